@@ -1,0 +1,83 @@
+use std::fmt;
+
+/// Why a request was not served. The list is closed: each protocol maps it in an exhaustive match,
+/// so a new code cannot be forgotten anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// A parameter or the body is missing, malformed or out of bounds.
+    InvalidArgument,
+    /// The signature of a link does not fit what the link says.
+    InvalidSignature,
+    /// The link was valid once; its time is over.
+    LinkExpired,
+    /// The request's path names nothing.
+    UnknownRoute,
+    /// The path exists, but not with this method.
+    MethodNotAllowed,
+    /// No file has this uid, or it is not complete yet.
+    FileNotFound,
+    /// The file already has other content; content of a uid never changes.
+    AlreadyStored,
+    /// The bytes that arrived are not those that the client announced.
+    DigestMismatch,
+    /// The body ended before it was complete.
+    IncompleteBody,
+    /// `If-Match` or `If-Unmodified-Since` did not hold.
+    PreconditionFailed,
+    /// No byte of the file lies in the range asked for.
+    RangeNotSatisfiable,
+    /// The body is larger than the server takes.
+    TooLarge,
+    /// Something osproxy depends on is away or full; the same request may succeed later.
+    Unavailable,
+    /// A fault of osproxy itself.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The stable name, in `snake_case`, for logs and for protocols that carry it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::InvalidSignature => "invalid_signature",
+            Self::LinkExpired => "link_expired",
+            Self::UnknownRoute => "unknown_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::FileNotFound => "file_not_found",
+            Self::AlreadyStored => "already_stored",
+            Self::DigestMismatch => "digest_mismatch",
+            Self::IncompleteBody => "incomplete_body",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status that API v0 answers with: 422 for everything the client got wrong about its
+    /// parameters, its link or its bytes, as the clients of the Go program expect.
+    pub const fn v0_status(self) -> u16 {
+        match self {
+            Self::InvalidArgument
+            | Self::InvalidSignature
+            | Self::LinkExpired
+            | Self::AlreadyStored
+            | Self::DigestMismatch
+            | Self::IncompleteBody => 422,
+            Self::UnknownRoute | Self::FileNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::PreconditionFailed => 412,
+            Self::TooLarge => 413,
+            Self::RangeNotSatisfiable => 416,
+            Self::Internal => 500,
+            Self::Unavailable => 503,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

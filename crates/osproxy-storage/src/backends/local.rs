@@ -1,0 +1,269 @@
+mod reader;
+mod writer;
+
+use std::{
+    ops::Range,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+use crate::{Backend, Error, ErrorKind, Key, ObjectReader, ObjectWriter, Result};
+
+const NAME: &str = "local";
+
+/// Folder under the root for objects that are not published yet.
+const TEMPORARY: &str = ".tmp";
+
+const FOLDER_MODE: Mode = Mode::from_bits_retain(0o750);
+const FILE_MODE: Mode = Mode::from_bits_retain(0o640);
+
+/// Objects as files: `<root>/<category>/<object name>`.
+///
+/// An object is written under a temporary name, synced, renamed and its folder synced, so that it is whole or
+/// absent whenever the power goes. One process owns a root: it holds a lock on it, and clears the temporary
+/// names that a crash left when it opens it.
+#[derive(Clone)]
+pub struct Local {
+    root: Arc<Root>,
+}
+
+struct Root {
+    folder: OwnedFd,
+    fsync: bool,
+    /// Makes temporary names unique within this process; the lock makes them unique among processes.
+    next_temporary: AtomicU64,
+    /// Held as long as the backend lives.
+    _lock: OwnedFd,
+}
+
+impl Local {
+    /// Opens the store under `root`, which is created when missing. With `fsync` off an object that was
+    /// published may be lost or short after a power failure; a crash of the process alone loses nothing either way.
+    ///
+    /// Fails when another process has the same root open.
+    pub async fn open(root: &Path, fsync: bool) -> Result<Self> {
+        let root = root.to_owned();
+        blocking("open root", move || {
+            #[expect(clippy::disallowed_methods, reason = "on a thread for blocking calls")]
+            std::fs::create_dir_all(&root)?;
+            let folder = open_folder(CWD, &root)?;
+            make_folder(&folder, TEMPORARY)?;
+            let temporary = open_folder(&folder, TEMPORARY)?;
+            let lock = rustix::fs::openat(
+                &temporary,
+                "lock",
+                OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC,
+                FILE_MODE,
+            )?;
+            rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            for entry in Dir::read_from(&temporary)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if ![c".", c"..", c"lock"].contains(&name) {
+                    rustix::fs::unlinkat(&temporary, name, AtFlags::empty())?;
+                }
+            }
+            Ok(Self {
+                root: Arc::new(Root { folder, fsync, next_temporary: AtomicU64::new(0), _lock: lock }),
+            })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Backend for Local {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn create(&self, key: &Key, size_hint: Option<u64>) -> Result<Box<dyn ObjectWriter>> {
+        let number = self.root.next_temporary.fetch_add(1, Ordering::Relaxed);
+        let temporary = format!("{TEMPORARY}/{}.{number}", key.name());
+        Ok(Box::new(writer::Writer::new(self.root.clone(), key.clone(), temporary, size_hint)))
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
+        let file = match self.root.open_cached(key) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Err(Error::new(ErrorKind::NotFound, NAME, "open")),
+            // The path is not in the directory cache, or the kernel does not know the question.
+            Err(_) => {
+                let (root, key) = (self.root.clone(), key.clone());
+                blocking("open", move || Ok(root.open(&key)?)).await?
+            }
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|error| Error::io(NAME, "open", error))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if range.start > range.end || range.end > size {
+            return Err(Error::new(ErrorKind::Truncated, NAME, "open"));
+        }
+        Ok(Box::pin(reader::Reader::new(file, range)))
+    }
+
+    async fn size(&self, key: &Key) -> Result<u64> {
+        let (root, key) = (self.root.clone(), key.clone());
+        blocking("size", move || {
+            let stat = rustix::fs::statat(&root.folder, key.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(u64::try_from(stat.st_size).unwrap_or(0))
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        let (root, key) = (self.root.clone(), key.clone());
+        blocking("delete", move || match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
+            Ok(()) => Ok(root.sync_folder(key.folder())?),
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+}
+
+impl Root {
+    fn open(&self, key: &Key) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.folder, key.as_str(), flags, Mode::empty())
+    }
+
+    /// Opens a file without ever waiting for the disk; fails when that cannot be done.
+    fn open_cached(&self, key: &Key) -> rustix::io::Result<OwnedFd> {
+        rustix::fs::openat2(
+            &self.folder,
+            key.as_str(),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::CACHED,
+        )
+    }
+
+    fn sync_folder(&self, folder: &str) -> rustix::io::Result<()> {
+        if self.fsync {
+            rustix::fs::fsync(open_folder(&self.folder, folder)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(at, path, flags, Mode::empty())
+}
+
+/// Creates a folder; one that exists is fine.
+fn make_folder(at: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    match rustix::fs::mkdirat(at, name, FOLDER_MODE) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs system calls that may wait for the disk where they hold up nobody.
+async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T> {
+    finished(operation, tokio::task::spawn_blocking(work).await)
+}
+
+/// What became of blocking work: its own answer, or that it panicked or was cancelled by the runtime's end.
+fn finished<T>(
+    operation: &'static str,
+    joined: std::result::Result<std::io::Result<T>, tokio::task::JoinError>,
+) -> Result<T> {
+    joined
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+        .map_err(|error| Error::io(NAME, operation, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn files(root: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        for folder in std::fs::read_dir(root).unwrap() {
+            for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+                let path = file.unwrap().path();
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+        found.retain(|file| file != ".tmp/lock");
+        found
+    }
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        for fsync in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            let store = Local::open(root.path(), fsync).await.unwrap();
+            crate::contract::run(&store).await;
+            assert_eq!(files(root.path()), [""; 0], "the contract suite left files");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_unpublished_is_cleared_at_the_next_start() {
+        let root = tempfile::tempdir().unwrap();
+        let key = Key::parse("unknown/1.bin").unwrap();
+        let store = Local::open(root.path(), true).await.unwrap();
+        let mut writer = store.create(&key, None).await.unwrap();
+        writer.write(Bytes::from_static(b"half")).await.unwrap();
+        writer.finish().await.unwrap();
+        assert_eq!(files(root.path()), [".tmp/1.bin.0"]);
+
+        // A crash runs no destructors; the lock goes with the process.
+        std::mem::forget(writer);
+        #[expect(clippy::used_underscore_binding, reason = "what the process's end would do")]
+        rustix::fs::flock(&store.root._lock, FlockOperation::Unlock).unwrap();
+
+        Local::open(root.path(), true).await.unwrap();
+        assert_eq!(files(root.path()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_root_has_one_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let _owner = Local::open(root.path(), true).await.unwrap();
+        assert!(Local::open(root.path(), true).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_cut_behind_our_back_is_an_error_and_never_a_short_read() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Local::open(root.path(), false).await.unwrap();
+        let key = Key::parse("unknown/1.bin").unwrap();
+        let mut writer = store.create(&key, None).await.unwrap();
+        writer.write(Bytes::from(vec![1; 300_000])).await.unwrap();
+        writer.finish().await.unwrap();
+        writer.publish().await.unwrap();
+
+        let mut reader = store.open(&key, 0..300_000).await.unwrap();
+        let path = root.path().join(key.as_str());
+        let file = rustix::fs::open(&path, OFlags::WRONLY, Mode::empty()).unwrap();
+        rustix::fs::ftruncate(&file, 100_000).unwrap();
+
+        let mut seen = 0;
+        let error = loop {
+            match futures_util::StreamExt::next(&mut reader).await.unwrap() {
+                Ok(bytes) => seen += bytes.len(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(seen, 100_000);
+        assert_eq!(error.kind, ErrorKind::Truncated);
+        let reopened = store.open(&key, 0..300_000).await;
+        assert_eq!(reopened.err().unwrap().kind, ErrorKind::Truncated);
+    }
+}

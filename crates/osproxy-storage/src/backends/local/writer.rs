@@ -1,0 +1,227 @@
+use std::{num::NonZeroU64, os::fd::OwnedFd, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::{
+    fs::{Advice, AtFlags, FallocateFlags, OFlags},
+    io::Errno,
+};
+use tokio::task::JoinHandle;
+
+use super::{FILE_MODE, NAME, Root, finished, make_folder};
+use crate::{
+    Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
+    buffer::{Buffer, BufferPool},
+};
+
+/// Bytes are collected to this many before they are hashed and written in one go.
+const BATCH: usize = 256 * 1024;
+/// How many bytes are written before the kernel is asked to begin bringing them to the disk, so that the sync
+/// at the end finds little left to do.
+const WRITE_BACK: u64 = 8 * 1024 * 1024;
+/// Space is reserved in steps: an announced size is only a claim, and must not take the disk from others.
+const RESERVE: u64 = 32 * 1024 * 1024;
+
+static BUFFERS: BufferPool = BufferPool::new(BATCH, 16);
+
+/// Collects bytes on the reactor while the batch before is hashed and written on a thread for blocking calls.
+/// A thread is held only while there is work for it: clients that are slow hold none.
+pub(super) struct Writer {
+    key: Key,
+    filling: Option<Buffer>,
+    state: State,
+}
+
+enum State {
+    /// Nothing is running.
+    Idle(Box<Sink>),
+    /// A batch is on its way.
+    Busy(JoinHandle<std::io::Result<Box<Sink>>>),
+    /// An error was returned before.
+    Failed,
+}
+
+impl Writer {
+    pub(super) fn new(root: Arc<Root>, key: Key, temporary: String, size_hint: Option<u64>) -> Self {
+        Self {
+            key,
+            filling: None,
+            state: State::Idle(Box::new(Sink {
+                root,
+                temporary,
+                file: None,
+                digester: Digester::default(),
+                written: 0,
+                written_back: 0,
+                reserved: 0,
+                size_hint: size_hint.unwrap_or(0),
+            })),
+        }
+    }
+
+    /// Waits for the batch that is on its way and takes the sink. Whoever takes it puts it back, or has failed.
+    async fn take_sink(&mut self) -> Result<Box<Sink>> {
+        // The job is awaited in place, so that a caller who gives up here loses nothing.
+        if let State::Busy(job) = &mut self.state {
+            let joined = job.await;
+            self.state = State::Failed;
+            return finished("write", joined);
+        }
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Idle(sink) => Ok(sink),
+            _ => Err(Error::new(ErrorKind::Other, NAME, "write")),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let mut sink = self.take_sink().await?;
+        let batch = self.filling.take();
+        self.state = State::Busy(tokio::task::spawn_blocking(move || {
+            if let Some(batch) = batch {
+                sink.append(batch.filled())?;
+            }
+            Ok(sink)
+        }));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ObjectWriter for Writer {
+    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let buffer = self.filling.get_or_insert_with(|| BUFFERS.take());
+            buffer.fill_from(&mut bytes);
+            if buffer.is_full() {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Digests> {
+        self.flush().await?;
+        let sink = self.take_sink().await?;
+        let digests = sink.digester.clone().finish();
+        self.state = State::Idle(sink);
+        Ok(digests)
+    }
+
+    async fn publish(mut self: Box<Self>) -> Result<()> {
+        let sink = self.take_sink().await?;
+        let key = self.key.clone();
+        super::blocking("publish", move || sink.publish(&key)).await
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A batch on its way drops its sink where it runs. An idle sink has a file to remove, which may take long.
+        let State::Idle(sink) = std::mem::replace(&mut self.state, State::Failed) else {
+            return;
+        };
+        if sink.file.is_some()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(sink));
+        }
+    }
+}
+
+/// The blocking half: hashes, writes, publishes. Dropped unpublished, it removes its file.
+struct Sink {
+    root: Arc<Root>,
+    temporary: String,
+    /// Created with the first batch.
+    file: Option<OwnedFd>,
+    digester: Digester,
+    written: u64,
+    written_back: u64,
+    reserved: u64,
+    size_hint: u64,
+}
+
+impl Sink {
+    fn file(&mut self) -> rustix::io::Result<&OwnedFd> {
+        if self.file.is_none() {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&self.root.folder, self.temporary.as_str(), flags, FILE_MODE)?;
+            self.file = Some(file);
+        }
+        self.file.as_ref().ok_or(Errno::BADF)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.digester.update(bytes);
+        self.reserve(bytes.len() as u64)?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match rustix::io::write(self.file()?, rest) {
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.written += bytes.len() as u64;
+        self.write_back()
+    }
+
+    /// Reserves the space of the next bytes, so that a large file lies in few pieces and a full disk is told early.
+    fn reserve(&mut self, coming: u64) -> rustix::io::Result<()> {
+        if self.written + coming <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
+            return Ok(());
+        }
+        let (offset, len) = (self.reserved, RESERVE.min(self.size_hint - self.reserved));
+        match rustix::fs::fallocate(self.file()?, FallocateFlags::KEEP_SIZE, offset, len) {
+            Ok(()) => self.reserved += len,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => self.size_hint = 0,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn write_back(&mut self) -> std::io::Result<()> {
+        let (offset, len) = (self.written_back, self.written - self.written_back);
+        if self.root.fsync && len >= WRITE_BACK {
+            self.written_back = self.written;
+            // Pages that are dirty are not dropped by this, only sent on their way.
+            rustix::fs::fadvise(self.file()?, offset, NonZeroU64::new(len), Advice::DontNeed)?;
+        }
+        Ok(())
+    }
+
+    fn publish(mut self: Box<Self>, key: &Key) -> std::io::Result<()> {
+        let (written, fsync, excess) = (self.written, self.root.fsync, self.reserved > self.written);
+        let file = self.file()?;
+        if excess {
+            rustix::fs::ftruncate(file, written)?;
+        }
+        if fsync {
+            rustix::fs::fdatasync(file)?;
+        }
+        let root = &self.root;
+        let rename =
+            || rustix::fs::renameat(&root.folder, self.temporary.as_str(), &root.folder, key.as_str());
+        match rename() {
+            Err(Errno::NOENT) => {
+                make_folder(&root.folder, key.folder())?;
+                root.sync_folder(".")?;
+                rename()?;
+            }
+            renamed => renamed?,
+        }
+        let root = self.root.clone();
+        // From here on there is no temporary name to remove.
+        self.file = None;
+        Ok(root.sync_folder(key.folder())?)
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // If this fails, the next start clears it.
+            let _ = rustix::fs::unlinkat(&self.root.folder, self.temporary.as_str(), AtFlags::empty());
+        }
+    }
+}

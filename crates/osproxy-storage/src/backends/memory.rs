@@ -1,0 +1,99 @@
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+
+use crate::{Backend, Digester, Digests, Error, ErrorKind, Key, ObjectReader, ObjectWriter, Result};
+
+const NAME: &str = "memory";
+
+/// Objects in memory: the smallest thing that keeps the contract. For tests; whatever it holds is gone with it.
+#[derive(Clone, Default)]
+pub struct Memory {
+    objects: Arc<Mutex<HashMap<Key, Bytes>>>,
+}
+
+impl Memory {
+    fn objects(&self) -> MutexGuard<'_, HashMap<Key, Bytes>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &Key, operation: &'static str) -> Result<Bytes> {
+        let object = self.objects().get(key).cloned();
+        object.ok_or_else(|| Error::new(ErrorKind::NotFound, NAME, operation))
+    }
+}
+
+#[async_trait]
+impl Backend for Memory {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn create(&self, key: &Key, _size_hint: Option<u64>) -> Result<Box<dyn ObjectWriter>> {
+        Ok(Box::new(Writer {
+            store: self.clone(),
+            key: key.clone(),
+            content: BytesMut::new(),
+            digester: Digester::default(),
+        }))
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
+        let object = self.get(key, "open")?;
+        let truncated = || Error::new(ErrorKind::Truncated, NAME, "open");
+        let start = usize::try_from(range.start).map_err(|_| truncated())?;
+        let end = usize::try_from(range.end).map_err(|_| truncated())?;
+        if start > end || end > object.len() {
+            return Err(truncated());
+        }
+        Ok(Box::pin(stream::iter([Ok(object.slice(start..end))])))
+    }
+
+    async fn size(&self, key: &Key) -> Result<u64> {
+        self.get(key, "size").map(|object| object.len() as u64)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.objects().remove(key);
+        Ok(())
+    }
+}
+
+struct Writer {
+    store: Memory,
+    key: Key,
+    content: BytesMut,
+    digester: Digester,
+}
+
+#[async_trait]
+impl ObjectWriter for Writer {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.digester.update(&bytes);
+        self.content.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<Digests> {
+        Ok(self.digester.clone().finish())
+    }
+
+    async fn publish(self: Box<Self>) -> Result<()> {
+        self.store.objects().insert(self.key, self.content.freeze());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        crate::contract::run(&super::Memory::default()).await;
+    }
+}

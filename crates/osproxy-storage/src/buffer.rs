@@ -1,0 +1,115 @@
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Where a buffer begins: copies between the page cache and memory that is not aligned to a page
+/// cost twice the CPU time.
+const ALIGNMENT: usize = 4096;
+
+/// Page-aligned buffers of one size that are used again. A pool never waits: beyond what it holds it allocates,
+/// and beyond `max_idle` it frees, so the number in use is bounded by its users alone.
+pub(crate) struct BufferPool {
+    size: usize,
+    max_idle: usize,
+    idle: Mutex<Vec<Vec<u8>>>,
+}
+
+impl BufferPool {
+    pub(crate) const fn new(size: usize, max_idle: usize) -> Self {
+        Self { size, max_idle, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// An empty buffer. Its memory holds leftovers, of which only what is filled anew can be read.
+    pub(crate) fn take(&'static self) -> Buffer {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let memory = idle.unwrap_or_else(|| vec![0; self.size + ALIGNMENT]);
+        let start = memory.as_ptr().align_offset(ALIGNMENT);
+        Buffer { memory, start, filled: 0, pool: self }
+    }
+
+    fn put_back(&self, memory: Vec<u8>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.max_idle {
+            idle.push(memory);
+        }
+    }
+}
+
+/// A page-aligned buffer. Dropping it, or the last [`Bytes`] it became, returns the memory to its pool.
+pub(crate) struct Buffer {
+    memory: Vec<u8>,
+    start: usize,
+    filled: usize,
+    pool: &'static BufferPool,
+}
+
+impl Buffer {
+    /// The bytes filled so far.
+    pub(crate) fn filled(&self) -> &[u8] {
+        self.memory.get(self.start..self.start + self.filled).unwrap_or_default()
+    }
+
+    /// The part that can still be filled, at most `limit` bytes of it. Follow with [`advance`](Self::advance).
+    pub(crate) fn unfilled(&mut self, limit: usize) -> &mut [u8] {
+        let from = self.start + self.filled;
+        let len = limit.min(self.pool.size - self.filled);
+        self.memory.get_mut(from..from + len).unwrap_or_default()
+    }
+
+    /// Says that the first `count` bytes of [`unfilled`](Self::unfilled) are filled now.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.filled = (self.filled + count).min(self.pool.size);
+    }
+
+    /// Moves as much of `bytes` in as there is room for.
+    pub(crate) fn fill_from(&mut self, bytes: &mut Bytes) {
+        let target = self.unfilled(bytes.len());
+        let count = target.len();
+        target.copy_from_slice(&bytes.split_to(count));
+        self.advance(count);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled == self.pool.size
+    }
+
+    /// Hands the filled bytes on without a copy.
+    pub(crate) fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self.filled()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.put_back(std::mem::take(&mut self.memory));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_show_only_what_was_filled() {
+        static POOL: BufferPool = BufferPool::new(8192, 1);
+        let mut buffer = POOL.take();
+        let mut bytes = Bytes::from(vec![7; 9000]);
+        buffer.fill_from(&mut bytes);
+        assert!(buffer.is_full());
+        assert_eq!(bytes.len(), 9000 - 8192);
+        let frozen = buffer.freeze();
+        assert_eq!(frozen.as_ptr().align_offset(ALIGNMENT), 0);
+        drop(frozen);
+
+        let mut again = POOL.take();
+        assert!(again.filled().is_empty());
+        again.fill_from(&mut bytes);
+        assert_eq!(again.filled(), &[7; 808]);
+    }
+}

@@ -1,0 +1,190 @@
+//! What every backend must do, checked against the real thing. A backend's own tests call [`run`], which leaves
+//! the store empty.
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use crate::{Backend, Digester, ErrorKind, Key};
+
+pub(crate) async fn run(store: &dyn Backend) {
+    objects_come_back_byte_for_byte(store).await;
+    digests_are_of_the_content(store).await;
+    ranges_are_exact(store).await;
+    missing_objects_are_told(store).await;
+    nothing_shows_before_it_is_published(store).await;
+    a_dropped_writer_leaves_nothing(store).await;
+    the_later_of_two_writers_wins_whole(store).await;
+    a_reader_keeps_its_object(store).await;
+    a_wrong_size_hint_does_no_harm(store).await;
+}
+
+fn key(name: &str) -> Key {
+    Key::parse(&format!("unknown/{name}")).unwrap()
+}
+
+/// Bytes that differ at every offset, so that a shifted or mixed read shows.
+fn pattern(seed: u64, len: usize) -> Bytes {
+    let word = |index: u64| (index ^ (seed << 48)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let words = (0..=len as u64 / 8).flat_map(|index| word(index).to_le_bytes());
+    words.take(len).collect()
+}
+
+async fn put(store: &dyn Backend, key: &Key, content: &Bytes, hint: Option<u64>) {
+    let mut writer = store.create(key, hint).await.unwrap();
+    for chunk in content.chunks(60_001) {
+        writer.write(content.slice_ref(chunk)).await.unwrap();
+    }
+    assert_eq!(writer.finish().await.unwrap().size, content.len() as u64);
+    writer.publish().await.unwrap();
+}
+
+async fn get(store: &dyn Backend, key: &Key, start: usize, end: usize) -> Vec<u8> {
+    let mut reader = store.open(key, start as u64..end as u64).await.unwrap();
+    let mut content = Vec::new();
+    while let Some(bytes) = reader.next().await {
+        content.extend_from_slice(&bytes.unwrap());
+    }
+    content
+}
+
+async fn assert_absent(store: &dyn Backend, key: &Key) {
+    let opened = store.open(key, 0..0).await;
+    assert_eq!(opened.err().map(|error| error.kind), Some(ErrorKind::NotFound));
+    let size = store.size(key).await;
+    assert_eq!(size.err().map(|error| error.kind), Some(ErrorKind::NotFound));
+}
+
+async fn objects_come_back_byte_for_byte(store: &dyn Backend) {
+    let batch = 256 * 1024;
+    for len in [0, 1, batch - 1, batch, batch + 1, 5_000_011] {
+        let (key, content) = (key(&format!("{len}.bin")), pattern(1, len));
+        put(store, &key, &content, Some(len as u64)).await;
+        assert_eq!(store.size(&key).await.unwrap(), len as u64);
+        assert!(get(store, &key, 0, len).await == content, "{len} bytes");
+        store.delete(&key).await.unwrap();
+        assert_absent(store, &key).await;
+    }
+}
+
+async fn digests_are_of_the_content(store: &dyn Backend) {
+    let content = pattern(2, 1_000_003);
+    let mut expected = Digester::default();
+    expected.update(&content);
+    let mut writer = store.create(&key("digests"), None).await.unwrap();
+    for chunk in content.chunks(7_919) {
+        writer.write(content.slice_ref(chunk)).await.unwrap();
+    }
+    assert_eq!(writer.finish().await.unwrap(), expected.finish());
+}
+
+async fn ranges_are_exact(store: &dyn Backend) {
+    let (key, len) = (key("ranges"), 1_500_007);
+    let content = pattern(3, len);
+    put(store, &key, &content, None).await;
+    for (start, end) in [(0, 0), (0, 1), (len - 1, len), (len, len), (65_535, 65_537), (1, len - 1)] {
+        let read = get(store, &key, start, end).await;
+        assert!(read == content[start..end], "{start}..{end}");
+    }
+    let mut beyond = match store.open(&key, 0..len as u64 + 1).await {
+        Err(error) => return_truncated(store, &key, error.kind).await,
+        Ok(reader) => reader,
+    };
+    while let Some(bytes) = beyond.next().await {
+        if let Err(error) = bytes {
+            assert_eq!(error.kind, ErrorKind::Truncated);
+        }
+    }
+    store.delete(&key).await.unwrap();
+}
+
+/// A range beyond the end may be refused when it is opened; then there is nothing left to read.
+async fn return_truncated(store: &dyn Backend, key: &Key, kind: ErrorKind) -> crate::ObjectReader {
+    assert_eq!(kind, ErrorKind::Truncated);
+    store.open(key, 0..0).await.unwrap()
+}
+
+async fn missing_objects_are_told(store: &dyn Backend) {
+    assert_absent(store, &key("never-written")).await;
+    let elsewhere = Key::parse("nowhere/never-written").unwrap();
+    assert_absent(store, &elsewhere).await;
+    store.delete(&elsewhere).await.unwrap();
+}
+
+async fn nothing_shows_before_it_is_published(store: &dyn Backend) {
+    let key = key("unpublished");
+    let mut writer = store.create(&key, None).await.unwrap();
+    writer.write(pattern(4, 600_000)).await.unwrap();
+    assert_absent(store, &key).await;
+    writer.finish().await.unwrap();
+    assert_absent(store, &key).await;
+    writer.publish().await.unwrap();
+    assert_eq!(store.size(&key).await.unwrap(), 600_000);
+    store.delete(&key).await.unwrap();
+}
+
+async fn a_dropped_writer_leaves_nothing(store: &dyn Backend) {
+    let key = key("dropped");
+    for len in [0, 100, 600_000] {
+        let mut unfinished = store.create(&key, Some(len)).await.unwrap();
+        let content = pattern(5, usize::try_from(len).unwrap());
+        unfinished.write(content.clone()).await.unwrap();
+        drop(unfinished);
+        let mut finished = store.create(&key, None).await.unwrap();
+        finished.write(content).await.unwrap();
+        finished.finish().await.unwrap();
+        drop(finished);
+        assert_absent(store, &key).await;
+    }
+}
+
+async fn the_later_of_two_writers_wins_whole(store: &dyn Backend) {
+    let key = key("contended");
+    let (first, second) = (pattern(6, 700_000), pattern(7, 300_000));
+    let mut one = store.create(&key, None).await.unwrap();
+    let mut two = store.create(&key, None).await.unwrap();
+    for chunk in first.chunks(100_000) {
+        one.write(first.slice_ref(chunk)).await.unwrap();
+    }
+    two.write(second.clone()).await.unwrap();
+    one.finish().await.unwrap();
+    two.finish().await.unwrap();
+    one.publish().await.unwrap();
+    assert!(get(store, &key, 0, first.len()).await == first);
+    two.publish().await.unwrap();
+    assert_eq!(store.size(&key).await.unwrap(), 300_000);
+    assert!(get(store, &key, 0, second.len()).await == second);
+    store.delete(&key).await.unwrap();
+}
+
+async fn a_reader_keeps_its_object(store: &dyn Backend) {
+    let key = key("kept");
+    let content = pattern(8, 2_000_000);
+    put(store, &key, &content, None).await;
+    let mut before_replacing = store.open(&key, 0..2_000_000).await.unwrap();
+    let first = before_replacing.next().await.unwrap().unwrap();
+    put(store, &key, &pattern(9, 2_000_000), None).await;
+    let mut before_deleting = store.open(&key, 0..2_000_000).await.unwrap();
+    store.delete(&key).await.unwrap();
+
+    let mut read = first.to_vec();
+    while let Some(bytes) = before_replacing.next().await {
+        read.extend_from_slice(&bytes.unwrap());
+    }
+    assert!(read == content, "replaced under a reader");
+    let mut read = Vec::new();
+    while let Some(bytes) = before_deleting.next().await {
+        read.extend_from_slice(&bytes.unwrap());
+    }
+    assert!(read == pattern(9, 2_000_000), "deleted under a reader");
+}
+
+async fn a_wrong_size_hint_does_no_harm(store: &dyn Backend) {
+    let key = key("hinted");
+    let content = pattern(10, 3_000_000);
+    for hint in [0, 1, 2_999_999, 40_000_000, u64::MAX / 4] {
+        put(store, &key, &content, Some(hint)).await;
+        assert_eq!(store.size(&key).await.unwrap(), 3_000_000);
+        assert!(get(store, &key, 0, 3_000_000).await == content, "hint {hint}");
+    }
+    store.delete(&key).await.unwrap();
+}

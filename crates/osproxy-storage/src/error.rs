@@ -1,0 +1,68 @@
+use std::{error::Error as StdError, fmt, io};
+
+/// What a failure means to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no object under the key.
+    NotFound,
+    /// The store has no room left.
+    Full,
+    /// The store holds fewer bytes than it must: the object was damaged behind our back.
+    Truncated,
+    /// Everything else the store or the system says.
+    Other,
+}
+
+/// A failed operation of a backend. `source` may name paths and vendors: it belongs into logs, never to clients.
+#[derive(Debug)]
+pub struct Error {
+    /// What it means.
+    pub kind: ErrorKind,
+    /// Whether the same operation may succeed when it is tried again.
+    pub retryable: bool,
+    /// Name of the backend, as in [`Backend::name`](crate::Backend::name).
+    pub backend: &'static str,
+    /// What was attempted, a verb such as `open`.
+    pub operation: &'static str,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What every operation of a backend returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, backend: &'static str, operation: &'static str) -> Self {
+        Self { kind, retryable: matches!(kind, ErrorKind::Full), backend, operation, source: None }
+    }
+
+    /// Maps an error of the operating system.
+    pub(crate) fn io(backend: &'static str, operation: &'static str, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        let kind = match source.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            _ => ErrorKind::Other,
+        };
+        let retryable = kind == ErrorKind::Full
+            || matches!(source.kind(), io::ErrorKind::Interrupted | io::ErrorKind::TimedOut);
+        Self { kind, retryable, backend, operation, source: Some(Box::new(source)) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: ", self.backend, self.operation)?;
+        match self.kind {
+            ErrorKind::NotFound => f.write_str("no such object"),
+            ErrorKind::Full => f.write_str("no room left"),
+            ErrorKind::Truncated => f.write_str("the object is shorter than it must be"),
+            ErrorKind::Other => f.write_str("failed"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,160 @@
+use std::fmt;
+
+/// What kind of content a file is by its name; the first segment of every object key.
+///
+/// The lists are those of the Go program, so that both give an object the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Category {
+    /// Pictures.
+    Image,
+    /// Moving pictures.
+    Video,
+    /// Sound.
+    Audio,
+    /// Office documents.
+    Doc,
+    /// Archives and compressed files.
+    Archive,
+    /// Everything else, and names without an extension.
+    Unknown,
+}
+
+impl Category {
+    /// The category of a file with this name.
+    pub fn of_name(name: &str) -> Self {
+        match extension(name).as_deref() {
+            Some("jpg" | "jpeg" | "png" | "gif" | "bmp") => Self::Image,
+            Some("mp4" | "avi" | "wmv" | "mpeg") => Self::Video,
+            Some("mp3" | "wav" | "flac") => Self::Audio,
+            Some("pdf" | "doc" | "docx" | "ppt" | "pptx" | "xls" | "xlsx") => Self::Doc,
+            Some("zip" | "rar" | "tar" | "gz" | "7z") => Self::Archive,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The name, as it stands in keys, links and filters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Video => "video",
+            Self::Audio => "audio",
+            Self::Doc => "doc",
+            Self::Archive => "archive",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Longest extension that becomes part of a key, in bytes.
+const MAX_EXTENSION: usize = 16;
+
+/// The extension of a file name in lower case, if it is one that can stand in a key: ASCII letters and
+/// digits, at most 16. Anything else counts as no extension; the name itself keeps it.
+pub fn extension(name: &str) -> Option<String> {
+    let (_, extension) = name.rsplit_once('.')?;
+    let fits = (1..=MAX_EXTENSION).contains(&extension.len())
+        && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    fits.then(|| extension.to_ascii_lowercase())
+}
+
+/// Where an object lies: `<category>/<object name>`, nothing that a file system or a URL could misread.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+/// A string that is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an object key")]
+pub struct InvalidKey;
+
+impl Key {
+    /// Longest object name, in bytes; leaves room for the suffix of a temporary name.
+    const MAX_NAME: usize = 200;
+
+    /// The key of a whole blob: `<category>/<id>.<extension>`.
+    pub fn whole(category: Category, id: i64, extension: Option<&str>) -> Self {
+        match extension {
+            Some(extension) => Self(format!("{category}/{id}.{extension}")),
+            None => Self(format!("{category}/{id}")),
+        }
+    }
+
+    /// Takes a key from where it was recorded.
+    pub fn parse(key: &str) -> Result<Self, InvalidKey> {
+        let (folder, name) = key.split_once('/').ok_or(InvalidKey)?;
+        let plain = |segment: &str| {
+            !segment.is_empty()
+                && !segment.starts_with('.')
+                && segment.len() <= Self::MAX_NAME
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        if plain(folder) && plain(name) { Ok(Self(key.to_owned())) } else { Err(InvalidKey) }
+    }
+
+    /// The whole key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The segment before the slash.
+    pub fn folder(&self) -> &str {
+        self.0.split_once('/').map_or("", |(folder, _)| folder)
+    }
+
+    /// The segment behind the slash.
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, name)| name)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn categories_follow_the_extension_whatever_its_case() {
+        assert_eq!(Category::of_name("a.JPG"), Category::Image);
+        assert_eq!(Category::of_name("a.tar.gz"), Category::Archive);
+        assert_eq!(Category::of_name("a.flac"), Category::Audio);
+        assert_eq!(Category::of_name("a.mpeg"), Category::Video);
+        assert_eq!(Category::of_name("a.docx"), Category::Doc);
+        assert_eq!(Category::of_name("jpg"), Category::Unknown);
+        assert_eq!(Category::of_name("a."), Category::Unknown);
+    }
+
+    #[test]
+    fn odd_extensions_stay_out_of_keys() {
+        assert_eq!(extension("x.tar.GZ").as_deref(), Some("gz"));
+        for name in ["x", "x.", "x.a/b", "x.a b", "x.日本", "x.abcdefghijklmnopq", "x.\0"] {
+            assert_eq!(extension(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn keys_that_could_escape_are_no_keys() {
+        for key in ["", "a", "/a", "a/", "a/..", "../a", "a/b/c", "a/.tmp", ".tmp/a", "a/b\0", "a/b c"] {
+            assert_eq!(Key::parse(key), Err(InvalidKey), "{key:?}");
+        }
+        assert!(Key::parse(&format!("a/{}", "b".repeat(201))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_gives_a_key_that_parses(name in ".*", id in 0..i64::MAX) {
+            let key = Key::whole(Category::of_name(&name), id, extension(&name).as_deref());
+            prop_assert_eq!(Key::parse(key.as_str()), Ok(key));
+        }
+    }
+}

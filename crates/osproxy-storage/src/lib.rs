@@ -1,0 +1,19 @@
+//! Object stores behind one trait.
+//!
+//! A [`Backend`] holds objects under [`Key`]s. Writing streams: bytes go in, digests come out, and the
+//! object appears under its key as a whole or not at all. Reading streams a byte range.
+//! Nothing here knows files, uids or links; nothing above knows paths, descriptors or vendors.
+
+mod backend;
+pub mod backends;
+mod buffer;
+#[cfg(test)]
+mod contract;
+mod digest;
+mod error;
+mod key;
+
+pub use backend::{Backend, ObjectReader, ObjectWriter};
+pub use digest::{Digester, Digests};
+pub use error::{Error, ErrorKind, Result};
+pub use key::{Category, InvalidKey, Key, extension};

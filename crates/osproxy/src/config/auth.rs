@@ -1,0 +1,20 @@
+use super::value::{choice, section};
+
+section! {
+    /// `auth`: who may use the service.
+    AuthSection {
+        /// Whom the routes of the business side serve.
+        mode: AuthMode = AuthMode::Keys,
+    }
+    ignored []
+}
+
+choice! {
+    /// Whom the routes of the business side serve.
+    AuthMode {
+        /// Holders of API keys; without any keys, loopback alone.
+        Keys = "keys",
+        /// Everyone who can reach the port. For closed networks, as with the Go program.
+        Open = "open",
+    }
+}

@@ -1,0 +1,18 @@
+use std::path::PathBuf;
+
+use super::value::section;
+
+section! {
+    /// `local`: objects on this machine's disk.
+    LocalSection {
+        /// Whether objects are kept here.
+        enabled: bool = true,
+        /// The folder; `<data_dir>/objects` when not set. A deployment that comes from the Go program
+        /// names its `localstore`.
+        root: Option<PathBuf> = None,
+        /// Whether an upload is answered only when its bytes are on the disk. Without it a power failure
+        /// can lose files that were acknowledged.
+        fsync: bool = true,
+    }
+    ignored []
+}

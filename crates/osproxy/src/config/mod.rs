@@ -1,0 +1,274 @@
+//! Settings: defaults < file < environment < flags, all checked before anything starts.
+
+mod app;
+mod auth;
+mod database;
+mod links;
+mod local;
+mod log;
+mod server;
+mod uploads;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+pub use app::AppSection;
+pub use auth::{AuthMode, AuthSection};
+pub use database::{DatabaseSection, Driver};
+pub use links::{LinkKeySection, LinksSection};
+pub use local::LocalSection;
+pub use log::{LogFormat, LogLevel, LogSection};
+pub use server::ServerSection;
+pub use uploads::UploadsSection;
+
+use value::{Findings, Node, Value, section};
+
+/// Variables that begin with this are settings: `OSPROXY__LOG__LEVEL=debug`.
+const ENV_PREFIX: &str = "OSPROXY__";
+
+section! {
+    /// The whole configuration. Without any file it is complete and safe.
+    Config {
+        /// Folder for everything osproxy keeps on this machine.
+        data_dir: PathBuf = PathBuf::from("osproxy-data"),
+        /// The Go program's general section.
+        app: AppSection = AppSection::default(),
+        /// Who may use the service.
+        auth: AuthSection = AuthSection::default(),
+        /// Where metadata lies.
+        database: DatabaseSection = DatabaseSection::default(),
+        /// Signed links.
+        links: LinksSection = LinksSection::default(),
+        /// Objects on local disk.
+        local: LocalSection = LocalSection::default(),
+        /// What is logged and how.
+        log: LogSection = LogSection::default(),
+        /// The HTTP listener.
+        server: ServerSection = ServerSection::default(),
+        /// What an upload may be.
+        uploads: UploadsSection = UploadsSection::default(),
+    }
+    ignored []
+}
+
+/// Settings from the command line, which win over all others.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A configuration that cannot be used, with everything that is wrong with it.
+#[derive(Debug)]
+pub struct InvalidConfig(Vec<String>);
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration cannot be used:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for InvalidConfig {}
+
+/// A checked configuration, and remarks for the log.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// What was accepted but has no effect, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks the configuration. Blocks: call it before the reactor runs. All problems are reported at once.
+pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, InvalidConfig> {
+    let text = match file {
+        #[expect(clippy::disallowed_methods, reason = "before the reactor runs")]
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| InvalidConfig(vec![format!("{}: {error}", path.display())]))?,
+        None => String::new(),
+    };
+    #[expect(clippy::disallowed_methods, reason = "this is the one place where settings come in")]
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        Some((name, value.to_string_lossy().into_owned()))
+    });
+    read(&text, environment, overrides)
+}
+
+fn read(
+    text: &str,
+    environment: impl Iterator<Item = (String, String)>,
+    overrides: Overrides,
+) -> Result<Loaded, InvalidConfig> {
+    let blank = text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty());
+    let mut tree = if blank {
+        Node::Map(BTreeMap::new())
+    } else {
+        serde_saphyr::from_str(text).map_err(|error| InvalidConfig(vec![error.to_string()]))?
+    };
+    for (name, value) in environment {
+        if let Some(path) = name.strip_prefix(ENV_PREFIX) {
+            let path: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
+            tree.set(&path, Node::Untyped(value));
+        }
+    }
+    let mut findings = Findings::default();
+    let mut config = Config::read(tree, "", &mut findings).unwrap_or_default();
+    if let Some(listen) = overrides.listen {
+        config.server.listen = Some(listen);
+    }
+    if let Some(data_dir) = overrides.data_dir {
+        config.data_dir = data_dir;
+    }
+    config.check(&mut findings);
+    if findings.problems.is_empty() {
+        Ok(Loaded { config, warnings: findings.warnings })
+    } else {
+        Err(InvalidConfig(findings.problems))
+    }
+}
+
+impl Config {
+    /// Where to listen: `server.listen`, or `app.port` on loopback.
+    pub fn listen(&self) -> Result<SocketAddr, std::net::AddrParseError> {
+        match &self.server.listen {
+            Some(listen) => listen.replace("localhost", "127.0.0.1").parse(),
+            None => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), self.app.port).into()),
+        }
+    }
+
+    /// The SQLite file.
+    pub fn database_path(&self) -> PathBuf {
+        let default = || self.data_dir.join("osproxy.db");
+        self.database.path.clone().unwrap_or_else(default)
+    }
+
+    /// The folder of the `local` backend.
+    pub fn objects_root(&self) -> PathBuf {
+        let default = || self.data_dir.join("objects");
+        self.local.root.clone().unwrap_or_else(default)
+    }
+
+    /// Checks what no single setting can know.
+    fn check(&self, findings: &mut Findings) {
+        match self.listen() {
+            Err(_) => {
+                findings.problem("server.listen", "must be an address and a port, such as 127.0.0.1:8888");
+            }
+            Ok(address) if !address.ip().is_loopback() && self.auth.mode != AuthMode::Open => findings
+                .problem(
+                    "server.listen",
+                    format_args!(
+                        "{address} can be reached by others, and there are no API keys; \
+                     listen on loopback, or write `auth.mode: open` to serve everyone"
+                    ),
+                ),
+            Ok(_) => {}
+        }
+        if !self.local.enabled {
+            findings.problem("local.enabled", "must be true: there is no other store to keep objects in");
+        }
+        if self.uploads.max_size == 0 {
+            findings.problem("uploads.max_size", "must be at least 1");
+        }
+        self.links.check(findings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let loaded = read(text, environment.iter().map(owned), Overrides::default());
+        loaded.map(|loaded| loaded.config).map_err(|error| error.0)
+    }
+
+    #[test]
+    fn the_annotated_file_says_exactly_the_defaults() {
+        let text = include_str!("../../../../config/config.yaml");
+        assert_eq!(parse(text, &[]).unwrap(), Config::default());
+        assert_eq!(parse("", &[]).unwrap(), Config::default());
+        // Every setting that there is stands in the file, by its name.
+        let debug = format!("{:?}", Config::default());
+        let names = debug.split([' ', '{', ',']).filter_map(|word| word.strip_suffix(':'));
+        let mut count = 0;
+        for name in names {
+            assert!(text.contains(&format!("{name}:")), "{name} is missing in config/config.yaml");
+            count += 1;
+        }
+        assert!(count > 15, "only {count} settings were found");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_flags_win_over_both() {
+        let environment = [("OSPROXY__LOG__LEVEL", "debug"), ("OSPROXY__LOCAL__FSYNC", "false")];
+        let config = parse("log: {level: warn}\napp: {port: 1234}", &environment).unwrap();
+        assert_eq!(config.log.level, LogLevel::Debug);
+        assert!(!config.local.fsync);
+        assert_eq!(config.listen().unwrap().to_string(), "127.0.0.1:1234");
+        let overrides = Overrides { listen: Some("[::1]:9".into()), data_dir: Some("/d".into()) };
+        let config = read("app: {port: 1}", std::iter::empty(), overrides).unwrap().config;
+        assert_eq!(config.listen().unwrap().to_string(), "[::1]:9");
+        assert_eq!(config.database_path(), Path::new("/d/osproxy.db"));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_with_the_nearest_known_name() {
+        let text = "log: {levle: info, format: xml}\nsever: {}\nserver: {listen: 0.0.0.0:80}\nuploads: {max_size: -1}\n\
+                    links: {keys: [{id: a, secret: short}]}\napp: {port: 70000}\nlocal: {fsync: 1}";
+        let problems = parse(text, &[("OSPROXY__AUTH__MOED", "open")]).unwrap_err();
+        for expected in [
+            "log.levle: unknown setting, did you mean `level`?",
+            "log.format: must be one of text, json, not \"xml\"",
+            "sever: unknown setting, did you mean `server`?",
+            "server.listen: 0.0.0.0:80 can be reached by others",
+            "uploads.max_size: must be a whole number",
+            "links.keys[0]: a secret has at least 16 bytes",
+            "app.port: 70000 is above 65535",
+            "local.fsync: must be true or false, not a number",
+            "auth.moed: unknown setting, did you mean `mode`?",
+        ] {
+            assert!(
+                problems.iter().any(|problem| problem.starts_with(expected)),
+                "{expected}\nnot in {problems:#?}"
+            );
+        }
+        assert_eq!(problems.len(), 9, "{problems:#?}");
+    }
+
+    #[test]
+    fn others_are_served_only_when_it_is_written() {
+        assert!(parse("server: {listen: 0.0.0.0:80}", &[]).is_err());
+        assert!(parse("server: {listen: 0.0.0.0:80}\nauth: {mode: open}", &[]).is_ok());
+        assert!(parse("server: {listen: 'localhost:80'}", &[]).is_ok());
+    }
+
+    #[test]
+    fn the_go_programs_general_sections_are_understood() {
+        let text = "app: {env: prod, port: 8889, app_name: osproxy, app_url: 'http://127.0.0.1'}\n\
+                    log: {level: info, root_dir: ./logs, filename: app.log, format: json, show_line: true, \
+                    max_backups: 3, max_size: 500, max_age: 28, compress: true, enable_file: false}\n\
+                    local: {enabled: true}";
+        let loaded = read(text, std::iter::empty(), Overrides::default()).unwrap();
+        assert_eq!(loaded.config.app.port, 8889);
+        assert_eq!(loaded.config.log.format, LogFormat::Json);
+        assert_eq!(loaded.warnings.len(), 11, "{:#?}", loaded.warnings);
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused() {
+        for text in ["[]", "just text", "log: [", "log: {level: info}\nlog: {level: warn}", "log: 1"] {
+            assert!(parse(text, &[]).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+use std::{io, os::fd::OwnedFd, path::Path};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::Coordinator;
+use crate::uid::WorkerId;
+
+/// The coordinator of a node that is alone. It holds a lock on the data folder as long as it lives,
+/// so that it really is.
+pub struct InProcess {
+    worker_id: WorkerId,
+    _lock: OwnedFd,
+}
+
+impl InProcess {
+    /// Locks the data folder. `WouldBlock`: another process holds it. Blocks for a moment: call it at start.
+    pub fn open(data_dir: &Path) -> io::Result<Self> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(data_dir.join("lock"), flags, Mode::from_bits_retain(0o640))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let worker_id = WorkerId::new(0).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { worker_id, _lock: lock })
+    }
+}
+
+impl Coordinator for InProcess {
+    fn worker_id(&self) -> WorkerId {
+        self.worker_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_has_one_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = InProcess::open(folder.path()).unwrap();
+        let second = InProcess::open(folder.path());
+        assert_eq!(second.err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        InProcess::open(folder.path()).unwrap();
+    }
+}

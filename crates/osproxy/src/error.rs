@@ -1,0 +1,109 @@
+use std::{borrow::Cow, error::Error as StdError, fmt};
+
+use osproxy_api::ErrorCode;
+use osproxy_storage as storage;
+use sea_orm::DbErr;
+
+/// Why an operation did not succeed. Code and message are for the client; the source is for the log alone.
+#[derive(Debug)]
+pub struct Error {
+    /// What went wrong, for programs.
+    pub code: ErrorCode,
+    /// What went wrong, for people: one sentence that names no vendor, path or query.
+    pub message: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    size: Option<u64>,
+}
+
+/// What every operation returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error that the client caused.
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), source: None, size: None }
+    }
+
+    /// A parameter that is not what it must be.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::InvalidArgument, message)
+    }
+
+    /// Tells the size in bytes of the file that has no byte in the range asked for.
+    pub(crate) fn with_size(self, size: u64) -> Self {
+        Self { size: Some(size), ..self }
+    }
+
+    /// With `RangeNotSatisfiable`, the size of the file in bytes.
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// Something osproxy depends on does not answer as it should; trying again may help.
+    pub fn unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            code: ErrorCode::Unavailable,
+            message: "the service cannot do this right now, try again later".into(),
+            source: Some(source.into()),
+            size: None,
+        }
+    }
+
+    /// A fault that the client has no part in and that trying again will not mend.
+    pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            code: ErrorCode::Internal,
+            message: "internal error".into(),
+            source: Some(source.into()),
+            size: None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        // An object that a row names must be there: the client is not to blame if it is not.
+        match error.kind {
+            storage::ErrorKind::Full => Self::unavailable(error),
+            storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
+            storage::ErrorKind::NotFound | storage::ErrorKind::Truncated | storage::ErrorKind::Other => {
+                Self::internal(error)
+            }
+        }
+    }
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        match error {
+            // The database is away, busy or full: that passes.
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Exec(_) | DbErr::Query(_) => {
+                Self::unavailable(error)
+            }
+            error => Self::internal(error),
+        }
+    }
+}
+
+/// A chain of causes in one line, for the log.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}

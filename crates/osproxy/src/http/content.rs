@@ -1,0 +1,142 @@
+//! Answers with the content of a file: ranges, preconditions, and the headers that keep browsers safe.
+
+use std::{
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    response::Response,
+};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use osproxy_api::ErrorCode;
+
+use super::{
+    conditional::{self, Validators, Verdict},
+    disposition::{self, Disposition},
+    range::{self, Requested},
+};
+use crate::{Error, Result, app::App, content_type, meta::StoredFile, ops::download_file::open_content};
+
+/// Answers a GET or HEAD for `file`. `wanted` is what the link asks for; what a browser would run is saved instead.
+pub(super) async fn respond(
+    app: &App,
+    file: &StoredFile,
+    method: &Method,
+    request: &HeaderMap,
+    wanted: Disposition,
+) -> Result<Response> {
+    let size = file.blob.digests.size;
+    // The tag is the uid's: its content never changes.
+    let etag = format!("\"{}\"", file.uid);
+    // HTTP knows whole seconds only.
+    let last_modified = UNIX_EPOCH + Duration::from_secs(file.stored_at.unsigned_abs() / 1000);
+    let validators = Validators { etag: &etag, last_modified };
+    let verdict = conditional::evaluate(request, &validators);
+    if verdict == Verdict::Failed {
+        return Err(Error::new(
+            ErrorCode::PreconditionFailed,
+            "the file is not the one that the precondition names",
+        ));
+    }
+    let ranged = method == Method::GET && conditional::range_applies(request, &validators);
+    let field = request.get(header::RANGE).filter(|_| ranged);
+    let requested =
+        field.map_or(Requested::Whole, |field| range::parse(field.to_str().unwrap_or_default(), size));
+
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    insert(headers, header::ETAG, etag);
+    insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
+    if verdict == Verdict::NotModified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let range = match requested {
+        Requested::Whole => 0..size,
+        Requested::Part(range) => {
+            insert(headers, header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1));
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            range
+        }
+        Requested::Unsatisfiable => {
+            return Err(Error::new(
+                ErrorCode::RangeNotSatisfiable,
+                format!("the file has {size} bytes, none of them in this range"),
+            )
+            .with_size(size));
+        }
+    };
+    describe(response.headers_mut(), file, wanted);
+    let length = range.end - range.start;
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    if method == Method::GET && length > 0 {
+        *response.body_mut() = Body::new(Content::open(app, file, range).await?);
+    }
+    Ok(response)
+}
+
+/// Says what the content is, and that nothing else must be made of it.
+fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Disposition) {
+    let active = content_type::is_active(&file.content_type);
+    let disposition = if active { Disposition::Attachment } else { wanted };
+    insert(headers, header::CONTENT_TYPE, file.content_type.as_str());
+    headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition, &file.name));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if active {
+        // Should it be opened all the same, it runs nothing and belongs to nobody.
+        headers
+            .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    }
+}
+
+/// Inserts a value of visible ASCII; anything else could only come from a damaged row and is left out.
+fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto<HeaderValue>) {
+    if let Ok(value) = value.try_into() {
+        headers.insert(name, value);
+    }
+}
+
+/// A body of known length that streams from the store. An error cuts the connection, so that a client never
+/// takes a part for the whole.
+struct Content {
+    reader: osproxy_storage::ObjectReader,
+    rest: u64,
+}
+
+impl Content {
+    async fn open(app: &App, file: &StoredFile, range: Range<u64>) -> Result<Self> {
+        Ok(Self { rest: range.end - range.start, reader: open_content(app, file, range).await? })
+    }
+}
+
+impl http_body::Body for Content {
+    type Data = Bytes;
+    type Error = osproxy_storage::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
+        let next = ready!(self.reader.as_mut().poll_next(cx));
+        Poll::Ready(next.map(|read| {
+            let bytes = read?;
+            self.rest = self.rest.saturating_sub(bytes.len() as u64);
+            Ok(Frame::data(bytes))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest)
+    }
+}

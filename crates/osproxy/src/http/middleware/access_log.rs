@@ -1,0 +1,109 @@
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use axum::{
+    body::Body,
+    http::{Method, StatusCode, request::Parts},
+};
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use tracing::Span;
+
+/// What the one line of a request says. The query is left out: it carries signatures.
+pub(super) struct AccessLine {
+    method: Method,
+    path: String,
+    peer: Option<SocketAddr>,
+    received: Arc<AtomicU64>,
+    start: Instant,
+    span: Span,
+}
+
+impl AccessLine {
+    pub(super) fn new(
+        parts: &Parts,
+        peer: Option<SocketAddr>,
+        received: Arc<AtomicU64>,
+        start: Instant,
+        span: Span,
+    ) -> Self {
+        Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), peer, received, start, span }
+    }
+
+    fn write(&self, status: StatusCode, bytes_sent: u64, complete: bool) {
+        let duration_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::info!(
+            parent: &self.span,
+            method = %self.method,
+            path = self.path,
+            status = status.as_u16(),
+            duration_us,
+            bytes_received = self.received.load(Ordering::Relaxed),
+            bytes_sent,
+            complete,
+            peer = self.peer.map(tracing::field::display),
+            "served"
+        );
+    }
+}
+
+/// The body of an answer. When it has ended, or was given up, the request's line is written.
+pub(super) struct LoggedBody {
+    body: Body,
+    line: AccessLine,
+    status: StatusCode,
+    bytes_sent: u64,
+    complete: bool,
+}
+
+impl LoggedBody {
+    pub(super) fn new(body: Body, line: AccessLine, status: StatusCode) -> Self {
+        Self { complete: body.is_end_stream(), body, line, status, bytes_sent: 0 }
+    }
+}
+
+impl http_body::Body for LoggedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.complete = true,
+            Some(Ok(frame)) => {
+                self.bytes_sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                self.complete = self.body.is_end_stream();
+            }
+            Some(Err(error)) => {
+                let error = crate::error::chain(error);
+                tracing::error!(parent: &self.line.span, error, "the answer broke off");
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for LoggedBody {
+    fn drop(&mut self) {
+        self.line.write(self.status, self.bytes_sent, self.complete);
+    }
+}

@@ -1,0 +1,87 @@
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+/// How many bytes of a refused body are still read, so that its sender gets to see the answer.
+const MAX_BYTES: u64 = 16 << 20;
+/// For how long.
+const MAX_TIME: Duration = Duration::from_secs(5);
+
+/// The body of a request. When nobody wants the rest of it, the rest is read and thrown away for a while: closing a
+/// connection on a client that is still sending would destroy the answer that tells it why.
+pub(super) struct LingeringBody {
+    body: Body,
+    received: Arc<AtomicU64>,
+    broken: bool,
+}
+
+impl LingeringBody {
+    pub(super) fn new(body: Body) -> Self {
+        Self { body, received: Arc::default(), broken: false }
+    }
+
+    /// Counts the bytes that were read.
+    pub(super) fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+}
+
+impl http_body::Body for LingeringBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                self.received.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Some(Err(_)) => self.broken = true,
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for LingeringBody {
+    fn drop(&mut self) {
+        if self.broken || self.body.is_end_stream() {
+            return;
+        }
+        let mut body = std::mem::take(&mut self.body);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
+                let mut bytes = 0;
+                while let Some(Ok(frame)) = body.frame().await {
+                    bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if bytes > MAX_BYTES {
+                        break;
+                    }
+                }
+            }));
+        }
+    }
+}

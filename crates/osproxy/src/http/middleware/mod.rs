@@ -1,0 +1,7 @@
+//! What happens to every request, whatever its route.
+
+mod access_log;
+mod linger;
+mod request;
+
+pub(super) use request::{RequestId, request};

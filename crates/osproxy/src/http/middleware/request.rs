@@ -1,0 +1,61 @@
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue},
+    middleware::Next,
+    response::Response,
+};
+use tracing::Instrument;
+
+use super::{
+    access_log::{AccessLine, LoggedBody},
+    linger::LingeringBody,
+};
+use crate::http::server::Peer;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What clients of the Go program send.
+const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
+/// Longest id that is taken from a client, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Names a request in every line of the log and in its answer. An extension of every request.
+#[derive(Clone, Debug)]
+pub(in crate::http) struct RequestId(pub(in crate::http) Arc<str>);
+
+/// Gives the request an id, counts its bytes, and writes one line when its answer has ended.
+pub(in crate::http) async fn request(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let id = from_client(request.headers()).unwrap_or_else(random);
+    let span = tracing::info_span!("request", request_id = &*id.0);
+    let (mut parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let body = LingeringBody::new(body);
+    let line = AccessLine::new(&parts, peer, body.received(), start, span.clone());
+    parts.extensions.insert(id.clone());
+    let request = Request::from_parts(parts, Body::new(body));
+
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(value) = HeaderValue::try_from(&*id.0) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let status = response.status();
+    response.map(|body| Body::new(LoggedBody::new(body, line, status)))
+}
+
+/// The client's own id, if it is one that can stand in a log: visible ASCII, not endless.
+fn from_client(headers: &HeaderMap) -> Option<RequestId> {
+    let value = headers.get(REQUEST_ID).or_else(|| headers.get(REQUEST_ID_V0))?;
+    let id = value.to_str().ok()?;
+    let fits = (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| RequestId(id.into()))
+}
+
+fn random() -> RequestId {
+    let mut bytes = [0; 12];
+    // Ids tell requests apart; without randomness they are merely all the same.
+    let _ = getrandom::fill(&mut bytes);
+    RequestId(hex::encode(bytes).into())
+}

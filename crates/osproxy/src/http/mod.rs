@@ -1,0 +1,38 @@
+//! HTTP: every route on one page. Adapters parse, call the operation and render, nothing else.
+
+mod conditional;
+mod content;
+mod disposition;
+mod middleware;
+mod range;
+pub mod server;
+mod v0;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    routing::{get, post, put},
+};
+use osproxy_api::v0::PREFIX;
+
+use crate::app::App;
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    let v0 = Router::new()
+        .route("/ping", get(v0::check_health::ping))
+        .route("/health", get(v0::check_health::health))
+        .route("/link/upload", post(v0::create_upload::create_upload))
+        .route("/link/download", post(v0::create_download_link::create_download_link))
+        .route("/resume", post(v0::instant_upload::instant_upload))
+        .route("/upload", put(v0::upload_file::upload_file))
+        .route("/download", get(v0::download_file::download_file));
+    Router::new()
+        .nest(PREFIX, v0)
+        .fallback(v0::unknown_route)
+        .method_not_allowed_fallback(v0::method_not_allowed)
+        .layer(axum::middleware::from_fn(v0::render_error))
+        .layer(axum::middleware::from_fn(middleware::request))
+        .with_state(app)
+}

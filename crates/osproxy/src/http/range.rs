@@ -1,0 +1,134 @@
+//! Byte ranges of RFC 9110, section 14.
+
+use std::ops::Range;
+
+/// What a `Range` field asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Requested {
+    /// Everything: there is no range, or one that must be ignored, or several at once, which may be.
+    Whole,
+    /// These bytes, which exist.
+    Part(Range<u64>),
+    /// Bytes that do not exist.
+    Unsatisfiable,
+}
+
+/// Reads a `Range` field for content of `size` bytes.
+pub(super) fn parse(field: &str, size: u64) -> Requested {
+    let Some((unit, set)) = field.split_once('=') else {
+        return Requested::Whole;
+    };
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return Requested::Whole;
+    }
+    let set = set.trim();
+    let Some((first, last)) = set.split_once('-').filter(|_| !set.contains(',')) else {
+        return Requested::Whole;
+    };
+    match (number(first), number(last)) {
+        (Number::Absent, Number::Is(suffix)) => part(size.saturating_sub(suffix), size, size),
+        (Number::Is(first), Number::Absent) => part(first, size, size),
+        (Number::Is(first), Number::Is(last)) if first <= last => part(first, last.saturating_add(1), size),
+        _ => Requested::Whole,
+    }
+}
+
+fn part(start: u64, end: u64, size: u64) -> Requested {
+    if start < size { Requested::Part(start..end.min(size)) } else { Requested::Unsatisfiable }
+}
+
+enum Number {
+    Absent,
+    Is(u64),
+    Invalid,
+}
+
+fn number(text: &str) -> Number {
+    if text.is_empty() {
+        return Number::Absent;
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Number::Invalid;
+    }
+    // Digits that do not fit are a number all the same, beyond any size.
+    Number::Is(text.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn single_ranges() {
+        for (field, expected) in [
+            ("bytes=0-0", 0..1),
+            ("bytes=0-", 0..10),
+            ("bytes=3-5", 3..6),
+            ("bytes=9-9", 9..10),
+            ("bytes=5-99", 5..10),
+            ("bytes=-1", 9..10),
+            ("bytes=-99", 0..10),
+            ("Bytes= 2-3 ", 2..4),
+            ("bytes=0-18446744073709551615", 0..10),
+            ("bytes=0-99999999999999999999999", 0..10),
+        ] {
+            assert_eq!(parse(field, 10), Requested::Part(expected), "{field}");
+        }
+    }
+
+    #[test]
+    fn ranges_without_a_byte() {
+        for (field, size) in [
+            ("bytes=10-", 10),
+            ("bytes=10-20", 10),
+            ("bytes=99999999999999999999999-", 10),
+            ("bytes=-0", 10),
+            ("bytes=0-", 0),
+            ("bytes=-5", 0),
+        ] {
+            assert_eq!(parse(field, size), Requested::Unsatisfiable, "{field} of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_range_is_ignored() {
+        for field in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=1",
+            "bytes=5-3",
+            "bytes=+1-2",
+            "bytes=1--2",
+            "bytes=0-1,4-5",
+            "items=0-1",
+            "bytes=0x0-1",
+            "bytes 0-1",
+        ] {
+            assert_eq!(parse(field, 10), Requested::Whole, "{field:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_gives_bytes_that_do_not_exist(field in "(bytes=)?[0-9a,= -]{0,30}", size in 0u64..100) {
+            if let Requested::Part(range) = parse(&field, size) {
+                prop_assert!(range.start < range.end && range.end <= size);
+            }
+        }
+
+        #[test]
+        fn every_valid_range_is_understood(first in 0u64..200, len in 0u64..200, size in 1u64..100) {
+            let last = first + len;
+            let expected = if first < size {
+                Requested::Part(first..size.min(last + 1))
+            } else {
+                Requested::Unsatisfiable
+            };
+            prop_assert_eq!(parse(&format!("bytes={first}-{last}"), size), expected);
+        }
+    }
+}

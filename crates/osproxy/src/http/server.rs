@@ -1,0 +1,90 @@
+//! The listener: accepts, serves, drains.
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+
+use axum::{Router, extract::Request, response::Response};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulConnection, GracefulShutdown},
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use crate::config::ServerSection;
+
+/// How long to wait when the system has no descriptors left for new connections.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of the connection. An extension of every request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves until `shutdown` is cancelled; then accepts nothing more, lets requests that are running end within
+/// `server.shutdown_grace`, and cuts what still runs.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    config: &ServerSection,
+    shutdown: CancellationToken,
+) {
+    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(config.header_timeout));
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = shutdown.cancelled() => break,
+        };
+        let connection = connection(&http, stream, peer, router.clone());
+        let connection = graceful.watch(connection);
+        let cut = cut.clone();
+        connections.spawn(async move {
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "the connection broke");
+                },
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+    drop(listener);
+    connections.close();
+    let grace = Duration::from_secs(config.shutdown_grace);
+    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "cutting requests that did not end in time");
+        cut.cancel();
+    }
+    connections.wait().await;
+}
+
+fn connection(
+    http: &http1::Builder,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+) -> impl GracefulConnection<Error = hyper::Error> + Send + use<> {
+    // Without this, a body that is not ready with the head waits for the client's delayed acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "cannot switch off Nagle's algorithm");
+    }
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        let router = router.clone();
+        async move {
+            Ok::<Response, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
+        }
+    });
+    http.serve_connection(TokioIo::new(stream), service)
+}

@@ -1,0 +1,65 @@
+use std::{collections::HashSet, str::FromStr, sync::Arc};
+
+use axum::{Json, body::Body, extract::State};
+use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS};
+use osproxy_storage::{Category, extension};
+
+use super::{download_file::LINK_PARAMETERS, json, query};
+use crate::{Error, Result, app::App, link::Action, meta::StoredFile, ops, uid::Uid};
+
+/// `POST /link/download`
+pub(in crate::http) async fn create_download_link(
+    State(app): State<Arc<App>>,
+    body: Body,
+) -> Result<Json<Envelope<Option<Vec<DownloadLink>>>>> {
+    let CreateDownloadLinkRequest { uid: texts, expire } = json::parse(body).await?;
+    if !(1..=MAX_DOWNLOADS).contains(&texts.len()) {
+        return Err(Error::invalid(format!("`uid` must have 1 to {MAX_DOWNLOADS} entries")));
+    }
+    let mut uids = Vec::with_capacity(texts.len());
+    let mut seen = HashSet::new();
+    for text in &texts {
+        let uid = Uid::from_str(text).map_err(|error| Error::invalid(format!("`uid`: {error}")))?;
+        if seen.insert(uid) {
+            uids.push(uid);
+        }
+    }
+    let readable = ops::create_download_link::create_download_link(&app, &uids, expire).await?;
+    let links: Vec<_> = readable
+        .files
+        .iter()
+        .map(|file| {
+            let (bucket, object) = object_of(file);
+            let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
+            let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
+            let query = query::signed(&app, Action::Download, file.uid, readable.date, expire, &extra);
+            DownloadLink {
+                uid: file.uid.to_string(),
+                url: query::url("/download", &query),
+                meta: meta(file, object),
+            }
+        })
+        .collect();
+    Ok(Json(Envelope::ok(Some(links).filter(|links| !links.is_empty()))))
+}
+
+/// What the Go program would call the object: for the eyes of its clients. Where content really lies is
+/// nobody's business.
+fn object_of(file: &StoredFile) -> (&'static str, String) {
+    let uid = file.uid;
+    let object =
+        extension(&file.name).map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
+    (Category::of_name(&file.name).as_str(), object)
+}
+
+fn meta(file: &StoredFile, object: String) -> FileMeta {
+    let digests = &file.blob.digests;
+    FileMeta {
+        src_name: file.name.clone(),
+        dst_name: object,
+        height: 0,
+        width: 0,
+        md5: hex::encode(digests.md5),
+        size: digests.size.to_string(),
+    }
+}

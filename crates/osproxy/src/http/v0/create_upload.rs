@@ -1,0 +1,36 @@
+use std::{collections::HashSet, sync::Arc};
+
+use axum::{Json, body::Body, extract::State};
+use osproxy_api::v0::{CreateUploadRequest, Envelope, MAX_UPLOADS, MultiUploadUrls, UploadLinks, UploadUrls};
+
+use super::{json, query};
+use crate::{Error, Result, app::App, link::Action, ops};
+
+/// `POST /link/upload`
+pub(in crate::http) async fn create_upload(
+    State(app): State<Arc<App>>,
+    body: Body,
+) -> Result<Json<Envelope<Vec<UploadLinks>>>> {
+    let CreateUploadRequest { file_path: mut paths, expire } = json::parse(body).await?;
+    if !(1..=MAX_UPLOADS).contains(&paths.len()) {
+        return Err(Error::invalid(format!("`filePath` must have 1 to {MAX_UPLOADS} entries")));
+    }
+    let mut seen = HashSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    let created = ops::create_upload::create_upload(&app, &paths, expire).await?;
+    let links = created.uids.into_iter().zip(paths).map(|(uid, path)| {
+        let query = query::signed(&app, Action::Upload, uid, created.created_at, expire, &[]);
+        UploadLinks {
+            uid: uid.to_string(),
+            path,
+            url: UploadUrls {
+                single: query::url("/upload", &query),
+                multi: MultiUploadUrls {
+                    upload: query::url("/upload/multi", &query),
+                    merge: query::url("/upload/merge", &query),
+                },
+            },
+        }
+    });
+    Ok(Json(Envelope::ok(links.collect())))
+}

@@ -1,0 +1,91 @@
+use std::{borrow::Cow, str::FromStr};
+
+use osproxy_api::{ErrorCode, v0::PREFIX};
+use time::OffsetDateTime;
+
+use crate::{
+    Error, Result,
+    app::App,
+    link::{self, Action, Claims, LinkError},
+    uid::Uid,
+};
+
+/// The parameters of a URL, decoded. Where one stands twice, the first counts.
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    pub(super) fn parse(query: Option<&'a str>) -> Self {
+        Self(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect())
+    }
+
+    /// A parameter; empty when it is not there.
+    pub(super) fn get(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// A hexadecimal md5, if one is given.
+    pub(super) fn md5(&self) -> Result<Option<[u8; 16]>> {
+        match self.get("md5") {
+            "" => Ok(None),
+            text => md5(text).map(Some),
+        }
+    }
+
+    /// The uid of a link that allows `action` now. `extra` names the parameters that this kind of link carries
+    /// beside those that all have.
+    pub(super) fn verified_uid(&self, app: &App, action: Action, extra: &[&str]) -> Result<Uid> {
+        let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
+        let extra: Vec<_> = extra.iter().map(|name| self.get(name)).collect();
+        let claims = Claims {
+            action,
+            uid: self.get("uid"),
+            date: self.get("date"),
+            expire: self.get("expire"),
+            extra: &extra,
+        };
+        let verdict = app.links.verify(&claims, self.get("signature"), OffsetDateTime::now_utc());
+        verdict.map_err(|error| {
+            let code = match error {
+                LinkError::Signature => ErrorCode::InvalidSignature,
+                LinkError::Expired => ErrorCode::LinkExpired,
+            };
+            Error::new(code, error.to_string())
+        })?;
+        Ok(uid)
+    }
+}
+
+/// Reads 32 hexadecimal digits.
+pub(super) fn md5(text: &str) -> Result<[u8; 16]> {
+    let mut md5 = [0; 16];
+    hex::decode_to_slice(text, &mut md5).map_err(|_| Error::invalid("an md5 has 32 hexadecimal digits"))?;
+    Ok(md5)
+}
+
+/// The query of a signed link, to be put behind a path. `extra` are further parameters that are signed, by name.
+pub(super) fn signed(
+    app: &App,
+    action: Action,
+    uid: Uid,
+    date: OffsetDateTime,
+    expire: i64,
+    extra: &[(&str, &str)],
+) -> String {
+    let (uid, date, expire) = (uid.to_string(), link::date(date), expire.to_string());
+    let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
+    let claims = Claims { action, uid: &uid, date: &date, expire: &expire, extra: &values };
+    let signature = app.links.sign(&claims);
+    url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("uid", &uid)
+        .extend_pairs(extra)
+        .append_pair("date", &date)
+        .append_pair("expire", &expire)
+        .append_pair("signature", &signature)
+        .finish()
+}
+
+/// The relative URL of a signed link.
+pub(super) fn url(path: &str, query: &str) -> String {
+    format!("{PREFIX}{path}?{query}")
+}

@@ -1,0 +1,19 @@
+//! osproxy: a file-storage microservice between applications and any object store.
+//!
+//! Imports run one way: `main` → `cli` → `http` → `ops` → `app` → {`meta`, `coord`, storage, `link`, `uid`}.
+//! See docs/ARCHITECTURE.md for the map.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod content_type;
+pub mod coord;
+mod error;
+pub mod http;
+pub mod link;
+pub mod meta;
+pub mod ops;
+pub mod telemetry;
+pub mod uid;
+
+pub use error::{Error, Result};

@@ -1,0 +1,7 @@
+//! Tables as the ORM sees them. The migrations say how they are made.
+
+#![expect(unreachable_pub, reason = "the ORM's derive macros make public items")]
+
+pub(super) mod blob;
+pub(super) mod file;
+pub(super) mod link_key;

@@ -1,0 +1,132 @@
+use std::{collections::HashMap, sync::Arc};
+
+use osproxy_storage::Key;
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use super::{
+    Blob, DEFAULT_TENANT, Meta, blobs,
+    entities::{blob, file},
+    now_ms,
+};
+use crate::uid::Uid;
+
+/// A file about to be known.
+#[derive(Clone, Debug)]
+pub struct NewFile {
+    /// Its name from now on.
+    pub uid: Uid,
+    /// What the client calls it.
+    pub name: String,
+}
+
+/// A complete file: all that reading it takes. Never changes.
+#[derive(Clone, Debug)]
+pub struct StoredFile {
+    /// Its name.
+    pub uid: Uid,
+    /// What the client called it.
+    pub name: String,
+    /// MIME type.
+    pub content_type: String,
+    /// When it was complete, in milliseconds since the Unix epoch.
+    pub stored_at: i64,
+    /// Its content.
+    pub blob: Blob,
+}
+
+impl Meta {
+    /// The highest uid recorded so far.
+    pub async fn newest_uid(&self) -> Result<Option<Uid>, DbErr> {
+        let newest_file =
+            file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);
+        let newest_blob =
+            blob::Entity::find().select_only().column(blob::Column::Id).order_by_desc(blob::Column::Id);
+        let file: Option<i64> = newest_file.into_tuple().one(&self.reader).await?;
+        let blob: Option<i64> = newest_blob.into_tuple().one(&self.reader).await?;
+        Ok(file.max(blob).map(Uid::from_recorded))
+    }
+
+    /// Records files in state `pending`, whose content may be sent until `expires_at` (milliseconds since the
+    /// Unix epoch). All of them or none.
+    pub async fn create_files(&self, files: Vec<NewFile>, expires_at: i64) -> Result<(), DbErr> {
+        self.write(move |transaction| {
+            let rows: Vec<_> = files.iter().map(|file| row(file, expires_at)).collect();
+            Box::pin(async move {
+                file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The complete file of a uid; `None` when the uid is unknown or not complete.
+    pub async fn stored_file(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
+        Ok(self.stored_files(&[uid]).await?.pop())
+    }
+
+    /// The complete files among these uids, in their order.
+    pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, DbErr> {
+        let mut found: HashMap<Uid, _> =
+            uids.iter().filter_map(|uid| Some((*uid, self.stored.get(uid)?))).collect();
+        let missing: Vec<_> =
+            uids.iter().filter(|uid| !found.contains_key(*uid)).map(|uid| uid.get()).collect();
+        if !missing.is_empty() {
+            let rows = file::Entity::find()
+                .find_also_related(blob::Entity)
+                .filter(file::Column::Uid.is_in(missing))
+                .filter(file::Column::State.eq(file::State::Stored))
+                .all(&self.reader)
+                .await?;
+            for row in rows {
+                let stored = Arc::new(stored(row)?);
+                self.stored.insert(stored.uid, stored.clone());
+                found.insert(stored.uid, stored);
+            }
+        }
+        Ok(uids.iter().filter_map(|uid| found.get(uid).cloned()).collect())
+    }
+}
+
+/// A file that waits for its content.
+fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
+    file::ActiveModel {
+        uid: Set(file.uid.get()),
+        tenant: Set(DEFAULT_TENANT.to_owned()),
+        name: Set(file.name.clone()),
+        state: Set(file::State::Pending),
+        blob_id: Set(None),
+        content_type: Set(String::new()),
+        expires_at: Set(expires_at),
+        created_at: Set(now_ms()),
+        stored_at: Set(None),
+    }
+}
+
+/// A file that has its content from the start.
+pub(super) fn stored_row(file: &NewFile, blob_id: i64, content_type: &str) -> file::ActiveModel {
+    let now = now_ms();
+    file::ActiveModel {
+        state: Set(file::State::Stored),
+        blob_id: Set(Some(blob_id)),
+        content_type: Set(content_type.to_owned()),
+        stored_at: Set(Some(now)),
+        ..row(file, now)
+    }
+}
+
+fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile, DbErr> {
+    let damaged = || DbErr::Custom(format!("file {} is stored without content", file.uid));
+    let blob = blob.ok_or_else(damaged)?;
+    Ok(StoredFile {
+        uid: Uid::from_recorded(file.uid),
+        blob: blobs::verified(blob)?,
+        stored_at: file.stored_at.ok_or_else(damaged)?,
+        name: file.name,
+        content_type: file.content_type,
+    })
+}
+
+/// A key from the database, where only keys were put.
+pub(super) fn recorded_key(key: &str) -> Result<Key, DbErr> {
+    Key::parse(key).map_err(|error| DbErr::Custom(format!("{error}: {key:?}")))
+}

@@ -1,0 +1,129 @@
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager,
+    async_trait::async_trait,
+    sea_orm::{DbErr, DeriveIden},
+    sea_query::{ColumnDef, ForeignKey, ForeignKeyAction, Index, Table},
+};
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0001_files_and_blobs"
+    }
+}
+
+#[derive(DeriveIden)]
+enum Blobs {
+    Table,
+    Id,
+    Tenant,
+    State,
+    Backend,
+    ObjectKey,
+    Refs,
+    Size,
+    Md5,
+    Blake3,
+    Sniffed,
+    CreatedAt,
+}
+
+#[derive(DeriveIden)]
+enum Files {
+    Table,
+    Uid,
+    Tenant,
+    Name,
+    State,
+    BlobId,
+    ContentType,
+    ExpiresAt,
+    CreatedAt,
+    StoredAt,
+}
+
+#[derive(DeriveIden)]
+enum LinkKeys {
+    Table,
+    Id,
+    Secret,
+    CreatedAt,
+}
+
+#[async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let blobs = Table::create()
+            .table(Blobs::Table)
+            .col(ColumnDef::new(Blobs::Id).big_integer().not_null().primary_key())
+            .col(ColumnDef::new(Blobs::Tenant).string_len(64).not_null())
+            .col(ColumnDef::new(Blobs::State).string_len(16).not_null())
+            .col(ColumnDef::new(Blobs::Backend).string_len(16).not_null())
+            .col(ColumnDef::new(Blobs::ObjectKey).string_len(255).not_null())
+            .col(ColumnDef::new(Blobs::Refs).integer().not_null())
+            .col(ColumnDef::new(Blobs::Size).big_integer().not_null())
+            .col(ColumnDef::new(Blobs::Md5).var_binary(16))
+            .col(ColumnDef::new(Blobs::Blake3).var_binary(32))
+            .col(ColumnDef::new(Blobs::Sniffed).string_len(255))
+            .col(ColumnDef::new(Blobs::CreatedAt).big_integer().not_null())
+            .to_owned();
+        manager.create_table(blobs).await?;
+        let files = Table::create()
+            .table(Files::Table)
+            .col(ColumnDef::new(Files::Uid).big_integer().not_null().primary_key())
+            .col(ColumnDef::new(Files::Tenant).string_len(64).not_null())
+            .col(ColumnDef::new(Files::Name).string_len(1024).not_null())
+            .col(ColumnDef::new(Files::State).string_len(16).not_null())
+            .col(ColumnDef::new(Files::BlobId).big_integer())
+            .col(ColumnDef::new(Files::ContentType).string_len(255).not_null())
+            .col(ColumnDef::new(Files::ExpiresAt).big_integer().not_null())
+            .col(ColumnDef::new(Files::CreatedAt).big_integer().not_null())
+            .col(ColumnDef::new(Files::StoredAt).big_integer())
+            .foreign_key(
+                ForeignKey::create()
+                    .name("fk_files_blob")
+                    .from(Files::Table, Files::BlobId)
+                    .to(Blobs::Table, Blobs::Id)
+                    .on_delete(ForeignKeyAction::Restrict),
+            )
+            .to_owned();
+        manager.create_table(files).await?;
+        let link_keys = Table::create()
+            .table(LinkKeys::Table)
+            .col(ColumnDef::new(LinkKeys::Id).string_len(32).not_null().primary_key())
+            .col(ColumnDef::new(LinkKeys::Secret).var_binary(64).not_null())
+            .col(ColumnDef::new(LinkKeys::CreatedAt).big_integer().not_null())
+            .to_owned();
+        manager.create_table(link_keys).await?;
+        create_indices(manager).await
+    }
+}
+
+async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let indices = [
+        // The unit of deduplication; rows that are not verified yet have no digest and are all different.
+        Index::create()
+            .name("uq_blobs_tenant_blake3")
+            .table(Blobs::Table)
+            .col(Blobs::Tenant)
+            .col(Blobs::Blake3)
+            .unique()
+            .to_owned(),
+        // Instant upload of API v0.
+        Index::create()
+            .name("ix_blobs_tenant_md5")
+            .table(Blobs::Table)
+            .col(Blobs::Tenant)
+            .col(Blobs::Md5)
+            .to_owned(),
+        // The sweeper's question: what is not stored?
+        Index::create().name("ix_blobs_state").table(Blobs::Table).col(Blobs::State).to_owned(),
+        // The foreign key's other side, for the check when a blob goes.
+        Index::create().name("ix_files_blob").table(Files::Table).col(Files::BlobId).to_owned(),
+    ];
+    for index in indices {
+        manager.create_index(index).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! How the tables came to be. A migration that was released is never changed.
+
+mod m0001_files_and_blobs;
+
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
+
+pub(super) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_files_and_blobs::Migration)]
+    }
+}

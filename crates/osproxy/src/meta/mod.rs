@@ -1,0 +1,89 @@
+//! Metadata: the only place with SQL.
+//!
+//! Every change of state is a conditional UPDATE that names the state it expects; whoever affects no row has
+//! lost. Callers hand over what they know and get back what became of it, never a connection.
+
+mod blobs;
+mod dialect;
+mod entities;
+mod files;
+mod link_keys;
+mod migrations;
+mod uploads;
+mod write_queue;
+
+use std::{path::Path, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use quick_cache::sync::Cache;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use sea_orm_migration::MigratorTrait;
+
+pub use blobs::{Blob, UnfinishedBlob};
+pub use files::{NewFile, StoredFile};
+pub use uploads::{Begun, Finished, Intent};
+
+use crate::uid::Uid;
+use write_queue::{Verdict, WriteQueue};
+
+/// The tenant of everything, as long as there are no API keys.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// How many stored files are remembered, at some 500 bytes each.
+const CACHED_FILES: usize = 10_000;
+
+/// The metadata database of this node.
+pub struct Meta {
+    reader: DatabaseConnection,
+    writer: WriteQueue,
+    /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed.
+    stored: Cache<Uid, Arc<StoredFile>>,
+}
+
+impl Meta {
+    /// Opens the database, creating the file and bringing its tables up to date.
+    pub async fn open_sqlite(path: &Path) -> Result<Self, DbErr> {
+        let writer = dialect::sqlite_writer(path).await?;
+        migrations::Migrator::up(&writer, None).await?;
+        Ok(Self {
+            reader: dialect::sqlite_reader(path).await?,
+            writer: WriteQueue::start(writer),
+            stored: Cache::new(CACHED_FILES),
+        })
+    }
+
+    /// Finds out whether the database answers.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.reader.execute_unprepared("SELECT 1").await.map(drop)
+    }
+
+    /// Runs `work` in a transaction and returns when it is committed, durably. `work` may run more than once;
+    /// what it changed before stays undone. An `Err` from it undoes everything.
+    /// The work is done even if the caller no longer waits for it.
+    async fn write<T, W>(&self, work: W) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, DbErr>> + Send + 'static,
+    {
+        let committing = self.writer.run(move |transaction| {
+            let outcome = work(transaction);
+            Box::pin(async { outcome.await.map(Verdict::Commit) })
+        });
+        committing.await
+    }
+
+    /// As [`write`](Self::write), for work that may decide in the end that nothing of it must stay.
+    async fn write_or_undo<T, W>(&self, work: W) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<Verdict<T>, DbErr>> + Send + 'static,
+    {
+        self.writer.run(work).await
+    }
+}
+
+/// Milliseconds since the Unix epoch: how every moment is recorded.
+pub fn now_ms() -> i64 {
+    let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    i64::try_from(now).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,186 @@
+use osproxy_storage::{Category, Digests, Key, extension};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait, QueryFilter,
+    SqlErr, sea_query::Expr,
+};
+
+use super::{
+    DEFAULT_TENANT, Meta, blobs,
+    entities::{blob, file},
+    now_ms,
+    write_queue::Verdict,
+};
+use crate::uid::Uid;
+
+/// An object that may be written now: its row is committed.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// Number of the blob to be.
+    pub blob_id: i64,
+    /// Where to write; no other attempt writes there.
+    pub key: Key,
+    /// The file's name.
+    pub name: String,
+}
+
+/// What became of the wish to send content.
+#[derive(Clone, Debug)]
+pub enum Begun {
+    /// Go on.
+    Ready(Intent),
+    /// The file has its content already.
+    Stored,
+    /// No such uid.
+    Unknown,
+}
+
+/// What became of content that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// The file has it now.
+    Stored,
+    /// Another attempt was first; the file has what that one sent.
+    Beaten,
+    /// The blob with the same content is no longer there, or a blob with the same content appeared.
+    Changed,
+    /// The intent was swept away: the attempt took too long to finish.
+    Swept,
+}
+
+impl Meta {
+    /// Begins an attempt to send the content of `uid` in one piece. Records what will be written, under the uid's own
+    /// number if that is free and else under `spare`, so that attempts at the same time do not meet.
+    pub async fn begin_upload(&self, uid: Uid, spare: Uid, backend: &'static str) -> Result<Begun, DbErr> {
+        self.write(move |transaction| Box::pin(begin(transaction, uid, spare, backend))).await
+    }
+
+    /// Makes the object of `intent`, published and durable, the content of `uid`.
+    pub async fn finish_upload(
+        &self,
+        uid: Uid,
+        intent_id: i64,
+        digests: Digests,
+        sniffed: Option<&'static str>,
+        content_type: String,
+    ) -> Result<Finished, DbErr> {
+        let finished = self
+            .write_or_undo(move |transaction| {
+                let content_type = content_type.clone();
+                Box::pin(async move {
+                    let stored = blob::Entity::update_many()
+                        .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
+                        .col_expr(blob::Column::Refs, Expr::value(1))
+                        .col_expr(blob::Column::Size, Expr::value(digests.size.cast_signed()))
+                        .col_expr(blob::Column::Md5, Expr::value(digests.md5.to_vec()))
+                        .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
+                        .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
+                        .filter(blob::Column::Id.eq(intent_id))
+                        .filter(blob::Column::State.eq(blob::State::Writing))
+                        .exec(transaction)
+                        .await?;
+                    if stored.rows_affected == 0 {
+                        return Ok(Verdict::Rollback(Finished::Swept));
+                    }
+                    store_file(transaction, uid, intent_id, &content_type).await
+                })
+            })
+            .await;
+        match finished {
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                Ok(Finished::Changed)
+            }
+            finished => finished,
+        }
+    }
+
+    /// Makes a blob that is stored already the content of `uid`. With `unpublished`, the number of an intent
+    /// whose object was never published, forgets that intent.
+    pub async fn share_blob(
+        &self,
+        uid: Uid,
+        blob_id: i64,
+        unpublished: Option<i64>,
+        content_type: String,
+    ) -> Result<Finished, DbErr> {
+        self.write_or_undo(move |transaction| {
+            let content_type = content_type.clone();
+            Box::pin(async move {
+                if !blobs::take_reference(transaction, blob_id).await? {
+                    return Ok(Verdict::Rollback(Finished::Changed));
+                }
+                if let Some(intent_id) = unpublished {
+                    blob::Entity::delete_many()
+                        .filter(blob::Column::Id.eq(intent_id))
+                        .filter(blob::Column::State.eq(blob::State::Writing))
+                        .exec(transaction)
+                        .await?;
+                }
+                store_file(transaction, uid, blob_id, &content_type).await
+            })
+        })
+        .await
+    }
+}
+
+async fn begin(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    spare: Uid,
+    backend: &'static str,
+) -> Result<Begun, DbErr> {
+    let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
+        return Ok(Begun::Unknown);
+    };
+    match file.state {
+        file::State::Stored => return Ok(Begun::Stored),
+        file::State::Pending => {
+            file::Entity::update_many()
+                .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+                .filter(file::Column::Uid.eq(uid.get()))
+                .filter(file::Column::State.eq(file::State::Pending))
+                .exec(transaction)
+                .await?;
+        }
+        file::State::Receiving => {}
+    }
+    let own_taken = blob::Entity::find_by_id(uid.get()).count(transaction).await? > 0;
+    let blob_id = if own_taken { spare.get() } else { uid.get() };
+    let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
+    let row = blob::ActiveModel {
+        id: Set(blob_id),
+        tenant: Set(DEFAULT_TENANT.to_owned()),
+        state: Set(blob::State::Writing),
+        backend: Set(backend.to_owned()),
+        object_key: Set(key.to_string()),
+        refs: Set(0),
+        size: Set(0),
+        md5: Set(None),
+        blake3: Set(None),
+        sniffed: Set(None),
+        created_at: Set(now_ms()),
+    };
+    blob::Entity::insert(row).exec_without_returning(transaction).await?;
+    Ok(Begun::Ready(Intent { blob_id, key, name: file.name }))
+}
+
+/// The step that decides which of several attempts wins.
+async fn store_file(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    blob_id: i64,
+    content_type: &str,
+) -> Result<Verdict<Finished>, DbErr> {
+    let stored = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::BlobId, Expr::value(blob_id))
+        .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::State.eq(file::State::Receiving))
+        .exec(transaction)
+        .await?;
+    if stored.rows_affected == 0 {
+        return Ok(Verdict::Rollback(Finished::Beaten));
+    }
+    Ok(Verdict::Commit(Finished::Stored))
+}

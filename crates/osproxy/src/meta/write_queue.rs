@@ -1,0 +1,180 @@
+//! Writers queue, and those who wait together are committed together: one sync of the disk serves them all.
+
+use futures_util::future::BoxFuture;
+use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr};
+use tokio::sync::{mpsc, oneshot};
+
+use super::dialect;
+
+/// Most pieces of work in one transaction.
+const MAX_BATCH: usize = 64;
+/// How many callers may wait before further ones wait to be let in.
+const QUEUE: usize = 1024;
+
+/// How a piece of work wants to be ended. Either way the caller gets the outcome.
+pub(super) enum Verdict<T> {
+    /// Keep what was changed.
+    Commit(T),
+    /// Take it all back: it turned out too late that it must not happen.
+    Rollback(T),
+}
+
+/// The way to the one connection that writes.
+pub(super) struct WriteQueue {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl WriteQueue {
+    /// Starts the task that owns `connection`; it ends when the queue is dropped and empty.
+    pub(super) fn start(connection: DatabaseConnection) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(serve(connection, queue));
+        Self { jobs }
+    }
+
+    /// Queues `work`, and returns its outcome once it is committed or undone.
+    pub(super) async fn run<T, W>(&self, work: W) -> Result<T, DbErr>
+    where
+        T: Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<Verdict<T>, DbErr>> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Pending { work, outcome: None, reply });
+        let gone = || DbErr::Custom("the write queue has ended".to_owned());
+        self.jobs.send(job).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+/// Work whose outcome type is its own affair.
+trait Job: Send {
+    /// Does the work within a transaction and keeps the outcome. Says whether to commit.
+    fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, Result<bool, DbErr>>;
+
+    /// Answers the caller: with the outcome, if the transaction ended as it was meant to.
+    fn answer(self: Box<Self>, ended: Result<(), DbErr>);
+}
+
+struct Pending<T, W> {
+    work: W,
+    outcome: Option<T>,
+    reply: oneshot::Sender<Result<T, DbErr>>,
+}
+
+impl<T, W> Job for Pending<T, W>
+where
+    T: Send,
+    W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<Verdict<T>, DbErr>> + Send,
+{
+    fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, Result<bool, DbErr>> {
+        let work = (self.work)(transaction);
+        Box::pin(async {
+            let (outcome, commit) = match work.await? {
+                Verdict::Commit(outcome) => (outcome, true),
+                Verdict::Rollback(outcome) => (outcome, false),
+            };
+            self.outcome = Some(outcome);
+            Ok(commit)
+        })
+    }
+
+    fn answer(self: Box<Self>, ended: Result<(), DbErr>) {
+        let Self { outcome, reply, .. } = *self;
+        let nothing = || DbErr::Custom("the work left no outcome".to_owned());
+        let result = ended.and_then(|()| outcome.ok_or_else(nothing));
+        // Nobody may be waiting any more; the work is done all the same.
+        let _ = reply.send(result);
+    }
+}
+
+async fn serve(connection: DatabaseConnection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    while let Some(first) = queue.recv().await {
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = queue.try_recv()
+        {
+            batch.push(next);
+        }
+        let ended = execute(&connection, &mut batch).await;
+        if batch.len() > 1 && !matches!(ended, Ok(true)) {
+            // One spoiled it for all: each gets a transaction of its own, and answers for itself.
+            for job in batch {
+                let mut alone = [job];
+                let ended = execute(&connection, &mut alone).await;
+                let [job] = alone;
+                job.answer(ended.map(drop));
+            }
+        } else {
+            for job in batch {
+                job.answer(ended.clone().map(drop));
+            }
+        }
+    }
+}
+
+/// Runs all of the batch in one transaction, and says whether it was committed. If any of it fails or wants to be
+/// undone, nothing of it stays.
+async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) -> Result<bool, DbErr> {
+    let transaction = dialect::begin_write(connection).await?;
+    for job in batch {
+        let keep = job.run(&transaction).await;
+        if !matches!(keep, Ok(true)) {
+            transaction.rollback().await?;
+            return keep;
+        }
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sea_orm::ConnectionTrait;
+
+    async fn numbers(queue: &WriteQueue) -> Vec<i32> {
+        let all = queue.run(|transaction| {
+            Box::pin(async move {
+                let rows = transaction.query_all_raw(statement("SELECT n FROM numbers ORDER BY n")).await?;
+                let numbers: Result<_, _> = rows.iter().map(|row| row.try_get("", "n")).collect();
+                Ok(Verdict::Commit(numbers?))
+            })
+        });
+        all.await.unwrap()
+    }
+
+    fn statement(sql: &str) -> sea_orm::Statement {
+        sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, sql)
+    }
+
+    async fn insert(queue: &WriteQueue, n: i32, keep: bool) -> Result<i32, DbErr> {
+        queue
+            .run(move |transaction| {
+                Box::pin(async move {
+                    let sql = format!("INSERT INTO numbers VALUES ({n})");
+                    transaction.execute_raw(statement(&sql)).await?;
+                    Ok(if keep { Verdict::Commit(n) } else { Verdict::Rollback(-n) })
+                })
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn who_fails_or_is_undone_takes_nobody_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = dialect::sqlite_writer(&folder.path().join("test.db")).await.unwrap();
+        let create = "CREATE TABLE numbers (n INTEGER PRIMARY KEY)";
+        connection.execute_raw(statement(create)).await.unwrap();
+        let queue = WriteQueue::start(connection);
+        // All of them wait together, so that they share transactions.
+        let (one, again, undone, two) = tokio::join!(
+            insert(&queue, 1, true),
+            insert(&queue, 1, true),
+            insert(&queue, 3, false),
+            insert(&queue, 2, true),
+        );
+        assert_eq!((one, undone, two), (Ok(1), Ok(-3), Ok(2)));
+        assert!(again.is_err());
+        assert_eq!(numbers(&queue).await, [1, 2]);
+    }
+}

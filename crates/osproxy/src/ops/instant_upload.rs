@@ -1,0 +1,41 @@
+//! Make files of content that is stored already, without sending it again.
+
+use super::name_of;
+use crate::{Result, app::App, content_type, meta::NewFile, uid::Uid};
+
+/// Content that the client has, by its md5, and the path it has there.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// MD5 of the whole content.
+    pub md5: [u8; 16],
+    /// Path on the client; its last component becomes the name.
+    pub path: &'a str,
+}
+
+/// Creates a complete file for every item whose content is stored and was verified by osproxy itself.
+/// Gives the new uids in the order of the items; `None` where the content has to be sent.
+pub async fn instant_upload(app: &App, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
+    let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
+    let mut created = vec![None; wanted.len()];
+    let mut files = Vec::new();
+    for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {
+        if let Some(blob) = app.meta.blob_by_md5(item.md5).await? {
+            let uid = app.next_uid().await?;
+            let content_type = content_type::of_file(blob.sniffed.as_deref(), name);
+            let name = name.to_owned();
+            files.push((NewFile { uid, name }, blob.id, content_type));
+            *slot = Some(uid);
+        }
+    }
+    if !files.is_empty() {
+        let recorded = app.meta.create_stored_files(files).await?;
+        let mut recorded = recorded.into_iter();
+        // A blob that went away meanwhile is as good as one that was never there.
+        for slot in created.iter_mut().filter(|slot| slot.is_some()) {
+            if recorded.next() != Some(true) {
+                *slot = None;
+            }
+        }
+    }
+    Ok(created)
+}

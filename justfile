@@ -1,0 +1,19 @@
+# `just` lists what there is.
+default:
+    @just --list
+
+# Format, lints, docs, tests, licences: what must pass. Installs what is missing.
+ci:
+    ./.ci/run
+
+# The service with its defaults.
+serve *args:
+    cargo run --release -- serve {{ args }}
+
+# Throughput, CPU per GiB and memory of this machine's release build, beside nginx. Takes some minutes.
+bench *args:
+    cargo bench --bench transfers -- {{ args }}
+
+# Known vulnerabilities in dependencies. Needs a network that reaches the advisory database.
+advisories:
+    cargo deny check advisories
