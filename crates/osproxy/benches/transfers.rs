@@ -1,1 +1,3 @@
+//! Throughput, CPU and memory.
+
 fn main() {}

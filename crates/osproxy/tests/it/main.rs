@@ -1,1 +1,24 @@
+//! The service as its users meet it: the real binary, over real sockets. One file an operation.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test may block, print and panic"
+)]
+
+mod support;
+
+mod check_config;
+mod check_health;
+mod crash;
+mod create_download_link;
+mod create_upload;
+mod download_file;
+mod instant_upload;
+mod layout;
+mod readme;
+mod serve;
+mod upload_file;

@@ -40,8 +40,8 @@ impl AccessLine {
 
     fn write(&self, status: StatusCode, bytes_sent: u64, complete: bool) {
         let duration_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let _in_request = self.span.enter();
         tracing::info!(
-            parent: &self.span,
             method = %self.method,
             path = self.path,
             status = status.as_u16(),
@@ -87,7 +87,7 @@ impl http_body::Body for LoggedBody {
             }
             Some(Err(error)) => {
                 let error = crate::error::chain(error);
-                tracing::error!(parent: &self.line.span, error, "the answer broke off");
+                self.line.span.in_scope(|| tracing::error!(error, "the answer broke off"));
             }
         }
         Poll::Ready(frame)

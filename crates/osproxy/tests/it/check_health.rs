@@ -1,0 +1,24 @@
+use osproxy_api::v0::Envelope;
+
+use crate::support::{Service, refused};
+
+#[tokio::test]
+async fn ping_and_health_answer() {
+    let service = Service::start().await;
+    for route in ["ping", "health"] {
+        let answer = service.get(&format!("/api/storage/v0/{route}")).await;
+        assert_eq!(answer.status(), 200);
+        let envelope: Envelope<String> = answer.json().await.unwrap();
+        assert_eq!((envelope.code, envelope.message.as_str()), (0, "ok"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_in_the_envelope() {
+    let service = Service::start().await;
+    refused(service.get("/").await, 404).await;
+    refused(service.get("/api/storage/v0/nothing").await, 404).await;
+    let answer = service.client().delete(service.url("/api/storage/v0/ping")).send().await.unwrap();
+    assert_eq!(answer.headers()["allow"], "GET,HEAD");
+    refused(answer, 405).await;
+}

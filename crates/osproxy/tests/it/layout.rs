@@ -1,0 +1,144 @@
+//! The rules about where code stands, held against the code.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn rust_files(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// What a module of `crates/osproxy/src` must not import.
+const FORBIDDEN: [(&str, &[&str]); 12] = [
+    ("uid.rs", &["app", "cli", "config", "coord", "http", "link", "meta", "ops", "telemetry"]),
+    ("link.rs", &["app", "cli", "config", "coord", "http", "meta", "ops", "telemetry", "uid"]),
+    (
+        "content_type.rs",
+        &["app", "cli", "config", "coord", "http", "link", "meta", "ops", "telemetry", "uid"],
+    ),
+    ("error.rs", &["app", "cli", "config", "coord", "http", "link", "meta", "ops", "telemetry", "uid"]),
+    ("telemetry.rs", &["app", "cli", "coord", "http", "link", "meta", "ops", "uid"]),
+    ("config/", &["app", "cli", "coord", "http", "meta", "ops", "telemetry", "uid"]),
+    ("coord/", &["app", "cli", "http", "link", "meta", "ops", "telemetry"]),
+    ("meta/", &["app", "cli", "config", "coord", "http", "link", "ops", "telemetry"]),
+    ("app.rs", &["cli", "http", "ops", "telemetry"]),
+    ("ops/", &["cli", "config", "coord", "http", "telemetry"]),
+    ("http/", &["cli", "coord", "telemetry"]),
+    ("cli/", &[]),
+];
+
+/// Whether a text names a module of this crate: as `crate::module`, or within `use crate::{…}`.
+fn imports(text: &str, module: &str) -> bool {
+    let direct = format!("crate::{module}");
+    let ends = |rest: &str| !rest.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_');
+    text.match_indices(&direct).any(|(at, _)| ends(&text[at + direct.len()..]))
+        || text.split("use crate::{").skip(1).any(|group| first_segments(group).any(|name| name == module))
+}
+
+/// The first segments of the paths in a group of imports, up to the brace that closes it.
+fn first_segments(group: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    let end = group.find(|letter| {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        depth < 0
+    });
+    let mut depth = 0;
+    let outer_comma = move |letter| {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        letter == ',' && depth == 0
+    };
+    let items = group[..end.unwrap_or(group.len())].split(outer_comma);
+    items.map(|item| item.split("::").next().unwrap_or_default().trim())
+}
+
+#[test]
+fn the_search_for_imports_finds_them() {
+    for text in
+        ["use crate::meta::Meta;", "crate::meta::x()", "use crate::{\n    app::App,\n    meta::{A, B},\n};"]
+    {
+        assert!(imports(text, "meta"), "{text}");
+    }
+    for text in ["use crate::metadata::X;", "use super::meta;", "use crate::{app::{meta, App}, link};"] {
+        assert!(!imports(text, "meta"), "{text}");
+    }
+    assert!(imports("use crate::{Error, Result, app::App, ops};", "ops"));
+}
+
+#[test]
+fn imports_run_one_way() {
+    let source = root().join("crates/osproxy/src");
+    let mut checked = 0;
+    for (path, text) in rust_files(&source) {
+        let within = path.strip_prefix(&format!("{}/", source.display())).unwrap();
+        for (place, forbidden) in FORBIDDEN {
+            if within.starts_with(place) {
+                checked += 1;
+                for module in forbidden {
+                    assert!(!imports(&text, module), "{within} must not import {module}");
+                }
+            }
+        }
+        let sql = ["sea_orm", "sea_query", "SELECT "].iter().any(|word| text.contains(word));
+        assert!(!sql || within.starts_with("meta/") || within == "error.rs", "{within} speaks SQL");
+        if within.starts_with("http/") {
+            assert!(!text.contains("osproxy_storage::Backend"), "{within} reaches past the operations");
+        }
+    }
+    assert!(checked > 40, "only {checked} files were looked at");
+}
+
+#[test]
+fn every_backend_is_in_the_list() {
+    let folder = root().join("crates/osproxy-storage/src/backends");
+    let list = std::fs::read_to_string(folder.join("mod.rs")).unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(name) = name.strip_suffix(".rs").filter(|name| *name != "mod") {
+            assert!(list.contains(&format!("mod {name};")), "{name} is missing in backends/mod.rs");
+        }
+    }
+}
+
+#[test]
+fn files_hold_one_idea_each() {
+    for folder in ["crates", "fuzz"].map(|folder| root().join(folder)).iter().filter(|folder| folder.exists())
+    {
+        for (path, text) in rust_files(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= 500, "{path} has {lines} lines");
+        }
+    }
+}
+
+#[test]
+fn every_operation_has_its_row_its_test_and_its_adapter() {
+    let architecture = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let source = root().join("crates/osproxy/src");
+    for entry in std::fs::read_dir(source.join("ops")).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let name = file.strip_suffix(".rs").unwrap();
+        if name == "mod" {
+            continue;
+        }
+        assert!(architecture.contains(&format!("`{name}`")), "{name} has no row in docs/ARCHITECTURE.md");
+        // The sweep has no route, and its tests are those of crashes.
+        if name != "sweep" {
+            assert!(source.join("http/v0").join(&file).exists(), "{name} has no adapter of that name");
+            assert!(
+                root().join("crates/osproxy/tests/it").join(&file).exists(),
+                "{name} has no test of that name"
+            );
+        }
+    }
+}

@@ -1,0 +1,161 @@
+use rustix::process::Signal;
+
+use crate::support::{Service, content, eventually, spawn_failing};
+
+#[tokio::test]
+async fn a_signal_lets_running_requests_end_and_exits_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut service = Service::start().await;
+        let link = service.upload_link("x.bin").await;
+        let bytes = content(1, 1_000_000);
+        let mut connection = service.connect().await;
+        connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
+        connection.send(&bytes[..400_000]).await;
+        eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
+
+        service.signal(signal);
+        eventually("it has taken notice", async || service.log().contains("stopping").then_some(())).await;
+        eventually("it accepts nothing more", async || {
+            tokio::net::TcpStream::connect(service.address).await.is_err().then_some(())
+        })
+        .await;
+        connection.send(&bytes[400_000..]).await;
+        let answer = connection.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(service.exit_status().await.code(), Some(0));
+
+        service.restart().await;
+        assert!(service.read(&link.uid).await == bytes);
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_end_in_time_is_cut_and_leaves_nothing() {
+    let mut service = Service::start_with(&[("SERVER__SHUTDOWN_GRACE", "1")]).await;
+    let link = service.upload_link("x.bin").await;
+    let mut connection = service.connect().await;
+    connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
+    connection.send(&content(1, 400_000)).await;
+    eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_status().await.code(), Some(0));
+    assert_eq!(service.objects(), [""; 0]);
+    assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["0"]);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let mut service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    let mut connection = service.connect().await;
+    connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
+    connection.send(&content(1, 400_000)).await;
+    eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
+    service.signal(Signal::TERM);
+    eventually("it has taken notice", async || service.log().contains("stopping").then_some(())).await;
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_status().await.code(), Some(0));
+    drop(connection);
+}
+
+#[tokio::test]
+async fn everything_lies_under_the_data_folder_of_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let service = Service::start().await;
+    service.store("x.bin", b"x").await;
+    let mut entries: Vec<_> =
+        std::fs::read_dir(service.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    entries.sort();
+    assert_eq!(entries, ["log", "osproxy-data"]);
+    let mode = std::fs::metadata(service.folder().join("osproxy-data")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_data_folder_is_served_once() {
+    let service = Service::start().await;
+    let arguments = ["serve", "--listen", "127.0.0.1:0"];
+    let (status, ready, complaint) = spawn_failing(service.folder(), &arguments).await;
+    assert_eq!((status.code(), ready.as_str()), (Some(1), ""));
+    assert!(complaint.contains("is another osproxy using it?"), "{complaint}");
+}
+
+#[tokio::test]
+async fn it_refuses_to_serve_others_without_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, _, complaint) = spawn_failing(folder.path(), &["serve", "--listen", "0.0.0.0:0"]).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(complaint.contains("auth.mode: open"), "{complaint}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let listen = service.address.to_string();
+    let (status, _, complaint) = spawn_failing(folder.path(), &["serve", "--listen", &listen]).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(complaint.contains(&format!("cannot listen on {listen}")), "{complaint}");
+}
+
+#[tokio::test]
+async fn every_request_has_an_id_and_one_line_without_secrets() {
+    let service = Service::start_with(&[("LOG__FORMAT", "json"), ("LOG__LEVEL", "debug")]).await;
+    let uid = service.store("x.bin", b"x").await;
+    let url = service.download_link(&uid).await.unwrap().url;
+    let signature = url.split_once("signature=").unwrap().1;
+    for (name, id) in [("request-id", "theirs-1"), ("x-request-id", "theirs-2")] {
+        let answer = service.client().get(service.url(&url)).header(name, id).send().await.unwrap();
+        assert_eq!(answer.headers()["x-request-id"], id);
+        answer.bytes().await.unwrap();
+    }
+    let answer = service.client().get(service.url(&url)).header("request-id", "bad id").send().await.unwrap();
+    let made = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert_eq!(made.len(), 24);
+    answer.bytes().await.unwrap();
+
+    let lines = eventually("all lines are written", async || {
+        let log = service.log();
+        (log.matches("\"served\"").count() == 6).then_some(log)
+    })
+    .await;
+    for id in ["theirs-1", "theirs-2", &made] {
+        let line = lines.lines().find(|line| line.contains(&format!("\"{id}\""))).expect(id);
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["message"], "served");
+        assert_eq!((&line["method"], &line["status"]), (&"GET".into(), &200.into()));
+        assert_eq!((&line["path"], &line["bytes_sent"]), (&"/api/storage/v0/download".into(), &1.into()));
+        assert_eq!(line["complete"], true);
+    }
+    assert!(!lines.contains(signature) && !lines.contains("signature"), "{lines}");
+}
+
+#[tokio::test]
+async fn keys_rotate_and_a_key_made_at_the_first_start_stays() {
+    let mut service = Service::start().await;
+    let uid = service.store("x.txt", b"x").await;
+    let made = service.download_link(&uid).await.unwrap().url;
+    service.kill().await;
+    service.restart().await;
+    assert_eq!(service.get(&made).await.status(), 200);
+
+    let config = |keys: &str| format!("links:\n  keys:\n{keys}");
+    let (old, new) =
+        ("    - {id: old, secret: old-old-old-old-old}\n", "    - {id: new, secret_file: new.key}\n");
+    std::fs::write(service.folder().join("new.key"), "new-new-new-new-new\n").unwrap();
+    let write = |text: String| std::fs::write(service.folder().join("config.yaml"), text).unwrap();
+    write(config(old));
+    service.restart_configured().await;
+    assert_eq!(service.get(&made).await.status(), 422);
+    let signed_by_old = service.download_link(&uid).await.unwrap().url;
+    assert!(signed_by_old.contains("signature=old."));
+
+    std::fs::write(service.folder().join("config.yaml"), config(&format!("{new}{old}"))).unwrap();
+    service.restart_configured().await;
+    assert_eq!(service.get(&signed_by_old).await.status(), 200);
+    assert!(service.download_link(&uid).await.unwrap().url.contains("signature=new."));
+
+    std::fs::write(service.folder().join("config.yaml"), config(new)).unwrap();
+    service.restart_configured().await;
+    assert_eq!(service.get(&signed_by_old).await.status(), 422);
+}

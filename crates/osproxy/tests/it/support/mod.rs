@@ -1,0 +1,45 @@
+//! What the tests share: a running service in a folder of its own, and content to put into it.
+
+mod raw;
+mod service;
+
+use std::time::{Duration, Instant};
+
+pub use raw::RawConnection;
+pub use service::{Service, refused, spawn_failing};
+
+use md5::{Digest, Md5};
+
+/// Longest time that anything expected may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` gives something.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Bytes that look random and differ between seeds.
+pub fn content(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// The md5 of content, as v0 writes it.
+pub fn md5_hex(content: &[u8]) -> String {
+    hex::encode(Md5::digest(content))
+}

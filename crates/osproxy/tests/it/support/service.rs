@@ -1,0 +1,221 @@
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+};
+
+use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
+use reqwest::{Client, Response, StatusCode};
+use rustix::process::{Pid, Signal};
+use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::{PATIENCE, RawConnection};
+
+/// A running service with a folder of its own. Dropped, it is killed and its folder removed.
+pub struct Service {
+    process: Child,
+    pub address: SocketAddr,
+    folder: TempDir,
+    client: Client,
+    settings: Vec<(String, String)>,
+}
+
+/// The binary in this folder, with no settings but these, in the environment's spelling: `LOG__LEVEL`.
+fn command(folder: &Path, settings: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_osproxy"));
+    command.env_clear().current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
+    command.envs(settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
+    command
+}
+
+/// Runs the binary where it is expected to fail or to end by itself: exit status, standard output, standard error.
+pub async fn spawn_failing(folder: &Path, arguments: &[&str]) -> (ExitStatus, String, String) {
+    let running = command(folder, &[]).args(arguments).output();
+    let output = tokio::time::timeout(PATIENCE, running).await.expect("it goes on").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status, text(output.stdout), text(output.stderr))
+}
+
+async fn spawn(folder: &Path, settings: &[(String, String)], more: &[&str]) -> (Child, SocketAddr) {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    let mut process = command(folder, settings)
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(more)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("it is not ready").unwrap();
+    let Some(line) = line else {
+        panic!("it did not start: {}", std::fs::read_to_string(folder.join("log")).unwrap());
+    };
+    let address = line.strip_prefix("osproxy is ready on http://").expect(&line).parse().unwrap();
+    (process, address)
+}
+
+impl Service {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts with settings in the environment's spelling, without the prefix.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings: Vec<_> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (process, address) = spawn(folder.path(), &settings, &[]).await;
+        Self { process, address, folder, client: Client::new(), settings }
+    }
+
+    /// Starts the binary again on the same folder.
+    pub async fn restart(&mut self) {
+        (self.process, self.address) = spawn(self.folder.path(), &self.settings, &[]).await;
+    }
+
+    /// Stops it and starts it again with the file `config.yaml` that stands in its folder.
+    pub async fn restart_configured(&mut self) {
+        self.kill().await;
+        (self.process, self.address) =
+            spawn(self.folder.path(), &self.settings, &["--config", "config.yaml"]).await;
+    }
+
+    /// What `kill -9` does.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.process.wait().await.unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id().unwrap()).unwrap();
+        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    pub async fn exit_status(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it does not end").unwrap()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    pub fn objects_folder(&self) -> PathBuf {
+        self.folder.path().join("osproxy-data/objects")
+    }
+
+    /// Every file in the store, published or not, by its path within it.
+    pub fn objects(&self) -> Vec<String> {
+        let root = self.objects_folder();
+        let mut found = Vec::new();
+        for folder in std::fs::read_dir(&root).unwrap() {
+            for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+                let path = file.unwrap().path();
+                found.push(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+        found.retain(|file| file != ".tmp/lock");
+        found.sort();
+        found
+    }
+
+    /// Runs SQL against the service's database, and gives the first column of the rows as text.
+    pub async fn sql(&self, sql: &str) -> Vec<String> {
+        let path = self.folder.path().join("osproxy-data/osproxy.db");
+        let database = Database::connect(format!("sqlite://{}", path.display())).await.unwrap();
+        let rows = database.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap();
+        let first = |row: &sea_orm::QueryResult| {
+            let text = row.try_get_by_index::<String>(0);
+            text.or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string())).unwrap()
+        };
+        let texts = rows.iter().map(first).collect();
+        database.close().await.unwrap();
+        texts
+    }
+
+    pub fn url(&self, relative: &str) -> String {
+        format!("http://{}{relative}", self.address)
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub async fn connect(&self) -> RawConnection {
+        RawConnection::open(self.address).await
+    }
+
+    pub async fn get(&self, relative: &str) -> Response {
+        self.client.get(self.url(relative)).send().await.unwrap()
+    }
+
+    /// Posts JSON to a v0 route.
+    pub async fn post(&self, route: &str, body: &Value) -> Response {
+        let url = self.url(&format!("/api/storage/v0{route}"));
+        self.client.post(url).json(body).send().await.unwrap()
+    }
+
+    pub async fn upload_links(&self, paths: &[&str]) -> Vec<UploadLinks> {
+        let answer = self.post("/link/upload", &json!({"filePath": paths, "expire": 600})).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json::<Envelope<_>>().await.unwrap().data
+    }
+
+    pub async fn upload_link(&self, path: &str) -> UploadLinks {
+        self.upload_links(&[path]).await.remove(0)
+    }
+
+    pub async fn put(&self, relative: &str, content: &[u8]) -> Response {
+        let request = self.client.put(self.url(relative)).header("content-length", content.len());
+        request.body(content.to_vec()).send().await.unwrap()
+    }
+
+    /// Stores content under a new uid, which it gives.
+    pub async fn store(&self, path: &str, content: &[u8]) -> String {
+        let link = self.upload_link(path).await;
+        let answer = self.put(&link.url.single, content).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+        link.uid
+    }
+
+    /// A download link, if the uid is complete.
+    pub async fn download_link(&self, uid: &str) -> Option<DownloadLink> {
+        let answer = self.post("/link/download", &json!({"uid": [uid], "expire": 600})).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let links: Option<Vec<_>> = answer.json::<Envelope<_>>().await.unwrap().data;
+        links.map(|mut links| links.remove(0))
+    }
+
+    /// The content of a uid, through a link of its own.
+    pub async fn read(&self, uid: &str) -> Vec<u8> {
+        let link = self.download_link(uid).await.expect("the uid is not complete");
+        let answer = self.get(&link.url).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.bytes().await.unwrap().to_vec()
+    }
+
+    pub async fn instant_upload(&self, items: &[(&str, &str)]) -> Vec<InstantUploadResult> {
+        let data: Vec<_> = items.iter().map(|(md5, path)| json!({"md5": md5, "path": path})).collect();
+        let answer = self.post("/resume", &json!({ "data": data })).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json::<Envelope<_>>().await.unwrap().data
+    }
+}
+
+/// Asserts that an answer is a v0 error with this status, and gives its message.
+pub async fn refused(answer: Response, status: u16) -> String {
+    assert_eq!(answer.status().as_u16(), status);
+    let envelope: Envelope<String> = answer.json().await.unwrap();
+    assert_eq!((envelope.code, envelope.data.as_str()), (status, ""));
+    assert!(!envelope.message.is_empty());
+    envelope.message
+}
