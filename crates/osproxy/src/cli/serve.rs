@@ -11,6 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, config::Loaded, http, ops, telemetry};
 
+/// Most threads that hash, write, sync and read from the disk at the same time. Work beyond that queues; none of it
+/// ever waits for a client.
+const BLOCKING_THREADS: usize = 64;
+
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
@@ -19,6 +23,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     let _flush = telemetry::init(&loaded.config.log);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("cannot start the runtime")?
         .block_on(serve(loaded))

@@ -300,3 +300,20 @@ async fn an_empty_body_is_a_file_only_if_it_is_meant_to_be() {
     assert_eq!(put(with_md5).await.unwrap().status(), 200);
     assert_eq!(service.read(&link.uid).await, b"");
 }
+
+#[tokio::test]
+async fn who_asks_before_sending_is_refused_without_sending() {
+    let service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    let fields = "Content-Length: 8000000\r\nExpect: 100-continue\r\n";
+    let mut connection = service.connect().await;
+    connection.head("PUT", &link.url.single.replace("signature=", "signature=x"), fields).await;
+    let answer = connection.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+
+    let mut connection = service.connect().await;
+    connection.head("PUT", &link.url.single, fields).await;
+    assert_eq!(connection.some().await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection.send(&content(1, 8_000_000)).await;
+    assert!(String::from_utf8_lossy(&connection.some().await).starts_with("HTTP/1.1 200"));
+}

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -23,12 +26,16 @@ const MAX_TIME: Duration = Duration::from_secs(5);
 pub(super) struct LingeringBody {
     body: Body,
     received: Arc<AtomicU64>,
-    broken: bool,
+    /// Nothing more is to come: the connection broke, or the client waits to be asked and never was.
+    silent: bool,
 }
 
 impl LingeringBody {
-    pub(super) fn new(body: Body) -> Self {
-        Self { body, received: Arc::default(), broken: false }
+    /// The body of a request with these headers.
+    pub(super) fn new(body: Body, headers: &HeaderMap) -> Self {
+        // Reading from such a client would ask it to send.
+        let silent = headers.contains_key(header::EXPECT);
+        Self { body, received: Arc::default(), silent }
     }
 
     /// Counts the bytes that were read.
@@ -45,13 +52,14 @@ impl http_body::Body for LingeringBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.silent = false;
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
                 self.received.fetch_add(bytes, Ordering::Relaxed);
             }
-            Some(Err(_)) => self.broken = true,
+            Some(Err(_)) => self.silent = true,
             None => {}
         }
         Poll::Ready(frame)
@@ -68,7 +76,7 @@ impl http_body::Body for LingeringBody {
 
 impl Drop for LingeringBody {
     fn drop(&mut self) {
-        if self.broken || self.body.is_end_stream() {
+        if self.silent || self.body.is_end_stream() {
             return;
         }
         let mut body = std::mem::take(&mut self.body);

@@ -32,7 +32,7 @@ pub(in crate::http) async fn request(request: Request, next: Next) -> Response {
     let span = tracing::info_span!("request", request_id = &*id.0);
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let body = LingeringBody::new(body);
+    let body = LingeringBody::new(body, &parts.headers);
     let line = AccessLine::new(&parts, peer, body.received(), start, span.clone());
     parts.extensions.insert(id.clone());
     let request = Request::from_parts(parts, Body::new(body));
