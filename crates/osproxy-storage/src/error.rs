@@ -40,7 +40,9 @@ impl Error {
         let source = source.into();
         let kind = match source.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                ErrorKind::Full
+            }
             _ => ErrorKind::Other,
         };
         let retryable = kind == ErrorKind::Full

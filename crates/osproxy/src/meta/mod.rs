@@ -45,9 +45,14 @@ impl Meta {
     pub async fn open_sqlite(path: &Path) -> Result<Self, DbErr> {
         let writer = dialect::sqlite_writer(path).await?;
         migrations::Migrator::up(&writer, None).await?;
+        let again = path.to_owned();
+        let connect = Box::new(move || -> BoxFuture<'static, _> {
+            let path = again.clone();
+            Box::pin(async move { dialect::sqlite_writer(&path).await })
+        });
         Ok(Self {
             reader: dialect::sqlite_reader(path).await?,
-            writer: WriteQueue::start(writer),
+            writer: WriteQueue::start(writer, connect),
             stored: Cache::new(CACHED_FILES),
         })
     }

@@ -19,16 +19,19 @@ pub(super) enum Verdict<T> {
     Rollback(T),
 }
 
+/// Opens the connection that writes.
+type Connect = Box<dyn Fn() -> BoxFuture<'static, Result<DatabaseConnection, DbErr>> + Send + Sync>;
+
 /// The way to the one connection that writes.
 pub(super) struct WriteQueue {
     jobs: mpsc::Sender<Box<dyn Job>>,
 }
 
 impl WriteQueue {
-    /// Starts the task that owns `connection`; it ends when the queue is dropped and empty.
-    pub(super) fn start(connection: DatabaseConnection) -> Self {
+    /// Starts the task that owns the connection; it ends when the queue is dropped and empty.
+    pub(super) fn start(connection: DatabaseConnection, connect: Connect) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(serve(connection, queue));
+        tokio::spawn(serve(Writer { connection: Some(connection), connect }, queue));
         Self { jobs }
     }
 
@@ -87,7 +90,7 @@ where
     }
 }
 
-async fn serve(connection: DatabaseConnection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+async fn serve(mut writer: Writer, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     while let Some(first) = queue.recv().await {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH
@@ -95,12 +98,12 @@ async fn serve(connection: DatabaseConnection, mut queue: mpsc::Receiver<Box<dyn
         {
             batch.push(next);
         }
-        let ended = execute(&connection, &mut batch).await;
+        let ended = writer.execute(&mut batch).await;
         if batch.len() > 1 && !matches!(ended, Ok(true)) {
             // One spoiled it for all: each gets a transaction of its own, and answers for itself.
             for job in batch {
                 let mut alone = [job];
-                let ended = execute(&connection, &mut alone).await;
+                let ended = writer.execute(&mut alone).await;
                 let [job] = alone;
                 job.answer(ended.map(drop));
             }
@@ -112,19 +115,49 @@ async fn serve(connection: DatabaseConnection, mut queue: mpsc::Receiver<Box<dyn
     }
 }
 
-/// Runs all of the batch in one transaction, and says whether it was committed. If any of it fails or wants to be
-/// undone, nothing of it stays.
-async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) -> Result<bool, DbErr> {
-    let transaction = dialect::begin_write(connection).await?;
+/// The one connection that writes. None, when the last one could not be trusted any more.
+struct Writer {
+    connection: Option<DatabaseConnection>,
+    connect: Connect,
+}
+
+impl Writer {
+    /// Runs all of the batch in one transaction, and says whether it was committed. If any of it fails or wants to be
+    /// undone, nothing of it stays.
+    async fn execute(&mut self, batch: &mut [Box<dyn Job>]) -> Result<bool, DbErr> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => (self.connect)().await?,
+        };
+        let (ended, intact) = execute(&connection, batch).await;
+        if intact {
+            self.connection = Some(connection);
+        } else if let Err(error) = connection.close().await {
+            tracing::warn!(%error, "cannot close the database connection after an error");
+        }
+        ended
+    }
+}
+
+/// As [`Writer::execute`]; also says whether the connection can be used again. When a transaction does not end as it
+/// should (the disk is full, say), the driver may take later ones for parts of it: they would be answered as committed
+/// and never be.
+async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) -> (Result<bool, DbErr>, bool) {
+    let transaction = match dialect::begin_write(connection).await {
+        Ok(transaction) => transaction,
+        Err(error) => return (Err(error), false),
+    };
     for job in batch {
         let keep = job.run(&transaction).await;
         if !matches!(keep, Ok(true)) {
-            transaction.rollback().await?;
-            return keep;
+            let intact = transaction.rollback().await.is_ok();
+            return (keep, intact);
         }
     }
-    transaction.commit().await?;
-    Ok(true)
+    match transaction.commit().await {
+        Ok(()) => (Ok(true), true),
+        Err(error) => (Err(error), false),
+    }
 }
 
 #[cfg(test)]
@@ -162,10 +195,12 @@ mod tests {
     #[tokio::test]
     async fn who_fails_or_is_undone_takes_nobody_along() {
         let folder = tempfile::tempdir().unwrap();
-        let connection = dialect::sqlite_writer(&folder.path().join("test.db")).await.unwrap();
+        let path = folder.path().join("test.db");
+        let connection = dialect::sqlite_writer(&path).await.unwrap();
         let create = "CREATE TABLE numbers (n INTEGER PRIMARY KEY)";
         connection.execute_raw(statement(create)).await.unwrap();
-        let queue = WriteQueue::start(connection);
+        let connect = move || -> BoxFuture<'static, _> { unreachable!("no transaction was left open") };
+        let queue = WriteQueue::start(connection, Box::new(connect));
         // All of them wait together, so that they share transactions.
         let (one, again, undone, two) = tokio::join!(
             insert(&queue, 1, true),

@@ -16,6 +16,7 @@ mod check_health;
 mod crash;
 mod create_download_link;
 mod create_upload;
+mod disk_full;
 mod download_file;
 mod instant_upload;
 mod layout;

@@ -6,7 +6,7 @@ use std::{
 
 use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
 use reqwest::{Client, Response, StatusCode};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,7 +28,9 @@ pub struct Service {
 
 /// The binary in this folder, with no settings but these, in the environment's spelling: `LOG__LEVEL`.
 fn command(folder: &Path, settings: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_osproxy"));
+    let mut command = Command::new("/bin/sh");
+    // A file beyond the limit that a test may set is an error, as on a full disk, and not the end.
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_osproxy")]);
     command.env_clear().current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
     command.envs(settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
     command
@@ -93,8 +95,17 @@ impl Service {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.process.id().unwrap()).unwrap();
-        rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id().unwrap()).unwrap()).unwrap()
+    }
+
+    /// Lets no file of the service grow beyond so many bytes: for writes beyond it, the disk is full.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let limit = Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
     }
 
     pub async fn exit_status(&mut self) -> ExitStatus {

@@ -1,0 +1,37 @@
+use serde_json::json;
+
+use crate::support::{Service, content, refused};
+
+#[tokio::test]
+async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
+    let mut service = Service::start().await;
+    let before = content(1, 200_000);
+    let kept = service.store("before.bin", &before).await;
+    let link = service.upload_link("x.bin").await;
+
+    // The write-ahead log of the database cannot grow any more, nor can any object.
+    service.limit_files(Some(16_384));
+    let message = refused(service.put(&link.url.single, &content(2, 300_000)).await, 503).await;
+    assert!(message.contains("try again later"), "{message}");
+    let body = json!({"filePath": ["a"], "expire": 600});
+    for _ in 0..20 {
+        let answer = service.post("/link/upload", &body).await;
+        assert_eq!(answer.headers()["retry-after"], "1");
+        refused(answer, 503).await;
+    }
+    assert!(service.read(&kept).await == before, "reads go on");
+
+    service.limit_files(None);
+    let mut stored = vec![(kept, before)];
+    for seed in 3..8 {
+        let bytes = content(seed, 100_000);
+        stored.push((service.store("after.bin", &bytes).await, bytes));
+    }
+    assert_eq!(service.put(&link.url.single, &content(2, 300_000)).await.status(), 200);
+    service.kill().await;
+    service.restart().await;
+    for (uid, bytes) in stored {
+        assert!(service.read(&uid).await == bytes, "{uid} was acknowledged");
+    }
+    assert!(service.read(&link.uid).await == content(2, 300_000));
+}
