@@ -4,6 +4,8 @@
 //! lost. Callers hand over what they know and get back what became of it, never a connection.
 
 mod blobs;
+#[cfg(test)]
+mod contract;
 mod dialect;
 mod entities;
 mod files;
@@ -91,4 +93,18 @@ impl Meta {
 pub fn now_ms() -> i64 {
     let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
     i64::try_from(now).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn sqlite_keeps_the_contract() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let meta = super::Meta::open_sqlite(&path).await.unwrap();
+        super::contract::run(&meta).await;
+        // Opening it again migrates nothing and finds everything.
+        let again = super::Meta::open_sqlite(&path).await.unwrap();
+        assert_eq!(again.newest_uid().await.unwrap(), meta.newest_uid().await.unwrap());
+    }
 }

@@ -92,3 +92,16 @@ async fn writers_at_the_same_time_queue_and_get_different_uids() {
     assert_eq!(uids.len(), 400);
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["400"]);
 }
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_while_the_service_was_down_gives_no_uid_again() {
+    let mut service = Service::start().await;
+    let uid: i64 = service.upload_link("x.bin").await.uid.parse().unwrap();
+    service.kill().await;
+    // The newest uid is from two seconds ahead: 41 bits of milliseconds stand above 22 others.
+    let ahead = uid + (2_000 << 22);
+    service.sql(&format!("UPDATE files SET uid = {ahead}")).await;
+    service.restart().await;
+    let next: i64 = service.upload_link("y.bin").await.uid.parse().unwrap();
+    assert!(next > ahead, "{next} after {ahead}");
+}

@@ -1,0 +1,159 @@
+//! What metadata must do on every database. A database's own tests call [`run`] with an empty one.
+
+use osproxy_storage::{Digester, Digests};
+
+use super::{Begun, Finished, Meta, NewFile};
+use crate::uid::Uid;
+
+pub(super) async fn run(meta: &Meta) {
+    an_upload_that_is_finished_can_be_read(meta).await;
+    attempts_do_not_meet_and_one_wins(meta).await;
+    the_sweep_and_the_finish_cannot_both_win(meta).await;
+    the_same_content_is_one_blob(meta).await;
+    instant_uploads_count_as_references(meta).await;
+    only_what_is_unfinished_is_listed(meta).await;
+    link_keys_are_made_once(meta).await;
+    assert_eq!(meta.newest_uid().await.unwrap(), Some(uid(72)));
+    meta.ping().await.unwrap();
+}
+
+fn uid(number: i64) -> Uid {
+    Uid::from_recorded(number)
+}
+
+fn digests(content: &str) -> Digests {
+    let mut digester = Digester::default();
+    digester.update(content.as_bytes());
+    digester.finish()
+}
+
+async fn create(meta: &Meta, number: i64) {
+    let file = NewFile { uid: uid(number), name: format!("{number}.txt") };
+    meta.create_files(vec![file], 0).await.unwrap();
+}
+
+/// Begins an attempt, and gives the number of its blob.
+async fn begin(meta: &Meta, number: i64, spare: i64) -> i64 {
+    match meta.begin_upload(uid(number), uid(spare), "test").await.unwrap() {
+        Begun::Ready(intent) => {
+            assert_eq!(intent.key.to_string(), format!("unknown/{}.txt", intent.blob_id));
+            intent.blob_id
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn finish(meta: &Meta, number: i64, blob: i64, content: &str) -> Finished {
+    let content_type = "text/plain".to_owned();
+    meta.finish_upload(uid(number), blob, digests(content), None, content_type).await.unwrap()
+}
+
+async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) -> Finished {
+    meta.share_blob(uid(number), blob, unpublished, "text/plain".to_owned()).await.unwrap()
+}
+
+async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
+    assert!(matches!(meta.begin_upload(uid(10), uid(11), "test").await.unwrap(), Begun::Unknown));
+    create(meta, 10).await;
+    assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
+    assert_eq!(begin(meta, 10, 11).await, 10);
+    assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(digests("ten").md5).await.unwrap().is_none());
+    assert_eq!(finish(meta, 10, 10, "ten").await, Finished::Stored);
+    let stored = meta.stored_file(uid(10)).await.unwrap().unwrap();
+    assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
+    assert_eq!((stored.blob.backend.as_str(), stored.blob.digests), ("test", digests("ten")));
+    assert!(matches!(meta.begin_upload(uid(10), uid(11), "test").await.unwrap(), Begun::Stored));
+}
+
+async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
+    create(meta, 20).await;
+    assert_eq!(begin(meta, 20, 21).await, 20);
+    assert_eq!(begin(meta, 20, 22).await, 22);
+    assert_eq!(finish(meta, 20, 22, "twenty-two").await, Finished::Stored);
+    assert_eq!(finish(meta, 20, 20, "twenty").await, Finished::Beaten);
+    // What lost is no content, although it was about to become some.
+    assert!(meta.blob_by_md5(digests("twenty").md5).await.unwrap().is_none());
+    assert!(meta.condemn_blob(20).await.unwrap());
+    meta.forget_blob(20).await.unwrap();
+}
+
+async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
+    create(meta, 30).await;
+    begin(meta, 30, 31).await;
+    assert!(meta.condemn_blob(30).await.unwrap());
+    assert_eq!(finish(meta, 30, 30, "thirty").await, Finished::Swept);
+    assert!(meta.stored_file(uid(30)).await.unwrap().is_none());
+    // A sweep that died half way is taken up again.
+    assert!(meta.condemn_blob(30).await.unwrap());
+    meta.forget_blob(30).await.unwrap();
+    assert!(!meta.condemn_blob(30).await.unwrap());
+
+    assert_eq!(begin(meta, 30, 32).await, 30, "the number is free again");
+    assert_eq!(finish(meta, 30, 30, "thirty").await, Finished::Stored);
+    assert!(!meta.condemn_blob(30).await.unwrap(), "stored content was condemned");
+    meta.forget_blob(30).await.unwrap();
+    assert!(
+        meta.blob_by_blake3(digests("thirty").blake3).await.unwrap().is_some(),
+        "stored content was forgotten"
+    );
+}
+
+async fn the_same_content_is_one_blob(meta: &Meta) {
+    for number in [40, 41, 42] {
+        create(meta, number).await;
+        begin(meta, number, number + 5).await;
+    }
+    assert_eq!(finish(meta, 40, 40, "forty").await, Finished::Stored);
+    assert_eq!(finish(meta, 41, 41, "forty").await, Finished::Changed);
+    assert!(meta.stored_file(uid(41)).await.unwrap().is_none());
+    let same = meta.blob_by_blake3(digests("forty").blake3).await.unwrap().unwrap();
+    assert_eq!(same.id, 40);
+    // Whether the own object was published or not decides whether the intent stays for the clean-up.
+    assert_eq!(share(meta, 41, 40, None).await, Finished::Stored);
+    assert!(meta.condemn_blob(41).await.unwrap());
+    meta.forget_blob(41).await.unwrap();
+    assert_eq!(share(meta, 42, 40, Some(42)).await, Finished::Stored);
+    assert!(!meta.condemn_blob(42).await.unwrap());
+    assert_eq!(meta.stored_file(uid(42)).await.unwrap().unwrap().blob, same);
+    // A blob that is not stored is not shared.
+    create(meta, 43).await;
+    assert_eq!(begin(meta, 43, 48).await, 43);
+    assert_eq!(share(meta, 43, 43, None).await, Finished::Changed);
+    assert_eq!(share(meta, 42, 40, None).await, Finished::Beaten);
+    assert!(meta.condemn_blob(43).await.unwrap());
+    meta.forget_blob(43).await.unwrap();
+}
+
+async fn instant_uploads_count_as_references(meta: &Meta) {
+    let copy = |number| NewFile { uid: uid(number), name: "copy".to_owned() };
+    let wanted = vec![(copy(50), 40, "a/b".to_owned()), (copy(51), 999, "a/b".to_owned())];
+    assert_eq!(meta.create_stored_files(wanted).await.unwrap(), [true, false]);
+    let stored = meta.stored_files(&[uid(51), uid(50), uid(10)]).await.unwrap();
+    let uids: Vec<_> = stored.iter().map(|file| file.uid).collect();
+    assert_eq!(uids, [uid(50), uid(10)]);
+    assert_eq!(stored[0].blob.id, 40);
+}
+
+async fn only_what_is_unfinished_is_listed(meta: &Meta) {
+    for number in [70, 71, 72] {
+        create(meta, number).await;
+        begin(meta, number, number + 5).await;
+    }
+    assert!(meta.condemn_blob(71).await.unwrap());
+    assert_eq!(finish(meta, 72, 72, "seventy-two").await, Finished::Stored);
+    let numbers = async |before, after, limit| {
+        let unfinished = meta.unfinished_blobs(before, after, limit).await.unwrap();
+        unfinished.into_iter().map(|blob| blob.id).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(i64::MAX, 0, 10).await, [70, 71]);
+    assert_eq!(numbers(i64::MAX, 70, 10).await, [71]);
+    assert_eq!(numbers(i64::MAX, 0, 1).await, [70]);
+    assert_eq!(numbers(0, 0, 10).await, [0; 0]);
+}
+
+async fn link_keys_are_made_once(meta: &Meta) {
+    let made = meta.link_keys(("one".to_owned(), vec![1; 32])).await.unwrap();
+    assert_eq!(made, [("one".to_owned(), vec![1; 32])]);
+    assert_eq!(meta.link_keys(("two".to_owned(), vec![2; 32])).await.unwrap(), made);
+}
