@@ -12,6 +12,7 @@ serve *args:
 
 # Throughput, CPU per GiB and memory of this machine's release build, beside nginx. Takes some minutes.
 bench *args:
+    command -v nginx >/dev/null || (apt-get update -qq && apt-get install -y -qq nginx-light)
     cargo bench --bench transfers -- {{ args }}
 
 # Known vulnerabilities in dependencies. Needs a network that reaches the advisory database.

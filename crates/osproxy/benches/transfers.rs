@@ -1,3 +1,0 @@
-//! Throughput, CPU and memory.
-
-fn main() {}

@@ -1,0 +1,86 @@
+//! The cases. Each starts servers of its own on a folder of its own.
+
+mod footprint;
+mod large;
+mod small;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{
+    measure::{Rounds, Sample},
+    report::Report,
+};
+
+const GIB: f64 = (1_u64 << 30) as f64;
+
+type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
+
+/// Every case by its name, in the order in which they run.
+pub(crate) const CASES: [(&str, Case); 8] = [
+    ("upload-raw", large::upload_raw),
+    ("upload-form", large::upload_form),
+    ("download", large::download),
+    ("small-downloads", small::downloads),
+    ("links", small::links),
+    ("small-uploads", small::uploads),
+    ("memory", footprint::memory),
+    ("start", footprint::start),
+];
+
+/// How much is done.
+pub(crate) struct Scale {
+    quick: bool,
+    /// How often a case and its peer take turns.
+    rounds: usize,
+    /// Bytes of a large file.
+    large: usize,
+}
+
+impl Scale {
+    pub(crate) fn new(quick: bool) -> Self {
+        let (rounds, large) = if quick { (3, 128 << 20) } else { (7, 256 << 20) };
+        Self { quick, rounds, large }
+    }
+
+    fn halved(&self, count: usize) -> usize {
+        if self.quick { count / 2 } else { count }
+    }
+}
+
+/// Runs both in turn, after one round that does not count.
+fn in_turn(
+    scale: &Scale,
+    mut own: impl FnMut(usize) -> Result<Sample>,
+    mut peer: impl FnMut(usize) -> Result<Sample>,
+) -> Result<(Rounds, Rounds)> {
+    let (mut own_rounds, mut peer_rounds) = (Rounds::default(), Rounds::default());
+    for round in 0..=scale.rounds {
+        let (own, peer) = (own(round)?, peer(round)?);
+        eprintln!("  round {round}: osproxy {}, peer {}", line(&own), line(&peer));
+        if round > 0 {
+            own_rounds.push(own);
+            peer_rounds.push(peer);
+        }
+    }
+    Ok((own_rounds, peer_rounds))
+}
+
+/// The rounds of a case that has no peer here, after one that does not count.
+fn alone(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<Rounds> {
+    let mut rounds = Rounds::default();
+    for round in 0..=scale.rounds {
+        let sample = own(round)?;
+        eprintln!("  round {round}: osproxy {}", line(&sample));
+        if round > 0 {
+            rounds.push(sample);
+        }
+    }
+    Ok(rounds)
+}
+
+fn line(sample: &Sample) -> String {
+    let Sample { wall, server_cpu, client_cpu } = sample;
+    format!("{wall:.3} s, CPU {server_cpu:.2} s, client's CPU {client_cpu:.2} s")
+}

@@ -1,0 +1,100 @@
+//! Bytes to send: different each time, since what is stored already is not stored again.
+
+use md5::{Digest, Md5};
+
+const PAGE: usize = 4096;
+/// How much is hashed at once: what a core's cache holds.
+const SLICE: usize = 256 * 1024;
+
+/// Memory that begins at a page: copies from and to it cost the kernel, and so the client, much less.
+pub(crate) struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    pub(crate) fn new(len: usize) -> Self {
+        let memory = vec![0; len + PAGE];
+        let start = memory.as_ptr().align_offset(PAGE);
+        Self { memory, start, len }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.memory.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.start..self.start + self.len).unwrap_or_default()
+    }
+}
+
+/// Pseudo-random bytes of which any number of variants can be had without a copy.
+pub(crate) struct Content(Aligned);
+
+impl Content {
+    pub(crate) fn new(len: usize) -> Self {
+        let mut content = Aligned::new(len);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for chunk in content.bytes_mut().chunks_mut(8) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let bytes = state.to_le_bytes();
+            chunk.copy_from_slice(bytes.get(..chunk.len()).unwrap_or_default());
+        }
+        Self(content)
+    }
+
+    /// The content with `number` in its first bytes.
+    pub(crate) fn variant(&self, number: usize) -> Variant<'_> {
+        // A whole page, so that the rest begins at one.
+        let (first, rest) = self.0.bytes().split_at(PAGE.min(self.0.len));
+        let mut first = first.to_vec();
+        for (byte, changed) in first.iter_mut().zip(number.to_le_bytes()) {
+            *byte ^= changed;
+        }
+        Variant { first, rest }
+    }
+}
+
+/// Content that no other variant has.
+pub(crate) struct Variant<'a> {
+    first: Vec<u8>,
+    rest: &'a [u8],
+}
+
+impl Variant<'_> {
+    pub(crate) fn first(&self) -> &[u8] {
+        &self.first
+    }
+
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.rest
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    /// In hexadecimal.
+    pub(crate) fn md5(&self) -> String {
+        let mut digester = Digester::default();
+        digester.update(&self.first);
+        self.rest.chunks(SLICE).for_each(|slice| digester.update(slice));
+        digester.finish()
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Digester(Md5);
+
+impl Digester {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        Digest::update(&mut self.0, bytes);
+    }
+
+    pub(crate) fn finish(self) -> String {
+        hex::encode(self.0.finalize())
+    }
+}

@@ -1,0 +1,115 @@
+//! The real binary as a child process.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, IoSliceMut},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::{
+    fs::Advice,
+    io::{Errno, ReadWriteFlags},
+    process::{Pid, Signal, kill_process},
+};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_osproxy");
+
+/// Its log, in the folder that it is started on.
+pub(crate) const LOG: &str = "osproxy.log";
+
+/// How often, and how far apart, the kernel is asked to forget a file.
+const ATTEMPTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A child process that is asked to stop, and waited for, when it goes out of scope.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Neither can be mended here: the process may have ended by itself.
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// A running osproxy with its defaults.
+pub(crate) struct Server {
+    process: Process,
+    address: SocketAddr,
+    data: PathBuf,
+    /// From its spawning to the line that says that it is ready.
+    pub(crate) took: Duration,
+}
+
+impl Server {
+    /// Starts a server that keeps its data, and its log, under `folder`.
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        let data = folder.join("data");
+        let log = File::options().create(true).append(true).open(folder.join(LOG))?;
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+        // Settings of whoever runs the benchmark would change what is measured.
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let start = Instant::now();
+        let mut process = Process(command.spawn().context("cannot start osproxy")?);
+        let output = process.0.stdout.take().context("osproxy has no output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let took = start.elapsed();
+        let Some((_, address)) = line.trim().split_once("http://") else {
+            bail!("osproxy did not become ready: {}", fs::read_to_string(folder.join(LOG))?);
+        };
+        Ok(Self { process, address: address.parse()?, data, took })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes the kernel forget the content of every stored file.
+    pub(crate) fn forget_content(&self) -> Result<()> {
+        forget(&self.data.join("objects"))
+    }
+}
+
+/// Removes the files under `folder` from the page cache, and makes sure that they are gone.
+pub(crate) fn forget(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, meta) = (entry.path(), entry.metadata()?);
+        if meta.is_dir() {
+            forget(&path)?;
+        } else if meta.len() > 0 {
+            forget_file(&path, meta.len()).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn forget_file(path: &Path, size: u64) -> Result<()> {
+    let file = File::open(path)?;
+    // Pages that are not on the disk yet would stay.
+    file.sync_all()?;
+    // Asking below must not make the kernel read ahead.
+    rustix::fs::fadvise(&file, 0, None, Advice::Random)?;
+    for _ in 0..ATTEMPTS {
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
+        let mut byte = [0];
+        let mut target = [IoSliceMut::new(&mut byte)];
+        match rustix::io::preadv2(&file, &mut target, size / 2, ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => return Ok(()),
+            // Pages that are just being read or written stay this time.
+            _ => thread::sleep(PAUSE),
+        }
+    }
+    bail!("the kernel does not forget the file")
+}
