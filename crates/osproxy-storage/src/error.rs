@@ -1,5 +1,7 @@
 use std::{error::Error as StdError, fmt, io};
 
+use rustix::io::Errno;
+
 /// What a failure means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -45,8 +47,10 @@ impl Error {
             }
             _ => ErrorKind::Other,
         };
+        let short_of = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(|errno| Some(errno.raw_os_error()));
         let retryable = kind == ErrorKind::Full
-            || matches!(source.kind(), io::ErrorKind::Interrupted | io::ErrorKind::TimedOut);
+            || matches!(source.kind(), io::ErrorKind::Interrupted | io::ErrorKind::TimedOut)
+            || short_of.contains(&source.raw_os_error());
         Self { kind, retryable, backend, operation, source: Some(Box::new(source)) }
     }
 }

@@ -20,6 +20,10 @@ pub enum Category {
 }
 
 impl Category {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Image, Self::Video, Self::Audio, Self::Doc, Self::Archive, Self::Unknown];
+
     /// The category of a file with this name.
     pub fn of_name(name: &str) -> Self {
         match extension(name).as_deref() {

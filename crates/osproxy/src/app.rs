@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::Context;
 use osproxy_storage::{Backend, backends::Local};
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +15,7 @@ use crate::{
     config::Config,
     coord::{Coordinator, InProcess},
     link::{LinkKey, LinkKeys},
-    meta::Meta,
+    meta::{Meta, now_ms},
     uid::{Uid, UidGenerator},
 };
 
@@ -32,6 +31,8 @@ pub struct App {
     pub limits: Limits,
     /// Work that outlives the request that caused it. Closed and awaited when the node stops.
     pub background: TaskTracker,
+    /// When it was opened, in milliseconds since the Unix epoch: what is unfinished from before is of nobody alive.
+    pub started_at: i64,
     uids: UidGenerator,
     coordinator: Box<dyn Coordinator>,
     writing: Mutex<HashSet<i64>>,
@@ -46,27 +47,43 @@ pub struct Limits {
     pub max_expire: i64,
 }
 
+/// What a node cannot start without.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct StartError {
+    what: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Says what could not be done, beside why.
+fn cannot<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: impl Into<String>,
+) -> impl FnOnce(E) -> StartError {
+    let what = what.into();
+    move |source| StartError { what, source: source.into() }
+}
+
 impl App {
-    /// Opens everything that a node stands on. Fails with a sentence that says what cannot be used.
-    pub async fn open(config: &Config) -> anyhow::Result<Arc<Self>> {
+    /// Opens everything that a node stands on. Fails with a sentence that says what cannot be used, and why.
+    pub async fn open(config: &Config) -> std::result::Result<Arc<Self>, StartError> {
         let data_dir = &config.data_dir;
         create_private(data_dir)
-            .with_context(|| format!("cannot use the data folder {}", data_dir.display()))?;
-        let coordinator = InProcess::open(data_dir).with_context(|| {
-            format!("cannot lock the data folder {}; is another osproxy using it?", data_dir.display())
-        })?;
+            .map_err(cannot(format!("cannot use the data folder {}", data_dir.display())))?;
         let database = config.database_path();
+        let coordinator = InProcess::open(&database).map_err(cannot(format!(
+            "cannot lock the database {}; is another osproxy using it?",
+            database.display()
+        )))?;
+        let started_at = now_ms();
         let meta = Meta::open_sqlite(&database)
             .await
-            .with_context(|| format!("cannot open the database {}", database.display()))?;
+            .map_err(cannot(format!("cannot open the database {}", database.display())))?;
         let root = config.objects_root();
-        let storage = Local::open(&root, config.local.fsync).await.map_err(|error| {
-            anyhow::anyhow!(crate::error::chain(&error)).context(format!(
-                "cannot use the object folder {}; is another osproxy using it?",
-                root.display()
-            ))
-        })?;
-        let newest = meta.newest_uid().await.context("cannot read the newest uid")?;
+        let storage = Local::open(&root, config.local.fsync).await.map_err(cannot(format!(
+            "cannot use the object folder {}; is another osproxy using it?",
+            root.display()
+        )))?;
+        let newest = meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?;
         let links = link_keys(config, &meta).await?;
         Ok(Arc::new(Self {
             meta,
@@ -74,9 +91,10 @@ impl App {
             links,
             limits: Limits {
                 max_size: config.uploads.max_size,
-                max_expire: i64::try_from(config.links.max_expire)?,
+                max_expire: config.links.max_expire.cast_signed(),
             },
             background: TaskTracker::new(),
+            started_at,
             uids: UidGenerator::new(newest),
             coordinator: Box::new(coordinator),
             writing: Mutex::default(),
@@ -89,7 +107,7 @@ impl App {
         uid.map_err(Error::unavailable)
     }
 
-    /// Numbers of the blobs that this process is writing or removing at this moment.
+    /// Numbers of the blobs that this process is writing at this moment.
     pub fn writing(&self) -> MutexGuard<'_, HashSet<i64>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,22 +118,25 @@ fn create_private(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// What fails when links cannot be signed.
+const KEYS: &str = "cannot use the keys that sign links";
+
 /// The configured keys; else those in the database, made at the first start.
-async fn link_keys(config: &Config, meta: &Meta) -> anyhow::Result<LinkKeys> {
-    let mut keys = Vec::new();
-    for section in &config.links.keys {
-        keys.push(section.key().map_err(anyhow::Error::msg)?);
+async fn link_keys(config: &Config, meta: &Meta) -> std::result::Result<LinkKeys, StartError> {
+    let mut secrets = Vec::new();
+    for key in &config.links.keys {
+        secrets.push((key.id.clone(), key.secret().map_err(cannot(KEYS))?));
     }
-    if keys.is_empty() {
-        let mut secret = vec![0; 32];
-        getrandom::fill(&mut secret).context("the system gives no random numbers")?;
-        let mut id = [0; 4];
-        getrandom::fill(&mut id).context("the system gives no random numbers")?;
-        for (id, secret) in meta.link_keys((hex::encode(id), secret)).await? {
-            keys.push(LinkKey::new(&id, &secret)?);
-        }
+    if secrets.is_empty() {
+        let (mut id, mut secret) = ([0; 4], vec![0; 32]);
+        getrandom::fill(&mut id).map_err(cannot(KEYS))?;
+        getrandom::fill(&mut secret).map_err(cannot(KEYS))?;
+        let fresh = (hex::encode(id), secret);
+        secrets = meta.link_keys(fresh).await.map_err(cannot(KEYS))?;
     }
-    let mut keys = keys.into_iter();
-    let signing = keys.next().context("there is no key to sign links with")?;
+    let keys: std::result::Result<Vec<_>, _> =
+        secrets.iter().map(|(id, secret)| LinkKey::new(id, secret)).collect();
+    let mut keys = keys.map_err(cannot(KEYS))?.into_iter();
+    let signing = keys.next().ok_or("there is none").map_err(cannot(KEYS))?;
     Ok(LinkKeys::new(signing, keys.collect()))
 }

@@ -1,6 +1,6 @@
 //! Logs: structured lines on standard error.
 
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
@@ -9,6 +9,9 @@ use tracing_subscriber::{
 };
 
 use crate::config::{LogFormat, LogLevel, LogSection};
+
+/// How many lines may wait to be written; beyond that, lines are lost rather than requests held up.
+const MAX_LINES: usize = 10_000;
 
 /// Starts logging. Lines are written by a thread of their own, so that a full pipe holds up no request;
 /// the guard writes what is left when it is dropped.
@@ -23,7 +26,8 @@ pub fn init(config: &LogSection) -> WorkerGuard {
     // Libraries speak up when it matters, or when everything is asked for.
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_default(others).with_target("osproxy", level);
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(MAX_LINES).finish(std::io::stderr());
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let lines = match config.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),

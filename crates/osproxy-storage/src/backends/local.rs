@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Backend, Error, ErrorKind, Key, ObjectReader, ObjectWriter, Result};
+use crate::{Backend, Category, Error, ErrorKind, Key, ObjectReader, ObjectWriter, Result};
 
 const NAME: &str = "local";
 
@@ -71,6 +71,12 @@ impl Local {
                     rustix::fs::unlinkat(&temporary, name, AtFlags::empty())?;
                 }
             }
+            for category in Category::ALL {
+                make_folder(&folder, category.as_str())?;
+            }
+            if fsync {
+                sync_with_parents(&root)?;
+            }
             Ok(Self {
                 root: Arc::new(Root { folder, fsync, next_temporary: AtomicU64::new(0), _lock: lock }),
             })
@@ -120,10 +126,16 @@ impl Backend for Local {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         let (root, key) = (self.root.clone(), key.clone());
-        blocking("delete", move || match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
-            Ok(()) => Ok(root.sync_folder(key.folder())?),
-            Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+        blocking("delete", move || {
+            match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
+                // One that is gone already may have gone just before a crash, and not be gone on the disk yet.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match root.sync_folder(key.folder()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
         })
         .await
     }
@@ -157,6 +169,16 @@ impl Root {
 fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(at, path, flags, Mode::empty())
+}
+
+/// Syncs a folder and those above it that may have been created with it.
+fn sync_with_parents(root: &Path) -> std::io::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "on a thread for blocking calls")]
+    let root = std::fs::canonicalize(root)?;
+    for folder in root.ancestors().take(3) {
+        rustix::fs::fsync(open_folder(CWD, folder)?)?;
+    }
+    Ok(())
 }
 
 /// Creates a folder; one that exists is fine.

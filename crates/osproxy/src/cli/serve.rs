@@ -43,7 +43,9 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
 
     let sweeper = tokio::spawn(ops::sweep::run_forever(app.clone()));
     let shutdown = CancellationToken::new();
-    let server = http::server::serve(listener, http::router(app.clone()), &config.server, shutdown.clone());
+    let body_timeout = Duration::from_secs(config.server.body_timeout);
+    let router = http::router(app.clone(), body_timeout);
+    let server = http::server::serve(listener, router, &config.server, shutdown.clone());
     let stop = async {
         signals.first().await;
         shutdown.cancel();

@@ -1,7 +1,13 @@
 use std::{fmt, path::PathBuf};
 
 use super::value::{Findings, section};
-use crate::link::LinkKey;
+
+/// Fewest bytes of a secret.
+const MIN_SECRET: usize = 16;
+/// Longest id of a key.
+const MAX_ID: usize = 32;
+/// Longest time that links may be made to hold, in seconds: a hundred years.
+const MAX_EXPIRE: u64 = 100 * 365 * 24 * 60 * 60;
 
 section! {
     /// `links`: signed links.
@@ -45,23 +51,29 @@ impl super::value::Value for Secret {
 }
 
 impl LinkKeySection {
-    /// The key itself, or a sentence that says what is wrong with it. Blocks to read the file, if there is one.
-    pub fn key(&self) -> Result<LinkKey, String> {
-        let read;
+    /// The secret, or a sentence that says what is wrong with this key. Blocks to read the file, if there is one.
+    pub fn secret(&self) -> Result<Vec<u8>, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if !(1..=MAX_ID).contains(&self.id.len()) || !self.id.bytes().all(plain) {
+            return Err(format!("an id has 1 to {MAX_ID} letters, digits, '-' or '_'"));
+        }
         let secret = match (&self.secret, &self.secret_file) {
-            (Some(Secret(secret)), None) => secret,
+            (Some(Secret(secret)), None) => secret.clone(),
             (None, Some(path)) => {
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "settings are read before the reactor has work"
                 )]
-                let file = std::fs::read_to_string(path);
-                read = file.map_err(|error| format!("{}: {error}", path.display()))?;
-                read.trim()
+                let read = std::fs::read_to_string(path);
+                let read = read.map_err(|error| format!("{}: {error}", path.display()))?;
+                read.trim().to_owned()
             }
             _ => return Err("give one of `secret` and `secret_file`".to_owned()),
         };
-        LinkKey::new(&self.id, secret.as_bytes()).map_err(|error| error.to_string())
+        if secret.len() < MIN_SECRET {
+            return Err(format!("a secret has at least {MIN_SECRET} bytes"));
+        }
+        Ok(secret.into_bytes())
     }
 }
 
@@ -69,15 +81,37 @@ impl LinksSection {
     pub(super) fn check(&self, findings: &mut Findings) {
         for (index, key) in self.keys.iter().enumerate() {
             let path = format!("links.keys[{index}]");
-            if let Err(error) = key.key() {
+            if let Err(error) = key.secret() {
                 findings.problem(&path, error);
             }
             if self.keys.iter().take(index).any(|earlier| earlier.id == key.id) {
                 findings.problem(&path, format_args!("the id {:?} is taken already", key.id));
             }
         }
-        if self.max_expire == 0 || i64::try_from(self.max_expire).is_err() {
-            findings.problem("links.max_expire", "must be at least 1 second, and less than forever");
+        if !(1..=MAX_EXPIRE).contains(&self.max_expire) {
+            findings.problem("links.max_expire", format_args!("must be 1 to {MAX_EXPIRE} seconds"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str, secret: &str) -> LinkKeySection {
+        LinkKeySection { id: id.to_owned(), secret: Some(Secret(secret.to_owned())), secret_file: None }
+    }
+
+    #[test]
+    fn weak_keys_are_refused_and_secrets_never_shown() {
+        assert_eq!(key("k-1_a", "hush-hush-hush-hush").secret().unwrap(), b"hush-hush-hush-hush");
+        for (id, secret) in
+            [("k", "too-short-by-1b"), ("", "hush-hush-hush-hush"), ("a.b", "hush-hush-hush-hush")]
+        {
+            assert!(key(id, secret).secret().is_err());
+        }
+        let both = LinkKeySection { secret_file: Some("x".into()), ..key("k", "hush-hush-hush-hush") };
+        assert!(both.secret().is_err());
+        assert!(!format!("{both:?}").contains("hush"));
     }
 }

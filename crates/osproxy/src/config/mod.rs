@@ -109,11 +109,7 @@ fn read(
     overrides: Overrides,
 ) -> Result<Loaded, InvalidConfig> {
     let blank = text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty());
-    let mut tree = if blank {
-        Node::Map(BTreeMap::new())
-    } else {
-        serde_saphyr::from_str(text).map_err(|error| InvalidConfig(vec![error.to_string()]))?
-    };
+    let mut tree = if blank { Node::Map(BTreeMap::new()) } else { parse(text)? };
     for (name, value) in environment {
         if let Some(path) = name.strip_prefix(ENV_PREFIX) {
             let path: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
@@ -136,11 +132,17 @@ fn read(
     }
 }
 
+fn parse(text: &str) -> Result<Node, InvalidConfig> {
+    // The lines around an error may hold secrets: its place must do.
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| InvalidConfig(vec![error.to_string()]))
+}
+
 impl Config {
     /// Where to listen: `server.listen`, or `app.port` on loopback.
     pub fn listen(&self) -> Result<SocketAddr, std::net::AddrParseError> {
         match &self.server.listen {
-            Some(listen) => listen.replace("localhost", "127.0.0.1").parse(),
+            Some(listen) => listen.replace("localhost:", "127.0.0.1:").parse(),
             None => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), self.app.port).into()),
         }
     }
@@ -180,6 +182,7 @@ impl Config {
             findings.problem("uploads.max_size", "must be at least 1");
         }
         self.links.check(findings);
+        self.server.check(findings);
     }
 }
 
@@ -263,6 +266,25 @@ mod tests {
         assert_eq!(loaded.config.app.port, 8889);
         assert_eq!(loaded.config.log.format, LogFormat::Json);
         assert_eq!(loaded.warnings.len(), 11, "{:#?}", loaded.warnings);
+    }
+
+    #[test]
+    fn errors_do_not_show_the_lines_around_them() {
+        for text in [
+            "links:\n  keys:\n    - id: a\n      secret: hush-hush-hush-hush\n   x: [",
+            "links: {keys: [{id: a, secret: hush-hush-hush-hush, secret: hush-hush-hush-hush}]}",
+            "links: {keys: [{id: a, secret: {hush: hush}}]}",
+        ] {
+            let problems = parse(text, &[]).unwrap_err();
+            assert!(problems.iter().all(|problem| !problem.contains("hush")), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused() {
+        let text = "links: {max_expire: 9223372036854775807}\n\
+                    server: {header_timeout: 18446744073709551615, body_timeout: 0, max_connections: 0}";
+        assert_eq!(parse(text, &[]).unwrap_err().len(), 4);
     }
 
     #[test]

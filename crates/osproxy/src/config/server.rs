@@ -1,4 +1,4 @@
-use super::value::section;
+use super::value::{Findings, section};
 
 section! {
     /// `server`: the HTTP listener.
@@ -10,6 +10,33 @@ section! {
         shutdown_grace: u64 = 30,
         /// How long a client may take to send the head of a request, in seconds.
         header_timeout: u64 = 30,
+        /// How long a client may send nothing in the middle of a body, in seconds.
+        body_timeout: u64 = 60,
+        /// Most connections at the same time; further ones wait to be accepted.
+        max_connections: u16 = 4096,
     }
     ignored []
+}
+
+/// Longest time-out, in seconds: a day.
+const MAX_TIMEOUT: u64 = 24 * 60 * 60;
+
+impl ServerSection {
+    pub(super) fn check(&self, findings: &mut Findings) {
+        for (name, seconds, min) in [
+            ("shutdown_grace", self.shutdown_grace, 0),
+            ("header_timeout", self.header_timeout, 1),
+            ("body_timeout", self.body_timeout, 1),
+        ] {
+            if !(min..=MAX_TIMEOUT).contains(&seconds) {
+                findings.problem(
+                    &format!("server.{name}"),
+                    format_args!("must be {min} to {MAX_TIMEOUT} seconds"),
+                );
+            }
+        }
+        if self.max_connections == 0 {
+            findings.problem("server.max_connections", "must be at least 1");
+        }
+    }
 }

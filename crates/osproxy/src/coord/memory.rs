@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::Coordinator;
 use crate::uid::WorkerId;
 
-/// The coordinator of a node that is alone. It holds a lock on the data folder as long as it lives,
+/// The coordinator of a node that is alone. It holds a lock beside the database as long as it lives,
 /// so that it really is.
 pub struct InProcess {
     worker_id: WorkerId,
@@ -13,10 +13,13 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Locks the data folder. `WouldBlock`: another process holds it. Blocks for a moment: call it at start.
-    pub fn open(data_dir: &Path) -> io::Result<Self> {
+    /// Locks the database by a file `<database>.lock`. `WouldBlock`: another process holds it.
+    /// Blocks for a moment: call it at start.
+    pub fn open(database: &Path) -> io::Result<Self> {
+        let mut lock = database.as_os_str().to_owned();
+        lock.push(".lock");
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-        let lock = rustix::fs::open(data_dir.join("lock"), flags, Mode::from_bits_retain(0o640))?;
+        let lock = rustix::fs::open(&lock, flags, Mode::from_bits_retain(0o600))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let worker_id = WorkerId::new(0).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self { worker_id, _lock: lock })
@@ -34,12 +37,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_folder_has_one_node() {
+    fn a_database_has_one_node() {
         let folder = tempfile::tempdir().unwrap();
-        let first = InProcess::open(folder.path()).unwrap();
-        let second = InProcess::open(folder.path());
+        let database = folder.path().join("osproxy.db");
+        let first = InProcess::open(&database).unwrap();
+        let second = InProcess::open(&database);
         assert_eq!(second.err().unwrap().kind(), io::ErrorKind::WouldBlock);
         drop(first);
-        InProcess::open(folder.path()).unwrap();
+        InProcess::open(&database).unwrap();
     }
 }

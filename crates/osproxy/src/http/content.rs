@@ -21,7 +21,12 @@ use super::{
     disposition::{self, Disposition},
     range::{self, Requested},
 };
-use crate::{Error, Result, app::App, content_type, meta::StoredFile, ops::download_file::open_content};
+use crate::{
+    Error, Result,
+    app::App,
+    content_type,
+    ops::download_file::{ObjectReader, StoredFile, open_content},
+};
 
 /// Answers a GET or HEAD for `file`. `wanted` is what the link asks for; what a browser would run is saved instead.
 pub(super) async fn respond(
@@ -106,7 +111,7 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
 /// A body of known length that streams from the store. An error cuts the connection, so that a client never
 /// takes a part for the whole.
 struct Content {
-    reader: osproxy_storage::ObjectReader,
+    reader: ObjectReader,
     rest: u64,
 }
 
@@ -118,7 +123,7 @@ impl Content {
 
 impl http_body::Body for Content {
     type Data = Bytes;
-    type Error = osproxy_storage::Error;
+    type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -126,7 +131,7 @@ impl http_body::Body for Content {
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
         let next = ready!(self.reader.as_mut().poll_next(cx));
         Poll::Ready(next.map(|read| {
-            let bytes = read?;
+            let bytes = read.map_err(axum::Error::new)?;
             self.rest = self.rest.saturating_sub(bytes.len() as u64);
             Ok(Frame::data(bytes))
         }))

@@ -8,7 +8,7 @@ mod range;
 pub mod server;
 mod v0;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -18,8 +18,8 @@ use osproxy_api::v0::PREFIX;
 
 use crate::app::App;
 
-/// All routes.
-pub fn router(app: Arc<App>) -> Router {
+/// All routes. A request's body breaks off when its client sends nothing for `body_timeout`.
+pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
     let v0 = Router::new()
         .route("/ping", get(v0::check_health::ping))
         .route("/health", get(v0::check_health::health))
@@ -33,6 +33,6 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(v0::unknown_route)
         .method_not_allowed_fallback(v0::method_not_allowed)
         .layer(axum::middleware::from_fn(v0::render_error))
-        .layer(axum::middleware::from_fn(middleware::request))
+        .layer(axum::middleware::from_fn_with_state(body_timeout, middleware::request))
         .with_state(app)
 }

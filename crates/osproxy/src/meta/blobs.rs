@@ -30,8 +30,8 @@ pub struct Blob {
 pub struct UnfinishedBlob {
     /// Its number.
     pub id: i64,
-    /// Where an object may lie.
-    pub key: Key,
+    /// Where an object may lie, as it was recorded.
+    pub object_key: String,
 }
 
 pub(super) fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
@@ -121,11 +121,8 @@ impl Meta {
             .limit(limit)
             .all(&self.reader)
             .await?;
-        let unfinished = unfinished.into_iter().map(|blob| {
-            let key = recorded_key(&blob.object_key)?;
-            Ok(UnfinishedBlob { id: blob.id, key })
-        });
-        unfinished.collect()
+        let known = |blob: blob::Model| UnfinishedBlob { id: blob.id, object_key: blob.object_key };
+        Ok(unfinished.into_iter().map(known).collect())
     }
 
     /// Decides that a blob which is no content never becomes any. `false`: it became content meanwhile, or is gone.

@@ -10,6 +10,7 @@ pub(super) async fn run(meta: &Meta) {
     attempts_do_not_meet_and_one_wins(meta).await;
     the_sweep_and_the_finish_cannot_both_win(meta).await;
     the_same_content_is_one_blob(meta).await;
+    content_that_was_lost_can_be_mended(meta).await;
     instant_uploads_count_as_references(meta).await;
     only_what_is_unfinished_is_listed(meta).await;
     link_keys_are_made_once(meta).await;
@@ -89,10 +90,10 @@ async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
     meta.forget_blob(30).await.unwrap();
     assert!(!meta.condemn_blob(30).await.unwrap());
 
-    assert_eq!(begin(meta, 30, 32).await, 30, "the number is free again");
-    assert_eq!(finish(meta, 30, 30, "thirty").await, Finished::Stored);
-    assert!(!meta.condemn_blob(30).await.unwrap(), "stored content was condemned");
-    meta.forget_blob(30).await.unwrap();
+    assert_eq!(begin(meta, 30, 32).await, 32, "no key is written twice");
+    assert_eq!(finish(meta, 30, 32, "thirty").await, Finished::Stored);
+    assert!(!meta.condemn_blob(32).await.unwrap(), "stored content was condemned");
+    meta.forget_blob(32).await.unwrap();
     assert!(
         meta.blob_by_blake3(digests("thirty").blake3).await.unwrap().is_some(),
         "stored content was forgotten"
@@ -123,6 +124,22 @@ async fn the_same_content_is_one_blob(meta: &Meta) {
     assert_eq!(share(meta, 42, 40, None).await, Finished::Beaten);
     assert!(meta.condemn_blob(43).await.unwrap());
     meta.forget_blob(43).await.unwrap();
+}
+
+async fn content_that_was_lost_can_be_mended(meta: &Meta) {
+    create(meta, 60).await;
+    begin(meta, 60, 61).await;
+    assert_eq!(finish(meta, 60, 60, "sixty").await, Finished::Stored);
+    let before = meta.stored_file(uid(60)).await.unwrap().unwrap();
+    create(meta, 62).await;
+    begin(meta, 62, 63).await;
+    assert_eq!(meta.mend_blob(999, 62).await.unwrap(), Finished::Changed);
+    assert_eq!(meta.mend_blob(60, 62).await.unwrap(), Finished::Stored);
+    let after = meta.stored_file(uid(60)).await.unwrap().unwrap();
+    assert_eq!((before.blob.key.as_str(), after.blob.key.as_str()), ("unknown/60.txt", "unknown/62.txt"));
+    assert!(!meta.condemn_blob(62).await.unwrap(), "the object has two rows");
+    assert_eq!(meta.mend_blob(60, 62).await.unwrap(), Finished::Swept);
+    assert_eq!(share(meta, 62, 60, None).await, Finished::Stored);
 }
 
 async fn instant_uploads_count_as_references(meta: &Meta) {

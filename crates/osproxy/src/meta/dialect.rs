@@ -2,9 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
+use rustix::fs::{Mode, OFlags};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
@@ -15,7 +16,11 @@ const READERS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The one connection that writes: SQLite has one writer at a time, so within the process writers queue for it.
+/// The file is its owner's alone, since it holds the secrets that sign links; what SQLite puts beside it is like it.
 pub(super) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+    let created = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
+    created.map_err(|error| DbErr::Conn(RuntimeErr::Internal(error.to_string())))?;
     sqlite(path, 1, false).await
 }
 

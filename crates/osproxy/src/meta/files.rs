@@ -1,6 +1,6 @@
 use std::{collections::HashMap, sync::Arc};
 
-use osproxy_storage::Key;
+use osproxy_storage::{Category, Key, extension};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{
@@ -32,6 +32,18 @@ pub struct StoredFile {
     pub stored_at: i64,
     /// Its content.
     pub blob: Blob,
+}
+
+impl StoredFile {
+    /// The category of its name.
+    pub fn category(&self) -> Category {
+        Category::of_name(&self.name)
+    }
+
+    /// The extension of its name, as it would stand in a key.
+    pub fn extension(&self) -> Option<String> {
+        extension(&self.name)
+    }
 }
 
 impl Meta {

@@ -59,9 +59,10 @@ impl Meta {
         })
     }
 
-    /// Finds out whether the database answers.
+    /// Finds out whether the database can be read and written.
     pub async fn ping(&self) -> Result<(), DbErr> {
-        self.reader.execute_unprepared("SELECT 1").await.map(drop)
+        self.reader.execute_unprepared("SELECT 1").await?;
+        self.write(|_| Box::pin(async { Ok(()) })).await
     }
 
     /// Runs `work` in a transaction and returns when it is committed, durably. `work` may run more than once;

@@ -1,7 +1,7 @@
 use osproxy_storage::{Category, Digests, Key, extension};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, PaginatorTrait, QueryFilter,
-    SqlErr, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, SqlErr,
+    sea_query::Expr,
 };
 
 use super::{
@@ -48,8 +48,8 @@ pub enum Finished {
 }
 
 impl Meta {
-    /// Begins an attempt to send the content of `uid` in one piece. Records what will be written, under the uid's own
-    /// number if that is free and else under `spare`, so that attempts at the same time do not meet.
+    /// Begins an attempt to send the content of `uid` in one piece. Records what will be written: the first attempt
+    /// under the uid's own number, every later one under `spare`, so that no key is ever written twice.
     pub async fn begin_upload(&self, uid: Uid, spare: Uid, backend: &'static str) -> Result<Begun, DbErr> {
         self.write(move |transaction| Box::pin(begin(transaction, uid, spare, backend))).await
     }
@@ -93,6 +93,15 @@ impl Meta {
         }
     }
 
+    /// Gives a blob whose object was lost the object of `intent_id`, published and durable, with the same content.
+    /// `Changed`: there is nothing to mend any more, or nothing to mend it with.
+    pub async fn mend_blob(&self, blob_id: i64, intent_id: i64) -> Result<Finished, DbErr> {
+        let mended =
+            self.write_or_undo(move |transaction| Box::pin(mend(transaction, blob_id, intent_id))).await?;
+        self.stored.retain(|_, file| file.blob.id != blob_id);
+        Ok(mended)
+    }
+
     /// Makes a blob that is stored already the content of `uid`. With `unpublished`, the number of an intent
     /// whose object was never published, forgets that intent.
     pub async fn share_blob(
@@ -131,7 +140,7 @@ async fn begin(
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
         return Ok(Begun::Unknown);
     };
-    match file.state {
+    let blob_id = match file.state {
         file::State::Stored => return Ok(Begun::Stored),
         file::State::Pending => {
             file::Entity::update_many()
@@ -140,11 +149,10 @@ async fn begin(
                 .filter(file::Column::State.eq(file::State::Pending))
                 .exec(transaction)
                 .await?;
+            uid.get()
         }
-        file::State::Receiving => {}
-    }
-    let own_taken = blob::Entity::find_by_id(uid.get()).count(transaction).await? > 0;
-    let blob_id = if own_taken { spare.get() } else { uid.get() };
+        file::State::Receiving => spare.get(),
+    };
     let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
     let row = blob::ActiveModel {
         id: Set(blob_id),
@@ -161,6 +169,33 @@ async fn begin(
     };
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Begun::Ready(Intent { blob_id, key, name: file.name }))
+}
+
+async fn mend(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    intent_id: i64,
+) -> Result<Verdict<Finished>, DbErr> {
+    let Some(intent) = blob::Entity::find_by_id(intent_id).one(transaction).await? else {
+        return Ok(Verdict::Rollback(Finished::Swept));
+    };
+    let forgotten = blob::Entity::delete_many()
+        .filter(blob::Column::Id.eq(intent_id))
+        .filter(blob::Column::State.eq(blob::State::Writing))
+        .exec(transaction)
+        .await?;
+    let mended = blob::Entity::update_many()
+        .col_expr(blob::Column::Backend, Expr::value(intent.backend))
+        .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Stored))
+        .exec(transaction)
+        .await?;
+    Ok(match (forgotten.rows_affected, mended.rows_affected) {
+        (1, 1) => Verdict::Commit(Finished::Stored),
+        (0, _) => Verdict::Rollback(Finished::Swept),
+        _ => Verdict::Rollback(Finished::Changed),
+    })
 }
 
 /// The step that decides which of several attempts wins.

@@ -16,7 +16,7 @@ pub struct CreatedUploads {
     pub created_at: OffsetDateTime,
 }
 
-/// Creates one file, in state `pending`, for each path; it lapses after `expire` seconds.
+/// Creates one file, in state `pending`, for each path, whose links shall hold `expire` seconds.
 /// All are recorded, durably, or none.
 pub async fn create_upload(app: &App, paths: &[String], expire: i64) -> Result<CreatedUploads> {
     check_expire(app, expire)?;

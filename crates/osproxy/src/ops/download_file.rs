@@ -3,9 +3,11 @@
 use std::{ops::Range, sync::Arc};
 
 use osproxy_api::ErrorCode;
-use osproxy_storage::ObjectReader;
 
-use crate::{Error, Result, app::App, meta::StoredFile, uid::Uid};
+pub use crate::meta::StoredFile;
+pub use osproxy_storage::ObjectReader;
+
+use crate::{Error, Result, app::App, uid::Uid};
 
 /// A complete file, to be described before it is read; `FileNotFound` when the uid is unknown or not complete.
 pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {

@@ -8,7 +8,9 @@ pub mod instant_upload;
 pub mod sweep;
 pub mod upload_file;
 
-use crate::{Error, Result, app::App};
+use osproxy_storage::ErrorKind;
+
+use crate::{Error, Result, app::App, meta::Blob};
 
 /// Longest name of a file, in bytes.
 const MAX_NAME: usize = 1024;
@@ -20,6 +22,16 @@ fn check_expire(app: &App, expire: i64) -> Result<()> {
         Ok(())
     } else {
         Err(Error::invalid(format!("`expire` must be 1 to {max} seconds")))
+    }
+}
+
+/// Whether the object of a blob is there in its full length. Content is shared only then: what was damaged behind
+/// osproxy's back must not swallow what clients send again.
+async fn is_intact(app: &App, blob: &Blob) -> Result<bool> {
+    match app.storage.size(&blob.key).await {
+        Ok(size) => Ok(size == blob.digests.size),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

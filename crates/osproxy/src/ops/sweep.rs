@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use osproxy_storage::Key;
 
 use crate::{
-    Result,
+    Error, Result,
     app::App,
     error,
     meta::{UnfinishedBlob, now_ms},
@@ -20,7 +20,7 @@ const PAGE: u64 = 200;
 
 /// Sweeps now and then every ten minutes. The first sweep takes everything that was begun before this process.
 pub async fn run_forever(app: Arc<App>) {
-    let mut begun_before = now_ms();
+    let mut begun_before = app.started_at;
     loop {
         match sweep(&app, begun_before).await {
             Ok(0) => {}
@@ -43,13 +43,26 @@ pub async fn sweep(app: &App, begun_before: i64) -> Result<u64> {
             return Ok(removed);
         };
         after = last.id;
-        for UnfinishedBlob { id, key } in page {
+        for UnfinishedBlob { id, object_key } in page {
             let running = app.writing().contains(&id);
-            if !running && discard(app, id, &key).await? {
-                removed += 1;
+            if running {
+                continue;
+            }
+            match sweep_one(app, id, &object_key).await {
+                Ok(true) => removed += 1,
+                Ok(false) => {}
+                // One that cannot be removed must not keep the others.
+                Err(error) => {
+                    tracing::error!(blob_id = id, error = error::chain(&error), "cannot sweep this blob");
+                }
             }
         }
     }
+}
+
+async fn sweep_one(app: &App, id: i64, object_key: &str) -> Result<bool> {
+    let key = Key::parse(object_key).map_err(Error::internal)?;
+    discard(app, id, &key).await
 }
 
 /// Removes a blob that is no content: decides it, removes the object, then the row, so that no object is ever

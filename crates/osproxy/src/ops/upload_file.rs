@@ -7,12 +7,12 @@ use futures_util::{Stream, StreamExt};
 use osproxy_api::ErrorCode;
 use osproxy_storage::{Digests, Key, ObjectWriter};
 
-use super::sweep;
+use super::{download_file::download_file, is_intact, sweep};
 use crate::{
     Error, Result,
     app::App,
     content_type, error,
-    meta::{Begun, Finished, Intent},
+    meta::{Begun, Finished, Intent, StoredFile},
     uid::Uid,
 };
 
@@ -41,26 +41,39 @@ pub async fn upload_file(
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    if let SizeHint::Exact(size) = size {
-        check_size(app, size)?;
-    }
-    let spare = app.next_uid().await?;
-    match app.meta.begin_upload(uid, spare, app.storage.name()).await? {
-        Begun::Ready(intent) => {
-            let attempt = Attempt::new(app, intent);
-            let content = receive(app, &attempt.intent.key, size, body).await?;
+    // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
+    let beginning = app.background.spawn(begin(app.clone(), uid));
+    match beginning.await.map_err(Error::internal)?? {
+        Beginning::Ready(attempt) => {
+            let content = receive(app, &attempt.intent.key, app.limits.max_size, size, body).await?;
             check_md5(md5, &content.digests)?;
-            // What has begun to take effect is brought to its end, even if the client is gone.
             let ending = app.background.spawn(store(attempt, uid, content));
             ending.await.map_err(Error::internal)?
         }
-        Begun::Stored => {
-            let stored = super::download_file::download_file(app, uid).await?;
-            check_md5(md5, &stored.blob.digests).map_err(|_| already_stored())?;
-            // Only compared: the writer is dropped and removes what it wrote.
-            let content = receive(app, &stored.blob.key, size, body).await?;
-            must_equal(&stored.blob.digests, &content.digests)
+        Beginning::Stored(stored) => {
+            let digests = &stored.blob.digests;
+            check_md5(md5, digests).map_err(|_| already_stored())?;
+            // Only compared: the writer is dropped and removes what it wrote, never more than the file has.
+            let content = receive(app, &stored.blob.key, digests.size, size, body).await;
+            let content = content.map_err(|error| match error.code {
+                ErrorCode::TooLarge => already_stored(),
+                _ => error,
+            })?;
+            must_equal(digests, &content.digests)
         }
+    }
+}
+
+enum Beginning {
+    Ready(Attempt),
+    Stored(Arc<StoredFile>),
+}
+
+async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
+    let spare = app.next_uid().await?;
+    match app.meta.begin_upload(uid, spare, app.storage.name()).await? {
+        Begun::Ready(intent) => Ok(Beginning::Ready(Attempt::new(app, intent))),
+        Begun::Stored => Ok(Beginning::Stored(download_file(&app, uid).await?)),
         Begun::Unknown => Err(Error::new(ErrorCode::FileNotFound, "there is no file with this uid")),
     }
 }
@@ -72,12 +85,17 @@ struct Received {
     sniffed: Option<&'static str>,
 }
 
+/// Takes a body of at most `max_size` bytes off the client.
 async fn receive(
     app: &App,
     key: &Key,
+    max_size: u64,
     size: SizeHint,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<Received> {
+    if let SizeHint::Exact(size) = size {
+        check_size(max_size, size)?;
+    }
     let hint = match size {
         SizeHint::Exact(size) | SizeHint::AtMost(size) => Some(size),
         SizeHint::Unknown => None,
@@ -88,7 +106,7 @@ async fn receive(
     while let Some(bytes) = body.next().await {
         let bytes = bytes?;
         received += bytes.len() as u64;
-        check_size(app, received)?;
+        check_size(max_size, received)?;
         if head.len() < content_type::HEAD {
             let missing = (content_type::HEAD - head.len()).min(bytes.len());
             head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
@@ -112,25 +130,36 @@ async fn store(mut attempt: Attempt, uid: Uid, content: Received) -> Result<()> 
     let mut unpublished = Some(writer);
     for _ in 0..ROUNDS {
         let same = app.meta.blob_by_blake3(digests.blake3).await?;
-        let finished = if let Some(same) = same {
-            let intent = unpublished.as_ref().map(|_| intent_id);
-            let shared = app.meta.share_blob(uid, same.id, intent, content_type.clone()).await?;
-            attempt.settled = shared == Finished::Stored && intent.is_some();
-            shared
-        } else {
-            if let Some(writer) = unpublished.take() {
-                writer.publish().await?;
+        let finished = match same {
+            Some(same) if is_intact(&app, &same).await? => {
+                let intent = unpublished.as_ref().map(|_| intent_id);
+                let shared = app.meta.share_blob(uid, same.id, intent, content_type.clone()).await?;
+                attempt.settled = shared == Finished::Stored && intent.is_some();
+                shared
             }
-            let stored =
-                app.meta.finish_upload(uid, intent_id, digests, sniffed, content_type.clone()).await?;
-            attempt.settled = stored == Finished::Stored;
-            stored
+            Some(lost) => {
+                tracing::error!(
+                    blob_id = lost.id,
+                    "content was lost from the store; mending it with what was sent"
+                );
+                publish(&mut unpublished).await?;
+                let mended = app.meta.mend_blob(lost.id, intent_id).await?;
+                // The file shares it in the next round.
+                if mended == Finished::Stored { Finished::Changed } else { mended }
+            }
+            None => {
+                publish(&mut unpublished).await?;
+                let content_type = content_type.clone();
+                let stored = app.meta.finish_upload(uid, intent_id, digests, sniffed, content_type).await?;
+                attempt.settled = stored == Finished::Stored;
+                stored
+            }
         };
         match finished {
             Finished::Stored => return Ok(()),
             Finished::Changed => {}
             Finished::Beaten => {
-                let winner = super::download_file::download_file(&app, uid).await?;
+                let winner = download_file(&app, uid).await?;
                 return must_equal(&winner.blob.digests, &digests);
             }
             Finished::Swept => {
@@ -141,8 +170,14 @@ async fn store(mut attempt: Attempt, uid: Uid, content: Received) -> Result<()> 
     Err(Error::unavailable("content that is the same came and went too often"))
 }
 
-fn check_size(app: &App, size: u64) -> Result<()> {
-    let max = app.limits.max_size;
+async fn publish(unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
+    match unpublished.take() {
+        Some(writer) => Ok(writer.publish().await?),
+        None => Ok(()),
+    }
+}
+
+fn check_size(max: u64, size: u64) -> Result<()> {
     if size > max {
         let message = format!("a file must not be larger than {max} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
@@ -177,9 +212,9 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(app: &Arc<App>, intent: Intent) -> Self {
+    fn new(app: Arc<App>, intent: Intent) -> Self {
         app.writing().insert(intent.blob_id);
-        Self { app: app.clone(), intent, settled: false }
+        Self { app, intent, settled: false }
     }
 }
 

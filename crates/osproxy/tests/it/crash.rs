@@ -62,6 +62,27 @@ async fn what_a_crash_between_object_and_row_leaves_is_swept() {
     assert_eq!(service.read(&stored).await, b"kept");
 }
 
+#[tokio::test]
+async fn one_object_that_cannot_be_removed_does_not_keep_the_others() {
+    let mut service = Service::start().await;
+    service.kill().await;
+    for id in ["1", "2", "3"] {
+        let columns = "(id, tenant, state, backend, object_key, refs, size, created_at)";
+        let key = if id == "2" { "no key at all".to_owned() } else { format!("unknown/{id}.bin") };
+        let values = format!("({id}, 'default', 'writing', 'local', '{key}', 0, 0, 0)");
+        service.sql(&format!("INSERT INTO blobs {columns} VALUES {values}")).await;
+    }
+    // A folder is not removed like a file.
+    std::fs::create_dir(service.objects_folder().join("unknown/1.bin")).unwrap();
+    std::fs::write(service.objects_folder().join("unknown/3.bin"), "stray").unwrap();
+    service.restart().await;
+    eventually("the third is swept", async || {
+        (service.sql("SELECT id FROM blobs ORDER BY id").await == ["1", "2"]).then_some(())
+    })
+    .await;
+    assert!(!service.objects_folder().join("unknown/3.bin").exists());
+}
+
 /// Waits until every object in the store is stored content, and nothing else is recorded.
 async fn assert_swept(service: &Service, objects: usize) {
     eventually("all is swept", async || {

@@ -23,6 +23,10 @@ async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
 
     service.limit_files(None);
     let mut stored = vec![(kept, before)];
+    // One that is beaten is undone: that must not open a transaction which never ends either.
+    let raced = service.upload_link("raced.bin").await;
+    let (one, two) = (content(20, 100_000), content(21, 100_000));
+    tokio::join!(service.put(&raced.url.single, &one), service.put(&raced.url.single, &two));
     for seed in 3..8 {
         let bytes = content(seed, 100_000);
         stored.push((service.store("after.bin", &bytes).await, bytes));

@@ -1,6 +1,6 @@
 use rustix::process::Signal;
 
-use crate::support::{Service, content, eventually, spawn_failing};
+use crate::support::{RawConnection, Service, content, eventually, spawn_failing};
 
 #[tokio::test]
 async fn a_signal_lets_running_requests_end_and_exits_with_0() {
@@ -29,28 +29,70 @@ async fn a_signal_lets_running_requests_end_and_exits_with_0() {
     }
 }
 
-#[tokio::test]
-async fn who_does_not_end_in_time_is_cut_and_leaves_nothing() {
-    let mut service = Service::start_with(&[("SERVER__SHUTDOWN_GRACE", "1")]).await;
+/// A connection on which an upload of 1,000,000 bytes stops after 400,000.
+async fn half_an_upload(service: &Service) -> RawConnection {
     let link = service.upload_link("x.bin").await;
     let mut connection = service.connect().await;
     connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
     connection.send(&content(1, 400_000)).await;
     eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
+    connection
+}
+
+#[tokio::test]
+async fn who_does_not_end_in_time_is_cut_and_leaves_nothing() {
+    let mut service = Service::start_with(&[("SERVER__SHUTDOWN_GRACE", "1")]).await;
+    let connection = half_an_upload(&service).await;
     service.signal(Signal::TERM);
     assert_eq!(service.exit_status().await.code(), Some(0));
     assert_eq!(service.objects(), [""; 0]);
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["0"]);
+    drop(connection);
+}
+
+#[tokio::test]
+async fn who_sends_nothing_in_the_middle_of_a_body_is_dropped() {
+    let service = Service::start_with(&[("SERVER__BODY_TIMEOUT", "1")]).await;
+    let answer = half_an_upload(&service).await.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+    let mut connection = service.connect().await;
+    connection.head("POST", "/api/storage/v0/resume", "Content-Length: 1000\r\n").await;
+    connection.send(b"{").await;
+    assert!(connection.rest().await.starts_with("HTTP/1.1 422"));
+    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn beyond_the_limit_connections_wait() {
+    let service = Service::start_with(&[("SERVER__MAX_CONNECTIONS", "1")]).await;
+    let ping = "GET /api/storage/v0/health HTTP/1.1\r\nHost: x\r\n\r\n".as_bytes();
+    let mut first = service.connect().await;
+    first.send(ping).await;
+    assert!(first.some().await.starts_with(b"HTTP/1.1 200"));
+    let mut second = service.connect().await;
+    second.send(ping).await;
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(300), second.some()).await;
+    assert!(waited.is_err(), "it was served beside the first");
+    drop(first);
+    assert!(second.some().await.starts_with(b"HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn who_has_sent_everything_may_close_that_side() {
+    let service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    let mut connection = service.connect().await;
+    connection.head("PUT", &link.url.single, "Content-Length: 5\r\n").await;
+    connection.send(b"hello").await;
+    connection.finish().await;
+    assert!(connection.rest().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(service.read(&link.uid).await, b"hello");
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let mut service = Service::start().await;
-    let link = service.upload_link("x.bin").await;
-    let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
-    connection.send(&content(1, 400_000)).await;
-    eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
+    let connection = half_an_upload(&service).await;
     service.signal(Signal::TERM);
     eventually("it has taken notice", async || service.log().contains("stopping").then_some(())).await;
     service.signal(Signal::TERM);
@@ -67,8 +109,12 @@ async fn everything_lies_under_the_data_folder_of_its_owner_alone() {
         std::fs::read_dir(service.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     entries.sort();
     assert_eq!(entries, ["log", "osproxy-data"]);
-    let mode = std::fs::metadata(service.folder().join("osproxy-data")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
+    let mode =
+        |path: &str| std::fs::metadata(service.folder().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("osproxy-data"), 0o700);
+    for file in ["osproxy.db", "osproxy.db-wal", "osproxy.db-shm"] {
+        assert_eq!(mode(&format!("osproxy-data/{file}")), 0o600, "{file}");
+    }
 }
 
 #[tokio::test]
@@ -78,6 +124,19 @@ async fn a_data_folder_is_served_once() {
     let (status, ready, complaint) = spawn_failing(service.folder(), &arguments).await;
     assert_eq!((status.code(), ready.as_str()), (Some(1), ""));
     assert!(complaint.contains("is another osproxy using it?"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_database_is_served_once() {
+    let service = Service::start().await;
+    let config = service.folder().join("other.yaml");
+    let database = service.folder().join("osproxy-data/osproxy.db");
+    std::fs::write(&config, format!("data_dir: other\ndatabase: {{path: {}}}\n", database.display()))
+        .unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--config", config.to_str().unwrap()];
+    let (status, _, complaint) = spawn_failing(service.folder(), &arguments).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(complaint.contains("cannot lock the database"), "{complaint}");
 }
 
 #[tokio::test]

@@ -317,3 +317,70 @@ async fn who_asks_before_sending_is_refused_without_sending() {
     connection.send(&content(1, 8_000_000)).await;
     assert!(String::from_utf8_lossy(&connection.some().await).starts_with("HTTP/1.1 200"));
 }
+
+#[tokio::test]
+async fn a_form_that_is_large_outside_of_its_content_is_refused() {
+    let service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    let padding = "x".repeat(10_000_000);
+    let part = "--X\r\nContent-Disposition: form-data; name=\"file\"\r\n";
+    let before = format!("{padding}\r\n{part}\r\ncontent\r\n--X--\r\n");
+    let head = format!("{part}X-Padding: {padding}\r\n\r\ncontent\r\n--X--\r\n");
+    let after = format!("{part}\r\ncontent\r\n--X\r\nX-Padding: {padding}\r\n\r\n\r\n--X--\r\n");
+    for body in [before, head, after] {
+        let request = service.client().put(service.url(&link.url.single));
+        let request = request.header("content-type", "multipart/form-data; boundary=X").body(body);
+        let message = refused(request.send().await.unwrap(), 413).await;
+        assert!(message.contains("outside of its content"), "{message}");
+    }
+    assert_nothing_left(&service).await;
+}
+
+#[tokio::test]
+async fn content_that_was_lost_is_mended_by_who_sends_it_again() {
+    let service = Service::start().await;
+    let bytes = content(1, 100_000);
+    let uid = service.store("x.bin", &bytes).await;
+    for damage in ["cut", "removed"] {
+        let object = service.objects_folder().join(&service.objects()[0]);
+        match damage {
+            "cut" => std::fs::File::options().write(true).open(&object).unwrap().set_len(10).unwrap(),
+            _ => std::fs::remove_file(&object).unwrap(),
+        }
+        assert_eq!(service.instant_upload(&[(&md5_hex(&bytes), "y.bin")]).await[0].uid, "", "{damage}");
+        let again = service.store("y.bin", &bytes).await;
+        assert!(service.read(&again).await == bytes && service.read(&uid).await == bytes, "{damage}");
+        if damage == "cut" {
+            std::fs::remove_file(object).unwrap();
+        }
+    }
+    assert_eq!(service.objects().len(), 1);
+    assert_eq!(service.sql("SELECT state FROM blobs").await, ["stored"]);
+}
+
+#[tokio::test]
+async fn comparing_with_what_is_stored_takes_no_more_than_that() {
+    let service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    assert_eq!(service.put(&link.url.single, b"four").await.status(), 200);
+    let mut connection = service.connect().await;
+    connection.head("PUT", &link.url.single, "Content-Length: 5000000000\r\nConnection: close\r\n").await;
+    let answer = String::from_utf8(connection.some().await).unwrap();
+    assert!(answer.contains("already has other content"), "{answer}");
+    assert_eq!(service.objects().len(), 1);
+}
+
+#[tokio::test]
+async fn who_goes_away_before_the_answer_leaves_a_line_in_the_log() {
+    let service = Service::start().await;
+    for _ in 0..10 {
+        let link = service.upload_link("x.bin").await;
+        let mut connection = service.connect().await;
+        connection.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
+        connection.send(b"four").await;
+    }
+    eventually("every request has its line", async || {
+        (service.log().matches("method=PUT").count() == 10).then_some(())
+    })
+    .await;
+}

@@ -8,7 +8,7 @@ use rustix::{
 };
 use tokio::task::JoinHandle;
 
-use super::{FILE_MODE, NAME, Root, finished, make_folder};
+use super::{FILE_MODE, NAME, Root, finished};
 use crate::{
     Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
     buffer::{Buffer, BufferPool},
@@ -199,17 +199,8 @@ impl Sink {
         if fsync {
             rustix::fs::fdatasync(file)?;
         }
-        let root = &self.root;
-        let rename =
-            || rustix::fs::renameat(&root.folder, self.temporary.as_str(), &root.folder, key.as_str());
-        match rename() {
-            Err(Errno::NOENT) => {
-                make_folder(&root.folder, key.folder())?;
-                root.sync_folder(".")?;
-                rename()?;
-            }
-            renamed => renamed?,
-        }
+        let folder = &self.root.folder;
+        rustix::fs::renameat(folder, self.temporary.as_str(), folder, key.as_str())?;
         let root = self.root.clone();
         // From here on there is no temporary name to remove.
         self.file = None;

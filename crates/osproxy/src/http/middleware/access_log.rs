@@ -25,7 +25,14 @@ pub(super) struct AccessLine {
     received: Arc<AtomicU64>,
     start: Instant,
     span: Span,
+    /// None as long as there is no answer.
+    status: Option<StatusCode>,
+    bytes_sent: u64,
+    complete: bool,
 }
+
+/// Longest path in a line, in bytes.
+const MAX_PATH: usize = 1024;
 
 impl AccessLine {
     pub(super) fn new(
@@ -35,20 +42,33 @@ impl AccessLine {
         start: Instant,
         span: Span,
     ) -> Self {
-        Self { method: parts.method.clone(), path: parts.uri.path().to_owned(), peer, received, start, span }
+        Self {
+            method: parts.method.clone(),
+            path: parts.uri.path().chars().take(MAX_PATH).collect(),
+            peer,
+            received,
+            start,
+            span,
+            status: None,
+            bytes_sent: 0,
+            complete: false,
+        }
     }
+}
 
-    fn write(&self, status: StatusCode, bytes_sent: u64, complete: bool) {
+/// However a request ends, it leaves its line: also when the client went away before there was an answer.
+impl Drop for AccessLine {
+    fn drop(&mut self) {
         let duration_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let _in_request = self.span.enter();
         tracing::info!(
             method = %self.method,
             path = self.path,
-            status = status.as_u16(),
+            status = self.status.map(|status| status.as_u16()),
             duration_us,
             bytes_received = self.received.load(Ordering::Relaxed),
-            bytes_sent,
-            complete,
+            bytes_sent = self.bytes_sent,
+            complete = self.complete,
             peer = self.peer.map(tracing::field::display),
             "served"
         );
@@ -59,14 +79,13 @@ impl AccessLine {
 pub(super) struct LoggedBody {
     body: Body,
     line: AccessLine,
-    status: StatusCode,
-    bytes_sent: u64,
-    complete: bool,
 }
 
 impl LoggedBody {
-    pub(super) fn new(body: Body, line: AccessLine, status: StatusCode) -> Self {
-        Self { complete: body.is_end_stream(), body, line, status, bytes_sent: 0 }
+    pub(super) fn new(body: Body, mut line: AccessLine, status: StatusCode) -> Self {
+        line.status = Some(status);
+        line.complete = body.is_end_stream();
+        Self { body, line }
     }
 }
 
@@ -80,10 +99,10 @@ impl http_body::Body for LoggedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
-            None => self.complete = true,
+            None => self.line.complete = true,
             Some(Ok(frame)) => {
-                self.bytes_sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                self.complete = self.body.is_end_stream();
+                self.line.bytes_sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                self.line.complete = self.body.is_end_stream();
             }
             Some(Err(error)) => {
                 let error = crate::error::chain(error);
@@ -99,11 +118,5 @@ impl http_body::Body for LoggedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for LoggedBody {
-    fn drop(&mut self) {
-        self.line.write(self.status, self.bytes_sent, self.complete);
     }
 }

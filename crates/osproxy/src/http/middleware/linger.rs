@@ -15,6 +15,7 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
 
 /// How many bytes of a refused body are still read, so that its sender gets to see the answer.
 const MAX_BYTES: u64 = 16 << 20;
@@ -28,14 +29,41 @@ pub(super) struct LingeringBody {
     received: Arc<AtomicU64>,
     /// Nothing more is to come: the connection broke, or the client waits to be asked and never was.
     silent: bool,
+    idle: Idle,
 }
 
+/// Ends the wait for a client that sends nothing.
+struct Idle {
+    timeout: Duration,
+    /// Set while the client is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Idle {
+    /// Ready when the client has sent nothing for too long.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
+        if !self.waiting {
+            self.waiting = true;
+            timer.as_mut().reset(Instant::now() + self.timeout);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+/// Says why a body ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the client has sent nothing for too long")]
+struct TooSlow;
+
 impl LingeringBody {
-    /// The body of a request with these headers.
-    pub(super) fn new(body: Body, headers: &HeaderMap) -> Self {
+    /// The body of a request with these headers, which breaks off when nothing comes for `timeout`.
+    pub(super) fn new(body: Body, headers: &HeaderMap, timeout: Duration) -> Self {
         // Reading from such a client would ask it to send.
         let silent = headers.contains_key(header::EXPECT);
-        Self { body, received: Arc::default(), silent }
+        let idle = Idle { timeout, timer: None, waiting: false };
+        Self { body, received: Arc::default(), silent, idle }
     }
 
     /// Counts the bytes that were read.
@@ -53,14 +81,19 @@ impl http_body::Body for LingeringBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.silent = false;
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            ready!(self.idle.poll(cx));
+            self.silent = true;
+            return Poll::Ready(Some(Err(axum::Error::new(TooSlow))));
+        };
+        self.idle.waiting = false;
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
                 self.received.fetch_add(bytes, Ordering::Relaxed);
             }
             Some(Err(_)) => self.silent = true,
-            None => {}
+            None => self.silent = true,
         }
         Poll::Ready(frame)
     }

@@ -1,8 +1,11 @@
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
     response::Response,
@@ -25,14 +28,18 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Clone, Debug)]
 pub(in crate::http) struct RequestId(pub(in crate::http) Arc<str>);
 
-/// Gives the request an id, counts its bytes, and writes one line when its answer has ended.
-pub(in crate::http) async fn request(request: Request, next: Next) -> Response {
+/// Gives the request an id, breaks its body off when nothing comes for `timeout`, counts its bytes, and writes one line when its answer has ended.
+pub(in crate::http) async fn request(
+    State(timeout): State<Duration>,
+    request: Request,
+    next: Next,
+) -> Response {
     let start = Instant::now();
     let id = from_client(request.headers()).unwrap_or_else(random);
     let span = tracing::info_span!("request", request_id = &*id.0);
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let body = LingeringBody::new(body, &parts.headers);
+    let body = LingeringBody::new(body, &parts.headers, timeout);
     let line = AccessLine::new(&parts, peer, body.received(), start, span.clone());
     parts.extensions.insert(id.clone());
     let request = Request::from_parts(parts, Body::new(body));

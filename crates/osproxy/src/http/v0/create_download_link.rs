@@ -2,10 +2,15 @@ use std::{collections::HashSet, str::FromStr, sync::Arc};
 
 use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS};
-use osproxy_storage::{Category, extension};
 
 use super::{download_file::LINK_PARAMETERS, json, query};
-use crate::{Error, Result, app::App, link::Action, meta::StoredFile, ops, uid::Uid};
+use crate::{
+    Error, Result,
+    app::App,
+    link::Action,
+    ops::{self, download_file::StoredFile},
+    uid::Uid,
+};
 
 /// `POST /link/download`
 pub(in crate::http) async fn create_download_link(
@@ -47,9 +52,8 @@ pub(in crate::http) async fn create_download_link(
 /// nobody's business.
 fn object_of(file: &StoredFile) -> (&'static str, String) {
     let uid = file.uid;
-    let object =
-        extension(&file.name).map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
-    (Category::of_name(&file.name).as_str(), object)
+    let object = file.extension().map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
+    (file.category().as_str(), object)
 }
 
 fn meta(file: &StoredFile, object: String) -> FileMeta {

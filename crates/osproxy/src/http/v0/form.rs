@@ -1,3 +1,8 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use axum::body::BodyDataStream;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt, stream};
@@ -12,6 +17,8 @@ const FILE: &str = "file";
 const MAX_OTHER: u64 = 64 * 1024;
 /// Most other fields.
 const MAX_FIELDS: usize = 32;
+/// How many bytes may come between one field and the next: the parser collects them, so they are counted.
+const MAX_BETWEEN: u64 = 256 * 1024;
 
 /// Whether a body of this type is a form.
 pub(super) fn is_form(content_type: &str) -> bool {
@@ -26,20 +33,54 @@ pub(super) async fn file(
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
     let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
     let limits = SizeLimit::new().per_field(MAX_OTHER).for_field(FILE, u64::MAX);
-    let constraints = Constraints::new().size_limit(limits);
-    let mut form = Multipart::with_constraints(body, boundary, constraints);
+    let allowance = Arc::new(AtomicU64::new(0));
+    let parser = Multipart::with_constraints(
+        metered(body, allowance.clone()),
+        boundary,
+        Constraints::new().size_limit(limits),
+    );
+    let mut form = Form { parser, allowance };
     for _ in 0..MAX_FIELDS {
-        let Some(field) = form.next_field().await.map_err(|error| malformed(&error))? else {
+        let Some(field) = form.next_field().await? else {
             return Err(Error::invalid(format!("the form has no field `{FILE}`")));
         };
         if field.name() == Some(FILE) {
+            form.allowance.store(u64::MAX, Ordering::Relaxed);
             return Ok(stream::try_unfold((form, Some(field)), next));
         }
     }
     Err(Error::invalid("the form has too many fields"))
 }
 
-type Rest = (Multipart<'static>, Option<Field<'static>>);
+/// Passes a body on until `allowance` bytes have come; then it is too large.
+fn metered(
+    body: BodyDataStream,
+    allowance: Arc<AtomicU64>,
+) -> impl Stream<Item = std::result::Result<Bytes, axum::Error>> + Send {
+    body.and_then(move |bytes| {
+        let spend = |left: u64| left.checked_sub(bytes.len() as u64);
+        let spent = allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        std::future::ready(spent.map(|_| bytes).map_err(|_| axum::Error::new(TooLarge)))
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the form is too large outside of its content")]
+struct TooLarge;
+
+struct Form {
+    parser: Multipart<'static>,
+    allowance: Arc<AtomicU64>,
+}
+
+impl Form {
+    async fn next_field(&mut self) -> Result<Option<Field<'static>>> {
+        self.allowance.store(MAX_BETWEEN, Ordering::Relaxed);
+        self.parser.next_field().await.map_err(|error| malformed(&error))
+    }
+}
+
+type Rest = (Form, Option<Field<'static>>);
 
 async fn next((form, field): Rest) -> Result<Option<(Bytes, Rest)>> {
     let Some(mut field) = field else {
@@ -54,9 +95,9 @@ async fn next((form, field): Rest) -> Result<Option<(Bytes, Rest)>> {
 }
 
 /// Reads what follows the content: nothing that matters, but it must be there in full.
-async fn end(mut form: Multipart<'static>) -> Result<()> {
+async fn end(mut form: Form) -> Result<()> {
     for _ in 0..MAX_FIELDS {
-        let Some(field) = form.next_field().await.map_err(|error| malformed(&error))? else {
+        let Some(field) = form.next_field().await? else {
             return Ok(());
         };
         if field.name() == Some(FILE) {
@@ -68,6 +109,9 @@ async fn end(mut form: Multipart<'static>) -> Result<()> {
 
 fn malformed(error: &multer::Error) -> Error {
     match error {
+        multer::Error::StreamReadFailed(source) if is_too_large(&**source) => {
+            Error::new(ErrorCode::TooLarge, TooLarge.to_string())
+        }
         multer::Error::IncompleteFieldData { .. }
         | multer::Error::IncompleteHeaders
         | multer::Error::IncompleteStream
@@ -79,4 +123,8 @@ fn malformed(error: &multer::Error) -> Error {
         }
         error => Error::invalid(format!("the form is malformed: {error}")),
     }
+}
+
+fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TooLarge>())
 }

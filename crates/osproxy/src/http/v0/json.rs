@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
-/// Largest JSON body, in bytes: 50 of the longest paths fit many times.
-const MAX_BODY: usize = 1 << 20;
+/// Largest JSON body, in bytes: 50 paths of 4 KiB fit, and 200 uids many times.
+const MAX_BODY: usize = 256 * 1024;
 
 /// Reads a JSON body. As in the Go program, the content type does not matter.
 pub(super) async fn parse<T: DeserializeOwned>(body: Body) -> Result<T> {

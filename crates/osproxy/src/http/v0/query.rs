@@ -15,7 +15,7 @@ pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
     pub(super) fn parse(query: Option<&'a str>) -> Self {
-        Self(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect())
+        Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect())
     }
 
     /// A parameter; empty when it is not there.
@@ -76,7 +76,7 @@ pub(super) fn signed(
     let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
     let claims = Claims { action, uid: &uid, date: &date, expire: &expire, extra: &values };
     let signature = app.links.sign(&claims);
-    url::form_urlencoded::Serializer::new(String::new())
+    form_urlencoded::Serializer::new(String::new())
         .append_pair("uid", &uid)
         .extend_pairs(extra)
         .append_pair("date", &date)

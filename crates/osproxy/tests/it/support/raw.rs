@@ -28,6 +28,11 @@ impl RawConnection {
         self.0.write_all(bytes).await.is_ok()
     }
 
+    /// Closes the side that sends.
+    pub async fn finish(&mut self) {
+        self.0.shutdown().await.unwrap();
+    }
+
     /// Everything that comes until the other side closes or resets; asks it to close first.
     pub async fn rest(mut self) -> String {
         let mut text = Vec::new();
