@@ -18,6 +18,7 @@ mod create_download_link;
 mod create_upload;
 mod disk_full;
 mod download_file;
+mod durability;
 mod instant_upload;
 mod layout;
 mod readme;

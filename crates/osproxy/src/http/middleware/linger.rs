@@ -92,8 +92,7 @@ impl http_body::Body for LingeringBody {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
                 self.received.fetch_add(bytes, Ordering::Relaxed);
             }
-            Some(Err(_)) => self.silent = true,
-            None => self.silent = true,
+            Some(Err(_)) | None => self.silent = true,
         }
         Poll::Ready(frame)
     }

@@ -58,9 +58,9 @@ fn metered(
     allowance: Arc<AtomicU64>,
 ) -> impl Stream<Item = std::result::Result<Bytes, axum::Error>> + Send {
     body.and_then(move |bytes| {
-        let spend = |left: u64| left.checked_sub(bytes.len() as u64);
-        let spent = allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
-        std::future::ready(spent.map(|_| bytes).map_err(|_| axum::Error::new(TooLarge)))
+        let rest = |left: u64| left.checked_sub(bytes.len() as u64);
+        let allowed = allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+        std::future::ready(allowed.map(|_| bytes).map_err(|_| axum::Error::new(TooLarge)))
     })
 }
 
@@ -126,5 +126,5 @@ fn malformed(error: &multer::Error) -> Error {
 }
 
 fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TooLarge>())
+    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<TooLarge>)
 }

@@ -27,10 +27,11 @@ pub struct Service {
 }
 
 /// The binary in this folder, with no settings but these, in the environment's spelling: `LOG__LEVEL`.
-fn command(folder: &Path, settings: &[(String, String)]) -> Command {
+/// It is started by `wrapper`, a command with arguments, if there is one.
+fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -> Command {
     let mut command = Command::new("/bin/sh");
     // A file beyond the limit that a test may set is an error, as on a full disk, and not the end.
-    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_osproxy")]);
+    command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).args(wrapper).arg(env!("CARGO_BIN_EXE_osproxy"));
     command.env_clear().current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
     command.envs(settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
     command
@@ -38,15 +39,20 @@ fn command(folder: &Path, settings: &[(String, String)]) -> Command {
 
 /// Runs the binary where it is expected to fail or to end by itself: exit status, standard output, standard error.
 pub async fn spawn_failing(folder: &Path, arguments: &[&str]) -> (ExitStatus, String, String) {
-    let running = command(folder, &[]).args(arguments).output();
+    let running = command(folder, &[], &[]).args(arguments).output();
     let output = tokio::time::timeout(PATIENCE, running).await.expect("it goes on").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status, text(output.stdout), text(output.stderr))
 }
 
-async fn spawn(folder: &Path, settings: &[(String, String)], more: &[&str]) -> (Child, SocketAddr) {
+async fn spawn(
+    folder: &Path,
+    settings: &[(String, String)],
+    more: &[&str],
+    wrapper: &[&str],
+) -> (Child, SocketAddr) {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-    let mut process = command(folder, settings)
+    let mut process = command(folder, settings, wrapper)
         .args(["serve", "--listen", "127.0.0.1:0"])
         .args(more)
         .stdout(Stdio::piped())
@@ -67,25 +73,34 @@ impl Service {
         Self::start_with(&[]).await
     }
 
+    /// Starts with every system call of these names written to the file `trace` in its folder.
+    pub async fn start_traced(calls: &str) -> Self {
+        Self::start_by(&[], &["strace", "-D", "-f", "-y", "-s", "16", "-o", "trace", "-e", calls]).await
+    }
+
     /// Starts with settings in the environment's spelling, without the prefix.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_by(settings, &[]).await
+    }
+
+    async fn start_by(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings: Vec<_> =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (process, address) = spawn(folder.path(), &settings, &[]).await;
+        let (process, address) = spawn(folder.path(), &settings, &[], wrapper).await;
         Self { process, address, folder, client: Client::new(), settings }
     }
 
     /// Starts the binary again on the same folder.
     pub async fn restart(&mut self) {
-        (self.process, self.address) = spawn(self.folder.path(), &self.settings, &[]).await;
+        (self.process, self.address) = spawn(self.folder.path(), &self.settings, &[], &[]).await;
     }
 
     /// Stops it and starts it again with the file `config.yaml` that stands in its folder.
     pub async fn restart_configured(&mut self) {
         self.kill().await;
         (self.process, self.address) =
-            spawn(self.folder.path(), &self.settings, &["--config", "config.yaml"]).await;
+            spawn(self.folder.path(), &self.settings, &["--config", "config.yaml"], &[]).await;
     }
 
     /// What `kill -9` does.
