@@ -20,12 +20,12 @@ async fn content_its_name_and_its_row_are_on_the_disk_before_the_answer() {
     let object = format!("unknown/{}.bin", link.uid);
     let steps: [&dyn Fn(&str) -> bool; 6] = [
         // The row that names the object, before there is one.
-        &|call| call.contains("sync(") && call.contains("osproxy.db-wal>"),
+        &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
         &|call| call.contains("write(") && call.contains("/objects/.tmp/"),
         &|call| call.contains("fdatasync(") && call.contains("/objects/.tmp/"),
         &|call| call.contains("renameat") && call.contains(&object),
         &|call| call.contains("fsync(") && call.contains("/objects/unknown>"),
-        &|call| call.contains("sync(") && call.contains("osproxy.db-wal>"),
+        &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
     ];
     let mut rest = calls.as_slice();
     for (number, step) in steps.iter().enumerate() {
