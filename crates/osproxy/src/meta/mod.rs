@@ -54,7 +54,7 @@ impl Meta {
         });
         Ok(Self {
             reader: dialect::sqlite_reader(path).await?,
-            writer: WriteQueue::start(writer, connect),
+            writer: WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?,
             stored: Cache::new(CACHED_FILES),
         })
     }
