@@ -1,6 +1,10 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
 };
 
 use axum::body::BodyDataStream;
@@ -34,11 +38,8 @@ pub(super) async fn file(
     let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
     let limits = SizeLimit::new().per_field(MAX_OTHER).for_field(FILE, u64::MAX);
     let allowance = Arc::new(AtomicU64::new(0));
-    let parser = Multipart::with_constraints(
-        metered(body, allowance.clone()),
-        boundary,
-        Constraints::new().size_limit(limits),
-    );
+    let body = Metered { body, allowance: allowance.clone(), pause: false };
+    let parser = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
     let mut form = Form { parser, allowance };
     for _ in 0..MAX_FIELDS {
         let Some(field) = form.next_field().await? else {
@@ -52,16 +53,35 @@ pub(super) async fn file(
     Err(Error::invalid("the form has too many fields"))
 }
 
-/// Passes a body on until `allowance` bytes have come; then it is too large.
-fn metered(
+/// Passes a body on until `allowance` bytes have come; what comes after that is too large.
+///
+/// The parser collects whatever is ready before it looks at any of it. So nothing is ready right after a frame:
+/// it gets one frame at a time, and holds no more than that.
+struct Metered {
     body: BodyDataStream,
     allowance: Arc<AtomicU64>,
-) -> impl Stream<Item = std::result::Result<Bytes, axum::Error>> + Send {
-    body.and_then(move |bytes| {
-        let rest = |left: u64| left.checked_sub(bytes.len() as u64);
-        let allowed = allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
-        std::future::ready(allowed.map(|_| bytes).map_err(|_| axum::Error::new(TooLarge)))
-    })
+    pause: bool,
+}
+
+impl Stream for Metered {
+    type Item = std::result::Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::take(&mut self.pause) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_next(cx)) else {
+            return Poll::Ready(None);
+        };
+        self.pause = true;
+        Poll::Ready(Some(frame.and_then(|bytes| {
+            // The frame that uses the allowance up passes: most of it may be content already.
+            let rest = |left: u64| (left > 0).then(|| left.saturating_sub(bytes.len() as u64));
+            let allowed = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
+            allowed.map(|_| bytes).map_err(|_| axum::Error::new(TooLarge))
+        })))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
