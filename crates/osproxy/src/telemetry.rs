@@ -1,6 +1,7 @@
 //! Logs: structured lines on standard error.
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+mod log_writer;
+
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
@@ -9,13 +10,13 @@ use tracing_subscriber::{
 };
 
 use crate::config::{LogFormat, LogLevel, LogSection};
+use log_writer::LogWriter;
 
-/// How many lines may wait to be written; beyond that, lines are lost rather than requests held up.
-const MAX_LINES: usize = 10_000;
+pub use log_writer::FlushOnDrop;
 
 /// Starts logging. Lines are written by a thread of their own, so that a full pipe holds up no request;
-/// the guard writes what is left when it is dropped.
-pub fn init(config: &LogSection) -> WorkerGuard {
+/// what is left is written when the returned value is dropped.
+pub fn init(config: &LogSection) -> std::io::Result<FlushOnDrop> {
     let level = match config.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -26,13 +27,12 @@ pub fn init(config: &LogSection) -> WorkerGuard {
     // Libraries speak up when it matters, or when everything is asked for.
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_default(others).with_target("osproxy", level);
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(MAX_LINES).finish(std::io::stderr());
+    let (writer, flush) = LogWriter::start(std::io::stderr())?;
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let lines = match config.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    guard
+    Ok(flush)
 }

@@ -20,6 +20,10 @@ use crate::config::ServerSection;
 /// How long to wait when the system has no descriptors left for new connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How much of a request is read, or of an answer collected, before it is passed on. With hyper's default of 408 KiB,
+/// 32 uploads and 32 downloads at once take 57 MiB more.
+const MAX_BUFFERED: usize = 64 << 10;
+
 /// Who is at the other end of the connection. An extension of every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
@@ -39,7 +43,8 @@ pub async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(config.header_timeout))
         // A client may close its side when it has sent everything, and still wants the answer.
-        .half_close(true);
+        .half_close(true)
+        .max_buf_size(MAX_BUFFERED);
     let places = Arc::new(Semaphore::new(config.max_connections.into()));
     loop {
         // Beyond the limit, connections wait in the system's queue.

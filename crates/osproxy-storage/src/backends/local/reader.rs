@@ -9,10 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use rustix::{
-    fs::Advice,
-    io::{Errno, ReadWriteFlags},
-};
+use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
 use super::{NAME, finished};
@@ -21,9 +18,10 @@ use crate::{Error, ErrorKind, Result, buffer::BufferPool};
 /// Bytes that are in the page cache are copied on the reactor, this many at once: about 10 µs.
 const CACHED_READ: usize = 64 * 1024;
 /// Bytes that have to come from the disk are read on a thread for blocking calls, this many at once.
+///
+/// Reading ahead is left to the kernel, which recognises the sequence and starts on it with either kind of read.
+/// Asking it for windows of our own (`fadvise(WillNeed)`) disturbs that and doubles the CPU time.
 const DISK_READ: usize = 512 * 1024;
-/// How far the kernel is asked to read ahead of a disk read, so that the next reads find their bytes cached.
-const READ_AHEAD: u64 = 2 * 1024 * 1024;
 
 static CACHED_BUFFERS: BufferPool = BufferPool::new(CACHED_READ, 64);
 static DISK_BUFFERS: BufferPool = BufferPool::new(DISK_READ, 8);
@@ -32,12 +30,14 @@ static DISK_BUFFERS: BufferPool = BufferPool::new(DISK_READ, 8);
 pub(super) struct Reader {
     file: Arc<OwnedFd>,
     rest: Range<u64>,
+    /// The last read got less than it asked for: what follows is not in the page cache.
+    missed: bool,
     from_disk: Option<JoinHandle<std::io::Result<Bytes>>>,
 }
 
 impl Reader {
     pub(super) fn new(file: OwnedFd, range: Range<u64>) -> Self {
-        Self { file: Arc::new(file), rest: range, from_disk: None }
+        Self { file: Arc::new(file), rest: range, missed: false, from_disk: None }
     }
 
     fn next_len(&self, limit: usize) -> usize {
@@ -45,13 +45,15 @@ impl Reader {
     }
 
     /// Reads what is in the page cache, or tells by `None` that it has to come from the disk.
-    fn read_cached(&self) -> Option<std::io::Result<Bytes>> {
+    fn read_cached(&mut self) -> Option<std::io::Result<Bytes>> {
         let mut buffer = CACHED_BUFFERS.take();
-        let target = buffer.unfilled(self.next_len(CACHED_READ));
+        let wanted = self.next_len(CACHED_READ);
+        let target = buffer.unfilled(wanted);
         let mut target = [IoSliceMut::new(target)];
         match rustix::io::preadv2(&self.file, &mut target, self.rest.start, ReadWriteFlags::NOWAIT) {
             Ok(count) => {
                 buffer.advance(count);
+                self.missed = count < wanted;
                 Some(Ok(buffer.freeze()))
             }
             // Not cached; interrupted; or a file system that cannot tell. A blocking read finds out.
@@ -63,18 +65,12 @@ impl Reader {
     fn read_from_disk(&self) -> JoinHandle<std::io::Result<Bytes>> {
         let file = self.file.clone();
         let len = self.next_len(DISK_READ);
-        let rest = self.rest.clone();
+        let start = self.rest.start;
         tokio::task::spawn_blocking(move || {
-            let after = rest.start + len as u64;
-            let ahead = rest.end.saturating_sub(after).min(READ_AHEAD);
-            if let Some(ahead) = std::num::NonZeroU64::new(ahead) {
-                // Only a hint: what it cannot do costs time, not correctness.
-                let _ = rustix::fs::fadvise(&file, after, Some(ahead), Advice::WillNeed);
-            }
             let mut buffer = DISK_BUFFERS.take();
             while buffer.filled().len() < len {
                 let wanted = len - buffer.filled().len();
-                let position = rest.start + buffer.filled().len() as u64;
+                let position = start + buffer.filled().len() as u64;
                 match rustix::io::pread(&file, buffer.unfilled(wanted), position) {
                     Ok(0) => break,
                     Ok(count) => buffer.advance(count),
@@ -95,10 +91,13 @@ impl Stream for Reader {
             return Poll::Ready(None);
         }
         if self.from_disk.is_none() {
-            match self.read_cached() {
-                Some(read) => return Poll::Ready(Some(self.took(read))),
-                None => self.from_disk = Some(self.read_from_disk()),
+            // Asking for more after a short read would bring page after page while the disk delivers them.
+            if !std::mem::take(&mut self.missed)
+                && let Some(read) = self.read_cached()
+            {
+                return Poll::Ready(Some(self.took(read)));
             }
+            self.from_disk = Some(self.read_from_disk());
         }
         let Some(job) = self.from_disk.as_mut() else {
             return Poll::Ready(None);
