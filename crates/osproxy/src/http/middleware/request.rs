@@ -1,5 +1,8 @@
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,7 +38,7 @@ pub(in crate::http) async fn request(
     next: Next,
 ) -> Response {
     let start = Instant::now();
-    let id = from_client(request.headers()).unwrap_or_else(random);
+    let id = from_client(request.headers()).unwrap_or_else(fresh);
     let span = tracing::info_span!("request", request_id = &*id.0);
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
@@ -60,9 +63,15 @@ fn from_client(headers: &HeaderMap) -> Option<RequestId> {
     fits.then(|| RequestId(id.into()))
 }
 
-fn random() -> RequestId {
-    let mut bytes = [0; 12];
-    // Ids tell requests apart; without randomness they are merely all the same.
-    let _ = getrandom::fill(&mut bytes);
-    RequestId(hex::encode(bytes).into())
+/// A number of its own for every request, behind a number for this process: no system call a request.
+fn fresh() -> RequestId {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| {
+        let mut bytes = [0; 8];
+        // Ids tell requests apart; without randomness those of different processes are merely alike.
+        let _ = getrandom::fill(&mut bytes);
+        u64::from_be_bytes(bytes)
+    });
+    static REQUESTS: AtomicU32 = AtomicU32::new(0);
+    let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
+    RequestId(format!("{:016x}{number:08x}", *PROCESS).into())
 }
