@@ -133,12 +133,21 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
     let before = meta.stored_file(uid(60)).await.unwrap().unwrap();
     create(meta, 62).await;
     begin(meta, 62, 63).await;
-    assert_eq!(meta.mend_blob(999, 62).await.unwrap(), Finished::Changed);
-    assert_eq!(meta.mend_blob(60, 62).await.unwrap(), Finished::Stored);
+    assert_eq!(meta.mend_blob(&before.blob, 999).await.unwrap(), Finished::Swept);
+    assert_eq!(meta.mend_blob(&before.blob, 62).await.unwrap(), Finished::Stored);
     let after = meta.stored_file(uid(60)).await.unwrap().unwrap();
     assert_eq!((before.blob.key.as_str(), after.blob.key.as_str()), ("unknown/60.txt", "unknown/62.txt"));
-    assert!(!meta.condemn_blob(62).await.unwrap(), "the object has two rows");
-    assert_eq!(meta.mend_blob(60, 62).await.unwrap(), Finished::Swept);
+    // The intent names the damaged object now, which is removed like any other.
+    let unfinished = meta.unfinished_blobs(i64::MAX, 0, 10).await.unwrap();
+    assert_eq!((unfinished[0].id, unfinished[0].object_key.as_str()), (62, "unknown/60.txt"));
+    // Who found the same damage later must not mend what is whole again.
+    create(meta, 64).await;
+    begin(meta, 64, 65).await;
+    assert_eq!(meta.mend_blob(&before.blob, 64).await.unwrap(), Finished::Changed);
+    for number in [62, 64] {
+        assert!(meta.condemn_blob(number).await.unwrap());
+        meta.forget_blob(number).await.unwrap();
+    }
     assert_eq!(share(meta, 62, 60, None).await, Finished::Stored);
 }
 

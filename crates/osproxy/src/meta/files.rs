@@ -76,6 +76,11 @@ impl Meta {
         Ok(self.stored_files(&[uid]).await?.pop())
     }
 
+    /// Reads this file's row anew when it is asked for next.
+    pub fn forget_remembered(&self, uid: Uid) {
+        self.stored.remove(&uid);
+    }
+
     /// The complete files among these uids, in their order.
     pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, DbErr> {
         let mut found: HashMap<Uid, _> =

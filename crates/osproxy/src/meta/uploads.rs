@@ -5,7 +5,7 @@ use sea_orm::{
 };
 
 use super::{
-    DEFAULT_TENANT, Meta, blobs,
+    Blob, DEFAULT_TENANT, Meta, blobs,
     entities::{blob, file},
     now_ms,
     write_queue::Verdict,
@@ -93,12 +93,15 @@ impl Meta {
         }
     }
 
-    /// Gives a blob whose object was lost the object of `intent_id`, published and durable, with the same content.
-    /// `Changed`: there is nothing to mend any more, or nothing to mend it with.
-    pub async fn mend_blob(&self, blob_id: i64, intent_id: i64) -> Result<Finished, DbErr> {
-        let mended =
-            self.write_or_undo(move |transaction| Box::pin(mend(transaction, blob_id, intent_id))).await?;
-        self.stored.retain(|_, file| file.blob.id != blob_id);
+    /// Gives a blob whose object was lost or damaged the object of `intent_id`, published and durable, with the same
+    /// content. The intent then names what is left of the damaged one, to be removed.
+    /// `Changed`: the blob is gone, or was mended by another.
+    pub async fn mend_blob(&self, damaged: &Blob, intent_id: i64) -> Result<Finished, DbErr> {
+        let (id, key) = (damaged.id, damaged.key.to_string());
+        let mending =
+            self.write_or_undo(move |transaction| Box::pin(mend(transaction, id, key.clone(), intent_id)));
+        let mended = mending.await?;
+        self.stored.retain(|_, file| file.blob.id != id);
         Ok(mended)
     }
 
@@ -174,28 +177,33 @@ async fn begin(
 async fn mend(
     transaction: &DatabaseTransaction,
     blob_id: i64,
+    damaged_key: String,
     intent_id: i64,
 ) -> Result<Verdict<Finished>, DbErr> {
     let Some(intent) = blob::Entity::find_by_id(intent_id).one(transaction).await? else {
         return Ok(Verdict::Rollback(Finished::Swept));
     };
-    let forgotten = blob::Entity::delete_many()
+    let mended = blob::Entity::update_many()
+        .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::ObjectKey.eq(&damaged_key))
+        .filter(blob::Column::State.eq(blob::State::Stored))
+        .exec(transaction)
+        .await?;
+    if mended.rows_affected == 0 {
+        return Ok(Verdict::Rollback(Finished::Changed));
+    }
+    let exchanged = blob::Entity::update_many()
+        .col_expr(blob::Column::ObjectKey, Expr::value(damaged_key))
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         .filter(blob::Column::Id.eq(intent_id))
         .filter(blob::Column::State.eq(blob::State::Writing))
         .exec(transaction)
         .await?;
-    let mended = blob::Entity::update_many()
-        .col_expr(blob::Column::Backend, Expr::value(intent.backend))
-        .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
-        .filter(blob::Column::Id.eq(blob_id))
-        .filter(blob::Column::State.eq(blob::State::Stored))
-        .exec(transaction)
-        .await?;
-    Ok(match (forgotten.rows_affected, mended.rows_affected) {
-        (1, 1) => Verdict::Commit(Finished::Stored),
-        (0, _) => Verdict::Rollback(Finished::Swept),
-        _ => Verdict::Rollback(Finished::Changed),
-    })
+    if exchanged.rows_affected == 0 {
+        return Ok(Verdict::Rollback(Finished::Swept));
+    }
+    Ok(Verdict::Commit(Finished::Stored))
 }
 
 /// The step that decides which of several attempts wins.

@@ -17,5 +17,10 @@ pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
 
 /// Opens the bytes `range` of a file, which lies within its size.
 pub async fn open_content(app: &App, file: &StoredFile, range: Range<u64>) -> Result<ObjectReader> {
-    Ok(app.storage.open(&file.blob.key, range).await?)
+    let opened = app.storage.open(&file.blob.key, range).await;
+    if opened.is_err() {
+        // What is remembered may be from before the content was mended.
+        app.meta.forget_remembered(file.uid);
+    }
+    Ok(opened?)
 }

@@ -143,9 +143,15 @@ async fn store(mut attempt: Attempt, uid: Uid, content: Received) -> Result<()> 
                     "content was lost from the store; mending it with what was sent"
                 );
                 publish(&mut unpublished).await?;
-                let mended = app.meta.mend_blob(lost.id, intent_id).await?;
-                // The file shares it in the next round.
-                if mended == Finished::Stored { Finished::Changed } else { mended }
+                match app.meta.mend_blob(&lost, intent_id).await? {
+                    Finished::Stored => {
+                        // The attempt now names what was damaged, and removes it at its end. The file shares what
+                        // was mended in the next round.
+                        attempt.intent.key = lost.key;
+                        Finished::Changed
+                    }
+                    other => other,
+                }
             }
             None => {
                 publish(&mut unpublished).await?;
