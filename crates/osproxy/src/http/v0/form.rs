@@ -21,6 +21,8 @@ const FILE: &str = "file";
 const MAX_OTHER: u64 = 64 * 1024;
 /// Most other fields.
 const MAX_FIELDS: usize = 32;
+/// How many frames, of at most 128 KiB, the parser may collect within the content.
+const CONTENT_FRAMES: u32 = 4;
 /// How many bytes may come between one field and the next: the parser collects them, so they are counted.
 const MAX_BETWEEN: u64 = 256 * 1024;
 
@@ -38,7 +40,7 @@ pub(super) async fn file(
     let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
     let limits = SizeLimit::new().per_field(MAX_OTHER).for_field(FILE, u64::MAX);
     let allowance = Arc::new(AtomicU64::new(0));
-    let body = Metered { body, allowance: allowance.clone(), pause: false };
+    let body = Metered { body, allowance: allowance.clone(), frames: 0 };
     let parser = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
     let mut form = Form { parser, allowance };
     for _ in 0..MAX_FIELDS {
@@ -55,26 +57,29 @@ pub(super) async fn file(
 
 /// Passes a body on until `allowance` bytes have come; what comes after that is too large.
 ///
-/// The parser collects whatever is ready before it looks at any of it. So nothing is ready right after a frame:
-/// it gets one frame at a time, and holds no more than that.
+/// The parser collects whatever is ready before it looks at any of it. So now and then nothing is: it gets, and holds,
+/// one frame at a time outside of the content, and [`CONTENT_FRAMES`] within it.
 struct Metered {
     body: BodyDataStream,
     allowance: Arc<AtomicU64>,
-    pause: bool,
+    /// Frames since the last pause.
+    frames: u32,
 }
 
 impl Stream for Metered {
     type Item = std::result::Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if std::mem::take(&mut self.pause) {
+        let in_content = self.allowance.load(Ordering::Relaxed) > MAX_BETWEEN;
+        if self.frames >= if in_content { CONTENT_FRAMES } else { 1 } {
+            self.frames = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let Some(frame) = ready!(Pin::new(&mut self.body).poll_next(cx)) else {
             return Poll::Ready(None);
         };
-        self.pause = true;
+        self.frames += 1;
         Poll::Ready(Some(frame.and_then(|bytes| {
             // The frame that uses the allowance up passes: most of it may be content already.
             let rest = |left: u64| (left > 0).then(|| left.saturating_sub(bytes.len() as u64));
