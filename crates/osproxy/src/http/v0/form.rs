@@ -21,7 +21,7 @@ const FILE: &str = "file";
 const MAX_OTHER: u64 = 64 * 1024;
 /// Most other fields.
 const MAX_FIELDS: usize = 32;
-/// How many frames, of at most 128 KiB, the parser may collect within the content.
+/// How many frames, of at most 64 KiB, the parser may collect within the content.
 const CONTENT_FRAMES: u32 = 4;
 /// How many bytes may come between one field and the next: the parser collects them, so they are counted.
 const MAX_BETWEEN: u64 = 256 * 1024;
