@@ -18,6 +18,12 @@ pub enum ErrorCode {
     FileNotFound,
     /// The file already has other content; content of a uid never changes.
     AlreadyStored,
+    /// The content that was merged is not what the client had announced.
+    FileCorrupt,
+    /// Parts of the upload are missing, or there are more than the client says.
+    PartsMissing,
+    /// The parts have another size together than the client says.
+    SizeMismatch,
     /// The bytes that arrived are not those that the client announced.
     DigestMismatch,
     /// The body ended before it was complete.
@@ -45,6 +51,9 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::FileNotFound => "file_not_found",
             Self::AlreadyStored => "already_stored",
+            Self::FileCorrupt => "file_corrupt",
+            Self::PartsMissing => "parts_missing",
+            Self::SizeMismatch => "size_mismatch",
             Self::DigestMismatch => "digest_mismatch",
             Self::IncompleteBody => "incomplete_body",
             Self::PreconditionFailed => "precondition_failed",
@@ -63,9 +72,11 @@ impl ErrorCode {
             | Self::InvalidSignature
             | Self::LinkExpired
             | Self::AlreadyStored
+            | Self::PartsMissing
+            | Self::SizeMismatch
             | Self::DigestMismatch
             | Self::IncompleteBody => 422,
-            Self::UnknownRoute | Self::FileNotFound => 404,
+            Self::UnknownRoute | Self::FileNotFound | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,

@@ -29,9 +29,25 @@ pub trait Backend: Send + Sync + 'static {
     /// The size of an object in bytes, or `NotFound`.
     async fn size(&self, key: &Key) -> Result<u64>;
 
-    /// Removes an object, durably. An object that does not exist is removed already: `Ok`.
-    async fn delete(&self, key: &Key) -> Result<()>;
+    /// Removes objects, durably. One that does not exist is removed already: `Ok`. After an error some of them may
+    /// be removed and others not; the same call again goes on.
+    async fn delete(&self, keys: &[Key]) -> Result<()>;
+
+    /// Everything that can be read, in no order. What appears or goes meanwhile may be told or not.
+    async fn list(&self) -> Result<ObjectList>;
 }
+
+/// What lies in a store under one name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listed {
+    /// `<folder>/<name>`, which need not be a [`Key`]: others may have put things there.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The objects of a store.
+pub type ObjectList = Pin<Box<dyn Stream<Item = Result<Listed>> + Send>>;
 
 /// An object that is being written. Dropping it at any moment before [`publish`](Self::publish) removes
 /// what was written, without the caller's help.
@@ -40,6 +56,10 @@ pub trait ObjectWriter: Send {
     /// Appends bytes. Returns when it can take more, not when they are stored: memory stays bounded by what
     /// implementations buffer (at most 1 MiB). An error is final.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Appends another object of the same store, which has `size` bytes, without moving it through this process's
+    /// memory where the store can. `NotFound` or `Truncated` when it is not there in this size. An error is final.
+    async fn append_object(&mut self, key: &Key, size: u64) -> Result<()>;
 
     /// Says that all bytes are there, and returns their digests, computed in passing off the reactor.
     async fn finish(&mut self) -> Result<Digests>;

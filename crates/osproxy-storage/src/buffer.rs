@@ -69,6 +69,11 @@ impl Buffer {
         self.advance(count);
     }
 
+    /// Makes all of it fillable again.
+    pub(crate) fn clear(&mut self) {
+        self.filled = 0;
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.filled == self.pool.size
     }

@@ -16,6 +16,9 @@ pub(crate) async fn run(store: &dyn Backend) {
     the_later_of_two_writers_wins_whole(store).await;
     a_reader_keeps_its_object(store).await;
     a_wrong_size_hint_does_no_harm(store).await;
+    objects_can_be_appended_to_another(store).await;
+    an_object_that_is_not_as_it_must_be_is_not_appended(store).await;
+    everything_is_listed_and_deleted_together(store).await;
 }
 
 fn key(name: &str) -> Key {
@@ -61,7 +64,7 @@ async fn objects_come_back_byte_for_byte(store: &dyn Backend) {
         put(store, &key, &content, Some(len as u64)).await;
         assert_eq!(store.size(&key).await.unwrap(), len as u64);
         assert!(get(store, &key, 0, len).await == content, "{len} bytes");
-        store.delete(&key).await.unwrap();
+        store.delete(std::slice::from_ref(&key)).await.unwrap();
         assert_absent(store, &key).await;
     }
 }
@@ -91,14 +94,14 @@ async fn ranges_are_exact(store: &dyn Backend) {
         Ok(reader) => reader.try_for_each(|_| std::future::ready(Ok(()))).await,
     };
     assert_eq!(beyond.err().map(|error| error.kind), Some(ErrorKind::Truncated));
-    store.delete(&key).await.unwrap();
+    store.delete(std::slice::from_ref(&key)).await.unwrap();
 }
 
 async fn missing_objects_are_told(store: &dyn Backend) {
     assert_absent(store, &key("never-written")).await;
     let elsewhere = Key::parse("nowhere/never-written").unwrap();
     assert_absent(store, &elsewhere).await;
-    store.delete(&elsewhere).await.unwrap();
+    store.delete(std::slice::from_ref(&elsewhere)).await.unwrap();
 }
 
 async fn nothing_shows_before_it_is_published(store: &dyn Backend) {
@@ -110,7 +113,7 @@ async fn nothing_shows_before_it_is_published(store: &dyn Backend) {
     assert_absent(store, &key).await;
     writer.publish().await.unwrap();
     assert_eq!(store.size(&key).await.unwrap(), 600_000);
-    store.delete(&key).await.unwrap();
+    store.delete(std::slice::from_ref(&key)).await.unwrap();
 }
 
 async fn a_dropped_writer_leaves_nothing(store: &dyn Backend) {
@@ -144,7 +147,7 @@ async fn the_later_of_two_writers_wins_whole(store: &dyn Backend) {
     two.publish().await.unwrap();
     assert_eq!(store.size(&key).await.unwrap(), 300_000);
     assert!(get(store, &key, 0, second.len()).await == second);
-    store.delete(&key).await.unwrap();
+    store.delete(std::slice::from_ref(&key)).await.unwrap();
 }
 
 async fn a_reader_keeps_its_object(store: &dyn Backend) {
@@ -155,7 +158,7 @@ async fn a_reader_keeps_its_object(store: &dyn Backend) {
     let first = before_replacing.next().await.unwrap().unwrap();
     put(store, &key, &pattern(9, 2_000_000), None).await;
     let mut before_deleting = store.open(&key, 0..2_000_000).await.unwrap();
-    store.delete(&key).await.unwrap();
+    store.delete(std::slice::from_ref(&key)).await.unwrap();
 
     let mut read = first.to_vec();
     while let Some(bytes) = before_replacing.next().await {
@@ -177,5 +180,70 @@ async fn a_wrong_size_hint_does_no_harm(store: &dyn Backend) {
         assert_eq!(store.size(&key).await.unwrap(), 3_000_000);
         assert!(get(store, &key, 0, 3_000_000).await == content, "hint {hint}");
     }
-    store.delete(&key).await.unwrap();
+    store.delete(std::slice::from_ref(&key)).await.unwrap();
+}
+
+async fn objects_can_be_appended_to_another(store: &dyn Backend) {
+    // Sizes around those in which implementations copy, and none that a file system has to like.
+    let sizes = [1, 0, 4096, 1_048_576, 9_000_001, 262_144, 7];
+    let content = pattern(11, sizes.iter().sum());
+    let (mut parts, mut at) = (Vec::new(), 0);
+    for (number, size) in sizes.into_iter().enumerate() {
+        let part = key(&format!("whole_{number}"));
+        put(store, &part, &content.slice(at..at + size), Some(size as u64)).await;
+        at += size;
+        parts.push((part, size as u64));
+    }
+    let whole = key("whole");
+    let mut writer = store.create(&whole, Some(content.len() as u64 + 3)).await.unwrap();
+    // Bytes before and behind stay where they are.
+    writer.write(Bytes::from_static(b"<")).await.unwrap();
+    for (part, size) in &parts {
+        writer.append_object(part, *size).await.unwrap();
+    }
+    writer.write(Bytes::from_static(b"/>")).await.unwrap();
+    let mut expected = Digester::default();
+    expected.update(b"<");
+    expected.update(&content);
+    expected.update(b"/>");
+    assert_eq!(writer.finish().await.unwrap(), expected.finish());
+    assert_absent(store, &whole).await;
+    writer.publish().await.unwrap();
+    assert!(get(store, &whole, 1, content.len() + 1).await == content);
+    assert_eq!(get(store, &whole, content.len() + 1, content.len() + 3).await, b"/>");
+    for (part, size) in &parts {
+        assert_eq!(store.size(part).await.unwrap(), *size, "a part was changed");
+    }
+    parts.push((whole, 0));
+    store.delete(&parts.into_iter().map(|(key, _)| key).collect::<Vec<_>>()).await.unwrap();
+}
+
+async fn an_object_that_is_not_as_it_must_be_is_not_appended(store: &dyn Backend) {
+    let part = key("unfit_1");
+    put(store, &part, &pattern(12, 300_000), None).await;
+    for (name, size, kind) in [
+        (&part, 300_001, ErrorKind::Truncated),
+        (&part, 299_999, ErrorKind::Truncated),
+        (&key("never-written"), 1, ErrorKind::NotFound),
+    ] {
+        let mut writer = store.create(&key("unfit"), None).await.unwrap();
+        let appended = writer.append_object(name, size).await;
+        assert_eq!(appended.err().map(|error| error.kind), Some(kind), "{size}");
+    }
+    store.delete(&[part]).await.unwrap();
+    assert_absent(store, &key("unfit")).await;
+}
+
+async fn everything_is_listed_and_deleted_together(store: &dyn Backend) {
+    let keys = [key("listed-1"), key("listed-2"), Key::parse("image/listed").unwrap()];
+    for key in &keys {
+        put(store, key, &pattern(13, 1000), None).await;
+    }
+    let mut listed: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
+    listed.sort_by(|one, other| one.name.cmp(&other.name));
+    let names: Vec<_> = listed.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
+    assert_eq!(names, [("image/listed", 1000), ("unknown/listed-1", 1000), ("unknown/listed-2", 1000)]);
+    store.delete(&keys).await.unwrap();
+    store.delete(&keys).await.unwrap();
+    assert_eq!(store.list().await.unwrap().count().await, 0);
 }

@@ -9,7 +9,7 @@ pub enum ErrorKind {
     NotFound,
     /// The store has no room left.
     Full,
-    /// The store holds fewer bytes than it must: the object was damaged behind our back.
+    /// The object has not the size that it must have: it was damaged behind our back.
     Truncated,
     /// Everything else the store or the system says.
     Other,
@@ -33,6 +33,11 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// There is no object under the key.
+    pub fn not_found(backend: &'static str, operation: &'static str) -> Self {
+        Self::new(ErrorKind::NotFound, backend, operation)
+    }
+
     pub(crate) fn new(kind: ErrorKind, backend: &'static str, operation: &'static str) -> Self {
         Self { kind, retryable: matches!(kind, ErrorKind::Full), backend, operation, source: None }
     }
@@ -61,7 +66,7 @@ impl fmt::Display for Error {
         match self.kind {
             ErrorKind::NotFound => f.write_str("no such object"),
             ErrorKind::Full => f.write_str("no room left"),
-            ErrorKind::Truncated => f.write_str("the object is shorter than it must be"),
+            ErrorKind::Truncated => f.write_str("the object has not the size that it must have"),
             ErrorKind::Other => f.write_str("failed"),
         }
     }

@@ -88,6 +88,15 @@ impl Key {
         }
     }
 
+    /// The key of a part of an upload: `<category>/<id>_<number>`. An `attempt` other than the first has its own
+    /// number behind it.
+    pub fn part(category: Category, id: i64, number: u32, attempt: Option<i64>) -> Self {
+        match attempt {
+            Some(attempt) => Self(format!("{category}/{id}_{number}_{attempt}")),
+            None => Self(format!("{category}/{id}_{number}")),
+        }
+    }
+
     /// Takes a key from where it was recorded.
     pub fn parse(key: &str) -> Result<Self, InvalidKey> {
         let (folder, name) = key.split_once('/').ok_or(InvalidKey)?;
@@ -159,6 +168,8 @@ mod tests {
         fn every_name_gives_a_key_that_parses(name in ".*", id in 0..i64::MAX) {
             let key = Key::whole(Category::of_name(&name), id, extension(&name).as_deref());
             prop_assert_eq!(Key::parse(key.as_str()), Ok(key));
+            let part = Key::part(Category::of_name(&name), id, 10_000, Some(id));
+            prop_assert_eq!(Key::parse(part.as_str()), Ok(part));
         }
     }
 }

@@ -13,7 +13,7 @@ mod digest;
 mod error;
 mod key;
 
-pub use backend::{Backend, ObjectReader, ObjectWriter};
+pub use backend::{Backend, Listed, ObjectList, ObjectReader, ObjectWriter};
 pub use digest::{Digester, Digests};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, extension};

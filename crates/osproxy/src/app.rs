@@ -1,5 +1,10 @@
 //! What the operations share: handles, no transport.
 
+mod attempt;
+mod content;
+mod objects;
+mod receive;
+
 use std::{
     collections::HashSet,
     os::unix::fs::DirBuilderExt,
@@ -8,7 +13,12 @@ use std::{
 };
 
 use osproxy_storage::{Backend, backends::Local};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
+
+pub use attempt::Attempt;
+pub use content::ContentReader;
+pub use receive::{Bound, Received, SizeHint, check_md5};
 
 use crate::{
     Error, Result,
@@ -31,6 +41,10 @@ pub struct App {
     pub limits: Limits,
     /// Work that outlives the request that caused it. Closed and awaited when the node stops.
     pub background: TaskTracker,
+    /// Rung when a task was enqueued here: the task engine looks at once.
+    pub task_enqueued: Notify,
+    /// What this process is called where it holds leases; no two have the same.
+    pub node: String,
     /// When it was opened, in milliseconds since the Unix epoch: what is unfinished from before is of nobody alive.
     pub started_at: i64,
     uids: UidGenerator,
@@ -43,6 +57,14 @@ pub struct App {
 pub struct Limits {
     /// Largest file, in bytes.
     pub max_size: u64,
+    /// Largest part of an upload, in bytes.
+    pub max_part_size: u64,
+    /// Highest number of a part.
+    pub max_parts: u32,
+    /// How long an upload is kept after its link has lapsed, in milliseconds.
+    pub keep_lapsed: i64,
+    /// How often a task is begun before it is given up.
+    pub task_attempts: u32,
     /// Longest time that a link may hold, in seconds.
     pub max_expire: i64,
 }
@@ -83,6 +105,11 @@ impl App {
             "cannot use the object folder {}; is another osproxy using it?",
             root.display()
         )))?;
+        let mut node = [0; 8];
+        getrandom::fill(&mut node).map_err(cannot("cannot name this process"))?;
+        let node = hex::encode(node);
+        // Nobody else works on this database: what was being worked on is free again.
+        meta.end_leases_of_others(&node).await.map_err(cannot("cannot take over tasks"))?;
         let newest = meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?;
         let links = link_keys(config, &meta).await?;
         Ok(Arc::new(Self {
@@ -91,9 +118,15 @@ impl App {
             links,
             limits: Limits {
                 max_size: config.uploads.max_size,
+                max_part_size: config.uploads.max_part_size,
+                max_parts: config.uploads.max_parts,
+                keep_lapsed: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
+                task_attempts: config.tasks.max_attempts,
                 max_expire: config.links.max_expire.cast_signed(),
             },
             background: TaskTracker::new(),
+            task_enqueued: Notify::new(),
+            node,
             started_at,
             uids: UidGenerator::new(newest),
             coordinator: Box::new(coordinator),
@@ -107,7 +140,7 @@ impl App {
         uid.map_err(Error::unavailable)
     }
 
-    /// Numbers of the blobs that this process is writing at this moment.
+    /// Numbers of the blobs and parts that this process is writing at this moment.
     pub fn writing(&self) -> MutexGuard<'_, HashSet<i64>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }

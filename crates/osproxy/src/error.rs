@@ -16,7 +16,7 @@ pub struct Error {
 }
 
 /// What every operation returns.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error that the client caused.

@@ -1,6 +1,6 @@
 //! osproxy: a file-storage microservice between applications and any object store.
 //!
-//! Imports run one way: `main` → `cli` → `http` → `ops` → `app` → {`meta`, `coord`, storage, `link`, `uid`}.
+//! Imports run one way: `main` → `cli` → `http` → `ops` → `tasks` → `app` → {`meta`, `coord`, storage, `link`, `uid`}.
 //! See docs/ARCHITECTURE.md for the map.
 
 pub mod app;
@@ -13,6 +13,7 @@ pub mod http;
 pub mod link;
 pub mod meta;
 pub mod ops;
+pub mod tasks;
 pub mod telemetry;
 pub mod uid;
 

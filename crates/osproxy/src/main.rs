@@ -16,40 +16,71 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Serve until SIGTERM or SIGINT; then finish what is running and exit 0.
-    Serve(Settings),
+    Serve(Listening),
     /// Say everything that is wrong with the configuration, and exit 1 if anything is.
-    CheckConfig(Settings),
+    CheckConfig(Listening),
+    /// Look at background tasks, and let failed ones be tried again. The service may be running.
+    Tasks {
+        #[command(subcommand)]
+        verb: cli::tasks::Verb,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Compare metadata and store, both ways; exit 1 if all differences were repaired, 4 if some are left.
+    /// The service must not be running.
+    Fsck {
+        #[command(flatten)]
+        options: cli::fsck::Options,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 #[derive(Args)]
 struct Settings {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888].
-    #[arg(long, value_name = "HOST:PORT")]
-    listen: Option<String>,
     /// Folder for everything osproxy keeps on this machine [default: osproxy-data].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// YAML file with settings; see config/config.yaml.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct Listening {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888].
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
 impl Settings {
-    fn load(self) -> Result<config::Loaded, config::InvalidConfig> {
-        let overrides = config::Overrides { listen: self.listen, data_dir: self.data_dir };
+    fn load(self, listen: Option<String>) -> Result<config::Loaded, config::InvalidConfig> {
+        let overrides = config::Overrides { listen, data_dir: self.data_dir };
         config::load(self.config.as_deref(), overrides)
     }
 }
 
+impl Listening {
+    fn load(self) -> Result<config::Loaded, config::InvalidConfig> {
+        self.settings.load(self.listen)
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Serve(settings) => cli::serve::run(settings.load()?)?,
+        Verb::CheckConfig(settings) => cli::check_config::run(&settings.load()?)?,
+        Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
+        Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
-        Verb::Serve(settings) => settings.load().map_err(anyhow::Error::from).and_then(cli::serve::run),
-        Verb::CheckConfig(settings) => {
-            settings.load().map_err(anyhow::Error::from).and_then(|loaded| cli::check_config::run(&loaded))
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Cli::parse().verb) {
+        Ok(code) => code,
         Err(error) => {
             cli::complain(&error);
             ExitCode::FAILURE

@@ -2,6 +2,7 @@ mod reader;
 mod writer;
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     os::fd::OwnedFd,
     path::Path,
@@ -10,12 +11,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
-use crate::{Backend, Category, Error, ErrorKind, Key, ObjectReader, ObjectWriter, Result};
+use crate::{
+    Backend, Category, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter, Result,
+};
 
 const NAME: &str = "local";
 
@@ -124,20 +128,37 @@ impl Backend for Local {
         .await
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
-        let (root, key) = (self.root.clone(), key.clone());
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        let (root, keys) = (self.root.clone(), keys.to_vec());
         blocking("delete", move || {
-            match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
-                // One that is gone already may have gone just before a crash, and not be gone on the disk yet.
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
+            for key in &keys {
+                match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
+                    // One that is gone already may have gone just before a crash, and not be gone on the disk yet.
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-            match root.sync_folder(key.folder()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(error) => Err(error.into()),
+            let folders: BTreeSet<_> = keys.iter().map(Key::folder).collect();
+            for folder in folders {
+                match root.sync_folder(folder) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
+            Ok(())
         })
         .await
+    }
+
+    async fn list(&self) -> Result<ObjectList> {
+        let root = self.root.clone();
+        let folders = blocking("list", move || root.folders()).await?;
+        let root = self.root.clone();
+        let listed = stream::iter(folders).then(move |folder| {
+            let root = root.clone();
+            blocking("list", move || root.files(&folder))
+        });
+        Ok(Box::pin(listed.map_ok(|files| stream::iter(files.into_iter().map(Ok))).try_flatten()))
     }
 }
 
@@ -158,6 +179,29 @@ impl Root {
         )
     }
 
+    /// The folders that objects may lie in: all but hidden ones.
+    fn folders(&self) -> std::io::Result<Vec<String>> {
+        let names = names(&self.folder)?.into_iter();
+        Ok(names.filter(|(_, kind)| *kind == FileType::Directory).map(|(name, _)| name).collect())
+    }
+
+    fn files(&self, folder: &str) -> std::io::Result<Vec<Listed>> {
+        let handle = open_folder(&self.folder, folder)?;
+        let mut files = Vec::new();
+        for (name, kind) in names(&handle)? {
+            match rustix::fs::statat(&handle, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if kind != FileType::Directory => {
+                    let size = u64::try_from(stat.st_size).unwrap_or(0);
+                    files.push(Listed { name: format!("{folder}/{name}"), size });
+                }
+                // Gone since it was named.
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(files)
+    }
+
     fn sync_folder(&self, folder: &str) -> rustix::io::Result<()> {
         if self.fsync {
             rustix::fs::fsync(open_folder(&self.folder, folder)?)?;
@@ -169,6 +213,19 @@ impl Root {
 fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(at, path, flags, Mode::empty())
+}
+
+/// What a folder holds, but for hidden names.
+fn names(folder: &OwnedFd) -> std::io::Result<Vec<(String, FileType)>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if !name.starts_with('.') {
+            names.push((name.into_owned(), entry.file_type()));
+        }
+    }
+    Ok(names)
 }
 
 /// Syncs a folder and those above it that may have been created with it.

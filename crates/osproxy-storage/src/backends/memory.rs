@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
-use crate::{Backend, Digester, Digests, Error, ErrorKind, Key, ObjectReader, ObjectWriter, Result};
+use crate::{
+    Backend, Digester, Digests, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter, Result,
+};
 
 const NAME: &str = "memory";
 
@@ -59,9 +61,19 @@ impl Backend for Memory {
         self.get(key, "size").map(|object| object.len() as u64)
     }
 
-    async fn delete(&self, key: &Key) -> Result<()> {
-        self.objects().remove(key);
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        let mut objects = self.objects();
+        for key in keys {
+            objects.remove(key);
+        }
         Ok(())
+    }
+
+    async fn list(&self) -> Result<ObjectList> {
+        let listed =
+            |(key, content): (&Key, &Bytes)| Ok(Listed { name: key.to_string(), size: content.len() as u64 });
+        let all: Vec<_> = self.objects().iter().map(listed).collect();
+        Ok(Box::pin(stream::iter(all)))
     }
 }
 
@@ -78,6 +90,14 @@ impl ObjectWriter for Writer {
         self.digester.update(&bytes);
         self.content.extend_from_slice(&bytes);
         Ok(())
+    }
+
+    async fn append_object(&mut self, key: &Key, size: u64) -> Result<()> {
+        let object = self.store.get(key, "append")?;
+        if object.len() as u64 != size {
+            return Err(Error::new(ErrorKind::Truncated, NAME, "append"));
+        }
+        self.write(object).await
     }
 
     async fn finish(&mut self) -> Result<Digests> {

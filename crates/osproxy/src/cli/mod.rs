@@ -1,13 +1,33 @@
 //! The verbs of the command line, one file each.
 
 pub mod check_config;
+pub mod fsck;
 pub mod serve;
+pub mod tasks;
 
-use std::io::Write;
+use std::{io::Write, path::Path};
+
+use anyhow::{Context, bail};
+
+use crate::meta::Meta;
 
 /// Writes a line for whoever started the program. A closed pipe is nobody's problem.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Runs a verb that is no service, on one thread.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}
+
+/// Opens the database that a service has made.
+async fn existing_database(path: &Path) -> anyhow::Result<Meta> {
+    if !tokio::fs::try_exists(path).await.unwrap_or(false) {
+        bail!("there is no database {}; is --data-dir right?", path.display());
+    }
+    Meta::open_sqlite(path).await.with_context(|| format!("cannot open the database {}", path.display()))
 }
 
 /// Writes what went wrong, with its causes.

@@ -7,9 +7,15 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{app::App, config::Loaded, http, ops, telemetry};
+use crate::{
+    app::App,
+    config::{Loaded, TasksSection},
+    http,
+    tasks::{self, Engine},
+    telemetry,
+};
 
 /// Most threads that hash, write, sync and read from the disk at the same time. Work beyond that queues; none of it
 /// ever waits for a client.
@@ -41,28 +47,55 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
     super::say(&format!("osproxy is ready on http://{address}"));
 
-    let sweeper = tokio::spawn(ops::sweep::run_forever(app.clone()));
+    let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
+    let engine = Engine::new(app.clone(), tasks::handlers::all(), task_settings(&config.tasks));
+    let running = TaskTracker::new();
+    running.spawn(engine.run(stop_tasks.clone(), abort_tasks.clone()));
+    running.close();
     let shutdown = CancellationToken::new();
     let body_timeout = Duration::from_secs(config.server.body_timeout);
     let router = http::router(app.clone(), body_timeout);
     let server = http::server::serve(listener, router, &config.server, shutdown.clone());
+    let grace = Duration::from_secs(config.server.shutdown_grace);
     let stop = async {
         signals.first().await;
         shutdown.cancel();
-        // Never ends: the server does.
-        signals.second().await;
+        stop_tasks.cancel();
+        let out_of_time = async {
+            tokio::time::sleep(grace).await;
+            abort_tasks.cancel();
+            // The server ends by itself then, and so do the tasks.
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = out_of_time => {}
+            () = signals.second() => {}
+        }
     };
     tokio::select! {
-        () = server => {}
+        _ = futures_util::future::join(server, running.wait()) => {}
         () = stop => {}
     }
-    sweeper.abort();
+    abort_tasks.cancel();
+    stop_tasks.cancel();
+    if tokio::time::timeout(CLEAN_UP, running.wait()).await.is_err() {
+        tracing::warn!("tasks did not end in time; they are taken over when their leases end");
+    }
     app.background.close();
     if tokio::time::timeout(CLEAN_UP, app.background.wait()).await.is_err() {
         tracing::warn!("cleaning up did not end in time; the next start does it");
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn task_settings(section: &TasksSection) -> tasks::Settings {
+    tasks::Settings {
+        lease: Duration::from_secs(section.lease),
+        poll: Duration::from_secs(section.poll_interval),
+        first_retry: Duration::from_secs(section.first_retry),
+        max_retry: Duration::from_secs(section.max_retry),
+    }
 }
 
 struct Signals {

@@ -7,6 +7,7 @@ mod links;
 mod local;
 mod log;
 mod server;
+mod tasks;
 mod uploads;
 mod value;
 
@@ -24,6 +25,7 @@ pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
 pub use server::ServerSection;
+pub use tasks::TasksSection;
 pub use uploads::UploadsSection;
 
 use value::{Findings, Node, Value, section};
@@ -50,6 +52,8 @@ section! {
         log: LogSection = LogSection::default(),
         /// The HTTP listener.
         server: ServerSection = ServerSection::default(),
+        /// Background work.
+        tasks: TasksSection = TasksSection::default(),
         /// What an upload may be.
         uploads: UploadsSection = UploadsSection::default(),
     }
@@ -178,9 +182,8 @@ impl Config {
         if !self.local.enabled {
             findings.problem("local.enabled", "must be true: there is no other store to keep objects in");
         }
-        if self.uploads.max_size == 0 {
-            findings.problem("uploads.max_size", "must be at least 1");
-        }
+        self.uploads.check(findings);
+        self.tasks.check(findings);
         self.links.check(findings);
         self.server.check(findings);
     }

@@ -164,14 +164,30 @@ impl Value for u64 {
     }
 }
 
+/// Reads a number of a smaller type.
+fn small<T: TryFrom<u64>>(
+    node: Node,
+    path: &str,
+    findings: &mut Findings,
+    max: impl fmt::Display,
+) -> Option<T> {
+    let value = u64::read(node, path, findings)?;
+    let small = T::try_from(value).ok();
+    if small.is_none() {
+        findings.problem(path, format_args!("{value} is above {max}"));
+    }
+    small
+}
+
 impl Value for u16 {
     fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
-        let value = u64::read(node, path, findings)?;
-        let small = Self::try_from(value).ok();
-        if small.is_none() {
-            findings.problem(path, format_args!("{value} is above {}", Self::MAX));
-        }
-        small
+        small(node, path, findings, Self::MAX)
+    }
+}
+
+impl Value for u32 {
+    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+        small(node, path, findings, Self::MAX)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     ops::Range,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, UNIX_EPOCH},
 };
@@ -13,6 +14,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
 
@@ -25,18 +27,18 @@ use crate::{
     Error, Result,
     app::App,
     content_type,
-    ops::download_file::{ObjectReader, StoredFile, open_content},
+    ops::download_file::{ContentReader, StoredFile, open_content},
 };
 
 /// Answers a GET or HEAD for `file`. `wanted` is what the link asks for; what a browser would run is saved instead.
 pub(super) async fn respond(
-    app: &App,
+    app: &Arc<App>,
     file: &StoredFile,
     method: &Method,
     request: &HeaderMap,
     wanted: Disposition,
 ) -> Result<Response> {
-    let size = file.blob.digests.size;
+    let size = file.content.size;
     // The tag is the uid's: its content never changes.
     let etag = format!("\"{}\"", file.uid);
     // HTTP knows whole seconds only.
@@ -111,12 +113,12 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
 /// A body of known length that streams from the store. An error cuts the connection, so that a client never
 /// takes a part for the whole.
 struct Content {
-    reader: ObjectReader,
+    reader: ContentReader,
     rest: u64,
 }
 
 impl Content {
-    async fn open(app: &App, file: &StoredFile, range: Range<u64>) -> Result<Self> {
+    async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<Self> {
         Ok(Self { rest: range.end - range.start, reader: open_content(app, file, range).await? })
     }
 }
@@ -129,7 +131,7 @@ impl http_body::Body for Content {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Self::Error>>> {
-        let next = ready!(self.reader.as_mut().poll_next(cx));
+        let next = ready!(self.reader.poll_next_unpin(cx));
         Poll::Ready(next.map(|read| {
             let bytes = read.map_err(axum::Error::new)?;
             self.rest = self.rest.saturating_sub(bytes.len() as u64);

@@ -27,6 +27,9 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/link/download", post(v0::create_download_link::create_download_link))
         .route("/resume", post(v0::instant_upload::instant_upload))
         .route("/upload", put(v0::upload_file::upload_file))
+        .route("/upload/multi", put(v0::upload_part::upload_part))
+        .route("/upload/merge", put(v0::complete_upload::complete_upload))
+        .route("/checkpoint", get(v0::upload_status::upload_status))
         .route("/download", get(v0::download_file::download_file));
     Router::new()
         .nest(PREFIX, v0)

@@ -1,13 +1,14 @@
 use osproxy_storage::{Digests, Key};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
+    QueryOrder, sea_query::Expr,
 };
 
 use super::{
     DEFAULT_TENANT, Meta, NewFile,
     entities::{blob, file},
     files::{recorded_key, stored_row},
+    now_ms,
 };
 
 /// Content that is whole, durable and verified.
@@ -25,36 +26,58 @@ pub struct Blob {
     pub sniffed: Option<String>,
 }
 
-/// A blob that is no content: an upload that runs or died, or a removal that did not end.
-#[derive(Clone, Debug)]
-pub struct UnfinishedBlob {
-    /// Its number.
-    pub id: i64,
-    /// Where an object may lie, as it was recorded.
-    pub object_key: String,
-}
-
-pub(super) fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
-    let damaged = || DbErr::Custom(format!("blob {} is stored without size or digests", blob.id));
+/// What osproxy computed of a blob's bytes; `None` while it has not seen all of them in their order.
+pub(super) fn digests(blob: &blob::Model) -> Result<Option<Digests>, DbErr> {
     let md5 = blob.md5.as_deref().and_then(|md5| md5.try_into().ok());
     let blake3 = blob.blake3.as_deref().and_then(|blake3| blake3.try_into().ok());
+    let size = recorded_size(blob.id, blob.size)?;
+    Ok(md5.zip(blake3).map(|(md5, blake3)| Digests { size, md5, blake3 }))
+}
+
+pub(super) fn recorded_size(blob_id: i64, size: i64) -> Result<u64, DbErr> {
+    u64::try_from(size).map_err(|_| DbErr::Custom(format!("blob {blob_id} has a size below 0")))
+}
+
+fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
+    let digests = digests(&blob)?;
+    let damaged = || DbErr::Custom(format!("blob {} is found by digests that it does not have", blob.id));
     Ok(Blob {
         id: blob.id,
         key: recorded_key(&blob.object_key)?,
-        digests: Digests {
-            size: u64::try_from(blob.size).map_err(|_| damaged())?,
-            md5: md5.ok_or_else(damaged)?,
-            blake3: blake3.ok_or_else(damaged)?,
-        },
+        digests: digests.ok_or_else(damaged)?,
         backend: blob.backend,
         sniffed: blob.sniffed,
     })
 }
 
-/// Counts one more file of a blob. `false`: the blob is no longer, or not yet, to be had.
-pub(super) async fn take_reference(transaction: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {
+/// The row of an object that is about to be written.
+pub(super) fn writing_row(id: i64, backend: &str, object_key: String) -> blob::ActiveModel {
+    blob::ActiveModel {
+        id: Set(id),
+        tenant: Set(DEFAULT_TENANT.to_owned()),
+        state: Set(blob::State::Writing),
+        layout: Set(blob::Layout::Whole),
+        backend: Set(backend.to_owned()),
+        object_key: Set(object_key),
+        refs: Set(0),
+        size: Set(0),
+        part_count: Set(None),
+        claimed_md5: Set(None),
+        md5: Set(None),
+        blake3: Set(None),
+        sniffed: Set(None),
+        created_at: Set(now_ms()),
+    }
+}
+
+/// Counts `count` more files of a blob. `false`: the blob is no longer, or not yet, to be had.
+pub(super) async fn take_references(
+    transaction: &DatabaseTransaction,
+    id: i64,
+    count: i32,
+) -> Result<bool, DbErr> {
     let taken = blob::Entity::update_many()
-        .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).add(1))
+        .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).add(count))
         .filter(blob::Column::Id.eq(id))
         .filter(blob::Column::State.eq(blob::State::Stored))
         .exec(transaction)
@@ -92,7 +115,7 @@ impl Meta {
             Box::pin(async move {
                 let mut created = Vec::with_capacity(files.len());
                 for (file, blob_id, content_type) in &files {
-                    let taken = take_reference(transaction, *blob_id).await?;
+                    let taken = take_references(transaction, *blob_id, 1).await?;
                     if taken {
                         let row = stored_row(file, *blob_id, content_type);
                         file::Entity::insert(row).exec_without_returning(transaction).await?;
@@ -100,58 +123,6 @@ impl Meta {
                     created.push(taken);
                 }
                 Ok(created)
-            })
-        })
-        .await
-    }
-
-    /// Up to `limit` blobs beyond number `after` that are no content and were begun before a moment (milliseconds
-    /// since the Unix epoch), in the order of their numbers.
-    pub async fn unfinished_blobs(
-        &self,
-        begun_before: i64,
-        after: i64,
-        limit: u64,
-    ) -> Result<Vec<UnfinishedBlob>, DbErr> {
-        let unfinished = blob::Entity::find()
-            .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
-            .filter(blob::Column::CreatedAt.lt(begun_before))
-            .filter(blob::Column::Id.gt(after))
-            .order_by_asc(blob::Column::Id)
-            .limit(limit)
-            .all(&self.reader)
-            .await?;
-        let known = |blob: blob::Model| UnfinishedBlob { id: blob.id, object_key: blob.object_key };
-        Ok(unfinished.into_iter().map(known).collect())
-    }
-
-    /// Decides that a blob which is no content never becomes any. `false`: it became content meanwhile, or is gone.
-    /// After `true` the caller removes the object and then calls [`forget_blob`](Self::forget_blob).
-    pub async fn condemn_blob(&self, id: i64) -> Result<bool, DbErr> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                let condemned = blob::Entity::update_many()
-                    .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-                    .filter(blob::Column::Id.eq(id))
-                    .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
-                    .exec(transaction)
-                    .await?;
-                Ok(condemned.rows_affected == 1)
-            })
-        })
-        .await
-    }
-
-    /// Removes the row of a blob whose object is gone.
-    pub async fn forget_blob(&self, id: i64) -> Result<(), DbErr> {
-        self.write(move |transaction| {
-            Box::pin(async move {
-                blob::Entity::delete_many()
-                    .filter(blob::Column::Id.eq(id))
-                    .filter(blob::Column::State.eq(blob::State::Deleting))
-                    .exec(transaction)
-                    .await?;
-                Ok(())
             })
         })
         .await

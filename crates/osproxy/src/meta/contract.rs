@@ -1,8 +1,11 @@
 //! What metadata must do on every database. A database's own tests call [`run`] with an empty one.
 
-use osproxy_storage::{Digester, Digests};
+mod parts;
+mod tasks;
 
-use super::{Begun, Finished, Meta, NewFile};
+use osproxy_storage::{Digester, Digests, Key};
+
+use super::{Begun, Finished, Kind, Layout, Meta, NewFile};
 use crate::uid::Uid;
 
 pub(super) async fn run(meta: &Meta) {
@@ -15,6 +18,8 @@ pub(super) async fn run(meta: &Meta) {
     only_what_is_unfinished_is_listed(meta).await;
     link_keys_are_made_once(meta).await;
     assert_eq!(meta.newest_uid().await.unwrap(), Some(uid(72)));
+    parts::run(meta).await;
+    tasks::run(meta).await;
     meta.ping().await.unwrap();
 }
 
@@ -63,7 +68,7 @@ async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     assert_eq!(finish(meta, 10, 10, "ten").await, Finished::Stored);
     let stored = meta.stored_file(uid(10)).await.unwrap().unwrap();
     assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
-    assert_eq!((stored.blob.backend.as_str(), stored.blob.digests), ("test", digests("ten")));
+    assert_eq!(stored.content.digests, Some(digests("ten")));
     assert!(matches!(meta.begin_upload(uid(10), uid(11), "test").await.unwrap(), Begun::Stored));
 }
 
@@ -75,25 +80,25 @@ async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
     assert_eq!(finish(meta, 20, 20, "twenty").await, Finished::Beaten);
     // What lost is no content, although it was about to become some.
     assert!(meta.blob_by_md5(digests("twenty").md5).await.unwrap().is_none());
-    assert!(meta.condemn_blob(20).await.unwrap());
-    meta.forget_blob(20).await.unwrap();
+    assert!(meta.condemn(Kind::Blob, 20).await.unwrap());
+    meta.forget(Kind::Blob, 20).await.unwrap();
 }
 
 async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
     create(meta, 30).await;
     begin(meta, 30, 31).await;
-    assert!(meta.condemn_blob(30).await.unwrap());
+    assert!(meta.condemn(Kind::Blob, 30).await.unwrap());
     assert_eq!(finish(meta, 30, 30, "thirty").await, Finished::Swept);
     assert!(meta.stored_file(uid(30)).await.unwrap().is_none());
     // A sweep that died half way is taken up again.
-    assert!(meta.condemn_blob(30).await.unwrap());
-    meta.forget_blob(30).await.unwrap();
-    assert!(!meta.condemn_blob(30).await.unwrap());
+    assert!(meta.condemn(Kind::Blob, 30).await.unwrap());
+    meta.forget(Kind::Blob, 30).await.unwrap();
+    assert!(!meta.condemn(Kind::Blob, 30).await.unwrap());
 
     assert_eq!(begin(meta, 30, 32).await, 32, "no key is written twice");
     assert_eq!(finish(meta, 30, 32, "thirty").await, Finished::Stored);
-    assert!(!meta.condemn_blob(32).await.unwrap(), "stored content was condemned");
-    meta.forget_blob(32).await.unwrap();
+    assert!(!meta.condemn(Kind::Blob, 32).await.unwrap(), "stored content was condemned");
+    meta.forget(Kind::Blob, 32).await.unwrap();
     assert!(
         meta.blob_by_blake3(digests("thirty").blake3).await.unwrap().is_some(),
         "stored content was forgotten"
@@ -112,18 +117,18 @@ async fn the_same_content_is_one_blob(meta: &Meta) {
     assert_eq!(same.id, 40);
     // Whether the own object was published or not decides whether the intent stays for the clean-up.
     assert_eq!(share(meta, 41, 40, None).await, Finished::Stored);
-    assert!(meta.condemn_blob(41).await.unwrap());
-    meta.forget_blob(41).await.unwrap();
+    assert!(meta.condemn(Kind::Blob, 41).await.unwrap());
+    meta.forget(Kind::Blob, 41).await.unwrap();
     assert_eq!(share(meta, 42, 40, Some(42)).await, Finished::Stored);
-    assert!(!meta.condemn_blob(42).await.unwrap());
-    assert_eq!(meta.stored_file(uid(42)).await.unwrap().unwrap().blob, same);
+    assert!(!meta.condemn(Kind::Blob, 42).await.unwrap());
+    assert_eq!(meta.stored_file(uid(42)).await.unwrap().unwrap().content.blob_id, same.id);
     // A blob that is not stored is not shared.
     create(meta, 43).await;
     assert_eq!(begin(meta, 43, 48).await, 43);
     assert_eq!(share(meta, 43, 43, None).await, Finished::Changed);
     assert_eq!(share(meta, 42, 40, None).await, Finished::Beaten);
-    assert!(meta.condemn_blob(43).await.unwrap());
-    meta.forget_blob(43).await.unwrap();
+    assert!(meta.condemn(Kind::Blob, 43).await.unwrap());
+    meta.forget(Kind::Blob, 43).await.unwrap();
 }
 
 async fn content_that_was_lost_can_be_mended(meta: &Meta) {
@@ -131,22 +136,25 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
     begin(meta, 60, 61).await;
     assert_eq!(finish(meta, 60, 60, "sixty").await, Finished::Stored);
     let before = meta.stored_file(uid(60)).await.unwrap().unwrap();
+    let damaged = meta.blob_by_md5(digests("sixty").md5).await.unwrap().unwrap();
     create(meta, 62).await;
     begin(meta, 62, 63).await;
-    assert_eq!(meta.mend_blob(&before.blob, 999).await.unwrap(), Finished::Swept);
-    assert_eq!(meta.mend_blob(&before.blob, 62).await.unwrap(), Finished::Stored);
+    assert_eq!(meta.mend_blob(&damaged, 999).await.unwrap(), Finished::Swept);
+    assert_eq!(meta.mend_blob(&damaged, 62).await.unwrap(), Finished::Stored);
     let after = meta.stored_file(uid(60)).await.unwrap().unwrap();
-    assert_eq!((before.blob.key.as_str(), after.blob.key.as_str()), ("unknown/60.txt", "unknown/62.txt"));
+    for (file, key) in [(before, "unknown/60.txt"), (after, "unknown/62.txt")] {
+        assert_eq!(file.content.layout, Layout::Whole(Key::parse(key).unwrap()));
+    }
     // The intent names the damaged object now, which is removed like any other.
-    let unfinished = meta.unfinished_blobs(i64::MAX, 0, 10).await.unwrap();
+    let unfinished = meta.unfinished(Kind::Blob, i64::MAX, 0, 10).await.unwrap();
     assert_eq!((unfinished[0].id, unfinished[0].object_key.as_str()), (62, "unknown/60.txt"));
     // Who found the same damage later must not mend what is whole again.
     create(meta, 64).await;
     begin(meta, 64, 65).await;
-    assert_eq!(meta.mend_blob(&before.blob, 64).await.unwrap(), Finished::Changed);
+    assert_eq!(meta.mend_blob(&damaged, 64).await.unwrap(), Finished::Changed);
     for number in [62, 64] {
-        assert!(meta.condemn_blob(number).await.unwrap());
-        meta.forget_blob(number).await.unwrap();
+        assert!(meta.condemn(Kind::Blob, number).await.unwrap());
+        meta.forget(Kind::Blob, number).await.unwrap();
     }
     assert_eq!(share(meta, 62, 60, None).await, Finished::Stored);
 }
@@ -158,7 +166,7 @@ async fn instant_uploads_count_as_references(meta: &Meta) {
     let stored = meta.stored_files(&[uid(51), uid(50), uid(10)]).await.unwrap();
     let uids: Vec<_> = stored.iter().map(|file| file.uid).collect();
     assert_eq!(uids, [uid(50), uid(10)]);
-    assert_eq!(stored[0].blob.id, 40);
+    assert_eq!(stored[0].content.blob_id, 40);
 }
 
 async fn only_what_is_unfinished_is_listed(meta: &Meta) {
@@ -166,10 +174,10 @@ async fn only_what_is_unfinished_is_listed(meta: &Meta) {
         create(meta, number).await;
         begin(meta, number, number + 5).await;
     }
-    assert!(meta.condemn_blob(71).await.unwrap());
+    assert!(meta.condemn(Kind::Blob, 71).await.unwrap());
     assert_eq!(finish(meta, 72, 72, "seventy-two").await, Finished::Stored);
     let numbers = async |before, after, limit| {
-        let unfinished = meta.unfinished_blobs(before, after, limit).await.unwrap();
+        let unfinished = meta.unfinished(Kind::Blob, before, after, limit).await.unwrap();
         unfinished.into_iter().map(|blob| blob.id).collect::<Vec<_>>()
     };
     assert_eq!(numbers(i64::MAX, 0, 10).await, [70, 71]);

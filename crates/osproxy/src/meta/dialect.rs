@@ -64,3 +64,9 @@ pub(super) async fn begin_write(connection: &DatabaseConnection) -> Result<Datab
         })
         .await
 }
+
+/// The database's clock, in milliseconds since the Unix epoch: what leases are measured by, since every node sees the
+/// same. `SQLite` runs within this process and has no other.
+pub(super) fn now_ms() -> i64 {
+    super::now_ms()
+}

@@ -1,14 +1,16 @@
 use std::{collections::HashMap, sync::Arc};
 
-use osproxy_storage::{Category, Key, extension};
+use osproxy_storage::{Category, Digests, Key, extension};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{
-    Blob, DEFAULT_TENANT, Meta, blobs,
-    entities::{blob, file},
+    DEFAULT_TENANT, Meta, blobs,
+    entities::{blob, file, part},
     now_ms,
 };
 use crate::uid::Uid;
+
+pub use file::State as FileState;
 
 /// A file about to be known.
 #[derive(Clone, Debug)]
@@ -19,7 +21,7 @@ pub struct NewFile {
     pub name: String,
 }
 
-/// A complete file: all that reading it takes. Never changes.
+/// A complete file: all that reading it takes. Its bytes never change; where they lie may.
 #[derive(Clone, Debug)]
 pub struct StoredFile {
     /// Its name.
@@ -31,7 +33,40 @@ pub struct StoredFile {
     /// When it was complete, in milliseconds since the Unix epoch.
     pub stored_at: i64,
     /// Its content.
-    pub blob: Blob,
+    pub content: Content,
+}
+
+/// The bytes of a file.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Number of the blob.
+    pub blob_id: i64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Where the bytes lie.
+    pub layout: Layout,
+    /// How many parts they were sent in; `None` for content that came in one piece.
+    pub part_count: Option<u32>,
+    /// What osproxy computed of them; `None` until a merge has seen every byte.
+    pub digests: Option<Digests>,
+    /// The md5 that the client said they have.
+    pub claimed_md5: Option<[u8; 16]>,
+}
+
+impl Content {
+    /// The md5: as osproxy computed it, else as the client says.
+    pub fn md5(&self) -> Option<[u8; 16]> {
+        self.digests.map(|digests| digests.md5).or(self.claimed_md5)
+    }
+}
+
+/// Where bytes lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// In one object.
+    Whole(Key),
+    /// In the objects of the blob's parts, see [`Meta::parts`].
+    Parts,
 }
 
 impl StoredFile {
@@ -47,15 +82,19 @@ impl StoredFile {
 }
 
 impl Meta {
-    /// The highest uid recorded so far.
+    /// The highest number recorded so far, of files, blobs, parts and tasks.
     pub async fn newest_uid(&self) -> Result<Option<Uid>, DbErr> {
         let newest_file =
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);
         let newest_blob =
             blob::Entity::find().select_only().column(blob::Column::Id).order_by_desc(blob::Column::Id);
         let file: Option<i64> = newest_file.into_tuple().one(&self.reader).await?;
+        let newest_part =
+            part::Entity::find().select_only().column(part::Column::Id).order_by_desc(part::Column::Id);
         let blob: Option<i64> = newest_blob.into_tuple().one(&self.reader).await?;
-        Ok(file.max(blob).map(Uid::from_recorded))
+        let part: Option<i64> = newest_part.into_tuple().one(&self.reader).await?;
+        let task = self.newest_task().await?;
+        Ok(file.max(blob).max(part).max(task).map(Uid::from_recorded))
     }
 
     /// Records files in state `pending`, whose content may be sent until `expires_at` (milliseconds since the
@@ -78,16 +117,23 @@ impl Meta {
 
     /// Reads this file's row anew when it is asked for next.
     pub fn forget_remembered(&self, uid: Uid) {
-        self.stored.remove(&uid);
+        self.stored.forget_file(uid);
+    }
+
+    /// Why a uid has no complete file. Looks at its row alone.
+    pub async fn file_state(&self, uid: Uid) -> Result<Option<FileState>, DbErr> {
+        let file = file::Entity::find_by_id(uid.get()).one(&self.reader).await?;
+        Ok(file.map(|file| file.state))
     }
 
     /// The complete files among these uids, in their order.
     pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, DbErr> {
         let mut found: HashMap<Uid, _> =
-            uids.iter().filter_map(|uid| Some((*uid, self.stored.get(uid)?))).collect();
+            uids.iter().filter_map(|uid| Some((*uid, self.stored.get(*uid)?))).collect();
         let missing: Vec<_> =
             uids.iter().filter(|uid| !found.contains_key(*uid)).map(|uid| uid.get()).collect();
         if !missing.is_empty() {
+            let remembered = self.stored.generation();
             let rows = file::Entity::find()
                 .find_also_related(blob::Entity)
                 .filter(file::Column::Uid.is_in(missing))
@@ -96,7 +142,10 @@ impl Meta {
                 .await?;
             for row in rows {
                 let stored = Arc::new(stored(row)?);
-                self.stored.insert(stored.uid, stored.clone());
+                // Where the bytes of others lie is about to change.
+                if stored.content.digests.is_some() {
+                    self.stored.insert(stored.clone(), remembered);
+                }
                 found.insert(stored.uid, stored);
             }
         }
@@ -136,10 +185,24 @@ fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile
     let blob = blob.ok_or_else(damaged)?;
     Ok(StoredFile {
         uid: Uid::from_recorded(file.uid),
-        blob: blobs::verified(blob)?,
+        content: content(blob)?,
         stored_at: file.stored_at.ok_or_else(damaged)?,
         name: file.name,
         content_type: file.content_type,
+    })
+}
+
+fn content(blob: blob::Model) -> Result<Content, DbErr> {
+    Ok(Content {
+        blob_id: blob.id,
+        size: blobs::recorded_size(blob.id, blob.size)?,
+        layout: match blob.layout {
+            blob::Layout::Whole => Layout::Whole(recorded_key(&blob.object_key)?),
+            blob::Layout::Parts => Layout::Parts,
+        },
+        part_count: blob.part_count.and_then(|count| count.try_into().ok()),
+        digests: blobs::digests(&blob)?,
+        claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
     })
 }
 

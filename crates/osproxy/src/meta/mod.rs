@@ -3,6 +3,7 @@
 //! Every change of state is a conditional UPDATE that names the state it expects; whoever affects no row has
 //! lost. Callers hand over what they know and get back what became of it, never a connection.
 
+mod audit;
 mod blobs;
 #[cfg(test)]
 mod contract;
@@ -10,36 +11,47 @@ mod dialect;
 mod entities;
 mod files;
 mod link_keys;
+mod merges;
 mod migrations;
+mod parts;
+mod remembered;
+mod removals;
+mod task_list;
+mod tasks;
+mod unfinished;
 mod uploads;
 mod write_queue;
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use futures_util::future::BoxFuture;
-use quick_cache::sync::Cache;
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 use sea_orm_migration::MigratorTrait;
 
-pub use blobs::{Blob, UnfinishedBlob};
-pub use files::{NewFile, StoredFile};
+pub use audit::{BlobState, PartState, RecordedBlob, RecordedLayout, RecordedPart};
+pub use blobs::Blob;
+pub use files::{Content, FileState, Layout, NewFile, StoredFile};
+pub use merges::{Merge, MergeIntent, Merged};
+pub use parts::{BegunPart, Completed, Completion, FinishedPart, PartIntent, StoredPart, UploadStatus};
+pub use removals::{Remains, Removed};
+pub use sea_orm::DbErr;
+pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskState};
+pub use unfinished::{Kind, Unfinished};
 pub use uploads::{Begun, Finished, Intent};
 
-use crate::uid::Uid;
+use remembered::Remembered;
 use write_queue::{Verdict, WriteQueue};
 
 /// The tenant of everything, as long as there are no API keys.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// How many stored files are remembered, at some 500 bytes each.
-const CACHED_FILES: usize = 10_000;
-
 /// The metadata database of this node.
 pub struct Meta {
     reader: DatabaseConnection,
     writer: WriteQueue,
-    /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed.
-    stored: Cache<Uid, Arc<StoredFile>>,
+    /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed or
+    /// its object moves.
+    stored: Remembered,
 }
 
 impl Meta {
@@ -55,7 +67,7 @@ impl Meta {
         Ok(Self {
             reader: dialect::sqlite_reader(path).await?,
             writer: WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?,
-            stored: Cache::new(CACHED_FILES),
+            stored: Remembered::new(),
         })
     }
 

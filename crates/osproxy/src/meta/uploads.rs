@@ -1,11 +1,11 @@
 use osproxy_storage::{Category, Digests, Key, extension};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, SqlErr,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, SqlErr,
     sea_query::Expr,
 };
 
 use super::{
-    Blob, DEFAULT_TENANT, Meta, blobs,
+    Blob, FileState, Meta, blobs,
     entities::{blob, file},
     now_ms,
     write_queue::Verdict,
@@ -30,6 +30,8 @@ pub enum Begun {
     Ready(Intent),
     /// The file has its content already.
     Stored,
+    /// The file takes no content: it is in this state.
+    Closed(FileState),
     /// No such uid.
     Unknown,
 }
@@ -101,7 +103,7 @@ impl Meta {
         let mending =
             self.write_or_undo(move |transaction| Box::pin(mend(transaction, id, key.clone(), intent_id)));
         let mended = mending.await?;
-        self.stored.retain(|_, file| file.blob.id != id);
+        self.stored.forget_blob(id);
         Ok(mended)
     }
 
@@ -117,7 +119,7 @@ impl Meta {
         self.write_or_undo(move |transaction| {
             let content_type = content_type.clone();
             Box::pin(async move {
-                if !blobs::take_reference(transaction, blob_id).await? {
+                if !blobs::take_references(transaction, blob_id, 1).await? {
                     return Ok(Verdict::Rollback(Finished::Changed));
                 }
                 if let Some(intent_id) = unpublished {
@@ -155,21 +157,10 @@ async fn begin(
             uid.get()
         }
         file::State::Receiving => spare.get(),
+        closed => return Ok(Begun::Closed(closed)),
     };
     let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
-    let row = blob::ActiveModel {
-        id: Set(blob_id),
-        tenant: Set(DEFAULT_TENANT.to_owned()),
-        state: Set(blob::State::Writing),
-        backend: Set(backend.to_owned()),
-        object_key: Set(key.to_string()),
-        refs: Set(0),
-        size: Set(0),
-        md5: Set(None),
-        blake3: Set(None),
-        sniffed: Set(None),
-        created_at: Set(now_ms()),
-    };
+    let row = blobs::writing_row(blob_id, backend, key.to_string());
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Begun::Ready(Intent { blob_id, key, name: file.name }))
 }
@@ -213,6 +204,15 @@ async fn store_file(
     blob_id: i64,
     content_type: &str,
 ) -> Result<Verdict<Finished>, DbErr> {
+    // Parts that arrived beside it are of no use any more; the sweep takes them.
+    let collected =
+        file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId).into_query();
+    blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        .filter(blob::Column::Id.in_subquery(collected))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .exec(transaction)
+        .await?;
     let stored = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
         .col_expr(file::Column::BlobId, Expr::value(blob_id))

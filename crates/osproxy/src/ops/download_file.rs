@@ -2,25 +2,32 @@
 
 use std::{ops::Range, sync::Arc};
 
-use osproxy_api::ErrorCode;
+pub use crate::{app::ContentReader, meta::StoredFile};
 
-pub use crate::meta::StoredFile;
-pub use osproxy_storage::ObjectReader;
+use super::{closed, unknown_uid};
+use crate::{Error, Result, app::App, meta::FileState, uid::Uid};
 
-use crate::{Error, Result, app::App, uid::Uid};
-
-/// A complete file, to be described before it is read; `FileNotFound` when the uid is unknown or not complete.
+/// A complete file, to be described before it is read; else an error that says why there is none.
 pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
-    let file = app.meta.stored_file(uid).await?;
-    file.ok_or_else(|| Error::new(ErrorCode::FileNotFound, "there is no complete file with this uid"))
+    match app.meta.stored_file(uid).await? {
+        Some(file) => Ok(file),
+        None => Err(absent(app, uid).await?),
+    }
 }
 
 /// Opens the bytes `range` of a file, which lies within its size.
-pub async fn open_content(app: &App, file: &StoredFile, range: Range<u64>) -> Result<ObjectReader> {
-    let opened = app.storage.open(&file.blob.key, range).await;
-    if opened.is_err() {
-        // What is remembered may be from before the content was mended.
-        app.meta.forget_remembered(file.uid);
+pub async fn open_content(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<ContentReader> {
+    match app.open_content(file, range).await? {
+        Some(reader) => Ok(reader),
+        None => Err(absent(app, file.uid).await?),
     }
-    Ok(opened?)
+}
+
+async fn absent(app: &App, uid: Uid) -> Result<Error> {
+    Ok(match app.meta.file_state(uid).await? {
+        // It was completed in this moment.
+        Some(FileState::Stored) => closed(FileState::Receiving),
+        Some(state) => closed(state),
+        None => unknown_uid(),
+    })
 }

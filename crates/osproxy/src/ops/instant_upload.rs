@@ -1,6 +1,6 @@
 //! Make files of content that is stored already, without sending it again.
 
-use super::{is_intact, name_of};
+use super::name_of;
 use crate::{Result, app::App, content_type, meta::NewFile, uid::Uid};
 
 /// Content that the client has, by its md5, and the path it has there.
@@ -20,7 +20,7 @@ pub async fn instant_upload(app: &App, wanted: &[Wanted<'_>]) -> Result<Vec<Opti
     let mut files = Vec::new();
     for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {
         if let Some(blob) = app.meta.blob_by_md5(item.md5).await?
-            && is_intact(app, &blob).await?
+            && app.is_intact(&blob).await?
         {
             let uid = app.next_uid().await?;
             let content_type = content_type::of_file(blob.sniffed.as_deref(), name);

@@ -1,16 +1,19 @@
 //! Operations: what the service does, whatever protocol asks for it. One file each, named alike everywhere.
 
 pub mod check_health;
+pub mod complete_upload;
 pub mod create_download_link;
 pub mod create_upload;
+pub mod delete_file;
 pub mod download_file;
 pub mod instant_upload;
-pub mod sweep;
 pub mod upload_file;
+pub mod upload_part;
+pub mod upload_status;
 
-use osproxy_storage::ErrorKind;
+use osproxy_api::ErrorCode;
 
-use crate::{Error, Result, app::App, meta::Blob};
+use crate::{Error, Result, app::App, meta::FileState};
 
 /// Longest name of a file, in bytes.
 const MAX_NAME: usize = 1024;
@@ -25,14 +28,26 @@ fn check_expire(app: &App, expire: i64) -> Result<()> {
     }
 }
 
-/// Whether the object of a blob is there in its full length. Content is shared only then: what was damaged behind
-/// osproxy's back must not swallow what clients send again.
-async fn is_intact(app: &App, blob: &Blob) -> Result<bool> {
-    match app.storage.size(&blob.key).await {
-        Ok(size) => Ok(size == blob.digests.size),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+/// The answer for a uid that was never issued, or is long forgotten.
+fn unknown_uid() -> Error {
+    Error::new(ErrorCode::FileNotFound, "there is no file with this uid")
+}
+
+/// Why a file in this state takes no content, or has none.
+fn closed(state: FileState) -> Error {
+    let (code, message) = match state {
+        FileState::Pending | FileState::Receiving => {
+            (ErrorCode::FileNotFound, "the upload of this file is not complete")
+        }
+        FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete, and never changes"),
+        FileState::Expired => (ErrorCode::FileNotFound, "the upload of this file was not completed in time"),
+        FileState::Corrupt => (
+            ErrorCode::FileCorrupt,
+            "the content of this file has not the md5 that was announced when it was merged",
+        ),
+        FileState::Deleted => (ErrorCode::FileNotFound, "this file was deleted"),
+    };
+    Error::new(code, message)
 }
 
 /// The name of a file: the last component of its path on the client. A name is data: it may hold anything

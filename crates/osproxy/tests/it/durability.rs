@@ -9,6 +9,12 @@ async fn content_its_name_and_its_row_are_on_the_disk_before_the_answer() {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,write,writev,sendto";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
+    // What every start does in the background is not what is looked at here.
+    eventually("it is idle", async || {
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["2"])
+            .then_some(())
+    })
+    .await;
     let before = trace(&service).len();
     assert_eq!(service.put(&link.url.single, &content(1, 300_000)).await.status(), 200);
     let calls = eventually("the answer is in the trace", async || {

@@ -1,4 +1,4 @@
-use std::{num::NonZeroU64, os::fd::OwnedFd, sync::Arc};
+use std::{num::NonZeroU64, ops::Range, os::fd::OwnedFd, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use crate::{
 
 /// Bytes are collected to this many before they are hashed and written in one go.
 const BATCH: usize = 256 * 1024;
+/// How many bytes of another object are appended in one go: a moment's work, so that it can be given up.
+const APPEND: usize = 8 * 1024 * 1024;
 /// How many bytes are written before the kernel is asked to begin bringing them to the disk, so that the sync
 /// at the end finds little left to do.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
@@ -73,16 +75,21 @@ impl Writer {
         }
     }
 
-    async fn flush(&mut self) -> Result<()> {
+    /// Starts work on the sink once the work before it is done.
+    async fn start(
+        &mut self,
+        work: impl FnOnce(&mut Sink) -> std::io::Result<()> + Send + 'static,
+    ) -> Result<()> {
         let mut sink = self.take_sink().await?;
-        let batch = self.filling.take();
-        self.state = State::Busy(tokio::task::spawn_blocking(move || {
-            if let Some(batch) = batch {
-                sink.append(batch.filled())?;
-            }
-            Ok(sink)
-        }));
+        self.state = State::Busy(tokio::task::spawn_blocking(move || work(&mut sink).map(|()| sink)));
         Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        match self.filling.take() {
+            Some(batch) => self.start(move |sink| sink.append(batch.filled())).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -95,6 +102,25 @@ impl ObjectWriter for Writer {
             if buffer.is_full() {
                 self.flush().await?;
             }
+        }
+        Ok(())
+    }
+
+    async fn append_object(&mut self, key: &Key, size: u64) -> Result<()> {
+        self.flush().await?;
+        let sink = self.take_sink().await?;
+        let (root, key) = (sink.root.clone(), key.clone());
+        self.state = State::Idle(sink);
+        let object = super::blocking("append", move || {
+            let object = root.open(&key)?;
+            let found = rustix::fs::fstat(&object)?.st_size;
+            Ok((u64::try_from(found) == Ok(size)).then_some(object))
+        });
+        let object = object.await?.ok_or_else(|| Error::new(ErrorKind::Truncated, NAME, "append"))?;
+        let object = Arc::new(object);
+        for start in (0..size).step_by(APPEND) {
+            let (object, range) = (object.clone(), start..size.min(start + APPEND as u64));
+            self.start(move |sink| sink.append_range(&object, range)).await?;
         }
         Ok(())
     }
@@ -164,6 +190,53 @@ impl Sink {
         }
         self.written += bytes.len() as u64;
         self.write_back()
+    }
+
+    /// Appends a range of another file. The bytes are hashed out of the page cache; the kernel copies them, or lets
+    /// both files share them.
+    fn append_range(&mut self, object: &OwnedFd, mut range: Range<u64>) -> std::io::Result<()> {
+        let mut buffer = BUFFERS.take();
+        while !range.is_empty() {
+            let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            buffer.clear();
+            let count = match rustix::io::pread(object, buffer.unfilled(wanted), range.start) {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => count,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            buffer.advance(count);
+            if self.copy_by_kernel(object, range.start, count)? {
+                self.digester.update(buffer.filled());
+                self.written += count as u64;
+                self.write_back()?;
+            } else {
+                self.append(buffer.filled())?;
+            }
+            range.start += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies `count` bytes from `start` of another file to the end of this one, and says whether it did: where the
+    /// kernel or the file system cannot, nothing has happened.
+    fn copy_by_kernel(&mut self, object: &OwnedFd, start: u64, count: usize) -> std::io::Result<bool> {
+        let mut from = start;
+        let end = start + count as u64;
+        while from < end {
+            let rest = usize::try_from(end - from).unwrap_or(count);
+            match rustix::fs::copy_file_range(object, Some(&mut from), self.file()?, None, rest) {
+                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::PERM)
+                    if from == start =>
+                {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// Reserves the space of the next bytes, so that a large file lies in few pieces and a full disk is told early.

@@ -57,13 +57,12 @@ fn object_of(file: &StoredFile) -> (&'static str, String) {
 }
 
 fn meta(file: &StoredFile, object: String) -> FileMeta {
-    let digests = &file.blob.digests;
     FileMeta {
         src_name: file.name.clone(),
         dst_name: object,
         height: 0,
         width: 0,
-        md5: hex::encode(digests.md5),
-        size: digests.size.to_string(),
+        md5: file.content.md5().map(hex::encode).unwrap_or_default(),
+        size: file.content.size.to_string(),
     }
 }

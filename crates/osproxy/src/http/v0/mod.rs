@@ -1,6 +1,8 @@
 //! API v0, as the clients of the Go program know it.
 
+mod body;
 pub(super) mod check_health;
+pub(super) mod complete_upload;
 pub(super) mod create_download_link;
 pub(super) mod create_upload;
 pub(super) mod download_file;
@@ -9,6 +11,8 @@ pub(super) mod instant_upload;
 mod json;
 mod query;
 pub(super) mod upload_file;
+pub(super) mod upload_part;
+pub(super) mod upload_status;
 
 use axum::{
     Json,

@@ -32,6 +32,15 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// A whole number that must be there.
+    pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<T> {
+        let text = self.get(name);
+        // Not all that Rust reads is a number to others: no sign.
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, not too large")))
+    }
+
     /// The uid of a link that allows `action` now. `extra` names the parameters that this kind of link carries
     /// beside those that all have.
     pub(super) fn verified_uid(&self, app: &App, action: Action, extra: &[&str]) -> Result<Uid> {

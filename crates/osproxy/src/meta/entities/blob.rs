@@ -9,22 +9,30 @@ pub struct Model {
     pub id: i64,
     pub tenant: String,
     pub state: State,
+    pub layout: Layout,
     /// Name of the backend that holds the object.
     pub backend: String,
+    /// Of the one object; as long as the layout is `parts`, the name that the first merge has taken, or empty.
     pub object_key: String,
     /// How many files share it; counted in the transaction that makes or removes the file.
     pub refs: i32,
     /// Bytes; set once stored.
     pub size: i64,
-    /// Computed by osproxy; set once stored.
+    /// How many parts it was sent in, if it was.
+    pub part_count: Option<i32>,
+    /// Said by the client, of content that was sent in parts.
+    pub claimed_md5: Option<Vec<u8>>,
+    /// Computed by osproxy; set once verified.
     pub md5: Option<Vec<u8>>,
-    /// Computed by osproxy; set once stored. Unique within a tenant.
+    /// Computed by osproxy; set once verified. Unique within a tenant.
     pub blake3: Option<Vec<u8>>,
     /// MIME type that the first bytes speak of.
     pub sniffed: Option<String>,
     pub created_at: i64,
     #[sea_orm(has_many)]
     pub files: HasMany<super::file::Entity>,
+    #[sea_orm(has_many)]
+    pub parts: HasMany<super::part::Entity>,
 }
 
 /// Where a blob stands.
@@ -34,12 +42,27 @@ pub enum State {
     /// An object may be under the key, whole or not; nobody reads it.
     #[sea_orm(string_value = "writing")]
     Writing,
-    /// The object is whole, durable and verified.
+    /// Parts of it arrive.
+    #[sea_orm(string_value = "receiving")]
+    Receiving,
+    /// Every byte of it is durable, and can be read.
     #[sea_orm(string_value = "stored")]
     Stored,
     /// The object is being removed, then the row.
     #[sea_orm(string_value = "deleting")]
     Deleting,
+}
+
+/// Where the bytes of a blob lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
+pub enum Layout {
+    /// In one object.
+    #[sea_orm(string_value = "whole")]
+    Whole,
+    /// In the objects of its parts.
+    #[sea_orm(string_value = "parts")]
+    Parts,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -10,11 +10,11 @@ pub struct Model {
     pub tenant: String,
     pub name: String,
     pub state: State,
-    /// Set once stored.
+    /// Its content once stored; while parts of it arrive, the blob that they will be.
     pub blob_id: Option<i64>,
     /// MIME type; set once stored.
     pub content_type: String,
-    /// When the upload lapses, in milliseconds since the Unix epoch.
+    /// When the upload lapses; once it is gone, when it went. In milliseconds since the Unix epoch.
     pub expires_at: i64,
     pub created_at: i64,
     /// When the content was complete, in milliseconds since the Unix epoch.
@@ -36,6 +36,15 @@ pub enum State {
     /// Complete: can be read, never changes again.
     #[sea_orm(string_value = "stored")]
     Stored,
+    /// Was not complete when its time was over.
+    #[sea_orm(string_value = "expired")]
+    Expired,
+    /// Complete, but its content is not what the client had announced.
+    #[sea_orm(string_value = "corrupt")]
+    Corrupt,
+    /// Removed on demand.
+    #[sea_orm(string_value = "deleted")]
+    Deleted,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

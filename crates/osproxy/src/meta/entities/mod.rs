@@ -5,3 +5,6 @@
 pub(super) mod blob;
 pub(super) mod file;
 pub(super) mod link_key;
+pub(super) mod part;
+pub(super) mod task;
+pub(super) mod task_attempt;

@@ -1,6 +1,7 @@
 //! How the tables came to be. A migration that was released is never changed.
 
 mod m0001_files_and_blobs;
+mod m0002_parts_and_tasks;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -8,6 +9,6 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_files_and_blobs::Migration)]
+        vec![Box::new(m0001_files_and_blobs::Migration), Box::new(m0002_parts_and_tasks::Migration)]
     }
 }

@@ -213,6 +213,82 @@ impl Service {
         link.uid
     }
 
+    /// Sends one part with its md5.
+    pub async fn put_part(&self, link: &UploadLinks, number: u32, content: &[u8]) -> Response {
+        let md5 = super::md5_hex(content);
+        self.put(&format!("{}&chunkNum={number}&md5={md5}", link.url.multi.upload), content).await
+    }
+
+    /// Sends parts that must be taken, numbered from 1 on.
+    pub async fn put_parts(&self, link: &UploadLinks, parts: &[&[u8]]) {
+        for (number, part) in (1..).zip(parts) {
+            let answer = self.put_part(link, number, part).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+        }
+    }
+
+    /// Declares an upload complete.
+    pub async fn merge(&self, link: &UploadLinks, parts: usize, content: &[u8]) -> Response {
+        let (size, md5) = (content.len(), super::md5_hex(content));
+        let url = format!("{}&num={parts}&size={size}&md5={md5}", link.url.multi.merge);
+        self.client.put(self.url(&url)).send().await.unwrap()
+    }
+
+    /// Stores content in parts of this size under a new uid, which it gives.
+    pub async fn store_in_parts(&self, path: &str, content: &[u8], part: usize) -> String {
+        let link = self.upload_link(path).await;
+        let parts: Vec<_> = content.chunks(part).collect();
+        self.put_parts(&link, &parts).await;
+        let answer = self.merge(&link, parts.len(), content).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+        link.uid
+    }
+
+    /// The numbers of the parts that are there.
+    pub async fn checkpoint(&self, uid: &str) -> Vec<u32> {
+        let answer = self.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json::<Envelope<_>>().await.unwrap().data
+    }
+
+    /// Waits until the content of a uid lies in one object, and its parts are gone.
+    pub async fn wait_until_whole(&self, uid: &str) {
+        let sql = format!(
+            "SELECT layout FROM blobs JOIN files ON blob_id = id WHERE uid = {uid} AND blobs.state = 'stored' \
+             AND NOT EXISTS (SELECT 1 FROM parts WHERE parts.blob_id = blobs.id)"
+        );
+        super::eventually("the parts are merged", async || (self.sql(&sql).await == ["whole"]).then_some(()))
+            .await;
+    }
+
+    /// Lets no merge begin until [`release_merges`](Self::release_merges).
+    pub async fn hold_merges(&self) {
+        self.sql(
+            "CREATE TRIGGER held BEFORE UPDATE ON tasks WHEN NEW.state = 'running' AND NEW.kind = 'merge_parts' \
+             BEGIN SELECT RAISE(ABORT, 'held by the test'); END",
+        )
+        .await;
+    }
+
+    pub async fn release_merges(&self) {
+        self.sql("DROP TRIGGER held").await;
+    }
+
+    /// Runs another verb of the binary on the same folder: exit code and standard output.
+    pub async fn cli(&self, arguments: &[&str]) -> (i32, String) {
+        let mut command = command(self.folder.path(), &self.settings, &[]);
+        let output = command.args(arguments).output().await.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), text)
+    }
+
+    /// Stops it and compares metadata with the store: there must be no difference.
+    pub async fn assert_consistent(&mut self) {
+        self.kill().await;
+        let (code, said) = self.cli(&["fsck", "--deep"]).await;
+        assert_eq!(code, 0, "{said}");
+    }
+
     /// A download link, if the uid is complete.
     pub async fn download_link(&self, uid: &str) -> Option<DownloadLink> {
         let answer = self.post("/link/download", &json!({"uid": [uid], "expire": 600})).await;

@@ -1,0 +1,279 @@
+//! The bytes of a file, wherever they lie while they are read.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, future::BoxFuture};
+use osproxy_storage::{self as storage, Backend, ErrorKind, Key, ObjectReader};
+
+use super::App;
+use crate::{
+    Error, Result,
+    meta::{Layout, StoredFile, StoredPart},
+    uid::Uid,
+};
+
+/// How often a file whose bytes are moved is looked up again before its reader gives up.
+const ROUNDS: usize = 3;
+
+impl App {
+    /// Opens the bytes `range` of a file, which lies within its size. `None`: the file is gone.
+    ///
+    /// The reader goes on to the end undisturbed while the bytes move: from parts into one object, or to an object
+    /// with the same content.
+    pub async fn open_content(
+        self: &Arc<Self>,
+        file: &StoredFile,
+        range: Range<u64>,
+    ) -> Result<Option<ContentReader>> {
+        let opened = match &file.content.layout {
+            Layout::Whole(key) => self.storage.open(key, range.clone()).await.map(ContentReader::Object),
+            Layout::Parts => PartsReader::open(self, file, range.clone()).await?.map(ContentReader::Parts),
+        };
+        match opened {
+            Ok(reader) => return Ok(Some(reader)),
+            Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
+            Err(_) => {}
+        }
+        // What is known of the file may be from before its bytes moved.
+        self.meta.forget_remembered(file.uid);
+        let Some(file) = self.meta.stored_file(file.uid).await? else {
+            return Ok(None);
+        };
+        Ok(Some(match &file.content.layout {
+            Layout::Whole(key) => ContentReader::Object(self.storage.open(key, range).await?),
+            Layout::Parts => ContentReader::Parts(PartsReader::open(self, &file, range).await??),
+        }))
+    }
+}
+
+/// The bytes of a range of a file, in order, exactly as many as the range has. An error is final.
+pub enum ContentReader {
+    /// Out of one object.
+    Object(ObjectReader),
+    /// Out of several, one after the other.
+    Parts(Box<PartsReader>),
+}
+
+impl Stream for ContentReader {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut *self {
+            Self::Object(object) => object.as_mut().poll_next(cx).map_err(Error::from),
+            Self::Parts(parts) => parts.poll_next_unpin(cx),
+        }
+    }
+}
+
+/// A piece of a part that is to be read.
+struct Piece {
+    key: Key,
+    range: Range<u64>,
+}
+
+/// An open part, and its first bytes: so the store has begun to deliver before they are asked for.
+type Opened = storage::Result<(Option<storage::Result<Bytes>>, ObjectReader)>;
+
+/// Reads parts one after the other, with the next one opened ahead. When a part is gone, its bytes have moved: then
+/// reading goes on where they are now.
+pub struct PartsReader {
+    app: Arc<App>,
+    uid: Uid,
+    /// What is still to be read, of the whole file.
+    rest: Range<u64>,
+    reading: Option<ObjectReader>,
+    ahead: Option<BoxFuture<'static, Opened>>,
+    pieces: VecDeque<Piece>,
+    moving: Option<BoxFuture<'static, Result<ContentReader>>>,
+    moved: Option<Box<ContentReader>>,
+}
+
+impl PartsReader {
+    /// Opens the first of the parts that the range lies in.
+    async fn open(
+        app: &Arc<App>,
+        file: &StoredFile,
+        range: Range<u64>,
+    ) -> Result<storage::Result<Box<Self>>> {
+        let parts = app.meta.parts(file.content.blob_id).await?;
+        let Some(pieces) = pieces(parts, &range, file.content.size) else {
+            // They are being removed: whoever did that has put the bytes elsewhere.
+            return Ok(Err(storage::Error::not_found(app.storage.name(), "open")));
+        };
+        let mut reader = Self {
+            app: app.clone(),
+            uid: file.uid,
+            rest: range,
+            reading: None,
+            ahead: None,
+            pieces,
+            moving: None,
+            moved: None,
+        };
+        if let Some(first) = reader.pieces.pop_front() {
+            match app.storage.open(&first.key, first.range).await {
+                Ok(first) => reader.reading = Some(first),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        reader.open_ahead();
+        Ok(Ok(Box::new(reader)))
+    }
+
+    fn open_ahead(&mut self) {
+        let storage = self.app.storage.clone();
+        self.ahead = self
+            .pieces
+            .pop_front()
+            .map(|piece| -> BoxFuture<'static, _> { Box::pin(open_piece(storage, piece)) });
+    }
+
+    /// Looks up where the rest lies now.
+    fn follow(&mut self) {
+        let (app, uid, rest) = (self.app.clone(), self.uid, self.rest.clone());
+        self.moving = Some(Box::pin(async move {
+            for _ in 0..ROUNDS {
+                app.meta.forget_remembered(uid);
+                let file = app.meta.stored_file(uid).await?;
+                let file = file.ok_or_else(|| Error::internal("the file was removed while it was read"))?;
+                let opened = match &file.content.layout {
+                    Layout::Whole(key) => {
+                        app.storage.open(key, rest.clone()).await.map(ContentReader::Object)
+                    }
+                    Layout::Parts => Self::open(&app, &file, rest.clone()).await?.map(ContentReader::Parts),
+                };
+                match opened {
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    opened => return Ok(opened?),
+                }
+            }
+            Err(Error::internal("the bytes of the file are nowhere"))
+        }));
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        loop {
+            if let Some(moved) = &mut self.moved {
+                return moved.poll_next_unpin(cx);
+            }
+            if let Some(moving) = &mut self.moving {
+                let found = ready!(moving.as_mut().poll(cx));
+                self.moving = None;
+                self.moved = Some(Box::new(found?));
+                continue;
+            }
+            if let Some(reading) = &mut self.reading {
+                match reading.as_mut().poll_next(cx) {
+                    Poll::Ready(None) => self.reading = None,
+                    Poll::Ready(bytes) => return Poll::Ready(bytes.map(|bytes| bytes.map_err(Error::from))),
+                    Poll::Pending => {
+                        self.poll_ahead(cx);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            let Some(ahead) = &mut self.ahead else {
+                return Poll::Ready(None);
+            };
+            let opened = ready!(ahead.as_mut().poll(cx));
+            self.ahead = None;
+            match opened {
+                Ok((first, reader)) => {
+                    self.reading = Some(reader);
+                    self.open_ahead();
+                    if let Some(first) = first {
+                        return Poll::Ready(Some(first.map_err(Error::from)));
+                    }
+                }
+                Err(error) if error.kind == ErrorKind::NotFound => self.follow(),
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// Lets the store go on with the next part while nothing of this one is there.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Some(ahead) = &mut self.ahead
+            && let Poll::Ready(opened) = ahead.as_mut().poll(cx)
+        {
+            self.ahead = Some(Box::pin(std::future::ready(opened)));
+        }
+    }
+}
+
+async fn open_piece(storage: Arc<dyn Backend>, piece: Piece) -> Opened {
+    let mut reader = storage.open(&piece.key, piece.range).await?;
+    Ok((reader.next().await, reader))
+}
+
+impl Stream for PartsReader {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let polled = ready!(self.poll_piece(cx));
+        match &polled {
+            Some(Ok(bytes)) => self.rest.start += bytes.len() as u64,
+            Some(Err(_)) => self.rest = 0..0,
+            None => {
+                self.rest = 0..0;
+                let error = Error::internal("the parts of the file are shorter than the file");
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        Poll::Ready(polled)
+    }
+}
+
+/// What has to be read of which part; `None` when the parts do not make up the file.
+fn pieces(parts: Vec<StoredPart>, wanted: &Range<u64>, size: u64) -> Option<VecDeque<Piece>> {
+    let (mut pieces, mut at) = (VecDeque::new(), 0);
+    for part in parts {
+        let (start, end) = (at, at + part.size);
+        at = end;
+        let overlap = wanted.start.max(start)..wanted.end.min(end);
+        if !overlap.is_empty() {
+            pieces.push_back(Piece { key: part.key, range: overlap.start - start..overlap.end - start });
+        }
+    }
+    (at == size).then_some(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_range(sizes in prop::collection::vec(0..50_u64, 0..8), start in 0..200_u64, len in 0..200_u64) {
+            let size: u64 = sizes.iter().sum();
+            let (start, end) = (start.min(size), (start + len).min(size));
+            let mut bytes = Vec::new();
+            let mut parts = Vec::new();
+            for (number, size) in (1..).zip(&sizes) {
+                let key = Key::parse(&format!("unknown/{number}")).unwrap();
+                bytes.extend((0..*size).map(|at| (number, at)));
+                parts.push(StoredPart { id: number.into(), number, key, size: *size, md5: [0; 16] });
+            }
+            let expected: Vec<_> = bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].to_vec();
+            let mut read = Vec::new();
+            for piece in pieces(parts.clone(), &(start..end), size).unwrap() {
+                prop_assert!(!piece.range.is_empty());
+                let number: u32 = piece.key.name().parse().unwrap();
+                read.extend(piece.range.map(|at| (number, at)));
+            }
+            prop_assert_eq!(read, expected);
+            prop_assert!(pieces(parts, &(start..end), size + 1).is_none());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What has to be done to rows and objects together, in this order and no other.
+
+use osproxy_storage::{ErrorKind, Key};
+
+use super::App;
+use crate::{
+    Error, Result,
+    meta::{Blob, Kind, Unfinished},
+};
+
+/// How many objects are removed at once.
+const BATCH: usize = 500;
+
+impl App {
+    /// Whether the object of a blob is there in its full length. Content is shared only then: what was damaged behind
+    /// osproxy's back must not swallow what clients send again.
+    pub async fn is_intact(&self, blob: &Blob) -> Result<bool> {
+        match self.storage.size(&blob.key).await {
+            Ok(size) => Ok(size == blob.digests.size),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes an object that is no content: decides it, removes the object, then the row, so that no object is ever
+    /// without a row. `false` when it became content meanwhile, or is gone already. A crash in between leaves the
+    /// row for the sweep.
+    pub async fn discard(&self, unfinished: &Unfinished) -> Result<bool> {
+        let key = Key::parse(&unfinished.object_key).map_err(Error::internal)?;
+        if !self.meta.condemn(unfinished.kind, unfinished.id).await? {
+            return Ok(false);
+        }
+        self.storage.delete(&[key]).await?;
+        self.meta.forget(unfinished.kind, unfinished.id).await?;
+        Ok(true)
+    }
+
+    /// Removes the objects and rows of parts.
+    pub async fn remove_parts(&self, parts: &[(i64, Key)]) -> Result<()> {
+        for batch in parts.chunks(BATCH) {
+            let (ids, keys): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
+            self.storage.delete(&keys).await?;
+            self.meta.forget_parts(ids).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a blob in state `deleting` with all that it lies in. `false`: parts of it are still being written here;
+    /// they go when that ends, and the blob with the next call.
+    pub async fn remove_blob(&self, blob_id: i64) -> Result<bool> {
+        let Some(remains) = self.meta.remains(blob_id).await? else {
+            return Ok(true);
+        };
+        let count = remains.parts.len();
+        let mut idle = remains.parts;
+        {
+            let writing = self.writing();
+            // Who writes them removes them, when it finds out that they are not wanted any more.
+            idle.retain(|(id, _)| !writing.contains(id));
+        }
+        self.remove_parts(&idle).await?;
+        if idle.len() < count {
+            return Ok(false);
+        }
+        if let Some(key) = remains.object {
+            self.storage.delete(&[key]).await?;
+        }
+        self.meta.forget(Kind::Blob, blob_id).await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,50 @@
+//! `osproxy fsck`
+
+mod check;
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{app::App, config::Loaded};
+use check::Check;
+
+/// Exit code when there were differences, all of them repaired.
+const REPAIRED: u8 = 1;
+/// Exit code when there are differences left.
+const LEFT: u8 = 4;
+
+/// How far to go.
+#[derive(Args, Clone, Copy)]
+pub struct Options {
+    /// Read every object and compare its digests too.
+    #[arg(long)]
+    deep: bool,
+    /// Repair what is safe to repair: counts, and whatever no file names. No content of a file is touched.
+    #[arg(long)]
+    repair: bool,
+    /// Delete objects that nothing in the metadata names. Do not, if the metadata may be older than the store.
+    #[arg(long)]
+    delete_strays: bool,
+}
+
+/// Compares metadata and store both ways, and says every difference in a line of its own.
+pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
+    super::block_on(async {
+        // Not a service's first start: nothing is made here.
+        drop(super::existing_database(&loaded.config.database_path()).await?);
+        let app = App::open(&loaded.config).await?;
+        let mut check = Check::new(app, options);
+        check.run().await?;
+        let (found, repaired) = (check.found, check.repaired);
+        super::say(&format!(
+            "{} blobs, {} objects, {} bytes: {found} differences, {repaired} repaired",
+            check.blobs, check.objects, check.bytes
+        ));
+        Ok(match found - repaired {
+            0 if found == 0 => ExitCode::SUCCESS,
+            0 => ExitCode::from(REPAIRED),
+            _ => ExitCode::from(LEFT),
+        })
+    })
+}

@@ -1,0 +1,167 @@
+//! What is recorded, row by row, for those who compare it with what is there.
+
+use std::collections::HashMap;
+
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+
+use super::{
+    Meta, blobs,
+    entities::{blob, file, part},
+};
+use crate::uid::Uid;
+
+pub use blob::{Layout as RecordedLayout, State as BlobState};
+pub use part::State as PartState;
+
+/// A blob's row, and how many files say that they have it.
+#[derive(Clone, Debug)]
+pub struct RecordedBlob {
+    /// Its number.
+    pub id: i64,
+    /// Where it stands.
+    pub state: BlobState,
+    /// Whether it lies in one object or in parts.
+    pub layout: RecordedLayout,
+    /// The one object.
+    pub object_key: String,
+    /// Bytes.
+    pub size: i64,
+    /// How many files share it, as it was counted.
+    pub refs: i32,
+    /// How many complete files name it.
+    pub files: i32,
+    /// How many incomplete files name it.
+    pub uploads: i32,
+    /// What osproxy computed of it.
+    pub digests: Option<osproxy_storage::Digests>,
+}
+
+/// A part's row.
+#[derive(Clone, Debug)]
+pub struct RecordedPart {
+    /// Its number.
+    pub id: i64,
+    /// Its place among the pieces.
+    pub number: i32,
+    /// Where it stands.
+    pub state: PartState,
+    /// Where it lies.
+    pub object_key: String,
+    /// Bytes.
+    pub size: i64,
+    /// What osproxy computed of it.
+    pub md5: Option<Vec<u8>>,
+}
+
+impl Meta {
+    /// Up to `limit` blobs beyond number `after`, in the order of their numbers.
+    pub async fn recorded_blobs(&self, after: i64, limit: u64) -> Result<Vec<RecordedBlob>, DbErr> {
+        let rows = blob::Entity::find()
+            .filter(blob::Column::Id.gt(after))
+            .order_by_asc(blob::Column::Id)
+            .limit(limit)
+            .all(&self.reader)
+            .await?;
+        let ids: Vec<_> = rows.iter().map(|blob| blob.id).collect();
+        let counted = file::Entity::find()
+            .select_only()
+            .columns([file::Column::BlobId, file::Column::State])
+            .column_as(file::Column::Uid.count(), "count")
+            .filter(file::Column::BlobId.is_in(ids))
+            .group_by(file::Column::BlobId)
+            .group_by(file::Column::State);
+        let counted: Vec<(i64, file::State, i64)> = counted.into_tuple().all(&self.reader).await?;
+        let (mut files, mut uploads) = (HashMap::new(), HashMap::new());
+        for (blob_id, state, count) in counted {
+            let counts = if state == file::State::Stored { &mut files } else { &mut uploads };
+            *counts.entry(blob_id).or_default() += i32::try_from(count).unwrap_or(i32::MAX);
+        }
+        let recorded = |blob: blob::Model| {
+            Ok(RecordedBlob {
+                digests: blobs::digests(&blob)?,
+                files: files.get(&blob.id).copied().unwrap_or(0),
+                uploads: uploads.get(&blob.id).copied().unwrap_or(0),
+                id: blob.id,
+                state: blob.state,
+                layout: blob.layout,
+                object_key: blob.object_key,
+                size: blob.size,
+                refs: blob.refs,
+            })
+        };
+        rows.into_iter().map(recorded).collect()
+    }
+
+    /// All parts of a blob in the order of their places, whatever their state.
+    pub async fn recorded_parts(&self, blob_id: i64) -> Result<Vec<RecordedPart>, DbErr> {
+        let rows = part::Entity::find()
+            .filter(part::Column::BlobId.eq(blob_id))
+            .order_by_asc(part::Column::Number)
+            .order_by_asc(part::Column::Id)
+            .all(&self.reader)
+            .await?;
+        let recorded = |part: part::Model| RecordedPart {
+            id: part.id,
+            number: part.number,
+            state: part.state,
+            object_key: part.object_key,
+            size: part.size,
+            md5: part.md5,
+        };
+        Ok(rows.into_iter().map(recorded).collect())
+    }
+
+    /// Complete files that have no content which is complete.
+    pub async fn files_without_content(&self) -> Result<Vec<Uid>, DbErr> {
+        let without = file::Entity::find()
+            .left_join(blob::Entity)
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::State.eq(file::State::Stored))
+            .filter(
+                file::Column::BlobId
+                    .is_null()
+                    .or(Expr::col((blob::Entity, blob::Column::State)).ne(blob::State::Stored)),
+            );
+        let uids: Vec<i64> = without.into_tuple().all(&self.reader).await?;
+        Ok(uids.into_iter().map(Uid::from_recorded).collect())
+    }
+
+    /// Counts the files of a blob anew. Only where nothing else runs.
+    pub async fn recount(&self, blob_id: i64, files: i32) -> Result<(), DbErr> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                blob::Entity::update_many()
+                    .col_expr(blob::Column::Refs, Expr::value(files))
+                    .filter(blob::Column::Id.eq(blob_id))
+                    .exec(transaction)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Condemns a blob that no file names. `false`: one does.
+    pub async fn condemn_unused(&self, blob_id: i64) -> Result<bool, DbErr> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let named = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction);
+                if named.await?.is_some() {
+                    return Ok(false);
+                }
+                blob::Entity::update_many()
+                    .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+                    .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
+                    .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
+                    .filter(blob::Column::Id.eq(blob_id))
+                    .exec(transaction)
+                    .await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+}

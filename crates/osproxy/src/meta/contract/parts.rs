@@ -1,0 +1,307 @@
+//! Uploads in parts, merges and removals.
+
+use super::{create, digests, uid};
+use crate::meta::{
+    BegunPart, Completed, Completion, FileState, Finished, FinishedPart, Kind, Layout, Merge, MergeIntent,
+    Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskState,
+};
+
+pub(super) async fn run(meta: &Meta) {
+    parts_become_a_file_and_then_whole(meta).await;
+    a_part_sent_again_replaces_the_one_before(meta).await;
+    only_what_the_client_says_is_completed(meta).await;
+    what_is_merged_twice_is_merged_once(meta).await;
+    merged_content_that_is_known_is_shared(meta).await;
+    merged_content_that_is_wrong_is_rejected(meta).await;
+    the_last_file_takes_its_content_along(meta).await;
+    an_upload_in_one_piece_ends_one_in_parts(meta).await;
+    uploads_lapse(meta).await;
+}
+
+/// A task that says what it is for.
+fn task(id: i64) -> impl Fn(i64) -> NewTask + Send + Sync + 'static {
+    move |blob_id| NewTask { id, kind: "test", payload: blob_id.to_string(), max_attempts: 1 }
+}
+
+/// The blob that a task was enqueued for.
+async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
+    let (task, _) = meta.task(id).await.unwrap()?;
+    assert_eq!((task.state, task.attempts), (TaskState::Queued, 0));
+    Some(task.payload)
+}
+
+async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent {
+    match meta.begin_part(uid(file), number, uid(attempt), "test").await.unwrap() {
+        BegunPart::Ready(intent) => intent,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishedPart {
+    meta.finish_part(uid(file), intent, digests(content), Some("image/png")).await.unwrap()
+}
+
+async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> PartIntent {
+    let intent = begin(meta, file, number, attempt).await;
+    assert_eq!(finish(meta, file, &intent, content).await, FinishedPart::Stored(None));
+    intent
+}
+
+async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
+    let said = Completion { parts, size, md5: None };
+    meta.complete_upload(uid(file), said, task(task_id)).await.unwrap()
+}
+
+/// A file of the parts `a` and `bc`, complete. Gives its blob.
+async fn completed(meta: &Meta, file: i64) -> i64 {
+    create(meta, file).await;
+    let blob = send(meta, file, 1, file + 1, "a").await.blob_id;
+    send(meta, file, 2, file + 2, "bc").await;
+    assert_eq!(complete(meta, file, 2, 3, file + 3).await, Completed::Now);
+    blob
+}
+
+async fn begin_merge(meta: &Meta, blob: i64, spare: i64) -> MergeIntent {
+    match meta.begin_merge(blob, spare).await.unwrap() {
+        Merge::Ready(intent) => intent,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn numbers(meta: &Meta, blob: i64) -> Vec<u32> {
+    meta.parts(blob).await.unwrap().iter().map(|part| part.number).collect()
+}
+
+async fn parts_become_a_file_and_then_whole(meta: &Meta) {
+    let unknown = meta.begin_part(uid(100), 1, uid(101), "test").await.unwrap();
+    assert!(matches!(unknown, BegunPart::Unknown));
+    assert!(meta.upload_status(uid(100)).await.unwrap().is_none());
+    create(meta, 100).await;
+    assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [0; 0]);
+    // In any order.
+    let second = begin(meta, 100, 2, 101).await;
+    assert_eq!((second.blob_id, second.key.as_str()), (100, "unknown/100_2"));
+    send(meta, 100, 1, 102, "a").await;
+    assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [1]);
+    assert_eq!(finish(meta, 100, &second, "bc").await, FinishedPart::Stored(None));
+    assert!(meta.stored_file(uid(100)).await.unwrap().is_none());
+    assert_eq!(complete(meta, 100, 2, 3, 103).await, Completed::Now);
+    assert_eq!(enqueued(meta, 103).await.unwrap(), "100");
+
+    // It can be read at once, but serves no instant upload.
+    let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
+    assert_eq!((&stored.content.layout, stored.content.size), (&Layout::Parts, 3));
+    assert_eq!(stored.content_type, "image/png");
+    assert!(stored.content.digests.is_none());
+    assert!(meta.blob_by_md5(digests("abc").md5).await.unwrap().is_none());
+    let parts: Vec<StoredPart> = meta.parts(100).await.unwrap();
+    let parts: Vec<_> = parts.iter().map(|part| (part.number, part.key.as_str(), part.size)).collect();
+    assert_eq!(parts, [(1, "unknown/100_1", 1), (2, "unknown/100_2", 2)]);
+
+    let intent = begin_merge(meta, 100, 104).await;
+    assert_eq!((intent.key.as_str(), intent.size), ("unknown/100.txt", 3));
+    assert_eq!(meta.finish_merge(100, &intent, digests("abc")).await.unwrap(), Merged::Stored);
+    let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
+    assert_eq!(stored.content.layout, Layout::Whole(intent.key));
+    assert_eq!(stored.content.digests, Some(digests("abc")));
+    assert_eq!(meta.blob_by_md5(digests("abc").md5).await.unwrap().unwrap().id, 100);
+    assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done));
+    // What is left of the parts can be found until it is gone.
+    assert_eq!(numbers(meta, 100).await, [1, 2]);
+    let ids = meta.parts(100).await.unwrap().iter().map(|part| part.id).collect();
+    meta.forget_parts(ids).await.unwrap();
+    assert_eq!(numbers(meta, 100).await, [0; 0]);
+    assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [1, 2]);
+}
+
+async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
+    create(meta, 110).await;
+    send(meta, 110, 1, 111, "first").await;
+    let again = begin(meta, 110, 1, 112).await;
+    assert_eq!(again.key.as_str(), "unknown/110_1_112");
+    match finish(meta, 110, &again, "second").await {
+        FinishedPart::Stored(Some(replaced)) => {
+            assert_eq!((replaced.id, replaced.object_key.as_str()), (111, "unknown/110_1"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(numbers(meta, 110).await, [1]);
+    assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
+    let unfinished = meta.unfinished(Kind::Part, i64::MAX, 0, 10).await.unwrap();
+    assert_eq!(unfinished.iter().map(|part| part.id).collect::<Vec<_>>(), [111]);
+    // Swept away while it was on its way: it does not count.
+    let slow = begin(meta, 110, 1, 113).await;
+    assert!(meta.condemn(Kind::Part, 113).await.unwrap());
+    assert_eq!(finish(meta, 110, &slow, "third").await, FinishedPart::Swept);
+    assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
+    assert!(!meta.condemn(Kind::Part, 112).await.unwrap(), "a part that counts was condemned");
+    for id in [111, 113] {
+        meta.forget(Kind::Part, id).await.unwrap();
+    }
+    assert_eq!(meta.unfinished(Kind::Part, i64::MAX, 0, 10).await.unwrap(), []);
+}
+
+async fn only_what_the_client_says_is_completed(meta: &Meta) {
+    assert_eq!(complete(meta, 120, 1, 1, 129).await, Completed::Unknown);
+    create(meta, 120).await;
+    assert_eq!(complete(meta, 120, 2, 1, 129).await, Completed::Parts(0, vec![1, 2]));
+    send(meta, 120, 1, 121, "a").await;
+    send(meta, 120, 3, 122, "c").await;
+    assert_eq!(complete(meta, 120, 3, 3, 129).await, Completed::Parts(2, vec![2]));
+    // As many parts as the client says, but not those.
+    assert_eq!(complete(meta, 120, 2, 2, 129).await, Completed::Parts(2, vec![2]));
+    let late = begin(meta, 120, 4, 124).await;
+    send(meta, 120, 2, 123, "b").await;
+    assert_eq!(complete(meta, 120, 2, 2, 129).await, Completed::Parts(3, vec![]));
+    assert_eq!(complete(meta, 120, 3, 4, 129).await, Completed::Size(3));
+    assert_eq!(enqueued(meta, 129).await, None);
+    assert_eq!(complete(meta, 120, 3, 3, 129).await, Completed::Now);
+    assert_eq!(complete(meta, 120, 3, 3, 130).await, Completed::Before);
+    assert_eq!(complete(meta, 120, 3, 4, 130).await, Completed::Otherwise);
+    assert_eq!(complete(meta, 120, 2, 3, 130).await, Completed::Otherwise);
+    assert_eq!(enqueued(meta, 130).await, None);
+    // It takes no parts any more, not even those that were on their way.
+    assert_eq!(finish(meta, 120, &late, "d").await, FinishedPart::Closed);
+    let closed = meta.begin_part(uid(120), 1, uid(131), "test").await.unwrap();
+    assert!(matches!(closed, BegunPart::Closed(FileState::Stored)));
+    assert!(meta.condemn(Kind::Part, 124).await.unwrap());
+    meta.forget(Kind::Part, 124).await.unwrap();
+}
+
+async fn what_is_merged_twice_is_merged_once(meta: &Meta) {
+    create(meta, 140).await;
+    send(meta, 140, 1, 141, "one-forty").await;
+    assert_eq!(complete(meta, 140, 1, 9, 142).await, Completed::Now);
+    let slow = begin_merge(meta, 140, 143).await;
+    let fast = begin_merge(meta, 140, 144).await;
+    assert_eq!((slow.key.as_str(), fast.key.as_str()), ("unknown/140.txt", "unknown/144.txt"));
+    let content = digests("one-forty");
+    assert_eq!(meta.finish_merge(140, &fast, content).await.unwrap(), Merged::Stored);
+    assert_eq!(meta.finish_merge(140, &slow, content).await.unwrap(), Merged::Beaten);
+    let stored = meta.stored_file(uid(140)).await.unwrap().unwrap();
+    assert_eq!(stored.content.layout, Layout::Whole(fast.key));
+    // The slow one is no content, and can be removed.
+    assert!(meta.condemn(Kind::Blob, 143).await.unwrap());
+    meta.forget(Kind::Blob, 143).await.unwrap();
+    let ids = meta.parts(140).await.unwrap().iter().map(|part| part.id).collect();
+    meta.forget_parts(ids).await.unwrap();
+}
+
+async fn merged_content_that_is_known_is_shared(meta: &Meta) {
+    // "abc" is blob 100.
+    let blob = completed(meta, 150).await;
+    let intent = begin_merge(meta, blob, 154).await;
+    assert_eq!(meta.finish_merge(blob, &intent, digests("abc")).await.unwrap(), Merged::Changed);
+    assert_eq!(meta.share_merged(blob, 99_999, task(155)).await.unwrap(), Merged::Changed);
+    assert_eq!(meta.share_merged(blob, 100, task(155)).await.unwrap(), Merged::Stored);
+    assert_eq!(enqueued(meta, 155).await.unwrap(), blob.to_string());
+    assert_eq!(meta.share_merged(blob, 100, task(156)).await.unwrap(), Merged::Beaten);
+    let stored = meta.stored_file(uid(150)).await.unwrap().unwrap();
+    assert_eq!((stored.content.blob_id, stored.content.digests), (100, Some(digests("abc"))));
+    assert!(matches!(meta.begin_merge(blob, 156).await.unwrap(), Merge::Gone));
+    remove(meta, blob, 2).await;
+    assert!(meta.condemn(Kind::Blob, 154).await.unwrap());
+    meta.forget(Kind::Blob, 154).await.unwrap();
+}
+
+/// Removes what is left of a condemned blob.
+async fn remove(meta: &Meta, blob: i64, parts: usize) {
+    let remains = meta.remains(blob).await.unwrap().expect("it is not condemned");
+    assert_eq!(remains.parts.len(), parts);
+    meta.forget_parts(remains.parts.into_iter().map(|(id, _)| id).collect()).await.unwrap();
+    meta.forget(Kind::Blob, blob).await.unwrap();
+    assert!(meta.remains(blob).await.unwrap().is_none());
+}
+
+async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
+    create(meta, 160).await;
+    send(meta, 160, 1, 161, "abc").await;
+    let said = Completion { parts: 1, size: 3, md5: Some([7; 16]) };
+    assert_eq!(meta.complete_upload(uid(160), said, task(162)).await.unwrap(), Completed::Now);
+    let other = Completion { md5: Some([8; 16]), ..said };
+    assert_eq!(meta.complete_upload(uid(160), other, task(163)).await.unwrap(), Completed::Otherwise);
+    assert_eq!(meta.stored_file(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
+    assert_eq!(begin_merge(meta, 160, 164).await.claimed_md5, Some([7; 16]));
+    assert_eq!(meta.reject_merged(160, task(165)).await.unwrap(), Merged::Stored);
+    assert_eq!(enqueued(meta, 165).await.unwrap(), "160");
+    assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
+    assert_eq!(meta.file_state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
+    let closed = meta.complete_upload(uid(160), said, task(166)).await.unwrap();
+    assert_eq!(closed, Completed::Closed(FileState::Corrupt));
+    remove(meta, 160, 1).await;
+    assert!(meta.condemn(Kind::Blob, 164).await.unwrap());
+    meta.forget(Kind::Blob, 164).await.unwrap();
+}
+
+async fn the_last_file_takes_its_content_along(meta: &Meta) {
+    assert_eq!(meta.delete_file(uid(170), task(179)).await.unwrap(), Removed::Unknown);
+    // Files 100 and 150 share blob 100.
+    assert_eq!(meta.delete_file(uid(100), task(171)).await.unwrap(), Removed::Now);
+    assert_eq!(enqueued(meta, 171).await, None);
+    assert!(meta.stored_file(uid(100)).await.unwrap().is_none(), "it is still remembered");
+    assert_eq!(meta.file_state(uid(100)).await.unwrap(), Some(FileState::Deleted));
+    assert_eq!(meta.delete_file(uid(100), task(171)).await.unwrap(), Removed::Before);
+    assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
+    let abc = meta.blob_by_md5(digests("abc").md5).await.unwrap().unwrap();
+    assert_eq!(meta.delete_file(uid(150), task(172)).await.unwrap(), Removed::Now);
+    assert_eq!(enqueued(meta, 172).await.unwrap(), "100");
+    // From this moment nobody can share it, whoever has seen it before.
+    assert!(meta.blob_by_md5(digests("abc").md5).await.unwrap().is_none());
+    let late = crate::meta::NewFile { uid: uid(173), name: "late.txt".to_owned() };
+    let created = meta.create_stored_files(vec![(late, abc.id, String::new())]).await.unwrap();
+    assert_eq!(created, [false]);
+    // And who sends it again is the first to do so.
+    create(meta, 174).await;
+    assert_eq!(super::begin(meta, 174, 175).await, 174);
+    assert_eq!(super::finish(meta, 174, 174, "abc").await, Finished::Stored);
+    remove(meta, 100, 0).await;
+
+    // An upload that is not complete goes with its parts.
+    create(meta, 176).await;
+    let late = begin(meta, 176, 1, 177).await;
+    assert_eq!(meta.delete_file(uid(176), task(178)).await.unwrap(), Removed::Now);
+    assert_eq!(enqueued(meta, 178).await.unwrap(), "176");
+    assert_eq!(finish(meta, 176, &late, "late").await, FinishedPart::Closed);
+    remove(meta, 176, 1).await;
+}
+
+async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
+    create(meta, 180).await;
+    let blob = send(meta, 180, 1, 181, "part").await.blob_id;
+    let attempt = super::begin(meta, 180, 182).await;
+    assert_eq!(attempt, 182);
+    assert_eq!(super::finish(meta, 180, attempt, "all of it").await, Finished::Stored);
+    assert_eq!(meta.stored_file(uid(180)).await.unwrap().unwrap().content.blob_id, 182);
+    let unfinished = meta.unfinished(Kind::Blob, i64::MAX, 100, 10).await.unwrap();
+    assert_eq!(unfinished.iter().map(|blob| blob.id).collect::<Vec<_>>(), [blob]);
+    remove(meta, blob, 1).await;
+    // The other way round the parts get a blob with a number of its own.
+    create(meta, 185).await;
+    assert_eq!(super::begin(meta, 185, 186).await, 185);
+    assert_eq!(send(meta, 185, 1, 187, "part").await.blob_id, 187);
+    assert_eq!(complete(meta, 185, 1, 4, 188).await, Completed::Now);
+    assert_eq!(super::finish(meta, 185, 185, "all of it, but late").await, Finished::Beaten);
+    assert!(meta.condemn(Kind::Blob, 185).await.unwrap());
+    meta.forget(Kind::Blob, 185).await.unwrap();
+}
+
+async fn uploads_lapse(meta: &Meta) {
+    // All files here lapse at 0. Those of earlier tests that are still open are in the list too.
+    create(meta, 190).await;
+    send(meta, 190, 1, 191, "part").await;
+    assert!(meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(190)));
+    assert!(!meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(180)), "it is complete");
+    assert_eq!(meta.lapsed_uploads(0, 100).await.unwrap(), []);
+    assert_eq!(meta.lapsed_uploads(1, 1).await.unwrap().len(), 1);
+    assert_eq!(meta.expire_upload(uid(190), task(192)).await.unwrap(), Removed::Now);
+    assert_eq!(enqueued(meta, 192).await.unwrap(), "190");
+    assert_eq!(meta.file_state(uid(190)).await.unwrap(), Some(FileState::Expired));
+    assert!(!meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(190)));
+    assert_eq!(meta.expire_upload(uid(180), task(193)).await.unwrap(), Removed::Before);
+    remove(meta, 190, 1).await;
+    // It is known for a while that they were there.
+    assert_eq!(meta.purge_files(0, 100).await.unwrap(), 0);
+    assert!(meta.purge_files(i64::MAX, 100).await.unwrap() >= 2);
+    assert_eq!(meta.file_state(uid(190)).await.unwrap(), None);
+    assert_eq!(meta.file_state(uid(180)).await.unwrap(), Some(FileState::Stored));
+}

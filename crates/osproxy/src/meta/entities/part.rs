@@ -1,0 +1,42 @@
+use sea_orm::entity::prelude::*;
+
+/// One attempt to send a part of an upload. Of the attempts for one number at most one is stored.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "parts")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: i64,
+    /// The blob that the part is a piece of.
+    pub blob_id: i64,
+    /// Its place among the pieces, from 1 on.
+    pub number: i32,
+    pub state: State,
+    pub object_key: String,
+    /// Bytes; set once stored.
+    pub size: i64,
+    /// Computed by osproxy; set once stored.
+    pub md5: Option<Vec<u8>>,
+    /// MIME type that the first bytes speak of; of use with the first part alone.
+    pub sniffed: Option<String>,
+    pub created_at: i64,
+    #[sea_orm(belongs_to, from = "blob_id", to = "id")]
+    pub blob: HasOne<super::blob::Entity>,
+}
+
+/// Where an attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
+pub enum State {
+    /// An object may be under the key, whole or not; nobody reads it.
+    #[sea_orm(string_value = "writing")]
+    Writing,
+    /// The object is whole, durable and verified.
+    #[sea_orm(string_value = "stored")]
+    Stored,
+    /// The object is being removed, then the row.
+    #[sea_orm(string_value = "deleting")]
+    Deleting,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,227 @@
+use osproxy_storage::{Category, Digests, Key, extension};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, SqlErr,
+    sea_query::Expr,
+};
+
+use super::{
+    Meta, NewTask, blobs,
+    entities::{blob, file},
+    files::recorded_key,
+    now_ms, tasks,
+    write_queue::Verdict,
+};
+
+/// A blob that lies in parts and is to be made whole.
+#[derive(Clone, Debug)]
+pub struct MergeIntent {
+    /// Number of the row that names the object to be.
+    pub intent_id: i64,
+    /// Where to write; no other attempt writes there.
+    pub key: Key,
+    /// Bytes of all parts together.
+    pub size: u64,
+    /// What the client said the md5 is.
+    pub claimed_md5: Option<[u8; 16]>,
+    /// MIME type that the first bytes speak of.
+    pub sniffed: Option<String>,
+}
+
+/// What there is to merge.
+#[derive(Clone, Debug)]
+pub enum Merge {
+    /// The parts; go on.
+    Ready(MergeIntent),
+    /// Nothing any more: it was done before. Parts may still lie about.
+    Done,
+    /// Nothing any more: the blob is gone or going.
+    Gone,
+}
+
+/// What became of merged content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// The blob has it now, or its files share another's.
+    Stored,
+    /// A blob with the same content appeared or went; look again.
+    Changed,
+    /// Another attempt was first, or the blob is gone.
+    Beaten,
+    /// The intent was swept away.
+    Swept,
+}
+
+impl Meta {
+    /// Begins to merge the parts of a blob. Records what will be written: the first attempt under the blob's own
+    /// number, every later one under `spare`.
+    pub async fn begin_merge(&self, blob_id: i64, spare: i64) -> Result<Merge, DbErr> {
+        self.write(move |transaction| Box::pin(begin(transaction, blob_id, spare))).await
+    }
+
+    /// Makes the object of the intent, published and durable, what its blob lies in.
+    pub async fn finish_merge(
+        &self,
+        blob_id: i64,
+        intent: &MergeIntent,
+        digests: Digests,
+    ) -> Result<Merged, DbErr> {
+        let (intent_id, key) = (intent.intent_id, intent.key.to_string());
+        let finished = self
+            .write_or_undo(move |transaction| {
+                let key = key.clone();
+                Box::pin(async move {
+                    if !take_intent(transaction, intent_id).await? {
+                        return Ok(Verdict::Rollback(Merged::Swept));
+                    }
+                    let merged = blob::Entity::update_many()
+                        .col_expr(blob::Column::Layout, Expr::value(blob::Layout::Whole))
+                        .col_expr(blob::Column::ObjectKey, Expr::value(key))
+                        .col_expr(blob::Column::Md5, Expr::value(digests.md5.to_vec()))
+                        .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
+                        .filter(blob::Column::Id.eq(blob_id))
+                        .filter(blob::Column::State.eq(blob::State::Stored))
+                        .filter(blob::Column::Layout.eq(blob::Layout::Parts))
+                        .exec(transaction)
+                        .await?;
+                    Ok(match merged.rows_affected {
+                        0 => Verdict::Rollback(Merged::Beaten),
+                        _ => Verdict::Commit(Merged::Stored),
+                    })
+                })
+            })
+            .await;
+        self.stored.forget_blob(blob_id);
+        match finished {
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                Ok(Merged::Changed)
+            }
+            finished => finished,
+        }
+    }
+
+    /// Lets all files of a blob in parts share another blob, whose content is the same. The one in parts is
+    /// condemned; `removal`, which gets its number, is enqueued.
+    pub async fn share_merged(
+        &self,
+        blob_id: i64,
+        same: i64,
+        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
+    ) -> Result<Merged, DbErr> {
+        let removal = std::sync::Arc::new(removal);
+        let shared = self
+            .write_or_undo(move |transaction| {
+                let removal = removal.clone();
+                Box::pin(async move {
+                    let refs = condemn(transaction, blob_id).await?;
+                    let Some(refs) = refs else {
+                        return Ok(Verdict::Rollback(Merged::Beaten));
+                    };
+                    if !blobs::take_references(transaction, same, refs).await? {
+                        return Ok(Verdict::Rollback(Merged::Changed));
+                    }
+                    file::Entity::update_many()
+                        .col_expr(file::Column::BlobId, Expr::value(same))
+                        .filter(file::Column::BlobId.eq(blob_id))
+                        .exec(transaction)
+                        .await?;
+                    tasks::enqueue(transaction, removal(blob_id)).await?;
+                    Ok(Verdict::Commit(Merged::Stored))
+                })
+            })
+            .await;
+        self.stored.forget_blob(blob_id);
+        shared
+    }
+
+    /// Declares that a blob in parts is not what the client had announced: its files can no longer be read, and its
+    /// bytes are removed by `removal`, which gets its number.
+    pub async fn reject_merged(
+        &self,
+        blob_id: i64,
+        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
+    ) -> Result<Merged, DbErr> {
+        let removal = std::sync::Arc::new(removal);
+        let rejected = self
+            .write_or_undo(move |transaction| {
+                let removal = removal.clone();
+                Box::pin(async move {
+                    if condemn(transaction, blob_id).await?.is_none() {
+                        return Ok(Verdict::Rollback(Merged::Beaten));
+                    }
+                    file::Entity::update_many()
+                        .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
+                        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+                        .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+                        .filter(file::Column::BlobId.eq(blob_id))
+                        .exec(transaction)
+                        .await?;
+                    tasks::enqueue(transaction, removal(blob_id)).await?;
+                    Ok(Verdict::Commit(Merged::Stored))
+                })
+            })
+            .await;
+        self.stored.forget_blob(blob_id);
+        rejected
+    }
+}
+
+async fn begin(transaction: &DatabaseTransaction, blob_id: i64, spare: i64) -> Result<Merge, DbErr> {
+    let Some(blob) = blob::Entity::find_by_id(blob_id).one(transaction).await? else {
+        return Ok(Merge::Gone);
+    };
+    match (blob.state, blob.layout) {
+        (blob::State::Stored, blob::Layout::Parts) => {}
+        (blob::State::Stored, blob::Layout::Whole) => return Ok(Merge::Done),
+        _ => return Ok(Merge::Gone),
+    }
+    let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;
+    let name = name.map(|file| file.name).unwrap_or_default();
+    let key = |id| Key::whole(Category::of_name(&name), id, extension(&name).as_deref());
+    // Whoever puts the blob's own name down first may use it.
+    let own = key(blob_id);
+    let named = blob::Entity::update_many()
+        .col_expr(blob::Column::ObjectKey, Expr::value(own.as_str()))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::ObjectKey.eq(""))
+        .exec(transaction)
+        .await?;
+    let key = if named.rows_affected == 1 { own } else { key(spare) };
+    let row = blobs::writing_row(spare, &blob.backend, key.to_string());
+    blob::Entity::insert(row).exec_without_returning(transaction).await?;
+    Ok(Merge::Ready(MergeIntent {
+        intent_id: spare,
+        key: recorded_key(key.as_str())?,
+        size: blobs::recorded_size(blob.id, blob.size)?,
+        claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
+        sniffed: blob.sniffed,
+    }))
+}
+
+/// Removes an intent whose object is about to belong to another row. `false`: it was swept away.
+async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64) -> Result<bool, DbErr> {
+    let taken = blob::Entity::delete_many()
+        .filter(blob::Column::Id.eq(intent_id))
+        .filter(blob::Column::State.eq(blob::State::Writing))
+        .exec(transaction)
+        .await?;
+    Ok(taken.rows_affected == 1)
+}
+
+/// Condemns a blob in parts and tells how many files it had; `None` when it is no longer one.
+async fn condemn(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<i32>, DbErr> {
+    let condemned = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Stored))
+        .filter(blob::Column::Layout.eq(blob::Layout::Parts))
+        .exec(transaction)
+        .await?;
+    if condemned.rows_affected == 0 {
+        return Ok(None);
+    }
+    // The row is taken: nobody counts further files now.
+    let row = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    let changed = blob::ActiveModel { id: Set(blob_id), refs: Set(0), ..Default::default() };
+    blob::Entity::update(changed).exec(transaction).await?;
+    Ok(row.map(|blob| blob.refs))
+}

@@ -1,0 +1,457 @@
+use osproxy_storage::{Category, Digests, Key};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect, SqlErr, sea_query::Expr,
+};
+
+use super::{
+    FileState, Kind, Meta, NewTask, Unfinished, blobs,
+    entities::{blob, file, part},
+    files::recorded_key,
+    now_ms, tasks,
+    write_queue::Verdict,
+};
+use crate::{content_type, uid::Uid};
+
+/// How many of the parts that are missing are named.
+const NAMED: usize = 10;
+/// How many rows are named in one statement.
+const CHUNK: usize = 500;
+
+/// A part that may be written now: its row is committed.
+#[derive(Clone, Debug)]
+pub struct PartIntent {
+    /// The attempt's number.
+    pub id: i64,
+    /// The blob that the part will be a piece of.
+    pub blob_id: i64,
+    /// Its place among the pieces.
+    pub number: u32,
+    /// Where to write; no other attempt writes there.
+    pub key: Key,
+}
+
+/// What became of the wish to send a part.
+#[derive(Clone, Debug)]
+pub enum BegunPart {
+    /// Go on.
+    Ready(PartIntent),
+    /// The file takes no parts: it is in this state.
+    Closed(FileState),
+    /// Another part was first to begin the upload: ask again.
+    Changed,
+    /// No such uid.
+    Unknown,
+}
+
+/// What became of a part that was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishedPart {
+    /// It counts. What it replaces, if there was one, is to be discarded.
+    Stored(Option<Unfinished>),
+    /// The file no longer takes parts.
+    Closed,
+    /// The intent was swept away: the attempt took too long to finish.
+    Swept,
+}
+
+/// A part that counts.
+#[derive(Clone, Debug)]
+pub struct StoredPart {
+    /// The number of the attempt that sent it.
+    pub id: i64,
+    /// Its place among the pieces, from 1 on.
+    pub number: u32,
+    /// Where it lies.
+    pub key: Key,
+    /// Bytes.
+    pub size: u64,
+    /// Computed by osproxy.
+    pub md5: [u8; 16],
+}
+
+/// What is there of an upload.
+#[derive(Clone, Debug)]
+pub struct UploadStatus {
+    /// Where the file stands.
+    pub state: FileState,
+    /// The numbers of the parts that count, ascending.
+    pub parts: Vec<u32>,
+}
+
+/// What a client says of an upload that it declares complete.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// How many parts there are.
+    pub parts: u32,
+    /// How many bytes they have together.
+    pub size: u64,
+    /// MD5 of all of them together.
+    pub md5: Option<[u8; 16]>,
+}
+
+/// What became of the wish to complete an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completed {
+    /// The file can be read now.
+    Now,
+    /// It was complete already, of what the client says.
+    Before,
+    /// It was complete already, of something else.
+    Otherwise,
+    /// Other parts are there than 1 to the number that the client says: so many, and these are missing.
+    Parts(u64, Vec<u32>),
+    /// The parts have so many bytes together.
+    Size(u64),
+    /// There is nothing to complete: the file is in this state.
+    Closed(FileState),
+    /// No such uid.
+    Unknown,
+}
+
+impl Meta {
+    /// Begins an attempt to send a part. Records what will be written, under `attempt`, a number that nobody has.
+    pub async fn begin_part(
+        &self,
+        uid: Uid,
+        number: u32,
+        attempt: Uid,
+        backend: &'static str,
+    ) -> Result<BegunPart, DbErr> {
+        let begun = self
+            .write_or_undo(move |transaction| {
+                Box::pin(async move {
+                    Ok(match begin(transaction, uid, number, attempt.get(), backend).await? {
+                        ready @ BegunPart::Ready(_) => Verdict::Commit(ready),
+                        other => Verdict::Rollback(other),
+                    })
+                })
+            })
+            .await;
+        match begun {
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                Ok(BegunPart::Changed)
+            }
+            begun => begun,
+        }
+    }
+
+    /// Makes the object of `intent`, published and durable, the part of its number.
+    pub async fn finish_part(
+        &self,
+        uid: Uid,
+        intent: &PartIntent,
+        digests: Digests,
+        sniffed: Option<&'static str>,
+    ) -> Result<FinishedPart, DbErr> {
+        let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
+        self.write_or_undo(move |transaction| {
+            Box::pin(async move {
+                if !still_receiving(transaction, uid, blob_id).await? {
+                    return Ok(Verdict::Rollback(FinishedPart::Closed));
+                }
+                let replaced = replace(transaction, blob_id, number).await?;
+                let stored = part::Entity::update_many()
+                    .col_expr(part::Column::State, Expr::value(part::State::Stored))
+                    .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
+                    .col_expr(part::Column::Md5, Expr::value(digests.md5.to_vec()))
+                    .col_expr(part::Column::Sniffed, Expr::value(sniffed))
+                    .filter(part::Column::Id.eq(id))
+                    .filter(part::Column::State.eq(part::State::Writing))
+                    .exec(transaction)
+                    .await?;
+                Ok(match stored.rows_affected {
+                    0 => Verdict::Rollback(FinishedPart::Swept),
+                    _ => Verdict::Commit(FinishedPart::Stored(replaced)),
+                })
+            })
+        })
+        .await
+    }
+
+    /// Where an upload stands; `None` when the uid is unknown.
+    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, DbErr> {
+        let found =
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+        let Some((file, blob)) = found else {
+            return Ok(None);
+        };
+        let mut parts = Vec::new();
+        if let Some(blob) = blob {
+            if blob.state == blob::State::Receiving {
+                let numbers = part::Entity::find()
+                    .select_only()
+                    .column(part::Column::Number)
+                    .filter(part::Column::BlobId.eq(blob.id))
+                    .filter(part::Column::State.eq(part::State::Stored))
+                    .order_by_asc(part::Column::Number);
+                let numbers: Vec<i32> = numbers.into_tuple().all(&self.reader).await?;
+                parts = numbers.into_iter().map(i32::cast_unsigned).collect();
+            } else {
+                parts.extend(1..=blob.part_count.unwrap_or(0).cast_unsigned());
+            }
+        }
+        Ok(Some(UploadStatus { state: file.state, parts }))
+    }
+
+    /// Makes a file of the parts that are there, if they are those that the client says, and enqueues `merge`, which
+    /// gets the blob's number. However many parts there are, it takes the same few statements.
+    pub async fn complete_upload(
+        &self,
+        uid: Uid,
+        said: Completion,
+        merge: impl Fn(i64) -> NewTask + Send + Sync + 'static,
+    ) -> Result<Completed, DbErr> {
+        let merge = std::sync::Arc::new(merge);
+        self.write_or_undo(move |transaction| {
+            let merge = merge.clone();
+            Box::pin(async move {
+                Ok(match complete(transaction, uid, said, &*merge).await? {
+                    Completed::Now => Verdict::Commit(Completed::Now),
+                    other => Verdict::Rollback(other),
+                })
+            })
+        })
+        .await
+    }
+
+    /// The parts of a blob, in their order.
+    pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, DbErr> {
+        let rows = part::Entity::find()
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .order_by_asc(part::Column::Number)
+            .all(&self.reader)
+            .await?;
+        rows.iter().map(stored).collect()
+    }
+
+    /// Removes the rows of parts whose objects are gone.
+    pub async fn forget_parts(&self, ids: Vec<i64>) -> Result<(), DbErr> {
+        self.write(move |transaction| {
+            let ids = ids.clone();
+            Box::pin(async move {
+                for ids in ids.chunks(CHUNK) {
+                    let ids = ids.iter().copied();
+                    part::Entity::delete_many().filter(part::Column::Id.is_in(ids)).exec(transaction).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+fn stored(row: &part::Model) -> Result<StoredPart, DbErr> {
+    let damaged = || DbErr::Custom(format!("part {} is stored without size or digest", row.id));
+    Ok(StoredPart {
+        id: row.id,
+        number: row.number.cast_unsigned(),
+        key: recorded_key(&row.object_key)?,
+        size: u64::try_from(row.size).map_err(|_| damaged())?,
+        md5: row.md5.as_deref().and_then(|md5| md5.try_into().ok()).ok_or_else(damaged)?,
+    })
+}
+
+async fn begin(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    number: u32,
+    attempt: i64,
+    backend: &'static str,
+) -> Result<BegunPart, DbErr> {
+    let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
+        return Ok(BegunPart::Unknown);
+    };
+    let category = Category::of_name(&file.name);
+    let blob_id = match (file.state, file.blob_id) {
+        (file::State::Receiving, Some(blob_id)) => blob_id,
+        // An attempt to send it in one piece may have taken the uid's own number.
+        (file::State::Receiving, None) => attempt,
+        (file::State::Pending, _) => uid.get(),
+        (closed, _) => return Ok(BegunPart::Closed(closed)),
+    };
+    if file.blob_id.is_none() {
+        blob::Entity::insert(receiving_blob(blob_id, backend)).exec_without_returning(transaction).await?;
+        let begun = file::Entity::update_many()
+            .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+            .col_expr(file::Column::BlobId, Expr::value(blob_id))
+            .filter(file::Column::Uid.eq(uid.get()))
+            .filter(file::Column::State.eq(file.state))
+            .filter(file::Column::BlobId.is_null())
+            .exec(transaction)
+            .await?;
+        if begun.rows_affected == 0 {
+            return Ok(BegunPart::Changed);
+        }
+    }
+    let same_number = part::Entity::find()
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::Number.eq(number.cast_signed()));
+    let again = same_number.count(transaction).await? > 0;
+    let key = Key::part(category, blob_id, number, again.then_some(attempt));
+    let row = part::ActiveModel {
+        id: Set(attempt),
+        blob_id: Set(blob_id),
+        number: Set(number.cast_signed()),
+        state: Set(part::State::Writing),
+        object_key: Set(key.to_string()),
+        size: Set(0),
+        md5: Set(None),
+        sniffed: Set(None),
+        created_at: Set(now_ms()),
+    };
+    part::Entity::insert(row).exec_without_returning(transaction).await?;
+    Ok(BegunPart::Ready(PartIntent { id: attempt, blob_id, number, key }))
+}
+
+fn receiving_blob(id: i64, backend: &str) -> blob::ActiveModel {
+    blob::ActiveModel {
+        state: Set(blob::State::Receiving),
+        layout: Set(blob::Layout::Parts),
+        ..blobs::writing_row(id, backend, String::new())
+    }
+}
+
+/// Whether parts of a file still count. Until the transaction ends, that stays so: its row is taken.
+async fn still_receiving(transaction: &DatabaseTransaction, uid: Uid, blob_id: i64) -> Result<bool, DbErr> {
+    let taken = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::State.eq(file::State::Receiving))
+        .filter(file::Column::BlobId.eq(blob_id))
+        .exec(transaction)
+        .await?;
+    Ok(taken.rows_affected == 1)
+}
+
+/// Condemns the part of this number that counted so far, and tells it.
+async fn replace(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    number: u32,
+) -> Result<Option<Unfinished>, DbErr> {
+    let before = part::Entity::find()
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::Number.eq(number.cast_signed()))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .one(transaction)
+        .await?;
+    let Some(before) = before else {
+        return Ok(None);
+    };
+    part::Entity::update_many()
+        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+        .filter(part::Column::Id.eq(before.id))
+        .exec(transaction)
+        .await?;
+    Ok(Some(Unfinished { kind: Kind::Part, id: before.id, object_key: before.object_key }))
+}
+
+async fn complete(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    said: Completion,
+    merge: &(impl Fn(i64) -> NewTask + Sync),
+) -> Result<Completed, DbErr> {
+    let found = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(transaction).await?;
+    let Some((file, blob)) = found else {
+        return Ok(Completed::Unknown);
+    };
+    let blob_id = match (file.state, blob) {
+        (file::State::Stored, Some(blob)) => return Ok(compare(&blob, &said)),
+        (file::State::Receiving, Some(blob)) => blob.id,
+        (file::State::Pending | file::State::Receiving, None) => {
+            return Ok(Completed::Parts(0, missing(&[], said.parts)));
+        }
+        (closed, _) => return Ok(Completed::Closed(closed)),
+    };
+    if !still_receiving(transaction, uid, blob_id).await? {
+        return Ok(Completed::Closed(file.state));
+    }
+    let parts = sum_of_parts(transaction, blob_id).await?;
+    if (parts.count, parts.highest) != (u64::from(said.parts), said.parts) {
+        let numbers = part::Entity::find()
+            .select_only()
+            .column(part::Column::Number)
+            .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.eq(part::State::Stored))
+            .order_by_asc(part::Column::Number);
+        let there: Vec<i32> = numbers.into_tuple().all(transaction).await?;
+        return Ok(Completed::Parts(parts.count, missing(&there, said.parts)));
+    }
+    if parts.size != said.size {
+        return Ok(Completed::Size(parts.size));
+    }
+    let first = part::Entity::find()
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::Number.eq(1))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .one(transaction)
+        .await?;
+    let sniffed = first.and_then(|part| part.sniffed);
+    let content_type = content_type::of_file(sniffed.as_deref(), &file.name);
+    blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
+        .col_expr(blob::Column::Refs, Expr::value(1))
+        .col_expr(blob::Column::Size, Expr::value(said.size.cast_signed()))
+        .col_expr(blob::Column::PartCount, Expr::value(said.parts.cast_signed()))
+        .col_expr(blob::Column::ClaimedMd5, Expr::value(said.md5.map(|md5| md5.to_vec())))
+        .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .exec(transaction)
+        .await?;
+    file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .exec(transaction)
+        .await?;
+    tasks::enqueue(transaction, merge(blob_id)).await?;
+    Ok(Completed::Now)
+}
+
+struct Sum {
+    count: u64,
+    highest: u32,
+    size: u64,
+}
+
+/// Counts the parts of a blob that count. Their numbers differ, so that as many as the highest says are all of them.
+async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Sum, DbErr> {
+    let sum = part::Entity::find()
+        .select_only()
+        .column_as(part::Column::Id.count(), "count")
+        .column_as(part::Column::Number.max(), "highest")
+        .column_as(part::Column::Size.sum().cast_as("BIGINT"), "size")
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored));
+    let sum: Option<(i64, Option<i32>, Option<i64>)> = sum.into_tuple().one(transaction).await?;
+    let (count, highest, size) = sum.unwrap_or_default();
+    Ok(Sum {
+        count: count.unsigned_abs(),
+        highest: highest.unwrap_or(0).cast_unsigned(),
+        size: size.unwrap_or(0).unsigned_abs(),
+    })
+}
+
+/// Whether a blob is what a client declares complete once more.
+fn compare(blob: &blob::Model, said: &Completion) -> Completed {
+    let known = blob.md5.as_deref().or(blob.claimed_md5.as_deref());
+    let md5_fits =
+        said.md5.is_none() || known.is_none() || known == said.md5.as_ref().map(<[u8; 16]>::as_slice);
+    let count_fits = blob.part_count.is_none_or(|count| count.cast_unsigned() == said.parts);
+    if md5_fits && count_fits && blob.size == said.size.cast_signed() {
+        Completed::Before
+    } else {
+        Completed::Otherwise
+    }
+}
+
+/// The first numbers up to `count` that are not there.
+fn missing(there: &[i32], count: u32) -> Vec<u32> {
+    let absent = |number: &u32| there.binary_search(&number.cast_signed()).is_err();
+    (1..=count).filter(absent).take(NAMED).collect()
+}

@@ -1,0 +1,202 @@
+use std::sync::Arc;
+
+use osproxy_storage::Key;
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::Expr,
+};
+
+use super::{
+    FileState, Meta, NewTask,
+    entities::{blob, file, part},
+    files::recorded_key,
+    now_ms, tasks,
+    write_queue::Verdict,
+};
+use crate::uid::Uid;
+
+/// What became of the wish to remove a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone. If nothing else shares its content, that is condemned and a task removes it.
+    Now,
+    /// It was gone before, or is not in a state to go.
+    Before,
+    /// No such uid.
+    Unknown,
+}
+
+/// What is left of a blob that is being removed.
+#[derive(Clone, Debug)]
+pub struct Remains {
+    /// Numbers and keys of its parts.
+    pub parts: Vec<(i64, Key)>,
+    /// The one object, if it lies in one.
+    pub object: Option<Key>,
+}
+
+type Removal = dyn Fn(i64) -> NewTask + Send + Sync;
+
+impl Meta {
+    /// Removes a file, in whatever state it is, and its claim on its content. If that was the last one, the content is
+    /// condemned, so that nobody can share it any more, and `removal`, which gets the blob's number, is enqueued.
+    pub async fn delete_file(
+        &self,
+        uid: Uid,
+        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
+    ) -> Result<Removed, DbErr> {
+        let any = [file::State::Pending, file::State::Receiving, file::State::Stored, file::State::Corrupt];
+        self.remove(uid, any.to_vec(), FileState::Deleted, Arc::new(removal)).await
+    }
+
+    /// Gives an upload up that was not completed in time, as [`delete_file`](Self::delete_file) does.
+    pub async fn expire_upload(
+        &self,
+        uid: Uid,
+        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
+    ) -> Result<Removed, DbErr> {
+        let open = [file::State::Pending, file::State::Receiving];
+        self.remove(uid, open.to_vec(), FileState::Expired, Arc::new(removal)).await
+    }
+
+    async fn remove(
+        &self,
+        uid: Uid,
+        from: Vec<FileState>,
+        to: FileState,
+        removal: Arc<Removal>,
+    ) -> Result<Removed, DbErr> {
+        let removed = self
+            .write_or_undo(move |transaction| {
+                let (from, removal) = (from.clone(), removal.clone());
+                Box::pin(async move {
+                    Ok(match remove(transaction, uid, &from, to, &*removal).await? {
+                        Removed::Now => Verdict::Commit(Removed::Now),
+                        other => Verdict::Rollback(other),
+                    })
+                })
+            })
+            .await;
+        self.stored.forget_file(uid);
+        removed
+    }
+
+    /// Up to `limit` uploads that were not complete when their time was over, at a moment in milliseconds since the
+    /// Unix epoch; those that lapsed first come first.
+    pub async fn lapsed_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, DbErr> {
+        let lapsed = file::Entity::find()
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::State.is_in([file::State::Pending, file::State::Receiving]))
+            .filter(file::Column::ExpiresAt.lt(at))
+            .order_by_asc(file::Column::ExpiresAt)
+            .limit(limit);
+        let uids: Vec<i64> = lapsed.into_tuple().all(&self.reader).await?;
+        Ok(uids.into_iter().map(Uid::from_recorded).collect())
+    }
+
+    /// What is left of a blob in state `deleting`, after nobody can begin a part of it any more; `None` when there is
+    /// no such blob.
+    pub async fn remains(&self, blob_id: i64) -> Result<Option<Remains>, DbErr> {
+        self.write(move |transaction| Box::pin(remains(transaction, blob_id))).await
+    }
+
+    /// Removes rows of files that were gone before a moment (milliseconds since the Unix epoch), up to `limit`
+    /// of them, and says how many.
+    pub async fn purge_files(&self, gone_before: i64, limit: u64) -> Result<u64, DbErr> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let gone = file::Entity::find()
+                    .select_only()
+                    .column(file::Column::Uid)
+                    .filter(file::Column::State.is_in([file::State::Expired, file::State::Deleted]))
+                    .filter(file::Column::ExpiresAt.lt(gone_before))
+                    .limit(limit);
+                let uids: Vec<i64> = gone.into_tuple().all(transaction).await?;
+                let purged = file::Entity::delete_many().filter(file::Column::Uid.is_in(uids));
+                Ok(purged.exec(transaction).await?.rows_affected)
+            })
+        })
+        .await
+    }
+}
+
+async fn remove(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    from: &[FileState],
+    to: FileState,
+    removal: &Removal,
+) -> Result<Removed, DbErr> {
+    let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
+        return Ok(Removed::Unknown);
+    };
+    if !from.contains(&file.state) {
+        return Ok(Removed::Before);
+    }
+    let gone = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(to))
+        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::State.eq(file.state))
+        .exec(transaction)
+        .await?;
+    if gone.rows_affected == 0 {
+        return Ok(Removed::Before);
+    }
+    if let Some(blob_id) = file.blob_id
+        && drop_claim(transaction, blob_id).await?
+    {
+        tasks::enqueue(transaction, removal(blob_id)).await?;
+    }
+    Ok(Removed::Now)
+}
+
+/// Takes one file's claim off a blob, and says whether it was the last, in which case the blob is condemned.
+async fn drop_claim(transaction: &DatabaseTransaction, blob_id: i64) -> Result<bool, DbErr> {
+    blob::Entity::update_many()
+        .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).sub(1))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Stored))
+        .exec(transaction)
+        .await?;
+    let condemned = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        // Whoever sends the same content now is the first to do so.
+        .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::Refs.lte(0))
+        .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Receiving]))
+        .exec(transaction)
+        .await?;
+    Ok(condemned.rows_affected == 1)
+}
+
+async fn remains(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<Remains>, DbErr> {
+    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    let Some(blob) = blob.filter(|blob| blob.state == blob::State::Deleting) else {
+        return Ok(None);
+    };
+    part::Entity::update_many()
+        .col_expr(part::Column::State, Expr::value(part::State::Deleting))
+        .filter(part::Column::BlobId.eq(blob_id))
+        .exec(transaction)
+        .await?;
+    let parts = part::Entity::find()
+        .select_only()
+        .columns([part::Column::Id, part::Column::ObjectKey])
+        .filter(part::Column::BlobId.eq(blob_id));
+    let rows: Vec<(i64, String)> = parts.into_tuple().all(transaction).await?;
+    let mut parts = Vec::with_capacity(rows.len());
+    for (id, key) in rows {
+        parts.push((id, recorded_key(&key)?));
+    }
+    let object = match blob.layout {
+        blob::Layout::Whole => Some(recorded_key(&blob.object_key)?),
+        // The object that a merge writes has a row of its own.
+        blob::Layout::Parts => None,
+    };
+    Ok(Some(Remains { parts, object }))
+}

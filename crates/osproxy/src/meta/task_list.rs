@@ -1,0 +1,142 @@
+//! Background work as people look at it.
+
+use sea_orm::{
+    ActiveEnum, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::Expr,
+};
+
+use super::{
+    Attempt, Meta, Task, TaskState, dialect,
+    entities::{task, task_attempt},
+};
+
+impl TaskState {
+    /// The name, as it stands in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
+impl super::AttemptOutcome {
+    /// The name, as it stands in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
+impl Meta {
+    /// The highest number of a task.
+    pub(super) async fn newest_task(&self) -> Result<Option<i64>, DbErr> {
+        let newest =
+            task::Entity::find().select_only().column(task::Column::Id).order_by_desc(task::Column::Id);
+        newest.into_tuple().one(&self.reader).await
+    }
+
+    /// Up to `limit` tasks, the newest first: those in one state, or all.
+    pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<Task>, DbErr> {
+        let mut tasks = task::Entity::find().order_by_desc(task::Column::Id).limit(limit);
+        if let Some(state) = state {
+            tasks = tasks.filter(task::Column::State.eq(state));
+        }
+        Ok(tasks.all(&self.reader).await?.into_iter().map(known).collect())
+    }
+
+    /// A task and its attempts, in their order.
+    pub async fn task(&self, id: i64) -> Result<Option<(Task, Vec<Attempt>)>, DbErr> {
+        let Some(row) = task::Entity::find_by_id(id).one(&self.reader).await? else {
+            return Ok(None);
+        };
+        let attempts = task_attempt::Entity::find()
+            .filter(task_attempt::Column::TaskId.eq(id))
+            .order_by_asc(task_attempt::Column::Number)
+            .all(&self.reader)
+            .await?;
+        let attempt = |row: task_attempt::Model| Attempt {
+            number: row.number,
+            lease_owner: row.lease_owner,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            outcome: row.outcome,
+            error: row.error,
+        };
+        Ok(Some((known(row), attempts.into_iter().map(attempt).collect())))
+    }
+
+    /// Whether a task of this kind and payload still has something to do, or waits to be looked at.
+    pub async fn has_task(&self, kind: &str, payload: &str) -> Result<bool, DbErr> {
+        let open = [TaskState::Queued, TaskState::Running, TaskState::Dead];
+        let found = task::Entity::find()
+            .filter(task::Column::Kind.eq(kind))
+            .filter(task::Column::Payload.eq(payload))
+            .filter(task::Column::State.is_in(open))
+            .one(&self.reader)
+            .await?;
+        Ok(found.is_some())
+    }
+
+    /// Lets a task that is dead, or waits after a failure, be tried up to `attempts` times more, from now on.
+    /// `false`: there is no such task, or it needs no help.
+    pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, DbErr> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
+                let retried = task::Entity::update_many()
+                    .col_expr(task::Column::State, Expr::value(TaskState::Queued))
+                    .col_expr(task::Column::RunAt, Expr::value(dialect::now_ms()))
+                    .col_expr(task::Column::MaxAttempts, more)
+                    .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
+                    .filter(task::Column::Id.eq(id))
+                    .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))
+                    .exec(transaction)
+                    .await?;
+                Ok(retried.rows_affected == 1)
+            })
+        })
+        .await
+    }
+
+    /// Removes tasks that were done, and attempts that ended, before a moment (milliseconds since the Unix epoch), up to
+    /// `limit` of each, and says how many of both.
+    pub async fn purge_tasks(&self, ended_before: i64, limit: u64) -> Result<u64, DbErr> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let done = task::Entity::find()
+                    .select_only()
+                    .column(task::Column::Id)
+                    .filter(task::Column::State.eq(TaskState::Done))
+                    .filter(task::Column::EndedAt.lt(ended_before))
+                    .limit(limit);
+                let done: Vec<i64> = done.into_tuple().all(transaction).await?;
+                let recurring = task::Entity::find()
+                    .select_only()
+                    .column(task::Column::Id)
+                    .filter(task::Column::UniqueKey.is_not_null());
+                let recurring: Vec<i64> = recurring.into_tuple().all(transaction).await?;
+                let purged = task::Entity::delete_many().filter(task::Column::Id.is_in(done));
+                let purged = purged.exec(transaction).await?.rows_affected;
+                let forgotten = task_attempt::Entity::delete_many()
+                    .filter(task_attempt::Column::TaskId.is_in(recurring))
+                    .filter(task_attempt::Column::EndedAt.lt(ended_before));
+                Ok(purged + forgotten.exec(transaction).await?.rows_affected)
+            })
+        })
+        .await
+    }
+}
+
+fn known(row: task::Model) -> Task {
+    Task {
+        id: row.id,
+        kind: row.kind,
+        payload: row.payload,
+        state: row.state,
+        run_at: row.run_at,
+        attempts: row.attempts,
+        max_attempts: row.max_attempts,
+        lease_owner: row.lease_owner,
+        lease_until: row.lease_until,
+        last_error: row.last_error,
+        created_at: row.created_at,
+        ended_at: row.ended_at,
+    }
+}

@@ -1,0 +1,69 @@
+//! Make a file of the parts that were sent.
+
+use std::sync::Arc;
+
+use osproxy_api::ErrorCode;
+
+pub use crate::meta::Completion;
+
+use super::{closed, unknown_uid};
+use crate::{
+    Error, Result,
+    app::App,
+    meta::{Completed, NewTask},
+    tasks::{
+        self,
+        handlers::merge_parts::{MergeParts, Payload},
+    },
+    uid::Uid,
+};
+
+/// Makes the parts of `uid` its content, if they are those that the client says. The file can be read when this
+/// returns, however large it is; a task merges the parts behind it and checks the md5. Harmless when it is called again.
+pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Result<()> {
+    let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
+    if !(1..=max_parts).contains(&said.parts) {
+        return Err(Error::invalid(format!("there must be 1 to {max_parts} parts")));
+    }
+    if said.size > max_size {
+        let message = format!("a file must not be larger than {max_size} bytes");
+        return Err(Error::new(ErrorCode::TooLarge, message));
+    }
+    let new = tasks::task::<MergeParts>(app, app.next_uid().await?, &Payload { blob_id: 0 });
+    let merge = move |blob_id| {
+        let payload = serde_json::to_string(&Payload { blob_id }).unwrap_or_default();
+        NewTask { payload, ..new.clone() }
+    };
+    match app.meta.complete_upload(uid, said, merge).await? {
+        Completed::Now => {
+            app.task_enqueued.notify_one();
+            Ok(())
+        }
+        Completed::Before => Ok(()),
+        Completed::Otherwise => {
+            Err(Error::new(ErrorCode::AlreadyStored, "this file is complete, of other content than this"))
+        }
+        Completed::Parts(there, missing) => {
+            Err(Error::new(ErrorCode::PartsMissing, explain(there, &missing, said.parts)))
+        }
+        Completed::Size(size) => {
+            let message = format!("the parts have {size} bytes together, not {}", said.size);
+            Err(Error::new(ErrorCode::SizeMismatch, message))
+        }
+        Completed::Closed(state) => Err(closed(state)),
+        Completed::Unknown => Err(unknown_uid()),
+    }
+}
+
+fn explain(there: u64, missing: &[u32], announced: u32) -> String {
+    if missing.is_empty() {
+        return format!("there are {there} parts, not {announced}");
+    }
+    let names: Vec<_> = missing.iter().map(u32::to_string).collect();
+    format!("there are {there} of {announced} parts; missing are {}", names.join(", "))
+        + if names.len() < usize::try_from(u64::from(announced).saturating_sub(there)).unwrap_or(usize::MAX) {
+            ", …"
+        } else {
+            ""
+        }
+}

@@ -1,0 +1,41 @@
+//! Removes content that no file has any more.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    app::App,
+    meta::NewTask,
+    tasks::{self, TaskContext, TaskError, TaskHandler},
+    uid::Uid,
+};
+
+/// The handler.
+pub struct DeleteBlob;
+
+/// What is to be removed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Payload {
+    /// Number of a blob in state `deleting`.
+    pub blob_id: i64,
+}
+
+impl TaskHandler for DeleteBlob {
+    const KIND: &'static str = "delete_blob";
+    const CONCURRENCY: usize = 2;
+    type Payload = Payload;
+
+    async fn run(&self, context: &TaskContext, payload: Payload) -> Result<(), TaskError> {
+        // Parts that are being written at this moment go with those who write them, and the row with the next sweep.
+        context.app.remove_blob(payload.blob_id).await?;
+        Ok(())
+    }
+}
+
+/// Gives the task that removes a blob, for transactions that condemn one. `id` is a number that nobody has.
+pub fn removal(app: &App, id: Uid) -> impl Fn(i64) -> NewTask + Send + Sync + 'static {
+    let new = tasks::task::<DeleteBlob>(app, id, &Payload { blob_id: 0 });
+    move |blob_id| {
+        let payload = serde_json::to_string(&Payload { blob_id }).unwrap_or_default();
+        NewTask { payload, ..new.clone() }
+    }
+}

@@ -1,0 +1,43 @@
+//! Gives up uploads that were not completed in time, with all their parts.
+
+use std::time::Duration;
+
+use super::delete_blob;
+use crate::{
+    meta::now_ms,
+    tasks::{TaskContext, TaskError, TaskHandler},
+};
+
+/// How many uploads are looked at in one go.
+const PAGE: u64 = 200;
+
+/// The handler.
+pub struct ExpireUploads;
+
+impl TaskHandler for ExpireUploads {
+    const KIND: &'static str = "expire_uploads";
+    const EVERY: Option<Duration> = Some(Duration::from_mins(1));
+    type Payload = ();
+
+    async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
+        let app = &context.app;
+        let lapsed_before = now_ms().saturating_sub(app.limits.keep_lapsed);
+        let mut expired = 0_u64;
+        loop {
+            let lapsed = app.meta.lapsed_uploads(lapsed_before, PAGE).await?;
+            if lapsed.is_empty() {
+                break;
+            }
+            for uid in lapsed {
+                let removal = delete_blob::removal(app, app.next_uid().await?);
+                app.meta.expire_upload(uid, removal).await?;
+                expired += 1;
+            }
+            app.task_enqueued.notify_one();
+        }
+        if expired > 0 {
+            tracing::info!(expired, "gave up uploads that were not completed in time");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Turns the parts of a blob into one object, behind the backs of those who read it.
+
+use osproxy_storage::{Digests, ObjectWriter};
+use serde::{Deserialize, Serialize};
+
+use super::delete_blob;
+use crate::{
+    Result,
+    app::{App, Attempt},
+    meta::{Finished, Kind, Merge, MergeIntent, Merged},
+    tasks::{TaskContext, TaskError, TaskHandler},
+};
+
+/// How often content that appears and disappears elsewhere is followed before the task is tried again.
+const ROUNDS: usize = 4;
+
+/// The handler.
+pub struct MergeParts;
+
+/// What is to be merged.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Payload {
+    /// Number of a blob that lies in parts.
+    pub blob_id: i64,
+}
+
+impl TaskHandler for MergeParts {
+    const KIND: &'static str = "merge_parts";
+    const CONCURRENCY: usize = 2;
+    type Payload = Payload;
+
+    async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
+        let app = &context.app;
+        let spare = app.next_uid().await?;
+        match app.meta.begin_merge(blob_id, spare.get()).await? {
+            Merge::Ready(intent) => merge(app, blob_id, intent).await?,
+            Merge::Done => {}
+            Merge::Gone => return Ok(()),
+        }
+        // Readers that still want one of them follow to where the bytes are now.
+        let parts = app.meta.parts(blob_id).await?;
+        let parts: Vec<_> = parts.into_iter().map(|part| (part.id, part.key)).collect();
+        Ok(app.remove_parts(&parts).await?)
+    }
+}
+
+async fn merge(app: &std::sync::Arc<App>, blob_id: i64, intent: MergeIntent) -> Result<(), TaskError> {
+    let attempt = Attempt::new(app, Kind::Blob, intent.intent_id, &intent.key);
+    let mut writer = app.storage.create(&intent.key, Some(intent.size)).await?;
+    for part in app.meta.parts(blob_id).await? {
+        writer.append_object(&part.key, part.size).await?;
+    }
+    let digests = writer.finish().await?;
+    if digests.size != intent.size {
+        return Err(TaskError::retry("the parts have not the size that the file has"));
+    }
+    if let Some(claimed) = intent.claimed_md5
+        && claimed != digests.md5
+    {
+        let (said, found) = (hex::encode(claimed), hex::encode(digests.md5));
+        tracing::warn!(blob_id, said, found, "the content is not what the client had announced");
+        let removal = delete_blob::removal(app, app.next_uid().await?);
+        app.meta.reject_merged(blob_id, removal).await?;
+        app.task_enqueued.notify_one();
+        return Ok(());
+    }
+    settle(app, blob_id, &intent, attempt, writer, digests).await
+}
+
+/// Makes merged content the blob's, or lets its files share a blob that has the same content already.
+async fn settle(
+    app: &App,
+    blob_id: i64,
+    intent: &MergeIntent,
+    mut attempt: Attempt,
+    writer: Box<dyn ObjectWriter>,
+    digests: Digests,
+) -> Result<(), TaskError> {
+    let mut unpublished = Some(writer);
+    for _ in 0..ROUNDS {
+        let merged = match app.meta.blob_by_blake3(digests.blake3).await? {
+            Some(same) if app.is_intact(&same).await? => {
+                let removal = delete_blob::removal(app, app.next_uid().await?);
+                let shared = app.meta.share_merged(blob_id, same.id, removal).await?;
+                app.task_enqueued.notify_one();
+                if shared == Merged::Stored {
+                    // What was written is dropped with the writer or by the attempt; it is not needed.
+                    return Ok(());
+                }
+                shared
+            }
+            Some(lost) => {
+                let id = lost.id;
+                tracing::error!(
+                    blob_id = id,
+                    "content was lost from the store; mending it with what was sent"
+                );
+                publish(&mut unpublished).await?;
+                match app.meta.mend_blob(&lost, intent.intent_id).await? {
+                    Finished::Stored => {
+                        // The attempt now names what was damaged, and removes it at its end. The files share what was
+                        // mended in the next round.
+                        attempt.renamed(&lost.key);
+                        Merged::Changed
+                    }
+                    Finished::Changed | Finished::Beaten => Merged::Changed,
+                    Finished::Swept => Merged::Swept,
+                }
+            }
+            None => {
+                publish(&mut unpublished).await?;
+                let merged = app.meta.finish_merge(blob_id, intent, digests).await?;
+                if merged == Merged::Stored {
+                    attempt.settle();
+                    return Ok(());
+                }
+                merged
+            }
+        };
+        match merged {
+            Merged::Stored | Merged::Beaten => return Ok(()),
+            Merged::Changed => {}
+            Merged::Swept => return Err(TaskError::retry("the merge was swept away while it was finishing")),
+        }
+    }
+    Err(TaskError::retry("content that is the same came and went too often"))
+}
+
+async fn publish(unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<(), TaskError> {
+    match unpublished.take() {
+        Some(writer) => Ok(writer.publish().await?),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,88 @@
+//! Removes what ended badly left behind: after a crash, after an error while cleaning up. And forgets what was long ago.
+
+use std::time::Duration;
+
+use crate::{
+    Result,
+    app::App,
+    error,
+    meta::{Kind, Unfinished, now_ms},
+    tasks::{TaskContext, TaskError, TaskHandler},
+};
+
+/// What was begun later than this before a sweep is left alone: it may not have told that it is running.
+const GRACE: Duration = Duration::from_mins(1);
+/// How long it is known that a task was done.
+const KEEP_TASKS: Duration = Duration::from_hours(24);
+/// How long it is known that a file was there.
+const KEEP_FILES: Duration = Duration::from_hours(7 * 24);
+/// How many rows are looked at in one go.
+const PAGE: u64 = 200;
+
+/// The handler.
+pub struct Sweep;
+
+impl TaskHandler for Sweep {
+    const KIND: &'static str = "sweep";
+    const EVERY: Option<Duration> = Some(Duration::from_mins(10));
+    type Payload = ();
+
+    async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
+        let app = &context.app;
+        // Nobody alive has begun what is older than this process.
+        let begun_before = app.started_at.max(before(GRACE));
+        let mut removed = 0;
+        // Parts first: a blob goes only when none of its parts is left.
+        for kind in [Kind::Part, Kind::Blob] {
+            removed += sweep(app, kind, begun_before).await?;
+        }
+        if removed > 0 {
+            tracing::info!(removed, "swept away what unfinished uploads left");
+        }
+        while app.meta.purge_tasks(before(KEEP_TASKS), PAGE).await? > 0 {}
+        while app.meta.purge_files(before(KEEP_FILES), PAGE).await? > 0 {}
+        Ok(())
+    }
+}
+
+/// A moment so long ago, in milliseconds since the Unix epoch.
+fn before(age: Duration) -> i64 {
+    now_ms().saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
+}
+
+/// Removes everything of a kind that is no content, was begun before a moment (milliseconds since the Unix epoch) and is
+/// not being written by this process. Returns how many there were.
+async fn sweep(app: &App, kind: Kind, begun_before: i64) -> Result<u64> {
+    let (mut after, mut removed) = (0, 0);
+    loop {
+        let page = app.meta.unfinished(kind, begun_before, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(removed);
+        };
+        after = last.id;
+        for unfinished in page {
+            let running = app.writing().contains(&unfinished.id);
+            if running {
+                continue;
+            }
+            match sweep_one(app, &unfinished).await {
+                Ok(true) => removed += 1,
+                Ok(false) => {}
+                // One that cannot be removed must not keep the others.
+                Err(error) => {
+                    let id = unfinished.id;
+                    tracing::error!(id, ?kind, error = error::chain(&error), "cannot sweep this object");
+                }
+            }
+        }
+    }
+}
+
+async fn sweep_one(app: &App, unfinished: &Unfinished) -> Result<bool> {
+    match unfinished.kind {
+        Kind::Part => app.discard(unfinished).await,
+        Kind::Blob => {
+            Ok(app.meta.condemn(Kind::Blob, unfinished.id).await? && app.remove_blob(unfinished.id).await?)
+        }
+    }
+}

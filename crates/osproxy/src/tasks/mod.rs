@@ -1,0 +1,20 @@
+//! Background work: durable tasks, the engine that runs them, and a handler for each kind.
+//!
+//! A task is enqueued in the transaction that makes it necessary. The engine claims it by a lease, renews the lease while
+//! the handler runs, and records how it ended. A task whose process died is taken over when its lease is over.
+//! Handlers must be idempotent: each may run twice.
+
+pub mod engine;
+mod handler;
+pub mod handlers;
+
+pub use engine::{Engine, Settings};
+pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
+
+use crate::{app::App, meta::NewTask, uid::Uid};
+
+/// A task of the kind of `H`, to be enqueued under a number that nobody has.
+pub fn task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
+    let payload = serde_json::to_string(payload).unwrap_or_default();
+    NewTask { id: id.get(), kind: H::KIND, payload, max_attempts: app.limits.task_attempts }
+}

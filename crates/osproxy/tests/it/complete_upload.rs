@@ -1,0 +1,278 @@
+use serde_json::json;
+
+use crate::support::{Service, content, eventually, md5_hex, refused};
+
+/// Looks for tasks every second, so that what was held goes on soon.
+async fn start() -> Service {
+    Service::start_with(&[("TASKS__POLL_INTERVAL", "1")]).await
+}
+
+#[tokio::test]
+async fn it_can_be_read_at_once_ranges_included() {
+    let mut service = start().await;
+    let bytes = content(1, 1_000_000);
+    let link = service.upload_link("x.bin").await;
+    // Parts of all sizes, an empty one among them.
+    let cuts = [0, 1, 1, 300_000, 300_001, 999_999, 1_000_000];
+    let parts: Vec<_> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
+    service.put_parts(&link, &parts).await;
+    service.hold_merges().await;
+    assert_eq!(service.merge(&link, parts.len(), &bytes).await.status(), 200);
+    let file = service.download_link(&link.uid).await.unwrap();
+    assert_eq!((file.meta.md5.as_str(), file.meta.size.as_str()), (md5_hex(&bytes).as_str(), "1000000"));
+    let ranges = [
+        (0, 1),
+        (0, 2),
+        (1, 300_000),
+        (299_999, 300_002),
+        (300_000, 300_001),
+        (999_998, 1_000_000),
+        (0, 1_000_000),
+    ];
+    let mut tag = None;
+    for layout in ["parts", "whole"] {
+        for (start, end) in ranges {
+            let range = format!("bytes={start}-{}", end - 1);
+            let answer =
+                service.client().get(service.url(&file.url)).header("range", range).send().await.unwrap();
+            assert_eq!(answer.status(), 206);
+            let now = answer.headers()["etag"].clone();
+            assert_eq!(*tag.get_or_insert_with(|| now.clone()), now, "the content has not changed");
+            assert!(answer.bytes().await.unwrap() == bytes[start..end], "{start}..{end}");
+        }
+        let answer =
+            service.client().get(service.url(&file.url)).header("range", "bytes=1000000-").send().await;
+        assert_eq!(answer.unwrap().status(), 416);
+        assert!(service.read(&link.uid).await == bytes);
+        if layout == "parts" {
+            assert_eq!(service.objects().len(), parts.len(), "it was merged already");
+            service.release_merges().await;
+            service.wait_until_whole(&link.uid).await;
+        }
+    }
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn parts_missing_or_a_wrong_size_are_refused_and_it_stays_completable() {
+    let mut service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    let merge = async |query: &str| {
+        let url = service.url(&format!("{}{query}", link.url.multi.merge));
+        service.client().put(url).send().await.unwrap()
+    };
+    refused(merge("&num=1&size=0").await, 422).await;
+    for (number, part) in [(1, b"one"), (3, b"333")] {
+        assert_eq!(service.put_part(&link, number, part).await.status(), 200);
+    }
+    assert!(refused(merge("&num=3&size=9").await, 422).await.contains("missing are 2"));
+    assert!(refused(merge("&num=2&size=6").await, 422).await.contains("missing are 2"));
+    assert!(refused(merge("&num=20&size=6").await, 422).await.contains("2, 4, 5"));
+    service.put_parts(&link, &[b"one", b"two"]).await;
+    assert!(refused(merge("&num=2&size=6").await, 422).await.contains("3 parts"));
+    assert!(refused(merge("&num=3&size=8").await, 422).await.contains("9 bytes"));
+    for query in [
+        "",
+        "&num=3",
+        "&size=9",
+        "&num=0&size=9",
+        "&num=-3&size=9",
+        "&num=x&size=9",
+        "&num=3&size=x",
+        "&num=3&size=-9",
+        "&num=10001&size=9",
+        "&num=3&size=18446744073709551616",
+        "&num=3&size=9&md5=short",
+    ] {
+        refused(merge(query).await, 422).await;
+    }
+    refused(merge("&num=3&size=18446744073709551615").await, 413).await;
+    assert!(service.download_link(&link.uid).await.is_none());
+    assert_eq!(merge("&num=3&size=9").await.status(), 200);
+    assert_eq!(service.read(&link.uid).await, b"onetwo333");
+    service.wait_until_whole(&link.uid).await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn merge_sent_twice_is_harmless_and_one_of_something_else_is_refused() {
+    let service = start().await;
+    service.hold_merges().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[b"one", b"two"]).await;
+    let both =
+        futures_util::future::join(service.merge(&link, 2, b"onetwo"), service.merge(&link, 2, b"onetwo"));
+    let (one, other) = both.await;
+    assert_eq!((one.status().as_u16(), other.status().as_u16()), (200, 200));
+    let again = async || {
+        assert_eq!(service.merge(&link, 2, b"onetwo").await.status(), 200);
+        refused(service.merge(&link, 2, b"twoone").await, 422).await;
+        refused(service.merge(&link, 3, b"onetwo").await, 422).await;
+        refused(service.merge(&link, 2, b"onetwo!").await, 422).await;
+    };
+    again().await;
+    assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE kind = 'merge_parts'").await, ["1"]);
+    service.release_merges().await;
+    service.wait_until_whole(&link.uid).await;
+    again().await;
+    assert_eq!(service.read(&link.uid).await, b"onetwo");
+}
+
+#[tokio::test]
+async fn empty_files_and_single_parts_work() {
+    let mut service = Service::start().await;
+    for bytes in [&b""[..], b"x"] {
+        let link = service.upload_link("x.bin").await;
+        service.put_parts(&link, &[bytes]).await;
+        assert_eq!(service.merge(&link, 1, bytes).await.status(), 200);
+        assert_eq!(service.read(&link.uid).await, bytes);
+        service.wait_until_whole(&link.uid).await;
+        assert_eq!(service.read(&link.uid).await, bytes);
+    }
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_false_md5_makes_the_file_corrupt() {
+    let mut service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[b"one", b"two"]).await;
+    let url = format!("{}&num=2&size=6&md5={}", link.url.multi.merge, md5_hex(b"other"));
+    let answer = service.client().put(service.url(&url)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    eventually("it is found out", async || {
+        (service.sql("SELECT state FROM files").await == ["corrupt"]).then_some(())
+    })
+    .await;
+    eventually("its bytes are gone", async || service.objects().is_empty().then_some(())).await;
+    let stored = service.store("y.bin", b"y").await;
+    let good = service.download_link(&stored).await.unwrap().url;
+    assert!(service.download_link(&link.uid).await.is_none());
+    assert_eq!(service.get(&good).await.status(), 200);
+    for md5 in [md5_hex(b"onetwo"), md5_hex(b"other")] {
+        assert_eq!(service.instant_upload(&[(&md5, "z.bin")]).await[0].uid, "");
+    }
+    refused(service.put_part(&link, 1, b"one").await, 404).await;
+    eventually("the row is gone", async || {
+        (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())
+    })
+    .await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
+    let service = start().await;
+    service.hold_merges().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[b"one"]).await;
+    let url = format!("{}&num=1&size=3&md5={}", link.url.multi.merge, md5_hex(b"other"));
+    assert_eq!(service.client().put(service.url(&url)).send().await.unwrap().status(), 200);
+    let url = service.download_link(&link.uid).await.unwrap().url;
+    assert_eq!(service.get(&url).await.status(), 200);
+    service.release_merges().await;
+    eventually("it is found out", async || (service.get(&url).await.status() == 404).then_some(())).await;
+    assert!(refused(service.get(&url).await, 404).await.contains("md5"));
+}
+
+#[tokio::test]
+async fn content_serves_instant_uploads_when_it_is_verified_and_not_before() {
+    let service = start().await;
+    service.hold_merges().await;
+    let bytes = content(3, 100_000);
+    let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
+    let md5 = md5_hex(&bytes);
+    assert_eq!(service.instant_upload(&[(&md5, "y.bin")]).await[0].uid, "");
+    service.release_merges().await;
+    service.wait_until_whole(&uid).await;
+    let instant = service.instant_upload(&[(&md5, "y.bin")]).await.remove(0).uid;
+    assert!(service.read(&instant).await == bytes);
+}
+
+#[tokio::test]
+async fn content_that_is_known_is_shared() {
+    let mut service = start().await;
+    let bytes = content(4, 500_000);
+    let first = service.store("x.bin", &bytes).await;
+    let url = service.download_link(&first).await.unwrap().url;
+    let second = service.store_in_parts("y.mp4", &bytes, 200_000).await;
+    let third = service.store_in_parts("z.bin", &bytes, 499_999).await;
+    for uid in [&second, &third] {
+        service.wait_until_whole(uid).await;
+        assert!(service.read(uid).await == bytes);
+    }
+    eventually("one object is left", async || (service.objects().len() == 1).then_some(())).await;
+    assert_eq!(service.sql("SELECT refs FROM blobs WHERE state = 'stored'").await, ["3"]);
+    assert_eq!(service.get(&url).await.status(), 200);
+    eventually("the other blobs are gone", async || {
+        (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())
+    })
+    .await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn content_that_was_lost_is_mended_by_a_merge() {
+    let mut service = start().await;
+    let bytes = content(5, 300_000);
+    let lost = service.store("x.bin", &bytes).await;
+    std::fs::remove_file(service.objects_folder().join(format!("unknown/{lost}.bin"))).unwrap();
+    let uid = service.store_in_parts("y.bin", &bytes, 100_000).await;
+    service.wait_until_whole(&uid).await;
+    for uid in [&uid, &lost] {
+        assert!(service.read(uid).await == bytes);
+    }
+    eventually("one object is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("one blob is left", async || {
+        (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())
+    })
+    .await;
+    service.assert_consistent().await;
+}
+
+/// Readers that are slow enough to see the layout change under them, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_never_sees_a_wrong_byte_while_parts_are_merged() {
+    let service = start().await;
+    for round in 0..50 {
+        let bytes = content(round, 3_000_000);
+        // Every third content is known already, so that the file moves to another blob.
+        if round % 3 == 0 {
+            service.store("known.bin", &bytes).await;
+        }
+        let uid = service.store_in_parts("x.bin", &bytes, 250_000).await;
+        let url = service.url(&service.download_link(&uid).await.unwrap().url);
+        let mut answer = service.client().get(&url).send().await.unwrap();
+        let first = answer.chunk().await.unwrap().unwrap();
+        let mut reads = 0;
+        let merged = format!(
+            "SELECT count(*) FROM parts JOIN files ON files.blob_id = parts.blob_id WHERE uid = {uid}"
+        );
+        loop {
+            let whole = service.sql(&merged).await == ["0"];
+            let again = service.client().get(&url).header("range", "bytes=1000-").send().await.unwrap();
+            assert_eq!(again.status(), 206);
+            assert!(again.bytes().await.unwrap() == bytes[1000..], "round {round}, read {reads}");
+            reads += 1;
+            if whole {
+                break;
+            }
+        }
+        // This one began before the merge and ends after it.
+        let mut read = first.to_vec();
+        while let Some(chunk) = answer.chunk().await.unwrap() {
+            read.extend_from_slice(&chunk);
+        }
+        assert!(read == bytes, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_uids_are_told() {
+    let service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    service.sql("DELETE FROM files").await;
+    refused(service.merge(&link, 1, b"x").await, 404).await;
+    let answer = service.post("/link/download", &json!({"uid": [link.uid], "expire": 60})).await;
+    assert_eq!(answer.status(), 200);
+}

@@ -1,0 +1,127 @@
+use crate::support::{Service, content};
+
+/// A service that is stopped, with one file whole, one upload in parts, and nothing wrong.
+async fn stopped() -> (Service, String, String) {
+    let mut service = Service::start().await;
+    let whole = service.store("x.bin", &content(1, 100_000)).await;
+    let link = service.upload_link("y.bin").await;
+    service.put_parts(&link, &[b"one", b"two"]).await;
+    service.assert_consistent().await;
+    (service, whole, link.uid)
+}
+
+async fn fsck(service: &Service, options: &[&str]) -> (i32, String) {
+    service.cli(&[&["fsck"], options].concat()).await
+}
+
+#[tokio::test]
+async fn it_needs_the_data_for_itself() {
+    let service = Service::start().await;
+    let (code, said) = fsck(&service, &[]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("is another osproxy using it?"), "{said}");
+    let (code, said) = fsck(&service, &["--data-dir", "elsewhere"]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("there is no database"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_missing_or_damaged_is_told_and_not_repaired() {
+    let (service, whole, parts) = stopped().await;
+    let object = service.objects_folder().join(format!("unknown/{whole}.bin"));
+    let mut bytes = content(1, 100_000);
+    // A bit that turned: only reading shows it.
+    bytes[77_777] ^= 1;
+    std::fs::write(&object, &bytes).unwrap();
+    std::fs::write(service.objects_folder().join(format!("unknown/{parts}_2")), "TWO").unwrap();
+    assert_eq!(fsck(&service, &[]).await.0, 0);
+    let (code, said) = fsck(&service, &["--deep", "--repair"]).await;
+    assert_eq!(code, 4);
+    assert!(
+        said.contains(&format!("blob {whole} (unknown/{whole}.bin) has other bytes than it had")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("part 2 of blob {parts} (unknown/{parts}_2) has other bytes")), "{said}");
+    std::fs::write(&object, &bytes[1..]).unwrap();
+    let (code, said) = fsck(&service, &[]).await;
+    assert_eq!(code, 4);
+    assert!(said.contains("has 99999 bytes instead of 100000"), "{said}");
+    std::fs::remove_file(&object).unwrap();
+    std::fs::remove_file(service.objects_folder().join(format!("unknown/{parts}_1"))).unwrap();
+    let (code, said) = fsck(&service, &["--repair"]).await;
+    assert_eq!((code, said.matches("has no object").count()), (4, 2), "{said}");
+    assert!(said.ends_with("2 blobs, 1 objects, 3 bytes: 2 differences, 0 repaired\n"), "{said}");
+}
+
+#[tokio::test]
+async fn counts_and_leftovers_are_repaired() {
+    let (service, whole, _) = stopped().await;
+    service.sql(&format!("UPDATE blobs SET refs = 7 WHERE id = {whole}")).await;
+    let blob = "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at)";
+    for (id, state, layout) in [
+        (1, "writing", "whole"),
+        (2, "deleting", "whole"),
+        (3, "receiving", "parts"),
+        (4, "deleting", "parts"),
+        (5, "stored", "whole"),
+    ] {
+        let values =
+            format!("({id}, 'default', '{state}', '{layout}', 'local', 'unknown/{id}.bin', 0, 5, 0)");
+        service.sql(&format!("{blob} VALUES {values}")).await;
+        if layout == "whole" {
+            std::fs::write(service.objects_folder().join(format!("unknown/{id}.bin")), "stray").unwrap();
+        }
+    }
+    let part = "INSERT INTO parts (id, blob_id, number, state, object_key, size, md5, created_at)";
+    let kinds = [(11, "3", "stored"), (12, "4", "deleting"), (13, whole.as_str(), "stored")];
+    for (id, blob, state) in kinds {
+        service
+            .sql(&format!("{part} VALUES ({id}, {blob}, 1, '{state}', 'unknown/{id}_1', 5, x'00', 0)"))
+            .await;
+        std::fs::write(service.objects_folder().join(format!("unknown/{id}_1")), "stray").unwrap();
+    }
+    let (code, said) = fsck(&service, &[]).await;
+    assert_eq!(code, 4);
+    assert!(said.contains(&format!("blob {whole} counts 7 files and has 1")), "{said}");
+    assert!(said.contains("7 differences, 0 repaired"), "{said}");
+    let (code, said) = fsck(&service, &["--repair"]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("7 differences, 7 repaired"), "{said}");
+    assert_eq!(fsck(&service, &["--deep"]).await.0, 0);
+    assert_eq!(service.objects().len(), 3);
+}
+
+#[tokio::test]
+async fn complete_parts_that_nobody_merges_get_a_task() {
+    let mut service = Service::start().await;
+    service.hold_merges().await;
+    let bytes = content(2, 100_000);
+    let uid = service.store_in_parts("x.bin", &bytes, 30_000).await;
+    service.assert_consistent().await;
+    service.sql("DELETE FROM tasks WHERE kind = 'merge_parts'").await;
+    service.release_merges().await;
+    let (code, said) = fsck(&service, &["--repair"]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("no task merges them: repaired"), "{said}");
+    service.restart().await;
+    service.wait_until_whole(&uid).await;
+    assert!(service.read(&uid).await == bytes);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn strays_are_told_and_deleted_only_when_that_is_asked_for() {
+    let (service, ..) = stopped().await;
+    for name in ["image/1.png", "unknown/not one of ours"] {
+        std::fs::write(service.objects_folder().join(name), "stray").unwrap();
+    }
+    let (code, said) = fsck(&service, &["--repair"]).await;
+    assert_eq!(code, 4);
+    assert!(said.contains("object image/1.png (5 bytes) is named by nothing\n"), "{said}");
+    let (code, said) = fsck(&service, &["--delete-strays"]).await;
+    // What could not have been written by osproxy is not its own to delete.
+    assert_eq!(code, 4);
+    assert!(said.contains("2 differences, 1 repaired"), "{said}");
+    assert!(!service.objects_folder().join("image/1.png").exists());
+    assert!(service.objects_folder().join("unknown/not one of ours").exists());
+}
