@@ -16,7 +16,7 @@ use osproxy_storage::{Backend, backends::Local};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-pub use attempt::Attempt;
+pub use attempt::{Attempt, Writing};
 pub use content::ContentReader;
 pub use receive::{Bound, Received, SizeHint, check_md5};
 

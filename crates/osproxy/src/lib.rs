@@ -18,3 +18,8 @@ pub mod telemetry;
 pub mod uid;
 
 pub use error::{Error, Result};
+
+/// The examples of the guides, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/task-handlers.md")]
+mod guides {}

@@ -8,10 +8,32 @@ use crate::{
     meta::{Kind, Unfinished},
 };
 
+/// A number that nobody removes as long as this lives: what it names is being written.
+pub struct Writing {
+    app: Arc<App>,
+    id: i64,
+}
+
+impl Writing {
+    /// Takes the number of a blob or part.
+    pub fn new(app: &Arc<App>, id: i64) -> Self {
+        app.writing().insert(id);
+        Self { app: app.clone(), id }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.app.writing().remove(&self.id);
+    }
+}
+
 /// An object that is being written: an intent in the database, with or without an object. Dropped before it is
 /// settled, it is removed with everything that was written for it.
+///
+/// What publishes the object must not be dropped half way: the object could appear after its row was removed.
 pub struct Attempt {
-    app: Arc<App>,
+    writing: Option<Writing>,
     unfinished: Unfinished,
     settled: bool,
 }
@@ -19,8 +41,13 @@ pub struct Attempt {
 impl Attempt {
     /// Takes care of an intent that was just recorded.
     pub fn new(app: &Arc<App>, kind: Kind, id: i64, key: &Key) -> Self {
-        app.writing().insert(id);
-        Self { app: app.clone(), unfinished: Unfinished::new(kind, id, key), settled: false }
+        Self::of(Writing::new(app, id), kind, key)
+    }
+
+    /// Takes care of an intent whose number was taken before it was recorded.
+    pub fn of(writing: Writing, kind: Kind, key: &Key) -> Self {
+        let unfinished = Unfinished::new(kind, writing.id, key);
+        Self { writing: Some(writing), unfinished, settled: false }
     }
 
     /// Leaves things as they are: the object has become content, or its row is gone and it was never published.
@@ -36,18 +63,16 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let (app, unfinished) = (self.app.clone(), self.unfinished.clone());
-        if self.settled {
-            app.writing().remove(&unfinished.id);
+        let Some(writing) = self.writing.take().filter(|_| !self.settled) else {
             return;
-        }
-        self.app.background.spawn(async move {
+        };
+        let unfinished = self.unfinished.clone();
+        writing.app.background.clone().spawn(async move {
             // Whatever this cannot remove now, the sweep does later.
-            if let Err(error) = app.discard(&unfinished).await {
+            if let Err(error) = writing.app.discard(&unfinished).await {
                 let id = unfinished.id;
                 tracing::warn!(id, error = error::chain(&error), "cannot remove an unfinished upload yet");
             }
-            app.writing().remove(&unfinished.id);
         });
     }
 }

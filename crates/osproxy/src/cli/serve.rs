@@ -65,7 +65,7 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
             tokio::time::sleep(grace).await;
             abort_tasks.cancel();
             // The server ends by itself then, and so do the tasks.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             () = out_of_time => {}

@@ -80,10 +80,13 @@ impl Meta {
         self.write(move |transaction| {
             Box::pin(async move {
                 let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
+                // What comes again and again is never given up.
+                let unlimited = Expr::col(task::Column::MaxAttempts);
+                let more = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), more).finally(unlimited);
                 let retried = task::Entity::update_many()
                     .col_expr(task::Column::State, Expr::value(TaskState::Queued))
                     .col_expr(task::Column::RunAt, Expr::value(dialect::now_ms()))
-                    .col_expr(task::Column::MaxAttempts, more)
+                    .col_expr(task::Column::MaxAttempts, more.into())
                     .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
                     .filter(task::Column::Id.eq(id))
                     .filter(task::Column::State.is_in([TaskState::Dead, TaskState::Queued]))

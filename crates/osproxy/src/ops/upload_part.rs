@@ -8,7 +8,7 @@ use futures_util::Stream;
 use super::{closed, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, SizeHint, check_md5},
+    app::{App, Attempt, Bound, Received, SizeHint, Writing, check_md5},
     error,
     meta::{BegunPart, FileState, FinishedPart, Kind, PartIntent},
     uid::Uid,
@@ -47,9 +47,11 @@ pub async fn upload_part(
 async fn begin(app: Arc<App>, uid: Uid, number: u32) -> Result<(Attempt, PartIntent)> {
     for _ in 0..ROUNDS {
         let attempt = app.next_uid().await?;
+        // Before there is a row: whoever removes the whole upload meanwhile must know that this part is not idle.
+        let writing = Writing::new(&app, attempt.get());
         match app.meta.begin_part(uid, number, attempt, app.storage.name()).await? {
             BegunPart::Ready(intent) => {
-                return Ok((Attempt::new(&app, Kind::Part, intent.id, &intent.key), intent));
+                return Ok((Attempt::of(writing, Kind::Part, &intent.key), intent));
             }
             BegunPart::Closed(state) => return Err(closed(state)),
             BegunPart::Unknown => return Err(unknown_uid()),

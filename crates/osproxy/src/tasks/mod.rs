@@ -11,10 +11,19 @@ pub mod handlers;
 pub use engine::{Engine, Settings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
 
-use crate::{app::App, meta::NewTask, uid::Uid};
+use crate::{Result, app::App, meta::NewTask, uid::Uid};
 
 /// A task of the kind of `H`, to be enqueued under a number that nobody has.
 pub fn task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
     let payload = serde_json::to_string(payload).unwrap_or_default();
     NewTask { id: id.get(), kind: H::KIND, payload, max_attempts: app.limits.task_attempts }
+}
+
+/// Enqueues a task that no other change makes necessary, wakes the engine, and gives the task's number.
+pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<i64> {
+    let new = task::<H>(app, app.next_uid().await?, payload);
+    let id = new.id;
+    app.meta.enqueue(new).await?;
+    app.task_enqueued.notify_one();
+    Ok(id)
 }

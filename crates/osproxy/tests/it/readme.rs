@@ -1,15 +1,12 @@
 use crate::support::{Service, eventually};
 
-/// Runs the quick start as it stands in the README, but for the port.
-#[tokio::test]
-async fn the_quick_start_works_line_by_line() {
+/// Runs the script of a section as it stands in the README, but for the port, and gives what it said.
+async fn run(service: &Service, section: &str) -> String {
     let readme = include_str!("../../../../README.md");
-    let (_, section) = readme.split_once("## Quick start").unwrap();
+    let (_, section) = readme.split_once(section).unwrap();
     let (_, script) = section.split_once("```sh\n").unwrap();
     let (script, _) = script.split_once("```").unwrap();
     assert!(script.lines().count() > 20);
-
-    let service = Service::start().await;
     let script = script.replace("127.0.0.1:8888", &service.address.to_string());
     let folder = tempfile::tempdir().unwrap();
     let mut bash = tokio::process::Command::new("bash");
@@ -18,6 +15,13 @@ async fn the_quick_start_works_line_by_line() {
     let said = String::from_utf8(output.stdout).unwrap();
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}\n{complained}");
+    said
+}
+
+#[tokio::test]
+async fn the_quick_start_works_line_by_line() {
+    let service = Service::start().await;
+    let said = run(&service, "## Quick start").await;
     assert!(said.contains("identical\n"), "{said}");
     assert!(said.contains("\n1000000\n"), "{said}");
     let ok = said.matches("{\"code\":0,\"message\":\"ok\"").count();
@@ -26,4 +30,18 @@ async fn the_quick_start_works_line_by_line() {
     eventually("the log says so", async || service.log().contains("status=206").then_some(())).await;
     let instant = said.rsplit_once("\"uid\":\"").unwrap().1;
     assert!(instant.starts_with(|first: char| first.is_ascii_digit()), "{said}");
+}
+
+#[tokio::test]
+async fn a_large_file_that_breaks_is_resumed_line_by_line() {
+    let mut service = Service::start().await;
+    let said = run(&service, "## Large files").await;
+    assert!(said.contains("it broke\n"), "{said}");
+    assert!(said.contains("\"data\":[1,2,4]}"), "{said}");
+    // Three parts, the checkpoint, the two that were missing, and the merge.
+    assert_eq!(said.matches("{\"code\":0,\"message\":\"ok\"").count(), 7, "{said}");
+    assert!(said.ends_with("identical\n"), "{said}");
+    let uid = service.sql("SELECT uid FROM files").await.remove(0);
+    service.wait_until_whole(&uid).await;
+    service.assert_consistent().await;
 }

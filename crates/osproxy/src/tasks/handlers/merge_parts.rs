@@ -1,5 +1,7 @@
 //! Turns the parts of a blob into one object, behind the backs of those who read it.
 
+use std::sync::Arc;
+
 use osproxy_storage::{Digests, ObjectWriter};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +46,7 @@ impl TaskHandler for MergeParts {
     }
 }
 
-async fn merge(app: &std::sync::Arc<App>, blob_id: i64, intent: MergeIntent) -> Result<(), TaskError> {
+async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent) -> Result<(), TaskError> {
     let attempt = Attempt::new(app, Kind::Blob, intent.intent_id, &intent.key);
     let mut writer = app.storage.create(&intent.key, Some(intent.size)).await?;
     for part in app.meta.parts(blob_id).await? {
@@ -64,14 +66,16 @@ async fn merge(app: &std::sync::Arc<App>, blob_id: i64, intent: MergeIntent) -> 
         app.task_enqueued.notify_one();
         return Ok(());
     }
-    settle(app, blob_id, &intent, attempt, writer, digests).await
+    // Brought to its end even if this task is given up: what is being published must not lose its row.
+    let settling = app.background.spawn(settle(app.clone(), blob_id, intent, attempt, writer, digests));
+    settling.await.map_err(TaskError::retry)?
 }
 
 /// Makes merged content the blob's, or lets its files share a blob that has the same content already.
 async fn settle(
-    app: &App,
+    app: Arc<App>,
     blob_id: i64,
-    intent: &MergeIntent,
+    intent: MergeIntent,
     mut attempt: Attempt,
     writer: Box<dyn ObjectWriter>,
     digests: Digests,
@@ -80,7 +84,7 @@ async fn settle(
     for _ in 0..ROUNDS {
         let merged = match app.meta.blob_by_blake3(digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
-                let removal = delete_blob::removal(app, app.next_uid().await?);
+                let removal = delete_blob::removal(&app, app.next_uid().await?);
                 let shared = app.meta.share_merged(blob_id, same.id, removal).await?;
                 app.task_enqueued.notify_one();
                 if shared == Merged::Stored {
@@ -109,7 +113,7 @@ async fn settle(
             }
             None => {
                 publish(&mut unpublished).await?;
-                let merged = app.meta.finish_merge(blob_id, intent, digests).await?;
+                let merged = app.meta.finish_merge(blob_id, &intent, digests).await?;
                 if merged == Merged::Stored {
                     attempt.settle();
                     return Ok(());
