@@ -137,6 +137,11 @@ pub(crate) fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
 }
 
+/// The request without a body that completes something.
+pub(crate) fn put_nothing(target: &str) -> Vec<u8> {
+    head("PUT", target, &content_type(false), 0)
+}
+
 pub(crate) fn ping() -> Vec<u8> {
     get(&format!("{PREFIX}/ping"))
 }
@@ -149,10 +154,10 @@ pub(crate) fn download_link_request(uids: &[String]) -> Result<Vec<u8>> {
     post("/link/download", &CreateDownloadLinkRequest { uid: uids.to_vec(), expire: EXPIRE })
 }
 
-/// Gives each connection a thread and waits for all of them.
-pub(crate) fn at_once(
-    connections: &mut [Connection],
-    work: impl Fn(usize, &mut Connection) -> Result<()> + Sync,
+/// Gives each connection, or whatever has some, a thread and waits for all of them.
+pub(crate) fn at_once<T: Send>(
+    connections: &mut [T],
+    work: impl Fn(usize, &mut T) -> Result<()> + Sync,
 ) -> Result<()> {
     thread::scope(|scope| {
         let work = &work;

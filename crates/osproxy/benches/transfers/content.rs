@@ -1,5 +1,7 @@
 //! Bytes to send: different each time, since what is stored already is not stored again.
 
+use std::iter;
+
 use md5::{Digest, Md5};
 
 const PAGE: usize = 4096;
@@ -58,18 +60,28 @@ impl Content {
     }
 }
 
-/// Content that no other variant has.
+/// Content that no other variant has, or a part of it.
 pub(crate) struct Variant<'a> {
     first: Vec<u8>,
     rest: &'a [u8],
 }
 
-impl Variant<'_> {
+impl<'a> Variant<'a> {
+    /// The content in parts of `size` bytes, which is a page or more.
+    pub(crate) fn parts(&self, size: usize) -> Vec<Self> {
+        let (rest, others) = self.rest.split_at(size.saturating_sub(self.first.len()).min(self.rest.len()));
+        let others = others.chunks(size).map(|part| {
+            let (first, rest) = part.split_at(PAGE.min(part.len()));
+            Self { first: first.to_vec(), rest }
+        });
+        iter::once(Self { first: self.first.clone(), rest }).chain(others).collect()
+    }
+
     pub(crate) fn first(&self) -> &[u8] {
         &self.first
     }
 
-    pub(crate) fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 

@@ -1,7 +1,7 @@
 //! Measures the real binary on this machine: throughput, CPU time and memory, beside nginx and beside md5 alone.
 //!
-//! `just bench` runs every case, `just bench download links` those two, and `--quick` halves the sizes and the
-//! rounds. Absolute figures drift with whatever else a machine does, so each case and its peer take turns within
+//! `just bench` runs every case, `just bench download links` those two, and `--quick` halves the sizes, or more, and
+//! the rounds. Absolute figures drift with whatever else a machine does, so each case and its peer take turns within
 //! one run, and what counts is the ratio.
 #![expect(
     clippy::cast_precision_loss,
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
             }
         }
     }
-    // The case `memory` needs more descriptors at once, here and in the server, than many shells allow.
+    // The cases of memory need more descriptors at once, here and in the server, than many shells allow.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let scale = Scale::new(quick);

@@ -43,7 +43,9 @@ impl Report {
 
     /// A sentence under the table.
     pub(crate) fn remark(&mut self, remark: &'static str) {
-        self.remarks.push(remark);
+        if !self.remarks.contains(&remark) {
+            self.remarks.push(remark);
+        }
     }
 
     fn row(

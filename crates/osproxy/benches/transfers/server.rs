@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::{
     fs::Advice,
     io::{Errno, ReadWriteFlags},
@@ -25,6 +25,10 @@ pub(crate) const LOG: &str = "osproxy.log";
 /// How often, and how far apart, the kernel is asked to forget a file.
 const ATTEMPTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How often a merge is looked after, and how long at most.
+const LOOK: Duration = Duration::from_millis(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A child process that is asked to stop, and waited for, when it goes out of scope.
 pub(crate) struct Process(pub(crate) Child);
@@ -79,6 +83,34 @@ impl Server {
     pub(crate) fn forget_content(&self) -> Result<()> {
         forget(&self.data.join("objects"))
     }
+
+    /// Waits until the parts of a file `*.bin` are merged and gone, and nothing is being written.
+    pub(crate) fn wait_until_whole(&self, uid: &str) -> Result<()> {
+        let start = Instant::now();
+        while !self.is_whole(uid)? {
+            ensure!(start.elapsed() < PATIENCE, "the file {uid} does not become whole");
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn is_whole(&self, uid: &str) -> Result<bool> {
+        let objects = self.data.join("objects");
+        let folder = objects.join("unknown");
+        // What takes the least time, and is missing the longest, comes first.
+        Ok(folder.join(format!("{uid}.bin")).try_exists()?
+            && !any_name(&folder, |name| name.strip_prefix(uid).is_some_and(|rest| rest.starts_with('_')))?
+            && !any_name(&objects.join(".tmp"), |name| name != "lock")?)
+    }
+}
+
+fn any_name(folder: &Path, what: impl Fn(&str) -> bool) -> Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if entry?.file_name().to_str().is_some_and(&what) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes the files under `folder` from the page cache, and makes sure that they are gone.

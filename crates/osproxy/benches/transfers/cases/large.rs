@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{GIB, Scale, in_turn};
+use super::{GIB, Scale, in_turn, md5_alone};
 use crate::{
     client::{Connection, get},
     content::Content,
@@ -46,15 +46,7 @@ fn upload(
         last = Some((link.uid, round));
         measure::sample(&[server.id()], || connection.put(&target, &variant, form))
     };
-    let md5_alone = |round| {
-        let variant = content.variant(round);
-        let sample = measure::sample(&[], || {
-            std::hint::black_box(variant.md5());
-            Ok(())
-        })?;
-        Ok(Sample { server_cpu: sample.client_cpu, client_cpu: 0.0, ..sample })
-    };
-    let (own, md5) = in_turn(scale, upload, md5_alone)?;
+    let (own, md5) = in_turn(scale, upload, |round| md5_alone(&content.variant(round)))?;
     let peak = measure::peak_rss(server.id())?;
     if let Some((uid, round)) = last {
         connection.verify_stored(&uid, &content.variant(round))?;

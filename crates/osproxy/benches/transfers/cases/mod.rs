@@ -2,6 +2,7 @@
 
 mod footprint;
 mod large;
+mod parts;
 mod small;
 
 use std::path::Path;
@@ -9,7 +10,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::{
-    measure::{Rounds, Sample},
+    content::Variant,
+    measure::{self, Rounds, Sample},
     report::Report,
 };
 
@@ -18,14 +20,17 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 8] = [
+pub(crate) const CASES: [(&str, Case); 11] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
+    ("parts-1m", parts::of_1_mib),
+    ("parts-8m", parts::of_8_mib),
     ("download", large::download),
     ("small-downloads", small::downloads),
     ("links", small::links),
     ("small-uploads", small::uploads),
     ("memory", footprint::memory),
+    ("parts-memory", parts::memory),
     ("start", footprint::start),
 ];
 
@@ -78,6 +83,15 @@ fn alone(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<
         }
     }
     Ok(rounds)
+}
+
+/// What the md5 alone of the same bytes costs: a peer of uploads.
+fn md5_alone(content: &Variant<'_>) -> Result<Sample> {
+    let sample = measure::sample(&[], || {
+        std::hint::black_box(content.md5());
+        Ok(())
+    })?;
+    Ok(Sample { server_cpu: sample.client_cpu, client_cpu: 0.0, ..sample })
 }
 
 fn line(sample: &Sample) -> String {

@@ -1,0 +1,185 @@
+//! Files in parts: sent a few parts at a time, completed, merged behind the answer.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{GIB, Scale, in_turn, line, md5_alone};
+use crate::{
+    client::{Connection, at_once, put_nothing},
+    content::{Content, Variant},
+    measure::{self, Sample, median},
+    report::{Report, Target},
+    server::Server,
+};
+
+const MIB: usize = 1 << 20;
+
+/// How many parts of a file are on their way at once.
+const CONNECTIONS: usize = 5;
+/// Files at once, where the disk has room for them.
+const UPLOADS: usize = 16;
+
+/// Milliseconds, however large the file is.
+const ANSWER: Target = Target::AtMost(20.0);
+/// Seconds per GiB until the file is whole: 0.42 of what the Go program takes, 13.4.
+const CPU: Target = Target::AtMost(5.63);
+
+pub(super) fn of_1_mib(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
+    one_at_a_time(scale, folder, report, "parts-1m", scale.large, MIB)
+}
+
+pub(super) fn of_8_mib(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
+    let size = if scale.quick { scale.large } else { 4 * scale.large };
+    one_at_a_time(scale, folder, report, "parts-8m", size, 8 * MIB)
+}
+
+/// Uploads of `size` bytes with all their md5s, durable, each until its parts are merged and gone.
+fn one_at_a_time(
+    scale: &Scale,
+    folder: &Path,
+    report: &mut Report,
+    case: &str,
+    size: usize,
+    part: usize,
+) -> Result<()> {
+    let server = Server::start(folder)?;
+    let content = Content::new(size);
+    let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
+    let (mut last, mut all_times) = (None, Vec::new());
+    measure::forget_peak(server.id())?;
+    let upload = |round| {
+        let first = connections.first_mut().context("there is no connection")?;
+        let upload = Upload::new(first, &content.variant(round), part)?;
+        let mut times = Times::default();
+        let sample = measure::sample(&[server.id()], || {
+            times = upload.send(&mut connections)?;
+            let start = Instant::now();
+            server.wait_until_whole(&upload.uid)?;
+            times.whole = times.answer + start.elapsed().as_secs_f64();
+            Ok(())
+        })?;
+        all_times.push(times);
+        last = Some((upload.uid, round));
+        Ok(sample)
+    };
+    let (own, md5) = in_turn(scale, upload, |round| md5_alone(&content.variant(round)))?;
+    let peak = measure::peak_rss(server.id())?;
+    if let (Some((uid, round)), Some(connection)) = (last, connections.first_mut()) {
+        connection.verify_stored(&uid, &content.variant(round))?;
+    }
+    // The first round does not count.
+    let time = |figure: fn(&Times) -> f64| median(all_times.iter().skip(1).map(figure).collect());
+    report.figure(case, "merge's answer, ms", time(|times| times.answer) * 1e3, ANSWER);
+    report.figure(case, "merge until whole, ms", time(|times| times.whole) * 1e3, Target::None);
+    let size = size as f64;
+    report.figure(case, "parts, MB/s", size / 1e6 / time(|times| times.parts), Target::None);
+    let both = (&own, &md5);
+    let throughput = |sample: &Sample| size / 1e6 / sample.wall;
+    report.against(case, "until whole, MB/s (peer: md5 alone)", both, throughput, Target::None);
+    let cpu = |sample: &Sample| sample.server_cpu * GIB / size;
+    report.figure(case, "until whole, CPU s/GiB", own.median(cpu), CPU);
+    report.against(case, "until whole, CPU s/GiB (peer: md5 alone)", both, cpu, Target::None);
+    let cpu = own.median(|sample| sample.client_cpu * GIB / size);
+    report.figure(case, "client's CPU s/GiB", cpu, Target::None);
+    report.figure(case, "peak RSS MiB", peak, Target::None);
+    Ok(())
+}
+
+/// Resident memory with many uploads at once, until all are whole.
+pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
+    let size = scale.halved(scale.large);
+    let free = rustix::fs::statvfs(folder)?;
+    let free = free.f_bavail * free.f_frsize;
+    // The parts and what they are merged to, and as much again for whoever else uses the disk.
+    let fit = free / 4 / size as u64;
+    let count = UPLOADS.min(usize::try_from(fit)?);
+    ensure!(count > 0, "the disk of {} is too full for this", folder.display());
+    let server = Server::start(folder)?;
+    let content = Content::new(size);
+    let mut uploads = Vec::new();
+    for number in 0..count {
+        let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
+        let first = connections.first_mut().context("there is no connection")?;
+        let upload = Upload::new(first, &content.variant(number), MIB)?;
+        uploads.push((upload, connections, Times::default()));
+    }
+    measure::forget_peak(server.id())?;
+    let sample = measure::sample(&[server.id()], || {
+        at_once(&mut uploads, |_, (upload, connections, times)| {
+            *times = upload.send(connections)?;
+            Ok(())
+        })?;
+        uploads.iter().try_for_each(|(upload, ..)| server.wait_until_whole(&upload.uid))
+    })?;
+    let peak = measure::peak_rss(server.id())?;
+    eprintln!("  {}", line(&sample));
+    let answers: Vec<_> = uploads.iter().map(|(.., times)| times.answer * 1e3).collect();
+    for (number, (upload, connections, _)) in uploads.iter_mut().enumerate() {
+        let first = connections.first_mut().context("there is no connection")?;
+        first.verify_stored(&upload.uid, &content.variant(number))?;
+    }
+    let (case, what) = ("parts-memory", format!("{count} at once"));
+    report.figure(case, &format!("{what}, peak RSS MiB"), peak, Target::AtMost(100.0));
+    let slowest = answers.iter().copied().fold(0.0, f64::max);
+    report.figure(case, &format!("{what}, merge's answer, ms"), median(answers), Target::None);
+    report.figure(case, &format!("{what}, slowest of them, ms"), slowest, Target::None);
+    let bytes = (count * size) as f64;
+    report.figure(case, &format!("{what}, until whole, MB/s"), bytes / 1e6 / sample.wall, Target::None);
+    report.figure(case, &format!("{what}, CPU s/GiB"), sample.server_cpu * GIB / bytes, Target::None);
+    Ok(())
+}
+
+/// What the steps of an upload took, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    /// All parts.
+    parts: f64,
+    /// From the merge's request to its answer.
+    answer: f64,
+    /// From the merge's request until the file is whole.
+    whole: f64,
+}
+
+/// A file that is ready to be sent.
+struct Upload<'a> {
+    uid: String,
+    /// Where each part goes.
+    parts: Vec<(String, Variant<'a>)>,
+    merge: Vec<u8>,
+}
+
+impl<'a> Upload<'a> {
+    fn new(connection: &mut Connection, content: &Variant<'a>, part: usize) -> Result<Self> {
+        let link = connection.upload_link("file.bin")?;
+        let url = &link.url.multi;
+        let parts = content.parts(part).into_iter().enumerate();
+        let parts: Vec<_> = parts
+            .map(|(index, part)| (format!("{}&chunkNum={}&md5={}", url.upload, index + 1, part.md5()), part))
+            .collect();
+        let (num, size, md5) = (parts.len(), content.len(), content.md5());
+        let merge = put_nothing(&format!("{}&num={num}&size={size}&md5={md5}", url.merge));
+        Ok(Self { uid: link.uid, parts, merge })
+    }
+
+    /// Sends the parts, each over the connection that is free next, and completes the file.
+    fn send(&self, connections: &mut [Connection]) -> Result<Times> {
+        let start = Instant::now();
+        let next = AtomicUsize::new(0);
+        at_once(connections, |_, connection| {
+            while let Some((target, part)) = self.parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                connection.put(target, part, false)?;
+            }
+            Ok(())
+        })?;
+        let parts = start.elapsed().as_secs_f64();
+        let connection = connections.first_mut().context("there is no connection")?;
+        let start = Instant::now();
+        connection.exchange(&[&self.merge], |_| {})?;
+        Ok(Times { parts, answer: start.elapsed().as_secs_f64(), whole: 0.0 })
+    }
+}
