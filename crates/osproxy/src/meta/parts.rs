@@ -1,7 +1,7 @@
 use osproxy_storage::{Category, Digests, Key};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, PaginatorTrait,
-    QueryFilter, QueryOrder, QuerySelect, SqlErr, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, SqlErr, sea_query::Expr,
 };
 
 use super::{
@@ -260,24 +260,38 @@ async fn begin(
     attempt: i64,
     backend: &'static str,
 ) -> Result<BegunPart, DbErr> {
-    let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
+    // Another attempt for this number, if there is one.
+    let another = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(Expr::col((part::Entity, part::Column::BlobId)).equals((file::Entity, file::Column::BlobId)))
+        .filter(part::Column::Number.eq(number.cast_signed()))
+        .limit(1)
+        .into_query();
+    let found = file::Entity::find_by_id(uid.get())
+        .select_only()
+        .columns([file::Column::Name, file::Column::State, file::Column::BlobId])
+        .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
+    let found: Option<(String, file::State, Option<i64>, Option<i64>)> =
+        found.into_tuple().one(transaction).await?;
+    let Some((name, state, blob_id, another)) = found else {
         return Ok(BegunPart::Unknown);
     };
-    let category = Category::of_name(&file.name);
-    let blob_id = match (file.state, file.blob_id) {
+    let known = blob_id;
+    let blob_id = match (state, blob_id) {
         (file::State::Receiving, Some(blob_id)) => blob_id,
         // An attempt to send it in one piece may have taken the uid's own number.
         (file::State::Receiving, None) => attempt,
         (file::State::Pending, _) => uid.get(),
         (closed, _) => return Ok(BegunPart::Closed(closed)),
     };
-    if file.blob_id.is_none() {
+    if known.is_none() {
         blob::Entity::insert(receiving_blob(blob_id, backend)).exec_without_returning(transaction).await?;
         let begun = file::Entity::update_many()
             .col_expr(file::Column::State, Expr::value(file::State::Receiving))
             .col_expr(file::Column::BlobId, Expr::value(blob_id))
             .filter(file::Column::Uid.eq(uid.get()))
-            .filter(file::Column::State.eq(file.state))
+            .filter(file::Column::State.eq(state))
             .filter(file::Column::BlobId.is_null())
             .exec(transaction)
             .await?;
@@ -285,11 +299,7 @@ async fn begin(
             return Ok(BegunPart::Changed);
         }
     }
-    let same_number = part::Entity::find()
-        .filter(part::Column::BlobId.eq(blob_id))
-        .filter(part::Column::Number.eq(number.cast_signed()));
-    let again = same_number.count(transaction).await? > 0;
-    let key = Key::part(category, blob_id, number, again.then_some(attempt));
+    let key = Key::part(Category::of_name(&name), blob_id, number, another.map(|_| attempt));
     let row = part::ActiveModel {
         id: Set(attempt),
         blob_id: Set(blob_id),
