@@ -5,7 +5,7 @@ use sea_orm::{
 };
 
 use super::{
-    Meta, NewTask, blobs,
+    Meta, TaskForBlob, blobs,
     entities::{blob, file},
     files::recorded_key,
     now_ms, tasks,
@@ -101,13 +101,7 @@ impl Meta {
 
     /// Lets all files of a blob in parts share another blob, whose content is the same. The one in parts is
     /// condemned; `removal`, which gets its number, is enqueued.
-    pub async fn share_merged(
-        &self,
-        blob_id: i64,
-        same: i64,
-        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
-    ) -> Result<Merged, DbErr> {
-        let removal = std::sync::Arc::new(removal);
+    pub async fn share_merged(&self, blob_id: i64, same: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
         let shared = self
             .write_or_undo(move |transaction| {
                 let removal = removal.clone();
@@ -135,12 +129,7 @@ impl Meta {
 
     /// Declares that a blob in parts is not what the client had announced: its files can no longer be read, and its
     /// bytes are removed by `removal`, which gets its number.
-    pub async fn reject_merged(
-        &self,
-        blob_id: i64,
-        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
-    ) -> Result<Merged, DbErr> {
-        let removal = std::sync::Arc::new(removal);
+    pub async fn reject_merged(&self, blob_id: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
         let rejected = self
             .write_or_undo(move |transaction| {
                 let removal = removal.clone();

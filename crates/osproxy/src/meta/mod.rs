@@ -35,7 +35,7 @@ pub use merges::{Merge, MergeIntent, Merged};
 pub use parts::{BegunPart, Completed, Completion, FinishedPart, PartIntent, StoredPart, UploadStatus};
 pub use removals::{Remains, Removed};
 pub use sea_orm::DbErr;
-pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskState};
+pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
 pub use unfinished::{Kind, Unfinished};
 pub use uploads::{Begun, Finished, Intent};
 

@@ -5,7 +5,7 @@ use sea_orm::{
 };
 
 use super::{
-    FileState, Kind, Meta, NewTask, Unfinished, blobs,
+    FileState, Kind, Meta, TaskForBlob, Unfinished, blobs,
     entities::{blob, file, part},
     files::recorded_key,
     now_ms, tasks,
@@ -200,13 +200,12 @@ impl Meta {
         &self,
         uid: Uid,
         said: Completion,
-        merge: impl Fn(i64) -> NewTask + Send + Sync + 'static,
+        merge: TaskForBlob,
     ) -> Result<Completed, DbErr> {
-        let merge = std::sync::Arc::new(merge);
         self.write_or_undo(move |transaction| {
             let merge = merge.clone();
             Box::pin(async move {
-                Ok(match complete(transaction, uid, said, &*merge).await? {
+                Ok(match complete(transaction, uid, said, &merge).await? {
                     Completed::Now => Verdict::Commit(Completed::Now),
                     other => Verdict::Rollback(other),
                 })
@@ -362,7 +361,7 @@ async fn complete(
     transaction: &DatabaseTransaction,
     uid: Uid,
     said: Completion,
-    merge: &(impl Fn(i64) -> NewTask + Sync),
+    merge: &TaskForBlob,
 ) -> Result<Completed, DbErr> {
     let found = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(transaction).await?;
     let Some((file, blob)) = found else {

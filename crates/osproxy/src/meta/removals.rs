@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use osproxy_storage::Key;
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -7,7 +5,7 @@ use sea_orm::{
 };
 
 use super::{
-    FileState, Meta, NewTask,
+    FileState, Meta, TaskForBlob,
     entities::{blob, file, part},
     files::recorded_key,
     now_ms, tasks,
@@ -35,28 +33,18 @@ pub struct Remains {
     pub object: Option<Key>,
 }
 
-type Removal = dyn Fn(i64) -> NewTask + Send + Sync;
-
 impl Meta {
     /// Removes a file, in whatever state it is, and its claim on its content. If that was the last one, the content is
     /// condemned, so that nobody can share it any more, and `removal`, which gets the blob's number, is enqueued.
-    pub async fn delete_file(
-        &self,
-        uid: Uid,
-        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
-    ) -> Result<Removed, DbErr> {
+    pub async fn delete_file(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
         let any = [file::State::Pending, file::State::Receiving, file::State::Stored, file::State::Corrupt];
-        self.remove(uid, any.to_vec(), FileState::Deleted, Arc::new(removal)).await
+        self.remove(uid, any.to_vec(), FileState::Deleted, removal).await
     }
 
     /// Gives an upload up that was not completed in time, as [`delete_file`](Self::delete_file) does.
-    pub async fn expire_upload(
-        &self,
-        uid: Uid,
-        removal: impl Fn(i64) -> NewTask + Send + Sync + 'static,
-    ) -> Result<Removed, DbErr> {
+    pub async fn expire_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
         let open = [file::State::Pending, file::State::Receiving];
-        self.remove(uid, open.to_vec(), FileState::Expired, Arc::new(removal)).await
+        self.remove(uid, open.to_vec(), FileState::Expired, removal).await
     }
 
     async fn remove(
@@ -64,13 +52,13 @@ impl Meta {
         uid: Uid,
         from: Vec<FileState>,
         to: FileState,
-        removal: Arc<Removal>,
+        removal: TaskForBlob,
     ) -> Result<Removed, DbErr> {
         let removed = self
             .write_or_undo(move |transaction| {
                 let (from, removal) = (from.clone(), removal.clone());
                 Box::pin(async move {
-                    Ok(match remove(transaction, uid, &from, to, &*removal).await? {
+                    Ok(match remove(transaction, uid, &from, to, &removal).await? {
                         Removed::Now => Verdict::Commit(Removed::Now),
                         other => Verdict::Rollback(other),
                     })
@@ -126,7 +114,7 @@ async fn remove(
     uid: Uid,
     from: &[FileState],
     to: FileState,
-    removal: &Removal,
+    removal: &TaskForBlob,
 ) -> Result<Removed, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
         return Ok(Removed::Unknown);

@@ -1,5 +1,7 @@
 //! Background work: the rows of the task engine. Time is the database's, so that all nodes mean the same by it.
 
+use std::sync::Arc;
+
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
     QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
@@ -28,6 +30,9 @@ pub struct NewTask {
     /// How often it may be begun before it is given up.
     pub max_attempts: u32,
 }
+
+/// Gives the task for a blob whose number only the transaction knows.
+pub type TaskForBlob = Arc<dyn Fn(i64) -> NewTask + Send + Sync>;
 
 /// Work that this process may do until its lease is over.
 #[derive(Clone, Debug)]

@@ -7,16 +7,7 @@ use osproxy_api::ErrorCode;
 pub use crate::meta::Completion;
 
 use super::{closed, unknown_uid};
-use crate::{
-    Error, Result,
-    app::App,
-    meta::{Completed, NewTask},
-    tasks::{
-        self,
-        handlers::merge_parts::{MergeParts, Payload},
-    },
-    uid::Uid,
-};
+use crate::{Error, Result, app::App, meta::Completed, tasks::handlers::merge_parts, uid::Uid};
 
 /// Makes the parts of `uid` its content, if they are those that the client says. The file can be read when this
 /// returns, however large it is; a task merges the parts behind it and checks the md5. Harmless when it is called again.
@@ -29,11 +20,7 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Resu
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    let new = tasks::task::<MergeParts>(app, app.next_uid().await?, &Payload { blob_id: 0 });
-    let merge = move |blob_id| {
-        let payload = serde_json::to_string(&Payload { blob_id }).unwrap_or_default();
-        NewTask { payload, ..new.clone() }
-    };
+    let merge = merge_parts::merging(app, app.next_uid().await?);
     match app.meta.complete_upload(uid, said, merge).await? {
         Completed::Now => {
             app.task_enqueued.notify_one();
@@ -60,10 +47,5 @@ fn explain(there: u64, missing: &[u32], announced: u32) -> String {
         return format!("there are {there} parts, not {announced}");
     }
     let names: Vec<_> = missing.iter().map(u32::to_string).collect();
-    format!("there are {there} of {announced} parts; missing are {}", names.join(", "))
-        + if names.len() < usize::try_from(u64::from(announced).saturating_sub(there)).unwrap_or(usize::MAX) {
-            ", …"
-        } else {
-            ""
-        }
+    format!("there are {there} parts, not 1 to {announced}; missing are {}", names.join(", "))
 }

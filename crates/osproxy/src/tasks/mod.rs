@@ -11,12 +11,30 @@ pub mod handlers;
 pub use engine::{Engine, Settings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
 
-use crate::{Result, app::App, meta::NewTask, uid::Uid};
+use std::sync::Arc;
+
+use crate::{
+    Result,
+    app::App,
+    meta::{NewTask, TaskForBlob},
+    uid::Uid,
+};
 
 /// A task of the kind of `H`, to be enqueued under a number that nobody has.
 pub fn task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
+    new_task::<H>(id, payload, app.limits.task_attempts)
+}
+
+/// As [`task`], for a blob whose number only the transaction that enqueues it knows.
+pub fn task_for_blob<H: TaskHandler>(app: &App, id: Uid, payload: fn(i64) -> H::Payload) -> TaskForBlob {
+    let max_attempts = app.limits.task_attempts;
+    Arc::new(move |blob_id| new_task::<H>(id, &payload(blob_id), max_attempts))
+}
+
+fn new_task<H: TaskHandler>(id: Uid, payload: &H::Payload, max_attempts: u32) -> NewTask {
+    // What cannot be written cannot be read either: the handler's task is given up, and says so.
     let payload = serde_json::to_string(payload).unwrap_or_default();
-    NewTask { id: id.get(), kind: H::KIND, payload, max_attempts: app.limits.task_attempts }
+    NewTask { id: id.get(), kind: H::KIND, payload, max_attempts }
 }
 
 /// Enqueues a task that no other change makes necessary, wakes the engine, and gives the task's number.

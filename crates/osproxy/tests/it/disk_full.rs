@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{Service, content, refused};
+use crate::support::{Service, content, eventually, refused};
 
 #[tokio::test]
 async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
@@ -38,4 +38,33 @@ async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
         assert!(service.read(&uid).await == bytes, "{uid} was acknowledged");
     }
     assert!(service.read(&link.uid).await == content(2, 300_000));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
+    let mut service =
+        Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("TASKS__FIRST_RETRY", "1")]).await;
+    let bytes = content(9, 8_000_000);
+    let link = service.upload_link("x.bin").await;
+    let parts: Vec<_> = bytes.chunks(2_000_000).collect();
+    service.put_parts(&link, &parts[..3]).await;
+    service.limit_files(Some(1_000_000));
+    refused(service.put_part(&link, 4, parts[3]).await, 503).await;
+    refused(service.put_part(&link, 1, parts[3]).await, 503).await;
+    // There is room for a part again, but not for all of them in one object.
+    service.limit_files(Some(6_000_000));
+    assert_eq!(service.checkpoint(&link.uid).await, [1, 2, 3]);
+    assert_eq!(service.put_part(&link, 4, parts[3]).await.status(), 200);
+    assert_eq!(service.merge(&link, 4, &bytes).await.status(), 200);
+    eventually("the merge has failed", async || {
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'failed'").await != ["0"])
+            .then_some(())
+    })
+    .await;
+    assert!(service.read(&link.uid).await == bytes);
+    service.limit_files(None);
+    service.wait_until_whole(&link.uid).await;
+    assert!(service.read(&link.uid).await == bytes);
+    eventually("nothing else is left", async || (service.objects().len() == 1).then_some(())).await;
+    service.assert_consistent().await;
 }

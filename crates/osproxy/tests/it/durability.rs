@@ -6,6 +6,15 @@ use crate::support::{Service, content, eventually};
 
 #[tokio::test]
 async fn content_its_name_and_its_row_are_on_the_disk_before_the_answer() {
+    synced_before_the_answer(false).await;
+}
+
+#[tokio::test]
+async fn a_part_its_name_and_its_row_are_on_the_disk_before_the_answer() {
+    synced_before_the_answer(true).await;
+}
+
+async fn synced_before_the_answer(in_parts: bool) {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,write,writev,sendto";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
@@ -16,14 +25,15 @@ async fn content_its_name_and_its_row_are_on_the_disk_before_the_answer() {
     })
     .await;
     let before = trace(&service).len();
-    assert_eq!(service.put(&link.url.single, &content(1, 300_000)).await.status(), 200);
+    let url = if in_parts { format!("{}&chunkNum=7", link.url.multi.upload) } else { link.url.single };
+    assert_eq!(service.put(&url, &content(1, 300_000)).await.status(), 200);
     let calls = eventually("the answer is in the trace", async || {
         let calls = trace(&service).split_off(before);
         calls.iter().any(|call| call.contains("HTTP/1.1 200")).then_some(calls)
     })
     .await;
 
-    let object = format!("unknown/{}.bin", link.uid);
+    let object = format!("unknown/{}{}", link.uid, if in_parts { "_7" } else { ".bin" });
     let steps: [&dyn Fn(&str) -> bool; 6] = [
         // The row that names the object, before there is one.
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),

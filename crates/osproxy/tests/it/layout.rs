@@ -36,7 +36,7 @@ const FORBIDDEN: [(&str, &[&str]); 13] = [
     ("coord/", &["app", "cli", "http", "link", "meta", "ops", "tasks", "telemetry"]),
     ("meta/", &["app", "cli", "config", "coord", "http", "link", "ops", "tasks", "telemetry"]),
     ("app", &["cli", "http", "ops", "tasks", "telemetry"]),
-    ("tasks/", &["cli", "config", "coord", "http", "ops", "telemetry"]),
+    ("tasks/", &["cli", "coord", "http", "ops", "telemetry"]),
     ("ops/", &["cli", "config", "coord", "http", "telemetry"]),
     ("http/", &["cli", "coord", "meta", "tasks", "telemetry"]),
     ("cli/", &[]),

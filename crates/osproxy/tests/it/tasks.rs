@@ -10,6 +10,16 @@ async fn merge_task(service: &Service) -> String {
     service.sql("SELECT id FROM tasks WHERE kind = 'merge_parts'").await.remove(0)
 }
 
+/// Completes an upload in three parts, and returns when its merge is recorded and has written something.
+async fn merging(service: &Service, bytes: &[u8]) -> String {
+    let uid = service.store_in_parts("x.bin", bytes, bytes.len().div_ceil(3)).await;
+    eventually("the merge is running", async || {
+        service.objects().iter().any(|object| object.starts_with(".tmp/")).then_some(())
+    })
+    .await;
+    uid
+}
+
 #[tokio::test]
 async fn a_failing_handler_is_tried_again_dies_visibly_and_goes_on_by_hand() {
     let mut service = Service::start_with(&FAST).await;
@@ -80,22 +90,15 @@ async fn a_task_whose_process_died_is_taken_over_by_the_next() {
     let mut service = Service::start_with(&FAST).await;
     // The first merge is killed in its middle: when its intent is recorded and it has written something.
     let bytes = content(2, 60_000_000);
-    let link = service.upload_link("x.bin").await;
-    let parts: Vec<_> = bytes.chunks(10_000_000).collect();
-    service.put_parts(&link, &parts).await;
-    assert_eq!(service.merge(&link, parts.len(), &bytes).await.status(), 200);
-    eventually("the merge is running", async || {
-        service.objects().iter().any(|object| object.starts_with(".tmp/")).then_some(())
-    })
-    .await;
+    let uid = merging(&service, &bytes).await;
     service.kill().await;
     assert_eq!(service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await, ["running"]);
     service.restart().await;
-    assert!(service.read(&link.uid).await == bytes);
-    service.wait_until_whole(&link.uid).await;
+    assert!(service.read(&uid).await == bytes);
+    service.wait_until_whole(&uid).await;
     let attempts = "SELECT outcome FROM task_attempts JOIN tasks ON id = task_id WHERE kind = 'merge_parts' ORDER BY number";
     eventually("it is done", async || (service.sql(attempts).await == ["lost", "done"]).then_some(())).await;
-    assert!(service.read(&link.uid).await == bytes);
+    assert!(service.read(&uid).await == bytes);
     eventually("one object is left", async || (service.objects().len() == 1).then_some(())).await;
     service.assert_consistent().await;
 }
@@ -104,33 +107,20 @@ async fn a_task_whose_process_died_is_taken_over_by_the_next() {
 async fn who_stops_finishes_what_is_running() {
     let mut service = Service::start_with(&FAST).await;
     let bytes = content(3, 60_000_000);
-    let link = service.upload_link("x.bin").await;
-    let parts: Vec<_> = bytes.chunks(10_000_000).collect();
-    service.put_parts(&link, &parts).await;
-    assert_eq!(service.merge(&link, parts.len(), &bytes).await.status(), 200);
-    eventually("the merge is running", async || {
-        service.objects().iter().any(|object| object.starts_with(".tmp/")).then_some(())
-    })
-    .await;
+    let uid = merging(&service, &bytes).await;
     service.signal(rustix::process::Signal::TERM);
     assert!(service.exit_status().await.success());
     let outcome = "SELECT outcome FROM task_attempts JOIN tasks ON id = task_id WHERE kind = 'merge_parts'";
     assert_eq!(service.sql(outcome).await, ["done"]);
-    assert_eq!(service.objects(), [format!("unknown/{}.bin", link.uid)]);
+    assert_eq!(service.objects(), [format!("unknown/{uid}.bin")]);
 }
 
 #[tokio::test]
 async fn who_must_stop_hands_back_what_is_running() {
     let mut service = Service::start_with(&[("SERVER__SHUTDOWN_GRACE", "1"), FAST[0]]).await;
     let bytes = content(4, 300_000_000);
-    let link = service.upload_link("x.bin").await;
-    service.put_parts(&link, &bytes.chunks(100_000_000).collect::<Vec<_>>()).await;
-    assert_eq!(service.merge(&link, 3, &bytes).await.status(), 200);
+    let uid = merging(&service, &bytes).await;
     // Two signals: at once.
-    eventually("the merge is running", async || {
-        service.objects().iter().any(|object| object.starts_with(".tmp/")).then_some(())
-    })
-    .await;
     service.signal(rustix::process::Signal::TERM);
     service.signal(rustix::process::Signal::INT);
     assert!(service.exit_status().await.success());
@@ -138,8 +128,8 @@ async fn who_must_stop_hands_back_what_is_running() {
     assert_eq!(service.sql(outcome).await, ["handed_back"]);
     assert_eq!(service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await, ["queued"]);
     service.restart().await;
-    service.wait_until_whole(&link.uid).await;
-    assert!(service.read(&link.uid).await == bytes);
+    service.wait_until_whole(&uid).await;
+    assert!(service.read(&uid).await == bytes);
     service.assert_consistent().await;
 }
 

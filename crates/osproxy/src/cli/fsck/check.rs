@@ -8,11 +8,8 @@ use crate::{
     Result,
     app::App,
     error,
-    meta::{BlobState, Kind, NewTask, PartState, RecordedBlob, RecordedLayout, RecordedPart, Unfinished},
-    tasks::{
-        self, TaskHandler,
-        handlers::merge_parts::{MergeParts, Payload},
-    },
+    meta::{BlobState, Kind, PartState, RecordedBlob, RecordedLayout, RecordedPart, Unfinished},
+    tasks::handlers::merge_parts,
 };
 
 /// How many blobs are looked at in one go.
@@ -160,12 +157,10 @@ impl Check {
         if size != blob.size {
             self.difference(format!("blob {} has {} bytes, its parts {size}", blob.id, blob.size), false);
         }
-        let payload = serde_json::to_string(&Payload { blob_id: blob.id }).unwrap_or_default();
-        if !self.app.meta.has_task(MergeParts::KIND, &payload).await? {
+        let merge = merge_parts::merging(&self.app, self.app.next_uid().await?)(blob.id);
+        if !self.app.meta.has_task(merge.kind, &merge.payload).await? {
             if self.options.repair {
-                let id = self.app.next_uid().await?;
-                let new = tasks::task::<MergeParts>(&self.app, id, &Payload { blob_id: blob.id });
-                self.app.meta.enqueue(NewTask { payload, ..new }).await?;
+                self.app.meta.enqueue(merge).await?;
             }
             let what = format!("blob {} lies in parts, and no task merges them", blob.id);
             self.difference(what, self.options.repair);

@@ -1,9 +1,11 @@
 //! Uploads in parts, merges and removals.
 
+use std::sync::Arc;
+
 use super::{create, digests, uid};
 use crate::meta::{
     BegunPart, Completed, Completion, FileState, Finished, FinishedPart, Kind, Layout, Merge, MergeIntent,
-    Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskState,
+    Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskForBlob, TaskState,
 };
 
 pub(super) async fn run(meta: &Meta) {
@@ -19,8 +21,8 @@ pub(super) async fn run(meta: &Meta) {
 }
 
 /// A task that says what it is for.
-fn task(id: i64) -> impl Fn(i64) -> NewTask + Send + Sync + 'static {
-    move |blob_id| NewTask { id, kind: "test", payload: blob_id.to_string(), max_attempts: 1 }
+fn task(id: i64) -> TaskForBlob {
+    Arc::new(move |blob_id| NewTask { id, kind: "test", payload: blob_id.to_string(), max_attempts: 1 })
 }
 
 /// The blob that a task was enqueued for.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     app::App,
-    meta::NewTask,
+    meta::TaskForBlob,
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -32,10 +32,6 @@ impl TaskHandler for DeleteBlob {
 }
 
 /// Gives the task that removes a blob, for transactions that condemn one. `id` is a number that nobody has.
-pub fn removal(app: &App, id: Uid) -> impl Fn(i64) -> NewTask + Send + Sync + 'static {
-    let new = tasks::task::<DeleteBlob>(app, id, &Payload { blob_id: 0 });
-    move |blob_id| {
-        let payload = serde_json::to_string(&Payload { blob_id }).unwrap_or_default();
-        NewTask { payload, ..new.clone() }
-    }
+pub fn removal(app: &App, id: Uid) -> TaskForBlob {
+    tasks::task_for_blob::<DeleteBlob>(app, id, |blob_id| Payload { blob_id })
 }

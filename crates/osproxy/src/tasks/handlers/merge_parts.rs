@@ -9,8 +9,9 @@ use super::delete_blob;
 use crate::{
     Result,
     app::{App, Attempt},
-    meta::{Finished, Kind, Merge, MergeIntent, Merged},
-    tasks::{TaskContext, TaskError, TaskHandler},
+    meta::{Finished, Kind, Merge, MergeIntent, Merged, TaskForBlob},
+    tasks::{self, TaskContext, TaskError, TaskHandler},
+    uid::Uid,
 };
 
 /// How often content that appears and disappears elsewhere is followed before the task is tried again.
@@ -44,6 +45,11 @@ impl TaskHandler for MergeParts {
         let parts: Vec<_> = parts.into_iter().map(|part| (part.id, part.key)).collect();
         Ok(app.remove_parts(&parts).await?)
     }
+}
+
+/// Gives the task that merges a blob, for the transaction that completes one. `id` is a number that nobody has.
+pub fn merging(app: &App, id: Uid) -> TaskForBlob {
+    tasks::task_for_blob::<MergeParts>(app, id, |blob_id| Payload { blob_id })
 }
 
 async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent) -> Result<(), TaskError> {
