@@ -26,7 +26,7 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Compare metadata and store, both ways; exit 1 if all differences were repaired, 4 if some are left.
+    /// Compare metadata and store, both ways; exit 3 if all differences were repaired, 4 if some are left.
     /// The service must not be running.
     Fsck {
         #[command(flatten)]

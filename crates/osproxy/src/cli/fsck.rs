@@ -10,7 +10,7 @@ use crate::{app::App, config::Loaded};
 use check::Check;
 
 /// Exit code when there were differences, all of them repaired.
-const REPAIRED: u8 = 1;
+const REPAIRED: u8 = 3;
 /// Exit code when there are differences left.
 const LEFT: u8 = 4;
 
