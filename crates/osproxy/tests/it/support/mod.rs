@@ -1,12 +1,14 @@
 //! What the tests share: a running service in a folder of its own, and content to put into it.
 
+mod api;
 mod raw;
 mod service;
 
 use std::time::{Duration, Instant};
 
+pub use api::{Api, refused};
 pub use raw::RawConnection;
-pub use service::{Service, refused, spawn_failing};
+pub use service::{Service, spawn_failing};
 
 use md5::{Digest, Md5};
 

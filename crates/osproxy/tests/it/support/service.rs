@@ -1,28 +1,26 @@
 use std::{
     net::SocketAddr,
+    ops::Deref,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
-use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
-use reqwest::{Client, Response, StatusCode};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 
-use super::{PATIENCE, RawConnection};
+use super::{Api, PATIENCE, RawConnection};
 
 /// A running service with a folder of its own. Dropped, it is killed and its folder removed.
 pub struct Service {
     process: Child,
-    pub address: SocketAddr,
+    api: Api,
     folder: TempDir,
-    client: Client,
     settings: Vec<(String, String)>,
 }
 
@@ -68,6 +66,54 @@ async fn spawn(
     (process, address)
 }
 
+/// Lets no merge begin on a database, until it is released.
+pub const HOLD_MERGES: &str = "CREATE TRIGGER held BEFORE UPDATE ON tasks \
+     WHEN NEW.state = 'running' AND NEW.kind = 'merge_parts' BEGIN SELECT RAISE(ABORT, 'held by the test'); END";
+
+pub const RELEASE_MERGES: &str = "DROP TRIGGER held";
+
+/// What has not come to its end: all rows but those of content, of uploads in parts, and of tasks that come again and
+/// again. A dead task never does.
+const UNSETTLED: &str = "SELECT 'task ' || kind || ' ' || state FROM tasks WHERE unique_key IS NULL AND state <> 'done' \
+     UNION ALL SELECT 'blob ' || id || ' ' || state FROM blobs WHERE state IN ('writing', 'deleting') \
+     UNION ALL SELECT 'blob ' || id || ' in parts' FROM blobs WHERE state = 'stored' AND layout = 'parts' \
+     UNION ALL SELECT 'part ' || id || ' ' || state FROM parts WHERE state <> 'stored'";
+
+/// Waits until everything that was begun on the database in a folder has come to its end.
+pub async fn settle(folder: &Path) {
+    let start = Instant::now();
+    loop {
+        let unsettled = query(folder, UNSETTLED).await;
+        if unsettled.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited too long for {unsettled:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Runs SQL against the database in a folder, and gives the first column of the rows as text.
+pub async fn query(folder: &Path, sql: &str) -> Vec<String> {
+    let path = folder.join("osproxy-data/osproxy.db");
+    let database = Database::connect(format!("sqlite://{}", path.display())).await.unwrap();
+    let rows = database.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap();
+    let first = |row: &sea_orm::QueryResult| {
+        let text = row.try_get_by_index::<String>(0);
+        text.or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string())).unwrap()
+    };
+    let texts = rows.iter().map(first).collect();
+    database.close().await.unwrap();
+    texts
+}
+
+impl Deref for Service {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
 impl Service {
     pub async fn start() -> Self {
         Self::start_with(&[]).await
@@ -88,18 +134,18 @@ impl Service {
         let settings: Vec<_> =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (process, address) = spawn(folder.path(), &settings, &[], wrapper).await;
-        Self { process, address, folder, client: Client::new(), settings }
+        Self { process, api: Api::new(address), folder, settings }
     }
 
     /// Starts the binary again on the same folder.
     pub async fn restart(&mut self) {
-        (self.process, self.address) = spawn(self.folder.path(), &self.settings, &[], &[]).await;
+        (self.process, self.api.address) = spawn(self.folder.path(), &self.settings, &[], &[]).await;
     }
 
     /// Stops it and starts it again with the file `config.yaml` that stands in its folder.
     pub async fn restart_configured(&mut self) {
         self.kill().await;
-        (self.process, self.address) =
+        (self.process, self.api.address) =
             spawn(self.folder.path(), &self.settings, &["--config", "config.yaml"], &[]).await;
     }
 
@@ -156,99 +202,11 @@ impl Service {
 
     /// Runs SQL against the service's database, and gives the first column of the rows as text.
     pub async fn sql(&self, sql: &str) -> Vec<String> {
-        let path = self.folder.path().join("osproxy-data/osproxy.db");
-        let database = Database::connect(format!("sqlite://{}", path.display())).await.unwrap();
-        let rows = database.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap();
-        let first = |row: &sea_orm::QueryResult| {
-            let text = row.try_get_by_index::<String>(0);
-            text.or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string())).unwrap()
-        };
-        let texts = rows.iter().map(first).collect();
-        database.close().await.unwrap();
-        texts
-    }
-
-    pub fn url(&self, relative: &str) -> String {
-        format!("http://{}{relative}", self.address)
-    }
-
-    pub fn client(&self) -> &Client {
-        &self.client
+        query(self.folder(), sql).await
     }
 
     pub async fn connect(&self) -> RawConnection {
         RawConnection::open(self.address).await
-    }
-
-    pub async fn get(&self, relative: &str) -> Response {
-        self.client.get(self.url(relative)).send().await.unwrap()
-    }
-
-    /// Posts JSON to a v0 route.
-    pub async fn post(&self, route: &str, body: &Value) -> Response {
-        let url = self.url(&format!("/api/storage/v0{route}"));
-        self.client.post(url).json(body).send().await.unwrap()
-    }
-
-    pub async fn upload_links(&self, paths: &[&str]) -> Vec<UploadLinks> {
-        let answer = self.post("/link/upload", &json!({"filePath": paths, "expire": 600})).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        answer.json::<Envelope<_>>().await.unwrap().data
-    }
-
-    pub async fn upload_link(&self, path: &str) -> UploadLinks {
-        self.upload_links(&[path]).await.remove(0)
-    }
-
-    pub async fn put(&self, relative: &str, content: &[u8]) -> Response {
-        let request = self.client.put(self.url(relative)).header("content-length", content.len());
-        request.body(content.to_vec()).send().await.unwrap()
-    }
-
-    /// Stores content under a new uid, which it gives.
-    pub async fn store(&self, path: &str, content: &[u8]) -> String {
-        let link = self.upload_link(path).await;
-        let answer = self.put(&link.url.single, content).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
-        link.uid
-    }
-
-    /// Sends one part with its md5.
-    pub async fn put_part(&self, link: &UploadLinks, number: u32, content: &[u8]) -> Response {
-        let md5 = super::md5_hex(content);
-        self.put(&format!("{}&chunkNum={number}&md5={md5}", link.url.multi.upload), content).await
-    }
-
-    /// Sends parts that must be taken, numbered from 1 on.
-    pub async fn put_parts(&self, link: &UploadLinks, parts: &[&[u8]]) {
-        for (number, part) in (1..).zip(parts) {
-            let answer = self.put_part(link, number, part).await;
-            assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
-        }
-    }
-
-    /// Declares an upload complete.
-    pub async fn merge(&self, link: &UploadLinks, parts: usize, content: &[u8]) -> Response {
-        let (size, md5) = (content.len(), super::md5_hex(content));
-        let url = format!("{}&num={parts}&size={size}&md5={md5}", link.url.multi.merge);
-        self.client.put(self.url(&url)).send().await.unwrap()
-    }
-
-    /// Stores content in parts of this size under a new uid, which it gives.
-    pub async fn store_in_parts(&self, path: &str, content: &[u8], part: usize) -> String {
-        let link = self.upload_link(path).await;
-        let parts: Vec<_> = content.chunks(part).collect();
-        self.put_parts(&link, &parts).await;
-        let answer = self.merge(&link, parts.len(), content).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
-        link.uid
-    }
-
-    /// The numbers of the parts that are there.
-    pub async fn checkpoint(&self, uid: &str) -> Vec<u32> {
-        let answer = self.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        answer.json::<Envelope<_>>().await.unwrap().data
     }
 
     /// Waits until the content of a uid lies in one object, and its parts are gone.
@@ -263,15 +221,16 @@ impl Service {
 
     /// Lets no merge begin until [`release_merges`](Self::release_merges).
     pub async fn hold_merges(&self) {
-        self.sql(
-            "CREATE TRIGGER held BEFORE UPDATE ON tasks WHEN NEW.state = 'running' AND NEW.kind = 'merge_parts' \
-             BEGIN SELECT RAISE(ABORT, 'held by the test'); END",
-        )
-        .await;
+        self.sql(HOLD_MERGES).await;
     }
 
     pub async fn release_merges(&self) {
-        self.sql("DROP TRIGGER held").await;
+        self.sql(RELEASE_MERGES).await;
+    }
+
+    /// Waits until everything that was begun has come to its end.
+    pub async fn settle(&self) {
+        settle(self.folder()).await;
     }
 
     /// Runs another verb of the binary on the same folder: exit code and standard output.
@@ -288,36 +247,4 @@ impl Service {
         let (code, said) = self.cli(&["fsck", "--deep"]).await;
         assert_eq!(code, 0, "{said}");
     }
-
-    /// A download link, if the uid is complete.
-    pub async fn download_link(&self, uid: &str) -> Option<DownloadLink> {
-        let answer = self.post("/link/download", &json!({"uid": [uid], "expire": 600})).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        let links: Option<Vec<_>> = answer.json::<Envelope<_>>().await.unwrap().data;
-        links.map(|mut links| links.remove(0))
-    }
-
-    /// The content of a uid, through a link of its own.
-    pub async fn read(&self, uid: &str) -> Vec<u8> {
-        let link = self.download_link(uid).await.expect("the uid is not complete");
-        let answer = self.get(&link.url).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        answer.bytes().await.unwrap().to_vec()
-    }
-
-    pub async fn instant_upload(&self, items: &[(&str, &str)]) -> Vec<InstantUploadResult> {
-        let data: Vec<_> = items.iter().map(|(md5, path)| json!({"md5": md5, "path": path})).collect();
-        let answer = self.post("/resume", &json!({ "data": data })).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        answer.json::<Envelope<_>>().await.unwrap().data
-    }
-}
-
-/// Asserts that an answer is a v0 error with this status, and gives its message.
-pub async fn refused(answer: Response, status: u16) -> String {
-    assert_eq!(answer.status().as_u16(), status);
-    let envelope: Envelope<String> = answer.json().await.unwrap();
-    assert_eq!((envelope.code, envelope.data.as_str()), (status, ""));
-    assert!(!envelope.message.is_empty());
-    envelope.message
 }

@@ -1,0 +1,143 @@
+use std::net::SocketAddr;
+
+use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
+use reqwest::{Client, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// API v0 as a client of it sees it, of whatever serves it.
+pub struct Api {
+    pub address: SocketAddr,
+    client: Client,
+}
+
+impl Api {
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, client: Client::new() }
+    }
+
+    pub fn url(&self, relative: &str) -> String {
+        format!("http://{}{relative}", self.address)
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub async fn get(&self, relative: &str) -> Response {
+        self.client.get(self.url(relative)).send().await.unwrap()
+    }
+
+    /// Posts JSON to a v0 route.
+    pub async fn post(&self, route: &str, body: &Value) -> Response {
+        let url = self.url(&format!("/api/storage/v0{route}"));
+        self.client.post(url).json(body).send().await.unwrap()
+    }
+
+    pub async fn upload_links(&self, paths: &[&str]) -> Vec<UploadLinks> {
+        let answer = self.post("/link/upload", &json!({"filePath": paths, "expire": 600})).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json::<Envelope<_>>().await.unwrap().data
+    }
+
+    pub async fn upload_link(&self, path: &str) -> UploadLinks {
+        self.upload_links(&[path]).await.remove(0)
+    }
+
+    pub async fn put(&self, relative: &str, content: &[u8]) -> Response {
+        let request = self.client.put(self.url(relative)).header("content-length", content.len());
+        request.body(content.to_vec()).send().await.unwrap()
+    }
+
+    /// The status of a request that is `None` when the service went away before it answered.
+    pub async fn try_put(&self, relative: &str, content: &[u8]) -> Option<u16> {
+        let request = self.client.put(self.url(relative)).header("content-length", content.len());
+        Some(request.body(content.to_vec()).send().await.ok()?.status().as_u16())
+    }
+
+    /// What a v0 route answers to JSON; `None` when the service went away before it did.
+    pub async fn try_post<T: DeserializeOwned>(&self, route: &str, body: &Value) -> Option<T> {
+        let url = self.url(&format!("/api/storage/v0{route}"));
+        let answer = self.client.post(url).json(body).send().await.ok()?;
+        assert_eq!(answer.status(), StatusCode::OK);
+        Some(answer.json::<Envelope<T>>().await.ok()?.data)
+    }
+
+    /// Stores content under a new uid, which it gives.
+    pub async fn store(&self, path: &str, content: &[u8]) -> String {
+        let link = self.upload_link(path).await;
+        let answer = self.put(&link.url.single, content).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+        link.uid
+    }
+
+    /// Sends one part with its md5.
+    pub async fn put_part(&self, link: &UploadLinks, number: u32, content: &[u8]) -> Response {
+        let md5 = super::md5_hex(content);
+        self.put(&format!("{}&chunkNum={number}&md5={md5}", link.url.multi.upload), content).await
+    }
+
+    /// Sends parts that must be taken, numbered from 1 on.
+    pub async fn put_parts(&self, link: &UploadLinks, parts: &[&[u8]]) {
+        for (number, part) in (1..).zip(parts) {
+            let answer = self.put_part(link, number, part).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+        }
+    }
+
+    /// Declares an upload complete.
+    pub async fn merge(&self, link: &UploadLinks, parts: usize, content: &[u8]) -> Response {
+        let (size, md5) = (content.len(), super::md5_hex(content));
+        let url = format!("{}&num={parts}&size={size}&md5={md5}", link.url.multi.merge);
+        self.client.put(self.url(&url)).send().await.unwrap()
+    }
+
+    /// Stores content in parts of this size under a new uid, which it gives.
+    pub async fn store_in_parts(&self, path: &str, content: &[u8], part: usize) -> String {
+        let link = self.upload_link(path).await;
+        let parts: Vec<_> = content.chunks(part).collect();
+        self.put_parts(&link, &parts).await;
+        let answer = self.merge(&link, parts.len(), content).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+        link.uid
+    }
+
+    /// The numbers of the parts that are there.
+    pub async fn checkpoint(&self, uid: &str) -> Vec<u32> {
+        let answer = self.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json::<Envelope<_>>().await.unwrap().data
+    }
+
+    /// A download link, if the uid is complete.
+    pub async fn download_link(&self, uid: &str) -> Option<DownloadLink> {
+        let answer = self.post("/link/download", &json!({"uid": [uid], "expire": 600})).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let links: Option<Vec<_>> = answer.json::<Envelope<_>>().await.unwrap().data;
+        links.map(|mut links| links.remove(0))
+    }
+
+    /// The content of a uid, through a link of its own.
+    pub async fn read(&self, uid: &str) -> Vec<u8> {
+        let link = self.download_link(uid).await.expect("the uid is not complete");
+        let answer = self.get(&link.url).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.bytes().await.unwrap().to_vec()
+    }
+
+    pub async fn instant_upload(&self, items: &[(&str, &str)]) -> Vec<InstantUploadResult> {
+        let data: Vec<_> = items.iter().map(|(md5, path)| json!({"md5": md5, "path": path})).collect();
+        let answer = self.post("/resume", &json!({ "data": data })).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json::<Envelope<_>>().await.unwrap().data
+    }
+}
+
+/// Asserts that an answer is a v0 error with this status, and gives its message.
+pub async fn refused(answer: Response, status: u16) -> String {
+    assert_eq!(answer.status().as_u16(), status);
+    let envelope: Envelope<String> = answer.json().await.unwrap();
+    assert_eq!((envelope.code, envelope.data.as_str()), (status, ""));
+    assert!(!envelope.message.is_empty());
+    envelope.message
+}
