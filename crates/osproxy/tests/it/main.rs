@@ -23,6 +23,7 @@ mod durability;
 mod fsck;
 mod instant_upload;
 mod layout;
+mod model;
 mod readme;
 mod serve;
 mod tasks;

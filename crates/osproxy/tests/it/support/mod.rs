@@ -1,12 +1,14 @@
 //! What the tests share: a running service in a folder of its own, and content to put into it.
 
 mod api;
+mod node;
 mod raw;
 mod service;
 
 use std::time::{Duration, Instant};
 
 pub use api::{Api, refused};
+pub use node::TestNode;
 pub use raw::RawConnection;
 pub use service::{Service, spawn_failing};
 

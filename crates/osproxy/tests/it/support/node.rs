@@ -1,0 +1,132 @@
+use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
+
+use osproxy::{
+    app::App,
+    config::Config,
+    http, ops,
+    tasks::{self, Engine},
+};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Api, eventually,
+    service::{HOLD_MERGES, RELEASE_MERGES, query, settle, spawn_failing},
+};
+
+/// A node within the test's own process: the app, the engine and the listener, as the binary puts them together. For
+/// what no route offers yet.
+pub struct TestNode {
+    /// `None` only between two runs: who is stopped holds no lock.
+    running: Option<Running>,
+    api: Api,
+    folder: TempDir,
+}
+
+struct Running {
+    app: Arc<App>,
+    stop: CancellationToken,
+    abort: CancellationToken,
+    server: JoinHandle<()>,
+    engine: JoinHandle<()>,
+}
+
+/// Short, so that nothing has to be waited for.
+const PAUSES: tasks::Settings = tasks::Settings {
+    lease: Duration::from_secs(30),
+    poll: Duration::from_millis(50),
+    first_retry: Duration::from_millis(20),
+    max_retry: Duration::from_millis(100),
+};
+
+impl Running {
+    async fn open(folder: &Path) -> (Self, Api) {
+        let config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
+        // What ran before may hold its locks for a moment: a call that blocks cannot be cut off.
+        let app = eventually("the data is free", async || App::open(&config).await.ok()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = Api::new(listener.local_addr().unwrap());
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let engine = Engine::new(app.clone(), tasks::handlers::all(), PAUSES);
+        let engine = tokio::spawn(engine.run(stop.clone(), abort.clone()));
+        let router = http::router(app.clone(), Duration::from_secs(config.server.body_timeout));
+        let shutdown = stop.clone();
+        let server = tokio::spawn(async move {
+            http::server::serve(listener, router, &config.server, shutdown).await;
+        });
+        (Self { app, stop, abort, server, engine }, api)
+    }
+
+    /// Stops it; with `abort` tasks are cut off where they are, and handed back.
+    async fn stop(self, abort: bool) {
+        self.stop.cancel();
+        if abort {
+            self.abort.cancel();
+        }
+        self.server.await.unwrap();
+        self.engine.await.unwrap();
+        self.app.background.close();
+        self.app.background.wait().await;
+    }
+}
+
+impl Deref for TestNode {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl TestNode {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (running, api) = Running::open(folder.path()).await;
+        Self { running: Some(running), api, folder }
+    }
+
+    /// Stops it and starts it again on the same folder; with `abort` tasks are cut off where they are.
+    pub async fn restart(&mut self, abort: bool) {
+        self.stop(abort).await;
+        let (running, api) = Running::open(self.folder.path()).await;
+        (self.running, self.api) = (Some(running), api);
+    }
+
+    async fn stop(&mut self, abort: bool) {
+        self.running.take().unwrap().stop(abort).await;
+    }
+
+    /// Stops it and compares metadata with the store: there must be no difference.
+    pub async fn assert_consistent(mut self) {
+        self.stop(false).await;
+        let (status, said, _) = spawn_failing(self.folder.path(), &["fsck", "--deep"]).await;
+        assert!(status.success(), "{said}");
+        assert!(said.ends_with(": 0 differences, 0 repaired\n"), "{said}");
+    }
+
+    /// Removes a file.
+    pub async fn delete(&self, uid: &str) {
+        let app = &self.running.as_ref().unwrap().app;
+        ops::delete_file::delete_file(app, uid.parse().unwrap()).await.unwrap();
+    }
+
+    /// Runs SQL against its database, and gives the first column of the rows as text.
+    pub async fn sql(&self, sql: &str) -> Vec<String> {
+        query(self.folder.path(), sql).await
+    }
+
+    /// Lets no merge begin until [`release_merges`](Self::release_merges).
+    pub async fn hold_merges(&self) {
+        self.sql(HOLD_MERGES).await;
+    }
+
+    pub async fn release_merges(&self) {
+        self.sql(RELEASE_MERGES).await;
+    }
+
+    /// Waits until everything that was begun has come to its end.
+    pub async fn settle(&self) {
+        settle(self.folder.path()).await;
+    }
+}
