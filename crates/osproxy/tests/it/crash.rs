@@ -1,7 +1,3 @@
-use std::{sync::Arc, time::Duration};
-
-use tokio::sync::Mutex;
-
 use crate::support::{Service, content, eventually};
 
 #[tokio::test]
@@ -90,62 +86,4 @@ async fn assert_swept(service: &Service, objects: usize) {
         (unfinished.is_empty() && service.objects().len() == objects).then_some(())
     })
     .await;
-}
-
-/// Uploads and kills at moments that depend on the seed: whatever was answered is there afterwards, byte for byte,
-/// and every object that is there belongs to stored content.
-#[tokio::test(flavor = "multi_thread")]
-async fn kills_at_random_moments_lose_nothing_and_leave_nothing() {
-    let mut service = Arc::new(Service::start().await);
-    let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    for seed in 1..=10_u64 {
-        let mut clients = tokio::task::JoinSet::new();
-        for client in 0..4 {
-            let (service, acknowledged) = (service.clone(), acknowledged.clone());
-            clients.spawn(async move {
-                for upload in 0.. {
-                    let number = (seed * 4 + client) * 1_000 + upload;
-                    // Some are the same for all clients, so that blobs are shared and races happen.
-                    let number = if upload % 3 == 0 { seed * 1_000 + upload } else { number };
-                    let bytes = content(number, usize::try_from(number % 7 * 60_000).unwrap());
-                    let Some(uid) = try_store(&service, &bytes).await else {
-                        return;
-                    };
-                    acknowledged.lock().await.push((uid, bytes));
-                }
-            });
-        }
-        tokio::time::sleep(Duration::from_millis(20 + seed * 7919 % 150)).await;
-        service.signal(rustix::process::Signal::KILL);
-        clients.join_all().await;
-        let mut stopped = Arc::into_inner(service).unwrap();
-        stopped.exit_status().await;
-        stopped.restart().await;
-        let blobs = stopped.sql("SELECT count(*) FROM blobs WHERE state = 'stored'").await;
-        assert_swept(&stopped, blobs[0].parse().unwrap()).await;
-        println!("seed {seed}: {} files acknowledged so far", acknowledged.lock().await.len());
-        service = Arc::new(stopped);
-    }
-    let acknowledged = acknowledged.lock().await;
-    assert!(acknowledged.len() > 50, "only {} uploads were answered", acknowledged.len());
-    for (uid, bytes) in &*acknowledged {
-        assert!(service.read(uid).await == *bytes, "{uid} was acknowledged");
-    }
-    let wrong = "SELECT id FROM blobs WHERE refs <> (SELECT count(*) FROM files WHERE blob_id = blobs.id)";
-    assert_eq!(service.sql(wrong).await, [""; 0]);
-}
-
-/// Stores content, and gives the uid if that was acknowledged.
-async fn try_store(service: &Service, bytes: &[u8]) -> Option<String> {
-    let url = service.url("/api/storage/v0/link/upload");
-    let body = serde_json::json!({"filePath": ["x.bin"], "expire": 600});
-    let answer = service.client().post(url).json(&body).send().await.ok()?;
-    let answer: serde_json::Value = answer.json().await.ok()?;
-    let link = &answer["data"][0];
-    let url = service.url(link["url"]["single"].as_str()?);
-    let put = service.client().put(url).header("content-length", bytes.len()).body(bytes.to_vec());
-    let answer = put.send().await.ok()?;
-    let status = answer.status();
-    assert_eq!(status, 200, "{}", answer.text().await.unwrap_or_default());
-    Some(link["uid"].as_str()?.to_owned())
 }

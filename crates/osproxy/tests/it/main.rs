@@ -27,6 +27,7 @@ mod model;
 mod readme;
 mod serve;
 mod tasks;
+mod torture;
 mod upload_file;
 mod upload_part;
 mod upload_status;

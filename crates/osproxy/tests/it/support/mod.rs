@@ -2,6 +2,7 @@
 
 mod api;
 mod node;
+mod random;
 mod raw;
 mod service;
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use api::{Api, refused};
 pub use node::TestNode;
+pub use random::Random;
 pub use raw::RawConnection;
 pub use service::{Service, spawn_failing};
 

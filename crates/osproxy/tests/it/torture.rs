@@ -1,0 +1,180 @@
+//! Clients that do everything at once, and a service that is killed in the middle of it: whatever was acknowledged is
+//! there afterwards, byte for byte, and nothing else is left.
+
+mod client;
+mod content;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+use crate::support::{Random, Service, md5_hex};
+use client::Client;
+use content::{Known, Ledger, Piece, Sent, Upload, bytes_of};
+
+/// How many clients there are.
+const CLIENTS: u64 = 4;
+/// After how many rounds everything that was ever sent is looked at.
+const CHECK_EVERY: u64 = 5;
+/// How many files and uploads of rounds before are looked at in the others.
+const SAMPLE: usize = 10;
+
+/// Rounds and first seed: `OSPROXY_TORTURE_ROUNDS`, `OSPROXY_TORTURE_SEED`.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (rounds, base) = (number("OSPROXY_TORTURE_ROUNDS", 10), number("OSPROXY_TORTURE_SEED", 1));
+    let settings = [("TASKS__POLL_INTERVAL", "1"), ("TASKS__FIRST_RETRY", "1"), ("LOG__LEVEL", "warn")];
+    let mut service = Service::start_with(&settings).await;
+    let mut all = Ledger::default();
+    for round in 1..=rounds {
+        let seed = base + round - 1;
+        println!("round {round}, seed {seed}");
+        let mut random = Random::new(seed);
+        let (killed, mut new) = work_and_kill(service, seed, &mut random).await;
+        service = killed;
+        service.restart().await;
+        check(&service, &mut new, &mut random).await;
+        all.sent.append(&mut new.sent);
+        all.uploads.append(&mut new.uploads);
+        if round % CHECK_EVERY == 0 || round == rounds {
+            check_all(&mut service, &mut all).await;
+        } else {
+            check_some(&service, &mut all, &mut random).await;
+        }
+        println!("  {} files, {} uploads in parts", all.sent.len(), all.uploads.len());
+    }
+    assert!(all.sent.len() as u64 > 5 * rounds, "only {} files were sent", all.sent.len());
+}
+
+/// Lets clients work for a moment, and kills the service under them.
+async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Service, Ledger) {
+    let (service, killed) = (Arc::new(service), Arc::new(AtomicBool::new(false)));
+    let shared: Vec<_> = (0..4).map(|_| Piece::random(random)).collect();
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let seed = seed * 1_000 + client;
+        clients.spawn(Client::new(service.clone(), killed.clone(), seed, shared.clone()).run());
+    }
+    tokio::time::sleep(Duration::from_millis(20 + random.below(280))).await;
+    killed.store(true, Ordering::SeqCst);
+    service.signal(Signal::KILL);
+    let mut new = Ledger::default();
+    for ledger in clients.join_all().await {
+        new.sent.extend(ledger.sent);
+        new.uploads.extend(ledger.uploads);
+    }
+    let mut service = Arc::into_inner(service).unwrap();
+    service.exit_status().await;
+    (service, new)
+}
+
+/// Looks at what was sent in the last round, and brings most of it to its end.
+async fn check(service: &Service, ledger: &mut Ledger, random: &mut Random) {
+    for sent in &mut ledger.sent {
+        check_sent(service, sent).await;
+    }
+    for upload in std::mem::take(&mut ledger.uploads) {
+        check_upload(service, &upload).await;
+        if random.percent(20) {
+            ledger.uploads.push(upload);
+        } else {
+            ledger.sent.push(finish(service, upload).await);
+        }
+    }
+}
+
+async fn check_some(service: &Service, all: &mut Ledger, random: &mut Random) {
+    for _ in 0..SAMPLE {
+        if !all.sent.is_empty() {
+            let at = random.index(all.sent.len());
+            check_sent(service, &mut all.sent[at]).await;
+        }
+        if !all.uploads.is_empty() {
+            check_upload(service, &all.uploads[random.index(all.uploads.len())]).await;
+        }
+    }
+}
+
+/// Looks at everything, and compares metadata and store, when all that was begun has come to its end.
+async fn check_all(service: &mut Service, all: &mut Ledger) {
+    service.settle().await;
+    for sent in &mut all.sent {
+        check_sent(service, sent).await;
+        assert_eq!(sent.known == Known::Gone, sent.is_false, "{} and its md5", sent.uid);
+    }
+    for upload in &all.uploads {
+        check_upload(service, upload).await;
+    }
+    service.assert_consistent().await;
+    service.restart().await;
+}
+
+async fn check_sent(service: &Service, sent: &mut Sent) {
+    let link = service.download_link(&sent.uid).await;
+    if link.is_none() && !sent.is_sure() {
+        // Nobody was told that it is there. Then it must be possible to send it again.
+        let Some((url, recipe)) = &sent.retry else {
+            // Two that were refused by nobody: the first one to come counts.
+            return;
+        };
+        let status = service.put(url, &bytes_of(recipe)).await.status().as_u16();
+        assert!(status == 200 || (status == 404 && sent.is_false), "{status} for {}", sent.uid);
+        sent.sure();
+    }
+    let Some(link) = service.download_link(&sent.uid).await else {
+        return sent.check_gone();
+    };
+    let answer = service.get(&link.url).await;
+    match answer.status().as_u16() {
+        200 => sent.check(&answer.bytes().await.unwrap()),
+        404 => sent.check_gone(),
+        other => panic!("{other} for {}", sent.uid),
+    }
+}
+
+/// Every part that was acknowledged is there, and none that nobody sent.
+async fn check_upload(service: &Service, upload: &Upload) {
+    let there = service.checkpoint(&upload.link.uid).await;
+    for (number, part) in &upload.parts {
+        let lost = part.acknowledged && !there.contains(number);
+        assert!(!lost, "part {number} of {} was acknowledged, and is gone", upload.link.uid);
+    }
+    assert!(there.iter().all(|number| upload.parts.contains_key(number)), "{there:?}");
+}
+
+/// Sends the parts that are not there, and completes the upload.
+async fn finish(service: &Service, mut upload: Upload) -> Sent {
+    let there = service.checkpoint(&upload.link.uid).await;
+    let highest = upload.parts.keys().max().copied().unwrap_or(1);
+    for number in (1..=highest).filter(|number| !there.contains(number)) {
+        let piece = Piece::new(u64::from(number), 1_000);
+        // What was on its way has ended with the process.
+        upload.parts.remove(&number);
+        let url = upload.sending(number, &piece);
+        assert_eq!(service.put(&url, &piece.bytes()).await.status(), 200);
+        upload.acknowledged(number);
+    }
+    let known = upload.parts.values().all(|part| part.candidates.len() == 1);
+    let md5 = known.then(|| md5_hex(&bytes_of(&upload.recipe())));
+    assert_eq!(service.put(&upload.merge_url(md5.as_deref()), &[]).await.status(), 200);
+    let read = service.read(&upload.link.uid).await;
+    // A part that was being replaced may be the one before or the one after.
+    let (mut rest, mut recipe) = (&read[..], Vec::new());
+    for (number, part) in &upload.parts {
+        let (bytes, behind) = rest.split_at(part.candidates[0].size());
+        let found = part.candidates.iter().find(|piece| piece.bytes() == bytes);
+        let found = found.unwrap_or_else(|| panic!("part {number} of {} is wrong", upload.link.uid));
+        recipe.push(found.clone());
+        rest = behind;
+    }
+    assert!(rest.is_empty());
+    Sent::known(&upload.link.uid, recipe, Known::There)
+}

@@ -1,0 +1,232 @@
+//! A client that does whatever comes to its mind until the service goes away.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::{join, join_all};
+use osproxy_api::v0::{DownloadLink, InstantUploadResult, UploadLinks};
+use serde_json::json;
+
+use super::content::{Known, Ledger, Piece, Recipe, Sent, Upload, bytes_of};
+use crate::support::{Random, Service, md5_hex};
+
+pub struct Client {
+    service: Arc<Service>,
+    /// Whether the service was killed: before that, no request may break off.
+    killed: Arc<AtomicBool>,
+    random: Random,
+    /// What all clients of a round send, so that they share blobs and races happen.
+    shared: Vec<Piece>,
+    ledger: Ledger,
+}
+
+impl Client {
+    pub fn new(service: Arc<Service>, killed: Arc<AtomicBool>, seed: u64, shared: Vec<Piece>) -> Self {
+        Self { service, killed, random: Random::new(seed), shared, ledger: Ledger::default() }
+    }
+
+    pub async fn run(mut self) -> Ledger {
+        while self.act().await.is_some() {}
+        assert!(self.killed.load(Ordering::SeqCst), "a request broke off while the service was running");
+        self.ledger
+    }
+
+    async fn act(&mut self) -> Option<()> {
+        match self.random.below(100) {
+            0..25 => self.single().await,
+            25..55 => self.parts().await,
+            55..65 => self.rivals().await,
+            65..80 => self.download().await,
+            80..92 => self.instant().await,
+            _ => self.break_off().await,
+        }
+    }
+
+    fn piece(&mut self) -> Piece {
+        if self.random.percent(40) {
+            self.shared[self.random.index(self.shared.len())].clone()
+        } else {
+            Piece::random(&mut self.random)
+        }
+    }
+
+    async fn link(&self) -> Option<UploadLinks> {
+        let asked = json!({"filePath": ["x.bin"], "expire": 3600});
+        let mut links = self.service.try_post::<Vec<UploadLinks>>("/link/upload", &asked).await?;
+        Some(links.remove(0))
+    }
+
+    async fn single(&mut self) -> Option<()> {
+        let (link, piece) = (self.link().await?, self.piece());
+        let mut sent = Sent::new(&link.uid, vec![piece.clone()]);
+        sent.retry = Some((link.url.single.clone(), vec![piece.clone()]));
+        let status = self.service.try_put(&link.url.single, &piece.bytes()).await;
+        assert!(status.is_none_or(|status| status == 200), "{status:?}");
+        if status.is_some() {
+            sent.known = Known::Verified;
+        }
+        self.ledger.sent.push(sent);
+        status.map(|_| ())
+    }
+
+    /// An upload in parts: some are replaced, some stay incomplete, some have a false md5.
+    async fn parts(&mut self) -> Option<()> {
+        let mut upload = Upload::new(self.link().await?);
+        let count = 1 + self.random.index(5);
+        let recipe = self.piece().cut(count, &mut self.random);
+        let mut going = self.send(&mut upload, recipe.into_iter().zip(1..).collect()).await;
+        while going.is_some() && self.random.percent(30) {
+            let number = 1 + u32::try_from(self.random.index(count)).unwrap();
+            let other = upload.parts[&number].candidates[0].other(&mut self.random);
+            going = self.send(&mut upload, vec![(other, number)]).await;
+        }
+        if going.is_none() || self.random.percent(20) {
+            self.ledger.uploads.push(upload);
+            return going;
+        }
+        self.merge(&upload).await
+    }
+
+    /// Sends parts at the same time, in any order.
+    async fn send(&mut self, upload: &mut Upload, mut parts: Vec<(Piece, u32)>) -> Option<()> {
+        parts.sort_by_cached_key(|_| self.random.below(100));
+        let requests: Vec<_> =
+            parts.iter().map(|(piece, number)| (upload.sending(*number, piece), piece.bytes())).collect();
+        let answers = requests.iter().map(|(url, bytes)| self.service.try_put(url, bytes));
+        let answers = join_all(answers).await;
+        for ((_, number), status) in parts.iter().zip(&answers) {
+            assert!(status.is_none_or(|status| status == 200), "{status:?}");
+            if status.is_some() {
+                upload.acknowledged(*number);
+            }
+        }
+        answers.iter().all(Option::is_some).then_some(())
+    }
+
+    async fn merge(&mut self, upload: &Upload) -> Option<()> {
+        let recipe = upload.recipe();
+        let right = md5_hex(&bytes_of(&recipe));
+        let (md5, is_false) = match self.random.below(10) {
+            0..6 => (Some(right), false),
+            6..8 => (None, false),
+            _ => (Some(md5_hex(right.as_bytes())), true),
+        };
+        let url = upload.merge_url(md5.as_deref());
+        let status = self.service.try_put(&url, &[]).await;
+        assert!(status.is_none_or(|status| status == 200), "{status:?}");
+        let retry = Some((url, Recipe::new()));
+        let known = if status.is_some() { Known::There } else { Known::Nothing };
+        let sent = Sent { is_false, retry, ..Sent::known(&upload.link.uid, recipe, known) };
+        self.ledger.sent.push(sent);
+        status.map(|_| ())
+    }
+
+    /// Completes an upload in parts, and sends it whole at the same time. One of them wins.
+    async fn rivals(&mut self) -> Option<()> {
+        let mut upload = Upload::new(self.link().await?);
+        let part = self.piece();
+        let whole = if self.random.percent(30) { part.clone() } else { self.piece() };
+        if self.send(&mut upload, vec![(part.clone(), 1)]).await.is_none() {
+            self.ledger.uploads.push(upload);
+            return None;
+        }
+        let (part_bytes, whole_bytes) = (part.bytes(), whole.bytes());
+        let merge = upload.merge_url(Some(&md5_hex(&part_bytes)));
+        let both = join(
+            self.service.try_put(&merge, &[]),
+            self.service.try_put(&upload.link.url.single, &whole_bytes),
+        );
+        let statuses = both.await;
+        let mut sent = Sent::new(&upload.link.uid, vec![part.clone()]);
+        match statuses {
+            // Whoever is refused knows that the other was stored.
+            _ if part_bytes == whole_bytes => {
+                let right = |status: Option<u16>| status.is_none_or(|status| status == 200);
+                assert!(right(statuses.0) && right(statuses.1), "{statuses:?}");
+                if statuses != (None, None) {
+                    sent.sure();
+                }
+            }
+            (Some(200), None | Some(422)) | (None, Some(422)) => sent.sure(),
+            (None | Some(422), Some(200)) | (Some(422), None) => {
+                sent.sure();
+                sent.candidates = vec![vec![whole]];
+            }
+            (None, None) => sent.candidates.push(vec![whole]),
+            other => panic!("{other:?} of {}", upload.link.uid),
+        }
+        self.ledger.sent.push(sent);
+        statuses.0.and(statuses.1).map(|_| ())
+    }
+
+    fn some_sent(&mut self) -> Option<usize> {
+        let count = self.ledger.sent.len();
+        (count > 0).then(|| self.random.index(count))
+    }
+
+    async fn download(&mut self) -> Option<()> {
+        let Some(at) = self.some_sent() else {
+            return Some(());
+        };
+        let asked = json!({"uid": [self.ledger.sent[at].uid], "expire": 600});
+        let links = self.service.try_post::<Option<Vec<DownloadLink>>>("/link/download", &asked).await?;
+        let sent = &mut self.ledger.sent[at];
+        let Some(link) = links.map(|mut links| links.remove(0)) else {
+            if sent.is_sure() {
+                sent.check_gone();
+            }
+            return Some(());
+        };
+        let url = self.service.url(&link.url);
+        let answer = self.service.client().get(url).send().await.ok()?;
+        match answer.status().as_u16() {
+            200 => sent.check(&answer.bytes().await.ok()?),
+            404 => sent.check_gone(),
+            other => panic!("{other} for {}", sent.uid),
+        }
+        Some(())
+    }
+
+    async fn instant(&mut self) -> Option<()> {
+        let Some(at) = self.some_sent().filter(|at| !self.ledger.sent[*at].is_false) else {
+            return Some(());
+        };
+        let sent = &self.ledger.sent[at];
+        if !sent.is_sure() {
+            return Some(());
+        }
+        let recipe = sent.candidates[0].clone();
+        let asked = json!({"data": [{"md5": md5_hex(&bytes_of(&recipe)), "path": "y.bin"}]});
+        let found = self.service.try_post::<Vec<InstantUploadResult>>("/resume", &asked).await?.remove(0).uid;
+        if found.is_empty() {
+            assert!(sent.known != Known::Verified, "the content of {} was verified, and not found", sent.uid);
+        } else {
+            self.ledger.sent.push(Sent::known(&found, recipe, Known::Verified));
+        }
+        Some(())
+    }
+
+    /// A client that loses patience.
+    async fn break_off(&mut self) -> Option<()> {
+        let (link, piece) = (self.link().await?, self.piece());
+        let patience = Duration::from_micros(200 + self.random.below(8_000));
+        let bytes = piece.bytes();
+        if self.random.percent(50) {
+            let mut upload = Upload::new(link);
+            let url = upload.sending(1, &piece);
+            _ = tokio::time::timeout(patience, self.service.try_put(&url, &bytes)).await;
+            self.ledger.uploads.push(upload);
+        } else {
+            let mut sent = Sent::new(&link.uid, vec![piece.clone()]);
+            _ = tokio::time::timeout(patience, self.service.try_put(&link.url.single, &bytes)).await;
+            sent.retry = Some((link.url.single, vec![piece]));
+            self.ledger.sent.push(sent);
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,179 @@
+//! Content that takes no memory, and what is known of what was sent of it.
+
+use std::collections::BTreeMap;
+
+use osproxy_api::v0::UploadLinks;
+
+use crate::support::{Random, content, md5_hex};
+
+/// Bytes that follow from a seed: `range` of so many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    seed: u64,
+    of: usize,
+    range: std::ops::Range<usize>,
+}
+
+impl Piece {
+    pub fn new(seed: u64, size: usize) -> Self {
+        Self { seed, of: size, range: 0..size }
+    }
+
+    /// Mostly small ones, so that much happens in a short time.
+    pub fn random(random: &mut Random) -> Self {
+        let size = match random.below(10) {
+            0 => random.index(2),
+            1..=7 => random.index(20_000),
+            _ => random.index(300_000),
+        };
+        Self::new(random.below(u64::MAX), size)
+    }
+
+    pub fn size(&self) -> usize {
+        self.range.len()
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        content(self.seed, self.of)[self.range.clone()].to_vec()
+    }
+
+    /// Other bytes, as many.
+    pub fn other(&self, random: &mut Random) -> Self {
+        Self::new(random.below(u64::MAX), self.size())
+    }
+
+    /// Cuts it into so many pieces of any size.
+    pub fn cut(&self, count: usize, random: &mut Random) -> Recipe {
+        let mut cuts: Vec<_> = (1..count).map(|_| random.index(self.size() + 1)).collect();
+        cuts.extend([0, self.size()]);
+        cuts.sort_unstable();
+        let piece = |cut: &[usize]| Self { range: cut[0]..cut[1], ..self.clone() };
+        cuts.windows(2).map(piece).collect()
+    }
+}
+
+/// Pieces, one behind the other.
+pub type Recipe = Vec<Piece>;
+
+pub fn bytes_of(recipe: &[Piece]) -> Vec<u8> {
+    recipe.iter().flat_map(Piece::bytes).collect()
+}
+
+/// What is known of a file that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub enum Known {
+    /// Nothing: there was no answer.
+    Nothing,
+    /// It was acknowledged, or read.
+    There,
+    /// osproxy had seen all of it in its order when it acknowledged it.
+    Verified,
+    /// It was found to be corrupt.
+    Gone,
+}
+
+/// A file that was sent whole, or declared complete.
+pub struct Sent {
+    pub uid: String,
+    /// What it may have; one of them, as long as its sender does not know.
+    pub candidates: Vec<Recipe>,
+    pub known: Known,
+    /// Whether its md5 was announced falsely: then it may go at any time.
+    pub is_false: bool,
+    /// The request that must succeed when it is sent again: URL and content.
+    pub retry: Option<(String, Recipe)>,
+}
+
+impl Sent {
+    pub fn new(uid: &str, recipe: Recipe) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            candidates: vec![recipe],
+            known: Known::Nothing,
+            is_false: false,
+            retry: None,
+        }
+    }
+
+    /// A file that is known to be there.
+    pub fn known(uid: &str, recipe: Recipe, known: Known) -> Self {
+        Self { known, ..Self::new(uid, recipe) }
+    }
+
+    pub fn is_sure(&self) -> bool {
+        self.known != Known::Nothing
+    }
+
+    /// Takes in that it is there.
+    pub fn sure(&mut self) {
+        if !self.is_sure() {
+            self.known = Known::There;
+        }
+    }
+
+    /// Holds what was read against what may be there. From then on only that may.
+    pub fn check(&mut self, read: &[u8]) {
+        assert!(self.known != Known::Gone, "{} was gone, and is there again", self.uid);
+        let found = self.candidates.iter().position(|recipe| bytes_of(recipe) == read);
+        let found = found.unwrap_or_else(|| panic!("{} has {} bytes that nobody sent", self.uid, read.len()));
+        self.candidates = vec![self.candidates.swap_remove(found)];
+        self.sure();
+    }
+
+    /// Takes in that it was not found.
+    pub fn check_gone(&mut self) {
+        assert!(self.is_false, "{} was acknowledged, and is gone", self.uid);
+        self.known = Known::Gone;
+    }
+}
+
+/// One part: what it may have, the newest last, and whether one of them was acknowledged. All have the same size.
+#[derive(Default)]
+pub struct Part {
+    pub candidates: Recipe,
+    pub acknowledged: bool,
+}
+
+/// An upload in parts that is not complete.
+pub struct Upload {
+    pub link: UploadLinks,
+    pub parts: BTreeMap<u32, Part>,
+}
+
+impl Upload {
+    pub fn new(link: UploadLinks) -> Self {
+        Self { link, parts: BTreeMap::new() }
+    }
+
+    /// Takes in that a part is about to be sent, and gives where to.
+    pub fn sending(&mut self, number: u32, piece: &Piece) -> String {
+        self.parts.entry(number).or_default().candidates.push(piece.clone());
+        let md5 = md5_hex(&piece.bytes());
+        format!("{}&chunkNum={number}&md5={md5}", self.link.url.multi.upload)
+    }
+
+    /// Takes in that the part that was sent last is there. What was sent before it must not be on its way any more.
+    pub fn acknowledged(&mut self, number: u32) {
+        let part = self.parts.get_mut(&number).unwrap();
+        part.candidates.drain(..part.candidates.len() - 1);
+        part.acknowledged = true;
+    }
+
+    pub fn recipe(&self) -> Recipe {
+        self.parts.values().map(|part| part.candidates[0].clone()).collect()
+    }
+
+    /// Where to declare it complete, with this md5.
+    pub fn merge_url(&self, md5: Option<&str>) -> String {
+        let size: usize = self.recipe().iter().map(Piece::size).sum();
+        let md5 = md5.map(|md5| format!("&md5={md5}")).unwrap_or_default();
+        format!("{}&num={}&size={size}{md5}", self.link.url.multi.merge, self.parts.len())
+    }
+}
+
+/// What one client, or all of them, sent.
+#[derive(Default)]
+pub struct Ledger {
+    pub sent: Vec<Sent>,
+    pub uploads: Vec<Upload>,
+}
