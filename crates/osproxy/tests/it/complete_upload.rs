@@ -212,6 +212,33 @@ async fn content_that_is_known_is_shared() {
 }
 
 #[tokio::test]
+async fn what_shares_content_is_still_what_its_client_sent() {
+    let service = start().await;
+    let bytes = content(6, 300_000);
+    service.store_in_parts("x.bin", &bytes, 100_000).await;
+    let link = service.upload_link("y.bin").await;
+    let parts: Vec<_> = bytes.chunks(150_000).collect();
+    service.put_parts(&link, &parts).await;
+    for _ in 0..2 {
+        assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
+        assert_eq!(service.checkpoint(&link.uid).await, [1, 2]);
+        service.wait_until_whole(&link.uid).await;
+    }
+}
+
+/// Nobody has these bytes: an answer that says so would be a lie.
+#[tokio::test]
+async fn content_that_was_only_claimed_is_not_there() {
+    let service = start().await;
+    service.hold_merges().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[b"one"]).await;
+    let url = format!("{}&num=1&size=3&md5={}", link.url.multi.merge, md5_hex(b"two"));
+    assert_eq!(service.put(&url, b"").await.status(), 200);
+    refused(service.put(&link.url.single, b"two").await, 422).await;
+}
+
+#[tokio::test]
 async fn content_that_was_lost_is_mended_by_a_merge() {
     let mut service = start().await;
     let bytes = content(5, 300_000);

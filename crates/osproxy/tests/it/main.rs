@@ -17,6 +17,7 @@ mod complete_upload;
 mod crash;
 mod create_download_link;
 mod create_upload;
+mod delete_file;
 mod disk_full;
 mod download_file;
 mod durability;
