@@ -61,7 +61,6 @@ pub(super) fn writing_row(id: i64, backend: &str, object_key: String) -> blob::A
         object_key: Set(object_key),
         refs: Set(0),
         size: Set(0),
-        part_count: Set(None),
         claimed_md5: Set(None),
         md5: Set(None),
         blake3: Set(None),

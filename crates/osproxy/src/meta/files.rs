@@ -45,8 +45,6 @@ pub struct Content {
     pub size: u64,
     /// Where the bytes lie.
     pub layout: Layout,
-    /// How many parts they were sent in; `None` for content that came in one piece.
-    pub part_count: Option<u32>,
     /// What osproxy computed of them; `None` until a merge has seen every byte.
     pub digests: Option<Digests>,
     /// The md5 that the client said they have.
@@ -161,6 +159,7 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         name: Set(file.name.clone()),
         state: Set(file::State::Pending),
         blob_id: Set(None),
+        part_count: Set(None),
         content_type: Set(String::new()),
         expires_at: Set(expires_at),
         created_at: Set(now_ms()),
@@ -200,7 +199,6 @@ fn content(blob: blob::Model) -> Result<Content, DbErr> {
             blob::Layout::Whole => Layout::Whole(recorded_key(&blob.object_key)?),
             blob::Layout::Parts => Layout::Parts,
         },
-        part_count: blob.part_count.and_then(|count| count.try_into().ok()),
         digests: blobs::digests(&blob)?,
         claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
     })

@@ -188,7 +188,7 @@ impl Meta {
                 let numbers: Vec<i32> = numbers.into_tuple().all(&self.reader).await?;
                 parts = numbers.into_iter().map(i32::cast_unsigned).collect();
             } else {
-                parts.extend(1..=blob.part_count.unwrap_or(0).cast_unsigned());
+                parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
             }
         }
         Ok(Some(UploadStatus { state: file.state, parts }))
@@ -368,7 +368,7 @@ async fn complete(
         return Ok(Completed::Unknown);
     };
     let blob_id = match (file.state, blob) {
-        (file::State::Stored, Some(blob)) => return Ok(compare(&blob, &said)),
+        (file::State::Stored, Some(blob)) => return Ok(compare(&file, &blob, &said)),
         (file::State::Receiving, Some(blob)) => blob.id,
         (file::State::Pending | file::State::Receiving, None) => {
             return Ok(Completed::Parts(0, missing(&[], said.parts)));
@@ -404,7 +404,6 @@ async fn complete(
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
         .col_expr(blob::Column::Refs, Expr::value(1))
         .col_expr(blob::Column::Size, Expr::value(said.size.cast_signed()))
-        .col_expr(blob::Column::PartCount, Expr::value(said.parts.cast_signed()))
         .col_expr(blob::Column::ClaimedMd5, Expr::value(said.md5.map(|md5| md5.to_vec())))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id))
@@ -413,6 +412,7 @@ async fn complete(
         .await?;
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::PartCount, Expr::value(said.parts.cast_signed()))
         .col_expr(file::Column::ContentType, Expr::value(content_type))
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
         .filter(file::Column::Uid.eq(uid.get()))
@@ -446,12 +446,12 @@ async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result
     })
 }
 
-/// Whether a blob is what a client declares complete once more.
-fn compare(blob: &blob::Model, said: &Completion) -> Completed {
+/// Whether a file is what a client declares complete once more.
+fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Completed {
     let known = blob.md5.as_deref().or(blob.claimed_md5.as_deref());
     let md5_fits =
         said.md5.is_none() || known.is_none() || known == said.md5.as_ref().map(<[u8; 16]>::as_slice);
-    let count_fits = blob.part_count.is_none_or(|count| count.cast_unsigned() == said.parts);
+    let count_fits = file.part_count.is_none_or(|count| count.cast_unsigned() == said.parts);
     if md5_fits && count_fits && blob.size == said.size.cast_signed() {
         Completed::Before
     } else {

@@ -44,10 +44,8 @@ pub async fn upload_file(
             ending.await.map_err(Error::internal)?
         }
         Beginning::Stored(stored) => {
-            let known = stored.content.md5();
-            if md5.is_some() && known.is_some() && md5 != known {
-                return Err(already_stored());
-            }
+            let known = stored.content.digests.ok_or_else(unverified)?;
+            check_md5(md5, &known).map_err(|_| already_stored())?;
             // Only compared: the writer is dropped and removes what it wrote, never more than the file has.
             let key = Key::whole(stored.category(), uid.get(), stored.extension().as_deref());
             let bound = Bound { what: "file", max: stored.content.size };
@@ -157,12 +155,13 @@ async fn publish(unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> 
 }
 
 fn must_equal(stored: &Content, sent: &Digests) -> Result<()> {
-    let same = match &stored.digests {
-        Some(digests) => digests == sent,
-        // Sent in parts, and not merged yet.
-        None => stored.size == sent.size && stored.claimed_md5 == Some(sent.md5),
-    };
-    if same { Ok(()) } else { Err(already_stored()) }
+    let known = stored.digests.ok_or_else(unverified)?;
+    if known == *sent { Ok(()) } else { Err(already_stored()) }
+}
+
+/// What was sent in parts and is not merged yet cannot be compared: its client's md5 may be false.
+fn unverified() -> Error {
+    Error::new(ErrorCode::AlreadyStored, "this uid already has content, which is still being verified")
 }
 
 fn already_stored() -> Error {

@@ -96,7 +96,8 @@ async fn a_task_whose_process_died_is_taken_over_by_the_next() {
     service.restart().await;
     assert!(service.read(&uid).await == bytes);
     service.wait_until_whole(&uid).await;
-    let attempts = "SELECT outcome FROM task_attempts JOIN tasks ON id = task_id WHERE kind = 'merge_parts' ORDER BY number";
+    let attempts = "SELECT coalesce(outcome, '') FROM task_attempts JOIN tasks ON id = task_id \
+                    WHERE kind = 'merge_parts' ORDER BY number";
     eventually("it is done", async || (service.sql(attempts).await == ["lost", "done"]).then_some(())).await;
     assert!(service.read(&uid).await == bytes);
     eventually("one object is left", async || (service.objects().len() == 1).then_some(())).await;

@@ -18,8 +18,6 @@ pub struct Model {
     pub refs: i32,
     /// Bytes; set once stored.
     pub size: i64,
-    /// How many parts it was sent in, if it was.
-    pub part_count: Option<i32>,
     /// Said by the client, of content that was sent in parts.
     pub claimed_md5: Option<Vec<u8>>,
     /// Computed by osproxy; set once verified.

@@ -12,6 +12,8 @@ pub struct Model {
     pub state: State,
     /// Its content once stored; while parts of it arrive, the blob that they will be.
     pub blob_id: Option<i64>,
+    /// How many parts it was sent in, if it was; set once stored.
+    pub part_count: Option<i32>,
     /// MIME type; set once stored.
     pub content_type: String,
     /// When the upload lapses; once it is gone, when it went. In milliseconds since the Unix epoch.

@@ -18,7 +18,6 @@ enum Blobs {
     Table,
     Id,
     Layout,
-    PartCount,
     ClaimedMd5,
 }
 
@@ -26,6 +25,7 @@ enum Blobs {
 enum Files {
     Table,
     State,
+    PartCount,
     ExpiresAt,
 }
 
@@ -79,11 +79,12 @@ impl MigrationTrait for Migration {
         // One at a time: SQLite takes no more.
         for column in [
             ColumnDef::new(Blobs::Layout).string_len(16).not_null().default("whole").to_owned(),
-            ColumnDef::new(Blobs::PartCount).integer().to_owned(),
             ColumnDef::new(Blobs::ClaimedMd5).var_binary(16).to_owned(),
         ] {
             manager.alter_table(Table::alter().table(Blobs::Table).add_column(column).to_owned()).await?;
         }
+        let column = ColumnDef::new(Files::PartCount).integer().to_owned();
+        manager.alter_table(Table::alter().table(Files::Table).add_column(column).to_owned()).await?;
         create_parts(manager).await?;
         create_tasks(manager).await?;
         create_indices(manager).await
