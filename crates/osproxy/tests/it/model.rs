@@ -440,7 +440,13 @@ impl World {
 #[test]
 fn uploads_are_what_a_map_says() {
     let cases = std::env::var("PROPTEST_CASES").map_or(12, |cases| cases.parse().unwrap());
-    let config = Config { cases, max_shrink_iters: 200, source_file: Some(file!()), ..Config::default() };
+    let config = Config {
+        cases,
+        max_shrink_iters: 200,
+        max_shrink_time: 60_000,
+        source_file: Some(file!()),
+        ..Config::default()
+    };
     proptest!(config, |(ops in prop::collection::vec(op(), 1..=40))| {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {

@@ -93,8 +93,8 @@ impl Complete {
         if !honest || *bytes != self.bytes || self.is_false() {
             return REFUSED;
         }
-        // Without an md5, nobody knows yet whether it is the same.
-        if self.claimed.is_none() && !self.verified { OK_OR_REFUSED } else { OK }
+        // Until it is merged, nobody knows whether it is the same.
+        if self.verified { OK } else { OK_OR_REFUSED }
     }
 }
 
