@@ -97,6 +97,11 @@ impl Key {
         }
     }
 
+    /// Whether this is the key of the first attempt to send a part.
+    pub fn is_first_attempt(&self) -> bool {
+        self.name().matches('_').count() == 1
+    }
+
     /// Takes a key from where it was recorded.
     pub fn parse(key: &str) -> Result<Self, InvalidKey> {
         let (folder, name) = key.split_once('/').ok_or(InvalidKey)?;
@@ -169,7 +174,9 @@ mod tests {
             let key = Key::whole(Category::of_name(&name), id, extension(&name).as_deref());
             prop_assert_eq!(Key::parse(key.as_str()), Ok(key));
             let part = Key::part(Category::of_name(&name), id, 10_000, Some(id));
+            prop_assert!(!part.is_first_attempt());
             prop_assert_eq!(Key::parse(part.as_str()), Ok(part));
+            prop_assert!(Key::part(Category::of_name(&name), id, 1, None).is_first_attempt());
         }
     }
 }

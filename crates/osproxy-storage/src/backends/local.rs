@@ -152,11 +152,9 @@ impl Backend for Local {
 
     async fn list(&self) -> Result<ObjectList> {
         let root = self.root.clone();
-        let folders = blocking("list", move || root.folders()).await?;
-        let root = self.root.clone();
-        let listed = stream::iter(folders).then(move |folder| {
+        let listed = stream::iter(Category::ALL).then(move |category| {
             let root = root.clone();
-            blocking("list", move || root.files(&folder))
+            blocking("list", move || root.files(category.as_str()))
         });
         Ok(Box::pin(listed.map_ok(|files| stream::iter(files.into_iter().map(Ok))).try_flatten()))
     }
@@ -177,12 +175,6 @@ impl Root {
             Mode::empty(),
             ResolveFlags::CACHED,
         )
-    }
-
-    /// The folders that objects may lie in: all but hidden ones.
-    fn folders(&self) -> std::io::Result<Vec<String>> {
-        let names = names(&self.folder)?.into_iter();
-        Ok(names.filter(|(_, kind)| *kind == FileType::Directory).map(|(name, _)| name).collect())
     }
 
     fn files(&self, folder: &str) -> std::io::Result<Vec<Listed>> {

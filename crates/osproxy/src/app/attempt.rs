@@ -1,12 +1,7 @@
 use std::sync::Arc;
 
-use osproxy_storage::Key;
-
 use super::App;
-use crate::{
-    error,
-    meta::{Kind, Unfinished},
-};
+use crate::{error, meta::Kind};
 
 /// A number that nobody removes as long as this lives: what it names is being written.
 pub struct Writing {
@@ -15,7 +10,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Takes the number of a blob or part.
+    /// Takes the number of a blob or part, before there is a row of it: whoever removes such rows must find it taken.
     pub fn new(app: &Arc<App>, id: i64) -> Self {
         app.writing().insert(id);
         Self { app: app.clone(), id }
@@ -33,45 +28,33 @@ impl Drop for Writing {
 ///
 /// What publishes the object must not be dropped half way: the object could appear after its row was removed.
 pub struct Attempt {
+    kind: Kind,
     writing: Option<Writing>,
-    unfinished: Unfinished,
-    settled: bool,
 }
 
 impl Attempt {
-    /// Takes care of an intent that was just recorded.
-    pub fn new(app: &Arc<App>, kind: Kind, id: i64, key: &Key) -> Self {
-        Self::of(Writing::new(app, id), kind, key)
-    }
-
-    /// Takes care of an intent whose number was taken before it was recorded.
-    pub fn of(writing: Writing, kind: Kind, key: &Key) -> Self {
-        let unfinished = Unfinished::new(kind, writing.id, key);
-        Self { writing: Some(writing), unfinished, settled: false }
+    /// Takes care of an intent that was just recorded, under a number that was taken before.
+    pub fn new(kind: Kind, writing: Writing) -> Self {
+        Self { kind, writing: Some(writing) }
     }
 
     /// Leaves things as they are: the object has become content, or its row is gone and it was never published.
     pub fn settle(mut self) {
-        self.settled = true;
-    }
-
-    /// Says that the intent names another object now, which is to be removed in its place.
-    pub fn renamed(&mut self, key: &Key) {
-        self.unfinished.object_key = key.to_string();
+        self.writing = None;
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let Some(writing) = self.writing.take().filter(|_| !self.settled) else {
+        let Some(writing) = self.writing.take() else {
             return;
         };
-        let unfinished = self.unfinished.clone();
+        let kind = self.kind;
         writing.app.background.clone().spawn(async move {
             // Whatever this cannot remove now, the sweep does later.
-            if let Err(error) = writing.app.discard(&unfinished).await {
-                let id = unfinished.id;
-                tracing::warn!(id, error = error::chain(&error), "cannot remove an unfinished upload yet");
+            if let Err(error) = writing.app.discard(kind, writing.id).await {
+                let (id, error) = (writing.id, error::chain(&error));
+                tracing::warn!(id, ?kind, error, "cannot remove an unfinished upload yet");
             }
         });
     }

@@ -1,11 +1,12 @@
 //! What has to be done to rows and objects together, in this order and no other.
 
-use osproxy_storage::{ErrorKind, Key};
+use futures_util::TryStreamExt;
+use osproxy_storage::{Digester, Digests, ErrorKind, Key};
 
 use super::App;
 use crate::{
     Error, Result,
-    meta::{Blob, Kind, Unfinished},
+    meta::{Blob, Kind},
 };
 
 /// How many objects are removed at once.
@@ -22,17 +23,31 @@ impl App {
         }
     }
 
-    /// Removes an object that is no content: decides it, removes the object, then the row, so that no object is ever
-    /// without a row. `false` when it became content meanwhile, or is gone already. A crash in between leaves the
-    /// row for the sweep.
-    pub async fn discard(&self, unfinished: &Unfinished) -> Result<bool> {
-        let key = Key::parse(&unfinished.object_key).map_err(Error::internal)?;
-        if !self.meta.condemn(unfinished.kind, unfinished.id).await? {
+    /// Removes an object that is no content: decides it, removes the object that the row names, then the row, so that no
+    /// object is ever without a row. `false` when it became content meanwhile, or is gone already. A crash in between
+    /// leaves the row for the sweep.
+    pub async fn discard(&self, kind: Kind, id: i64) -> Result<bool> {
+        let Some(key) = self.meta.condemn(kind, id).await? else {
             return Ok(false);
-        }
+        };
+        let key = Key::parse(&key).map_err(Error::internal)?;
         self.storage.delete(&[key]).await?;
-        self.meta.forget(unfinished.kind, unfinished.id).await?;
+        self.meta.forget(kind, id).await?;
         Ok(true)
+    }
+
+    /// Reads an object and gives its digests, computed where they hold nobody up.
+    pub async fn digest(&self, key: &Key, size: u64) -> Result<Digests> {
+        let mut object = self.storage.open(key, 0..size).await?;
+        let mut digester = Digester::default();
+        while let Some(bytes) = object.try_next().await? {
+            let digesting = tokio::task::spawn_blocking(move || {
+                digester.update(&bytes);
+                digester
+            });
+            digester = digesting.await.map_err(Error::internal)?;
+        }
+        Ok(digester.finish())
     }
 
     /// Removes the objects and rows of parts.

@@ -31,8 +31,7 @@ pub struct Options {
 /// Compares metadata and store both ways, and says every difference in a line of its own.
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     super::block_on(async {
-        // Not a service's first start: nothing is made here.
-        drop(super::existing_database(&loaded.config.database_path()).await?);
+        super::must_exist(&loaded.config.database_path()).await?;
         let app = App::open(&loaded.config).await?;
         let mut check = Check::new(app, options);
         check.run().await?;

@@ -9,8 +9,6 @@ use std::{io::Write, path::Path};
 
 use anyhow::{Context, bail};
 
-use crate::meta::Meta;
-
 /// Writes a line for whoever started the program. A closed pipe is nobody's problem.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
@@ -22,12 +20,12 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     runtime.context("cannot start the runtime")?.block_on(work)
 }
 
-/// Opens the database that a service has made.
-async fn existing_database(path: &Path) -> anyhow::Result<Meta> {
-    if !tokio::fs::try_exists(path).await.unwrap_or(false) {
-        bail!("there is no database {}; is --data-dir right?", path.display());
+/// Makes sure that a service has made the database: nothing is made for those who only look.
+async fn must_exist(database: &Path) -> anyhow::Result<()> {
+    if !tokio::fs::try_exists(database).await.unwrap_or(false) {
+        bail!("there is no database {}; is --data-dir right?", database.display());
     }
-    Meta::open_sqlite(path).await.with_context(|| format!("cannot open the database {}", path.display()))
+    Ok(())
 }
 
 /// Writes what went wrong, with its causes.

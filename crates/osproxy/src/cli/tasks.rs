@@ -18,7 +18,7 @@ pub enum Verb {
         #[arg(long)]
         state: Option<State>,
         /// Most tasks to list.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
         limit: u64,
     },
     /// Show a task with all its attempts.
@@ -61,7 +61,9 @@ impl From<State> for TaskState {
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
         let path = loaded.config.database_path();
-        let meta = super::existing_database(&path).await?;
+        super::must_exist(&path).await?;
+        let meta = Meta::open_existing_sqlite(&path).await;
+        let meta = meta.with_context(|| format!("cannot use the database {}", path.display()))?;
         match verb {
             Verb::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,
             Verb::Show { id } => show(&meta, id).await,
@@ -84,7 +86,7 @@ async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Resu
             task.state.name(),
             task.attempts,
             moment(decisive(&task)),
-            task.last_error.as_deref().unwrap_or_default(),
+            task.last_error.as_deref().unwrap_or_default().replace('\n', " "),
         );
         super::say(line.trim_end());
     }

@@ -10,7 +10,7 @@ section! {
         /// How often to look for tasks that nobody told of, in seconds.
         poll_interval: u64 = 5,
         /// Delay after a task's first failure, in seconds; it doubles with every further one.
-        first_retry: u64 = 2,
+        first_retry: u64 = 10,
         /// Longest delay after a failure, in seconds.
         max_retry: u64 = 600,
     }

@@ -34,6 +34,8 @@ pub struct RecordedBlob {
     pub files: i32,
     /// How many incomplete files name it.
     pub uploads: i32,
+    /// In how many parts it was sent, as one of its complete files says.
+    pub part_count: Option<i32>,
     /// What osproxy computed of it.
     pub digests: Option<osproxy_storage::Digests>,
 }
@@ -69,20 +71,25 @@ impl Meta {
             .select_only()
             .columns([file::Column::BlobId, file::Column::State])
             .column_as(file::Column::Uid.count(), "count")
+            .column_as(file::Column::PartCount.max(), "part_count")
             .filter(file::Column::BlobId.is_in(ids))
             .group_by(file::Column::BlobId)
             .group_by(file::Column::State);
-        let counted: Vec<(i64, file::State, i64)> = counted.into_tuple().all(&self.reader).await?;
-        let (mut files, mut uploads) = (HashMap::new(), HashMap::new());
-        for (blob_id, state, count) in counted {
+        let counted: Vec<(i64, file::State, i64, Option<i32>)> =
+            counted.into_tuple().all(&self.reader).await?;
+        let (mut files, mut uploads, mut part_counts) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (blob_id, state, count, part_count) in counted {
             let counts = if state == file::State::Stored { &mut files } else { &mut uploads };
             *counts.entry(blob_id).or_default() += i32::try_from(count).unwrap_or(i32::MAX);
+            part_counts.insert(blob_id, part_count);
         }
         let recorded = |blob: blob::Model| {
             Ok(RecordedBlob {
-                digests: blobs::digests(&blob)?,
+                // What makes no sense is as good as none.
+                digests: blobs::digests(&blob).ok().flatten(),
                 files: files.get(&blob.id).copied().unwrap_or(0),
                 uploads: uploads.get(&blob.id).copied().unwrap_or(0),
+                part_count: part_counts.get(&blob.id).copied().flatten(),
                 id: blob.id,
                 state: blob.state,
                 layout: blob.layout,
@@ -94,10 +101,27 @@ impl Meta {
         rows.into_iter().map(recorded).collect()
     }
 
-    /// All parts of a blob in the order of their places, whatever their state.
+    /// The keys of all objects that are content, complete or to be.
+    pub async fn content_keys(&self) -> Result<Vec<String>, DbErr> {
+        let whole = blob::Entity::find()
+            .select_only()
+            .column(blob::Column::ObjectKey)
+            .filter(blob::Column::State.eq(blob::State::Stored))
+            .filter(blob::Column::Layout.eq(blob::Layout::Whole));
+        let parts = part::Entity::find()
+            .select_only()
+            .column(part::Column::ObjectKey)
+            .filter(part::Column::State.eq(part::State::Stored));
+        let mut keys: Vec<String> = whole.into_tuple().all(&self.reader).await?;
+        keys.append(&mut parts.into_tuple().all(&self.reader).await?);
+        Ok(keys)
+    }
+
+    /// All parts of a blob that may have an object, in the order of their places.
     pub async fn recorded_parts(&self, blob_id: i64) -> Result<Vec<RecordedPart>, DbErr> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
+            .filter(part::Column::State.ne(part::State::Gone))
             .order_by_asc(part::Column::Number)
             .order_by_asc(part::Column::Id)
             .all(&self.reader)
@@ -121,9 +145,12 @@ impl Meta {
             .column(file::Column::Uid)
             .filter(file::Column::State.eq(file::State::Stored))
             .filter(
-                file::Column::BlobId
-                    .is_null()
-                    .or(Expr::col((blob::Entity, blob::Column::State)).ne(blob::State::Stored)),
+                // The blob that is named may not be there at all.
+                Expr::col((blob::Entity, blob::Column::Id)).is_null().or(Expr::col((
+                    blob::Entity,
+                    blob::Column::State,
+                ))
+                .ne(blob::State::Stored)),
             );
         let uids: Vec<i64> = without.into_tuple().all(&self.reader).await?;
         Ok(uids.into_iter().map(Uid::from_recorded).collect())

@@ -1,7 +1,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use osproxy_storage::{Category, Digests, Key, extension};
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
 
 use super::{
     DEFAULT_TENANT, Meta, blobs,
@@ -202,6 +204,11 @@ fn content(blob: blob::Model) -> Result<Content, DbErr> {
         digests: blobs::digests(&blob)?,
         claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
     })
+}
+
+/// Files that name this blob, or none.
+pub(super) fn is_blob(blob_id: Option<i64>) -> Expr {
+    blob_id.map_or_else(|| file::Column::BlobId.is_null(), |id| file::Column::BlobId.eq(id))
 }
 
 /// A key from the database, where only keys were put.

@@ -32,8 +32,8 @@ pub struct MergeIntent {
 pub enum Merge {
     /// The parts; go on.
     Ready(MergeIntent),
-    /// Nothing any more: it was done before. Parts may still lie about.
-    Done,
+    /// Nothing any more: it was done before, and the bytes, so many, are in this object. Parts may still lie about.
+    Done(Key, u64),
     /// Nothing any more: the blob is gone or going.
     Gone,
 }
@@ -160,7 +160,10 @@ async fn begin(transaction: &DatabaseTransaction, blob_id: i64, spare: i64) -> R
     };
     match (blob.state, blob.layout) {
         (blob::State::Stored, blob::Layout::Parts) => {}
-        (blob::State::Stored, blob::Layout::Whole) => return Ok(Merge::Done),
+        (blob::State::Stored, blob::Layout::Whole) => {
+            let size = blobs::recorded_size(blob.id, blob.size)?;
+            return Ok(Merge::Done(recorded_key(&blob.object_key)?, size));
+        }
         _ => return Ok(Merge::Gone),
     }
     let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;

@@ -36,7 +36,7 @@ pub use parts::{BegunPart, Completed, Completion, FinishedPart, PartIntent, Stor
 pub use removals::{Remains, Removed};
 pub use sea_orm::DbErr;
 pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
-pub use unfinished::{Kind, Unfinished};
+pub use unfinished::Kind;
 pub use uploads::{Begun, Finished, Intent};
 
 use remembered::Remembered;
@@ -59,6 +59,22 @@ impl Meta {
     pub async fn open_sqlite(path: &Path) -> Result<Self, DbErr> {
         let writer = dialect::sqlite_writer(path).await?;
         migrations::Migrator::up(&writer, None).await?;
+        Self::with_writer(writer, path).await
+    }
+
+    /// Opens a database that a service may be using. Changes nothing about its tables: fails when they are not those of
+    /// this version.
+    pub async fn open_existing_sqlite(path: &Path) -> Result<Self, DbErr> {
+        let writer = dialect::sqlite_writer(path).await?;
+        if !migrations::Migrator::get_pending_migrations(&writer).await?.is_empty() {
+            let message =
+                "its tables are of an older version; they are brought up to date when the service starts";
+            return Err(DbErr::Custom(message.to_owned()));
+        }
+        Self::with_writer(writer, path).await
+    }
+
+    async fn with_writer(writer: DatabaseConnection, path: &Path) -> Result<Self, DbErr> {
         let again = path.to_owned();
         let connect = Box::new(move || -> BoxFuture<'static, _> {
             let path = again.clone();

@@ -5,7 +5,7 @@ use sea_orm::{
 };
 
 use super::{
-    FileState, Kind, Meta, TaskForBlob, Unfinished, blobs,
+    FileState, Meta, TaskForBlob, blobs,
     entities::{blob, file, part},
     files::recorded_key,
     now_ms, tasks,
@@ -47,8 +47,8 @@ pub enum BegunPart {
 /// What became of a part that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishedPart {
-    /// It counts. What it replaces, if there was one, is to be discarded.
-    Stored(Option<Unfinished>),
+    /// It counts. The attempt that it replaces, if there was one, is to be discarded.
+    Stored(Option<i64>),
     /// The file no longer takes parts.
     Closed,
     /// The intent was swept away: the attempt took too long to finish.
@@ -335,11 +335,7 @@ async fn still_receiving(transaction: &DatabaseTransaction, uid: Uid, blob_id: i
 }
 
 /// Condemns the part of this number that counted so far, and tells it.
-async fn replace(
-    transaction: &DatabaseTransaction,
-    blob_id: i64,
-    number: u32,
-) -> Result<Option<Unfinished>, DbErr> {
+async fn replace(transaction: &DatabaseTransaction, blob_id: i64, number: u32) -> Result<Option<i64>, DbErr> {
     let before = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(number.cast_signed()))
@@ -354,7 +350,7 @@ async fn replace(
         .filter(part::Column::Id.eq(before.id))
         .exec(transaction)
         .await?;
-    Ok(Some(Unfinished { kind: Kind::Part, id: before.id, object_key: before.object_key }))
+    Ok(Some(before.id))
 }
 
 async fn complete(
@@ -400,7 +396,7 @@ async fn complete(
         .await?;
     let sniffed = first.and_then(|part| part.sniffed);
     let content_type = content_type::of_file(sniffed.as_deref(), &file.name);
-    blob::Entity::update_many()
+    let stored = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
         .col_expr(blob::Column::Refs, Expr::value(1))
         .col_expr(blob::Column::Size, Expr::value(said.size.cast_signed()))
@@ -410,6 +406,9 @@ async fn complete(
         .filter(blob::Column::State.eq(blob::State::Receiving))
         .exec(transaction)
         .await?;
+    if stored.rows_affected == 0 {
+        return Ok(Completed::Closed(file.state));
+    }
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
         .col_expr(file::Column::PartCount, Expr::value(said.parts.cast_signed()))
@@ -449,9 +448,14 @@ async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result
 /// Whether a file is what a client declares complete once more.
 fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Completed {
     let known = blob.md5.as_deref().or(blob.claimed_md5.as_deref());
-    let md5_fits =
-        said.md5.is_none() || known.is_none() || known == said.md5.as_ref().map(<[u8; 16]>::as_slice);
+    let said_md5 = said.md5.as_ref().map(<[u8; 16]>::as_slice);
     let count_fits = file.part_count.is_none_or(|count| count.cast_unsigned() == said.parts);
+    // Of content that came in one piece nothing but the md5 says that it is what was sent in parts. And what nobody
+    // said when the upload was completed, nobody has checked yet.
+    let md5_fits = match said_md5 {
+        None => file.part_count.is_some(),
+        Some(said) => known == Some(said),
+    };
     if md5_fits && count_fits && blob.size == said.size.cast_signed() {
         Completed::Before
     } else {

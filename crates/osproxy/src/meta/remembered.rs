@@ -55,3 +55,35 @@ impl Remembered {
         self.files.retain(|_, file| file.content.blob_id != blob_id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::{Content, Layout};
+
+    fn file(uid: i64, blob_id: i64) -> Arc<StoredFile> {
+        let content = Content { blob_id, size: 0, layout: Layout::Parts, digests: None, claimed_md5: None };
+        let (name, content_type) = (String::new(), String::new());
+        Arc::new(StoredFile { uid: Uid::from_recorded(uid), name, content_type, stored_at: 0, content })
+    }
+
+    #[test]
+    fn what_was_read_before_something_was_forgotten_is_not_taken_in() {
+        let (remembered, uid) = (Remembered::new(), Uid::from_recorded(1));
+        let before = remembered.generation();
+        remembered.insert(file(1, 10), before);
+        assert!(remembered.get(uid).is_some());
+        remembered.forget_file(uid);
+        assert!(remembered.get(uid).is_none());
+        remembered.insert(file(1, 10), before);
+        assert!(remembered.get(uid).is_none(), "it was read before it was deleted");
+        remembered.insert(file(1, 10), remembered.generation());
+        remembered.insert(file(2, 20), remembered.generation());
+        let before = remembered.generation();
+        remembered.forget_blob(10);
+        assert!(remembered.get(uid).is_none());
+        assert!(remembered.get(Uid::from_recorded(2)).is_some());
+        remembered.insert(file(1, 10), before);
+        assert!(remembered.get(uid).is_none(), "it was read before its bytes moved");
+    }
+}

@@ -7,7 +7,7 @@ use sea_orm::{
 use super::{
     FileState, Meta, TaskForBlob,
     entities::{blob, file, part},
-    files::recorded_key,
+    files::{is_blob, recorded_key},
     now_ms, tasks,
     write_queue::Verdict,
 };
@@ -128,6 +128,7 @@ async fn remove(
         .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file.state))
+        .filter(is_blob(file.blob_id))
         .exec(transaction)
         .await?;
     if gone.rows_affected == 0 {

@@ -1,7 +1,10 @@
 //! Objects that are no content: of attempts that run or died, and of removals that did not end.
 
 use osproxy_storage::Key;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    sea_query::Expr,
+};
 
 use super::{
     Meta,
@@ -17,91 +20,76 @@ pub enum Kind {
     Part,
 }
 
-/// A row in state `writing` or `deleting`, and the object that it names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfinished {
-    /// Whose row it is.
-    pub kind: Kind,
-    /// The row's number.
-    pub id: i64,
-    /// Where an object may lie, as it was recorded.
-    pub object_key: String,
-}
-
-impl Unfinished {
-    /// What the row of a blob or part names.
-    pub fn new(kind: Kind, id: i64, key: &Key) -> Self {
-        Self { kind, id, object_key: key.to_string() }
-    }
-}
-
 impl Meta {
     /// Up to `limit` rows of a kind beyond number `after` that are no content and were begun before a moment
-    /// (milliseconds since the Unix epoch), in the order of their numbers.
+    /// (milliseconds since the Unix epoch): their numbers, ascending.
     pub async fn unfinished(
         &self,
         kind: Kind,
         begun_before: i64,
         after: i64,
         limit: u64,
-    ) -> Result<Vec<Unfinished>, DbErr> {
-        let rows: Vec<(i64, String)> = match kind {
+    ) -> Result<Vec<i64>, DbErr> {
+        match kind {
             Kind::Blob => {
                 let unfinished = blob::Entity::find()
                     .select_only()
-                    .columns([blob::Column::Id, blob::Column::ObjectKey])
+                    .column(blob::Column::Id)
                     .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
                     .filter(blob::Column::CreatedAt.lt(begun_before))
                     .filter(blob::Column::Id.gt(after))
                     .order_by_asc(blob::Column::Id)
                     .limit(limit);
-                unfinished.into_tuple().all(&self.reader).await?
+                unfinished.into_tuple().all(&self.reader).await
             }
             Kind::Part => {
                 let unfinished = part::Entity::find()
                     .select_only()
-                    .columns([part::Column::Id, part::Column::ObjectKey])
+                    .column(part::Column::Id)
                     .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
                     .filter(part::Column::CreatedAt.lt(begun_before))
                     .filter(part::Column::Id.gt(after))
                     .order_by_asc(part::Column::Id)
                     .limit(limit);
-                unfinished.into_tuple().all(&self.reader).await?
+                unfinished.into_tuple().all(&self.reader).await
             }
-        };
-        Ok(rows.into_iter().map(|(id, object_key)| Unfinished { kind, id, object_key }).collect())
+        }
     }
 
-    /// Decides that what is no content never becomes any. `false`: it became content meanwhile, or is gone.
-    /// After `true` the caller removes the object and then calls [`forget`](Self::forget).
-    pub async fn condemn(&self, kind: Kind, id: i64) -> Result<bool, DbErr> {
+    /// Decides that what is no content never becomes any, and gives the key that its row names. `None`: it became
+    /// content meanwhile, or is gone. Otherwise the caller removes the object and then calls [`forget`](Self::forget).
+    pub async fn condemn(&self, kind: Kind, id: i64) -> Result<Option<String>, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
-                let condemned = match kind {
+                Ok(match kind {
                     Kind::Blob => {
-                        blob::Entity::update_many()
+                        let condemned = blob::Entity::update_many()
                             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
                             .filter(blob::Column::Id.eq(id))
                             .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
                             .exec(transaction)
-                            .await?
+                            .await?;
+                        let row = blob::Entity::find_by_id(id).one(transaction).await?;
+                        row.filter(|_| condemned.rows_affected == 1).map(|blob| blob.object_key)
                     }
                     Kind::Part => {
-                        part::Entity::update_many()
+                        let condemned = part::Entity::update_many()
                             .col_expr(part::Column::State, Expr::value(part::State::Deleting))
                             .filter(part::Column::Id.eq(id))
                             .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
                             .exec(transaction)
-                            .await?
+                            .await?;
+                        let row = part::Entity::find_by_id(id).one(transaction).await?;
+                        row.filter(|_| condemned.rows_affected == 1).map(|part| part.object_key)
                     }
-                };
-                Ok(condemned.rows_affected == 1)
+                })
             })
         })
         .await
     }
 
-    /// Removes the row of a blob or part whose object is gone.
+    /// Removes the row of a blob or part whose object is gone. The first row of a part's number stays, as `gone`, until
+    /// its upload goes: it has had the key that the number has by itself, and no later attempt may take that again.
     pub async fn forget(&self, kind: Kind, id: i64) -> Result<(), DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
@@ -112,18 +100,51 @@ impl Meta {
                             .filter(blob::Column::State.eq(blob::State::Deleting))
                             .exec(transaction)
                             .await?;
+                        Ok(())
                     }
-                    Kind::Part => {
-                        part::Entity::delete_many()
-                            .filter(part::Column::Id.eq(id))
-                            .filter(part::Column::State.eq(part::State::Deleting))
-                            .exec(transaction)
-                            .await?;
-                    }
+                    Kind::Part => forget_part(transaction, id).await,
                 }
+            })
+        })
+        .await
+    }
+
+    /// Removes what is remembered of parts that are gone, where nothing is sent any more: of one blob, or of all.
+    pub async fn forget_gone_parts(&self, blob_id: Option<i64>) -> Result<(), DbErr> {
+        self.write(move |transaction| {
+            Box::pin(async move {
+                let receiving = blob::Entity::find()
+                    .select_only()
+                    .column(blob::Column::Id)
+                    .filter(blob::Column::State.eq(blob::State::Receiving))
+                    .into_query();
+                let mut gone = part::Entity::delete_many()
+                    .filter(part::Column::State.eq(part::State::Gone))
+                    .filter(part::Column::BlobId.not_in_subquery(receiving));
+                if let Some(blob_id) = blob_id {
+                    gone = gone.filter(part::Column::BlobId.eq(blob_id));
+                }
+                gone.exec(transaction).await?;
                 Ok(())
             })
         })
         .await
     }
+}
+
+async fn forget_part(transaction: &DatabaseTransaction, id: i64) -> Result<(), DbErr> {
+    let row = part::Entity::find_by_id(id).filter(part::Column::State.eq(part::State::Deleting));
+    let Some(row) = row.one(transaction).await? else {
+        return Ok(());
+    };
+    if Key::parse(&row.object_key).is_ok_and(|key| key.is_first_attempt()) {
+        part::Entity::update_many()
+            .col_expr(part::Column::State, Expr::value(part::State::Gone))
+            .filter(part::Column::Id.eq(id))
+            .exec(transaction)
+            .await?;
+    } else {
+        part::Entity::delete_by_id(id).exec(transaction).await?;
+    }
+    Ok(())
 }

@@ -1,12 +1,12 @@
 use osproxy_storage::{Category, Digests, Key, extension};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, SqlErr,
-    sea_query::Expr,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
     Blob, FileState, Meta, blobs,
     entities::{blob, file},
+    files::is_blob,
     now_ms,
     write_queue::Verdict,
 };
@@ -204,15 +204,9 @@ async fn store_file(
     blob_id: i64,
     content_type: &str,
 ) -> Result<Verdict<Finished>, DbErr> {
-    // Parts that arrived beside it are of no use any more; the sweep takes them.
-    let collected =
-        file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId).into_query();
-    blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-        .filter(blob::Column::Id.in_subquery(collected))
-        .filter(blob::Column::State.eq(blob::State::Receiving))
-        .exec(transaction)
-        .await?;
+    let before = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
+    let before: Option<Option<i64>> = before.into_tuple().one(transaction).await?;
+    let before = before.flatten();
     let stored = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
         .col_expr(file::Column::BlobId, Expr::value(blob_id))
@@ -220,10 +214,20 @@ async fn store_file(
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file::State::Receiving))
+        .filter(is_blob(before))
         .exec(transaction)
         .await?;
     if stored.rows_affected == 0 {
         return Ok(Verdict::Rollback(Finished::Beaten));
+    }
+    if let Some(before) = before {
+        // Parts that arrived beside it are of no use any more; the sweep takes them.
+        blob::Entity::update_many()
+            .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+            .filter(blob::Column::Id.eq(before))
+            .filter(blob::Column::State.eq(blob::State::Receiving))
+            .exec(transaction)
+            .await?;
     }
     Ok(Verdict::Commit(Finished::Stored))
 }

@@ -3,12 +3,24 @@
 use std::sync::Arc;
 
 use super::unknown_uid;
-use crate::{Result, app::App, meta::Removed, tasks::handlers::delete_blob, uid::Uid};
+use crate::{
+    Error, Result,
+    app::App,
+    meta::{Removed, TaskForBlob},
+    tasks::handlers::delete_blob,
+    uid::Uid,
+};
 
 /// Removes a file, whether it is complete or still arriving. Nobody can read it when this returns. Its content goes
 /// too, by a task, unless another file shares it. Harmless when it is called again.
 pub async fn delete_file(app: &Arc<App>, uid: Uid) -> Result<()> {
     let removal = delete_blob::removal(app, app.next_uid().await?);
+    // Brought to its end even if the client is gone: what is remembered of the file must go with it.
+    let deleting = app.background.spawn(delete(app.clone(), uid, removal));
+    deleting.await.map_err(Error::internal)?
+}
+
+async fn delete(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
     match app.meta.delete_file(uid, removal).await? {
         Removed::Now => {
             app.task_enqueued.notify_one();

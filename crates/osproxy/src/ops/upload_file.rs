@@ -12,7 +12,7 @@ pub use crate::app::SizeHint;
 use super::{closed, download_file::download_file, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, check_md5},
+    app::{App, Attempt, Bound, Received, Writing, check_md5},
     content_type,
     meta::{Begun, Content, Finished, Intent, Kind, StoredFile},
     uid::Uid,
@@ -70,9 +70,12 @@ enum Beginning {
 
 async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
     let spare = app.next_uid().await?;
+    // The row will have one of these numbers.
+    let (own, fresh) = (Writing::new(&app, uid.get()), Writing::new(&app, spare.get()));
     match app.meta.begin_upload(uid, spare, app.storage.name()).await? {
         Begun::Ready(intent) => {
-            let attempt = Attempt::new(&app, Kind::Blob, intent.blob_id, &intent.key);
+            let writing = if intent.blob_id == spare.get() { fresh } else { own };
+            let attempt = Attempt::new(Kind::Blob, writing);
             Ok(Beginning::Ready(Ready { attempt, intent }))
         }
         Begun::Stored => Ok(Beginning::Stored(download_file(&app, uid).await?)),
@@ -82,13 +85,7 @@ async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
 }
 
 /// Makes received content the file's: by sharing a blob with the same content if there is one, else by publishing it.
-async fn store(
-    app: Arc<App>,
-    mut attempt: Attempt,
-    intent: Intent,
-    uid: Uid,
-    content: Received,
-) -> Result<()> {
+async fn store(app: Arc<App>, attempt: Attempt, intent: Intent, uid: Uid, content: Received) -> Result<()> {
     let Received { writer, digests, sniffed } = content;
     let content_type = content_type::of_file(sniffed, &intent.name);
     let intent_id = intent.blob_id;
@@ -112,12 +109,9 @@ async fn store(
                 );
                 publish(&mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent_id).await? {
-                    Finished::Stored => {
-                        // The attempt now names what was damaged, and removes it at its end. The file shares what
-                        // was mended in the next round.
-                        attempt.renamed(&lost.key);
-                        Finished::Changed
-                    }
+                    // The attempt's row now names what was damaged, which is removed at its end. The file shares what
+                    // was mended in the next round.
+                    Finished::Stored => Finished::Changed,
                     other => other,
                 }
             }

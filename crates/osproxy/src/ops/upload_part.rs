@@ -47,11 +47,10 @@ pub async fn upload_part(
 async fn begin(app: Arc<App>, uid: Uid, number: u32) -> Result<(Attempt, PartIntent)> {
     for _ in 0..ROUNDS {
         let attempt = app.next_uid().await?;
-        // Before there is a row: whoever removes the whole upload meanwhile must know that this part is not idle.
         let writing = Writing::new(&app, attempt.get());
         match app.meta.begin_part(uid, number, attempt, app.storage.name()).await? {
             BegunPart::Ready(intent) => {
-                return Ok((Attempt::of(writing, Kind::Part, &intent.key), intent));
+                return Ok((Attempt::new(Kind::Part, writing), intent));
             }
             BegunPart::Closed(state) => return Err(closed(state)),
             BegunPart::Unknown => return Err(unknown_uid()),
@@ -68,10 +67,13 @@ async fn store(app: Arc<App>, uid: Uid, attempt: Attempt, intent: PartIntent, pa
             attempt.settle();
             if let Some(replaced) = replaced
                 // What this cannot remove now, the sweep does later.
-                && let Err(error) = app.discard(&replaced).await
+                && let Err(error) = app.discard(Kind::Part, replaced).await
             {
-                let part_id = replaced.id;
-                tracing::warn!(part_id, error = error::chain(&error), "cannot remove a replaced part yet");
+                tracing::warn!(
+                    part_id = replaced,
+                    error = error::chain(&error),
+                    "cannot remove a replaced part yet"
+                );
             }
             Ok(())
         }

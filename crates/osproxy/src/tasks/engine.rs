@@ -119,8 +119,19 @@ impl Engine {
                     continue;
                 }
                 let lease = millis(self.settings.lease);
-                let Some(claimed) = self.app.meta.claim_task(id, &self.app.node, lease).await? else {
-                    continue;
+                let claimed = match self.app.meta.claim_task(id, &self.app.node, lease).await {
+                    Ok(Some(claimed)) => claimed,
+                    Ok(None) => continue,
+                    // One that cannot be claimed must not keep the others.
+                    Err(error) => {
+                        tracing::error!(
+                            task_id = id,
+                            kind,
+                            error = error::chain(&error),
+                            "cannot claim a task"
+                        );
+                        continue;
+                    }
                 };
                 claimed_any = true;
                 *running.kinds.entry(kind).or_default() += 1;
@@ -131,7 +142,7 @@ impl Engine {
                 });
             }
             if !claimed_any {
-                // Others were faster with all of them.
+                // Others were faster with all of them, or none can be had now.
                 return Ok(self.settings.poll);
             }
         }

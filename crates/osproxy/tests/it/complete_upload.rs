@@ -303,3 +303,78 @@ async fn unknown_uids_are_told() {
     let answer = service.post("/link/download", &json!({"uid": [link.uid], "expire": 60})).await;
     assert_eq!(answer.status(), 200);
 }
+
+/// A bit that turned on the disk must neither become content nor make good bytes go.
+#[tokio::test]
+async fn a_part_that_was_damaged_is_not_merged_and_nothing_is_removed() {
+    let service = start().await;
+    for announced in [true, false] {
+        service.hold_merges().await;
+        let link = service.upload_link("x.bin").await;
+        service.put_parts(&link, &[b"one", b"two"]).await;
+        let md5 = if announced { format!("&md5={}", md5_hex(b"onetwo")) } else { String::new() };
+        let url = format!("{}&num=2&size=6{md5}", link.url.multi.merge);
+        assert_eq!(service.put(&url, b"").await.status(), 200);
+        let part = service.objects_folder().join(format!("unknown/{}_2", link.uid));
+        std::fs::write(&part, "tWo").unwrap();
+        service.release_merges().await;
+        let error =
+            format!("SELECT last_error FROM tasks WHERE state = 'dead' AND payload LIKE '%{}%'", link.uid);
+        eventually("it is given up", async || {
+            (service.sql(&error).await == ["part 2 was damaged in the store"]).then_some(())
+        })
+        .await;
+        assert_eq!(service.instant_upload(&[(&md5_hex(b"onetWo"), "y.bin")]).await[0].uid, "");
+        // Put back, it can be merged.
+        std::fs::write(&part, "two").unwrap();
+        let id = service.sql("SELECT id FROM tasks WHERE state = 'dead'").await.remove(0);
+        assert_eq!(service.cli(&["tasks", "retry", &id]).await.0, 0);
+        service.wait_until_whole(&link.uid).await;
+        assert_eq!(service.read(&link.uid).await, b"onetwo");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_came_whole_is_not_taken_for_the_parts_that_were_sent_beside_it() {
+    let service = start().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[b"part"]).await;
+    assert_eq!(service.put(&link.url.single, b"PART").await.status(), 200);
+    let url = format!("{}&num=1&size=4", link.url.multi.merge);
+    refused(service.put(&url, b"").await, 422).await;
+    refused(service.put(&format!("{url}&md5={}", md5_hex(b"part")), b"").await, 422).await;
+    assert_eq!(service.put(&format!("{url}&md5={}", md5_hex(b"PART")), b"").await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_md5_that_is_said_too_late_is_not_agreed_to() {
+    let service = start().await;
+    service.hold_merges().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[b"part"]).await;
+    let url = format!("{}&num=1&size=4", link.url.multi.merge);
+    assert_eq!(service.put(&url, b"").await.status(), 200);
+    refused(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
+    service.release_merges().await;
+    service.wait_until_whole(&link.uid).await;
+    refused(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
+    assert_eq!(service.put(&format!("{url}&md5={}", md5_hex(b"part")), b"").await.status(), 200);
+}
+
+/// Killed after the file became whole and before its parts went.
+#[tokio::test]
+async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
+    let mut service = start().await;
+    service.sql("CREATE TRIGGER kept BEFORE DELETE ON parts BEGIN SELECT RAISE(ABORT, 'kept'); END").await;
+    let bytes = content(8, 100_000);
+    let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
+    let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
+    eventually("it is whole", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
+    service.kill().await;
+    service.sql("DROP TRIGGER kept").await;
+    service.restart().await;
+    service.wait_until_whole(&uid).await;
+    assert_eq!(service.objects(), [format!("unknown/{uid}.bin")]);
+    assert!(service.read(&uid).await == bytes);
+    service.assert_consistent().await;
+}

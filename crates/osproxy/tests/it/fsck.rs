@@ -125,3 +125,88 @@ async fn strays_are_told_and_deleted_only_when_that_is_asked_for() {
     assert!(!service.objects_folder().join("image/1.png").exists());
     assert!(service.objects_folder().join("unknown/not one of ours").exists());
 }
+
+#[tokio::test]
+async fn parts_are_kept_when_they_may_be_all_there_is() {
+    let mut service = Service::start().await;
+    let bytes = content(3, 100_000);
+    let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
+    service.wait_until_whole(&uid).await;
+    service.assert_consistent().await;
+    let object = service.objects_folder().join(format!("unknown/{uid}.bin"));
+    let part = service.objects_folder().join(format!("unknown/{uid}_1"));
+    let row = "INSERT INTO parts (id, blob_id, number, state, object_key, size, md5, created_at)";
+    service.sql(&format!("{row} VALUES (1, {uid}, 1, 'stored', 'unknown/{uid}_1', 100000, x'00', 0)")).await;
+    std::fs::write(&part, &bytes).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[50_000] ^= 1;
+    for found in [None, Some(&bytes[1..]), Some(&damaged)] {
+        let _ = std::fs::remove_file(&object);
+        if let Some(found) = found {
+            std::fs::write(&object, found).unwrap();
+        }
+        let (code, said) = fsck(&service, &["--repair"]).await;
+        assert_eq!(code, 4, "{said}");
+        assert!(part.exists(), "{said}");
+    }
+    std::fs::write(&object, &bytes).unwrap();
+    assert_eq!(fsck(&service, &["--repair"]).await.0, 3);
+    assert!(!part.exists());
+    assert_eq!(fsck(&service, &["--deep"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn what_other_rows_say_is_content_is_not_removed() {
+    let (service, whole, _) = stopped().await;
+    let key = format!("unknown/{whole}.bin");
+    let blob = "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at)";
+    for (id, state) in [(1, "writing"), (2, "deleting"), (3, "stored")] {
+        service
+            .sql(&format!(
+                "{blob} VALUES ({id}, 'default', '{state}', 'whole', 'local', '{key}', 0, 100000, 0)"
+            ))
+            .await;
+    }
+    let (code, said) = fsck(&service, &["--repair"]).await;
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains(&format!("object {key} is named by more than one row")), "{said}");
+    assert!(said.contains("blob 1 was being written, where other content lies"), "{said}");
+    assert!(service.objects().contains(&key), "{said}");
+}
+
+#[tokio::test]
+async fn files_without_content_are_told_and_then_nothing_is_removed() {
+    let (service, whole, _) = stopped().await;
+    for damage in ["blob_id = NULL", "blob_id = 1"] {
+        service.unchecked_sql(&format!("UPDATE files SET {damage} WHERE uid = {whole}")).await;
+        let (code, said) = fsck(&service, &["--repair"]).await;
+        assert_eq!(code, 4, "{said}");
+        assert!(said.contains(&format!("file {whole} is complete and has no content")), "{said}");
+        assert!(service.objects().contains(&format!("unknown/{whole}.bin")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn parts_that_do_not_make_up_the_file_are_told() {
+    let mut service = Service::start().await;
+    service.hold_merges().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[b"abc", b"de", b""]).await;
+    assert_eq!(service.merge(&link, 3, b"abcde").await.status(), 200);
+    service.assert_consistent().await;
+    let object = |number| service.objects_folder().join(format!("unknown/{}_{number}", link.uid));
+    // The last one, although it is empty.
+    service.sql("DELETE FROM parts WHERE number = 3").await;
+    std::fs::remove_file(object(3)).unwrap();
+    let (code, said) = fsck(&service, &[]).await;
+    assert_eq!(code, 4);
+    assert!(said.contains("has not all of its parts"), "{said}");
+    // One that has its size, but not the one it had.
+    service.sql("UPDATE parts SET size = 1 WHERE number = 2").await;
+    std::fs::write(object(2), "d").unwrap();
+    let (_, said) = fsck(&service, &[]).await;
+    assert!(said.contains("has 5 bytes, its parts 4"), "{said}");
+    service.sql("DELETE FROM parts WHERE number = 1").await;
+    let (_, said) = fsck(&service, &[]).await;
+    assert!(said.contains("has no part 1"), "{said}");
+}

@@ -83,6 +83,14 @@ async fn what_is_asked_wrongly_of_tasks_is_told() {
     assert_eq!(code, 1);
     assert!(said.contains("there is no database"), "{said}");
     assert!(!service.folder().join("elsewhere").exists());
+    for limit in ["0", "18446744073709551615"] {
+        assert_eq!(service.cli(&["tasks", "ls", "--limit", limit]).await.0, 2);
+    }
+    // Those who only look change no tables under a service that runs.
+    service.sql("DELETE FROM seaql_migrations WHERE version LIKE 'm0002%'").await;
+    let (code, said) = service.cli(&["tasks", "ls"]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("of an older version"), "{said}");
 }
 
 #[tokio::test]
@@ -132,6 +140,98 @@ async fn who_must_stop_hands_back_what_is_running() {
     service.wait_until_whole(&uid).await;
     assert!(service.read(&uid).await == bytes);
     service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_claimed_does_not_keep_the_others() {
+    let service = Service::start_with(&FAST).await;
+    service.hold_merges().await;
+    let one = service.store_in_parts("x.bin", b"abc", 2).await;
+    let two = service.store_in_parts("y.bin", b"defg", 2).await;
+    service
+        .sql(&format!(
+            "CREATE TRIGGER poisoned BEFORE UPDATE ON tasks WHEN NEW.state = 'running' AND NEW.payload LIKE '%{one}%' \
+             BEGIN SELECT RAISE(ABORT, 'poisoned by the test'); END"
+        ))
+        .await;
+    service.release_merges().await;
+    service.wait_until_whole(&two).await;
+    assert_eq!(service.read(&one).await, b"abc");
+}
+
+/// Nobody looks by itself for an hour: what completes an upload rings the bell.
+#[tokio::test]
+async fn a_merge_is_begun_at_once() {
+    let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "3600")]).await;
+    for round in 0..3 {
+        let uid = service.store_in_parts("x.bin", &content(round, 10_000), 4_000).await;
+        service.wait_until_whole(&uid).await;
+        // Another one shares what is there, and what it wrote goes by a task of its own.
+        let again = service.store_in_parts("y.bin", &content(round, 10_000), 5_000).await;
+        service.wait_until_whole(&again).await;
+        let blobs = "SELECT count(*) FROM blobs";
+        eventually("the other is gone", async || {
+            (service.sql(blobs).await == [(round + 1).to_string()]).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_being_written_is_not_swept() {
+    let mut service = Service::start().await;
+    let link = service.upload_link("x.bin").await;
+    let mut slow = service.connect().await;
+    slow.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
+    let mut part = service.connect().await;
+    let other = service.upload_link("y.bin").await;
+    part.head("PUT", &format!("{}&chunkNum=1", other.url.multi.upload), "Content-Length: 4\r\n").await;
+    let begun =
+        "SELECT id FROM blobs WHERE state = 'writing' UNION ALL SELECT id FROM parts WHERE state = 'writing'";
+    eventually("both have begun", async || (service.sql(begun).await.len() == 2).then_some(())).await;
+    // As if they had begun long ago; a third one really has, and died.
+    service.sql("UPDATE blobs SET created_at = 0").await;
+    service.sql("UPDATE parts SET created_at = 0").await;
+    service
+        .sql(
+            "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at) \
+             VALUES (1, 'default', 'writing', 'whole', 'local', 'unknown/1', 0, 0, 0)",
+        )
+        .await;
+    let sweep = service.sql("SELECT id FROM tasks WHERE kind = 'sweep'").await.remove(0);
+    assert_eq!(service.cli(&["tasks", "retry", &sweep]).await.0, 0);
+    eventually("it was swept", async || {
+        service.sql("SELECT id FROM blobs WHERE id = 1").await.is_empty().then_some(())
+    })
+    .await;
+    for connection in [&mut slow, &mut part] {
+        connection.send(b"slow").await;
+        let answer = String::from_utf8(connection.some().await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    assert_eq!(service.read(&link.uid).await, b"slow");
+    assert_eq!(service.checkpoint(&other.uid).await, [1]);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn what_has_just_begun_is_not_swept() {
+    let service = Service::start().await;
+    let now = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+    for (id, begun) in [(1, "0"), (2, now)] {
+        service
+            .sql(&format!(
+                "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at) \
+                 VALUES ({id}, 'default', 'writing', 'whole', 'local', 'unknown/{id}', 0, 0, {begun})"
+            ))
+            .await;
+    }
+    let sweep = service.sql("SELECT id FROM tasks WHERE kind = 'sweep'").await.remove(0);
+    assert_eq!(service.cli(&["tasks", "retry", &sweep]).await.0, 0);
+    eventually("the old one is swept", async || {
+        (service.sql("SELECT id FROM blobs").await == ["2"]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -214,7 +214,7 @@ impl Sink {
                 self.append(buffer.filled())?;
             }
             // From here on it is the copy that is read. Its pages can have the memory of those it was made of.
-            rustix::fs::fadvise(object, range.start, NonZeroU64::new(count as u64), Advice::DontNeed)?;
+            let _ = rustix::fs::fadvise(object, range.start, NonZeroU64::new(count as u64), Advice::DontNeed);
             range.start += count as u64;
         }
         Ok(())

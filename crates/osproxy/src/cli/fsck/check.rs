@@ -1,14 +1,17 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use futures_util::{StreamExt, TryStreamExt};
-use osproxy_storage::{Digester, Digests, Key};
+use futures_util::TryStreamExt;
+use osproxy_storage::{Digests, Key};
 
 use super::{super::say, Options};
 use crate::{
     Result,
     app::App,
     error,
-    meta::{BlobState, Kind, PartState, RecordedBlob, RecordedLayout, RecordedPart, Unfinished},
+    meta::{BlobState, Kind, PartState, RecordedBlob, RecordedLayout, RecordedPart},
     tasks::handlers::merge_parts,
 };
 
@@ -21,6 +24,12 @@ pub(super) struct Check {
     options: Options,
     /// Objects that no row was found for yet, with their sizes.
     unnamed: HashMap<String, u64>,
+    /// What is content by one row. No other row may make it go.
+    content: HashSet<String>,
+    /// What is content by more than one row.
+    contended: HashSet<String>,
+    /// Some file names content that is not there: what seems to be of no file may be its.
+    dangling: bool,
     pub(super) blobs: u64,
     pub(super) objects: u64,
     pub(super) bytes: u64,
@@ -30,8 +39,19 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn new(app: Arc<App>, options: Options) -> Self {
-        let (unnamed, blobs, objects, bytes, found, repaired) = (HashMap::new(), 0, 0, 0, 0, 0);
-        Self { app, options, unnamed, blobs, objects, bytes, found, repaired }
+        Self {
+            app,
+            options,
+            unnamed: HashMap::new(),
+            content: HashSet::new(),
+            contended: HashSet::new(),
+            dangling: false,
+            blobs: 0,
+            objects: 0,
+            bytes: 0,
+            found: 0,
+            repaired: 0,
+        }
     }
 
     pub(super) async fn run(&mut self) -> Result<()> {
@@ -40,6 +60,15 @@ impl Check {
             self.objects += 1;
             self.bytes += object.size;
             self.unnamed.insert(object.name, object.size);
+        }
+        for uid in self.app.meta.files_without_content().await? {
+            self.dangling = true;
+            self.difference(format!("file {uid} is complete and has no content"), false);
+        }
+        for key in self.app.meta.content_keys().await? {
+            if !self.content.insert(key.clone()) && self.contended.insert(key.clone()) {
+                self.difference(format!("object {key} is named by more than one row"), false);
+            }
         }
         let mut after = 0;
         loop {
@@ -52,9 +81,6 @@ impl Check {
                 self.blobs += 1;
                 self.blob(&blob).await?;
             }
-        }
-        for uid in self.app.meta.files_without_content().await? {
-            self.difference(format!("file {uid} is complete and has no content"), false);
         }
         self.strays().await
     }
@@ -84,17 +110,22 @@ impl Check {
             BlobState::Receiving if blob.uploads > 0 => self.receiving(blob).await,
             BlobState::Receiving => self.unused(blob, "collects parts for no file").await,
             BlobState::Writing => {
-                self.unnamed.remove(&blob.object_key);
                 let what = format!("blob {} was being written", blob.id);
-                let unfinished =
-                    Unfinished { kind: Kind::Blob, id: blob.id, object_key: blob.object_key.clone() };
-                let outcome =
-                    if self.options.repair { Some(self.app.discard(&unfinished).await) } else { None };
-                self.repaired(what, outcome);
+                self.discard(what, Kind::Blob, blob.id, &blob.object_key).await;
                 Ok(())
             }
             BlobState::Deleting => self.unused(blob, "was being removed").await,
         }
+    }
+
+    /// Removes an object that is no content, unless another row says that it is.
+    async fn discard(&mut self, what: String, kind: Kind, id: i64, object_key: &str) {
+        if self.content.contains(object_key) {
+            return self.difference(format!("{what}, where other content lies ({object_key})"), false);
+        }
+        self.unnamed.remove(object_key);
+        let outcome = if self.options.repair { Some(self.app.discard(kind, id).await) } else { None };
+        self.repaired(what, outcome);
     }
 
     async fn stored(&mut self, blob: &RecordedBlob) -> Result<()> {
@@ -119,19 +150,28 @@ impl Check {
     async fn whole(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
         let found = self.unnamed.remove(&blob.object_key);
         let what = format!("blob {} ({})", blob.id, blob.object_key);
-        if self.compare(&what, blob.size, found) && self.options.deep {
-            let read = self.read(&blob.object_key, blob.size).await;
-            self.compare_digests(&what, read, |digests| Some(*digests) == blob.digests);
+        let mut intact = self.compare(&what, blob.size, found);
+        if blob.digests.is_none() {
+            intact = false;
+            self.difference(format!("{what} was never verified"), false);
         }
-        let left = parts.len();
-        if left == 0 {
+        if intact && (self.options.deep || !parts.is_empty()) {
+            let read = self.read(&blob.object_key, blob.size).await;
+            intact = self.compare_digests(&what, read, |digests| Some(*digests) == blob.digests);
+        }
+        if parts.is_empty() {
             return Ok(());
         }
         for part in parts {
             self.unnamed.remove(&part.object_key);
         }
-        let outcome = if self.options.repair { Some(self.remove_parts(parts).await) } else { None };
-        self.repaired(format!("blob {} is whole, and {left} parts of it are left", blob.id), outcome);
+        // The parts may be all there is of the bytes.
+        let safe = intact && !parts.iter().any(|part| self.contended.contains(&part.object_key));
+        let outcome = if self.options.repair && safe { Some(self.remove_parts(parts).await) } else { None };
+        self.repaired(
+            format!("blob {} is whole, and {} parts of it are left", blob.id, parts.len()),
+            outcome,
+        );
         Ok(())
     }
 
@@ -153,6 +193,9 @@ impl Check {
                 size += part.size;
             }
             self.part(blob, part).await?;
+        }
+        if blob.part_count.is_some_and(|count| count != expected - 1) {
+            self.difference(format!("blob {} has not all of its parts", blob.id), false);
         }
         if size != blob.size {
             self.difference(format!("blob {} has {} bytes, its parts {size}", blob.id, blob.size), false);
@@ -177,15 +220,12 @@ impl Check {
     }
 
     async fn part(&mut self, blob: &RecordedBlob, part: &RecordedPart) -> Result<()> {
-        let found = self.unnamed.remove(&part.object_key);
         let what = format!("part {} of blob {} ({})", part.number, blob.id, part.object_key);
         if part.state != PartState::Stored {
-            let unfinished =
-                Unfinished { kind: Kind::Part, id: part.id, object_key: part.object_key.clone() };
-            let outcome = if self.options.repair { Some(self.app.discard(&unfinished).await) } else { None };
-            self.repaired(format!("{what} is not finished"), outcome);
+            self.discard(format!("{what} is not finished"), Kind::Part, part.id, &part.object_key).await;
             return Ok(());
         }
+        let found = self.unnamed.remove(&part.object_key);
         if self.compare(&what, part.size, found) && self.options.deep {
             let read = self.read(&part.object_key, part.size).await;
             self.compare_digests(&what, read, |digests| part.md5.as_deref() == Some(&digests.md5));
@@ -195,11 +235,20 @@ impl Check {
 
     /// A blob that no file has.
     async fn unused(&mut self, blob: &RecordedBlob, why: &str) -> Result<()> {
-        self.unnamed.remove(&blob.object_key);
-        for part in self.app.meta.recorded_parts(blob.id).await? {
-            self.unnamed.remove(&part.object_key);
+        let whole = blob.layout == RecordedLayout::Whole;
+        let mut keys: Vec<_> = whole.then(|| blob.object_key.clone()).into_iter().collect();
+        keys.extend(self.app.meta.recorded_parts(blob.id).await?.into_iter().map(|part| part.object_key));
+        // Content is named by its own row, and by no other.
+        let of_others = |key: &String| match blob.state {
+            BlobState::Stored => self.contended.contains(key),
+            _ if whole => self.content.contains(key),
+            _ => self.contended.contains(key),
+        };
+        let safe = !self.dangling && !keys.iter().any(of_others);
+        for key in &keys {
+            self.unnamed.remove(key);
         }
-        let outcome = if self.options.repair { Some(self.remove(blob.id).await) } else { None };
+        let outcome = if self.options.repair && safe { Some(self.remove(blob.id).await) } else { None };
         self.repaired(format!("blob {} {why}", blob.id), outcome);
         Ok(())
     }
@@ -221,24 +270,25 @@ impl Check {
         false
     }
 
-    fn compare_digests(&mut self, what: &str, read: Result<Digests>, fits: impl Fn(&Digests) -> bool) {
+    fn compare_digests(
+        &mut self,
+        what: &str,
+        read: Result<Digests>,
+        fits: impl Fn(&Digests) -> bool,
+    ) -> bool {
         match read {
-            Ok(digests) if fits(&digests) => {}
+            Ok(digests) if fits(&digests) => return true,
             Ok(_) => self.difference(format!("{what} has other bytes than it had"), false),
             Err(error) => {
                 self.difference(format!("{what} cannot be read ({})", error::chain(&error)), false);
             }
         }
+        false
     }
 
     async fn read(&self, object_key: &str, size: i64) -> Result<Digests> {
         let key = Key::parse(object_key).map_err(crate::Error::internal)?;
-        let mut reader = self.app.storage.open(&key, 0..size.unsigned_abs()).await?;
-        let mut digester = Digester::default();
-        while let Some(bytes) = reader.next().await {
-            digester.update(&bytes?);
-        }
-        Ok(digester.finish())
+        self.app.digest(&key, size.unsigned_abs()).await
     }
 
     /// Objects that no row names.

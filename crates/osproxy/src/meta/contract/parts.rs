@@ -107,7 +107,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!(stored.content.layout, Layout::Whole(intent.key));
     assert_eq!(stored.content.digests, Some(digests("abc")));
     assert_eq!(meta.blob_by_md5(digests("abc").md5).await.unwrap().unwrap().id, 100);
-    assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done));
+    assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done(_, 3)));
     // What is left of the parts can be found until it is gone.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
     let ids = meta.parts(100).await.unwrap().iter().map(|part| part.id).collect();
@@ -122,25 +122,33 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     let again = begin(meta, 110, 1, 112).await;
     assert_eq!(again.key.as_str(), "unknown/110_1_112");
     match finish(meta, 110, &again, "second").await {
-        FinishedPart::Stored(Some(replaced)) => {
-            assert_eq!((replaced.id, replaced.object_key.as_str()), (111, "unknown/110_1"));
-        }
+        FinishedPart::Stored(replaced) => assert_eq!(replaced, Some(111)),
         other => panic!("{other:?}"),
     }
     assert_eq!(numbers(meta, 110).await, [1]);
     assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
     let unfinished = meta.unfinished(Kind::Part, i64::MAX, 0, 10).await.unwrap();
-    assert_eq!(unfinished.iter().map(|part| part.id).collect::<Vec<_>>(), [111]);
+    assert_eq!(unfinished, [111]);
     // Swept away while it was on its way: it does not count.
     let slow = begin(meta, 110, 1, 113).await;
-    assert!(meta.condemn(Kind::Part, 113).await.unwrap());
+    assert_eq!(meta.condemn(Kind::Part, 113).await.unwrap().unwrap(), "unknown/110_1_113");
     assert_eq!(finish(meta, 110, &slow, "third").await, FinishedPart::Swept);
     assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
-    assert!(!meta.condemn(Kind::Part, 112).await.unwrap(), "a part that counts was condemned");
+    assert!(meta.condemn(Kind::Part, 112).await.unwrap().is_none(), "a part that counts was condemned");
+    assert_eq!(meta.condemn(Kind::Part, 111).await.unwrap().unwrap(), "unknown/110_1");
     for id in [111, 113] {
         meta.forget(Kind::Part, id).await.unwrap();
     }
-    assert_eq!(meta.unfinished(Kind::Part, i64::MAX, 0, 10).await.unwrap(), []);
+    assert_eq!(meta.unfinished(Kind::Part, i64::MAX, 0, 10).await.unwrap(), [0; 0]);
+    // No key is written twice, even when nothing counts any more and all is forgotten.
+    create(meta, 115).await;
+    let first = begin(meta, 115, 1, 116).await;
+    meta.condemn(Kind::Part, first.id).await.unwrap();
+    meta.forget(Kind::Part, first.id).await.unwrap();
+    meta.forget_gone_parts(None).await.unwrap();
+    assert_eq!(begin(meta, 115, 1, 117).await.key.as_str(), "unknown/115_1_117");
+    assert_eq!(meta.delete_file(uid(115), task(118)).await.unwrap(), Removed::Now);
+    remove(meta, 115, 2).await;
 }
 
 async fn only_what_the_client_says_is_completed(meta: &Meta) {
@@ -166,7 +174,7 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     assert_eq!(finish(meta, 120, &late, "d").await, FinishedPart::Closed);
     let closed = meta.begin_part(uid(120), 1, uid(131), "test").await.unwrap();
     assert!(matches!(closed, BegunPart::Closed(FileState::Stored)));
-    assert!(meta.condemn(Kind::Part, 124).await.unwrap());
+    assert!(meta.condemn(Kind::Part, 124).await.unwrap().is_some());
     meta.forget(Kind::Part, 124).await.unwrap();
 }
 
@@ -183,7 +191,7 @@ async fn what_is_merged_twice_is_merged_once(meta: &Meta) {
     let stored = meta.stored_file(uid(140)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, Layout::Whole(fast.key));
     // The slow one is no content, and can be removed.
-    assert!(meta.condemn(Kind::Blob, 143).await.unwrap());
+    assert!(meta.condemn(Kind::Blob, 143).await.unwrap().is_some());
     meta.forget(Kind::Blob, 143).await.unwrap();
     let ids = meta.parts(140).await.unwrap().iter().map(|part| part.id).collect();
     meta.forget_parts(ids).await.unwrap();
@@ -202,7 +210,7 @@ async fn merged_content_that_is_known_is_shared(meta: &Meta) {
     assert_eq!((stored.content.blob_id, stored.content.digests), (100, Some(digests("abc"))));
     assert!(matches!(meta.begin_merge(blob, 156).await.unwrap(), Merge::Gone));
     remove(meta, blob, 2).await;
-    assert!(meta.condemn(Kind::Blob, 154).await.unwrap());
+    assert!(meta.condemn(Kind::Blob, 154).await.unwrap().is_some());
     meta.forget(Kind::Blob, 154).await.unwrap();
 }
 
@@ -231,7 +239,7 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
     let closed = meta.complete_upload(uid(160), said, task(166)).await.unwrap();
     assert_eq!(closed, Completed::Closed(FileState::Corrupt));
     remove(meta, 160, 1).await;
-    assert!(meta.condemn(Kind::Blob, 164).await.unwrap());
+    assert!(meta.condemn(Kind::Blob, 164).await.unwrap().is_some());
     meta.forget(Kind::Blob, 164).await.unwrap();
 }
 
@@ -275,7 +283,7 @@ async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
     assert_eq!(super::finish(meta, 180, attempt, "all of it").await, Finished::Stored);
     assert_eq!(meta.stored_file(uid(180)).await.unwrap().unwrap().content.blob_id, 182);
     let unfinished = meta.unfinished(Kind::Blob, i64::MAX, 100, 10).await.unwrap();
-    assert_eq!(unfinished.iter().map(|blob| blob.id).collect::<Vec<_>>(), [blob]);
+    assert_eq!(unfinished, [blob]);
     remove(meta, blob, 1).await;
     // The other way round the parts get a blob with a number of its own.
     create(meta, 185).await;
@@ -283,7 +291,7 @@ async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
     assert_eq!(send(meta, 185, 1, 187, "part").await.blob_id, 187);
     assert_eq!(complete(meta, 185, 1, 4, 188).await, Completed::Now);
     assert_eq!(super::finish(meta, 185, 185, "all of it, but late").await, Finished::Beaten);
-    assert!(meta.condemn(Kind::Blob, 185).await.unwrap());
+    assert!(meta.condemn(Kind::Blob, 185).await.unwrap().is_some());
     meta.forget(Kind::Blob, 185).await.unwrap();
 }
 

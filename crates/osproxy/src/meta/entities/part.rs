@@ -37,6 +37,9 @@ pub enum State {
     /// The object is being removed, then the row.
     #[sea_orm(string_value = "deleting")]
     Deleting,
+    /// There is no object any more, and there will be none under this key.
+    #[sea_orm(string_value = "gone")]
+    Gone,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -53,6 +53,11 @@ enum LinkKeys {
 
 #[async_trait]
 impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let blobs = Table::create()
             .table(Blobs::Table)

@@ -75,6 +75,11 @@ enum TaskAttempts {
 
 #[async_trait]
 impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         // One at a time: SQLite takes no more.
         for column in [

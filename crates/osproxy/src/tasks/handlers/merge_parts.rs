@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::delete_blob;
 use crate::{
     Result,
-    app::{App, Attempt},
-    meta::{Finished, Kind, Merge, MergeIntent, Merged, TaskForBlob},
+    app::{App, Attempt, Writing},
+    meta::{Finished, Kind, Merge, MergeIntent, Merged, StoredPart, TaskForBlob},
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -34,16 +34,22 @@ impl TaskHandler for MergeParts {
 
     async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
         let app = &context.app;
-        let spare = app.next_uid().await?;
-        match app.meta.begin_merge(blob_id, spare.get()).await? {
-            Merge::Ready(intent) => merge(app, blob_id, intent).await?,
-            Merge::Done => {}
+        let spare = app.next_uid().await?.get();
+        let writing = Writing::new(app, spare);
+        match app.meta.begin_merge(blob_id, spare).await? {
+            Merge::Ready(intent) => merge(app, blob_id, intent, Attempt::new(Kind::Blob, writing)).await?,
+            // The parts are all there is of the bytes, if the object was lost meanwhile.
+            Merge::Done(key, size) if app.storage.size(&key).await? != size => {
+                return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
+            }
+            Merge::Done(..) => {}
             Merge::Gone => return Ok(()),
         }
         // Readers that still want one of them follow to where the bytes are now.
         let parts = app.meta.parts(blob_id).await?;
         let parts: Vec<_> = parts.into_iter().map(|part| (part.id, part.key)).collect();
-        Ok(app.remove_parts(&parts).await?)
+        app.remove_parts(&parts).await?;
+        Ok(app.meta.forget_gone_parts(Some(blob_id)).await?)
     }
 }
 
@@ -52,15 +58,19 @@ pub fn merging(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<MergeParts>(app, id, |blob_id| Payload { blob_id })
 }
 
-async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent) -> Result<(), TaskError> {
-    let attempt = Attempt::new(app, Kind::Blob, intent.intent_id, &intent.key);
+async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attempt) -> Result<(), TaskError> {
     let mut writer = app.storage.create(&intent.key, Some(intent.size)).await?;
-    for part in app.meta.parts(blob_id).await? {
+    let parts = app.meta.parts(blob_id).await?;
+    for part in &parts {
         writer.append_object(&part.key, part.size).await?;
     }
     let digests = writer.finish().await?;
     if digests.size != intent.size {
         return Err(TaskError::retry("the parts have not the size that the file has"));
+    }
+    if intent.claimed_md5 != Some(digests.md5) {
+        // Nobody has vouched for these bytes yet, or they are wrong: then it matters whether they are those that came.
+        check_parts(app, &parts).await?;
     }
     if let Some(claimed) = intent.claimed_md5
         && claimed != digests.md5
@@ -77,12 +87,23 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent) -> Result<(), 
     settling.await.map_err(TaskError::retry)?
 }
 
+/// Compares every part with what it was when it came. Damage is never passed on as content, and never makes bytes go
+/// that are still good.
+async fn check_parts(app: &App, parts: &[StoredPart]) -> Result<(), TaskError> {
+    for part in parts {
+        if app.digest(&part.key, part.size).await?.md5 != part.md5 {
+            return Err(TaskError::fail(format!("part {} was damaged in the store", part.number)));
+        }
+    }
+    Ok(())
+}
+
 /// Makes merged content the blob's, or lets its files share a blob that has the same content already.
 async fn settle(
     app: Arc<App>,
     blob_id: i64,
     intent: MergeIntent,
-    mut attempt: Attempt,
+    attempt: Attempt,
     writer: Box<dyn ObjectWriter>,
     digests: Digests,
 ) -> Result<(), TaskError> {
@@ -107,13 +128,9 @@ async fn settle(
                 );
                 publish(&mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent.intent_id).await? {
-                    Finished::Stored => {
-                        // The attempt now names what was damaged, and removes it at its end. The files share what was
-                        // mended in the next round.
-                        attempt.renamed(&lost.key);
-                        Merged::Changed
-                    }
-                    Finished::Changed | Finished::Beaten => Merged::Changed,
+                    // The attempt's row now names what was damaged, which is removed at its end. The files share what
+                    // was mended in the next round.
+                    Finished::Stored | Finished::Changed | Finished::Beaten => Merged::Changed,
                     Finished::Swept => Merged::Swept,
                 }
             }

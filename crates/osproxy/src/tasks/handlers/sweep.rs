@@ -6,7 +6,7 @@ use crate::{
     Result,
     app::App,
     error,
-    meta::{Kind, Unfinished, now_ms},
+    meta::{Kind, now_ms},
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
@@ -39,6 +39,7 @@ impl TaskHandler for Sweep {
         if removed > 0 {
             tracing::info!(removed, "swept away what unfinished uploads left");
         }
+        app.meta.forget_gone_parts(None).await?;
         while app.meta.purge_tasks(before(KEEP_TASKS), PAGE).await? > 0 {}
         while app.meta.purge_files(before(KEEP_FILES), PAGE).await? > 0 {}
         Ok(())
@@ -59,18 +60,17 @@ async fn sweep(app: &App, kind: Kind, begun_before: i64) -> Result<u64> {
         let Some(last) = page.last() else {
             return Ok(removed);
         };
-        after = last.id;
-        for unfinished in page {
-            let running = app.writing().contains(&unfinished.id);
+        after = *last;
+        for id in page {
+            let running = app.writing().contains(&id);
             if running {
                 continue;
             }
-            match sweep_one(app, &unfinished).await {
+            match sweep_one(app, kind, id).await {
                 Ok(true) => removed += 1,
                 Ok(false) => {}
                 // One that cannot be removed must not keep the others.
                 Err(error) => {
-                    let id = unfinished.id;
                     tracing::error!(id, ?kind, error = error::chain(&error), "cannot sweep this object");
                 }
             }
@@ -78,11 +78,9 @@ async fn sweep(app: &App, kind: Kind, begun_before: i64) -> Result<u64> {
     }
 }
 
-async fn sweep_one(app: &App, unfinished: &Unfinished) -> Result<bool> {
-    match unfinished.kind {
-        Kind::Part => app.discard(unfinished).await,
-        Kind::Blob => {
-            Ok(app.meta.condemn(Kind::Blob, unfinished.id).await? && app.remove_blob(unfinished.id).await?)
-        }
+async fn sweep_one(app: &App, kind: Kind, id: i64) -> Result<bool> {
+    match kind {
+        Kind::Part => app.discard(kind, id).await,
+        Kind::Blob => Ok(app.meta.condemn(kind, id).await?.is_some() && app.remove_blob(id).await?),
     }
 }

@@ -73,11 +73,18 @@ impl Complete {
     /// What is said of the md5 fits what is known of it.
     fn takes_md5(&self, said: &Said) -> Statuses {
         match &said.md5 {
-            None => OK,
-            Some(md5) if *md5 == self.md5() => OK,
+            // Of what came whole, nothing but the md5 says that it is the same.
+            None => {
+                if self.parts.is_some() {
+                    OK
+                } else {
+                    REFUSED
+                }
+            }
+            Some(md5) if *md5 != self.md5() => REFUSED,
             // Nothing is known yet.
             Some(_) if self.claimed.is_none() && !self.verified => OK_OR_REFUSED,
-            Some(_) => REFUSED,
+            Some(_) => OK,
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
-use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, Statement};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -77,7 +77,7 @@ pub const RELEASE_MERGES: &str = "DROP TRIGGER held";
 const UNSETTLED: &str = "SELECT 'task ' || kind || ' ' || state FROM tasks WHERE unique_key IS NULL AND state <> 'done' \
      UNION ALL SELECT 'blob ' || id || ' ' || state FROM blobs WHERE state IN ('writing', 'deleting') \
      UNION ALL SELECT 'blob ' || id || ' in parts' FROM blobs WHERE state = 'stored' AND layout = 'parts' \
-     UNION ALL SELECT 'part ' || id || ' ' || state FROM parts WHERE state <> 'stored'";
+     UNION ALL SELECT 'part ' || id || ' ' || state FROM parts WHERE state IN ('writing', 'deleting')";
 
 /// Waits until everything that was begun on the database in a folder has come to its end.
 pub async fn settle(folder: &Path) {
@@ -94,8 +94,14 @@ pub async fn settle(folder: &Path) {
 
 /// Runs SQL against the database in a folder, and gives the first column of the rows as text.
 pub async fn query(folder: &Path, sql: &str) -> Vec<String> {
+    run_sql(folder, sql, true).await
+}
+
+async fn run_sql(folder: &Path, sql: &str, foreign_keys: bool) -> Vec<String> {
     let path = folder.join("osproxy-data/osproxy.db");
-    let database = Database::connect(format!("sqlite://{}", path.display())).await.unwrap();
+    let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
+    options.map_sqlx_sqlite_opts(move |options| options.foreign_keys(foreign_keys));
+    let database = Database::connect(options).await.unwrap();
     let rows = database.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap();
     let first = |row: &sea_orm::QueryResult| {
         let text = row.try_get_by_index::<String>(0);
@@ -231,6 +237,11 @@ impl Service {
     /// Waits until everything that was begun has come to its end.
     pub async fn settle(&self) {
         settle(self.folder()).await;
+    }
+
+    /// Runs SQL that may leave references to nothing.
+    pub async fn unchecked_sql(&self, sql: &str) {
+        run_sql(self.folder(), sql, false).await;
     }
 
     /// Runs another verb of the binary on the same folder: exit code and standard output.
