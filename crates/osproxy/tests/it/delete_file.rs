@@ -1,4 +1,4 @@
-use crate::support::{TestNode, content};
+use crate::support::{TestNode, content, md5_hex, refused};
 
 /// Parts that begin, go on and end while their file is deleted leave nothing.
 #[tokio::test(flavor = "multi_thread")]
@@ -33,5 +33,65 @@ async fn parts_that_arrive_while_their_file_is_deleted_leave_nothing() {
     node.restart(false).await;
     node.settle().await;
     assert_eq!(node.sql("SELECT count(*) FROM blobs").await, ["0"]);
+    node.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_gone_at_once_and_its_content_with_the_last_that_has_it() {
+    let node = TestNode::start().await;
+    let bytes = content(1, 100_000);
+    let first = node.store("x.bin", &bytes).await;
+    let second = node.store("y.bin", &bytes).await;
+    let in_parts = node.store_in_parts("z.bin", &content(2, 100_000), 30_000).await;
+    let url = node.download_link(&first).await.unwrap().url;
+    assert_eq!(node.get(&url).await.status(), 200);
+    node.delete(&first).await;
+    assert!(refused(node.get(&url).await, 404).await.contains("deleted"));
+    assert!(node.download_link(&first).await.is_none());
+    assert!(node.read(&second).await == bytes);
+    node.delete(&first).await;
+    let url = node.download_link(&second).await.unwrap().url;
+    let mut reading = node.get(&url).await;
+    let mut read = reading.chunk().await.unwrap().unwrap().to_vec();
+    for uid in [&second, &in_parts] {
+        node.delete(uid).await;
+    }
+    node.settle().await;
+    // Who had begun to read reads on.
+    while let Some(chunk) = reading.chunk().await.unwrap() {
+        read.extend_from_slice(&chunk);
+    }
+    assert!(read == bytes);
+    assert_eq!(node.sql("SELECT count(*) FROM blobs").await, ["0"]);
+    assert_eq!(node.instant_upload(&[(&md5_hex(&bytes), "x.bin")]).await[0].uid, "");
+    // Sent again, it is new content.
+    let again = node.store("x.bin", &bytes).await;
+    assert!(node.read(&again).await == bytes);
+    node.assert_consistent().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instant_upload_and_the_end_of_its_content_do_not_both_happen() {
+    let node = TestNode::start().await;
+    let mut kept = 0;
+    for round in 0..60 {
+        let bytes = content(round, 10_000);
+        let uid = node.store("x.bin", &bytes).await;
+        let md5 = md5_hex(&bytes);
+        let delete = async {
+            for _ in 0..round % 20 {
+                tokio::task::yield_now().await;
+            }
+            node.delete(&uid).await;
+        };
+        let wanted = [(md5.as_str(), "y.bin"); 3];
+        let (instant, ()) = futures_util::future::join(node.instant_upload(&wanted), delete).await;
+        for result in instant.iter().filter(|result| !result.uid.is_empty()) {
+            kept += 1;
+            assert!(node.read(&result.uid).await == bytes, "round {round}");
+        }
+    }
+    println!("{kept} of 180 were in time");
+    node.settle().await;
     node.assert_consistent().await;
 }
