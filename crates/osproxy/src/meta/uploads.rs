@@ -204,9 +204,36 @@ async fn store_file(
     blob_id: i64,
     content_type: &str,
 ) -> Result<Verdict<Finished>, DbErr> {
-    let before = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
-    let before: Option<Option<i64>> = before.into_tuple().one(transaction).await?;
-    let before = before.flatten();
+    if take_file(transaction, uid, None, blob_id, content_type).await? {
+        return Ok(Verdict::Commit(Finished::Stored));
+    }
+    // Parts may have arrived beside it.
+    let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
+    let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
+    let Some(collecting) = collecting.flatten() else {
+        return Ok(Verdict::Rollback(Finished::Beaten));
+    };
+    if !take_file(transaction, uid, Some(collecting), blob_id, content_type).await? {
+        return Ok(Verdict::Rollback(Finished::Beaten));
+    }
+    // They are of no use any more; the sweep takes them.
+    blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        .filter(blob::Column::Id.eq(collecting))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .exec(transaction)
+        .await?;
+    Ok(Verdict::Commit(Finished::Stored))
+}
+
+/// Gives a file that is not complete its content. `false`: it is, or it names another blob than `before`.
+async fn take_file(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    before: Option<i64>,
+    blob_id: i64,
+    content_type: &str,
+) -> Result<bool, DbErr> {
     let stored = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
         .col_expr(file::Column::BlobId, Expr::value(blob_id))
@@ -217,17 +244,5 @@ async fn store_file(
         .filter(is_blob(before))
         .exec(transaction)
         .await?;
-    if stored.rows_affected == 0 {
-        return Ok(Verdict::Rollback(Finished::Beaten));
-    }
-    if let Some(before) = before {
-        // Parts that arrived beside it are of no use any more; the sweep takes them.
-        blob::Entity::update_many()
-            .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-            .filter(blob::Column::Id.eq(before))
-            .filter(blob::Column::State.eq(blob::State::Receiving))
-            .exec(transaction)
-            .await?;
-    }
-    Ok(Verdict::Commit(Finished::Stored))
+    Ok(stored.rows_affected == 1)
 }
