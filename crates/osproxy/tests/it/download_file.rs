@@ -278,3 +278,18 @@ async fn a_reader_is_not_cut_when_the_object_goes_away() {
     }
     assert!(read == bytes);
 }
+
+#[tokio::test]
+async fn bytes_that_have_moved_are_found_again() {
+    let service = Service::start().await;
+    let uid = service.store("x.bin", b"moved").await;
+    let url = service.download_link(&uid).await.unwrap().url;
+    assert_eq!(service.get(&url).await.status(), 200);
+    // As another node does that mends the content. This one remembers where it was.
+    let folder = service.objects_folder();
+    std::fs::rename(folder.join(format!("unknown/{uid}.bin")), folder.join("unknown/1.bin")).unwrap();
+    service.sql("UPDATE blobs SET object_key = 'unknown/1.bin'").await;
+    let answer = service.get(&url).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.bytes().await.unwrap(), b"moved"[..]);
+}

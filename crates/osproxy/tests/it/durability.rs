@@ -43,15 +43,56 @@ async fn synced_before_the_answer(in_parts: bool) {
         &|call| call.contains("fsync(") && call.contains("/objects/unknown>"),
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
     ];
-    let mut rest = calls.as_slice();
+    let rest = in_order(&calls, &steps);
+    assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
+    let synced = calls.iter().filter(|call| call.contains("sync(")).count();
+    assert_eq!(synced, 4, "a sync too many costs every upload: {calls:#?}");
+}
+
+/// What would be lost by a power failure in the middle of a merge is a merge, never the parts.
+#[tokio::test]
+async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts_go() {
+    let calls = "trace=fdatasync,fsync,renameat,renameat2,copy_file_range,write,unlink,unlinkat";
+    let service = Service::start_traced(calls).await;
+    let link = service.upload_link("x.bin").await;
+    let bytes = content(1, 2_000_000);
+    service.put_parts(&link, &bytes.chunks(1_000_000).collect::<Vec<_>>()).await;
+    let before = trace(&service).len();
+    assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
+    service.wait_until_whole(&link.uid).await;
+    service.settle().await;
+    let calls = trace(&service).split_off(before);
+    let (whole, part) = (format!("unknown/{}.bin", link.uid), format!("unknown/{}_", link.uid));
+    let steps: [&dyn Fn(&str) -> bool; 8] = [
+        // The row that names the object, before there is one.
+        &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
+        &|call| call.contains("copy_file_range(") && call.contains("/objects/.tmp/"),
+        &|call| call.contains("fdatasync(") && call.contains("/objects/.tmp/"),
+        &|call| call.contains("renameat") && call.contains(&whole),
+        &|call| call.contains("fsync(") && call.contains("/objects/unknown>"),
+        // From here on it is the whole object that is read.
+        &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
+        &|call| call.contains("unlink") && call.contains(&part),
+        // The rows of the parts go after them.
+        &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
+    ];
+    in_order(&calls, &steps);
+    let first = calls.iter().position(|call| call.contains("unlink") && call.contains(&part));
+    let merged = calls.iter().position(|call| call.contains("renameat") && call.contains(&whole));
+    assert!(first > merged, "a part went before the merge: {calls:#?}");
+    let written = |call: &&String| call.contains(" write(") && call.contains("/objects/");
+    assert_eq!(calls.iter().filter(written).count(), 0, "its bytes went through this process: {calls:#?}");
+}
+
+/// Finds the steps one behind the other, and gives what comes after the last.
+fn in_order<'a>(calls: &'a [String], steps: &[&dyn Fn(&str) -> bool]) -> &'a [String] {
+    let mut rest = calls;
     for (number, step) in steps.iter().enumerate() {
         let at = rest.iter().position(|call| step(call));
         let at = at.unwrap_or_else(|| panic!("step {number} is not in its place: {calls:#?}"));
         rest = &rest[at + 1..];
     }
-    assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
-    let synced = calls.iter().filter(|call| call.contains("sync(")).count();
-    assert_eq!(synced, 4, "a sync too many costs every upload: {calls:#?}");
+    rest
 }
 
 /// The system calls so far, in the order in which they returned. A call that others overtook is written in two
