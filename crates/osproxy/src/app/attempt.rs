@@ -10,7 +10,8 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Takes the number of a blob or part, before there is a row of it: whoever removes such rows must find it taken.
+    /// Takes the number of a blob or part, which is that of one attempt alone; where it can be, before there is a row
+    /// of it: whoever removes such rows must find it taken.
     pub fn new(app: &Arc<App>, id: i64) -> Self {
         app.writing().insert(id);
         Self { app: app.clone(), id }

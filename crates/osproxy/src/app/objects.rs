@@ -6,7 +6,7 @@ use osproxy_storage::{Digester, Digests, ErrorKind, Key};
 use super::App;
 use crate::{
     Error, Result,
-    meta::{Blob, Kind},
+    meta::{Blob, Kind, StoredPart},
 };
 
 /// How many objects are removed at once.
@@ -38,16 +38,38 @@ impl App {
 
     /// Reads an object and gives its digests, computed where they hold nobody up.
     pub async fn digest(&self, key: &Key, size: u64) -> Result<Digests> {
+        let [own] = self.read_through(key, size, [Digester::default()]).await?;
+        Ok(own.finish())
+    }
+
+    /// Reads parts and gives the digests of each, and of all of them one behind the other.
+    pub async fn digest_parts(&self, parts: &[StoredPart]) -> Result<(Vec<Digests>, Digests)> {
+        let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::default());
+        for part in parts {
+            let [own, so_far] = self.read_through(&part.key, part.size, [Digester::default(), all]).await?;
+            each.push(own.finish());
+            all = so_far;
+        }
+        Ok((each, all.finish()))
+    }
+
+    async fn read_through<const N: usize>(
+        &self,
+        key: &Key,
+        size: u64,
+        mut digesters: [Digester; N],
+    ) -> Result<[Digester; N]> {
         let mut object = self.storage.open(key, 0..size).await?;
-        let mut digester = Digester::default();
         while let Some(bytes) = object.try_next().await? {
             let digesting = tokio::task::spawn_blocking(move || {
-                digester.update(&bytes);
-                digester
+                for digester in &mut digesters {
+                    digester.update(&bytes);
+                }
+                digesters
             });
-            digester = digesting.await.map_err(Error::internal)?;
+            digesters = digesting.await.map_err(Error::internal)?;
         }
-        Ok(digester.finish())
+        Ok(digesters)
     }
 
     /// Removes the objects and rows of parts.

@@ -101,20 +101,20 @@ impl Meta {
         rows.into_iter().map(recorded).collect()
     }
 
-    /// The keys of all objects that are content, complete or to be.
-    pub async fn content_keys(&self) -> Result<Vec<String>, DbErr> {
+    /// The keys and sizes of all objects that are content, complete or to be.
+    pub async fn content_objects(&self) -> Result<Vec<(String, i64)>, DbErr> {
         let whole = blob::Entity::find()
             .select_only()
-            .column(blob::Column::ObjectKey)
+            .columns([blob::Column::ObjectKey, blob::Column::Size])
             .filter(blob::Column::State.eq(blob::State::Stored))
             .filter(blob::Column::Layout.eq(blob::Layout::Whole));
         let parts = part::Entity::find()
             .select_only()
-            .column(part::Column::ObjectKey)
+            .columns([part::Column::ObjectKey, part::Column::Size])
             .filter(part::Column::State.eq(part::State::Stored));
-        let mut keys: Vec<String> = whole.into_tuple().all(&self.reader).await?;
-        keys.append(&mut parts.into_tuple().all(&self.reader).await?);
-        Ok(keys)
+        let mut objects: Vec<(String, i64)> = whole.into_tuple().all(&self.reader).await?;
+        objects.append(&mut parts.into_tuple().all(&self.reader).await?);
+        Ok(objects)
     }
 
     /// All parts of a blob that may have an object, in the order of their places.

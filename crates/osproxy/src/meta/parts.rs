@@ -99,6 +99,8 @@ pub enum Completed {
     Before,
     /// It was complete already, of something else.
     Otherwise,
+    /// It was complete already, and whether of what the client says is not known before it is merged.
+    Unverified,
     /// Other parts are there than 1 to the number that the client says: so many, and these are missing.
     Parts(u64, Vec<u32>),
     /// The parts have so many bytes together.
@@ -450,16 +452,16 @@ fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Complet
     let known = blob.md5.as_deref().or(blob.claimed_md5.as_deref());
     let said_md5 = said.md5.as_ref().map(<[u8; 16]>::as_slice);
     let count_fits = file.part_count.is_none_or(|count| count.cast_unsigned() == said.parts);
-    // Of content that came in one piece nothing but the md5 says that it is what was sent in parts. And what nobody
-    // said when the upload was completed, nobody has checked yet.
-    let md5_fits = match said_md5 {
-        None => file.part_count.is_some(),
-        Some(said) => known == Some(said),
-    };
-    if md5_fits && count_fits && blob.size == said.size.cast_signed() {
-        Completed::Before
-    } else {
-        Completed::Otherwise
+    if !count_fits || blob.size != said.size.cast_signed() {
+        return Completed::Otherwise;
+    }
+    match (said_md5, known) {
+        // Of content that came in one piece nothing but the md5 says that it is what was sent in parts.
+        (None, _) if file.part_count.is_none() => Completed::Otherwise,
+        (None, _) => Completed::Before,
+        (Some(_), None) => Completed::Unverified,
+        (Some(said), Some(known)) if said == known => Completed::Before,
+        (Some(_), Some(_)) => Completed::Otherwise,
     }
 }
 

@@ -137,7 +137,11 @@ async fn forget_part(transaction: &DatabaseTransaction, id: i64) -> Result<(), D
     let Some(row) = row.one(transaction).await? else {
         return Ok(());
     };
-    if Key::parse(&row.object_key).is_ok_and(|key| key.is_first_attempt()) {
+    let receiving =
+        blob::Entity::find_by_id(row.blob_id).filter(blob::Column::State.eq(blob::State::Receiving));
+    if Key::parse(&row.object_key).is_ok_and(|key| key.is_first_attempt())
+        && receiving.one(transaction).await?.is_some()
+    {
         part::Entity::update_many()
             .col_expr(part::Column::State, Expr::value(part::State::Gone))
             .filter(part::Column::Id.eq(id))

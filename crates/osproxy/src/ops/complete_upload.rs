@@ -30,6 +30,10 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Resu
         Completed::Otherwise => {
             Err(Error::new(ErrorCode::AlreadyStored, "this file is complete, of other content than this"))
         }
+        Completed::Unverified => Err(Error::new(
+            ErrorCode::AlreadyStored,
+            "this file is complete, and its md5, which was not given then, is not known yet",
+        )),
         Completed::Parts(there, missing) => {
             Err(Error::new(ErrorCode::PartsMissing, explain(there, &missing, said.parts)))
         }

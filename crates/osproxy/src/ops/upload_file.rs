@@ -70,12 +70,10 @@ enum Beginning {
 
 async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
     let spare = app.next_uid().await?;
-    // The row will have one of these numbers.
-    let (own, fresh) = (Writing::new(&app, uid.get()), Writing::new(&app, spare.get()));
     match app.meta.begin_upload(uid, spare, app.storage.name()).await? {
         Begun::Ready(intent) => {
-            let writing = if intent.blob_id == spare.get() { fresh } else { own };
-            let attempt = Attempt::new(Kind::Blob, writing);
+            // Not before: the uid's own number may be that of an attempt that died, which is to be swept.
+            let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));
             Ok(Beginning::Ready(Ready { attempt, intent }))
         }
         Begun::Stored => Ok(Beginning::Stored(download_file(&app, uid).await?)),

@@ -378,3 +378,23 @@ async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
     assert!(service.read(&uid).await == bytes);
     service.assert_consistent().await;
 }
+
+/// Whoever finds a file merged that is not, in the end, must not take the rest of it away.
+#[tokio::test]
+async fn parts_are_kept_when_the_merged_object_is_damaged() {
+    let mut service = start().await;
+    service.sql("CREATE TRIGGER kept BEFORE DELETE ON parts BEGIN SELECT RAISE(ABORT, 'kept'); END").await;
+    let uid = service.store_in_parts("x.bin", &content(8, 100_000), 40_000).await;
+    let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
+    eventually("it is whole", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
+    service.kill().await;
+    service.sql("DROP TRIGGER kept").await;
+    std::fs::write(service.objects_folder().join(format!("unknown/{uid}.bin")), "cut").unwrap();
+    service.restart().await;
+    let error = "SELECT last_error FROM tasks WHERE state = 'dead'";
+    eventually("it is given up", async || {
+        (service.sql(error).await == ["the merged object is damaged; its parts are kept"]).then_some(())
+    })
+    .await;
+    assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["3"]);
+}

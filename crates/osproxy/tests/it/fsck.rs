@@ -210,3 +210,52 @@ async fn parts_that_do_not_make_up_the_file_are_told() {
     let (_, said) = fsck(&service, &[]).await;
     assert!(said.contains("has no part 1"), "{said}");
 }
+
+const BLOB: &str =
+    "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at)";
+const PART: &str = "INSERT INTO parts (id, blob_id, number, state, object_key, size, md5, created_at)";
+
+#[tokio::test]
+async fn parts_that_name_the_content_of_others_do_not_make_it_go() {
+    let (service, whole, upload) = stopped().await;
+    let key = format!("unknown/{whole}.bin");
+    service.sql(&format!("{BLOB} VALUES (4, 'default', 'deleting', 'parts', 'local', '', 0, 5, 0)")).await;
+    for (id, blob) in [(1, whole.as_str()), (2, upload.as_str()), (3, "4")] {
+        service.sql(&format!("{PART} VALUES ({id}, {blob}, 9, 'deleting', '{key}', 5, x'00', 0)")).await;
+    }
+    let (code, said) = fsck(&service, &["--repair"]).await;
+    assert_eq!(code, 4, "{said}");
+    assert!(service.objects().contains(&key), "{said}");
+}
+
+#[tokio::test]
+async fn a_blob_that_goes_takes_along_what_a_crash_left_of_its_parts() {
+    let (service, whole, _) = stopped().await;
+    let part = format!("unknown/{whole}_1");
+    service.sql(&format!("{PART} VALUES (1, {whole}, 1, 'stored', '{part}', 5, x'00', 0)")).await;
+    std::fs::write(service.objects_folder().join(&part), "stray").unwrap();
+    service.sql(&format!("UPDATE files SET state = 'deleted', blob_id = NULL WHERE uid = {whole}")).await;
+    service
+        .sql(&format!("UPDATE blobs SET state = 'deleting', md5 = NULL, blake3 = NULL WHERE id = {whole}"))
+        .await;
+    assert_eq!(fsck(&service, &["--repair"]).await.0, 3);
+    assert_eq!(service.objects().len(), 2, "the upload that is not complete stays");
+    assert_eq!(fsck(&service, &["--deep"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn what_may_be_the_lost_bytes_of_a_file_is_not_removed() {
+    // A restored database, in which an upload has not come to its end.
+    let (service, whole, _) = stopped().await;
+    service.unchecked_sql(&format!("UPDATE blobs SET state = 'writing' WHERE id = {whole}")).await;
+    assert_eq!(fsck(&service, &["--repair"]).await.0, 4);
+    assert!(service.objects().contains(&format!("unknown/{whole}.bin")));
+    // A file whose object is not where it must be, and one that no file has.
+    let (service, whole, _) = stopped().await;
+    let folder = service.objects_folder();
+    std::fs::rename(folder.join(format!("unknown/{whole}.bin")), folder.join("unknown/5.bin")).unwrap();
+    let values = "(5, 'default', 'stored', 'whole', 'local', 'unknown/5.bin', 0, 100000, 0)";
+    service.sql(&format!("{BLOB} VALUES {values}")).await;
+    assert_eq!(fsck(&service, &["--repair"]).await.0, 4);
+    assert!(service.objects().contains(&"unknown/5.bin".to_owned()));
+}

@@ -191,7 +191,11 @@ async fn a_complete_file_takes_no_parts() {
     service.wait_until_whole(&link.uid).await;
     refused(service.put_part(&link, 2, b"two").await, 422).await;
     assert_eq!(service.read(&link.uid).await, b"one");
-    eventually("nothing is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("nothing is left", async || {
+        let rows = service.sql("SELECT count(*) FROM parts").await;
+        (service.objects().len() == 1 && rows == ["0"]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

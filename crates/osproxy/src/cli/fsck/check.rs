@@ -30,6 +30,8 @@ pub(super) struct Check {
     contended: HashSet<String>,
     /// Some file names content that is not there: what seems to be of no file may be its.
     dangling: bool,
+    /// Some object that is content is not there, or not in its size: what seems unused may be its bytes.
+    missing: bool,
     pub(super) blobs: u64,
     pub(super) objects: u64,
     pub(super) bytes: u64,
@@ -46,6 +48,7 @@ impl Check {
             content: HashSet::new(),
             contended: HashSet::new(),
             dangling: false,
+            missing: false,
             blobs: 0,
             objects: 0,
             bytes: 0,
@@ -65,7 +68,8 @@ impl Check {
             self.dangling = true;
             self.difference(format!("file {uid} is complete and has no content"), false);
         }
-        for key in self.app.meta.content_keys().await? {
+        for (key, size) in self.app.meta.content_objects().await? {
+            self.missing |= self.unnamed.get(&key).copied() != u64::try_from(size).ok();
             if !self.content.insert(key.clone()) && self.contended.insert(key.clone()) {
                 self.difference(format!("object {key} is named by more than one row"), false);
             }
@@ -124,7 +128,8 @@ impl Check {
             return self.difference(format!("{what}, where other content lies ({object_key})"), false);
         }
         self.unnamed.remove(object_key);
-        let outcome = if self.options.repair { Some(self.app.discard(kind, id).await) } else { None };
+        let safe = !self.dangling;
+        let outcome = if self.options.repair && safe { Some(self.app.discard(kind, id).await) } else { None };
         self.repaired(what, outcome);
     }
 
@@ -166,7 +171,8 @@ impl Check {
             self.unnamed.remove(&part.object_key);
         }
         // The parts may be all there is of the bytes.
-        let safe = intact && !parts.iter().any(|part| self.contended.contains(&part.object_key));
+        let safe = intact
+            && !parts.iter().any(|part| self.of_others(&part.object_key, part.state == PartState::Stored));
         let outcome = if self.options.repair && safe { Some(self.remove_parts(parts).await) } else { None };
         self.repaired(
             format!("blob {} is whole, and {} parts of it are left", blob.id, parts.len()),
@@ -236,21 +242,23 @@ impl Check {
     /// A blob that no file has.
     async fn unused(&mut self, blob: &RecordedBlob, why: &str) -> Result<()> {
         let whole = blob.layout == RecordedLayout::Whole;
-        let mut keys: Vec<_> = whole.then(|| blob.object_key.clone()).into_iter().collect();
-        keys.extend(self.app.meta.recorded_parts(blob.id).await?.into_iter().map(|part| part.object_key));
-        // Content is named by its own row, and by no other.
-        let of_others = |key: &String| match blob.state {
-            BlobState::Stored => self.contended.contains(key),
-            _ if whole => self.content.contains(key),
-            _ => self.contended.contains(key),
-        };
-        let safe = !self.dangling && !keys.iter().any(of_others);
-        for key in &keys {
+        let own = whole.then(|| (blob.object_key.clone(), blob.state == BlobState::Stored));
+        let mut keys: Vec<_> = own.into_iter().collect();
+        let parts = self.app.meta.recorded_parts(blob.id).await?.into_iter();
+        keys.extend(parts.map(|part| (part.object_key, part.state == PartState::Stored)));
+        let may_be_needed = self.dangling || (self.missing && blob.state == BlobState::Stored);
+        let safe = !may_be_needed && !keys.iter().any(|(key, counts)| self.of_others(key, *counts));
+        for (key, _) in &keys {
             self.unnamed.remove(key);
         }
         let outcome = if self.options.repair && safe { Some(self.remove(blob.id).await) } else { None };
         self.repaired(format!("blob {} {why}", blob.id), outcome);
         Ok(())
+    }
+
+    /// Whether an object is content by another row than the one that names it here, which may itself count as such.
+    fn of_others(&self, key: &str, counts: bool) -> bool {
+        if counts { self.contended.contains(key) } else { self.content.contains(key) }
     }
 
     async fn remove(&self, blob_id: i64) -> Result<bool> {

@@ -70,7 +70,7 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
     }
     if intent.claimed_md5 != Some(digests.md5) {
         // Nobody has vouched for these bytes yet, or they are wrong: then it matters whether they are those that came.
-        check_parts(app, &parts).await?;
+        check_parts(app, &parts, &digests).await?;
     }
     if let Some(claimed) = intent.claimed_md5
         && claimed != digests.md5
@@ -87,13 +87,17 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
     settling.await.map_err(TaskError::retry)?
 }
 
-/// Compares every part with what it was when it came. Damage is never passed on as content, and never makes bytes go
-/// that are still good.
-async fn check_parts(app: &App, parts: &[StoredPart]) -> Result<(), TaskError> {
-    for part in parts {
-        if app.digest(&part.key, part.size).await?.md5 != part.md5 {
+/// Compares every part with what it was when it came, and all of them with what was merged. Damage is never passed on as
+/// content, and never makes bytes go that are still good.
+async fn check_parts(app: &App, parts: &[StoredPart], merged: &Digests) -> Result<(), TaskError> {
+    let (each, all) = app.digest_parts(parts).await?;
+    for (part, digests) in parts.iter().zip(each) {
+        if digests.md5 != part.md5 {
             return Err(TaskError::fail(format!("part {} was damaged in the store", part.number)));
         }
+    }
+    if all != *merged {
+        return Err(TaskError::retry("what was merged is not what the parts are"));
     }
     Ok(())
 }
