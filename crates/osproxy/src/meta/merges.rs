@@ -23,8 +23,6 @@ pub struct MergeIntent {
     pub size: u64,
     /// What the client said the md5 is.
     pub claimed_md5: Option<[u8; 16]>,
-    /// MIME type that the first bytes speak of.
-    pub sniffed: Option<String>,
 }
 
 /// What there is to merge.
@@ -185,7 +183,6 @@ async fn begin(transaction: &DatabaseTransaction, blob_id: i64, spare: i64) -> R
         key: recorded_key(key.as_str())?,
         size: blobs::recorded_size(blob.id, blob.size)?,
         claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
-        sniffed: blob.sniffed,
     }))
 }
 

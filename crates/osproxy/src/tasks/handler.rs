@@ -124,9 +124,4 @@ impl Registry {
         self.kinds.insert(H::KIND, registered);
         self
     }
-
-    /// The kinds that there are handlers for, in the order of their names.
-    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
-        self.kinds.keys().copied()
-    }
 }
