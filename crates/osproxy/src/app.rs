@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 pub use attempt::{Attempt, Writing};
 pub use content::ContentReader;
-pub use receive::{Bound, Received, SizeHint, check_md5};
+pub use receive::{Bound, Received, SizeHint, check_md5, publish};
 
 use crate::{
     Error, Result,

@@ -32,25 +32,29 @@ impl App {
         file: &StoredFile,
         range: Range<u64>,
     ) -> Result<Option<ContentReader>> {
-        let opened = match &file.content.layout {
-            Layout::Whole(key) => self.storage.open(key, range.clone()).await.map(ContentReader::Object),
-            Layout::Parts => PartsReader::open(self, file, range.clone()).await?.map(ContentReader::Parts),
-        };
-        match opened {
-            Ok(reader) => return Ok(Some(reader)),
-            Err(error) if error.kind != ErrorKind::NotFound => return Err(error.into()),
-            Err(_) => {}
+        match open(self, file, range.clone()).await? {
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            opened => return Ok(Some(opened?)),
         }
         // What is known of the file may be from before its bytes moved.
         self.meta.forget_remembered(file.uid);
         let Some(file) = self.meta.stored_file(file.uid).await? else {
             return Ok(None);
         };
-        Ok(Some(match &file.content.layout {
-            Layout::Whole(key) => ContentReader::Object(self.storage.open(key, range).await?),
-            Layout::Parts => ContentReader::Parts(PartsReader::open(self, &file, range).await??),
-        }))
+        Ok(Some(open(self, &file, range).await??))
     }
+}
+
+/// Opens the bytes of a file where they lie, as far as is known.
+async fn open(
+    app: &Arc<App>,
+    file: &StoredFile,
+    range: Range<u64>,
+) -> Result<storage::Result<ContentReader>> {
+    Ok(match &file.content.layout {
+        Layout::Whole(key) => app.storage.open(key, range).await.map(ContentReader::Object),
+        Layout::Parts => PartsReader::open(app, file, range).await?.map(ContentReader::Parts),
+    })
 }
 
 /// The bytes of a range of a file, in order, exactly as many as the range has. An error is final.
@@ -143,13 +147,7 @@ impl PartsReader {
                 app.meta.forget_remembered(uid);
                 let file = app.meta.stored_file(uid).await?;
                 let file = file.ok_or_else(|| Error::internal("the file was removed while it was read"))?;
-                let opened = match &file.content.layout {
-                    Layout::Whole(key) => {
-                        app.storage.open(key, rest.clone()).await.map(ContentReader::Object)
-                    }
-                    Layout::Parts => Self::open(&app, &file, rest.clone()).await?.map(ContentReader::Parts),
-                };
-                match opened {
+                match open(&app, &file, rest.clone()).await? {
                     Err(error) if error.kind == ErrorKind::NotFound => {}
                     opened => return Ok(opened?),
                 }

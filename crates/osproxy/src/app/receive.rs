@@ -98,3 +98,11 @@ pub fn check_md5(claimed: Option<[u8; 16]>, digests: &Digests) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Publishes what is not published yet.
+pub async fn publish(unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
+    match unpublished.take() {
+        Some(writer) => Ok(writer.publish().await?),
+        None => Ok(()),
+    }
+}

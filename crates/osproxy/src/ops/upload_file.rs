@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 use osproxy_api::ErrorCode;
-use osproxy_storage::{Digests, Key, ObjectWriter};
+use osproxy_storage::{Digests, Key};
 
 pub use crate::app::SizeHint;
 
 use super::{closed, download_file::download_file, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, Writing, check_md5},
+    app::{App, Attempt, Bound, Received, Writing, check_md5, publish},
     content_type,
     meta::{Begun, Content, Finished, Intent, Kind, StoredFile},
     uid::Uid,
@@ -137,13 +137,6 @@ async fn store(app: Arc<App>, attempt: Attempt, intent: Intent, uid: Uid, conten
         }
     }
     Err(Error::unavailable("content that is the same came and went too often"))
-}
-
-async fn publish(unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
-    match unpublished.take() {
-        Some(writer) => Ok(writer.publish().await?),
-        None => Ok(()),
-    }
 }
 
 fn must_equal(stored: &Content, sent: &Digests) -> Result<()> {

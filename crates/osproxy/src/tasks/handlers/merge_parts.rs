@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::delete_blob;
 use crate::{
     Result,
-    app::{App, Attempt, Writing},
+    app::{App, Attempt, Writing, publish},
     meta::{Finished, Kind, Merge, MergeIntent, Merged, StoredPart, TaskForBlob},
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
@@ -155,11 +155,4 @@ async fn settle(
         }
     }
     Err(TaskError::retry("content that is the same came and went too often"))
-}
-
-async fn publish(unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<(), TaskError> {
-    match unpublished.take() {
-        Some(writer) => Ok(writer.publish().await?),
-        None => Ok(()),
-    }
 }
