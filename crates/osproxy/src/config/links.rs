@@ -1,6 +1,9 @@
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
-use super::value::{Findings, section};
+use super::{
+    Secret,
+    value::{Findings, section},
+};
 
 /// Fewest bytes of a secret.
 const MIN_SECRET: usize = 16;
@@ -34,22 +37,6 @@ section! {
     ignored []
 }
 
-/// Text that must not show up in logs.
-#[derive(Clone, Default, PartialEq)]
-pub struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl super::value::Value for Secret {
-    fn read(node: super::value::Node, path: &str, findings: &mut Findings) -> Option<Self> {
-        String::read(node, path, findings).map(Self)
-    }
-}
-
 impl LinkKeySection {
     /// The secret, or a sentence that says what is wrong with this key. Blocks to read the file, if there is one.
     pub fn secret(&self) -> Result<Vec<u8>, String> {
@@ -57,23 +44,15 @@ impl LinkKeySection {
         if !(1..=MAX_ID).contains(&self.id.len()) || !self.id.bytes().all(plain) {
             return Err(format!("an id has 1 to {MAX_ID} letters, digits, '-' or '_'"));
         }
-        let secret = match (&self.secret, &self.secret_file) {
-            (Some(Secret(secret)), None) => secret.clone(),
-            (None, Some(path)) => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "settings are read before the reactor has work"
-                )]
-                let read = std::fs::read_to_string(path);
-                let read = read.map_err(|error| format!("{}: {error}", path.display()))?;
-                read.trim().to_owned()
-            }
-            _ => return Err("give one of `secret` and `secret_file`".to_owned()),
+        let secret = Secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
+        let Some(secret) = secret else {
+            return Err("give one of `secret` and `secret_file`".to_owned());
         };
+        let secret = secret.reveal();
         if secret.len() < MIN_SECRET {
             return Err(format!("a secret has at least {MIN_SECRET} bytes"));
         }
-        Ok(secret.into_bytes())
+        Ok(secret.as_bytes().to_vec())
     }
 }
 
@@ -99,7 +78,7 @@ mod tests {
     use super::*;
 
     fn key(id: &str, secret: &str) -> LinkKeySection {
-        LinkKeySection { id: id.to_owned(), secret: Some(Secret(secret.to_owned())), secret_file: None }
+        LinkKeySection { id: id.to_owned(), secret: Some(Secret::new(secret)), secret_file: None }
     }
 
     #[test]

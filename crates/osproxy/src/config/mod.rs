@@ -6,6 +6,7 @@ mod database;
 mod links;
 mod local;
 mod log;
+mod secret;
 mod server;
 mod tasks;
 mod uploads;
@@ -20,10 +21,11 @@ use std::{
 
 pub use app::AppSection;
 pub use auth::{AuthMode, AuthSection};
-pub use database::{DatabaseSection, Driver};
+pub use database::{DatabaseSection, DatabaseServer, Driver, SslMode, Target};
 pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
+pub use secret::Secret;
 pub use server::ServerSection;
 pub use tasks::TasksSection;
 pub use uploads::UploadsSection;
@@ -121,6 +123,7 @@ fn read(
         }
     }
     let mut findings = Findings::default();
+    database::unlist(&mut tree, &mut findings);
     let mut config = Config::read(tree, "", &mut findings).unwrap_or_default();
     if let Some(listen) = overrides.listen {
         config.server.listen = Some(listen);
@@ -182,6 +185,7 @@ impl Config {
         if !self.local.enabled {
             findings.problem("local.enabled", "must be true: there is no other store to keep objects in");
         }
+        self.database.check(findings);
         self.uploads.check(findings);
         self.tasks.check(findings);
         self.links.check(findings);
@@ -193,7 +197,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    pub(super) fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let loaded = read(text, environment.iter().map(owned), Overrides::default());
         loaded.map(|loaded| loaded.config).map_err(|error| error.0)

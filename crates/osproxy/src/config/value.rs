@@ -30,6 +30,11 @@ impl Node {
         }
     }
 
+    /// What stands under a key, if this is a section that has it.
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
+        if let Self::Map(map) = self { map.get_mut(key) } else { None }
+    }
+
     /// Sets the value at `path`, making sections on the way.
     pub(super) fn set(&mut self, path: &[String], value: Node) {
         let Some((first, rest)) = path.split_first() else {
