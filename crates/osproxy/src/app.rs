@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use osproxy_storage::{Backend, backends::Local};
@@ -22,10 +23,10 @@ pub use receive::{Bound, Received, SizeHint, check_md5, publish};
 
 use crate::{
     Error, Result,
-    config::Config,
+    config::{Config, DatabaseLocation},
     coord::{Coordinator, InProcess},
     link::{LinkKey, LinkKeys},
-    meta::{Meta, now_ms},
+    meta::{Alone, Memory, Meta, now_ms},
     uid::{Uid, UidGenerator},
 };
 
@@ -49,6 +50,8 @@ pub struct App {
     pub started_at: i64,
     uids: UidGenerator,
     coordinator: Box<dyn Coordinator>,
+    /// Held where this node is the only one of its database server.
+    alone: Option<Alone>,
     writing: Mutex<HashSet<i64>>,
 }
 
@@ -91,15 +94,11 @@ impl App {
         let data_dir = &config.data_dir;
         create_private(data_dir)
             .map_err(cannot(format!("cannot use the data folder {}", data_dir.display())))?;
-        let database = config.database_path();
-        let coordinator = InProcess::open(&database).map_err(cannot(format!(
-            "cannot lock the database {}; is another osproxy using it?",
-            database.display()
-        )))?;
+        let database = config.database_location().map_err(cannot("cannot use the database"))?;
+        let (coordinator, alone) = coordinate(&database).await?;
         let started_at = now_ms();
-        let meta = Meta::open_sqlite(&database)
-            .await
-            .map_err(cannot(format!("cannot open the database {}", database.display())))?;
+        let meta = Meta::open(&database, memory(config)).await;
+        let meta = meta.map_err(|error| cannot(Meta::explain(&database, &error))(error))?;
         let root = config.objects_root();
         let storage = Local::open(&root, config.local.fsync).await.map_err(cannot(format!(
             "cannot use the object folder {}; is another osproxy using it?",
@@ -129,13 +128,17 @@ impl App {
             node,
             started_at,
             uids: UidGenerator::new(newest),
-            coordinator: Box::new(coordinator),
+            coordinator,
+            alone,
             writing: Mutex::default(),
         }))
     }
 
     /// A uid that nobody has.
     pub async fn next_uid(&self) -> Result<Uid> {
+        if self.alone.as_ref().is_some_and(|alone| !alone.is_held()) {
+            return Err(Error::unavailable("this node does not know that it is alone"));
+        }
         let uid = self.uids.next(self.coordinator.worker_id()).await;
         uid.map_err(Error::unavailable)
     }
@@ -143,6 +146,36 @@ impl App {
     /// Numbers of the blobs and parts that this process is writing at this moment.
     pub fn writing(&self) -> MutexGuard<'_, HashSet<i64>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a node agrees with others, or makes sure that there are none.
+async fn coordinate(
+    database: &DatabaseLocation,
+) -> std::result::Result<(Box<dyn Coordinator>, Option<Alone>), StartError> {
+    match database {
+        DatabaseLocation::File(path) => {
+            let coordinator = InProcess::open(path).map_err(cannot(format!(
+                "cannot lock the database {}; is another osproxy using it?",
+                path.display()
+            )))?;
+            Ok((Box::new(coordinator), None))
+        }
+        DatabaseLocation::Server(server) => {
+            let alone = Alone::lock(server).await;
+            let alone = alone.map_err(|error| cannot(Meta::explain(database, &error))(error))?;
+            let taken = "another node uses this database; with `redis` in the configuration of both they can share it";
+            let alone = alone.ok_or(taken).map_err(cannot("cannot have the database alone"))?;
+            Ok((Box::new(InProcess::alone()), Some(alone)))
+        }
+    }
+}
+
+/// How much metadata is remembered.
+pub fn memory(config: &Config) -> Memory {
+    Memory {
+        entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
+        time: Duration::from_secs(config.database.cache_seconds),
     }
 }
 

@@ -19,6 +19,8 @@ enum Verb {
     Serve(Listening),
     /// Say everything that is wrong with the configuration, and exit 1 if anything is.
     CheckConfig(Listening),
+    /// Bring the tables of the database up to date, as `serve` does when it starts. Services may be running.
+    Migrate(Settings),
     /// Look at background tasks, and let failed ones be tried again. The service may be running.
     Tasks {
         #[command(subcommand)]
@@ -72,6 +74,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve(settings) => cli::serve::run(settings.load()?)?,
         Verb::CheckConfig(settings) => cli::check_config::run(&settings.load()?)?,
+        Verb::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
         Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
     }

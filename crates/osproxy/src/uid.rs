@@ -59,6 +59,9 @@ impl FromStr for Uid {
 pub struct WorkerId(u16);
 
 impl WorkerId {
+    /// The number of a node that is alone.
+    pub const FIRST: Self = Self(0);
+
     /// `None` beyond 1023.
     pub const fn new(number: u16) -> Option<Self> {
         if number < 1 << WORKER_BITS { Some(Self(number)) } else { None }

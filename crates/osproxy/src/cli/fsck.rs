@@ -14,6 +14,9 @@ const REPAIRED: u8 = 3;
 /// Exit code when there are differences left.
 const LEFT: u8 = 4;
 
+/// How long the database may take for an answer, in seconds.
+const PATIENCE: u64 = 600;
+
 /// How far to go.
 #[derive(Args, Clone, Copy)]
 pub struct Options {
@@ -31,8 +34,11 @@ pub struct Options {
 /// Compares metadata and store both ways, and says every difference in a line of its own.
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     super::block_on(async {
-        super::must_exist(&loaded.config.database_path()).await?;
-        let app = App::open(&loaded.config).await?;
+        super::existing(&loaded.config).await?;
+        let mut config = loaded.config.clone();
+        // Whole tables are looked through.
+        config.database.timeout = PATIENCE;
+        let app = App::open(&config).await?;
         let mut check = Check::new(app, options);
         check.run().await?;
         let (found, repaired) = (check.found, check.repaired);

@@ -2,12 +2,15 @@
 
 pub mod check_config;
 pub mod fsck;
+pub mod migrate;
 pub mod serve;
 pub mod tasks;
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
 use anyhow::{Context, bail};
+
+use crate::config::{Config, DatabaseLocation};
 
 /// Writes a line for whoever started the program. A closed pipe is nobody's problem.
 fn say(line: &str) {
@@ -20,12 +23,15 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     runtime.context("cannot start the runtime")?.block_on(work)
 }
 
-/// Makes sure that a service has made the database: nothing is made for those who only look.
-async fn must_exist(database: &Path) -> anyhow::Result<()> {
-    if !tokio::fs::try_exists(database).await.unwrap_or(false) {
+/// Where the database is; makes sure that a service has made it, if it is a file: nothing is made for those who only look.
+async fn existing(config: &Config) -> anyhow::Result<DatabaseLocation> {
+    let location = config.database_location().map_err(anyhow::Error::msg)?;
+    if let DatabaseLocation::File(database) = &location
+        && !tokio::fs::try_exists(database).await.unwrap_or(false)
+    {
         bail!("there is no database {}; is --data-dir right?", database.display());
     }
-    Ok(())
+    Ok(location)
 }
 
 /// Writes what went wrong, with its causes.

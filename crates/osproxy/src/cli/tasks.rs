@@ -5,6 +5,7 @@ use clap::{Subcommand, ValueEnum};
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
+    app,
     config::Loaded,
     meta::{AttemptOutcome, Meta, Task, TaskState},
 };
@@ -60,10 +61,12 @@ impl From<State> for TaskState {
 /// Looks at tasks, beside a service that runs or not.
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
-        let path = loaded.config.database_path();
-        super::must_exist(&path).await?;
-        let meta = Meta::open_existing_sqlite(&path).await;
-        let meta = meta.with_context(|| format!("cannot use the database {}", path.display()))?;
+        let location = super::existing(&loaded.config).await?;
+        let meta = Meta::open_existing(&location, app::memory(&loaded.config)).await;
+        let meta = meta.map_err(|error| {
+            let what = Meta::explain(&location, &error);
+            anyhow::Error::new(error).context(what)
+        })?;
         match verb {
             Verb::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,
             Verb::Show { id } => show(&meta, id).await,

@@ -81,6 +81,15 @@ choice! {
     }
 }
 
+/// Where the metadata lies.
+#[derive(Clone, Debug)]
+pub enum DatabaseLocation {
+    /// In a file of `SQLite`.
+    File(PathBuf),
+    /// On a server.
+    Server(DatabaseServer),
+}
+
 /// A database server, and how to use it.
 #[derive(Clone, Debug)]
 pub struct DatabaseServer {

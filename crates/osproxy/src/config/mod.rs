@@ -21,7 +21,7 @@ use std::{
 
 pub use app::AppSection;
 pub use auth::{AuthMode, AuthSection};
-pub use database::{DatabaseSection, DatabaseServer, Driver, SslMode, Target};
+pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
 pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
@@ -154,10 +154,14 @@ impl Config {
         }
     }
 
-    /// The SQLite file.
-    pub fn database_path(&self) -> PathBuf {
+    /// Where the metadata lies: on a server, or in a file, by default within the data folder. Fails with a sentence when
+    /// the settings do not go together, or a secret cannot be read. Blocks to read the files of secrets.
+    pub fn database_location(&self) -> Result<DatabaseLocation, String> {
         let default = || self.data_dir.join("osproxy.db");
-        self.database.path.clone().unwrap_or_else(default)
+        Ok(match self.database.server().map_err(|problems| problems.join("; "))? {
+            Some(server) => DatabaseLocation::Server(server),
+            None => DatabaseLocation::File(self.database.path.clone().unwrap_or_else(default)),
+        })
     }
 
     /// The folder of the `local` backend.
@@ -229,7 +233,10 @@ mod tests {
         let overrides = Overrides { listen: Some("[::1]:9".into()), data_dir: Some("/d".into()) };
         let config = read("app: {port: 1}", std::iter::empty(), overrides).unwrap().config;
         assert_eq!(config.listen().unwrap().to_string(), "[::1]:9");
-        assert_eq!(config.database_path(), Path::new("/d/osproxy.db"));
+        let Ok(DatabaseLocation::File(database)) = config.database_location() else {
+            panic!("no server is configured");
+        };
+        assert_eq!(database, Path::new("/d/osproxy.db"));
     }
 
     #[test]

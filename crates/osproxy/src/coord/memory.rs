@@ -5,11 +5,14 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::Coordinator;
 use crate::uid::WorkerId;
 
-/// The coordinator of a node that is alone. It holds a lock beside the database as long as it lives,
-/// so that it really is.
+/// The worker number of a node that has them all.
+const WORKER: WorkerId = WorkerId::FIRST;
+
+/// The coordinator of a node that is alone.
 pub struct InProcess {
     worker_id: WorkerId,
-    _lock: OwnedFd,
+    /// None, where something else makes sure of it.
+    _lock: Option<OwnedFd>,
 }
 
 impl InProcess {
@@ -21,8 +24,12 @@ impl InProcess {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
         let lock = rustix::fs::open(&lock, flags, Mode::from_bits_retain(0o600))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        let worker_id = WorkerId::new(0).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { worker_id, _lock: lock })
+        Ok(Self { worker_id: WORKER, _lock: Some(lock) })
+    }
+
+    /// A coordinator for whoever makes sure by other means that there is no other node.
+    pub fn alone() -> Self {
+        Self { worker_id: WORKER, _lock: None }
     }
 }
 

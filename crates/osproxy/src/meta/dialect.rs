@@ -4,19 +4,33 @@ use std::{path::Path, time::Duration};
 
 use rustix::fs::{Mode, OFlags};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    sea_query::{Expr, ExprTrait, TableCreateStatement},
+    sqlx::{
+        self, ConnectOptions as _, Executor,
+        mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
+        postgres::{PgConnectOptions, PgSslMode},
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
 };
 
-/// How many connections read at the same time.
-const READERS: u32 = 4;
+use crate::config::{DatabaseServer, Driver, SslMode, Target};
+
+/// How many connections read from `SQLite` at the same time.
+const SQLITE_READERS: u32 = 4;
 
 /// How long a statement waits for another process, such as a command-line tool, to end its transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The one connection that writes: SQLite has one writer at a time, so within the process writers queue for it.
-/// The file is its owner's alone, since it holds the secrets that sign links; what SQLite puts beside it is like it.
+/// How many statements each connection to a server keeps prepared: all that there are, lists of several lengths too.
+const PREPARED: usize = 512;
+
+/// What locks of this program are called on a `PostgreSQL` server, beside a number of their own.
+const LOCK_SPACE: i32 = 0x6f73_7078;
+
+/// The one connection that writes: `SQLite` has one writer at a time, so within the process writers queue for it.
+/// The file is its owner's alone, since it holds the secrets that sign links; what `SQLite` puts beside it is like it.
 pub(super) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
     let created = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
@@ -25,7 +39,7 @@ pub(super) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbE
 }
 
 pub(super) async fn sqlite_reader(path: &Path) -> Result<DatabaseConnection, DbErr> {
-    sqlite(path, READERS, true).await
+    sqlite(path, SQLITE_READERS, true).await
 }
 
 async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<DatabaseConnection, DbErr> {
@@ -49,12 +63,146 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
                 // A commit is on the disk when it returns.
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
-                .busy_timeout(BUSY_TIMEOUT)
+                .busy_timeout(SQLITE_BUSY_TIMEOUT)
         });
     Database::connect(options).await
 }
 
-/// Begins a transaction that will write. A deferred one of SQLite would fail with "database is locked"
+/// How connections to a server are made. Nothing is connected before it is needed.
+pub(super) fn server_options(server: &DatabaseServer) -> Result<ConnectOptions, DbErr> {
+    let timeout = Duration::from_secs(server.timeout);
+    // The drivers are told what they need by what follows; the url only says which one it is.
+    let mut options = match server.driver {
+        Driver::Postgres => postgres_options(server, timeout)?,
+        Driver::Mysql | Driver::Sqlite => mysql_options(server, timeout)?,
+    };
+    options
+        .max_connections(server.max_open_conns)
+        .min_connections(Ord::min(server.max_idle_conns, server.max_open_conns))
+        // Asking each time whether the connection still lives would double the questions.
+        .test_before_acquire(false)
+        .idle_timeout(Duration::from_mins(1))
+        .acquire_timeout(timeout / 2)
+        .connect_lazy(true);
+    Ok(options)
+}
+
+fn postgres_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOptions, DbErr> {
+    let connect = match &server.target {
+        Target::Url(url) => url.reveal().parse::<PgConnectOptions>().map_err(unusable_url)?,
+        Target::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
+            let mut connect = PgConnectOptions::new_without_pgpass()
+                .host(host)
+                .port(*port)
+                .database(database)
+                .username(username)
+                .ssl_mode(match sslmode {
+                    SslMode::Disable => PgSslMode::Disable,
+                    SslMode::Prefer => PgSslMode::Prefer,
+                    SslMode::Require => PgSslMode::Require,
+                    SslMode::VerifyCa => PgSslMode::VerifyCa,
+                    SslMode::VerifyFull => PgSslMode::VerifyFull,
+                });
+            if let Some(password) = password {
+                connect = connect.password(password.reveal());
+            }
+            if let Some(certificates) = sslrootcert {
+                connect = connect.ssl_root_cert(certificates);
+            }
+            connect
+        }
+    };
+    let connect =
+        connect.application_name("osproxy").statement_cache_capacity(PREPARED).disable_statement_logging();
+    // What was given up here is given up there too.
+    let prepare = format!(
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET statement_timeout = {}",
+        timeout.as_millis()
+    );
+    let mut options = ConnectOptions::new("postgres://configured");
+    options.map_sqlx_postgres_opts(move |_| connect.clone()).map_sqlx_postgres_pool_opts(move |pool| {
+        let prepare = prepare.clone();
+        pool.after_connect(move |connection, _| {
+            let prepare = sqlx::AssertSqlSafe(prepare.clone());
+            Box::pin(async move { connection.execute(prepare).await.map(drop) })
+        })
+    });
+    Ok(options)
+}
+
+fn mysql_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOptions, DbErr> {
+    let connect = match &server.target {
+        Target::Url(url) => url.reveal().parse::<MySqlConnectOptions>().map_err(unusable_url)?,
+        Target::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
+            let mut connect = MySqlConnectOptions::new()
+                .host(host)
+                .port(*port)
+                .database(database)
+                .username(username)
+                .ssl_mode(match sslmode {
+                    SslMode::Disable => MySqlSslMode::Disabled,
+                    SslMode::Prefer => MySqlSslMode::Preferred,
+                    SslMode::Require => MySqlSslMode::Required,
+                    SslMode::VerifyCa => MySqlSslMode::VerifyCa,
+                    SslMode::VerifyFull => MySqlSslMode::VerifyIdentity,
+                });
+            if let Some(password) = password {
+                connect = connect.password(password.reveal());
+            }
+            if let Some(certificates) = sslrootcert {
+                connect = connect.ssl_ca(certificates);
+            }
+            connect
+        }
+    };
+    let connect = connect.statement_cache_capacity(PREPARED).disable_statement_logging();
+    // All databases mean the same by a transaction; who waits for a row gives up when we do.
+    let prepare = format!(
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = {}",
+        Ord::max(timeout.as_secs(), 1)
+    );
+    let mut options = ConnectOptions::new("mysql://configured");
+    options.map_sqlx_mysql_opts(move |_| connect.clone()).map_sqlx_mysql_pool_opts(move |pool| {
+        let prepare = prepare.clone();
+        pool.after_connect(move |connection, _| {
+            let prepare = sqlx::AssertSqlSafe(prepare.clone());
+            Box::pin(async move { connection.execute(prepare).await.map(drop) })
+        })
+    });
+    Ok(options)
+}
+
+/// The url itself is a secret.
+fn unusable_url(error: sqlx::Error) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(format!("the url of the database cannot be used: {error}")))
+}
+
+/// Where a server is and what the database is called there, for people.
+pub(super) fn server_name(server: &DatabaseServer) -> String {
+    let (host, port, database) = match (&server.target, server.driver) {
+        (Target::Fields { host, port, database, .. }, _) => (host.clone(), *port, Some(database.clone())),
+        (Target::Url(url), Driver::Postgres) => match url.reveal().parse::<PgConnectOptions>() {
+            Ok(options) => (
+                options.get_host().to_owned(),
+                options.get_port(),
+                Some(options.get_database().unwrap_or_else(|| options.get_username()).to_owned()),
+            ),
+            Err(_) => return "given by `database.url`".to_owned(),
+        },
+        (Target::Url(url), _) => match url.reveal().parse::<MySqlConnectOptions>() {
+            Ok(options) => (
+                options.get_host().to_owned(),
+                options.get_port(),
+                options.get_database().map(str::to_owned),
+            ),
+            Err(_) => return "given by `database.url`".to_owned(),
+        },
+    };
+    format!("{:?} on {host}:{port}", database.unwrap_or_default())
+}
+
+/// Begins a transaction that will write. A deferred one of `SQLite` would fail with "database is locked"
 /// when it turns from reading to writing.
 pub(super) async fn begin_write(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     connection
@@ -66,7 +214,164 @@ pub(super) async fn begin_write(connection: &DatabaseConnection) -> Result<Datab
 }
 
 /// The database's clock, in milliseconds since the Unix epoch: what leases are measured by, since every node sees the
-/// same. `SQLite` runs within this process and has no other.
-pub(super) fn now_ms() -> i64 {
-    super::now_ms()
+/// same. `None`: it is that of this process.
+pub(super) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option<i64>, DbErr> {
+    let backend = connection.get_database_backend();
+    let sql = match backend {
+        DbBackend::Postgres => "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS ms",
+        DbBackend::MySql => "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) AS ms",
+        _ => return Ok(None),
+    };
+    match connection.query_one_raw(Statement::from_string(backend, sql)).await? {
+        Some(row) => row.try_get("", "ms").map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A sum of whole numbers that is one too; the databases make other numbers of it.
+pub(super) fn whole_sum(backend: DbBackend, column: impl ColumnTrait) -> Expr {
+    column.sum().cast_as(if backend == DbBackend::MySql { "SIGNED" } else { "BIGINT" })
+}
+
+/// Text is kept byte for byte and compared so, whatever the server's default is.
+pub(super) fn table(backend: DbBackend, mut table: TableCreateStatement) -> TableCreateStatement {
+    if backend == DbBackend::MySql {
+        table.character_set("utf8mb4").collate("utf8mb4_bin").engine("InnoDB");
+    }
+    table
+}
+
+/// A lock of a connection's, on a whole database: it is given back when the connection ends.
+#[derive(Clone, Copy)]
+pub(super) enum Lock {
+    /// Held while tables are made.
+    Migrate = 1,
+    /// Held by a node that shares the database with no other.
+    Alone = 2,
+}
+
+/// Takes a lock for a connection, which is the pool's only one, or waits for it up to `wait`, to the second.
+/// `false`: another has it.
+pub(super) async fn lock(
+    connection: &DatabaseConnection,
+    lock: Lock,
+    wait: Duration,
+) -> Result<bool, DbErr> {
+    let backend = connection.get_database_backend();
+    let number = lock as i32;
+    let sql = match backend {
+        DbBackend::Postgres if wait.is_zero() => {
+            format!("SELECT pg_try_advisory_lock({LOCK_SPACE}, {number})::INT AS taken")
+        }
+        DbBackend::Postgres => {
+            let limit = wait.as_millis();
+            connection.execute_unprepared(&format!("SET statement_timeout = {limit}")).await?;
+            format!("SELECT 1 AS taken FROM (SELECT pg_advisory_lock({LOCK_SPACE}, {number})) AS locked")
+        }
+        DbBackend::MySql => {
+            format!("SELECT COALESCE(GET_LOCK({}, {}), 0) AS taken", mysql_lock(lock), wait.as_secs())
+        }
+        // The one process that writes holds a lock on a file.
+        _ => return Ok(true),
+    };
+    let Some(row) = connection.query_one_raw(Statement::from_string(backend, sql)).await? else {
+        return Ok(false);
+    };
+    if backend == DbBackend::Postgres {
+        // Who holds it may have long work to do.
+        connection.execute_unprepared("SET statement_timeout = 0").await?;
+    }
+    Ok(row.try_get::<i32>("", "taken")? == 1)
+}
+
+/// Whether a connection, which is the pool's only one, still has its lock.
+pub(super) async fn still_locked(connection: &DatabaseConnection, lock: Lock) -> Result<bool, DbErr> {
+    let backend = connection.get_database_backend();
+    let sql = match backend {
+        DbBackend::MySql => {
+            format!("SELECT COALESCE(IS_USED_LOCK({}) = CONNECTION_ID(), 0) AS held", mysql_lock(lock))
+        }
+        DbBackend::Postgres => format!(
+            "SELECT COUNT(*)::INT AS held FROM pg_locks WHERE locktype = 'advisory' AND classid = {LOCK_SPACE} \
+             AND objid = {} AND pid = pg_backend_pid() AND granted",
+            lock as i32
+        ),
+        _ => return Ok(true),
+    };
+    let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
+    row.map_or(Ok(false), |row| Ok(row.try_get::<i32>("", "held")? == 1))
+}
+
+/// A lock's name, which on such servers all databases share.
+fn mysql_lock(lock: Lock) -> String {
+    format!("CONCAT('osproxy {} ', MD5(DATABASE()))", lock as i32)
+}
+
+/// What an error means for the work that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Others worked on the same rows: the same again may succeed.
+    Conflict,
+    /// The connection is of no use any more.
+    Away,
+    /// Anything else.
+    Other,
+}
+
+pub(super) fn failure(error: &DbErr) -> Failure {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return Failure::Other;
+    };
+    let error = match &**error {
+        sqlx::Error::Database(error) => error,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => return Failure::Away,
+        _ => return Failure::Other,
+    };
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return match error.number() {
+            // Waited too long for a row, a deadlock, a row that changed since it was read.
+            1205 | 1213 | 1020 => Failure::Conflict,
+            // Shutting down, killed, timed out; a server that only reads is no longer the one to write to.
+            1053 | 1079 | 1290 | 1836 | 1927 | 2006 | 2013 | 4031 => Failure::Away,
+            _ => Failure::Other,
+        };
+    }
+    match error.code().as_deref() {
+        Some("40001" | "40P01") => Failure::Conflict,
+        // Shutting down, crashed, starting; a server that only reads is no longer the one to write to.
+        Some("57P01" | "57P02" | "57P03" | "25006") => Failure::Away,
+        _ => Failure::Other,
+    }
+}
+
+/// What is wrong when a database cannot be opened, for people.
+pub(super) fn explain(server: &DatabaseServer, error: &DbErr) -> String {
+    let name = server_name(server);
+    let code = match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+            error.as_database_error().and_then(|error| match error.try_downcast_ref::<MySqlDatabaseError>() {
+                Some(error) => Some(error.number().to_string()),
+                None => error.code().map(Into::into),
+            })
+        }
+        DbErr::ConnectionAcquire(_) => Some("away".to_owned()),
+        _ => None,
+    };
+    match code.as_deref() {
+        Some("3D000" | "1049") => format!("there is no database {name}; create it first"),
+        Some("28P01" | "28000" | "1045" | "1044" | "1698") => {
+            format!("the database {name} refuses the user or the password")
+        }
+        Some("away") => format!("the database {name} cannot be reached"),
+        _ => format!("cannot open the database {name}"),
+    }
 }

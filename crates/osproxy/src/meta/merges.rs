@@ -100,6 +100,7 @@ impl Meta {
     /// Lets all files of a blob in parts share another blob, whose content is the same. The one in parts is
     /// condemned; `removal`, which gets its number, is enqueued.
     pub async fn share_merged(&self, blob_id: i64, same: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
+        let now = self.clock.now_ms();
         let shared = self
             .write_or_undo(move |transaction| {
                 let removal = removal.clone();
@@ -116,7 +117,7 @@ impl Meta {
                         .filter(file::Column::BlobId.eq(blob_id))
                         .exec(transaction)
                         .await?;
-                    tasks::enqueue(transaction, removal(blob_id)).await?;
+                    tasks::enqueue(transaction, removal(blob_id), now).await?;
                     Ok(Verdict::Commit(Merged::Stored))
                 })
             })
@@ -128,6 +129,7 @@ impl Meta {
     /// Declares that a blob in parts is not what the client had announced: its files can no longer be read, and its
     /// bytes are removed by `removal`, which gets its number.
     pub async fn reject_merged(&self, blob_id: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
+        let now = self.clock.now_ms();
         let rejected = self
             .write_or_undo(move |transaction| {
                 let removal = removal.clone();
@@ -142,7 +144,7 @@ impl Meta {
                         .filter(file::Column::BlobId.eq(blob_id))
                         .exec(transaction)
                         .await?;
-                    tasks::enqueue(transaction, removal(blob_id)).await?;
+                    tasks::enqueue(transaction, removal(blob_id), now).await?;
                     Ok(Verdict::Commit(Merged::Stored))
                 })
             })

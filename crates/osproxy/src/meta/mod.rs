@@ -3,8 +3,10 @@
 //! Every change of state is a conditional UPDATE that names the state it expects; whoever affects no row has
 //! lost. Callers hand over what they know and get back what became of it, never a connection.
 
+mod alone;
 mod audit;
 mod blobs;
+mod clock;
 #[cfg(test)]
 mod contract;
 mod dialect;
@@ -12,22 +14,24 @@ mod entities;
 mod files;
 mod link_keys;
 mod merges;
+mod migrate;
 mod migrations;
 mod parts;
 mod remembered;
 mod removals;
+mod server;
 mod task_list;
 mod tasks;
 mod unfinished;
 mod uploads;
 mod write_queue;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
-use sea_orm_migration::MigratorTrait;
 
+pub use alone::Alone;
 pub use audit::{BlobState, PartState, RecordedBlob, RecordedLayout, RecordedPart};
 pub use blobs::Blob;
 pub use files::{Content, FileState, Layout, NewFile, StoredFile};
@@ -39,52 +43,112 @@ pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, Task
 pub use unfinished::Kind;
 pub use uploads::{Begun, Finished, Intent};
 
+use crate::config::{DatabaseLocation, DatabaseServer};
+use clock::Clock;
 use remembered::Remembered;
+use server::{Reader, Server};
 use write_queue::{Verdict, WriteQueue};
 
 /// The tenant of everything, as long as there are no API keys.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// The metadata database of this node.
+/// The metadata database, as this node uses it.
 pub struct Meta {
-    reader: DatabaseConnection,
-    writer: WriteQueue,
+    reader: Reader,
+    writer: Writer,
+    clock: Clock,
     /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed or
     /// its object moves.
     stored: Remembered,
 }
 
+/// The way to change anything.
+enum Writer {
+    /// One connection, for which writers queue.
+    Embedded(WriteQueue),
+    /// Many, which the server keeps apart.
+    Server(Arc<Server>),
+}
+
+/// How much is remembered, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// How many files.
+    pub entries: usize,
+    /// How long each of them.
+    pub time: Duration,
+}
+
 impl Meta {
-    /// Opens the database, creating the file and bringing its tables up to date.
-    pub async fn open_sqlite(path: &Path) -> Result<Self, DbErr> {
-        let writer = dialect::sqlite_writer(path).await?;
-        migrations::Migrator::up(&writer, None).await?;
-        Self::with_writer(writer, path).await
+    /// Opens the database, bringing its tables up to date. The file of `SQLite` is made when it is not there; a database
+    /// on a server is not.
+    pub async fn open(location: &DatabaseLocation, memory: Memory) -> Result<Self, DbErr> {
+        match location {
+            DatabaseLocation::File(path) => {
+                let writer = dialect::sqlite_writer(path).await?;
+                migrate::tables(&writer).await?;
+                Self::on_file(writer, path, memory).await
+            }
+            DatabaseLocation::Server(server) => {
+                migrate::server(server).await?;
+                Self::on_server(server, memory).await
+            }
+        }
     }
 
     /// Opens a database that a service may be using. Changes nothing about its tables: fails when they are not those of
     /// this version.
-    pub async fn open_existing_sqlite(path: &Path) -> Result<Self, DbErr> {
-        let writer = dialect::sqlite_writer(path).await?;
-        if !migrations::Migrator::get_pending_migrations(&writer).await?.is_empty() {
-            let message =
-                "its tables are of an older version; they are brought up to date when the service starts";
-            return Err(DbErr::Custom(message.to_owned()));
+    pub async fn open_existing(location: &DatabaseLocation, memory: Memory) -> Result<Self, DbErr> {
+        match location {
+            DatabaseLocation::File(path) => {
+                let writer = dialect::sqlite_writer(path).await?;
+                migrate::must_be_current(&writer).await?;
+                Self::on_file(writer, path, memory).await
+            }
+            DatabaseLocation::Server(server) => {
+                let connection = migrate::single_connection(server).await?;
+                migrate::must_be_current(&connection).await?;
+                connection.close().await?;
+                Self::on_server(server, memory).await
+            }
         }
-        Self::with_writer(writer, path).await
     }
 
-    async fn with_writer(writer: DatabaseConnection, path: &Path) -> Result<Self, DbErr> {
+    /// Says what is wrong when a database cannot be opened, for people.
+    pub fn explain(location: &DatabaseLocation, error: &DbErr) -> String {
+        match location {
+            DatabaseLocation::File(path) => format!("cannot open the database {}", path.display()),
+            DatabaseLocation::Server(server) => dialect::explain(server, error),
+        }
+    }
+
+    async fn on_file(writer: DatabaseConnection, path: &Path, memory: Memory) -> Result<Self, DbErr> {
         let again = path.to_owned();
         let connect = Box::new(move || -> BoxFuture<'static, _> {
             let path = again.clone();
             Box::pin(async move { dialect::sqlite_writer(&path).await })
         });
+        let queue =
+            WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self {
-            reader: dialect::sqlite_reader(path).await?,
-            writer: WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?,
-            stored: Remembered::new(),
+            reader: Reader::Embedded(dialect::sqlite_reader(path).await?),
+            writer: Writer::Embedded(queue),
+            clock: Clock::default(),
+            stored: Remembered::new(memory),
         })
+    }
+
+    async fn on_server(server: &DatabaseServer, memory: Memory) -> Result<Self, DbErr> {
+        let options = dialect::server_options(server)?;
+        let server = Arc::new(Server::connect(options, Duration::from_secs(server.timeout)).await?);
+        let meta = Self {
+            reader: Reader::Server(server.clone()),
+            writer: Writer::Server(server),
+            clock: Clock::default(),
+            stored: Remembered::new(memory),
+        };
+        meta.clock.adjust(&meta.reader).await?;
+        Ok(meta)
     }
 
     /// Finds out whether the database can be read and written.
@@ -99,9 +163,9 @@ impl Meta {
     async fn write<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
-        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, DbErr>> + Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, DbErr>> + Send + Sync + 'static,
     {
-        let committing = self.writer.run(move |transaction| {
+        let committing = self.write_or_undo(move |transaction| {
             let outcome = work(transaction);
             Box::pin(async { outcome.await.map(Verdict::Commit) })
         });
@@ -112,9 +176,27 @@ impl Meta {
     async fn write_or_undo<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
-        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<Verdict<T>, DbErr>> + Send + 'static,
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<Verdict<T>, DbErr>>
+            + Send
+            + Sync
+            + 'static,
     {
-        self.writer.run(work).await
+        match &self.writer {
+            Writer::Embedded(queue) => queue.run(work).await,
+            Writer::Server(server) => {
+                let server = server.clone();
+                let writing = tokio::spawn(async move { server.write(work).await });
+                writing.await.map_err(|error| DbErr::Custom(error.to_string()))?
+            }
+        }
+    }
+}
+
+/// Brings the tables of a database up to date.
+pub async fn migrate(location: &DatabaseLocation) -> Result<(), DbErr> {
+    match location {
+        DatabaseLocation::File(path) => migrate::tables(&dialect::sqlite_writer(path).await?).await,
+        DatabaseLocation::Server(server) => migrate::server(server).await,
     }
 }
 
@@ -126,14 +208,50 @@ pub fn now_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::config::{DatabaseSection, Secret};
+
+    const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
+
     #[tokio::test]
     async fn sqlite_keeps_the_contract() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("test.db");
-        let meta = super::Meta::open_sqlite(&path).await.unwrap();
-        super::contract::run(&meta).await;
+        let location = DatabaseLocation::File(folder.path().join("test.db"));
+        keeps_the_contract(&location).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs servers: just test-servers"]
+    async fn postgres_keeps_the_contract() {
+        on_a_server("OSPROXY_TEST_POSTGRES").await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs servers: just test-servers"]
+    async fn mysql_keeps_the_contract() {
+        on_a_server("OSPROXY_TEST_MYSQL").await;
+    }
+
+    /// Runs the contract in a database of its own, on the server that the environment names.
+    async fn on_a_server(variable: &str) {
+        #[expect(clippy::disallowed_methods, reason = "the test script says where its servers are")]
+        let url = std::env::var(variable).expect("run this by `just test-servers`");
+        let (server, _) = url.rsplit_once('/').unwrap();
+        let name = format!("contract_{}", std::process::id());
+        let admin = sea_orm::Database::connect(&url).await.unwrap();
+        admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let url = Secret::new(format!("{server}/{name}"));
+        let section = DatabaseSection { url: Some(url), ..DatabaseSection::default() };
+        let location = DatabaseLocation::Server(section.server().unwrap().unwrap());
+        keeps_the_contract(&location).await;
+        admin.execute_unprepared(&format!("DROP DATABASE {name}")).await.unwrap();
+    }
+
+    async fn keeps_the_contract(location: &DatabaseLocation) {
+        let meta = Meta::open(location, MEMORY).await.unwrap();
+        contract::run(&meta).await;
         // Opening it again migrates nothing and finds everything.
-        let again = super::Meta::open_sqlite(&path).await.unwrap();
+        let again = Meta::open(location, MEMORY).await.unwrap();
         assert_eq!(again.newest_uid().await.unwrap(), meta.newest_uid().await.unwrap());
     }
 }

@@ -1,11 +1,11 @@
 use osproxy_storage::{Category, Digests, Key};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
     QueryOrder, QuerySelect, QueryTrait, SqlErr, sea_query::Expr,
 };
 
 use super::{
-    FileState, Meta, TaskForBlob, blobs,
+    FileState, Meta, TaskForBlob, blobs, dialect,
     entities::{blob, file, part},
     files::recorded_key,
     now_ms, tasks,
@@ -204,10 +204,11 @@ impl Meta {
         said: Completion,
         merge: TaskForBlob,
     ) -> Result<Completed, DbErr> {
+        let now = self.clock.now_ms();
         self.write_or_undo(move |transaction| {
             let merge = merge.clone();
             Box::pin(async move {
-                Ok(match complete(transaction, uid, said, &merge).await? {
+                Ok(match complete(transaction, uid, said, &merge, now).await? {
                     Completed::Now => Verdict::Commit(Completed::Now),
                     other => Verdict::Rollback(other),
                 })
@@ -279,6 +280,9 @@ async fn begin(
         return Ok(BegunPart::Unknown);
     };
     let known = blob_id;
+    if known.is_none() && !begin_receiving(transaction, uid, state).await? {
+        return Ok(BegunPart::Changed);
+    }
     let blob_id = match (state, blob_id) {
         (file::State::Receiving, Some(blob_id)) => blob_id,
         // An attempt to send it in one piece may have taken the uid's own number.
@@ -288,18 +292,13 @@ async fn begin(
     };
     if known.is_none() {
         blob::Entity::insert(receiving_blob(blob_id, backend)).exec_without_returning(transaction).await?;
-        let begun = file::Entity::update_many()
-            .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+        file::Entity::update_many()
             .col_expr(file::Column::BlobId, Expr::value(blob_id))
             .filter(file::Column::Uid.eq(uid.get()))
-            .filter(file::Column::State.eq(state))
-            .filter(file::Column::BlobId.is_null())
             .exec(transaction)
             .await?;
-        if begun.rows_affected == 0 {
-            return Ok(BegunPart::Changed);
-        }
     }
+    // Should another node begin the same part at this moment, the key is unique: one of them asks again.
     let key = Key::part(Category::of_name(&name), blob_id, number, another.map(|_| attempt));
     let row = part::ActiveModel {
         id: Set(attempt),
@@ -316,6 +315,22 @@ async fn begin(
     Ok(BegunPart::Ready(PartIntent { id: attempt, blob_id, number, key }))
 }
 
+/// Takes the row of a file in this state for the rest of the transaction. `false`: it is in another one now.
+async fn begin_receiving(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    state: FileState,
+) -> Result<bool, DbErr> {
+    let taken = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Receiving))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::State.eq(state))
+        .filter(file::Column::BlobId.is_null())
+        .exec(transaction)
+        .await?;
+    Ok(taken.rows_affected == 1)
+}
+
 fn receiving_blob(id: i64, backend: &str) -> blob::ActiveModel {
     blob::ActiveModel {
         state: Set(blob::State::Receiving),
@@ -326,14 +341,12 @@ fn receiving_blob(id: i64, backend: &str) -> blob::ActiveModel {
 
 /// Whether parts of a file still count. Until the transaction ends, that stays so: its row is taken.
 async fn still_receiving(transaction: &DatabaseTransaction, uid: Uid, blob_id: i64) -> Result<bool, DbErr> {
-    let taken = file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(file::State::Receiving))
-        .filter(file::Column::Uid.eq(uid.get()))
-        .filter(file::Column::State.eq(file::State::Receiving))
-        .filter(file::Column::BlobId.eq(blob_id))
-        .exec(transaction)
-        .await?;
-    Ok(taken.rows_affected == 1)
+    let taken = file::Entity::find_by_id(uid.get())
+        .select_only()
+        .columns([file::Column::State, file::Column::BlobId])
+        .lock_exclusive();
+    let taken: Option<(FileState, Option<i64>)> = taken.into_tuple().one(transaction).await?;
+    Ok(taken == Some((FileState::Receiving, Some(blob_id))))
 }
 
 /// Condemns the part of this number that counted so far, and tells it.
@@ -360,6 +373,7 @@ async fn complete(
     uid: Uid,
     said: Completion,
     merge: &TaskForBlob,
+    now: i64,
 ) -> Result<Completed, DbErr> {
     let found = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(transaction).await?;
     let Some((file, blob)) = found else {
@@ -419,7 +433,7 @@ async fn complete(
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    tasks::enqueue(transaction, merge(blob_id)).await?;
+    tasks::enqueue(transaction, merge(blob_id), now).await?;
     Ok(Completed::Now)
 }
 
@@ -435,7 +449,7 @@ async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result
         .select_only()
         .column_as(part::Column::Id.count(), "count")
         .column_as(part::Column::Number.max(), "highest")
-        .column_as(part::Column::Size.sum().cast_as("BIGINT"), "size")
+        .column_as(dialect::whole_sum(transaction.get_database_backend(), part::Column::Size), "size")
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::State.eq(part::State::Stored));
     let sum: Option<(i64, Option<i32>, Option<i64>)> = sum.into_tuple().one(transaction).await?;

@@ -1,32 +1,56 @@
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use quick_cache::sync::Cache;
 
-use super::StoredFile;
+use super::{Memory, StoredFile};
 use crate::uid::Uid;
-
-/// How many stored files are remembered, at some 500 bytes each.
-const CAPACITY: usize = 10_000;
 
 /// Complete files that were read lately. What was read before something was forgotten is not taken in afterwards, so
 /// nothing that is forgotten comes back.
+///
+/// Other nodes tell when they change something. As long as they cannot be heard nothing is remembered; and should one not
+/// have been able to speak, nothing is remembered for long.
 pub(super) struct Remembered {
-    files: Cache<Uid, Arc<StoredFile>>,
+    files: Cache<Uid, (Instant, Arc<StoredFile>)>,
+    time: Duration,
     generation: AtomicU64,
+    /// Whether what others change is heard of.
+    trusted: AtomicBool,
     /// Held while the generation is compared or changed, and the cache with it.
     changing: Mutex<()>,
 }
 
 impl Remembered {
-    pub(super) fn new() -> Self {
-        Self { files: Cache::new(CAPACITY), generation: AtomicU64::new(0), changing: Mutex::default() }
+    pub(super) fn new(memory: Memory) -> Self {
+        Self {
+            files: Cache::new(memory.entries),
+            time: memory.time,
+            generation: AtomicU64::new(0),
+            trusted: AtomicBool::new(true),
+            changing: Mutex::default(),
+        }
     }
 
     pub(super) fn get(&self, uid: Uid) -> Option<Arc<StoredFile>> {
-        self.files.get(&uid)
+        if !self.trusted.load(Ordering::Acquire) {
+            return None;
+        }
+        let (since, file) = self.files.get(&uid)?;
+        (since.elapsed() < self.time).then_some(file)
+    }
+
+    /// Forgets everything; remembers nothing more until others are heard again.
+    pub(super) fn trust(&self, others_are_heard: bool) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.trusted.store(others_are_heard, Ordering::Release);
+        self.files.clear();
     }
 
     /// To be asked for before rows are read that may be remembered.
@@ -38,7 +62,7 @@ impl Remembered {
     pub(super) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
-            self.files.insert(file.uid, file);
+            self.files.insert(file.uid, (Instant::now(), file));
         }
     }
 
@@ -52,7 +76,7 @@ impl Remembered {
     pub(super) fn forget_blob(&self, blob_id: i64) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.files.retain(|_, file| file.content.blob_id != blob_id);
+        self.files.retain(|_, (_, file)| file.content.blob_id != blob_id);
     }
 }
 
@@ -67,9 +91,33 @@ mod tests {
         Arc::new(StoredFile { uid: Uid::from_recorded(uid), name, content_type, stored_at: 0, content })
     }
 
+    fn remembered(time: Duration) -> Remembered {
+        Remembered::new(Memory { entries: 10, time })
+    }
+
+    #[test]
+    fn nothing_is_remembered_for_long_or_while_others_are_not_heard() {
+        let uid = Uid::from_recorded(1);
+        let forgetful = remembered(Duration::ZERO);
+        forgetful.insert(file(1, 10), forgetful.generation());
+        assert!(forgetful.get(uid).is_none());
+        let remembered = remembered(Duration::MAX);
+        let before = remembered.generation();
+        remembered.insert(file(1, 10), before);
+        remembered.trust(false);
+        assert!(remembered.get(uid).is_none());
+        remembered.insert(file(1, 10), remembered.generation());
+        assert!(remembered.get(uid).is_none(), "nobody would say that it changed");
+        remembered.trust(true);
+        remembered.insert(file(1, 10), before);
+        assert!(remembered.get(uid).is_none(), "it may have changed unheard");
+        remembered.insert(file(1, 10), remembered.generation());
+        assert!(remembered.get(uid).is_some());
+    }
+
     #[test]
     fn what_was_read_before_something_was_forgotten_is_not_taken_in() {
-        let (remembered, uid) = (Remembered::new(), Uid::from_recorded(1));
+        let (remembered, uid) = (remembered(Duration::MAX), Uid::from_recorded(1));
         let before = remembered.generation();
         remembered.insert(file(1, 10), before);
         assert!(remembered.get(uid).is_some());

@@ -54,11 +54,12 @@ impl Meta {
         to: FileState,
         removal: TaskForBlob,
     ) -> Result<Removed, DbErr> {
+        let now = self.clock.now_ms();
         let removed = self
             .write_or_undo(move |transaction| {
                 let (from, removal) = (from.clone(), removal.clone());
                 Box::pin(async move {
-                    Ok(match remove(transaction, uid, &from, to, &removal).await? {
+                    Ok(match remove(transaction, uid, &from, to, &removal, now).await? {
                         Removed::Now => Verdict::Commit(Removed::Now),
                         other => Verdict::Rollback(other),
                     })
@@ -115,8 +116,11 @@ async fn remove(
     from: &[FileState],
     to: FileState,
     removal: &TaskForBlob,
+    now: i64,
 ) -> Result<Removed, DbErr> {
-    let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
+    // Taken, so that its content stays the same until it has been let go.
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(file) = file else {
         return Ok(Removed::Unknown);
     };
     if !from.contains(&file.state) {
@@ -137,7 +141,7 @@ async fn remove(
     if let Some(blob_id) = file.blob_id
         && drop_claim(transaction, blob_id).await?
     {
-        tasks::enqueue(transaction, removal(blob_id)).await?;
+        tasks::enqueue(transaction, removal(blob_id), now).await?;
     }
     Ok(Removed::Now)
 }

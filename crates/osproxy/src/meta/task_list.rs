@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{
-    Attempt, Meta, Task, TaskState, dialect,
+    Attempt, Meta, Task, TaskState,
     entities::{task, task_attempt},
 };
 
@@ -77,6 +77,7 @@ impl Meta {
     /// Lets a task that is dead, or waits after a failure, be tried up to `attempts` times more, from now on.
     /// `false`: there is no such task, or it needs no help.
     pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, DbErr> {
+        let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {
                 let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
@@ -85,7 +86,7 @@ impl Meta {
                 let more = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), more).finally(unlimited);
                 let retried = task::Entity::update_many()
                     .col_expr(task::Column::State, Expr::value(TaskState::Queued))
-                    .col_expr(task::Column::RunAt, Expr::value(dialect::now_ms()))
+                    .col_expr(task::Column::RunAt, Expr::value(now))
                     .col_expr(task::Column::MaxAttempts, more.into())
                     .col_expr(task::Column::EndedAt, Expr::value(None::<i64>))
                     .filter(task::Column::Id.eq(id))

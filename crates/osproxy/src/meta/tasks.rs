@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use super::{
-    Meta, dialect,
+    Meta,
     entities::{task, task_attempt},
 };
 
@@ -111,8 +111,8 @@ pub struct Attempt {
 }
 
 /// Puts a task into the transaction that makes it necessary.
-pub(super) async fn enqueue(transaction: &DatabaseTransaction, new: NewTask) -> Result<(), DbErr> {
-    let now = dialect::now_ms();
+/// `now` is the time by the database's clock.
+pub(super) async fn enqueue(transaction: &DatabaseTransaction, new: NewTask, now: i64) -> Result<(), DbErr> {
     task::Entity::insert(row(new, now)).exec_without_returning(transaction).await?;
     Ok(())
 }
@@ -138,19 +138,20 @@ fn row(new: NewTask, now: i64) -> task::ActiveModel {
 impl Meta {
     /// Records a task that no other change makes necessary.
     pub async fn enqueue(&self, new: NewTask) -> Result<(), DbErr> {
+        let now = self.clock.now_ms();
         self.write(move |transaction| {
             let new = new.clone();
-            Box::pin(async move { enqueue(transaction, new).await })
+            Box::pin(async move { enqueue(transaction, new, now).await })
         })
         .await
     }
 
     /// Sees to it that there is one task of this kind that comes again and again, and that it is due now.
     pub async fn ensure_recurring(&self, new: NewTask) -> Result<(), DbErr> {
+        let now = self.clock.now_ms();
         self.write(move |transaction| {
             let new = new.clone();
             Box::pin(async move {
-                let now = dialect::now_ms();
                 let known =
                     task::Entity::find().filter(task::Column::UniqueKey.eq(new.kind)).one(transaction);
                 if let Some(known) = known.await? {
@@ -174,12 +175,12 @@ impl Meta {
 
     /// Ends the leases of all processes but `owner`. Only for a process that knows that it is alone.
     pub async fn end_leases_of_others(&self, owner: &str) -> Result<u64, DbErr> {
-        let owner = owner.to_owned();
+        let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
             let owner = owner.clone();
             Box::pin(async move {
                 let ended = task::Entity::update_many()
-                    .col_expr(task::Column::LeaseUntil, Expr::value(dialect::now_ms()))
+                    .col_expr(task::Column::LeaseUntil, Expr::value(now))
                     .filter(task::Column::State.eq(TaskState::Running))
                     .filter(task::Column::LeaseOwner.ne(owner))
                     .exec(transaction)
@@ -192,10 +193,11 @@ impl Meta {
 
     /// Up to `limit` tasks of these kinds that may be begun now: number and kind, those that are due longest first.
     pub async fn due_tasks(&self, kinds: &[&str], limit: u64) -> Result<Vec<(i64, String)>, DbErr> {
+        self.clock.adjust(&self.reader).await?;
         let due = task::Entity::find()
             .select_only()
             .columns([task::Column::Id, task::Column::Kind])
-            .filter(is_due(dialect::now_ms()))
+            .filter(is_due(self.clock.now_ms()))
             .filter(task::Column::Kind.is_in(kinds.iter().copied()))
             .order_by_asc(task::Column::RunAt)
             .order_by_asc(task::Column::Id)
@@ -216,16 +218,16 @@ impl Meta {
         let queued: Option<Option<i64>> = queued.into_tuple().one(&self.reader).await?;
         let running: Option<Option<i64>> = running.into_tuple().one(&self.reader).await?;
         let next = [queued.flatten(), running.flatten()].into_iter().flatten().min();
-        Ok(next.map(|at| Ord::max(at.saturating_sub(dialect::now_ms()), 0)))
+        Ok(next.map(|at| Ord::max(at.saturating_sub(self.clock.now_ms()), 0)))
     }
 
     /// Takes a task that is due, for `lease` milliseconds; `None` when another was faster, or when there was no
     /// attempt left: then it is dead now.
     pub async fn claim_task(&self, id: i64, owner: &str, lease: i64) -> Result<Option<ClaimedTask>, DbErr> {
-        let owner = owner.to_owned();
+        let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
             let owner = owner.clone();
-            Box::pin(async move { claim(transaction, id, &owner, lease).await })
+            Box::pin(async move { claim(transaction, id, &owner, now, lease).await })
         })
         .await
     }
@@ -233,11 +235,12 @@ impl Meta {
     /// Holds a claimed task for `lease` milliseconds more. `false`: the lease was lost, and the work must stop.
     pub async fn renew_task(&self, claimed: &ClaimedTask, owner: &str, lease: i64) -> Result<bool, DbErr> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
+        let until = self.clock.now_ms().saturating_add(lease);
         self.write(move |transaction| {
             let owner = owner.clone();
             Box::pin(async move {
                 let renewed = task::Entity::update_many()
-                    .col_expr(task::Column::LeaseUntil, Expr::value(dialect::now_ms().saturating_add(lease)))
+                    .col_expr(task::Column::LeaseUntil, Expr::value(until))
                     .filter(held(id, attempt, &owner))
                     .exec(transaction)
                     .await?;
@@ -250,9 +253,10 @@ impl Meta {
     /// Records how an attempt ended. `false`: the lease was lost, and somebody else decides.
     pub async fn end_task(&self, claimed: &ClaimedTask, owner: &str, ended: Ended) -> Result<bool, DbErr> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
+        let now = self.clock.now_ms();
         self.write(move |transaction| {
             let (owner, ended) = (owner.clone(), ended.clone());
-            Box::pin(async move { end(transaction, id, attempt, &owner, ended).await })
+            Box::pin(async move { end(transaction, id, attempt, &owner, ended, now).await })
         })
         .await
     }
@@ -285,9 +289,9 @@ async fn claim(
     transaction: &DatabaseTransaction,
     id: i64,
     owner: &str,
+    now: i64,
     lease: i64,
 ) -> Result<Option<ClaimedTask>, DbErr> {
-    let now = dialect::now_ms();
     let Some(row) = task::Entity::find_by_id(id).filter(is_due(now)).one(transaction).await? else {
         return Ok(None);
     };
@@ -347,8 +351,8 @@ async fn end(
     attempt: u32,
     owner: &str,
     ended: Ended,
+    now: i64,
 ) -> Result<bool, DbErr> {
-    let now = dialect::now_ms();
     let row = task::Entity::find_by_id(id).one(transaction).await?;
     let left = row.map_or(0, |row| row.max_attempts - row.attempts);
     let (state, run_at, outcome, error) = match ended {

@@ -148,13 +148,14 @@ async fn begin(
     let blob_id = match file.state {
         file::State::Stored => return Ok(Begun::Stored),
         file::State::Pending => {
-            file::Entity::update_many()
+            let first = file::Entity::update_many()
                 .col_expr(file::Column::State, Expr::value(file::State::Receiving))
                 .filter(file::Column::Uid.eq(uid.get()))
                 .filter(file::Column::State.eq(file::State::Pending))
                 .exec(transaction)
                 .await?;
-            uid.get()
+            // Through another node somebody may have begun at the same moment.
+            if first.rows_affected == 1 { uid.get() } else { spare.get() }
         }
         file::State::Receiving => spare.get(),
         closed => return Ok(Begun::Closed(closed)),

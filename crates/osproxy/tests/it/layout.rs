@@ -34,7 +34,7 @@ const FORBIDDEN: [(&str, &[&str]); 13] = [
     ("telemetry.rs", &["app", "cli", "coord", "http", "link", "meta", "ops", "tasks", "uid"]),
     ("config/", &["app", "cli", "coord", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"]),
     ("coord/", &["app", "cli", "http", "link", "meta", "ops", "tasks", "telemetry"]),
-    ("meta/", &["app", "cli", "config", "coord", "http", "link", "ops", "tasks", "telemetry"]),
+    ("meta/", &["app", "cli", "coord", "http", "link", "ops", "tasks", "telemetry"]),
     ("app", &["cli", "http", "ops", "tasks", "telemetry"]),
     ("tasks/", &["cli", "coord", "http", "ops", "telemetry"]),
     ("ops/", &["cli", "config", "coord", "http", "telemetry"]),

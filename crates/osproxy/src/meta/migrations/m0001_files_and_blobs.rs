@@ -5,6 +5,8 @@ use sea_orm_migration::{
     sea_query::{ColumnDef, ForeignKey, ForeignKeyAction, Index, Table},
 };
 
+use super::tools::{create_index, create_table};
+
 pub(super) struct Migration;
 
 impl MigrationName for Migration {
@@ -73,7 +75,7 @@ impl MigrationTrait for Migration {
             .col(ColumnDef::new(Blobs::Sniffed).string_len(255))
             .col(ColumnDef::new(Blobs::CreatedAt).big_integer().not_null())
             .to_owned();
-        manager.create_table(blobs).await?;
+        create_table(manager, blobs).await?;
         let files = Table::create()
             .table(Files::Table)
             .col(ColumnDef::new(Files::Uid).big_integer().not_null().primary_key())
@@ -93,42 +95,29 @@ impl MigrationTrait for Migration {
                     .on_delete(ForeignKeyAction::Restrict),
             )
             .to_owned();
-        manager.create_table(files).await?;
+        create_table(manager, files).await?;
         let link_keys = Table::create()
             .table(LinkKeys::Table)
             .col(ColumnDef::new(LinkKeys::Id).string_len(32).not_null().primary_key())
             .col(ColumnDef::new(LinkKeys::Secret).var_binary(64).not_null())
             .col(ColumnDef::new(LinkKeys::CreatedAt).big_integer().not_null())
             .to_owned();
-        manager.create_table(link_keys).await?;
+        create_table(manager, link_keys).await?;
         create_indices(manager).await
     }
 }
 
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    let indices = [
-        // The unit of deduplication; rows that are not verified yet have no digest and are all different.
-        Index::create()
-            .name("uq_blobs_tenant_blake3")
-            .table(Blobs::Table)
-            .col(Blobs::Tenant)
-            .col(Blobs::Blake3)
-            .unique()
-            .to_owned(),
-        // Instant upload of API v0.
-        Index::create()
-            .name("ix_blobs_tenant_md5")
-            .table(Blobs::Table)
-            .col(Blobs::Tenant)
-            .col(Blobs::Md5)
-            .to_owned(),
-        // The sweeper's question: what is not stored?
-        Index::create().name("ix_blobs_state").table(Blobs::Table).col(Blobs::State).to_owned(),
-        // The foreign key's other side, for the check when a blob goes.
-        Index::create().name("ix_files_blob").table(Files::Table).col(Files::BlobId).to_owned(),
-    ];
-    for index in indices {
-        manager.create_index(index).await?;
-    }
-    Ok(())
+    // The unit of deduplication; rows that are not verified yet have no digest and are all different.
+    let unique = Index::create().col(Blobs::Tenant).col(Blobs::Blake3).unique().to_owned();
+    create_index(manager, "blobs", "uq_blobs_tenant_blake3", unique).await?;
+    // Instant upload of API v0.
+    let by_md5 = Index::create().col(Blobs::Tenant).col(Blobs::Md5).to_owned();
+    create_index(manager, "blobs", "ix_blobs_tenant_md5", by_md5).await?;
+    // The sweeper's question: what is not stored?
+    let by_state = Index::create().col(Blobs::State).to_owned();
+    create_index(manager, "blobs", "ix_blobs_state", by_state).await?;
+    // The foreign key's other side, for the check when a blob goes.
+    let by_blob = Index::create().col(Files::BlobId).to_owned();
+    create_index(manager, "files", "ix_files_blob", by_blob).await
 }

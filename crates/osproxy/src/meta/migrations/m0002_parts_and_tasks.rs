@@ -5,6 +5,8 @@ use sea_orm_migration::{
     sea_query::{ColumnDef, ForeignKey, ForeignKeyAction, Index, Table},
 };
 
+use super::tools::{add_column, create_index, create_table};
+
 pub(super) struct Migration;
 
 impl MigrationName for Migration {
@@ -23,7 +25,6 @@ enum Blobs {
 
 #[derive(DeriveIden)]
 enum Files {
-    Table,
     State,
     PartCount,
     ExpiresAt,
@@ -81,15 +82,13 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // One at a time: SQLite takes no more.
-        for column in [
-            ColumnDef::new(Blobs::Layout).string_len(16).not_null().default("whole").to_owned(),
-            ColumnDef::new(Blobs::ClaimedMd5).var_binary(16).to_owned(),
-        ] {
-            manager.alter_table(Table::alter().table(Blobs::Table).add_column(column).to_owned()).await?;
-        }
-        let column = ColumnDef::new(Files::PartCount).integer().to_owned();
-        manager.alter_table(Table::alter().table(Files::Table).add_column(column).to_owned()).await?;
+        let layout = &mut ColumnDef::new(Blobs::Layout);
+        layout.string_len(16).not_null().default("whole");
+        add_column(manager, "blobs", "layout", layout).await?;
+        let claimed_md5 = &mut ColumnDef::new(Blobs::ClaimedMd5);
+        add_column(manager, "blobs", "claimed_md5", claimed_md5.var_binary(16)).await?;
+        let part_count = &mut ColumnDef::new(Files::PartCount);
+        add_column(manager, "files", "part_count", part_count.integer()).await?;
         create_parts(manager).await?;
         create_tasks(manager).await?;
         create_indices(manager).await
@@ -116,7 +115,7 @@ async fn create_parts(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .on_delete(ForeignKeyAction::Restrict),
         )
         .to_owned();
-    manager.create_table(parts).await
+    create_table(manager, parts).await
 }
 
 async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -136,7 +135,7 @@ async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         .col(ColumnDef::new(Tasks::CreatedAt).big_integer().not_null())
         .col(ColumnDef::new(Tasks::EndedAt).big_integer())
         .to_owned();
-    manager.create_table(tasks).await?;
+    create_table(manager, tasks).await?;
     let attempts = Table::create()
         .table(TaskAttempts::Table)
         .col(ColumnDef::new(TaskAttempts::TaskId).big_integer().not_null())
@@ -155,44 +154,23 @@ async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
                 .on_delete(ForeignKeyAction::Cascade),
         )
         .to_owned();
-    manager.create_table(attempts).await
+    create_table(manager, attempts).await
 }
 
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    let indices = [
-        // The parts of a blob, in their order.
-        Index::create()
-            .name("ix_parts_blob_number")
-            .table(Parts::Table)
-            .col(Parts::BlobId)
-            .col(Parts::Number)
-            .to_owned(),
-        // The sweeper's question: what is not stored?
-        Index::create().name("ix_parts_state").table(Parts::Table).col(Parts::State).to_owned(),
-        // Which uploads have lapsed?
-        Index::create()
-            .name("ix_files_state_expires")
-            .table(Files::Table)
-            .col(Files::State)
-            .col(Files::ExpiresAt)
-            .to_owned(),
-        // What is to be done next?
-        Index::create()
-            .name("ix_tasks_state_run")
-            .table(Tasks::Table)
-            .col(Tasks::State)
-            .col(Tasks::RunAt)
-            .to_owned(),
-        // Tasks of which there is one.
-        Index::create()
-            .name("uq_tasks_unique_key")
-            .table(Tasks::Table)
-            .col(Tasks::UniqueKey)
-            .unique()
-            .to_owned(),
-    ];
-    for index in indices {
-        manager.create_index(index).await?;
-    }
-    Ok(())
+    // The parts of a blob, in their order.
+    let in_order = Index::create().col(Parts::BlobId).col(Parts::Number).to_owned();
+    create_index(manager, "parts", "ix_parts_blob_number", in_order).await?;
+    // The sweeper's question: what is not stored?
+    let by_state = Index::create().col(Parts::State).to_owned();
+    create_index(manager, "parts", "ix_parts_state", by_state).await?;
+    // Which uploads have lapsed?
+    let lapsed = Index::create().col(Files::State).col(Files::ExpiresAt).to_owned();
+    create_index(manager, "files", "ix_files_state_expires", lapsed).await?;
+    // What is to be done next?
+    let next = Index::create().col(Tasks::State).col(Tasks::RunAt).to_owned();
+    create_index(manager, "tasks", "ix_tasks_state_run", next).await?;
+    // Tasks of which there is one.
+    let unique = Index::create().col(Tasks::UniqueKey).unique().to_owned();
+    create_index(manager, "tasks", "uq_tasks_unique_key", unique).await
 }

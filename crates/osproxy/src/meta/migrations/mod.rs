@@ -2,6 +2,8 @@
 
 mod m0001_files_and_blobs;
 mod m0002_parts_and_tasks;
+mod m0003_many_nodes;
+mod tools;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -9,6 +11,10 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_files_and_blobs::Migration), Box::new(m0002_parts_and_tasks::Migration)]
+        vec![
+            Box::new(m0001_files_and_blobs::Migration),
+            Box::new(m0002_parts_and_tasks::Migration),
+            Box::new(m0003_many_nodes::Migration),
+        ]
     }
 }

@@ -1,0 +1,46 @@
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager,
+    async_trait::async_trait,
+    sea_orm::{DbErr, DeriveIden},
+    sea_query::{ColumnDef, Index},
+};
+
+use super::tools::{add_column, create_index, drop_index};
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0003_many_nodes"
+    }
+}
+
+#[derive(DeriveIden)]
+enum Parts {
+    BlobId,
+    Number,
+    ObjectKey,
+}
+
+#[derive(DeriveIden)]
+enum Tasks {
+    Store,
+}
+
+#[async_trait]
+impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // Two nodes may begin the same part at the same moment: only one of them may have the number's own key.
+        let attempt =
+            Index::create().col(Parts::BlobId).col(Parts::Number).col(Parts::ObjectKey).unique().to_owned();
+        create_index(manager, "parts", "uq_parts_blob_number_key", attempt).await?;
+        drop_index(manager, "parts", "ix_parts_blob_number").await?;
+        // Work on objects that lie with one node runs there.
+        add_column(manager, "tasks", "store", ColumnDef::new(Tasks::Store).string_len(16)).await
+    }
+}

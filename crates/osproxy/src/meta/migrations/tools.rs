@@ -1,0 +1,57 @@
+//! Steps of migrations that can be taken twice: a server that cannot undo changes of tables may have been cut off in the
+//! middle of a migration, which is then run again from its beginning.
+
+use sea_orm_migration::{
+    SchemaManager,
+    sea_orm::DbErr,
+    sea_query::{ColumnDef, Index, IndexCreateStatement, Table, TableCreateStatement},
+};
+
+use super::super::dialect;
+
+/// Makes a table, if it is not there.
+pub(super) async fn create_table(
+    manager: &SchemaManager<'_>,
+    mut table: TableCreateStatement,
+) -> Result<(), DbErr> {
+    table.if_not_exists();
+    manager.create_table(dialect::table(manager.get_database_backend(), table)).await
+}
+
+/// Makes a column, if it is not there.
+pub(super) async fn add_column(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+    name: &str,
+    column: &mut ColumnDef,
+) -> Result<(), DbErr> {
+    if manager.has_column(table, name).await? {
+        return Ok(());
+    }
+    manager.alter_table(Table::alter().table(table).add_column(column.to_owned()).to_owned()).await
+}
+
+/// Makes an index of a table, if it is not there.
+pub(super) async fn create_index(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+    name: &str,
+    mut index: IndexCreateStatement,
+) -> Result<(), DbErr> {
+    if manager.has_index(table, name).await? {
+        return Ok(());
+    }
+    manager.create_index(index.name(name).table(table).to_owned()).await
+}
+
+/// Removes an index of a table, if it is there.
+pub(super) async fn drop_index(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+    name: &str,
+) -> Result<(), DbErr> {
+    if !manager.has_index(table, name).await? {
+        return Ok(());
+    }
+    manager.drop_index(Index::drop().name(name).table(table).to_owned()).await
+}
