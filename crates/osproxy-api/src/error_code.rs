@@ -34,6 +34,8 @@ pub enum ErrorCode {
     RangeNotSatisfiable,
     /// The body is larger than the server takes.
     TooLarge,
+    /// The node that holds the bytes cannot be asked for them; the same request may succeed later.
+    NodeUnavailable,
     /// Something osproxy depends on is away or full; the same request may succeed later.
     Unavailable,
     /// A fault of osproxy itself.
@@ -59,6 +61,7 @@ impl ErrorCode {
             Self::PreconditionFailed => "precondition_failed",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::TooLarge => "too_large",
+            Self::NodeUnavailable => "node_unavailable",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
@@ -82,7 +85,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::RangeNotSatisfiable => 416,
             Self::Internal => 500,
-            Self::Unavailable => 503,
+            Self::NodeUnavailable | Self::Unavailable => 503,
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct App {
     pub meta: Meta,
     /// Where objects go.
     pub storage: Arc<dyn Backend>,
+    /// What rows call that store; each node's folder has a name of its own.
+    pub store: String,
     /// Signs and verifies links.
     pub links: LinkKeys,
     /// Bounds on what is asked for.
@@ -97,23 +99,28 @@ impl App {
         let database = config.database_location().map_err(cannot("cannot use the database"))?;
         let (coordinator, alone) = coordinate(&database).await?;
         let started_at = now_ms();
-        let meta = Meta::open(&database, memory(config)).await;
-        let meta = meta.map_err(|error| cannot(Meta::explain(&database, &error))(error))?;
         let root = config.objects_root();
         let storage = Local::open(&root, config.local.fsync).await.map_err(cannot(format!(
             "cannot use the object folder {}; is another osproxy using it?",
             root.display()
         )))?;
+        let store = match &database {
+            DatabaseLocation::File(_) => storage.name().to_owned(),
+            DatabaseLocation::Server(_) => format!("{}:{}", storage.name(), storage.id()),
+        };
+        let meta = Meta::open(&database, &store, memory(config)).await;
+        let meta = meta.map_err(|error| cannot(Meta::explain(&database, &error))(error))?;
         let mut node = [0; 8];
         getrandom::fill(&mut node).map_err(cannot("cannot name this process"))?;
         let node = hex::encode(node);
-        // Nobody else works on this database: what was being worked on is free again.
-        meta.end_leases_of_others(&node).await.map_err(cannot("cannot take over tasks"))?;
+        // Nobody else works on this store, perhaps on this database: what was being worked on is free again.
+        meta.end_leases_of_others(&node, true).await.map_err(cannot("cannot take over tasks"))?;
         let newest = meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?;
         let links = link_keys(config, &meta).await?;
         Ok(Arc::new(Self {
             meta,
             storage: Arc::new(storage),
+            store,
             links,
             limits: Limits {
                 max_size: config.uploads.max_size,

@@ -49,6 +49,17 @@ impl Error {
         }
     }
 
+    /// The bytes lie with another node.
+    pub fn elsewhere(store: &str) -> Self {
+        Self {
+            code: ErrorCode::NodeUnavailable,
+            message: "the node that holds the bytes of this file cannot be asked for them, try again later"
+                .into(),
+            source: Some(format!("they lie in the store {store}").into()),
+            size: None,
+        }
+    }
+
     /// A fault that the client has no part in and that trying again will not mend.
     pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {

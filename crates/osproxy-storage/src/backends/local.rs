@@ -3,6 +3,8 @@ mod writer;
 
 use std::{
     collections::BTreeSet,
+    fs::File,
+    io::Write,
     ops::Range,
     os::fd::OwnedFd,
     path::Path,
@@ -23,6 +25,9 @@ use crate::{
 
 const NAME: &str = "local";
 
+/// File under the root that says which store it is.
+const ID: &str = "store-id";
+
 /// Folder under the root for objects that are not published yet.
 const TEMPORARY: &str = ".tmp";
 
@@ -42,6 +47,7 @@ pub struct Local {
 struct Root {
     folder: OwnedFd,
     fsync: bool,
+    id: String,
     /// Makes temporary names unique within this process; the lock makes them unique among processes.
     next_temporary: AtomicU64,
     /// Held as long as the backend lives.
@@ -78,14 +84,20 @@ impl Local {
             for category in Category::ALL {
                 make_folder(&folder, category.as_str())?;
             }
+            let id = store_id(&folder, &temporary)?;
             if fsync {
                 sync_with_parents(&root)?;
             }
-            Ok(Self {
-                root: Arc::new(Root { folder, fsync, next_temporary: AtomicU64::new(0), _lock: lock }),
-            })
+            let next_temporary = AtomicU64::new(0);
+            Ok(Self { root: Arc::new(Root { folder, fsync, id, next_temporary, _lock: lock }) })
         })
         .await
+    }
+
+    /// Eight digits that no other store has, made with the root and kept in it: they go with the objects, wherever
+    /// those are moved.
+    pub fn id(&self) -> &str {
+        &self.root.id
     }
 }
 
@@ -208,6 +220,31 @@ fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rust
 }
 
 /// What a folder holds, but for hidden names.
+/// Reads which store a root is, or makes it one: whole or not at all.
+fn store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
+    let open = |flags| rustix::fs::openat(root, ID, flags | OFlags::CLOEXEC, FILE_MODE);
+    let text = match open(OFlags::RDONLY) {
+        Ok(file) => std::io::read_to_string(File::from(file))?,
+        Err(Errno::NOENT) => {
+            let mut id = [0; 4];
+            getrandom::fill(&mut id).map_err(std::io::Error::other)?;
+            let text = format!("{:08x}\n", u32::from_be_bytes(id));
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let mut file = File::from(rustix::fs::openat(temporary, ID, flags, FILE_MODE)?);
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            rustix::fs::renameat(temporary, ID, root, ID)?;
+            text
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let id = text.trim();
+    if id.len() != 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(std::io::Error::other(format!("the file {ID} holds no id of a store")));
+    }
+    Ok(id.to_owned())
+}
+
 fn names(folder: &OwnedFd) -> std::io::Result<Vec<(String, FileType)>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {

@@ -51,6 +51,9 @@ async fn open(
     file: &StoredFile,
     range: Range<u64>,
 ) -> Result<storage::Result<ContentReader>> {
+    if file.content.store != app.store {
+        return Err(Error::elsewhere(&file.content.store));
+    }
     Ok(match &file.content.layout {
         Layout::Whole(key) => app.storage.open(key, range).await.map(ContentReader::Object),
         Layout::Parts => PartsReader::open(app, file, range).await?.map(ContentReader::Parts),

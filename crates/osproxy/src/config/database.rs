@@ -243,9 +243,8 @@ pub(super) fn unlist(tree: &mut Node, findings: &mut Findings) {
     let Node::List(entries) = section else {
         return;
     };
-    let named_default = |entry: &mut Node| {
-        matches!(entry.get_mut("db_name"), Some(Node::Text(name)) if name == "default")
-    };
+    let named_default =
+        |entry: &mut Node| matches!(entry.get_mut("db_name"), Some(Node::Text(name)) if name == "default");
     let chosen = match entries.len() {
         1 => Some(0),
         _ => entries.iter_mut().position(named_default),
@@ -282,7 +281,10 @@ mod tests {
             let Target::Fields { host, port, database, username, password, .. } = found.target else {
                 panic!("there is no url");
             };
-            assert_eq!((host.as_str(), port, database.as_str(), username.as_str()), ("db", 5433, "files", "u"));
+            assert_eq!(
+                (host.as_str(), port, database.as_str(), username.as_str()),
+                ("db", 5433, "files", "u")
+            );
             assert_eq!(password.unwrap().reveal(), "123456");
         }
         assert!(parse("database: [{db_name: a}, {db_name: b}]", &[]).is_err());

@@ -19,11 +19,7 @@ impl Secret {
 
     /// The secret that is written, or that a file holds; white space around the latter does not count. `None`: neither.
     /// Fails with a sentence when both are given, or the file cannot be read. Blocks to read it.
-    pub fn resolve(
-        name: &str,
-        written: Option<&Self>,
-        file: Option<&Path>,
-    ) -> Result<Option<Self>, String> {
+    pub fn resolve(name: &str, written: Option<&Self>, file: Option<&Path>) -> Result<Option<Self>, String> {
         match (written, file) {
             (Some(_), Some(_)) => Err(format!("give one of `{name}` and `{name}_file`")),
             (written, None) => Ok(written.cloned()),

@@ -58,10 +58,11 @@ pub struct RecordedPart {
 }
 
 impl Meta {
-    /// Up to `limit` blobs beyond number `after`, in the order of their numbers.
+    /// Up to `limit` blobs of this node's store beyond number `after`, in the order of their numbers.
     pub async fn recorded_blobs(&self, after: i64, limit: u64) -> Result<Vec<RecordedBlob>, DbErr> {
         let rows = blob::Entity::find()
             .filter(blob::Column::Id.gt(after))
+            .filter(blob::Column::Backend.eq(&self.store))
             .order_by_asc(blob::Column::Id)
             .limit(limit)
             .all(&self.reader)
@@ -101,17 +102,20 @@ impl Meta {
         rows.into_iter().map(recorded).collect()
     }
 
-    /// The keys and sizes of all objects that are content, complete or to be.
+    /// The keys and sizes of all objects of this node's store that are content, complete or to be.
     pub async fn content_objects(&self) -> Result<Vec<(String, i64)>, DbErr> {
         let whole = blob::Entity::find()
             .select_only()
             .columns([blob::Column::ObjectKey, blob::Column::Size])
             .filter(blob::Column::State.eq(blob::State::Stored))
-            .filter(blob::Column::Layout.eq(blob::Layout::Whole));
+            .filter(blob::Column::Layout.eq(blob::Layout::Whole))
+            .filter(blob::Column::Backend.eq(&self.store));
         let parts = part::Entity::find()
+            .inner_join(blob::Entity)
             .select_only()
             .columns([part::Column::ObjectKey, part::Column::Size])
-            .filter(part::Column::State.eq(part::State::Stored));
+            .filter(part::Column::State.eq(part::State::Stored))
+            .filter(blob::Column::Backend.eq(&self.store));
         let mut objects: Vec<(String, i64)> = whole.into_tuple().all(&self.reader).await?;
         objects.append(&mut parts.into_tuple().all(&self.reader).await?);
         Ok(objects)

@@ -191,11 +191,9 @@ pub(super) fn server_name(server: &DatabaseServer) -> String {
             Err(_) => return "given by `database.url`".to_owned(),
         },
         (Target::Url(url), _) => match url.reveal().parse::<MySqlConnectOptions>() {
-            Ok(options) => (
-                options.get_host().to_owned(),
-                options.get_port(),
-                options.get_database().map(str::to_owned),
-            ),
+            Ok(options) => {
+                (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
+            }
             Err(_) => return "given by `database.url`".to_owned(),
         },
     };
@@ -252,11 +250,7 @@ pub(super) enum Lock {
 
 /// Takes a lock for a connection, which is the pool's only one, or waits for it up to `wait`, to the second.
 /// `false`: another has it.
-pub(super) async fn lock(
-    connection: &DatabaseConnection,
-    lock: Lock,
-    wait: Duration,
-) -> Result<bool, DbErr> {
+pub(super) async fn lock(connection: &DatabaseConnection, lock: Lock, wait: Duration) -> Result<bool, DbErr> {
     let backend = connection.get_database_backend();
     let number = lock as i32;
     let sql = match backend {

@@ -45,6 +45,8 @@ pub struct Content {
     pub blob_id: i64,
     /// Length in bytes.
     pub size: u64,
+    /// The store that they lie in.
+    pub store: String,
     /// Where the bytes lie.
     pub layout: Layout,
     /// What osproxy computed of them; `None` until a merge has seen every byte.
@@ -202,6 +204,7 @@ fn content(blob: blob::Model) -> Result<Content, DbErr> {
             blob::Layout::Parts => Layout::Parts,
         },
         digests: blobs::digests(&blob)?,
+        store: blob.backend,
         claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
     })
 }

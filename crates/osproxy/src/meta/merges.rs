@@ -105,8 +105,8 @@ impl Meta {
             .write_or_undo(move |transaction| {
                 let removal = removal.clone();
                 Box::pin(async move {
-                    let refs = condemn(transaction, blob_id).await?;
-                    let Some(refs) = refs else {
+                    let condemned = condemn(transaction, blob_id).await?;
+                    let Some((refs, store)) = condemned else {
                         return Ok(Verdict::Rollback(Merged::Beaten));
                     };
                     if !blobs::take_references(transaction, same, refs).await? {
@@ -117,7 +117,7 @@ impl Meta {
                         .filter(file::Column::BlobId.eq(blob_id))
                         .exec(transaction)
                         .await?;
-                    tasks::enqueue(transaction, removal(blob_id), now).await?;
+                    tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
                     Ok(Verdict::Commit(Merged::Stored))
                 })
             })
@@ -134,9 +134,9 @@ impl Meta {
             .write_or_undo(move |transaction| {
                 let removal = removal.clone();
                 Box::pin(async move {
-                    if condemn(transaction, blob_id).await?.is_none() {
+                    let Some((_, store)) = condemn(transaction, blob_id).await? else {
                         return Ok(Verdict::Rollback(Merged::Beaten));
-                    }
+                    };
                     file::Entity::update_many()
                         .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
                         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
@@ -144,7 +144,7 @@ impl Meta {
                         .filter(file::Column::BlobId.eq(blob_id))
                         .exec(transaction)
                         .await?;
-                    tasks::enqueue(transaction, removal(blob_id), now).await?;
+                    tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
                     Ok(Verdict::Commit(Merged::Stored))
                 })
             })
@@ -198,8 +198,8 @@ async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64) -> Resul
     Ok(taken.rows_affected == 1)
 }
 
-/// Condemns a blob in parts and tells how many files it had; `None` when it is no longer one.
-async fn condemn(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<i32>, DbErr> {
+/// Condemns a blob in parts and tells how many files it had, and its store; `None` when it is no longer one.
+async fn condemn(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<(i32, String)>, DbErr> {
     let condemned = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         .filter(blob::Column::Id.eq(blob_id))
@@ -214,5 +214,5 @@ async fn condemn(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Opti
     let row = blob::Entity::find_by_id(blob_id).one(transaction).await?;
     let changed = blob::ActiveModel { id: Set(blob_id), refs: Set(0), ..Default::default() };
     blob::Entity::update(changed).exec(transaction).await?;
-    Ok(row.map(|blob| blob.refs))
+    Ok(row.map(|blob| (blob.refs, blob.backend)))
 }

@@ -21,7 +21,9 @@ pub(super) async fn server(server: &DatabaseServer) -> Result<(), DbErr> {
         if !dialect::lock(&connection, Lock::Migrate, Duration::ZERO).await? {
             tracing::info!("another node brings the tables of the database up to date; waiting for it");
             if !dialect::lock(&connection, Lock::Migrate, WAIT).await? {
-                return Err(DbErr::Custom("another node has been migrating the database for too long".into()));
+                return Err(DbErr::Custom(
+                    "another node has been migrating the database for too long".into(),
+                ));
             }
         }
         tables(&connection).await

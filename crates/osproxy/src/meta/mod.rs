@@ -57,6 +57,8 @@ pub struct Meta {
     reader: Reader,
     writer: Writer,
     clock: Clock,
+    /// The store whose objects this node has at hand, as it is called in rows.
+    store: String,
     /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed or
     /// its object moves.
     stored: Remembered,
@@ -82,34 +84,36 @@ pub struct Memory {
 impl Meta {
     /// Opens the database, bringing its tables up to date. The file of `SQLite` is made when it is not there; a database
     /// on a server is not.
-    pub async fn open(location: &DatabaseLocation, memory: Memory) -> Result<Self, DbErr> {
+    ///
+    /// `store` is what rows call the store whose objects this node has at hand: at most 16 bytes.
+    pub async fn open(location: &DatabaseLocation, store: &str, memory: Memory) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::tables(&writer).await?;
-                Self::on_file(writer, path, memory).await
+                Self::on_file(writer, path, store, memory).await
             }
             DatabaseLocation::Server(server) => {
                 migrate::server(server).await?;
-                Self::on_server(server, memory).await
+                Self::on_server(server, store, memory).await
             }
         }
     }
 
     /// Opens a database that a service may be using. Changes nothing about its tables: fails when they are not those of
-    /// this version.
+    /// this version. For those who look, and work on nothing.
     pub async fn open_existing(location: &DatabaseLocation, memory: Memory) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::must_be_current(&writer).await?;
-                Self::on_file(writer, path, memory).await
+                Self::on_file(writer, path, "", memory).await
             }
             DatabaseLocation::Server(server) => {
                 let connection = migrate::single_connection(server).await?;
                 migrate::must_be_current(&connection).await?;
                 connection.close().await?;
-                Self::on_server(server, memory).await
+                Self::on_server(server, "", memory).await
             }
         }
     }
@@ -122,29 +126,35 @@ impl Meta {
         }
     }
 
-    async fn on_file(writer: DatabaseConnection, path: &Path, memory: Memory) -> Result<Self, DbErr> {
+    async fn on_file(
+        writer: DatabaseConnection,
+        path: &Path,
+        store: &str,
+        memory: Memory,
+    ) -> Result<Self, DbErr> {
         let again = path.to_owned();
         let connect = Box::new(move || -> BoxFuture<'static, _> {
             let path = again.clone();
             Box::pin(async move { dialect::sqlite_writer(&path).await })
         });
-        let queue =
-            WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?;
+        let queue = WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self {
             reader: Reader::Embedded(dialect::sqlite_reader(path).await?),
             writer: Writer::Embedded(queue),
             clock: Clock::default(),
+            store: store.to_owned(),
             stored: Remembered::new(memory),
         })
     }
 
-    async fn on_server(server: &DatabaseServer, memory: Memory) -> Result<Self, DbErr> {
+    async fn on_server(server: &DatabaseServer, store: &str, memory: Memory) -> Result<Self, DbErr> {
         let options = dialect::server_options(server)?;
         let server = Arc::new(Server::connect(options, Duration::from_secs(server.timeout)).await?);
         let meta = Self {
             reader: Reader::Server(server.clone()),
             writer: Writer::Server(server),
             clock: Clock::default(),
+            store: store.to_owned(),
             stored: Remembered::new(memory),
         };
         meta.clock.adjust(&meta.reader).await?;
@@ -248,10 +258,10 @@ mod tests {
     }
 
     async fn keeps_the_contract(location: &DatabaseLocation) {
-        let meta = Meta::open(location, MEMORY).await.unwrap();
+        let meta = Meta::open(location, "local", MEMORY).await.unwrap();
         contract::run(&meta).await;
         // Opening it again migrates nothing and finds everything.
-        let again = Meta::open(location, MEMORY).await.unwrap();
+        let again = Meta::open(location, "local", MEMORY).await.unwrap();
         assert_eq!(again.newest_uid().await.unwrap(), meta.newest_uid().await.unwrap());
     }
 }

@@ -1,7 +1,7 @@
 use osproxy_storage::{Category, Digests, Key};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, SqlErr, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
+    QueryFilter, QueryOrder, QuerySelect, QueryTrait, SqlErr, sea_query::Expr,
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub enum BegunPart {
     Ready(PartIntent),
     /// The file takes no parts: it is in this state.
     Closed(FileState),
+    /// The parts that came before lie in this store, which is another node's.
+    Elsewhere(String),
     /// Another part was first to begin the upload: ask again.
     Changed,
     /// No such uid.
@@ -113,17 +115,13 @@ pub enum Completed {
 
 impl Meta {
     /// Begins an attempt to send a part. Records what will be written, under `attempt`, a number that nobody has.
-    pub async fn begin_part(
-        &self,
-        uid: Uid,
-        number: u32,
-        attempt: Uid,
-        backend: &'static str,
-    ) -> Result<BegunPart, DbErr> {
+    pub async fn begin_part(&self, uid: Uid, number: u32, attempt: Uid) -> Result<BegunPart, DbErr> {
+        let store = self.store.clone();
         let begun = self
             .write_or_undo(move |transaction| {
+                let store = store.clone();
                 Box::pin(async move {
-                    Ok(match begin(transaction, uid, number, attempt.get(), backend).await? {
+                    Ok(match begin(transaction, uid, number, attempt.get(), &store).await? {
                         ready @ BegunPart::Ready(_) => Verdict::Commit(ready),
                         other => Verdict::Rollback(other),
                     })
@@ -260,7 +258,7 @@ async fn begin(
     uid: Uid,
     number: u32,
     attempt: i64,
-    backend: &'static str,
+    store: &str,
 ) -> Result<BegunPart, DbErr> {
     // Another attempt for this number, if there is one.
     let another = part::Entity::find()
@@ -271,14 +269,21 @@ async fn begin(
         .limit(1)
         .into_query();
     let found = file::Entity::find_by_id(uid.get())
+        .left_join(blob::Entity)
         .select_only()
         .columns([file::Column::Name, file::Column::State, file::Column::BlobId])
+        .column(blob::Column::Backend)
         .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
-    let found: Option<(String, file::State, Option<i64>, Option<i64>)> =
+    let found: Option<(String, file::State, Option<i64>, Option<String>, Option<i64>)> =
         found.into_tuple().one(transaction).await?;
-    let Some((name, state, blob_id, another)) = found else {
+    let Some((name, state, blob_id, there, another)) = found else {
         return Ok(BegunPart::Unknown);
     };
+    if let (file::State::Receiving, Some(there)) = (state, there)
+        && there != store
+    {
+        return Ok(BegunPart::Elsewhere(there));
+    }
     let known = blob_id;
     if known.is_none() && !begin_receiving(transaction, uid, state).await? {
         return Ok(BegunPart::Changed);
@@ -291,7 +296,7 @@ async fn begin(
         (closed, _) => return Ok(BegunPart::Closed(closed)),
     };
     if known.is_none() {
-        blob::Entity::insert(receiving_blob(blob_id, backend)).exec_without_returning(transaction).await?;
+        blob::Entity::insert(receiving_blob(blob_id, store)).exec_without_returning(transaction).await?;
         file::Entity::update_many()
             .col_expr(file::Column::BlobId, Expr::value(blob_id))
             .filter(file::Column::Uid.eq(uid.get()))
@@ -331,11 +336,11 @@ async fn begin_receiving(
     Ok(taken.rows_affected == 1)
 }
 
-fn receiving_blob(id: i64, backend: &str) -> blob::ActiveModel {
+fn receiving_blob(id: i64, store: &str) -> blob::ActiveModel {
     blob::ActiveModel {
         state: Set(blob::State::Receiving),
         layout: Set(blob::Layout::Parts),
-        ..blobs::writing_row(id, backend, String::new())
+        ..blobs::writing_row(id, store, String::new())
     }
 }
 
@@ -379,14 +384,15 @@ async fn complete(
     let Some((file, blob)) = found else {
         return Ok(Completed::Unknown);
     };
-    let blob_id = match (file.state, blob) {
+    let blob = match (file.state, blob) {
         (file::State::Stored, Some(blob)) => return Ok(compare(&file, &blob, &said)),
-        (file::State::Receiving, Some(blob)) => blob.id,
+        (file::State::Receiving, Some(blob)) => blob,
         (file::State::Pending | file::State::Receiving, None) => {
             return Ok(Completed::Parts(0, missing(&[], said.parts)));
         }
         (closed, _) => return Ok(Completed::Closed(closed)),
     };
+    let blob_id = blob.id;
     if !still_receiving(transaction, uid, blob_id).await? {
         return Ok(Completed::Closed(file.state));
     }
@@ -433,7 +439,7 @@ async fn complete(
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    tasks::enqueue(transaction, merge(blob_id), now).await?;
+    tasks::enqueue(transaction, merge(blob_id), Some(blob.backend), now).await?;
     Ok(Completed::Now)
 }
 

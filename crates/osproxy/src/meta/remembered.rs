@@ -86,7 +86,9 @@ mod tests {
     use crate::meta::{Content, Layout};
 
     fn file(uid: i64, blob_id: i64) -> Arc<StoredFile> {
-        let content = Content { blob_id, size: 0, layout: Layout::Parts, digests: None, claimed_md5: None };
+        let layout = Layout::Parts;
+        let content =
+            Content { blob_id, size: 0, store: String::new(), layout, digests: None, claimed_md5: None };
         let (name, content_type) = (String::new(), String::new());
         Arc::new(StoredFile { uid: Uid::from_recorded(uid), name, content_type, stored_at: 0, content })
     }

@@ -139,15 +139,15 @@ async fn remove(
         return Ok(Removed::Before);
     }
     if let Some(blob_id) = file.blob_id
-        && drop_claim(transaction, blob_id).await?
+        && let Some(store) = drop_claim(transaction, blob_id).await?
     {
-        tasks::enqueue(transaction, removal(blob_id), now).await?;
+        tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
     }
     Ok(Removed::Now)
 }
 
-/// Takes one file's claim off a blob, and says whether it was the last, in which case the blob is condemned.
-async fn drop_claim(transaction: &DatabaseTransaction, blob_id: i64) -> Result<bool, DbErr> {
+/// Takes one file's claim off a blob. If it was the last, the blob is condemned: then says in which store it lies.
+async fn drop_claim(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<String>, DbErr> {
     blob::Entity::update_many()
         .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).sub(1))
         .filter(blob::Column::Id.eq(blob_id))
@@ -164,7 +164,10 @@ async fn drop_claim(transaction: &DatabaseTransaction, blob_id: i64) -> Result<b
         .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Receiving]))
         .exec(transaction)
         .await?;
-    Ok(condemned.rows_affected == 1)
+    if condemned.rows_affected == 0 {
+        return Ok(None);
+    }
+    Ok(blob::Entity::find_by_id(blob_id).one(transaction).await?.map(|blob| blob.backend))
 }
 
 async fn remains(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<Remains>, DbErr> {

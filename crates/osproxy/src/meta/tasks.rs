@@ -111,18 +111,24 @@ pub struct Attempt {
 }
 
 /// Puts a task into the transaction that makes it necessary.
-/// `now` is the time by the database's clock.
-pub(super) async fn enqueue(transaction: &DatabaseTransaction, new: NewTask, now: i64) -> Result<(), DbErr> {
-    task::Entity::insert(row(new, now)).exec_without_returning(transaction).await?;
+/// With a `store` it runs where that is at hand. `now` is the time by the database's clock.
+pub(super) async fn enqueue(
+    transaction: &DatabaseTransaction,
+    new: NewTask,
+    store: Option<String>,
+    now: i64,
+) -> Result<(), DbErr> {
+    task::Entity::insert(row(new, store, now)).exec_without_returning(transaction).await?;
     Ok(())
 }
 
-fn row(new: NewTask, now: i64) -> task::ActiveModel {
+fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
     task::ActiveModel {
         id: Set(new.id),
         kind: Set(new.kind.to_owned()),
         payload: Set(new.payload),
         unique_key: Set(None),
+        store: Set(store),
         state: Set(TaskState::Queued),
         run_at: Set(now),
         attempts: Set(0),
@@ -141,19 +147,21 @@ impl Meta {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             let new = new.clone();
-            Box::pin(async move { enqueue(transaction, new, now).await })
+            Box::pin(async move { enqueue(transaction, new, None, now).await })
         })
         .await
     }
 
-    /// Sees to it that there is one task of this kind that comes again and again, and that it is due now.
-    pub async fn ensure_recurring(&self, new: NewTask) -> Result<(), DbErr> {
+    /// Sees to it that there is one task of this kind that comes again and again, or one for this node's store, and that
+    /// it is due now.
+    pub async fn ensure_recurring(&self, new: NewTask, for_store: bool) -> Result<(), DbErr> {
         let now = self.clock.now_ms();
+        let store = for_store.then(|| self.store.clone());
         self.write(move |transaction| {
-            let new = new.clone();
+            let (new, store) = (new.clone(), store.clone());
             Box::pin(async move {
-                let known =
-                    task::Entity::find().filter(task::Column::UniqueKey.eq(new.kind)).one(transaction);
+                let key = store.as_ref().map_or(new.kind.to_owned(), |store| format!("{} {store}", new.kind));
+                let known = task::Entity::find().filter(task::Column::UniqueKey.eq(&key)).one(transaction);
                 if let Some(known) = known.await? {
                     task::Entity::update_many()
                         .col_expr(task::Column::State, Expr::value(TaskState::Queued))
@@ -165,7 +173,7 @@ impl Meta {
                         .await?;
                     return Ok(());
                 }
-                let row = task::ActiveModel { unique_key: Set(Some(new.kind.to_owned())), ..row(new, now) };
+                let row = task::ActiveModel { unique_key: Set(Some(key)), ..row(new, store, now) };
                 task::Entity::insert(row).exec_without_returning(transaction).await?;
                 Ok(())
             })
@@ -173,19 +181,22 @@ impl Meta {
         .await
     }
 
-    /// Ends the leases of all processes but `owner`. Only for a process that knows that it is alone.
-    pub async fn end_leases_of_others(&self, owner: &str) -> Result<u64, DbErr> {
+    /// Ends the leases of all processes but `owner` on work for this node's store, which it has to itself; if it is
+    /// `alone`, on any work.
+    pub async fn end_leases_of_others(&self, owner: &str, alone: bool) -> Result<u64, DbErr> {
+        let store = self.store.clone();
         let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
-            let owner = owner.clone();
+            let (owner, mine) = (owner.clone(), task::Column::Store.eq(&store));
             Box::pin(async move {
-                let ended = task::Entity::update_many()
+                let mut ended = task::Entity::update_many()
                     .col_expr(task::Column::LeaseUntil, Expr::value(now))
                     .filter(task::Column::State.eq(TaskState::Running))
-                    .filter(task::Column::LeaseOwner.ne(owner))
-                    .exec(transaction)
-                    .await?;
-                Ok(ended.rows_affected)
+                    .filter(task::Column::LeaseOwner.ne(owner));
+                if !alone {
+                    ended = ended.filter(mine);
+                }
+                Ok(ended.exec(transaction).await?.rows_affected)
             })
         })
         .await
@@ -199,6 +210,7 @@ impl Meta {
             .columns([task::Column::Id, task::Column::Kind])
             .filter(is_due(self.clock.now_ms()))
             .filter(task::Column::Kind.is_in(kinds.iter().copied()))
+            .filter(self.is_for_here())
             .order_by_asc(task::Column::RunAt)
             .order_by_asc(task::Column::Id)
             .limit(limit);
@@ -207,8 +219,10 @@ impl Meta {
 
     /// In how many milliseconds the next task of these kinds is due, if there is one.
     pub async fn next_due(&self, kinds: &[&str]) -> Result<Option<i64>, DbErr> {
-        let of_kinds =
-            || task::Entity::find().select_only().filter(task::Column::Kind.is_in(kinds.iter().copied()));
+        let of_kinds = || {
+            let kinds = task::Column::Kind.is_in(kinds.iter().copied());
+            task::Entity::find().select_only().filter(kinds).filter(self.is_for_here())
+        };
         let queued = of_kinds()
             .column_as(task::Column::RunAt.min(), "at")
             .filter(task::Column::State.eq(TaskState::Queued));
@@ -219,6 +233,11 @@ impl Meta {
         let running: Option<Option<i64>> = running.into_tuple().one(&self.reader).await?;
         let next = [queued.flatten(), running.flatten()].into_iter().flatten().min();
         Ok(next.map(|at| Ord::max(at.saturating_sub(self.clock.now_ms()), 0)))
+    }
+
+    /// Work on no store, or on that which is at hand.
+    fn is_for_here(&self) -> Condition {
+        Condition::any().add(task::Column::Store.is_null()).add(task::Column::Store.eq(&self.store))
     }
 
     /// Takes a task that is due, for `lease` milliseconds; `None` when another was faster, or when there was no

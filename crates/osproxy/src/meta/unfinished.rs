@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 impl Meta {
-    /// Up to `limit` rows of a kind beyond number `after` that are no content and were begun before a moment
+    /// Up to `limit` rows of a kind, of this node's store, beyond number `after` that are no content and were begun before a moment
     /// (milliseconds since the Unix epoch): their numbers, ascending.
     pub async fn unfinished(
         &self,
@@ -36,6 +36,7 @@ impl Meta {
                     .select_only()
                     .column(blob::Column::Id)
                     .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
+                    .filter(blob::Column::Backend.eq(&self.store))
                     .filter(blob::Column::CreatedAt.lt(begun_before))
                     .filter(blob::Column::Id.gt(after))
                     .order_by_asc(blob::Column::Id)
@@ -44,9 +45,11 @@ impl Meta {
             }
             Kind::Part => {
                 let unfinished = part::Entity::find()
+                    .inner_join(blob::Entity)
                     .select_only()
                     .column(part::Column::Id)
                     .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
+                    .filter(blob::Column::Backend.eq(&self.store))
                     .filter(part::Column::CreatedAt.lt(begun_before))
                     .filter(part::Column::Id.gt(after))
                     .order_by_asc(part::Column::Id)
@@ -90,19 +93,13 @@ impl Meta {
 
     /// Removes the row of a blob or part whose object is gone. The first row of a part's number stays, as `gone`, until
     /// its upload goes: it has had the key that the number has by itself, and no later attempt may take that again.
-    pub async fn forget(&self, kind: Kind, id: i64) -> Result<(), DbErr> {
+    /// `false`: parts of the blob are still there, or came at the last moment.
+    pub async fn forget(&self, kind: Kind, id: i64) -> Result<bool, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
                 match kind {
-                    Kind::Blob => {
-                        blob::Entity::delete_many()
-                            .filter(blob::Column::Id.eq(id))
-                            .filter(blob::Column::State.eq(blob::State::Deleting))
-                            .exec(transaction)
-                            .await?;
-                        Ok(())
-                    }
-                    Kind::Part => forget_part(transaction, id).await,
+                    Kind::Blob => forget_blob(transaction, id).await,
+                    Kind::Part => forget_part(transaction, id).await.map(|()| true),
                 }
             })
         })
@@ -130,6 +127,22 @@ impl Meta {
         })
         .await
     }
+}
+
+async fn forget_blob(transaction: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {
+    // Taken: a part that is begun at this moment is seen, or does not find the blob any more.
+    let blob = blob::Entity::find_by_id(id).filter(blob::Column::State.eq(blob::State::Deleting));
+    if blob.lock_exclusive().one(transaction).await?.is_none() {
+        return Ok(true);
+    }
+    let part =
+        part::Entity::find().select_only().column(part::Column::Id).filter(part::Column::BlobId.eq(id));
+    let part: Option<i64> = part.into_tuple().one(transaction).await?;
+    if part.is_some() {
+        return Ok(false);
+    }
+    blob::Entity::delete_by_id(id).exec(transaction).await?;
+    Ok(true)
 }
 
 async fn forget_part(transaction: &DatabaseTransaction, id: i64) -> Result<(), DbErr> {

@@ -52,8 +52,13 @@ pub enum Finished {
 impl Meta {
     /// Begins an attempt to send the content of `uid` in one piece. Records what will be written: the first attempt
     /// under the uid's own number, every later one under `spare`, so that no key is ever written twice.
-    pub async fn begin_upload(&self, uid: Uid, spare: Uid, backend: &'static str) -> Result<Begun, DbErr> {
-        self.write(move |transaction| Box::pin(begin(transaction, uid, spare, backend))).await
+    pub async fn begin_upload(&self, uid: Uid, spare: Uid) -> Result<Begun, DbErr> {
+        let store = self.store.clone();
+        self.write(move |transaction| {
+            let store = store.clone();
+            Box::pin(async move { begin(transaction, uid, spare, &store).await })
+        })
+        .await
     }
 
     /// Makes the object of `intent`, published and durable, the content of `uid`.
@@ -136,12 +141,7 @@ impl Meta {
     }
 }
 
-async fn begin(
-    transaction: &DatabaseTransaction,
-    uid: Uid,
-    spare: Uid,
-    backend: &'static str,
-) -> Result<Begun, DbErr> {
+async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, store: &str) -> Result<Begun, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
         return Ok(Begun::Unknown);
     };
@@ -161,7 +161,7 @@ async fn begin(
         closed => return Ok(Begun::Closed(closed)),
     };
     let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
-    let row = blobs::writing_row(blob_id, backend, key.to_string());
+    let row = blobs::writing_row(blob_id, store, key.to_string());
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Begun::Ready(Intent { blob_id, key, name: file.name }))
 }

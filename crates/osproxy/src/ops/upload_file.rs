@@ -70,7 +70,7 @@ enum Beginning {
 
 async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
     let spare = app.next_uid().await?;
-    match app.meta.begin_upload(uid, spare, app.storage.name()).await? {
+    match app.meta.begin_upload(uid, spare).await? {
         Begun::Ready(intent) => {
             // Not before: the uid's own number may be that of an attempt that died, which is to be swept.
             let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));

@@ -48,11 +48,12 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32) -> Result<(Attempt, PartInt
     for _ in 0..ROUNDS {
         let attempt = app.next_uid().await?;
         let writing = Writing::new(&app, attempt.get());
-        match app.meta.begin_part(uid, number, attempt, app.storage.name()).await? {
+        match app.meta.begin_part(uid, number, attempt).await? {
             BegunPart::Ready(intent) => {
                 return Ok((Attempt::new(Kind::Part, writing), intent));
             }
             BegunPart::Closed(state) => return Err(closed(state)),
+            BegunPart::Elsewhere(store) => return Err(Error::elsewhere(&store)),
             BegunPart::Unknown => return Err(unknown_uid()),
             BegunPart::Changed => {}
         }

@@ -83,7 +83,7 @@ impl Engine {
             let ensured = async {
                 let id = self.app.next_uid().await?.get();
                 let new = NewTask { id, kind, payload: "null".to_owned(), max_attempts: UNLIMITED };
-                self.app.meta.ensure_recurring(new).await.map_err(Error::from)
+                self.app.meta.ensure_recurring(new, registered.for_store).await.map_err(Error::from)
             };
             if let Err(error) = ensured.await {
                 tracing::error!(kind, error = error::chain(&error), "cannot schedule this task");
@@ -438,7 +438,7 @@ mod tests {
         let id = bench.enqueue("wait").await;
         bench.until_state(id, TaskState::Running).await;
         // As a process would see it that was paused for too long.
-        bench.app.meta.end_leases_of_others("another").await.unwrap();
+        bench.app.meta.end_leases_of_others("another", true).await.unwrap();
         let taken = bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
         assert_eq!(taken.attempt, 2);
         bench.until("the handler is dropped", async || bench.seen.dropped.load(Ordering::SeqCst)).await;

@@ -18,6 +18,8 @@ pub trait TaskHandler: Send + Sync + 'static {
     /// For work that comes again and again: the time from one end to the next begin. There is one task of such a kind,
     /// it is due at every start, and its payload is `()`.
     const EVERY: Option<Duration> = None;
+    /// Of work that comes again and again: whether there is a task for each store, which runs where that is at hand.
+    const FOR_STORE: bool = false;
     /// What a task says of its work.
     type Payload: Serialize + DeserializeOwned + Send + 'static;
 
@@ -101,6 +103,7 @@ pub(super) struct Registered {
     handler: Arc<dyn AnyHandler>,
     pub(super) concurrency: usize,
     pub(super) every: Option<Duration>,
+    pub(super) for_store: bool,
 }
 
 impl Registered {
@@ -119,8 +122,12 @@ impl Registry {
     /// Adds a handler. Of two with the same kind the later one counts.
     #[must_use]
     pub fn with<H: TaskHandler>(mut self, handler: H) -> Self {
-        let registered =
-            Registered { handler: Arc::new(handler), concurrency: H::CONCURRENCY.max(1), every: H::EVERY };
+        let registered = Registered {
+            handler: Arc::new(handler),
+            concurrency: H::CONCURRENCY.max(1),
+            every: H::EVERY,
+            for_store: H::FOR_STORE,
+        };
         self.kinds.insert(H::KIND, registered);
         self
     }

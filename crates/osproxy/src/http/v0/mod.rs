@@ -70,7 +70,7 @@ pub(super) async fn render_error(request: Request, next: Next) -> Response {
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         rendered.headers_mut().insert(header::ALLOW, allow);
     }
-    if failure.code == ErrorCode::Unavailable {
+    if matches!(failure.code, ErrorCode::NodeUnavailable | ErrorCode::Unavailable) {
         rendered.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECS.into());
     }
     if let Some(size) = failure.size()

@@ -33,7 +33,7 @@ async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent {
-    match meta.begin_part(uid(file), number, uid(attempt), "test").await.unwrap() {
+    match meta.begin_part(uid(file), number, uid(attempt)).await.unwrap() {
         BegunPart::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
@@ -75,7 +75,7 @@ async fn numbers(meta: &Meta, blob: i64) -> Vec<u32> {
 }
 
 async fn parts_become_a_file_and_then_whole(meta: &Meta) {
-    let unknown = meta.begin_part(uid(100), 1, uid(101), "test").await.unwrap();
+    let unknown = meta.begin_part(uid(100), 1, uid(101)).await.unwrap();
     assert!(matches!(unknown, BegunPart::Unknown));
     assert!(meta.upload_status(uid(100)).await.unwrap().is_none());
     create(meta, 100).await;
@@ -172,7 +172,7 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     assert_eq!(enqueued(meta, 130).await, None);
     // It takes no parts any more, not even those that were on their way.
     assert_eq!(finish(meta, 120, &late, "d").await, FinishedPart::Closed);
-    let closed = meta.begin_part(uid(120), 1, uid(131), "test").await.unwrap();
+    let closed = meta.begin_part(uid(120), 1, uid(131)).await.unwrap();
     assert!(matches!(closed, BegunPart::Closed(FileState::Stored)));
     assert!(meta.condemn(Kind::Part, 124).await.unwrap().is_some());
     meta.forget(Kind::Part, 124).await.unwrap();

@@ -82,7 +82,7 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
     claim(meta, 311, "dead", LONG).await.unwrap();
     meta.enqueue(new(312, "a", 5)).await.unwrap();
     claim(meta, 312, "alive", LONG).await.unwrap();
-    assert_eq!(meta.end_leases_of_others("alive").await.unwrap(), 1);
+    assert_eq!(meta.end_leases_of_others("alive", true).await.unwrap(), 1);
     assert_eq!(meta.due_tasks(&["a"], 10).await.unwrap(), [(311, "a".to_owned())]);
     for (id, attempt) in [(311, 2), (312, 1)] {
         let owner = if id == 311 { "alive-too" } else { "alive" };
@@ -137,16 +137,16 @@ async fn who_stops_hands_back_what_does_not_count(meta: &Meta) {
 
 async fn what_recurs_is_there_once(meta: &Meta) {
     for id in [340, 341] {
-        meta.ensure_recurring(new(id, "again", 1000)).await.unwrap();
+        meta.ensure_recurring(new(id, "again", 1000), false).await.unwrap();
     }
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), [(340, "again".to_owned())]);
     let first = claim(meta, 340, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", Ended::Again(LONG)).await.unwrap());
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), []);
     // Due again at every start, but not while it runs.
-    meta.ensure_recurring(new(342, "again", 1000)).await.unwrap();
+    meta.ensure_recurring(new(342, "again", 1000), false).await.unwrap();
     claim(meta, 340, "one", LONG).await.unwrap();
-    meta.ensure_recurring(new(343, "again", 1000)).await.unwrap();
+    meta.ensure_recurring(new(343, "again", 1000), false).await.unwrap();
     assert_eq!(task(meta, 340).await.state, TaskState::Running);
 }
 

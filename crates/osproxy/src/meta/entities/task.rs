@@ -15,6 +15,8 @@ pub struct Model {
     /// Set for work of which there is one.
     #[sea_orm(unique)]
     pub unique_key: Option<String>,
+    /// The store that has to be at hand, if the work is on its objects.
+    pub store: Option<String>,
     pub state: State,
     /// When it may be begun, in milliseconds since the Unix epoch.
     pub run_at: i64,

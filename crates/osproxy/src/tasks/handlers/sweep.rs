@@ -25,6 +25,7 @@ pub struct Sweep;
 impl TaskHandler for Sweep {
     const KIND: &'static str = "sweep";
     const EVERY: Option<Duration> = Some(Duration::from_mins(10));
+    const FOR_STORE: bool = true;
     type Payload = ();
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {

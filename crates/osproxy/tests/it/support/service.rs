@@ -196,7 +196,11 @@ impl Service {
         let root = self.objects_folder();
         let mut found = Vec::new();
         for folder in std::fs::read_dir(&root).unwrap() {
-            for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let folder = folder.unwrap().path();
+            if folder.ends_with("store-id") {
+                continue;
+            }
+            for file in std::fs::read_dir(folder).unwrap() {
                 let path = file.unwrap().path();
                 found.push(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
             }
