@@ -7,6 +7,7 @@ mod receive;
 
 use std::{
     collections::HashSet,
+    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use osproxy_storage::{Backend, backends::Local};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast::error::RecvError};
 use tokio_util::task::TaskTracker;
 
 pub use attempt::{Attempt, Writing};
@@ -24,9 +25,9 @@ pub use receive::{Bound, Received, SizeHint, check_md5, publish};
 use crate::{
     Error, Result,
     config::{Config, DatabaseLocation},
-    coord::{Coordinator, InProcess},
+    coord::{Coordinator, Event, InProcess, Message, Node, ThroughRedis},
     link::{LinkKey, LinkKeys},
-    meta::{Alone, Memory, Meta, now_ms},
+    meta::{Alone, Change, Memory, Meta, now_ms},
     uid::{Uid, UidGenerator},
 };
 
@@ -44,14 +45,15 @@ pub struct App {
     pub limits: Limits,
     /// Work that outlives the request that caused it. Closed and awaited when the node stops.
     pub background: TaskTracker,
-    /// Rung when a task was enqueued here: the task engine looks at once.
-    pub task_enqueued: Notify,
+    /// Rung when a task was enqueued: the task engine looks at once.
+    pub task_bell: Notify,
     /// What this process is called where it holds leases; no two have the same.
     pub node: String,
     /// When it was opened, in milliseconds since the Unix epoch: what is unfinished from before is of nobody alive.
     pub started_at: i64,
+    /// What other nodes are known by, and told.
+    pub coordinator: Box<dyn Coordinator>,
     uids: UidGenerator,
-    coordinator: Box<dyn Coordinator>,
     /// Held where this node is the only one of its database server.
     alone: Option<Alone>,
     writing: Mutex<HashSet<i64>>,
@@ -97,7 +99,10 @@ impl App {
         create_private(data_dir)
             .map_err(cannot(format!("cannot use the data folder {}", data_dir.display())))?;
         let database = config.database_location().map_err(cannot("cannot use the database"))?;
-        let (coordinator, alone) = coordinate(&database).await?;
+        let mut node = [0; 8];
+        getrandom::fill(&mut node).map_err(cannot("cannot name this process"))?;
+        let node = hex::encode(node);
+        let (coordinator, alone) = coordinate(config, &database, &node).await?;
         let started_at = now_ms();
         let root = config.objects_root();
         let storage = Local::open(&root, config.local.fsync).await.map_err(cannot(format!(
@@ -110,14 +115,12 @@ impl App {
         };
         let meta = Meta::open(&database, &store, memory(config)).await;
         let meta = meta.map_err(|error| cannot(Meta::explain(&database, &error))(error))?;
-        let mut node = [0; 8];
-        getrandom::fill(&mut node).map_err(cannot("cannot name this process"))?;
-        let node = hex::encode(node);
         // Nobody else works on this store, perhaps on this database: what was being worked on is free again.
-        meta.end_leases_of_others(&node, true).await.map_err(cannot("cannot take over tasks"))?;
+        let is_alone = alone.is_some() || matches!(database, DatabaseLocation::File(_));
+        meta.end_leases_of_others(&node, is_alone).await.map_err(cannot("cannot take over tasks"))?;
         let newest = meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?;
         let links = link_keys(config, &meta).await?;
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             meta,
             storage: Arc::new(storage),
             store,
@@ -131,14 +134,73 @@ impl App {
                 max_expire: config.links.max_expire.cast_signed(),
             },
             background: TaskTracker::new(),
-            task_enqueued: Notify::new(),
+            task_bell: Notify::new(),
             node,
             started_at,
             uids: UidGenerator::new(newest),
             coordinator,
             alone,
             writing: Mutex::default(),
-        }))
+        });
+        app.keep_in_touch();
+        Ok(app)
+    }
+
+    /// Lets other nodes know of changes made here, and this one of theirs.
+    fn keep_in_touch(self: &Arc<Self>) {
+        let (teller, listener) = (Arc::downgrade(self), Arc::downgrade(self));
+        self.meta.tell_changes(move |change| {
+            if let Some(app) = teller.upgrade() {
+                app.coordinator.send(match change {
+                    Change::File(uid) => Message::FileChanged { uid: uid.get() },
+                    Change::Blob(blob_id) => Message::BlobChanged { blob_id },
+                });
+            }
+        });
+        let mut events = self.coordinator.listen();
+        self.meta.hear_changes(self.coordinator.hears());
+        tokio::spawn(async move {
+            loop {
+                let event = match events.recv().await {
+                    Ok(event) => event,
+                    Err(RecvError::Lagged(_)) => Event::Gap,
+                    Err(RecvError::Closed) => return,
+                };
+                let Some(app) = listener.upgrade() else {
+                    return;
+                };
+                match event {
+                    Event::Message(Message::FileChanged { uid }) => {
+                        app.meta.hear_change(Change::File(Uid::from_recorded(uid)));
+                    }
+                    Event::Message(Message::BlobChanged { blob_id }) => {
+                        app.meta.hear_change(Change::Blob(blob_id));
+                    }
+                    Event::Message(Message::TaskEnqueued) => app.task_bell.notify_one(),
+                    Event::Gap => {
+                        app.meta.hear_changes(app.coordinator.hears());
+                        app.task_bell.notify_one();
+                    }
+                }
+            }
+        });
+    }
+
+    /// Wakes the task engines that may run a task that was just enqueued: this node's and those of others.
+    pub fn task_enqueued(&self) {
+        self.task_bell.notify_one();
+        self.coordinator.send(Message::TaskEnqueued);
+    }
+
+    /// What this node says of itself, listening at `address`.
+    pub fn describe(&self, address: &SocketAddr) -> Node {
+        Node {
+            id: self.node.clone(),
+            address: address.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            store: self.store.clone(),
+            started_at: self.started_at,
+        }
     }
 
     /// A uid that nobody has.
@@ -146,8 +208,17 @@ impl App {
         if self.alone.as_ref().is_some_and(|alone| !alone.is_held()) {
             return Err(Error::unavailable("this node does not know that it is alone"));
         }
-        let uid = self.uids.next(self.coordinator.worker_id()).await;
-        uid.map_err(Error::unavailable)
+        for _ in 0..ROUNDS {
+            let worker = self.coordinator.worker();
+            let worker = worker.ok_or_else(|| Error::unavailable("this node holds no worker number"))?;
+            self.uids.skip_to(worker.after_ms);
+            let uid = self.uids.next(worker.id).await.map_err(Error::unavailable)?;
+            // Only now: this process may have been stopped for long at any point before.
+            if worker.permits(uid) {
+                return Ok(uid);
+            }
+        }
+        Err(Error::unavailable("the lease on the worker number ends too soon, or the clock leapt"))
     }
 
     /// Numbers of the blobs and parts that this process is writing at this moment.
@@ -158,7 +229,9 @@ impl App {
 
 /// How a node agrees with others, or makes sure that there are none.
 async fn coordinate(
+    config: &Config,
     database: &DatabaseLocation,
+    node: &str,
 ) -> std::result::Result<(Box<dyn Coordinator>, Option<Alone>), StartError> {
     match database {
         DatabaseLocation::File(path) => {
@@ -169,6 +242,11 @@ async fn coordinate(
             Ok((Box::new(coordinator), None))
         }
         DatabaseLocation::Server(server) => {
+            let redis = config.redis.redis().map_err(|problems| problems.join("; "));
+            if let Some(redis) = redis.map_err(cannot(REDIS))? {
+                let coordinator = ThroughRedis::open(redis, node.to_owned(), &config.cluster).await;
+                return Ok((Box::new(coordinator.map_err(cannot(REDIS))?), None));
+            }
             let alone = Alone::lock(server).await;
             let alone = alone.map_err(|error| cannot(Meta::explain(database, &error))(error))?;
             let taken = "another node uses this database; with `redis` in the configuration of both they can share it";
@@ -190,6 +268,12 @@ pub fn memory(config: &Config) -> Memory {
 fn create_private(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
+
+/// How often a uid that came too late is made anew.
+const ROUNDS: usize = 4;
+
+/// What fails when nodes cannot agree.
+const REDIS: &str = "cannot use Redis";
 
 /// What fails when links cannot be signed.
 const KEYS: &str = "cannot use the keys that sign links";

@@ -25,6 +25,11 @@ impl Uid {
         self.0
     }
 
+    /// When it was issued, by the clock of its node: milliseconds since the Unix epoch.
+    pub const fn issued_ms(self) -> u64 {
+        (self.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH_MS
+    }
+
     /// A uid from where it was recorded.
     pub const fn from_recorded(uid: i64) -> Self {
         Self(uid)
@@ -61,6 +66,13 @@ pub struct WorkerId(u16);
 impl WorkerId {
     /// The number of a node that is alone.
     pub const FIRST: Self = Self(0);
+    /// How many numbers there are.
+    pub const COUNT: u16 = 1 << WORKER_BITS;
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
 
     /// `None` beyond 1023.
     pub const fn new(number: u16) -> Option<Self> {
@@ -95,6 +107,12 @@ impl<C: Fn() -> SystemTime> UidGenerator<C> {
             ms << SEQUENCE_BITS | SEQUENCE_MASK
         });
         Self { clock, last: AtomicU64::new(newest) }
+    }
+
+    /// Issues nothing any more that bears this moment (milliseconds since the Unix epoch) or an earlier one.
+    pub fn skip_to(&self, ms: u64) {
+        let skipped = ms.saturating_sub(EPOCH_MS) << SEQUENCE_BITS | SEQUENCE_MASK;
+        self.last.fetch_max(skipped, Ordering::Relaxed);
     }
 
     /// The next uid, greater than every one before. Waits while the clock stands behind the newest uid

@@ -45,6 +45,7 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
+    app.coordinator.announce(app.describe(&address)).await;
     super::say(&format!("osproxy is ready on http://{address}"));
 
     let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
@@ -85,6 +86,7 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     if tokio::time::timeout(CLEAN_UP, app.background.wait()).await.is_err() {
         tracing::warn!("cleaning up did not end in time; the next start does it");
     }
+    app.coordinator.leave().await;
     tracing::info!("stopped");
     Ok(())
 }

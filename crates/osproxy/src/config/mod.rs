@@ -2,10 +2,12 @@
 
 mod app;
 mod auth;
+mod cluster;
 mod database;
 mod links;
 mod local;
 mod log;
+mod redis;
 mod secret;
 mod server;
 mod tasks;
@@ -21,10 +23,12 @@ use std::{
 
 pub use app::AppSection;
 pub use auth::{AuthMode, AuthSection};
+pub use cluster::ClusterSection;
 pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
 pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
+pub use redis::{Port, Redis, RedisAt, RedisSection, SentinelSection};
 pub use secret::Secret;
 pub use server::ServerSection;
 pub use tasks::TasksSection;
@@ -44,6 +48,8 @@ section! {
         app: AppSection = AppSection::default(),
         /// Who may use the service.
         auth: AuthSection = AuthSection::default(),
+        /// How nodes know of each other.
+        cluster: ClusterSection = ClusterSection::default(),
         /// Where metadata lies.
         database: DatabaseSection = DatabaseSection::default(),
         /// Signed links.
@@ -52,6 +58,8 @@ section! {
         local: LocalSection = LocalSection::default(),
         /// What is logged and how.
         log: LogSection = LogSection::default(),
+        /// What the nodes of a cluster agree through.
+        redis: RedisSection = RedisSection::default(),
         /// The HTTP listener.
         server: ServerSection = ServerSection::default(),
         /// Background work.
@@ -189,7 +197,14 @@ impl Config {
         if !self.local.enabled {
             findings.problem("local.enabled", "must be true: there is no other store to keep objects in");
         }
+        self.cluster.check(findings);
         self.database.check(findings);
+        self.redis.check(findings);
+        if self.redis.redis().is_ok_and(|redis| redis.is_some())
+            && self.database.server().is_ok_and(|server| server.is_none())
+        {
+            findings.warnings.push("redis: has no effect with sqlite, which is for a single node".into());
+        }
         self.uploads.check(findings);
         self.tasks.check(findings);
         self.links.check(findings);

@@ -1,16 +1,22 @@
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use tokio::sync::broadcast;
 
-use super::Coordinator;
+use super::{CoordError, Coordinator, Event, KnownNode, Message, Node, WorkerLease};
 use crate::uid::WorkerId;
-
-/// The worker number of a node that has them all.
-const WORKER: WorkerId = WorkerId::FIRST;
 
 /// The coordinator of a node that is alone.
 pub struct InProcess {
-    worker_id: WorkerId,
+    node: Mutex<Option<Node>>,
+    silence: broadcast::Sender<Event>,
     /// None, where something else makes sure of it.
     _lock: Option<OwnedFd>,
 }
@@ -24,18 +30,44 @@ impl InProcess {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
         let lock = rustix::fs::open(&lock, flags, Mode::from_bits_retain(0o600))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { worker_id: WORKER, _lock: Some(lock) })
+        Ok(Self { _lock: Some(lock), ..Self::alone() })
     }
 
     /// A coordinator for whoever makes sure by other means that there is no other node.
     pub fn alone() -> Self {
-        Self { worker_id: WORKER, _lock: None }
+        Self { node: Mutex::default(), silence: broadcast::Sender::new(1), _lock: None }
     }
 }
 
+#[async_trait]
 impl Coordinator for InProcess {
-    fn worker_id(&self) -> WorkerId {
-        self.worker_id
+    fn worker(&self) -> Option<WorkerLease> {
+        Some(WorkerLease::for_ever(WorkerId::FIRST))
+    }
+
+    async fn announce(&self, node: Node) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
+    }
+
+    async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError> {
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let heard_at = now.as_millis().try_into().unwrap_or(i64::MAX);
+        Ok(node.map(|node| KnownNode { node, heard_at }).into_iter().collect())
+    }
+
+    fn send(&self, _: Message) {}
+
+    fn listen(&self) -> broadcast::Receiver<Event> {
+        self.silence.subscribe()
+    }
+
+    fn hears(&self) -> bool {
+        true
+    }
+
+    async fn leave(&self) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -5,7 +5,7 @@ use sea_orm::{
 };
 
 use super::{
-    Meta, TaskForBlob, blobs,
+    Change, Meta, TaskForBlob, blobs,
     entities::{blob, file},
     files::recorded_key,
     now_ms, tasks,
@@ -88,7 +88,7 @@ impl Meta {
                 })
             })
             .await;
-        self.stored.forget_blob(blob_id);
+        self.changed(Change::Blob(blob_id));
         match finished {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
                 Ok(Merged::Changed)
@@ -122,7 +122,7 @@ impl Meta {
                 })
             })
             .await;
-        self.stored.forget_blob(blob_id);
+        self.changed(Change::Blob(blob_id));
         shared
     }
 
@@ -149,7 +149,7 @@ impl Meta {
                 })
             })
             .await;
-        self.stored.forget_blob(blob_id);
+        self.changed(Change::Blob(blob_id));
         rejected
     }
 }

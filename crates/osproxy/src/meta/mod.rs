@@ -26,7 +26,11 @@ mod unfinished;
 mod uploads;
 mod write_queue;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
@@ -43,7 +47,10 @@ pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, Task
 pub use unfinished::Kind;
 pub use uploads::{Begun, Finished, Intent};
 
-use crate::config::{DatabaseLocation, DatabaseServer};
+use crate::{
+    config::{DatabaseLocation, DatabaseServer},
+    uid::Uid,
+};
 use clock::Clock;
 use remembered::Remembered;
 use server::{Reader, Server};
@@ -62,6 +69,7 @@ pub struct Meta {
     /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed or
     /// its object moves.
     stored: Remembered,
+    listener: OnceLock<Listener>,
 }
 
 /// The way to change anything.
@@ -71,6 +79,18 @@ enum Writer {
     /// Many, which the server keeps apart.
     Server(Arc<Server>),
 }
+
+/// What is not as it may be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A file is gone.
+    File(Uid),
+    /// The bytes of a blob's files are elsewhere, or gone.
+    Blob(i64),
+}
+
+/// Told of every change that this node makes.
+type Listener = Box<dyn Fn(Change) + Send + Sync>;
 
 /// How much is remembered, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +164,7 @@ impl Meta {
             clock: Clock::default(),
             store: store.to_owned(),
             stored: Remembered::new(memory),
+            listener: OnceLock::new(),
         })
     }
 
@@ -156,9 +177,36 @@ impl Meta {
             clock: Clock::default(),
             store: store.to_owned(),
             stored: Remembered::new(memory),
+            listener: OnceLock::new(),
         };
         meta.clock.adjust(&meta.reader).await?;
         Ok(meta)
+    }
+
+    /// Lets `listener` be told of every change that others may not know of. Only the first one counts.
+    pub fn tell_changes(&self, listener: impl Fn(Change) + Send + Sync + 'static) {
+        // A second one would be a mistake that the first need not suffer from.
+        let _ = self.listener.set(Box::new(listener));
+    }
+
+    /// Forgets what another node has changed.
+    pub fn hear_change(&self, change: Change) {
+        match change {
+            Change::File(uid) => self.stored.forget_file(uid),
+            Change::Blob(blob_id) => self.stored.forget_blob(blob_id),
+        }
+    }
+
+    /// Forgets everything. While changes of others are not heard of, nothing is remembered.
+    pub fn hear_changes(&self, heard: bool) {
+        self.stored.trust(heard);
+    }
+
+    fn changed(&self, change: Change) {
+        self.hear_change(change);
+        if let Some(tell) = self.listener.get() {
+            tell(change);
+        }
     }
 
     /// Finds out whether the database can be read and written.

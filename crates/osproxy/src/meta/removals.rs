@@ -5,7 +5,7 @@ use sea_orm::{
 };
 
 use super::{
-    FileState, Meta, TaskForBlob,
+    Change, FileState, Meta, TaskForBlob,
     entities::{blob, file, part},
     files::{is_blob, recorded_key},
     now_ms, tasks,
@@ -66,7 +66,7 @@ impl Meta {
                 })
             })
             .await;
-        self.stored.forget_file(uid);
+        self.changed(Change::File(uid));
         removed
     }
 

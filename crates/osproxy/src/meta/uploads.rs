@@ -4,7 +4,7 @@ use sea_orm::{
 };
 
 use super::{
-    Blob, FileState, Meta, blobs,
+    Blob, Change, FileState, Meta, blobs,
     entities::{blob, file},
     files::is_blob,
     now_ms,
@@ -108,7 +108,7 @@ impl Meta {
         let mending =
             self.write_or_undo(move |transaction| Box::pin(mend(transaction, id, key.clone(), intent_id)));
         let mended = mending.await?;
-        self.stored.forget_blob(id);
+        self.changed(Change::Blob(id));
         Ok(mended)
     }
 

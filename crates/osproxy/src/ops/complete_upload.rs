@@ -23,7 +23,7 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Resu
     let merge = merge_parts::merging(app, app.next_uid().await?);
     match app.meta.complete_upload(uid, said, merge).await? {
         Completed::Now => {
-            app.task_enqueued.notify_one();
+            app.task_enqueued();
             Ok(())
         }
         Completed::Before => Ok(()),

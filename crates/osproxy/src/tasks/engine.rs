@@ -64,7 +64,7 @@ impl Engine {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = engine.app.task_enqueued.notified() => {}
+                () = engine.app.task_bell.notified() => {}
                 Some(ended) = running.set.join_next() => running.ended(ended.ok()),
                 () = tokio::time::sleep(pause) => {}
             }
@@ -410,7 +410,7 @@ mod tests {
         let id = bench.app.next_uid().await.unwrap().get();
         let new = NewTask { id, kind: "gate", payload: "{".to_owned(), max_attempts: 5 };
         bench.app.meta.enqueue(new).await.unwrap();
-        bench.app.task_enqueued.notify_one();
+        bench.app.task_enqueued();
         bench.until_state(id, TaskState::Dead).await;
         assert_eq!(bench.task(id).await.attempts, 1);
     }

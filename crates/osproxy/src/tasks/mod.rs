@@ -42,6 +42,6 @@ pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<
     let new = task::<H>(app, app.next_uid().await?, payload);
     let id = new.id;
     app.meta.enqueue(new).await?;
-    app.task_enqueued.notify_one();
+    app.task_enqueued();
     Ok(id)
 }

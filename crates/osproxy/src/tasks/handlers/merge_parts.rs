@@ -79,7 +79,7 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
         tracing::warn!(blob_id, said, found, "the content is not what the client had announced");
         let removal = delete_blob::removal(app, app.next_uid().await?);
         app.meta.reject_merged(blob_id, removal).await?;
-        app.task_enqueued.notify_one();
+        app.task_enqueued();
         return Ok(());
     }
     // Brought to its end even if this task is given up: what is being published must not lose its row.
@@ -117,7 +117,7 @@ async fn settle(
             Some(same) if app.is_intact(&same).await? => {
                 let removal = delete_blob::removal(&app, app.next_uid().await?);
                 let shared = app.meta.share_merged(blob_id, same.id, removal).await?;
-                app.task_enqueued.notify_one();
+                app.task_enqueued();
                 if shared == Merged::Stored {
                     // What was written is dropped with the writer or by the attempt; it is not needed.
                     return Ok(());

@@ -1,0 +1,210 @@
+use std::path::PathBuf;
+
+use super::{
+    Secret,
+    value::{Findings, Node, Value, section},
+};
+
+section! {
+    /// `redis`: what the nodes of a cluster agree through. With a database on a server, and any of `host`, `url`,
+    /// `sentinel` or `cluster`, it is used.
+    RedisSection {
+        /// Name or address of the server.
+        host: Option<String> = None,
+        /// TCP port.
+        port: Port = Port(6379),
+        /// Number of the database.
+        db: u32 = 0,
+        /// User; the server's default one when not set.
+        username: Option<String> = None,
+        /// The user's password.
+        password: Option<Secret> = None,
+        /// A file that holds the password instead; white space around it does not count.
+        password_file: Option<PathBuf> = None,
+        /// All of that in one: `redis://user:password@host:6379/0`, or `rediss://…` for an encrypted connection.
+        url: Option<Secret> = None,
+        /// A file that holds the url instead.
+        url_file: Option<PathBuf> = None,
+        /// Whether connections are encrypted, and the server's certificate checked.
+        tls: bool = false,
+        /// PEM file with the certificates that the server's is checked against; the usual ones when not set.
+        tls_ca: Option<PathBuf> = None,
+        /// Sentinels that know which server is the one to use.
+        sentinel: SentinelSection = SentinelSection::default(),
+        /// Nodes of a Redis Cluster, `host:port` each; some of them will do.
+        cluster: Vec<String> = Vec::new(),
+        /// What all keys begin with; nodes of one osproxy cluster have the same.
+        prefix: String = "osproxy".to_owned(),
+    }
+    ignored []
+}
+
+section! {
+    /// `redis.sentinel`: high availability of a single Redis.
+    SentinelSection {
+        /// What the sentinels call the group of servers.
+        master: Option<String> = None,
+        /// Sentinels, `host:port` each.
+        nodes: Vec<String> = Vec::new(),
+    }
+    ignored []
+}
+
+/// A TCP port, which the Go program takes as text too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port(pub u16);
+
+impl Value for Port {
+    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+        let node = if let Node::Text(text) = node { Node::Untyped(text) } else { node };
+        u16::read(node, path, findings).map(Self)
+    }
+}
+
+/// A Redis, and how to use it.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Where it is.
+    pub at: RedisAt,
+    /// User, if not the default one.
+    pub username: Option<String>,
+    /// The user's password, if there is one.
+    pub password: Option<Secret>,
+    /// Number of the database.
+    pub db: u32,
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    /// PEM text of the certificates to trust; the usual ones if there is none.
+    pub trusted: Option<Vec<u8>>,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+/// How a Redis is found.
+#[derive(Clone, Debug)]
+pub enum RedisAt {
+    /// By a url, which says everything.
+    Url(Secret),
+    /// One server.
+    Server(String, u16),
+    /// By asking sentinels for the master of this name.
+    Sentinel(String, Vec<(String, u16)>),
+    /// By asking these nodes of a cluster.
+    Cluster(Vec<(String, u16)>),
+}
+
+impl RedisSection {
+    /// What is to be used; `None` when nothing is configured. Fails with a sentence for everything that does not go
+    /// together. Blocks to read the files of secrets and certificates.
+    pub fn redis(&self) -> Result<Option<Redis>, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
+            Secret::resolve(name, written.as_ref(), file.as_deref()).unwrap_or_else(|problem| {
+                problems.push(problem);
+                None
+            })
+        };
+        let url = resolved("url", &self.url, &self.url_file);
+        let password = resolved("password", &self.password, &self.password_file);
+        let sentinel = self.sentinel.master.is_some() || !self.sentinel.nodes.is_empty();
+        let ways = [url.is_some(), self.host.is_some(), sentinel, !self.cluster.is_empty()];
+        match ways.into_iter().filter(|way| *way).count() {
+            0 if problems.is_empty() => return Ok(None),
+            0 | 1 => {}
+            _ => problems.push("give one of `url`, `host`, `sentinel` and `cluster`".into()),
+        }
+        let at = if let Some(url) = url {
+            if !url.reveal().starts_with("redis://") && !url.reveal().starts_with("rediss://") {
+                problems.push("`url` must begin with redis:// or rediss://".into());
+            }
+            RedisAt::Url(url)
+        } else if let Some(host) = &self.host {
+            RedisAt::Server(host.clone(), self.port.0)
+        } else if sentinel {
+            let master = self.sentinel.master.clone().unwrap_or_else(|| {
+                problems.push("`sentinel.master` is missing".into());
+                String::new()
+            });
+            RedisAt::Sentinel(master, addresses("sentinel.nodes", &self.sentinel.nodes, &mut problems))
+        } else {
+            RedisAt::Cluster(addresses("cluster", &self.cluster, &mut problems))
+        };
+        if matches!(at, RedisAt::Cluster(_)) && self.db != 0 {
+            problems.push("a Redis Cluster has no database but 0".into());
+        }
+        let trusted = self.tls_ca.as_ref().and_then(|path| {
+            #[expect(clippy::disallowed_methods, reason = "settings are read before the reactor has work")]
+            let read = std::fs::read(path);
+            read.map_err(|error| problems.push(format!("{}: {error}", path.display()))).ok()
+        });
+        if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
+            problems.push("`prefix` must not be empty, nor hold braces".into());
+        }
+        let redis = Redis {
+            at,
+            username: self.username.clone(),
+            password,
+            db: self.db,
+            tls: self.tls,
+            trusted,
+            prefix: self.prefix.clone(),
+        };
+        if problems.is_empty() { Ok(Some(redis)) } else { Err(problems) }
+    }
+
+    pub(super) fn check(&self, findings: &mut Findings) {
+        for problem in self.redis().err().unwrap_or_default() {
+            findings.problem("redis", problem);
+        }
+    }
+}
+
+fn addresses(name: &str, nodes: &[String], problems: &mut Vec<String>) -> Vec<(String, u16)> {
+    if nodes.is_empty() {
+        problems.push(format!("`{name}` is missing"));
+    }
+    let mut found = Vec::new();
+    for node in nodes {
+        match node.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+            Some((host, Ok(port))) if !host.is_empty() => found.push((host.to_owned(), port)),
+            _ => problems.push(format!("`{name}`: {node:?} must be a host and a port, such as redis-1:6379")),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::parse;
+
+    #[test]
+    fn the_go_programs_section_is_understood() {
+        for port in ["6380", "'6380'"] {
+            let text = format!("redis: {{host: r, port: {port}, db: 2, password: 123456}}");
+            let redis = parse(&text, &[]).unwrap().redis.redis().unwrap().unwrap();
+            assert!(matches!(redis.at, RedisAt::Server(host, 6380) if host == "r"));
+            assert_eq!((redis.db, redis.password.unwrap().reveal()), (2, "123456"));
+        }
+        assert!(parse("", &[]).unwrap().redis.redis().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        for (text, problem) in [
+            ("{host: r, url: 'redis://hush@r'}", "give one of"),
+            ("{url: 'http://hush@r'}", "must begin with"),
+            ("{sentinel: {nodes: ['a:1']}}", "`sentinel.master` is missing"),
+            ("{sentinel: {master: m}}", "`sentinel.nodes` is missing"),
+            ("{cluster: ['a']}", "must be a host and a port"),
+            ("{cluster: ['a:1'], db: 1}", "no database but 0"),
+            ("{host: r, tls_ca: /no/such}", "/no/such"),
+            ("{host: r, prefix: '{x}'}", "braces"),
+            ("{host: r, password: hush, password_file: f}", "one of `password`"),
+        ] {
+            let problems = parse(&format!("redis: {text}"), &[]).unwrap_err();
+            assert!(problems.iter().any(|found| found.contains(problem)), "{text}: {problems:?}");
+            assert!(!format!("{problems:?}").contains("hush"));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What every coordinator keeps to, and what those through a real Redis keep to beyond that.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Coordinator, Event, InProcess, Message, Node, ThroughRedis};
+use crate::{
+    config::{ClusterSection, Redis, RedisSection, Secret},
+    uid::UidGenerator,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const CLUSTER: ClusterSection = ClusterSection { heartbeat: 1, worker_lease: 120 };
+
+async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn node(id: &str) -> Node {
+    Node {
+        id: id.to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        version: "1".to_owned(),
+        store: "local".to_owned(),
+        started_at: 5,
+    }
+}
+
+async fn run(coordinator: &dyn Coordinator, id: &str) {
+    let worker = coordinator.worker().unwrap();
+    let generator = UidGenerator::new(None);
+    generator.skip_to(worker.after_ms);
+    assert!(worker.permits(generator.next(worker.id).await.unwrap()));
+    assert!(coordinator.hears());
+    assert!(coordinator.nodes().await.unwrap().is_empty());
+    coordinator.announce(node(id)).await;
+    let nodes = coordinator.nodes().await.unwrap();
+    assert_eq!(nodes.len(), 1);
+    assert_eq!(nodes[0].node, node(id));
+    assert!(nodes[0].heard_at > 1_700_000_000_000);
+    let mut events = coordinator.listen();
+    coordinator.send(Message::TaskEnqueued);
+    coordinator.leave().await;
+    assert!(events.try_recv().is_err(), "nobody hears himself");
+}
+
+#[tokio::test]
+async fn one_node_keeps_the_contract() {
+    run(&InProcess::alone(), "one").await;
+}
+
+/// The Redis that the test script started, with a prefix that no other test has.
+fn redis(test: &str) -> Redis {
+    #[expect(clippy::disallowed_methods, reason = "the test script says where its servers are")]
+    let url = std::env::var("OSPROXY_TEST_REDIS").expect("run this by `just test-servers`");
+    let section = RedisSection {
+        url: Some(Secret::new(url)),
+        prefix: format!("test-{test}-{}", std::process::id()),
+        ..RedisSection::default()
+    };
+    section.redis().unwrap().unwrap()
+}
+
+async fn open(redis: &Redis, id: &str, cluster: &ClusterSection) -> ThroughRedis {
+    ThroughRedis::open(redis.clone(), id.to_owned(), cluster).await.unwrap()
+}
+
+/// Asks Redis itself.
+async fn ask(redis: &Redis, command: &[&str]) -> redis::Value {
+    let crate::config::RedisAt::Url(url) = &redis.at else { panic!("the tests have a url") };
+    let client = redis::Client::open(url.reveal()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut sent = redis::cmd(command[0]);
+    sent.arg(&command[1..]).query_async(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn redis_keeps_the_contract() {
+    let redis = redis("contract");
+    run(&open(&redis, "one", &CLUSTER).await, "one").await;
+    // What the first gave back is free; the registry knows nobody any more.
+    run(&open(&redis, "two", &CLUSTER).await, "two").await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
+    let redis = redis("nodes");
+    let mut coordinators = Vec::new();
+    for number in 0..20 {
+        let id = format!("n{number:02}");
+        let coordinator = open(&redis, &id, &CLUSTER).await;
+        coordinator.announce(node(&id)).await;
+        coordinators.push(coordinator);
+    }
+    let mut numbers: Vec<_> =
+        coordinators.iter().map(|coordinator| coordinator.worker().unwrap().id.get()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 20);
+    assert_eq!(coordinators[3].nodes().await.unwrap().len(), 20);
+    // One leaves, one dies without a word.
+    coordinators.pop().unwrap().leave().await;
+    assert_eq!(coordinators[3].nodes().await.unwrap().len(), 19);
+    drop(coordinators.pop());
+    let gone = async || (coordinators[3].nodes().await.unwrap().len() == 18).then_some(());
+    eventually("the dead node is forgotten", gone).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn messages_reach_all_others() {
+    let redis = redis("messages");
+    let (one, two) = (open(&redis, "one", &CLUSTER).await, open(&redis, "two", &CLUSTER).await);
+    let (mut at_one, mut at_two) = (one.listen(), two.listen());
+    for message in
+        [Message::FileChanged { uid: i64::MAX }, Message::BlobChanged { blob_id: 7 }, Message::TaskEnqueued]
+    {
+        one.send(message.clone());
+        let heard = tokio::time::timeout(PATIENCE, at_two.recv()).await.unwrap().unwrap();
+        assert_eq!(heard, Event::Message(message));
+    }
+    // What another version says, or somebody else, is passed over.
+    let channel = format!("{{{}}}:events", redis.prefix);
+    for letter in [r#"{"from":"x","message":{"kind":"of_later"}}"#, "nonsense"] {
+        ask(&redis, &["PUBLISH", &channel, letter]).await;
+    }
+    two.send(Message::TaskEnqueued);
+    let heard = tokio::time::timeout(PATIENCE, at_one.recv()).await.unwrap().unwrap();
+    assert_eq!(heard, Event::Message(Message::TaskEnqueued));
+    assert!(at_two.try_recv().is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_broken_subscription_is_told_and_mended() {
+    let redis = redis("gap");
+    let (one, two) = (open(&redis, "one", &CLUSTER).await, open(&redis, "two", &CLUSTER).await);
+    let mut heard = one.listen();
+    let before = one.worker().unwrap();
+    ask(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap(), Event::Gap);
+    eventually("both hear again", async || (one.hears() && two.hears()).then_some(())).await;
+    assert_eq!(one.worker().unwrap().id, before.id, "the number is still its own");
+    two.send(Message::BlobChanged { blob_id: 7 });
+    let said = Event::Message(Message::BlobChanged { blob_id: 7 });
+    eventually("it is heard", async || (heard.try_recv().ok()? == said).then_some(())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() {
+    let redis = redis("fence");
+    let short = ClusterSection { heartbeat: 1, worker_lease: 1 };
+    let one = open(&redis, "one", &short).await;
+    let held = one.worker().unwrap();
+    // Stopped as by a debugger: nothing is renewed.
+    one.stop_renewing();
+    eventually("the lease is over", async || one.worker().is_none().then_some(())).await;
+    assert!(!held.holds());
+    let generator = UidGenerator::new(None);
+    assert!(!held.permits(generator.next(held.id).await.unwrap()));
+    // Whoever has that number next issues later stamps only. All others are taken, so that it must be this one.
+    let workers = format!("{{{}}}:workers", redis.prefix);
+    for number in (0..1024).filter(|number| *number != held.id.get()) {
+        ask(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
+    }
+    let two = eventually("the number is free", async || {
+        let two = open(&redis, "two", &short).await;
+        two.worker().is_some().then_some(two)
+    })
+    .await;
+    let next = two.worker().unwrap();
+    assert_eq!(next.id, held.id);
+    assert!(next.after_ms >= held.until_ms, "{next:?} {held:?}");
+    // The first one is back, and finds its number taken.
+    one.renew_now(&two).await;
+    assert!(one.worker().is_none(), "there is no other number to be had");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_redis_that_lost_its_data_takes_nobodys_number() {
+    let redis = redis("empty");
+    let coordinator = open(&redis, "one", &CLUSTER).await;
+    coordinator.announce(node("one")).await;
+    let before = coordinator.worker().unwrap();
+    for name in ["workers", "stamps", "nodes"] {
+        ask(&redis, &["DEL", &format!("{{{}}}:{name}", redis.prefix)]).await;
+    }
+    let listed = async || (coordinator.nodes().await.unwrap().len() == 1).then_some(());
+    eventually("it is listed again", listed).await;
+    let workers = format!("{{{}}}:workers", redis.prefix);
+    let held = ask(&redis, &["HEXISTS", &workers, &before.id.get().to_string()]).await;
+    assert_eq!(held, redis::Value::Int(1));
+    assert_eq!(coordinator.worker().unwrap().id, before.id);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_is_named_without_its_password() {
+    let url = Secret::new("redis://user:hush@127.0.0.1:1/0");
+    let section = RedisSection { url: Some(url), ..RedisSection::default() };
+    let redis = section.redis().unwrap().unwrap();
+    let refused = ThroughRedis::open(redis, "one".to_owned(), &CLUSTER).await.err().unwrap().to_string();
+    assert!(refused.contains("127.0.0.1:1"), "{refused}");
+    assert!(!refused.contains("hush"), "{refused}");
+}

@@ -1,0 +1,165 @@
+//! Connections to a Redis, however it is found.
+
+use std::time::Duration;
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
+    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
+    aio::{MultiplexedConnection, PubSub},
+    cluster::ClusterClientBuilder,
+    cluster_async::ClusterConnection,
+    sentinel::{SentinelClientBuilder, SentinelServerType},
+};
+
+use crate::config::{Redis, RedisAt};
+
+/// How long an answer, or a connection, is waited for.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection for commands.
+#[derive(Clone)]
+pub(super) enum Commands {
+    /// To the one server.
+    Single(MultiplexedConnection),
+    /// To all nodes of a cluster.
+    Cluster(ClusterConnection),
+}
+
+impl Commands {
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        let asking = async {
+            match self {
+                Self::Single(connection) => command.query_async(connection).await,
+                Self::Cluster(connection) => command.query_async(connection).await,
+            }
+        };
+        in_time(asking).await
+    }
+}
+
+/// Waits for Redis, but not for ever.
+pub(super) async fn in_time<T>(asking: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    let late = |_| RedisError::from((redis::ErrorKind::Io, "no answer in time"));
+    tokio::time::timeout(TIMEOUT, asking).await.map_err(late)?
+}
+
+/// Where a Redis is, for people: never the password.
+pub(super) fn name(redis: &Redis) -> String {
+    match &redis.at {
+        RedisAt::Url(url) => match url.reveal().into_connection_info() {
+            Ok(info) => info.addr().to_string(),
+            Err(_) => "given by `redis.url`".to_owned(),
+        },
+        RedisAt::Server(host, port) => format!("{host}:{port}"),
+        RedisAt::Sentinel(master, _) => format!("that the sentinels call {master:?}"),
+        RedisAt::Cluster(nodes) => {
+            let nodes: Vec<_> = nodes.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+            format!("Cluster of {}", nodes.join(", "))
+        }
+    }
+}
+
+/// Connects twice: for commands, and for messages.
+pub(super) async fn connect(redis: &Redis) -> RedisResult<(Commands, PubSub)> {
+    match &redis.at {
+        RedisAt::Url(url) => single(client(redis, url.reveal().into_connection_info()?)?).await,
+        RedisAt::Server(host, port) => single(client(redis, info(redis, host, *port)?)?).await,
+        RedisAt::Sentinel(master, nodes) => {
+            // Asked anew every time: the master may be another one now.
+            let nodes = nodes.iter().map(|(host, port)| address(redis, host, *port));
+            let sentinels = SentinelClientBuilder::new(nodes, master.clone(), SentinelServerType::Master)?;
+            let mut sentinels = sentinels.set_client_to_redis_db(redis.db.into());
+            if let Some(username) = &redis.username {
+                sentinels = sentinels.set_client_to_redis_username(username);
+            }
+            if let Some(password) = &redis.password {
+                sentinels = sentinels.set_client_to_redis_password(password.reveal());
+            }
+            if redis.tls {
+                sentinels = sentinels.set_client_to_redis_tls_mode(TlsMode::Secure);
+                if let Some(certificates) = certificates(redis) {
+                    sentinels = sentinels
+                        .set_client_to_redis_certificates(certificates.clone())
+                        .set_client_to_sentinel_certificates(certificates);
+                }
+            }
+            let master = in_time(sentinels.build()?.async_get_client()).await?;
+            single(master).await
+        }
+        RedisAt::Cluster(nodes) => cluster(redis, nodes).await,
+    }
+}
+
+async fn single(client: Client) -> RedisResult<(Commands, PubSub)> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT));
+    let commands = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let messages = in_time(client.get_async_pubsub()).await?;
+    Ok((Commands::Single(commands), messages))
+}
+
+/// Commands go to the node that has the keys; a message that one node is told is passed to all.
+async fn cluster(redis: &Redis, nodes: &[(String, u16)]) -> RedisResult<(Commands, PubSub)> {
+    let infos: RedisResult<Vec<_>> = nodes.iter().map(|(host, port)| info(redis, host, *port)).collect();
+    let infos = infos?;
+    let mut builder = ClusterClientBuilder::new(infos.clone())
+        .retries(1)
+        .connection_timeout(TIMEOUT)
+        .response_timeout(TIMEOUT);
+    if let Some(username) = &redis.username {
+        builder = builder.username(username);
+    }
+    if let Some(password) = &redis.password {
+        builder = builder.password(password.reveal());
+    }
+    if redis.tls {
+        builder = builder.tls(TlsMode::Secure);
+        if let Some(certificates) = certificates(redis) {
+            builder = builder.certs(certificates);
+        }
+    }
+    let commands = in_time(builder.build()?.get_async_connection()).await?;
+    let mut failed = RedisError::from((redis::ErrorKind::Io, "no node of the cluster answers"));
+    for info in infos {
+        match in_time(client(redis, info)?.get_async_pubsub()).await {
+            Ok(messages) => return Ok((Commands::Cluster(commands), messages)),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+fn client(redis: &Redis, info: ConnectionInfo) -> RedisResult<Client> {
+    match certificates(redis) {
+        Some(certificates) if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) => {
+            Client::build_with_tls(info, certificates)
+        }
+        _ => Client::open(info),
+    }
+}
+
+fn certificates(redis: &Redis) -> Option<TlsCertificates> {
+    redis.trusted.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) })
+}
+
+fn address(redis: &Redis, host: &str, port: u16) -> ConnectionAddr {
+    let host = host.to_owned();
+    if redis.tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    }
+}
+
+fn info(redis: &Redis, host: &str, port: u16) -> RedisResult<ConnectionInfo> {
+    let mut settings = RedisConnectionInfo::default().set_db(redis.db.into());
+    if let Some(username) = &redis.username {
+        settings = settings.set_username(username);
+    }
+    if let Some(password) = &redis.password {
+        settings = settings.set_password(password.reveal());
+    }
+    Ok(address(redis, host, port).into_connection_info()?.set_redis_settings(settings))
+}

@@ -1,0 +1,105 @@
+//! What goes on between this node and Redis, as long as the connection holds; and again, when it broke.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use redis::{RedisError, RedisResult};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+
+use super::{
+    Shared,
+    connection::{self, Commands, in_time},
+};
+use crate::coord::{Event, Message};
+
+/// Longest pause between two attempts to connect.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How often a lease is renewed while it holds, at least.
+const RENEWALS: u32 = 3;
+
+/// A message as it travels.
+#[derive(Serialize, Deserialize)]
+struct Letter<M> {
+    from: String,
+    message: M,
+}
+
+/// Keeps this node in touch with the others until it is aborted.
+pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Message>) {
+    let mut pause = Duration::from_millis(10);
+    let mut told = false;
+    loop {
+        let Err(error) = session(&shared, &mut outgoing, &mut told).await;
+        let was_up = shared.hears.swap(false, Ordering::AcqRel);
+        shared.up.send_replace(None);
+        if was_up {
+            pause = Duration::from_millis(10);
+            let _ = shared.events.send(Event::Gap);
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%error, redis = connection::name(&shared.redis), "lost Redis; trying again");
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+        // Nobody waits for these any more.
+        while outgoing.try_recv().is_ok() {}
+    }
+}
+
+async fn session(
+    shared: &Shared,
+    outgoing: &mut mpsc::Receiver<Message>,
+    told: &mut bool,
+) -> RedisResult<std::convert::Infallible> {
+    let (mut commands, mut messages) = connection::connect(&shared.redis).await?;
+    in_time(messages.subscribe(&shared.keys.events)).await?;
+    shared.renew(&mut commands).await?;
+    shared.hears.store(true, Ordering::Release);
+    // What was said before is lost.
+    let _ = shared.events.send(Event::Gap);
+    shared.up.send_replace(Some(commands.clone()));
+    if std::mem::replace(told, false) {
+        tracing::info!("Redis is back");
+    }
+    let mut ticks = tokio::time::interval(shared.heartbeat.min(shared.lease / RENEWALS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut sink, mut incoming) = messages.split();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                shared.renew(&mut commands).await?;
+                if let Some(beat) = shared.beat() {
+                    commands.ask::<()>(&beat).await?;
+                }
+                // The other connection is idle for long: whether it still lives shows only when it is used.
+                in_time(sink.ping::<redis::Value>()).await?;
+            }
+            Some(message) = outgoing.recv() => publish(shared, &mut commands, message).await?,
+            letter = incoming.next() => {
+                let letter = letter.ok_or((redis::ErrorKind::Io, "the subscription has ended"))?;
+                receive(shared, letter.get_payload_bytes());
+            }
+        }
+    }
+}
+
+async fn publish(shared: &Shared, commands: &mut Commands, message: Message) -> Result<(), RedisError> {
+    let letter = Letter { from: shared.id.clone(), message };
+    if let Ok(text) = serde_json::to_string(&letter) {
+        commands.ask::<()>(&shared.keys.publish(&text)).await?;
+    }
+    Ok(())
+}
+
+/// Passes on what another node said, if it is something that this version knows.
+fn receive(shared: &Shared, letter: &[u8]) {
+    if let Ok(Letter { from, message }) = serde_json::from_slice::<Letter<Message>>(letter)
+        && from != shared.id
+    {
+        let _ = shared.events.send(Event::Message(message));
+    }
+}
