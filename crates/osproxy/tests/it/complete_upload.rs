@@ -16,7 +16,7 @@ async fn it_can_be_read_at_once_ranges_included() {
     let cuts = [0, 1, 1, 300_000, 300_001, 999_999, 1_000_000];
     let parts: Vec<_> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
     service.put_parts(&link, &parts).await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     assert_eq!(service.merge(&link, parts.len(), &bytes).await.status(), 200);
     let file = service.download_link(&link.uid).await.unwrap();
     assert_eq!((file.meta.md5.as_str(), file.meta.size.as_str()), (md5_hex(&bytes).as_str(), "1000000"));
@@ -46,7 +46,7 @@ async fn it_can_be_read_at_once_ranges_included() {
         assert!(service.read(&link.uid).await == bytes);
         if layout == "parts" {
             assert_eq!(service.objects().len(), parts.len(), "it was merged already");
-            service.release_merges().await;
+            service.database().release_merges().await;
             service.wait_until_whole(&link.uid).await;
         }
     }
@@ -97,7 +97,7 @@ async fn parts_missing_or_a_wrong_size_are_refused_and_it_stays_completable() {
 #[tokio::test]
 async fn merge_sent_twice_is_harmless_and_one_of_something_else_is_refused() {
     let service = start().await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one", b"two"]).await;
     let both =
@@ -112,7 +112,7 @@ async fn merge_sent_twice_is_harmless_and_one_of_something_else_is_refused() {
     };
     again().await;
     assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE kind = 'merge_parts'").await, ["1"]);
-    service.release_merges().await;
+    service.database().release_merges().await;
     service.wait_until_whole(&link.uid).await;
     again().await;
     assert_eq!(service.read(&link.uid).await, b"onetwo");
@@ -163,14 +163,14 @@ async fn a_false_md5_makes_the_file_corrupt() {
 #[tokio::test]
 async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
     let service = start().await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one"]).await;
     let url = format!("{}&num=1&size=3&md5={}", link.url.multi.merge, md5_hex(b"other"));
     assert_eq!(service.client().put(service.url(&url)).send().await.unwrap().status(), 200);
     let url = service.download_link(&link.uid).await.unwrap().url;
     assert_eq!(service.get(&url).await.status(), 200);
-    service.release_merges().await;
+    service.database().release_merges().await;
     eventually("it is found out", async || (service.get(&url).await.status() == 404).then_some(())).await;
     assert!(refused(service.get(&url).await, 404).await.contains("md5"));
 }
@@ -178,12 +178,12 @@ async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
 #[tokio::test]
 async fn content_serves_instant_uploads_when_it_is_verified_and_not_before() {
     let service = start().await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let bytes = content(3, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
     let md5 = md5_hex(&bytes);
     assert_eq!(service.instant_upload(&[(&md5, "y.bin")]).await[0].uid, "");
-    service.release_merges().await;
+    service.database().release_merges().await;
     service.wait_until_whole(&uid).await;
     let instant = service.instant_upload(&[(&md5, "y.bin")]).await.remove(0).uid;
     assert!(service.read(&instant).await == bytes);
@@ -230,7 +230,7 @@ async fn what_shares_content_is_still_what_its_client_sent() {
 #[tokio::test]
 async fn content_that_was_only_claimed_is_not_there() {
     let service = start().await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one"]).await;
     let url = format!("{}&num=1&size=3&md5={}", link.url.multi.merge, md5_hex(b"two"));
@@ -309,7 +309,7 @@ async fn unknown_uids_are_told() {
 async fn a_part_that_was_damaged_is_not_merged_and_nothing_is_removed() {
     let service = start().await;
     for announced in [true, false] {
-        service.hold_merges().await;
+        service.database().hold_merges().await;
         let link = service.upload_link("x.bin").await;
         service.put_parts(&link, &[b"one", b"two"]).await;
         let md5 = if announced { format!("&md5={}", md5_hex(b"onetwo")) } else { String::new() };
@@ -317,7 +317,7 @@ async fn a_part_that_was_damaged_is_not_merged_and_nothing_is_removed() {
         assert_eq!(service.put(&url, b"").await.status(), 200);
         let part = service.objects_folder().join(format!("unknown/{}_2", link.uid));
         std::fs::write(&part, "tWo").unwrap();
-        service.release_merges().await;
+        service.database().release_merges().await;
         let error =
             format!("SELECT last_error FROM tasks WHERE state = 'dead' AND payload LIKE '%{}%'", link.uid);
         eventually("it is given up", async || {
@@ -349,13 +349,13 @@ async fn a_file_that_came_whole_is_not_taken_for_the_parts_that_were_sent_beside
 #[tokio::test]
 async fn an_md5_that_is_said_too_late_is_not_agreed_to() {
     let service = start().await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"part"]).await;
     let url = format!("{}&num=1&size=4", link.url.multi.merge);
     assert_eq!(service.put(&url, b"").await.status(), 200);
     refused(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
-    service.release_merges().await;
+    service.database().release_merges().await;
     service.wait_until_whole(&link.uid).await;
     refused(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
     assert_eq!(service.put(&format!("{url}&md5={}", md5_hex(b"part")), b"").await.status(), 200);
@@ -365,13 +365,13 @@ async fn an_md5_that_is_said_too_late_is_not_agreed_to() {
 #[tokio::test]
 async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
     let mut service = start().await;
-    service.sql("CREATE TRIGGER kept BEFORE DELETE ON parts BEGIN SELECT RAISE(ABORT, 'kept'); END").await;
+    service.database().forbid("kept", "BEFORE DELETE", "parts", "1 = 1").await;
     let bytes = content(8, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
     let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
     eventually("it is whole", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
     service.kill().await;
-    service.sql("DROP TRIGGER kept").await;
+    service.database().allow("kept", "parts").await;
     service.restart().await;
     service.wait_until_whole(&uid).await;
     assert_eq!(service.objects(), [format!("unknown/{uid}.bin")]);
@@ -383,12 +383,12 @@ async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
 #[tokio::test]
 async fn parts_are_kept_when_the_merged_object_is_damaged() {
     let mut service = start().await;
-    service.sql("CREATE TRIGGER kept BEFORE DELETE ON parts BEGIN SELECT RAISE(ABORT, 'kept'); END").await;
+    service.database().forbid("kept", "BEFORE DELETE", "parts", "1 = 1").await;
     let uid = service.store_in_parts("x.bin", &content(8, 100_000), 40_000).await;
     let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
     eventually("it is whole", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
     service.kill().await;
-    service.sql("DROP TRIGGER kept").await;
+    service.database().allow("kept", "parts").await;
     std::fs::write(service.objects_folder().join(format!("unknown/{uid}.bin")), "cut").unwrap();
     service.restart().await;
     let error = "SELECT last_error FROM tasks WHERE state = 'dead'";

@@ -31,8 +31,8 @@ async fn parts_that_arrive_while_their_file_is_deleted_leave_nothing() {
         futures_util::future::join_all(racing).await;
     }
     node.restart(false).await;
-    node.settle().await;
-    assert_eq!(node.sql("SELECT count(*) FROM blobs").await, ["0"]);
+    node.database().settle().await;
+    assert_eq!(node.database().sql("SELECT count(*) FROM blobs").await, ["0"]);
     node.assert_consistent().await;
 }
 
@@ -56,13 +56,13 @@ async fn a_deleted_file_is_gone_at_once_and_its_content_with_the_last_that_has_i
     for uid in [&second, &in_parts] {
         node.delete(uid).await;
     }
-    node.settle().await;
+    node.database().settle().await;
     // Who had begun to read reads on.
     while let Some(chunk) = reading.chunk().await.unwrap() {
         read.extend_from_slice(&chunk);
     }
     assert!(read == bytes);
-    assert_eq!(node.sql("SELECT count(*) FROM blobs").await, ["0"]);
+    assert_eq!(node.database().sql("SELECT count(*) FROM blobs").await, ["0"]);
     assert_eq!(node.instant_upload(&[(&md5_hex(&bytes), "x.bin")]).await[0].uid, "");
     // Sent again, it is new content.
     let again = node.store("x.bin", &bytes).await;
@@ -92,6 +92,6 @@ async fn an_instant_upload_and_the_end_of_its_content_do_not_both_happen() {
         }
     }
     println!("{kept} of 180 were in time");
-    node.settle().await;
+    node.database().settle().await;
     node.assert_consistent().await;
 }

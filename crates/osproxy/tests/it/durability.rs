@@ -60,7 +60,7 @@ async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts
     let before = trace(&service).len();
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
     service.wait_until_whole(&link.uid).await;
-    service.settle().await;
+    service.database().settle().await;
     let calls = trace(&service).split_off(before);
     let (whole, part) = (format!("unknown/{}.bin", link.uid), format!("unknown/{}_", link.uid));
     let steps: [&dyn Fn(&str) -> bool; 8] = [

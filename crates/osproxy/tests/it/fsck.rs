@@ -94,12 +94,12 @@ async fn counts_and_leftovers_are_repaired() {
 #[tokio::test]
 async fn complete_parts_that_nobody_merges_get_a_task() {
     let mut service = Service::start().await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let bytes = content(2, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 30_000).await;
     service.assert_consistent().await;
     service.sql("DELETE FROM tasks WHERE kind = 'merge_parts'").await;
-    service.release_merges().await;
+    service.database().release_merges().await;
     let (code, said) = fsck(&service, &["--repair"]).await;
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("no task merges them: repaired"), "{said}");
@@ -178,7 +178,7 @@ async fn what_other_rows_say_is_content_is_not_removed() {
 async fn files_without_content_are_told_and_then_nothing_is_removed() {
     let (service, whole, _) = stopped().await;
     for damage in ["blob_id = NULL", "blob_id = 1"] {
-        service.unchecked_sql(&format!("UPDATE files SET {damage} WHERE uid = {whole}")).await;
+        service.database().unchecked_sql(&format!("UPDATE files SET {damage} WHERE uid = {whole}")).await;
         let (code, said) = fsck(&service, &["--repair"]).await;
         assert_eq!(code, 4, "{said}");
         assert!(said.contains(&format!("file {whole} is complete and has no content")), "{said}");
@@ -189,7 +189,7 @@ async fn files_without_content_are_told_and_then_nothing_is_removed() {
 #[tokio::test]
 async fn parts_that_do_not_make_up_the_file_are_told() {
     let mut service = Service::start().await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"abc", b"de", b""]).await;
     assert_eq!(service.merge(&link, 3, b"abcde").await.status(), 200);
@@ -247,7 +247,7 @@ async fn a_blob_that_goes_takes_along_what_a_crash_left_of_its_parts() {
 async fn what_may_be_the_lost_bytes_of_a_file_is_not_removed() {
     // A restored database, in which an upload has not come to its end.
     let (service, whole, _) = stopped().await;
-    service.unchecked_sql(&format!("UPDATE blobs SET state = 'writing' WHERE id = {whole}")).await;
+    service.database().unchecked_sql(&format!("UPDATE blobs SET state = 'writing' WHERE id = {whole}")).await;
     assert_eq!(fsck(&service, &["--repair"]).await.0, 4);
     assert!(service.objects().contains(&format!("unknown/{whole}.bin")));
     // A file whose object is not where it must be, and one that no file has.

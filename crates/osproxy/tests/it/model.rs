@@ -355,7 +355,7 @@ impl World {
 
     async fn release(&mut self) {
         if std::mem::take(&mut self.held) {
-            self.node.release_merges().await;
+            self.node.database().release_merges().await;
         }
     }
 
@@ -370,7 +370,7 @@ impl World {
             self.files[at].uid
         );
         let merged = eventually("it is merged", async || {
-            let found = self.node.sql(&sql).await.remove(0);
+            let found = self.node.database().sql(&sql).await.remove(0);
             (found != "parts").then_some(found)
         })
         .await;
@@ -407,7 +407,7 @@ impl World {
             Op::Delete(file) => self.delete(self.any(file)).await,
             Op::HoldMerges if self.held => {}
             Op::HoldMerges => {
-                self.node.hold_merges().await;
+                self.node.database().hold_merges().await;
                 self.held = true;
             }
             Op::ReleaseMerges => self.release().await,
@@ -421,7 +421,7 @@ impl World {
         self.release().await;
         // What a file left that was sent in parts and then in one piece is swept at a start.
         self.node.restart(false).await;
-        self.node.settle().await;
+        self.node.database().settle().await;
         for at in 0..self.files.len() {
             self.await_merge(at).await;
             self.checkpoint(at).await;
@@ -431,7 +431,7 @@ impl World {
             self.files.iter().filter_map(|file| Some(&file.complete()?.bytes)).collect();
         contents.sort();
         contents.dedup();
-        let blobs = self.node.sql("SELECT count(*) FROM blobs WHERE state = 'stored'").await;
+        let blobs = self.node.database().sql("SELECT count(*) FROM blobs WHERE state = 'stored'").await;
         assert_eq!(blobs, [contents.len().to_string()], "each content is there once");
         self.node.assert_consistent().await;
     }

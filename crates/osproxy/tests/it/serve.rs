@@ -101,7 +101,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn everything_lies_under_the_data_folder_of_its_owner_alone() {
+async fn everything_lies_under_the_data_folder_of_its_owner_alone_with_sqlite() {
     use std::os::unix::fs::PermissionsExt;
     let service = Service::start().await;
     service.store("x.bin", b"x").await;
@@ -121,20 +121,20 @@ async fn everything_lies_under_the_data_folder_of_its_owner_alone() {
 async fn a_data_folder_is_served_once() {
     let service = Service::start().await;
     let arguments = ["serve", "--listen", "127.0.0.1:0"];
-    let (status, ready, complaint) = spawn_failing(service.folder(), &arguments).await;
+    let (status, ready, complaint) = spawn_failing(service.folder(), &[], &arguments).await;
     assert_eq!((status.code(), ready.as_str()), (Some(1), ""));
     assert!(complaint.contains("is another osproxy using it?"), "{complaint}");
 }
 
 #[tokio::test]
-async fn a_database_is_served_once() {
+async fn a_sqlite_database_is_served_once() {
     let service = Service::start().await;
     let config = service.folder().join("other.yaml");
     let database = service.folder().join("osproxy-data/osproxy.db");
     std::fs::write(&config, format!("data_dir: other\ndatabase: {{path: {}}}\n", database.display()))
         .unwrap();
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--config", config.to_str().unwrap()];
-    let (status, _, complaint) = spawn_failing(service.folder(), &arguments).await;
+    let (status, _, complaint) = spawn_failing(service.folder(), &[], &arguments).await;
     assert_eq!(status.code(), Some(1));
     assert!(complaint.contains("cannot lock the database"), "{complaint}");
 }
@@ -142,7 +142,7 @@ async fn a_database_is_served_once() {
 #[tokio::test]
 async fn it_refuses_to_serve_others_without_keys() {
     let folder = tempfile::tempdir().unwrap();
-    let (status, _, complaint) = spawn_failing(folder.path(), &["serve", "--listen", "0.0.0.0:0"]).await;
+    let (status, _, complaint) = spawn_failing(folder.path(), &[], &["serve", "--listen", "0.0.0.0:0"]).await;
     assert_eq!(status.code(), Some(1));
     assert!(complaint.contains("auth.mode: open"), "{complaint}");
 }
@@ -152,7 +152,7 @@ async fn an_address_that_is_taken_is_named() {
     let service = Service::start().await;
     let folder = tempfile::tempdir().unwrap();
     let listen = service.address.to_string();
-    let (status, _, complaint) = spawn_failing(folder.path(), &["serve", "--listen", &listen]).await;
+    let (status, _, complaint) = spawn_failing(folder.path(), &[], &["serve", "--listen", &listen]).await;
     assert_eq!(status.code(), Some(1));
     assert!(complaint.contains(&format!("cannot listen on {listen}")), "{complaint}");
 }

@@ -23,14 +23,14 @@ async fn merging(service: &Service, bytes: &[u8]) -> String {
 #[tokio::test]
 async fn a_failing_handler_is_tried_again_dies_visibly_and_goes_on_by_hand() {
     let mut service = Service::start_with(&FAST).await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let bytes = content(1, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 50_000).await;
     // The store has lost a part for a while.
     let part = service.objects_folder().join(format!("unknown/{uid}_2"));
     let hidden = service.folder().join("hidden");
     std::fs::rename(&part, &hidden).unwrap();
-    service.release_merges().await;
+    service.database().release_merges().await;
     let id = merge_task(&service).await;
     eventually("it is dead", async || {
         (service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await == ["dead"]).then_some(())
@@ -145,16 +145,12 @@ async fn who_must_stop_hands_back_what_is_running() {
 #[tokio::test]
 async fn a_task_that_cannot_be_claimed_does_not_keep_the_others() {
     let service = Service::start_with(&FAST).await;
-    service.hold_merges().await;
+    service.database().hold_merges().await;
     let one = service.store_in_parts("x.bin", b"abc", 2).await;
     let two = service.store_in_parts("y.bin", b"defg", 2).await;
-    service
-        .sql(&format!(
-            "CREATE TRIGGER poisoned BEFORE UPDATE ON tasks WHEN NEW.state = 'running' AND NEW.payload LIKE '%{one}%' \
-             BEGIN SELECT RAISE(ABORT, 'poisoned by the test'); END"
-        ))
-        .await;
-    service.release_merges().await;
+    let begun = format!("NEW.state = 'running' AND NEW.payload LIKE '%{one}%'");
+    service.database().forbid("poisoned", "BEFORE UPDATE", "tasks", &begun).await;
+    service.database().release_merges().await;
     service.wait_until_whole(&two).await;
     assert_eq!(service.read(&one).await, b"abc");
 }
@@ -212,7 +208,7 @@ async fn what_is_being_written_is_not_swept() {
         .sql(&format!("{blob} VALUES (1, 'default', 'writing', 'whole', 'local', 'unknown/1', 0, 0, 0)"))
         .await;
     // So has one that has just begun, elsewhere.
-    let now = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     service
         .sql(&format!("{blob} VALUES (2, 'default', 'writing', 'whole', 'local', 'unknown/2', 0, 0, {now})"))
         .await;

@@ -105,7 +105,7 @@ async fn check_some(service: &Service, all: &mut Ledger, random: &mut Random) {
 
 /// Looks at everything, and compares metadata and store, when all that was begun has come to its end.
 async fn check_all(service: &mut Service, all: &mut Ledger) {
-    service.settle().await;
+    service.database().settle().await;
     for sent in &mut all.sent {
         check_sent(service, sent).await;
         assert_eq!(sent.known == Known::Gone, sent.is_false, "{} and its md5", sent.uid);

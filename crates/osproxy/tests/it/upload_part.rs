@@ -61,7 +61,7 @@ async fn parts_at_the_same_time_do_no_harm() {
     assert!(service.read(&link.uid).await == bytes);
     service.wait_until_whole(&link.uid).await;
     eventually("what was replaced is gone", async || (service.objects().len() == 1).then_some(())).await;
-    service.settle().await;
+    service.database().settle().await;
     service.assert_consistent().await;
 }
 
@@ -78,7 +78,7 @@ async fn a_part_sent_again_is_one_part_and_with_other_bytes_replaces_the_first()
     service.wait_until_whole(&link.uid).await;
     assert_eq!(service.read(&link.uid).await, b"oneTWO!");
     eventually("what was replaced is gone", async || (service.objects().len() == 1).then_some(())).await;
-    service.settle().await;
+    service.database().settle().await;
     service.assert_consistent().await;
 }
 
@@ -223,7 +223,7 @@ async fn a_file_that_is_sent_whole_meanwhile_ends_the_upload_in_parts() {
     service.kill().await;
     service.restart().await;
     eventually("the parts are gone", async || (service.objects().len() == 1).then_some(())).await;
-    service.settle().await;
+    service.database().settle().await;
     service.assert_consistent().await;
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: a running service in a folder of its own, and content to put into it.
 
 mod api;
+mod database;
 mod node;
 mod random;
 mod raw;
@@ -9,6 +10,7 @@ mod service;
 use std::time::{Duration, Instant};
 
 pub use api::{Api, refused};
+pub use database::Database;
 pub use node::TestNode;
 pub use random::Random;
 pub use raw::RawConnection;

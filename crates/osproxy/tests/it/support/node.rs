@@ -2,7 +2,7 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 
 use osproxy::{
     app::App,
-    config::Config,
+    config::{Config, Secret},
     http, ops,
     tasks::{self, Engine},
 };
@@ -10,10 +10,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Api, eventually,
-    service::{HOLD_MERGES, RELEASE_MERGES, query, settle, spawn_failing},
-};
+use super::{Api, Database, eventually, spawn_failing};
 
 /// A node within the test's own process: the app, the engine and the listener, as the binary puts them together. For
 /// what no route offers yet.
@@ -21,6 +18,7 @@ pub struct TestNode {
     /// `None` only between two runs: who is stopped holds no lock.
     running: Option<Running>,
     api: Api,
+    database: Database,
     folder: TempDir,
 }
 
@@ -41,8 +39,16 @@ const PAUSES: tasks::Settings = tasks::Settings {
 };
 
 impl Running {
-    async fn open(folder: &Path) -> (Self, Api) {
-        let config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
+    async fn open(folder: &Path, database: &Database) -> (Self, Api) {
+        let mut config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
+        for (name, value) in database.settings() {
+            match name.as_str() {
+                "DATABASE__URL" => config.database.url = Some(Secret::new(value)),
+                "REDIS__URL" => config.redis.url = Some(Secret::new(value)),
+                "REDIS__PREFIX" => config.redis.prefix = value,
+                _ => config.database.max_idle_conns = 0,
+            }
+        }
         // What ran before may hold its locks for a moment: a call that blocks cannot be cut off.
         let app = eventually("the data is free", async || App::open(&config).await.ok()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,6 +74,7 @@ impl Running {
         self.engine.await.unwrap();
         self.app.background.close();
         self.app.background.wait().await;
+        self.app.coordinator.leave().await;
     }
 }
 
@@ -82,14 +89,15 @@ impl Deref for TestNode {
 impl TestNode {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (running, api) = Running::open(folder.path()).await;
-        Self { running: Some(running), api, folder }
+        let database = Database::create(folder.path()).await;
+        let (running, api) = Running::open(folder.path(), &database).await;
+        Self { running: Some(running), api, database, folder }
     }
 
     /// Stops it and starts it again on the same folder; with `abort` tasks are cut off where they are.
     pub async fn restart(&mut self, abort: bool) {
         self.stop(abort).await;
-        let (running, api) = Running::open(self.folder.path()).await;
+        let (running, api) = Running::open(self.folder.path(), &self.database).await;
         (self.running, self.api) = (Some(running), api);
     }
 
@@ -100,7 +108,8 @@ impl TestNode {
     /// Stops it and compares metadata with the store: there must be no difference.
     pub async fn assert_consistent(mut self) {
         self.stop(false).await;
-        let (status, said, _) = spawn_failing(self.folder.path(), &["fsck", "--deep"]).await;
+        let (status, said, _) =
+            spawn_failing(self.folder.path(), &self.database.settings(), &["fsck", "--deep"]).await;
         assert!(status.success(), "{said}");
         assert!(said.ends_with(": 0 differences, 0 repaired\n"), "{said}");
     }
@@ -111,22 +120,7 @@ impl TestNode {
         ops::delete_file::delete_file(app, uid.parse().unwrap()).await.unwrap();
     }
 
-    /// Runs SQL against its database, and gives the first column of the rows as text.
-    pub async fn sql(&self, sql: &str) -> Vec<String> {
-        query(self.folder.path(), sql).await
-    }
-
-    /// Lets no merge begin until [`release_merges`](Self::release_merges).
-    pub async fn hold_merges(&self) {
-        self.sql(HOLD_MERGES).await;
-    }
-
-    pub async fn release_merges(&self) {
-        self.sql(RELEASE_MERGES).await;
-    }
-
-    /// Waits until everything that was begun has come to its end.
-    pub async fn settle(&self) {
-        settle(self.folder.path()).await;
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 }

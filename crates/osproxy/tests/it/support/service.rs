@@ -3,23 +3,22 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, Statement};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
 
-use super::{Api, PATIENCE, RawConnection};
+use super::{Api, Database, PATIENCE, RawConnection};
 
 /// A running service with a folder of its own. Dropped, it is killed and its folder removed.
 pub struct Service {
     process: Child,
     api: Api,
+    database: Database,
     folder: TempDir,
     settings: Vec<(String, String)>,
 }
@@ -36,8 +35,12 @@ fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -> Co
 }
 
 /// Runs the binary where it is expected to fail or to end by itself: exit status, standard output, standard error.
-pub async fn spawn_failing(folder: &Path, arguments: &[&str]) -> (ExitStatus, String, String) {
-    let running = command(folder, &[], &[]).args(arguments).output();
+pub async fn spawn_failing(
+    folder: &Path,
+    settings: &[(String, String)],
+    arguments: &[&str],
+) -> (ExitStatus, String, String) {
+    let running = command(folder, settings, &[]).args(arguments).output();
     let output = tokio::time::timeout(PATIENCE, running).await.expect("it goes on").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status, text(output.stdout), text(output.stderr))
@@ -66,52 +69,6 @@ async fn spawn(
     (process, address)
 }
 
-/// Lets no merge begin on a database, until it is released.
-pub const HOLD_MERGES: &str = "CREATE TRIGGER held BEFORE UPDATE ON tasks \
-     WHEN NEW.state = 'running' AND NEW.kind = 'merge_parts' BEGIN SELECT RAISE(ABORT, 'held by the test'); END";
-
-pub const RELEASE_MERGES: &str = "DROP TRIGGER held";
-
-/// What has not come to its end: all rows but those of content, of uploads in parts, and of tasks that come again and
-/// again. A dead task never does.
-const UNSETTLED: &str = "SELECT 'task ' || kind || ' ' || state FROM tasks WHERE unique_key IS NULL AND state <> 'done' \
-     UNION ALL SELECT 'blob ' || id || ' ' || state FROM blobs WHERE state IN ('writing', 'deleting') \
-     UNION ALL SELECT 'blob ' || id || ' in parts' FROM blobs WHERE state = 'stored' AND layout = 'parts' \
-     UNION ALL SELECT 'part ' || id || ' ' || state FROM parts WHERE state IN ('writing', 'deleting')";
-
-/// Waits until everything that was begun on the database in a folder has come to its end.
-pub async fn settle(folder: &Path) {
-    let start = Instant::now();
-    loop {
-        let unsettled = query(folder, UNSETTLED).await;
-        if unsettled.is_empty() {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "waited too long for {unsettled:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Runs SQL against the database in a folder, and gives the first column of the rows as text.
-pub async fn query(folder: &Path, sql: &str) -> Vec<String> {
-    run_sql(folder, sql, true).await
-}
-
-async fn run_sql(folder: &Path, sql: &str, foreign_keys: bool) -> Vec<String> {
-    let path = folder.join("osproxy-data/osproxy.db");
-    let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
-    options.map_sqlx_sqlite_opts(move |options| options.foreign_keys(foreign_keys));
-    let database = Database::connect(options).await.unwrap();
-    let rows = database.query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap();
-    let first = |row: &sea_orm::QueryResult| {
-        let text = row.try_get_by_index::<String>(0);
-        text.or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string())).unwrap()
-    };
-    let texts = rows.iter().map(first).collect();
-    database.close().await.unwrap();
-    texts
-}
-
 impl Deref for Service {
     type Target = Api;
 
@@ -137,10 +94,21 @@ impl Service {
 
     async fn start_by(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings: Vec<_> =
-            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let database = Database::create(folder.path()).await;
+        Self::start_at(folder, database, settings, wrapper).await
+    }
+
+    /// Starts in a folder, on a database.
+    pub async fn start_at(
+        folder: TempDir,
+        database: Database,
+        more: &[(&str, &str)],
+        wrapper: &[&str],
+    ) -> Self {
+        let mut settings = database.settings();
+        settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (process, address) = spawn(folder.path(), &settings, &[], wrapper).await;
-        Self { process, api: Api::new(address), folder, settings }
+        Self { process, api: Api::new(address), database, folder, settings }
     }
 
     /// Starts the binary again on the same folder.
@@ -179,6 +147,15 @@ impl Service {
         tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it does not end").unwrap()
     }
 
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Runs SQL against the service's database, and gives the first column of the rows as text.
+    pub async fn sql(&self, sql: &str) -> Vec<String> {
+        self.database.sql(sql).await
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -210,11 +187,6 @@ impl Service {
         found
     }
 
-    /// Runs SQL against the service's database, and gives the first column of the rows as text.
-    pub async fn sql(&self, sql: &str) -> Vec<String> {
-        query(self.folder(), sql).await
-    }
-
     pub async fn connect(&self) -> RawConnection {
         RawConnection::open(self.address).await
     }
@@ -227,25 +199,6 @@ impl Service {
         );
         super::eventually("the parts are merged", async || (self.sql(&sql).await == ["whole"]).then_some(()))
             .await;
-    }
-
-    /// Lets no merge begin until [`release_merges`](Self::release_merges).
-    pub async fn hold_merges(&self) {
-        self.sql(HOLD_MERGES).await;
-    }
-
-    pub async fn release_merges(&self) {
-        self.sql(RELEASE_MERGES).await;
-    }
-
-    /// Waits until everything that was begun has come to its end.
-    pub async fn settle(&self) {
-        settle(self.folder()).await;
-    }
-
-    /// Runs SQL that may leave references to nothing.
-    pub async fn unchecked_sql(&self, sql: &str) {
-        run_sql(self.folder(), sql, false).await;
     }
 
     /// Runs another verb of the binary on the same folder: exit code and standard output.

@@ -1,0 +1,220 @@
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Instant,
+};
+
+use sea_orm::{ConnectOptions, ConnectionTrait, Database as Orm, DatabaseConnection, DbBackend, Statement};
+
+use super::PATIENCE;
+
+/// The database of one test: a file in its folder, or a database of its own on the server that `OSPROXY_TEST_DATABASE`
+/// names (`postgres` or `mysql`). Dropped, it is removed.
+pub struct Database {
+    folder: PathBuf,
+    on_server: Option<OnServer>,
+}
+
+struct OnServer {
+    admin: String,
+    name: String,
+}
+
+/// Databases get numbers.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// What has not come to its end: all rows but those of content, of uploads in parts, and of tasks that come again and
+/// again. A dead task never does.
+const UNSETTLED: &str = "SELECT concat('task ', kind, ' ', state) FROM tasks WHERE unique_key IS NULL AND state <> 'done' \
+     UNION ALL SELECT concat('blob ', id, ' ', state) FROM blobs WHERE state IN ('writing', 'deleting') \
+     UNION ALL SELECT concat('blob ', id, ' in parts') FROM blobs WHERE state = 'stored' AND layout = 'parts' \
+     UNION ALL SELECT concat('part ', id, ' ', state) FROM parts WHERE state IN ('writing', 'deleting')";
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Database {
+    /// Makes the database for a service in a folder.
+    pub async fn create(folder: &Path) -> Self {
+        let admin = match env("OSPROXY_TEST_DATABASE").as_deref() {
+            None => return Self { folder: folder.to_owned(), on_server: None },
+            Some("postgres") => "OSPROXY_TEST_POSTGRES",
+            Some("mysql") => "OSPROXY_TEST_MYSQL",
+            Some(other) => panic!("OSPROXY_TEST_DATABASE is {other}"),
+        };
+        Self::on(admin, folder).await
+    }
+
+    /// Makes a database on the server that a variable names.
+    pub async fn on(admin: &str, folder: &Path) -> Self {
+        let admin =
+            env(admin).unwrap_or_else(|| panic!("{admin} is not set: run this by `just test-servers`"));
+        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let connection = Orm::connect(&admin).await.unwrap();
+        connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+        connection.close().await.unwrap();
+        Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }) }
+    }
+
+    /// Where it is, if it is on a server.
+    pub fn url(&self) -> Option<String> {
+        let OnServer { admin, name } = self.on_server.as_ref()?;
+        let (server, _) = admin.rsplit_once('/').unwrap();
+        Some(format!("{server}/{name}"))
+    }
+
+    /// What a service has to be told to use it, and the Redis that there is, in the environment's spelling.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let Some(url) = self.url() else {
+            return Vec::new();
+        };
+        let mut settings =
+            vec![("DATABASE__URL".to_owned(), url), ("DATABASE__MAX_IDLE_CONNS".to_owned(), "0".to_owned())];
+        if let Some(redis) = env("OSPROXY_TEST_REDIS") {
+            settings.push(("REDIS__URL".to_owned(), redis));
+            settings.push(("REDIS__PREFIX".to_owned(), self.on_server.as_ref().unwrap().name.clone()));
+        }
+        settings
+    }
+
+    /// Runs SQL, and gives the first column of the rows as text. `'local'` stands for the store of the folder, and
+    /// `x'00'` for a byte.
+    pub async fn sql(&self, sql: &str) -> Vec<String> {
+        self.run(sql, true).await
+    }
+
+    /// Runs SQL that may leave references to nothing.
+    pub async fn unchecked_sql(&self, sql: &str) {
+        self.run(sql, false).await;
+    }
+
+    async fn connect(&self, checked: bool) -> DatabaseConnection {
+        let Some(url) = self.url() else {
+            let path = self.folder.join("osproxy-data/osproxy.db");
+            let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
+            options.map_sqlx_sqlite_opts(move |options| options.foreign_keys(checked));
+            return Orm::connect(options).await.unwrap();
+        };
+        let mut options = ConnectOptions::new(url);
+        options.max_connections(1);
+        let connection = Orm::connect(options).await.unwrap();
+        if !checked {
+            let unchecked = match connection.get_database_backend() {
+                DbBackend::Postgres => "SET session_replication_role = replica",
+                _ => "SET foreign_key_checks = 0",
+            };
+            connection.execute_unprepared(unchecked).await.unwrap();
+        }
+        connection
+    }
+
+    async fn run(&self, sql: &str, checked: bool) -> Vec<String> {
+        let database = self.connect(checked).await;
+        let backend = database.get_database_backend();
+        let mut sql = sql.to_owned();
+        if self.on_server.is_some() && sql.contains("'local'") {
+            let id = std::fs::read_to_string(self.folder.join("osproxy-data/objects/store-id")).unwrap();
+            sql = sql.replace("'local'", &format!("'local:{}'", id.trim()));
+        }
+        if backend == DbBackend::Postgres {
+            sql = sql.replace("x'00'", "'\\x00'::bytea");
+        }
+        let rows = database.query_all_raw(Statement::from_string(backend, sql)).await.unwrap();
+        let first = |row: &sea_orm::QueryResult| {
+            let text = row.try_get_by_index::<String>(0);
+            text.or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string()))
+                .or_else(|_| row.try_get_by_index::<i32>(0).map(|number| number.to_string()))
+                .unwrap()
+        };
+        let texts = rows.iter().map(first).collect();
+        database.close().await.unwrap();
+        texts
+    }
+
+    /// Lets changes (`BEFORE UPDATE`, say) of rows of a table fail, those for which the condition holds.
+    pub async fn forbid(&self, name: &str, change: &str, table: &str, condition: &str) {
+        let database = self.connect(true).await;
+        let statements = match database.get_database_backend() {
+            DbBackend::Sqlite => vec![format!(
+                "CREATE TRIGGER {name} {change} ON {table} WHEN {condition} \
+                 BEGIN SELECT RAISE(ABORT, 'forbidden by the test'); END"
+            )],
+            DbBackend::Postgres => vec![
+                format!(
+                    "CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS \
+                     $$ BEGIN RAISE EXCEPTION 'forbidden by the test'; END $$"
+                ),
+                format!(
+                    "CREATE TRIGGER {name} {change} ON {table} FOR EACH ROW WHEN ({condition}) \
+                     EXECUTE FUNCTION {name}()"
+                ),
+            ],
+            _ => vec![format!(
+                "CREATE TRIGGER {name} {change} ON {table} FOR EACH ROW IF {condition} THEN \
+                 SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'forbidden by the test'; END IF"
+            )],
+        };
+        for statement in statements {
+            database.execute_unprepared(&statement).await.unwrap();
+        }
+        database.close().await.unwrap();
+    }
+
+    /// Lets them succeed again.
+    pub async fn allow(&self, name: &str, table: &str) {
+        let database = self.connect(true).await;
+        let statement = match database.get_database_backend() {
+            DbBackend::Postgres => format!("DROP TRIGGER {name} ON {table}; DROP FUNCTION {name}"),
+            _ => format!("DROP TRIGGER {name}"),
+        };
+        database.execute_unprepared(&statement).await.unwrap();
+        database.close().await.unwrap();
+    }
+
+    /// Lets no merge begin, until [`release_merges`](Self::release_merges).
+    pub async fn hold_merges(&self) {
+        let merging = "NEW.state = 'running' AND NEW.kind = 'merge_parts'";
+        self.forbid("held", "BEFORE UPDATE", "tasks", merging).await;
+    }
+
+    pub async fn release_merges(&self) {
+        self.allow("held", "tasks").await;
+    }
+
+    /// Waits until everything that was begun has come to its end.
+    pub async fn settle(&self) {
+        let start = Instant::now();
+        loop {
+            let unsettled = self.sql(UNSETTLED).await;
+            if unsettled.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "waited too long for {unsettled:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(OnServer { admin, name }) = self.on_server.take() else {
+            return;
+        };
+        // The test's own runtime may be about to end.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let connection = Orm::connect(&admin).await.unwrap();
+                let force = if connection.get_database_backend() == DbBackend::Postgres {
+                    " WITH (FORCE)"
+                } else {
+                    ""
+                };
+                let _ = connection.execute_unprepared(&format!("DROP DATABASE {name}{force}")).await;
+                let _ = connection.close().await;
+            });
+        });
+        let _ = dropping.join();
+    }
+}
