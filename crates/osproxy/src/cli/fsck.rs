@@ -4,6 +4,7 @@ mod check;
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use crate::{app::App, config::Loaded};
@@ -35,6 +36,10 @@ pub struct Options {
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         super::existing(&loaded.config).await?;
+        let objects = loaded.config.objects_root();
+        if !tokio::fs::try_exists(&objects).await.unwrap_or(false) {
+            bail!("there is no object folder {}; is --data-dir right?", objects.display());
+        }
         let mut config = loaded.config.clone();
         // Whole tables are looked through.
         config.database.timeout = PATIENCE;

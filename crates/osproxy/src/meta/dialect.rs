@@ -114,11 +114,11 @@ fn postgres_options(server: &DatabaseServer, timeout: Duration) -> Result<Connec
     };
     let connect =
         connect.application_name("osproxy").statement_cache_capacity(PREPARED).disable_statement_logging();
-    // What was given up here is given up there too.
+    // What was given up here is given up there too: behind a pulled cable nobody holds rows for hours.
     let prepare = format!(
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-         SET statement_timeout = {}",
-        timeout.as_millis()
+         SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}",
+        limit = timeout.as_millis()
     );
     let mut options = ConnectOptions::new("postgres://configured");
     options.map_sqlx_postgres_opts(move |_| connect.clone()).map_sqlx_postgres_pool_opts(move |pool| {
@@ -157,10 +157,13 @@ fn mysql_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOp
         }
     };
     let connect = connect.statement_cache_capacity(PREPARED).disable_statement_logging();
-    // All databases mean the same by a transaction; who waits for a row gives up when we do.
+    // All databases mean the same by a transaction; who waits for a row gives up when we do, and behind a pulled cable
+    // nobody holds rows for hours (MySQL, which does not read the last comment, lets go after its `wait_timeout`).
     let prepare = format!(
-        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = {}",
-        Ord::max(timeout.as_secs(), 1)
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET SESSION innodb_lock_wait_timeout = {limit}; \
+         /*M!100300 SET SESSION idle_transaction_timeout = {limit} */",
+        limit = Ord::max(timeout.as_secs(), 1)
     );
     let mut options = ConnectOptions::new("mysql://configured");
     options.map_sqlx_mysql_opts(move |_| connect.clone()).map_sqlx_mysql_pool_opts(move |pool| {

@@ -380,9 +380,14 @@ async fn complete(
     merge: &TaskForBlob,
     now: i64,
 ) -> Result<Completed, DbErr> {
-    let found = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(transaction).await?;
-    let Some((file, blob)) = found else {
+    // Taken until the end: parts that arrive meanwhile, and the same wish sent twice, wait.
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(file) = file else {
         return Ok(Completed::Unknown);
+    };
+    let blob = match file.blob_id {
+        Some(blob_id) => blob::Entity::find_by_id(blob_id).one(transaction).await?,
+        None => None,
     };
     let blob = match (file.state, blob) {
         (file::State::Stored, Some(blob)) => return Ok(compare(&file, &blob, &said)),
@@ -393,9 +398,6 @@ async fn complete(
         (closed, _) => return Ok(Completed::Closed(closed)),
     };
     let blob_id = blob.id;
-    if !still_receiving(transaction, uid, blob_id).await? {
-        return Ok(Completed::Closed(file.state));
-    }
     let parts = sum_of_parts(transaction, blob_id).await?;
     if (parts.count, parts.highest) != (u64::from(said.parts), said.parts) {
         let numbers = part::Entity::find()

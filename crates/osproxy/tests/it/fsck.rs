@@ -22,7 +22,7 @@ async fn it_needs_the_data_for_itself() {
     assert!(said.contains("is another osproxy using it?"), "{said}");
     let (code, said) = fsck(&service, &["--data-dir", "elsewhere"]).await;
     assert_eq!(code, 1);
-    assert!(said.contains("there is no database"), "{said}");
+    assert!(said.contains("is --data-dir right?"), "{said}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// API v0 as a client of it sees it, of whatever serves it.
+#[derive(Clone)]
 pub struct Api {
     pub address: SocketAddr,
     client: Client,

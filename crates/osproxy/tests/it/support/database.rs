@@ -6,15 +6,17 @@ use std::{
 
 use sea_orm::{ConnectOptions, ConnectionTrait, Database as Orm, DatabaseConnection, DbBackend, Statement};
 
-use super::PATIENCE;
+use super::{PATIENCE, Proxy};
 
 /// The database of one test: a file in its folder, or a database of its own on the server that `OSPROXY_TEST_DATABASE`
 /// names (`postgres` or `mysql`). Dropped, it is removed.
 pub struct Database {
     folder: PathBuf,
     on_server: Option<OnServer>,
+    borrowed: bool,
 }
 
+#[derive(Clone)]
 struct OnServer {
     admin: String,
     name: String,
@@ -30,6 +32,18 @@ const UNSETTLED: &str = "SELECT concat('task ', kind, ' ', state) FROM tasks WHE
      UNION ALL SELECT concat('blob ', id, ' in parts') FROM blobs WHERE state = 'stored' AND layout = 'parts' \
      UNION ALL SELECT concat('part ', id, ' ', state) FROM parts WHERE state IN ('writing', 'deleting')";
 
+/// The host and port in a url.
+pub fn server_of(url: &str) -> String {
+    let (_, rest) = url.split_once("://").unwrap();
+    let authority = rest.split('/').next().unwrap();
+    authority.rsplit('@').next().unwrap().to_owned()
+}
+
+/// Where the Redis of the tests is.
+pub fn redis_url() -> String {
+    env("OSPROXY_TEST_REDIS").expect("run this by `just test-servers`")
+}
+
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -38,7 +52,7 @@ impl Database {
     /// Makes the database for a service in a folder.
     pub async fn create(folder: &Path) -> Self {
         let admin = match env("OSPROXY_TEST_DATABASE").as_deref() {
-            None => return Self { folder: folder.to_owned(), on_server: None },
+            None => return Self { folder: folder.to_owned(), on_server: None, borrowed: false },
             Some("postgres") => "OSPROXY_TEST_POSTGRES",
             Some("mysql") => "OSPROXY_TEST_MYSQL",
             Some(other) => panic!("OSPROXY_TEST_DATABASE is {other}"),
@@ -54,7 +68,12 @@ impl Database {
         let connection = Orm::connect(&admin).await.unwrap();
         connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         connection.close().await.unwrap();
-        Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }) }
+        Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }), borrowed: false }
+    }
+
+    /// The same database, for a second service in another folder.
+    pub fn beside(&self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), on_server: self.on_server.clone(), borrowed: true }
     }
 
     /// Where it is, if it is on a server.
@@ -62,6 +81,27 @@ impl Database {
         let OnServer { admin, name } = self.on_server.as_ref()?;
         let (server, _) = admin.rsplit_once('/').unwrap();
         Some(format!("{server}/{name}"))
+    }
+
+    /// Where it is, through a proxy, and Redis.
+    pub fn settings_through(&self, database: &Proxy, redis: Option<&Proxy>) -> Vec<(String, String)> {
+        let mut settings = self.settings();
+        for (name, value) in &mut settings {
+            let proxy = match name.as_str() {
+                "DATABASE__URL" => Some(database),
+                "REDIS__URL" => redis,
+                _ => None,
+            };
+            if let Some(proxy) = proxy {
+                *value = value.replace(&server_of(value), &proxy.address.to_string());
+            }
+        }
+        settings
+    }
+
+    /// The server's host and port.
+    pub fn server(&self) -> String {
+        server_of(&self.url().unwrap())
     }
 
     /// What a service has to be told to use it, and the Redis that there is, in the environment's spelling.
@@ -198,7 +238,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let Some(OnServer { admin, name }) = self.on_server.take() else {
+        let Some(OnServer { admin, name }) = self.on_server.take().filter(|_| !self.borrowed) else {
             return;
         };
         // The test's own runtime may be about to end.

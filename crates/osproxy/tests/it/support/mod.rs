@@ -3,6 +3,7 @@
 mod api;
 mod database;
 mod node;
+mod proxy;
 mod random;
 mod raw;
 mod service;
@@ -10,8 +11,9 @@ mod service;
 use std::time::{Duration, Instant};
 
 pub use api::{Api, refused};
-pub use database::Database;
+pub use database::{Database, redis_url, server_of};
 pub use node::TestNode;
+pub use proxy::{Line, Proxy};
 pub use random::Random;
 pub use raw::RawConnection;
 pub use service::{Service, spawn_failing};

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, Database, eventually, spawn_failing};
+use super::{Api, Database, Service, eventually, spawn_failing};
 
 /// A node within the test's own process: the app, the engine and the listener, as the binary puts them together. For
 /// what no route offers yet.
@@ -90,6 +90,14 @@ impl TestNode {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
+        let (running, api) = Running::open(folder.path(), &database).await;
+        Self { running: Some(running), api, database, folder }
+    }
+
+    /// Starts another node on the database of a service.
+    pub async fn start_beside(service: &Service) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = service.database().beside(folder.path());
         let (running, api) = Running::open(folder.path(), &database).await;
         Self { running: Some(running), api, database, folder }
     }

@@ -95,17 +95,34 @@ impl Service {
     async fn start_by(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
-        Self::start_at(folder, database, settings, wrapper).await
+        let known = database.settings();
+        Self::start_at(folder, database, known, settings, wrapper).await
+    }
+
+    /// Starts in a folder of its own, on the server that a variable names.
+    pub async fn start_on(admin: &str, more: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::on(admin, folder.path()).await;
+        let settings = database.settings();
+        Self::start_at(folder, database, settings, more, &[]).await
+    }
+
+    /// Starts another node on the same database.
+    pub async fn start_beside(&self, more: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = self.database.beside(folder.path());
+        let settings = database.settings();
+        Self::start_at(folder, database, settings, more, &[]).await
     }
 
     /// Starts in a folder, on a database.
     pub async fn start_at(
         folder: TempDir,
         database: Database,
+        mut settings: Vec<(String, String)>,
         more: &[(&str, &str)],
         wrapper: &[&str],
     ) -> Self {
-        let mut settings = database.settings();
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (process, address) = spawn(folder.path(), &settings, &[], wrapper).await;
         Self { process, api: Api::new(address), database, folder, settings }

@@ -1,0 +1,178 @@
+//! Databases on servers: how they are found, made ready and refused.
+
+use crate::support::{Database, Service, redis_url, spawn_failing};
+
+const SERVERS: [&str; 2] = ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"];
+
+/// An empty database, and the settings for it.
+async fn empty(server: &str) -> (tempfile::TempDir, Database) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::on(server, folder.path()).await;
+    (folder, database)
+}
+
+fn settings(url: &str) -> Vec<(String, String)> {
+    vec![("DATABASE__URL".to_owned(), url.to_owned()), ("DATABASE__TIMEOUT".to_owned(), "4".to_owned())]
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn what_cannot_be_opened_is_named_and_no_password_shown() {
+    for server in SERVERS {
+        let (folder, database) = empty(server).await;
+        let url = database.url().unwrap();
+        let name = url.rsplit('/').next().unwrap();
+        let server = database.server();
+        let (host, _) = server.split_once(':').unwrap();
+        for (url, complaint) in [
+            (url.replace(name, "nowhere"), format!("there is no database \"nowhere\" on {server}")),
+            (
+                url.replace(":secret@", ":wrong@"),
+                format!("\"{name}\" on {server} refuses the user or the password"),
+            ),
+            (url.replace(&server, &format!("{host}:1")), format!("\"{name}\" on {host}:1 cannot be reached")),
+        ] {
+            for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["tasks", "ls"]] {
+                let (status, _, said) = spawn_failing(folder.path(), &settings(&url), verb).await;
+                assert_eq!(status.code(), Some(1), "{said}");
+                assert!(said.contains(&complaint), "{verb:?} {said}");
+                assert!(!said.contains("secret") && !said.contains("wrong"), "{said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn settings_in_the_shape_of_the_go_program_will_do() {
+    for (server, driver) in SERVERS.into_iter().zip(["postgres", "mysql"]) {
+        let (folder, database) = empty(server).await;
+        let url = database.url().unwrap();
+        let (host, port) =
+            database.server().split_once(':').map(|(h, p)| (h.to_owned(), p.to_owned())).unwrap();
+        std::fs::write(folder.path().join("password"), "secret\n").unwrap();
+        let text = format!(
+            "database:\n  - {{db_name: default, driver: {driver}, host: {host}, port: {port}, database: {}, \
+             username: osproxy, password_file: password, charset: utf8mb4, max_idle_conns: 10, max_open_conns: 100, \
+             log_mode: info}}\nredis: {{host: {host}, port: '{}', db: 0, prefix: {}}}\n",
+            url.rsplit('/').next().unwrap(),
+            redis_url().rsplit_once(':').unwrap().1.split('/').next().unwrap(),
+            url.rsplit('/').next().unwrap(),
+        );
+        std::fs::write(folder.path().join("config.yaml"), text).unwrap();
+        let migrate = ["migrate", "--config", "config.yaml"];
+        let (status, said, complaint) = spawn_failing(folder.path(), &[], &migrate).await;
+        assert!(status.success(), "{complaint}");
+        assert_eq!(said, "the database is up to date\n");
+        assert_eq!(database.sql("SELECT count(*) FROM files").await, ["0"]);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn nodes_that_start_at_once_make_the_tables_once() {
+    for server in SERVERS {
+        let first = Service::start_on(server, &[]);
+        let first = first.await;
+        // The tables go, and with them everything: as if nobody had been there.
+        let tables = ["task_attempts", "tasks", "parts", "files", "blobs", "link_keys", "seaql_migrations"];
+        for table in tables {
+            first.sql(&format!("DROP TABLE {table}")).await;
+        }
+        let starting = (0..4).map(|_| first.start_beside(&[]));
+        let nodes = futures_util::future::join_all(starting).await;
+        assert_eq!(first.sql("SELECT count(*) FROM seaql_migrations").await, ["3"]);
+        assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
+        // A link of one node is good for another.
+        let link = nodes[0].upload_link("x.txt").await;
+        assert_eq!(nodes[3].put(&link.url.single, b"x").await.status(), 200);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_migration_that_was_cut_off_is_run_again() {
+    for server in SERVERS {
+        let mut service = Service::start_on(server, &[]).await;
+        let link = service.upload_link("x.txt").await;
+        service.put(&link.url.single, b"kept").await;
+        service.kill().await;
+        // All of it is there but the note that says so, as after a crash where tables cannot be changed in a transaction.
+        let repeatable = if server.ends_with("MYSQL") { "m000%" } else { "m0003%" };
+        service.sql(&format!("DELETE FROM seaql_migrations WHERE version LIKE '{repeatable}'")).await;
+        let (code, said) = service.cli(&["migrate"]).await;
+        assert_eq!((code, said.as_str()), (0, "the database is up to date\n"));
+        service.restart().await;
+        assert_eq!(service.read(&link.uid).await, b"kept");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn tables_of_a_newer_version_are_refused() {
+    for server in SERVERS {
+        let mut service = Service::start_on(server, &[]).await;
+        service.kill().await;
+        service.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 0)").await;
+        for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["tasks", "ls"]] {
+            let (code, said) = service.cli(verb).await;
+            assert_eq!(code, 1);
+            assert!(said.contains("made by a newer version of osproxy (m9999_later"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn without_redis_a_node_has_its_database_alone() {
+    for server in SERVERS {
+        let (folder, database) = empty(server).await;
+        let url = database.url().unwrap();
+        let alone = vec![("DATABASE__URL".to_owned(), url)];
+        let mut service = Service::start_at(folder, database, alone.clone(), &[], &[]).await;
+        let elsewhere = tempfile::tempdir().unwrap();
+        let serve = ["serve", "--listen", "127.0.0.1:0"];
+        let (status, _, said) = spawn_failing(elsewhere.path(), &alone, &serve).await;
+        assert_eq!(status.code(), Some(1));
+        assert!(said.contains("another node uses this database"), "{said}");
+        // One that died does not keep the next one waiting.
+        let uid = service.store("x.txt", b"x").await;
+        service.kill().await;
+        service.restart().await;
+        assert_eq!(service.read(&uid).await, b"x");
+        service.assert_consistent().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn connections_are_encrypted_when_that_is_asked_for() {
+    let authority = std::env::var("OSPROXY_TEST_CA").expect("run this by `just test-servers`");
+    for (server, parameters) in
+        SERVERS.into_iter().zip(["sslmode=verify-full&sslrootcert=", "ssl-mode=VERIFY_IDENTITY&ssl-ca="])
+    {
+        let (folder, database) = empty(server).await;
+        let url = database.url().unwrap();
+        let trusting = settings(&format!("{url}?{parameters}{authority}"));
+        let (status, _, said) = spawn_failing(folder.path(), &trusting, &["migrate"]).await;
+        assert!(status.success(), "{said}");
+        // Nobody vouches for that certificate.
+        let (usual, _) = parameters.rsplit_once('&').unwrap();
+        let strict = settings(&format!("{url}?{usual}"));
+        let (status, _, said) = spawn_failing(folder.path(), &strict, &["migrate"]).await;
+        assert_eq!(status.code(), Some(1), "{said}");
+        // Seen from the server: the user may only come encrypted.
+        if server.ends_with("MYSQL") {
+            database
+                .sql("CREATE USER IF NOT EXISTS careful@'127.0.0.1' IDENTIFIED BY 'secret' REQUIRE SSL")
+                .await;
+            database.sql("GRANT ALL ON *.* TO careful@'127.0.0.1'").await;
+            let careful = url.replace("osproxy:secret", "careful:secret");
+            for (mode, succeeds) in [("DISABLED", false), ("PREFERRED", true)] {
+                let settings = settings(&format!("{careful}?ssl-mode={mode}"));
+                let (status, _, said) = spawn_failing(folder.path(), &settings, &["migrate"]).await;
+                assert_eq!(status.success(), succeeds, "{mode}: {said}");
+            }
+        }
+    }
+}

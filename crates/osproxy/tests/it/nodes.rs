@@ -1,0 +1,216 @@
+//! Several nodes on one database and one Redis, each with objects of its own.
+
+use rustix::process::Signal;
+use serde_json::json;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::support::{
+    Api, Line, Proxy, Service, TestNode, content, eventually, redis_url, refused, server_of,
+};
+
+const SERVER: &str = "OSPROXY_TEST_POSTGRES";
+
+/// The worker number that a uid was issued under.
+fn worker(uid: &str) -> i64 {
+    uid.parse::<i64>().unwrap() >> 12 & 1023
+}
+
+/// A uid for an upload, or nothing when the service cannot issue any now.
+async fn issue(api: &Api) -> Option<String> {
+    let answer = api.post("/link/upload", &json!({"filePath": ["x"], "expire": 60})).await;
+    if answer.status() == 503 {
+        assert_eq!(answer.headers()["retry-after"], "1");
+        return None;
+    }
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    Some(answer["data"][0]["uid"].as_str().unwrap().to_owned())
+}
+
+async fn redis(command: &[&str]) -> Option<String> {
+    let client = redis::Client::open(redis_url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut asked = redis::cmd(command[0]);
+    asked.arg(&command[1..]).query_async(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn objects_stay_with_their_node() {
+    let mut one = Service::start_on(SERVER, &[]).await;
+    let mut two = one.start_beside(&[("TASKS__POLL_INTERVAL", "1")]).await;
+    let bytes = content(1, 100_000);
+    let uid = one.store("x.bin", &bytes).await;
+    // The other knows of it, and says where it is not.
+    let link = two.download_link(&uid).await.unwrap();
+    let answer = two.get(&link.url).await;
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let said = refused(answer, 503).await;
+    assert!(said.contains("the node that holds the bytes"), "{said}");
+    assert!(one.read(&uid).await == bytes);
+    // The same content through the other node is the same blob, of which nobody thinks that it was lost.
+    let again = two.store("y.bin", &bytes).await;
+    assert_eq!(one.sql("SELECT refs FROM blobs").await, ["2"]);
+    assert!(one.read(&again).await == bytes);
+    assert!(two.objects().is_empty());
+    // An upload stays with the node that its first part came to.
+    let link = one.upload_link("z.bin").await;
+    assert_eq!(one.put_part(&link, 1, b"one").await.status(), 200);
+    refused(two.put_part(&link, 2, b"two").await, 503).await;
+    assert_eq!(one.put_part(&link, 2, b"two").await.status(), 200);
+    assert_eq!(two.merge(&link, 2, b"onetwo").await.status(), 200);
+    one.wait_until_whole(&link.uid).await;
+    assert_eq!(one.read(&link.uid).await, b"onetwo");
+    assert!(two.objects().is_empty());
+    one.assert_consistent().await;
+    two.assert_consistent().await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn nodes_tell_each_other_of_work_and_of_changes() {
+    // Nothing comes by looking for it, nothing is forgotten by itself.
+    let patient = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__CACHE_SECONDS", "3600")];
+    let one = Service::start_on(SERVER, &patient).await;
+    let two = TestNode::start_beside(&one).await;
+    let link = one.upload_link("x.bin").await;
+    one.put_parts(&link, &[b"one", b"two"]).await;
+    assert_eq!(two.merge(&link, 2, b"onetwo").await.status(), 200);
+    one.wait_until_whole(&link.uid).await;
+    // The first node remembers it now.
+    assert!(one.download_link(&link.uid).await.is_some());
+    two.delete(&link.uid).await;
+    let ask = json!({"uid": [link.uid], "expire": 60});
+    eventually("it is forgotten", async || {
+        let answer = one.post("/link/download", &ask).await;
+        answer.json::<serde_json::Value>().await.unwrap()["data"].is_null().then_some(())
+    })
+    .await;
+    eventually("its bytes are gone", async || one.objects().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
+    let one = Service::start_on(SERVER, &[("TASKS__POLL_INTERVAL", "1")]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let database = one.database().beside(folder.path());
+    let proxy = Proxy::start(server_of(&redis_url())).await;
+    let through = Proxy::start(database.server()).await;
+    let settings = database.settings_through(&through, Some(&proxy));
+    let two =
+        Service::start_at(folder, database, settings, &[("DATABASE__CACHE_SECONDS", "3600")], &[]).await;
+    let uid = two.store("x.bin", b"x").await;
+    assert_eq!(two.read(&uid).await, b"x");
+    proxy.set(Line::Cut);
+    eventually("it is found out", async || two.log().contains("lost Redis").then_some(())).await;
+    let deleter = TestNode::start_beside(&one).await;
+    deleter.delete(&uid).await;
+    assert!(two.download_link(&uid).await.is_none());
+    proxy.set(Line::Whole);
+    eventually("it is back", async || two.log().contains("Redis is back").then_some(())).await;
+    assert!(two.download_link(&uid).await.is_none());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
+    let short = [("CLUSTER__WORKER_LEASE", "2"), ("CLUSTER__HEARTBEAT", "1")];
+    let paused = Service::start_on(SERVER, &short).await;
+    let prefix = paused.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
+    let workers = format!("{{{prefix}}}:workers");
+    let number = worker(&paused.upload_link("x").await.uid);
+    // Every number but that one is taken.
+    let mut taken = vec!["HSET".to_owned(), workers.clone()];
+    for other in (0..1024).filter(|other| *other != number) {
+        taken.extend([other.to_string(), "x 99999999999999".to_owned()]);
+    }
+    redis(&taken.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    // It is stopped in the middle of whatever it does.
+    let (api, stop) = (Api::clone(&paused), Arc::<AtomicBool>::default());
+    let stopped = stop.clone();
+    let issuing = tokio::spawn(async move {
+        let mut issued = Vec::new();
+        while !stopped.load(Ordering::SeqCst) {
+            issued.extend(issue(&api).await);
+        }
+        issued
+    });
+    let count = "SELECT count(*) FROM files";
+    eventually("it issues uids", async || {
+        (paused.sql(count).await[0].parse::<u32>().unwrap() > 20).then_some(())
+    })
+    .await;
+    paused.signal(Signal::STOP);
+    let free = async || {
+        let until: u64 =
+            redis(&["HGET", &workers, &number.to_string()]).await?.rsplit(' ').next()?.parse().ok()?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        (u128::from(until) < now).then_some(())
+    };
+    eventually("its lease is over", free).await;
+    let next = paused.start_beside(&short).await;
+    let mut uids = HashSet::new();
+    for _ in 0..50 {
+        let uid = next.upload_link("y").await.uid;
+        assert_eq!(worker(&uid), number, "the number has a new holder");
+        assert!(uids.insert(uid));
+    }
+    let newest = uids.iter().map(|uid| uid.parse::<i64>().unwrap()).min().unwrap();
+    paused.signal(Signal::CONT);
+    // It has no number now, and says so to those who ask.
+    eventually("it refuses", async || issue(&paused).await.is_none().then_some(())).await;
+    // What needs no uid goes on.
+    assert_eq!(paused.get("/api/storage/v0/ping").await.status(), 200);
+    // Another number becomes free.
+    let other = (number + 1) % 1024;
+    redis(&["HDEL", &workers, &other.to_string()]).await;
+    let uid = eventually("it has another number", async || issue(&paused).await).await;
+    assert_eq!(worker(&uid), other);
+    stop.store(true, Ordering::SeqCst);
+    for uid in issuing.await.unwrap() {
+        assert!(uids.insert(uid.clone()), "{uid} was issued twice");
+        let late = uid.parse::<i64>().unwrap() >= newest;
+        assert!(!late || worker(&uid) == other, "{uid} was issued under a lease that was over");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn the_same_work_through_many_nodes_at_once_is_done_once() {
+    for server in [SERVER, "OSPROXY_TEST_MYSQL"] {
+        let one = Service::start_on(server, &[]).await;
+        let two = one.start_beside(&[]).await;
+        for round in 0..10_u64 {
+            let bytes = content(round, 5_000);
+            let link = one.upload_link("x.bin").await;
+            // The same upload begins through both; one wins, the other says the same.
+            let (a, b) = futures_util::future::join(
+                one.put(&link.url.single, &bytes),
+                two.put(&link.url.single, &bytes),
+            )
+            .await;
+            assert_eq!((a.status().as_u16(), b.status().as_u16()), (200, 200));
+            // Parts of one upload, the first of which decides the node.
+            let link = one.upload_link("y.bin").await;
+            let sent =
+                futures_util::future::join(one.put_part(&link, 1, b"one"), two.put_part(&link, 1, b"one"))
+                    .await;
+            let mut statuses = [sent.0.status().as_u16(), sent.1.status().as_u16()];
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, 503], "one node has it");
+            assert_eq!(one.checkpoint(&link.uid).await, [1]);
+        }
+        assert_eq!(one.sql("SELECT count(*) FROM blobs WHERE state = 'stored'").await, ["10"]);
+        let mut nodes = [one, two];
+        for node in &mut nodes {
+            node.database().settle().await;
+            node.assert_consistent().await;
+        }
+    }
+}
