@@ -6,6 +6,14 @@ default:
 ci:
     ./.ci/run
 
+# The tests that need nothing but this machine: SQLite, local disk.
+test *args:
+    if command -v cargo-nextest >/dev/null; then cargo nextest run --workspace {{ args }}; else cargo test --workspace {{ args }}; fi
+
+# The tests that need servers, on a PostgreSQL, a MariaDB and a Redis that are started for them. Installs what is missing.
+test-servers:
+    .ci/servers .ci/server-tests
+
 # The service with its defaults.
 serve *args:
     cargo run --release -- serve {{ args }}

@@ -28,6 +28,7 @@ mod instant_upload;
 mod layout;
 mod model;
 mod nodes;
+mod queries;
 mod readme;
 mod serve;
 mod tasks;

@@ -1,0 +1,184 @@
+//! What operations ask of a database: how many statements, and whether each finds its rows by an index.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, Database as Orm};
+use serde_json::json;
+
+use crate::support::{Service, content, eventually, md5_hex};
+
+/// Every table that grows with what is stored.
+const TABLES: [&str; 5] = ["files", "blobs", "parts", "tasks", "task_attempts"];
+/// How often each operation is done.
+const TIMES: u64 = 10;
+
+/// Nothing comes in between: the engine looks only when it is woken.
+const QUIET: [(&str, &str); 2] = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__CACHE_ENTRIES", "0")];
+
+/// Statements that the server has run in the service's database so far, beginnings and ends of transactions included.
+async fn statements(service: &Service) -> u64 {
+    let url = std::env::var("OSPROXY_TEST_POSTGRES").unwrap();
+    let name = service.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
+    let admin = Orm::connect(url).await.unwrap();
+    let sql = format!(
+        "SELECT sum(calls)::bigint AS calls FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid \
+         WHERE datname = '{name}'"
+    );
+    let asked = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, sql);
+    let row = admin.query_one_raw(asked).await.unwrap().unwrap();
+    row.try_get::<i64>("", "calls").unwrap().unsigned_abs()
+}
+
+/// What an operation asks, once it has been asked before: prepared statements are prepared, connections are made.
+async fn count(service: &Service, operation: impl AsyncFn(u64)) -> u64 {
+    for number in 0..3 {
+        operation(1_000_000 + number).await;
+    }
+    let before = statements(service).await;
+    for number in 0..TIMES {
+        operation(number).await;
+    }
+    let asked = statements(service).await - before;
+    assert_eq!(asked % TIMES, 0, "{asked} statements in {TIMES} times");
+    asked / TIMES
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn operations_ask_no_more_than_they_must() {
+    let service = Service::start_on("OSPROXY_TEST_POSTGRES", &QUIET).await;
+    let attempts = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
+    eventually("the engine rests", async || (service.sql(attempts).await == ["2"]).then_some(())).await;
+    let mut links = Vec::new();
+    for _ in 0..40 {
+        links.push(service.upload_link("x.bin").await);
+    }
+    let stored = service.store("x.bin", b"stored").await;
+    let in_parts = service.upload_link("x.bin").await;
+    service.put_parts(&in_parts, &[b"one"]).await;
+    let url = service.download_link(&stored).await.unwrap().url;
+    let md5 = md5_hex(b"stored");
+    let number = |number: u64| usize::try_from(number % 1_000).unwrap();
+
+    let mut counted = BTreeMap::new();
+    counted.insert("ping", count(&service, async |_| drop(service.get("/api/storage/v0/ping").await)).await);
+    let link = async |_| drop(service.upload_link("x.bin").await);
+    counted.insert("create_upload", count(&service, link).await);
+    let upload = async |at: u64| {
+        let link = &links[number(at) + if at < 1_000 { 3 } else { 0 }];
+        assert_eq!(service.put(&link.url.single, &content(at, 100)).await.status(), 200);
+    };
+    counted.insert("upload_file", count(&service, upload).await);
+    let known = async |at: u64| {
+        let link = &links[20 + number(at) + if at < 1_000 { 3 } else { 0 }];
+        assert_eq!(service.put(&link.url.single, b"stored").await.status(), 200);
+    };
+    counted.insert("upload_file of known content", count(&service, known).await);
+    let part = async |at: u64| {
+        let number = u32::try_from(at % 1_000).unwrap() + if at < 1_000 { 10 } else { 2 };
+        assert_eq!(service.put_part(&in_parts, number, &content(at, 100)).await.status(), 200);
+    };
+    counted.insert("upload_part", count(&service, part).await);
+    let status = async |_| assert!(!service.checkpoint(&in_parts.uid).await.is_empty());
+    counted.insert("upload_status", count(&service, status).await);
+    let instant = async |_| assert_ne!(service.instant_upload(&[(&md5, "x.bin")]).await[0].uid, "");
+    counted.insert("instant_upload", count(&service, instant).await);
+    let link = async |_| assert!(service.download_link(&stored).await.is_some());
+    counted.insert("create_download_link", count(&service, link).await);
+    let download = async |_| assert_eq!(service.get(&url).await.bytes().await.unwrap(), b"stored"[..]);
+    counted.insert("download_file", count(&service, download).await);
+    let expected = [
+        ("create_download_link", 1),
+        // BEGIN, the rows, COMMIT.
+        ("create_upload", 3),
+        ("download_file", 1),
+        // By md5; BEGIN, the reference, the file, COMMIT.
+        ("instant_upload", 5),
+        // A read, and an empty transaction.
+        ("ping", 3),
+        // BEGIN, the file, its state, the intent, COMMIT; by BLAKE3; BEGIN, the blob, the file, COMMIT.
+        ("upload_file", 10),
+        // The same, but that the reference is taken and the intent goes.
+        ("upload_file of known content", 11),
+        // BEGIN, the file and attempts before, the intent, COMMIT; BEGIN, the file, the part before, the part, COMMIT.
+        ("upload_part", 9),
+        ("upload_status", 2),
+    ];
+    assert_eq!(counted, BTreeMap::from(expected));
+}
+
+/// Does everything that clients can do.
+async fn everything(service: &Service) {
+    let known = service.store("x.bin", b"known").await;
+    service.store("again.bin", b"known").await;
+    service.store_in_parts("x.bin", &content(1, 1_000), 100).await;
+    let open = service.upload_link("x.bin").await;
+    service.put_parts(&open, &[b"one", b"two"]).await;
+    service.put_part(&open, 1, b"ONE").await;
+    assert_eq!(service.checkpoint(&open.uid).await, [1, 2]);
+    assert_eq!(service.merge(&open, 3, b"nothing").await.status(), 422);
+    assert_eq!(service.read(&known).await, b"known");
+    assert_ne!(service.instant_upload(&[(&md5_hex(b"known"), "y.bin")]).await[0].uid, "");
+    let unknown = json!({"uid": ["5", "6", "7", known], "expire": 60});
+    assert_eq!(service.post("/link/download", &unknown).await.status(), 200);
+    assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
+    let whole = "SELECT count(*) FROM blobs WHERE state = 'stored' AND layout = 'parts'";
+    eventually("all is merged", async || (service.sql(whole).await == ["0"]).then_some(())).await;
+}
+
+/// The scans of whole tables in a log of plans.
+fn whole_scans(log: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for plan in log.split("plan:\n").skip(1) {
+        let plan: Vec<_> = plan.lines().take_while(|line| line.starts_with(['\t', ' '])).collect();
+        let scanned = |table: &&str| plan.iter().any(|line| line.contains(&format!("Seq Scan on {table}")));
+        if TABLES.iter().any(|table| scanned(&table)) {
+            found.push(plan.join("\n"));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn every_question_of_a_request_uses_an_index() {
+    let service = Service::start_on("OSPROXY_TEST_POSTGRES", &QUIET).await;
+    let attempts = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
+    eventually("the engine rests", async || (service.sql(attempts).await == ["2"]).then_some(())).await;
+    let database = Orm::connect(service.database().url().unwrap()).await.unwrap();
+    database.execute_unprepared(include_str!("support/million.sql")).await.unwrap();
+    assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["10000000"]);
+    // From the next connections on every plan is written to the server's log.
+    let name = service.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
+    for statement in [
+        format!("ALTER DATABASE {name} SET auto_explain.log_min_duration = 0"),
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name = 'osproxy'"
+            .to_owned(),
+    ] {
+        database.execute_unprepared(&statement).await.unwrap();
+    }
+    let log = std::env::var("OSPROXY_TEST_POSTGRES_LOG").unwrap();
+    let begin = std::fs::metadata(&log).unwrap().len();
+    everything(&service).await;
+    let plans = || {
+        let log = std::fs::read(&log).unwrap();
+        String::from_utf8_lossy(&log[usize::try_from(begin).unwrap()..]).into_owned()
+    };
+    // The search would see one.
+    service.sql("SELECT count(*) FROM parts WHERE size = 5 AND md5 IS NULL").await;
+    eventually("the log is written", async || plans().contains("size = 5").then_some(())).await;
+    let plans = plans();
+    assert!(plans.matches("plan:").count() > 80, "{}", plans.matches("plan:").count());
+    let scans: Vec<_> = whole_scans(&plans.replace("Parallel Seq Scan", "Seq Scan"));
+    let (expected, unexpected): (Vec<_>, Vec<_>) = scans.iter().partition(|plan| plan.contains("size = 5"));
+    assert_eq!(expected.len(), 1, "{expected:#?}");
+    // The tests' own question, which waits for the merge.
+    let unexpected: Vec<_> =
+        unexpected.into_iter().filter(|plan| !plan.contains("SELECT count(*)")).collect();
+    assert!(
+        unexpected.is_empty(),
+        "{}",
+        unexpected.iter().map(|plan| plan.as_str()).collect::<Vec<_>>().join("\n")
+    );
+}
