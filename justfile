@@ -18,10 +18,11 @@ test-servers:
 serve *args:
     cargo run --release -- serve {{ args }}
 
-# Throughput, CPU per GiB and memory of this machine's release build, beside nginx. Takes some minutes.
+# Throughput, CPU per GiB and memory of this machine's release build, beside nginx and on each database. Takes some
+# minutes.
 bench *args:
     command -v nginx >/dev/null || (apt-get update -qq && apt-get install -y -qq nginx-light)
-    cargo bench --bench transfers -- {{ args }}
+    .ci/servers --durable cargo bench --bench transfers -- {{ args }}
 
 # Kills the service again and again while clients use it, and looks at what is left. OSPROXY_TORTURE_SEED says where to begin.
 torture rounds="200":

@@ -53,12 +53,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server that keeps its data, and its log, under `folder`.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, &[])
+    }
+
+    /// Starts one with settings, in the environment's spelling without its prefix.
+    pub(crate) fn start_with(folder: &Path, settings: &[(String, String)]) -> Result<Self> {
         let data = folder.join("data");
         let log = File::options().create(true).append(true).open(folder.join(LOG))?;
         let mut command = Command::new(BINARY);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
         // Settings of whoever runs the benchmark would change what is measured.
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.envs(settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
         let start = Instant::now();
         let mut process = Process(command.spawn().context("cannot start osproxy")?);
         let output = process.0.stdout.take().context("osproxy has no output")?;

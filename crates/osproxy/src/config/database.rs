@@ -151,7 +151,7 @@ impl DatabaseSection {
             }
             None
         } else {
-            self.by_fields(password, &mut problems)
+            Some(self.by_fields(password, &mut problems))
         };
         if server.is_some() && self.path.is_some() {
             problems.push("`path` is for sqlite alone".into());
@@ -188,7 +188,7 @@ impl DatabaseSection {
         Some(self.at(driver, Target::Url(url)))
     }
 
-    fn by_fields(&self, password: Option<Secret>, problems: &mut Vec<String>) -> Option<DatabaseServer> {
+    fn by_fields(&self, password: Option<Secret>, problems: &mut Vec<String>) -> DatabaseServer {
         let default_port = if self.driver == Driver::Postgres { 5432 } else { 3306 };
         let mut required = |name, value: &Option<String>| match value {
             Some(value) if !value.is_empty() => value.clone(),
@@ -206,7 +206,7 @@ impl DatabaseSection {
             sslmode: self.sslmode,
             sslrootcert: self.sslrootcert.clone(),
         };
-        Some(self.at(self.driver, target))
+        self.at(self.driver, target)
     }
 
     fn at(&self, driver: Driver, target: Target) -> DatabaseServer {

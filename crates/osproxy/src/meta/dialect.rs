@@ -89,7 +89,7 @@ pub(super) fn server_options(server: &DatabaseServer) -> Result<ConnectOptions, 
 
 fn postgres_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
-        Target::Url(url) => url.reveal().parse::<PgConnectOptions>().map_err(unusable_url)?,
+        Target::Url(url) => url.reveal().parse::<PgConnectOptions>().map_err(|error| unusable_url(&error))?,
         Target::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
             let mut connect = PgConnectOptions::new_without_pgpass()
                 .host(host)
@@ -133,7 +133,9 @@ fn postgres_options(server: &DatabaseServer, timeout: Duration) -> Result<Connec
 
 fn mysql_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
-        Target::Url(url) => url.reveal().parse::<MySqlConnectOptions>().map_err(unusable_url)?,
+        Target::Url(url) => {
+            url.reveal().parse::<MySqlConnectOptions>().map_err(|error| unusable_url(&error))?
+        }
         Target::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
             let mut connect = MySqlConnectOptions::new()
                 .host(host)
@@ -177,7 +179,7 @@ fn mysql_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOp
 }
 
 /// The url itself is a secret.
-fn unusable_url(error: sqlx::Error) -> DbErr {
+fn unusable_url(error: &sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(format!("the url of the database cannot be used: {error}")))
 }
 

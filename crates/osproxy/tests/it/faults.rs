@@ -54,9 +54,9 @@ impl Clients {
 }
 
 async fn client(api: Api, number: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
-    let mut seed = number << 32;
+    let mut next = number << 32;
     while !stop.load(Ordering::SeqCst) {
-        seed += 1;
+        next += 1;
         let asked = api.client().post(api.url("/api/storage/v0/link/upload"));
         let asked = asked.json(&serde_json::json!({"filePath": ["x.bin"], "expire": 3600}));
         let Some(answer) = watch(asked, &seen).await else {
@@ -65,10 +65,10 @@ async fn client(api: Api, number: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<Se
         let answer: serde_json::Value = answer.json().await.unwrap();
         let link = &answer["data"][0];
         let sent = api.client().put(api.url(link["url"]["single"].as_str().unwrap()));
-        let sent = sent.body(content(seed, 2_000));
+        let sent = sent.body(content(next, 2_000));
         if watch(sent, &seen).await.is_some() {
             let uid = link["uid"].as_str().unwrap().to_owned();
-            if seen.lock().unwrap().stored.insert(uid.clone(), seed).is_some() {
+            if seen.lock().unwrap().stored.insert(uid.clone(), next).is_some() {
                 seen.lock().unwrap().wrong.push(format!("{uid} was issued twice"));
             }
         }
@@ -156,7 +156,7 @@ async fn database_away(server: &str, line: Line) {
 async fn a_database_that_is_cut_off_comes_back() {
     let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Cut);
     let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Cut);
-    futures_util::future::join(postgres, mysql).await;
+    Box::pin(futures_util::future::join(postgres, mysql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +164,7 @@ async fn a_database_that_is_cut_off_comes_back() {
 async fn a_database_that_falls_silent_comes_back() {
     let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Silent);
     let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Silent);
-    futures_util::future::join(postgres, mysql).await;
+    Box::pin(futures_util::future::join(postgres, mysql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

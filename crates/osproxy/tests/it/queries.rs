@@ -132,7 +132,7 @@ fn whole_scans(log: &str) -> Vec<String> {
     for plan in log.split("plan:\n").skip(1) {
         let plan: Vec<_> = plan.lines().take_while(|line| line.starts_with(['\t', ' '])).collect();
         let scanned = |table: &&str| plan.iter().any(|line| line.contains(&format!("Seq Scan on {table}")));
-        if TABLES.iter().any(|table| scanned(&table)) {
+        if TABLES.iter().any(scanned) {
             found.push(plan.join("\n"));
         }
     }

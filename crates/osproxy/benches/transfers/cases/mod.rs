@@ -1,5 +1,6 @@
 //! The cases. Each starts servers of its own on a folder of its own.
 
+mod databases;
 mod footprint;
 mod large;
 mod parts;
@@ -20,7 +21,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 11] = [
+pub(crate) const CASES: [(&str, Case); 12] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -29,6 +30,7 @@ pub(crate) const CASES: [(&str, Case); 11] = [
     ("small-downloads", small::downloads),
     ("links", small::links),
     ("small-uploads", small::uploads),
+    ("databases", databases::small_files),
     ("memory", footprint::memory),
     ("parts-memory", parts::memory),
     ("start", footprint::start),

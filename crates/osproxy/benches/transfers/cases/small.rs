@@ -14,9 +14,9 @@ use crate::{
     server::Server,
 };
 
-const CONNECTIONS: usize = 8;
+pub(super) const CONNECTIONS: usize = 8;
 /// Bytes of a small file.
-const SMALL: usize = 16 * 1024;
+pub(super) const SMALL: usize = 16 * 1024;
 /// How many small files there are to download.
 const FILES: usize = 200;
 
@@ -59,7 +59,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
 }
 
 /// Spreads `count` requests over the connections; each goes through all files from a place of its own.
-fn get_in_turn(
+pub(super) fn get_in_turn(
     server: &[u32],
     connections: &mut [Connection],
     requests: &[Vec<u8>],

@@ -187,7 +187,7 @@ impl Shared {
         let (asked, now) = (since_boot(), unix_ms());
         let until_ms = now + millis(self.lease);
         // Clocks do not run at quite the same speed.
-        let ends = asked + self.lease - self.lease / 10;
+        let ends = asked + self.lease * 9 / 10;
         if let Some(held) = self.worker() {
             let renew = self.keys.renew(held.id.get(), &self.id, millis(self.lease), until_ms);
             if commands.ask::<i64>(&renew).await? == 1 {
@@ -205,9 +205,10 @@ impl Shared {
         let acquire = self.keys.acquire(first, &self.id, millis(self.lease), now, until_ms);
         let taken: Option<(u16, u64)> = commands.ask(&acquire).await?;
         let taken = taken.and_then(|(number, after_ms)| Some((WorkerId::new(number)?, after_ms)));
-        match taken {
-            Some((id, after_ms)) => self.set_worker(Some(WorkerLease { id, after_ms, until_ms, ends })),
-            None => tracing::error!("no worker number is free, or this node's clock is behind all others"),
+        if let Some((id, after_ms)) = taken {
+            self.set_worker(Some(WorkerLease { id, after_ms, until_ms, ends }));
+        } else {
+            tracing::error!("no worker number is free, or this node's clock is behind all others");
         }
         Ok(())
     }

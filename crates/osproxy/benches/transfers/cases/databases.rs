@@ -1,0 +1,147 @@
+//! Small files on each database, and what they ask of it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
+
+use super::{
+    Scale, alone,
+    small::{CONNECTIONS, SMALL, get_in_turn},
+};
+use crate::{
+    client::{Connection, at_once, get},
+    content::Content,
+    measure::{self, Rounds},
+    report::{Report, Target},
+    server::Server,
+};
+
+/// How many small files there are to download.
+const FILES: usize = 200;
+
+/// A database server, asked beside the service.
+struct Statements {
+    runtime: tokio::runtime::Runtime,
+    admin: sea_orm::DatabaseConnection,
+}
+
+/// Uploads and downloads on SQLite, PostgreSQL and MariaDB; downloads also without remembering any file.
+pub(super) fn small_files(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
+    for (name, variable) in
+        [("sqlite", None), ("postgres", Some("OSPROXY_TEST_POSTGRES")), ("mysql", Some("OSPROXY_TEST_MYSQL"))]
+    {
+        let folder = folder.join(name);
+        std::fs::create_dir(&folder)?;
+        let (statements, settings) = match variable {
+            None => (None, Vec::new()),
+            Some(variable) => {
+                let admin =
+                    std::env::var(variable).context("run this by `just bench`, which starts servers")?;
+                let statements = Statements::open(&admin)?;
+                let (server, _) = admin.rsplit_once('/').context("a url without a database")?;
+                (Some(statements), vec![("DATABASE__URL".to_owned(), format!("{server}/bench"))])
+            }
+        };
+        one(scale, &folder, report, (name, statements, settings))?;
+    }
+    Ok(())
+}
+
+fn one(
+    scale: &Scale,
+    folder: &Path,
+    report: &mut Report,
+    (name, statements, mut settings): (&str, Option<Statements>, Vec<(String, String)>),
+) -> Result<()> {
+    let content = Content::new(SMALL);
+    let mut uids = Vec::new();
+    {
+        let server = Server::start_with(folder, &settings)?;
+        let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
+        let each = scale.halved(400);
+        let number = |round, connection, index| (round * CONNECTIONS + connection) * each + index;
+        let before = asked(statements.as_ref())?;
+        let rounds = alone(scale, |round| {
+            measure::sample(&[server.id()], || {
+                at_once(&mut connections, |connection_number, connection| {
+                    (0..each).try_for_each(|index| {
+                        let variant = content.variant(number(round, connection_number, index));
+                        connection.store(&variant).map(drop)
+                    })
+                })
+            })
+        })?;
+        let count = each * CONNECTIONS;
+        let queries = asked(statements.as_ref())? - before;
+        figures(report, &format!("{name}: uploads"), &rounds, count);
+        per_request(report, &format!("{name}: uploads"), queries, count * (scale.rounds + 1), &statements);
+        let first = connections.first_mut().context("there is no connection")?;
+        for number in 0..FILES {
+            uids.push(first.store(&content.variant(usize::MAX - number))?);
+        }
+    }
+    for (what, entries) in [("downloads", "10000"), ("downloads, nothing remembered", "0")] {
+        settings.push(("DATABASE__CACHE_ENTRIES".to_owned(), entries.to_owned()));
+        let server = Server::start_with(folder, &settings)?;
+        let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
+        let first = connections.first_mut().context("there is no connection")?;
+        let requests: Vec<_> = first.download_links(&uids)?.iter().map(|link| get(&link.url)).collect();
+        first.verify(requests.first().context("there is no link")?, &content.variant(usize::MAX))?;
+        let count = scale.halved(16_000);
+        let before = asked(statements.as_ref())?;
+        let rounds = alone(scale, |_| get_in_turn(&[server.id()], &mut connections, &requests, count))?;
+        let queries = asked(statements.as_ref())? - before;
+        figures(report, &format!("{name}: {what}"), &rounds, count);
+        per_request(report, &format!("{name}: {what}"), queries, count * (scale.rounds + 1), &statements);
+    }
+    Ok(())
+}
+
+fn figures(report: &mut Report, what: &str, rounds: &Rounds, count: usize) {
+    let rate = rounds.median(|sample| count as f64 / sample.wall);
+    report.figure("databases", &format!("{what} per s"), rate, Target::None);
+    let cpu = rounds.median(|sample| sample.server_cpu * 1e6 / count as f64);
+    report.figure("databases", &format!("{what}, osproxy's CPU µs each"), cpu, Target::None);
+}
+
+fn per_request(report: &mut Report, what: &str, queries: f64, count: usize, known: &Option<Statements>) {
+    if known.is_some() {
+        report.figure("databases", &format!("{what}, statements each"), queries / count as f64, Target::None);
+    }
+}
+
+fn asked(statements: Option<&Statements>) -> Result<f64> {
+    statements.map_or(Ok(0.0), Statements::count)
+}
+
+impl Statements {
+    fn open(url: &str) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let admin = runtime.block_on(async {
+            let admin = Database::connect(url).await?;
+            admin.execute_unprepared("DROP DATABASE IF EXISTS bench").await?;
+            admin.execute_unprepared("CREATE DATABASE bench").await?;
+            anyhow::Ok(admin)
+        })?;
+        Ok(Self { runtime, admin })
+    }
+
+    /// How many statements the server has run so far, beginnings and ends of transactions included.
+    fn count(&self) -> Result<f64> {
+        let backend = self.admin.get_database_backend();
+        let sql = match backend {
+            DbBackend::Postgres => {
+                "SELECT sum(calls)::bigint AS count FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid \
+                 WHERE datname = 'bench'"
+            }
+            _ => {
+                "SELECT CAST(VARIABLE_VALUE AS SIGNED) AS count FROM information_schema.GLOBAL_STATUS \
+                 WHERE VARIABLE_NAME = 'QUESTIONS'"
+            }
+        };
+        let asked = self.admin.query_one_raw(Statement::from_string(backend, sql));
+        let row = self.runtime.block_on(asked)?.context("there are no statistics")?;
+        Ok(row.try_get::<Option<i64>>("", "count")?.unwrap_or(0) as f64)
+    }
+}
