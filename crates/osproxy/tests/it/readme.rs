@@ -1,4 +1,4 @@
-use crate::support::{Service, eventually};
+use crate::support::{Service, eventually, spawn_failing};
 
 /// Runs the script of a section as it stands in the README, but for the port, and gives what it said.
 async fn run(service: &Service, section: &str) -> String {
@@ -30,6 +30,21 @@ async fn the_quick_start_works_line_by_line() {
     eventually("the log says so", async || service.log().contains("status=206").then_some(())).await;
     let instant = said.rsplit_once("\"uid\":\"").unwrap().1;
     assert!(instant.starts_with(|first: char| first.is_ascii_digit()), "{said}");
+}
+
+#[tokio::test]
+async fn every_configuration_in_the_readme_is_one() {
+    let readme = include_str!("../../../../README.md");
+    let examples: Vec<_> = readme.split("```yaml\n").skip(1).collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        let folder = tempfile::tempdir().unwrap();
+        let (text, _) = example.split_once("```").unwrap();
+        std::fs::write(folder.path().join("config.yaml"), text).unwrap();
+        let arguments = ["check-config", "--config", "config.yaml"];
+        let (status, _, complaint) = spawn_failing(folder.path(), &[], &arguments).await;
+        assert!(status.success(), "{text}\n{complaint}");
+    }
 }
 
 #[tokio::test]

@@ -75,7 +75,13 @@ fn one(
         let count = each * CONNECTIONS;
         let queries = asked(statements.as_ref())? - before;
         figures(report, &format!("{name}: uploads"), &rounds, count);
-        per_request(report, &format!("{name}: uploads"), queries, count * (scale.rounds + 1), &statements);
+        per_request(
+            report,
+            &format!("{name}: uploads"),
+            queries,
+            count * (scale.rounds + 1),
+            statements.as_ref(),
+        );
         let first = connections.first_mut().context("there is no connection")?;
         for number in 0..FILES {
             uids.push(first.store(&content.variant(usize::MAX - number))?);
@@ -93,7 +99,13 @@ fn one(
         let rounds = alone(scale, |_| get_in_turn(&[server.id()], &mut connections, &requests, count))?;
         let queries = asked(statements.as_ref())? - before;
         figures(report, &format!("{name}: {what}"), &rounds, count);
-        per_request(report, &format!("{name}: {what}"), queries, count * (scale.rounds + 1), &statements);
+        per_request(
+            report,
+            &format!("{name}: {what}"),
+            queries,
+            count * (scale.rounds + 1),
+            statements.as_ref(),
+        );
     }
     Ok(())
 }
@@ -105,7 +117,7 @@ fn figures(report: &mut Report, what: &str, rounds: &Rounds, count: usize) {
     report.figure("databases", &format!("{what}, osproxy's CPU µs each"), cpu, Target::None);
 }
 
-fn per_request(report: &mut Report, what: &str, queries: f64, count: usize, known: &Option<Statements>) {
+fn per_request(report: &mut Report, what: &str, queries: f64, count: usize, known: Option<&Statements>) {
     if known.is_some() {
         report.figure("databases", &format!("{what}, statements each"), queries / count as f64, Target::None);
     }
