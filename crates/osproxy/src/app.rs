@@ -81,7 +81,14 @@ pub struct Limits {
 #[error("{what}")]
 pub struct StartError {
     what: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StartError {
+    /// A sentence that says why already.
+    fn told(what: String) -> Self {
+        Self { what, source: None }
+    }
 }
 
 /// Says what could not be done, beside why.
@@ -89,7 +96,7 @@ fn cannot<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     what: impl Into<String>,
 ) -> impl FnOnce(E) -> StartError {
     let what = what.into();
-    move |source| StartError { what, source: source.into() }
+    move |source| StartError { what, source: Some(source.into()) }
 }
 
 impl App {
@@ -114,7 +121,7 @@ impl App {
             DatabaseLocation::Server(_) => format!("{}:{}", storage.name(), storage.id()),
         };
         let meta = Meta::open(&database, &store, memory(config)).await;
-        let meta = meta.map_err(|error| cannot(Meta::explain(&database, &error))(error))?;
+        let meta = meta.map_err(|error| StartError::told(Meta::explain(&database, &error)))?;
         // Nobody else works on this store, perhaps on this database: what was being worked on is free again.
         let is_alone = alone.is_some() || matches!(database, DatabaseLocation::File(_));
         meta.end_leases_of_others(&node, is_alone).await.map_err(cannot("cannot take over tasks"))?;
@@ -248,7 +255,7 @@ async fn coordinate(
                 return Ok((Box::new(coordinator.map_err(cannot(REDIS))?), None));
             }
             let alone = Alone::lock(server).await;
-            let alone = alone.map_err(|error| cannot(Meta::explain(database, &error))(error))?;
+            let alone = alone.map_err(|error| StartError::told(Meta::explain(database, &error)))?;
             let taken = "another node uses this database; with `redis` in the configuration of both they can share it";
             let alone = alone.ok_or(taken).map_err(cannot("cannot have the database alone"))?;
             Ok((Box::new(InProcess::alone()), Some(alone)))

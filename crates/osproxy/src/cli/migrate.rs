@@ -9,10 +9,9 @@ use crate::{
 pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
     super::block_on(async {
         let location = super::existing(&loaded.config).await?;
-        meta::migrate(&location).await.map_err(|error| {
-            let what = Meta::explain(&location, &error);
-            anyhow::Error::new(error).context(what)
-        })?;
+        meta::migrate(&location)
+            .await
+            .map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))?;
         super::say("the database is up to date");
         Ok(())
     })

@@ -63,10 +63,7 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
         let location = super::existing(&loaded.config).await?;
         let meta = Meta::open_existing(&location, app::memory(&loaded.config)).await;
-        let meta = meta.map_err(|error| {
-            let what = Meta::explain(&location, &error);
-            anyhow::Error::new(error).context(what)
-        })?;
+        let meta = meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))?;
         match verb {
             Verb::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,
             Verb::Show { id } => show(&meta, id).await,

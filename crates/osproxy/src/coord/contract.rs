@@ -1,5 +1,7 @@
 //! What every coordinator keeps to, and what those through a real Redis keep to beyond that.
 
+mod found;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -76,7 +78,11 @@ async fn open(redis: &Redis, id: &str, cluster: &ClusterSection) -> ThroughRedis
 /// Asks Redis itself.
 async fn ask(redis: &Redis, command: &[&str]) -> redis::Value {
     let crate::config::RedisAt::Url(url) = &redis.at else { panic!("the tests have a url") };
-    let client = redis::Client::open(url.reveal()).unwrap();
+    ask_url(url.reveal(), command).await
+}
+
+async fn ask_url<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
+    let client = redis::Client::open(url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let mut sent = redis::cmd(command[0]);
     sent.arg(&command[1..]).query_async(&mut connection).await.unwrap()

@@ -371,6 +371,6 @@ pub(super) fn explain(server: &DatabaseServer, error: &DbErr) -> String {
             format!("the database {name} refuses the user or the password")
         }
         Some("away") => format!("the database {name} cannot be reached"),
-        _ => format!("cannot open the database {name}"),
+        _ => format!("cannot open the database {name}: {error}"),
     }
 }

@@ -143,7 +143,7 @@ impl Meta {
     /// Says what is wrong when a database cannot be opened, for people.
     pub fn explain(location: &DatabaseLocation, error: &DbErr) -> String {
         match location {
-            DatabaseLocation::File(path) => format!("cannot open the database {}", path.display()),
+            DatabaseLocation::File(path) => format!("cannot open the database {}: {error}", path.display()),
             DatabaseLocation::Server(server) => dialect::explain(server, error),
         }
     }

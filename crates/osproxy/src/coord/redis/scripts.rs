@@ -29,7 +29,7 @@ impl Keys {
 
 const NOW: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) ";
 
-/// Takes the first number from ARGV[1] on that nobody holds and whose last holder's uids are all older than ARGV[4], the
+/// Takes the first number from `ARGV[1]` on that nobody holds and whose last holder's uids are all older than `ARGV[4]`, the
 /// caller's time. Answers with the number and the latest moment that its uids bear so far, or with nothing.
 const ACQUIRE: &str = "
 for i = 0, 1023 do
@@ -44,7 +44,7 @@ for i = 0, 1023 do
 end
 return false";
 
-/// Holds number ARGV[1] further for the bearer of token ARGV[2]. 0: somebody else has it. A number that nobody has is
+/// Holds number `ARGV[1]` further for the bearer of token `ARGV[2]`. 0: somebody else has it. A number that nobody has is
 /// the bearer's still: Redis lost its data, or the lease was over and nobody wanted it.
 const RENEW: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
@@ -54,7 +54,7 @@ local stamp = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if stamp < tonumber(ARGV[4]) then redis.call('HSET', KEYS[2], ARGV[1], ARGV[4]) end
 return 1";
 
-/// Notes that node ARGV[1] is there, for ARGV[2] milliseconds, and says ARGV[3] of itself.
+/// Notes that node `ARGV[1]` is there, for `ARGV[2]` milliseconds, and says `ARGV[3]` of itself.
 const BEAT: &str = "
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now, now + ARGV[2]) .. ARGV[3])
 return 1";
@@ -71,7 +71,7 @@ for i = 1, #all, 2 do
 end
 return alive";
 
-/// Gives number ARGV[1] back, if token ARGV[2] still holds it, and forgets node ARGV[3].
+/// Gives number `ARGV[1]` back, if token `ARGV[2]` still holds it, and forgets node `ARGV[3]`.
 const LEAVE: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 if holder and string.match(holder, '^(%S+)') == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end

@@ -1,0 +1,169 @@
+//! The ways in which a Redis is found: with a password, encrypted, by sentinels, as a cluster.
+
+#![expect(clippy::disallowed_methods, reason = "a test may block")]
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use super::{CLUSTER, ask_url, eventually, open, run};
+use crate::{
+    config::{Redis, RedisSection, Secret, SentinelSection},
+    coord::{Coordinator, Event, Message, ThroughRedis},
+};
+
+/// Redis servers of one test. Dropped, they are killed.
+struct Servers {
+    folder: TempDir,
+    running: Vec<Child>,
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for server in &mut self.running {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Servers {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), running: Vec::new() }
+    }
+
+    /// Starts one with a configuration, and waits until it answers.
+    async fn start(&mut self, port: u16, more: &str, arguments: &[&str]) {
+        let folder = self.folder.path().join(port.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("redis.conf");
+        let text = format!("port {port}\nbind 127.0.0.1\nsave \"\"\ndir {}\n{more}\n", folder.display());
+        std::fs::write(&file, text).unwrap();
+        let mut server = Command::new("redis-server");
+        server.arg(&file).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        self.running.push(server.spawn().unwrap());
+        let address = format!("127.0.0.1:{port}");
+        eventually("it answers", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
+    }
+}
+
+fn resolved(section: &RedisSection) -> Redis {
+    section.redis().unwrap().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_user_has_a_password() {
+    let (mut servers, port) = (Servers::new(), free_port());
+    servers.start(port, "user default off\nuser osproxy on >hush ~* &* +@all", &[]).await;
+    let section = RedisSection {
+        host: Some("127.0.0.1".to_owned()),
+        port: crate::config::Port(port),
+        username: Some("osproxy".to_owned()),
+        password: Some(Secret::new("hush")),
+        ..RedisSection::default()
+    };
+    run(&open(&resolved(&section), "one", &CLUSTER).await, "one").await;
+    let wrong = RedisSection { password: Some(Secret::new("wrong")), ..section };
+    let refused = ThroughRedis::open(resolved(&wrong), "two".to_owned(), &CLUSTER).await;
+    assert!(refused.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn connections_are_encrypted_and_certificates_checked() {
+    let env = |name| std::env::var(name).expect("run this by `just test-servers`");
+    let section = RedisSection {
+        url: Some(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))),
+        tls_ca: Some(env("OSPROXY_TEST_CA").into()),
+        prefix: format!("test-tls-{}", std::process::id()),
+        ..RedisSection::default()
+    };
+    run(&open(&resolved(&section), "one", &CLUSTER).await, "one").await;
+    // Nobody vouches for that certificate.
+    let strict = RedisSection { tls_ca: None, ..section };
+    assert!(ThroughRedis::open(resolved(&strict), "two".to_owned(), &CLUSTER).await.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn sentinels_say_who_is_the_master() {
+    let mut servers = Servers::new();
+    let (master, replica, sentinel) = (free_port(), free_port(), free_port());
+    servers.start(master, "", &[]).await;
+    servers.start(replica, &format!("replicaof 127.0.0.1 {master}"), &[]).await;
+    let watched = format!(
+        "sentinel monitor files 127.0.0.1 {master} 1\nsentinel down-after-milliseconds files 500\n\
+         sentinel failover-timeout files 2000"
+    );
+    servers.start(sentinel, &watched, &["--sentinel"]).await;
+    let replica_url = format!("redis://127.0.0.1:{replica}");
+    let synced = async || {
+        let role: Vec<redis::Value> = ask_url(&replica_url, &["ROLE"]).await;
+        (role.get(3) == Some(&redis::Value::BulkString(b"connected".to_vec()))).then_some(())
+    };
+    eventually("the replica follows", synced).await;
+    let sentinel_url = format!("redis://127.0.0.1:{sentinel}");
+    let known = async || {
+        let replicas: Vec<redis::Value> = ask_url(&sentinel_url, &["SENTINEL", "REPLICAS", "files"]).await;
+        (replicas.len() == 1).then_some(())
+    };
+    eventually("the sentinel knows it", known).await;
+    let section = RedisSection {
+        sentinel: SentinelSection {
+            master: Some("files".to_owned()),
+            nodes: vec![format!("127.0.0.1:{sentinel}")],
+        },
+        ..RedisSection::default()
+    };
+    let coordinator = open(&resolved(&section), "one", &CLUSTER).await;
+    let before = coordinator.worker().unwrap();
+    servers.running[0].kill().unwrap();
+    eventually("it is missed", async || (!coordinator.hears()).then_some(())).await;
+    assert!(coordinator.worker().is_some(), "the lease goes on");
+    eventually("the replica has taken over", async || coordinator.hears().then_some(())).await;
+    assert_eq!(coordinator.worker().unwrap().id, before.id);
+    run(&coordinator, "one").await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_cluster_keeps_the_contract() {
+    let mut servers = Servers::new();
+    let ports = [free_port(), free_port(), free_port()];
+    for port in ports {
+        let bus = free_port();
+        servers.start(port, &format!("cluster-enabled yes\ncluster-port {bus}"), &[]).await;
+    }
+    let nodes = ports.map(|port| format!("127.0.0.1:{port}"));
+    let create = ["--cluster", "create", &nodes[0], &nodes[1], &nodes[2], "--cluster-yes"];
+    assert!(cli(servers.folder.path(), &create));
+    let url = format!("redis://{}", nodes[0]);
+    let ready = async || {
+        let info: String = ask_url(&url, &["CLUSTER", "INFO"]).await;
+        info.contains("cluster_state:ok").then_some(())
+    };
+    eventually("it is one cluster", ready).await;
+    let section = RedisSection { cluster: nodes.to_vec(), ..RedisSection::default() };
+    let redis = resolved(&section);
+    let listener = open(&redis, "listener", &CLUSTER).await;
+    let mut events = listener.listen();
+    let one = open(&redis, "one", &CLUSTER).await;
+    one.send(Message::TaskEnqueued);
+    let heard = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
+    assert_eq!(heard, Event::Message(Message::TaskEnqueued));
+    run(&one, "one").await;
+}
+
+fn cli(folder: &Path, arguments: &[&str]) -> bool {
+    let mut cli = Command::new("redis-cli");
+    cli.args(arguments).current_dir(folder).stdout(Stdio::null()).status().unwrap().success()
+}
