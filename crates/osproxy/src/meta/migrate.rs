@@ -8,6 +8,7 @@ use sea_orm_migration::MigratorTrait;
 use super::{
     dialect::{self, Lock},
     migrations::Migrator,
+    server::single,
 };
 use crate::config::DatabaseServer;
 
@@ -36,9 +37,7 @@ pub(super) async fn server(server: &DatabaseServer) -> Result<(), DbErr> {
 
 /// A pool of one connection, whose locks are so those of whoever has the pool.
 pub(super) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
-    let mut options = dialect::server_options(server)?;
-    options.max_connections(1).min_connections(0).idle_timeout(None).max_lifetime(None);
-    Database::connect(options).await
+    Database::connect(single(dialect::server_options(server)?)).await
 }
 
 /// Brings the tables up to date. Whoever calls this sees to it that nobody else does.

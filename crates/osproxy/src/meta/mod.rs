@@ -217,6 +217,14 @@ impl Meta {
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
 
+    /// Takes a lock that all nodes know, until what this gives is dropped. A file has one process, and needs none.
+    async fn lock(&self, lock: dialect::Lock, wait: Duration) -> Result<Option<DatabaseConnection>, DbErr> {
+        match &self.writer {
+            Writer::Embedded(_) => Ok(None),
+            Writer::Server(server) => server.lock(lock, wait).await.map(Some),
+        }
+    }
+
     /// Runs `work` in a transaction and returns when it is committed, durably. `work` may run more than once;
     /// what it changed before stays undone. An `Err` from it undoes everything.
     /// The work is done even if the caller no longer waits for it.

@@ -14,7 +14,7 @@ use sea_orm::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    dialect::{self, Failure},
+    dialect::{self, Failure, Lock},
     write_queue::Verdict,
 };
 
@@ -54,6 +54,15 @@ impl Server {
     pub(super) async fn connect(options: ConnectOptions, timeout: Duration) -> Result<Self, DbErr> {
         let connection = Database::connect(options.clone()).await?;
         Ok(Self { options, timeout, pool: Mutex::new(Pool { connection, generation: 0 }) })
+    }
+
+    /// Takes a lock, which ends with the pool of one connection that this gives.
+    pub(super) async fn lock(&self, lock: Lock, wait: Duration) -> Result<DatabaseConnection, DbErr> {
+        let connection = Database::connect(single(self.options.clone())).await?;
+        if dialect::lock(&connection, lock, wait).await? {
+            return Ok(connection);
+        }
+        Err(DbErr::Conn(RuntimeErr::Internal("another node holds a lock for too long".to_owned())))
     }
 
     /// Which kind of database it is.
@@ -152,6 +161,12 @@ impl Server {
     fn no_answer(&self) -> DbErr {
         DbErr::Conn(RuntimeErr::Internal(format!("no answer within {} seconds", self.timeout.as_secs())))
     }
+}
+
+/// For a pool of one connection, whose locks are so those of whoever has the pool.
+pub(super) fn single(mut options: ConnectOptions) -> ConnectOptions {
+    options.max_connections(1).min_connections(0).idle_timeout(None).max_lifetime(None);
+    options
 }
 
 async fn transact<T, W>(connection: &DatabaseConnection, work: &W) -> Result<T, Broken>

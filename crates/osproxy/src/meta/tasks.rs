@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    QueryFilter, QueryOrder, QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
@@ -157,28 +157,36 @@ impl Meta {
     pub async fn ensure_recurring(&self, new: NewTask, for_store: bool) -> Result<(), DbErr> {
         let now = self.clock.now_ms();
         let store = for_store.then(|| self.store.clone());
-        self.write(move |transaction| {
-            let (new, store) = (new.clone(), store.clone());
-            Box::pin(async move {
-                let key = store.as_ref().map_or(new.kind.to_owned(), |store| format!("{} {store}", new.kind));
-                let known = task::Entity::find().filter(task::Column::UniqueKey.eq(&key)).one(transaction);
-                if let Some(known) = known.await? {
-                    task::Entity::update_many()
-                        .col_expr(task::Column::State, Expr::value(TaskState::Queued))
-                        .col_expr(task::Column::RunAt, Expr::value(now))
-                        .col_expr(task::Column::MaxAttempts, max_attempts_from_now(new.max_attempts))
-                        .filter(task::Column::Id.eq(known.id))
-                        .filter(task::Column::State.ne(TaskState::Running))
-                        .exec(transaction)
-                        .await?;
-                    return Ok(());
-                }
-                let row = task::ActiveModel { unique_key: Set(Some(key)), ..row(new, store, now) };
-                task::Entity::insert(row).exec_without_returning(transaction).await?;
-                Ok(())
+        let ensured = self
+            .write(move |transaction| {
+                let (new, store) = (new.clone(), store.clone());
+                Box::pin(async move {
+                    let key =
+                        store.as_ref().map_or(new.kind.to_owned(), |store| format!("{} {store}", new.kind));
+                    let known =
+                        task::Entity::find().filter(task::Column::UniqueKey.eq(&key)).one(transaction);
+                    if let Some(known) = known.await? {
+                        task::Entity::update_many()
+                            .col_expr(task::Column::State, Expr::value(TaskState::Queued))
+                            .col_expr(task::Column::RunAt, Expr::value(now))
+                            .col_expr(task::Column::MaxAttempts, max_attempts_from_now(new.max_attempts))
+                            .filter(task::Column::Id.eq(known.id))
+                            .filter(task::Column::State.ne(TaskState::Running))
+                            .exec(transaction)
+                            .await?;
+                        return Ok(());
+                    }
+                    let row = task::ActiveModel { unique_key: Set(Some(key)), ..row(new, store, now) };
+                    task::Entity::insert(row).exec_without_returning(transaction).await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await;
+        match ensured {
+            // Another node was faster.
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(()),
+            ensured => ensured,
+        }
     }
 
     /// Ends the leases of all processes but `owner` on work for this node's store, which it has to itself; if it is

@@ -1,6 +1,6 @@
 //! Databases on servers: how they are found, made ready and refused.
 
-use crate::support::{Database, Service, redis_url, spawn_failing};
+use crate::support::{Database, Service, md5_hex, redis_url, refused, spawn_failing};
 
 const SERVERS: [&str; 2] = ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"];
 
@@ -83,9 +83,21 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         let nodes = futures_util::future::join_all(starting).await;
         assert_eq!(first.sql("SELECT count(*) FROM seaql_migrations").await, ["3"]);
         assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
-        // A link of one node is good for another.
-        let link = nodes[0].upload_link("x.txt").await;
-        assert_eq!(nodes[3].put(&link.url.single, b"x").await.status(), 200);
+        // There is one key, whoever made it: a link of any node is good for all others.
+        drop(nodes);
+        first.sql("DELETE FROM link_keys").await;
+        let starting = (0..6).map(|_| first.start_beside(&[]));
+        let nodes = futures_util::future::join_all(starting).await;
+        assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
+        for node in &nodes {
+            let link = node.upload_link("x.txt").await;
+            for other in &nodes {
+                let other_content = format!("{}&md5={}", link.url.single, md5_hex(b"y"));
+                let said = refused(other.put(&other_content, b"x").await, 422).await;
+                assert!(said.contains("md5") && !said.contains("signature"), "{said}");
+            }
+            assert_eq!(nodes[0].put(&link.url.single, b"x").await.status(), 200);
+        }
     }
 }
 

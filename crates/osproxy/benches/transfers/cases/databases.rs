@@ -7,12 +7,12 @@ use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
 
 use super::{
     Scale, alone,
-    small::{CONNECTIONS, SMALL, get_in_turn},
+    small::{CONNECTIONS, SMALL, get_in_turn, store_all},
 };
 use crate::{
-    client::{Connection, at_once, get},
+    client::{Connection, get},
     content::Content,
-    measure::{self, Rounds},
+    measure::Rounds,
     report::{Report, Target},
     server::Server,
 };
@@ -59,20 +59,8 @@ fn one(
     {
         let server = Server::start_with(folder, &settings)?;
         let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
-        let each = scale.halved(400);
-        let number = |round, connection, index| (round * CONNECTIONS + connection) * each + index;
         let before = asked(statements.as_ref())?;
-        let rounds = alone(scale, |round| {
-            measure::sample(&[server.id()], || {
-                at_once(&mut connections, |connection_number, connection| {
-                    (0..each).try_for_each(|index| {
-                        let variant = content.variant(number(round, connection_number, index));
-                        connection.store(&variant).map(drop)
-                    })
-                })
-            })
-        })?;
-        let count = each * CONNECTIONS;
+        let (rounds, count) = store_all(scale, &server, &mut connections, &content)?;
         let queries = asked(statements.as_ref())? - before;
         figures(report, &format!("{name}: uploads"), &rounds, count);
         per_request(

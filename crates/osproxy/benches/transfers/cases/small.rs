@@ -109,11 +109,31 @@ pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Resu
     let server = Server::start(folder)?;
     let content = Content::new(SMALL);
     let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
+    let (rounds, count) = store_all(scale, &server, &mut connections, &content)?;
+    let first = connections.first_mut().context("there is no connection")?;
+    let variant = content.variant(usize::MAX);
+    let uid = first.store(&variant)?;
+    first.verify_stored(&uid, &variant)?;
+    rates(report, "small-uploads", "files", &rounds, count);
+    report.remark(
+        "small-uploads: the Go program stored 350 files a second on PostgreSQL, not durable, measured at another time; \
+         the aim is 1.5 times as many.",
+    );
+    Ok(())
+}
+
+/// Stores small files over all connections, round after round, each with other content. Also says how many in each round.
+pub(super) fn store_all(
+    scale: &Scale,
+    server: &Server,
+    connections: &mut [Connection],
+    content: &Content,
+) -> Result<(Rounds, usize)> {
     let each = scale.halved(400);
     let number = |round, connection, index| (round * CONNECTIONS + connection) * each + index;
     let rounds = alone(scale, |round| {
         measure::sample(&[server.id()], || {
-            at_once(&mut connections, |connection_number, connection| {
+            at_once(connections, |connection_number, connection| {
                 (0..each).try_for_each(|index| {
                     let variant = content.variant(number(round, connection_number, index));
                     connection.store(&variant).map(drop)
@@ -121,16 +141,7 @@ pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Resu
             })
         })
     })?;
-    let first = connections.first_mut().context("there is no connection")?;
-    let variant = content.variant(usize::MAX);
-    let uid = first.store(&variant)?;
-    first.verify_stored(&uid, &variant)?;
-    rates(report, "small-uploads", "files", &rounds, each * CONNECTIONS);
-    report.remark(
-        "small-uploads: the Go program stored 350 files a second on PostgreSQL, not durable, measured at another time; \
-         the aim is 1.5 times as many.",
-    );
-    Ok(())
+    Ok((rounds, each * CONNECTIONS))
 }
 
 fn rates(report: &mut Report, case: &str, what: &str, rounds: &Rounds, count: usize) {
