@@ -312,7 +312,49 @@ mod tests {
         let section = DatabaseSection { url: Some(url), ..DatabaseSection::default() };
         let location = DatabaseLocation::Server(section.server().unwrap().unwrap());
         keeps_the_contract(&location).await;
+        many_nodes_make_one_link_key(&location).await;
+        attempts_at_once_have_keys_of_their_own(&location).await;
         admin.execute_unprepared(&format!("DROP DATABASE {name}")).await.unwrap();
+    }
+
+    async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
+        let mut nodes = Vec::new();
+        for _ in 0..4 {
+            nodes.push(Meta::open(location, "local", MEMORY).await.unwrap());
+        }
+        for round in 0..10 {
+            nodes[0].reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
+            let fresh = |node| (format!("{round}-{node}"), vec![node; 16]);
+            let asked = nodes.iter().zip(0..).map(|(meta, node)| meta.link_keys(fresh(node)));
+            let keys = futures_util::future::join_all(asked).await;
+            let keys: Vec<_> = keys.into_iter().map(Result::unwrap).collect();
+            assert_eq!(keys, vec![keys[0].clone(); 4]);
+            assert_eq!(keys[0].len(), 1);
+        }
+    }
+
+    async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
+        let meta = Meta::open(location, "local", MEMORY).await.unwrap();
+        for round in 1..=10 {
+            let uid = Uid::from_recorded(round * 1_000_000);
+            meta.create_files(vec![NewFile { uid, name: "x.bin".to_owned() }], i64::MAX).await.unwrap();
+            let begin = |number: u32, attempt: i64| {
+                let (meta, attempt) = (&meta, Uid::from_recorded(uid.get() + attempt));
+                async move {
+                    loop {
+                        match meta.begin_part(uid, number, attempt).await.unwrap() {
+                            BegunPart::Ready(intent) => return intent.key,
+                            BegunPart::Changed => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                }
+            };
+            begin(1, 100).await;
+            let begun = futures_util::future::join_all((1..=8).map(|attempt| begin(2, attempt))).await;
+            let keys: std::collections::HashSet<_> = begun.iter().map(osproxy_storage::Key::as_str).collect();
+            assert_eq!(keys.len(), 8, "{begun:?}");
+        }
     }
 
     async fn keeps_the_contract(location: &DatabaseLocation) {
