@@ -302,7 +302,11 @@ mod tests {
         let mut found = Vec::new();
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         for folder in std::fs::read_dir(root).unwrap() {
-            for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let folder = folder.unwrap().path();
+            if folder.ends_with(ID) {
+                continue;
+            }
+            for file in std::fs::read_dir(folder).unwrap() {
                 let path = file.unwrap().path();
                 found.push(path.strip_prefix(root).unwrap().display().to_string());
             }
@@ -338,6 +342,25 @@ mod tests {
 
         Local::open(root.path(), true).await.unwrap();
         assert_eq!(files(root.path()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_root_is_the_same_store_wherever_it_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+        let id = Local::open(&here, true).await.unwrap().id().to_owned();
+        assert_eq!(id.len(), 8);
+        assert_ne!(Local::open(&there, true).await.unwrap().id(), id);
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        let (moved, damaged) = (folder.path().join("moved"), |root: &Path| {
+            std::fs::write(root.join(ID), "damaged").unwrap();
+        });
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        std::fs::rename(&here, &moved).unwrap();
+        assert_eq!(Local::open(&moved, true).await.unwrap().id(), id);
+        // Another id would make every object one of a stranger.
+        damaged(&moved);
+        assert!(Local::open(&moved, true).await.is_err());
     }
 
     #[tokio::test]
