@@ -351,9 +351,10 @@ mod tests {
                 }
             };
             begin(1, 100).await;
-            let begun = futures_util::future::join_all((1..=8).map(|attempt| begin(2, attempt))).await;
-            let keys: std::collections::HashSet<_> = begun.iter().map(osproxy_storage::Key::as_str).collect();
-            assert_eq!(keys.len(), 8, "{begun:?}");
+            let keys_taken = futures_util::future::join_all((1..=8).map(|attempt| begin(2, attempt))).await;
+            let keys: std::collections::HashSet<_> =
+                keys_taken.iter().map(osproxy_storage::Key::as_str).collect();
+            assert_eq!(keys.len(), 8, "{keys_taken:?}");
         }
     }
 
