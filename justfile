@@ -18,8 +18,8 @@ test-servers:
 serve *args:
     cargo run --release -- serve {{ args }}
 
-# Throughput, CPU per GiB and memory of this machine's release build, beside nginx and on each database. Takes some
-# minutes.
+# Throughput, CPU per GiB and memory of this machine's release build, beside nginx, on each database, and in front of an
+# S3 store. Takes some minutes.
 bench *args:
     command -v nginx >/dev/null || (apt-get update -qq && apt-get install -y -qq nginx-light)
     .ci/servers --durable cargo bench --bench transfers -- {{ args }}
@@ -27,6 +27,19 @@ bench *args:
 # Kills the service again and again while clients use it, and looks at what is left. OSPROXY_TORTURE_SEED says where to begin.
 torture rounds="200":
     OSPROXY_TORTURE_ROUNDS={{ rounds }} cargo test --release -p osproxy --test it torture:: -- --nocapture
+
+# Three nodes behind nginx with all that they stand on, to play with; `just cluster local`: with a disk for each.
+cluster store="shared":
+    .ci/servers .ci/cluster {{ store }}
+
+# Kills, pauses, restarts and cuts off three nodes behind nginx while clients use them, for so many seconds, on a shared store and
+# on a disk of each node's own, and looks at what is left. OSPROXY_TORTURE_SEED says where to begin.
+torture-cluster seconds="600":
+    OSPROXY_CLUSTER_SECONDS={{ seconds }} .ci/servers cargo test --release -p osproxy --test it cluster::torture:: -- --ignored --nocapture --test-threads 1
+
+# What so many nodes cost Redis, and how they get their numbers: the figures of docs/scaling.md.
+scale nodes="1000":
+    OSPROXY_SCALE_NODES={{ nodes }} .ci/servers cargo test --release -p osproxy --lib contract::many -- --ignored --nocapture
 
 # Known vulnerabilities in dependencies. Needs a network that reaches the advisory database.
 advisories:

@@ -1,5 +1,8 @@
 use std::fmt;
 
+/// The header of an answer that says which error it is, whatever the body looks like.
+pub const ERROR_HEADER: &str = "osproxy-error";
+
 /// Why a request was not served. The list is closed: each protocol maps it in an exhaustive match,
 /// so a new code cannot be forgotten anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,6 +13,8 @@ pub enum ErrorCode {
     InvalidSignature,
     /// The link was valid once; its time is over.
     LinkExpired,
+    /// The sender may not do that.
+    PermissionDenied,
     /// The request's path names nothing.
     UnknownRoute,
     /// The path exists, but not with this method.
@@ -49,6 +54,7 @@ impl ErrorCode {
             Self::InvalidArgument => "invalid_argument",
             Self::InvalidSignature => "invalid_signature",
             Self::LinkExpired => "link_expired",
+            Self::PermissionDenied => "permission_denied",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::FileNotFound => "file_not_found",
@@ -79,6 +85,7 @@ impl ErrorCode {
             | Self::SizeMismatch
             | Self::DigestMismatch
             | Self::IncompleteBody => 422,
+            Self::PermissionDenied => 403,
             Self::UnknownRoute | Self::FileNotFound | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
             Self::PreconditionFailed => 412,

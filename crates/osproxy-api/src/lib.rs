@@ -6,4 +6,4 @@
 mod error_code;
 pub mod v0;
 
-pub use error_code::ErrorCode;
+pub use error_code::{ERROR_HEADER, ErrorCode};

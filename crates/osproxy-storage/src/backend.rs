@@ -1,4 +1,4 @@
-use std::{ops::Range, pin::Pin};
+use std::{ops::Range, pin::Pin, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,12 +16,24 @@ pub trait Backend: Send + Sync + 'static {
     /// The name that is recorded beside every blob, such as `local`.
     fn name(&self) -> &'static str;
 
-    /// Begins an object. Nothing can be read under `key` until [`ObjectWriter::publish`].
-    /// `size_hint` is how many bytes to expect at most; it may be wrong and must not be trusted with space.
-    async fn create(&self, key: &Key, size_hint: Option<u64>) -> Result<Box<dyn ObjectWriter>>;
+    /// Sees to it that objects can be put somewhere: finds the places, and makes those that are missing, if it may.
+    /// For stores that are somewhere else; `NotFound` when something is missing.
+    async fn prepare(&self, _make: bool) -> Result<()> {
+        Ok(())
+    }
 
-    /// Opens the bytes `range` of an object. A reader keeps its object: it goes on to the end undisturbed
-    /// when the object is deleted or replaced meanwhile.
+    /// What time it is where the store is, to the second, if it is somewhere else and says so. Needs no credentials: an error
+    /// means that the store was not reached, or that what was reached is none.
+    async fn clock(&self) -> Result<Option<SystemTime>> {
+        Ok(None)
+    }
+
+    /// Begins an object. Nothing can be read under `key` until [`ObjectWriter::publish`].
+    /// `size` must not be trusted with space. What turns out not to be [`SizeHint::Exact`] may be refused by the writer.
+    async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>>;
+
+    /// Opens the bytes `range` of an object. A reader keeps its object: when that is deleted or replaced meanwhile, it
+    /// goes on to the end undisturbed, or fails; it never goes on with other bytes.
     ///
     /// `NotFound` when there is no such object. A range beyond the end gives `Truncated`, here or from the reader.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader>;
@@ -35,6 +47,72 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Everything that can be read, in no order. What appears or goes meanwhile may be told or not.
     async fn list(&self) -> Result<ObjectList>;
+
+    /// How objects are sent in parts that the store itself puts together, if it can do that.
+    fn multipart(&self) -> Option<&dyn Multipart> {
+        None
+    }
+}
+
+/// The store's own uploads in parts. Whoever knows key, upload and number can send a part, through any process; nothing
+/// can be read under the key before [`complete`](Self::complete). What an upload holds takes room until it is completed or
+/// aborted: the caller remembers it.
+#[async_trait]
+pub trait Multipart: Send + Sync {
+    /// Smallest part, in bytes, but for the last one of an upload.
+    fn min_part_size(&self) -> u64;
+
+    /// Largest part, in bytes.
+    fn max_part_size(&self) -> u64;
+
+    /// Begins an upload and gives its name, at most 1,024 bytes.
+    async fn begin(&self, key: &Key) -> Result<String>;
+
+    /// Begins part `number` (1 to 10,000) of `size` bytes. What [`ObjectWriter::publish`] returns is the part's tag. A part
+    /// that was there under the number is replaced at that moment. `NotFound` from the writer: there is no such upload.
+    async fn create_part(
+        &self,
+        key: &Key,
+        upload: &str,
+        number: u32,
+        size: u64,
+    ) -> Result<Box<dyn ObjectWriter>>;
+
+    /// Makes the object of parts with these numbers and tags, in this order, durably and at once; other parts are dropped.
+    /// `NotFound`: there is no such upload, perhaps because it was completed before; a store may also say `Ok` to that. `Mismatch`: some part is not there
+    /// under that tag; nothing has changed.
+    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()>;
+
+    /// Drops an upload with all its parts. One that does not exist is dropped already: `Ok`.
+    async fn abort(&self, key: &Key, upload: &str) -> Result<()>;
+
+    /// The parts that an upload has: their numbers and tags, by their numbers. `NotFound`: there is no such upload.
+    async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
+
+    /// The uploads that are neither completed nor aborted, all of them or those for one key: names of objects, which
+    /// need not be keys, and of uploads.
+    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>>;
+}
+
+/// What is known of the length of content before it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SizeHint {
+    /// So many bytes, or the content is broken.
+    Exact(u64),
+    /// Not more than so many bytes, as far as is known.
+    AtMost(u64),
+    /// Nothing.
+    Unknown,
+}
+
+impl SizeHint {
+    /// How many bytes to expect at most, as far as is known.
+    pub const fn at_most(self) -> Option<u64> {
+        match self {
+            Self::Exact(size) | Self::AtMost(size) => Some(size),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// What lies in a store under one name.
@@ -54,18 +132,23 @@ pub type ObjectList = Pin<Box<dyn Stream<Item = Result<Listed>> + Send>>;
 #[async_trait]
 pub trait ObjectWriter: Send {
     /// Appends bytes. Returns when it can take more, not when they are stored: memory stays bounded by what
-    /// implementations buffer (at most 1 MiB). An error is final.
+    /// implementations buffer (1 MiB; where the size is not known before, more: see there). An error is final.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
     /// Appends another object of the same store, which has `size` bytes, without moving it through this process's
-    /// memory where the store can. `NotFound` or `Truncated` when it is not there in this size. An error is final.
-    async fn append_object(&mut self, key: &Key, size: u64) -> Result<()>;
+    /// memory. `NotFound` or `Truncated` when it is not there in this size; an error is final. `false`: this store
+    /// cannot do that, and nothing was appended; who reads the object and writes its bytes loses nothing.
+    async fn append_object(&mut self, _key: &Key, _size: u64) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Says that all bytes are there, and returns their digests, computed in passing off the reactor.
     async fn finish(&mut self) -> Result<Digests>;
 
-    /// Makes the finished object appear under its key, durably and at once. Call [`finish`](Self::finish) first.
-    async fn publish(self: Box<Self>) -> Result<()>;
+    /// Makes the finished object appear under its key, durably and at once, and gives the tag that the store has for it,
+    /// which may be empty. Call [`finish`](Self::finish) first. After an error the object may have appeared, or appear
+    /// later.
+    async fn publish(self: Box<Self>) -> Result<String>;
 }
 
 /// The bytes of a range, in order, exactly as many as the range has. An error is final.

@@ -11,6 +11,8 @@ pub enum ErrorKind {
     Full,
     /// The object has not the size that it must have: it was damaged behind our back.
     Truncated,
+    /// What the store has is not what it was said to have; see the operation.
+    Mismatch,
     /// Everything else the store or the system says.
     Other,
 }
@@ -42,6 +44,16 @@ impl Error {
         Self { kind, retryable: matches!(kind, ErrorKind::Full), backend, operation, source: None }
     }
 
+    /// Says why.
+    pub(crate) fn caused_by(self, source: Box<dyn StdError + Send + Sync>) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Says in words what it is about; what caused it stays, if that is known.
+    pub(crate) fn about(self, what: impl Into<String>) -> Self {
+        if self.source.is_some() { self } else { self.caused_by(what.into().into()) }
+    }
+
     /// Maps an error of the operating system.
     pub(crate) fn io(backend: &'static str, operation: &'static str, source: impl Into<io::Error>) -> Self {
         let source = source.into();
@@ -67,6 +79,7 @@ impl fmt::Display for Error {
             ErrorKind::NotFound => f.write_str("no such object"),
             ErrorKind::Full => f.write_str("no room left"),
             ErrorKind::Truncated => f.write_str("the object has not the size that it must have"),
+            ErrorKind::Mismatch => f.write_str("the store has something else"),
             ErrorKind::Other => f.write_str("failed"),
         }
     }

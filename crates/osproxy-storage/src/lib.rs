@@ -12,8 +12,11 @@ mod contract;
 mod digest;
 mod error;
 mod key;
+pub mod layers;
+mod remote;
 
-pub use backend::{Backend, Listed, ObjectList, ObjectReader, ObjectWriter};
+pub use backend::{Backend, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter, SizeHint};
 pub use digest::{Digester, Digests};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, extension};
+pub use remote::{Answer, Diagnosis, HttpSettings};

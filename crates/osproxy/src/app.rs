@@ -1,33 +1,40 @@
 //! What the operations share: handles, no transport.
 
+mod advice;
 mod attempt;
 mod content;
+mod native;
+mod nodes;
 mod objects;
 mod receive;
+mod stores;
 
 use std::{
     collections::HashSet,
-    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use osproxy_storage::{Backend, backends::Local};
 use tokio::sync::{Notify, broadcast::error::RecvError};
 use tokio_util::task::TaskTracker;
 
+pub use advice::advice;
 pub use attempt::{Attempt, Writing};
 pub use content::ContentReader;
-pub use receive::{Bound, Received, SizeHint, check_md5, publish};
+pub use native::PutTogether;
+pub use nodes::{Busy, Node};
+pub use receive::{Bound, Received, SizeHint, Target, check_md5, measured, publish};
+pub use stores::Stores;
 
 use crate::{
     Error, Result,
+    cluster::Cluster,
     config::{Config, DatabaseLocation},
-    coord::{Coordinator, Event, InProcess, Message, Node, ThroughRedis},
+    coord::{Coordinator, Event, InProcess, Message, ThroughRedis},
     link::{LinkKey, LinkKeys},
-    meta::{Alone, Change, Memory, Meta, now_ms},
+    meta::{Alone, Change, Here, Memory, Meta, now_ms},
     uid::{Uid, UidGenerator},
 };
 
@@ -35,10 +42,8 @@ use crate::{
 pub struct App {
     /// Metadata.
     pub meta: Meta,
-    /// Where objects go.
-    pub storage: Arc<dyn Backend>,
-    /// What rows call that store; each node's folder has a name of its own.
-    pub store: String,
+    /// Where objects lie.
+    pub stores: Stores,
     /// Signs and verifies links.
     pub links: LinkKeys,
     /// Bounds on what is asked for.
@@ -53,10 +58,14 @@ pub struct App {
     pub started_at: i64,
     /// What other nodes are known by, and told.
     pub coordinator: Box<dyn Coordinator>,
+    /// The way to them.
+    pub cluster: Cluster,
+    nodes: nodes::Nodes,
     uids: UidGenerator,
     /// Held where this node is the only one of its database server.
     alone: Option<Alone>,
     writing: Mutex<HashSet<i64>>,
+    beginning: native::Beginning,
 }
 
 /// Bounds on what is asked for.
@@ -111,26 +120,22 @@ impl App {
         let node = hex::encode(node);
         let (coordinator, alone) = coordinate(config, &database, &node).await?;
         let started_at = now_ms();
-        let root = config.objects_root();
-        let storage = Local::open(&root, config.local.fsync).await.map_err(cannot(format!(
-            "cannot use the object folder {}; is another osproxy using it?",
-            root.display()
-        )))?;
-        let store = match &database {
-            DatabaseLocation::File(_) => storage.name().to_owned(),
-            DatabaseLocation::Server(_) => format!("{}:{}", storage.name(), storage.id()),
-        };
-        let meta = Meta::open(&database, &store, memory(config)).await;
+        let stores = Stores::open(config, &database).await?;
+        let here = Here { node: node.clone(), stores: stores.here() };
+        let meta = Meta::open(&database, here, memory(config)).await;
         let meta = meta.map_err(|error| StartError::told(Meta::explain(&database, &error)))?;
-        // Nobody else works on this store, perhaps on this database: what was being worked on is free again.
+        // Nobody else works on a store of this node alone, perhaps on this database: what was being worked on is free again.
         let is_alone = alone.is_some() || matches!(database, DatabaseLocation::File(_));
-        meta.end_leases_of_others(&node, is_alone).await.map_err(cannot("cannot take over tasks"))?;
+        let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
+        meta.end_leases_of_others(&node, own, is_alone).await.map_err(cannot("cannot take over tasks"))?;
         let newest = meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?;
         let links = link_keys(config, &meta).await?;
+        let secret = config.cluster.secret().map_err(cannot(SECRET))?;
+        let secrets = secret.map_or_else(|| links.derived(SECRET_LABEL), |secret| vec![secret]);
+        let patience = Duration::from_secs(config.cluster.forward_timeout);
         let app = Arc::new(Self {
             meta,
-            storage: Arc::new(storage),
-            store,
+            stores,
             links,
             limits: Limits {
                 max_size: config.uploads.max_size,
@@ -146,8 +151,12 @@ impl App {
             started_at,
             uids: UidGenerator::new(newest),
             coordinator,
+            cluster: Cluster::new(&secrets, patience, (config.server.max_connections / 2).max(1).into())
+                .map_err(cannot(SECRET))?,
+            nodes: nodes::Nodes::new(config),
             alone,
             writing: Mutex::default(),
+            beginning: native::Beginning::default(),
         });
         app.keep_in_touch();
         Ok(app)
@@ -193,21 +202,16 @@ impl App {
         });
     }
 
-    /// Wakes the task engines that may run a task that was just enqueued: this node's and those of others.
+    /// Wakes this node's task engine for a task that it may run. Others look for what it does not get to by themselves: a
+    /// message costs each of them something, so uploads must not need any.
     pub fn task_enqueued(&self) {
         self.task_bell.notify_one();
-        self.coordinator.send(Message::TaskEnqueued);
     }
 
-    /// What this node says of itself, listening at `address`.
-    pub fn describe(&self, address: &SocketAddr) -> Node {
-        Node {
-            id: self.node.clone(),
-            address: address.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            store: self.store.clone(),
-            started_at: self.started_at,
-        }
+    /// Wakes the task engines of all nodes: only another one may have at hand what the task is about.
+    pub fn task_enqueued_elsewhere(&self) {
+        self.task_enqueued();
+        self.coordinator.send(Message::TaskEnqueued);
     }
 
     /// A uid that nobody has.
@@ -226,6 +230,16 @@ impl App {
             }
         }
         Err(Error::unavailable("the lease on the worker number ends too soon, or the clock leapt"))
+    }
+
+    /// The processes that may be writing to a store at this moment, this one among them.
+    pub async fn writers_of(&self, store: &str) -> Result<HashSet<String>> {
+        let mut writers = HashSet::from([self.node.clone()]);
+        if self.stores.is_shared(store) {
+            let nodes = self.coordinator.nodes().await.map_err(Error::unavailable)?;
+            writers.extend(nodes.into_iter().map(|known| known.node.id));
+        }
+        Ok(writers)
     }
 
     /// Numbers of the blobs and parts that this process is writing at this moment.
@@ -281,6 +295,12 @@ const ROUNDS: usize = 4;
 
 /// What fails when nodes cannot agree.
 const REDIS: &str = "cannot use Redis";
+
+/// What fails when nodes cannot know each other.
+const SECRET: &str = "cannot use the secret of the cluster";
+
+/// What the secret of the cluster is derived for, where it is made of the keys that sign links.
+const SECRET_LABEL: &str = "osproxy nodes v1";
 
 /// What fails when links cannot be signed.
 const KEYS: &str = "cannot use the keys that sign links";

@@ -51,11 +51,16 @@ impl Error {
 
     /// The bytes lie with another node.
     pub fn elsewhere(store: &str) -> Self {
+        Self::node_unavailable(format!("they lie in the store {store}, and no node says that it has it"))
+    }
+
+    /// The node that has the bytes does not answer as it should.
+    pub fn node_unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             code: ErrorCode::NodeUnavailable,
             message: "the node that holds the bytes of this file cannot be asked for them, try again later"
                 .into(),
-            source: Some(format!("they lie in the store {store}").into()),
+            source: Some(source.into()),
             size: None,
         }
     }
@@ -89,9 +94,10 @@ impl From<storage::Error> for Error {
         match error.kind {
             storage::ErrorKind::Full => Self::unavailable(error),
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
-            storage::ErrorKind::NotFound | storage::ErrorKind::Truncated | storage::ErrorKind::Other => {
-                Self::internal(error)
-            }
+            storage::ErrorKind::NotFound
+            | storage::ErrorKind::Truncated
+            | storage::ErrorKind::Mismatch
+            | storage::ErrorKind::Other => Self::internal(error),
         }
     }
 }

@@ -1,15 +1,18 @@
 //! osproxy: a file-storage microservice between applications and any object store.
 //!
-//! Imports run one way: `main` → `cli` → `http` → `ops` → `tasks` → `app` → {`meta`, `coord`, storage, `link`, `uid`}.
+//! Imports run one way: `main` → `cli` → `http` → `ops` → `tasks` → `app` → {`meta`, `coord`, storage,
+//! `cluster`, `link`, `uid`}.
 //! See docs/ARCHITECTURE.md for the map.
 
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod content_type;
 pub mod coord;
 mod error;
 pub mod http;
+mod idle;
 pub mod link;
 pub mod meta;
 pub mod ops;

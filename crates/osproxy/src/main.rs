@@ -19,12 +19,21 @@ enum Verb {
     Serve(Listening),
     /// Say everything that is wrong with the configuration, and exit 1 if anything is.
     CheckConfig(Listening),
+    /// Try every store, and say what is wrong and what to do about it; exit 1 if anything is. Services may be running.
+    Doctor(Settings),
     /// Bring the tables of the database up to date, as `serve` does when it starts. Services may be running.
     Migrate(Settings),
     /// Look at background tasks, and let failed ones be tried again. The service may be running.
     Tasks {
         #[command(subcommand)]
         verb: cli::tasks::Verb,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// List the nodes of the cluster that were heard of lately. Services may be running.
+    Nodes {
+        #[command(flatten)]
+        options: cli::nodes::Options,
         #[command(flatten)]
         settings: Settings,
     },
@@ -74,8 +83,10 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Serve(settings) => cli::serve::run(settings.load()?)?,
         Verb::CheckConfig(settings) => cli::check_config::run(&settings.load()?)?,
+        Verb::Doctor(settings) => return cli::doctor::run(&settings.load(None)?),
         Verb::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
         Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
+        Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
     }
     Ok(ExitCode::SUCCESS)

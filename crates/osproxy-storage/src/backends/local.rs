@@ -1,3 +1,4 @@
+mod probe;
 mod reader;
 mod writer;
 
@@ -21,7 +22,10 @@ use rustix::{
 
 use crate::{
     Backend, Category, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter, Result,
+    SizeHint,
 };
+
+pub use probe::Probed;
 
 const NAME: &str = "local";
 
@@ -107,10 +111,10 @@ impl Backend for Local {
         NAME
     }
 
-    async fn create(&self, key: &Key, size_hint: Option<u64>) -> Result<Box<dyn ObjectWriter>> {
+    async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
         let number = self.root.next_temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY}/{}.{number}", key.name());
-        Ok(Box::new(writer::Writer::new(self.root.clone(), key.clone(), temporary, size_hint)))
+        Ok(Box::new(writer::Writer::new(self.root.clone(), key.clone(), temporary, size.at_most())))
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
@@ -219,32 +223,37 @@ fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rust
     rustix::fs::openat(at, path, flags, Mode::empty())
 }
 
-/// What a folder holds, but for hidden names.
 /// Reads which store a root is, or makes it one: whole or not at all.
 fn store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
-    let open = |flags| rustix::fs::openat(root, ID, flags | OFlags::CLOEXEC, FILE_MODE);
-    let text = match open(OFlags::RDONLY) {
+    if let Some(id) = known_id(root)? {
+        return Ok(id);
+    }
+    let mut id = [0; 4];
+    getrandom::fill(&mut id).map_err(std::io::Error::other)?;
+    let id = format!("{:08x}", u32::from_be_bytes(id));
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(temporary, ID, flags, FILE_MODE)?);
+    writeln!(file, "{id}")?;
+    file.sync_all()?;
+    rustix::fs::renameat(temporary, ID, root, ID)?;
+    Ok(id)
+}
+
+/// Which store a root is, if it was one before.
+fn known_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
+    let text = match rustix::fs::openat(root, ID, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => std::io::read_to_string(File::from(file))?,
-        Err(Errno::NOENT) => {
-            let mut id = [0; 4];
-            getrandom::fill(&mut id).map_err(std::io::Error::other)?;
-            let text = format!("{:08x}\n", u32::from_be_bytes(id));
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-            let mut file = File::from(rustix::fs::openat(temporary, ID, flags, FILE_MODE)?);
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            rustix::fs::renameat(temporary, ID, root, ID)?;
-            text
-        }
+        Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let id = text.trim();
     if id.len() != 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(std::io::Error::other(format!("the file {ID} holds no id of a store")));
     }
-    Ok(id.to_owned())
+    Ok(Some(id.to_owned()))
 }
 
+/// What a folder holds, but for hidden names.
 fn names(folder: &OwnedFd) -> std::io::Result<Vec<(String, FileType)>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
@@ -330,7 +339,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let key = Key::parse("unknown/1.bin").unwrap();
         let store = Local::open(root.path(), true).await.unwrap();
-        let mut writer = store.create(&key, None).await.unwrap();
+        let mut writer = store.create(&key, SizeHint::Unknown).await.unwrap();
         writer.write(Bytes::from_static(b"half")).await.unwrap();
         writer.finish().await.unwrap();
         assert_eq!(files(root.path()), [".tmp/1.bin.0"]);
@@ -364,6 +373,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_probe_leaves_a_root_as_it_was_whoever_has_it_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a/root");
+        let probed = Local::probe(&root).await.unwrap();
+        assert!(!probed.exists && probed.free > 0);
+        assert_eq!(files(folder.path()), [""; 0]);
+
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        std::fs::create_dir_all(&root).unwrap();
+        assert!(Local::probe(&root).await.unwrap().exists);
+        assert_eq!(files(&root), [""; 0]);
+
+        let _owner = Local::open(&root, true).await.unwrap();
+        assert!(Local::probe(&root).await.unwrap().exists);
+        assert_eq!(files(&root), [""; 0]);
+
+        // A folder of objects that is none: nothing that is moved there arrives.
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        std::fs::remove_dir_all(root.join("video")).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        std::fs::write(root.join("video"), "no folder").unwrap();
+        let error = Local::probe(&root).await.unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("video"), "{error:?}");
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        std::fs::remove_file(root.join("video")).unwrap();
+        assert_eq!(files(&root), [""; 0]);
+    }
+
+    #[tokio::test]
     async fn a_root_has_one_owner() {
         let root = tempfile::tempdir().unwrap();
         let _owner = Local::open(root.path(), true).await.unwrap();
@@ -375,7 +413,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Local::open(root.path(), false).await.unwrap();
         let key = Key::parse("unknown/1.bin").unwrap();
-        let mut writer = store.create(&key, None).await.unwrap();
+        let mut writer = store.create(&key, SizeHint::Unknown).await.unwrap();
         writer.write(Bytes::from(vec![1; 300_000])).await.unwrap();
         writer.finish().await.unwrap();
         writer.publish().await.unwrap();

@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
 use crate::{
-    Backend, Digester, Digests, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter, Result,
+    Backend, Digester, Digests, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter,
+    Result, SizeHint,
 };
 
 const NAME: &str = "memory";
@@ -37,7 +38,7 @@ impl Backend for Memory {
         NAME
     }
 
-    async fn create(&self, key: &Key, _size_hint: Option<u64>) -> Result<Box<dyn ObjectWriter>> {
+    async fn create(&self, key: &Key, _size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
         Ok(Box::new(Writer {
             store: self.clone(),
             key: key.clone(),
@@ -92,21 +93,13 @@ impl ObjectWriter for Writer {
         Ok(())
     }
 
-    async fn append_object(&mut self, key: &Key, size: u64) -> Result<()> {
-        let object = self.store.get(key, "append")?;
-        if object.len() as u64 != size {
-            return Err(Error::new(ErrorKind::Truncated, NAME, "append"));
-        }
-        self.write(object).await
-    }
-
     async fn finish(&mut self) -> Result<Digests> {
         Ok(self.digester.clone().finish())
     }
 
-    async fn publish(self: Box<Self>) -> Result<()> {
+    async fn publish(self: Box<Self>) -> Result<String> {
         self.store.objects().insert(self.key, self.content.freeze());
-        Ok(())
+        Ok(String::new())
     }
 }
 

@@ -1,7 +1,20 @@
 //! One file for each store.
 
+mod cos;
 mod local;
 mod memory;
+mod oss;
+mod s3;
 
-pub use local::Local;
+pub use cos::{CosSettings, cos};
+pub use local::{Local, Probed};
 pub use memory::Memory;
+pub use oss::{OssSettings, oss};
+pub use s3::{S3Settings, s3};
+
+#[cfg(test)]
+pub(crate) use {
+    cos::{Cos, open as open_cos},
+    oss::{Oss, open as open_oss},
+    s3::{S3, open as open_s3},
+};

@@ -3,12 +3,18 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use osproxy_api::v0::{
-    CreateDownloadLinkRequest, CreateUploadRequest, DownloadLink, Envelope, PREFIX, UploadLinks,
+    CreateDownloadLinkRequest, CreateUploadRequest, DownloadLink, Envelope, InstantUploadItem,
+    InstantUploadRequest, InstantUploadResult, PREFIX, UploadLinks,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -22,28 +28,55 @@ const EXPIRE: i64 = 24 * 60 * 60;
 
 const BOUNDARY: &str = "----osproxy-transfers-7d1b0c5e";
 
+/// As much as a slower network lets through, of all connections that share it.
+pub(crate) struct Network {
+    start: Instant,
+    bytes_per_second: f64,
+    passed: AtomicU64,
+}
+
+impl Network {
+    pub(crate) fn new(bytes_per_second: f64) -> Arc<Self> {
+        Arc::new(Self { start: Instant::now(), bytes_per_second, passed: AtomicU64::new(0) })
+    }
+
+    /// Waits as long as these bytes, behind those of others, would be on their way.
+    fn pass(&self, count: usize) {
+        let count = count as u64;
+        let passed = self.passed.fetch_add(count, Ordering::Relaxed) + count;
+        let due = Duration::from_secs_f64(passed as f64 / self.bytes_per_second);
+        thread::sleep(due.saturating_sub(self.start.elapsed()));
+    }
+}
+
 /// A keep-alive connection.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Aligned,
+    network: Option<Arc<Network>>,
 }
 
 impl Connection {
     pub(crate) fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Aligned::new(BUFFER) })
+        Ok(Self { stream, buffer: Aligned::new(BUFFER), network: None })
     }
 
     pub(crate) fn open_many(address: SocketAddr, count: usize) -> Result<Vec<Self>> {
         (0..count).map(|_| Self::open(address)).collect()
     }
 
+    /// Sends and receives through this from now on.
+    pub(crate) fn set_network(&mut self, network: Option<Arc<Network>>) {
+        self.network = network;
+    }
+
     /// Sends a request and hands the pieces of the answer's body to `take`. Anything but a whole answer with
-    /// status 200 is an error. Returns the body's length.
+    /// status 200, or 206 where a range was asked for, is an error. Returns the body's length.
     pub(crate) fn exchange(&mut self, request: &[&[u8]], mut take: impl FnMut(&[u8])) -> Result<u64> {
         for part in request {
-            self.stream.write_all(part)?;
+            self.send(part)?;
         }
         let buffer = self.buffer.bytes_mut();
         let mut filled = 0;
@@ -51,6 +84,7 @@ impl Connection {
             let free = buffer.get_mut(filled..).unwrap_or_default();
             let count = self.stream.read(free)?;
             ensure!(count > 0, "the connection was closed before there was an answer");
+            self.network.iter().for_each(|network| network.pass(count));
             filled += count;
             let read = buffer.get(..filled).unwrap_or_default();
             if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -64,10 +98,20 @@ impl Connection {
             let count = self.stream.read(buffer)?;
             ensure!(count > 0, "the connection was closed after {received} of {length} bytes");
             received += count as u64;
+            self.network.iter().for_each(|network| network.pass(count));
             take(buffer.get(..count).unwrap_or_default());
         }
         ensure!(received == length, "more came than the {length} bytes announced");
         Ok(length)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let piece = if self.network.is_some() { BUFFER } else { usize::MAX };
+        for piece in bytes.chunks(piece) {
+            self.stream.write_all(piece)?;
+            self.network.iter().for_each(|network| network.pass(piece.len()));
+        }
+        Ok(())
     }
 
     /// Gets a body of `length` bytes and forgets it.
@@ -125,10 +169,23 @@ impl Connection {
         self.verify(&get(&link.url), content)
     }
 
-    fn call<T: DeserializeOwned>(&mut self, request: &[u8]) -> Result<T> {
+    /// Whether content can be had by its md5: not before the service itself has read it. If so, a file is made of it.
+    pub(crate) fn is_verified(&mut self, md5: &str) -> Result<bool> {
+        let item = InstantUploadItem { md5: md5.to_owned(), path: "file.bin".to_owned() };
+        let results: Vec<InstantUploadResult> =
+            self.call(&post("/resume", &InstantUploadRequest { data: vec![item] })?)?;
+        Ok(results.iter().any(|result| !result.uid.is_empty()))
+    }
+
+    /// Sends a request and returns the body of the answer, which is short.
+    pub(crate) fn text(&mut self, request: &[&[u8]]) -> Result<String> {
         let mut body = Vec::new();
-        self.exchange(&[request], |bytes| body.extend_from_slice(bytes))?;
-        Ok(serde_json::from_slice::<Envelope<T>>(&body)?.data)
+        self.exchange(request, |bytes| body.extend_from_slice(bytes))?;
+        Ok(String::from_utf8(body)?)
+    }
+
+    fn call<T: DeserializeOwned>(&mut self, request: &[u8]) -> Result<T> {
+        Ok(serde_json::from_str::<Envelope<T>>(&self.text(&[request])?)?.data)
     }
 }
 
@@ -207,7 +264,7 @@ fn content_length(head: &[u8]) -> Result<u64> {
     let head = std::str::from_utf8(head)?;
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
-    if status.split(' ').nth(1) != Some("200") {
+    if !matches!(status.split(' ').nth(1), Some("200" | "206")) {
         bail!("the answer is {status:?}");
     }
     let field = lines

@@ -1,4 +1,5 @@
-//! Measures the real binary on this machine: throughput, CPU time and memory, beside nginx and beside md5 alone.
+//! Measures the real binary on this machine: throughput, CPU time and memory, beside nginx, beside an S3 store alone, and
+//! beside md5 alone.
 //!
 //! `just bench` runs every case, `just bench download links` those two, and `--quick` halves the sizes, or more, and
 //! the rounds. Absolute figures drift with whatever else a machine does, so each case and its peer take turns within
@@ -17,6 +18,7 @@ mod content;
 mod measure;
 mod nginx;
 mod report;
+mod s3;
 mod server;
 
 use std::{fs, path::Path};

@@ -31,12 +31,19 @@ impl Drop for Writing {
 pub struct Attempt {
     kind: Kind,
     writing: Option<Writing>,
+    leave_to_sweep: bool,
 }
 
 impl Attempt {
     /// Takes care of an intent that was just recorded, under a number that was taken before.
     pub fn new(kind: Kind, writing: Writing) -> Self {
-        Self { kind, writing: Some(writing) }
+        Self { kind, writing: Some(writing), leave_to_sweep: false }
+    }
+
+    /// Says that the store may bring forth the object at a later time, because it did not answer. Then the row stays until
+    /// the sweep comes.
+    pub fn may_appear_later(&mut self) {
+        self.leave_to_sweep = true;
     }
 
     /// Leaves things as they are: the object has become content, or its row is gone and it was never published.
@@ -50,6 +57,9 @@ impl Drop for Attempt {
         let Some(writing) = self.writing.take() else {
             return;
         };
+        if self.leave_to_sweep {
+            return;
+        }
         let kind = self.kind;
         writing.app.background.clone().spawn(async move {
             // Whatever this cannot remove now, the sweep does later.

@@ -51,12 +51,24 @@ async fn open(
     file: &StoredFile,
     range: Range<u64>,
 ) -> Result<storage::Result<ContentReader>> {
-    if file.content.store != app.store {
-        return Err(Error::elsewhere(&file.content.store));
-    }
+    let store = app.stores.get(&file.content.store)?;
     Ok(match &file.content.layout {
-        Layout::Whole(key) => app.storage.open(key, range).await.map(ContentReader::Object),
-        Layout::Parts => PartsReader::open(app, file, range).await?.map(ContentReader::Parts),
+        // Whoever has it open can read it to its end.
+        Layout::Whole(key) if store.multipart().is_none() => {
+            store.open(key, range).await.map(ContentReader::Object)
+        }
+        Layout::Whole(key) => {
+            let pieces = VecDeque::from([Piece { key: key.clone(), range: range.clone() }]);
+            FollowingReader::open(app, file, range, pieces).await?.map(ContentReader::Following)
+        }
+        Layout::Parts => {
+            let parts = app.meta.parts(file.content.blob_id).await?;
+            let Some(pieces) = pieces(parts, &range, file.content.size) else {
+                // They are being removed: whoever did that has put the bytes elsewhere.
+                return Ok(Err(storage::Error::not_found(store.name(), "open")));
+            };
+            FollowingReader::open(app, file, range, pieces).await?.map(ContentReader::Following)
+        }
     })
 }
 
@@ -64,8 +76,8 @@ async fn open(
 pub enum ContentReader {
     /// Out of one object.
     Object(ObjectReader),
-    /// Out of several, one after the other.
-    Parts(Box<PartsReader>),
+    /// Out of one or several that may be gone before the end, one after the other.
+    Following(Box<FollowingReader>),
 }
 
 impl Stream for ContentReader {
@@ -74,7 +86,7 @@ impl Stream for ContentReader {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match &mut *self {
             Self::Object(object) => object.as_mut().poll_next(cx).map_err(Error::from),
-            Self::Parts(parts) => parts.poll_next_unpin(cx),
+            Self::Following(parts) => parts.poll_next_unpin(cx),
         }
     }
 }
@@ -88,10 +100,11 @@ struct Piece {
 /// An open part, and its first bytes: so the store has begun to deliver before they are asked for.
 type Opened = storage::Result<(Option<storage::Result<Bytes>>, ObjectReader)>;
 
-/// Reads parts one after the other, with the next one opened ahead. When a part is gone, its bytes have moved: then
-/// reading goes on where they are now.
-pub struct PartsReader {
+/// Reads objects one after the other, with the next one opened ahead. When one is gone, its bytes have moved: then reading
+/// goes on where they are now.
+pub struct FollowingReader {
     app: Arc<App>,
+    store: Arc<dyn Backend>,
     uid: Uid,
     /// What is still to be read, of the whole file.
     rest: Range<u64>,
@@ -102,20 +115,18 @@ pub struct PartsReader {
     moved: Option<Box<ContentReader>>,
 }
 
-impl PartsReader {
-    /// Opens the first of the parts that the range lies in.
+impl FollowingReader {
+    /// Opens the first of the pieces that make up the range.
     async fn open(
         app: &Arc<App>,
         file: &StoredFile,
         range: Range<u64>,
+        pieces: VecDeque<Piece>,
     ) -> Result<storage::Result<Box<Self>>> {
-        let parts = app.meta.parts(file.content.blob_id).await?;
-        let Some(pieces) = pieces(parts, &range, file.content.size) else {
-            // They are being removed: whoever did that has put the bytes elsewhere.
-            return Ok(Err(storage::Error::not_found(app.storage.name(), "open")));
-        };
+        let store = app.stores.get(&file.content.store)?;
         let mut reader = Self {
             app: app.clone(),
+            store: store.clone(),
             uid: file.uid,
             rest: range,
             reading: None,
@@ -125,7 +136,7 @@ impl PartsReader {
             moved: None,
         };
         if let Some(first) = reader.pieces.pop_front() {
-            match app.storage.open(&first.key, first.range).await {
+            match store.open(&first.key, first.range).await {
                 Ok(first) => reader.reading = Some(first),
                 Err(error) => return Ok(Err(error)),
             }
@@ -135,7 +146,7 @@ impl PartsReader {
     }
 
     fn open_ahead(&mut self) {
-        let storage = self.app.storage.clone();
+        let storage = self.store.clone();
         self.ahead = self
             .pieces
             .pop_front()
@@ -173,6 +184,11 @@ impl PartsReader {
             if let Some(reading) = &mut self.reading {
                 match reading.as_mut().poll_next(cx) {
                     Poll::Ready(None) => self.reading = None,
+                    // A store that cannot keep it open has lost it on the way.
+                    Poll::Ready(Some(Err(error))) if error.kind == ErrorKind::NotFound => {
+                        self.follow();
+                        continue;
+                    }
                     Poll::Ready(bytes) => return Poll::Ready(bytes.map(|bytes| bytes.map_err(Error::from))),
                     Poll::Pending => {
                         self.poll_ahead(cx);
@@ -189,8 +205,10 @@ impl PartsReader {
                 Ok((first, reader)) => {
                     self.reading = Some(reader);
                     self.open_ahead();
-                    if let Some(first) = first {
-                        return Poll::Ready(Some(first.map_err(Error::from)));
+                    match first {
+                        Some(Err(error)) if error.kind == ErrorKind::NotFound => self.follow(),
+                        Some(first) => return Poll::Ready(Some(first.map_err(Error::from))),
+                        None => {}
                     }
                 }
                 Err(error) if error.kind == ErrorKind::NotFound => self.follow(),
@@ -214,7 +232,7 @@ async fn open_piece(storage: Arc<dyn Backend>, piece: Piece) -> Opened {
     Ok((reader.next().await, reader))
 }
 
-impl Stream for PartsReader {
+impl Stream for FollowingReader {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -227,7 +245,7 @@ impl Stream for PartsReader {
             Some(Err(_)) => self.rest = 0..0,
             None => {
                 self.rest = 0..0;
-                let error = Error::internal("the parts of the file are shorter than the file");
+                let error = Error::internal("the objects of the file are shorter than the file");
                 return Poll::Ready(Some(Err(error)));
             }
         }
@@ -243,7 +261,9 @@ fn pieces(parts: Vec<StoredPart>, wanted: &Range<u64>, size: u64) -> Option<VecD
         at = end;
         let overlap = wanted.start.max(start)..wanted.end.min(end);
         if !overlap.is_empty() {
-            pieces.push_back(Piece { key: part.key, range: overlap.start - start..overlap.end - start });
+            let within = |byte: u64| part.offset + (byte - start);
+            let range = within(overlap.start)..within(overlap.end);
+            pieces.push_back(Piece { key: part.key, range });
         }
     }
     (at == size).then_some(pieces)
@@ -264,7 +284,8 @@ mod tests {
             for (number, size) in (1..).zip(&sizes) {
                 let key = Key::parse(&format!("unknown/{number}")).unwrap();
                 bytes.extend((0..*size).map(|at| (number, at)));
-                parts.push(StoredPart { id: number.into(), number, key, size: *size, md5: [0; 16] });
+                let (id, md5) = (number.into(), [0; 16]);
+                parts.push(StoredPart { id, number, key, offset: 0, is_object: true, size: *size, md5 });
             }
             let expected: Vec<_> = bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].to_vec();
             let mut read = Vec::new();

@@ -1,23 +1,13 @@
 //! Takes a body off a client into the store.
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use osproxy_api::ErrorCode;
-use osproxy_storage::{Digests, Key, ObjectWriter};
+pub use osproxy_storage::SizeHint;
+use osproxy_storage::{Digests, ErrorKind, Key, ObjectWriter};
 
-use super::App;
+use super::{App, Attempt};
 use crate::{Error, Result, content_type};
-
-/// What is known of a body's length before it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SizeHint {
-    /// So many bytes, or the body is broken.
-    Exact(u64),
-    /// Not more than so many bytes.
-    AtMost(u64),
-    /// Nothing.
-    Unknown,
-}
 
 /// Content that has come in and is not published yet. Dropped, it leaves nothing in the store.
 pub struct Received {
@@ -49,12 +39,50 @@ impl Bound {
     }
 }
 
+/// Where a body goes.
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    /// Under a key.
+    Object(&'a Key),
+    /// Into an upload of the store's for a key, as the part of this number.
+    Part(&'a Key, &'a str, u32),
+}
+
+/// Longest body that is kept until its length is known, in bytes.
+const KEPT: u64 = 8 << 20;
+
+/// Finds out the length of a body that does not tell it, by waiting for its end, if it is short. One that is too large is
+/// refused as soon as that shows.
+pub async fn measured(
+    bound: Bound,
+    size: SizeHint,
+    mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
+    // What stands around the content of a form is little.
+    let is_short = !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= KEPT + (64 << 10);
+    let (mut kept, mut length, mut ended) = (Vec::new(), 0, false);
+    while is_short && !ended && length <= KEPT {
+        match body.next().await {
+            Some(bytes) => {
+                let bytes = bytes?;
+                length += bytes.len() as u64;
+                bound.check(length)?;
+                kept.push(Ok(bytes));
+            }
+            None => ended = true,
+        }
+    }
+    let size = if ended { SizeHint::Exact(length) } else { size };
+    Ok((size, stream::iter(kept).chain(body)))
+}
+
 impl App {
     /// Takes a body off the client: all of it, or an error. What is announced as too large is refused before any of it
     /// is read.
     pub async fn receive(
         &self,
-        key: &Key,
+        store: &str,
+        target: Target<'_>,
         bound: Bound,
         size: SizeHint,
         mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
@@ -62,11 +90,7 @@ impl App {
         if let SizeHint::Exact(size) = size {
             bound.check(size)?;
         }
-        let hint = match size {
-            SizeHint::Exact(size) | SizeHint::AtMost(size) => Some(size),
-            SizeHint::Unknown => None,
-        };
-        let mut writer = self.storage.create(key, hint).await?;
+        let mut writer = self.writer(store, target, size).await?;
         let mut head = Vec::new();
         let mut received = 0;
         while let Some(bytes) = body.next().await {
@@ -86,6 +110,18 @@ impl App {
         }
         Ok(Received { digests: writer.finish().await?, writer, sniffed: content_type::sniff(&head) })
     }
+
+    async fn writer(&self, store: &str, target: Target<'_>, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
+        Ok(match target {
+            Target::Object(key) => self.stores.get(store)?.create(key, size).await?,
+            Target::Part(key, upload, number) => {
+                let SizeHint::Exact(size) = size else {
+                    return Err(Error::internal("a part whose size is not known"));
+                };
+                self.stores.multipart(store)?.create_part(key, upload, number, size).await?
+            }
+        })
+    }
 }
 
 /// Refuses content that has not the md5 that was announced with it.
@@ -100,9 +136,14 @@ pub fn check_md5(claimed: Option<[u8; 16]>, digests: &Digests) -> Result<()> {
 }
 
 /// Publishes what is not published yet.
-pub async fn publish(unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
-    match unpublished.take() {
-        Some(writer) => Ok(writer.publish().await?),
-        None => Ok(()),
+pub async fn publish(attempt: &mut Attempt, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
+    let Some(writer) = unpublished.take() else {
+        return Ok(());
+    };
+    let published = writer.publish().await;
+    if published.as_ref().is_err_and(|error| error.retryable && error.kind == ErrorKind::Other) {
+        attempt.may_appear_later();
     }
+    published?;
+    Ok(())
 }

@@ -1,13 +1,17 @@
 //! `osproxy fsck`
 
 mod check;
+mod uploads;
 
 use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
 
-use crate::{app::App, config::Loaded};
+use crate::{
+    app::App,
+    config::{Loaded, StoreKind},
+};
 use check::Check;
 
 /// Exit code when there were differences, all of them repaired.
@@ -37,7 +41,9 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         super::existing(&loaded.config).await?;
         let objects = loaded.config.objects_root();
-        if !tokio::fs::try_exists(&objects).await.unwrap_or(false) {
+        if loaded.config.stores().contains(&StoreKind::Local)
+            && !tokio::fs::try_exists(&objects).await.unwrap_or(false)
+        {
             bail!("there is no object folder {}; is --data-dir right?", objects.display());
         }
         let mut config = loaded.config.clone();

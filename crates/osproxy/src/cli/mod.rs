@@ -1,14 +1,17 @@
 //! The verbs of the command line, one file each.
 
 pub mod check_config;
+pub mod doctor;
 pub mod fsck;
 pub mod migrate;
+pub mod nodes;
 pub mod serve;
 pub mod tasks;
 
 use std::io::Write;
 
 use anyhow::{Context, bail};
+use time::{OffsetDateTime, macros::format_description};
 
 use crate::config::{Config, DatabaseLocation};
 
@@ -32,6 +35,13 @@ async fn existing(config: &Config) -> anyhow::Result<DatabaseLocation> {
         bail!("there is no database {}; is --data-dir right?", database.display());
     }
     Ok(location)
+}
+
+/// Milliseconds since the Unix epoch as people read them, in UTC.
+fn moment(milliseconds: i64) -> String {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let moment = OffsetDateTime::from_unix_timestamp(milliseconds / 1000).ok();
+    moment.and_then(|moment| moment.format(format).ok()).unwrap_or_else(|| milliseconds.to_string())
 }
 
 /// Writes what went wrong, with its causes.

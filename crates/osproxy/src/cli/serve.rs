@@ -1,6 +1,6 @@
 //! `osproxy serve`
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    config::{Loaded, TasksSection},
+    config::{Config, Loaded, TasksSection},
     http,
     tasks::{self, Engine},
     telemetry,
@@ -20,6 +20,9 @@ use crate::{
 /// Most threads that hash, write, sync and read from the disk at the same time. Work beyond that queues; none of it
 /// ever waits for a client.
 const BLOCKING_THREADS: usize = 64;
+
+/// How long a node among others goes on serving while it says that it is not ready, in seconds.
+const DRAIN: u64 = 5;
 
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
@@ -44,8 +47,11 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     let address = config.listen()?;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
-    app.coordinator.announce(app.describe(&address)).await;
+    // It may have to look up a name.
+    let settings = config.clone();
+    let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
+    tracing::info!(%address, node = app.node, version = env!("CARGO_PKG_VERSION"), "ready");
+    app.announce(advertised).await;
     super::say(&format!("osproxy is ready on http://{address}"));
 
     let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
@@ -58,10 +64,20 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     let router = http::router(app.clone(), body_timeout);
     let server = http::server::serve(listener, router, &config.server, shutdown.clone());
     let grace = Duration::from_secs(config.server.shutdown_grace);
+    let drain = Duration::from_secs(config.server.drain_delay.unwrap_or(if config.is_clustered() {
+        DRAIN
+    } else {
+        0
+    }));
     let stop = async {
         signals.first().await;
-        shutdown.cancel();
+        app.drain();
         stop_tasks.cancel();
+        tokio::select! {
+            () = tokio::time::sleep(drain) => {}
+            () = signals.second() => return,
+        }
+        shutdown.cancel();
         let out_of_time = async {
             tokio::time::sleep(grace).await;
             abort_tasks.cancel();
@@ -87,8 +103,47 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
         tracing::warn!("cleaning up did not end in time; the next start does it");
     }
     app.coordinator.leave().await;
+    tell_of_stores(&app);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Where other nodes reach this one.
+fn advertised(config: &Config, listening: SocketAddr) -> anyhow::Result<String> {
+    match config.advertised(listening) {
+        Ok(advertised) => {
+            if config.is_clustered() {
+                tracing::info!(address = advertised, "other nodes reach this one here");
+                if config.is_out_of_reach(listening) {
+                    tracing::warn!(
+                        "nodes on other machines cannot reach this one at a loopback address; see `cluster.advertise`"
+                    );
+                }
+            }
+            Ok(advertised)
+        }
+        // There is none.
+        Err(_) if !config.is_clustered() => Ok(listening.to_string()),
+        Err(problem) => Err(anyhow::Error::msg(problem)),
+    }
+}
+
+/// Says what was done to stores on other machines: an operator sees there what they cost, and whether they failed.
+fn tell_of_stores(app: &App) {
+    for (store, counters) in app.stores.counters() {
+        let [operations, failures, waited_us, read_bytes, written_bytes] = counters.now();
+        if operations > 0 {
+            tracing::info!(
+                store,
+                operations,
+                failures,
+                waited_ms = waited_us / 1000,
+                read_bytes,
+                written_bytes,
+                "what was done to a store"
+            );
+        }
+    }
 }
 
 fn task_settings(section: &TasksSection) -> tasks::Settings {

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
-use time::{OffsetDateTime, macros::format_description};
 
+use super::moment;
 use crate::{
     app,
     config::Loaded,
@@ -140,11 +140,4 @@ async fn retry(meta: &Meta, id: i64, attempts: u32) -> anyhow::Result<()> {
         Some((task, _)) => bail!("task {id} is {}: there is nothing to retry", task.state.name()),
         None => bail!("there is no task {id}"),
     }
-}
-
-/// Milliseconds since the Unix epoch as people read them, in UTC.
-fn moment(milliseconds: i64) -> String {
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
-    let moment = OffsetDateTime::from_unix_timestamp(milliseconds / 1000).ok();
-    moment.and_then(|moment| moment.format(format).ok()).unwrap_or_else(|| milliseconds.to_string())
 }

@@ -5,8 +5,8 @@ use super::value::section;
 section! {
     /// `local`: objects on this machine's disk.
     LocalSection {
-        /// Whether objects are kept here.
-        enabled: bool = true,
+        /// Whether objects are kept here; when not set, if no other store is enabled.
+        enabled: Option<bool> = None,
         /// The folder; `<data_dir>/objects` when not set. A deployment that comes from the Go program
         /// names its `localstore`.
         root: Option<PathBuf> = None,

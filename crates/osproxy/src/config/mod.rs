@@ -3,13 +3,17 @@
 mod app;
 mod auth;
 mod cluster;
+mod cos;
 mod database;
 mod links;
 mod local;
 mod log;
+mod oss;
 mod redis;
+mod s3;
 mod secret;
 mod server;
+mod stores;
 mod tasks;
 mod uploads;
 mod value;
@@ -24,13 +28,17 @@ use std::{
 pub use app::AppSection;
 pub use auth::{AuthMode, AuthSection};
 pub use cluster::ClusterSection;
+pub use cos::CosSection;
 pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
 pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
+pub use oss::OssSection;
 pub use redis::{Port, Redis, RedisAt, RedisSection, SentinelSection};
+pub use s3::S3Section;
 pub use secret::Secret;
 pub use server::ServerSection;
+pub use stores::{DescribedStore, StoreKind, StoresSection};
 pub use tasks::TasksSection;
 pub use uploads::UploadsSection;
 
@@ -50,6 +58,8 @@ section! {
         auth: AuthSection = AuthSection::default(),
         /// How nodes know of each other.
         cluster: ClusterSection = ClusterSection::default(),
+        /// Objects in Tencent COS.
+        cos: CosSection = CosSection::default(),
         /// Where metadata lies.
         database: DatabaseSection = DatabaseSection::default(),
         /// Signed links.
@@ -58,10 +68,18 @@ section! {
         local: LocalSection = LocalSection::default(),
         /// What is logged and how.
         log: LogSection = LogSection::default(),
+        /// Objects in a store that speaks S3, as the Go program calls the section.
+        minio: S3Section = S3Section::default(),
+        /// Objects in Aliyun OSS.
+        oss: OssSection = OssSection::default(),
         /// What the nodes of a cluster agree through.
         redis: RedisSection = RedisSection::default(),
+        /// Objects in a store that speaks S3.
+        s3: S3Section = S3Section::default(),
         /// The HTTP listener.
         server: ServerSection = ServerSection::default(),
+        /// Which store is used for what.
+        stores: StoresSection = StoresSection::default(),
         /// Background work.
         tasks: TasksSection = TasksSection::default(),
         /// What an upload may be.
@@ -194,9 +212,7 @@ impl Config {
                 ),
             Ok(_) => {}
         }
-        if !self.local.enabled {
-            findings.problem("local.enabled", "must be true: there is no other store to keep objects in");
-        }
+        self.check_stores(findings);
         self.cluster.check(findings);
         self.database.check(findings);
         self.redis.check(findings);

@@ -93,6 +93,25 @@ pub enum RedisAt {
     Cluster(Vec<(String, u16)>),
 }
 
+impl Redis {
+    /// Host and port of a server that is to be asked first.
+    pub(super) fn server(&self) -> Option<String> {
+        let named = |(host, port): &(String, u16)| format!("{host}:{port}");
+        match &self.at {
+            RedisAt::Url(url) => {
+                let (_, rest) = url.reveal().split_once("://")?;
+                let authority = rest.split(['/', '?']).next()?;
+                let authority = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
+                let has_port =
+                    authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                Some(if has_port { authority.to_owned() } else { format!("{authority}:6379") })
+            }
+            RedisAt::Server(host, port) => Some(format!("{host}:{port}")),
+            RedisAt::Sentinel(_, nodes) | RedisAt::Cluster(nodes) => nodes.first().map(named),
+        }
+    }
+}
+
 impl RedisSection {
     /// What is to be used; `None` when nothing is configured. Fails with a sentence for everything that does not go
     /// together. Blocks to read the files of secrets and certificates.

@@ -6,7 +6,10 @@ section! {
         /// Address and port, such as `127.0.0.1:8888`; port 0 takes a free one. When not set,
         /// `app.port` on 127.0.0.1.
         listen: Option<String> = None,
-        /// How long requests that are running may go on after SIGTERM or SIGINT, in seconds.
+        /// How long it goes on serving after SIGTERM or SIGINT while `/health/ready` says that it is not ready, so that
+        /// whoever distributes requests stops sending them, in seconds. When not set, 5 in a cluster, and 0 alone.
+        drain_delay: Option<u64> = None,
+        /// How long requests that are running may go on after that, in seconds.
         shutdown_grace: u64 = 30,
         /// How long a client may take to send the head of a request, in seconds.
         header_timeout: u64 = 30,
@@ -24,6 +27,7 @@ const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 impl ServerSection {
     pub(super) fn check(&self, findings: &mut Findings) {
         for (name, seconds, min) in [
+            ("drain_delay", self.drain_delay.unwrap_or(0), 0),
             ("shutdown_grace", self.shutdown_grace, 0),
             ("header_timeout", self.header_timeout, 1),
             ("body_timeout", self.body_timeout, 1),

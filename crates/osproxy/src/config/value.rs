@@ -334,6 +334,18 @@ macro_rules! choice {
             $($(#[$variant_doc])* $variant,)*
         }
 
+        impl $name {
+            /// All of them, in their order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word that stands for it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
         impl $crate::config::value::Value for $name {
             fn read(
                 node: $crate::config::value::Node,

@@ -1,19 +1,21 @@
 //! What every coordinator keeps to, and what those through a real Redis keep to beyond that.
 
 mod found;
+mod many;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Coordinator, Event, InProcess, Message, Node, ThroughRedis};
+use super::{
+    Coordinator, Describe, Event, InProcess, KnownNode, Load, Message, Node, ThroughRedis, registry,
+};
 use crate::{
     config::{ClusterSection, Redis, RedisSection, Secret},
     uid::UidGenerator,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const CLUSTER: ClusterSection = ClusterSection { heartbeat: 1, worker_lease: 120 };
 
 async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -26,14 +28,36 @@ async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>
     }
 }
 
+/// Figures for whoever runs the test to see them.
+#[expect(clippy::print_stdout, reason = "that is what they are for")]
+fn report(line: &str) {
+    println!("{line}");
+}
+
+fn cluster(worker_lease: u64) -> ClusterSection {
+    ClusterSection { heartbeat: 1, worker_lease, ..ClusterSection::default() }
+}
+
+fn describe(node: Node) -> Describe {
+    Arc::new(move || node.clone())
+}
+
 fn node(id: &str) -> Node {
     Node {
         id: id.to_owned(),
         address: "127.0.0.1:1".to_owned(),
         version: "1".to_owned(),
-        store: "local".to_owned(),
+        stores: vec![format!("local:{id}"), "s3".to_owned()],
+        own_stores: vec![format!("local:{id}")],
         started_at: 5,
+        load: Load { requests: 1, tasks: 2, load_average: 0.5 },
     }
+}
+
+/// Waits until it is sure that no node has a store: at first others may not have been heard.
+async fn nobody_has(coordinator: &dyn Coordinator, store: &str) {
+    let sure = async || coordinator.node_with(store).await.ok()?.is_none().then_some(());
+    eventually("it is known that nobody has the store", sure).await;
 }
 
 async fn run(coordinator: &dyn Coordinator, id: &str) {
@@ -43,11 +67,16 @@ async fn run(coordinator: &dyn Coordinator, id: &str) {
     assert!(worker.permits(generator.next(worker.id).await.unwrap()));
     assert!(coordinator.hears());
     assert!(coordinator.nodes().await.unwrap().is_empty());
-    coordinator.announce(node(id)).await;
+    coordinator.announce(describe(node(id))).await;
     let nodes = coordinator.nodes().await.unwrap();
     assert_eq!(nodes.len(), 1);
     assert_eq!(nodes[0].node, node(id));
     assert!(nodes[0].heard_at > 1_700_000_000_000);
+    let own = format!("local:{id}");
+    assert_eq!(coordinator.node_with(&own).await.unwrap(), Some(node(id)));
+    for store in ["local:x", "s3", ""] {
+        nobody_has(coordinator, store).await;
+    }
     let mut events = coordinator.listen();
     coordinator.send(Message::TaskEnqueued);
     coordinator.leave().await;
@@ -92,9 +121,9 @@ async fn ask_url<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
 #[ignore = "needs servers: just test-servers"]
 async fn redis_keeps_the_contract() {
     let redis = redis("contract");
-    run(&open(&redis, "one", &CLUSTER).await, "one").await;
+    run(&open(&redis, "one", &cluster(120)).await, "one").await;
     // What the first gave back is free; the registry knows nobody any more.
-    run(&open(&redis, "two", &CLUSTER).await, "two").await;
+    run(&open(&redis, "two", &cluster(120)).await, "two").await;
 }
 
 #[tokio::test]
@@ -104,8 +133,8 @@ async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
     let mut coordinators = Vec::new();
     for number in 0..20 {
         let id = format!("n{number:02}");
-        let coordinator = open(&redis, &id, &CLUSTER).await;
-        coordinator.announce(node(&id)).await;
+        let coordinator = open(&redis, &id, &cluster(120)).await;
+        coordinator.announce(describe(node(&id))).await;
         coordinators.push(coordinator);
     }
     let mut numbers: Vec<_> =
@@ -114,19 +143,30 @@ async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
     numbers.dedup();
     assert_eq!(numbers.len(), 20);
     assert_eq!(coordinators[3].nodes().await.unwrap().len(), 20);
+    // Whoever is none of them is told the same, but for when they were heard.
+    let listed = |nodes: Vec<KnownNode>| nodes.into_iter().map(|known| known.node).collect::<Vec<_>>();
+    let asked = listed(registry(&redis).await.unwrap());
+    assert_eq!(asked, listed(coordinators[3].nodes().await.unwrap()));
+    assert_eq!(coordinators[3].node_with("local:n19").await.unwrap(), Some(node("n19")));
     // One leaves, one dies without a word.
     coordinators.pop().unwrap().leave().await;
     assert_eq!(coordinators[3].nodes().await.unwrap().len(), 19);
+    nobody_has(&coordinators[3], "local:n19").await;
+    // Its disk comes back with another process.
+    let follower = Node { own_stores: vec!["local:n19".to_owned()], ..node("n03") };
+    coordinators[3].announce(describe(follower.clone())).await;
+    assert_eq!(coordinators[4].node_with("local:n19").await.unwrap(), Some(follower));
     drop(coordinators.pop());
     let gone = async || (coordinators[3].nodes().await.unwrap().len() == 18).then_some(());
     eventually("the dead node is forgotten", gone).await;
+    nobody_has(&coordinators[3], "local:n18").await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn messages_reach_all_others() {
     let redis = redis("messages");
-    let (one, two) = (open(&redis, "one", &CLUSTER).await, open(&redis, "two", &CLUSTER).await);
+    let (one, two) = (open(&redis, "one", &cluster(120)).await, open(&redis, "two", &cluster(120)).await);
     let (mut at_one, mut at_two) = (one.listen(), two.listen());
     for message in
         [Message::FileChanged { uid: i64::MAX }, Message::BlobChanged { blob_id: 7 }, Message::TaskEnqueued]
@@ -150,7 +190,7 @@ async fn messages_reach_all_others() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_broken_subscription_is_told_and_mended() {
     let redis = redis("gap");
-    let (one, two) = (open(&redis, "one", &CLUSTER).await, open(&redis, "two", &CLUSTER).await);
+    let (one, two) = (open(&redis, "one", &cluster(120)).await, open(&redis, "two", &cluster(120)).await);
     let mut heard = one.listen();
     let before = one.worker().unwrap();
     ask(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
@@ -166,7 +206,7 @@ async fn a_broken_subscription_is_told_and_mended() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() {
     let redis = redis("fence");
-    let short = ClusterSection { heartbeat: 1, worker_lease: 1 };
+    let short = cluster(1);
     let one = open(&redis, "one", &short).await;
     let held = one.worker().unwrap();
     // Stopped as by a debugger: nothing is renewed.
@@ -197,8 +237,8 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
 #[ignore = "needs servers: just test-servers"]
 async fn a_redis_that_lost_its_data_takes_nobodys_number() {
     let redis = redis("empty");
-    let coordinator = open(&redis, "one", &CLUSTER).await;
-    coordinator.announce(node("one")).await;
+    let coordinator = open(&redis, "one", &cluster(120)).await;
+    coordinator.announce(describe(node("one"))).await;
     let before = coordinator.worker().unwrap();
     for name in ["workers", "stamps", "nodes"] {
         ask(&redis, &["DEL", &format!("{{{}}}:{name}", redis.prefix)]).await;
@@ -216,7 +256,7 @@ async fn a_redis_that_is_not_there_is_named_without_its_password() {
     let url = Secret::new("redis://user:hush@127.0.0.1:1/0");
     let section = RedisSection { url: Some(url), ..RedisSection::default() };
     let redis = section.redis().unwrap().unwrap();
-    let refused = ThroughRedis::open(redis, "one".to_owned(), &CLUSTER).await.err().unwrap().to_string();
+    let refused = ThroughRedis::open(redis, "one".to_owned(), &cluster(120)).await.err().unwrap().to_string();
     assert!(refused.contains("127.0.0.1:1"), "{refused}");
     assert!(!refused.contains("hush"), "{refused}");
 }

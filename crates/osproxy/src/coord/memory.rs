@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::sync::broadcast;
 
-use super::{CoordError, Coordinator, Event, KnownNode, Message, Node, WorkerLease};
+use super::{CoordError, Coordinator, Describe, Event, KnownNode, Message, Node, WorkerLease};
 use crate::uid::WorkerId;
 
 /// The coordinator of a node that is alone.
 pub struct InProcess {
-    node: Mutex<Option<Node>>,
+    node: Mutex<Option<Describe>>,
     silence: broadcast::Sender<Event>,
     /// None, where something else makes sure of it.
     _lock: Option<OwnedFd>,
@@ -45,15 +45,23 @@ impl Coordinator for InProcess {
         Some(WorkerLease::for_ever(WorkerId::FIRST))
     }
 
-    async fn announce(&self, node: Node) {
-        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
+    async fn announce(&self, describe: Describe) {
+        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe);
     }
 
     async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError> {
-        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let describe = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let heard_at = now.as_millis().try_into().unwrap_or(i64::MAX);
-        Ok(node.map(|node| KnownNode { node, heard_at }).into_iter().collect())
+        Ok(describe.map(|describe| KnownNode { node: describe(), heard_at }).into_iter().collect())
+    }
+
+    async fn node_with(&self, store: &str) -> Result<Option<Node>, CoordError> {
+        let nodes = self.nodes().await?;
+        Ok(nodes
+            .into_iter()
+            .map(|known| known.node)
+            .find(|node| node.own_stores.iter().any(|own| own == store)))
     }
 
     fn send(&self, _: Message) {}

@@ -14,7 +14,7 @@ pub enum Message {
         /// Its number.
         blob_id: i64,
     },
-    /// There is work.
+    /// There is work that its sender may not have at hand.
     TaskEnqueued,
 }
 

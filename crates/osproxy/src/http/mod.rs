@@ -3,6 +3,8 @@
 mod conditional;
 mod content;
 mod disposition;
+mod forward;
+mod health;
 mod middleware;
 mod range;
 pub mod server;
@@ -29,13 +31,16 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/upload", put(v0::upload_file::upload_file))
         .route("/upload/multi", put(v0::upload_part::upload_part))
         .route("/upload/merge", put(v0::complete_upload::complete_upload))
+        .route("/proxy", get(v0::locate_content::locate_content))
         .route("/checkpoint", get(v0::upload_status::upload_status))
         .route("/download", get(v0::download_file::download_file));
     Router::new()
         .nest(PREFIX, v0)
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
         .fallback(v0::unknown_route)
         .method_not_allowed_fallback(v0::method_not_allowed)
         .layer(axum::middleware::from_fn(v0::render_error))
-        .layer(axum::middleware::from_fn_with_state(body_timeout, middleware::request))
+        .layer(axum::middleware::from_fn_with_state((app.clone(), body_timeout), middleware::request))
         .with_state(app)
 }

@@ -38,6 +38,8 @@ pub struct RecordedBlob {
     pub part_count: Option<i32>,
     /// What osproxy computed of it.
     pub digests: Option<osproxy_storage::Digests>,
+    /// What the store calls the upload in which it collects parts, or has; empty: that is not known.
+    pub upload_id: Option<String>,
 }
 
 /// A part's row.
@@ -55,14 +57,21 @@ pub struct RecordedPart {
     pub size: i64,
     /// What osproxy computed of it.
     pub md5: Option<Vec<u8>>,
+    /// What the store calls it, if it is no object, but in an upload of the store's.
+    pub tag: Option<String>,
 }
 
 impl Meta {
-    /// Up to `limit` blobs of this node's store beyond number `after`, in the order of their numbers.
-    pub async fn recorded_blobs(&self, after: i64, limit: u64) -> Result<Vec<RecordedBlob>, DbErr> {
+    /// Up to `limit` blobs of a store beyond number `after`, in the order of their numbers.
+    pub async fn recorded_blobs(
+        &self,
+        store: &str,
+        after: i64,
+        limit: u64,
+    ) -> Result<Vec<RecordedBlob>, DbErr> {
         let rows = blob::Entity::find()
             .filter(blob::Column::Id.gt(after))
-            .filter(blob::Column::Backend.eq(&self.store))
+            .filter(blob::Column::Backend.eq(store))
             .order_by_asc(blob::Column::Id)
             .limit(limit)
             .all(&self.reader)
@@ -97,25 +106,27 @@ impl Meta {
                 object_key: blob.object_key,
                 size: blob.size,
                 refs: blob.refs,
+                upload_id: blob.upload_id,
             })
         };
         rows.into_iter().map(recorded).collect()
     }
 
-    /// The keys and sizes of all objects of this node's store that are content, complete or to be.
-    pub async fn content_objects(&self) -> Result<Vec<(String, i64)>, DbErr> {
+    /// The keys and sizes of all objects of a store that are content, complete or to be.
+    pub async fn content_objects(&self, store: &str) -> Result<Vec<(String, i64)>, DbErr> {
         let whole = blob::Entity::find()
             .select_only()
             .columns([blob::Column::ObjectKey, blob::Column::Size])
             .filter(blob::Column::State.eq(blob::State::Stored))
             .filter(blob::Column::Layout.eq(blob::Layout::Whole))
-            .filter(blob::Column::Backend.eq(&self.store));
+            .filter(blob::Column::Backend.eq(store));
         let parts = part::Entity::find()
             .inner_join(blob::Entity)
             .select_only()
             .columns([part::Column::ObjectKey, part::Column::Size])
             .filter(part::Column::State.eq(part::State::Stored))
-            .filter(blob::Column::Backend.eq(&self.store));
+            .filter(part::Column::Tag.is_null())
+            .filter(blob::Column::Backend.eq(store));
         let mut objects: Vec<(String, i64)> = whole.into_tuple().all(&self.reader).await?;
         objects.append(&mut parts.into_tuple().all(&self.reader).await?);
         Ok(objects)
@@ -137,6 +148,7 @@ impl Meta {
             object_key: part.object_key,
             size: part.size,
             md5: part.md5,
+            tag: part.tag,
         };
         Ok(rows.into_iter().map(recorded).collect())
     }

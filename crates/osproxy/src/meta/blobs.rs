@@ -51,7 +51,7 @@ fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
 }
 
 /// The row of an object that is about to be written.
-pub(super) fn writing_row(id: i64, backend: &str, object_key: String) -> blob::ActiveModel {
+pub(super) fn writing_row(id: i64, backend: &str, object_key: String, node: &str) -> blob::ActiveModel {
     blob::ActiveModel {
         id: Set(id),
         tenant: Set(DEFAULT_TENANT.to_owned()),
@@ -66,6 +66,10 @@ pub(super) fn writing_row(id: i64, backend: &str, object_key: String) -> blob::A
         blake3: Set(None),
         sniffed: Set(None),
         created_at: Set(now_ms()),
+        written_by: Set(Some(node.to_owned())),
+        upload_id: Set(None),
+        native_highest: Set(None),
+        native_small: Set(None),
     }
 }
 

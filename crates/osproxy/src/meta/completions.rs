@@ -11,6 +11,8 @@ use super::{
 };
 use crate::{content_type, uid::Uid};
 
+use super::native::{self, NativeUpload};
+
 /// How many of the parts that are missing are named.
 const NAMED: usize = 10;
 /// What a client says of an upload that it declares complete.
@@ -29,6 +31,9 @@ pub struct Completion {
 pub enum Completed {
     /// The file can be read now.
     Now,
+    /// Not yet: first the store is to complete this upload, then [`Meta::finish_completion`] makes the file. Nothing
+    /// changes about the parts meanwhile.
+    Native(NativeUpload),
     /// It was complete already, of what the client says.
     Before,
     /// It was complete already, of something else.
@@ -59,13 +64,102 @@ impl Meta {
             let merge = merge.clone();
             Box::pin(async move {
                 Ok(match complete(transaction, uid, said, &merge, now).await? {
-                    Completed::Now => Verdict::Commit(Completed::Now),
+                    begun @ (Completed::Now | Completed::Native(_)) => Verdict::Commit(begun),
                     other => Verdict::Rollback(other),
                 })
             })
         })
         .await
     }
+
+    /// Uploads that a store is to complete, up to `limit` of them.
+    pub async fn completing(&self, store: &str, limit: u64) -> Result<Vec<(Uid, NativeUpload)>, DbErr> {
+        let files = file::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::State.eq(file::State::Completing))
+            .filter(blob::Column::Backend.eq(store))
+            .limit(limit);
+        let uids: Vec<i64> = files.into_tuple().all(&self.reader).await?;
+        let mut found = Vec::with_capacity(uids.len());
+        for uid in uids.into_iter().map(Uid::from_recorded) {
+            if let Some(native) = self.completing_upload(uid).await? {
+                found.push((uid, native));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a store is to put together for a file; `None`: the file is not being completed.
+    pub async fn completing_upload(&self, uid: Uid) -> Result<Option<NativeUpload>, DbErr> {
+        let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
+        let file = file.filter(file::Column::State.eq(file::State::Completing));
+        match file.one(&self.reader).await? {
+            Some((_, Some(blob))) => native::upload_of(&self.reader, &blob).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes a file of an upload that the store has completed, and of the parts that are objects, if there are any: then
+    /// `merge` is enqueued, else `verify`. `false`: the file is not being completed any more.
+    pub async fn finish_completion(
+        &self,
+        uid: Uid,
+        blob_id: i64,
+        verify: TaskForBlob,
+        merge: TaskForBlob,
+    ) -> Result<bool, DbErr> {
+        let now = self.clock.now_ms();
+        self.write_or_undo(move |transaction| {
+            let (verify, merge) = (verify.clone(), merge.clone());
+            Box::pin(async move {
+                let finished = finish(transaction, uid, blob_id, &verify, &merge, now).await?;
+                Ok(if finished { Verdict::Commit(true) } else { Verdict::Rollback(false) })
+            })
+        })
+        .await
+    }
+}
+
+async fn finish(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    blob_id: i64,
+    verify: &TaskForBlob,
+    merge: &TaskForBlob,
+    now: i64,
+) -> Result<bool, DbErr> {
+    let stored = file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::BlobId.eq(blob_id))
+        .filter(file::Column::State.eq(file::State::Completing))
+        .exec(transaction)
+        .await?;
+    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    let Some(blob) = blob.filter(|_| stored.rows_affected == 1) else {
+        return Ok(false);
+    };
+    let object = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .filter(part::Column::Tag.is_null());
+    let is_whole = object.into_tuple::<i64>().one(transaction).await?.is_none();
+    let layout = if is_whole { blob::Layout::Whole } else { blob::Layout::Parts };
+    blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
+        .col_expr(blob::Column::Layout, Expr::value(layout))
+        .col_expr(blob::Column::Refs, Expr::value(1))
+        .filter(blob::Column::Id.eq(blob_id))
+        .exec(transaction)
+        .await?;
+    let task = if is_whole { verify } else { merge };
+    tasks::enqueue(transaction, task(blob_id), Some(blob.backend), now).await?;
+    Ok(true)
 }
 
 async fn complete(
@@ -86,7 +180,7 @@ async fn complete(
     };
     let blob = match (file.state, blob) {
         (file::State::Stored, Some(blob)) => return Ok(compare(&file, &blob, &said)),
-        (file::State::Receiving, Some(blob)) => blob,
+        (file::State::Receiving | file::State::Completing, Some(blob)) => blob,
         (file::State::Pending | file::State::Receiving, None) => {
             return Ok(Completed::Parts(0, missing(&[], said.parts)));
         }
@@ -115,9 +209,14 @@ async fn complete(
         .await?;
     let sniffed = first.and_then(|part| part.sniffed);
     let content_type = content_type::of_file(sniffed.as_deref(), &file.name);
+    let native = native::upload_of(transaction, &blob).await?;
+    let (file_state, blob_state, refs) = match native {
+        Some(_) => (file::State::Completing, blob::State::Receiving, 0),
+        None => (file::State::Stored, blob::State::Stored, 1),
+    };
     let stored = blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
-        .col_expr(blob::Column::Refs, Expr::value(1))
+        .col_expr(blob::Column::State, Expr::value(blob_state))
+        .col_expr(blob::Column::Refs, Expr::value(refs))
         .col_expr(blob::Column::Size, Expr::value(said.size.cast_signed()))
         .col_expr(blob::Column::ClaimedMd5, Expr::value(said.md5.map(|md5| md5.to_vec())))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
@@ -129,13 +228,16 @@ async fn complete(
         return Ok(Completed::Closed(file.state));
     }
     file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::State, Expr::value(file_state))
         .col_expr(file::Column::PartCount, Expr::value(said.parts.cast_signed()))
         .col_expr(file::Column::ContentType, Expr::value(content_type))
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
+    if let Some(native) = native {
+        return Ok(Completed::Native(native));
+    }
     tasks::enqueue(transaction, merge(blob_id), Some(blob.backend), now).await?;
     Ok(Completed::Now)
 }

@@ -117,6 +117,16 @@ impl Meta {
         Ok(self.stored_files(&[uid]).await?.pop())
     }
 
+    /// The complete file of a uid as it is now, whatever is remembered of it.
+    pub async fn stored_file_anew(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
+        let row = file::Entity::find_by_id(uid.get())
+            .find_also_related(blob::Entity)
+            .filter(file::Column::State.eq(file::State::Stored))
+            .one(&self.reader)
+            .await?;
+        Ok(row.map(stored).transpose()?.map(Arc::new))
+    }
+
     /// Reads this file's row anew when it is asked for next.
     pub fn forget_remembered(&self, uid: Uid) {
         self.stored.forget_file(uid);
@@ -144,7 +154,7 @@ impl Meta {
                 .await?;
             for row in rows {
                 let stored = Arc::new(stored(row)?);
-                // Where the bytes of others lie is about to change.
+                // Where the bytes of others lie is about to change, and nobody is told.
                 if stored.content.digests.is_some() {
                     self.stored.insert(stored.clone(), remembered);
                 }

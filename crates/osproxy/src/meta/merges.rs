@@ -17,9 +17,37 @@ use super::{
 pub struct MergeIntent {
     /// Number of the row that names the object to be.
     pub intent_id: i64,
-    /// Where to write; no other attempt writes there.
+    /// Whether the store has put some of the parts together. After the merge the intent names that object, to be removed.
+    pub has_native: bool,
+    /// The store of the parts, where to write.
+    pub store: String,
+    /// Where to write there; no other attempt writes there.
     pub key: Key,
     /// Bytes of all parts together.
+    pub size: u64,
+    /// What the client said the md5 is.
+    pub claimed_md5: Option<[u8; 16]>,
+}
+
+/// A blob that lies in one object.
+#[derive(Clone, Debug)]
+pub struct WholeBlob {
+    /// The store of the object, and of the parts that may be left.
+    pub store: String,
+    /// The object.
+    pub key: Key,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A blob in one object whose bytes were not compared with anything yet.
+#[derive(Clone, Debug)]
+pub struct UnverifiedBlob {
+    /// The store of the object.
+    pub store: String,
+    /// The object.
+    pub key: Key,
+    /// Bytes.
     pub size: u64,
     /// What the client said the md5 is.
     pub claimed_md5: Option<[u8; 16]>,
@@ -30,8 +58,8 @@ pub struct MergeIntent {
 pub enum Merge {
     /// The parts; go on.
     Ready(MergeIntent),
-    /// Nothing any more: it was done before, and the bytes, so many, are in this object. Parts may still lie about.
-    Done(Key, u64),
+    /// Nothing any more: it was done before. Parts may still lie about.
+    Done(WholeBlob),
     /// Nothing any more: the blob is gone or going.
     Gone,
 }
@@ -53,7 +81,8 @@ impl Meta {
     /// Begins to merge the parts of a blob. Records what will be written: the first attempt under the blob's own
     /// number, every later one under `spare`.
     pub async fn begin_merge(&self, blob_id: i64, spare: i64) -> Result<Merge, DbErr> {
-        self.write(move |transaction| Box::pin(begin(transaction, blob_id, spare))).await
+        let node = self.here.node.clone();
+        self.write(move |transaction| Box::pin(begin(transaction, blob_id, spare, node.clone()))).await
     }
 
     /// Makes the object of the intent, published and durable, what its blob lies in.
@@ -68,12 +97,13 @@ impl Meta {
             .write_or_undo(move |transaction| {
                 let key = key.clone();
                 Box::pin(async move {
-                    if !take_intent(transaction, intent_id).await? {
+                    if !take_intent(transaction, intent_id, blob_id).await? {
                         return Ok(Verdict::Rollback(Merged::Swept));
                     }
                     let merged = blob::Entity::update_many()
                         .col_expr(blob::Column::Layout, Expr::value(blob::Layout::Whole))
                         .col_expr(blob::Column::ObjectKey, Expr::value(key))
+                        .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
                         .col_expr(blob::Column::Md5, Expr::value(digests.md5.to_vec()))
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .filter(blob::Column::Id.eq(blob_id))
@@ -88,73 +118,138 @@ impl Meta {
                 })
             })
             .await;
-        self.changed(Change::Blob(blob_id));
-        match finished {
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(Merged::Changed)
-            }
-            finished => finished,
-        }
+        or_changed(finished)
     }
 
-    /// Lets all files of a blob in parts share another blob, whose content is the same. The one in parts is
+    /// Makes what was read of a blob in one object its digests. `Changed`: there is a blob with the same content.
+    pub async fn finish_verification(&self, blob_id: i64, digests: Digests) -> Result<Merged, DbErr> {
+        let finished = self
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let verified = blob::Entity::update_many()
+                        .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
+                        .col_expr(blob::Column::Md5, Expr::value(digests.md5.to_vec()))
+                        .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
+                        .filter(blob::Column::Id.eq(blob_id))
+                        .filter(blob::Column::State.eq(blob::State::Stored))
+                        .filter(blob::Column::Layout.eq(blob::Layout::Whole))
+                        .filter(blob::Column::Blake3.is_null())
+                        .exec(transaction)
+                        .await?;
+                    Ok(if verified.rows_affected == 1 { Merged::Stored } else { Merged::Beaten })
+                })
+            })
+            .await;
+        or_changed(finished)
+    }
+
+    /// A blob in one object whose bytes nobody has compared with anything yet.
+    pub async fn unverified(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, DbErr> {
+        let blob = blob::Entity::find_by_id(blob_id)
+            .filter(blob::Column::State.eq(blob::State::Stored))
+            .filter(blob::Column::Layout.eq(blob::Layout::Whole))
+            .filter(blob::Column::Blake3.is_null());
+        let Some(blob) = blob.one(&self.reader).await? else {
+            return Ok(None);
+        };
+        Ok(Some(UnverifiedBlob {
+            key: recorded_key(&blob.object_key)?,
+            size: blobs::recorded_size(blob.id, blob.size)?,
+            claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
+            store: blob.backend,
+        }))
+    }
+
+    /// Lets all files of a blob that was not verified share another blob, whose content is the same. The first one is
     /// condemned; `removal`, which gets its number, is enqueued.
-    pub async fn share_merged(&self, blob_id: i64, same: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
-        let now = self.clock.now_ms();
-        let shared = self
-            .write_or_undo(move |transaction| {
-                let removal = removal.clone();
-                Box::pin(async move {
-                    let condemned = condemn(transaction, blob_id).await?;
-                    let Some((refs, store)) = condemned else {
-                        return Ok(Verdict::Rollback(Merged::Beaten));
-                    };
-                    if !blobs::take_references(transaction, same, refs).await? {
-                        return Ok(Verdict::Rollback(Merged::Changed));
-                    }
-                    file::Entity::update_many()
-                        .col_expr(file::Column::BlobId, Expr::value(same))
-                        .filter(file::Column::BlobId.eq(blob_id))
-                        .exec(transaction)
-                        .await?;
-                    tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
-                    Ok(Verdict::Commit(Merged::Stored))
-                })
-            })
-            .await;
-        self.changed(Change::Blob(blob_id));
-        shared
+    pub async fn share_content(
+        &self,
+        blob_id: i64,
+        same: i64,
+        removal: TaskForBlob,
+    ) -> Result<Merged, DbErr> {
+        self.move_files(blob_id, Which::Unverified, same, removal).await
     }
 
-    /// Declares that a blob in parts is not what the client had announced: its files can no longer be read, and its
-    /// bytes are removed by `removal`, which gets its number.
-    pub async fn reject_merged(&self, blob_id: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
+    /// Lets all files of a blob whose object was lost share another blob, which has the same content, and is whole. The
+    /// first one is condemned; `removal`, which gets its number, is enqueued.
+    pub async fn replace_lost(&self, lost: i64, by: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
+        let moved = self.move_files(lost, Which::Any, by, removal).await;
+        self.changed(Change::Blob(lost));
+        moved
+    }
+
+    async fn move_files(
+        &self,
+        blob_id: i64,
+        which: Which,
+        same: i64,
+        removal: TaskForBlob,
+    ) -> Result<Merged, DbErr> {
         let now = self.clock.now_ms();
-        let rejected = self
-            .write_or_undo(move |transaction| {
-                let removal = removal.clone();
-                Box::pin(async move {
-                    let Some((_, store)) = condemn(transaction, blob_id).await? else {
-                        return Ok(Verdict::Rollback(Merged::Beaten));
-                    };
-                    file::Entity::update_many()
-                        .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
-                        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-                        .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
-                        .filter(file::Column::BlobId.eq(blob_id))
-                        .exec(transaction)
-                        .await?;
-                    tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
-                    Ok(Verdict::Commit(Merged::Stored))
-                })
+        self.write_or_undo(move |transaction| {
+            let removal = removal.clone();
+            Box::pin(async move {
+                let condemned = condemn(transaction, blob_id, which).await?;
+                let Some((refs, store)) = condemned else {
+                    return Ok(Verdict::Rollback(Merged::Beaten));
+                };
+                if !blobs::take_references(transaction, same, refs).await? {
+                    return Ok(Verdict::Rollback(Merged::Changed));
+                }
+                file::Entity::update_many()
+                    .col_expr(file::Column::BlobId, Expr::value(same))
+                    .filter(file::Column::BlobId.eq(blob_id))
+                    .exec(transaction)
+                    .await?;
+                tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+                Ok(Verdict::Commit(Merged::Stored))
             })
-            .await;
-        self.changed(Change::Blob(blob_id));
-        rejected
+        })
+        .await
+    }
+
+    /// Declares that a blob that was not verified is not what the client had announced: its files can no longer be read,
+    /// and its bytes are removed by `removal`, which gets its number.
+    pub async fn reject_content(&self, blob_id: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
+        let now = self.clock.now_ms();
+        self.write_or_undo(move |transaction| {
+            let removal = removal.clone();
+            Box::pin(async move {
+                let Some((_, store)) = condemn(transaction, blob_id, Which::Unverified).await? else {
+                    return Ok(Verdict::Rollback(Merged::Beaten));
+                };
+                file::Entity::update_many()
+                    .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
+                    .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+                    .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+                    .filter(file::Column::BlobId.eq(blob_id))
+                    .exec(transaction)
+                    .await?;
+                tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+                Ok(Verdict::Commit(Merged::Stored))
+            })
+        })
+        .await
     }
 }
 
-async fn begin(transaction: &DatabaseTransaction, blob_id: i64, spare: i64) -> Result<Merge, DbErr> {
+/// A second blob with the same BLAKE3 is one that appeared meanwhile.
+fn or_changed(outcome: Result<Merged, DbErr>) -> Result<Merged, DbErr> {
+    match outcome {
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+            Ok(Merged::Changed)
+        }
+        outcome => outcome,
+    }
+}
+
+async fn begin(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    spare: i64,
+    node: String,
+) -> Result<Merge, DbErr> {
     let Some(blob) = blob::Entity::find_by_id(blob_id).one(transaction).await? else {
         return Ok(Merge::Gone);
     };
@@ -162,7 +257,11 @@ async fn begin(transaction: &DatabaseTransaction, blob_id: i64, spare: i64) -> R
         (blob::State::Stored, blob::Layout::Parts) => {}
         (blob::State::Stored, blob::Layout::Whole) => {
             let size = blobs::recorded_size(blob.id, blob.size)?;
-            return Ok(Merge::Done(recorded_key(&blob.object_key)?, size));
+            return Ok(Merge::Done(WholeBlob {
+                key: recorded_key(&blob.object_key)?,
+                size,
+                store: blob.backend,
+            }));
         }
         _ => return Ok(Merge::Gone),
     }
@@ -178,18 +277,32 @@ async fn begin(transaction: &DatabaseTransaction, blob_id: i64, spare: i64) -> R
         .exec(transaction)
         .await?;
     let key = if named.rows_affected == 1 { own } else { key(spare) };
-    let row = blobs::writing_row(spare, &blob.backend, key.to_string());
+    let row = blobs::writing_row(spare, &blob.backend, key.to_string(), &node);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Merge::Ready(MergeIntent {
         intent_id: spare,
         key: recorded_key(key.as_str())?,
         size: blobs::recorded_size(blob.id, blob.size)?,
         claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
+        has_native: blob.upload_id.is_some(),
+        store: blob.backend,
     }))
 }
 
-/// Removes an intent whose object is about to belong to another row. `false`: it was swept away.
-async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64) -> Result<bool, DbErr> {
+/// Frees an intent whose object is about to belong to another row: that of a blob. If the store has put parts of it
+/// together, or may have, the intent goes on as the row that names these. `false`: it was swept away.
+async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64, blob_id: i64) -> Result<bool, DbErr> {
+    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    if let Some(blob) = blob.filter(|blob| blob.upload_id.is_some()) {
+        let kept = blob::Entity::update_many()
+            .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+            .col_expr(blob::Column::ObjectKey, Expr::value(blob.object_key))
+            .filter(blob::Column::Id.eq(intent_id))
+            .filter(blob::Column::State.eq(blob::State::Writing))
+            .exec(transaction)
+            .await?;
+        return Ok(kept.rows_affected == 1);
+    }
     let taken = blob::Entity::delete_many()
         .filter(blob::Column::Id.eq(intent_id))
         .filter(blob::Column::State.eq(blob::State::Writing))
@@ -198,16 +311,31 @@ async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64) -> Resul
     Ok(taken.rows_affected == 1)
 }
 
-/// Condemns a blob in parts and tells how many files it had, and its store; `None` when it is no longer one.
-async fn condemn(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<(i32, String)>, DbErr> {
-    let condemned = blob::Entity::update_many()
+/// Which blobs may be condemned while files have them.
+#[derive(Clone, Copy)]
+enum Which {
+    /// Only one that is not verified yet.
+    Unverified,
+    Any,
+}
+
+/// Condemns a blob that is stored and tells how many files it had, and its store; `None` when it is no longer one.
+async fn condemn(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    which: Which,
+) -> Result<Option<(i32, String)>, DbErr> {
+    let mut condemned = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        // Nobody finds it by them any more.
+        .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
         .filter(blob::Column::Id.eq(blob_id))
-        .filter(blob::Column::State.eq(blob::State::Stored))
-        .filter(blob::Column::Layout.eq(blob::Layout::Parts))
-        .exec(transaction)
-        .await?;
-    if condemned.rows_affected == 0 {
+        .filter(blob::Column::State.eq(blob::State::Stored));
+    if matches!(which, Which::Unverified) {
+        condemned = condemned.filter(blob::Column::Blake3.is_null());
+    }
+    if condemned.exec(transaction).await?.rows_affected == 0 {
         return Ok(None);
     }
     // The row is taken: nobody counts further files now.

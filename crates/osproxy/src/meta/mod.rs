@@ -17,7 +17,9 @@ mod link_keys;
 mod merges;
 mod migrate;
 mod migrations;
+mod native;
 mod parts;
+mod places;
 mod remembered;
 mod removals;
 mod server;
@@ -41,12 +43,14 @@ pub use audit::{BlobState, PartState, RecordedBlob, RecordedLayout, RecordedPart
 pub use blobs::Blob;
 pub use completions::{Completed, Completion};
 pub use files::{Content, FileState, Layout, NewFile, StoredFile};
-pub use merges::{Merge, MergeIntent, Merged};
+pub use merges::{Merge, MergeIntent, Merged, UnverifiedBlob, WholeBlob};
+pub use native::{Lost, NativePlace, NativeUpload};
 pub use parts::{BegunPart, FinishedPart, PartIntent, StoredPart, UploadStatus};
+pub use places::PartsIn;
 pub use removals::{Remains, Removed};
 pub use sea_orm::DbErr;
 pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
-pub use unfinished::Kind;
+pub use unfinished::{Condemned, Kind, Unfinished};
 pub use uploads::{Begun, Finished, Intent};
 
 use crate::{
@@ -66,8 +70,7 @@ pub struct Meta {
     reader: Reader,
     writer: Writer,
     clock: Clock,
-    /// The store whose objects this node has at hand, as it is called in rows.
-    store: String,
+    here: Arc<Here>,
     /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed or
     /// its object moves.
     stored: Remembered,
@@ -80,6 +83,47 @@ enum Writer {
     Embedded(WriteQueue),
     /// Many, which the server keeps apart.
     Server(Arc<Server>),
+}
+
+/// What rows call this process, and the stores whose objects it has at hand.
+#[derive(Clone, Debug, Default)]
+pub struct Here {
+    /// The process; no two have the same name.
+    pub node: String,
+    /// The stores. New files go to the first.
+    pub stores: Vec<StoreHere>,
+}
+
+/// A store whose objects a process has at hand.
+#[derive(Clone, Debug)]
+pub struct StoreHere {
+    /// What rows call it, at most 16 bytes.
+    pub name: String,
+    /// The parts that it puts together itself, if it does.
+    pub parts: Option<PartSizes>,
+}
+
+/// How large parts may be that a store puts together itself, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct PartSizes {
+    /// All but the last one.
+    pub min: u64,
+    /// Each of them.
+    pub max: u64,
+}
+
+impl Here {
+    fn store(&self, name: &str) -> Option<&StoreHere> {
+        self.stores.iter().find(|here| here.name == name)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.stores.iter().map(|here| here.name.as_str())
+    }
+
+    fn for_new(&self) -> &str {
+        self.names().next().unwrap_or_default()
+    }
 }
 
 /// What is not as it may be remembered.
@@ -106,18 +150,16 @@ pub struct Memory {
 impl Meta {
     /// Opens the database, bringing its tables up to date. The file of `SQLite` is made when it is not there; a database
     /// on a server is not.
-    ///
-    /// `store` is what rows call the store whose objects this node has at hand: at most 16 bytes.
-    pub async fn open(location: &DatabaseLocation, store: &str, memory: Memory) -> Result<Self, DbErr> {
+    pub async fn open(location: &DatabaseLocation, here: Here, memory: Memory) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::tables(&writer).await?;
-                Self::on_file(writer, path, store, memory).await
+                Self::on_file(writer, path, here, memory).await
             }
             DatabaseLocation::Server(server) => {
                 migrate::server(server).await?;
-                Self::on_server(server, store, memory).await
+                Self::on_server(server, here, memory).await
             }
         }
     }
@@ -129,13 +171,13 @@ impl Meta {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::must_be_current(&writer).await?;
-                Self::on_file(writer, path, "", memory).await
+                Self::on_file(writer, path, Here::default(), memory).await
             }
             DatabaseLocation::Server(server) => {
                 let connection = migrate::single_connection(server).await?;
                 migrate::must_be_current(&connection).await?;
                 connection.close().await?;
-                Self::on_server(server, "", memory).await
+                Self::on_server(server, Here::default(), memory).await
             }
         }
     }
@@ -151,7 +193,7 @@ impl Meta {
     async fn on_file(
         writer: DatabaseConnection,
         path: &Path,
-        store: &str,
+        here: Here,
         memory: Memory,
     ) -> Result<Self, DbErr> {
         let again = path.to_owned();
@@ -164,20 +206,20 @@ impl Meta {
             reader: Reader::Embedded(dialect::sqlite_reader(path).await?),
             writer: Writer::Embedded(queue),
             clock: Clock::default(),
-            store: store.to_owned(),
+            here: Arc::new(here),
             stored: Remembered::new(memory),
             listener: OnceLock::new(),
         })
     }
 
-    async fn on_server(server: &DatabaseServer, store: &str, memory: Memory) -> Result<Self, DbErr> {
+    async fn on_server(server: &DatabaseServer, here: Here, memory: Memory) -> Result<Self, DbErr> {
         let options = dialect::server_options(server)?;
         let server = Arc::new(Server::connect(options, Duration::from_secs(server.timeout)).await?);
         let meta = Self {
             reader: Reader::Server(server.clone()),
             writer: Writer::Server(server),
             clock: Clock::default(),
-            store: store.to_owned(),
+            here: Arc::new(here),
             stored: Remembered::new(memory),
             listener: OnceLock::new(),
         };
@@ -281,6 +323,15 @@ mod tests {
 
     const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
 
+    fn here() -> Here {
+        let parts = Some(PartSizes { min: 10, max: 1000 });
+        let stores = vec![
+            StoreHere { name: "local".to_owned(), parts: None },
+            StoreHere { name: "s3".to_owned(), parts },
+        ];
+        Here { node: "this".to_owned(), stores }
+    }
+
     #[tokio::test]
     async fn sqlite_keeps_the_contract() {
         let folder = tempfile::tempdir().unwrap();
@@ -320,7 +371,7 @@ mod tests {
     async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
         let mut nodes = Vec::new();
         for _ in 0..4 {
-            nodes.push(Meta::open(location, "local", MEMORY).await.unwrap());
+            nodes.push(Meta::open(location, here(), MEMORY).await.unwrap());
         }
         for round in 0..10 {
             nodes[0].reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
@@ -334,7 +385,7 @@ mod tests {
     }
 
     async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
-        let meta = Meta::open(location, "local", MEMORY).await.unwrap();
+        let meta = Meta::open(location, here(), MEMORY).await.unwrap();
         for round in 1..=10 {
             let uid = Uid::from_recorded(round * 1_000_000);
             meta.create_files(vec![NewFile { uid, name: "x.bin".to_owned() }], i64::MAX).await.unwrap();
@@ -342,7 +393,7 @@ mod tests {
                 let (meta, attempt) = (&meta, Uid::from_recorded(uid.get() + attempt));
                 async move {
                     loop {
-                        match meta.begin_part(uid, number, attempt).await.unwrap() {
+                        match meta.begin_part(uid, number, attempt, None).await.unwrap() {
                             BegunPart::Ready(intent) => return intent.key,
                             BegunPart::Changed => {}
                             other => panic!("{other:?}"),
@@ -359,10 +410,13 @@ mod tests {
     }
 
     async fn keeps_the_contract(location: &DatabaseLocation) {
-        let meta = Meta::open(location, "local", MEMORY).await.unwrap();
+        let meta = Meta::open(location, here(), MEMORY).await.unwrap();
         contract::run(&meta).await;
         // Opening it again migrates nothing and finds everything.
-        let again = Meta::open(location, "local", MEMORY).await.unwrap();
+        let again = Meta::open(location, here(), MEMORY).await.unwrap();
         assert_eq!(again.newest_uid().await.unwrap(), meta.newest_uid().await.unwrap());
+        let mut elsewhere = here();
+        elsewhere.stores.reverse();
+        contract::native::run(&Meta::open(location, elsewhere, MEMORY).await.unwrap()).await;
     }
 }

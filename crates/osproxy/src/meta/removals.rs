@@ -8,10 +8,15 @@ use super::{
     Change, FileState, Meta, TaskForBlob,
     entities::{blob, file, part},
     files::{is_blob, recorded_key},
-    now_ms, tasks,
+    now_ms,
+    parts::own_object,
+    tasks,
     write_queue::Verdict,
 };
 use crate::uid::Uid;
+
+/// Uploads that are not complete.
+const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
 
 /// What became of the wish to remove a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +32,11 @@ pub enum Removed {
 /// What is left of a blob that is being removed.
 #[derive(Clone, Debug)]
 pub struct Remains {
-    /// Numbers and keys of its parts.
-    pub parts: Vec<(i64, Key)>,
-    /// The one object, if it lies in one.
+    /// The store that all of it lies in.
+    pub store: String,
+    /// Numbers of its parts, and the keys of those that are objects.
+    pub parts: Vec<(i64, Option<Key>)>,
+    /// The one object, if it lies in one, or the one that the store was to make of parts.
     pub object: Option<Key>,
 }
 
@@ -37,14 +44,19 @@ impl Meta {
     /// Removes a file, in whatever state it is, and its claim on its content. If that was the last one, the content is
     /// condemned, so that nobody can share it any more, and `removal`, which gets the blob's number, is enqueued.
     pub async fn delete_file(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
-        let any = [file::State::Pending, file::State::Receiving, file::State::Stored, file::State::Corrupt];
+        let any = [
+            file::State::Pending,
+            file::State::Receiving,
+            file::State::Completing,
+            file::State::Stored,
+            file::State::Corrupt,
+        ];
         self.remove(uid, any.to_vec(), FileState::Deleted, removal).await
     }
 
     /// Gives an upload up that was not completed in time, as [`delete_file`](Self::delete_file) does.
     pub async fn expire_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
-        let open = [file::State::Pending, file::State::Receiving];
-        self.remove(uid, open.to_vec(), FileState::Expired, removal).await
+        self.remove(uid, OPEN.to_vec(), FileState::Expired, removal).await
     }
 
     async fn remove(
@@ -76,7 +88,7 @@ impl Meta {
         let lapsed = file::Entity::find()
             .select_only()
             .column(file::Column::Uid)
-            .filter(file::Column::State.is_in([file::State::Pending, file::State::Receiving]))
+            .filter(file::Column::State.is_in(OPEN))
             .filter(file::Column::ExpiresAt.lt(at))
             .order_by_asc(file::Column::ExpiresAt)
             .limit(limit);
@@ -180,19 +192,11 @@ async fn remains(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Opti
         .filter(part::Column::BlobId.eq(blob_id))
         .exec(transaction)
         .await?;
-    let parts = part::Entity::find()
-        .select_only()
-        .columns([part::Column::Id, part::Column::ObjectKey])
-        .filter(part::Column::BlobId.eq(blob_id));
-    let rows: Vec<(i64, String)> = parts.into_tuple().all(transaction).await?;
-    let mut parts = Vec::with_capacity(rows.len());
-    for (id, key) in rows {
-        parts.push((id, recorded_key(&key)?));
-    }
-    let object = match blob.layout {
-        blob::Layout::Whole => Some(recorded_key(&blob.object_key)?),
-        // The object that a merge writes has a row of its own.
-        blob::Layout::Parts => None,
-    };
-    Ok(Some(Remains { parts, object }))
+    let rows = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).all(transaction).await?;
+    let parts: Result<Vec<_>, DbErr> = rows.iter().map(|part| Ok((part.id, own_object(part)?))).collect();
+    let parts = parts?;
+    // The object that a merge writes has a row of its own.
+    let has_object = blob.layout == blob::Layout::Whole || blob.upload_id.is_some();
+    let object = has_object.then(|| recorded_key(&blob.object_key)).transpose()?;
+    Ok(Some(Remains { store: blob.backend, parts, object }))
 }

@@ -47,6 +47,8 @@ pub struct ClaimedTask {
     pub attempt: u32,
     /// How many there may be.
     pub max_attempts: u32,
+    /// The store whose objects the work is on, if it is.
+    pub store: Option<String>,
 }
 
 /// How an attempt ended.
@@ -143,20 +145,19 @@ fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
 
 impl Meta {
     /// Records a task that no other change makes necessary.
-    pub async fn enqueue(&self, new: NewTask) -> Result<(), DbErr> {
+    pub async fn enqueue(&self, new: NewTask, store: Option<String>) -> Result<(), DbErr> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
-            let new = new.clone();
-            Box::pin(async move { enqueue(transaction, new, None, now).await })
+            let (new, store) = (new.clone(), store.clone());
+            Box::pin(async move { enqueue(transaction, new, store, now).await })
         })
         .await
     }
 
-    /// Sees to it that there is one task of this kind that comes again and again, or one for this node's store, and that
+    /// Sees to it that there is one task of this kind that comes again and again, of all or of one for a store, and that
     /// it is due now.
-    pub async fn ensure_recurring(&self, new: NewTask, for_store: bool) -> Result<(), DbErr> {
+    pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), DbErr> {
         let now = self.clock.now_ms();
-        let store = for_store.then(|| self.store.clone());
         let ensured = self
             .write(move |transaction| {
                 let (new, store) = (new.clone(), store.clone());
@@ -189,13 +190,17 @@ impl Meta {
         }
     }
 
-    /// Ends the leases of all processes but `owner` on work for this node's store, which it has to itself; if it is
-    /// `alone`, on any work.
-    pub async fn end_leases_of_others(&self, owner: &str, alone: bool) -> Result<u64, DbErr> {
-        let store = self.store.clone();
+    /// Ends the leases of all processes but `owner` on work for the stores `own` that it has to itself; if it is `alone`, on any
+    /// work.
+    pub async fn end_leases_of_others(
+        &self,
+        owner: &str,
+        own: Vec<String>,
+        alone: bool,
+    ) -> Result<u64, DbErr> {
         let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
-            let (owner, mine) = (owner.clone(), task::Column::Store.eq(&store));
+            let (owner, mine) = (owner.clone(), task::Column::Store.is_in(&own));
             Box::pin(async move {
                 let mut ended = task::Entity::update_many()
                     .col_expr(task::Column::LeaseUntil, Expr::value(now))
@@ -243,9 +248,9 @@ impl Meta {
         Ok(next.map(|at| Ord::max(at.saturating_sub(self.clock.now_ms()), 0)))
     }
 
-    /// Work on no store, or on that which is at hand.
+    /// Work on no store, or on one that is at hand.
     fn is_for_here(&self) -> Condition {
-        Condition::any().add(task::Column::Store.is_null()).add(task::Column::Store.eq(&self.store))
+        Condition::any().add(task::Column::Store.is_null()).add(task::Column::Store.is_in(self.here.names()))
     }
 
     /// Takes a task that is due, for `lease` milliseconds; `None` when another was faster, or when there was no
@@ -369,6 +374,7 @@ async fn claim(
         payload: row.payload,
         attempt: attempt.cast_unsigned(),
         max_attempts: row.max_attempts.cast_unsigned(),
+        store: row.store,
     }))
 }
 

@@ -9,6 +9,8 @@ use sea_orm::{
 use super::{
     Meta,
     entities::{blob, part},
+    files::recorded_key,
+    parts::own_object,
 };
 
 /// Whose row names an object.
@@ -20,48 +22,73 @@ pub enum Kind {
     Part,
 }
 
+/// A row of something that is no content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its number.
+    pub id: i64,
+    /// The process that was to write it; not set when it is to be removed, by whoever comes by.
+    pub writer: Option<String>,
+}
+
+/// What is never going to be content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// The store that it may lie in.
+    pub store: String,
+    /// The key that its row names; `None`: there is nothing under a key of its own.
+    pub key: Option<Key>,
+}
+
 impl Meta {
-    /// Up to `limit` rows of a kind, of this node's store, beyond number `after` that are no content and were begun before a moment
-    /// (milliseconds since the Unix epoch): their numbers, ascending.
+    /// Up to `limit` rows of a kind, of a store, beyond number `after` that are no content and were begun before a
+    /// moment (milliseconds since the Unix epoch), in the order of their numbers.
     pub async fn unfinished(
         &self,
         kind: Kind,
+        store: &str,
         begun_before: i64,
         after: i64,
         limit: u64,
-    ) -> Result<Vec<i64>, DbErr> {
+    ) -> Result<Vec<Unfinished>, DbErr> {
         match kind {
             Kind::Blob => {
                 let unfinished = blob::Entity::find()
-                    .select_only()
-                    .column(blob::Column::Id)
                     .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
-                    .filter(blob::Column::Backend.eq(&self.store))
+                    .filter(blob::Column::Backend.eq(store))
                     .filter(blob::Column::CreatedAt.lt(begun_before))
                     .filter(blob::Column::Id.gt(after))
                     .order_by_asc(blob::Column::Id)
                     .limit(limit);
-                unfinished.into_tuple().all(&self.reader).await
+                let rows = unfinished.all(&self.reader).await?;
+                let found = |row: blob::Model| Unfinished {
+                    id: row.id,
+                    writer: row.written_by.filter(|_| row.state == blob::State::Writing),
+                };
+                Ok(rows.into_iter().map(found).collect())
             }
             Kind::Part => {
                 let unfinished = part::Entity::find()
                     .inner_join(blob::Entity)
-                    .select_only()
-                    .column(part::Column::Id)
                     .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
-                    .filter(blob::Column::Backend.eq(&self.store))
+                    .filter(blob::Column::Backend.eq(store))
                     .filter(part::Column::CreatedAt.lt(begun_before))
                     .filter(part::Column::Id.gt(after))
                     .order_by_asc(part::Column::Id)
                     .limit(limit);
-                unfinished.into_tuple().all(&self.reader).await
+                let rows = unfinished.all(&self.reader).await?;
+                let found = |row: part::Model| Unfinished {
+                    id: row.id,
+                    writer: row.written_by.filter(|_| row.state == part::State::Writing),
+                };
+                Ok(rows.into_iter().map(found).collect())
             }
         }
     }
 
-    /// Decides that what is no content never becomes any, and gives the key that its row names. `None`: it became
+    /// Decides that what is no content never becomes any, and says where it lies, if it does. `None`: it became
     /// content meanwhile, or is gone. Otherwise the caller removes the object and then calls [`forget`](Self::forget).
-    pub async fn condemn(&self, kind: Kind, id: i64) -> Result<Option<String>, DbErr> {
+    pub async fn condemn(&self, kind: Kind, id: i64) -> Result<Option<Condemned>, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
                 Ok(match kind {
@@ -73,7 +100,12 @@ impl Meta {
                             .exec(transaction)
                             .await?;
                         let row = blob::Entity::find_by_id(id).one(transaction).await?;
-                        row.filter(|_| condemned.rows_affected == 1).map(|blob| blob.object_key)
+                        let Some(blob) = row.filter(|_| condemned.rows_affected == 1) else {
+                            return Ok(None);
+                        };
+                        let has_object = !blob.object_key.is_empty();
+                        let key = has_object.then(|| recorded_key(&blob.object_key)).transpose()?;
+                        Some(Condemned { store: blob.backend, key })
                     }
                     Kind::Part => {
                         let condemned = part::Entity::update_many()
@@ -82,8 +114,13 @@ impl Meta {
                             .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
                             .exec(transaction)
                             .await?;
-                        let row = part::Entity::find_by_id(id).one(transaction).await?;
-                        row.filter(|_| condemned.rows_affected == 1).map(|part| part.object_key)
+                        let row =
+                            part::Entity::find_by_id(id).find_also_related(blob::Entity).one(transaction);
+                        let Some((part, Some(blob))) = row.await?.filter(|_| condemned.rows_affected == 1)
+                        else {
+                            return Ok(None);
+                        };
+                        Some(Condemned { store: blob.backend, key: own_object(&part)? })
                     }
                 })
             })

@@ -4,7 +4,7 @@ use sea_orm::{
 };
 
 use super::{
-    Blob, Change, FileState, Meta, blobs,
+    Blob, Change, FileState, Here, Meta, blobs,
     entities::{blob, file},
     files::is_blob,
     now_ms,
@@ -17,7 +17,9 @@ use crate::uid::Uid;
 pub struct Intent {
     /// Number of the blob to be.
     pub blob_id: i64,
-    /// Where to write; no other attempt writes there.
+    /// The store to write to.
+    pub store: String,
+    /// Where to write there; no other attempt writes there.
     pub key: Key,
     /// The file's name.
     pub name: String,
@@ -53,10 +55,10 @@ impl Meta {
     /// Begins an attempt to send the content of `uid` in one piece. Records what will be written: the first attempt
     /// under the uid's own number, every later one under `spare`, so that no key is ever written twice.
     pub async fn begin_upload(&self, uid: Uid, spare: Uid) -> Result<Begun, DbErr> {
-        let store = self.store.clone();
+        let here = self.here.clone();
         self.write(move |transaction| {
-            let store = store.clone();
-            Box::pin(async move { begin(transaction, uid, spare, &store).await })
+            let here = here.clone();
+            Box::pin(async move { begin(transaction, uid, spare, &here).await })
         })
         .await
     }
@@ -104,9 +106,9 @@ impl Meta {
     /// content. The intent then names what is left of the damaged one, to be removed.
     /// `Changed`: the blob is gone, or was mended by another.
     pub async fn mend_blob(&self, damaged: &Blob, intent_id: i64) -> Result<Finished, DbErr> {
-        let (id, key) = (damaged.id, damaged.key.to_string());
+        let (id, place) = (damaged.id, (damaged.backend.clone(), damaged.key.to_string()));
         let mending =
-            self.write_or_undo(move |transaction| Box::pin(mend(transaction, id, key.clone(), intent_id)));
+            self.write_or_undo(move |transaction| Box::pin(mend(transaction, id, place.clone(), intent_id)));
         let mended = mending.await?;
         self.changed(Change::Blob(id));
         Ok(mended)
@@ -141,7 +143,7 @@ impl Meta {
     }
 }
 
-async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, store: &str) -> Result<Begun, DbErr> {
+async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, here: &Here) -> Result<Begun, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
         return Ok(Begun::Unknown);
     };
@@ -161,15 +163,16 @@ async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, store: &
         closed => return Ok(Begun::Closed(closed)),
     };
     let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
-    let row = blobs::writing_row(blob_id, store, key.to_string());
+    let store = here.for_new();
+    let row = blobs::writing_row(blob_id, store, key.to_string(), &here.node);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(Begun::Ready(Intent { blob_id, key, name: file.name }))
+    Ok(Begun::Ready(Intent { blob_id, store: store.to_owned(), key, name: file.name }))
 }
 
 async fn mend(
     transaction: &DatabaseTransaction,
     blob_id: i64,
-    damaged_key: String,
+    (damaged_store, damaged_key): (String, String),
     intent_id: i64,
 ) -> Result<Verdict<Finished>, DbErr> {
     let Some(intent) = blob::Entity::find_by_id(intent_id).one(transaction).await? else {
@@ -177,6 +180,7 @@ async fn mend(
     };
     let mended = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
+        .col_expr(blob::Column::Backend, Expr::value(intent.backend))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::ObjectKey.eq(&damaged_key))
         .filter(blob::Column::State.eq(blob::State::Stored))
@@ -187,6 +191,7 @@ async fn mend(
     }
     let exchanged = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(damaged_key))
+        .col_expr(blob::Column::Backend, Expr::value(damaged_store))
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         .filter(blob::Column::Id.eq(intent_id))
         .filter(blob::Column::State.eq(blob::State::Writing))

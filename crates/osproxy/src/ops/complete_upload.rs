@@ -7,7 +7,13 @@ use osproxy_api::ErrorCode;
 pub use crate::meta::Completion;
 
 use super::{closed, unknown_uid};
-use crate::{Error, Result, app::App, meta::Completed, tasks::handlers::merge_parts, uid::Uid};
+use crate::{
+    Error, Result,
+    app::App,
+    meta::{Completed, NativeUpload},
+    tasks::handlers::{complete_uploads, merge_parts},
+    uid::Uid,
+};
 
 /// Makes the parts of `uid` its content, if they are those that the client says. The file can be read when this
 /// returns, however large it is; a task merges the parts behind it and checks the md5. Harmless when it is called again.
@@ -26,7 +32,19 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Resu
             app.task_enqueued();
             Ok(())
         }
-        Completed::Before => Ok(()),
+        Completed::Native(native) => {
+            // Brought to its end even if the client is gone.
+            let completing = app.background.spawn(complete_native(app.clone(), uid, said, native));
+            completing.await.map_err(Error::internal)?
+        }
+        other => answer(other, &said),
+    }
+}
+
+/// What is said to the client of an upload that was not completed just now.
+fn answer(completed: Completed, said: &Completion) -> Result<()> {
+    match completed {
+        Completed::Now | Completed::Native(_) | Completed::Before => Ok(()),
         Completed::Otherwise => {
             Err(Error::new(ErrorCode::AlreadyStored, "this file is complete, of other content than this"))
         }
@@ -44,6 +62,35 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Resu
         Completed::Closed(state) => Err(closed(state)),
         Completed::Unknown => Err(unknown_uid()),
     }
+}
+
+/// Lets the store put its parts together, and makes that the file. When it fails in between, the same call goes on.
+async fn complete_native(app: Arc<App>, uid: Uid, said: Completion, native: NativeUpload) -> Result<()> {
+    if complete_uploads::complete(&app, uid, &native).await? {
+        return Ok(());
+    }
+    // Somebody else was faster, or the file was removed, or there are fewer parts now: it is as it is now.
+    let merge = merge_parts::merging(&app, app.next_uid().await?);
+    match app.meta.complete_upload(uid, said, merge).await? {
+        Completed::Now => {
+            app.task_enqueued();
+            Ok(())
+        }
+        Completed::Native(_) => Err(Error::unavailable("the parts changed while they were put together")),
+        other => answer(other, &said),
+    }
+}
+
+/// Goes on with an upload that somebody began to complete, for those who find it so: afterwards it is complete, or takes
+/// parts again.
+pub(super) async fn go_on(app: &Arc<App>, uid: Uid) -> Result<()> {
+    let Some(native) = app.meta.completing_upload(uid).await? else {
+        return Ok(());
+    };
+    let app = app.clone();
+    let completing =
+        app.background.clone().spawn(async move { complete_uploads::complete(&app, uid, &native).await });
+    completing.await.map_err(Error::internal)?.map(|_| ())
 }
 
 fn explain(there: u64, missing: &[u32], announced: u32) -> String {

@@ -23,7 +23,7 @@ pub async fn delete_file(app: &Arc<App>, uid: Uid) -> Result<()> {
 async fn delete(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
     match app.meta.delete_file(uid, removal).await? {
         Removed::Now => {
-            app.task_enqueued();
+            app.task_enqueued_elsewhere();
             Ok(())
         }
         Removed::Before => Ok(()),

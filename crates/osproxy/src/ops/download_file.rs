@@ -15,6 +15,18 @@ pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
     }
 }
 
+/// The same file where it lies now, if that is another store than was known; else `None`.
+pub async fn follow_file(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
+    let Some(file) = app.meta.stored_file_anew(known.uid).await? else {
+        return Err(absent(app, known.uid).await?);
+    };
+    let has_moved = file.content.store != known.content.store;
+    if has_moved {
+        app.meta.forget_remembered(known.uid);
+    }
+    Ok(Some(file).filter(|_| has_moved))
+}
+
 /// Opens the bytes `range` of a file, which lies within its size.
 pub async fn open_content(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<ContentReader> {
     match app.open_content(file, range).await? {
@@ -25,8 +37,8 @@ pub async fn open_content(app: &Arc<App>, file: &StoredFile, range: Range<u64>) 
 
 async fn absent(app: &App, uid: Uid) -> Result<Error> {
     Ok(match app.meta.file_state(uid).await? {
-        // It was completed in this moment.
-        Some(FileState::Stored) => closed(FileState::Receiving),
+        // It is being completed, or was in this moment.
+        Some(FileState::Stored | FileState::Completing) => closed(FileState::Receiving),
         Some(state) => closed(state),
         None => unknown_uid(),
     })

@@ -7,6 +7,7 @@ pub mod create_upload;
 pub mod delete_file;
 pub mod download_file;
 pub mod instant_upload;
+pub mod locate_content;
 pub mod upload_file;
 pub mod upload_part;
 pub mod upload_status;
@@ -38,6 +39,9 @@ fn closed(state: FileState) -> Error {
     let (code, message) = match state {
         FileState::Pending | FileState::Receiving => {
             (ErrorCode::FileNotFound, "the upload of this file is not complete")
+        }
+        FileState::Completing => {
+            return Error::unavailable("the store is putting the parts of this file together");
         }
         FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete, and never changes"),
         FileState::Expired => (ErrorCode::FileNotFound, "the upload of this file was not completed in time"),

@@ -9,12 +9,12 @@ use osproxy_storage::{Digests, Key};
 
 pub use crate::app::SizeHint;
 
-use super::{closed, download_file::download_file, unknown_uid};
+use super::{closed, complete_upload, download_file::download_file, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, Writing, check_md5, publish},
+    app::{App, Attempt, Bound, Received, Target, Writing, check_md5, publish},
     content_type,
-    meta::{Begun, Content, Finished, Intent, Kind, StoredFile},
+    meta::{Begun, Content, FileState, Finished, Intent, Kind, StoredFile},
     uid::Uid,
 };
 
@@ -38,7 +38,7 @@ pub async fn upload_file(
         Beginning::Ready(ready) => {
             let Ready { attempt, intent } = ready;
             let bound = Bound { what: "file", max: app.limits.max_size };
-            let content = app.receive(&intent.key, bound, size, body).await?;
+            let content = app.receive(&intent.store, Target::Object(&intent.key), bound, size, body).await?;
             check_md5(md5, &content.digests)?;
             let ending = app.background.spawn(store(app.clone(), attempt, intent, uid, content));
             ending.await.map_err(Error::internal)?
@@ -49,10 +49,13 @@ pub async fn upload_file(
             // Only compared: the writer is dropped and removes what it wrote, never more than the file has.
             let key = Key::whole(stored.category(), uid.get(), stored.extension().as_deref());
             let bound = Bound { what: "file", max: stored.content.size };
-            let content = app.receive(&key, bound, size, body).await.map_err(|error| match error.code {
-                ErrorCode::TooLarge => already_stored(),
-                _ => error,
-            })?;
+            let content = app
+                .receive(app.stores.for_new(), Target::Object(&key), bound, size, body)
+                .await
+                .map_err(|error| match error.code {
+                    ErrorCode::TooLarge => already_stored(),
+                    _ => error,
+                })?;
             must_equal(&stored.content, &content.digests)
         }
     }
@@ -69,21 +72,34 @@ enum Beginning {
 }
 
 async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
-    let spare = app.next_uid().await?;
-    match app.meta.begin_upload(uid, spare).await? {
-        Begun::Ready(intent) => {
-            // Not before: the uid's own number may be that of an attempt that died, which is to be swept.
-            let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));
-            Ok(Beginning::Ready(Ready { attempt, intent }))
-        }
-        Begun::Stored => Ok(Beginning::Stored(download_file(&app, uid).await?)),
-        Begun::Closed(state) => Err(closed(state)),
-        Begun::Unknown => Err(unknown_uid()),
+    for _ in 0..ROUNDS {
+        let spare = app.next_uid().await?;
+        return match app.meta.begin_upload(uid, spare).await? {
+            Begun::Ready(intent) => {
+                // Not before: the uid's own number may be that of an attempt that died, which is to be swept.
+                let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));
+                Ok(Beginning::Ready(Ready { attempt, intent }))
+            }
+            Begun::Stored => Ok(Beginning::Stored(download_file(&app, uid).await?)),
+            Begun::Closed(FileState::Completing) => {
+                complete_upload::go_on(&app, uid).await?;
+                continue;
+            }
+            Begun::Closed(state) => Err(closed(state)),
+            Begun::Unknown => Err(unknown_uid()),
+        };
     }
+    Err(closed(FileState::Completing))
 }
 
 /// Makes received content the file's: by sharing a blob with the same content if there is one, else by publishing it.
-async fn store(app: Arc<App>, attempt: Attempt, intent: Intent, uid: Uid, content: Received) -> Result<()> {
+async fn store(
+    app: Arc<App>,
+    mut attempt: Attempt,
+    intent: Intent,
+    uid: Uid,
+    content: Received,
+) -> Result<()> {
     let Received { writer, digests, sniffed } = content;
     let content_type = content_type::of_file(sniffed, &intent.name);
     let intent_id = intent.blob_id;
@@ -105,7 +121,7 @@ async fn store(app: Arc<App>, attempt: Attempt, intent: Intent, uid: Uid, conten
                     blob_id = lost.id,
                     "content was lost from the store; mending it with what was sent"
                 );
-                publish(&mut unpublished).await?;
+                publish(&mut attempt, &mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent_id).await? {
                     // The attempt's row now names what was damaged, which is removed at its end. The file shares what
                     // was mended in the next round.
@@ -114,7 +130,7 @@ async fn store(app: Arc<App>, attempt: Attempt, intent: Intent, uid: Uid, conten
                 }
             }
             None => {
-                publish(&mut unpublished).await?;
+                publish(&mut attempt, &mut unpublished).await?;
                 let content_type = content_type.clone();
                 let stored = app.meta.finish_upload(uid, intent_id, digests, sniffed, content_type).await?;
                 if stored == Finished::Stored {
@@ -128,10 +144,13 @@ async fn store(app: Arc<App>, attempt: Attempt, intent: Intent, uid: Uid, conten
             Finished::Stored => return Ok(()),
             Finished::Changed => {}
             Finished::Beaten => {
+                complete_upload::go_on(&app, uid).await?;
                 let winner = download_file(&app, uid).await?;
                 return must_equal(&winner.content, &digests);
             }
             Finished::Swept => {
+                // What was published meanwhile has no row any more.
+                app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
                 return Err(Error::unavailable("the upload was swept away while it was finishing"));
             }
         }

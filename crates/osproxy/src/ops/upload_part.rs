@@ -1,14 +1,15 @@
 //! Take one part of a file that is sent in parts.
 
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use osproxy_storage as storage;
 
-use super::{closed, unknown_uid};
+use super::{closed, complete_upload, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, SizeHint, Writing, check_md5},
+    app::{App, Attempt, Bound, Received, SizeHint, Target, Writing, check_md5, measured, publish},
     error,
     meta::{BegunPart, FileState, FinishedPart, Kind, PartIntent},
     uid::Uid,
@@ -30,28 +31,90 @@ pub async fn upload_part(
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    let max = app.limits.max_parts;
-    if !(1..=max).contains(&number) {
-        return Err(Error::invalid(format!("the number of a part must be 1 to {max}")));
-    }
-    // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
-    let beginning = app.background.spawn(begin(app.clone(), uid, number));
-    let (attempt, intent) = beginning.await.map_err(Error::internal)??;
+    check_number(app, number)?;
     let bound = Bound { what: "part", max: app.limits.max_part_size };
-    let part = app.receive(&intent.key, bound, size, body).await?;
-    check_md5(md5, &part.digests)?;
-    let ending = app.background.spawn(store(app.clone(), uid, attempt, intent, part));
-    ending.await.map_err(Error::internal)?
+    if app.stores.put_parts_together() {
+        // Such a store wants to know the length of a part before it comes.
+        let (size, body) = measured(bound, size, body).await?;
+        return receive(app, uid, number, md5, bound, size, body).await;
+    }
+    receive(app, uid, number, md5, bound, size, body).await
 }
 
-async fn begin(app: Arc<App>, uid: Uid, number: u32) -> Result<(Attempt, PartIntent)> {
+/// Whether a part may have this number.
+pub fn check_number(app: &App, number: u32) -> Result<()> {
+    let max = app.limits.max_parts;
+    if (1..=max).contains(&number) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the number of a part must be 1 to {max}")))
+}
+
+async fn receive(
+    app: &Arc<App>,
+    uid: Uid,
+    number: u32,
+    md5: Option<[u8; 16]>,
+    bound: Bound,
+    size: SizeHint,
+    body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
+) -> Result<()> {
+    // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
+    let beginning = app.background.spawn(begin(app.clone(), uid, number, size));
+    let begun = beginning.await.map_err(Error::internal)??;
+    let (attempt, intent, upload) = (begun.attempt, begun.intent, begun.upload);
+    let target = match (&intent.native, &upload) {
+        (Some(place), Some(upload)) => Target::Part(&place.key, upload, number),
+        _ => Target::Object(&intent.key),
+    };
+    let outcome = async {
+        let part = app.receive(&intent.store, target, bound, size, body).await?;
+        check_md5(md5, &part.digests)?;
+        let ending = app.background.spawn(store(app.clone(), uid, attempt, intent.clone(), part));
+        ending.await.map_err(Error::internal)?
+    };
+    match (outcome.await, upload) {
+        (Err(error), Some(upload)) if is_of_store(&error) => {
+            let place = intent.native.as_ref();
+            let key = place.map_or(&intent.key, |place| &place.key);
+            if app.lose_if_gone(&intent.store, intent.blob_id, key, &upload).await? {
+                return Err(Error::unavailable(error));
+            }
+            Err(error)
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Whether it is the store that did not do it.
+fn is_of_store(error: &Error) -> bool {
+    error.source().is_some_and(<dyn std::error::Error>::is::<storage::Error>)
+}
+
+struct Begun {
+    attempt: Attempt,
+    intent: PartIntent,
+    /// What the store calls the upload that the part goes into, if it does.
+    upload: Option<String>,
+}
+
+async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint) -> Result<Begun> {
+    let size = if let SizeHint::Exact(size) = size { Some(size) } else { None };
     for _ in 0..ROUNDS {
         let attempt = app.next_uid().await?;
         let writing = Writing::new(&app, attempt.get());
-        match app.meta.begin_part(uid, number, attempt).await? {
+        match app.meta.begin_part(uid, number, attempt, size).await? {
             BegunPart::Ready(intent) => {
-                return Ok((Attempt::new(Kind::Part, writing), intent));
+                let attempt = Attempt::new(Kind::Part, writing);
+                let Some(place) = &intent.native else {
+                    return Ok(Begun { attempt, intent, upload: None });
+                };
+                // Otherwise the upload has come to an end meanwhile, and is looked at again.
+                if let Some(upload) = app.begun_upload(&intent.store, intent.blob_id, place).await? {
+                    return Ok(Begun { attempt, intent, upload: Some(upload) });
+                }
             }
+            BegunPart::Closed(FileState::Completing) => complete_upload::go_on(&app, uid).await?,
             BegunPart::Closed(state) => return Err(closed(state)),
             BegunPart::Elsewhere(store) => return Err(Error::elsewhere(&store)),
             BegunPart::Unknown => return Err(unknown_uid()),
@@ -61,9 +124,26 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32) -> Result<(Attempt, PartInt
     Err(Error::unavailable("the upload was begun too often at the same time"))
 }
 
-async fn store(app: Arc<App>, uid: Uid, attempt: Attempt, intent: PartIntent, part: Received) -> Result<()> {
-    part.writer.publish().await?;
-    match app.meta.finish_part(uid, &intent, part.digests, part.sniffed).await? {
+async fn store(
+    app: Arc<App>,
+    uid: Uid,
+    mut attempt: Attempt,
+    intent: PartIntent,
+    part: Received,
+) -> Result<()> {
+    let mut tag = String::new();
+    if intent.native.is_some() {
+        // Should it appear later, it has a tag that nobody asks for.
+        tag = part.writer.publish().await?;
+    } else {
+        publish(&mut attempt, &mut Some(part.writer)).await?;
+    }
+    let finished = app.meta.finish_part(uid, &intent, part.digests, part.sniffed, tag).await?;
+    if !matches!(finished, FinishedPart::Stored(_)) && intent.native.is_none() {
+        // Its row may be gone already.
+        app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
+    }
+    match finished {
         FinishedPart::Stored(replaced) => {
             attempt.settle();
             if let Some(replaced) = replaced
@@ -78,6 +158,7 @@ async fn store(app: Arc<App>, uid: Uid, attempt: Attempt, intent: PartIntent, pa
             }
             Ok(())
         }
+        FinishedPart::Same => Ok(()),
         FinishedPart::Closed => {
             let state = app.meta.file_state(uid).await?;
             Err(state.map_or_else(unknown_uid, |state| match state {

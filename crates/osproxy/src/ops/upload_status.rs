@@ -7,7 +7,9 @@ use crate::{Result, app::App, meta::FileState, uid::Uid};
 pub async fn upload_status(app: &App, uid: Uid) -> Result<Vec<u32>> {
     let status = app.meta.upload_status(uid).await?.ok_or_else(unknown_uid)?;
     match status.state {
-        FileState::Pending | FileState::Receiving | FileState::Stored => Ok(status.parts),
+        FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Stored => {
+            Ok(status.parts)
+        }
         state @ (FileState::Expired | FileState::Corrupt | FileState::Deleted) => Err(closed(state)),
     }
 }

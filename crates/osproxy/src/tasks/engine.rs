@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::handler::{Registered, Registry, TaskContext, TaskError};
 use crate::{
     Error, Result,
-    app::App,
+    app::{App, Busy},
     error,
     meta::{ClaimedTask, Ended, NewTask},
 };
@@ -80,14 +80,21 @@ impl Engine {
             if registered.every.is_none() {
                 continue;
             }
-            let ensured = async {
-                let id = self.app.next_uid().await?.get();
-                let new = NewTask { id, kind, payload: "null".to_owned(), max_attempts: UNLIMITED };
-                self.app.meta.ensure_recurring(new, registered.for_store).await.map_err(Error::from)
+            let stores = if registered.for_store {
+                self.app.stores.names().into_iter().map(Some).collect()
+            } else {
+                vec![None]
             };
-            if let Err(error) = ensured.await {
-                tracing::error!(kind, error = error::chain(&error), "cannot schedule this task");
-                return false;
+            for store in stores {
+                let ensured = async {
+                    let id = self.app.next_uid().await?.get();
+                    let new = NewTask { id, kind, payload: "null".to_owned(), max_attempts: UNLIMITED };
+                    self.app.meta.ensure_recurring(new, store).await.map_err(Error::from)
+                };
+                if let Err(error) = ensured.await {
+                    tracing::error!(kind, error = error::chain(&error), "cannot schedule this task");
+                    return false;
+                }
             }
         }
         true
@@ -151,7 +158,8 @@ impl Engine {
     /// Runs one attempt to its end, and records that.
     async fn attempt(&self, registered: &Registered, claimed: ClaimedTask, abort: CancellationToken) {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
-        let context = TaskContext { app: self.app.clone(), task_id, attempt };
+        let (store, _busy) = (claimed.store.clone(), Busy::task(&self.app));
+        let context = TaskContext { app: self.app.clone(), task_id, attempt, store };
         tracing::debug!(task_id, kind, attempt, "begun");
         let work = AssertUnwindSafe(registered.run(&context, &claimed.payload)).catch_unwind();
         let outcome = tokio::select! {
@@ -409,7 +417,7 @@ mod tests {
         // A payload that nobody understands is of no use either.
         let id = bench.app.next_uid().await.unwrap().get();
         let new = NewTask { id, kind: "gate", payload: "{".to_owned(), max_attempts: 5 };
-        bench.app.meta.enqueue(new).await.unwrap();
+        bench.app.meta.enqueue(new, None).await.unwrap();
         bench.app.task_enqueued();
         bench.until_state(id, TaskState::Dead).await;
         assert_eq!(bench.task(id).await.attempts, 1);
@@ -438,7 +446,7 @@ mod tests {
         let id = bench.enqueue("wait").await;
         bench.until_state(id, TaskState::Running).await;
         // As a process would see it that was paused for too long.
-        bench.app.meta.end_leases_of_others("another", true).await.unwrap();
+        bench.app.meta.end_leases_of_others("another", Vec::new(), true).await.unwrap();
         let taken = bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
         assert_eq!(taken.attempt, 2);
         bench.until("the handler is dropped", async || bench.seen.dropped.load(Ordering::SeqCst)).await;

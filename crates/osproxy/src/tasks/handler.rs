@@ -39,6 +39,8 @@ pub struct TaskContext {
     pub task_id: i64,
     /// Which attempt this is, from 1 on.
     pub attempt: u32,
+    /// The store whose objects the work is on, if it is.
+    pub store: Option<String>,
 }
 
 /// Why a task was not done.

@@ -41,7 +41,7 @@ fn new_task<H: TaskHandler>(id: Uid, payload: &H::Payload, max_attempts: u32) ->
 pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<i64> {
     let new = task::<H>(app, app.next_uid().await?, payload);
     let id = new.id;
-    app.meta.enqueue(new).await?;
+    app.meta.enqueue(new, None).await?;
     app.task_enqueued();
     Ok(id)
 }

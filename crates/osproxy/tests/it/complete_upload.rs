@@ -1,6 +1,8 @@
+use std::time::Instant;
+
 use serde_json::json;
 
-use crate::support::{Service, content, eventually, md5_hex, refused};
+use crate::support::{PATIENCE, Service, content, eventually, md5_hex, refused};
 
 /// Looks for tasks every second, so that what was held goes on soon.
 async fn start() -> Service {
@@ -272,6 +274,7 @@ async fn a_reader_never_sees_a_wrong_byte_while_parts_are_merged() {
         let mut answer = service.client().get(&url).send().await.unwrap();
         let first = answer.chunk().await.unwrap().unwrap();
         let mut reads = 0;
+        let begun = Instant::now();
         let merged = format!(
             "SELECT count(*) FROM parts JOIN files ON files.blob_id = parts.blob_id WHERE uid = {uid}"
         );
@@ -284,6 +287,7 @@ async fn a_reader_never_sees_a_wrong_byte_while_parts_are_merged() {
             if whole {
                 break;
             }
+            assert!(begun.elapsed() < PATIENCE, "round {round} is not merged:\n{}", service.log());
         }
         // This one began before the merge and ends after it.
         let mut read = first.to_vec();

@@ -20,7 +20,7 @@ async fn synced_before_the_answer(in_parts: bool) {
     let link = service.upload_link("x.bin").await;
     // What every start does in the background is not what is looked at here.
     eventually("it is idle", async || {
-        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["2"])
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
             .then_some(())
     })
     .await;

@@ -20,8 +20,11 @@ fn rust_files(folder: &Path) -> Vec<(String, String)> {
 }
 
 /// What a module of `crates/osproxy/src` must not import.
-const FORBIDDEN: [(&str, &[&str]); 13] = [
-    ("uid.rs", &["app", "cli", "config", "coord", "http", "link", "meta", "ops", "tasks", "telemetry"]),
+const FORBIDDEN: [(&str, &[&str]); 15] = [
+    (
+        "uid.rs",
+        &["app", "cli", "cluster", "config", "coord", "http", "link", "meta", "ops", "tasks", "telemetry"],
+    ),
     ("link.rs", &["app", "cli", "config", "coord", "http", "meta", "ops", "tasks", "telemetry", "uid"]),
     (
         "content_type.rs",
@@ -32,6 +35,11 @@ const FORBIDDEN: [(&str, &[&str]); 13] = [
         &["app", "cli", "config", "coord", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"],
     ),
     ("telemetry.rs", &["app", "cli", "coord", "http", "link", "meta", "ops", "tasks", "uid"]),
+    ("idle.rs", &["app", "cli", "cluster", "config", "coord", "http", "link", "meta", "ops", "tasks", "uid"]),
+    (
+        "cluster",
+        &["app", "cli", "config", "coord", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"],
+    ),
     ("config/", &["app", "cli", "coord", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"]),
     ("coord/", &["app", "cli", "http", "link", "meta", "ops", "tasks", "telemetry"]),
     ("meta/", &["app", "cli", "coord", "http", "link", "ops", "tasks", "telemetry"]),

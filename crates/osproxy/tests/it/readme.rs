@@ -33,10 +33,13 @@ async fn the_quick_start_works_line_by_line() {
 }
 
 #[tokio::test]
-async fn every_configuration_in_the_readme_is_one() {
+async fn every_configuration_in_the_documentation_is_one() {
     let readme = include_str!("../../../../README.md");
-    let examples: Vec<_> = readme.split("```yaml\n").skip(1).collect();
-    assert_eq!(examples.len(), 3);
+    let stores = include_str!("../../../../docs/guides/stores.md");
+    let cluster = include_str!("../../../../docs/guides/cluster.md");
+    let examples: Vec<_> =
+        [readme, stores, cluster].iter().flat_map(|page| page.split("```yaml\n").skip(1)).collect();
+    assert_eq!(examples.len(), 9);
     for example in examples {
         let folder = tempfile::tempdir().unwrap();
         let (text, _) = example.split_once("```").unwrap();

@@ -106,7 +106,7 @@ impl ObjectWriter for Writer {
         Ok(())
     }
 
-    async fn append_object(&mut self, key: &Key, size: u64) -> Result<()> {
+    async fn append_object(&mut self, key: &Key, size: u64) -> Result<bool> {
         self.flush().await?;
         let sink = self.take_sink().await?;
         let (root, key) = (sink.root.clone(), key.clone());
@@ -122,7 +122,7 @@ impl ObjectWriter for Writer {
             let (object, range) = (object.clone(), start..size.min(start + APPEND as u64));
             self.start(move |sink| sink.append_range(&object, range)).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn finish(&mut self) -> Result<Digests> {
@@ -133,10 +133,11 @@ impl ObjectWriter for Writer {
         Ok(digests)
     }
 
-    async fn publish(mut self: Box<Self>) -> Result<()> {
+    async fn publish(mut self: Box<Self>) -> Result<String> {
         let sink = self.take_sink().await?;
         let key = self.key.clone();
-        super::blocking("publish", move || sink.publish(&key)).await
+        super::blocking("publish", move || sink.publish(&key)).await?;
+        Ok(String::new())
     }
 }
 

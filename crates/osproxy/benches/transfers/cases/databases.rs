@@ -21,7 +21,7 @@ use crate::{
 const FILES: usize = 200;
 
 /// A database server, asked beside the service.
-struct Statements {
+pub(super) struct Statements {
     runtime: tokio::runtime::Runtime,
     admin: sea_orm::DatabaseConnection,
 }
@@ -116,7 +116,7 @@ fn asked(statements: Option<&Statements>) -> Result<f64> {
 }
 
 impl Statements {
-    fn open(url: &str) -> Result<Self> {
+    pub(super) fn open(url: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let admin = runtime.block_on(async {
             let admin = Database::connect(url).await?;

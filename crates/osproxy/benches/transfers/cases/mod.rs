@@ -2,9 +2,11 @@
 
 mod databases;
 mod footprint;
+mod forwarding;
 mod large;
 mod parts;
 mod small;
+mod stores;
 
 use std::path::Path;
 
@@ -21,7 +23,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 12] = [
+pub(crate) const CASES: [(&str, Case); 15] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -31,6 +33,9 @@ pub(crate) const CASES: [(&str, Case); 12] = [
     ("links", small::links),
     ("small-uploads", small::uploads),
     ("databases", databases::small_files),
+    ("s3-upload", stores::uploads),
+    ("s3-download", stores::downloads),
+    ("forwarding", forwarding::forwarding),
     ("memory", footprint::memory),
     ("parts-memory", parts::memory),
     ("start", footprint::start),

@@ -17,7 +17,7 @@ use crate::{
     server::Server,
 };
 
-const MIB: usize = 1 << 20;
+pub(super) const MIB: usize = 1 << 20;
 
 /// How many parts of a file are on their way at once.
 const CONNECTIONS: usize = 5;
@@ -136,7 +136,7 @@ pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
 
 /// What the steps of an upload took, in seconds.
 #[derive(Clone, Copy, Debug, Default)]
-struct Times {
+pub(super) struct Times {
     /// All parts.
     parts: f64,
     /// From the merge's request to its answer.
@@ -146,15 +146,15 @@ struct Times {
 }
 
 /// A file that is ready to be sent.
-struct Upload<'a> {
-    uid: String,
+pub(super) struct Upload<'a> {
+    pub(super) uid: String,
     /// Where each part goes.
     parts: Vec<(String, Variant<'a>)>,
     merge: Vec<u8>,
 }
 
 impl<'a> Upload<'a> {
-    fn new(connection: &mut Connection, content: &Variant<'a>, part: usize) -> Result<Self> {
+    pub(super) fn new(connection: &mut Connection, content: &Variant<'a>, part: usize) -> Result<Self> {
         let link = connection.upload_link("file.bin")?;
         let url = &link.url.multi;
         let parts = content.parts(part).into_iter().enumerate();
@@ -166,8 +166,14 @@ impl<'a> Upload<'a> {
         Ok(Self { uid: link.uid, parts, merge })
     }
 
+    /// Sends the first part, which decides where the others go.
+    pub(super) fn send_first(&self, connection: &mut Connection) -> Result<()> {
+        let (target, part) = self.parts.first().context("there is no part")?;
+        connection.put(target, part, false)
+    }
+
     /// Sends the parts, each over the connection that is free next, and completes the file.
-    fn send(&self, connections: &mut [Connection]) -> Result<Times> {
+    pub(super) fn send(&self, connections: &mut [Connection]) -> Result<Times> {
         let start = Instant::now();
         let next = AtomicUsize::new(0);
         at_once(connections, |_, connection| {

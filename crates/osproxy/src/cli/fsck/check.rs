@@ -11,8 +11,8 @@ use crate::{
     Result,
     app::App,
     error,
-    meta::{BlobState, Kind, PartState, RecordedBlob, RecordedLayout, RecordedPart},
-    tasks::handlers::merge_parts,
+    meta::{BlobState, Kind, NewTask, PartState, RecordedBlob, RecordedLayout, RecordedPart},
+    tasks::handlers::{merge_parts, verify_blob},
 };
 
 /// How many blobs are looked at in one go.
@@ -20,10 +20,14 @@ const PAGE: u64 = 500;
 
 /// A comparison of metadata and store. Nothing else uses either meanwhile.
 pub(super) struct Check {
-    app: Arc<App>,
-    options: Options,
+    pub(super) app: Arc<App>,
+    pub(super) options: Options,
+    /// The store that is looked at.
+    pub(super) store: String,
+    /// Uploads of the store's that no row was found for yet: names of objects and of uploads.
+    pub(super) uploads: HashSet<(String, String)>,
     /// Objects that no row was found for yet, with their sizes.
-    unnamed: HashMap<String, u64>,
+    pub(super) unnamed: HashMap<String, u64>,
     /// What is content by one row. No other row may make it go.
     content: HashSet<String>,
     /// What is content by more than one row.
@@ -44,6 +48,8 @@ impl Check {
         Self {
             app,
             options,
+            store: String::new(),
+            uploads: HashSet::new(),
             unnamed: HashMap::new(),
             content: HashSet::new(),
             contended: HashSet::new(),
@@ -57,18 +63,29 @@ impl Check {
         }
     }
 
+    /// Compares everything, store by store.
     pub(super) async fn run(&mut self) -> Result<()> {
-        let mut objects = self.app.storage.list().await?;
+        for uid in self.app.meta.files_without_content().await? {
+            self.dangling = true;
+            self.difference(format!("file {uid} is complete and has no content"), false);
+        }
+        for store in self.app.stores.names() {
+            self.store = store;
+            (self.content, self.contended, self.missing) = Default::default();
+            self.one_store().await?;
+        }
+        Ok(())
+    }
+
+    async fn one_store(&mut self) -> Result<()> {
+        self.list_uploads().await?;
+        let mut objects = self.app.stores.get(&self.store)?.list().await?;
         while let Some(object) = objects.try_next().await? {
             self.objects += 1;
             self.bytes += object.size;
             self.unnamed.insert(object.name, object.size);
         }
-        for uid in self.app.meta.files_without_content().await? {
-            self.dangling = true;
-            self.difference(format!("file {uid} is complete and has no content"), false);
-        }
-        for (key, size) in self.app.meta.content_objects().await? {
+        for (key, size) in self.app.meta.content_objects(&self.store).await? {
             self.missing |= self.unnamed.get(&key).copied() != u64::try_from(size).ok();
             if !self.content.insert(key.clone()) && self.contended.insert(key.clone()) {
                 self.difference(format!("object {key} is named by more than one row"), false);
@@ -76,7 +93,7 @@ impl Check {
         }
         let mut after = 0;
         loop {
-            let page = self.app.meta.recorded_blobs(after, PAGE).await?;
+            let page = self.app.meta.recorded_blobs(&self.store, after, PAGE).await?;
             let Some(last) = page.last() else {
                 break;
             };
@@ -84,20 +101,22 @@ impl Check {
             for blob in page {
                 self.blobs += 1;
                 self.blob(&blob).await?;
+                self.further_uploads(&blob).await?;
             }
         }
+        self.stray_uploads().await?;
         self.strays().await
     }
 
     /// Says a difference, and whether it is no more.
-    fn difference(&mut self, what: String, repaired: bool) {
+    pub(super) fn difference(&mut self, what: String, repaired: bool) {
         self.found += 1;
         self.repaired += u64::from(repaired);
         say(&if repaired { format!("{what}: repaired") } else { what });
     }
 
     /// Says what came of a repair, if one was asked for.
-    fn repaired(&mut self, what: String, outcome: Option<Result<bool>>) {
+    pub(super) fn repaired(&mut self, what: String, outcome: Option<Result<bool>>) {
         match outcome {
             None => self.difference(what, false),
             Some(Ok(repaired)) => self.difference(what, repaired),
@@ -115,6 +134,7 @@ impl Check {
             BlobState::Receiving => self.unused(blob, "collects parts for no file").await,
             BlobState::Writing => {
                 let what = format!("blob {} was being written", blob.id);
+                self.uploads.retain(|(name, _)| *name != blob.object_key);
                 self.discard(what, Kind::Blob, blob.id, &blob.object_key).await;
                 Ok(())
             }
@@ -156,6 +176,11 @@ impl Check {
         let found = self.unnamed.remove(&blob.object_key);
         let what = format!("blob {} ({})", blob.id, blob.object_key);
         let mut intact = self.compare(&what, blob.size, found);
+        if blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
+            // A task is to see whether it is what came.
+            let verify = verify_blob::verification(&self.app, self.app.next_uid().await?)(blob.id);
+            return self.awaits(blob, verify, "was not verified, and no task does that").await;
+        }
         if blob.digests.is_none() {
             intact = false;
             self.difference(format!("{what} was never verified"), false);
@@ -182,8 +207,8 @@ impl Check {
     }
 
     async fn remove_parts(&self, parts: &[RecordedPart]) -> Result<bool> {
-        let named = parts.iter().filter_map(|part| Some((part.id, Key::parse(&part.object_key).ok()?)));
-        self.app.remove_parts(&named.collect::<Vec<_>>()).await?;
+        let named = parts.iter().filter_map(|part| Some((part.id, Some(Key::parse(&part.object_key).ok()?))));
+        self.app.remove_parts(&self.store, &named.collect::<Vec<_>>()).await?;
         Ok(true)
     }
 
@@ -206,29 +231,41 @@ impl Check {
         if size != blob.size {
             self.difference(format!("blob {} has {} bytes, its parts {size}", blob.id, blob.size), false);
         }
+        self.put_together(blob, parts).await?;
         let merge = merge_parts::merging(&self.app, self.app.next_uid().await?)(blob.id);
-        if !self.app.meta.has_task(merge.kind, &merge.payload).await? {
+        self.awaits(blob, merge, "lies in parts, and no task merges them").await
+    }
+
+    /// Sees to it that there is a task for a blob.
+    async fn awaits(&mut self, blob: &RecordedBlob, task: NewTask, otherwise: &str) -> Result<()> {
+        if !self.app.meta.has_task(task.kind, &task.payload).await? {
             if self.options.repair {
-                self.app.meta.enqueue(merge).await?;
+                self.app.meta.enqueue(task, Some(self.store.clone())).await?;
             }
-            let what = format!("blob {} lies in parts, and no task merges them", blob.id);
-            self.difference(what, self.options.repair);
+            self.difference(format!("blob {} {otherwise}", blob.id), self.options.repair);
         }
         Ok(())
     }
 
     /// An upload that is not complete.
     async fn receiving(&mut self, blob: &RecordedBlob) -> Result<()> {
-        for part in self.app.meta.recorded_parts(blob.id).await? {
-            self.part(blob, &part).await?;
+        let parts = self.app.meta.recorded_parts(blob.id).await?;
+        for part in &parts {
+            self.part(blob, part).await?;
         }
-        Ok(())
+        match &blob.upload_id {
+            Some(upload) => self.collecting(blob, upload, &parts).await,
+            None => Ok(()),
+        }
     }
 
     async fn part(&mut self, blob: &RecordedBlob, part: &RecordedPart) -> Result<()> {
         let what = format!("part {} of blob {} ({})", part.number, blob.id, part.object_key);
         if part.state != PartState::Stored {
             self.discard(format!("{what} is not finished"), Kind::Part, part.id, &part.object_key).await;
+            return Ok(());
+        }
+        if part.tag.is_some() {
             return Ok(());
         }
         let found = self.unnamed.remove(&part.object_key);
@@ -241,10 +278,12 @@ impl Check {
 
     /// A blob that no file has.
     async fn unused(&mut self, blob: &RecordedBlob, why: &str) -> Result<()> {
-        let whole = blob.layout == RecordedLayout::Whole;
-        let own = whole.then(|| (blob.object_key.clone(), blob.state == BlobState::Stored));
+        let has_object = blob.layout == RecordedLayout::Whole || blob.upload_id.is_some();
+        let own = has_object.then(|| (blob.object_key.clone(), blob.state == BlobState::Stored));
         let mut keys: Vec<_> = own.into_iter().collect();
         let parts = self.app.meta.recorded_parts(blob.id).await?.into_iter();
+        let parts = parts.filter(|part| part.tag.is_none());
+        self.uploads.retain(|(name, _)| *name != blob.object_key);
         keys.extend(parts.map(|part| (part.object_key, part.state == PartState::Stored)));
         let may_be_needed = self.dangling || (self.missing && blob.state == BlobState::Stored);
         let safe = !may_be_needed && !keys.iter().any(|(key, counts)| self.of_others(key, *counts));
@@ -267,7 +306,7 @@ impl Check {
 
     /// Whether an object is there in the size that is recorded. What is missing cannot be repaired here: it mends itself
     /// when somebody sends the same content again.
-    fn compare(&mut self, what: &str, recorded: i64, found: Option<u64>) -> bool {
+    pub(super) fn compare(&mut self, what: &str, recorded: i64, found: Option<u64>) -> bool {
         match found {
             None => self.difference(format!("{what} has no object"), false),
             Some(size) if u64::try_from(recorded) != Ok(size) => {
@@ -296,7 +335,7 @@ impl Check {
 
     async fn read(&self, object_key: &str, size: i64) -> Result<Digests> {
         let key = Key::parse(object_key).map_err(crate::Error::internal)?;
-        self.app.digest(&key, size.unsigned_abs()).await
+        self.app.digest(&self.store, &key, size.unsigned_abs()).await
     }
 
     /// Objects that no row names.
@@ -307,7 +346,7 @@ impl Check {
             let what = format!("object {name} ({size} bytes) is named by nothing");
             let deleted = match Key::parse(&name) {
                 Ok(key) if self.options.delete_strays => {
-                    self.app.storage.delete(&[key]).await?;
+                    self.app.stores.get(&self.store)?.delete(&[key]).await?;
                     true
                 }
                 _ => false,

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{CLUSTER, ask_url, eventually, open, run};
+use super::{ask_url, cluster, eventually, open, run};
 use crate::{
     config::{Redis, RedisSection, Secret, SentinelSection},
     coord::{Coordinator, Event, Message, ThroughRedis},
@@ -71,9 +71,9 @@ async fn a_user_has_a_password() {
         password: Some(Secret::new("hush")),
         ..RedisSection::default()
     };
-    run(&open(&resolved(&section), "one", &CLUSTER).await, "one").await;
+    run(&open(&resolved(&section), "one", &cluster(120)).await, "one").await;
     let wrong = RedisSection { password: Some(Secret::new("wrong")), ..section };
-    let refused = ThroughRedis::open(resolved(&wrong), "two".to_owned(), &CLUSTER).await;
+    let refused = ThroughRedis::open(resolved(&wrong), "two".to_owned(), &cluster(120)).await;
     assert!(refused.is_err());
 }
 
@@ -87,10 +87,10 @@ async fn connections_are_encrypted_and_certificates_checked() {
         prefix: format!("test-tls-{}", std::process::id()),
         ..RedisSection::default()
     };
-    run(&open(&resolved(&section), "one", &CLUSTER).await, "one").await;
+    run(&open(&resolved(&section), "one", &cluster(120)).await, "one").await;
     // Nobody vouches for that certificate.
     let strict = RedisSection { tls_ca: None, ..section };
-    assert!(ThroughRedis::open(resolved(&strict), "two".to_owned(), &CLUSTER).await.is_err());
+    assert!(ThroughRedis::open(resolved(&strict), "two".to_owned(), &cluster(120)).await.is_err());
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn sentinels_say_who_is_the_master() {
         },
         ..RedisSection::default()
     };
-    let coordinator = open(&resolved(&section), "one", &CLUSTER).await;
+    let coordinator = open(&resolved(&section), "one", &cluster(120)).await;
     let before = coordinator.worker().unwrap();
     servers.running[0].kill().unwrap();
     eventually("it is missed", async || (!coordinator.hears()).then_some(())).await;
@@ -154,9 +154,9 @@ async fn a_cluster_keeps_the_contract() {
     eventually("it is one cluster", ready).await;
     let section = RedisSection { cluster: nodes.to_vec(), ..RedisSection::default() };
     let redis = resolved(&section);
-    let listener = open(&redis, "listener", &CLUSTER).await;
+    let listener = open(&redis, "listener", &cluster(120)).await;
     let mut events = listener.listen();
-    let one = open(&redis, "one", &CLUSTER).await;
+    let one = open(&redis, "one", &cluster(120)).await;
     one.send(Message::TaskEnqueued);
     let heard = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
     assert_eq!(heard, Event::Message(Message::TaskEnqueued));

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -18,7 +18,9 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{CoordError, Coordinator, Event, KnownNode, Message, Node, WorkerLease, lease::since_boot};
+use super::{
+    CoordError, Coordinator, Describe, Event, KnownNode, Message, Node, WorkerLease, lease::since_boot,
+};
 use crate::{
     config::{ClusterSection, Redis},
     uid::WorkerId,
@@ -32,6 +34,8 @@ const START: Duration = Duration::from_secs(10);
 const OUTGOING: usize = 1024;
 /// How many events wait for whoever listens.
 const INCOMING: usize = 1024;
+/// How much later than a heartbeat a node may be heard.
+const GRACE: Duration = Duration::from_secs(1);
 /// After this many heartbeats that did not come a node is gone.
 const MISSED: u32 = 3;
 
@@ -52,9 +56,11 @@ struct Shared {
     heartbeat: Duration,
     lease: Duration,
     worker: Mutex<Option<WorkerLease>>,
-    node: Mutex<Option<Node>>,
+    node: Mutex<Option<Describe>>,
     hears: AtomicBool,
     events: broadcast::Sender<Event>,
+    /// When the session that stands began.
+    since: Mutex<Instant>,
     /// Whether a session stands, for those who wait for the first one.
     up: watch::Sender<Option<Commands>>,
 }
@@ -73,6 +79,7 @@ impl ThroughRedis {
             node: Mutex::default(),
             hears: AtomicBool::new(false),
             events: broadcast::Sender::new(INCOMING),
+            since: Mutex::new(Instant::now()),
             up: watch::Sender::new(None),
         });
         let (outgoing, queue) = mpsc::channel(OUTGOING);
@@ -108,8 +115,8 @@ impl Coordinator for ThroughRedis {
         self.shared.worker().filter(WorkerLease::holds)
     }
 
-    async fn announce(&self, node: Node) {
-        *self.shared.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
+    async fn announce(&self, describe: Describe) {
+        *self.shared.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe);
         if let Some(mut commands) = self.shared.commands()
             && let Some(beat) = self.shared.beat()
             && let Err(error) = commands.ask::<()>(&beat).await
@@ -121,11 +128,21 @@ impl Coordinator for ThroughRedis {
     async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError> {
         let away = || CoordError("Redis is away: other nodes are not known".to_owned());
         let mut commands = self.shared.commands().ok_or_else(away)?;
-        let found: Vec<String> =
-            commands.ask(&self.shared.keys.list()).await.map_err(|error| CoordError(error.to_string()))?;
-        let mut nodes: Vec<_> = found.iter().filter_map(|record| known(record)).collect();
-        nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
-        Ok(nodes)
+        list(&mut commands, &self.shared.keys).await
+    }
+
+    async fn node_with(&self, store: &str) -> Result<Option<Node>, CoordError> {
+        let away = || CoordError("Redis is away: other nodes are not known".to_owned());
+        let mut commands = self.shared.commands().ok_or_else(away)?;
+        let found: redis::RedisResult<Option<String>> = commands.ask(&self.shared.keys.find(store)).await;
+        let found = found.map_err(|error| CoordError(error.to_string()))?;
+        let found = found.and_then(|record| known(&record)).map(|known| known.node);
+        // A Redis that was away may have forgotten everybody, until all have said once more that they are there.
+        let since = *self.shared.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.is_none() && since.elapsed() < self.shared.heartbeat + GRACE {
+            return Err(CoordError("Redis is back only now: other nodes may not have been heard".to_owned()));
+        }
+        Ok(found)
     }
 
     fn send(&self, message: Message) {
@@ -176,9 +193,10 @@ impl Shared {
 
     /// Says that this node is there, once there is something to say.
     fn beat(&self) -> Option<redis::Cmd> {
-        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let describe = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let node = describe();
         let text = serde_json::to_string(&node).ok()?;
-        Some(self.keys.beat(&node.id, millis(self.heartbeat * MISSED), &text))
+        Some(self.keys.beat(&node.id, millis(self.heartbeat * MISSED), &text, &node.own_stores))
     }
 
     /// Holds the worker number further, or takes one. An error says nothing about it: what is held stays held.
@@ -212,6 +230,23 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The nodes that a Redis knows, for whoever is none of them.
+pub async fn registry(redis: &Redis) -> Result<Vec<KnownNode>, CoordError> {
+    let name = connection::name(redis);
+    let connected = connection::connect(redis).await;
+    let (mut commands, _) =
+        connected.map_err(|error| CoordError(format!("cannot use the Redis {name}: {error}")))?;
+    list(&mut commands, &Keys::new(&redis.prefix)).await
+}
+
+async fn list(commands: &mut Commands, keys: &Keys) -> Result<Vec<KnownNode>, CoordError> {
+    let found: redis::RedisResult<Vec<String>> = commands.ask(&keys.list()).await;
+    let found = found.map_err(|error| CoordError(error.to_string()))?;
+    let mut nodes: Vec<_> = found.iter().filter_map(|record| known(record)).collect();
+    nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
+    Ok(nodes)
 }
 
 /// A record of the registry.

@@ -11,6 +11,8 @@ pub(super) struct Keys {
     pub(super) stamps: String,
     /// Hash: id of a node → when it was heard of, when it counts as gone, and what it says of itself.
     pub(super) nodes: String,
+    /// Hash: what rows call a store → id of the node that alone has it at hand, or had.
+    pub(super) owners: String,
     /// Channel for messages.
     pub(super) events: String,
 }
@@ -22,6 +24,7 @@ impl Keys {
             workers: named("workers"),
             stamps: named("stamps"),
             nodes: named("nodes"),
+            owners: named("owners"),
             events: named("events"),
         }
     }
@@ -54,10 +57,19 @@ local stamp = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if stamp < tonumber(ARGV[4]) then redis.call('HSET', KEYS[2], ARGV[1], ARGV[4]) end
 return 1";
 
-/// Notes that node `ARGV[1]` is there, for `ARGV[2]` milliseconds, and says `ARGV[3]` of itself.
+/// Notes that node `ARGV[1]` is there, for `ARGV[2]` milliseconds, says `ARGV[3]` of itself, and alone has the stores that
+/// follow. Of two that say so of one store the later is right: the other is dead.
 const BEAT: &str = "
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now, now + ARGV[2]) .. ARGV[3])
+for i = 4, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], ARGV[1]) end
 return 1";
+
+/// What the node that has store `ARGV[1]` says of itself, if it is not gone.
+const FIND: &str = "
+local id = redis.call('HGET', KEYS[2], ARGV[1])
+local node = id and redis.call('HGET', KEYS[1], id)
+if node and tonumber(string.match(node, '^%d+ (%d+)')) > now then return node end
+return false";
 
 /// All nodes that are not gone. Forgets those that are.
 const NODES: &str = "
@@ -97,9 +109,15 @@ impl Keys {
         command
     }
 
-    pub(super) fn beat(&self, id: &str, for_ms: u64, node: &str) -> Cmd {
-        let mut command = script(BEAT, &[&self.nodes]);
-        command.arg(id).arg(for_ms).arg(node);
+    pub(super) fn beat(&self, id: &str, for_ms: u64, node: &str, own_stores: &[String]) -> Cmd {
+        let mut command = script(BEAT, &[&self.nodes, &self.owners]);
+        command.arg(id).arg(for_ms).arg(node).arg(own_stores);
+        command
+    }
+
+    pub(super) fn find(&self, store: &str) -> Cmd {
+        let mut command = script(FIND, &[&self.nodes, &self.owners]);
+        command.arg(store);
         command
     }
 

@@ -1,8 +1,8 @@
 //! What goes on between this node and Redis, as long as the connection holds; and again, when it broke.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use futures_util::StreamExt;
@@ -59,6 +59,7 @@ async fn session(
     in_time(messages.subscribe(&shared.keys.events)).await?;
     shared.renew(&mut commands).await?;
     shared.hears.store(true, Ordering::Release);
+    *shared.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     // What was said before is lost.
     let _ = shared.events.send(Event::Gap);
     shared.up.send_replace(Some(commands.clone()));

@@ -17,6 +17,8 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tracing::Span;
 
+use crate::app::Busy;
+
 /// What the one line of a request says. The query is left out: it carries signatures.
 pub(super) struct AccessLine {
     method: Method,
@@ -29,6 +31,8 @@ pub(super) struct AccessLine {
     status: Option<StatusCode>,
     bytes_sent: u64,
     complete: bool,
+    /// The request runs as long as it has no line.
+    _busy: Busy,
 }
 
 /// Longest path in a line, in bytes.
@@ -41,6 +45,7 @@ impl AccessLine {
         received: Arc<AtomicU64>,
         start: Instant,
         span: Span,
+        busy: Busy,
     ) -> Self {
         Self {
             method: parts.method.clone(),
@@ -52,6 +57,7 @@ impl AccessLine {
             status: None,
             bytes_sent: 0,
             complete: false,
+            _busy: busy,
         }
     }
 }

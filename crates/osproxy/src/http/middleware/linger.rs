@@ -15,7 +15,8 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, Sleep};
+
+use crate::idle::Idle;
 
 /// How many bytes of a refused body are still read, so that its sender gets to see the answer.
 const MAX_BYTES: u64 = 16 << 20;
@@ -32,26 +33,6 @@ pub(super) struct LingeringBody {
     idle: Idle,
 }
 
-/// Ends the wait for a client that sends nothing.
-struct Idle {
-    timeout: Duration,
-    /// Set while the client is waited for.
-    timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
-}
-
-impl Idle {
-    /// Ready when the client has sent nothing for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
-        if !self.waiting {
-            self.waiting = true;
-            timer.as_mut().reset(Instant::now() + self.timeout);
-        }
-        timer.as_mut().poll(cx)
-    }
-}
-
 /// Says why a body ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the client has sent nothing for too long")]
@@ -62,7 +43,7 @@ impl LingeringBody {
     pub(super) fn new(body: Body, headers: &HeaderMap, timeout: Duration) -> Self {
         // Reading from such a client would ask it to send.
         let silent = headers.contains_key(header::EXPECT);
-        let idle = Idle { timeout, timer: None, waiting: false };
+        let idle = Idle::new(timeout);
         Self { body, received: Arc::default(), silent, idle }
     }
 
@@ -86,7 +67,7 @@ impl http_body::Body for LingeringBody {
             self.silent = true;
             return Poll::Ready(Some(Err(axum::Error::new(TooSlow))));
         };
-        self.idle.waiting = false;
+        self.idle.stir();
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);

@@ -4,4 +4,4 @@ mod access_log;
 mod linger;
 mod request;
 
-pub(super) use request::{RequestId, request};
+pub(super) use request::{REQUEST_ID, RequestId, request};

@@ -9,7 +9,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     middleware::Next,
     response::Response,
 };
@@ -19,9 +19,12 @@ use super::{
     access_log::{AccessLine, LoggedBody},
     linger::LingeringBody,
 };
-use crate::http::server::Peer;
+use crate::{
+    app::{App, Busy},
+    http::server::Peer,
+};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What clients of the Go program send.
 const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
 /// Longest id that is taken from a client, in bytes.
@@ -33,7 +36,7 @@ pub(in crate::http) struct RequestId(pub(in crate::http) Arc<str>);
 
 /// Gives the request an id, breaks its body off when nothing comes for `timeout`, counts its bytes, and writes one line when its answer has ended.
 pub(in crate::http) async fn request(
-    State(timeout): State<Duration>,
+    State((app, timeout)): State<(Arc<App>, Duration)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -43,13 +46,18 @@ pub(in crate::http) async fn request(
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let body = LingeringBody::new(body, &parts.headers, timeout);
-    let line = AccessLine::new(&parts, peer, body.received(), start, span.clone());
+    let busy = Busy::request(&app);
+    let line = AccessLine::new(&parts, peer, body.received(), start, span.clone(), busy);
     parts.extensions.insert(id.clone());
     let request = Request::from_parts(parts, Body::new(body));
 
     let mut response = next.run(request).instrument(span).await;
     if let Ok(value) = HeaderValue::try_from(&*id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if app.is_draining() {
+        // The next request is to find another node.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();
     response.map(|body| Body::new(LoggedBody::new(body, line, status)))

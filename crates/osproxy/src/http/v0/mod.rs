@@ -9,6 +9,7 @@ pub(super) mod download_file;
 mod form;
 pub(super) mod instant_upload;
 mod json;
+pub(super) mod locate_content;
 mod query;
 pub(super) mod upload_file;
 pub(super) mod upload_part;
@@ -21,7 +22,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use osproxy_api::{ErrorCode, v0::Envelope};
+use osproxy_api::{ERROR_HEADER, ErrorCode, v0::Envelope};
 
 use super::middleware::RequestId;
 use crate::{Error, error};
@@ -67,6 +68,7 @@ pub(super) async fn render_error(request: Request, next: Next) -> Response {
     }
     let envelope = Envelope { code: status.as_u16(), message, data: "" };
     let mut rendered = (status, Json(envelope)).into_response();
+    rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(failure.code.as_str()));
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         rendered.headers_mut().insert(header::ALLOW, allow);
     }

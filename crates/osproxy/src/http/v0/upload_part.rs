@@ -2,27 +2,35 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, Uri},
+    extract::{Request, State},
+    response::{IntoResponse, Response},
 };
 use osproxy_api::v0::Envelope;
 
 use super::{body, query::Query};
-use crate::{Result, app::App, link::Action, ops};
+use crate::{
+    Result,
+    app::App,
+    http::forward::{self, Origin},
+    link::Action,
+    ops,
+};
 
 /// `PUT /upload/multi`: one part, in the field `file` of a form, or as the body.
-pub(in crate::http) async fn upload_part(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Envelope<&'static str>>> {
-    let query = Query::parse(uri.query());
+pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+    let (request, content) = request.into_parts();
+    let query = Query::parse(request.uri.query());
     let uid = query.verified_uid(&app, Action::Upload, &[])?;
     let number = query.number("chunkNum")?;
+    ops::upload_part::check_number(&app, number)?;
     let md5 = query.md5()?;
-    let (size, content) = body::content(&headers, body, md5).await?;
+    if forward::origin(&app, &request)? == Origin::Client
+        && let Some(store) = ops::locate_content::settle_parts(&app, uid).await?
+    {
+        drop(query);
+        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
+    }
+    let (size, content) = body::content(&request.headers, content, md5).await?;
     ops::upload_part::upload_part(&app, uid, number, md5, size, content).await?;
-    Ok(Json(Envelope::ok("")))
+    Ok(Json(Envelope::ok("")).into_response())
 }

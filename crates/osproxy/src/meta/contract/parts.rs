@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{create, digests, uid};
+use super::{create, digests, numbers_of_unfinished, uid};
 use crate::meta::{
     BegunPart, Completed, Completion, FileState, Finished, FinishedPart, Kind, Layout, Merge, MergeIntent,
-    Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskForBlob, TaskState,
+    Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskForBlob, TaskState, WholeBlob,
 };
 
 pub(super) async fn run(meta: &Meta) {
@@ -21,26 +21,26 @@ pub(super) async fn run(meta: &Meta) {
 }
 
 /// A task that says what it is for.
-fn task(id: i64) -> TaskForBlob {
+pub(super) fn task(id: i64) -> TaskForBlob {
     Arc::new(move |blob_id| NewTask { id, kind: "test", payload: blob_id.to_string(), max_attempts: 1 })
 }
 
 /// The blob that a task was enqueued for.
-async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
+pub(super) async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
     let (task, _) = meta.task(id).await.unwrap()?;
     assert_eq!((task.state, task.attempts), (TaskState::Queued, 0));
     Some(task.payload)
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent {
-    match meta.begin_part(uid(file), number, uid(attempt)).await.unwrap() {
+    match meta.begin_part(uid(file), number, uid(attempt), None).await.unwrap() {
         BegunPart::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
 }
 
 async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishedPart {
-    meta.finish_part(uid(file), intent, digests(content), Some("image/png")).await.unwrap()
+    meta.finish_part(uid(file), intent, digests(content), Some("image/png"), String::new()).await.unwrap()
 }
 
 async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> PartIntent {
@@ -63,7 +63,7 @@ async fn completed(meta: &Meta, file: i64) -> i64 {
     blob
 }
 
-async fn begin_merge(meta: &Meta, blob: i64, spare: i64) -> MergeIntent {
+pub(super) async fn begin_merge(meta: &Meta, blob: i64, spare: i64) -> MergeIntent {
     match meta.begin_merge(blob, spare).await.unwrap() {
         Merge::Ready(intent) => intent,
         other => panic!("{other:?}"),
@@ -75,7 +75,7 @@ async fn numbers(meta: &Meta, blob: i64) -> Vec<u32> {
 }
 
 async fn parts_become_a_file_and_then_whole(meta: &Meta) {
-    let unknown = meta.begin_part(uid(100), 1, uid(101)).await.unwrap();
+    let unknown = meta.begin_part(uid(100), 1, uid(101), None).await.unwrap();
     assert!(matches!(unknown, BegunPart::Unknown));
     assert!(meta.upload_status(uid(100)).await.unwrap().is_none());
     create(meta, 100).await;
@@ -107,7 +107,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!(stored.content.layout, Layout::Whole(intent.key));
     assert_eq!(stored.content.digests, Some(digests("abc")));
     assert_eq!(meta.blob_by_md5(digests("abc").md5).await.unwrap().unwrap().id, 100);
-    assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done(_, 3)));
+    assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done(WholeBlob { size: 3, .. })));
     // What is left of the parts can be found until it is gone.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
     let ids = meta.parts(100).await.unwrap().iter().map(|part| part.id).collect();
@@ -127,19 +127,22 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     }
     assert_eq!(numbers(meta, 110).await, [1]);
     assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
-    let unfinished = meta.unfinished(Kind::Part, i64::MAX, 0, 10).await.unwrap();
+    let unfinished = numbers_of_unfinished(meta, Kind::Part, i64::MAX, 0, 10).await;
     assert_eq!(unfinished, [111]);
     // Swept away while it was on its way: it does not count.
     let slow = begin(meta, 110, 1, 113).await;
-    assert_eq!(meta.condemn(Kind::Part, 113).await.unwrap().unwrap(), "unknown/110_1_113");
+    assert_eq!(
+        meta.condemn(Kind::Part, 113).await.unwrap().unwrap().key.unwrap().as_str(),
+        "unknown/110_1_113"
+    );
     assert_eq!(finish(meta, 110, &slow, "third").await, FinishedPart::Swept);
     assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
     assert!(meta.condemn(Kind::Part, 112).await.unwrap().is_none(), "a part that counts was condemned");
-    assert_eq!(meta.condemn(Kind::Part, 111).await.unwrap().unwrap(), "unknown/110_1");
+    assert_eq!(meta.condemn(Kind::Part, 111).await.unwrap().unwrap().key.unwrap().as_str(), "unknown/110_1");
     for id in [111, 113] {
         meta.forget(Kind::Part, id).await.unwrap();
     }
-    assert_eq!(meta.unfinished(Kind::Part, i64::MAX, 0, 10).await.unwrap(), [0; 0]);
+    assert_eq!(numbers_of_unfinished(meta, Kind::Part, i64::MAX, 0, 10).await, [0; 0]);
     // No key is written twice, even when nothing counts any more and all is forgotten.
     create(meta, 115).await;
     let first = begin(meta, 115, 1, 116).await;
@@ -172,7 +175,7 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     assert_eq!(enqueued(meta, 130).await, None);
     // It takes no parts any more, not even those that were on their way.
     assert_eq!(finish(meta, 120, &late, "d").await, FinishedPart::Closed);
-    let closed = meta.begin_part(uid(120), 1, uid(131)).await.unwrap();
+    let closed = meta.begin_part(uid(120), 1, uid(131), None).await.unwrap();
     assert!(matches!(closed, BegunPart::Closed(FileState::Stored)));
     assert!(meta.condemn(Kind::Part, 124).await.unwrap().is_some());
     meta.forget(Kind::Part, 124).await.unwrap();
@@ -202,10 +205,10 @@ async fn merged_content_that_is_known_is_shared(meta: &Meta) {
     let blob = completed(meta, 150).await;
     let intent = begin_merge(meta, blob, 154).await;
     assert_eq!(meta.finish_merge(blob, &intent, digests("abc")).await.unwrap(), Merged::Changed);
-    assert_eq!(meta.share_merged(blob, 99_999, task(155)).await.unwrap(), Merged::Changed);
-    assert_eq!(meta.share_merged(blob, 100, task(155)).await.unwrap(), Merged::Stored);
+    assert_eq!(meta.share_content(blob, 99_999, task(155)).await.unwrap(), Merged::Changed);
+    assert_eq!(meta.share_content(blob, 100, task(155)).await.unwrap(), Merged::Stored);
     assert_eq!(enqueued(meta, 155).await.unwrap(), blob.to_string());
-    assert_eq!(meta.share_merged(blob, 100, task(156)).await.unwrap(), Merged::Beaten);
+    assert_eq!(meta.share_content(blob, 100, task(156)).await.unwrap(), Merged::Beaten);
     let stored = meta.stored_file(uid(150)).await.unwrap().unwrap();
     assert_eq!((stored.content.blob_id, stored.content.digests), (100, Some(digests("abc"))));
     assert!(matches!(meta.begin_merge(blob, 156).await.unwrap(), Merge::Gone));
@@ -232,7 +235,7 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
     assert_eq!(meta.complete_upload(uid(160), other, task(163)).await.unwrap(), Completed::Otherwise);
     assert_eq!(meta.stored_file(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
     assert_eq!(begin_merge(meta, 160, 164).await.claimed_md5, Some([7; 16]));
-    assert_eq!(meta.reject_merged(160, task(165)).await.unwrap(), Merged::Stored);
+    assert_eq!(meta.reject_content(160, task(165)).await.unwrap(), Merged::Stored);
     assert_eq!(enqueued(meta, 165).await.unwrap(), "160");
     assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
     assert_eq!(meta.file_state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
@@ -282,7 +285,7 @@ async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
     assert_eq!(attempt, 182);
     assert_eq!(super::finish(meta, 180, attempt, "all of it").await, Finished::Stored);
     assert_eq!(meta.stored_file(uid(180)).await.unwrap().unwrap().content.blob_id, 182);
-    let unfinished = meta.unfinished(Kind::Blob, i64::MAX, 100, 10).await.unwrap();
+    let unfinished = numbers_of_unfinished(meta, Kind::Blob, i64::MAX, 100, 10).await;
     assert_eq!(unfinished, [blob]);
     remove(meta, blob, 1).await;
     // The other way round the parts get a blob with a number of its own.

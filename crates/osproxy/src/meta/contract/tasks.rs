@@ -36,8 +36,8 @@ async fn outcomes(meta: &Meta, id: i64) -> Vec<Option<AttemptOutcome>> {
 }
 
 async fn a_task_is_claimed_once(meta: &Meta) {
-    meta.enqueue(new(300, "a", 5)).await.unwrap();
-    assert!(meta.enqueue(new(300, "a", 5)).await.is_err());
+    meta.enqueue(new(300, "a", 5), None).await.unwrap();
+    assert!(meta.enqueue(new(300, "a", 5), None).await.is_err());
     assert_eq!(meta.due_tasks(&["b"], 10).await.unwrap(), []);
     assert_eq!(meta.due_tasks(&["a", "b"], 10).await.unwrap(), [(300, "a".to_owned())]);
     assert_eq!(meta.next_due(&["a"]).await.unwrap(), Some(0));
@@ -61,7 +61,7 @@ async fn a_task_is_claimed_once(meta: &Meta) {
 }
 
 async fn a_lost_task_is_taken_over(meta: &Meta) {
-    meta.enqueue(new(310, "a", 2)).await.unwrap();
+    meta.enqueue(new(310, "a", 2), None).await.unwrap();
     let lost = claim(meta, 310, "one", 0).await.unwrap();
     let taken = claim(meta, 310, "two", 0).await.unwrap();
     assert_eq!(taken.attempt, 2);
@@ -78,15 +78,16 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
     assert!(claim(meta, 310, "three", LONG).await.is_none());
 
     // A process that is alone need not wait for leases.
-    meta.enqueue(new(311, "a", 5)).await.unwrap();
+    meta.enqueue(new(311, "a", 5), None).await.unwrap();
     claim(meta, 311, "dead", LONG).await.unwrap();
-    meta.enqueue(new(312, "a", 5)).await.unwrap();
+    meta.enqueue(new(312, "a", 5), None).await.unwrap();
     claim(meta, 312, "alive", LONG).await.unwrap();
-    assert_eq!(meta.end_leases_of_others("alive", true).await.unwrap(), 1);
+    assert_eq!(meta.end_leases_of_others("alive", Vec::new(), true).await.unwrap(), 1);
     assert_eq!(meta.due_tasks(&["a"], 10).await.unwrap(), [(311, "a".to_owned())]);
     for (id, attempt) in [(311, 2), (312, 1)] {
         let owner = if id == 311 { "alive-too" } else { "alive" };
         let claimed = claim(meta, id, owner, LONG).await.unwrap_or(ClaimedTask {
+            store: None,
             id,
             kind: "a".to_owned(),
             payload: "{}".to_owned(),
@@ -98,7 +99,7 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
 }
 
 async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
-    meta.enqueue(new(320, "a", 2)).await.unwrap();
+    meta.enqueue(new(320, "a", 2), None).await.unwrap();
     let first = claim(meta, 320, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", Ended::Retry("oh".repeat(2000), LONG)).await.unwrap());
     let waiting = task(meta, 320).await;
@@ -125,7 +126,7 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
 }
 
 async fn who_stops_hands_back_what_does_not_count(meta: &Meta) {
-    meta.enqueue(new(330, "b", 1)).await.unwrap();
+    meta.enqueue(new(330, "b", 1), None).await.unwrap();
     let first = claim(meta, 330, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", Ended::HandedBack).await.unwrap());
     let second = claim(meta, 330, "two", LONG).await.unwrap();
@@ -137,16 +138,16 @@ async fn who_stops_hands_back_what_does_not_count(meta: &Meta) {
 
 async fn what_recurs_is_there_once(meta: &Meta) {
     for id in [340, 341] {
-        meta.ensure_recurring(new(id, "again", 1000), false).await.unwrap();
+        meta.ensure_recurring(new(id, "again", 1000), None).await.unwrap();
     }
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), [(340, "again".to_owned())]);
     let first = claim(meta, 340, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", Ended::Again(LONG)).await.unwrap());
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), []);
     // Due again at every start, but not while it runs.
-    meta.ensure_recurring(new(342, "again", 1000), false).await.unwrap();
+    meta.ensure_recurring(new(342, "again", 1000), None).await.unwrap();
     claim(meta, 340, "one", LONG).await.unwrap();
-    meta.ensure_recurring(new(343, "again", 1000), false).await.unwrap();
+    meta.ensure_recurring(new(343, "again", 1000), None).await.unwrap();
     assert_eq!(task(meta, 340).await.state, TaskState::Running);
 }
 

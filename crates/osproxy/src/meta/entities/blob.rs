@@ -12,7 +12,8 @@ pub struct Model {
     pub layout: Layout,
     /// Name of the backend that holds the object.
     pub backend: String,
-    /// Of the one object; as long as the layout is `parts`, the name that the first merge has taken, or empty.
+    /// Of the one object; as long as the layout is `parts`, the name that the store's upload or the first merge has taken,
+    /// or empty.
     pub object_key: String,
     /// How many files share it; counted in the transaction that makes or removes the file.
     pub refs: i32,
@@ -27,6 +28,15 @@ pub struct Model {
     /// MIME type that the first bytes speak of.
     pub sniffed: Option<String>,
     pub created_at: i64,
+    /// The process that writes it, as long as it is being written.
+    pub written_by: Option<String>,
+    /// What the store calls the upload in which it collects parts, or empty as long as that is not known. Set for the
+    /// first time when there may be one, and not reset before there is none: under `object_key`.
+    pub upload_id: Option<String>,
+    /// Highest number of a part that ever was to go there.
+    pub native_highest: Option<i32>,
+    /// Number of the part that is too small for the store anywhere but at the end.
+    pub native_small: Option<i32>,
     #[sea_orm(has_many)]
     pub files: HasMany<super::file::Entity>,
     #[sea_orm(has_many)]

@@ -35,6 +35,9 @@ pub enum State {
     /// Bytes have begun to arrive.
     #[sea_orm(string_value = "receiving")]
     Receiving,
+    /// The client has said that all parts are there; the store is putting them together.
+    #[sea_orm(string_value = "completing")]
+    Completing,
     /// Complete: can be read, never changes again.
     #[sea_orm(string_value = "stored")]
     Stored,

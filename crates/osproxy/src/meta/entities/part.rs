@@ -20,6 +20,11 @@ pub struct Model {
     /// MIME type that the first bytes speak of; of use with the first part alone.
     pub sniffed: Option<String>,
     pub created_at: i64,
+    /// The process that writes it, as long as it is being written.
+    pub written_by: Option<String>,
+    /// Of a part that the store has in its upload, and not as an object: what the store calls it, or empty as long as
+    /// it is being written.
+    pub tag: Option<String>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

@@ -33,7 +33,7 @@ impl TaskHandler for ExpireUploads {
                 app.meta.expire_upload(uid, removal).await?;
                 expired += 1;
             }
-            app.task_enqueued();
+            app.task_enqueued_elsewhere();
         }
         if expired > 0 {
             tracing::info!(expired, "gave up uploads that were not completed in time");

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use osproxy_storage::{Digests, ObjectWriter};
+use osproxy_storage::{Digests, ObjectWriter, SizeHint};
 use serde::{Deserialize, Serialize};
 
 use super::delete_blob;
 use crate::{
     Result,
     app::{App, Attempt, Writing, publish},
+    error,
     meta::{Finished, Kind, Merge, MergeIntent, Merged, StoredPart, TaskForBlob},
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
@@ -36,19 +37,24 @@ impl TaskHandler for MergeParts {
         let app = &context.app;
         let spare = app.next_uid().await?.get();
         let writing = Writing::new(app, spare);
-        match app.meta.begin_merge(blob_id, spare).await? {
-            Merge::Ready(intent) => merge(app, blob_id, intent, Attempt::new(Kind::Blob, writing)).await?,
-            // The parts are all there is of the bytes, if the object was lost meanwhile.
-            Merge::Done(key, size) if app.storage.size(&key).await? != size => {
-                return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
+        let store = match app.meta.begin_merge(blob_id, spare).await? {
+            Merge::Ready(intent) => {
+                let store = intent.store.clone();
+                merge(app, blob_id, intent, Attempt::new(Kind::Blob, writing)).await?;
+                store
             }
-            Merge::Done(..) => {}
+            Merge::Done(whole) => {
+                // The parts are all there is of the bytes, if the object was lost meanwhile.
+                if app.stores.get(&whole.store)?.size(&whole.key).await? != whole.size {
+                    return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
+                }
+                whole.store
+            }
             Merge::Gone => return Ok(()),
-        }
+        };
         // Readers that still want one of them follow to where the bytes are now.
-        let parts = app.meta.parts(blob_id).await?;
-        let parts: Vec<_> = parts.into_iter().map(|part| (part.id, part.key)).collect();
-        app.remove_parts(&parts).await?;
+        let parts = app.meta.part_objects(blob_id).await?;
+        app.remove_parts(&store, &parts).await?;
         Ok(app.meta.forget_gone_parts(Some(blob_id)).await?)
     }
 }
@@ -59,10 +65,10 @@ pub fn merging(app: &App, id: Uid) -> TaskForBlob {
 }
 
 async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attempt) -> Result<(), TaskError> {
-    let mut writer = app.storage.create(&intent.key, Some(intent.size)).await?;
+    let mut writer = app.stores.get(&intent.store)?.create(&intent.key, SizeHint::Exact(intent.size)).await?;
     let parts = app.meta.parts(blob_id).await?;
     for part in &parts {
-        writer.append_object(&part.key, part.size).await?;
+        app.append_part(&intent.store, &mut *writer, part).await?;
     }
     let digests = writer.finish().await?;
     if digests.size != intent.size {
@@ -70,27 +76,42 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
     }
     if intent.claimed_md5 != Some(digests.md5) {
         // Nobody has vouched for these bytes yet, or they are wrong: then it matters whether they are those that came.
-        check_parts(app, &parts, &digests).await?;
+        check_parts(app, &intent.store, &parts, &digests).await?;
     }
     if let Some(claimed) = intent.claimed_md5
         && claimed != digests.md5
     {
-        let (said, found) = (hex::encode(claimed), hex::encode(digests.md5));
-        tracing::warn!(blob_id, said, found, "the content is not what the client had announced");
-        let removal = delete_blob::removal(app, app.next_uid().await?);
-        app.meta.reject_merged(blob_id, removal).await?;
-        app.task_enqueued();
-        return Ok(());
+        return reject(app, blob_id, claimed, digests.md5).await;
     }
     // Brought to its end even if this task is given up: what is being published must not lose its row.
     let settling = app.background.spawn(settle(app.clone(), blob_id, intent, attempt, writer, digests));
     settling.await.map_err(TaskError::retry)?
 }
 
+/// Gives up content whose md5 is another than the client had announced.
+pub(super) async fn reject(
+    app: &App,
+    blob_id: i64,
+    claimed: [u8; 16],
+    found: [u8; 16],
+) -> Result<(), TaskError> {
+    let (said, found) = (hex::encode(claimed), hex::encode(found));
+    tracing::warn!(blob_id, said, found, "the content is not what the client had announced");
+    let removal = delete_blob::removal(app, app.next_uid().await?);
+    app.meta.reject_content(blob_id, removal).await?;
+    app.task_enqueued();
+    Ok(())
+}
+
 /// Compares every part with what it was when it came, and all of them with what was merged. Damage is never passed on as
 /// content, and never makes bytes go that are still good.
-async fn check_parts(app: &App, parts: &[StoredPart], merged: &Digests) -> Result<(), TaskError> {
-    let (each, all) = app.digest_parts(parts).await?;
+pub(super) async fn check_parts(
+    app: &App,
+    store: &str,
+    parts: &[StoredPart],
+    merged: &Digests,
+) -> Result<(), TaskError> {
+    let (each, all) = app.digest_parts(store, parts).await?;
     for (part, digests) in parts.iter().zip(each) {
         if digests.md5 != part.md5 {
             return Err(TaskError::fail(format!("part {} was damaged in the store", part.number)));
@@ -102,12 +123,21 @@ async fn check_parts(app: &App, parts: &[StoredPart], merged: &Digests) -> Resul
     Ok(())
 }
 
+/// Removes what the store had put together of the parts, which an intent names now.
+async fn remove_put_together(app: &App, intent_id: i64) {
+    // What this cannot remove now, the sweep does later.
+    if let Err(error) = app.discard(Kind::Blob, intent_id).await {
+        let error = error::chain(&error);
+        tracing::warn!(intent_id, error, "cannot remove what the store had put together yet");
+    }
+}
+
 /// Makes merged content the blob's, or lets its files share a blob that has the same content already.
 async fn settle(
     app: Arc<App>,
     blob_id: i64,
     intent: MergeIntent,
-    attempt: Attempt,
+    mut attempt: Attempt,
     writer: Box<dyn ObjectWriter>,
     digests: Digests,
 ) -> Result<(), TaskError> {
@@ -116,7 +146,7 @@ async fn settle(
         let merged = match app.meta.blob_by_blake3(digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
                 let removal = delete_blob::removal(&app, app.next_uid().await?);
-                let shared = app.meta.share_merged(blob_id, same.id, removal).await?;
+                let shared = app.meta.share_content(blob_id, same.id, removal).await?;
                 app.task_enqueued();
                 if shared == Merged::Stored {
                     // What was written is dropped with the writer or by the attempt; it is not needed.
@@ -130,7 +160,7 @@ async fn settle(
                     blob_id = id,
                     "content was lost from the store; mending it with what was sent"
                 );
-                publish(&mut unpublished).await?;
+                publish(&mut attempt, &mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent.intent_id).await? {
                     // The attempt's row now names what was damaged, which is removed at its end. The files share what
                     // was mended in the next round.
@@ -139,10 +169,13 @@ async fn settle(
                 }
             }
             None => {
-                publish(&mut unpublished).await?;
+                publish(&mut attempt, &mut unpublished).await?;
                 let merged = app.meta.finish_merge(blob_id, &intent, digests).await?;
                 if merged == Merged::Stored {
                     attempt.settle();
+                    if intent.has_native {
+                        remove_put_together(&app, intent.intent_id).await;
+                    }
                     return Ok(());
                 }
                 merged
@@ -151,7 +184,11 @@ async fn settle(
         match merged {
             Merged::Stored | Merged::Beaten => return Ok(()),
             Merged::Changed => {}
-            Merged::Swept => return Err(TaskError::retry("the merge was swept away while it was finishing")),
+            Merged::Swept => {
+                // What was published meanwhile has no row any more.
+                app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
+                return Err(TaskError::retry("the merge was swept away while it was finishing"));
+            }
         }
     }
     Err(TaskError::retry("content that is the same came and went too often"))

@@ -1,12 +1,12 @@
 //! Removes what ended badly left behind: after a crash, after an error while cleaning up. And forgets what was long ago.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
     Result,
     app::App,
     error,
-    meta::{Kind, now_ms},
+    meta::{Kind, Unfinished, now_ms},
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
@@ -30,12 +30,19 @@ impl TaskHandler for Sweep {
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
         let app = &context.app;
-        // Nobody alive has begun what is older than this process.
-        let begun_before = app.started_at.max(before(GRACE));
+        let Some(store) = &context.store else {
+            return Ok(());
+        };
+        let mut begun_before = before(GRACE);
+        if !app.stores.is_shared(store) {
+            // Nobody alive has begun what is older than this process.
+            begun_before = begun_before.max(app.started_at);
+        }
+        let swept = Swept { store, begun_before, writers: app.writers_of(store).await? };
         let mut removed = 0;
         // Parts first: a blob goes only when none of its parts is left.
         for kind in [Kind::Part, Kind::Blob] {
-            removed += sweep(app, kind, begun_before).await?;
+            removed += sweep(app, kind, &swept).await?;
         }
         if removed > 0 {
             tracing::info!(removed, "swept away what unfinished uploads left");
@@ -52,21 +59,40 @@ fn before(age: Duration) -> i64 {
     now_ms().saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
-/// Removes everything of a kind that is no content, was begun before a moment (milliseconds since the Unix epoch) and is
-/// not being written by this process. Returns how many there were.
-async fn sweep(app: &App, kind: Kind, begun_before: i64) -> Result<u64> {
+/// What is looked at.
+struct Swept<'a> {
+    store: &'a str,
+    /// Milliseconds since the Unix epoch.
+    begun_before: i64,
+    /// The processes that live.
+    writers: HashSet<String>,
+}
+
+impl Swept<'_> {
+    /// Whether something may still be on its way.
+    fn spares(&self, app: &App, found: &Unfinished) -> bool {
+        match &found.writer {
+            Some(writer) if *writer != app.node => self.writers.contains(writer),
+            _ => app.writing().contains(&found.id),
+        }
+    }
+}
+
+/// Removes everything of a kind that is no content, was begun long enough ago and is being written by nobody. Returns how
+/// many there were.
+async fn sweep(app: &App, kind: Kind, swept: &Swept<'_>) -> Result<u64> {
     let (mut after, mut removed) = (0, 0);
     loop {
-        let page = app.meta.unfinished(kind, begun_before, after, PAGE).await?;
+        let page = app.meta.unfinished(kind, swept.store, swept.begun_before, after, PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(removed);
         };
-        after = *last;
-        for id in page {
-            let running = app.writing().contains(&id);
-            if running {
+        after = last.id;
+        for found in page {
+            if swept.spares(app, &found) {
                 continue;
             }
+            let id = found.id;
             match sweep_one(app, kind, id).await {
                 Ok(true) => removed += 1,
                 Ok(false) => {}

@@ -14,7 +14,11 @@ pub struct Api {
 
 impl Api {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, client: Client::new() }
+        // The client could speak TLS, and asks for what does the cryptography even if it never will.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Whoever waits for longer than this waits for ever.
+        let client = Client::builder().read_timeout(2 * super::PATIENCE).build().unwrap();
+        Self { address, client }
     }
 
     pub fn url(&self, relative: &str) -> String {

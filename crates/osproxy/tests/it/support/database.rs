@@ -109,8 +109,12 @@ impl Database {
         let Some(url) = self.url() else {
             return Vec::new();
         };
-        let mut settings =
-            vec![("DATABASE__URL".to_owned(), url), ("DATABASE__MAX_IDLE_CONNS".to_owned(), "0".to_owned())];
+        let mut settings = vec![
+            ("DATABASE__URL".to_owned(), url),
+            ("DATABASE__MAX_IDLE_CONNS".to_owned(), "0".to_owned()),
+            // Nobody is in front of it who would have to find out that it stops.
+            ("SERVER__DRAIN_DELAY".to_owned(), "0".to_owned()),
+        ];
         if let Some(redis) = env("OSPROXY_TEST_REDIS") {
             settings.push(("REDIS__URL".to_owned(), redis));
             settings.push(("REDIS__PREFIX".to_owned(), self.on_server.as_ref().unwrap().name.clone()));
@@ -214,8 +218,13 @@ impl Database {
 
     /// Lets no merge begin, until [`release_merges`](Self::release_merges).
     pub async fn hold_merges(&self) {
-        let merging = "NEW.state = 'running' AND NEW.kind = 'merge_parts'";
-        self.forbid("held", "BEFORE UPDATE", "tasks", merging).await;
+        self.hold_task("merge_parts").await;
+    }
+
+    /// The same, of another kind of task.
+    pub async fn hold_task(&self, kind: &str) {
+        let running = format!("NEW.state = 'running' AND NEW.kind = '{kind}'");
+        self.forbid("held", "BEFORE UPDATE", "tasks", &running).await;
     }
 
     pub async fn release_merges(&self) {

@@ -2,21 +2,29 @@
 
 mod api;
 mod database;
+mod meddler;
+mod nginx;
 mod node;
 mod proxy;
 mod random;
 mod raw;
 mod service;
+mod store;
+mod unreliable;
 
 use std::time::{Duration, Instant};
 
 pub use api::{Api, refused};
 pub use database::{Database, redis_url, server_of};
+pub use meddler::{Meddling, meddle};
+pub use nginx::Nginx;
 pub use node::TestNode;
 pub use proxy::{Line, Proxy};
 pub use random::Random;
 pub use raw::RawConnection;
-pub use service::{Service, spawn_failing};
+pub use service::{Service, command, spawn_failing};
+pub use store::{Store, StoreServer};
+pub use unreliable::{Trouble, Unreliable};
 
 use md5::{Digest, Md5};
 

@@ -46,7 +46,8 @@ impl Running {
                 "DATABASE__URL" => config.database.url = Some(Secret::new(value)),
                 "REDIS__URL" => config.redis.url = Some(Secret::new(value)),
                 "REDIS__PREFIX" => config.redis.prefix = value,
-                _ => config.database.max_idle_conns = 0,
+                "DATABASE__MAX_IDLE_CONNS" => config.database.max_idle_conns = 0,
+                _ => {}
             }
         }
         // What ran before may hold its locks for a moment: a call that blocks cannot be cut off.

@@ -12,20 +12,25 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{Api, Database, PATIENCE, RawConnection};
+use super::{Api, Database, PATIENCE, RawConnection, Store, Unreliable};
 
 /// A running service with a folder of its own. Dropped, it is killed and its folder removed.
 pub struct Service {
     process: Child,
     api: Api,
     database: Database,
+    store: Option<Store>,
     folder: TempDir,
     settings: Vec<(String, String)>,
+    listen: String,
 }
+
+/// Where a service listens, if it does not matter.
+const ANYWHERE: &str = "127.0.0.1:0";
 
 /// The binary in this folder, with no settings but these, in the environment's spelling: `LOG__LEVEL`.
 /// It is started by `wrapper`, a command with arguments, if there is one.
-fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -> Command {
+pub fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -> Command {
     let mut command = Command::new("/bin/sh");
     // A file beyond the limit that a test may set is an error, as on a full disk, and not the end.
     command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).args(wrapper).arg(env!("CARGO_BIN_EXE_osproxy"));
@@ -49,12 +54,13 @@ pub async fn spawn_failing(
 async fn spawn(
     folder: &Path,
     settings: &[(String, String)],
+    listen: &str,
     more: &[&str],
     wrapper: &[&str],
 ) -> (Child, SocketAddr) {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
     let mut process = command(folder, settings, wrapper)
-        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(["serve", "--listen", listen])
         .args(more)
         .stdout(Stdio::piped())
         .stderr(log)
@@ -95,8 +101,24 @@ impl Service {
     async fn start_by(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
-        let known = database.settings();
-        Self::start_at(folder, database, known, settings, wrapper).await
+        let mut known = database.settings();
+        let store = Store::of_environment();
+        known.extend(store.iter().flat_map(Store::settings));
+        Self { store, ..Self::start_at(folder, database, known, settings, wrapper).await }
+    }
+
+    /// Starts with its objects in a store, behind a proxy if there is one.
+    pub async fn start_on_store(
+        store: &Store,
+        proxy: Option<&Unreliable>,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::create(folder.path()).await;
+        let mut known = database.settings();
+        known.extend(proxy.map_or_else(|| store.settings(), |proxy| store.settings_through(proxy)));
+        let store = Some(store.clone());
+        Self { store, ..Self::start_at(folder, database, known, settings, &[]).await }
     }
 
     /// Starts in a folder of its own, on the server that a variable names.
@@ -124,20 +146,40 @@ impl Service {
         wrapper: &[&str],
     ) -> Self {
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let (process, address) = spawn(folder.path(), &settings, &[], wrapper).await;
-        Self { process, api: Api::new(address), database, folder, settings }
+        let (process, address) = spawn(folder.path(), &settings, ANYWHERE, &[], wrapper).await;
+        let listen = ANYWHERE.to_owned();
+        Self { process, api: Api::new(address), database, store: None, folder, settings, listen }
+    }
+
+    /// Starts at an address that it keeps, in a folder, on a database, with its objects in a store if there is one.
+    pub async fn start_listening(
+        listen: &str,
+        folder: TempDir,
+        database: Database,
+        store: Option<Store>,
+        settings: Vec<(String, String)>,
+    ) -> Self {
+        let (process, address) = spawn(folder.path(), &settings, listen, &[], &[]).await;
+        let listen = listen.to_owned();
+        Self { process, api: Api::new(address), database, store, folder, settings, listen }
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
     }
 
     /// Starts the binary again on the same folder.
     pub async fn restart(&mut self) {
-        (self.process, self.api.address) = spawn(self.folder.path(), &self.settings, &[], &[]).await;
+        (self.process, self.api.address) =
+            spawn(self.folder.path(), &self.settings, &self.listen, &[], &[]).await;
     }
 
     /// Stops it and starts it again with the file `config.yaml` that stands in its folder.
     pub async fn restart_configured(&mut self) {
         self.kill().await;
         (self.process, self.api.address) =
-            spawn(self.folder.path(), &self.settings, &["--config", "config.yaml"], &[]).await;
+            spawn(self.folder.path(), &self.settings, &self.listen, &["--config", "config.yaml"], &[]).await;
     }
 
     /// What `kill -9` does.
@@ -154,10 +196,22 @@ impl Service {
         Pid::from_raw(i32::try_from(self.process.id().unwrap()).unwrap()).unwrap()
     }
 
+    /// The most memory that it has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// Lets no file of the service grow beyond so many bytes: for writes beyond it, the disk is full.
     pub fn limit_files(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
         rustix::process::prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
+    }
+
+    /// Changes a setting, for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     pub async fn exit_status(&mut self) -> ExitStatus {
@@ -187,6 +241,9 @@ impl Service {
 
     /// Every file in the store, published or not, by its path within it.
     pub fn objects(&self) -> Vec<String> {
+        if let Some(store) = &self.store {
+            return store.objects();
+        }
         let root = self.objects_folder();
         let mut found = Vec::new();
         for folder in std::fs::read_dir(&root).unwrap() {

@@ -154,7 +154,8 @@ impl Client {
                     sent.sure();
                 }
             }
-            (Some(200), None | Some(422)) | (None, Some(422)) => sent.sure(),
+            // 503: not before the store has put the parts together.
+            (Some(200), None | Some(422 | 503)) | (None, Some(422)) => sent.sure(),
             (None | Some(422), Some(200)) | (Some(422), None) => {
                 sent.sure();
                 sent.candidates = vec![vec![whole]];

@@ -1,0 +1,66 @@
+use async_trait::async_trait;
+use reqsign_core::Signer;
+use reqsign_tencent_cos::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
+
+use super::s3::split;
+use crate::{
+    Backend, HttpSettings, Result,
+    remote::{Remote, Vendor, context},
+};
+
+/// Where a Tencent COS store is, and who asks.
+#[derive(Clone)]
+pub struct CosSettings {
+    /// Scheme and name, such as `https://cos.ap-nanjing.myqcloud.com`.
+    pub endpoint: String,
+    /// Number of the account; buckets are called `<name>-<appid>`.
+    pub appid: String,
+    /// The bucket of everything, without the number; without it each category has its own.
+    pub bucket: Option<String>,
+    /// Key id and secret, and the token of temporary ones; without them the environment is asked.
+    pub credentials: Option<(String, String, Option<String>)>,
+    /// How it is reached.
+    pub http: HttpSettings,
+}
+
+/// Tencent Cloud Object Storage.
+pub(crate) struct Cos {
+    scheme: String,
+    authority: String,
+    appid: String,
+    signer: Signer<Credential>,
+}
+
+/// Opens a COS store, without reaching for it.
+pub fn cos(settings: CosSettings) -> Result<impl Backend> {
+    open(settings)
+}
+
+pub(crate) fn open(settings: CosSettings) -> Result<Remote<Cos>> {
+    let (scheme, authority) = split(&settings.endpoint);
+    let signer = match settings.credentials {
+        Some((id, secret, None)) => {
+            Signer::new(context(), StaticCredentialProvider::new(&id, &secret), RequestSigner::new())
+        }
+        Some((id, secret, Some(token))) => {
+            let given = StaticCredentialProvider::with_security_token(&id, &secret, &token);
+            Signer::new(context(), given, RequestSigner::new())
+        }
+        None => Signer::new(context(), DefaultCredentialProvider::new(), RequestSigner::new()),
+    };
+    Remote::new(Cos { scheme, authority, appid: settings.appid, signer }, settings.bucket, &settings.http)
+}
+
+#[async_trait]
+impl Vendor for Cos {
+    const NAME: &'static str = "cos";
+
+    fn bucket_url(&self, bucket: &str) -> String {
+        let Self { scheme, authority, appid, .. } = self;
+        format!("{scheme}://{bucket}-{appid}.{authority}")
+    }
+
+    async fn sign(&self, _bucket: &str, request: &mut http::request::Parts) -> reqsign_core::Result<()> {
+        self.signer.sign(request, None).await
+    }
+}

@@ -1,0 +1,134 @@
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::OwnedFd,
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    io::Errno,
+};
+
+use super::{FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, known_id, open_folder};
+use crate::{Category, Result};
+
+/// What [`Local::probe`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probed {
+    /// Whether the root is there already.
+    pub exists: bool,
+    /// Bytes that this process may still write.
+    pub free: u64,
+}
+
+/// What is written: a block of every file system that there is.
+const CONTENT: [u8; 4096] = [0x5a; 4096];
+
+impl Local {
+    /// Sees whether objects could be written under `root`, as a store would do it, or whether it could be made where it is
+    /// missing. Takes no lock: a store may be open there, and be opened meanwhile. Leaves nothing behind.
+    pub async fn probe(root: &Path) -> Result<Probed> {
+        let root = root.to_owned();
+        blocking("probe", move || {
+            let folder = match open_folder(CWD, &root) {
+                Ok(folder) => folder,
+                Err(Errno::NOENT) => return Ok(Probed { exists: false, free: could_be_made(&root)? }),
+                Err(error) => return Err(error.into()),
+            };
+            known_id(&folder)?;
+            let inside = match open_folder(&folder, TEMPORARY) {
+                Ok(temporary) => temporary,
+                // A store that was never opened by this program.
+                Err(Errno::NOENT) => folder.try_clone()?,
+                Err(error) => return Err(within(TEMPORARY, error)),
+            };
+            write_and_move(&folder, inside)?;
+            Ok(Probed { exists: true, free: free(&folder)? })
+        })
+        .await
+    }
+}
+
+/// Writes a file, moves it through the folders of all categories, and reads it there.
+fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
+    let name = random_name()?;
+    // Hidden, where it is not in the folder for such files.
+    let hidden = format!(".{name}");
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&inside, hidden.as_str(), flags, FILE_MODE);
+    let mut file = File::from(file.map_err(|error| within(TEMPORARY, error))?);
+    let mut written = Written { folder: inside, name: hidden };
+    file.write_all(&CONTENT)?;
+    file.sync_all()?;
+    for category in Category::ALL.map(Category::as_str) {
+        let folder = match open_folder(root, category) {
+            Ok(folder) => folder,
+            // It is made when the store is opened.
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(within(category, error)),
+        };
+        let moved = rustix::fs::renameat(&written.folder, written.name.as_str(), &folder, name.as_str());
+        moved.map_err(|error| within(category, error))?;
+        written = Written { folder, name: name.clone() };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&written.folder, name.as_str(), flags, Mode::empty());
+        let mut read = Vec::new();
+        File::from(file.map_err(|error| within(category, error))?).read_to_end(&mut read)?;
+        if read != CONTENT {
+            return Err(io::Error::other(format!("{category}: other bytes were read than were written")));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder where the root would be made, and removes it.
+fn could_be_made(root: &Path) -> io::Result<u64> {
+    let above = std::path::absolute(root)?;
+    for above in above.ancestors().skip(1) {
+        let folder = match open_folder(CWD, above) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(within(&above.display().to_string(), error)),
+        };
+        let name = format!(".{}", random_name()?);
+        let made = rustix::fs::mkdirat(&folder, name.as_str(), FOLDER_MODE);
+        made.map_err(|error| within(&above.display().to_string(), error))?;
+        rustix::fs::unlinkat(&folder, name.as_str(), AtFlags::REMOVEDIR)?;
+        return free(&folder);
+    }
+    Err(Errno::NOENT.into())
+}
+
+/// A name that no object has.
+fn random_name() -> io::Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(format!("doctor-{}", hex::encode(random)))
+}
+
+fn free(folder: &OwnedFd) -> io::Result<u64> {
+    let system = rustix::fs::fstatvfs(folder)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Says which of the folders it was.
+fn within(folder: &str, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    // It is no object that is missing.
+    let kind = if error.kind() == io::ErrorKind::NotFound { io::ErrorKind::Other } else { error.kind() };
+    io::Error::new(kind, format!("{folder}: {error}"))
+}
+
+/// A file that goes when this does.
+struct Written {
+    folder: OwnedFd,
+    name: String,
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // Where it was moved away from there is none; and a folder that took a file lets it go.
+        let _ = rustix::fs::unlinkat(&self.folder, self.name.as_str(), AtFlags::empty());
+    }
+}

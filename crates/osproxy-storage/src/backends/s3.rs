@@ -1,0 +1,92 @@
+use async_trait::async_trait;
+use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
+use reqsign_core::Signer;
+
+use crate::{
+    Backend, HttpSettings, Result,
+    remote::{Remote, Vendor, context},
+};
+
+/// Where an S3 store is, and who asks.
+#[derive(Clone)]
+pub struct S3Settings {
+    /// Scheme, name and port, such as `http://127.0.0.1:9000`.
+    pub endpoint: String,
+    /// Region that requests are signed for.
+    pub region: String,
+    /// The bucket of everything; without it each category has its own.
+    pub bucket: Option<String>,
+    /// Whether the bucket stands in the path, and not in the name of the host.
+    pub path_style: bool,
+    /// Key id and secret, and the token of temporary ones; without them the environment, the usual files and the services of
+    /// the machine are asked.
+    pub credentials: Option<(String, String, Option<String>)>,
+    /// How it is reached.
+    pub http: HttpSettings,
+}
+
+/// S3, `MinIO`, and all that speak the same.
+pub(crate) struct S3 {
+    scheme: String,
+    authority: String,
+    path_style: bool,
+    region: String,
+    signer: Signer<Credential>,
+}
+
+/// Opens a store that speaks S3, without reaching for it.
+pub fn s3(settings: S3Settings) -> Result<impl Backend> {
+    open(settings)
+}
+
+pub(crate) fn open(settings: S3Settings) -> Result<Remote<S3>> {
+    let (scheme, authority) = split(&settings.endpoint);
+    let builder = RequestSigner::new("s3", &settings.region);
+    let signer = match settings.credentials {
+        Some((id, secret, token)) => {
+            let given = StaticCredentialProvider::new(&id, &secret);
+            let given = token.iter().fold(given, |given, token| given.with_session_token(token));
+            Signer::new(context(), given, builder)
+        }
+        None => Signer::new(context(), DefaultCredentialProvider::new(), builder),
+    };
+    let (path_style, region) = (settings.path_style, settings.region);
+    let vendor = S3 { scheme, authority, path_style, region, signer };
+    Remote::new(vendor, settings.bucket, &settings.http)
+}
+
+/// Scheme and authority of an endpoint.
+pub(super) fn split(endpoint: &str) -> (String, String) {
+    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+    (scheme.to_owned(), rest.trim_end_matches('/').to_owned())
+}
+
+#[async_trait]
+impl Vendor for S3 {
+    const NAME: &'static str = "s3";
+
+    fn bucket_url(&self, bucket: &str) -> String {
+        let Self { scheme, authority, .. } = self;
+        if self.path_style {
+            format!("{scheme}://{authority}/{bucket}")
+        } else {
+            format!("{scheme}://{bucket}.{authority}")
+        }
+    }
+
+    async fn sign(&self, _bucket: &str, request: &mut http::request::Parts) -> reqsign_core::Result<()> {
+        self.signer.sign(request, None).await
+    }
+
+    fn bucket_configuration(&self) -> String {
+        // The first region is the one that must not be named.
+        if self.region == "us-east-1" {
+            return String::new();
+        }
+        let region = quick_xml::escape::escape(&self.region);
+        format!(
+            "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>"
+        )
+    }
+}

@@ -1,0 +1,77 @@
+//! A store that fails on purpose, for tests.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, future::BoxFuture, stream};
+
+use super::{Layer, Opened, Operation};
+use crate::{Error, ErrorKind, ObjectReader, Result};
+
+/// Lets operations fail before they are done, or after, as if the answer was lost; lets readers break off.
+pub struct Fault {
+    /// One operation in so many fails; 0: none.
+    one_in: u64,
+    state: Mutex<u64>,
+}
+
+impl Fault {
+    /// The same seed gives the same faults to the same operations.
+    pub fn new(one_in: u64, seed: u64) -> Self {
+        Self { one_in, state: Mutex::new(seed | 1) }
+    }
+
+    fn draw(&self) -> u64 {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    fn strikes(&self) -> bool {
+        self.one_in > 0 && (self.draw() >> 16).is_multiple_of(self.one_in)
+    }
+}
+
+fn broken() -> Error {
+    let mut error = Error::new(ErrorKind::Other, "fault", "break").about("broken on purpose");
+    error.retryable = true;
+    error
+}
+
+#[async_trait]
+impl Layer for Fault {
+    async fn once<'a, T: Send + 'a>(
+        &'a self,
+        _operation: Operation,
+        running: BoxFuture<'a, Result<T>>,
+    ) -> Result<T> {
+        if !self.strikes() {
+            return running.await;
+        }
+        if self.draw() & (1 << 20) == 0 {
+            // Done, and nobody hears of it.
+            running.await?;
+        }
+        Err(broken())
+    }
+
+    fn reader(&self, opened: Opened, reader: ObjectReader) -> ObjectReader {
+        if !self.strikes() {
+            return reader;
+        }
+        let mut left = self.draw() % (opened.range.end - opened.range.start).max(1);
+        let until = reader.map(move |bytes| {
+            let mut bytes = bytes?;
+            if left == 0 {
+                return Err(broken());
+            }
+            bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= bytes.len() as u64;
+            Ok(bytes)
+        });
+        // An error is final, and so is an end that comes too early.
+        Box::pin(until.chain(stream::iter([Err(broken())])))
+    }
+}

@@ -1,0 +1,262 @@
+//! What is put around a store, whichever it is: trying again, time-outs, bounds and counters.
+//!
+//! A [`Layer`] sees every operation. [`Layered`] puts one around a store, and is a store itself.
+
+mod backoff;
+pub mod fault;
+mod limit;
+mod metrics;
+mod retry;
+mod timeout;
+
+use std::{ops::Range, sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+pub use backoff::Backoff;
+pub use limit::Limit;
+pub use metrics::{Counters, Metrics};
+pub use retry::Retry;
+pub(crate) use timeout::Late;
+pub use timeout::Timeout;
+
+use crate::{Backend, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, Result, SizeHint};
+
+/// What is done to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// [`Backend::prepare`]
+    Prepare,
+    /// [`Backend::clock`]
+    Clock,
+    /// [`Backend::create`], [`Multipart::create_part`]
+    Create,
+    /// [`Backend::open`]
+    Open,
+    /// [`Backend::size`]
+    Size,
+    /// [`Backend::delete`]
+    Delete,
+    /// [`Backend::list`]
+    List,
+    /// [`ObjectWriter::write`], [`ObjectWriter::append_object`]
+    Write,
+    /// [`ObjectWriter::finish`]
+    Finish,
+    /// [`ObjectWriter::publish`]
+    Publish,
+    /// [`Multipart::begin`]
+    BeginUpload,
+    /// [`Multipart::complete`]
+    CompleteUpload,
+    /// [`Multipart::abort`]
+    AbortUpload,
+    /// [`Multipart::parts`]
+    ListParts,
+    /// [`Multipart::uploads`]
+    ListUploads,
+}
+
+/// How an operation can be run: once more each time that it is called.
+pub type Run<'a, T> = dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
+
+/// Something to put around a store.
+#[async_trait]
+pub trait Layer: Send + Sync + 'static {
+    /// Runs an operation that may be run again.
+    async fn repeatable<'a, T: Send + 'a>(&'a self, operation: Operation, run: &Run<'a, T>) -> Result<T> {
+        self.once(operation, run()).await
+    }
+
+    /// Runs an operation that must not be run again: nobody has its bytes any more.
+    async fn once<'a, T: Send + 'a>(
+        &'a self,
+        _operation: Operation,
+        running: BoxFuture<'a, Result<T>>,
+    ) -> Result<T> {
+        running.await
+    }
+
+    /// Puts itself around a reader of `range`.
+    fn reader(&self, _opened: Opened, reader: ObjectReader) -> ObjectReader {
+        reader
+    }
+
+    /// Told of bytes that were written.
+    fn written(&self, _bytes: usize) {}
+
+    /// Something that a writer keeps as long as it lives.
+    async fn hold(&self) -> Result<Option<Box<dyn Send>>> {
+        Ok(None)
+    }
+}
+
+/// What a reader reads, and where.
+pub struct Opened {
+    /// The store below the layer.
+    pub store: Arc<dyn Backend>,
+    /// The object.
+    pub key: Key,
+    /// The bytes that the reader gives.
+    pub range: Range<u64>,
+    /// What the layer holds for it.
+    pub held: Option<Box<dyn Send>>,
+}
+
+/// A store with a layer around it.
+pub struct Layered<L> {
+    layer: Arc<L>,
+    store: Arc<dyn Backend>,
+}
+
+impl<L: Layer> Layered<L> {
+    /// Puts a layer around a store.
+    pub fn new(layer: L, store: Arc<dyn Backend>) -> Self {
+        Self { layer: Arc::new(layer), store }
+    }
+}
+
+#[async_trait]
+impl<L: Layer> Backend for Layered<L> {
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    async fn prepare(&self, make: bool) -> Result<()> {
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.prepare(make)) };
+        self.layer.repeatable(Operation::Prepare, &run).await
+    }
+
+    async fn clock(&self) -> Result<Option<SystemTime>> {
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.clock()) };
+        self.layer.repeatable(Operation::Clock, &run).await
+    }
+
+    async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
+        let held = self.layer.hold().await?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.create(key, size)) };
+        let writer = self.layer.repeatable(Operation::Create, &run).await?;
+        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _held: held }))
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
+        let held = self.layer.hold().await?;
+        let wanted = range.clone();
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.open(key, wanted.clone())) };
+        let reader = self.layer.repeatable(Operation::Open, &run).await?;
+        Ok(self.layer.reader(Opened { store: self.store.clone(), key: key.clone(), range, held }, reader))
+    }
+
+    async fn size(&self, key: &Key) -> Result<u64> {
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.size(key)) };
+        self.layer.repeatable(Operation::Size, &run).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.delete(keys)) };
+        self.layer.repeatable(Operation::Delete, &run).await
+    }
+
+    async fn list(&self) -> Result<ObjectList> {
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.list()) };
+        self.layer.repeatable(Operation::List, &run).await
+    }
+
+    fn multipart(&self) -> Option<&dyn Multipart> {
+        self.store.multipart().map(|_| self as &dyn Multipart)
+    }
+}
+
+impl<L> Layered<L> {
+    /// Only called through [`Backend::multipart`], which knows that there is one.
+    fn inner(&self) -> Result<&dyn Multipart> {
+        let none = || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "upload in parts");
+        self.store.multipart().ok_or_else(none)
+    }
+}
+
+#[async_trait]
+impl<L: Layer> Multipart for Layered<L> {
+    fn min_part_size(&self) -> u64 {
+        self.store.multipart().map_or(0, Multipart::min_part_size)
+    }
+
+    fn max_part_size(&self) -> u64 {
+        self.store.multipart().map_or(0, Multipart::max_part_size)
+    }
+
+    async fn begin(&self, key: &Key) -> Result<String> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin(key)) };
+        self.layer.repeatable(Operation::BeginUpload, &run).await
+    }
+
+    async fn create_part(
+        &self,
+        key: &Key,
+        upload: &str,
+        number: u32,
+        size: u64,
+    ) -> Result<Box<dyn ObjectWriter>> {
+        let held = self.layer.hold().await?;
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.create_part(key, upload, number, size)) };
+        let writer = self.layer.repeatable(Operation::Create, &run).await?;
+        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _held: held }))
+    }
+
+    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.complete(key, upload, parts)) };
+        self.layer.repeatable(Operation::CompleteUpload, &run).await
+    }
+
+    async fn abort(&self, key: &Key, upload: &str) -> Result<()> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.abort(key, upload)) };
+        self.layer.repeatable(Operation::AbortUpload, &run).await
+    }
+
+    async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.parts(key, upload)) };
+        self.layer.repeatable(Operation::ListParts, &run).await
+    }
+
+    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.uploads(key)) };
+        self.layer.repeatable(Operation::ListUploads, &run).await
+    }
+}
+
+struct LayeredWriter<L> {
+    layer: Arc<L>,
+    writer: Box<dyn ObjectWriter>,
+    _held: Option<Box<dyn Send>>,
+}
+
+#[async_trait]
+impl<L: Layer> ObjectWriter for LayeredWriter<L> {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let count = bytes.len();
+        self.layer.once(Operation::Write, self.writer.write(bytes)).await?;
+        self.layer.written(count);
+        Ok(())
+    }
+
+    async fn append_object(&mut self, key: &Key, size: u64) -> Result<bool> {
+        self.layer.once(Operation::Write, self.writer.append_object(key, size)).await
+    }
+
+    async fn finish(&mut self) -> Result<Digests> {
+        self.layer.once(Operation::Finish, self.writer.finish()).await
+    }
+
+    async fn publish(self: Box<Self>) -> Result<String> {
+        let layer = self.layer.clone();
+        layer.once(Operation::Publish, self.writer.publish()).await
+    }
+}

@@ -1,0 +1,106 @@
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use super::{Backoff, Layer, Opened, Operation, Run};
+use crate::{Backend, Error, ErrorKind, Key, ObjectReader, Result};
+
+/// Tries again what failed, if that may help and does no harm. Readers go on at the byte where they broke off.
+///
+/// What writes a stream is never tried again: nobody has its bytes any more. [`Multipart::complete`] is: should the first
+/// attempt have succeeded after all, the second finds no upload.
+///
+/// [`Multipart::complete`]: crate::Multipart::complete
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// How often something is tried.
+    pub attempts: u32,
+}
+
+fn may_help(error: &Error) -> bool {
+    error.retryable && error.kind == ErrorKind::Other
+}
+
+#[async_trait]
+impl Layer for Retry {
+    async fn repeatable<'a, T: Send + 'a>(&'a self, operation: Operation, run: &Run<'a, T>) -> Result<T> {
+        let mut backoff = Backoff::default();
+        for _ in 1..self.attempts {
+            match run().await {
+                Err(error) if may_help(&error) => {
+                    tracing::debug!(?operation, %error, "the store failed; trying again");
+                    backoff.pause().await;
+                }
+                outcome => return outcome,
+            }
+        }
+        run().await
+    }
+
+    fn reader(&self, opened: Opened, reader: ObjectReader) -> ObjectReader {
+        let rest = Rest {
+            store: opened.store,
+            key: opened.key,
+            left: opened.range,
+            reader: Some(reader),
+            failures: 0,
+            attempts: self.attempts,
+            backoff: Backoff::default(),
+        };
+        Box::pin(stream::try_unfold(rest, |mut rest| async move {
+            let next = rest.next().await?;
+            Ok(next.map(|bytes| (bytes, rest)))
+        }))
+    }
+}
+
+struct Rest {
+    store: Arc<dyn Backend>,
+    key: Key,
+    left: Range<u64>,
+    reader: Option<ObjectReader>,
+    /// In a row, without a byte in between.
+    failures: u32,
+    attempts: u32,
+    backoff: Backoff,
+}
+
+impl Rest {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            match self.attempt().await {
+                Ok(Some(bytes)) => {
+                    self.left.start += bytes.len() as u64;
+                    (self.failures, self.backoff) = (0, Backoff::default());
+                    return Ok(Some(bytes));
+                }
+                Ok(None) => return Ok(None),
+                Err(error) if may_help(&error) && self.failures + 1 < self.attempts => {
+                    tracing::debug!(key = %self.key, at = self.left.start, %error, "a reader broke off; going on there");
+                    self.failures += 1;
+                    self.reader = None;
+                    self.backoff.pause().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Option<Bytes>> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert(self.store.open(&self.key, self.left.clone()).await?),
+        };
+        if let Some(bytes) = reader.next().await {
+            return bytes.map(Some);
+        }
+        let mut error = Error::new(ErrorKind::Other, self.store.name(), "read").about("ended early");
+        error.retryable = true;
+        Err(error)
+    }
+}

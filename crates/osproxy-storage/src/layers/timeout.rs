@@ -1,0 +1,62 @@
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, future::BoxFuture, stream};
+
+use super::{Layer, Opened, Operation};
+use crate::{Error, ErrorKind, ObjectReader, Result};
+
+/// Gives a store up that does not answer in time.
+#[derive(Clone, Debug)]
+pub struct Timeout {
+    /// Name of the backend.
+    pub backend: &'static str,
+    /// For one operation, for the next bytes of a reader, and for taking the next bytes of a writer.
+    pub operation: Duration,
+    /// For completing an upload, which some stores work on for long.
+    pub complete: Duration,
+}
+
+/// The time was over.
+#[derive(Debug)]
+pub(crate) struct Late;
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the store did not answer in time")
+    }
+}
+
+impl StdError for Late {}
+
+fn late(backend: &'static str) -> Error {
+    let mut error = Error::new(ErrorKind::Other, backend, "wait").caused_by(Box::new(Late));
+    error.retryable = true;
+    error
+}
+
+#[async_trait]
+impl Layer for Timeout {
+    async fn once<'a, T: Send + 'a>(
+        &'a self,
+        operation: Operation,
+        running: BoxFuture<'a, Result<T>>,
+    ) -> Result<T> {
+        let limit = match operation {
+            Operation::CompleteUpload | Operation::Prepare | Operation::Delete => self.complete,
+            _ => self.operation,
+        };
+        tokio::time::timeout(limit, running).await.unwrap_or_else(|_| Err(late(self.backend)))
+    }
+
+    fn reader(&self, _opened: Opened, reader: ObjectReader) -> ObjectReader {
+        let (backend, limit) = (self.backend, self.operation);
+        Box::pin(stream::unfold(Some(reader), move |reader| async move {
+            let mut reader = reader?;
+            match tokio::time::timeout(limit, reader.next()).await {
+                Ok(next) => next.map(|bytes| (bytes, Some(reader))),
+                Err(_) => Some((Err(late(backend)), None)),
+            }
+        }))
+    }
+}

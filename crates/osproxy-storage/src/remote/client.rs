@@ -1,0 +1,341 @@
+use std::{
+    collections::HashMap,
+    error::Error as StdError,
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use reqsign_core::{Context, OsEnv};
+use reqsign_file_read_tokio::TokioFileRead;
+use reqsign_http_send_reqwest::ReqwestHttpSend;
+use reqwest::{Body, Response};
+
+use super::{
+    Vendor,
+    diagnosis::{CannotSign, NoStore},
+    xml,
+};
+use crate::{Error, ErrorKind, Key, Result};
+
+/// Longest answer that is not an object, in bytes: a thousand names of a kilobyte, and what stands around them.
+const MAX_ANSWER: usize = 8 << 20;
+/// How long a connection may be unused before it is closed. Shorter than what stores do, so that they do not close it at
+/// the moment of the next request.
+const IDLE: Duration = Duration::from_secs(15);
+
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const UNRESERVED_AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
+
+/// How a store is reached.
+#[derive(Clone, Debug, Default)]
+pub struct HttpSettings {
+    /// PEM file with the certificates that the store's is checked against, instead of those of the public authorities.
+    pub ca: Option<PathBuf>,
+    /// Proxy to go through, such as `http://proxy:3128`.
+    pub proxy: Option<String>,
+    /// How long it may take to get a connection.
+    pub connect_timeout: Option<Duration>,
+}
+
+/// Says once what encrypts connections.
+fn choose_crypto() {
+    // Another part of the program may have done so before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The handles that credentials are found with: environment, files, and services that hand them out.
+pub(crate) fn context() -> Context {
+    choose_crypto();
+    // For credentials only: the metadata services of clouds, on addresses of their own.
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
+    let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv);
+    match http {
+        Ok(http) => context.with_http_send(ReqwestHttpSend::new(http)),
+        Err(_) => context,
+    }
+}
+
+/// Makes requests of one store.
+pub(super) struct Client<V> {
+    pub(super) vendor: V,
+    /// The one for everything; otherwise each folder of a key is a bucket.
+    pub(super) bucket: Option<String>,
+    http: reqwest::Client,
+}
+
+/// A request, not signed yet.
+pub(super) struct Request {
+    pub(super) method: Method,
+    place: Place,
+    pub(super) query: Vec<(&'static str, String)>,
+    pub(super) headers: HashMap<HeaderName, String>,
+    pub(super) body: Content,
+    operation: &'static str,
+    is_signed: bool,
+}
+
+enum Place {
+    Bucket(String),
+    Object(Key),
+    /// For tests: whatever lies in a bucket.
+    #[cfg(test)]
+    Named(String, String),
+}
+
+/// A body, whose length is always known.
+pub(super) enum Content {
+    Whole(Bytes),
+    Stream(Body, u64),
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::Whole(text.into())
+    }
+}
+
+impl Request {
+    fn new(method: Method, place: Place, operation: &'static str) -> Self {
+        let (query, headers) = (Vec::new(), HashMap::new());
+        let body = Content::Whole(Bytes::new());
+        Self { method, place, query, headers, body, operation, is_signed: true }
+    }
+
+    pub(super) fn to_bucket(method: Method, bucket: &str, operation: &'static str) -> Self {
+        Self::new(method, Place::Bucket(bucket.to_owned()), operation)
+    }
+
+    pub(super) fn to_object(method: Method, key: &Key, operation: &'static str) -> Self {
+        Self::new(method, Place::Object(key.clone()), operation)
+    }
+
+    #[cfg(test)]
+    pub(super) fn named(mut self, name: &str) -> Self {
+        if let Place::Bucket(bucket) = self.place {
+            self.place = Place::Named(bucket, name.to_owned());
+        }
+        self
+    }
+
+    pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+}
+
+impl<V: Vendor> Client<V> {
+    pub(super) fn new(vendor: V, bucket: Option<String>, settings: &HttpSettings) -> Result<Self> {
+        let failed = |source: Box<dyn StdError + Send + Sync>| {
+            Error::new(ErrorKind::Other, V::NAME, "set up").caused_by(source)
+        };
+        choose_crypto();
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(settings.connect_timeout.unwrap_or(Duration::from_secs(5)))
+            .pool_idle_timeout(IDLE)
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .no_proxy();
+        if let Some(ca) = &settings.ca {
+            #[expect(clippy::disallowed_methods, reason = "once, when the program starts")]
+            let pem = std::fs::read(ca).map_err(|error| failed(error.into()))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem);
+            builder = builder.tls_certs_only(certificates.map_err(|error| failed(error.into()))?);
+        }
+        if let Some(proxy) = &settings.proxy {
+            builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(|error| failed(error.into()))?);
+        }
+        let http = builder.build().map_err(|error| failed(error.into()))?;
+        Ok(Self { vendor, bucket, http })
+    }
+
+    /// The bucket that an object lies in.
+    pub(super) fn bucket_of<'a>(&'a self, key: &'a Key) -> &'a str {
+        self.bucket.as_deref().unwrap_or(key.folder())
+    }
+
+    /// What an object is called in its bucket.
+    pub(super) fn name_of(&self, key: &Key) -> String {
+        if self.bucket.is_some() { key.to_string() } else { key.name().to_owned() }
+    }
+
+    /// For tests: the same client of a vendor that is made of this one's.
+    #[cfg(test)]
+    pub(super) fn with_vendor<W>(self, make: impl FnOnce(V) -> W) -> Client<W> {
+        Client { vendor: make(self.vendor), bucket: self.bucket, http: self.http }
+    }
+
+    /// Sends a request and gives the answer, if it is that it was done.
+    pub(super) async fn send(&self, request: Request) -> Result<Response> {
+        let operation = request.operation;
+        let response = self.exchange(request).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = text_of(response).await.unwrap_or_default();
+        Err(Answer::from_parts(status, &text).into_error(V::NAME, operation))
+    }
+
+    /// As [`send`](Self::send), and reads the answer, which is short.
+    pub(super) async fn ask(&self, request: Request) -> Result<String> {
+        let operation = request.operation;
+        let response = self.send(request).await?;
+        text_of(response).await.map_err(|error| lost::<V>(operation, error))
+    }
+
+    /// What the time is at the store, which is asked for a list without a signature: whatever it thinks of that, it says so
+    /// in a document of stores.
+    pub(super) async fn clock(&self, bucket: &str) -> Result<Option<SystemTime>> {
+        let operation = "ask for the time";
+        let mut ask = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");
+        ask.is_signed = false;
+        let answer = self.exchange(ask).await?;
+        let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        let time = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        let status = answer.status().as_u16();
+        let text = text_of(answer).await.map_err(|error| lost::<V>(operation, error))?;
+        if !xml::is_of_store(&text) {
+            let stranger = Box::new(NoStore { status });
+            return Err(Error::new(ErrorKind::Other, V::NAME, operation).caused_by(stranger));
+        }
+        Ok(time)
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Response> {
+        let operation = request.operation;
+        let broken = |source: Box<dyn StdError + Send + Sync>| {
+            Error::new(ErrorKind::Other, V::NAME, operation).caused_by(source)
+        };
+        let (bucket, object) = match &request.place {
+            Place::Bucket(bucket) => (bucket.as_str(), String::new()),
+            Place::Object(key) => (self.bucket_of(key), self.name_of(key)),
+            #[cfg(test)]
+            Place::Named(bucket, name) => (bucket.as_str(), name.clone()),
+        };
+        let object = percent_encode(object.as_bytes(), UNRESERVED_AND_SLASH);
+        let mut uri = format!("{}/{object}", self.vendor.bucket_url(bucket));
+        for (number, (name, value)) in request.query.iter().enumerate() {
+            let value = percent_encode(value.as_bytes(), UNRESERVED);
+            uri.push(if number == 0 { '?' } else { '&' });
+            uri.extend([*name, "="]);
+            uri.extend(value);
+        }
+        let mut parts = http::Request::builder().method(request.method.clone()).uri(uri);
+        for (name, value) in &request.headers {
+            parts = parts.header(name, value);
+        }
+        let (body, length) = match request.body {
+            Content::Whole(bytes) => {
+                let length = bytes.len() as u64;
+                (Body::from(bytes), length)
+            }
+            Content::Stream(body, length) => (body, length),
+        };
+        let signed = parts.body(()).map_err(|error| broken(error.into()))?;
+        let (mut parts, ()) = signed.into_parts();
+        let host = parts.uri.authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+        if let Some(Ok(host)) = host {
+            parts.headers.insert(header::HOST, host);
+        }
+        if [Method::PUT, Method::POST].contains(&request.method) {
+            parts.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        if request.is_signed {
+            let signing = self.vendor.sign(bucket, &mut parts).await;
+            // Not the error itself: it may quote what was found, the key among it.
+            signing.map_err(|error| {
+                let mut failed = broken(Box::new(CannotSign(error.kind())));
+                failed.retryable = error.is_retryable();
+                failed
+            })?;
+        }
+        let request = reqwest::Request::try_from(http::Request::from_parts(parts, body));
+        let request = request.map_err(|error| broken(error.into()))?;
+        self.http.execute(request).await.map_err(|error| lost::<V>(operation, error))
+    }
+}
+
+/// The store was not reached, or went away in the middle.
+pub(super) fn lost<V: Vendor>(operation: &'static str, error: reqwest::Error) -> Error {
+    let retryable = !error.is_builder();
+    let mut error = Error::new(ErrorKind::Other, V::NAME, operation).caused_by(error.without_url().into());
+    error.retryable = retryable;
+    error
+}
+
+async fn text_of(mut response: Response) -> std::result::Result<String, reqwest::Error> {
+    let mut text = Vec::new();
+    while let Some(bytes) = response.chunk().await? {
+        if text.len() + bytes.len() > MAX_ANSWER {
+            break;
+        }
+        text.extend_from_slice(&bytes);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Of the body as it will come, also where there is none to come.
+pub(super) fn content_length(answer: &Response) -> Option<u64> {
+    answer.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What a store says when it does not do what it was asked for.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The vendor's word for what is wrong, such as `SignatureDoesNotMatch`; empty when it said none.
+    pub code: String,
+    /// The vendor's sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status {} {} {}", self.status, self.code, self.message)
+    }
+}
+
+impl StdError for Answer {}
+
+impl Answer {
+    /// What the store said, if it is that an error comes from.
+    pub fn of(error: &Error) -> Option<&Self> {
+        error.source()?.downcast_ref()
+    }
+
+    pub(super) fn status_of(error: &Error) -> Option<u16> {
+        Self::of(error).map(|answer| answer.status)
+    }
+
+    pub(super) fn from_parts(status: StatusCode, text: &str) -> Self {
+        let said = xml::error(text);
+        Self { status: status.as_u16(), code: said.code, message: said.message }
+    }
+
+    pub(super) fn into_error(self, backend: &'static str, operation: &'static str) -> Error {
+        let kind = match (self.status, self.code.as_str()) {
+            (404, _) | (_, "NoSuchKey" | "NoSuchUpload" | "NoSuchBucket") => ErrorKind::NotFound,
+            (416, _) => ErrorKind::Truncated,
+            (_, "InvalidPart" | "InvalidPartOrder" | "MalformedPart" | "EntityTooSmall") => {
+                ErrorKind::Mismatch
+            }
+            (507, _) | (_, "XMinioStorageFull" | "QuotaExceeded" | "StorageFull") => ErrorKind::Full,
+            _ => ErrorKind::Other,
+        };
+        let again = matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+            || ["SlowDown", "RequestTimeout", "InternalError", "BadDigest", "InvalidDigest"]
+                .contains(&self.code.as_str());
+        let mut error = Error::new(kind, backend, operation).caused_by(Box::new(self));
+        error.retryable = kind == ErrorKind::Full || (kind == ErrorKind::Other && again);
+        error
+    }
+}
+
+/// Shared by the parts of one store.
+pub(super) type Shared<V> = Arc<Client<V>>;

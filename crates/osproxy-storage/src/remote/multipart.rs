@@ -1,0 +1,139 @@
+use async_trait::async_trait;
+use http::Method;
+
+use super::{
+    Remote, Vendor,
+    client::{Answer, Client, Request},
+    sizes, writer, xml,
+};
+use crate::{Error, ErrorKind, Key, Multipart, ObjectWriter, Result};
+
+/// Begins an upload and gives its name.
+pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<String> {
+    let begin = Request::to_object(Method::POST, key, "begin upload").query("uploads", "");
+    let answer: xml::Initiated = xml::parse::<V, _>("begin upload", &client.ask(begin).await?)?;
+    if answer.upload_id.is_empty() {
+        return Err(Error::new(ErrorKind::Other, V::NAME, "begin upload").about("no upload id"));
+    }
+    Ok(answer.upload_id)
+}
+
+/// Makes the object. A store may say in the middle of an answer with status 200 that it could not.
+pub(super) async fn complete<V: Vendor>(
+    client: &Client<V>,
+    key: &Key,
+    upload: &str,
+    parts: &[(u32, String)],
+) -> Result<()> {
+    let operation = "complete upload";
+    let mut complete = Request::to_object(Method::POST, key, operation).query("uploadId", upload);
+    complete.headers.insert(http::header::CONTENT_TYPE, "application/xml".to_owned());
+    complete.body = xml::completion(parts).into();
+    let text = client.ask(complete).await?;
+    if text.contains("<Error") {
+        let answer = Answer::from_parts(http::StatusCode::INTERNAL_SERVER_ERROR, &text);
+        return Err(answer.into_error(V::NAME, operation));
+    }
+    if !text.contains("CompleteMultipartUploadResult") {
+        // Cut off before it said anything.
+        let mut error = Error::new(ErrorKind::Other, V::NAME, operation).about("no result in the answer");
+        error.retryable = true;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Drops an upload.
+pub(super) async fn abort<V: Vendor>(client: &Client<V>, key: &Key, upload: &str) -> Result<()> {
+    let abort = Request::to_object(Method::DELETE, key, "abort upload").query("uploadId", upload);
+    match client.send(abort).await {
+        Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl<V: Vendor> Multipart for Remote<V> {
+    fn min_part_size(&self) -> u64 {
+        sizes::MIN_PART
+    }
+
+    fn max_part_size(&self) -> u64 {
+        sizes::MAX_PART
+    }
+
+    async fn begin(&self, key: &Key) -> Result<String> {
+        begin(&self.client, key).await
+    }
+
+    async fn create_part(
+        &self,
+        key: &Key,
+        upload: &str,
+        number: u32,
+        size: u64,
+    ) -> Result<Box<dyn ObjectWriter>> {
+        let (client, upload) = (self.client.clone(), upload.to_owned());
+        Ok(Box::new(writer::Writer::part(client, key.clone(), upload, number, size)))
+    }
+
+    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
+        complete(&self.client, key, upload, parts).await
+    }
+
+    async fn abort(&self, key: &Key, upload: &str) -> Result<()> {
+        abort(&self.client, key, upload).await
+    }
+
+    async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
+        let (mut found, mut marker) = (Vec::new(), String::new());
+        loop {
+            let mut ask = Request::to_object(Method::GET, key, "list parts").query("uploadId", upload);
+            if !marker.is_empty() {
+                ask = ask.query("part-number-marker", marker);
+            }
+            let page: xml::Parts = xml::parse::<V, _>("list parts", &self.client.ask(ask).await?)?;
+            found.extend(page.part.iter().map(|part| (part.part_number, xml::tag(&part.e_tag))));
+            if !page.is_truncated || page.next_part_number_marker.is_empty() {
+                found.sort_unstable();
+                return Ok(found);
+            }
+            marker = page.next_part_number_marker;
+        }
+    }
+
+    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        let buckets = key.map_or_else(|| self.buckets(), |key| vec![self.client.bucket_of(key).to_owned()]);
+        let prefix = key.map(|key| self.client.name_of(key));
+        for bucket in buckets {
+            let (mut key_marker, mut upload_marker) = (String::new(), String::new());
+            loop {
+                let mut ask = Request::to_bucket(Method::GET, &bucket, "list uploads").query("uploads", "");
+                if let Some(prefix) = &prefix {
+                    ask = ask.query("prefix", prefix);
+                }
+                if !key_marker.is_empty() {
+                    ask = ask.query("key-marker", key_marker).query("upload-id-marker", upload_marker);
+                }
+                let text = match self.client.ask(ask).await {
+                    Err(error) if error.kind == ErrorKind::NotFound => break,
+                    text => text?,
+                };
+                let page: xml::Uploads = xml::parse::<V, _>("list uploads", &text)?;
+                let in_one_bucket = self.client.bucket.is_some();
+                // A prefix has longer names too.
+                let wanted = |upload: &xml::Upload| prefix.as_ref().is_none_or(|name| upload.key == *name);
+                found.extend(page.upload.into_iter().filter(wanted).map(|upload| {
+                    let name = if in_one_bucket { upload.key } else { format!("{bucket}/{}", upload.key) };
+                    (name, upload.upload_id)
+                }));
+                if !page.is_truncated || page.next_key_marker.is_empty() {
+                    break;
+                }
+                (key_marker, upload_marker) = (page.next_key_marker, page.next_upload_id_marker);
+            }
+        }
+        Ok(found)
+    }
+}

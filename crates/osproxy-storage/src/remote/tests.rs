@@ -1,0 +1,290 @@
+//! What stores must do, on a real S3 server and on what stands in for COS and OSS, all started by the test script.
+
+mod servers;
+
+use std::{error::Error as _, iter, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http::Method;
+
+use self::servers::{Mistaken, Tried, bucket, s3_that_keeps_parts, temporary};
+use super::{client::Request, *};
+use crate::{
+    backends::{Cos, Oss, S3},
+    contract,
+    layers::{Layered, Retry, fault::Fault},
+};
+
+macro_rules! tests_of {
+    ($vendor:ident, $module:ident: $($test:ident)+) => {
+        mod $module {
+            $(
+                #[tokio::test]
+                #[ignore = "needs servers: just test-servers"]
+                async fn $test() {
+                    super::$test::<super::$vendor>().await;
+                }
+            )+
+        }
+    };
+}
+
+tests_of! {
+    S3, s3:
+    keeps_the_contract_in_one_bucket
+    keeps_the_contract_in_buckets_of_categories
+    a_bucket_is_made_only_where_that_is_allowed
+    a_bucket_that_another_node_made_is_taken
+    a_wrong_secret_is_refused_and_not_told
+    what_is_not_what_was_signed_is_refused
+    what_fails_now_and_then_is_hidden_by_the_layers
+    names_of_all_kinds_are_listed_as_they_are
+    a_range_beyond_the_end_is_never_filled_with_other_bytes
+}
+
+tests_of! {
+    Cos, cos:
+    keeps_the_contract_in_one_bucket
+    keeps_the_contract_in_buckets_of_categories
+    a_bucket_is_made_only_where_that_is_allowed
+    a_bucket_that_another_node_made_is_taken
+    a_wrong_secret_is_refused_and_not_told
+    what_is_not_what_was_signed_is_refused
+    what_fails_now_and_then_is_hidden_by_the_layers
+    names_of_all_kinds_are_listed_as_they_are
+    a_range_beyond_the_end_is_never_filled_with_other_bytes
+    a_temporary_key_goes_with_its_token
+    long_lists_are_read_to_their_ends
+}
+
+tests_of! {
+    Oss, oss:
+    keeps_the_contract_in_one_bucket
+    keeps_the_contract_in_buckets_of_categories
+    a_bucket_is_made_only_where_that_is_allowed
+    a_bucket_that_another_node_made_is_taken
+    a_wrong_secret_is_refused_and_not_told
+    what_is_not_what_was_signed_is_refused
+    what_fails_now_and_then_is_hidden_by_the_layers
+    names_of_all_kinds_are_listed_as_they_are
+    a_range_beyond_the_end_is_never_filled_with_other_bytes
+    a_temporary_key_goes_with_its_token
+    long_lists_are_read_to_their_ends
+}
+
+async fn run_contract<V: Tried>(store: &Remote<V>) {
+    store.prepare(true).await.unwrap();
+    store.prepare(false).await.unwrap();
+    contract::run(store).await;
+    contract::multipart::run_without_replacing(store).await;
+    if V::KEEPS_PARTS {
+        contract::multipart::run_replacing(store).await;
+    }
+}
+
+async fn keeps_the_contract_in_one_bucket<V: Tried>() {
+    run_contract(&V::open(Some("contract"))).await;
+}
+
+async fn keeps_the_contract_in_buckets_of_categories<V: Tried>() {
+    run_contract(&V::open(None)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn s3_keeps_the_contract_of_uploads_in_parts() {
+    let store = s3_that_keeps_parts("parts");
+    store.prepare(true).await.unwrap();
+    contract::run(&store).await;
+    contract::multipart::run_replacing(&store).await;
+}
+
+async fn a_bucket_is_made_only_where_that_is_allowed<V: Tried>() {
+    let store = V::open(Some("missing"));
+    for _ in 0..2 {
+        assert_eq!(store.prepare(false).await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+    store.prepare(true).await.unwrap();
+    store.prepare(false).await.unwrap();
+}
+
+async fn a_bucket_that_another_node_made_is_taken<V: Tried>() {
+    let store = V::open(Some("made-twice"));
+    store.make_bucket(&bucket("made-twice")).await.unwrap();
+    store.make_bucket(&bucket("made-twice")).await.unwrap();
+}
+
+fn key(name: &str) -> Key {
+    Key::parse(name).unwrap()
+}
+
+async fn put<V: Vendor>(store: &Remote<V>, name: &str, content: Bytes) -> Result<()> {
+    let mut writer = store.create(&key(name), SizeHint::Exact(content.len() as u64)).await?;
+    for chunk in content.chunks(100_000) {
+        writer.write(content.slice_ref(chunk)).await?;
+    }
+    writer.finish().await?;
+    writer.publish().await.map(|_| ())
+}
+
+async fn names<V: Vendor>(store: &Remote<V>) -> Result<Vec<String>> {
+    store.list().await?.map_ok(|listed| listed.name).try_collect().await
+}
+
+/// Everything that an error says of itself.
+fn told(error: &Error) -> String {
+    let causes = iter::successors(error.source(), |&cause| cause.source());
+    let causes: Vec<_> = causes.map(|cause| format!("{cause} {cause:?}")).collect();
+    format!("{error} {error:?} {}", causes.join(" "))
+}
+
+async fn a_wrong_secret_is_refused_and_not_told<V: Tried>() {
+    let (id, secret, _) = V::credentials();
+    V::open(Some("refused")).prepare(true).await.unwrap();
+    for (id, wrong, code) in [
+        (id.as_str(), "not-the-secret", "SignatureDoesNotMatch"),
+        ("nobody", secret.as_str(), "InvalidAccessKeyId"),
+    ] {
+        let store = V::open_as(Some("refused"), (id.to_owned(), wrong.to_owned(), None));
+        let refused = [
+            store.prepare(true).await.unwrap_err(),
+            names(&store).await.unwrap_err(),
+            store.open(&key("unknown/refused"), 0..1).await.err().unwrap(),
+            put(&store, "unknown/refused", Bytes::from_static(b"small")).await.unwrap_err(),
+            // Refused while it is still on its way.
+            put(&store, "unknown/refused", Bytes::from(vec![b'x'; 30_000_000])).await.unwrap_err(),
+        ];
+        for error in &refused {
+            assert_eq!(Answer::status_of(error), Some(403), "{error:?}");
+            assert_eq!(error.kind, ErrorKind::Other);
+            assert!(!error.retryable);
+            assert!(!told(error).contains(wrong));
+            assert_eq!(Answer::of(error).unwrap().code, code);
+        }
+    }
+}
+
+/// Lists a store that signs as if its requests were others, and reads an object.
+async fn ask_signed_as<V: Tried>(signed_as: fn(&str) -> String) -> [Result<()>; 2] {
+    let client = Arc::into_inner(V::open(Some("signed")).client).unwrap();
+    let client = client.with_vendor(|vendor| Mistaken { vendor, signed_as });
+    let store = Remote { client: Arc::new(client) };
+    let read = store.open(&key("unknown/signed"), 0..1).await;
+    [names(&store).await.map(|_| ()), read.map(|_| ())]
+}
+
+/// Servers that believe every signature would prove nothing.
+async fn what_is_not_what_was_signed_is_refused<V: Tried>() {
+    let store = V::open(Some("signed"));
+    store.prepare(true).await.unwrap();
+    put(&store, "unknown/signed", Bytes::from_static(b"content")).await.unwrap();
+    assert!(ask_signed_as::<V>(str::to_owned).await.iter().all(Result::is_ok));
+    let [listed, read] = ask_signed_as::<V>(|uri| uri.replace("&max-keys=1000", "")).await;
+    assert!(read.is_ok());
+    let [_, of_another] = ask_signed_as::<V>(|uri| uri.replace("/unknown/", "/image/")).await;
+    let elsewhere = ask_signed_as::<V>(|uri| uri.replace("signed-", "others-")).await;
+    for refused in elsewhere.into_iter().chain([listed, of_another]) {
+        let error = refused.unwrap_err();
+        let said = Answer::of(&error).unwrap();
+        assert_eq!((said.status, said.code.as_str()), (403, "SignatureDoesNotMatch"));
+    }
+}
+
+async fn what_fails_now_and_then_is_hidden_by_the_layers<V: Tried>() {
+    let store = V::open(Some("faults"));
+    store.prepare(true).await.unwrap();
+    let content: Bytes = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    put(&store, "unknown/faults", content.clone()).await.unwrap();
+    let store: Arc<dyn Backend> = Arc::new(store);
+    let faulty = Arc::new(Layered::new(Fault::new(3, 7), store.clone()));
+    let store = Layered::new(Retry { attempts: 8 }, faulty);
+    let key = key("unknown/faults");
+    for start in [0, 1, 999_999] {
+        let read: Vec<Bytes> = store.open(&key, start..3_000_000).await.unwrap().try_collect().await.unwrap();
+        assert!(read.concat() == content[usize::try_from(start).unwrap()..], "{start}");
+    }
+    store.delete(&[key]).await.unwrap();
+}
+
+/// Others may have put things into the bucket, under names that are no keys.
+async fn names_of_all_kinds_are_listed_as_they_are<V: Tried>() {
+    let store = V::open(Some("names"));
+    store.prepare(true).await.unwrap();
+    let names = [
+        "image/a b+c&d.jpg",
+        "doc/\u{e9}\u{4e2d}.txt",
+        "unknown/per%20cent",
+        "top",
+        "x/y/z'\"<>",
+        "unknown/ a=b?c#d;e ",
+    ];
+    for name in names {
+        let mut put = Request::to_bucket(Method::PUT, &bucket("names"), "write").named(name);
+        put.body = name.to_owned().into();
+        store.client.send(put).await.unwrap();
+    }
+    let mut listed: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
+    listed.sort_by(|one, other| one.name.cmp(&other.name));
+    let mut expected = names.map(|name| (name, name.len() as u64));
+    expected.sort_unstable();
+    let listed: Vec<_> = listed.iter().map(|listed| (listed.name.as_str(), listed.size)).collect();
+    assert_eq!(listed, expected);
+}
+
+/// OSS then sends the whole object with status 200, if it is not asked to do as others do.
+async fn a_range_beyond_the_end_is_never_filled_with_other_bytes<V: Tried>() {
+    let store = V::open(Some("ranges"));
+    store.prepare(true).await.unwrap();
+    put(&store, "unknown/ranges", Bytes::from(vec![b'x'; 100])).await.unwrap();
+    for range in [0..101, 50..150, 99..199, 100..200, 99..101, 1000..1001] {
+        let read = match store.open(&key("unknown/ranges"), range.clone()).await {
+            Err(error) => Err(error),
+            Ok(reader) => reader.try_collect::<Vec<_>>().await,
+        };
+        assert_eq!(read.unwrap_err().kind, ErrorKind::Truncated, "{range:?}");
+    }
+}
+
+async fn a_temporary_key_goes_with_its_token<V: Tried>() {
+    let store = V::open_as(Some("temporary"), temporary());
+    store.prepare(true).await.unwrap();
+    put(&store, "unknown/temporary", Bytes::from(vec![b'x'; 3_000_000])).await.unwrap();
+    assert_eq!(names(&store).await.unwrap(), ["unknown/temporary"]);
+    let (id, secret, _) = temporary();
+    for token in [None, Some("not-the-token".to_owned())] {
+        let store = V::open_as(Some("temporary"), (id.clone(), secret.clone(), token));
+        let error = names(&store).await.unwrap_err();
+        assert_eq!(Answer::status_of(&error), Some(403), "{error:?}");
+        assert!(!error.retryable);
+        assert!(!told(&error).contains("not-the-token"));
+    }
+}
+
+/// What stands in for the vendors gives two entries at a time. That is so for objects too: see the names of all kinds.
+async fn long_lists_are_read_to_their_ends<V: Tried>() {
+    let store = V::open(Some("pages"));
+    store.prepare(true).await.unwrap();
+    let uploads = store.multipart().unwrap();
+    let mut begun = Vec::new();
+    for name in ["unknown/b", "unknown/a", "unknown/b", "image/c", "unknown/b", "unknown/a"] {
+        begun.push((name.to_owned(), uploads.begin(&key(name)).await.unwrap()));
+    }
+    let (name, upload) = begun[0].clone();
+    let mut parts = Vec::new();
+    for number in [1, 2, 3, 7, 10_000] {
+        let mut part = uploads.create_part(&key(&name), &upload, number, 3).await.unwrap();
+        part.write(Bytes::from(format!("{:3}", number % 1000))).await.unwrap();
+        part.finish().await.unwrap();
+        parts.push((number, part.publish().await.unwrap()));
+    }
+    assert_eq!(uploads.parts(&key(&name), &upload).await.unwrap(), parts);
+    let mut listed = uploads.uploads(None).await.unwrap();
+    listed.sort_unstable();
+    begun.sort_unstable();
+    assert_eq!(listed, begun);
+    for (name, upload) in begun {
+        uploads.abort(&key(&name), &upload).await.unwrap();
+    }
+    assert_eq!(uploads.uploads(None).await.unwrap(), []);
+}

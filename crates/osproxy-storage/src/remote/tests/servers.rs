@@ -1,0 +1,148 @@
+//! Where the servers are that the test script starts, and how stores on them are opened.
+
+use async_trait::async_trait;
+use http::{HeaderValue, header, request::Parts};
+
+use super::super::{Remote, Vendor};
+use crate::{
+    HttpSettings,
+    backends::{Cos, CosSettings, Oss, OssSettings, S3, S3Settings, open_cos, open_oss, open_s3},
+};
+
+/// Key id and secret, and the token of temporary ones.
+pub(super) type Credentials = (String, String, Option<String>);
+
+fn from(name: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "the test script says where its servers are")]
+    std::env::var(name).expect("run this by `just test-servers`")
+}
+
+/// A bucket of this run.
+pub(super) fn bucket(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+/// A vendor with a server that is strict about signatures.
+pub(super) trait Tried: Vendor + Sized {
+    /// Whether its server keeps parts apart until they are put together, as the real ones do.
+    const KEEPS_PARTS: bool;
+
+    /// The key that its server knows.
+    fn credentials() -> Credentials;
+
+    /// A store in a bucket of this run, or in buckets of categories.
+    fn open_as(name: Option<&str>, credentials: Credentials) -> Remote<Self>;
+
+    fn open(name: Option<&str>) -> Remote<Self> {
+        Self::open_as(name, Self::credentials())
+    }
+}
+
+impl Tried for S3 {
+    const KEEPS_PARTS: bool = false;
+
+    fn credentials() -> Credentials {
+        (from("OSPROXY_TEST_S3_ID"), from("OSPROXY_TEST_S3_SECRET"), None)
+    }
+
+    fn open_as(name: Option<&str>, credentials: Credentials) -> Remote<Self> {
+        s3_at("OSPROXY_TEST_S3", name, credentials)
+    }
+}
+
+/// The strict server hands parts on as they come; this one believes every signature, and does the rest as it should.
+pub(super) fn s3_that_keeps_parts(name: &str) -> Remote<S3> {
+    s3_at("OSPROXY_TEST_S3_PARTS", Some(name), S3::credentials())
+}
+
+fn s3_at(server: &str, name: Option<&str>, credentials: Credentials) -> Remote<S3> {
+    let settings = S3Settings {
+        endpoint: from(server),
+        region: "us-east-1".to_owned(),
+        bucket: name.map(bucket),
+        path_style: true,
+        credentials: Some(credentials),
+        http: HttpSettings::default(),
+    };
+    open_s3(settings).unwrap()
+}
+
+impl Tried for Cos {
+    const KEEPS_PARTS: bool = true;
+
+    fn credentials() -> Credentials {
+        of_the_vendors()
+    }
+
+    fn open_as(name: Option<&str>, credentials: Credentials) -> Remote<Self> {
+        let settings = CosSettings {
+            endpoint: "http://cos.ap-test.myqcloud.com".to_owned(),
+            appid: "1250000000".to_owned(),
+            bucket: name.map(bucket),
+            credentials: Some(credentials),
+            http: through("OSPROXY_TEST_COS"),
+        };
+        open_cos(settings).unwrap()
+    }
+}
+
+impl Tried for Oss {
+    const KEEPS_PARTS: bool = true;
+
+    fn credentials() -> Credentials {
+        of_the_vendors()
+    }
+
+    fn open_as(name: Option<&str>, credentials: Credentials) -> Remote<Self> {
+        let settings = OssSettings {
+            endpoint: "http://oss-cn-test.aliyuncs.com".to_owned(),
+            region: "cn-test".to_owned(),
+            bucket: name.map(bucket),
+            credentials: Some(credentials),
+            http: through("OSPROXY_TEST_OSS"),
+        };
+        open_oss(settings).unwrap()
+    }
+}
+
+fn of_the_vendors() -> Credentials {
+    (from("OSPROXY_TEST_VENDORS_ID"), from("OSPROXY_TEST_VENDORS_SECRET"), None)
+}
+
+/// The temporary key that COS and OSS know.
+pub(super) fn temporary() -> Credentials {
+    let key = |what: &str| from(&format!("OSPROXY_TEST_VENDORS_TEMPORARY_{what}"));
+    (key("ID"), key("SECRET"), Some(key("TOKEN")))
+}
+
+/// What stands in for COS and OSS comes as a proxy: the real names of hosts are signed, and nobody has to resolve them.
+fn through(server: &str) -> HttpSettings {
+    HttpSettings { proxy: Some(from(server)), ..HttpSettings::default() }
+}
+
+/// Signs for another address than that to which it sends.
+pub(super) struct Mistaken<V> {
+    pub(super) vendor: V,
+    pub(super) signed_as: fn(&str) -> String,
+}
+
+#[async_trait]
+impl<V: Vendor> Vendor for Mistaken<V> {
+    const NAME: &'static str = V::NAME;
+
+    fn bucket_url(&self, bucket: &str) -> String {
+        self.vendor.bucket_url(bucket)
+    }
+
+    async fn sign(&self, bucket: &str, request: &mut Parts) -> reqsign_core::Result<()> {
+        let (uri, host) = (request.uri.clone(), request.headers[header::HOST].clone());
+        let signed_as = (self.signed_as)(&uri.to_string());
+        request.uri = signed_as.parse().unwrap();
+        let authority = request.uri.authority().unwrap().as_str();
+        request.headers.insert(header::HOST, HeaderValue::from_str(authority).unwrap());
+        let signed = self.vendor.sign(&(self.signed_as)(bucket), request).await;
+        request.uri = uri;
+        request.headers.insert(header::HOST, host);
+        signed
+    }
+}

@@ -1,0 +1,162 @@
+//! The stores that a node has at hand, as rows call them.
+
+use std::{sync::Arc, time::Duration};
+
+use osproxy_storage::{
+    Backend, Diagnosis, Multipart,
+    backends::Local,
+    layers::{Counters, Layered, Limit, Metrics, Retry, Timeout},
+};
+
+use super::{StartError, advice, cannot};
+use crate::{
+    Error, Result,
+    config::{Config, DatabaseLocation, StoreKind},
+    error,
+    meta::{PartSizes, StoreHere},
+};
+
+/// Every store that rows may name here. New files go to the first.
+pub struct Stores {
+    places: Vec<Place>,
+    are_apart: bool,
+}
+
+struct Place {
+    name: String,
+    store: Arc<dyn Backend>,
+    counters: Arc<Counters>,
+    is_shared: bool,
+}
+
+impl Stores {
+    /// The names of all, that of new files first.
+    pub fn names(&self) -> Vec<String> {
+        self.places.iter().map(|place| place.name.clone()).collect()
+    }
+
+    /// The name of the store that new files go to.
+    pub fn for_new(&self) -> &str {
+        self.places.first().map_or("", |place| &place.name)
+    }
+
+    /// What metadata has to know of them.
+    pub(super) fn here(&self) -> Vec<StoreHere> {
+        let here = |place: &Place| StoreHere {
+            name: place.name.clone(),
+            parts: place
+                .store
+                .multipart()
+                .map(|parts| PartSizes { min: parts.min_part_size(), max: parts.max_part_size() }),
+        };
+        self.places.iter().map(here).collect()
+    }
+
+    /// Whether a store is at hand.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Whether other nodes may use a store too.
+    pub fn is_shared(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|place| place.is_shared)
+    }
+
+    /// Whether objects may lie where only one of several nodes has them at hand.
+    pub fn are_apart(&self) -> bool {
+        self.are_apart
+    }
+
+    /// A store; else an error that says that its bytes cannot be had here.
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Backend>> {
+        self.find(name).map(|place| &place.store).ok_or_else(|| Error::elsewhere(name))
+    }
+
+    /// Whether any of them puts parts together itself.
+    pub fn put_parts_together(&self) -> bool {
+        self.places.iter().any(|place| place.store.multipart().is_some())
+    }
+
+    /// The uploads in parts of a store that has them.
+    pub fn multipart(&self, name: &str) -> Result<&dyn Multipart> {
+        let multipart = self.get(name)?.multipart();
+        multipart.ok_or_else(|| Error::internal("a store that does not put parts together"))
+    }
+
+    /// What was done to each of them.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
+        self.places.iter().map(|place| (place.name.as_str(), &*place.counters))
+    }
+
+    fn find(&self, name: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.name == name)
+    }
+
+    /// Opens every store that is configured, and sees to it that those on other machines have their buckets.
+    pub(super) async fn open(
+        config: &Config,
+        database: &DatabaseLocation,
+    ) -> std::result::Result<Self, StartError> {
+        let mut places = Vec::new();
+        for kind in config.stores() {
+            let place = match kind {
+                StoreKind::Local => local(config, database).await?,
+                remote => {
+                    let store = config.open_store(remote).map_err(cannot(format!("cannot use {remote}")))?;
+                    let place = layered(config, store);
+                    match place.store.prepare(config.stores.make_buckets).await {
+                        Err(problem) if places.is_empty() => return Err(unusable(config, remote, &problem)),
+                        // It has older files, and comes back.
+                        Err(problem) => tracing::warn!("{}", unusable(config, remote, &problem)),
+                        Ok(()) => {}
+                    }
+                    place
+                }
+            };
+            places.push(place);
+        }
+        let are_apart = config.is_clustered() && places.iter().any(|place| !place.is_shared);
+        Ok(Self { places, are_apart })
+    }
+}
+
+/// Says what is wrong with a store, for people.
+fn unusable(config: &Config, kind: StoreKind, problem: &osproxy_storage::Error) -> StartError {
+    let advice = advice(config, kind, Diagnosis::of(problem));
+    StartError::told(format!("cannot use {kind}: {advice} ({})", error::chain(problem)))
+}
+
+async fn local(config: &Config, database: &DatabaseLocation) -> std::result::Result<Place, StartError> {
+    let root = config.objects_root();
+    let store = Local::open(&root, config.local.fsync).await.map_err(cannot(format!(
+        "cannot use the object folder {}; is another osproxy using it?",
+        root.display()
+    )))?;
+    // On a database of its own there is only one folder; on a server each node's has a name.
+    let name = match database {
+        DatabaseLocation::File(_) => store.name().to_owned(),
+        DatabaseLocation::Server(_) => format!("{}:{}", store.name(), store.id()),
+    };
+    // A disk does not come back by being asked again, and its descriptors are not worth a queue: nothing is put around it.
+    Ok(Place { name, store: Arc::new(store), counters: Arc::default(), is_shared: false })
+}
+
+/// Puts everything around a store that one on other machines needs.
+fn layered(config: &Config, store: Arc<dyn Backend>) -> Place {
+    let section = &config.stores;
+    let backend = store.name();
+    let timeout = Timeout {
+        backend,
+        operation: Duration::from_secs(section.timeout),
+        complete: Duration::from_secs(section.timeout.saturating_mul(10)),
+    };
+    let metrics = Metrics::default();
+    let counters = metrics.counters.clone();
+    let transfers = usize::try_from(section.max_transfers).unwrap_or(usize::MAX >> 3);
+    let limit = Limit::new(backend, transfers.min(usize::MAX >> 3), Duration::from_secs(section.timeout));
+    let store: Arc<dyn Backend> = Arc::new(Layered::new(timeout, store));
+    let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, store));
+    let store: Arc<dyn Backend> = Arc::new(Layered::new(Retry { attempts: section.attempts }, store));
+    let store: Arc<dyn Backend> = Arc::new(Layered::new(limit, store));
+    Place { name: backend.to_owned(), store, counters, is_shared: config.is_clustered() }
+}

@@ -1,0 +1,43 @@
+//! `osproxy doctor`
+
+mod local;
+mod probes;
+mod remote;
+mod report;
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Loaded, StoreKind};
+use report::Report;
+
+/// Tries every store that is configured, and says in a line of its own what became of each thing tried.
+pub fn run(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    let config = &loaded.config;
+    super::block_on(async {
+        let mut report = Report::new(config);
+        let mut stop = signal(SignalKind::terminate())?;
+        let stopped = async {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = stop.recv() => {}
+            }
+        };
+        tokio::pin!(stopped);
+        for kind in config.stores() {
+            let is_stopped = match kind {
+                StoreKind::Local => {
+                    local::examine(config, &mut report).await;
+                    false
+                }
+                remote => remote::examine(config, remote, &mut report, &mut stopped).await,
+            };
+            if is_stopped {
+                report.line("stopped before the end");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Ok(report.end())
+    })
+}

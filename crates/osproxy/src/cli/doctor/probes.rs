@@ -1,0 +1,258 @@
+//! What is tried on a store. Who calls bounds how long it takes, and removes what a failure leaves.
+
+use std::{ops::Range, time::SystemTime};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use osproxy_storage::{
+    self as storage, Backend, Diagnosis, ErrorKind, Key, Multipart, ObjectWriter, SizeHint,
+};
+
+/// Bytes of the object: too many to be sent in one go.
+const OBJECT: usize = 2 << 20;
+/// Bytes of the last part of an upload, which may have any size.
+const LAST_PART: usize = 1000;
+/// Bytes that are handed to a writer at a time.
+const CHUNK: usize = 256 << 10;
+/// How many names of a list are looked at: it may be very long.
+const LISTED: usize = 1000;
+
+/// Why it is not well.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The store failed.
+    Store(storage::Error),
+    /// It did something else than it must.
+    Told(&'static str),
+}
+
+impl From<storage::Error> for Failure {
+    fn from(error: storage::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+type Outcome<T = String> = Result<T, Failure>;
+
+/// A key that nothing else has.
+pub(super) fn key() -> Outcome<Key> {
+    let mut random = [0; 16];
+    let random = getrandom::fill(&mut random).map(|()| hex::encode(random));
+    let random = random.map_err(|_| Failure::Told("this machine has no random numbers"))?;
+    Key::parse(&format!("unknown/doctor-{random}")).map_err(|_| Failure::Told("not a key"))
+}
+
+/// Bytes that differ from place to place, so that others in their stead are noticed.
+fn pattern(len: usize) -> Bytes {
+    let words =
+        (0..=len as u64 / 8).flat_map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    words.take(len).collect()
+}
+
+/// The content of the object.
+pub(super) fn content() -> Bytes {
+    pattern(OBJECT)
+}
+
+/// Asks for the time; how many seconds this machine is ahead, if the store says it.
+pub(super) async fn reach(store: &dyn Backend) -> Outcome<Option<i64>> {
+    let before = SystemTime::now();
+    let there = store.clock().await?;
+    let here = before + before.elapsed().unwrap_or_default() / 2;
+    Ok(there.map(|there| {
+        let seconds = |span: std::time::Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        here.duration_since(there).map_or_else(|error| -seconds(error.duration()), seconds)
+    }))
+}
+
+/// Asks for an object that is not there: the answer has a body, which says what is wrong with the key.
+pub(super) async fn credentials(store: &dyn Backend) -> Outcome {
+    match store.open(&key()?, 0..1).await {
+        Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
+        // Some look for the bucket before they look at the signature.
+        Err(error) if Diagnosis::of(&error) == Diagnosis::NoBucket => {
+            Ok("not refused; there is no bucket yet to try them on".to_owned())
+        }
+        _ => Ok("the store takes the key and its signatures".to_owned()),
+    }
+}
+
+/// Looks for the buckets, and makes them if it may.
+pub(super) async fn buckets(store: &dyn Backend, names: String, make: bool) -> Outcome {
+    match store.prepare(false).await {
+        Ok(()) => Ok(format!("there: {names}")),
+        Err(error) if make && Diagnosis::of(&error) == Diagnosis::NoBucket => {
+            store.prepare(true).await?;
+            Ok(format!("there, those that were missing made: {names}"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn write(mut writer: Box<dyn ObjectWriter>, content: &Bytes) -> Outcome {
+    for chunk in content.chunks(CHUNK) {
+        writer.write(content.slice_ref(chunk)).await?;
+    }
+    writer.finish().await?;
+    Ok(writer.publish().await?)
+}
+
+/// Reads a range, and sees that it is what was put.
+async fn compare(store: &dyn Backend, key: &Key, range: Range<usize>, content: &Bytes) -> Outcome<()> {
+    let reader = store.open(key, range.start as u64..range.end as u64).await?;
+    let chunks: Vec<Bytes> = reader.try_collect().await?;
+    if chunks.concat() != content.slice(range) {
+        return Err(Failure::Told("other bytes come back than were put: no file would be safe there"));
+    }
+    Ok(())
+}
+
+/// Puts an object.
+pub(super) async fn put(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
+    write(store.create(key, SizeHint::Exact(content.len() as u64)).await?, content).await?;
+    Ok(format!("{} MiB", content.len() >> 20))
+}
+
+/// Reads the object.
+pub(super) async fn get(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
+    compare(store, key, 0..content.len(), content).await?;
+    Ok("the same bytes".to_owned())
+}
+
+/// Reads a range of the object.
+pub(super) async fn range(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
+    let middle = content.len() / 2;
+    compare(store, key, middle..middle + 1000, content).await?;
+    Ok("1000 bytes out of the middle".to_owned())
+}
+
+fn multipart(store: &dyn Backend) -> Outcome<&dyn Multipart> {
+    store.multipart().ok_or(Failure::Told("it does not put parts together"))
+}
+
+/// Begins an upload.
+pub(super) async fn begin(store: &dyn Backend, key: &Key) -> Outcome {
+    Ok(multipart(store)?.begin(key).await?)
+}
+
+/// Uploads an object in two parts, the last one first, and reads it.
+pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Outcome {
+    let uploads = multipart(store)?;
+    let first = usize::try_from(uploads.min_part_size()).unwrap_or(usize::MAX);
+    let content = pattern(first.saturating_add(LAST_PART));
+    let mut tags = Vec::new();
+    for (number, part) in [(2, content.slice(first..)), (1, content.slice(..first))] {
+        let writer = uploads.create_part(key, upload, number, part.len() as u64).await?;
+        tags.push((number, write(writer, &part).await?));
+    }
+    tags.reverse();
+    uploads.complete(key, upload, &tags).await?;
+    compare(store, key, 0..content.len(), &content).await?;
+    Ok(format!("{} MiB and {LAST_PART} bytes, the last part first, put together and read", first >> 20))
+}
+
+/// Sends a part of an upload and drops it.
+pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> Outcome {
+    let uploads = multipart(store)?;
+    let part = pattern(LAST_PART);
+    write(uploads.create_part(key, upload, 1, part.len() as u64).await?, &part).await?;
+    if !is_there(uploads, key, upload).await? {
+        return Err(Failure::Told(
+            "an upload is not in the list of uploads: abandoned ones would stay for ever",
+        ));
+    }
+    uploads.abort(key, upload).await?;
+    if is_there(uploads, key, upload).await? {
+        return Err(Failure::Told("an upload that was dropped is still there"));
+    }
+    Ok("an upload that was dropped is gone".to_owned())
+}
+
+async fn is_there(uploads: &dyn Multipart, key: &Key, upload: &str) -> Outcome<bool> {
+    Ok(uploads.uploads(Some(key)).await?.iter().any(|(_, known)| known == upload))
+}
+
+/// Looks for the object in the list of all.
+pub(super) async fn list(store: &dyn Backend, key: &Key) -> Outcome {
+    let mut objects = store.list().await?;
+    for _ in 0..LISTED {
+        match objects.try_next().await? {
+            Some(object) if object.name == key.as_str() => {
+                return Ok("what was put is in the list".to_owned());
+            }
+            Some(_) => {}
+            None => {
+                return Err(Failure::Told(
+                    "what was put is not in the list: `fsck` would not find everything",
+                ));
+            }
+        }
+    }
+    Ok(format!("the first {LISTED} names came"))
+}
+
+/// Deletes objects, and sees that they are gone.
+pub(super) async fn delete(store: &dyn Backend, keys: &[Key]) -> Outcome {
+    store.delete(keys).await?;
+    for key in keys {
+        match store.size(key).await {
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(Failure::Told("what was deleted is still there")),
+        }
+    }
+    Ok("what was put is gone".to_owned())
+}
+
+/// What may be in the store still.
+#[derive(Default)]
+pub(super) struct Left {
+    pub(super) objects: Vec<Key>,
+    /// Without their names where nobody knows whether they were begun.
+    pub(super) uploads: Vec<(Key, Option<String>)>,
+}
+
+/// Removes what is left. What fails does not keep the rest.
+pub(super) async fn clean_up(store: &dyn Backend, left: &Left) -> Outcome {
+    let uploads = multipart(store)?;
+    let mut outcome: Outcome<()> = Ok(());
+    for (key, upload) in &left.uploads {
+        outcome = outcome.and(match upload {
+            Some(upload) => uploads.abort(key, upload).await.map_err(Failure::from),
+            None => drop_all(uploads, key).await,
+        });
+    }
+    let deleted = store.delete(&left.objects).await.map_err(Failure::from);
+    outcome.and(deleted).map(|()| "what was left is removed".to_owned())
+}
+
+async fn drop_all(uploads: &dyn Multipart, key: &Key) -> Outcome<()> {
+    for (_, upload) in uploads.uploads(Some(key)).await? {
+        uploads.abort(key, &upload).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use osproxy_storage::backends::Memory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_back_otherwise_than_it_was_put_is_noticed() {
+        let (store, object, content) = (Memory::default(), key().unwrap(), content());
+        put(&store, &object, &content).await.unwrap();
+        assert!(get(&store, &object, &content).await.is_ok());
+        assert!(range(&store, &object, &content).await.is_ok());
+        assert!(list(&store, &object).await.is_ok());
+
+        let mut turned = content.to_vec();
+        turned[OBJECT / 2 + 999] ^= 1;
+        put(&store, &object, &turned.into()).await.unwrap();
+        assert!(matches!(get(&store, &object, &content).await, Err(Failure::Told(_))));
+        assert!(matches!(range(&store, &object, &content).await, Err(Failure::Told(_))));
+        assert!(delete(&store, std::slice::from_ref(&object)).await.is_ok());
+        assert!(matches!(list(&store, &object).await, Err(Failure::Told(_))));
+    }
+}

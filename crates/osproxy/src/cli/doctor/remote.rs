@@ -1,0 +1,235 @@
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use osproxy_storage::{Backend, Category, Diagnosis, Key};
+
+use super::{
+    probes::{self, Failure, Left},
+    report::Report,
+};
+use crate::{
+    app::advice,
+    config::{Config, StoreKind},
+    error,
+};
+
+/// What is tried when the key is known, in order.
+const PROBES: [&str; 8] = ["buckets", "put", "get", "range", "parts", "abort", "list", "delete"];
+
+/// How far clocks may be apart before that is worth a word, in seconds.
+const WORTH_A_WORD: u64 = 60;
+/// How far they may be apart before stores refuse, in seconds.
+const REFUSED: u64 = 15 * 60;
+
+/// How long something that nobody waits for any more may still be on its way into the store.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// Tries a store on other machines, until it is through or `stopped`; whether it was. Removes what it put there.
+pub(super) async fn examine(
+    config: &Config,
+    kind: StoreKind,
+    report: &mut Report,
+    stopped: &mut (impl Future<Output = ()> + Unpin),
+) -> bool {
+    let (place, buckets) = describe(config, kind);
+    report.line(&format!("{kind}: {place}"));
+    let store = match config.open_store(kind) {
+        Ok(store) => store,
+        Err(problem) => {
+            report.wrong("settings", &report.quoted(&problem));
+            report.skipped(&["reach", "credentials", "clock"]);
+            report.skipped(&PROBES);
+            return false;
+        }
+    };
+    let mut visit = Visit { config, kind, buckets, store, report, left: Left::default(), is_cut_off: false };
+    let is_stopped = tokio::select! {
+        () = visit.probe_all() => false,
+        () = stopped => true,
+    };
+    visit.is_cut_off |= is_stopped;
+    visit.clean_up().await;
+    is_stopped
+}
+
+/// Where a store is, and the names of its buckets.
+fn describe(config: &Config, kind: StoreKind) -> (String, Vec<String>) {
+    let described = config.describe_store(kind);
+    let (endpoint, bucket) = described.map(|store| (store.endpoint, store.bucket)).unwrap_or_default();
+    let through = if config.stores.proxy.is_some() { ", through `stores.proxy`" } else { "" };
+    let buckets = match bucket {
+        Some(bucket) => vec![bucket],
+        None => Category::ALL.map(|category| category.as_str().to_owned()).into(),
+    };
+    (format!("{endpoint}{through}"), buckets)
+}
+
+/// One store, and what may have been left in it so far.
+struct Visit<'a> {
+    config: &'a Config,
+    kind: StoreKind,
+    buckets: Vec<String>,
+    store: Arc<dyn Backend>,
+    report: &'a mut Report,
+    left: Left,
+    /// Whether something was given up without an answer.
+    is_cut_off: bool,
+}
+
+impl Visit<'_> {
+    async fn probe_all(&mut self) {
+        let store = self.store.clone();
+        let Some(apart) = self.probe("reach", probes::reach(&*store)).await else {
+            self.report.skipped(&["credentials", "clock"]);
+            return self.report.skipped(&PROBES);
+        };
+        self.report.ok("reach", "it answers as a store does");
+        let is_known = self.try_out("credentials", probes::credentials(&*store)).await;
+        self.tell_clocks(apart);
+        if !is_known {
+            return self.report.skipped(&PROBES);
+        }
+        let buckets = self.buckets.join(", ");
+        let buckets = probes::buckets(&*store, buckets, self.config.stores.make_buckets);
+        if !self.try_out("buckets", buckets).await {
+            return self.report.skipped(PROBES.get(1..).unwrap_or_default());
+        }
+        self.probe_objects(&*store).await;
+    }
+
+    async fn probe_objects(&mut self, store: &dyn Backend) {
+        let (Ok(object), Ok(parts), Ok(aborted)) = (probes::key(), probes::key(), probes::key()) else {
+            return self.report.wrong("put", "this machine has no random numbers");
+        };
+        self.left.objects.push(object.clone());
+        let content = probes::content();
+        if !self.try_out("put", probes::put(store, &object, &content)).await {
+            return self.report.skipped(PROBES.get(2..).unwrap_or_default());
+        }
+        if self.try_out("get", probes::get(store, &object, &content)).await {
+            self.try_out("range", probes::range(store, &object, &content)).await;
+        } else {
+            self.report.skipped(&["range"]);
+        }
+        let are_put_together = self.probe_parts(store, &parts).await;
+        if are_put_together {
+            self.probe_abort(store, &aborted).await;
+        } else {
+            self.report.skipped(&["abort"]);
+        }
+        self.try_out("list", probes::list(store, &object)).await;
+        let mut keys = vec![object];
+        keys.extend(are_put_together.then_some(parts));
+        if self.try_out("delete", probes::delete(store, &keys)).await {
+            self.left.objects.retain(|key| !keys.contains(key));
+        }
+    }
+
+    async fn probe_parts(&mut self, store: &dyn Backend, key: &Key) -> bool {
+        let Some(upload) = self.begin("parts", store, key).await else {
+            return false;
+        };
+        self.left.objects.push(key.clone());
+        let are_put_together = self.try_out("parts", probes::parts(store, key, &upload)).await;
+        if are_put_together {
+            self.left.uploads.retain(|(known, _)| known != key);
+        }
+        are_put_together
+    }
+
+    async fn probe_abort(&mut self, store: &dyn Backend, key: &Key) {
+        if let Some(upload) = self.begin("abort", store, key).await
+            && self.try_out("abort", probes::abort(store, key, &upload)).await
+        {
+            self.left.uploads.retain(|(known, _)| known != key);
+        }
+    }
+
+    /// Begins an upload, which is left until somebody says that it is not.
+    async fn begin(&mut self, name: &str, store: &dyn Backend, key: &Key) -> Option<String> {
+        self.left.uploads.push((key.clone(), None));
+        let upload = self.probe(name, probes::begin(store, key)).await?;
+        self.left.uploads.retain(|(known, _)| known != key);
+        self.left.uploads.push((key.clone(), Some(upload.clone())));
+        Some(upload)
+    }
+
+    /// Runs what is tried as long as a store may take for an answer; says what was wrong.
+    async fn probe<T>(&mut self, name: &str, work: impl Future<Output = Result<T, Failure>>) -> Option<T> {
+        let seconds = self.config.stores.timeout;
+        let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
+        let advice = |diagnosis| advice(self.config, self.kind, diagnosis);
+        let what = match done {
+            Ok(Ok(found)) => return Some(found),
+            Ok(Err(Failure::Store(problem))) => {
+                let said = self.report.quoted(&error::chain(&problem));
+                format!("{} ({said})", advice(Diagnosis::of(&problem)))
+            }
+            Ok(Err(Failure::Told(what))) => what.to_owned(),
+            Err(_) => {
+                self.is_cut_off = true;
+                format!("{} (not done within {seconds} s, see `stores.timeout`)", advice(Diagnosis::Late))
+            }
+        };
+        self.report.wrong(name, &what);
+        None
+    }
+
+    /// The same, and says what is right too.
+    async fn try_out(&mut self, name: &str, work: impl Future<Output = Result<String, Failure>>) -> bool {
+        let found = self.probe(name, work).await;
+        if let Some(what) = &found {
+            self.report.ok(name, what);
+        }
+        found.is_some()
+    }
+
+    /// Says how far this machine's clock is ahead of the store's.
+    fn tell_clocks(&mut self, ahead: Option<i64>) {
+        let Some(ahead) = ahead else {
+            return self.report.ok("clock", "the store does not say what time it is");
+        };
+        let apart = ahead.unsigned_abs();
+        let told = match apart {
+            0..120 => format!("{apart} s"),
+            120..7200 => format!("{} min", apart / 60),
+            _ => format!("{} h", apart / 3600),
+        };
+        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        let told = format!("this machine is {told} {way} the store");
+        match apart {
+            // As much as a second that is not told in full, and the way there, may make.
+            0..=2 => self.report.ok("clock", "the same here and there"),
+            3..=WORTH_A_WORD => self.report.ok("clock", &told),
+            _ if apart <= REFUSED => self.report.warning(
+                "clock",
+                &format!("{told}; set it, by NTP at best: at 15 min stores begin to refuse"),
+            ),
+            _ => self.report.wrong(
+                "clock",
+                &format!(
+                    "{told}; set it, by NTP at best: beyond 15 min stores refuse (RequestTimeTooSkewed)"
+                ),
+            ),
+        }
+    }
+
+    /// Removes what is left, also of what failed half way.
+    async fn clean_up(&mut self) {
+        if self.left.objects.is_empty() && self.left.uploads.is_empty() {
+            return;
+        }
+        let (left, store) = (std::mem::take(&mut self.left), self.store.clone());
+        if self.is_cut_off {
+            let limit = Duration::from_secs(self.config.stores.timeout);
+            // What fails is told by the second time.
+            let _ = tokio::time::timeout(limit, probes::clean_up(&*store, &left)).await;
+            tokio::time::sleep(ON_ITS_WAY).await;
+        }
+        if !self.try_out("clean-up", probes::clean_up(&*store, &left)).await {
+            let keys = left.objects.iter().chain(left.uploads.iter().map(|(key, _)| key));
+            let names: BTreeSet<_> = keys.map(Key::as_str).collect();
+            let names: Vec<_> = names.into_iter().collect();
+            self.report.line(&format!("           remove by hand, if they are there: {}", names.join(", ")));
+        }
+    }
+}

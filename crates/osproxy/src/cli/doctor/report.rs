@@ -1,0 +1,68 @@
+use std::process::ExitCode;
+
+use crate::config::{Config, StoreKind};
+
+/// How much is told of what others say, in characters.
+const LONGEST: usize = 400;
+
+/// What is said, and whether anything was wrong.
+pub(super) struct Report {
+    secrets: Vec<String>,
+    wrong: u32,
+}
+
+impl Report {
+    pub(super) fn new(config: &Config) -> Self {
+        let described = StoreKind::ALL.iter().filter_map(|kind| config.describe_store(*kind));
+        let mut secrets: Vec<_> = described.flat_map(|store| store.secrets).collect();
+        secrets.retain(|secret| !secret.is_empty());
+        // One may be part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self { secrets, wrong: 0 }
+    }
+
+    pub(super) fn ok(&self, probe: &str, what: &str) {
+        self.line(&format!("  ok       {probe:<12} {what}"));
+    }
+
+    pub(super) fn warning(&self, probe: &str, what: &str) {
+        self.line(&format!("  warning  {probe:<12} {what}"));
+    }
+
+    pub(super) fn wrong(&mut self, probe: &str, what: &str) {
+        self.wrong += 1;
+        self.line(&format!("  wrong    {probe:<12} {what}"));
+    }
+
+    pub(super) fn skipped(&self, probes: &[&str]) {
+        if !probes.is_empty() {
+            self.line(&format!("  skipped  {}", probes.join(", ")));
+        }
+    }
+
+    /// Says one line.
+    #[expect(clippy::unused_self, reason = "what is said goes through the report")]
+    pub(super) fn line(&self, text: &str) {
+        super::super::say(text);
+    }
+
+    /// What others say, in one line, and without the secrets that stores were sent and may have put into their answers.
+    pub(super) fn quoted(&self, said: &str) -> String {
+        let mut said = said.to_owned();
+        for secret in &self.secrets {
+            said = said.replace(secret, "***");
+        }
+        let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+        said.trim_end().chars().map(plain).take(LONGEST).collect()
+    }
+
+    /// Sums up.
+    pub(super) fn end(&self) -> ExitCode {
+        match self.wrong {
+            0 => self.line("all is well"),
+            1 => self.line("one thing is wrong"),
+            wrong => self.line(&format!("{wrong} things are wrong")),
+        }
+        if self.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

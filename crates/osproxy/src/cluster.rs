@@ -1,0 +1,374 @@
+//! Forwards a request to the node that holds the data, and knows such a request when it comes from another node.
+//!
+//! Where it goes is what that node says of itself in the registry; nothing that a client sends has a part in it. The
+//! request bears a mark that only nodes can make, for this one request and node, and whoever gets one never forwards it.
+
+mod outgoing;
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+        request::Parts,
+        uri::{Authority, PathAndQuery, Scheme},
+    },
+};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac, digest::InvalidLength};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use osproxy_api::{ERROR_HEADER, ErrorCode};
+use sha2::Sha256;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::idle::Idle;
+use outgoing::{Outgoing, Turn};
+
+/// What a node marks the requests with that it forwards.
+const MARK: HeaderName = HeaderName::from_static("osproxy-forwarded");
+/// How far clocks of nodes may be apart, in seconds.
+const CLOCKS: u64 = 300;
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long a connection is kept for the next request: shorter than nodes keep it.
+const KEEP: Duration = Duration::from_secs(2);
+/// How much of a request or an answer is collected before it is passed on.
+const MAX_BUFFERED: usize = 64 << 10;
+/// What belongs to a connection, and not to what it carries.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// The way to other nodes.
+pub struct Cluster {
+    client: Client<HttpConnector, Outgoing>,
+    /// The first marks, all are known.
+    secrets: Vec<Hmac<Sha256>>,
+    patience: Duration,
+    /// For requests that wait for other nodes: some of the connections must be for those that do not, or two nodes that are
+    /// full could wait for each other.
+    places: Arc<Semaphore>,
+}
+
+/// Where a request is to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// What the node is called.
+    pub id: &'a str,
+    /// Its host and port.
+    pub address: &'a str,
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// What happened.
+    pub why: Box<dyn std::error::Error + Send + Sync>,
+    /// Whether it is the client that broke its body off.
+    pub is_clients: bool,
+    /// The request, if nothing of its body was touched: it may be tried again.
+    pub untouched: Option<Box<Request<Body>>>,
+}
+
+/// A mark that no node made for this request, or too long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the mark of a forwarded request is wrong: have all nodes the same secret, and the same time?")]
+pub struct Stranger;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the node does nothing")]
+struct Silent;
+
+/// No client is to blame for that.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is another process by now, or takes this one for a stranger: have all nodes the same secret and time?"
+)]
+struct Refused;
+
+#[derive(Debug, thiserror::Error)]
+#[error("too many requests wait for other nodes")]
+struct Crowded;
+
+impl Cluster {
+    /// Knows nodes by these secrets, the first of which marks; gives a node up that does nothing for `patience`; and has
+    /// so many requests wait for others at the same time at most.
+    pub fn new(secrets: &[Vec<u8>], patience: Duration, places: usize) -> Result<Self, InvalidLength> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEEP)
+            .http1_max_buf_size(MAX_BUFFERED)
+            .build(connector);
+        let secrets = secrets.iter().map(|secret| Hmac::new_from_slice(secret)).collect::<Result<_, _>>()?;
+        Ok(Self { client, secrets, patience, places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// Sends a request on to a node, and gives its answer as it comes. Both bodies are passed on piece by piece; what is
+    /// dropped here breaks off there.
+    pub async fn forward(
+        &self,
+        to: Destination<'_>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Unanswered> {
+        let (parts, body) = request.into_parts();
+        let refused = |why| Err(Unanswered { why, is_clients: false, untouched: None });
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
+            return refused(Crowded.into());
+        };
+        let head = match self.head(to, &parts) {
+            Ok(head) => head,
+            Err(why) => return refused(why),
+        };
+        let (outgoing, turn) = Outgoing::new(body);
+        match self.answer(head.map(|()| outgoing), &turn).await {
+            Ok(answer) => {
+                let (mut parts, body) = answer.into_parts();
+                strip(&mut parts.headers);
+                let body = Watched { body, idle: Idle::new(self.patience), _place: place };
+                Ok(Response::from_parts(parts, Body::new(body)))
+            }
+            Err(why) => Err(Unanswered {
+                why,
+                is_clients: turn.is_broken(),
+                untouched: turn.untouched().map(|body| Box::new(Request::from_parts(parts, body))),
+            }),
+        }
+    }
+
+    /// The head of a request as the other node is to see it.
+    fn head(
+        &self,
+        to: Destination<'_>,
+        parts: &Parts,
+    ) -> Result<Request<()>, Box<dyn std::error::Error + Send + Sync>> {
+        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mark = self.mark(to.id, &parts.method, path.as_str(), now())?;
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(Authority::try_from(to.address)?)
+            .path_and_query(path)
+            .build()?;
+        let mut request = Request::new(());
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.clone_from(&parts.headers);
+        strip(headers);
+        // Its sender is asked for the body when the node wants it.
+        headers.remove(header::EXPECT);
+        // Told anew from what is really sent: a length without its bytes would make the node take the next request for them.
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(MARK, HeaderValue::try_from(mark)?);
+        Ok(request)
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Outgoing>,
+        turn: &Turn,
+    ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut answer = std::pin::pin!(self.client.request(request));
+        let mut passed = turn.passed();
+        loop {
+            tokio::select! {
+                answer = &mut answer => {
+                    let answer = answer?;
+                    // It does not know the mark.
+                    let is_refused = is_error(&answer, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied);
+                    return if is_refused { Err(Refused.into()) } else { Ok(answer) };
+                }
+                () = tokio::time::sleep(self.patience) => {}
+            }
+            // Where the client is waited for, its own time-out counts.
+            if turn.passed() == passed && !turn.is_clients() {
+                return Err(Silent.into());
+            }
+            passed = turn.passed();
+        }
+    }
+
+    /// Whether a request was forwarded to the node called `id`, which is this one. An error: it says so, and is not.
+    pub fn is_forwarded(
+        &self,
+        id: &str,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<bool, Stranger> {
+        let Some(mark) = headers.get(MARK) else {
+            return Ok(false);
+        };
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let made = || {
+            let (at, mac) = mark.to_str().ok()?.split_once('.')?;
+            let (at, mut given) = (at.parse().ok()?, [0; 32]);
+            hex::decode_to_slice(mac, &mut given).ok()?;
+            let verifies = |secret: &Hmac<Sha256>| {
+                covering(secret.clone(), id, method, path, at).verify(&given.into()).is_ok()
+            };
+            (now().abs_diff(at) <= CLOCKS && self.secrets.iter().any(verifies)).then_some(true)
+        };
+        made().ok_or(Stranger)
+    }
+
+    /// `<seconds since the Unix epoch>.<mac in hexadecimal>`
+    fn mark(&self, id: &str, method: &Method, path: &str, at: u64) -> Result<String, Stranger> {
+        let secret = self.secrets.first().ok_or(Stranger)?.clone();
+        let mac = covering(secret, id, method, path, at).finalize().into_bytes();
+        Ok(format!("{at}.{}", hex::encode(mac)))
+    }
+}
+
+/// What a mark is made of, every field with its length before it.
+fn covering(mut mac: Hmac<Sha256>, id: &str, method: &Method, path: &str, at: u64) -> Hmac<Sha256> {
+    for field in ["forward", id, method.as_str(), path, &at.to_string()] {
+        mac.update(&(field.len() as u64).to_be_bytes());
+        mac.update(field.as_bytes());
+    }
+    mac
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Whether an answer of a node is this error.
+pub fn is_error<B>(answer: &Response<B>, status: StatusCode, code: ErrorCode) -> bool {
+    let said = answer.headers().get(ERROR_HEADER);
+    answer.status() == status && said.is_some_and(|said| said.as_bytes() == code.as_str().as_bytes())
+}
+
+/// Removes what belongs to the connection that a head came through.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<_> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// The body of an answer, which breaks off when its node does nothing for too long.
+struct Watched {
+    body: Incoming,
+    idle: Idle,
+    _place: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            ready!(self.idle.poll(cx));
+            return Poll::Ready(Some(Err(axum::Error::new(Silent))));
+        };
+        self.idle.stir();
+        Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(secrets: &[&[u8]]) -> Cluster {
+        let secrets: Vec<_> = secrets.iter().map(|secret| secret.to_vec()).collect();
+        Cluster::new(&secrets, Duration::from_secs(1), 1).unwrap()
+    }
+
+    fn is_forwarded(cluster: &Cluster, id: &str, request: &Parts) -> Result<bool, Stranger> {
+        cluster.is_forwarded(id, &request.method, &request.uri, &request.headers)
+    }
+
+    fn request(method: Method, path: &str, mark: &str) -> Parts {
+        let request = Request::builder().method(method).uri(path).header(MARK, mark);
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[tokio::test]
+    async fn a_mark_is_worth_something_for_one_request_to_one_node_and_not_for_long() {
+        let ours = cluster(&[b"secret of all nodes"]);
+        let mark = ours.mark("two", &Method::PUT, "/x?uid=1", now()).unwrap();
+        let marked = request(Method::PUT, "/x?uid=1", &mark);
+        assert_eq!(is_forwarded(&ours, "two", &marked), Ok(true));
+        assert_eq!(is_forwarded(&ours, "three", &marked), Err(Stranger));
+        for other in [
+            request(Method::GET, "/x?uid=1", &mark),
+            request(Method::PUT, "/x?uid=2", &mark),
+            request(Method::PUT, "/x", &mark),
+            request(Method::PUT, "/x?uid=1", &mark.replace('.', "0.")),
+            request(Method::PUT, "/x?uid=1", ""),
+            request(Method::PUT, "/x?uid=1", "1.00"),
+        ] {
+            assert_eq!(is_forwarded(&ours, "two", &other), Err(Stranger), "{other:?}");
+        }
+        for at in [now() - CLOCKS - 5, now() + CLOCKS + 5] {
+            let mark = ours.mark("two", &Method::PUT, "/x?uid=1", at).unwrap();
+            assert_eq!(is_forwarded(&ours, "two", &request(Method::PUT, "/x?uid=1", &mark)), Err(Stranger));
+        }
+        assert_eq!(is_forwarded(&cluster(&[b"another secret"]), "two", &marked), Err(Stranger));
+        // While secrets are exchanged, nodes know each other by both.
+        let rotated = cluster(&[b"another secret", b"secret of all nodes"]);
+        assert_eq!(is_forwarded(&rotated, "two", &marked), Ok(true));
+        let mut unmarked = marked;
+        unmarked.headers.remove(MARK);
+        assert_eq!(is_forwarded(&ours, "two", &unmarked), Ok(false));
+    }
+
+    #[test]
+    fn what_belongs_to_a_connection_stays_with_it() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Own"),
+            ("x-own", "1"),
+            ("transfer-encoding", "chunked"),
+            ("range", "bytes=0-1"),
+            ("content-length", "7"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "range"]);
+    }
+}

@@ -1,0 +1,89 @@
+//! The body of a request on its way to another node.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+/// How often a body was asked for more, with two marks in the low bits: it has none yet; it broke off.
+const WAITING: u64 = 1;
+const BROKEN: u64 = 2;
+const ASKED: u64 = 4;
+
+struct Shared {
+    body: Mutex<Body>,
+    progress: AtomicU64,
+}
+
+/// Passes a body on as it comes.
+pub(super) struct Outgoing(Arc<Shared>);
+
+/// Looks at a body that is being passed on.
+pub(super) struct Turn(Arc<Shared>);
+
+impl Outgoing {
+    pub(super) fn new(body: Body) -> (Self, Turn) {
+        let shared = Arc::new(Shared { body: Mutex::new(body), progress: AtomicU64::new(0) });
+        (Self(shared.clone()), Turn(shared))
+    }
+}
+
+impl Turn {
+    /// A number that changes when something is passed on.
+    pub(super) fn passed(&self) -> u64 {
+        self.0.progress.load(Ordering::Relaxed) / ASKED
+    }
+
+    /// Whether it is the client that is waited for.
+    pub(super) fn is_clients(&self) -> bool {
+        self.0.progress.load(Ordering::Relaxed) & WAITING != 0
+    }
+
+    /// Whether the client broke it off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.0.progress.load(Ordering::Relaxed) & BROKEN != 0
+    }
+
+    /// The body, if nobody has asked for any of it.
+    pub(super) fn untouched(self) -> Option<Body> {
+        let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.0.progress.load(Ordering::Relaxed) == 0).then(|| std::mem::take(&mut *body))
+    }
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        let asked = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + ASKED;
+        let mark = match &frame {
+            Poll::Pending => WAITING,
+            Poll::Ready(Some(Err(_))) => BROKEN,
+            Poll::Ready(_) => 0,
+        };
+        self.0.progress.store(asked | mark, Ordering::Relaxed);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
+}

@@ -1,0 +1,75 @@
+use std::{path::PathBuf, sync::Arc};
+
+use osproxy_storage::{
+    Backend, HttpSettings,
+    backends::{CosSettings, cos},
+};
+
+use super::{
+    Secret,
+    stores::{self, DescribedStore, StoreSection},
+    value::section,
+};
+
+section! {
+    /// `cos`: Tencent Cloud Object Storage.
+    CosSection {
+        /// Whether it is used.
+        enabled: bool = false,
+        /// Number of the account.
+        appid: Option<Secret> = None,
+        /// Region of the buckets, such as `ap-nanjing`.
+        region: Option<String> = None,
+        /// Host of the region, or a URL, where it is not `cos.<region>.myqcloud.com`.
+        endpoint: Option<String> = None,
+        /// The bucket of everything, without the account's number; when not set, each category has one of its name.
+        bucket: Option<String> = None,
+        /// Id of the key; when not set, it is found in the environment.
+        secret_id: Option<Secret> = None,
+        /// The key's secret.
+        secret_key: Option<Secret> = None,
+        /// A file that holds the secret instead.
+        secret_key_file: Option<PathBuf> = None,
+        /// The token that belongs to a temporary key.
+        session_token: Option<Secret> = None,
+    }
+    ignored []
+}
+
+impl StoreSection for CosSection {
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    fn describe(&self) -> Option<DescribedStore> {
+        let settings = self.settings(HttpSettings::default()).ok()?;
+        Some(DescribedStore::new(settings.endpoint, settings.bucket, settings.credentials))
+    }
+
+    fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String> {
+        stores::opened(cos(self.settings(http)?))
+    }
+}
+
+impl CosSection {
+    fn settings(&self, http: HttpSettings) -> Result<CosSettings, String> {
+        let (name, file) = ("secret_key", self.secret_key_file.as_deref());
+        let secret = Secret::resolve(name, self.secret_key.as_ref(), file)?;
+        let endpoint = match (&self.endpoint, &self.region) {
+            (Some(endpoint), _) => endpoint.clone(),
+            (None, Some(region)) => format!("cos.{region}.myqcloud.com"),
+            (None, None) => return Err("`region` is missing".to_owned()),
+        };
+        Ok(CosSettings {
+            endpoint: stores::endpoint(&endpoint, true)?,
+            appid: self.appid.as_ref().ok_or("`appid` is missing")?.reveal().to_owned(),
+            bucket: stores::bucket(self.bucket.as_ref())?,
+            credentials: stores::credentials(
+                ("secret_id", self.secret_id.as_ref()),
+                (name, secret),
+                self.session_token.as_ref(),
+            )?,
+            http,
+        })
+    }
+}

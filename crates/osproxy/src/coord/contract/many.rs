@@ -1,0 +1,138 @@
+//! As many nodes as a large deployment has, on one Redis: numbers for all, what their heartbeats cost, what a message
+//! to all costs, and what happens when many die at once. The figures stand in docs/scaling.md.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use redis::Value;
+
+use super::{ask, cluster, describe, eventually, node, open, redis};
+use crate::{
+    config::Redis,
+    coord::{Coordinator, Message, ThroughRedis},
+};
+
+/// What Redis has used so far.
+struct Used {
+    cpu: f64,
+    commands: f64,
+    sent: f64,
+    at: Instant,
+}
+
+async fn used(redis: &Redis) -> Used {
+    let Value::BulkString(text) = ask(redis, &["INFO", "everything"]).await else { panic!("no INFO") };
+    let text = String::from_utf8(text).unwrap();
+    let number = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name}")).trim().parse().unwrap()
+    };
+    Used {
+        cpu: number("used_cpu_sys") + number("used_cpu_user"),
+        commands: number("total_commands_processed"),
+        sent: number("total_net_output_bytes"),
+        at: Instant::now(),
+    }
+}
+
+async fn start(redis: &Redis, ids: std::ops::Range<usize>) -> Vec<ThroughRedis> {
+    let cluster = &crate::config::ClusterSection { heartbeat: 5, ..cluster(10) };
+    let starting = stream::iter(ids).map(async |number| {
+        let id = format!("n{number:04}");
+        let coordinator = open(redis, &id, cluster).await;
+        coordinator.announce(describe(node(&id))).await;
+        coordinator
+    });
+    starting.buffer_unordered(50).collect().await
+}
+
+/// The numbers that are held.
+fn numbers(coordinators: &[ThroughRedis]) -> HashSet<u16> {
+    let held: Vec<_> = coordinators.iter().filter_map(|node| Some(node.worker()?.id.get())).collect();
+    let distinct: HashSet<_> = held.iter().copied().collect();
+    assert_eq!(distinct.len(), held.len(), "two nodes hold one number");
+    distinct
+}
+
+/// How many: `OSPROXY_SCALE_NODES`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn many_nodes_have_numbers_of_their_own() {
+    let redis = redis("many");
+    #[expect(clippy::disallowed_methods, reason = "whoever runs the test says how large it is")]
+    let count = std::env::var("OSPROXY_SCALE_NODES").map_or(100, |text| text.parse().unwrap());
+    let begun = Instant::now();
+    let mut nodes = start(&redis, 0..count).await;
+    let started = begun.elapsed();
+    assert_eq!(numbers(&nodes).len(), count);
+    let asked = Instant::now();
+    assert_eq!(nodes[0].nodes().await.unwrap().len(), count);
+    let listed = asked.elapsed();
+
+    let asked = Instant::now();
+    let looking = used(&redis).await;
+    for number in 0..count {
+        assert!(nodes[0].node_with(&format!("local:n{number:04}")).await.unwrap().is_some());
+    }
+    let found = (used(&redis).await.cpu - looking.cpu) * 1e6 / f64::from(u32::try_from(count).unwrap());
+    let looked = asked.elapsed() / u32::try_from(count).unwrap();
+
+    let before = used(&redis).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let after = used(&redis).await;
+    let seconds = (after.at - before.at).as_secs_f64();
+    let (cpu, commands) = ((after.cpu - before.cpu) / seconds, (after.commands - before.commands) / seconds);
+
+    let (messages, mut last) = (200, nodes[1].listen());
+    let before = used(&redis).await;
+    for blob_id in 1..=messages {
+        nodes[0].send(Message::BlobChanged { blob_id });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while !matches!(last.recv().await, Ok(crate::coord::Event::Message(Message::BlobChanged { blob_id })) if blob_id == messages)
+    {
+    }
+    let after = used(&redis).await;
+    let deliveries = f64::from(u32::try_from(messages).unwrap()) * f64::from(u32::try_from(count).unwrap());
+    let idle = cpu * (after.at - before.at).as_secs_f64();
+    let delivery = ((after.cpu - before.cpu - idle) / deliveries).max(0.0) * 1e6;
+    let bytes = (after.sent - before.sent) / deliveries;
+
+    // Many die at once; as many others take their place, and get numbers as leases end.
+    let dying = (count / 10).max(2);
+    nodes.truncate(count - dying);
+    let died = Instant::now();
+    nodes.extend(start(&redis, count..count + dying).await);
+    eventually("all have numbers again", async || (numbers(&nodes).len() == count).then_some(())).await;
+    let replaced = died.elapsed();
+
+    super::report(&format!(
+        "{count} nodes: started in {} ms, listed in {:.1} ms; signs of life every 3.3 s: {commands:.0} commands/s, \
+         {:.2} % of a core; a node is found in {} µs, {found:.0} of them Redis' CPU; a message to all: {delivery:.1} µs and {bytes:.0} bytes for each; {dying} that died were \
+         replaced in {} ms (leases of 10 s)",
+        started.as_millis(),
+        listed.as_secs_f64() * 1e3,
+        cpu * 100.0,
+        looked.as_micros(),
+        replaced.as_millis(),
+    ));
+}
+
+/// There are 1,024 numbers. Whoever comes later has none, says so, and gets one when somebody leaves.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn there_is_no_number_for_more_nodes_than_there_are_numbers() {
+    let redis = redis("full");
+    let workers = format!("{{{}}}:workers", redis.prefix);
+    for number in 0..1022 {
+        ask(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
+    }
+    let mut nodes = start(&redis, 0..3).await;
+    assert_eq!(numbers(&nodes).len(), 2);
+    let holder = nodes.iter().position(|node| node.worker().is_some()).unwrap();
+    nodes.swap_remove(holder).leave().await;
+    eventually("the third has a number", async || (numbers(&nodes).len() == 2).then_some(())).await;
+}

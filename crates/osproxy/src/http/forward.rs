@@ -1,0 +1,104 @@
+//! Hands a request on to the node that holds its data.
+
+use axum::{
+    body::Body,
+    extract::{OriginalUri, Request},
+    http::{Extensions, HeaderValue, StatusCode, Uri, request::Parts},
+    response::Response,
+};
+use osproxy_api::ErrorCode;
+
+use super::middleware::{REQUEST_ID, RequestId};
+use crate::{
+    Error, Result,
+    app::{App, Node},
+    cluster::{self, Destination, Unanswered},
+    error,
+};
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client.
+    Client,
+    /// A node that was asked for what is here.
+    Node,
+}
+
+/// Who sent a request. Whoever says that it was forwarded, and is no node, is refused.
+pub(super) fn origin(app: &App, request: &Parts) -> Result<Origin> {
+    let uri = whole(&request.extensions).unwrap_or(&request.uri);
+    match app.cluster.is_forwarded(&app.node, &request.method, uri, &request.headers) {
+        Ok(false) => Ok(Origin::Client),
+        Ok(true) => Ok(Origin::Node),
+        Err(stranger) => {
+            tracing::warn!(%stranger, "refused");
+            Err(Error::new(ErrorCode::PermissionDenied, "only nodes of this service forward requests"))
+        }
+    }
+}
+
+/// The URI of a request, of which routers cut off what they have looked at.
+fn whole(extensions: &Extensions) -> Option<&Uri> {
+    extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
+}
+
+/// Hands a request on to the node that has a store at hand, and gives its answer. A node is not asked to hand it on again.
+pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Request) -> Result<Response> {
+    if origin == Origin::Node {
+        return Err(Error::elsewhere(store));
+    }
+    let mut request = request;
+    if let Some(uri) = whole(request.extensions()).cloned() {
+        *request.uri_mut() = uri;
+    }
+    if let Some(RequestId(id)) = request.extensions().get().cloned()
+        && let Ok(id) = HeaderValue::try_from(&*id)
+    {
+        request.headers_mut().insert(REQUEST_ID, id);
+    }
+    let node = app.node_with(store, false).await?;
+    let unanswered = match forward_to(app, &node, request).await {
+        Err(Unanswered { why, is_clients: true, .. }) => return Err(broken_off(&*why)),
+        Err(unanswered) => unanswered,
+        Ok(answer) => return Ok(answer),
+    };
+    let (address, why) = (&node.address, error::chain(&*unanswered.why));
+    tracing::warn!(node = node.id, address, error = why, "a node does not answer");
+    // It may have been started anew since it was heard of.
+    let follower = app.node_with(store, true).await?;
+    let again = unanswered.untouched.filter(|_| follower.id != node.id);
+    let Some(request) = again else {
+        return Err(Error::node_unavailable(unanswered.why));
+    };
+    match forward_to(app, &follower, *request).await {
+        Err(Unanswered { why, is_clients: true, .. }) => Err(broken_off(&*why)),
+        Err(unanswered) => Err(Error::node_unavailable(unanswered.why)),
+        Ok(answer) => Ok(answer),
+    }
+}
+
+async fn forward_to(app: &App, node: &Node, request: Request) -> Result<Response, Unanswered> {
+    app.cluster.forward(Destination { id: &node.id, address: &node.address }, request).await
+}
+
+/// The node is not to blame for a client that stops sending.
+fn broken_off(why: &(dyn std::error::Error + 'static)) -> Error {
+    tracing::debug!(error = error::chain(why), "the client broke off");
+    Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
+}
+
+/// The same without a body, which can be asked several nodes.
+pub(super) async fn forward_head(
+    app: &App,
+    origin: Origin,
+    store: &str,
+    request: &Parts,
+) -> Result<Response> {
+    forward(app, origin, store, Request::from_parts(request.clone(), Body::empty())).await
+}
+
+/// Whether a node says that it has not got the data either.
+pub(super) fn is_misdirected(answer: &Response) -> bool {
+    cluster::is_error(answer, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
+}

@@ -1,0 +1,247 @@
+//! Uploads that a store puts together. Its parts must have 10 to 1,000 bytes, but for the last one.
+
+use super::{
+    create, digests,
+    parts::{begin_merge, enqueued, task},
+    uid,
+};
+use crate::meta::{
+    BegunPart, Completed, Completion, FileState, FinishedPart, Kind, Layout, Lost, Merged, Meta,
+    NativeUpload, PartIntent, StoredPart,
+};
+
+/// For metadata whose new files go to a store that puts parts together.
+pub(in crate::meta) async fn run(meta: &Meta) {
+    what_goes_into_an_upload_is_a_list_that_stores_take(meta).await;
+    the_first_name_of_an_upload_counts(meta).await;
+    a_part_that_is_there_stays_when_it_is_sent_again(meta).await;
+    parts_that_are_lost_can_be_sent_again(meta).await;
+    what_is_put_together_is_whole_and_then_verified(meta).await;
+    what_is_put_together_in_part_is_merged(meta).await;
+}
+
+async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> PartIntent {
+    match meta.begin_part(uid(file), number, uid(attempt), Some(size)).await.unwrap() {
+        BegunPart::Ready(intent) => intent,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishedPart {
+    let tag = format!("tag-{content}");
+    meta.finish_part(uid(file), intent, digests(content), None, tag).await.unwrap()
+}
+
+/// Sends a part, and says whether it went into the store's upload.
+async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> bool {
+    let intent = begin(meta, file, number, attempt, content.len() as u64).await;
+    if intent.native.is_some() {
+        meta.name_upload(intent.blob_id, "upload".to_owned()).await.unwrap();
+    }
+    assert_eq!(finish(meta, file, &intent, content).await, FinishedPart::Stored(None));
+    intent.native.is_some()
+}
+
+async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
+    meta.complete_upload(uid(file), Completion { parts, size, md5: None }, task(task_id)).await.unwrap()
+}
+
+async fn native(meta: &Meta, file: i64, parts: u32, size: u64) -> NativeUpload {
+    match complete(meta, file, parts, size, file + 900).await {
+        Completed::Native(native) => native,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
+    // Numbers and sizes as they come, and whether each goes into the upload.
+    let cases: [&[(u32, u64, bool)]; 8] = [
+        &[(1, 10, true), (2, 10, true), (3, 1, true)],
+        &[(3, 1, true), (2, 10, true), (1, 1000, true), (4, 10, false), (5, 1, false)],
+        &[(1, 9, true), (2, 9, false), (3, 10, false)],
+        &[(2, 10, true), (1, 9, false), (3, 10, true)],
+        &[(1, 0, false), (2, 1001, false), (3, 1000, true)],
+        &[(1, 10, true), (1, 10, false)],
+        &[(10_000, 5, true), (10_001, 10, false), (9_999, 10, true)],
+        &[(2, 9, true), (2, 10, false), (1, 10, true), (3, 9, false)],
+    ];
+    for (case, parts) in (0..).zip(cases) {
+        let file = 93_000_000 + case * 100;
+        create(meta, file).await;
+        for (attempt, (number, size, goes)) in (1..).zip(parts) {
+            let intent = begin(meta, file, *number, file + attempt, *size).await;
+            assert_eq!(intent.native.is_some(), *goes, "{case}: part {number} of {size} bytes");
+        }
+    }
+    // Whatever comes in whatever order.
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for round in 0..40 {
+        let file = 93_100_000 + round * 100;
+        create(meta, file).await;
+        let mut there = std::collections::BTreeMap::new();
+        for attempt in 1..12 {
+            let number = u32::try_from(random(6)).unwrap() + 1;
+            let size = [3, 9, 10, 500][usize::try_from(random(4)).unwrap()];
+            let intent = begin(meta, file, number, file + attempt, size).await;
+            if intent.native.is_some() {
+                assert!(there.insert(number, size).is_none(), "two under one number");
+            }
+            // Some break off, and can be sent again.
+            if random(3) == 0 {
+                meta.condemn(Kind::Part, intent.id).await.unwrap();
+                meta.forget(Kind::Part, intent.id).await.unwrap();
+                if intent.native.is_some() {
+                    there.remove(&number);
+                }
+            }
+            let last = there.len().saturating_sub(1);
+            assert!(there.values().take(last).all(|size| *size >= 10), "{there:?}");
+        }
+    }
+}
+
+async fn the_first_name_of_an_upload_counts(meta: &Meta) {
+    create(meta, 93_200_000).await;
+    let intent = begin(meta, 93_200_000, 1, 93_200_001, 10).await;
+    let place = intent.native.unwrap();
+    assert_eq!((place.key.as_str(), place.upload), ("unknown/93200000.txt", None));
+    let named = async |name: &str| meta.name_upload(intent.blob_id, name.to_owned()).await.unwrap();
+    assert_eq!(named("first").await.as_deref(), Some("first"));
+    assert_eq!(named("second").await.as_deref(), Some("first"));
+    let later = begin(meta, 93_200_000, 2, 93_200_002, 10).await.native.unwrap();
+    assert_eq!(later.upload.as_deref(), Some("first"));
+    meta.delete_file(uid(93_200_000), task(93_200_010)).await.unwrap();
+    assert_eq!(named("third").await, None);
+    let remains = meta.remains(intent.blob_id).await.unwrap().unwrap();
+    assert_eq!(remains.object.unwrap().as_str(), "unknown/93200000.txt");
+    assert!(remains.parts.iter().all(|(_, key)| key.is_none()), "{:?}", remains.parts);
+}
+
+async fn a_part_that_is_there_stays_when_it_is_sent_again(meta: &Meta) {
+    create(meta, 93_210_000).await;
+    assert!(send(meta, 93_210_000, 1, 93_210_001, "0123456789").await);
+    let again = begin(meta, 93_210_000, 1, 93_210_002, 10).await;
+    assert!(again.native.is_none());
+    assert_eq!(finish(meta, 93_210_000, &again, "0123456789").await, FinishedPart::Same);
+    let other = begin(meta, 93_210_000, 1, 93_210_003, 10).await;
+    assert_eq!(finish(meta, 93_210_000, &other, "9876543210").await, FinishedPart::Stored(Some(93_210_001)));
+    // Nothing of it is an object of its own.
+    let condemned = meta.condemn(Kind::Part, 93_210_001).await.unwrap().unwrap();
+    assert_eq!((condemned.store.as_str(), condemned.key), ("s3", None));
+    // The store is to put nothing together: the rest is as with any store.
+    assert_eq!(complete(meta, 93_210_000, 1, 10, 93_210_010).await, Completed::Now);
+}
+
+async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
+    for (file, lost, left) in [
+        (93_220_000, Lost::Parts(vec![2]), vec![1, 3]),
+        (93_221_000, Lost::Upload, vec![]),
+        (93_222_000, Lost::Refused, vec![]),
+    ] {
+        create(meta, file).await;
+        for (number, content) in [(1, "0123456789"), (2, "abcdefghij"), (3, "end")] {
+            assert!(send(meta, file, number, file + i64::from(number), content).await);
+        }
+        let blob = native(meta, file, 3, 23).await.blob_id;
+        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing));
+        assert!(matches!(
+            meta.begin_part(uid(file), 2, uid(file + 10), Some(10)).await.unwrap(),
+            BegunPart::Closed(FileState::Completing)
+        ));
+        let other = || "another".to_owned();
+        meta.lose_native_parts(blob, other(), lost.clone()).await.unwrap();
+        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing), "of another");
+        meta.lose_native_parts(blob, "upload".to_owned(), lost.clone()).await.unwrap();
+        assert_eq!(meta.upload_status(uid(file)).await.unwrap().unwrap().parts, left);
+        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Receiving));
+        let goes = begin(meta, file, 2, file + 11, 10).await.native;
+        assert_eq!(goes.is_some(), !matches!(lost, Lost::Refused));
+        let upload = goes.and_then(|place| place.upload);
+        assert_eq!(upload.is_some(), matches!(lost, Lost::Parts(_)), "a new one is to be begun");
+    }
+}
+
+async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
+    let file = 93_230_000;
+    create(meta, file).await;
+    assert!(send(meta, file, 2, file + 2, "end").await);
+    assert!(send(meta, file, 1, file + 1, "the beginning ").await);
+    let upload = native(meta, file, 2, 17).await;
+    let tags: Vec<_> = upload.parts.iter().map(|(number, tag)| (*number, tag.as_str())).collect();
+    assert_eq!(tags, [(1, "tag-the beginning "), (2, "tag-end")]);
+    assert_eq!((upload.size, upload.store.as_str(), upload.upload.as_str()), (17, "s3", "upload"));
+    // Who asks again, or finds it so later, gets the same.
+    assert_eq!(native(meta, file, 2, 17).await, upload);
+    assert_eq!(meta.completing("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
+    assert_eq!(meta.completing("local", 10).await.unwrap(), []);
+    assert!(meta.stored_file(uid(file)).await.unwrap().is_none());
+    let finish = async || {
+        meta.finish_completion(uid(file), upload.blob_id, task(file + 20), task(file + 21)).await.unwrap()
+    };
+    assert!(finish().await);
+    assert!(!finish().await);
+    assert_eq!(enqueued(meta, file + 20).await, Some(upload.blob_id.to_string()));
+    assert_eq!(enqueued(meta, file + 21).await, None);
+    let stored = meta.stored_file(uid(file)).await.unwrap().unwrap();
+    assert_eq!(stored.content.layout, Layout::Whole(upload.key.clone()));
+    assert_eq!(stored.content.digests, None);
+    assert!(meta.blob_by_md5(digests("the beginning end").md5).await.unwrap().is_none());
+    let unverified = meta.unverified(upload.blob_id).await.unwrap().unwrap();
+    assert_eq!((unverified.key, unverified.size), (upload.key, 17));
+    let parts = meta.parts(upload.blob_id).await.unwrap();
+    assert_eq!(parts.iter().map(StoredPart::range).collect::<Vec<_>>(), [0..14, 14..17]);
+    let digests = digests("the beginning end");
+    assert_eq!(meta.finish_verification(upload.blob_id, digests).await.unwrap(), Merged::Stored);
+    assert!(meta.unverified(upload.blob_id).await.unwrap().is_none());
+    assert_eq!(meta.blob_by_md5(digests.md5).await.unwrap().unwrap().id, upload.blob_id);
+    // Another blob of the same content is not verified beside it, and its files go where that is.
+    let other = file + 500;
+    create(meta, other).await;
+    assert!(send(meta, other, 1, other + 1, "the beginning end").await);
+    let second = native(meta, other, 1, 17).await.blob_id;
+    assert!(meta.finish_completion(uid(other), second, task(other + 20), task(other + 21)).await.unwrap());
+    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Changed);
+    // Should the first one's object be lost, it is the other way round.
+    assert_eq!(meta.replace_lost(upload.blob_id, second, task(other + 22)).await.unwrap(), Merged::Stored);
+    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Stored);
+    for uid in [uid(file), uid(other)] {
+        assert_eq!(meta.stored_file(uid).await.unwrap().unwrap().content.blob_id, second);
+    }
+    assert_eq!(enqueued(meta, other + 22).await, Some(upload.blob_id.to_string()));
+}
+
+async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
+    let file = 93_240_000;
+    create(meta, file).await;
+    assert!(send(meta, file, 1, file + 1, "0123456789").await);
+    assert!(send(meta, file, 3, file + 3, "abcdefghij").await);
+    assert!(!send(meta, file, 2, file + 2, "small").await);
+    let upload = native(meta, file, 3, 25).await;
+    assert_eq!((upload.parts.len(), upload.size), (2, 20));
+    assert!(
+        meta.finish_completion(uid(file), upload.blob_id, task(file + 20), task(file + 21)).await.unwrap()
+    );
+    assert_eq!(enqueued(meta, file + 21).await, Some(upload.blob_id.to_string()));
+    let parts = meta.parts(upload.blob_id).await.unwrap();
+    let lie: Vec<_> = parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_object)).collect();
+    let (whole, own) = ("unknown/93240000.txt", "unknown/93240000_2");
+    assert_eq!(lie, [(whole, 0..10, false), (own, 0..5, true), (whole, 10..20, false)]);
+    let intent = begin_merge(meta, upload.blob_id, file + 30).await;
+    assert!(intent.has_native);
+    assert_eq!(intent.key.as_str(), "unknown/93240030.txt", "the blob's own name is taken");
+    let digests = digests("0123456789smallabcdefghij");
+    assert_eq!(meta.finish_merge(upload.blob_id, &intent, digests).await.unwrap(), Merged::Stored);
+    // What was put together has a row until it is removed, and nobody takes the object for a part any more.
+    let condemned = meta.condemn(Kind::Blob, file + 30).await.unwrap().unwrap();
+    assert_eq!(condemned.key.unwrap().as_str(), whole);
+    assert_eq!(meta.parts(upload.blob_id).await.unwrap().len(), 0);
+    let mut left = meta.part_objects(upload.blob_id).await.unwrap();
+    left.sort();
+    let left: Vec<_> =
+        left.iter().map(|(id, key)| (*id, key.as_ref().map(osproxy_storage::Key::as_str))).collect();
+    assert_eq!(left, [(file + 1, None), (file + 2, Some(own)), (file + 3, None)]);
+}

@@ -1,0 +1,51 @@
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager,
+    async_trait::async_trait,
+    sea_orm::{DbErr, DeriveIden},
+    sea_query::ColumnDef,
+};
+
+use super::tools::add_column;
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0004_stores"
+    }
+}
+
+#[derive(DeriveIden)]
+enum Columns {
+    WrittenBy,
+    UploadId,
+    NativeHighest,
+    NativeSmall,
+    Tag,
+}
+
+#[async_trait]
+impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // Of a store that several nodes share, each must know what others are writing.
+        let column = &mut ColumnDef::new(Columns::WrittenBy);
+        column.string_len(64);
+        add_column(manager, "blobs", "written_by", column).await?;
+        add_column(manager, "parts", "written_by", column).await?;
+        // What a store puts together by itself.
+        let column = &mut ColumnDef::new(Columns::UploadId);
+        add_column(manager, "blobs", "upload_id", column.string_len(1024)).await?;
+        for (name, number) in [
+            ("native_highest", ColumnDef::new(Columns::NativeHighest)),
+            ("native_small", ColumnDef::new(Columns::NativeSmall)),
+        ] {
+            add_column(manager, "blobs", name, number.clone().integer()).await?;
+        }
+        add_column(manager, "parts", "tag", ColumnDef::new(Columns::Tag).string_len(255)).await
+    }
+}

@@ -1,0 +1,117 @@
+//! Reads content once that the store has put together, so that it can serve instant uploads, or is found to be false.
+
+use std::sync::Arc;
+
+use osproxy_storage::{Digests, Key};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    delete_blob,
+    merge_parts::{check_parts, reject},
+};
+use crate::{
+    app::App,
+    meta::{Merged, TaskForBlob, UnverifiedBlob},
+    tasks::{self, TaskContext, TaskError, TaskHandler},
+    uid::Uid,
+};
+
+/// How often content that appears and disappears elsewhere is followed before the task is tried again.
+const ROUNDS: usize = 4;
+
+/// The handler.
+pub struct VerifyBlob;
+
+/// What is to be verified.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Payload {
+    /// Number of a blob that lies in one object.
+    pub blob_id: i64,
+}
+
+impl TaskHandler for VerifyBlob {
+    const KIND: &'static str = "verify_blob";
+    const CONCURRENCY: usize = 2;
+    type Payload = Payload;
+
+    async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
+        let app = &context.app;
+        if let Some(blob) = app.meta.unverified(blob_id).await? {
+            // Of two nodes that began the upload at the same time one may have died before it could drop its own.
+            app.abort_uploads(&blob.store, &blob.key).await?;
+            verify(app, blob_id, &blob).await?;
+        }
+        let parts = app.meta.part_objects(blob_id).await?;
+        app.meta.forget_parts(parts.into_iter().map(|(id, _)| id).collect()).await?;
+        Ok(app.meta.forget_gone_parts(Some(blob_id)).await?)
+    }
+}
+
+/// Gives the task that verifies a blob, for the transaction that completes one. `id` is a number that nobody has.
+pub fn verification(app: &App, id: Uid) -> TaskForBlob {
+    tasks::task_for_blob::<VerifyBlob>(app, id, |blob_id| Payload { blob_id })
+}
+
+async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
+    let UnverifiedBlob { store, key, size, claimed_md5 } = blob;
+    let digests = match claimed_md5 {
+        Some(claimed) => {
+            let digests = app.digest(store, key, *size).await?;
+            if digests.md5 != *claimed {
+                let parts = app.meta.parts(blob_id).await?;
+                check_parts(app, store, &parts, &digests).await?;
+                return reject(app, blob_id, *claimed, digests.md5).await;
+            }
+            digests
+        }
+        // Nobody vouches for the whole, but the parts are known.
+        None => digest_as_it_came(app, blob_id, store, key, *size).await?,
+    };
+    settle(app, blob_id, digests).await
+}
+
+async fn digest_as_it_came(
+    app: &App,
+    blob_id: i64,
+    store: &str,
+    key: &Key,
+    size: u64,
+) -> Result<Digests, TaskError> {
+    let parts = app.meta.parts(blob_id).await?;
+    let (each, all) = app.digest_parts(store, &parts).await?;
+    if all.size != size {
+        return Err(TaskError::retry(format!("the parts of {key} have not the size that it has")));
+    }
+    match parts.iter().zip(each).find(|(part, digests)| part.md5 != digests.md5) {
+        Some((part, _)) => Err(TaskError::fail(format!("part {} was damaged in the store", part.number))),
+        None => Ok(all),
+    }
+}
+
+/// Makes digests the blob's, or lets its files share a blob that has the same content already.
+async fn settle(app: &Arc<App>, blob_id: i64, digests: Digests) -> Result<(), TaskError> {
+    for _ in 0..ROUNDS {
+        let removal = delete_blob::removal(app, app.next_uid().await?);
+        let settled = match app.meta.blob_by_blake3(digests.blake3).await? {
+            Some(same) if app.is_intact(&same).await? => {
+                app.meta.share_content(blob_id, same.id, removal).await?
+            }
+            Some(lost) => {
+                tracing::error!(
+                    blob_id = lost.id,
+                    "content was lost from the store; its files get what was sent"
+                );
+                match app.meta.replace_lost(lost.id, blob_id, removal).await? {
+                    Merged::Stored => Merged::Changed,
+                    other => other,
+                }
+            }
+            None => app.meta.finish_verification(blob_id, digests).await?,
+        };
+        app.task_enqueued();
+        if settled != Merged::Changed {
+            return Ok(());
+        }
+    }
+    Err(TaskError::retry("content that is the same came and went too often"))
+}

@@ -1,0 +1,10 @@
+//! Nodes as one service: each answers for all.
+
+mod client;
+mod forwarding;
+mod leaving;
+mod stack;
+mod strangers;
+mod takeover;
+mod torture;
+mod versions;

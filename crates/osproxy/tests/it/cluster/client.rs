@@ -1,0 +1,234 @@
+//! A client as a good one is: it sends again what was not answered, and believes what was.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
+use reqwest::{Client as Http, Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::support::{Random, content, md5_hex};
+
+/// How long one try may take.
+const TRY: Duration = Duration::from_secs(8);
+/// After so long a client gives up: the service has not recovered.
+const RECOVERED: Duration = Duration::from_secs(90);
+/// How many parts of an upload are on their way at once.
+const PARALLEL: usize = 3;
+
+/// A request until it was answered.
+pub struct Wait {
+    pub begun: Instant,
+    pub took: Duration,
+    /// How often it was sent again.
+    pub again: u32,
+}
+
+/// What all clients know together.
+#[derive(Default)]
+pub struct Ledger {
+    /// Every uid that was issued to anybody.
+    pub issued: Mutex<Vec<String>>,
+    /// What was acknowledged.
+    pub stored: Mutex<Vec<Stored>>,
+    pub waits: Mutex<Vec<Wait>>,
+    pub stop: AtomicBool,
+    /// Set where no try may fail once it has begun.
+    pub strict: AtomicBool,
+}
+
+/// A file that was acknowledged: its content follows from the seed.
+#[derive(Clone)]
+pub struct Stored {
+    pub uid: String,
+    seed: u64,
+    size: usize,
+}
+
+impl Stored {
+    fn bytes(&self) -> Vec<u8> {
+        content(self.seed, self.size)
+    }
+}
+
+pub struct Client {
+    http: Http,
+    base: String,
+    ledger: Arc<Ledger>,
+    random: Random,
+    /// Sizes of parts, smallest and largest.
+    parts: Range<usize>,
+}
+
+impl Client {
+    pub fn new(base: &str, ledger: Arc<Ledger>, seed: u64, parts: Range<usize>) -> Self {
+        let http = Http::builder().connect_timeout(Duration::from_secs(2)).build().unwrap();
+        Self { http, base: base.to_owned(), ledger, random: Random::new(seed), parts }
+    }
+
+    /// Works until it is told to stop, and brings to its end what it is at.
+    pub async fn run(mut self) {
+        while !self.ledger.stop.load(Ordering::SeqCst) {
+            match self.random.below(10) {
+                0..=2 => self.send_whole().await,
+                3..=6 => self.send_in_parts().await,
+                7 => self.send_known().await,
+                _ => self.read_some().await,
+            }
+        }
+    }
+
+    /// Asks again and again until there is an answer other than that it is not possible now.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: &[u8],
+        range: Option<&Range<usize>>,
+    ) -> (StatusCode, Vec<u8>) {
+        let start = Instant::now();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(TRY);
+            if method != Method::GET {
+                request = request.header("content-length", body.len()).body(body.to_vec());
+            }
+            if let Some(range) = range {
+                request = request.header("range", format!("bytes={}-{}", range.start, range.end - 1));
+            }
+            let answer = async {
+                let answer = request.send().await?;
+                let status = answer.status();
+                Ok::<_, reqwest::Error>((status, answer.bytes().await?.to_vec()))
+            };
+            let failed = match answer.await {
+                // Of osproxy, or of nginx that finds none.
+                Ok((
+                    status @ (StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::BAD_GATEWAY
+                    | StatusCode::GATEWAY_TIMEOUT),
+                    said,
+                )) => {
+                    format!("{status} {}", String::from_utf8_lossy(&said))
+                }
+                Ok((status, said)) => {
+                    assert!(
+                        !status.is_server_error(),
+                        "{method} {path}: {status} {}",
+                        String::from_utf8_lossy(&said)
+                    );
+                    let wait = Wait { begun: start, took: start.elapsed(), again: tries - 1 };
+                    self.ledger.waits.lock().unwrap().push(wait);
+                    return (status, said);
+                }
+                Err(error) => format!("{error:?}"),
+            };
+            assert!(!self.ledger.strict.load(Ordering::SeqCst), "{method} {path}: {failed}");
+            assert!(start.elapsed() < RECOVERED, "{method} {path}: {failed}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn post<T: DeserializeOwned>(&self, route: &str, body: &Value) -> T {
+        let path = format!("/api/storage/v0{route}");
+        let (status, said) = self.ask(Method::POST, &path, body.to_string().as_bytes(), None).await;
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&said));
+        serde_json::from_slice::<Envelope<T>>(&said).unwrap().data
+    }
+
+    async fn put(&self, path: &str, body: &[u8]) {
+        let (status, said) = self.ask(Method::PUT, path, body, None).await;
+        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&said));
+    }
+
+    async fn link(&self) -> UploadLinks {
+        let links: Vec<UploadLinks> =
+            self.post("/link/upload", &json!({"filePath": ["x.bin"], "expire": 3600})).await;
+        let link = links.into_iter().next().unwrap();
+        self.ledger.issued.lock().unwrap().push(link.uid.clone());
+        link
+    }
+
+    async fn send_whole(&mut self) {
+        let (link, stored) = self.new_content(200_000).await;
+        let bytes = stored.bytes();
+        self.put(&format!("{}&md5={}", link.url.single, md5_hex(&bytes)), &bytes).await;
+        self.acknowledged(stored).await;
+    }
+
+    async fn new_content(&mut self, largest: usize) -> (UploadLinks, Stored) {
+        let link = self.link().await;
+        let (seed, size) = (self.random.below(u64::MAX), 1 + self.random.index(largest));
+        let uid = link.uid.clone();
+        (link, Stored { uid, seed, size })
+    }
+
+    async fn send_in_parts(&mut self) {
+        let part = self.parts.start + self.random.index(self.parts.len());
+        let (link, stored) = self.new_content(part * 5).await;
+        let bytes = stored.bytes();
+        let chunks: Vec<_> = bytes.chunks(part).map(<[u8]>::to_vec).collect();
+        let count = chunks.len();
+        let client = &*self;
+        let sending = stream::iter(chunks.into_iter().zip(1_u32..).map(|(chunk, number)| {
+            let url = format!("{}&chunkNum={number}&md5={}", link.url.multi.upload, md5_hex(&chunk));
+            async move { client.put(&url, &chunk).await }
+        }));
+        sending.buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+        let (size, md5) = (bytes.len(), md5_hex(&bytes));
+        self.put(&format!("{}&num={count}&size={size}&md5={md5}", link.url.multi.merge), &[]).await;
+        self.acknowledged(stored).await;
+    }
+
+    /// Content that is there already, if osproxy has seen all of it in the meantime.
+    async fn send_known(&mut self) {
+        let Some(known) = self.any() else { return };
+        let md5 = md5_hex(&known.bytes());
+        let answers: Vec<InstantUploadResult> =
+            self.post("/resume", &json!({"data": [{"md5": md5, "path": "known.bin"}]})).await;
+        let uid = answers.into_iter().next().unwrap().uid;
+        if !uid.is_empty() {
+            self.ledger.issued.lock().unwrap().push(uid.clone());
+            self.acknowledged(Stored { uid, ..known }).await;
+        }
+    }
+
+    async fn read_some(&mut self) {
+        let Some(known) = self.any() else { return };
+        let from = self.random.index(known.size);
+        let to = from + 1 + self.random.index(known.size - from);
+        self.check(&known, Some(from..to)).await;
+    }
+
+    fn any(&mut self) -> Option<Stored> {
+        let stored = self.ledger.stored.lock().unwrap();
+        (!stored.is_empty()).then(|| stored[self.random.index(stored.len())].clone())
+    }
+
+    /// What was acknowledged can be read from that moment on.
+    async fn acknowledged(&self, stored: Stored) {
+        self.ledger.stored.lock().unwrap().push(stored.clone());
+        self.check(&stored, None).await;
+    }
+
+    /// Reads a file, all of it or a range.
+    pub async fn check(&self, stored: &Stored, range: Option<Range<usize>>) {
+        let links: Option<Vec<DownloadLink>> =
+            self.post("/link/download", &json!({"uid": [stored.uid], "expire": 600})).await;
+        let links = links.unwrap_or_else(|| panic!("{} was acknowledged, and is gone", stored.uid));
+        let (status, read) = self.ask(Method::GET, &links[0].url, &[], range.as_ref()).await;
+        let expected = if range.is_some() { 206 } else { 200 };
+        assert_eq!(status, expected, "{}: {}", stored.uid, String::from_utf8_lossy(&read));
+        let bytes = stored.bytes();
+        assert!(read == bytes[range.unwrap_or(0..stored.size)], "{} is wrong", stored.uid);
+    }
+}

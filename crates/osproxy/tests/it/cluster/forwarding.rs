@@ -1,0 +1,377 @@
+//! On local disks: whichever node is asked, the one with the bytes answers.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, future::join_all};
+use reqwest::{Response, header::HeaderMap};
+use rustix::process::Signal;
+
+use crate::support::{Service, content, eventually, refused};
+
+const SERVER: &str = "OSPROXY_TEST_POSTGRES";
+/// Whoever is given up is so soon.
+const QUICK: [(&str, &str); 3] =
+    [("CLUSTER__HEARTBEAT", "1"), ("CLUSTER__FORWARD_TIMEOUT", "2"), ("TASKS__POLL_INTERVAL", "1")];
+
+async fn three() -> [Service; 3] {
+    let one = Service::start_on(SERVER, &QUICK).await;
+    let (two, three) = (one.start_beside(&QUICK).await, one.start_beside(&QUICK).await);
+    [one, two, three]
+}
+
+/// What a client sees of an answer, but for what differs with every answer.
+fn seen(answer: &Response) -> (u16, HeaderMap) {
+    let mut headers = answer.headers().clone();
+    headers.remove("date");
+    headers.remove("x-request-id");
+    (answer.status().as_u16(), headers)
+}
+
+async fn unavailable(answer: Response) {
+    assert_eq!(answer.headers()["osproxy-error"], "node_unavailable");
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let said = refused(answer, 503).await;
+    assert!(said.contains("the node that holds the bytes"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn any_node_can_be_asked() {
+    let mut nodes = three().await;
+    let [one, two, three] = &nodes;
+    let bytes = content(1, 3_000_000);
+    let link = one.upload_link("film.mp4").await;
+    // The first part decides.
+    let parts: Vec<_> = bytes.chunks(500_000).collect();
+    for (at, number) in [2, 1, 3, 4, 6, 5].into_iter().enumerate() {
+        let answer = nodes[(at + 1) % 3].put_part(&link, number, parts[number as usize - 1]).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+    // As a form too, and again.
+    let form =
+        reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(parts[3].to_vec()));
+    let url = one.url(&format!("{}&chunkNum=4", link.url.multi.upload));
+    assert_eq!(one.client().put(url).multipart(form).send().await.unwrap().status(), 200);
+    // What the other node refuses is refused in its words.
+    let wrong = three.put(&format!("{}&chunkNum=5&md5={:032}", link.url.multi.upload, 0), parts[4]).await;
+    assert_eq!(wrong.headers()["osproxy-error"], "digest_mismatch");
+    refused(wrong, 422).await;
+    assert!(one.objects().is_empty() && three.objects().is_empty());
+    for node in &nodes {
+        assert_eq!(node.checkpoint(&link.uid).await, [1, 2, 3, 4, 5, 6]);
+    }
+    refused(one.merge(&link, 7, &bytes).await, 422).await;
+    assert_eq!(three.merge(&link, 6, &bytes).await.status(), 200);
+    assert_eq!(one.merge(&link, 6, &bytes).await.status(), 200);
+    for node in &nodes {
+        assert!(node.read(&link.uid).await == bytes);
+    }
+    two.wait_until_whole(&link.uid).await;
+    assert_eq!(two.objects(), [format!("video/{}.mp4", link.uid)]);
+    // Headers and statuses are those of the node with the bytes, whoever is asked, whatever for.
+    let link = one.download_link(&link.uid).await.unwrap();
+    for (name, value, status) in [
+        ("range", "bytes=10-19", 206),
+        ("range", "bytes=-5", 206),
+        ("range", "bytes=3000000-", 416),
+        ("if-none-match", "*", 304),
+        ("if-match", "\"x\"", 412),
+        ("accept", "*/*", 200),
+    ] {
+        for method in [reqwest::Method::GET, reqwest::Method::HEAD] {
+            let ask = async |node: &Service| {
+                let url = node.url(&format!("{}&online=0", link.url));
+                node.client().request(method.clone(), url).header(name, value).send().await.unwrap()
+            };
+            let [a, b, c] = [ask(one).await, ask(two).await, ask(three).await];
+            assert!(method == reqwest::Method::HEAD || b.status() == status, "{name} {value}: {b:?}");
+            assert_eq!(seen(&a), seen(&b));
+            assert_eq!(seen(&c), seen(&b));
+            let [a, b, c] = [a.bytes().await.unwrap(), b.bytes().await.unwrap(), c.bytes().await.unwrap()];
+            // Of an error the request's id is told.
+            assert!(b.len() < 100 || a == b && c == b);
+        }
+    }
+    for node in &mut nodes {
+        node.assert_consistent().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn first_parts_at_the_same_time_through_all_nodes_have_one_home() {
+    let mut nodes = three().await;
+    for round in 0..20_u64 {
+        let bytes = content(round, 60_000);
+        let link = nodes[0].upload_link("x.bin").await;
+        let parts: Vec<_> = bytes.chunks(10_000).collect();
+        let sending = (1..=6_u32).map(|number| {
+            let node = &nodes[number as usize % 3];
+            node.put_part(&link, number, parts[number as usize - 1])
+        });
+        for answer in join_all(sending).await {
+            assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        }
+        assert_eq!(nodes[1].merge(&link, 6, &bytes).await.status(), 200);
+        assert!(nodes[2].read(&link.uid).await == bytes);
+    }
+    nodes[0].database().settle().await;
+    let objects: usize = nodes.iter().map(|node| node.objects().len()).sum();
+    assert_eq!(objects, 20);
+    for node in &mut nodes {
+        node.assert_consistent().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
+    let mut nodes = three().await;
+    let bytes = content(3, 300_000);
+    let uid = nodes[0].store("x.bin", &bytes).await;
+    let first = nodes[0].store("shared.bin", &content(8, 50_000)).await;
+    let link = nodes[1].upload_link("y.bin").await;
+    assert_eq!(nodes[0].put_part(&link, 1, b"one").await.status(), 200);
+    let url = nodes[1].download_link(&uid).await.unwrap().url;
+    assert!(nodes[1].read(&uid).await == bytes);
+    nodes[0].kill().await;
+    // At first it is still listed, later it is not.
+    for _ in 0..2 {
+        unavailable(nodes[1].get(&url).await).await;
+        unavailable(nodes[2].put_part(&link, 2, b"two").await).await;
+        unavailable(nodes[2].merge(&link, 1, b"one").await).await;
+        let gone = async || {
+            let (code, said) = nodes[1].cli(&["nodes", "--json"]).await;
+            assert_eq!(code, 0, "{said}");
+            (said.lines().count() == 2).then_some(())
+        };
+        eventually("it is forgotten", gone).await;
+    }
+    // Content that only it has is not had by its md5; whoever sends it again brings it back, for all who share it.
+    let shared = content(8, 50_000);
+    let md5 = crate::support::md5_hex(&shared);
+    assert_eq!(nodes[1].instant_upload(&[(&md5, "again.bin")]).await[0].uid, "");
+    unavailable(nodes[1].get(&nodes[1].download_link(&first).await.unwrap().url).await).await;
+    let again = nodes[2].store("again.bin", &shared).await;
+    for uid in [&first, &again] {
+        assert!(nodes[1].read(uid).await == shared);
+    }
+    // What needs it not goes on.
+    assert_eq!(nodes[2].checkpoint(&link.uid).await, [1]);
+    let other = nodes[2].store("z.bin", b"z").await;
+    assert_eq!(nodes[1].read(&other).await, b"z");
+    nodes[0].restart().await;
+    let start = Instant::now();
+    let back = async || (nodes[1].get(&url).await.status() == 200).then_some(());
+    eventually("it is back", back).await;
+    println!("its files can be read through others {} ms after it is ready", start.elapsed().as_millis());
+    assert_eq!(nodes[2].checkpoint(&link.uid).await, [1]);
+    assert_eq!(nodes[2].put_part(&link, 2, b"two").await.status(), 200);
+    assert_eq!(nodes[1].merge(&link, 2, b"onetwo").await.status(), 200);
+    assert_eq!(nodes[2].read(&link.uid).await, b"onetwo");
+    // Started anew it is another process at another address, which the others find at once.
+    nodes[0].kill().await;
+    nodes[0].restart().await;
+    assert!(nodes[1].read(&uid).await == bytes);
+    nodes[0].database().settle().await;
+    for node in &mut nodes {
+        node.assert_consistent().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
+    let mut nodes = three().await;
+    let bytes = content(4, 20_000_000);
+    let uid = nodes[0].store("x.bin", &bytes).await;
+    let link = nodes[1].upload_link("y.bin").await;
+    assert_eq!(nodes[0].put_part(&link, 1, b"one").await.status(), 200);
+    // A client that goes away in the middle of a part.
+    let mut client = nodes[1].connect().await;
+    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n").await;
+    client.send(&[7; 500]).await;
+    let writing = "SELECT id FROM parts WHERE state = 'writing'";
+    eventually("it arrives", async || (!nodes[0].sql(writing).await.is_empty()).then_some(())).await;
+    drop(client);
+    eventually("it is dropped", async || nodes[0].sql(writing).await.is_empty().then_some(())).await;
+    assert_eq!(nodes[1].checkpoint(&link.uid).await, [1]);
+    // A client that stops sending is told that it is to blame.
+    let mut client = nodes[1].connect().await;
+    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n").await;
+    client.send(&[7; 500]).await;
+    client.finish().await;
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("incomplete_body"), "{answer}");
+    // A client that waits to be asked is asked, and one whose part is refused is told before it has sent all of it.
+    let mut client = nodes[1].connect().await;
+    let fields = "Content-Length: 3\r\nExpect: 100-continue\r\n";
+    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), fields).await;
+    assert!(String::from_utf8(client.some().await).unwrap().starts_with("HTTP/1.1 100 "));
+    client.send(b"two").await;
+    assert!(String::from_utf8(client.some().await).unwrap().starts_with("HTTP/1.1 200 "));
+    // A node that dies in the middle of an answer.
+    let url = nodes[1].url(&nodes[1].download_link(&uid).await.unwrap().url);
+    let mut answer = nodes[1].client().get(&url).send().await.unwrap().bytes_stream();
+    answer.next().await.unwrap().unwrap();
+    nodes[0].kill().await;
+    let mut rest = answer.collect::<Vec<_>>().await;
+    assert!(rest.pop().unwrap().is_err(), "it must not look whole");
+    nodes[0].restart().await;
+    assert!(nodes[1].read(&uid).await == bytes);
+    // One that does nothing any more.
+    let mut answer = nodes[1].client().get(&url).send().await.unwrap().bytes_stream();
+    answer.next().await.unwrap().unwrap();
+    nodes[0].signal(Signal::STOP);
+    let start = Instant::now();
+    let mut rest = answer.collect::<Vec<_>>().await;
+    assert!(rest.pop().unwrap().is_err(), "it must not look whole");
+    unavailable(nodes[1].get(&nodes[1].download_link(&uid).await.unwrap().url).await).await;
+    unavailable(nodes[1].put_part(&link, 2, b"two").await).await;
+    println!("a node that does nothing is given up three times in {} ms", start.elapsed().as_millis());
+    nodes[0].signal(Signal::CONT);
+    eventually("it goes on", async || {
+        (nodes[1].client().get(&url).send().await.unwrap().status() == 200).then_some(())
+    })
+    .await;
+    for node in &mut nodes {
+        node.assert_consistent().await;
+    }
+}
+
+/// The connection between nodes is used for one request after the other: none may be taken for a part of another.
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_body_that_nobody_asked_for_disturbs_nobody() {
+    let [owner, other, _] = &three().await;
+    let uid = owner.store("x.bin", b"content").await;
+    let link = other.upload_link("y.bin").await;
+    assert_eq!(owner.put_part(&link, 1, b"one").await.status(), 200);
+    let url = other.download_link(&uid).await.unwrap().url;
+    let merge = format!("{}&num=9&size=3", link.url.multi.merge);
+    for _ in 0..3 {
+        let mut client = other.connect().await;
+        client.head("GET", &url, "Content-Length: 60\r\nConnection: close\r\n").await;
+        client.send(&[b'G'; 60]).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("content"), "{answer}");
+        let mut client = other.connect().await;
+        client.head("PUT", &merge, "Content-Length: 40\r\nConnection: close\r\n").await;
+        client.send(b"GET /api/storage/v0/ping HTTP/1.1\r\nA: b\r\n").await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("there are 1 parts"), "{answer}");
+        assert_eq!(other.read(&uid).await, b"content");
+        assert_eq!(other.put_part(&link, 1, b"one").await.status(), 200);
+    }
+    // The owner is told how long a part is: it may be refused, and room be made for it, before it comes.
+    let lines = owner.log();
+    assert!(!lines.contains("status=400"), "{lines}");
+}
+
+/// Another process at the same address does not know the marks that were for the one before.
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_node_that_is_back_at_its_address_is_found_at_once() {
+    let other = Service::start_on(SERVER, &[("CLUSTER__HEARTBEAT", "60")]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let database = other.database().beside(folder.path());
+    let settings = database.settings();
+    let listen = "127.77.77.77:8888";
+    let mut owner = Service::start_listening(listen, folder, database, None, settings).await;
+    let uid = owner.store("x.bin", b"content").await;
+    let link = other.upload_link("y.bin").await;
+    assert_eq!(owner.put_part(&link, 1, b"one").await.status(), 200);
+    assert_eq!(other.read(&uid).await, b"content");
+    owner.kill().await;
+    owner.restart().await;
+    assert_eq!(other.read(&uid).await, b"content");
+    assert_eq!(other.put_part(&link, 2, b"two").await.status(), 200);
+    owner.kill().await;
+    owner.restart().await;
+    // Of a part whose bytes are on their way one is lost: sent again it arrives.
+    eventually("the part is taken", async || {
+        (other.put_part(&link, 3, b"three").await.status() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(other.checkpoint(&link.uid).await, [1, 2, 3]);
+}
+
+/// What a node says to its own connection is not for the client of another.
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_node_that_is_about_to_stop_still_answers_for_what_it_has() {
+    let settings = [&QUICK[..], &[("SERVER__DRAIN_DELAY", "3")]].concat();
+    let mut owner = Service::start_on(SERVER, &settings).await;
+    let other = owner.start_beside(&QUICK).await;
+    let uid = owner.store("x.bin", b"x").await;
+    let url = other.download_link(&uid).await.unwrap().url;
+    let before = seen(&other.get(&url).await);
+    owner.signal(Signal::TERM);
+    let draining = async || owner.get(&url).await.headers().contains_key("connection").then_some(());
+    eventually("it is about to stop", draining).await;
+    for _ in 0..3 {
+        assert_eq!(seen(&other.get(&url).await), before);
+    }
+    assert!(owner.exit_status().await.success());
+    unavailable(other.get(&url).await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn bodies_are_passed_on_piece_by_piece() {
+    let nodes = three().await;
+    let bytes = content(5, 64 << 20);
+    let link = nodes[1].upload_link("y.bin").await;
+    assert_eq!(nodes[0].put_part(&link, 1, b"one").await.status(), 200);
+    let before = nodes[1].peak_memory();
+    // Half of a part has arrived on the other node's disk while the client still has the rest.
+    let mut client = nodes[1].connect().await;
+    let head = format!("Content-Length: {}\r\n", bytes.len());
+    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), &head).await;
+    client.send(&bytes[..bytes.len() / 2]).await;
+    let arrived = async || {
+        let folder = nodes[0].objects_folder().join(".tmp");
+        let files = std::fs::read_dir(folder).unwrap();
+        let size =
+            |file: std::io::Result<std::fs::DirEntry>| file.ok()?.metadata().ok().map(|data| data.len());
+        (files.filter_map(size).max()? >= 16 << 20).then_some(())
+    };
+    eventually("it is written there", arrived).await;
+    client.send(&bytes[bytes.len() / 2..]).await;
+    assert!(String::from_utf8(client.some().await).unwrap().starts_with("HTTP/1.1 200 "));
+    let whole = [b"one", &bytes[..]].concat();
+    assert_eq!(nodes[1].merge(&link, 2, &whole).await.status(), 200);
+    // Nobody reads the answer for a while: it is not collected.
+    let url = nodes[1].url(&nodes[1].download_link(&link.uid).await.unwrap().url);
+    let mut answer = nodes[1].client().get(&url).send().await.unwrap();
+    let mut read = answer.chunk().await.unwrap().unwrap().to_vec();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        read.extend_from_slice(&chunk);
+    }
+    assert!(read == whole);
+    let grown = nodes[1].peak_memory() - before;
+    assert!(grown < 8 << 20, "{grown} bytes");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_file_is_followed_that_moves_to_another_node() {
+    let patient = [("DATABASE__CACHE_SECONDS", "3600"), ("CLUSTER__HEARTBEAT", "1")];
+    let one = Service::start_on(SERVER, &patient).await;
+    let (two, three) = (one.start_beside(&patient).await, one.start_beside(&patient).await);
+    let bytes = content(6, 100_000);
+    let uid = two.store("x.bin", &bytes).await;
+    for node in [&one, &two, &three] {
+        assert!(node.read(&uid).await == bytes);
+    }
+    // Behind everybody's back: what they remember is wrong now.
+    let key = format!("unknown/{uid}.bin");
+    std::fs::create_dir_all(three.objects_folder().join("unknown")).unwrap();
+    std::fs::rename(two.objects_folder().join(&key), three.objects_folder().join(&key)).unwrap();
+    let store = std::fs::read_to_string(three.objects_folder().join("store-id")).unwrap();
+    one.sql(&format!("UPDATE blobs SET backend = 'local:{}'", store.trim())).await;
+    for node in [&one, &two, &three] {
+        assert!(node.read(&uid).await == bytes);
+    }
+}

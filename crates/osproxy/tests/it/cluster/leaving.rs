@@ -1,0 +1,144 @@
+//! Who comes and goes, and how that is told.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Service, content, eventually};
+
+const SERVER: &str = "OSPROXY_TEST_POSTGRES";
+const HEARTBEAT: (&str, &str) = ("CLUSTER__HEARTBEAT", "1");
+
+/// What `osproxy nodes --json` says.
+async fn nodes(service: &Service) -> Vec<Value> {
+    let (code, said) = service.cli(&["nodes", "--json"]).await;
+    assert_eq!(code, 0, "{said}");
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn addresses(nodes: &[Value]) -> Vec<&str> {
+    let mut addresses: Vec<_> = nodes.iter().map(|node| node["address"].as_str().unwrap()).collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn nodes_are_listed_while_they_are_there() {
+    let mut one = Service::start_on(SERVER, &[HEARTBEAT]).await;
+    let mut two = one.start_beside(&[HEARTBEAT]).await;
+    let three = one.start_beside(&[HEARTBEAT, ("CLUSTER__ADVERTISE", "node-3.example:80")]).await;
+    let listed = nodes(&one).await;
+    let mut expected = vec![one.address.to_string(), two.address.to_string(), "node-3.example:80".into()];
+    expected.sort_unstable();
+    assert_eq!(addresses(&listed), expected);
+    for node in &listed {
+        assert_eq!(node["version"], env!("CARGO_PKG_VERSION"));
+        assert!(node["stores"][0].as_str().unwrap().starts_with("local:"));
+        let heard = node["heard_at"].as_i64().unwrap();
+        assert!(heard >= node["started_at"].as_i64().unwrap());
+        assert!(node["load"]["load_average"].is_number());
+    }
+    // People get a table.
+    let (code, said) = one.cli(&["nodes"]).await;
+    assert_eq!((code, said.lines().count()), (0, 4), "{said}");
+    assert!(said.starts_with("ID ") && said.contains("node-3.example:80"), "{said}");
+    // What a node is busy with is told with its next heartbeat.
+    let link = two.upload_link("x.bin").await;
+    let mut slow = two.connect().await;
+    slow.head("PUT", &link.url.single, "Content-Length: 10\r\n").await;
+    let busy = async || {
+        let listed = nodes(&one).await;
+        let is_two = |node: &&Value| node["address"] == two.address.to_string();
+        (listed.iter().find(is_two)?["load"]["requests"] == 1).then_some(())
+    };
+    eventually("the request is counted", busy).await;
+    drop(slow);
+    // One leaves, and is gone at once.
+    two.signal(Signal::TERM);
+    assert!(two.exit_status().await.success());
+    assert_eq!(nodes(&one).await.len(), 2);
+    // One dies, and is gone after three heartbeats.
+    one.kill().await;
+    let start = Instant::now();
+    eventually("it is forgotten", async || (nodes(&three).await.len() == 1).then_some(())).await;
+    let took = start.elapsed();
+    println!("a dead node is forgotten after {} ms", took.as_millis());
+    assert!(took > Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_node_alone_says_so() {
+    let service = Service::start().await;
+    let (code, said) = service.cli(&["nodes"]).await;
+    assert_eq!(code, 0, "{said}");
+    if service.database().url().is_none() {
+        assert!(said.contains("is alone"), "{said}");
+    } else {
+        assert!(said.contains(&service.address.to_string()), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn readiness_goes_down_before_requests_are_refused() {
+    let mut service = Service::start_with(&[("SERVER__DRAIN_DELAY", "3")]).await;
+    let bytes = content(1, 5_000_000);
+    let uid = service.store("x.bin", &bytes).await;
+    assert_eq!(service.get("/health/live").await.text().await.unwrap(), r#"{"status":"live"}"#);
+    let ready = service.get("/health/ready").await;
+    assert_eq!((ready.status().as_u16(), ready.headers().contains_key("connection")), (200, false));
+    assert_eq!(ready.text().await.unwrap(), r#"{"status":"ready"}"#);
+    let mut slow = service.connect().await;
+    let link = service.upload_link("slow.bin").await;
+    slow.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
+    slow.send(b"sl").await;
+    let start = Instant::now();
+    service.signal(Signal::TERM);
+    let down = async || (service.get("/health/ready").await.status() == 503).then_some(());
+    eventually("it says that it is not ready", down).await;
+    let asked = service.get("/health/ready").await;
+    assert_eq!(asked.text().await.unwrap(), r#"{"status":"draining"}"#);
+    // Who asks all the same is served, on new connections too, and asked to go elsewhere next time.
+    while start.elapsed() < Duration::from_secs(2) {
+        let link = service.download_link(&uid).await.unwrap();
+        let answer = service.get(&link.url).await;
+        assert_eq!(answer.headers()["connection"], "close");
+        assert!(answer.bytes().await.unwrap() == bytes);
+    }
+    // What runs when no more is accepted comes to its end.
+    let refused = async || tokio::net::TcpStream::connect(service.address).await.err();
+    eventually("it accepts no more", refused).await;
+    assert!(start.elapsed() > Duration::from_secs(2));
+    slow.send(b"ow").await;
+    let answer = String::from_utf8(slow.some().await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(service.exit_status().await.success());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
+    use crate::support::{Line, Proxy, redis_url, server_of};
+    let one = Service::start_on(SERVER, &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let database = one.database().beside(folder.path());
+    let to_database = Proxy::start(database.server()).await;
+    let to_redis = Proxy::start(server_of(&redis_url())).await;
+    let settings = database.settings_through(&to_database, Some(&to_redis));
+    let two = Service::start_at(folder, database, settings, &[], &[]).await;
+    let status = async || two.get("/health/ready").await.status().as_u16();
+    assert_eq!(status().await, 200);
+    to_redis.set(Line::Cut);
+    eventually("it is found out", async || two.log().contains("lost Redis").then_some(())).await;
+    assert_eq!(status().await, 200);
+    to_database.set(Line::Cut);
+    let answer = eventually("it is not ready", async || {
+        let answer = two.get("/health/ready").await;
+        (answer.status() == 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.text().await.unwrap(), r#"{"status":"unavailable","down":["database"]}"#);
+    to_database.set(Line::Whole);
+    eventually("it is ready again", async || (status().await == 200).then_some(())).await;
+}

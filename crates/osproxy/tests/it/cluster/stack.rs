@@ -1,0 +1,104 @@
+//! Three nodes behind nginx, on PostgreSQL and Redis, each with a line to both that can be cut.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use rustix::process::Signal;
+
+use crate::support::{Database, Line, Nginx, Proxy, Service, Store, eventually, redis_url, server_of};
+
+/// How many nodes there are.
+pub const NODES: usize = 3;
+
+/// A node with its lines.
+pub struct Node {
+    pub service: Service,
+    pub database: Proxy,
+    pub redis: Proxy,
+}
+
+/// All of it.
+pub struct Stack {
+    pub nodes: Vec<Node>,
+    pub nginx: Nginx,
+}
+
+/// Addresses that nothing else on this machine uses, so that a node can have its own back.
+fn host(number: u32) -> String {
+    let process = std::process::id();
+    format!("127.{}.{}.{}", 1 + (process >> 8) % 250, process % 250, 10 + number)
+}
+
+impl Stack {
+    /// Starts it: with their objects in a store that all share, or on a disk of each node's own.
+    pub async fn start(store: Option<&Store>, more: &[(&str, &str)]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mut nodes: Vec<Node> = Vec::new();
+        for number in 0..NODES {
+            let folder = tempfile::tempdir().unwrap();
+            let database = match nodes.first() {
+                None => Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await,
+                Some(first) => first.service.database().beside(folder.path()),
+            };
+            let to_database = Proxy::start(database.server()).await;
+            let to_redis = Proxy::start(server_of(&redis_url())).await;
+            let mut settings = database.settings_through(&to_database, Some(&to_redis));
+            settings.extend(store.iter().flat_map(|store| store.settings()));
+            settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+            let listen = format!("{}:8888", host(NEXT.fetch_add(1, Ordering::Relaxed)));
+            let service = Service::start_listening(&listen, folder, database, store.cloned(), settings).await;
+            nodes.push(Node { service, database: to_database, redis: to_redis });
+            println!("node {number} listens on {listen}");
+        }
+        let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.service.address).collect();
+        let listen = format!("{}:8880", host(NEXT.fetch_add(1, Ordering::Relaxed)));
+        let nginx = Nginx::start(&listen, &addresses).await;
+        Self { nodes, nginx }
+    }
+
+    /// Mends all lines, lets go on what was stopped, and starts what does not run.
+    pub async fn restore(&mut self) {
+        for node in &mut self.nodes {
+            node.database.set(Line::Whole);
+            node.redis.set(Line::Whole);
+            if node.service.is_running() {
+                node.service.signal(Signal::CONT);
+            } else {
+                node.service.restart().await;
+            }
+        }
+        for node in &self.nodes {
+            let ready = async || {
+                let asked = node.service.client().get(node.service.url("/health/ready")).send().await;
+                (asked.ok()?.status() == 200).then_some(())
+            };
+            eventually("it is ready", ready).await;
+        }
+    }
+
+    /// Waits until everything has come to its end, and compares metadata with objects: there must be no difference.
+    pub async fn assert_consistent(mut self) {
+        for node in &mut self.nodes {
+            node.service.kill().await;
+        }
+        // The registry forgets them; what they were at is then of nobody alive, however short ago it was begun.
+        tokio::time::sleep(std::time::Duration::from_millis(3500)).await;
+        let first = self.nodes[0].service.database();
+        for table in ["blobs", "parts"] {
+            first
+                .sql(&format!("UPDATE {table} SET created_at = 0 WHERE state IN ('writing', 'deleting')"))
+                .await;
+        }
+        self.restore().await;
+        self.nodes[0].service.database().settle().await;
+        for node in &mut self.nodes {
+            node.service.kill().await;
+        }
+        for node in &mut self.nodes {
+            let (code, said) = node.service.cli(&["fsck", "--deep"]).await;
+            assert_eq!(code, 0, "{said}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Nodes are killed, stopped, started anew and cut off while clients work through nginx: nothing acknowledged is lost, no
+//! wrong byte is served, no uid is issued twice, all that was begun is finished, and nothing is left over.
+
+use std::{
+    collections::HashSet,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+
+use super::{
+    client::{Client, Ledger, Wait},
+    stack::{NODES, Stack},
+};
+use crate::support::{Line, Random, Store, StoreServer};
+
+/// How many clients there are.
+const CLIENTS: u64 = 4;
+
+/// What is done to nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    Kill,
+    Pause,
+    Restart,
+    CutRedis,
+    CutDatabase,
+    SilenceDatabase,
+}
+
+const BLOWS: [Blow; 6] =
+    [Blow::Kill, Blow::Pause, Blow::Restart, Blow::CutRedis, Blow::CutDatabase, Blow::SilenceDatabase];
+
+/// How patient nodes are: little, so that it does not take long.
+const SETTINGS: [(&str, &str); 8] = [
+    ("CLUSTER__HEARTBEAT", "1"),
+    ("CLUSTER__FORWARD_TIMEOUT", "3"),
+    ("TASKS__LEASE", "3"),
+    ("TASKS__POLL_INTERVAL", "1"),
+    ("TASKS__FIRST_RETRY", "1"),
+    ("DATABASE__TIMEOUT", "3"),
+    ("SERVER__DRAIN_DELAY", "3"),
+    ("LOG__LEVEL", "warn"),
+];
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// Seconds and seed: `OSPROXY_CLUSTER_SECONDS`, `OSPROXY_TORTURE_SEED`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn nodes_that_share_a_store_lose_nothing() {
+    // Parts that the store puts together, and smaller ones.
+    torture(Some(&Store::new(StoreServer::S3)), 20_000..6_000_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn nodes_with_disks_of_their_own_lose_nothing() {
+    torture(None, 1_000..300_000).await;
+}
+
+async fn torture(store: Option<&Store>, parts: Range<usize>) {
+    let (seconds, seed) = (number("OSPROXY_CLUSTER_SECONDS", 40), number("OSPROXY_TORTURE_SEED", 1));
+    println!("{seconds} seconds, seed {seed}");
+    let mut stack = Stack::start(store, &SETTINGS).await;
+    let ledger = Arc::<Ledger>::default();
+    let base = format!("http://{}", stack.nginx.address);
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        clients.spawn(Client::new(&base, ledger.clone(), seed * 1_000 + client, parts.clone()).run());
+    }
+    let mut random = Random::new(seed);
+    let (start, mut blows, mut turn) = (Instant::now(), Vec::new(), random.index(BLOWS.len()));
+    while start.elapsed() < Duration::from_secs(seconds) {
+        tokio::time::sleep(Duration::from_millis(500 + random.below(1_000))).await;
+        // Each in its turn, so that a short run has them all.
+        let blow = BLOWS[turn % BLOWS.len()];
+        turn += 1;
+        blows.push((blow, Instant::now()));
+        strike(&mut stack, blow, &mut random).await;
+        assert!(clients.try_join_next().is_none_or(|ended| ended.is_ok()), "a client has given up");
+    }
+    stack.restore().await;
+    let restored = Instant::now();
+    ledger.stop.store(true, Ordering::SeqCst);
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("a client has given up");
+    }
+    println!("clients had finished {} ms after the last blow", restored.elapsed().as_millis());
+    report(&ledger, &blows, start);
+    let stored = ledger.stored.lock().unwrap().clone();
+    assert!(stored.len() as u64 > seconds, "only {} files were stored", stored.len());
+    let issued = ledger.issued.lock().unwrap().clone();
+    let distinct: HashSet<_> = issued.iter().collect();
+    assert_eq!(distinct.len(), issued.len(), "a uid was issued twice");
+    let reader = Client::new(&base, ledger.clone(), seed, parts);
+    for file in &stored {
+        reader.check(file, None).await;
+    }
+    stack.assert_consistent().await;
+}
+
+/// Does something to a node, or to all, and undoes it after a while.
+async fn strike(stack: &mut Stack, blow: Blow, random: &mut Random) {
+    let victim = random.index(NODES);
+    let while_ = Duration::from_millis(500 + random.below(3_500));
+    let all = random.percent(30);
+    let all = all && matches!(blow, Blow::CutRedis | Blow::CutDatabase | Blow::SilenceDatabase);
+    println!(
+        "{blow:?} {} for {} ms",
+        if all { "all".to_owned() } else { victim.to_string() },
+        while_.as_millis()
+    );
+    let cut = |line: Line, of: fn(&super::stack::Node) -> &crate::support::Proxy| {
+        for (number, node) in stack.nodes.iter().enumerate() {
+            if all || number == victim {
+                of(node).set(line);
+            }
+        }
+    };
+    match blow {
+        Blow::Kill => {
+            stack.nodes[victim].service.kill().await;
+            tokio::time::sleep(while_).await;
+            stack.nodes[victim].service.restart().await;
+        }
+        Blow::Pause => {
+            stack.nodes[victim].service.signal(Signal::STOP);
+            tokio::time::sleep(while_).await;
+            stack.nodes[victim].service.signal(Signal::CONT);
+        }
+        Blow::Restart => {
+            stack.nodes[victim].service.signal(Signal::TERM);
+            assert!(stack.nodes[victim].service.exit_status().await.success());
+            stack.nodes[victim].service.restart().await;
+        }
+        Blow::CutRedis => {
+            cut(Line::Cut, |node| &node.redis);
+            tokio::time::sleep(while_).await;
+            cut(Line::Whole, |node| &node.redis);
+        }
+        Blow::CutDatabase => {
+            cut(Line::Cut, |node| &node.database);
+            tokio::time::sleep(while_).await;
+            cut(Line::Whole, |node| &node.database);
+        }
+        Blow::SilenceDatabase => {
+            cut(Line::Silent, |node| &node.database);
+            tokio::time::sleep(while_).await;
+            cut(Line::Whole, |node| &node.database);
+        }
+    }
+}
+
+/// How long clients had to wait around each kind of blow, until what they asked for was answered.
+fn report(ledger: &Ledger, blows: &[(Blow, Instant)], start: Instant) {
+    let (waits, files) = (ledger.waits.lock().unwrap(), ledger.stored.lock().unwrap().len());
+    let again: u32 = waits.iter().map(|wait| wait.again).sum();
+    println!("{} requests, {files} files, sent again {again} times", waits.len());
+    println!(
+        "{:<16} {:>5} {:>11} {:>20} {:>16}",
+        "blow", "times", "sent again", "longest wait, median", "longest of all"
+    );
+    for kind in BLOWS {
+        let (mut longest, mut again) = (Vec::new(), 0);
+        for (at, (_, struck)) in blows.iter().enumerate().filter(|(_, (blow, _))| *blow == kind) {
+            let next = blows.get(at + 1).map_or(Instant::now(), |(_, next)| *next);
+            let during = |wait: &&Wait| wait.begun < next && wait.begun + wait.took > *struck;
+            longest.push(waits.iter().filter(during).map(|wait| wait.took.as_millis()).max().unwrap_or(0));
+            again += waits.iter().filter(during).map(|wait| wait.again).sum::<u32>();
+        }
+        longest.sort_unstable();
+        if let Some(most) = longest.last() {
+            let (times, median) = (longest.len(), longest[longest.len() / 2]);
+            println!("{:<16} {times:>5} {again:>11} {median:>17} ms {most:>13} ms", format!("{kind:?}"));
+        }
+    }
+    println!("{} s in all", start.elapsed().as_secs());
+}
+
+/// All nodes are exchanged one after the other, and no client notices.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn a_rolling_restart_fails_no_request() {
+    let store = Store::new(StoreServer::S3);
+    let mut stack = Stack::start(Some(&store), &SETTINGS).await;
+    let ledger = Arc::<Ledger>::default();
+    ledger.strict.store(true, Ordering::SeqCst);
+    let base = format!("http://{}", stack.nginx.address);
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        clients.spawn(Client::new(&base, ledger.clone(), client, 20_000..2_000_000).run());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for node in &mut stack.nodes {
+        let start = Instant::now();
+        node.service.signal(Signal::TERM);
+        assert!(node.service.exit_status().await.success());
+        let stopped = start.elapsed().as_millis();
+        node.service.restart().await;
+        println!("stopped in {stopped} ms, there again after {} ms", start.elapsed().as_millis());
+        // nginx leaves it alone for a while yet.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    ledger.stop.store(true, Ordering::SeqCst);
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("a request failed");
+    }
+    println!(
+        "{} requests, {} files, none failed",
+        ledger.waits.lock().unwrap().len(),
+        ledger.stored.lock().unwrap().len()
+    );
+    stack.assert_consistent().await;
+}

@@ -1,0 +1,246 @@
+mod servers;
+
+use std::path::Path;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::support::{Line, Proxy, Service, content, spawn_failing};
+
+type Settings = Vec<(String, String)>;
+
+fn settings(list: &[(&str, &str)]) -> Settings {
+    list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+const SECRET: &str = "a-secret-that-nobody-must-see";
+
+/// An S3 store that nobody has to reach.
+fn s3_at(endpoint: &str) -> Settings {
+    settings(&[
+        ("S3__ENABLED", "true"),
+        ("S3__ENDPOINT", endpoint),
+        ("S3__BUCKET", "files"),
+        ("S3__ACCESS_KEY_ID", "some-key-id"),
+        ("S3__SECRET_ACCESS_KEY", SECRET),
+        ("STORES__TIMEOUT", "10"),
+    ])
+}
+
+async fn doctor_in(folder: &Path, settings: &[(String, String)]) -> (i32, String) {
+    let (status, said, complaint) = spawn_failing(folder, settings, &["doctor"]).await;
+    let said = said + &complaint;
+    println!("{said}");
+    for (name, value) in settings {
+        let is_secret = ["SECRET", "TOKEN", "KEY_ID"].iter().any(|word| name.contains(word));
+        assert!(!is_secret || !said.contains(value), "{name} is told: {said}");
+    }
+    (status.code().unwrap(), said)
+}
+
+async fn doctor(settings: &[(String, String)]) -> (i32, String) {
+    doctor_in(tempfile::tempdir().unwrap().path(), settings).await
+}
+
+/// What was said of one probe.
+fn line<'a>(said: &'a str, verdict: &str, probe: &str) -> &'a str {
+    let beginning = format!("  {verdict:<8} {probe:<12} ");
+    let found = said.lines().find_map(|line| line.strip_prefix(&beginning));
+    found.unwrap_or_else(|| panic!("no line `{beginning}` in:\n{said}"))
+}
+
+/// Sees that one thing is wrong, and that it is told so.
+async fn is_wrong(settings: &[(String, String)], probe: &str, told: &str) -> String {
+    let (code, said) = doctor(settings).await;
+    let what = line(&said, "wrong", probe);
+    assert!(what.contains(told), "`{told}` is not in: {what}");
+    assert_eq!((code, said.lines().last()), (1, Some("one thing is wrong")), "{said}");
+    said
+}
+
+/// Reads the head of each request and says the same to all.
+async fn saying(answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let _ = client.read(&mut [0; 16 * 1024]).await;
+                let _ = client.write_all(answer.as_bytes()).await;
+                let _ = client.shutdown().await;
+            });
+        }
+    });
+    endpoint
+}
+
+fn http(status: &str, fields: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{fields}\r\n{body}")
+}
+
+fn error_document(code: &str, message: &str) -> String {
+    format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>")
+}
+
+/// Everything below a folder.
+fn all_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        found.push(path.display().to_string());
+        if path.is_dir() {
+            found.extend(all_below(&path));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn a_folder_that_can_be_made_is_well_and_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, said) = doctor_in(folder.path(), &[]).await;
+    assert!(line(&said, "ok", "folder").starts_with("it does not exist yet, and can be made; "), "{said}");
+    assert_eq!((code, said.lines().last()), (0, Some("all is well")));
+    assert_eq!(all_below(folder.path()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_folder_that_a_service_uses_is_well_and_stays_as_it_is() {
+    let service = Service::start().await;
+    let uid = service.store("x.bin", &content(1, 100_000)).await;
+    let before = all_below(&service.objects_folder());
+    assert!(before.iter().any(|file| file.contains(&uid)));
+    let (code, said) = service.cli(&["doctor"]).await;
+    assert!(line(&said, "ok", "folder").contains("written, moved and read; "), "{said}");
+    assert_eq!(code, 0);
+    assert_eq!(all_below(&service.objects_folder()), before);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "no folder").unwrap();
+    for root in ["file", "file/objects", "/proc/objects"] {
+        let said = is_wrong_in(folder.path(), &settings(&[("LOCAL__ROOT", root)])).await;
+        assert!(line(&said, "wrong", "folder").contains("`local.root`"), "{said}");
+    }
+    let objects = folder.path().join("objects");
+    std::fs::create_dir(&objects).unwrap();
+    std::fs::write(objects.join("video"), "no folder").unwrap();
+    let said = is_wrong_in(folder.path(), &settings(&[("LOCAL__ROOT", "objects")])).await;
+    assert!(line(&said, "wrong", "folder").contains("video"), "{said}");
+    assert_eq!(all_below(&objects).len(), 1);
+}
+
+async fn is_wrong_in(folder: &Path, settings: &[(String, String)]) -> String {
+    let (code, said) = doctor_in(folder, settings).await;
+    assert_eq!((code, said.lines().last()), (1, Some("one thing is wrong")), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn where_nothing_listens_that_is_told() {
+    // Bound, and not listening: nobody else gets the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = format!("http://{}", socket.local_addr().unwrap());
+    let said = is_wrong(&s3_at(&endpoint), "reach", "nothing listens there; is the store running").await;
+    assert!(said.contains("skipped  credentials, clock\n"), "{said}");
+    assert!(said.contains("skipped  buckets, put, get, range, parts, abort, list, delete\n"), "{said}");
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_knows_is_told() {
+    let mut unknown = s3_at("http://no-such-host.invalid:9000");
+    is_wrong(&unknown, "reach", "no host of that name can be found; is `s3.endpoint` right").await;
+    unknown.extend(settings(&[("STORES__PROXY", "http://no-such-proxy.invalid:3128")]));
+    is_wrong(&unknown, "reach", "no host of that name can be found; is `stores.proxy` right").await;
+}
+
+#[tokio::test]
+async fn what_speaks_something_else_is_told() {
+    let endpoint = saying("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_owned()).await;
+    is_wrong(&s3_at(&endpoint), "reach", "does not speak HTTP").await;
+    // A certificate would be next.
+    is_wrong(&s3_at(&endpoint.replace("http:", "https:")), "reach", "does not encrypt").await;
+    let endpoint = saying(String::new()).await;
+    is_wrong(&s3_at(&endpoint), "reach", "closes connections without an answer").await;
+    let endpoint = saying(http("200 OK", "", "<html>Welcome to the console</html>")).await;
+    is_wrong(&s3_at(&endpoint), "reach", "what answers there is no store").await;
+    let endpoint = saying(http("502 Bad Gateway", "", "<html>Bad gateway</html>")).await;
+    is_wrong(&s3_at(&endpoint), "reach", "or what stands behind it cannot").await;
+}
+
+#[tokio::test]
+async fn what_does_not_answer_is_not_waited_for_without_end() {
+    let proxy = Proxy::start("127.0.0.1:9".to_owned()).await;
+    proxy.set(Line::Silent);
+    let mut silent = s3_at(&format!("http://{}", proxy.address));
+    silent.extend(settings(&[("STORES__TIMEOUT", "1")]));
+    is_wrong(&silent, "reach", "(not done within 1 s, see `stores.timeout`)").await;
+}
+
+#[tokio::test]
+async fn without_credentials_that_is_told() {
+    let endpoint = saying(http("403 Forbidden", "", &error_document("AccessDenied", "No signature."))).await;
+    let nobody = settings(&[
+        ("COS__ENABLED", "true"),
+        ("COS__REGION", "ap-test"),
+        ("COS__ENDPOINT", "http://cos.ap-test.myqcloud.com"),
+        ("COS__APPID", "1250000000"),
+        ("STORES__PROXY", &endpoint),
+    ]);
+    let said = is_wrong(&nobody, "credentials", "set `cos.secret_id` and `cos.secret_key`").await;
+    assert!(said.contains("http://cos.ap-test.myqcloud.com, through `stores.proxy`\n"), "{said}");
+}
+
+/// A clock cannot be set here, but a store can be behind.
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_told() {
+    let date = |behind: u64| {
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(behind);
+        format!("Date: {}\r\n", httpdate::fmt_http_date(then))
+    };
+    let skewed = error_document("RequestTimeTooSkewed", "The difference is too large.");
+    let endpoint = saying(http("403 Forbidden", &date(3600 + 5), &skewed)).await;
+    let (code, said) = doctor(&s3_at(&endpoint)).await;
+    assert!(line(&said, "wrong", "credentials").contains("too far from the store's; set it"), "{said}");
+    let clock = line(&said, "wrong", "clock");
+    assert!(clock.starts_with("this machine is 60 min ahead of the store; set it"), "{clock}");
+    assert!(clock.ends_with("(RequestTimeTooSkewed)"), "{clock}");
+    assert_eq!((code, said.lines().last()), (1, Some("2 things are wrong")));
+
+    let gone = error_document("NoSuchBucket", "No such bucket.");
+    for (behind, verdict, told) in [
+        (0, "ok", "the same here and there"),
+        (30, "ok", "30 s ahead of the store"),
+        (300, "warning", "5 min ahead of the store; set it"),
+        (1000, "wrong", "16 min ahead of the store; set it"),
+    ] {
+        let endpoint = saying(http("404 Not Found", &date(behind), &gone)).await;
+        let (code, said) = doctor(&s3_at(&endpoint)).await;
+        let clock = line(&said, verdict, "clock").replace("31 s", "30 s");
+        assert!(clock.contains(told), "{clock}");
+        // The bucket is not there either.
+        assert_eq!(code, 1);
+    }
+    let endpoint = saying(http("404 Not Found", "", &gone)).await;
+    let (_, said) = doctor(&s3_at(&endpoint)).await;
+    assert!(line(&said, "ok", "clock").contains("does not say"), "{said}");
+}
+
+#[tokio::test]
+async fn what_a_store_repeats_of_secrets_is_not_told() {
+    let token = "a-token\u{20}that-nobody-must-see";
+    let said = error_document("ExpiredToken", &format!("{token} of some-key-id with {SECRET}\nhas ended."));
+    let endpoint = saying(http("400 Bad Request", "", &said)).await;
+    let mut expired = s3_at(&endpoint);
+    expired.extend(settings(&[("S3__SESSION_TOKEN", token)]));
+    let said = is_wrong(&expired, "credentials", "good until some time ago").await;
+    assert!(line(&said, "wrong", "credentials").ends_with("*** of *** with *** has ended.)"), "{said}");
+}

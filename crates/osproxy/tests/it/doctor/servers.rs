@@ -1,0 +1,280 @@
+use futures_util::TryStreamExt;
+use osproxy_storage::{
+    Backend, HttpSettings,
+    backends::{CosSettings, OssSettings, S3Settings, cos, oss, s3},
+};
+use rustix::process::{Pid, Signal};
+
+use super::{SECRET, Settings, doctor, is_wrong, line, s3_at, settings};
+use crate::support::{Meddling, PATIENCE, command, eventually, meddle};
+
+fn from(name: &str) -> String {
+    std::env::var(name).expect("run this by `just test-servers`")
+}
+
+fn bucket(name: &str) -> String {
+    format!("doctor-{name}-{}", std::process::id())
+}
+
+/// A store on one of the servers, as it is configured and as the tests see it.
+struct Server {
+    settings: Settings,
+    store: Box<dyn Backend>,
+    /// Names of the settings of key id and secret.
+    key: [&'static str; 2],
+}
+
+const KINDS: [&str; 4] = ["S3", "S3_PARTS", "COS", "OSS"];
+
+impl Server {
+    fn of(kind: &str, bucket: Option<&str>) -> Self {
+        match kind {
+            "COS" => Self::cos(bucket),
+            "OSS" => Self::oss(bucket),
+            _ => Self::s3(&from(&format!("OSPROXY_TEST_{kind}")), bucket),
+        }
+    }
+
+    /// An S3 server at an endpoint.
+    fn s3(endpoint: &str, bucket: Option<&str>) -> Self {
+        let (id, secret) = (from("OSPROXY_TEST_S3_ID"), from("OSPROXY_TEST_S3_SECRET"));
+        let mut settings = s3_at(endpoint);
+        settings.retain(|(name, _)| name != "S3__BUCKET");
+        settings.extend(bucket.map(|bucket| ("S3__BUCKET".to_owned(), bucket.to_owned())));
+        let store = s3(S3Settings {
+            endpoint: endpoint.to_owned(),
+            region: "us-east-1".to_owned(),
+            bucket: bucket.map(str::to_owned),
+            path_style: true,
+            credentials: Some((id.clone(), secret.clone(), None)),
+            http: HttpSettings::default(),
+        });
+        let key = ["S3__ACCESS_KEY_ID", "S3__SECRET_ACCESS_KEY"];
+        Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
+    }
+
+    fn cos(bucket: Option<&str>) -> Self {
+        let (id, secret) = (from("OSPROXY_TEST_VENDORS_ID"), from("OSPROXY_TEST_VENDORS_SECRET"));
+        let (endpoint, proxy) = ("http://cos.ap-test.myqcloud.com", from("OSPROXY_TEST_COS"));
+        let mut settings = settings(&[
+            ("COS__ENABLED", "true"),
+            ("COS__ENDPOINT", endpoint),
+            ("COS__APPID", "1250000000"),
+            ("STORES__PROXY", &proxy),
+        ]);
+        settings.extend(bucket.map(|bucket| ("COS__BUCKET".to_owned(), bucket.to_owned())));
+        let store = cos(CosSettings {
+            endpoint: endpoint.to_owned(),
+            appid: "1250000000".to_owned(),
+            bucket: bucket.map(str::to_owned),
+            credentials: Some((id.clone(), secret.clone(), None)),
+            http: HttpSettings { proxy: Some(proxy), ..HttpSettings::default() },
+        });
+        let key = ["COS__SECRET_ID", "COS__SECRET_KEY"];
+        Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
+    }
+
+    fn oss(bucket: Option<&str>) -> Self {
+        let (id, secret) = (from("OSPROXY_TEST_VENDORS_ID"), from("OSPROXY_TEST_VENDORS_SECRET"));
+        let (endpoint, proxy) = ("http://oss-cn-test.aliyuncs.com", from("OSPROXY_TEST_OSS"));
+        let mut settings =
+            settings(&[("OSS__ENABLED", "true"), ("OSS__ENDPOINT", endpoint), ("STORES__PROXY", &proxy)]);
+        settings.extend(bucket.map(|bucket| ("OSS__BUCKET".to_owned(), bucket.to_owned())));
+        let store = oss(OssSettings {
+            endpoint: endpoint.to_owned(),
+            region: "cn-test".to_owned(),
+            bucket: bucket.map(str::to_owned),
+            credentials: Some((id.clone(), secret.clone(), None)),
+            http: HttpSettings { proxy: Some(proxy), ..HttpSettings::default() },
+        });
+        let key = ["OSS__ACCESS_KEY_ID", "OSS__ACCESS_KEY_SECRET"];
+        Self { settings, store: Box::new(store.unwrap()), key }.with(key[0], &id).with(key[1], &secret)
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Everything that a doctor put there.
+    async fn left(&self) -> Vec<String> {
+        let objects: Vec<_> = self.store.list().await.unwrap().try_collect().await.unwrap();
+        let uploads = self.store.multipart().unwrap().uploads(None).await.unwrap();
+        let names = objects.into_iter().map(|object| object.name);
+        let names = names.chain(uploads.into_iter().map(|(name, _)| name));
+        names.filter(|name| name.contains("/doctor-")).collect()
+    }
+}
+
+const PROBES: [&str; 11] =
+    ["reach", "credentials", "clock", "buckets", "put", "get", "range", "parts", "abort", "list", "delete"];
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_store_that_is_well_is_told_so_and_left_as_it_was() {
+    for kind in KINDS {
+        let bucket = bucket("well");
+        let server = Server::of(kind, Some(&bucket));
+        for buckets in ["there, those that were missing made: ", "there: "] {
+            let (code, said) = doctor(&server.settings).await;
+            let probes: Vec<_> = PROBES.iter().map(|probe| line(&said, "ok", probe)).collect();
+            assert_eq!(probes[3], format!("{buckets}{bucket}"));
+            assert_eq!(said.lines().count(), 1 + PROBES.len() + 1, "{said}");
+            assert_eq!((code, said.lines().last()), (0, Some("all is well")));
+            assert_eq!(server.left().await, [""; 0]);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn several_stores_are_looked_at_one_after_the_other() {
+    let mut both = Server::of("S3_PARTS", None).settings;
+    both.extend(settings(&[("LOCAL__ENABLED", "true"), ("STORES__UPLOAD_TO", "s3")]));
+    let (code, said) = doctor(&both).await;
+    let buckets = line(&said, "ok", "buckets");
+    assert!(buckets.ends_with(": image, video, audio, doc, archive, unknown"), "{buckets}");
+    let stores: Vec<_> = said.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert!(stores[0].starts_with("s3: http://") && stores[1].starts_with("local: "), "{said}");
+    assert_eq!((code, stores[2]), (0, "all is well"));
+    assert_eq!(Server::of("S3_PARTS", None).left().await, [""; 0]);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_key_that_is_wrong_is_told() {
+    // The other S3 server believes every signature.
+    for (kind, id, secret) in [
+        ("S3", "s3.access_key_id", "s3.secret_access_key"),
+        ("COS", "cos.secret_id", "cos.secret_key"),
+        ("OSS", "oss.access_key_id", "oss.access_key_secret"),
+    ] {
+        let bucket = bucket("keys");
+        for make in [false, true] {
+            let server = Server::of(kind, Some(&bucket));
+            server.store.prepare(make).await.unwrap_or_default();
+            let key = server.key;
+            let unknown = server.with(key[0], "no-such-key");
+            let told = format!("the store does not know the key; is `{id}` right?");
+            is_wrong(&unknown.settings, "credentials", &told).await;
+            let wrong = Server::of(kind, Some(&bucket)).with(key[1], SECRET);
+            let told = format!("the secret is not that of the key; is `{secret}` right?");
+            let said = is_wrong(&wrong.settings, "credentials", &told).await;
+            assert_eq!(line(&said, "ok", "clock"), "the same here and there");
+            assert!(
+                said.contains("skipped  buckets, put, get, range, parts, abort, list, delete\n"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_token_that_is_wrong_is_told() {
+    for (kind, section) in [("COS", "cos"), ("OSS", "oss")] {
+        let server = Server::of(kind, Some(&bucket("tokens")));
+        let key = server.key;
+        let temporary = server
+            .with(key[0], &from("OSPROXY_TEST_VENDORS_TEMPORARY_ID"))
+            .with(key[1], &from("OSPROXY_TEST_VENDORS_TEMPORARY_SECRET"))
+            .with(&format!("{kind}__SESSION_TOKEN"), "not-the-token-of-this-key");
+        is_wrong(&temporary.settings, "credentials", &format!("`{section}.session_token`")).await;
+        let token = from("OSPROXY_TEST_VENDORS_TEMPORARY_TOKEN");
+        let (code, said) = doctor(&temporary.with(&format!("{kind}__SESSION_TOKEN"), &token).settings).await;
+        assert_eq!(code, 0, "{said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn buckets_that_are_missing_are_all_told_and_not_made() {
+    for kind in KINDS {
+        let bucket = bucket("missing");
+        let server = Server::of(kind, Some(&bucket)).with("STORES__MAKE_BUCKETS", "false");
+        for _ in 0..2 {
+            let said = is_wrong(&server.settings, "buckets", "`stores.make_buckets` is off; make it").await;
+            assert!(
+                line(&said, "wrong", "buckets")
+                    .ends_with(&format!("look for bucket: no such object: {bucket})"))
+            );
+            assert!(said.contains("skipped  put, get, range, parts, abort, list, delete\n"), "{said}");
+        }
+    }
+    // Of categories whose buckets are there some may be missing.
+    let server = Server::of("COS", None).with("STORES__MAKE_BUCKETS", "false");
+    if server.store.prepare(false).await.is_err() {
+        is_wrong(&server.settings, "buckets", "image, video, audio, doc, archive, unknown").await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_certificate_is_told_from_a_protocol() {
+    let endpoint = from("OSPROXY_TEST_REDIS_TLS").replace("rediss:", "https:").replace("/0", "");
+    let mut elsewhere = s3_at(&endpoint);
+    is_wrong(&elsewhere, "reach", "an authority that this machine does not trust; if it is your own").await;
+    let ca = from("OSPROXY_TEST_CA");
+    elsewhere.extend(settings(&[("STORES__CA", &ca)]));
+    is_wrong(&elsewhere, "reach", "the store closes connections without an answer").await;
+    let other_name = s3_at(&endpoint.replace("127.0.0.1", "localhost"));
+    let other_name = [other_name, settings(&[("STORES__CA", &ca)])].concat();
+    is_wrong(&other_name, "reach", "its certificate is for another name").await;
+}
+
+/// A server behind one that meddles with requests.
+async fn meddled(bucket: &str, method: &'static str, text: &'static str, how: Meddling) -> Server {
+    let endpoint = from("OSPROXY_TEST_S3_PARTS");
+    Server::s3(&endpoint, Some(bucket)).store.prepare(true).await.unwrap();
+    let target = endpoint.strip_prefix("http://").unwrap().to_owned();
+    let address = meddle(target, method, text, how).await;
+    let meddled = Server::s3(&format!("http://{address}"), Some(bucket));
+    Server { store: Server::s3(&endpoint, Some(bucket)).store, ..meddled }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn what_fails_half_way_is_told_and_nothing_is_left() {
+    let bucket = bucket("half");
+    for (method, text, probe, skipped) in [
+        ("PUT", "partNumber=1&", "parts", "abort"),
+        ("POST", "uploadId=", "parts", "abort"),
+        ("GET", "marker=", "list", ""),
+        ("GET", "?uploads=", "abort", ""),
+    ] {
+        let server = meddled(&bucket, method, text, Meddling::Refuse).await;
+        let (code, said) = doctor(&server.settings).await;
+        assert!(line(&said, "wrong", probe).contains("the key may not do this"), "{said}");
+        assert_eq!(code, 1);
+        assert!(skipped.is_empty() || said.contains(&format!("skipped  {skipped}\n")), "{said}");
+        line(&said, "ok", "delete");
+        assert_eq!(server.left().await, [""; 0], "{said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn what_is_stopped_half_way_leaves_nothing() {
+    let bucket = bucket("stopped");
+    for (signal, method, text) in [
+        (Signal::TERM, "POST", "uploadId="),
+        (Signal::INT, "PUT", "partNumber=1&"),
+        (Signal::TERM, "GET", "marker="),
+    ] {
+        let server = meddled(&bucket, method, text, Meddling::Swallow).await.with("STORES__TIMEOUT", "60");
+        let folder = tempfile::tempdir().unwrap();
+        let mut process = command(folder.path(), &server.settings, &[]).arg("doctor").spawn().unwrap();
+        eventually("it has put something there", async || (!server.left().await.is_empty()).then_some(()))
+            .await;
+        eventually("it is at the upload", async || {
+            (server.left().await.len() > 1 || text == "marker=").then_some(())
+        })
+        .await;
+        let pid = Pid::from_raw(i32::try_from(process.id().unwrap()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        let status = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it goes on").unwrap();
+        assert_eq!(status.code(), Some(1));
+        assert_eq!(server.left().await, [""; 0]);
+    }
+}

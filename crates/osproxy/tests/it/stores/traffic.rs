@@ -1,0 +1,94 @@
+//! How much goes over the line between service and store.
+
+use super::MIN;
+use crate::support::{Service, Store, StoreServer, Unreliable, content, eventually};
+
+const PART: usize = 8 << 20;
+const PARTS: usize = 32;
+/// What heads of requests and lists of parts may take.
+const LITTLE: u64 = 64 << 10;
+
+/// A part travels to the store once, and completing moves nothing.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn parts_travel_once_and_completing_writes_nothing() {
+    for server in [StoreServer::S3, StoreServer::Oss] {
+        let store = Store::new(server);
+        let wire = Unreliable::start(store.address(), 1).await;
+        let mut service = Service::start_on_store(&store, Some(&wire), &[]).await;
+        service.database().hold_task("verify_blob").await;
+        let bytes = content(1, PART * PARTS);
+        let link = service.upload_link("film.mp4").await;
+        let before = wire.sent();
+        for (number, part) in (1..).zip(bytes.chunks(PART)) {
+            assert_eq!(service.put_part(&link, number, part).await.status(), 200);
+        }
+        let sent = wire.sent() - before;
+        let exactly = bytes.len() as u64;
+        println!("{server:?}: {sent} bytes to the store for {exactly}");
+        assert!((exactly..exactly + exactly / 100).contains(&sent), "{sent} instead of {exactly}");
+        let (before, received) = (wire.sent(), wire.received());
+        assert_eq!(service.merge(&link, PARTS, &bytes).await.status(), 200);
+        let (sent, got) = (wire.sent() - before, wire.received() - received);
+        println!("{server:?}: {sent} bytes to the store and {got} from it to complete");
+        assert!(sent < LITTLE && got < LITTLE, "{sent} {got}");
+        assert_eq!(service.sql("SELECT layout FROM blobs").await, ["whole"]);
+        // Verifying reads it once.
+        service.database().release_merges().await;
+        service.wait_until_whole(&link.uid).await;
+        service.database().settle().await;
+        let (sent, got) = (wire.sent() - before, wire.received() - received);
+        println!("{server:?}: {sent} bytes to the store and {got} from it until it is verified");
+        assert!(sent < LITTLE && (exactly..exactly + exactly / 100).contains(&got), "{sent} {got}");
+        service.assert_consistent().await;
+    }
+}
+
+/// A reader that goes away takes no more off the store than what was on its way.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn who_stops_reading_stops_the_store() {
+    let store = Store::new(StoreServer::S3);
+    let wire = Unreliable::start(store.address(), 1).await;
+    let service = Service::start_on_store(&store, Some(&wire), &[]).await;
+    let uid = service.store("x.bin", &content(2, 64 << 20)).await;
+    let before = wire.received();
+    let url = service.download_link(&uid).await.unwrap().url;
+    let mut connection = service.connect().await;
+    connection.head("GET", &url, "").await;
+    connection.some().await;
+    // Nothing more is read: buffers fill, and then nothing more is asked of the store.
+    let mut last = wire.received();
+    eventually("it is still", async || {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let now = wire.received();
+        let still = now == last;
+        last = now;
+        still.then_some(())
+    })
+    .await;
+    let taken = last - before;
+    println!("{taken} bytes were taken for a reader that reads nothing");
+    assert!(taken < 32 << 20, "{taken}");
+}
+
+/// Nothing is asked of the store that it need not do.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn parts_that_come_at_the_same_time_begin_one_upload() {
+    let store = Store::new(StoreServer::S3Parts);
+    let wire = Unreliable::start(store.address(), 1).await;
+    let service = Service::start_on_store(&store, Some(&wire), &[]).await;
+    service.database().hold_task("verify_blob").await;
+    let bytes = content(3, 6 * MIN);
+    let link = service.upload_link("film.mp4").await;
+    let before = wire.asked().len();
+    let sent = (1..).zip(bytes.chunks(MIN)).map(|(number, part)| service.put_part(&link, number, part));
+    for answer in futures_util::future::join_all(sent).await {
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(service.merge(&link, 6, &bytes).await.status(), 200);
+    let asked = wire.asked().split_off(before);
+    let count = |method: &str| asked.iter().filter(|line| line.starts_with(method)).count();
+    assert_eq!((count("PUT"), count("POST"), asked.len()), (6, 2, 8), "{asked:#?}");
+}

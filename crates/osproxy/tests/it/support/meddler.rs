@@ -1,0 +1,73 @@
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// What becomes of the requests that are not passed on.
+#[derive(Clone, Copy)]
+pub enum Meddling {
+    /// They are refused, as to a key without the right.
+    Refuse,
+    /// They are never answered.
+    Swallow,
+}
+
+/// Stands in front of a server, and lets all requests pass but those that begin with a method and hold a text.
+pub async fn meddle(target: String, method: &'static str, text: &'static str, how: Meddling) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(pass(client, server, method, text, how));
+        }
+    });
+    address
+}
+
+async fn pass(mut client: TcpStream, server: TcpStream, method: &str, text: &str, how: Meddling) {
+    let (mut from_server, mut to_server) = server.into_split();
+    let mut request = vec![0; 64 * 1024];
+    let mut answer = request.clone();
+    loop {
+        tokio::select! {
+            // A client writes the head of a request at once, and not behind another's body.
+            count = client.read(&mut request) => {
+                let Ok(count @ 1..) = count else { return };
+                let line = request[..count].split(|byte| *byte == b'\r').next().unwrap_or_default();
+                let line = String::from_utf8_lossy(line);
+                if line.starts_with(method) && line.contains(text) {
+                    return meddle_with(client, how).await;
+                }
+                if to_server.write_all(&request[..count]).await.is_err() {
+                    return;
+                }
+            }
+            count = from_server.read(&mut answer) => {
+                let Ok(count @ 1..) = count else { return };
+                if client.write_all(&answer[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn meddle_with(mut client: TcpStream, how: Meddling) {
+    match how {
+        Meddling::Refuse => {
+            let text = "<Error><Code>AccessDenied</Code><Message>No.</Message></Error>";
+            let head =
+                format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\nConnection: close", text.len());
+            let _ = client.write_all(format!("{head}\r\n\r\n{text}").as_bytes()).await;
+            let _ = client.shutdown().await;
+            // What is still coming must not reset what was answered.
+            let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
+        }
+        Meddling::Swallow => {
+            let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use futures_util::TryStreamExt;
+use osproxy_storage::{
+    Backend, HttpSettings,
+    backends::{CosSettings, OssSettings, S3Settings, cos, oss, s3},
+};
+
+use super::{Unreliable, server_of};
+
+/// The servers that the test script starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreServer {
+    /// Strict about signatures; hands parts on as they come, and cannot take one back.
+    S3,
+    /// The same, encrypted, with a certificate of the tests' own authority.
+    S3Tls,
+    /// Believes every signature; keeps parts apart, as S3 does.
+    S3Parts,
+    /// Stands in for Tencent's; strict about signatures.
+    Cos,
+    /// Stands in for Aliyun's; strict about signatures.
+    Oss,
+}
+
+impl StoreServer {
+    /// Those that keep parts apart until they are put together, as real stores do.
+    pub const KEEPING_PARTS: [Self; 3] = [Self::S3Parts, Self::Cos, Self::Oss];
+}
+
+/// A bucket of one test.
+#[derive(Clone)]
+pub struct Store {
+    pub server: StoreServer,
+    bucket: String,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run this by `just test-servers`"))
+}
+
+const COS: &str = "http://cos.ap-test.myqcloud.com";
+const OSS: &str = "http://oss-cn-test.aliyuncs.com";
+const APPID: &str = "1250000000";
+
+impl Store {
+    /// The one that `OSPROXY_TEST_STORE` names (`s3`, `s3-parts`, `cos`, `oss`), if it names one.
+    pub fn of_environment() -> Option<Self> {
+        let server = match std::env::var("OSPROXY_TEST_STORE").as_deref() {
+            Err(_) | Ok("") => return None,
+            Ok("s3") => StoreServer::S3,
+            Ok("s3-parts") => StoreServer::S3Parts,
+            Ok("cos") => StoreServer::Cos,
+            Ok("oss") => StoreServer::Oss,
+            Ok(other) => panic!("OSPROXY_TEST_STORE is {other}"),
+        };
+        Some(Self::new(server))
+    }
+
+    pub fn new(server: StoreServer) -> Self {
+        let bucket = format!("it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { server, bucket }
+    }
+
+    /// The URL of the server.
+    fn url(&self) -> String {
+        env(match self.server {
+            StoreServer::S3 => "OSPROXY_TEST_S3",
+            StoreServer::S3Tls => "OSPROXY_TEST_S3_TLS",
+            StoreServer::S3Parts => "OSPROXY_TEST_S3_PARTS",
+            StoreServer::Cos => "OSPROXY_TEST_COS",
+            StoreServer::Oss => "OSPROXY_TEST_OSS",
+        })
+    }
+
+    /// Id and secret.
+    pub fn key(&self) -> (String, String) {
+        let owner = match self.server {
+            StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => "S3",
+            StoreServer::Cos | StoreServer::Oss => "VENDORS",
+        };
+        let key = |what: &str| env(&format!("OSPROXY_TEST_{owner}_{what}"));
+        (key("ID"), key("SECRET"))
+    }
+
+    /// Id, secret and token of the temporary key that COS and OSS know.
+    pub fn temporary_key() -> (String, String, String) {
+        let key = |what: &str| env(&format!("OSPROXY_TEST_VENDORS_TEMPORARY_{what}"));
+        (key("ID"), key("SECRET"), key("TOKEN"))
+    }
+
+    /// The server's host and port.
+    pub fn address(&self) -> String {
+        server_of(&self.url())
+    }
+
+    /// What a service has to be told to use it, in the environment's spelling.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        self.settings_at(&self.url())
+    }
+
+    /// The same, through a proxy of the test's.
+    pub fn settings_through(&self, proxy: &Unreliable) -> Vec<(String, String)> {
+        self.settings_at(&format!("http://{}", proxy.address))
+    }
+
+    fn settings_at(&self, url: &str) -> Vec<(String, String)> {
+        let (id, secret) = self.key();
+        let settings = match self.server {
+            StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => vec![
+                ("S3__ENABLED", "true"),
+                ("S3__ENDPOINT", url),
+                ("S3__BUCKET", &self.bucket),
+                ("S3__ACCESS_KEY_ID", &id),
+                ("S3__SECRET_ACCESS_KEY", &secret),
+            ],
+            StoreServer::Cos => vec![
+                ("COS__ENABLED", "true"),
+                ("COS__ENDPOINT", COS),
+                ("COS__APPID", APPID),
+                ("COS__BUCKET", &self.bucket),
+                ("COS__SECRET_ID", &id),
+                ("COS__SECRET_KEY", &secret),
+                ("STORES__PROXY", url),
+            ],
+            StoreServer::Oss => vec![
+                ("OSS__ENABLED", "true"),
+                ("OSS__ENDPOINT", OSS),
+                ("OSS__BUCKET", &self.bucket),
+                ("OSS__ACCESS_KEY_ID", &id),
+                ("OSS__ACCESS_KEY_SECRET", &secret),
+                ("STORES__PROXY", url),
+            ],
+        };
+        settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// The bucket, as others see it.
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        let (id, secret) = self.key();
+        let (bucket, credentials) = (Some(self.bucket.clone()), Some((id, secret, None)));
+        let ca = (self.server == StoreServer::S3Tls).then(|| env("OSPROXY_TEST_CA").into());
+        let http = HttpSettings { ca, ..HttpSettings::default() };
+        let through = HttpSettings { proxy: Some(self.url()), ..HttpSettings::default() };
+        match self.server {
+            StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => {
+                let (endpoint, region) = (self.url(), "us-east-1".to_owned());
+                let path_style = true;
+                Arc::new(s3(S3Settings { endpoint, region, bucket, path_style, credentials, http }).unwrap())
+            }
+            StoreServer::Cos => {
+                let (endpoint, appid) = (COS.to_owned(), APPID.to_owned());
+                Arc::new(cos(CosSettings { endpoint, appid, bucket, credentials, http: through }).unwrap())
+            }
+            StoreServer::Oss => {
+                let (endpoint, region) = (OSS.to_owned(), "cn-test".to_owned());
+                Arc::new(oss(OssSettings { endpoint, region, bucket, credentials, http: through }).unwrap())
+            }
+        }
+    }
+
+    /// The names of all objects, and of all uploads that the store has, each with a `+` behind it.
+    pub fn objects(&self) -> Vec<String> {
+        let store = self.clone();
+        // Of its own, whatever the caller runs in.
+        let listing = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let store = store.backend();
+                let listed: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
+                let uploads = store.multipart().unwrap().uploads(None).await.unwrap();
+                let mut found: Vec<_> = listed.into_iter().map(|object| object.name).collect();
+                found.extend(uploads.into_iter().map(|(name, _)| name + "+"));
+                found.sort();
+                found
+            })
+        });
+        listing.join().unwrap()
+    }
+}
