@@ -49,8 +49,6 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
         .max_connections(connections)
         .min_connections(connections)
         .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
         .sqlx_logging(false)
         .map_sqlx_sqlite_opts(move |options| {
             options
@@ -65,7 +63,42 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
                 .foreign_keys(true)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
         });
+    unattended(&mut options);
     Database::connect(options).await
+}
+
+/// Keeps the pool from looking after its connections by itself: in sqlx 0.9.0 that may begin to count down from
+/// `usize::MAX` without ever letting go of its thread (transact-rs/sqlx#3645).
+fn unattended(options: &mut ConnectOptions) {
+    options.idle_timeout(None).max_lifetime(None);
+}
+
+/// Closes connections that are idle at this moment, and more than `keep`.
+pub(super) async fn close_idle(connection: &DatabaseConnection, keep: u32) {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => close_idle_of(connection.get_postgres_connection_pool(), keep).await,
+        DbBackend::MySql => close_idle_of(connection.get_mysql_connection_pool(), keep).await,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+pub(super) fn connections(connection: &DatabaseConnection) -> u32 {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => connection.get_postgres_connection_pool().size(),
+        _ => connection.get_mysql_connection_pool().size(),
+    }
+}
+
+async fn close_idle_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, keep: u32) {
+    for _ in keep..pool.size() {
+        let Some(idle) = pool.try_acquire() else {
+            return;
+        };
+        if let Err(error) = idle.close().await {
+            tracing::debug!(%error, "an idle connection did not end as it should");
+        }
+    }
 }
 
 /// How connections to a server are made. Nothing is connected before it is needed.
@@ -81,9 +114,9 @@ pub(super) fn server_options(server: &DatabaseServer) -> Result<ConnectOptions, 
         .min_connections(Ord::min(server.max_idle_conns, server.max_open_conns))
         // Asking each time whether the connection still lives would double the questions.
         .test_before_acquire(false)
-        .idle_timeout(Duration::from_mins(1))
         .acquire_timeout(timeout / 2)
         .connect_lazy(true);
+    unattended(&mut options);
     Ok(options)
 }
 

@@ -214,7 +214,8 @@ impl Meta {
 
     async fn on_server(server: &DatabaseServer, here: Here, memory: Memory) -> Result<Self, DbErr> {
         let options = dialect::server_options(server)?;
-        let server = Arc::new(Server::connect(options, Duration::from_secs(server.timeout)).await?);
+        let timeout = Duration::from_secs(server.timeout);
+        let server = Server::connect(options, timeout, server.max_idle_conns).await?;
         let meta = Self {
             reader: Reader::Server(server.clone()),
             writer: Writer::Server(server),
@@ -357,7 +358,9 @@ mod tests {
         let url = std::env::var(variable).expect("run this by `just test-servers`");
         let (server, _) = url.rsplit_once('/').unwrap();
         let name = format!("contract_{}", std::process::id());
-        let admin = sea_orm::Database::connect(&url).await.unwrap();
+        let mut options = sea_orm::ConnectOptions::new(&url);
+        options.idle_timeout(None).max_lifetime(None);
+        let admin = sea_orm::Database::connect(options).await.unwrap();
         admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         let url = Secret::new(format!("{server}/{name}"));
         let section = DatabaseSection { url: Some(url), ..DatabaseSection::default() };
@@ -365,6 +368,7 @@ mod tests {
         keeps_the_contract(&location).await;
         many_nodes_make_one_link_key(&location).await;
         attempts_at_once_have_keys_of_their_own(&location).await;
+        connections_that_nobody_uses_are_closed(&location).await;
         admin.execute_unprepared(&format!("DROP DATABASE {name}")).await.unwrap();
     }
 
@@ -407,6 +411,28 @@ mod tests {
                 keys_taken.iter().map(osproxy_storage::Key::as_str).collect();
             assert_eq!(keys.len(), 8, "{keys_taken:?}");
         }
+    }
+
+    async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
+        let DatabaseLocation::Server(server) = location else { unreachable!() };
+        let mut server = server.clone();
+        server.max_idle_conns = 2;
+        let options = dialect::server_options(&server).unwrap();
+        assert_eq!((options.get_idle_timeout(), options.get_max_lifetime()), (Some(None), Some(None)));
+        let server = Server::connect(options, Duration::from_secs(5), 2).await.unwrap();
+        let ask = || server.read(|pool| async move { pool.execute_unprepared("SELECT 1").await });
+        futures_util::future::join_all((0..12).map(|_| ask())).await.into_iter().for_each(|asked| {
+            asked.unwrap();
+        });
+        assert!(server.connections() > 2);
+        // A connection is idle a moment after its answer was read.
+        let start = std::time::Instant::now();
+        while server.connections() > 2 {
+            assert!(start.elapsed() < Duration::from_secs(10), "{} are open", server.connections());
+            server.close_idle(2).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        ask().await.unwrap();
     }
 
     async fn keeps_the_contract(location: &DatabaseLocation) {

@@ -20,6 +20,8 @@ use super::{
 
 /// How often work that others got in the way of is begun again.
 const CONFLICTS: u32 = 30;
+/// How often connections are closed that nobody needs any more.
+const IDLE: Duration = Duration::from_mins(1);
 /// Longest pause before it is.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,9 +53,37 @@ enum Broken {
 }
 
 impl Server {
-    pub(super) async fn connect(options: ConnectOptions, timeout: Duration) -> Result<Self, DbErr> {
+    /// Connects when that is needed. Of connections that nobody uses any more `max_idle` stay.
+    pub(super) async fn connect(
+        options: ConnectOptions,
+        timeout: Duration,
+        max_idle: u32,
+    ) -> Result<Arc<Self>, DbErr> {
         let connection = Database::connect(options.clone()).await?;
-        Ok(Self { options, timeout, pool: Mutex::new(Pool { connection, generation: 0 }) })
+        let server =
+            Arc::new(Self { options, timeout, pool: Mutex::new(Pool { connection, generation: 0 }) });
+        let known = Arc::downgrade(&server);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE).await;
+                let Some(server) = known.upgrade() else {
+                    return;
+                };
+                server.close_idle(max_idle).await;
+            }
+        });
+        Ok(server)
+    }
+
+    /// Closes what is idle at this moment beyond `max_idle` connections.
+    pub(super) async fn close_idle(&self, max_idle: u32) {
+        dialect::close_idle(&self.pool().connection, max_idle).await;
+    }
+
+    /// How many connections there are, used or not.
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> u32 {
+        dialect::connections(&self.pool().connection)
     }
 
     /// Takes a lock, which ends with the pool of one connection that this gives.
@@ -165,7 +195,7 @@ impl Server {
 
 /// For a pool of one connection, whose locks are so those of whoever has the pool.
 pub(super) fn single(mut options: ConnectOptions) -> ConnectOptions {
-    options.max_connections(1).min_connections(0).idle_timeout(None).max_lifetime(None);
+    options.max_connections(1).min_connections(0);
     options
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ConnectionTrait, Database as Orm};
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 
-use crate::support::{Service, content, eventually, md5_hex};
+use crate::support::{Service, connect, content, eventually, md5_hex};
 
 /// Every table that grows with what is stored.
 const TABLES: [&str; 5] = ["files", "blobs", "parts", "tasks", "task_attempts"];
@@ -20,7 +20,7 @@ const QUIET: [(&str, &str); 2] = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__
 async fn statements(service: &Service) -> u64 {
     let url = std::env::var("OSPROXY_TEST_POSTGRES").unwrap();
     let name = service.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
-    let admin = Orm::connect(url).await.unwrap();
+    let admin = connect(url).await;
     let sql = format!(
         "SELECT sum(calls)::bigint AS calls FROM pg_stat_statements AS s JOIN pg_database AS d ON d.oid = s.dbid \
          WHERE datname = '{name}' AND query NOT LIKE 'SET %'"
@@ -147,7 +147,7 @@ async fn every_question_of_a_request_uses_an_index() {
     let service = Service::start_on("OSPROXY_TEST_POSTGRES", &QUIET).await;
     let attempts = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
     eventually("the engine rests", async || (service.sql(attempts).await == ["3"]).then_some(())).await;
-    let database = Orm::connect(service.database().url().unwrap()).await.unwrap();
+    let database = connect(service.database().url().unwrap()).await;
     database.execute_unprepared(include_str!("support/million.sql")).await.unwrap();
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["10000000"]);
     // From the next connections on every plan is written to the server's log.

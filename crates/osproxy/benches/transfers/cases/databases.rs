@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, Statement};
 
 use super::{
     Scale, alone,
@@ -119,7 +119,10 @@ impl Statements {
     pub(super) fn open(url: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let admin = runtime.block_on(async {
-            let admin = Database::connect(url).await?;
+            let mut options = ConnectOptions::new(url);
+            // sqlx 0.9.0 may never end looking after idle connections (transact-rs/sqlx#3645).
+            options.idle_timeout(None).max_lifetime(None);
+            let admin = Database::connect(options).await?;
             admin.execute_unprepared("DROP DATABASE IF EXISTS bench").await?;
             admin.execute_unprepared("CREATE DATABASE bench").await?;
             anyhow::Ok(admin)

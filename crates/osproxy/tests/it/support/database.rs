@@ -48,6 +48,14 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Connects, to ask something and go. The pool does not look after its connections: in sqlx 0.9.0 that may never end
+/// (transact-rs/sqlx#3645), and the test with it.
+pub async fn connect(options: impl Into<ConnectOptions>) -> DatabaseConnection {
+    let mut options = options.into();
+    options.idle_timeout(None).max_lifetime(None);
+    Orm::connect(options).await.unwrap()
+}
+
 impl Database {
     /// Makes the database for a service in a folder.
     pub async fn create(folder: &Path) -> Self {
@@ -65,7 +73,7 @@ impl Database {
         let admin =
             env(admin).unwrap_or_else(|| panic!("{admin} is not set: run this by `just test-servers`"));
         let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let connection = Orm::connect(&admin).await.unwrap();
+        let connection = connect(&admin).await;
         connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         connection.close().await.unwrap();
         Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }), borrowed: false }
@@ -138,11 +146,11 @@ impl Database {
             let path = self.folder.join("osproxy-data/osproxy.db");
             let mut options = ConnectOptions::new(format!("sqlite://{}", path.display()));
             options.map_sqlx_sqlite_opts(move |options| options.foreign_keys(checked));
-            return Orm::connect(options).await.unwrap();
+            return connect(options).await;
         };
         let mut options = ConnectOptions::new(url);
         options.max_connections(1);
-        let connection = Orm::connect(options).await.unwrap();
+        let connection = connect(options).await;
         if !checked {
             let unchecked = match connection.get_database_backend() {
                 DbBackend::Postgres => "SET session_replication_role = replica",
@@ -254,7 +262,7 @@ impl Drop for Database {
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let connection = Orm::connect(&admin).await.unwrap();
+                let connection = connect(&admin).await;
                 let force = if connection.get_database_backend() == DbBackend::Postgres {
                     " WITH (FORCE)"
                 } else {

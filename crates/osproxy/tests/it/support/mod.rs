@@ -15,7 +15,7 @@ mod unreliable;
 use std::time::{Duration, Instant};
 
 pub use api::{Api, refused};
-pub use database::{Database, redis_url, server_of};
+pub use database::{Database, connect, redis_url, server_of};
 pub use meddler::{Meddling, meddle};
 pub use nginx::Nginx;
 pub use node::TestNode;
