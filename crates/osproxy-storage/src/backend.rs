@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use crate::{Digests, Key, Result};
+use crate::{Digests, Key, Result, Wanted};
 
 /// A store of objects.
 ///
@@ -65,8 +65,16 @@ pub trait Multipart: Send + Sync {
     /// Largest part, in bytes.
     fn max_part_size(&self) -> u64;
 
-    /// Begins an upload and gives its name, at most 1,024 bytes.
-    async fn begin(&self, key: &Key) -> Result<String>;
+    /// Whether parts have their places in the object from the start. Such a store takes only uploads of a known
+    /// [`Shape`], keeps the room for them, and believes the caller that all parts have been sent when it completes them: it
+    /// keeps no list of them.
+    fn has_places(&self) -> bool {
+        false
+    }
+
+    /// Begins an upload, of this shape if that is known, and gives its name, at most 1,024 bytes. `Full`: there is no room
+    /// for all of it, and nothing was begun.
+    async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String>;
 
     /// Begins part `number` (1 to 10,000) of `size` bytes. What [`ObjectWriter::publish`] returns is the part's tag. A part
     /// that was there under the number is replaced at that moment. `NotFound` from the writer: there is no such upload.
@@ -86,12 +94,36 @@ pub trait Multipart: Send + Sync {
     /// Drops an upload with all its parts. One that does not exist is dropped already: `Ok`.
     async fn abort(&self, key: &Key, upload: &str) -> Result<()>;
 
-    /// The parts that an upload has: their numbers and tags, by their numbers. `NotFound`: there is no such upload.
+    /// The parts that an upload has: their numbers and tags, by their numbers; none, where no list of them is kept.
+    /// `NotFound`: there is no such upload.
     async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
 
     /// The uploads that are neither completed nor aborted, all of them or those for one key: names of objects, which
     /// need not be keys, and of uploads.
     async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>>;
+}
+
+/// How content is divided into parts before it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of all parts together.
+    pub size: u64,
+    /// Bytes of each part but the last, which has the rest. Not 0.
+    pub part_size: u64,
+}
+
+impl Shape {
+    /// How many parts there are. Nothing is one empty part.
+    pub fn parts(self) -> u64 {
+        self.size.div_ceil(self.part_size).max(1)
+    }
+
+    /// Where in the content the part of this number (from 1 on) lies. `None`: there is no such part.
+    pub fn range(self, number: u32) -> Option<Range<u64>> {
+        let index = u64::from(number).checked_sub(1).filter(|index| *index < self.parts())?;
+        let start = index * self.part_size;
+        Some(start..self.size.min(start.saturating_add(self.part_size)))
+    }
 }
 
 /// What is known of the length of content before it has come.
@@ -131,6 +163,10 @@ pub type ObjectList = Pin<Box<dyn Stream<Item = Result<Listed>> + Send>>;
 /// what was written, without the caller's help.
 #[async_trait]
 pub trait ObjectWriter: Send {
+    /// Says which digests [`finish`](Self::finish) is to give, before the first byte. Otherwise it gives those that API v0
+    /// needs ([`Wanted::MD5`]).
+    fn want(&mut self, wanted: Wanted);
+
     /// Appends bytes. Returns when it can take more, not when they are stored: memory stays bounded by what
     /// implementations buffer (1 MiB; where the size is not known before, more: see there). An error is final.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;

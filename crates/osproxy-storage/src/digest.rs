@@ -1,4 +1,6 @@
+use blake3::hazmat::{self, HasherExt, Mode};
 use md5::{Digest as _, Md5};
+use sha2::Sha256;
 
 /// What is known about content once every byte of it has passed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -6,48 +8,184 @@ pub struct Digests {
     /// Length in bytes.
     pub size: u64,
     /// MD5: what clients of API v0 compare.
-    pub md5: [u8; 16],
-    /// BLAKE3: what deduplication trusts.
+    pub md5: Option<[u8; 16]>,
+    /// SHA-256, which some clients announce.
+    pub sha256: Option<[u8; 32]>,
+    /// BLAKE3: what deduplication trusts. Of a piece ([`Wanted::piece_at`]) it is what [`combine`] takes.
     pub blake3: [u8; 32],
 }
 
-/// Computes [`Digests`] of a stream in one pass. Costs about 2.2 CPU seconds per GiB, nearly all of it MD5:
+/// Which digests are computed beside BLAKE3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// MD5, which costs six times as much as BLAKE3.
+    pub md5: bool,
+    /// SHA-256, which costs twice as much.
+    pub sha256: bool,
+    /// Where the content is a piece of something larger: at which byte of that it begins.
+    pub piece_at: Option<u64>,
+}
+
+impl Wanted {
+    /// MD5 and BLAKE3: what API v0 needs.
+    pub const MD5: Self = Self { md5: true, sha256: false, piece_at: None };
+}
+
+/// Computes [`Digests`] of a stream in one pass. With MD5 it costs about 2.2 CPU seconds per GiB, nearly all of it MD5's:
 /// call it where the reactor is not held up.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Digester {
     size: u64,
-    md5: Md5,
+    md5: Option<Md5>,
+    sha256: Option<Sha256>,
     blake3: blake3::Hasher,
+    is_piece: bool,
+}
+
+impl Default for Digester {
+    /// Of whole content, what API v0 needs.
+    fn default() -> Self {
+        Self::new(Wanted::MD5)
+    }
 }
 
 impl Digester {
-    /// Takes the next bytes.
+    /// Begins. A piece must begin at a multiple of its largest size, which is a power of two, 1,024 or more.
+    pub fn new(wanted: Wanted) -> Self {
+        let mut blake3 = blake3::Hasher::new();
+        if let Some(offset) = wanted.piece_at {
+            blake3.set_input_offset(offset);
+        }
+        Self {
+            size: 0,
+            md5: wanted.md5.then(Md5::new),
+            sha256: wanted.sha256.then(Sha256::new),
+            blake3,
+            is_piece: wanted.piece_at.is_some(),
+        }
+    }
+
+    /// Takes the next bytes. The caller sees to it that a piece gets no more than its size.
     pub fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
-        self.md5.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
         self.blake3.update(bytes);
     }
 
     /// The digests of everything taken so far.
     pub fn finish(self) -> Digests {
-        Digests { size: self.size, md5: self.md5.finalize().into(), blake3: self.blake3.finalize().into() }
+        Digests {
+            size: self.size,
+            md5: self.md5.map(|md5| md5.finalize().into()),
+            sha256: self.sha256.map(|sha256| sha256.finalize().into()),
+            blake3: if self.is_piece {
+                self.blake3.finalize_non_root()
+            } else {
+                self.blake3.finalize().into()
+            },
+        }
     }
+}
+
+/// The BLAKE3 of content, out of what was computed of its pieces: all of them have `piece_size` bytes, a power of two, but
+/// for the last, which may have fewer, and `size` bytes together. `None`: these are not the pieces of that, or there are
+/// fewer than two.
+pub fn combine(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> {
+    let fits = piece_size.is_power_of_two()
+        && piece_size >= blake3::CHUNK_LEN as u64
+        && pieces.len() as u64 == size.div_ceil(piece_size)
+        && pieces.len() > 1;
+    if !fits {
+        return None;
+    }
+    let (left, right) = halves(pieces, piece_size, size)?;
+    Some(hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into())
+}
+
+/// What the two halves of a tree come to.
+fn halves(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
+    let left_size = hazmat::left_subtree_len(size);
+    let (left, right) = pieces.split_at_checked(usize::try_from(left_size / piece_size).ok()?)?;
+    Some((subtree(left, piece_size, left_size)?, subtree(right, piece_size, size - left_size)?))
+}
+
+fn subtree(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> {
+    if let [piece] = pieces {
+        return Some(*piece);
+    }
+    let (left, right) = halves(pieces, piece_size, size)?;
+    Some(hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn known_digests_in_any_slicing() {
-        let mut pieces = Digester::default();
+        let mut pieces = Digester::new(Wanted { md5: true, sha256: true, piece_at: None });
         for piece in [&b""[..], b"a", b"b", b"c"] {
             pieces.update(piece);
         }
         let digests = pieces.finish();
         assert_eq!(digests.size, 3);
-        // RFC 1321, appendix A.5.
-        assert_eq!(digests.md5, 0x9001_5098_3cd2_4fb0_d696_3f7d_28e1_7f72_u128.to_be_bytes());
+        // RFC 1321, appendix A.5, and FIPS 180, appendix B.1.
+        assert_eq!(digests.md5, Some(0x9001_5098_3cd2_4fb0_d696_3f7d_28e1_7f72_u128.to_be_bytes()));
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digests.sha256.map(hex::encode).as_deref(), Some(sha256));
         assert_eq!(digests.blake3, *blake3::hash(b"abc").as_bytes());
+    }
+
+    fn digest(bytes: &[u8], wanted: Wanted) -> Digests {
+        let mut digester = Digester::new(wanted);
+        digester.update(bytes);
+        digester.finish()
+    }
+
+    fn pieces_of(content: &[u8], piece_size: usize) -> Vec<[u8; 32]> {
+        let pieces = content.chunks(piece_size).enumerate();
+        let of_one = |(number, piece)| {
+            digest(piece, Wanted { piece_at: Some((number * piece_size) as u64), ..Wanted::default() }).blake3
+        };
+        pieces.map(of_one).collect()
+    }
+
+    #[test]
+    fn pieces_are_combined_to_the_digest_of_the_whole() {
+        for count in 2..=70_usize {
+            for size in [count * 1024, count * 1024 - 1, (count - 1) * 1024 + 1] {
+                let content: Vec<_> = (0..=250_u8).cycle().take(size).collect();
+                let whole = *blake3::hash(&content).as_bytes();
+                assert_eq!(combine(&pieces_of(&content, 1024), 1024, size as u64), Some(whole), "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_are_not_the_pieces_of_something_is_not_combined() {
+        let pieces = [[1; 32]; 4];
+        assert!(combine(&pieces, 1024, 4096).is_some());
+        for (piece_size, size) in [(1024, 4097), (1024, 3072), (1000, 4000), (512, 2048), (4096, 4096)] {
+            assert_eq!(combine(&pieces, piece_size, size), None, "{piece_size} {size}");
+        }
+        assert_eq!(combine(&pieces[..1], 1024, 1024), None);
+        assert_eq!(combine(&[], 1024, 0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_content_in_pieces_of_any_size(size in 2049..200_000_usize, exponent in 10..17_u32) {
+            let piece_size = 1_usize << exponent;
+            prop_assume!(size > piece_size);
+            let content: Vec<_> = (0..=250_u8).cycle().take(size).collect();
+            let combined = combine(&pieces_of(&content, piece_size), piece_size as u64, size as u64);
+            prop_assert_eq!(combined, Some(*blake3::hash(&content).as_bytes()));
+        }
     }
 }

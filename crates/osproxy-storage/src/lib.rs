@@ -15,8 +15,8 @@ mod key;
 pub mod layers;
 mod remote;
 
-pub use backend::{Backend, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter, SizeHint};
-pub use digest::{Digester, Digests};
+pub use backend::{Backend, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter, Shape, SizeHint};
+pub use digest::{Digester, Digests, Wanted, combine};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, extension};
 pub use remote::{Answer, Diagnosis, HttpSettings};

@@ -25,7 +25,7 @@ pub use attempt::{Attempt, Writing};
 pub use content::ContentReader;
 pub use native::PutTogether;
 pub use nodes::{Busy, Node};
-pub use receive::{Bound, Received, SizeHint, Target, check_md5, measured, publish};
+pub use receive::{Bound, Received, SizeHint, Target, check_claims, measured, publish};
 pub use stores::Stores;
 
 use crate::{

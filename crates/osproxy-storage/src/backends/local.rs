@@ -1,3 +1,4 @@
+mod placed;
 mod probe;
 mod reader;
 mod writer;
@@ -21,8 +22,8 @@ use rustix::{
 };
 
 use crate::{
-    Backend, Category, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter, Result,
-    SizeHint,
+    Backend, Category, Error, ErrorKind, Key, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter,
+    Result, SizeHint,
 };
 
 pub use probe::Probed;
@@ -54,6 +55,7 @@ struct Root {
     id: String,
     /// Makes temporary names unique within this process; the lock makes them unique among processes.
     next_temporary: AtomicU64,
+    slots: placed::Slots,
     /// Held as long as the backend lives.
     _lock: OwnedFd,
 }
@@ -93,7 +95,8 @@ impl Local {
                 sync_with_parents(&root)?;
             }
             let next_temporary = AtomicU64::new(0);
-            Ok(Self { root: Arc::new(Root { folder, fsync, id, next_temporary, _lock: lock }) })
+            let slots = placed::Slots::default();
+            Ok(Self { root: Arc::new(Root { folder, fsync, id, next_temporary, slots, _lock: lock }) })
         })
         .await
     }
@@ -164,6 +167,10 @@ impl Backend for Local {
             Ok(())
         })
         .await
+    }
+
+    fn multipart(&self) -> Option<&dyn Multipart> {
+        Some(self)
     }
 
     async fn list(&self) -> Result<ObjectList> {

@@ -10,7 +10,7 @@ use futures_util::stream;
 
 use crate::{
     Backend, Digester, Digests, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter,
-    Result, SizeHint,
+    Result, SizeHint, Wanted,
 };
 
 const NAME: &str = "memory";
@@ -87,6 +87,10 @@ struct Writer {
 
 #[async_trait]
 impl ObjectWriter for Writer {
+    fn want(&mut self, wanted: Wanted) {
+        self.digester = Digester::new(wanted);
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.digester.update(&bytes);
         self.content.extend_from_slice(&bytes);

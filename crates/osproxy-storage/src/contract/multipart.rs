@@ -47,7 +47,7 @@ async fn parts_in_any_order_become_one_object(store: &dyn Backend, uploads: &dyn
     let key = key("native-order");
     let sizes = [5 * MIB, 6 * MIB + 1, 5 * MIB, 17];
     let content = pattern(20, sizes.iter().sum());
-    let upload = uploads.begin(&key).await.unwrap();
+    let upload = uploads.begin(&key, None).await.unwrap();
     assert_absent(store, &key).await;
     assert!(uploads.uploads(None).await.unwrap().contains(&(key.to_string(), upload.clone())));
     let of_key = uploads.uploads(Some(&key)).await.unwrap();
@@ -77,7 +77,7 @@ async fn parts_in_any_order_become_one_object(store: &dyn Backend, uploads: &dyn
 async fn a_part_sent_again_counts_once(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-again");
     let (first, second) = (pattern(21, 5 * MIB), pattern(22, 5 * MIB + 5));
-    let upload = uploads.begin(&key).await.unwrap();
+    let upload = uploads.begin(&key, None).await.unwrap();
     send(uploads, &key, &upload, 1, &first).await.unwrap();
     let tag = send(uploads, &key, &upload, 1, &second).await.unwrap();
     uploads.complete(&key, &upload, &[(1, tag)]).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_part_sent_again_counts_once(store: &dyn Backend, uploads: &dyn Multip
 async fn a_part_that_breaks_off_leaves_what_was_there(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-broken");
     let (good, bad) = (pattern(23, 5 * MIB), pattern(24, 5 * MIB));
-    let upload = uploads.begin(&key).await.unwrap();
+    let upload = uploads.begin(&key, None).await.unwrap();
     let tag = send(uploads, &key, &upload, 1, &good).await.unwrap();
     for sent in [1, 3 * MIB, 5 * MIB] {
         let mut writer = uploads.create_part(&key, &upload, 1, 5 << 20).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_part_that_breaks_off_leaves_what_was_there(store: &dyn Backend, uploa
 async fn tags_that_do_not_fit_complete_nothing(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-tags");
     let (first, second) = (pattern(25, 5 * MIB), pattern(26, 5 * MIB));
-    let upload = uploads.begin(&key).await.unwrap();
+    let upload = uploads.begin(&key, None).await.unwrap();
     let old = send(uploads, &key, &upload, 1, &first).await.unwrap();
     let new = send(uploads, &key, &upload, 1, &second).await.unwrap();
     for parts in [vec![(1, old)], vec![(1, new.clone()), (2, new.clone())]] {
@@ -118,7 +118,7 @@ async fn tags_that_do_not_fit_complete_nothing(store: &dyn Backend, uploads: &dy
 
 async fn what_is_aborted_is_gone(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-aborted");
-    let upload = uploads.begin(&key).await.unwrap();
+    let upload = uploads.begin(&key, None).await.unwrap();
     let part = pattern(27, 5 * MIB);
     let tag = send(uploads, &key, &upload, 1, &part).await.unwrap();
     uploads.abort(&key, &upload).await.unwrap();
@@ -139,7 +139,7 @@ async fn what_is_aborted_is_gone(store: &dyn Backend, uploads: &dyn Multipart) {
 async fn some_parts_are_enough(store: &dyn Backend, uploads: &dyn Multipart) {
     let key = key("native-some");
     let (second, fourth) = (pattern(28, 5 * MIB), pattern(29, 7 * MIB));
-    let upload = uploads.begin(&key).await.unwrap();
+    let upload = uploads.begin(&key, None).await.unwrap();
     let parts = [
         (2, send(uploads, &key, &upload, 2, &second).await.unwrap()),
         (4, send(uploads, &key, &upload, 4, &fourth).await.unwrap()),

@@ -22,7 +22,9 @@ pub use retry::Retry;
 pub(crate) use timeout::Late;
 pub use timeout::Timeout;
 
-use crate::{Backend, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, Result, SizeHint};
+use crate::{
+    Backend, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, Result, Shape, SizeHint, Wanted,
+};
 
 /// What is done to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,9 +189,13 @@ impl<L: Layer> Multipart for Layered<L> {
         self.store.multipart().map_or(0, Multipart::max_part_size)
     }
 
-    async fn begin(&self, key: &Key) -> Result<String> {
+    fn has_places(&self) -> bool {
+        self.store.multipart().is_some_and(Multipart::has_places)
+    }
+
+    async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin(key)) };
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin(key, shape)) };
         self.layer.repeatable(Operation::BeginUpload, &run).await
     }
 
@@ -240,6 +246,10 @@ struct LayeredWriter<L> {
 
 #[async_trait]
 impl<L: Layer> ObjectWriter for LayeredWriter<L> {
+    fn want(&mut self, wanted: Wanted) {
+        self.writer.want(wanted);
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let count = bytes.len();
         self.layer.once(Operation::Write, self.writer.write(bytes)).await?;

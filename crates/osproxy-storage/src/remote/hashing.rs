@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::{Digester, Digests};
+use crate::{Digester, Digests, Wanted};
 
 /// Bytes are collected to this many before they are hashed in one go.
 const BATCH: usize = 256 * 1024;
@@ -16,6 +16,10 @@ pub(super) struct Hashing {
 }
 
 impl Hashing {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Self { idle: Digester::new(wanted), ..Self::default() }
+    }
+
     pub(super) async fn update(&mut self, bytes: Bytes) {
         self.waiting_len += bytes.len();
         self.waiting.push(bytes);

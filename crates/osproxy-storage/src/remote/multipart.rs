@@ -6,7 +6,7 @@ use super::{
     client::{Answer, Client, Request},
     sizes, writer, xml,
 };
-use crate::{Error, ErrorKind, Key, Multipart, ObjectWriter, Result};
+use crate::{Error, ErrorKind, Key, Multipart, ObjectWriter, Result, Shape};
 
 /// Begins an upload and gives its name.
 pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<String> {
@@ -62,7 +62,7 @@ impl<V: Vendor> Multipart for Remote<V> {
         sizes::MAX_PART
     }
 
-    async fn begin(&self, key: &Key) -> Result<String> {
+    async fn begin(&self, key: &Key, _shape: Option<Shape>) -> Result<String> {
         begin(&self.client, key).await
     }
 

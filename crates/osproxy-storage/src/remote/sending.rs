@@ -46,12 +46,14 @@ pub(super) async fn send_whole<V: Vendor>(
     key: &Key,
     target: &Target,
     content: Bytes,
-    md5: [u8; 16],
+    md5: Option<[u8; 16]>,
 ) -> Result<Taken> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let mut put = request(key, target);
     put.body = Content::Whole(content);
-    put.headers.insert(http::HeaderName::from_static("content-md5"), STANDARD.encode(md5));
+    if let Some(md5) = md5 {
+        put.headers.insert(http::HeaderName::from_static("content-md5"), STANDARD.encode(md5));
+    }
     send(client, put).await
 }
 

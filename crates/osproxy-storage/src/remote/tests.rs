@@ -268,7 +268,7 @@ async fn long_lists_are_read_to_their_ends<V: Tried>() {
     let uploads = store.multipart().unwrap();
     let mut begun = Vec::new();
     for name in ["unknown/b", "unknown/a", "unknown/b", "image/c", "unknown/b", "unknown/a"] {
-        begun.push((name.to_owned(), uploads.begin(&key(name)).await.unwrap()));
+        begun.push((name.to_owned(), uploads.begin(&key(name), None).await.unwrap()));
     }
     let (name, upload) = begun[0].clone();
     let mut parts = Vec::new();

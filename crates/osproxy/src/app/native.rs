@@ -9,6 +9,7 @@ use super::App;
 use crate::{
     Error, Result, error,
     meta::{Lost, NativePlace, NativeUpload},
+    uid::Uid,
 };
 
 /// How often an object is looked for before all of its parts are given up, and how long between: not every store takes an
@@ -61,7 +62,7 @@ impl App {
         if let Some(named) = self.meta.named_upload(blob_id).await? {
             return Ok(Some(named));
         }
-        let begun = multipart.begin(&place.key).await?;
+        let begun = multipart.begin(&place.key, place.shape).await?;
         let named = self.meta.name_upload(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
             // What this cannot drop goes when the content is verified, or removed: it is under the blob's key.
@@ -70,6 +71,19 @@ impl App {
             tracing::warn!(blob_id, error = error::chain(&error), "cannot drop a second upload yet");
         }
         Ok(named)
+    }
+
+    /// Keeps room for content that was announced, where its parts have places in the object to be. An error: there is
+    /// none.
+    pub async fn reserve(&self, uid: Uid) -> Result<()> {
+        if !self.stores.have_places() {
+            return Ok(());
+        }
+        let Some((store, blob_id, place)) = self.meta.begin_places(uid, self.next_uid().await?).await? else {
+            return Ok(());
+        };
+        self.begun_upload(&store, blob_id, &place).await?;
+        Ok(())
     }
 
     /// The size of an object that another request may be bringing forth at this moment.

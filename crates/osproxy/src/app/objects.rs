@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use futures_util::TryStreamExt;
-use osproxy_storage::{Digester, Digests, ErrorKind, Key, ObjectWriter};
+use osproxy_storage::{Digester, Digests, ErrorKind, Key, ObjectWriter, Wanted};
 use tokio::task::JoinHandle;
 
 use super::App;
@@ -82,17 +82,18 @@ impl App {
     }
 
     /// Reads an object and gives its digests, computed where they hold nobody up.
-    pub async fn digest(&self, store: &str, key: &Key, size: u64) -> Result<Digests> {
-        let [own] = self.read_through(store, key, 0..size, [Digester::default()]).await?;
+    pub async fn digest(&self, store: &str, key: &Key, size: u64, wanted: Wanted) -> Result<Digests> {
+        let [own] = self.read_through(store, key, 0..size, [Digester::new(wanted)]).await?;
         Ok(own.finish())
     }
 
-    /// Reads parts and gives the digests of each, and of all of them one behind the other.
+    /// Reads parts and gives the digests of each, those that are known of it, and of all of them one behind the other.
     pub async fn digest_parts(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<Digests>, Digests)> {
         let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::default());
         for part in parts {
-            let [own, so_far] =
-                self.read_through(store, &part.key, part.range(), [Digester::default(), all]).await?;
+            let [own, so_far] = self
+                .read_through(store, &part.key, part.range(), [Digester::new(part.known.wanted()), all])
+                .await?;
             each.push(own.finish());
             all = so_far;
         }

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use osproxy_api::ErrorCode;
 pub use osproxy_storage::SizeHint;
-use osproxy_storage::{Digests, ErrorKind, Key, ObjectWriter};
+use osproxy_storage::{Digests, ErrorKind, Key, ObjectWriter, Wanted};
 
 use super::{App, Attempt};
-use crate::{Error, Result, content_type};
+use crate::{Error, Result, content_type, meta::Claims};
 
 /// Content that has come in and is not published yet. Dropped, it leaves nothing in the store.
 pub struct Received {
@@ -78,11 +78,12 @@ pub async fn measured(
 
 impl App {
     /// Takes a body off the client: all of it, or an error. What is announced as too large is refused before any of it
-    /// is read.
+    /// is read. The digests are those that are `wanted`.
     pub async fn receive(
         &self,
         store: &str,
         target: Target<'_>,
+        wanted: Wanted,
         bound: Bound,
         size: SizeHint,
         mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
@@ -91,12 +92,19 @@ impl App {
             bound.check(size)?;
         }
         let mut writer = self.writer(store, target, size).await?;
+        writer.want(wanted);
         let mut head = Vec::new();
         let mut received = 0;
         while let Some(bytes) = body.next().await {
             let bytes = bytes?;
             received += bytes.len() as u64;
             bound.check(received)?;
+            if let SizeHint::Exact(size) = size
+                && received > size
+            {
+                let message = format!("there are more bytes than the {size} that there must be");
+                return Err(Error::new(ErrorCode::SizeMismatch, message));
+            }
             if head.len() < content_type::HEAD {
                 let missing = (content_type::HEAD - head.len()).min(bytes.len());
                 head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
@@ -124,14 +132,14 @@ impl App {
     }
 }
 
-/// Refuses content that has not the md5 that was announced with it.
-pub fn check_md5(claimed: Option<[u8; 16]>, digests: &Digests) -> Result<()> {
-    match claimed {
-        Some(claimed) if claimed != digests.md5 => Err(Error::new(
+/// Refuses content that has not the digests that were announced with it.
+pub fn check_claims(claims: &Claims, digests: &Digests) -> Result<()> {
+    match claims.refuted_by(digests) {
+        Some((name, found)) => Err(Error::new(
             ErrorCode::DigestMismatch,
-            format!("the content's md5 is {}, not the one announced", hex::encode(digests.md5)),
+            format!("the content's {name} is {found}, not the one announced"),
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -44,10 +44,11 @@ impl Stores {
     pub(super) fn here(&self) -> Vec<StoreHere> {
         let here = |place: &Place| StoreHere {
             name: place.name.clone(),
-            parts: place
-                .store
-                .multipart()
-                .map(|parts| PartSizes { min: parts.min_part_size(), max: parts.max_part_size() }),
+            parts: place.store.multipart().map(|parts| PartSizes {
+                min: parts.min_part_size(),
+                max: parts.max_part_size(),
+                placed: parts.has_places(),
+            }),
         };
         self.places.iter().map(here).collect()
     }
@@ -72,9 +73,21 @@ impl Stores {
         self.find(name).map(|place| &place.store).ok_or_else(|| Error::elsewhere(name))
     }
 
-    /// Whether any of them puts parts together itself.
-    pub fn put_parts_together(&self) -> bool {
-        self.places.iter().any(|place| place.store.multipart().is_some())
+    /// Whether any of them puts parts together of whose sizes nothing was said before.
+    pub fn put_any_parts_together(&self) -> bool {
+        self.places.iter().filter_map(|place| place.store.multipart()).any(|parts| !parts.has_places())
+    }
+
+    /// The smallest part that the store of new files takes, in bytes.
+    pub fn min_part_size(&self) -> u64 {
+        let parts = self.places.first().and_then(|place| place.store.multipart());
+        parts.map_or(0, Multipart::min_part_size)
+    }
+
+    /// Whether parts have places in the object to be, in the store of new files.
+    pub fn have_places(&self) -> bool {
+        let parts = self.places.first().and_then(|place| place.store.multipart());
+        parts.is_some_and(Multipart::has_places)
     }
 
     /// The uploads in parts of a store that has them.

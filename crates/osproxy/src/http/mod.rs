@@ -1,5 +1,6 @@
 //! HTTP: every route on one page. Adapters parse, call the operation and render, nothing else.
 
+mod body;
 mod conditional;
 mod content;
 mod disposition;

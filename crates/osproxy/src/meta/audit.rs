@@ -56,7 +56,7 @@ pub struct RecordedPart {
     /// Bytes.
     pub size: i64,
     /// What osproxy computed of it.
-    pub md5: Option<Vec<u8>>,
+    pub known: super::Fingerprint,
     /// What the store calls it, if it is no object, but in an upload of the store's.
     pub tag: Option<String>,
 }
@@ -141,13 +141,18 @@ impl Meta {
             .order_by_asc(part::Column::Id)
             .all(&self.reader)
             .await?;
+        let mut divided = None;
+        if rows.iter().any(|part| part.piece.is_some()) {
+            let blob = blob::Entity::find_by_id(blob_id).one(&self.reader).await?;
+            divided = blob.and_then(|blob| super::files::shape(Some(blob.size), blob.part_size));
+        }
         let recorded = |part: part::Model| RecordedPart {
+            known: super::Fingerprint::of(&part, divided),
             id: part.id,
             number: part.number,
             state: part.state,
             object_key: part.object_key,
             size: part.size,
-            md5: part.md5,
             tag: part.tag,
         };
         Ok(rows.into_iter().map(recorded).collect())

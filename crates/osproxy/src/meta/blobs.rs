@@ -26,12 +26,21 @@ pub struct Blob {
     pub sniffed: Option<String>,
 }
 
-/// What osproxy computed of a blob's bytes; `None` while it has not seen all of them in their order.
+/// What osproxy computed of a blob's bytes; `None` while it does not know all of them.
 pub(super) fn digests(blob: &blob::Model) -> Result<Option<Digests>, DbErr> {
-    let md5 = blob.md5.as_deref().and_then(|md5| md5.try_into().ok());
-    let blake3 = blob.blake3.as_deref().and_then(|blake3| blake3.try_into().ok());
+    let (md5, sha256) = (recorded_digest(blob.md5.as_ref()), recorded_digest(blob.sha256.as_ref()));
     let size = recorded_size(blob.id, blob.size)?;
-    Ok(md5.zip(blake3).map(|(md5, blake3)| Digests { size, md5, blake3 }))
+    Ok(recorded_digest(blob.blake3.as_ref()).map(|blake3| Digests { size, md5, sha256, blake3 }))
+}
+
+/// A digest from the database.
+pub(super) fn recorded_digest<const N: usize>(bytes: Option<&Vec<u8>>) -> Option<[u8; N]> {
+    bytes.and_then(|bytes| bytes.as_slice().try_into().ok())
+}
+
+/// A digest for the database.
+pub(super) fn to_record<const N: usize>(digest: Option<[u8; N]>) -> Option<Vec<u8>> {
+    digest.map(|digest| digest.to_vec())
 }
 
 pub(super) fn recorded_size(blob_id: i64, size: i64) -> Result<u64, DbErr> {
@@ -70,6 +79,10 @@ pub(super) fn writing_row(id: i64, backend: &str, object_key: String, node: &str
         upload_id: Set(None),
         native_highest: Set(None),
         native_small: Set(None),
+        part_size: Set(None),
+        sha256: Set(None),
+        claimed_sha256: Set(None),
+        claimed_blake3: Set(None),
     }
 }
 
@@ -97,6 +110,11 @@ impl Meta {
     /// Stored content with this BLAKE3.
     pub async fn blob_by_blake3(&self, blake3: [u8; 32]) -> Result<Option<Blob>, DbErr> {
         self.find_blob(blob::Column::Blake3.eq(blake3.to_vec())).await
+    }
+
+    /// Stored content with this SHA-256, the oldest if there are several.
+    pub async fn blob_by_sha256(&self, sha256: [u8; 32]) -> Result<Option<Blob>, DbErr> {
+        self.find_blob(blob::Column::Sha256.eq(sha256.to_vec())).await
     }
 
     async fn find_blob(&self, digest: Expr) -> Result<Option<Blob>, DbErr> {

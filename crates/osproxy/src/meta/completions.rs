@@ -1,12 +1,15 @@
+use osproxy_storage::Shape;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
+    QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
-    FileState, Meta, TaskForBlob, dialect,
+    Claims, FileState, Meta, TaskForBlob,
+    blobs::to_record,
+    dialect,
     entities::{blob, file, part},
-    now_ms, tasks,
+    files, now_ms, pieces, tasks,
     write_queue::Verdict,
 };
 use crate::{content_type, uid::Uid};
@@ -15,15 +18,19 @@ use super::native::{self, NativeUpload};
 
 /// How many of the parts that are missing are named.
 const NAMED: usize = 10;
+
+/// How often another blob of the same content may appear at the wrong moment.
+const ROUNDS: usize = 4;
+
 /// What a client says of an upload that it declares complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// How many parts there are.
-    pub parts: u32,
-    /// How many bytes they have together.
-    pub size: u64,
-    /// MD5 of all of them together.
-    pub md5: Option<[u8; 16]>,
+    /// How many parts there are; otherwise as many as were announced, or those that are there.
+    pub parts: Option<u32>,
+    /// How many bytes they have together; otherwise those that were announced, or those that are there.
+    pub size: Option<u64>,
+    /// Digests of all of them together, beside those that were announced.
+    pub claims: Claims,
 }
 
 /// What became of the wish to complete an upload.
@@ -40,10 +47,19 @@ pub enum Completed {
     Otherwise,
     /// It was complete already, and whether of what the client says is not known before it is merged.
     Unverified,
-    /// Other parts are there than 1 to the number that the client says: so many, and these are missing.
-    Parts(u64, Vec<u32>),
-    /// The parts have so many bytes together.
-    Size(u64),
+    /// Other parts are there than 1 to the number that was said: so many, and these are missing.
+    Parts {
+        /// How many there are.
+        there: u64,
+        /// How many there must be.
+        wanted: u32,
+        /// The first of those that are missing.
+        missing: Vec<u32>,
+    },
+    /// The parts have so many bytes together, and not what was said.
+    Size(u64, u64),
+    /// Together they have another digest than was said: which one, and what it is.
+    Digest(&'static str, String),
     /// There is nothing to complete: the file is in this state.
     Closed(FileState),
     /// No such uid.
@@ -111,14 +127,27 @@ impl Meta {
         merge: TaskForBlob,
     ) -> Result<bool, DbErr> {
         let now = self.clock.now_ms();
-        self.write_or_undo(move |transaction| {
+        let mut round = 0;
+        loop {
             let (verify, merge) = (verify.clone(), merge.clone());
-            Box::pin(async move {
-                let finished = finish(transaction, uid, blob_id, &verify, &merge, now).await?;
-                Ok(if finished { Verdict::Commit(true) } else { Verdict::Rollback(false) })
-            })
-        })
-        .await
+            let finished = self.write_or_undo(move |transaction| {
+                let (verify, merge) = (verify.clone(), merge.clone());
+                Box::pin(async move {
+                    let finished = finish(transaction, uid, blob_id, &verify, &merge, now).await?;
+                    Ok(if finished { Verdict::Commit(true) } else { Verdict::Rollback(false) })
+                })
+            });
+            match finished.await {
+                // Another blob with the same content was recorded at this moment; now it is seen.
+                Err(error)
+                    if round < ROUNDS
+                        && matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) =>
+                {
+                    round += 1;
+                }
+                finished => return finished,
+            }
+        }
     }
 }
 
@@ -150,16 +179,45 @@ async fn finish(
         .filter(part::Column::Tag.is_null());
     let is_whole = object.into_tuple::<i64>().one(transaction).await?.is_none();
     let layout = if is_whole { blob::Layout::Whole } else { blob::Layout::Parts };
-    blob::Entity::update_many()
+    let mut complete = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
         .col_expr(blob::Column::Layout, Expr::value(layout))
         .col_expr(blob::Column::Refs, Expr::value(1))
-        .filter(blob::Column::Id.eq(blob_id))
-        .exec(transaction)
-        .await?;
-    let task = if is_whole { verify } else { merge };
-    tasks::enqueue(transaction, task(blob_id), Some(blob.backend), now).await?;
+        .filter(blob::Column::Id.eq(blob_id));
+    let known = if is_whole { known_digest(transaction, &blob).await? } else { None };
+    if let Some(blake3) = known {
+        complete = complete
+            .col_expr(blob::Column::Blake3, Expr::value(blake3.to_vec()))
+            .col_expr(blob::Column::UploadId, Expr::value(None::<String>));
+        pieces::forget(transaction, blob_id).await?;
+    }
+    complete.exec(transaction).await?;
+    if known.is_none() {
+        let task = if is_whole { verify } else { merge };
+        tasks::enqueue(transaction, task(blob_id), Some(blob.backend), now).await?;
+    }
     Ok(true)
+}
+
+/// The BLAKE3 of a blob, if it can be combined of its pieces, nothing else was said of it that had to be looked at, and
+/// there is no other blob of the same content: which of two stays is for the task to decide.
+async fn known_digest(
+    transaction: &DatabaseTransaction,
+    blob: &blob::Model,
+) -> Result<Option<[u8; 32]>, DbErr> {
+    if blob.claimed_md5.is_some() || blob.claimed_sha256.is_some() {
+        return Ok(None);
+    }
+    let Some(blake3) = pieces::combined(transaction, blob).await? else {
+        return Ok(None);
+    };
+    let same = blob::Entity::find()
+        .select_only()
+        .column(blob::Column::Id)
+        .filter(blob::Column::Tenant.eq(&blob.tenant))
+        .filter(blob::Column::Blake3.eq(blake3.to_vec()));
+    let same: Option<i64> = same.into_tuple().one(transaction).await?;
+    Ok(Some(blake3).filter(|_| same.is_none()))
 }
 
 async fn complete(
@@ -182,13 +240,15 @@ async fn complete(
         (file::State::Stored, Some(blob)) => return Ok(compare(&file, &blob, &said)),
         (file::State::Receiving | file::State::Completing, Some(blob)) => blob,
         (file::State::Pending | file::State::Receiving, None) => {
-            return Ok(Completed::Parts(0, missing(&[], said.parts)));
+            let wanted = announced_parts(&file, &said).unwrap_or(1);
+            return Ok(Completed::Parts { there: 0, wanted, missing: missing(&[], wanted) });
         }
         (closed, _) => return Ok(Completed::Closed(closed)),
     };
     let blob_id = blob.id;
     let parts = sum_of_parts(transaction, blob_id).await?;
-    if (parts.count, parts.highest) != (u64::from(said.parts), said.parts) {
+    let wanted = announced_parts(&file, &said).unwrap_or(parts.highest.max(1));
+    if (parts.count, parts.highest) != (u64::from(wanted), wanted) {
         let numbers = part::Entity::find()
             .select_only()
             .column(part::Column::Number)
@@ -196,11 +256,41 @@ async fn complete(
             .filter(part::Column::State.eq(part::State::Stored))
             .order_by_asc(part::Column::Number);
         let there: Vec<i32> = numbers.into_tuple().all(transaction).await?;
-        return Ok(Completed::Parts(parts.count, missing(&there, said.parts)));
+        return Ok(Completed::Parts { there: parts.count, wanted, missing: missing(&there, wanted) });
     }
-    if parts.size != said.size {
-        return Ok(Completed::Size(parts.size));
+    let size = said.size.or(file.announced_size.map(i64::unsigned_abs)).unwrap_or(parts.size);
+    if parts.size != size {
+        return Ok(Completed::Size(parts.size, size));
     }
+    let claims = said.claims.or(files::claims(&file));
+    if let Some(claimed) = claims.blake3
+        && let Some(combined) = pieces::combined(transaction, &blob).await?
+        && claimed != combined
+    {
+        return Ok(Completed::Digest("blake3", hex::encode(combined)));
+    }
+    let taken = Taken { parts: wanted, size, claims };
+    take(transaction, file, &blob, taken, merge, now).await
+}
+
+/// What an upload is complete with.
+struct Taken {
+    parts: u32,
+    size: u64,
+    claims: Claims,
+}
+
+/// Makes an upload a file whose parts were looked at.
+async fn take(
+    transaction: &DatabaseTransaction,
+    file: file::Model,
+    blob: &blob::Model,
+    taken: Taken,
+    merge: &TaskForBlob,
+    now: i64,
+) -> Result<Completed, DbErr> {
+    let Taken { parts, size, claims } = taken;
+    let blob_id = blob.id;
     let first = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(1))
@@ -208,8 +298,9 @@ async fn complete(
         .one(transaction)
         .await?;
     let sniffed = first.and_then(|part| part.sniffed);
-    let content_type = content_type::of_file(sniffed.as_deref(), &file.name);
-    let native = native::upload_of(transaction, &blob).await?;
+    let content_type = Some(file.content_type).filter(|announced| !announced.is_empty());
+    let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed.as_deref(), &file.name));
+    let native = native::upload_of(transaction, blob).await?;
     let (file_state, blob_state, refs) = match native {
         Some(_) => (file::State::Completing, blob::State::Receiving, 0),
         None => (file::State::Stored, blob::State::Stored, 1),
@@ -217,8 +308,10 @@ async fn complete(
     let stored = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob_state))
         .col_expr(blob::Column::Refs, Expr::value(refs))
-        .col_expr(blob::Column::Size, Expr::value(said.size.cast_signed()))
-        .col_expr(blob::Column::ClaimedMd5, Expr::value(said.md5.map(|md5| md5.to_vec())))
+        .col_expr(blob::Column::Size, Expr::value(size.cast_signed()))
+        .col_expr(blob::Column::ClaimedMd5, Expr::value(to_record(claims.md5)))
+        .col_expr(blob::Column::ClaimedSha256, Expr::value(to_record(claims.sha256)))
+        .col_expr(blob::Column::ClaimedBlake3, Expr::value(to_record(claims.blake3)))
         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
@@ -229,16 +322,16 @@ async fn complete(
     }
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file_state))
-        .col_expr(file::Column::PartCount, Expr::value(said.parts.cast_signed()))
+        .col_expr(file::Column::PartCount, Expr::value(parts.cast_signed()))
         .col_expr(file::Column::ContentType, Expr::value(content_type))
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
-        .filter(file::Column::Uid.eq(uid.get()))
+        .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
     if let Some(native) = native {
         return Ok(Completed::Native(native));
     }
-    tasks::enqueue(transaction, merge(blob_id), Some(blob.backend), now).await?;
+    tasks::enqueue(transaction, merge(blob_id), Some(blob.backend.clone()), now).await?;
     Ok(Completed::Now)
 }
 
@@ -268,20 +361,36 @@ async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result
 
 /// Whether a file is what a client declares complete once more.
 fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Completed {
-    let known = blob.md5.as_deref().or(blob.claimed_md5.as_deref());
-    let said_md5 = said.md5.as_ref().map(<[u8; 16]>::as_slice);
-    let count_fits = file.part_count.is_none_or(|count| count.cast_unsigned() == said.parts);
-    if !count_fits || blob.size != said.size.cast_signed() {
+    let count_fits =
+        said.parts.zip(file.part_count).is_none_or(|(said, count)| count.cast_unsigned() == said);
+    if !count_fits || said.size.is_some_and(|size| blob.size != size.cast_signed()) {
         return Completed::Otherwise;
     }
-    match (said_md5, known) {
-        // Of content that came in one piece nothing but the md5 says that it is what was sent in parts.
-        (None, _) if file.part_count.is_none() => Completed::Otherwise,
-        (None, _) => Completed::Before,
-        (Some(_), None) => Completed::Unverified,
-        (Some(said), Some(known)) if said == known => Completed::Before,
-        (Some(_), Some(_)) => Completed::Otherwise,
+    let md5 = (blob.md5.as_ref().or(blob.claimed_md5.as_ref()), to_record(said.claims.md5));
+    let sha256 = (blob.sha256.as_ref().or(blob.claimed_sha256.as_ref()), to_record(said.claims.sha256));
+    let blake3 = (blob.blake3.as_ref(), to_record(said.claims.blake3));
+    let all = [md5, sha256, blake3];
+    let compared = all.iter().filter_map(|(known, said)| Some((*known, said.as_ref()?)));
+    let (mut is_said, mut is_unknown) = (false, false);
+    for (known, said) in compared {
+        is_said = true;
+        match known {
+            Some(known) if known != said => return Completed::Otherwise,
+            Some(_) => {}
+            None => is_unknown = true,
+        }
     }
+    // Of content that came in one piece nothing but a digest says that it is what was sent in parts.
+    if !is_said && file.part_count.is_none() && said.parts.is_some() {
+        return Completed::Otherwise;
+    }
+    if is_unknown { Completed::Unverified } else { Completed::Before }
+}
+
+/// How many parts there must be, if somebody says so.
+fn announced_parts(file: &file::Model, said: &Completion) -> Option<u32> {
+    let announced = files::shape(file.announced_size, file.part_size).map(Shape::parts);
+    said.parts.or(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
 /// The first numbers up to `count` that are not there.

@@ -42,7 +42,11 @@ fn digests(content: &str) -> Digests {
 }
 
 async fn create(meta: &Meta, number: i64) {
-    let file = NewFile { uid: uid(number), name: format!("{number}.txt") };
+    let file = NewFile {
+        uid: uid(number),
+        name: format!("{number}.txt"),
+        announced: crate::meta::Announced::default(),
+    };
     meta.create_files(vec![file], 0).await.unwrap();
 }
 
@@ -72,7 +76,7 @@ async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
     assert_eq!(begin(meta, 10, 11).await, 10);
     assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
-    assert!(meta.blob_by_md5(digests("ten").md5).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(digests("ten").md5.unwrap()).await.unwrap().is_none());
     assert_eq!(finish(meta, 10, 10, "ten").await, Finished::Stored);
     let stored = meta.stored_file(uid(10)).await.unwrap().unwrap();
     assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
@@ -87,7 +91,7 @@ async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
     assert_eq!(finish(meta, 20, 22, "twenty-two").await, Finished::Stored);
     assert_eq!(finish(meta, 20, 20, "twenty").await, Finished::Beaten);
     // What lost is no content, although it was about to become some.
-    assert!(meta.blob_by_md5(digests("twenty").md5).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(digests("twenty").md5.unwrap()).await.unwrap().is_none());
     assert!(meta.condemn(Kind::Blob, 20).await.unwrap().is_some());
     meta.forget(Kind::Blob, 20).await.unwrap();
 }
@@ -144,7 +148,7 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
     begin(meta, 60, 61).await;
     assert_eq!(finish(meta, 60, 60, "sixty").await, Finished::Stored);
     let before = meta.stored_file(uid(60)).await.unwrap().unwrap();
-    let damaged = meta.blob_by_md5(digests("sixty").md5).await.unwrap().unwrap();
+    let damaged = meta.blob_by_md5(digests("sixty").md5.unwrap()).await.unwrap().unwrap();
     create(meta, 62).await;
     begin(meta, 62, 63).await;
     assert_eq!(meta.mend_blob(&damaged, 999).await.unwrap(), Finished::Swept);
@@ -169,7 +173,11 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
 }
 
 async fn instant_uploads_count_as_references(meta: &Meta) {
-    let copy = |number| NewFile { uid: uid(number), name: "copy".to_owned() };
+    let copy = |number| NewFile {
+        uid: uid(number),
+        name: "copy".to_owned(),
+        announced: crate::meta::Announced::default(),
+    };
     let wanted = vec![(copy(50), 40, "a/b".to_owned()), (copy(51), 999, "a/b".to_owned())];
     assert_eq!(meta.create_stored_files(wanted).await.unwrap(), [true, false]);
     let stored = meta.stored_files(&[uid(51), uid(50), uid(10)]).await.unwrap();

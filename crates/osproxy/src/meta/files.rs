@@ -1,12 +1,13 @@
 use std::{collections::HashMap, sync::Arc};
 
-use osproxy_storage::{Category, Digests, Key, extension};
+use osproxy_storage::{Category, Digests, Key, Shape, extension};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
-    DEFAULT_TENANT, Meta, blobs,
+    Claims, DEFAULT_TENANT, Meta,
+    blobs::{self, recorded_digest, to_record},
     entities::{blob, file, part},
     now_ms,
 };
@@ -21,6 +22,21 @@ pub struct NewFile {
     pub uid: Uid,
     /// What the client calls it.
     pub name: String,
+    /// What else the client says of it.
+    pub announced: Announced,
+}
+
+/// What a client says of content before it sends it.
+#[derive(Clone, Debug, Default)]
+pub struct Announced {
+    /// How many bytes it has.
+    pub size: Option<u64>,
+    /// How many bytes each part has but the last; with the size only.
+    pub part_size: Option<u64>,
+    /// MIME type; otherwise osproxy makes up its mind when the content has come.
+    pub content_type: Option<String>,
+    /// What the digests are.
+    pub claims: Claims,
 }
 
 /// A complete file: all that reading it takes. Its bytes never change; where they lie may.
@@ -58,7 +74,7 @@ pub struct Content {
 impl Content {
     /// The md5: as osproxy computed it, else as the client says.
     pub fn md5(&self) -> Option<[u8; 16]> {
-        self.digests.map(|digests| digests.md5).or(self.claimed_md5)
+        self.digests.and_then(|digests| digests.md5).or(self.claimed_md5)
     }
 }
 
@@ -165,6 +181,22 @@ impl Meta {
     }
 }
 
+/// What the row of a file says that its digests will be.
+pub(super) fn claims(file: &file::Model) -> Claims {
+    Claims {
+        md5: recorded_digest(file.claimed_md5.as_ref()),
+        sha256: recorded_digest(file.claimed_sha256.as_ref()),
+        blake3: recorded_digest(file.claimed_blake3.as_ref()),
+    }
+}
+
+/// How content is divided, by what was recorded of it.
+pub(super) fn shape(size: Option<i64>, part_size: Option<i64>) -> Option<Shape> {
+    let positive = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
+    let part_size = positive(part_size).filter(|part_size| *part_size > 0)?;
+    Some(Shape { size: positive(size)?, part_size })
+}
+
 /// A file that waits for its content.
 fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
     file::ActiveModel {
@@ -174,10 +206,15 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         state: Set(file::State::Pending),
         blob_id: Set(None),
         part_count: Set(None),
-        content_type: Set(String::new()),
+        content_type: Set(file.announced.content_type.clone().unwrap_or_default()),
         expires_at: Set(expires_at),
         created_at: Set(now_ms()),
         stored_at: Set(None),
+        announced_size: Set(file.announced.size.map(u64::cast_signed)),
+        part_size: Set(file.announced.part_size.map(u64::cast_signed)),
+        claimed_md5: Set(to_record(file.announced.claims.md5)),
+        claimed_sha256: Set(to_record(file.announced.claims.sha256)),
+        claimed_blake3: Set(to_record(file.announced.claims.blake3)),
     }
 }
 

@@ -5,7 +5,8 @@ use sea_orm::{
 };
 
 use super::{
-    Change, Meta, TaskForBlob, blobs,
+    Change, Claims, Meta, TaskForBlob,
+    blobs::{self, recorded_digest, to_record},
     entities::{blob, file},
     files::recorded_key,
     now_ms, tasks,
@@ -25,8 +26,8 @@ pub struct MergeIntent {
     pub key: Key,
     /// Bytes of all parts together.
     pub size: u64,
-    /// What the client said the md5 is.
-    pub claimed_md5: Option<[u8; 16]>,
+    /// What the client said the digests are.
+    pub claims: Claims,
 }
 
 /// A blob that lies in one object.
@@ -49,8 +50,8 @@ pub struct UnverifiedBlob {
     pub key: Key,
     /// Bytes.
     pub size: u64,
-    /// What the client said the md5 is.
-    pub claimed_md5: Option<[u8; 16]>,
+    /// What the client said the digests are.
+    pub claims: Claims,
 }
 
 /// What there is to merge.
@@ -104,7 +105,8 @@ impl Meta {
                         .col_expr(blob::Column::Layout, Expr::value(blob::Layout::Whole))
                         .col_expr(blob::Column::ObjectKey, Expr::value(key))
                         .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
-                        .col_expr(blob::Column::Md5, Expr::value(digests.md5.to_vec()))
+                        .col_expr(blob::Column::Md5, Expr::value(to_record(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(to_record(digests.sha256)))
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .filter(blob::Column::Id.eq(blob_id))
                         .filter(blob::Column::State.eq(blob::State::Stored))
@@ -128,7 +130,8 @@ impl Meta {
                 Box::pin(async move {
                     let verified = blob::Entity::update_many()
                         .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
-                        .col_expr(blob::Column::Md5, Expr::value(digests.md5.to_vec()))
+                        .col_expr(blob::Column::Md5, Expr::value(to_record(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(to_record(digests.sha256)))
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .filter(blob::Column::Id.eq(blob_id))
                         .filter(blob::Column::State.eq(blob::State::Stored))
@@ -155,7 +158,7 @@ impl Meta {
         Ok(Some(UnverifiedBlob {
             key: recorded_key(&blob.object_key)?,
             size: blobs::recorded_size(blob.id, blob.size)?,
-            claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
+            claims: claims(&blob),
             store: blob.backend,
         }))
     }
@@ -234,6 +237,14 @@ impl Meta {
     }
 }
 
+fn claims(blob: &blob::Model) -> Claims {
+    Claims {
+        md5: recorded_digest(blob.claimed_md5.as_ref()),
+        sha256: recorded_digest(blob.claimed_sha256.as_ref()),
+        blake3: recorded_digest(blob.claimed_blake3.as_ref()),
+    }
+}
+
 /// A second blob with the same BLAKE3 is one that appeared meanwhile.
 fn or_changed(outcome: Result<Merged, DbErr>) -> Result<Merged, DbErr> {
     match outcome {
@@ -283,7 +294,7 @@ async fn begin(
         intent_id: spare,
         key: recorded_key(key.as_str())?,
         size: blobs::recorded_size(blob.id, blob.size)?,
-        claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
+        claims: claims(&blob),
         has_native: blob.upload_id.is_some(),
         store: blob.backend,
     }))
@@ -330,6 +341,7 @@ async fn condemn(
         // Nobody finds it by them any more.
         .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Stored));
     if matches!(which, Which::Unverified) {

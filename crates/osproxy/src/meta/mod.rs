@@ -6,7 +6,9 @@
 mod alone;
 mod audit;
 mod blobs;
+mod claims;
 mod clock;
+mod collecting;
 mod completions;
 #[cfg(test)]
 mod contract;
@@ -19,6 +21,7 @@ mod migrate;
 mod migrations;
 mod native;
 mod parts;
+mod pieces;
 mod places;
 mod remembered;
 mod removals;
@@ -41,11 +44,13 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 pub use alone::Alone;
 pub use audit::{BlobState, PartState, RecordedBlob, RecordedLayout, RecordedPart};
 pub use blobs::Blob;
+pub use claims::Claims;
 pub use completions::{Completed, Completion};
-pub use files::{Content, FileState, Layout, NewFile, StoredFile};
+pub use files::{Announced, Content, FileState, Layout, NewFile, StoredFile};
 pub use merges::{Merge, MergeIntent, Merged, UnverifiedBlob, WholeBlob};
 pub use native::{Lost, NativePlace, NativeUpload};
-pub use parts::{BegunPart, FinishedPart, PartIntent, StoredPart, UploadStatus};
+pub use parts::{BegunPart, FinishedPart, Misfit, PartIntent, StoredPart, UploadStatus};
+pub use pieces::Fingerprint;
 pub use places::PartsIn;
 pub use removals::{Remains, Removed};
 pub use sea_orm::DbErr;
@@ -110,6 +115,8 @@ pub struct PartSizes {
     pub min: u64,
     /// Each of them.
     pub max: u64,
+    /// Whether they have their places in the object from the start, so that all must be known about their sizes before.
+    pub placed: bool,
 }
 
 impl Here {
@@ -325,7 +332,7 @@ mod tests {
     const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
 
     fn here() -> Here {
-        let parts = Some(PartSizes { min: 10, max: 1000 });
+        let parts = Some(PartSizes { min: 10, max: 1000, placed: false });
         let stores = vec![
             StoreHere { name: "local".to_owned(), parts: None },
             StoreHere { name: "s3".to_owned(), parts },
@@ -392,7 +399,12 @@ mod tests {
         let meta = Meta::open(location, here(), MEMORY).await.unwrap();
         for round in 1..=10 {
             let uid = Uid::from_recorded(round * 1_000_000);
-            meta.create_files(vec![NewFile { uid, name: "x.bin".to_owned() }], i64::MAX).await.unwrap();
+            meta.create_files(
+                vec![NewFile { uid, name: "x.bin".to_owned(), announced: crate::meta::Announced::default() }],
+                i64::MAX,
+            )
+            .await
+            .unwrap();
             let begin = |number: u32, attempt: i64| {
                 let (meta, attempt) = (&meta, Uid::from_recorded(uid.get() + attempt));
                 async move {

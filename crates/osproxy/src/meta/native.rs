@@ -5,7 +5,7 @@
 //! refuses small parts in the middle. So no part goes into the upload that would make one of them the wrong one: the
 //! upload is, at every moment, a list that the store takes.
 
-use osproxy_storage::{Category, Key, extension};
+use osproxy_storage::{Category, Key, Shape, extension};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect,
@@ -28,6 +28,8 @@ pub struct NativePlace {
     pub key: Key,
     /// What the store calls the upload; `None`: it is still to be begun.
     pub upload: Option<String>,
+    /// How the content is divided, if that was settled before.
+    pub shape: Option<Shape>,
 }
 
 /// An upload of the store's that is to be completed.
@@ -202,7 +204,8 @@ pub(super) async fn claim(
     }
     let upload = blob::Entity::find_by_id(blob_id).select_only().column(blob::Column::UploadId);
     let upload: Option<Option<String>> = upload.into_tuple().one(transaction).await?;
-    Ok(Some(NativePlace { key, upload: upload.flatten().filter(|upload| !upload.is_empty()) }))
+    let upload = upload.flatten().filter(|upload| !upload.is_empty());
+    Ok(Some(NativePlace { key, upload, shape: None }))
 }
 
 /// What the store has to put together of a blob that is complete; `None`: nothing.

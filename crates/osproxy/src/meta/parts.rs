@@ -1,15 +1,17 @@
 use std::ops::Range;
 
-use osproxy_storage::{Category, Digests, Key};
+use osproxy_storage::{Category, Digests, Key, Shape};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, FromQueryResult,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, SqlErr, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
-    FileState, Here, Meta, blobs,
+    FileState, Fingerprint, Here, Meta,
+    blobs::{recorded_digest, to_record},
+    collecting::{Collecting, collect},
     entities::{blob, file, part},
-    files::recorded_key,
+    files::{recorded_key, shape},
     native::{self, NativePlace},
     now_ms,
     write_queue::Verdict,
@@ -34,6 +36,8 @@ pub struct PartIntent {
     pub key: Key,
     /// Where to write instead: into the store's own upload.
     pub native: Option<NativePlace>,
+    /// How the content is divided, if that was settled before.
+    pub shape: Option<Shape>,
 }
 
 /// What became of the wish to send a part.
@@ -45,10 +49,21 @@ pub enum BegunPart {
     Closed(FileState),
     /// The parts that came before lie in this store, which is another node's.
     Elsewhere(String),
+    /// There is no such part of the content as it was announced.
+    Misfit(Misfit),
     /// Another part was first to begin the upload: ask again.
     Changed,
     /// No such uid.
     Unknown,
+}
+
+/// Why something is no part of content that was announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// There are only so many parts.
+    Number(u64),
+    /// The part has so many bytes.
+    Size(u64),
 }
 
 /// What became of a part that was sent.
@@ -79,8 +94,8 @@ pub struct StoredPart {
     pub is_object: bool,
     /// Bytes.
     pub size: u64,
-    /// Computed by osproxy.
-    pub md5: [u8; 16],
+    /// What osproxy computed of it when it came.
+    pub known: Fingerprint,
 }
 
 impl StoredPart {
@@ -138,7 +153,8 @@ impl Meta {
         sniffed: Option<&'static str>,
         tag: String,
     ) -> Result<FinishedPart, DbErr> {
-        let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
+        let (id, blob_id, number, is_piece) =
+            (intent.id, intent.blob_id, intent.number, intent.shape.is_some());
         let tag = intent.native.is_some().then_some(tag);
         self.write_or_undo(move |transaction| {
             let tag = tag.clone();
@@ -146,15 +162,17 @@ impl Meta {
                 if !still_receiving(transaction, uid, blob_id).await? {
                     return Ok(Verdict::Rollback(FinishedPart::Closed));
                 }
-                let replaced = match replace(transaction, blob_id, number, &digests).await? {
+                let replaced = match replace(transaction, blob_id, number, &digests, is_piece).await? {
                     Replaced::Same => return Ok(Verdict::Rollback(FinishedPart::Same)),
                     Replaced::Part(id) => Some(id),
                     Replaced::Nothing => None,
                 };
+                let piece = is_piece.then(|| digests.blake3.to_vec());
                 let stored = part::Entity::update_many()
                     .col_expr(part::Column::State, Expr::value(part::State::Stored))
                     .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
-                    .col_expr(part::Column::Md5, Expr::value(digests.md5.to_vec()))
+                    .col_expr(part::Column::Md5, Expr::value(to_record(digests.md5)))
+                    .col_expr(part::Column::Piece, Expr::value(piece))
                     .col_expr(part::Column::Sniffed, Expr::value(sniffed))
                     .col_expr(part::Column::Tag, Expr::value(tag))
                     .filter(part::Column::Id.eq(id))
@@ -213,26 +231,36 @@ impl Meta {
             .order_by_asc(part::Column::Number)
             .all(&self.reader)
             .await?;
-        let mut object = None;
-        if rows.iter().any(|part| part.tag.is_some()) {
+        let (mut object, mut divided) = (None, None);
+        if rows.iter().any(|part| part.tag.is_some() || part.piece.is_some())
+            && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.reader).await?
+        {
+            divided = shape(Some(blob.size), blob.part_size);
             // After a merge the blob lies in another object.
-            let blob = blob::Entity::find_by_id(blob_id).filter(blob::Column::UploadId.is_not_null());
-            let blob = blob.one(&self.reader).await?;
-            object = blob.map(|blob| recorded_key(&blob.object_key)).transpose()?;
+            if blob.upload_id.is_some() {
+                object = Some((recorded_key(&blob.object_key)?, self.has_places(&blob.backend)));
+            }
         }
         let (mut parts, mut offset) = (Vec::with_capacity(rows.len()), 0);
         for row in &rows {
-            let mut part = stored(row)?;
+            let mut part = stored(row, divided)?;
+            let place = divided.and_then(|divided| divided.range(part.number)).map(|range| range.start);
             if row.tag.is_some() {
-                let Some(object) = &object else {
+                let Some((object, has_places)) = &object else {
                     return Ok(Vec::new());
                 };
-                (part.key, part.offset, part.is_object) = (object.clone(), offset, false);
+                let within = place.filter(|_| *has_places).unwrap_or(offset);
+                (part.key, part.offset, part.is_object) = (object.clone(), within, false);
                 offset += part.size;
             }
             parts.push(part);
         }
         Ok(parts)
+    }
+
+    /// Whether the parts of a store's uploads have places of their own in the object: then one that is missing is a hole.
+    fn has_places(&self, store: &str) -> bool {
+        self.here.store(store).and_then(|store| store.parts).is_some_and(|sizes| sizes.placed)
     }
 
     /// Removes the rows of parts whose objects are gone.
@@ -256,8 +284,11 @@ pub(super) fn own_object(row: &part::Model) -> Result<Option<Key>, DbErr> {
     row.tag.is_none().then(|| recorded_key(&row.object_key)).transpose()
 }
 
-fn stored(row: &part::Model) -> Result<StoredPart, DbErr> {
+fn stored(row: &part::Model, divided: Option<Shape>) -> Result<StoredPart, DbErr> {
     let damaged = || DbErr::Custom(format!("part {} is stored without size or digest", row.id));
+    if row.md5.is_none() && row.piece.is_none() {
+        return Err(damaged());
+    }
     Ok(StoredPart {
         id: row.id,
         number: row.number.cast_unsigned(),
@@ -265,20 +296,8 @@ fn stored(row: &part::Model) -> Result<StoredPart, DbErr> {
         offset: 0,
         is_object: true,
         size: u64::try_from(row.size).map_err(|_| damaged())?,
-        md5: row.md5.as_deref().and_then(|md5| md5.try_into().ok()).ok_or_else(damaged)?,
+        known: Fingerprint::of(row, divided),
     })
-}
-
-/// What decides where a part goes.
-#[derive(FromQueryResult)]
-struct Destination {
-    name: String,
-    state: FileState,
-    blob_id: Option<i64>,
-    /// The store of the parts before.
-    backend: Option<String>,
-    /// Another attempt for this number.
-    another: Option<i64>,
 }
 
 async fn begin(
@@ -293,9 +312,17 @@ async fn begin(
         Ok(collecting) => collecting,
         Err(otherwise) => return Ok(otherwise),
     };
-    let Collecting { name, blob_id, store, another } = collecting;
-    let native = match (size, here.store(&store).and_then(|store| store.parts)) {
-        (Some(size), Some(sizes)) => native::claim(transaction, &name, blob_id, number, size, sizes).await?,
+    let Collecting { name, blob_id, store, another, shape } = collecting;
+    let size = match fit(shape, number, size) {
+        Ok(size) => size,
+        Err(misfit) => return Ok(BegunPart::Misfit(misfit)),
+    };
+    let sizes = here.store(&store).and_then(|store| store.parts);
+    let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.placed)) {
+        (Some(size), Some(sizes)) => {
+            let place = native::claim(transaction, &name, blob_id, number, size, sizes).await?;
+            place.map(|place| NativePlace { shape, ..place })
+        }
         _ => None,
     };
     // Should another node begin the same part at this moment, the key is unique: one of them asks again.
@@ -312,100 +339,23 @@ async fn begin(
         created_at: Set(now_ms()),
         written_by: Set(Some(here.node.clone())),
         tag: Set(native.as_ref().map(|_| String::new())),
+        piece: Set(None),
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(BegunPart::Ready(PartIntent { id: attempt, blob_id, number, store, key, native }))
+    Ok(BegunPart::Ready(PartIntent { id: attempt, blob_id, number, store, key, native, shape }))
 }
 
-/// The blob that collects the parts of a file.
-pub(super) struct Collecting {
-    name: String,
-    blob_id: i64,
-    /// Where it lies.
-    pub(super) store: String,
-    /// Another attempt for the number of the part.
-    another: Option<i64>,
-}
-
-/// Finds the blob that collects the parts of a file, which is at hand here, for a part of this number; makes it under
-/// `spare`, or the uid's own number, if there is none yet. Else says what becomes of the part.
-pub(super) async fn collect(
-    transaction: &DatabaseTransaction,
-    uid: Uid,
-    number: u32,
-    spare: i64,
-    here: &Here,
-) -> Result<Result<Collecting, BegunPart>, DbErr> {
-    // Another attempt for this number, if there is one.
-    let another = part::Entity::find()
-        .select_only()
-        .column(part::Column::Id)
-        .filter(Expr::col((part::Entity, part::Column::BlobId)).equals((file::Entity, file::Column::BlobId)))
-        .filter(part::Column::Number.eq(number.cast_signed()))
-        .limit(1)
-        .into_query();
-    let found = file::Entity::find_by_id(uid.get())
-        .left_join(blob::Entity)
-        .select_only()
-        .columns([file::Column::Name, file::Column::State, file::Column::BlobId])
-        .column(blob::Column::Backend)
-        .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
-    let found: Option<Destination> = found.into_model().one(transaction).await?;
-    let Some(Destination { name, state, blob_id, backend, another }) = found else {
-        return Ok(Err(BegunPart::Unknown));
+/// How many bytes a part has, if that is known, of content that was divided before or was not.
+fn fit(shape: Option<Shape>, number: u32, size: Option<u64>) -> Result<Option<u64>, Misfit> {
+    let Some(shape) = shape else {
+        return Ok(size);
     };
-    if let (file::State::Receiving, Some(there)) = (state, &backend)
-        && here.store(there).is_none()
-    {
-        return Ok(Err(BegunPart::Elsewhere(there.clone())));
+    let range = shape.range(number).ok_or(Misfit::Number(shape.parts()))?;
+    let expected = range.end - range.start;
+    if size.is_some_and(|size| size != expected) {
+        return Err(Misfit::Size(expected));
     }
-    let store = backend.unwrap_or_else(|| here.for_new().to_owned());
-    let known = blob_id;
-    if known.is_none() && !begin_receiving(transaction, uid, state).await? {
-        return Ok(Err(BegunPart::Changed));
-    }
-    let blob_id = match (state, blob_id) {
-        (file::State::Receiving, Some(blob_id)) => blob_id,
-        // An attempt to send it in one piece may have taken the uid's own number.
-        (file::State::Receiving, None) => spare,
-        (file::State::Pending, _) => uid.get(),
-        (closed, _) => return Ok(Err(BegunPart::Closed(closed))),
-    };
-    if known.is_none() {
-        blob::Entity::insert(receiving_blob(blob_id, &store, &here.node))
-            .exec_without_returning(transaction)
-            .await?;
-        file::Entity::update_many()
-            .col_expr(file::Column::BlobId, Expr::value(blob_id))
-            .filter(file::Column::Uid.eq(uid.get()))
-            .exec(transaction)
-            .await?;
-    }
-    Ok(Ok(Collecting { name, blob_id, store, another }))
-}
-
-/// Takes the row of a file in this state for the rest of the transaction. `false`: it is in another one now.
-async fn begin_receiving(
-    transaction: &DatabaseTransaction,
-    uid: Uid,
-    state: FileState,
-) -> Result<bool, DbErr> {
-    let taken = file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(file::State::Receiving))
-        .filter(file::Column::Uid.eq(uid.get()))
-        .filter(file::Column::State.eq(state))
-        .filter(file::Column::BlobId.is_null())
-        .exec(transaction)
-        .await?;
-    Ok(taken.rows_affected == 1)
-}
-
-fn receiving_blob(id: i64, store: &str, node: &str) -> blob::ActiveModel {
-    blob::ActiveModel {
-        state: Set(blob::State::Receiving),
-        layout: Set(blob::Layout::Parts),
-        ..blobs::writing_row(id, store, String::new(), node)
-    }
+    Ok(Some(expected))
 }
 
 /// Whether parts of a file still count. Until the transaction ends, that stays so: its row is taken.
@@ -433,6 +383,7 @@ async fn replace(
     blob_id: i64,
     number: u32,
     digests: &Digests,
+    is_piece: bool,
 ) -> Result<Replaced, DbErr> {
     let before = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
@@ -443,7 +394,12 @@ async fn replace(
     let Some(before) = before else {
         return Ok(Replaced::Nothing);
     };
-    if before.tag.is_some() && before.md5.as_deref() == Some(&digests.md5) {
+    let is_same = if is_piece {
+        before.piece.as_deref() == Some(&digests.blake3)
+    } else {
+        before.md5.is_some() && recorded_digest(before.md5.as_ref()) == digests.md5
+    };
+    if before.tag.is_some() && is_same {
         return Ok(Replaced::Same);
     }
     part::Entity::update_many()

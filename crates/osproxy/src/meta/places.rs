@@ -3,9 +3,9 @@
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr};
 
 use super::{
-    BegunPart, Meta,
+    BegunPart, Meta, NativePlace,
+    collecting::collect,
     entities::{blob, file},
-    parts::collect,
     write_queue::Verdict,
 };
 use crate::uid::Uid;
@@ -45,6 +45,33 @@ impl Meta {
             Some((file::State::Pending | file::State::Receiving, None)) => PartsIn::Undecided,
             _ => PartsIn::Nowhere,
         })
+    }
+
+    /// Decides that the parts of a file will lie here, in the object to be, before there is one. Gives the store, the blob's
+    /// number and the place; `None`: the file takes no such parts.
+    pub async fn begin_places(
+        &self,
+        uid: Uid,
+        spare: Uid,
+    ) -> Result<Option<(String, i64, NativePlace)>, DbErr> {
+        let here = self.here.clone();
+        self.write_or_undo(move |transaction| {
+            let here = here.clone();
+            Box::pin(async move {
+                let collected = collect(transaction, uid, 0, spare.get(), &here).await?;
+                let place = match &collected {
+                    Ok(collecting) => collecting.place(transaction, &here).await?,
+                    Err(_) => None,
+                };
+                Ok(match (collected, place) {
+                    (Ok(collecting), Some(place)) => {
+                        Verdict::Commit(Some((collecting.store, collecting.blob_id, place)))
+                    }
+                    _ => Verdict::Rollback(None),
+                })
+            })
+        })
+        .await
     }
 
     /// Decides that the parts of a file will lie here, unless that was decided already. The blob that collects them gets

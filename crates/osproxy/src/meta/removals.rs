@@ -59,6 +59,11 @@ impl Meta {
         self.remove(uid, OPEN.to_vec(), FileState::Expired, removal).await
     }
 
+    /// Gives an upload up that is not complete, because the client says so.
+    pub async fn abort_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
+        self.remove(uid, OPEN.to_vec(), FileState::Deleted, removal).await
+    }
+
     async fn remove(
         &self,
         uid: Uid,
@@ -171,6 +176,7 @@ async fn drop_claim(transaction: &DatabaseTransaction, blob_id: i64) -> Result<O
         // Whoever sends the same content now is the first to do so.
         .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
+        .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::Refs.lte(0))
         .filter(blob::Column::State.is_in([blob::State::Stored, blob::State::Receiving]))

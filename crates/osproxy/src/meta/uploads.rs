@@ -4,9 +4,10 @@ use sea_orm::{
 };
 
 use super::{
-    Blob, Change, FileState, Here, Meta, blobs,
-    entities::{blob, file},
-    files::is_blob,
+    Blob, Change, Claims, FileState, Here, Meta,
+    blobs::{self, to_record},
+    entities::{blob, file, part},
+    files::{claims, is_blob},
     now_ms,
     write_queue::Verdict,
 };
@@ -23,13 +24,22 @@ pub struct Intent {
     pub key: Key,
     /// The file's name.
     pub name: String,
+    /// How many bytes are to come, if that was announced.
+    pub size: Option<u64>,
+    /// The MIME type, if that was announced.
+    pub content_type: Option<String>,
+    /// What was said that the digests are.
+    pub claims: Claims,
+    /// A blob that was to collect parts of this content and has none: it is condemned, and the room that is kept for it is
+    /// to be freed before the content comes.
+    pub released: Option<i64>,
 }
 
 /// What became of the wish to send content.
 #[derive(Clone, Debug)]
 pub enum Begun {
     /// Go on.
-    Ready(Intent),
+    Ready(Box<Intent>),
     /// The file has its content already.
     Stored,
     /// The file takes no content: it is in this state.
@@ -80,7 +90,8 @@ impl Meta {
                         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
                         .col_expr(blob::Column::Refs, Expr::value(1))
                         .col_expr(blob::Column::Size, Expr::value(digests.size.cast_signed()))
-                        .col_expr(blob::Column::Md5, Expr::value(digests.md5.to_vec()))
+                        .col_expr(blob::Column::Md5, Expr::value(to_record(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(to_record(digests.sha256)))
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
                         .filter(blob::Column::Id.eq(intent_id))
@@ -162,11 +173,56 @@ async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, here: &H
         file::State::Receiving => spare.get(),
         closed => return Ok(Begun::Closed(closed)),
     };
+    let released = release(transaction, &file).await?;
     let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
     let store = here.for_new();
     let row = blobs::writing_row(blob_id, store, key.to_string(), &here.node);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(Begun::Ready(Intent { blob_id, store: store.to_owned(), key, name: file.name }))
+    Ok(Begun::Ready(Box::new(Intent {
+        blob_id,
+        store: store.to_owned(),
+        key,
+        size: file.announced_size.and_then(|size| u64::try_from(size).ok()),
+        claims: claims(&file),
+        content_type: Some(file.content_type).filter(|announced| !announced.is_empty()),
+        name: file.name,
+        released,
+    })))
+}
+
+/// Condemns a blob that keeps room for the parts of a file and has none, because the content comes in one piece.
+async fn release(transaction: &DatabaseTransaction, file: &file::Model) -> Result<Option<i64>, DbErr> {
+    let Some(blob_id) = file.blob_id else {
+        return Ok(None);
+    };
+    let attempt = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.is_in([part::State::Writing, part::State::Stored]))
+        .limit(1);
+    let is_empty = attempt.into_tuple::<i64>().one(transaction).await?.is_none();
+    if !is_empty {
+        return Ok(None);
+    }
+    // A part that is begun at this moment has taken the row, or finds the blob gone.
+    let condemned = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+        .filter(blob::Column::Id.eq(blob_id))
+        .filter(blob::Column::State.eq(blob::State::Receiving))
+        .filter(blob::Column::PartSize.is_not_null())
+        .exec(transaction)
+        .await?;
+    if condemned.rows_affected == 0 {
+        return Ok(None);
+    }
+    file::Entity::update_many()
+        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .filter(file::Column::Uid.eq(file.uid))
+        .filter(file::Column::BlobId.eq(blob_id))
+        .exec(transaction)
+        .await?;
+    Ok(Some(blob_id))
 }
 
 async fn mend(

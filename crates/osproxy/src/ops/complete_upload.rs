@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
 
-pub use crate::meta::Completion;
+pub use crate::meta::{Claims, Completion};
 
 use super::{closed, unknown_uid};
 use crate::{
@@ -19,10 +19,10 @@ use crate::{
 /// returns, however large it is; a task merges the parts behind it and checks the md5. Harmless when it is called again.
 pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Result<()> {
     let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
-    if !(1..=max_parts).contains(&said.parts) {
+    if said.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
         return Err(Error::invalid(format!("there must be 1 to {max_parts} parts")));
     }
-    if said.size > max_size {
+    if said.size.is_some_and(|size| size > max_size) {
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
@@ -37,12 +37,12 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Resu
             let completing = app.background.spawn(complete_native(app.clone(), uid, said, native));
             completing.await.map_err(Error::internal)?
         }
-        other => answer(other, &said),
+        other => answer(other),
     }
 }
 
 /// What is said to the client of an upload that was not completed just now.
-fn answer(completed: Completed, said: &Completion) -> Result<()> {
+fn answer(completed: Completed) -> Result<()> {
     match completed {
         Completed::Now | Completed::Native(_) | Completed::Before => Ok(()),
         Completed::Otherwise => {
@@ -50,14 +50,18 @@ fn answer(completed: Completed, said: &Completion) -> Result<()> {
         }
         Completed::Unverified => Err(Error::new(
             ErrorCode::AlreadyStored,
-            "this file is complete, and its md5, which was not given then, is not known yet",
+            "this file is complete, and its digest, which was not given then, is not known yet",
         )),
-        Completed::Parts(there, missing) => {
-            Err(Error::new(ErrorCode::PartsMissing, explain(there, &missing, said.parts)))
+        Completed::Parts { there, wanted, missing } => {
+            Err(Error::new(ErrorCode::PartsMissing, explain(there, &missing, wanted)))
         }
-        Completed::Size(size) => {
-            let message = format!("the parts have {size} bytes together, not {}", said.size);
+        Completed::Size(found, said) => {
+            let message = format!("the parts have {found} bytes together, not {said}");
             Err(Error::new(ErrorCode::SizeMismatch, message))
+        }
+        Completed::Digest(name, found) => {
+            let message = format!("the content's {name} is {found}, not the one announced");
+            Err(Error::new(ErrorCode::DigestMismatch, message))
         }
         Completed::Closed(state) => Err(closed(state)),
         Completed::Unknown => Err(unknown_uid()),
@@ -77,7 +81,7 @@ async fn complete_native(app: Arc<App>, uid: Uid, said: Completion, native: Nati
             Ok(())
         }
         Completed::Native(_) => Err(Error::unavailable("the parts changed while they were put together")),
-        other => answer(other, &said),
+        other => answer(other),
     }
 }
 

@@ -1,37 +1,160 @@
 //! Issue uids whose content may be sent from now on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use osproxy_api::ErrorCode;
+use osproxy_storage::Shape;
 use time::OffsetDateTime;
 
-use super::{check_expire, name_of};
-use crate::{Result, app::App, meta::NewFile, uid::Uid};
+pub use crate::meta::{Announced, Claims};
+
+use super::{abort_upload::abort_upload, check_expire, name_of};
+use crate::{
+    Error, Result,
+    app::App,
+    content_type, error,
+    meta::{Blob, NewFile},
+    uid::Uid,
+};
+
+/// Part size of content up to [`SMOOTH`] such parts, in bytes: a second or so on a slow line, and large enough for stores.
+const PART_SIZE: u64 = 8 << 20;
+/// From how many parts on they are larger.
+const SMOOTH: u64 = 1000;
+/// Smallest part size that a client may ask for, in bytes.
+const MIN_PART_SIZE: u64 = 64 << 10;
+
+/// A file that somebody wants to send.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Its path on the client; the last component becomes the name.
+    pub path: String,
+    /// What else is said of it. With a size, a part size is settled; one that is asked for is kept to if it can be.
+    pub announced: Announced,
+}
+
+/// A file whose content may be sent, or is there already.
+#[derive(Debug)]
+pub struct CreatedUpload {
+    /// Its uid.
+    pub uid: Uid,
+    /// How many bytes each part has but the last, if the size was announced.
+    pub part_size: Option<u64>,
+    /// Content with the claimed digests was there, and is the file's: nothing is to be sent.
+    pub is_stored: bool,
+}
 
 /// Files whose content may be sent.
 #[derive(Debug)]
 pub struct CreatedUploads {
-    /// In the order of the paths.
-    pub uids: Vec<Uid>,
+    /// In the order of the wishes.
+    pub uploads: Vec<CreatedUpload>,
     /// When they were created; links are dated so.
     pub created_at: OffsetDateTime,
 }
 
-/// Creates one file, in state `pending`, for each path, whose links shall hold `expire` seconds.
-/// All are recorded, durably, or none.
-pub async fn create_upload(app: &App, paths: &[String], expire: i64) -> Result<CreatedUploads> {
+/// Creates one file, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
+/// or none. Where a digest is claimed and content that has it is stored, the file has that at once. Where parts lie in the
+/// object to be, room for all of it is kept: when there is none, that is an error, and nothing stays.
+pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
-    let mut files = Vec::with_capacity(paths.len());
-    for path in paths {
-        let name = name_of(path)?.to_owned();
-        files.push((path, name));
-    }
-    let mut recorded = Vec::with_capacity(files.len());
-    for (_, name) in files {
-        recorded.push(NewFile { uid: app.next_uid().await?, name });
-    }
-    let uids = recorded.iter().map(|file| file.uid).collect();
     let created_at = OffsetDateTime::now_utc();
     let lapses = created_at + Duration::from_secs(expire.unsigned_abs());
-    app.meta.create_files(recorded, lapses.unix_timestamp() * 1000).await?;
-    Ok(CreatedUploads { uids, created_at })
+    let mut wanted = Vec::with_capacity(wishes.len());
+    for Wish { path, mut announced } in wishes {
+        let name = name_of(&path)?.to_owned();
+        announced.part_size = part_size(app, &announced)?;
+        wanted.push((name, announced));
+    }
+    let (mut pending, mut uploads) = (Vec::new(), Vec::with_capacity(wanted.len()));
+    for (name, announced) in wanted {
+        let (uid, part_size) = (app.next_uid().await?, announced.part_size);
+        let file = NewFile { uid, name, announced };
+        let is_stored = share(app, &file).await?;
+        uploads.push(CreatedUpload { uid, part_size, is_stored });
+        if !is_stored {
+            pending.push(file);
+        }
+    }
+    let divided: Vec<_> =
+        pending.iter().filter(|file| has_several_parts(file)).map(|file| file.uid).collect();
+    if !pending.is_empty() {
+        app.meta.create_files(pending, lapses.unix_timestamp() * 1000).await?;
+    }
+    for uid in divided {
+        if let Err(error) = app.reserve(uid).await {
+            // What this cannot take back lapses.
+            if let Err(left) = abort_upload(app, uid).await {
+                tracing::warn!(%uid, error = error::chain(&left), "cannot take an upload back yet");
+            }
+            return Err(error);
+        }
+    }
+    Ok(CreatedUploads { uploads, created_at })
+}
+
+fn has_several_parts(file: &NewFile) -> bool {
+    let Announced { size, part_size, .. } = file.announced;
+    size.zip(part_size).is_some_and(|(size, part_size)| Shape { size, part_size }.parts() > 1)
+}
+
+/// Makes stored content that has the claimed digests the file's, if there is some. `false`: it has to be sent.
+async fn share(app: &App, file: &NewFile) -> Result<bool> {
+    let Announced { claims, size, .. } = &file.announced;
+    let Some(blob) = stored_content(app, claims).await? else {
+        return Ok(false);
+    };
+    let is_meant =
+        size.is_none_or(|size| size == blob.digests.size) && claims.refuted_by(&blob.digests).is_none();
+    if !is_meant || !app.is_intact(&blob).await? {
+        return Ok(false);
+    }
+    let content_type = file.announced.content_type.clone();
+    let content_type =
+        content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &file.name));
+    let created = app.meta.create_stored_files(vec![(file.clone(), blob.id, content_type)]).await?;
+    // A blob that went away meanwhile is as good as one that was never there.
+    Ok(created == [true])
+}
+
+async fn stored_content(app: &App, claims: &Claims) -> Result<Option<Blob>> {
+    // The digests that cannot be made up come first.
+    Ok(match claims {
+        Claims { blake3: Some(blake3), .. } => app.meta.blob_by_blake3(*blake3).await?,
+        Claims { sha256: Some(sha256), .. } => app.meta.blob_by_sha256(*sha256).await?,
+        Claims { md5: Some(md5), .. } => app.meta.blob_by_md5(*md5).await?,
+        _ => None,
+    })
+}
+
+/// Settles how large parts are of content whose size is announced.
+fn part_size(app: &App, announced: &Announced) -> Result<Option<u64>> {
+    let limits = &app.limits;
+    let Some(size) = announced.size else {
+        let alone = Error::invalid("`part_size` goes with `size`");
+        return if announced.part_size.is_some() { Err(alone) } else { Ok(None) };
+    };
+    if size > limits.max_size {
+        let message = format!("a file must not be larger than {} bytes", limits.max_size);
+        return Err(Error::new(ErrorCode::TooLarge, message));
+    }
+    let smallest = app.stores.min_part_size().max(MIN_PART_SIZE);
+    let largest = prev_power_of_two(limits.max_part_size);
+    let fewest = |parts: u64| size.div_ceil(parts.max(1)).next_power_of_two();
+    let least = smallest.next_power_of_two().max(fewest(limits.max_parts.into()));
+    if least > largest {
+        let message = "the content is too large for the number and size of parts that are allowed";
+        return Err(Error::new(ErrorCode::TooLarge, message));
+    }
+    match announced.part_size {
+        None => Ok(Some(PART_SIZE.max(fewest(SMOOTH)).clamp(least, largest))),
+        Some(wanted) if wanted.is_power_of_two() && (least..=largest).contains(&wanted) => Ok(Some(wanted)),
+        Some(_) => Err(Error::invalid(format!(
+            "`part_size` of content of this size must be a power of two from {least} to {largest}"
+        ))),
+    }
+}
+
+fn prev_power_of_two(number: u64) -> u64 {
+    number.checked_ilog2().map_or(0, |exponent| 1 << exponent)
 }

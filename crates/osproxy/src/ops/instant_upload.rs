@@ -1,7 +1,13 @@
 //! Make files of content that is stored already, without sending it again.
 
 use super::name_of;
-use crate::{Result, app::App, content_type, meta::NewFile, uid::Uid};
+use crate::{
+    Result,
+    app::App,
+    content_type,
+    meta::{Announced, NewFile},
+    uid::Uid,
+};
 
 /// Content that the client has, by its md5, and the path it has there.
 #[derive(Debug)]
@@ -25,7 +31,7 @@ pub async fn instant_upload(app: &App, wanted: &[Wanted<'_>]) -> Result<Vec<Opti
             let uid = app.next_uid().await?;
             let content_type = content_type::of_file(blob.sniffed.as_deref(), name);
             let name = name.to_owned();
-            files.push((NewFile { uid, name }, blob.id, content_type));
+            files.push((NewFile { uid, name, announced: Announced::default() }, blob.id, content_type));
             *slot = Some(uid);
         }
     }

@@ -1,5 +1,6 @@
 //! Operations: what the service does, whatever protocol asks for it. One file each, named alike everywhere.
 
+pub mod abort_upload;
 pub mod check_health;
 pub mod complete_upload;
 pub mod create_download_link;

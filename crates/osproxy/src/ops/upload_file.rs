@@ -7,13 +7,14 @@ use futures_util::Stream;
 use osproxy_api::ErrorCode;
 use osproxy_storage::{Digests, Key};
 
-pub use crate::app::SizeHint;
+pub use crate::{app::SizeHint, meta::Claims};
+pub use osproxy_storage::Wanted;
 
 use super::{closed, complete_upload, download_file::download_file, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, Target, Writing, check_md5, publish},
-    content_type,
+    app::{App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
+    content_type, error,
     meta::{Begun, Content, FileState, Finished, Intent, Kind, StoredFile},
     uid::Uid,
 };
@@ -21,14 +22,16 @@ use crate::{
 /// How often content that appears and disappears elsewhere is followed before the client has to try again.
 const ROUNDS: usize = 4;
 
-/// Stores `body` as the content of `uid` and returns when it is durable. With `md5` the content must have that digest.
+/// Stores `body` as the content of `uid` and returns when it is durable. The content must have the digests that are
+/// claimed, here or when the upload was created; `wanted` are those beside BLAKE3 that are to be known of it.
 ///
 /// Attempts for one uid may run at the same time; the first to end wins, and the others succeed if they sent the
 /// same. Whatever does not succeed leaves nothing behind: not when the body breaks off, not when the caller is dropped.
 pub async fn upload_file(
     app: &Arc<App>,
     uid: Uid,
-    md5: Option<[u8; 16]>,
+    claims: Claims,
+    wanted: Wanted,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
@@ -36,28 +39,45 @@ pub async fn upload_file(
     let beginning = app.background.spawn(begin(app.clone(), uid));
     match beginning.await.map_err(Error::internal)?? {
         Beginning::Ready(ready) => {
-            let Ready { attempt, intent } = ready;
+            let Ready { attempt, intent } = *ready;
             let bound = Bound { what: "file", max: app.limits.max_size };
-            let content = app.receive(&intent.store, Target::Object(&intent.key), bound, size, body).await?;
-            check_md5(md5, &content.digests)?;
+            let claims = claims.or(intent.claims);
+            let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
+            let size = announced(&intent, size)?;
+            let target = Target::Object(&intent.key);
+            let content = app.receive(&intent.store, target, wanted, bound, size, body).await?;
+            check_claims(&claims, &content.digests)?;
             let ending = app.background.spawn(store(app.clone(), attempt, intent, uid, content));
             ending.await.map_err(Error::internal)?
         }
         Beginning::Stored(stored) => {
             let known = stored.content.digests.ok_or_else(unverified)?;
-            check_md5(md5, &known).map_err(|_| already_stored())?;
+            check_claims(&claims, &known).map_err(|_| already_stored())?;
             // Only compared: the writer is dropped and removes what it wrote, never more than the file has.
             let key = Key::whole(stored.category(), uid.get(), stored.extension().as_deref());
             let bound = Bound { what: "file", max: stored.content.size };
             let content = app
-                .receive(app.stores.for_new(), Target::Object(&key), bound, size, body)
+                .receive(app.stores.for_new(), Target::Object(&key), claims.wanted(), bound, size, body)
                 .await
                 .map_err(|error| match error.code {
                     ErrorCode::TooLarge => already_stored(),
                     _ => error,
                 })?;
+            check_claims(&claims, &content.digests)?;
             must_equal(&stored.content, &content.digests)
         }
+    }
+}
+
+/// The length of content whose length was announced; else what is known of it.
+fn announced(intent: &Intent, size: SizeHint) -> Result<SizeHint> {
+    match (intent.size, size) {
+        (Some(announced), SizeHint::Exact(size)) if size != announced => Err(Error::new(
+            ErrorCode::SizeMismatch,
+            format!("the content has {announced} bytes, as it was announced, not {size}"),
+        )),
+        (Some(announced), _) => Ok(SizeHint::Exact(announced)),
+        (None, size) => Ok(size),
     }
 }
 
@@ -67,7 +87,7 @@ struct Ready {
 }
 
 enum Beginning {
-    Ready(Ready),
+    Ready(Box<Ready>),
     Stored(Arc<StoredFile>),
 }
 
@@ -78,7 +98,13 @@ async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
             Begun::Ready(intent) => {
                 // Not before: the uid's own number may be that of an attempt that died, which is to be swept.
                 let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));
-                Ok(Beginning::Ready(Ready { attempt, intent }))
+                if let Some(blob_id) = intent.released
+                    // What this cannot remove now, the sweep does later.
+                    && let Err(error) = app.remove_blob(blob_id).await
+                {
+                    tracing::warn!(blob_id, error = error::chain(&error), "cannot free reserved room yet");
+                }
+                Ok(Beginning::Ready(Box::new(Ready { attempt, intent: *intent })))
             }
             Begun::Stored => Ok(Beginning::Stored(download_file(&app, uid).await?)),
             Begun::Closed(FileState::Completing) => {
@@ -101,7 +127,8 @@ async fn store(
     content: Received,
 ) -> Result<()> {
     let Received { writer, digests, sniffed } = content;
-    let content_type = content_type::of_file(sniffed, &intent.name);
+    let content_type = intent.content_type.clone();
+    let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed, &intent.name));
     let intent_id = intent.blob_id;
     let mut unpublished = Some(writer);
     for _ in 0..ROUNDS {
@@ -160,7 +187,7 @@ async fn store(
 
 fn must_equal(stored: &Content, sent: &Digests) -> Result<()> {
     let known = stored.digests.ok_or_else(unverified)?;
-    if known == *sent { Ok(()) } else { Err(already_stored()) }
+    if known.blake3 == sent.blake3 { Ok(()) } else { Err(already_stored()) }
 }
 
 /// What was sent in parts and is not merged yet cannot be compared: its client's md5 may be false.

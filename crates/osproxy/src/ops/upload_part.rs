@@ -4,21 +4,23 @@ use std::{error::Error as _, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use osproxy_storage as storage;
+use osproxy_api::ErrorCode;
+use osproxy_storage::{self as storage, Wanted};
 
 use super::{closed, complete_upload, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, SizeHint, Target, Writing, check_md5, measured, publish},
+    app::{App, Attempt, Bound, Received, SizeHint, Target, Writing, check_claims, measured, publish},
     error,
-    meta::{BegunPart, FileState, FinishedPart, Kind, PartIntent},
+    meta::{BegunPart, Claims, FileState, FinishedPart, Kind, Misfit, PartIntent},
     uid::Uid,
 };
 
 /// How often two that begin the same upload may meet.
 const ROUNDS: usize = 3;
 
-/// Stores `body` as part `number` of `uid` and returns when it is durable. With `md5` the part must have that digest.
+/// Stores `body` as part `number` of `uid` and returns when it is durable. The part must have the digests that are
+/// claimed; of those beside BLAKE3 that are `wanted`, it is known later whether its bytes are still the same.
 ///
 /// Parts may come in any order and at the same time. One that is sent again replaces the one before; of two that are
 /// sent at the same time the one that ends later counts. Whatever does not succeed leaves nothing behind, and what was
@@ -27,18 +29,28 @@ pub async fn upload_part(
     app: &Arc<App>,
     uid: Uid,
     number: u32,
-    md5: Option<[u8; 16]>,
+    claims: Claims,
+    wanted: Wanted,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     check_number(app, number)?;
     let bound = Bound { what: "part", max: app.limits.max_part_size };
-    if app.stores.put_parts_together() {
+    let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
+    let expected = Expected { claims, wanted, bound };
+    if app.stores.put_any_parts_together() {
         // Such a store wants to know the length of a part before it comes.
         let (size, body) = measured(bound, size, body).await?;
-        return receive(app, uid, number, md5, bound, size, body).await;
+        return receive(app, uid, number, expected, size, body).await;
     }
-    receive(app, uid, number, md5, bound, size, body).await
+    receive(app, uid, number, expected, size, body).await
+}
+
+/// What a body has to be.
+struct Expected {
+    claims: Claims,
+    wanted: Wanted,
+    bound: Bound,
 }
 
 /// Whether a part may have this number.
@@ -54,8 +66,7 @@ async fn receive(
     app: &Arc<App>,
     uid: Uid,
     number: u32,
-    md5: Option<[u8; 16]>,
-    bound: Bound,
+    expected: Expected,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
@@ -67,9 +78,15 @@ async fn receive(
         (Some(place), Some(upload)) => Target::Part(&place.key, upload, number),
         _ => Target::Object(&intent.key),
     };
+    let Expected { claims, mut wanted, bound } = expected;
+    let range = intent.shape.and_then(|shape| shape.range(number));
+    // Of content that is divided before it comes the length of each part is known, whatever the request says.
+    let size = range.as_ref().map_or(size, |range| SizeHint::Exact(range.end - range.start));
+    wanted.piece_at =
+        range.filter(|_| intent.shape.is_some_and(|shape| shape.parts() > 1)).map(|range| range.start);
     let outcome = async {
-        let part = app.receive(&intent.store, target, bound, size, body).await?;
-        check_md5(md5, &part.digests)?;
+        let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
+        check_claims(&claims, &part.digests)?;
         let ending = app.background.spawn(store(app.clone(), uid, attempt, intent.clone(), part));
         ending.await.map_err(Error::internal)?
     };
@@ -84,6 +101,14 @@ async fn receive(
         }
         (outcome, _) => outcome,
     }
+}
+
+fn explain(misfit: Misfit) -> Error {
+    let message = match misfit {
+        Misfit::Number(parts) => format!("the content has only {parts} parts, as it was announced"),
+        Misfit::Size(size) => format!("this part has {size} bytes, as the content was announced"),
+    };
+    Error::new(ErrorCode::SizeMismatch, message)
 }
 
 /// Whether it is the store that did not do it.
@@ -118,6 +143,7 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint) -> Result<B
             BegunPart::Closed(state) => return Err(closed(state)),
             BegunPart::Elsewhere(store) => return Err(Error::elsewhere(&store)),
             BegunPart::Unknown => return Err(unknown_uid()),
+            BegunPart::Misfit(misfit) => return Err(explain(misfit)),
             BegunPart::Changed => {}
         }
     }

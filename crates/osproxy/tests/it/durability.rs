@@ -15,7 +15,7 @@ async fn a_part_its_name_and_its_row_are_on_the_disk_before_the_answer() {
 }
 
 async fn synced_before_the_answer(in_parts: bool) {
-    let calls = "trace=fdatasync,fsync,renameat,renameat2,write,writev,sendto";
+    let calls = "trace=fdatasync,fsync,renameat,renameat2,pwrite64,writev,sendto";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
     // What every start does in the background is not what is looked at here.
@@ -37,7 +37,7 @@ async fn synced_before_the_answer(in_parts: bool) {
     let steps: [&dyn Fn(&str) -> bool; 6] = [
         // The row that names the object, before there is one.
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
-        &|call| call.contains("write(") && call.contains("/objects/.tmp/"),
+        &|call| call.contains("pwrite64(") && call.contains("/objects/.tmp/"),
         &|call| call.contains("fdatasync(") && call.contains("/objects/.tmp/"),
         &|call| call.contains("renameat") && call.contains(&object),
         &|call| call.contains("fsync(") && call.contains("/objects/unknown>"),
@@ -52,7 +52,7 @@ async fn synced_before_the_answer(in_parts: bool) {
 /// What would be lost by a power failure in the middle of a merge is a merge, never the parts.
 #[tokio::test]
 async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts_go() {
-    let calls = "trace=fdatasync,fsync,renameat,renameat2,copy_file_range,write,unlink,unlinkat";
+    let calls = "trace=fdatasync,fsync,renameat,renameat2,copy_file_range,pwrite64,unlink,unlinkat";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
     let bytes = content(1, 2_000_000);
@@ -80,7 +80,7 @@ async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts
     let first = calls.iter().position(|call| call.contains("unlink") && call.contains(&part));
     let merged = calls.iter().position(|call| call.contains("renameat") && call.contains(&whole));
     assert!(first > merged, "a part went before the merge: {calls:#?}");
-    let written = |call: &&String| call.contains(" write(") && call.contains("/objects/");
+    let written = |call: &&String| call.contains(" pwrite64(") && call.contains("/objects/");
     assert_eq!(calls.iter().filter(written).count(), 0, "its bytes went through this process: {calls:#?}");
 }
 

@@ -318,10 +318,10 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         let (backend, key) = (store.backend(), Key::parse("unknown/1.bin").unwrap());
         let of_blob = Key::parse(&format!("unknown/{}.bin", link.uid)).unwrap();
         let uploads = backend.multipart().unwrap();
-        uploads.begin(&key).await.unwrap();
+        uploads.begin(&key, None).await.unwrap();
         let (_, upload) = uploads.uploads(Some(&of_blob)).await.unwrap().remove(0);
         // One more for an upload that is under way goes with it.
-        let second = uploads.begin(&of_blob).await.unwrap();
+        let second = uploads.begin(&of_blob, None).await.unwrap();
         service.kill().await;
         let (code, said) = service.cli(&["fsck", "--repair"]).await;
         assert_eq!(code, 4, "{said}");
@@ -342,7 +342,7 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         service.wait_until_whole(&link.uid).await;
         assert_eq!(service.objects(), [of_blob.to_string()], "{second} was dropped");
         // Where nothing is under way, one is told.
-        uploads.begin(&of_blob).await.unwrap();
+        uploads.begin(&of_blob, None).await.unwrap();
         service.kill().await;
         let (code, said) = service.cli(&["fsck", "--repair"]).await;
         assert_eq!(code, 3, "{said}");

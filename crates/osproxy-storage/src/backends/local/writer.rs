@@ -8,9 +8,9 @@ use rustix::{
 };
 use tokio::task::JoinHandle;
 
-use super::{FILE_MODE, NAME, Root, finished};
+use super::{FILE_MODE, NAME, Root, finished, placed::Slot};
 use crate::{
-    Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
+    Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result, Wanted,
     buffer::{Buffer, BufferPool},
 };
 
@@ -44,19 +44,29 @@ enum State {
 }
 
 impl Writer {
+    /// Writes an object, under a temporary name first.
     pub(super) fn new(root: Arc<Root>, key: Key, temporary: String, size_hint: Option<u64>) -> Self {
+        Self::to(root, key, Place::Temporary(temporary), size_hint.unwrap_or(0))
+    }
+
+    /// Writes a part at its place in the object to be.
+    pub(super) fn part(root: Arc<Root>, key: Key, slot: Slot) -> Self {
+        Self::to(root, key, Place::Slot(slot), 0)
+    }
+
+    fn to(root: Arc<Root>, key: Key, place: Place, size_hint: u64) -> Self {
         Self {
             key,
             filling: None,
             state: State::Idle(Box::new(Sink {
                 root,
-                temporary,
+                place,
                 file: None,
                 digester: Digester::default(),
                 written: 0,
                 written_back: 0,
                 reserved: 0,
-                size_hint: size_hint.unwrap_or(0),
+                size_hint,
             })),
         }
     }
@@ -95,6 +105,12 @@ impl Writer {
 
 #[async_trait]
 impl ObjectWriter for Writer {
+    fn want(&mut self, wanted: Wanted) {
+        if let State::Idle(sink) = &mut self.state {
+            sink.digester = Digester::new(wanted);
+        }
+    }
+
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             let buffer = self.filling.get_or_insert_with(|| BUFFERS.take());
@@ -155,11 +171,20 @@ impl Drop for Writer {
     }
 }
 
-/// The blocking half: hashes, writes, publishes. Dropped unpublished, it removes its file.
+/// Where bytes are written.
+enum Place {
+    /// A file of its own under this temporary name, until it is published.
+    Temporary(String),
+    /// A range of a file that others write too.
+    Slot(Slot),
+}
+
+/// The blocking half: hashes, writes, publishes. Dropped unpublished, it removes its file; what it has written into a file
+/// that is not its own stays there, and means nothing.
 struct Sink {
     root: Arc<Root>,
-    temporary: String,
-    /// Created with the first batch.
+    place: Place,
+    /// Created, or opened, with the first batch.
     file: Option<OwnedFd>,
     digester: Digester,
     written: u64,
@@ -171,20 +196,44 @@ struct Sink {
 impl Sink {
     fn file(&mut self) -> rustix::io::Result<&OwnedFd> {
         if self.file.is_none() {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&self.root.folder, self.temporary.as_str(), flags, FILE_MODE)?;
+            let (path, flags) = match &self.place {
+                Place::Temporary(name) => (name, OFlags::CREATE | OFlags::EXCL),
+                Place::Slot(slot) => (&slot.path, OFlags::empty()),
+            };
+            let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&self.root.folder, path.as_str(), flags, FILE_MODE)?;
             self.file = Some(file);
         }
         self.file.as_ref().ok_or(Errno::BADF)
     }
 
+    /// Where in the file the next byte goes.
+    fn end(&self) -> u64 {
+        let start = if let Place::Slot(slot) = &self.place { slot.offset } else { 0 };
+        start + self.written
+    }
+
+    /// Refuses what would be written over the next part.
+    fn check(&self, coming: u64) -> std::io::Result<()> {
+        match &self.place {
+            Place::Slot(slot) if self.written + coming > slot.size => {
+                Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "more bytes than the part has"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.check(bytes.len() as u64)?;
         self.digester.update(bytes);
         self.reserve(bytes.len() as u64)?;
-        let mut rest = bytes;
+        let (mut rest, mut at) = (bytes, self.end());
         while !rest.is_empty() {
-            match rustix::io::write(self.file()?, rest) {
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            match rustix::io::pwrite(self.file()?, rest, at) {
+                Ok(count) => {
+                    at += count as u64;
+                    rest = rest.get(count..).unwrap_or_default();
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -224,11 +273,12 @@ impl Sink {
     /// Copies `count` bytes from `start` of another file to the end of this one, and says whether it did: where the
     /// kernel or the file system cannot, nothing has happened.
     fn copy_by_kernel(&mut self, object: &OwnedFd, start: u64, count: usize) -> std::io::Result<bool> {
-        let mut from = start;
+        self.check(count as u64)?;
+        let (mut from, mut to) = (start, self.end());
         let end = start + count as u64;
         while from < end {
             let rest = usize::try_from(end - from).unwrap_or(count);
-            match rustix::fs::copy_file_range(object, Some(&mut from), self.file()?, None, rest) {
+            match rustix::fs::copy_file_range(object, Some(&mut from), self.file()?, Some(&mut to), rest) {
                 Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::PERM)
@@ -257,8 +307,9 @@ impl Sink {
     }
 
     fn write_back(&mut self) -> std::io::Result<()> {
-        let (offset, len) = (self.written_back, self.written - self.written_back);
+        let len = self.written - self.written_back;
         if self.root.fsync && len >= WRITE_BACK {
+            let offset = self.end() - len;
             self.written_back = self.written;
             // Pages that are dirty are not dropped by this, only sent on their way.
             rustix::fs::fadvise(self.file()?, offset, NonZeroU64::new(len), Advice::DontNeed)?;
@@ -268,6 +319,11 @@ impl Sink {
 
     fn publish(mut self: Box<Self>, key: &Key) -> std::io::Result<()> {
         let (written, fsync, excess) = (self.written, self.root.fsync, self.reserved > self.written);
+        if let Place::Slot(slot) = &self.place
+            && slot.size != written
+        {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
         let file = self.file()?;
         if excess {
             rustix::fs::ftruncate(file, written)?;
@@ -275,8 +331,11 @@ impl Sink {
         if fsync {
             rustix::fs::fdatasync(file)?;
         }
+        let Place::Temporary(temporary) = &self.place else {
+            return Ok(());
+        };
         let folder = &self.root.folder;
-        rustix::fs::renameat(folder, self.temporary.as_str(), folder, key.as_str())?;
+        rustix::fs::renameat(folder, temporary.as_str(), folder, key.as_str())?;
         let root = self.root.clone();
         // From here on there is no temporary name to remove.
         self.file = None;
@@ -286,9 +345,9 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        if let (Some(_), Place::Temporary(temporary)) = (&self.file, &self.place) {
             // If this fails, the next start clears it.
-            let _ = rustix::fs::unlinkat(&self.root.folder, self.temporary.as_str(), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.root.folder, temporary.as_str(), AtFlags::empty());
         }
     }
 }

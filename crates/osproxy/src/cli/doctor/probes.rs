@@ -132,7 +132,7 @@ fn multipart(store: &dyn Backend) -> Outcome<&dyn Multipart> {
 
 /// Begins an upload.
 pub(super) async fn begin(store: &dyn Backend, key: &Key) -> Outcome {
-    Ok(multipart(store)?.begin(key).await?)
+    Ok(multipart(store)?.begin(key, None).await?)
 }
 
 /// Uploads an object in two parts, the last one first, and reads it.

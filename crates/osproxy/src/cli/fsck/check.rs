@@ -4,7 +4,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use osproxy_storage::{Digests, Key};
+use osproxy_storage::{Digests, Key, Wanted};
 
 use super::{super::say, Options};
 use crate::{
@@ -186,7 +186,13 @@ impl Check {
             self.difference(format!("{what} was never verified"), false);
         }
         if intact && (self.options.deep || !parts.is_empty()) {
-            let read = self.read(&blob.object_key, blob.size).await;
+            let known = blob.digests.as_ref();
+            let wanted = Wanted {
+                md5: known.is_some_and(|known| known.md5.is_some()),
+                sha256: known.is_some_and(|known| known.sha256.is_some()),
+                piece_at: None,
+            };
+            let read = self.read(&blob.object_key, blob.size, wanted).await;
             intact = self.compare_digests(&what, read, |digests| Some(*digests) == blob.digests);
         }
         if parts.is_empty() {
@@ -270,8 +276,8 @@ impl Check {
         }
         let found = self.unnamed.remove(&part.object_key);
         if self.compare(&what, part.size, found) && self.options.deep {
-            let read = self.read(&part.object_key, part.size).await;
-            self.compare_digests(&what, read, |digests| part.md5.as_deref() == Some(&digests.md5));
+            let read = self.read(&part.object_key, part.size, part.known.wanted()).await;
+            self.compare_digests(&what, read, |digests| part.known.is_of(digests));
         }
         Ok(())
     }
@@ -333,9 +339,9 @@ impl Check {
         false
     }
 
-    async fn read(&self, object_key: &str, size: i64) -> Result<Digests> {
+    async fn read(&self, object_key: &str, size: i64, wanted: Wanted) -> Result<Digests> {
         let key = Key::parse(object_key).map_err(crate::Error::internal)?;
-        self.app.digest(&self.store, &key, size.unsigned_abs()).await
+        self.app.digest(&self.store, &key, size.unsigned_abs(), wanted).await
     }
 
     /// Objects that no row names.

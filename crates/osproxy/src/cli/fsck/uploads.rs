@@ -1,6 +1,6 @@
 //! What stores collect in uploads of their own, compared with the rows that name it.
 
-use osproxy_storage::{ErrorKind, Key};
+use osproxy_storage::{ErrorKind, Key, Multipart};
 
 use super::check::Check;
 use crate::{
@@ -33,6 +33,9 @@ impl Check {
         }
         let key = Key::parse(&blob.object_key).map_err(crate::Error::internal)?;
         let multipart = self.app.stores.multipart(&self.store)?;
+        if multipart.has_places() {
+            return self.placed(blob, upload, parts, known).await;
+        }
         let there = match multipart.parts(&key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
             there => there?,
@@ -52,6 +55,26 @@ impl Check {
             self.app.meta.lose_native_parts(blob.id, upload.to_owned(), lost).await?;
         }
         self.difference(what, self.options.repair);
+        Ok(())
+    }
+
+    /// The same, where parts lie in the object to be: they are there as long as that is.
+    async fn placed(
+        &mut self,
+        blob: &RecordedBlob,
+        upload: &str,
+        parts: &[RecordedPart],
+        is_there: bool,
+    ) -> Result<()> {
+        let counts = |part: &&RecordedPart| part.state == PartState::Stored && part.tag.is_some();
+        let lost = parts.iter().filter(counts).count();
+        if is_there || lost == 0 {
+            return Ok(());
+        }
+        if self.options.repair {
+            self.app.meta.lose_native_parts(blob.id, upload.to_owned(), Lost::Upload).await?;
+        }
+        self.difference(format!("{lost} parts of blob {} are lost", blob.id), self.options.repair);
         Ok(())
     }
 
@@ -95,7 +118,11 @@ impl Check {
     /// The object that the store has made of some parts of content that waits to be merged.
     pub(super) async fn put_together(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
         let native = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
-        let (count, size) = native.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
+        let (count, mut size) = native.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
+        if self.app.stores.multipart(&self.store).is_ok_and(Multipart::has_places) {
+            // What is missing is a hole in it.
+            size = blob.size;
+        }
         if count == 0 {
             return Ok(());
         }
@@ -108,7 +135,7 @@ impl Check {
             self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_object).collect();
         let (each, _) = self.app.digest_parts(&self.store, &stored).await?;
         for (part, digests) in stored.iter().zip(each) {
-            if part.md5 != digests.md5 {
+            if !part.known.is_of(&digests) {
                 self.difference(format!("{what} has other bytes than it had in part {}", part.number), false);
             }
         }

@@ -1,23 +1,19 @@
-use std::pin::Pin;
-
 use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
-use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
 use http_body::Body as _;
-use osproxy_api::ErrorCode;
 
 use super::form;
-use crate::{Error, Result, ops::upload_file::SizeHint};
+use crate::{
+    Error, Result,
+    http::body::{self, Content},
+    ops::upload_file::SizeHint,
+};
 
 /// The md5 of nothing. Some clients announce no length with an empty body: that it is meant to be empty
 /// shows by this then.
 const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be_bytes();
-
-/// Content as it arrives, and what is known of its length.
-pub(super) type Content = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);
 
 /// The content of a request: the field `file` of a form, or the body as it is. `md5` is what the client says of it.
 pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16]>) -> Result<Content> {
@@ -34,8 +30,5 @@ pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16
     if !announced && md5 != Some(EMPTY_MD5) {
         return Err(Error::invalid("the request has no body; an empty one needs `Content-Length: 0`"));
     }
-    let size = length.map_or(SizeHint::Unknown, SizeHint::Exact);
-    // The client went away, or did not keep to what it announced.
-    let broken = |_| Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete");
-    Ok((size, Box::pin(body.into_data_stream().map_err(broken))))
+    Ok(body::raw(body))
 }

@@ -13,7 +13,10 @@ use crate::{
     app::App,
     http::forward::{self, Origin},
     link::Action,
-    ops::{self, complete_upload::Completion},
+    ops::{
+        self,
+        complete_upload::{Claims, Completion},
+    },
 };
 
 /// `PUT /upload/merge`
@@ -24,7 +27,8 @@ pub(in crate::http) async fn complete_upload(
     let (request, _) = request.into_parts();
     let query = Query::parse(request.uri.query());
     let uid = query.verified_uid(&app, Action::Upload, &[])?;
-    let said = Completion { parts: query.number("num")?, size: query.number("size")?, md5: query.md5()? };
+    let (parts, size) = (query.number("num")?, query.number("size")?);
+    let said = Completion { parts: Some(parts), size: Some(size), claims: Claims::of_md5(query.md5()?) };
     // Nobody is told that a file can be read which cannot.
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?

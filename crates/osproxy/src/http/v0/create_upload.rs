@@ -4,7 +4,15 @@ use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{CreateUploadRequest, Envelope, MAX_UPLOADS, MultiUploadUrls, UploadLinks, UploadUrls};
 
 use super::{json, query};
-use crate::{Error, Result, app::App, link::Action, ops};
+use crate::{
+    Error, Result,
+    app::App,
+    link::Action,
+    ops::{
+        self,
+        create_upload::{Announced, CreatedUpload, Wish},
+    },
+};
 
 /// `POST /link/upload`
 pub(in crate::http) async fn create_upload(
@@ -17,8 +25,10 @@ pub(in crate::http) async fn create_upload(
     }
     let mut seen = HashSet::new();
     paths.retain(|path| seen.insert(path.clone()));
-    let created = ops::create_upload::create_upload(&app, &paths, expire).await?;
-    let links = created.uids.into_iter().zip(paths).map(|(uid, path)| {
+    let wish = |path: &String| Wish { path: path.clone(), announced: Announced::default() };
+    let wishes = paths.iter().map(wish).collect();
+    let created = ops::create_upload::create_upload(&app, wishes, expire).await?;
+    let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
         let query = query::signed(&app, Action::Upload, uid, created.created_at, expire, &[]);
         UploadLinks {
             uid: uid.to_string(),

@@ -9,7 +9,15 @@ use axum::{
 use osproxy_api::v0::Envelope;
 
 use super::{body, query::Query};
-use crate::{Result, app::App, link::Action, ops};
+use crate::{
+    Result,
+    app::App,
+    link::Action,
+    ops::{
+        self,
+        upload_file::{Claims, Wanted},
+    },
+};
 
 /// `PUT /upload`: the field `file` of a form, or the body as it is.
 pub(in crate::http) async fn upload_file(
@@ -22,6 +30,7 @@ pub(in crate::http) async fn upload_file(
     let uid = query.verified_uid(&app, Action::Upload, &[])?;
     let md5 = query.md5()?;
     let (size, content) = body::content(&headers, body, md5).await?;
-    ops::upload_file::upload_file(&app, uid, md5, size, content).await?;
+    let claims = Claims::of_md5(md5);
+    ops::upload_file::upload_file(&app, uid, claims, Wanted::MD5, size, content).await?;
     Ok(Json(Envelope::ok("")))
 }

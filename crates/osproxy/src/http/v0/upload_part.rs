@@ -13,7 +13,10 @@ use crate::{
     app::App,
     http::forward::{self, Origin},
     link::Action,
-    ops,
+    ops::{
+        self,
+        upload_file::{Claims, Wanted},
+    },
 };
 
 /// `PUT /upload/multi`: one part, in the field `file` of a form, or as the body.
@@ -31,6 +34,7 @@ pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: R
         return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
     }
     let (size, content) = body::content(&request.headers, content, md5).await?;
-    ops::upload_part::upload_part(&app, uid, number, md5, size, content).await?;
+    let claims = Claims::of_md5(md5);
+    ops::upload_part::upload_part(&app, uid, number, claims, Wanted::MD5, size, content).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

@@ -43,7 +43,13 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
-    meta.complete_upload(uid(file), Completion { parts, size, md5: None }, task(task_id)).await.unwrap()
+    meta.complete_upload(
+        uid(file),
+        Completion { parts: Some(parts), size: Some(size), claims: crate::meta::Claims::default() },
+        task(task_id),
+    )
+    .await
+    .unwrap()
 }
 
 async fn native(meta: &Meta, file: i64, parts: u32, size: u64) -> NativeUpload {
@@ -189,7 +195,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     let stored = meta.stored_file(uid(file)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, Layout::Whole(upload.key.clone()));
     assert_eq!(stored.content.digests, None);
-    assert!(meta.blob_by_md5(digests("the beginning end").md5).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(digests("the beginning end").md5.unwrap()).await.unwrap().is_none());
     let unverified = meta.unverified(upload.blob_id).await.unwrap().unwrap();
     assert_eq!((unverified.key, unverified.size), (upload.key, 17));
     let parts = meta.parts(upload.blob_id).await.unwrap();
@@ -197,7 +203,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     let digests = digests("the beginning end");
     assert_eq!(meta.finish_verification(upload.blob_id, digests).await.unwrap(), Merged::Stored);
     assert!(meta.unverified(upload.blob_id).await.unwrap().is_none());
-    assert_eq!(meta.blob_by_md5(digests.md5).await.unwrap().unwrap().id, upload.blob_id);
+    assert_eq!(meta.blob_by_md5(digests.md5.unwrap()).await.unwrap().unwrap().id, upload.blob_id);
     // Another blob of the same content is not verified beside it, and its files go where that is.
     let other = file + 500;
     create(meta, other).await;

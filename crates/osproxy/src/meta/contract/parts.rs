@@ -49,8 +49,12 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
     intent
 }
 
+fn missing(there: u64, wanted: u32, missing: &[u32]) -> Completed {
+    Completed::Parts { there, wanted, missing: missing.to_vec() }
+}
+
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
-    let said = Completion { parts, size, md5: None };
+    let said = Completion { parts: Some(parts), size: Some(size), claims: crate::meta::Claims::default() };
     meta.complete_upload(uid(file), said, task(task_id)).await.unwrap()
 }
 
@@ -95,7 +99,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!((&stored.content.layout, stored.content.size), (&Layout::Parts, 3));
     assert_eq!(stored.content_type, "image/png");
     assert!(stored.content.digests.is_none());
-    assert!(meta.blob_by_md5(digests("abc").md5).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().is_none());
     let parts: Vec<StoredPart> = meta.parts(100).await.unwrap();
     let parts: Vec<_> = parts.iter().map(|part| (part.number, part.key.as_str(), part.size)).collect();
     assert_eq!(parts, [(1, "unknown/100_1", 1), (2, "unknown/100_2", 2)]);
@@ -106,7 +110,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, Layout::Whole(intent.key));
     assert_eq!(stored.content.digests, Some(digests("abc")));
-    assert_eq!(meta.blob_by_md5(digests("abc").md5).await.unwrap().unwrap().id, 100);
+    assert_eq!(meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().unwrap().id, 100);
     assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done(WholeBlob { size: 3, .. })));
     // What is left of the parts can be found until it is gone.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
@@ -126,7 +130,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
         other => panic!("{other:?}"),
     }
     assert_eq!(numbers(meta, 110).await, [1]);
-    assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
+    assert_eq!(meta.parts(110).await.unwrap()[0].known.md5, digests("second").md5);
     let unfinished = numbers_of_unfinished(meta, Kind::Part, i64::MAX, 0, 10).await;
     assert_eq!(unfinished, [111]);
     // Swept away while it was on its way: it does not count.
@@ -136,7 +140,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
         "unknown/110_1_113"
     );
     assert_eq!(finish(meta, 110, &slow, "third").await, FinishedPart::Swept);
-    assert_eq!(meta.parts(110).await.unwrap()[0].md5, digests("second").md5);
+    assert_eq!(meta.parts(110).await.unwrap()[0].known.md5, digests("second").md5);
     assert!(meta.condemn(Kind::Part, 112).await.unwrap().is_none(), "a part that counts was condemned");
     assert_eq!(meta.condemn(Kind::Part, 111).await.unwrap().unwrap().key.unwrap().as_str(), "unknown/110_1");
     for id in [111, 113] {
@@ -157,16 +161,16 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
 async fn only_what_the_client_says_is_completed(meta: &Meta) {
     assert_eq!(complete(meta, 120, 1, 1, 129).await, Completed::Unknown);
     create(meta, 120).await;
-    assert_eq!(complete(meta, 120, 2, 1, 129).await, Completed::Parts(0, vec![1, 2]));
+    assert_eq!(complete(meta, 120, 2, 1, 129).await, missing(0, 2, &[1, 2]));
     send(meta, 120, 1, 121, "a").await;
     send(meta, 120, 3, 122, "c").await;
-    assert_eq!(complete(meta, 120, 3, 3, 129).await, Completed::Parts(2, vec![2]));
+    assert_eq!(complete(meta, 120, 3, 3, 129).await, missing(2, 3, &[2]));
     // As many parts as the client says, but not those.
-    assert_eq!(complete(meta, 120, 2, 2, 129).await, Completed::Parts(2, vec![2]));
+    assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(2, 2, &[2]));
     let late = begin(meta, 120, 4, 124).await;
     send(meta, 120, 2, 123, "b").await;
-    assert_eq!(complete(meta, 120, 2, 2, 129).await, Completed::Parts(3, vec![]));
-    assert_eq!(complete(meta, 120, 3, 4, 129).await, Completed::Size(3));
+    assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(3, 2, &[]));
+    assert_eq!(complete(meta, 120, 3, 4, 129).await, Completed::Size(3, 4));
     assert_eq!(enqueued(meta, 129).await, None);
     assert_eq!(complete(meta, 120, 3, 3, 129).await, Completed::Now);
     assert_eq!(complete(meta, 120, 3, 3, 130).await, Completed::Before);
@@ -229,12 +233,13 @@ async fn remove(meta: &Meta, blob: i64, parts: usize) {
 async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
     create(meta, 160).await;
     send(meta, 160, 1, 161, "abc").await;
-    let said = Completion { parts: 1, size: 3, md5: Some([7; 16]) };
+    let said =
+        Completion { parts: Some(1), size: Some(3), claims: crate::meta::Claims::of_md5(Some([7; 16])) };
     assert_eq!(meta.complete_upload(uid(160), said, task(162)).await.unwrap(), Completed::Now);
-    let other = Completion { md5: Some([8; 16]), ..said };
+    let other = Completion { claims: crate::meta::Claims::of_md5(Some([8; 16])), ..said };
     assert_eq!(meta.complete_upload(uid(160), other, task(163)).await.unwrap(), Completed::Otherwise);
     assert_eq!(meta.stored_file(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
-    assert_eq!(begin_merge(meta, 160, 164).await.claimed_md5, Some([7; 16]));
+    assert_eq!(begin_merge(meta, 160, 164).await.claims.md5, Some([7; 16]));
     assert_eq!(meta.reject_content(160, task(165)).await.unwrap(), Merged::Stored);
     assert_eq!(enqueued(meta, 165).await.unwrap(), "160");
     assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
@@ -255,12 +260,16 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
     assert_eq!(meta.file_state(uid(100)).await.unwrap(), Some(FileState::Deleted));
     assert_eq!(meta.delete_file(uid(100), task(171)).await.unwrap(), Removed::Before);
     assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
-    let abc = meta.blob_by_md5(digests("abc").md5).await.unwrap().unwrap();
+    let abc = meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().unwrap();
     assert_eq!(meta.delete_file(uid(150), task(172)).await.unwrap(), Removed::Now);
     assert_eq!(enqueued(meta, 172).await.unwrap(), "100");
     // From this moment nobody can share it, whoever has seen it before.
-    assert!(meta.blob_by_md5(digests("abc").md5).await.unwrap().is_none());
-    let late = crate::meta::NewFile { uid: uid(173), name: "late.txt".to_owned() };
+    assert!(meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().is_none());
+    let late = crate::meta::NewFile {
+        uid: uid(173),
+        name: "late.txt".to_owned(),
+        announced: crate::meta::Announced::default(),
+    };
     let created = meta.create_stored_files(vec![(late, abc.id, String::new())]).await.unwrap();
     assert_eq!(created, [false]);
     // And who sends it again is the first to do so.

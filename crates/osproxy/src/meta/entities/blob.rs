@@ -17,11 +17,11 @@ pub struct Model {
     pub object_key: String,
     /// How many files share it; counted in the transaction that makes or removes the file.
     pub refs: i32,
-    /// Bytes; set once stored.
+    /// Bytes; set once stored, or before, if they were announced.
     pub size: i64,
     /// Said by the client, of content that was sent in parts.
     pub claimed_md5: Option<Vec<u8>>,
-    /// Computed by osproxy; set once verified.
+    /// Computed by osproxy, where somebody asked for it; set once verified.
     pub md5: Option<Vec<u8>>,
     /// Computed by osproxy; set once verified. Unique within a tenant.
     pub blake3: Option<Vec<u8>>,
@@ -37,6 +37,13 @@ pub struct Model {
     pub native_highest: Option<i32>,
     /// Number of the part that is too small for the store anywhere but at the end.
     pub native_small: Option<i32>,
+    /// How many bytes each part has but the last, if that was settled before they came.
+    pub part_size: Option<i64>,
+    /// Computed by osproxy, where somebody asked for it; set once verified.
+    pub sha256: Option<Vec<u8>>,
+    /// Said by the client, of content that was sent in parts.
+    pub claimed_sha256: Option<Vec<u8>>,
+    pub claimed_blake3: Option<Vec<u8>>,
     #[sea_orm(has_many)]
     pub files: HasMany<super::file::Entity>,
     #[sea_orm(has_many)]

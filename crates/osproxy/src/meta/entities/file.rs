@@ -14,13 +14,21 @@ pub struct Model {
     pub blob_id: Option<i64>,
     /// How many parts it was sent in, if it was; set once stored.
     pub part_count: Option<i32>,
-    /// MIME type; set once stored.
+    /// MIME type; set once stored, or before, if the client says it.
     pub content_type: String,
     /// When the upload lapses; once it is gone, when it went. In milliseconds since the Unix epoch.
     pub expires_at: i64,
     pub created_at: i64,
     /// When the content was complete, in milliseconds since the Unix epoch.
     pub stored_at: Option<i64>,
+    /// How many bytes the client says it will have.
+    pub announced_size: Option<i64>,
+    /// How many bytes each part has but the last, of content whose size was announced.
+    pub part_size: Option<i64>,
+    /// What the client says that the digests will be.
+    pub claimed_md5: Option<Vec<u8>>,
+    pub claimed_sha256: Option<Vec<u8>>,
+    pub claimed_blake3: Option<Vec<u8>>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

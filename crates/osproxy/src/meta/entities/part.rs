@@ -15,7 +15,7 @@ pub struct Model {
     pub object_key: String,
     /// Bytes; set once stored.
     pub size: i64,
-    /// Computed by osproxy; set once stored.
+    /// Computed by osproxy, where somebody asked for it; set once stored.
     pub md5: Option<Vec<u8>>,
     /// MIME type that the first bytes speak of; of use with the first part alone.
     pub sniffed: Option<String>,
@@ -25,6 +25,9 @@ pub struct Model {
     /// Of a part that the store has in its upload, and not as an object: what the store calls it, or empty as long as
     /// it is being written.
     pub tag: Option<String>,
+    /// What the BLAKE3 of the whole is combined of; set once stored, where the part's place in the whole is known before. Of
+    /// the only part it is the BLAKE3 of the whole.
+    pub piece: Option<Vec<u8>>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

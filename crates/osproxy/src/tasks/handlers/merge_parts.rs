@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use osproxy_storage::{Digests, ObjectWriter, SizeHint};
+use osproxy_storage::{Digests, ObjectWriter, SizeHint, Wanted};
 use serde::{Deserialize, Serialize};
 
 use super::delete_blob;
@@ -10,7 +10,7 @@ use crate::{
     Result,
     app::{App, Attempt, Writing, publish},
     error,
-    meta::{Finished, Kind, Merge, MergeIntent, Merged, StoredPart, TaskForBlob},
+    meta::{Claims, Finished, Kind, Merge, MergeIntent, Merged, StoredPart, TaskForBlob},
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -66,6 +66,7 @@ pub fn merging(app: &App, id: Uid) -> TaskForBlob {
 
 async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attempt) -> Result<(), TaskError> {
     let mut writer = app.stores.get(&intent.store)?.create(&intent.key, SizeHint::Exact(intent.size)).await?;
+    writer.want(Wanted { sha256: intent.claims.sha256.is_some(), ..Wanted::MD5 });
     let parts = app.meta.parts(blob_id).await?;
     for part in &parts {
         app.append_part(&intent.store, &mut *writer, part).await?;
@@ -74,29 +75,22 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
     if digests.size != intent.size {
         return Err(TaskError::retry("the parts have not the size that the file has"));
     }
-    if intent.claimed_md5 != Some(digests.md5) {
+    let refuted = intent.claims.refuted_by(&digests);
+    if refuted.is_some() || intent.claims == Claims::default() {
         // Nobody has vouched for these bytes yet, or they are wrong: then it matters whether they are those that came.
         check_parts(app, &intent.store, &parts, &digests).await?;
     }
-    if let Some(claimed) = intent.claimed_md5
-        && claimed != digests.md5
-    {
-        return reject(app, blob_id, claimed, digests.md5).await;
+    if let Some((name, found)) = refuted {
+        return reject(app, blob_id, name, &found).await;
     }
     // Brought to its end even if this task is given up: what is being published must not lose its row.
     let settling = app.background.spawn(settle(app.clone(), blob_id, intent, attempt, writer, digests));
     settling.await.map_err(TaskError::retry)?
 }
 
-/// Gives up content whose md5 is another than the client had announced.
-pub(super) async fn reject(
-    app: &App,
-    blob_id: i64,
-    claimed: [u8; 16],
-    found: [u8; 16],
-) -> Result<(), TaskError> {
-    let (said, found) = (hex::encode(claimed), hex::encode(found));
-    tracing::warn!(blob_id, said, found, "the content is not what the client had announced");
+/// Gives up content one of whose digests is another than the client had announced.
+pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
+    tracing::warn!(blob_id, digest, found, "the content is not what the client had announced");
     let removal = delete_blob::removal(app, app.next_uid().await?);
     app.meta.reject_content(blob_id, removal).await?;
     app.task_enqueued();
@@ -113,11 +107,11 @@ pub(super) async fn check_parts(
 ) -> Result<(), TaskError> {
     let (each, all) = app.digest_parts(store, parts).await?;
     for (part, digests) in parts.iter().zip(each) {
-        if digests.md5 != part.md5 {
+        if !part.known.is_of(&digests) {
             return Err(TaskError::fail(format!("part {} was damaged in the store", part.number)));
         }
     }
-    if all != *merged {
+    if (all.size, all.blake3) != (merged.size, merged.blake3) {
         return Err(TaskError::retry("what was merged is not what the parts are"));
     }
     Ok(())

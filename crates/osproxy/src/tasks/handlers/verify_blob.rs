@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     app::App,
-    meta::{Merged, TaskForBlob, UnverifiedBlob},
+    meta::{Claims, Merged, TaskForBlob, UnverifiedBlob},
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -53,19 +53,25 @@ pub fn verification(app: &App, id: Uid) -> TaskForBlob {
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
-    let UnverifiedBlob { store, key, size, claimed_md5 } = blob;
-    let digests = match claimed_md5 {
-        Some(claimed) => {
-            let digests = app.digest(store, key, *size).await?;
-            if digests.md5 != *claimed {
+    let UnverifiedBlob { store, key, size, claims } = blob;
+    let combined = app.meta.combined_digest(blob_id).await?;
+    let digests = match combined {
+        // Every part was digested when it came, and nothing else has to be known.
+        Some(blake3) if !claims.need_reading() => Digests { size: *size, md5: None, sha256: None, blake3 },
+        // Nobody vouches for the whole, but the parts are known.
+        None if *claims == Claims::default() => digest_as_it_came(app, blob_id, store, key, *size).await?,
+        _ => {
+            let digests = app.digest(store, key, *size, claims.wanted()).await?;
+            let refuted = claims.refuted_by(&digests);
+            if refuted.is_some() || combined.is_some_and(|combined| combined != digests.blake3) {
                 let parts = app.meta.parts(blob_id).await?;
                 check_parts(app, store, &parts, &digests).await?;
-                return reject(app, blob_id, *claimed, digests.md5).await;
+            }
+            if let Some((name, found)) = refuted {
+                return reject(app, blob_id, name, &found).await;
             }
             digests
         }
-        // Nobody vouches for the whole, but the parts are known.
-        None => digest_as_it_came(app, blob_id, store, key, *size).await?,
     };
     settle(app, blob_id, digests).await
 }
@@ -82,7 +88,7 @@ async fn digest_as_it_came(
     if all.size != size {
         return Err(TaskError::retry(format!("the parts of {key} have not the size that it has")));
     }
-    match parts.iter().zip(each).find(|(part, digests)| part.md5 != digests.md5) {
+    match parts.iter().zip(each).find(|(part, digests)| !part.known.is_of(digests)) {
         Some((part, _)) => Err(TaskError::fail(format!("part {} was damaged in the store", part.number))),
         None => Ok(all),
     }

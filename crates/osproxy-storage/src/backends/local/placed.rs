@@ -1,0 +1,323 @@
+//! Objects whose parts have their places from the start: parts are written where they will be read, and completing renames.
+//!
+//! An object to be is the hidden file `<category>/.<name>.<part size>`, as large as the object. Its part size is also what
+//! the upload is called, so that nothing has to be remembered.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use async_trait::async_trait;
+use rustix::{
+    fs::{AtFlags, FallocateFlags, OFlags},
+    io::Errno,
+};
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+
+use super::{FILE_MODE, Local, NAME, Root, blocking, open_folder, writer};
+use crate::{Category, Error, ErrorKind, Key, Multipart, ObjectWriter, Result, Shape};
+
+/// From how many places on those are forgotten at which nobody writes any more.
+const FORGET: usize = 256;
+
+/// Where a part lies in a file, and the right to write there until this is dropped.
+pub(super) struct Slot {
+    pub(super) path: String,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    _turn: OwnedMutexGuard<()>,
+}
+
+/// Whose turn it is to write a part. An attempt that was given up may have a batch on its way: the next one for the same
+/// place must not be overwritten by it.
+#[derive(Default)]
+pub(super) struct Slots(Mutex<HashMap<Place, Weak<Turn<()>>>>);
+
+/// Of a file and a part's number.
+type Place = (String, u32);
+
+impl Slots {
+    fn of(&self, path: &str, number: u32) -> Arc<Turn<()>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > FORGET {
+            known.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let known = known.entry((path.to_owned(), number)).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let turn = Arc::default();
+            *known = Arc::downgrade(&turn);
+            turn
+        })
+    }
+}
+
+fn path(key: &Key, upload: &str) -> String {
+    format!("{}/.{}.{upload}", key.folder(), key.name())
+}
+
+fn wrong(what: &'static str) -> Error {
+    Error::new(ErrorKind::Other, NAME, "write part").about(what)
+}
+
+#[async_trait]
+impl Multipart for Local {
+    fn min_part_size(&self) -> u64 {
+        0
+    }
+
+    fn max_part_size(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn has_places(&self) -> bool {
+        true
+    }
+
+    async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String> {
+        let shape = shape.ok_or_else(|| wrong("an upload of no known shape"))?;
+        let upload = shape.part_size.to_string();
+        let (root, path, folder) = (self.root.clone(), path(key, &upload), key.folder().to_owned());
+        blocking("begin upload", move || {
+            reserve(&root, &path, shape.size)?;
+            // Parts are durable when they are acknowledged; so the file that they are in must be.
+            Ok(root.sync_folder(&folder)?)
+        })
+        .await?;
+        Ok(upload)
+    }
+
+    async fn create_part(
+        &self,
+        key: &Key,
+        upload: &str,
+        number: u32,
+        size: u64,
+    ) -> Result<Box<dyn ObjectWriter>> {
+        let part_size: u64 = upload.parse().map_err(|_| wrong("an upload that is none of this store"))?;
+        let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(part_size));
+        let offset = offset.filter(|_| size <= part_size).ok_or_else(|| wrong("a part that has no place"))?;
+        let path = path(key, upload);
+        let turn = self.root.slots.of(&path, number).lock_owned().await;
+        let slot = Slot { path, offset, size, _turn: turn };
+        Ok(Box::new(writer::Writer::part(self.root.clone(), key.clone(), slot)))
+    }
+
+    async fn complete(&self, key: &Key, upload: &str, _parts: &[(u32, String)]) -> Result<()> {
+        let (root, path, key) = (self.root.clone(), path(key, upload), key.clone());
+        blocking("complete upload", move || {
+            rustix::fs::renameat(&root.folder, path.as_str(), &root.folder, key.as_str())?;
+            Ok(root.sync_folder(key.folder())?)
+        })
+        .await
+    }
+
+    async fn abort(&self, key: &Key, upload: &str) -> Result<()> {
+        let (root, path, folder) = (self.root.clone(), path(key, upload), key.folder().to_owned());
+        blocking("abort upload", move || {
+            match rustix::fs::unlinkat(&root.folder, path.as_str(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(root.sync_folder(&folder)?),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
+        let (root, path) = (self.root.clone(), path(key, upload));
+        blocking("list parts", move || {
+            rustix::fs::statat(&root.folder, path.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(Vec::new())
+        })
+        .await
+    }
+
+    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>> {
+        let (root, key) = (self.root.clone(), key.cloned());
+        blocking("list uploads", move || {
+            let mut found = Vec::new();
+            for category in Category::ALL {
+                let folder = category.as_str();
+                if key.as_ref().is_none_or(|key| key.folder() == folder) {
+                    found.extend(uploads_in(&root, folder)?);
+                }
+            }
+            found.retain(|(name, _)| key.as_ref().is_none_or(|key| key.as_str() == name));
+            Ok(found)
+        })
+        .await
+    }
+}
+
+fn uploads_in(root: &Root, folder: &str) -> std::io::Result<Vec<(String, String)>> {
+    let handle = open_folder(&root.folder, folder)?;
+    let mut found = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&handle)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        let parts = name.strip_prefix('.').and_then(|name| name.rsplit_once('.'));
+        if let Some((name, part_size)) = parts.filter(|(_, size)| size.parse::<u64>().is_ok()) {
+            found.push((format!("{folder}/{name}"), part_size.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a file of this size, with room for all of it. One that is there keeps what is in it.
+fn reserve(root: &Root, path: &str, size: u64) -> std::io::Result<()> {
+    let create = |flags| {
+        let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&root.folder, path, flags, FILE_MODE)
+    };
+    let (file, is_new) = match create(OFlags::EXCL) {
+        Err(Errno::EXIST) => (create(OFlags::empty())?, false),
+        created => (created?, true),
+    };
+    let reserved = allocate(&file, size).and_then(|()| {
+        if root.fsync {
+            rustix::fs::fdatasync(&file)?;
+        }
+        Ok(())
+    });
+    if reserved.is_err() && is_new {
+        // What this leaves is found by its name when the blob goes.
+        let _ = rustix::fs::unlinkat(&root.folder, path, AtFlags::empty());
+    }
+    Ok(reserved?)
+}
+
+fn allocate(file: &OwnedFd, size: u64) -> rustix::io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+            Err(Errno::INTR) => {}
+            // Not every file system can keep room; parts find out for themselves then.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return rustix::fs::ftruncate(file, size),
+            reserved => return reserved,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, Digester, Wanted, combine};
+    use bytes::Bytes;
+    use futures_util::TryStreamExt;
+
+    const KEY: &str = "video/7.mp4";
+
+    async fn opened() -> (tempfile::TempDir, Local, Key) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Local::open(root.path(), true).await.unwrap();
+        (root, store, Key::parse(KEY).unwrap())
+    }
+
+    async fn send(store: &Local, key: &Key, upload: &str, number: u32, bytes: &[u8]) -> [u8; 32] {
+        let mut writer = store.create_part(key, upload, number, bytes.len() as u64).await.unwrap();
+        let piece_at = Some(u64::from(number - 1) * upload.parse::<u64>().unwrap());
+        writer.want(Wanted { piece_at, ..Wanted::default() });
+        writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
+        let digests = writer.finish().await.unwrap();
+        assert_eq!((digests.md5, digests.sha256, digests.size), (None, None, bytes.len() as u64));
+        writer.publish().await.unwrap();
+        digests.blake3
+    }
+
+    async fn read(store: &Local, key: &Key, size: usize) -> Vec<u8> {
+        let bytes: Vec<Bytes> = store.open(key, 0..size as u64).await.unwrap().try_collect().await.unwrap();
+        bytes.concat()
+    }
+
+    #[tokio::test]
+    async fn parts_in_any_order_lie_where_they_are_read() {
+        let (root, store, key) = opened().await;
+        let content: Vec<u8> = (0..=250_u8).cycle().take(1_300_000).collect();
+        let part_size = 1 << 18;
+        let shape = Shape { size: content.len() as u64, part_size: part_size as u64 };
+        let upload = store.begin(&key, Some(shape)).await.unwrap();
+        assert_eq!(store.begin(&key, Some(shape)).await.unwrap(), upload, "begun again");
+        assert_eq!(store.uploads(Some(&key)).await.unwrap(), [(KEY.to_owned(), upload.clone())]);
+        let file = root.path().join(format!("video/.7.mp4.{upload}"));
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        let metadata = std::fs::metadata(&file).unwrap();
+        assert_eq!(metadata.len(), shape.size);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= shape.size, "no room is kept");
+
+        let mut pieces = vec![[0; 32]; content.chunks(part_size).count()];
+        for (index, piece) in content.chunks(part_size).enumerate().rev() {
+            pieces[index] = send(&store, &key, &upload, u32::try_from(index + 1).unwrap(), piece).await;
+        }
+        assert!(store.size(&key).await.is_err(), "nothing can be read before it is completed");
+        store.complete(&key, &upload, &[]).await.unwrap();
+        assert!(read(&store, &key, content.len()).await == content);
+        let mut whole = Digester::new(Wanted::default());
+        whole.update(&content);
+        assert_eq!(combine(&pieces, shape.part_size, shape.size), Some(whole.finish().blake3));
+        assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(store.parts(&key, &upload).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert!(store.uploads(None).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_part_is_written_over_another() {
+        let (_root, store, key) = opened().await;
+        let upload = store.begin(&key, Some(Shape { size: 3000, part_size: 1024 })).await.unwrap();
+        let second = send(&store, &key, &upload, 2, &[2; 1024]).await;
+        let mut first = store.create_part(&key, &upload, 1, 1024).await.unwrap();
+        first.write(Bytes::from(vec![1; 1024])).await.unwrap();
+        first.write(Bytes::from_static(b"x")).await.unwrap();
+        assert!(first.finish().await.is_err(), "one byte too many");
+        let mut short = store.create_part(&key, &upload, 3, 952).await.unwrap();
+        short.write(Bytes::from_static(b"short")).await.unwrap();
+        short.finish().await.unwrap();
+        assert!(short.publish().await.is_err());
+        assert!(store.create_part(&key, &upload, 3, 1025).await.is_err());
+        assert!(store.create_part(&key, &upload, 0, 1).await.is_err());
+        assert!(store.create_part(&key, "x", 1, 1).await.is_err());
+        // The same place, again.
+        send(&store, &key, &upload, 1, &[3; 1024]).await;
+        send(&store, &key, &upload, 3, &[4; 952]).await;
+        store.complete(&key, &upload, &[]).await.unwrap();
+        let content = read(&store, &key, 3000).await;
+        assert!(
+            content[..1024] == [3; 1024] && content[1024..2048] == [2; 1024] && content[2048..] == [4; 952]
+        );
+        let mut whole = Digester::new(Wanted { piece_at: Some(1024), ..Wanted::default() });
+        whole.update(&content[1024..2048]);
+        assert_eq!(whole.finish().blake3, second);
+    }
+
+    #[tokio::test]
+    async fn who_comes_to_a_place_waits_until_the_one_before_has_left_it() {
+        let (_root, store, key) = opened().await;
+        let upload = store.begin(&key, Some(Shape { size: 10, part_size: 1024 })).await.unwrap();
+        let first = store.create_part(&key, &upload, 1, 10).await.unwrap();
+        let waiting = std::time::Duration::from_millis(50);
+        let second = tokio::time::timeout(waiting, store.create_part(&key, &upload, 1, 10)).await;
+        assert!(second.is_err(), "two write at the same place");
+        drop(first);
+        store.create_part(&key, &upload, 1, 10).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_upload_stays_over_a_restart_and_goes_when_it_is_aborted() {
+        let (root, store, key) = opened().await;
+        let upload = store.begin(&key, Some(Shape { size: 2000, part_size: 1024 })).await.unwrap();
+        send(&store, &key, &upload, 1, &[1; 1024]).await;
+        drop(store);
+        let store = Local::open(root.path(), true).await.unwrap();
+        assert_eq!(store.uploads(None).await.unwrap(), [(KEY.to_owned(), upload.clone())]);
+        send(&store, &key, &upload, 2, &[2; 976]).await;
+        store.abort(&key, &upload).await.unwrap();
+        store.abort(&key, &upload).await.unwrap();
+        assert!(store.uploads(None).await.unwrap().is_empty());
+        let gone = store.create_part(&key, &upload, 1, 1024).await;
+        let mut gone = gone.unwrap();
+        gone.write(Bytes::from(vec![1; 1024])).await.unwrap();
+        assert_eq!(gone.finish().await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+}
