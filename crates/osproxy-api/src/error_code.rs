@@ -21,10 +21,20 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// No file has this uid, or it is not complete yet.
     FileNotFound,
+    /// The file was deleted, or its upload was not completed in time.
+    FileGone,
+    /// No task has this number.
+    TaskNotFound,
     /// The file already has other content; content of a uid never changes.
     AlreadyStored,
     /// The content that was merged is not what the client had announced.
     FileCorrupt,
+    /// The key that makes a request idempotent was used with another request.
+    KeyReused,
+    /// What is asked for is being done already, and has not ended.
+    InProgress,
+    /// The body is not of a type that is taken here.
+    UnsupportedMediaType,
     /// Parts of the upload are missing, or there are more than the client says.
     PartsMissing,
     /// The parts have another size together than the client says.
@@ -58,8 +68,13 @@ impl ErrorCode {
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::FileNotFound => "file_not_found",
+            Self::FileGone => "file_gone",
+            Self::TaskNotFound => "task_not_found",
             Self::AlreadyStored => "already_stored",
             Self::FileCorrupt => "file_corrupt",
+            Self::KeyReused => "key_reused",
+            Self::InProgress => "in_progress",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::PartsMissing => "parts_missing",
             Self::SizeMismatch => "size_mismatch",
             Self::DigestMismatch => "digest_mismatch",
@@ -81,18 +96,74 @@ impl ErrorCode {
             | Self::InvalidSignature
             | Self::LinkExpired
             | Self::AlreadyStored
+            | Self::KeyReused
+            | Self::UnsupportedMediaType
             | Self::PartsMissing
             | Self::SizeMismatch
             | Self::DigestMismatch
             | Self::IncompleteBody => 422,
             Self::PermissionDenied => 403,
-            Self::UnknownRoute | Self::FileNotFound | Self::FileCorrupt => 404,
+            Self::UnknownRoute
+            | Self::FileNotFound
+            | Self::FileGone
+            | Self::TaskNotFound
+            | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
+            Self::InProgress => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::RangeNotSatisfiable => 416,
             Self::Internal => 500,
             Self::NodeUnavailable | Self::Unavailable => 503,
+        }
+    }
+
+    /// The HTTP status that API v1 and its links answer with.
+    pub const fn v1_status(self) -> u16 {
+        match self {
+            Self::InvalidArgument | Self::IncompleteBody => 400,
+            Self::InvalidSignature | Self::LinkExpired | Self::PermissionDenied => 403,
+            Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::AlreadyStored | Self::PartsMissing | Self::InProgress => 409,
+            Self::FileCorrupt | Self::FileGone => 410,
+            Self::PreconditionFailed => 412,
+            Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
+            Self::SizeMismatch | Self::DigestMismatch | Self::KeyReused => 422,
+            Self::Internal => 500,
+            Self::NodeUnavailable | Self::Unavailable => 503,
+        }
+    }
+
+    /// What went wrong in a few words that are the same every time: the title of a problem document.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "Invalid argument",
+            Self::InvalidSignature => "Invalid signature",
+            Self::LinkExpired => "Link expired",
+            Self::PermissionDenied => "Permission denied",
+            Self::UnknownRoute => "Unknown route",
+            Self::MethodNotAllowed => "Method not allowed",
+            Self::FileNotFound => "File not found",
+            Self::FileGone => "File gone",
+            Self::TaskNotFound => "Task not found",
+            Self::AlreadyStored => "Already stored",
+            Self::FileCorrupt => "File corrupt",
+            Self::KeyReused => "Idempotency key reused",
+            Self::InProgress => "In progress",
+            Self::UnsupportedMediaType => "Unsupported media type",
+            Self::PartsMissing => "Parts missing",
+            Self::SizeMismatch => "Size mismatch",
+            Self::DigestMismatch => "Digest mismatch",
+            Self::IncompleteBody => "Incomplete body",
+            Self::PreconditionFailed => "Precondition failed",
+            Self::RangeNotSatisfiable => "Range not satisfiable",
+            Self::TooLarge => "Too large",
+            Self::NodeUnavailable => "Node unavailable",
+            Self::Unavailable => "Unavailable",
+            Self::Internal => "Internal error",
         }
     }
 }

@@ -13,6 +13,7 @@ pub struct Error {
     pub message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     size: Option<u64>,
+    members: Vec<(&'static str, serde_json::Value)>,
 }
 
 /// What every operation returns.
@@ -21,7 +22,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error that the client caused.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), source: None, size: None }
+        Self { code, message: message.into(), source: None, size: None, members: Vec::new() }
     }
 
     /// A parameter that is not what it must be.
@@ -39,6 +40,32 @@ impl Error {
         self.size
     }
 
+    /// Tells a program more than the code does: a member of its own, where the protocol has room for it. A name that is
+    /// given twice counts once, with what was said last.
+    #[must_use]
+    pub fn with_member(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.members.retain(|(known, _)| *known != name);
+        self.members.push((name, value.into()));
+        self
+    }
+
+    /// Names the field or parameter that is wrong.
+    #[must_use]
+    pub fn with_field(self, name: impl Into<String>) -> Self {
+        self.with_member("field", name.into())
+    }
+
+    /// Names the parts that are missing, by their numbers.
+    #[must_use]
+    pub fn with_missing(self, parts: &[u32]) -> Self {
+        self.with_member("missing", parts)
+    }
+
+    /// What a program is told beside the code.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&'static str, &serde_json::Value)> {
+        self.members.iter().map(|(name, value)| (*name, value))
+    }
+
     /// Something osproxy depends on does not answer as it should; trying again may help.
     pub fn unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
@@ -46,6 +73,7 @@ impl Error {
             message: "the service cannot do this right now, try again later".into(),
             source: Some(source.into()),
             size: None,
+            members: Vec::new(),
         }
     }
 
@@ -62,6 +90,7 @@ impl Error {
                 .into(),
             source: Some(source.into()),
             size: None,
+            members: Vec::new(),
         }
     }
 
@@ -72,6 +101,7 @@ impl Error {
             message: "internal error".into(),
             source: Some(source.into()),
             size: None,
+            members: Vec::new(),
         }
     }
 }

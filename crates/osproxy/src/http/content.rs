@@ -10,9 +10,10 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::Response,
 };
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
@@ -30,13 +31,25 @@ use crate::{
     ops::download_file::{ContentReader, StoredFile, open_content},
 };
 
-/// Answers a GET or HEAD for `file`. `wanted` is what the link asks for; what a browser would run is saved instead.
+/// What the whole content hashes to, whichever part of it is sent.
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// How content is to be shown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Presentation<'a> {
+    /// What the link asks for; what a browser would run is saved instead.
+    pub(super) disposition: Disposition,
+    /// What it is called where it is saved, if that is not the file's own name.
+    pub(super) name: Option<&'a str>,
+}
+
+/// Answers a GET or HEAD for `file`.
 pub(super) async fn respond(
     app: &Arc<App>,
     file: &StoredFile,
     method: &Method,
     request: &HeaderMap,
-    wanted: Disposition,
+    wanted: Presentation<'_>,
 ) -> Result<Response> {
     let size = file.content.size;
     // The tag is the uid's: its content never changes.
@@ -90,17 +103,29 @@ pub(super) async fn respond(
 }
 
 /// Says what the content is, and that nothing else must be made of it.
-fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Disposition) {
+fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Presentation<'_>) {
     let active = content_type::is_active(&file.content_type);
-    let disposition = if active { Disposition::Attachment } else { wanted };
+    let disposition = if active { Disposition::Attachment } else { wanted.disposition };
     insert(headers, header::CONTENT_TYPE, file.content_type.as_str());
-    headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition, &file.name));
+    let name = wanted.name.unwrap_or(&file.name);
+    headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition, name));
+    if let Some(digests) = repr_digest(file) {
+        insert(headers, REPR_DIGEST, digests);
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if active {
         // Should it be opened all the same, it runs nothing and belongs to nobody.
         headers
             .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     }
+}
+
+/// What the whole content hashes to, for clients that want to check it (RFC 9530). Only what osproxy computed itself. BLAKE3
+/// has no registered name there, and stands under the one that everybody would look for.
+fn repr_digest(file: &StoredFile) -> Option<String> {
+    let digests = file.content.digests.as_ref()?;
+    let known = [("md5", digests.md5.as_slice()), ("blake3", digests.blake3.as_slice())];
+    Some(known.map(|(name, digest)| format!("{name}=:{}:", BASE64_STANDARD.encode(digest))).join(", "))
 }
 
 /// Inserts a value of visible ASCII; anything else could only come from a damaged row and is left out.

@@ -4,20 +4,24 @@ mod body;
 mod conditional;
 mod content;
 mod disposition;
+mod error;
 mod forward;
 mod health;
+mod link;
 mod middleware;
 mod range;
+mod serve_file;
 pub mod server;
 mod v0;
+mod v1;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
-use osproxy_api::v0::PREFIX;
+use osproxy_api::v1::LINKS;
 
 use crate::app::App;
 
@@ -35,13 +39,20 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/proxy", get(v0::locate_content::locate_content))
         .route("/checkpoint", get(v0::upload_status::upload_status))
         .route("/download", get(v0::download_file::download_file));
+    // What applications ask. A route is a line here, and an adapter of the operation's name in `v1/`.
+    let v1 = Router::new()
+        .route("/files/{uid}", delete(v1::delete_file::delete_file))
+        .route("/files/{uid}/links", post(v1::create_link::create_link))
+        .layer(axum::middleware::from_fn(v1::without_useless_bodies));
     Router::new()
-        .nest(PREFIX, v0)
+        .nest(osproxy_api::v0::PREFIX, v0)
+        .nest(osproxy_api::v1::PREFIX, v1)
+        .route(&format!("{LINKS}/{{uid}}/{{filename}}"), get(v1::download_file::download_file))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .fallback(v0::unknown_route)
-        .method_not_allowed_fallback(v0::method_not_allowed)
-        .layer(axum::middleware::from_fn(v0::render_error))
+        .fallback(error::unknown_route)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(axum::middleware::from_fn(error::render))
         .layer(axum::middleware::from_fn_with_state((app.clone(), body_timeout), middleware::request))
         .with_state(app)
 }

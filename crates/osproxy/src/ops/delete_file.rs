@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use super::unknown_uid;
+use super::{closed, unknown_uid};
 use crate::{
     Error, Result,
     app::App,
-    meta::{Removed, TaskForBlob},
+    meta::{FileState, Removed, TaskForBlob},
     tasks::handlers::delete_blob,
     uid::Uid,
 };
 
 /// Removes a file, whether it is complete or still arriving. Nobody can read it when this returns. Its content goes
-/// too, by a task, unless another file shares it. Harmless when it is called again.
+/// too, by a task, unless another file shares it. When it is called again it changes nothing, and says that the file is
+/// gone.
 pub async fn delete_file(app: &Arc<App>, uid: Uid) -> Result<()> {
     let removal = delete_blob::removal(app, app.next_uid().await?);
     // Brought to its end even if the client is gone: what is remembered of the file must go with it.
@@ -26,7 +27,8 @@ async fn delete(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
             app.task_enqueued_elsewhere();
             Ok(())
         }
-        Removed::Before => Ok(()),
+        // Or its upload was given up: gone is gone.
+        Removed::Before => Err(closed(FileState::Deleted)),
         Removed::Unknown => Err(unknown_uid()),
     }
 }

@@ -4,6 +4,7 @@ pub mod abort_upload;
 pub mod check_health;
 pub mod complete_upload;
 pub mod create_download_link;
+pub mod create_link;
 pub mod create_upload;
 pub mod delete_file;
 pub mod download_file;
@@ -45,12 +46,12 @@ fn closed(state: FileState) -> Error {
             return Error::unavailable("the store is putting the parts of this file together");
         }
         FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete, and never changes"),
-        FileState::Expired => (ErrorCode::FileNotFound, "the upload of this file was not completed in time"),
+        FileState::Expired => (ErrorCode::FileGone, "the upload of this file was not completed in time"),
         FileState::Corrupt => (
             ErrorCode::FileCorrupt,
             "the content of this file has not the md5 that was announced when it was merged",
         ),
-        FileState::Deleted => (ErrorCode::FileNotFound, "this file was deleted"),
+        FileState::Deleted => (ErrorCode::FileGone, "this file was deleted"),
     };
     Error::new(code, message)
 }

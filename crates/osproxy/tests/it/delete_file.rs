@@ -1,4 +1,6 @@
-use crate::support::{TestNode, content, md5_hex, refused};
+use reqwest::Method;
+
+use crate::support::{Service, TestNode, content, md5_hex, problem, refused};
 
 /// Parts that begin, go on and end while their file is deleted leave nothing.
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +51,8 @@ async fn a_deleted_file_is_gone_at_once_and_its_content_with_the_last_that_has_i
     assert!(refused(node.get(&url).await, 404).await.contains("deleted"));
     assert!(node.download_link(&first).await.is_none());
     assert!(node.read(&second).await == bytes);
-    node.delete(&first).await;
+    let again = node.v1(Method::DELETE, &format!("/files/{first}"), None).await;
+    problem(again, 410, "file_gone").await;
     let url = node.download_link(&second).await.unwrap().url;
     let mut reading = node.get(&url).await;
     let mut read = reading.chunk().await.unwrap().unwrap().to_vec();
@@ -94,4 +97,43 @@ async fn an_instant_upload_and_the_end_of_its_content_do_not_both_happen() {
     println!("{kept} of 180 were in time");
     node.database().settle().await;
     node.assert_consistent().await;
+}
+
+/// However far an upload has come, deleting it leaves nothing of it.
+#[tokio::test]
+async fn an_upload_that_is_not_complete_goes_with_its_parts() {
+    let mut service = Service::start().await;
+    let links = service.upload_links(&["pending.bin", "parts.bin", "stored.bin"]).await;
+    service.put_parts(&links[1], &[&content(1, 10_000), &content(2, 10_000)]).await;
+    assert_eq!(service.put(&links[2].url.single, &content(3, 10_000)).await.status(), 200);
+    let download = service.download_link(&links[2].uid).await.unwrap().url;
+    for link in &links {
+        let route = format!("/files/{}", link.uid);
+        let answer = service.v1(Method::DELETE, &route, None).await;
+        assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (204, ""));
+        problem(service.v1(Method::DELETE, &route, None).await, 410, "file_gone").await;
+        refused(service.put(&link.url.single, b"late").await, 404).await;
+        refused(service.put_part(link, 3, b"late").await, 404).await;
+    }
+    refused(service.get(&download).await, 404).await;
+    service.database().settle().await;
+    assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["0"]);
+    assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["0"]);
+    assert!(service.objects().is_empty(), "{:?}", service.objects());
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn bad_input_is_refused() {
+    let service = Service::start().await;
+    problem(service.v1(Method::DELETE, "/files/1", None).await, 404, "file_not_found").await;
+    problem(service.v1(Method::DELETE, "/files/x", None).await, 400, "invalid_argument").await;
+    let uid = service.store("x.bin", b"x").await;
+    let route = format!("/files/{uid}");
+    let with_body = service.v1(Method::DELETE, &route, Some(&serde_json::json!({}))).await;
+    problem(with_body, 400, "invalid_argument").await;
+    let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("x")]));
+    let chunked = service.client().delete(service.url(&format!("/api/v1{route}"))).body(chunked);
+    problem(chunked.send().await.unwrap(), 400, "invalid_argument").await;
+    assert_eq!(service.read(&uid).await, b"x");
 }

@@ -161,13 +161,42 @@ fn every_operation_has_its_row_its_test_and_its_adapter() {
             continue;
         }
         assert!(architecture.contains(&format!("`{name}`")), "{name} has no row in docs/ARCHITECTURE.md");
-        // Files cannot be removed over API v0.
-        if name != "delete_file" {
-            assert!(source.join("http/v0").join(&file).exists(), "{name} has no adapter of that name");
-            assert!(
-                root().join("crates/osproxy/tests/it").join(&file).exists(),
-                "{name} has no test of that name"
-            );
+        let adapters = ["v0", "v1"].map(|version| source.join("http").join(version).join(&file));
+        assert!(adapters.iter().any(|adapter| adapter.exists()), "{name} has no adapter of that name");
+        let test = root().join("crates/osproxy/tests/it").join(&file);
+        assert!(test.exists(), "{name} has no test of that name");
+    }
+}
+
+/// What the adapters of a version of the API share, and so is no adapter itself.
+const SHARED: [&str; 12] = [
+    "body",
+    "envelope",
+    "form",
+    "idempotency",
+    "json",
+    "metadata",
+    "mod",
+    "moment",
+    "page",
+    "path",
+    "problem",
+    "query",
+];
+
+#[test]
+fn every_adapter_has_its_operation_and_its_route() {
+    let source = root().join("crates/osproxy/src");
+    let routes = std::fs::read_to_string(source.join("http/mod.rs")).unwrap();
+    for version in ["v0", "v1"] {
+        for entry in std::fs::read_dir(source.join("http").join(version)).unwrap() {
+            let file = entry.unwrap().file_name().into_string().unwrap();
+            let name = file.strip_suffix(".rs").unwrap();
+            if !SHARED.contains(&name) {
+                assert!(source.join("ops").join(&file).exists(), "{version}/{name} adapts no operation");
+                let handler = format!("{version}::{name}::");
+                assert!(routes.contains(&handler), "{version}/{name} has no route in http/mod.rs");
+            }
         }
     }
 }

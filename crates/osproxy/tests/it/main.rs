@@ -17,6 +17,7 @@ mod cluster;
 mod complete_upload;
 mod crash;
 mod create_download_link;
+mod create_link;
 mod create_upload;
 mod databases;
 mod delete_file;

@@ -1,12 +1,13 @@
 use std::{borrow::Cow, str::FromStr};
 
-use osproxy_api::{ErrorCode, v0::PREFIX};
+use osproxy_api::v0::PREFIX;
 use time::OffsetDateTime;
 
 use crate::{
     Error, Result,
     app::App,
-    link::{self, Action, Claims, LinkError},
+    http::link,
+    link::{self as signing, Action, Claims},
     uid::Uid,
 };
 
@@ -53,14 +54,7 @@ impl<'a> Query<'a> {
             expire: self.get("expire"),
             extra: &extra,
         };
-        let verdict = app.links.verify(&claims, self.get("signature"), OffsetDateTime::now_utc());
-        verdict.map_err(|error| {
-            let code = match error {
-                LinkError::Signature => ErrorCode::InvalidSignature,
-                LinkError::Expired => ErrorCode::LinkExpired,
-            };
-            Error::new(code, error.to_string())
-        })?;
+        link::verify(app, &claims, self.get("signature"))?;
         Ok(uid)
     }
 }
@@ -81,7 +75,7 @@ pub(super) fn signed(
     expire: i64,
     extra: &[(&str, &str)],
 ) -> String {
-    let (uid, date, expire) = (uid.to_string(), link::date(date), expire.to_string());
+    let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
     let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
     let claims = Claims { action, uid: &uid, date: &date, expire: &expire, extra: &values };
     let signature = app.links.sign(&claims);

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -37,6 +37,24 @@ impl Api {
     pub async fn post(&self, route: &str, body: &Value) -> Response {
         let url = self.url(&format!("/api/storage/v0{route}"));
         self.client.post(url).json(body).send().await.unwrap()
+    }
+
+    /// Sends a request to a v1 route, with a JSON body if there is one.
+    pub async fn v1(&self, method: Method, route: &str, body: Option<&Value>) -> Response {
+        let request = self.client.request(method, self.url(&format!("/api/v1{route}")));
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        request.send().await.unwrap()
+    }
+
+    pub async fn v1_get(&self, route: &str) -> Response {
+        self.v1(Method::GET, route, None).await
+    }
+
+    pub async fn v1_post(&self, route: &str, body: &Value) -> Response {
+        self.v1(Method::POST, route, Some(body)).await
     }
 
     pub async fn upload_links(&self, paths: &[&str]) -> Vec<UploadLinks> {
@@ -145,4 +163,30 @@ pub async fn refused(answer: Response, status: u16) -> String {
     assert_eq!((envelope.code, envelope.data.as_str()), (status, ""));
     assert!(!envelope.message.is_empty());
     envelope.message
+}
+
+/// Asserts that an answer is a problem document with this status and code, and gives it.
+pub async fn problem(answer: Response, status: u16, code: &str) -> Value {
+    let headers = answer.headers().clone();
+    let sent = answer.status().as_u16();
+    let text = answer.text().await.unwrap();
+    assert_eq!(sent, status, "{text}");
+    assert_eq!(headers["content-type"], "application/problem+json");
+    assert_eq!(headers["osproxy-error"], code);
+    let problem: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(problem["type"], format!("urn:osproxy:error:{code}"));
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(status), &json!(code)));
+    assert_eq!(problem["request_id"], headers["x-request-id"].to_str().unwrap());
+    for text in ["title", "detail"] {
+        assert!(!problem[text].as_str().unwrap().is_empty(), "{problem}");
+    }
+    problem
+}
+
+/// The JSON of an answer that must have this status.
+pub async fn answered<T: DeserializeOwned>(answer: Response, status: u16) -> T {
+    let sent = answer.status().as_u16();
+    let text = answer.text().await.unwrap();
+    assert_eq!(sent, status, "{text}");
+    serde_json::from_str(&text).unwrap()
 }

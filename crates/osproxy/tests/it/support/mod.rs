@@ -14,7 +14,7 @@ mod unreliable;
 
 use std::time::{Duration, Instant};
 
-pub use api::{Api, refused};
+pub use api::{Api, answered, problem, refused};
 pub use database::{Database, connect, redis_url, server_of};
 pub use meddler::{Meddling, meddle};
 pub use nginx::Nginx;

@@ -123,10 +123,12 @@ impl TestNode {
         assert!(said.ends_with(": 0 differences, 0 repaired\n"), "{said}");
     }
 
-    /// Removes a file.
+    /// Removes a file, which may be gone already.
     pub async fn delete(&self, uid: &str) {
         let app = &self.running.as_ref().unwrap().app;
-        ops::delete_file::delete_file(app, uid.parse().unwrap()).await.unwrap();
+        let deleted = ops::delete_file::delete_file(app, uid.parse().unwrap()).await;
+        let gone = |error: &osproxy::Error| error.code == osproxy_api::ErrorCode::FileGone;
+        assert!(deleted.as_ref().map_or_else(gone, |()| true), "{deleted:?}");
     }
 
     pub fn database(&self) -> &Database {

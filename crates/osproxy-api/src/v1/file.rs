@@ -1,0 +1,157 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Most files, or tasks, on a page.
+pub const MAX_PAGE: u64 = 1000;
+
+/// How many there are on a page if nothing is said.
+pub const DEFAULT_PAGE: u64 = 100;
+
+/// Most entries in the metadata of a file.
+pub const MAX_METADATA_KEYS: usize = 64;
+
+/// Longest key in the metadata of a file, in bytes.
+pub const MAX_METADATA_KEY: usize = 128;
+
+/// Longest value in the metadata of a file, in bytes.
+pub const MAX_METADATA_VALUE: usize = 4096;
+
+/// Most bytes that keys and values of the metadata of a file have together.
+pub const MAX_METADATA_BYTES: usize = 16 * 1024;
+
+/// What is known of a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct File {
+    /// The file's uid.
+    pub uid: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// Where it stands.
+    pub state: FileState,
+    /// Bytes, once it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// MIME type, once it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// `image`, `video`, `audio`, `doc`, `archive` or `unknown`, by the extension of the name.
+    pub category: String,
+    /// When its uid was issued.
+    pub created_at: String,
+    /// When its content was complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_at: Option<String>,
+    /// When its upload is given up, as long as it is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// MD5 of the content, if osproxy computed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5: Option<String>,
+    /// SHA-256 of the content, if osproxy computed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// BLAKE3 of the content, if osproxy computed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+    /// Where its bytes lie, once it is stored. Both can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// What its owner notes of it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Where a file stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// Its content may be sent.
+    Pending,
+    /// Its content has begun to arrive.
+    Receiving,
+    /// All of its content is there, and is being put together.
+    Completing,
+    /// It can be read, and its content never changes.
+    Stored,
+    /// Its content is not what was announced, and was removed.
+    Corrupt,
+    /// Its upload was not completed in time. Such files are known for a week.
+    Expired,
+    /// It was deleted. Such files are known for a week.
+    Deleted,
+}
+
+impl FileState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Receiving,
+        Self::Completing,
+        Self::Stored,
+        Self::Corrupt,
+        Self::Expired,
+        Self::Deleted,
+    ];
+
+    /// The name, as it stands in JSON and in the parameter `state`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Receiving => "receiving",
+            Self::Completing => "completing",
+            Self::Stored => "stored",
+            Self::Corrupt => "corrupt",
+            Self::Expired => "expired",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// Where the bytes of a file lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// In one object.
+    Whole,
+    /// In the parts that it was sent in.
+    Parts,
+}
+
+/// A page of files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Files {
+    /// The files, in their order.
+    pub files: Vec<File>,
+    /// The parameter `cursor` of the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// Body of `PATCH /files/{uid}`, a merge patch of RFC 7396.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateFileRequest {
+    /// The new name, if it changes.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What changes of the metadata: `null` removes a key.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// Body of `POST /files/{uid}/copy`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyFileRequest {
+    /// The name of the copy; that of the file if it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The metadata of the copy; that of the file if it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// What may be absent but not `null`: that would ask for its removal.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(input).map(Some)
+}

@@ -1,0 +1,36 @@
+//! API v1: `/api/v1` for applications, `/f` for those whom they give links.
+//!
+//! Names are `snake_case`, uids are decimal strings, digests lower-case hexadecimal, and moments RFC 3339 in UTC with
+//! three decimals: `2026-11-22T12:00:00.000Z`. What is not known is left out.
+
+mod file;
+mod link;
+mod node;
+mod problem;
+mod stats;
+mod task;
+
+pub use file::{
+    CopyFileRequest, DEFAULT_PAGE, File, FileState, Files, Layout, MAX_METADATA_BYTES, MAX_METADATA_KEY,
+    MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, UpdateFileRequest,
+};
+pub use link::{CreateLinkRequest, CreatedLink, Disposition};
+pub use node::{Node, NodeLoad, Nodes};
+pub use problem::{CONTENT_TYPE as PROBLEM, Problem};
+pub use stats::Stats;
+pub use task::{Task, TaskAttempt, TaskDetails, TaskState, Tasks};
+
+/// Where the routes of applications begin.
+pub const PREFIX: &str = "/api/v1";
+
+/// Where download links begin.
+pub const LINKS: &str = "/f";
+
+/// The header that makes a POST idempotent: up to [`MAX_IDEMPOTENCY_KEY`] bytes of visible ASCII, chosen by the client.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The header of an answer that was given before, to the same request with the same key. Its value is `true`.
+pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
+
+/// Longest key that makes a POST idempotent, in bytes.
+pub const MAX_IDEMPOTENCY_KEY: usize = 255;

@@ -1,0 +1,40 @@
+use serde::{Deserialize, Serialize};
+
+/// The nodes of a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nodes {
+    /// Those that were heard of lately. A node that is alone knows itself.
+    pub nodes: Vec<Node>,
+}
+
+/// A node that was heard of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// What the process is called; no two have the same.
+    pub id: String,
+    /// Host and port at which other nodes reach it.
+    pub address: String,
+    /// Of the program.
+    pub version: String,
+    /// The stores that it has at hand, that of new files first.
+    pub stores: Vec<String>,
+    /// Those of them that no other node has at hand.
+    pub own_stores: Vec<String>,
+    /// When it started.
+    pub started_at: String,
+    /// When it was heard of last.
+    pub heard_at: String,
+    /// How busy it is.
+    pub load: NodeLoad,
+}
+
+/// How busy a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// Requests that are running.
+    pub requests: u64,
+    /// Tasks that are running.
+    pub tasks: u64,
+    /// Processes of its machine that run or wait to, on average over the last minute.
+    pub load_average: f64,
+}

@@ -1,0 +1,104 @@
+//! Errors on their way out: logged once, and rendered as the protocol has it.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{ERROR_HEADER, ErrorCode, v0::PREFIX as V0};
+
+use super::{middleware::RequestId, v0, v1};
+use crate::{Error, error};
+
+/// After how many seconds a client may try again when something is away.
+const RETRY_AFTER_SECS: u64 = 1;
+
+/// What there is to render.
+pub(super) struct Failure<'a> {
+    pub(super) error: &'a Error,
+    pub(super) request_id: Option<&'a str>,
+}
+
+/// The answer to paths that name nothing.
+pub(super) async fn unknown_route() -> Error {
+    Error::new(ErrorCode::UnknownRoute, "there is nothing at this path")
+}
+
+/// The answer to methods that a path does not have.
+pub(super) async fn method_not_allowed() -> Error {
+    Error::new(ErrorCode::MethodNotAllowed, "this path does not take this method")
+}
+
+impl IntoResponse for Error {
+    /// A blank that carries the error to where it is rendered and logged, once.
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+/// Whether a path is one of API v0, whose clients know errors by its envelope.
+fn is_v0(path: &str) -> bool {
+    path.strip_prefix(V0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The status of an error under API v1, for those who must know it before it is rendered.
+pub(super) fn v1_status(error: &Error) -> StatusCode {
+    StatusCode::from_u16(error.code.v1_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Renders errors, as the envelope of v0 under its prefix and as problem documents anywhere else, and logs those that
+/// are not the client's.
+pub(super) async fn render(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().cloned();
+    let is_v0 = is_v0(request.uri().path());
+    let mut response = next.run(request).await;
+    let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else {
+        return response;
+    };
+    let code = error.code;
+    let status = if is_v0 { StatusCode::from_u16(code.v0_status()).ok() } else { Some(v1_status(&error)) };
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if status.is_server_error() {
+        tracing::error!(code = code.as_str(), error = error::chain(&*error), "the request failed");
+    } else {
+        tracing::debug!(code = code.as_str(), message = &*error.message, "the request was refused");
+    }
+    let failure = Failure { error: &error, request_id: id.as_ref().map(|RequestId(id)| &**id) };
+    let mut rendered =
+        if is_v0 { v0::render(status, &failure) } else { v1::problem::render(status, &failure) };
+    let headers = rendered.headers_mut();
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+        headers.insert(header::ALLOW, allow);
+    }
+    if matches!(code, ErrorCode::NodeUnavailable | ErrorCode::Unavailable) {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECS.into());
+    }
+    if let Some(size) = error.size()
+        && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
+    {
+        headers.insert(header::CONTENT_RANGE, range);
+    }
+    rendered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_under_its_prefix_is_v0() {
+        for path in ["/api/storage/v0", "/api/storage/v0/ping", "/api/storage/v0/"] {
+            assert!(is_v0(path), "{path}");
+        }
+        for path in ["/", "/api/storage/v01", "/api/storage", "/api/v1/files", "/f/1/x", "/x/api/storage/v0/"]
+        {
+            assert!(!is_v0(path), "{path}");
+        }
+    }
+}

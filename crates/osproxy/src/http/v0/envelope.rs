@@ -1,0 +1,19 @@
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use osproxy_api::v0::Envelope;
+
+use crate::http::error::Failure;
+
+/// An error as clients of v0 know it.
+pub(in crate::http) fn render(status: StatusCode, failure: &Failure) -> Response {
+    let mut message = failure.error.message.to_string();
+    if status.is_server_error()
+        && let Some(id) = failure.request_id
+    {
+        message = format!("{message} (request id {id})");
+    }
+    (status, Json(Envelope { code: status.as_u16(), message, data: "" })).into_response()
+}

@@ -1,0 +1,51 @@
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::v1::{CreateLinkRequest, CreatedLink, LINKS};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{
+    json,
+    moment::moment,
+    path::{self, InPath},
+};
+use crate::{
+    Result,
+    app::App,
+    link::{self, Action, Claims},
+    ops,
+};
+
+/// What RFC 3986 lets stand as it is anywhere.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// `POST /files/{uid}/links`
+pub(in crate::http) async fn create_link(
+    State(app): State<Arc<App>>,
+    uid: InPath<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let uid = path::uid(uid)?;
+    let body = json::read(&headers, body).await?;
+    let CreateLinkRequest { expires_in, disposition, filename } = json::parse(&body)?;
+    let link = ops::create_link::create_link(&app, uid, expires_in, filename.as_deref()).await?;
+    let (uid, date, expire) = (uid.to_string(), link::date(link.date), expires_in.to_string());
+    let extra = [link.filename.as_str(), disposition.as_str()];
+    let claims = Claims { action: Action::Download, uid: &uid, date: &date, expire: &expire, extra: &extra };
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("date", &date)
+        .append_pair("expire", &expire)
+        .append_pair("signature", &app.links.sign(&claims))
+        .append_pair("disposition", disposition.as_str())
+        .finish();
+    let name = utf8_percent_encode(&link.filename, UNRESERVED);
+    let created =
+        CreatedLink { url: format!("{LINKS}/{uid}/{name}?{query}"), expires_at: moment(link.expires_at) };
+    Ok((StatusCode::CREATED, axum::Json(created)).into_response())
+}

@@ -1,0 +1,29 @@
+//! API v1: what applications ask, and the links that they hand on.
+
+pub(super) mod create_link;
+pub(super) mod delete_file;
+pub(super) mod download_file;
+mod json;
+mod moment;
+mod path;
+pub(super) mod problem;
+mod query;
+
+use axum::{
+    extract::Request,
+    http::Method,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+/// Refuses bodies of requests that have no use for one.
+pub(super) async fn without_useless_bodies(request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
+        let (parts, body) = request.into_parts();
+        if let Err(error) = json::must_be_empty(&parts) {
+            return error.into_response();
+        }
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    next.run(request).await
+}

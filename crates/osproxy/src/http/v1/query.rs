@@ -1,0 +1,53 @@
+use std::borrow::Cow;
+
+use crate::{Error, Result};
+
+/// The parameters of a URL, decoded: each is one that is known, and stands there once.
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    /// Takes a query apart that may have these parameters.
+    pub(super) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
+        let mut parameters: Vec<(Cow<'a, str>, _)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if !known.contains(&&*name) {
+                let message = format!("there is no parameter `{name}` here");
+                return Err(Error::invalid(message).with_field(name));
+            }
+            if parameters.iter().any(|(before, _)| *before == name) {
+                return Err(Error::invalid(format!("`{name}` is given twice")).with_field(name));
+            }
+            parameters.push((name, value));
+        }
+        Ok(Self(parameters))
+    }
+
+    /// A parameter, if it is there.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| &**value)
+    }
+
+    /// A parameter that must be there.
+    pub(super) fn required(&self, name: &str) -> Result<&str> {
+        self.get(name).ok_or_else(|| Error::invalid(format!("`{name}` is missing")).with_field(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_parameter_is_known_and_stands_there_once() {
+        let query = Query::parse(Some("limit=5&prefix=%C3%A9+x"), &["limit", "prefix", "state"]).unwrap();
+        assert_eq!((query.get("limit"), query.get("prefix")), (Some("5"), Some("é x")));
+        assert_eq!(query.get("state"), None);
+        assert!(query.required("state").is_err());
+        for (wrong, name) in [("limt=5", "limt"), ("limit=5&limit=6", "limit"), ("=", ""), ("x", "x")] {
+            let Err(error) = Query::parse(Some(wrong), &["limit"]) else { panic!("{wrong}") };
+            assert!(error.message.contains(&format!("`{name}`")), "{error}");
+            assert_eq!(error.members().collect::<Vec<_>>(), [("field", &name.into())]);
+        }
+    }
+}

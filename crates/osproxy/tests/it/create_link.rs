@@ -1,0 +1,174 @@
+use osproxy_api::v1::CreatedLink;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{Service, answered, content, md5_hex, problem};
+
+async fn link(service: &Service, uid: &str, body: &Value) -> String {
+    let link: CreatedLink = answered(service.v1_post(&format!("/files/{uid}/links"), body).await, 201).await;
+    assert_eq!(&link.expires_at[19..], ".000Z");
+    link.url
+}
+
+#[tokio::test]
+async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
+    let service = Service::start().await;
+    let bytes = content(1, 10_000);
+    let uid = service.store("dir/päge 1.txt", &bytes).await;
+    let url = link(&service, &uid, &json!({"expires_in": 60})).await;
+    assert!(url.starts_with(&format!("/f/{uid}/p%C3%A4ge%201.txt?date=")), "{url}");
+    let answer = service.get(&url).await;
+    assert_eq!(answer.status(), 200);
+    let field = answer.headers()["content-disposition"].to_str().unwrap();
+    assert_eq!(field, "inline; filename=\"p_ge 1.txt\"; filename*=UTF-8''p%C3%A4ge%201.txt");
+    let digests = answer.headers()["repr-digest"].to_str().unwrap().to_owned();
+    let (md5, blake3) = digests.split_once(", ").unwrap();
+    assert!(md5.starts_with("md5=:") && md5.ends_with("==:"), "{digests}");
+    assert!(blake3.starts_with("blake3=:") && blake3.ends_with("=:"), "{digests}");
+    assert!(answer.bytes().await.unwrap() == bytes);
+    let head = service.client().head(service.url(&url)).send().await.unwrap();
+    assert_eq!(
+        (head.status(), &head.headers()["content-length"]),
+        (StatusCode::OK, &"10000".parse().unwrap())
+    );
+    let part = service.client().get(service.url(&url)).header("range", "bytes=10-19").send().await.unwrap();
+    assert_eq!(
+        (part.status(), part.headers()["repr-digest"].to_str().unwrap()),
+        (StatusCode::PARTIAL_CONTENT, &*digests)
+    );
+    assert_eq!(part.bytes().await.unwrap(), bytes[10..20]);
+    let none = service.client().get(service.url(&url)).header("range", "bytes=10000-").send().await.unwrap();
+    assert_eq!(none.headers()["content-range"], "bytes */10000");
+    problem(none, 416, "range_not_satisfiable").await;
+    let posted = service.client().post(service.url(&url)).send().await.unwrap();
+    assert_eq!(posted.headers()["allow"], "GET,HEAD");
+    problem(posted, 405, "method_not_allowed").await;
+
+    let other = service.store("other.txt", b"other").await;
+    let query = url.split_once('?').unwrap().1;
+    for forged in [
+        url.replace("p%C3%A4ge", "page"),
+        url.replace(&uid, &other),
+        url.replace("inline", "attachment"),
+        url.replace("expire=60", "expire=61"),
+        url.replace("signature=", "signature=0"),
+        format!("/f/x/x.txt?{query}"),
+        format!(
+            "/api/storage/v0/download?uid={uid}&name=p%C3%A4ge%201.txt&{}",
+            query.replace("&disposition=inline", "")
+        ),
+    ] {
+        let status = service.get(&forged).await.status().as_u16();
+        assert_eq!(status, if forged.starts_with("/f/") { 403 } else { 422 }, "{forged}");
+    }
+    let v0 = service.download_link(&uid).await.unwrap().url;
+    problem(
+        service.get(&v0.replace("/api/storage/v0/download", &format!("/f/{uid}/x"))).await,
+        400,
+        "invalid_argument",
+    )
+    .await;
+    for (broken, field) in [
+        (format!("{url}&more=1"), "more"),
+        (url.replace("&disposition=inline", ""), "disposition"),
+        (url.replace("=inline", "=sideways"), "disposition"),
+        (format!("{url}&expire=60"), "expire"),
+    ] {
+        assert_eq!(problem(service.get(&broken).await, 400, "invalid_argument").await["field"], field);
+    }
+    problem(service.get("/f/%FF/x").await, 404, "unknown_route").await;
+    problem(service.get(&format!("/f/{uid}")).await, 404, "unknown_route").await;
+}
+
+#[tokio::test]
+async fn a_link_says_what_the_file_is_called_and_that_it_is_saved() {
+    let service = Service::start().await;
+    let uid = service.store("..", b"up").await;
+    let url = link(&service, &uid, &json!({"expires_in": 60, "disposition": "attachment"})).await;
+    assert!(url.starts_with(&format!("/f/{uid}/{uid}?")), "{url}");
+    let answer = service.get(&url).await;
+    let field = answer.headers()["content-disposition"].to_str().unwrap();
+    assert_eq!(field, format!("attachment; filename=\"{uid}\"; filename*=UTF-8''{uid}"));
+    let body = json!({"expires_in": 60, "filename": "a/b?c#d%2F.pdf"});
+    let url = link(&service, &uid, &body).await;
+    assert!(url.starts_with(&format!("/f/{uid}/b%3Fc%23d%252F.pdf?")), "{url}");
+    assert_eq!(service.get(&url).await.bytes().await.unwrap(), "up");
+    let long = "é".repeat(512);
+    let url = link(&service, &uid, &json!({"expires_in": 60, "filename": long})).await;
+    assert_eq!(service.get(&url).await.bytes().await.unwrap(), "up");
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_with_the_field_that_is_wrong() {
+    let service = Service::start().await;
+    let uid = service.store("x.txt", b"x").await;
+    let route = format!("/files/{uid}/links");
+    for (body, field) in [
+        (json!({}), "expires_in"),
+        (json!({"expires_in": 0}), "expires_in"),
+        (json!({"expires_in": -1}), "expires_in"),
+        (json!({"expires_in": 31_536_001}), "expires_in"),
+        (json!({"expires_in": i64::MAX}), "expires_in"),
+        (json!({"expires_in": u64::MAX}), "expires_in"),
+        (json!({"expires_in": "60"}), "expires_in"),
+        (json!({"expires_in": 60, "expire": 60}), "expire"),
+        (json!({"expires_in": 60, "disposition": "sideways"}), "disposition"),
+        (json!({"expires_in": 60, "filename": ""}), "filename"),
+        (json!({"expires_in": 60, "filename": "."}), "filename"),
+        (json!({"expires_in": 60, "filename": "a/.."}), "filename"),
+        (json!({"expires_in": 60, "filename": "nul\0"}), "filename"),
+        (json!({"expires_in": 60, "filename": "x".repeat(5000)}), "filename"),
+        (json!({"expires_in": 60, "filename": 5}), "filename"),
+    ] {
+        let told = problem(service.v1_post(&route, &body).await, 400, "invalid_argument").await;
+        assert_eq!(told["field"], field, "{body}: {told}");
+    }
+    for body in [json!(null), json!([]), json!("x")] {
+        problem(service.v1_post(&route, &body).await, 400, "invalid_argument").await;
+    }
+    let url = service.url(&format!("/api/v1{route}"));
+    for (kind, body, status, code) in [
+        ("text/plain", "{\"expires_in\":60}".to_owned(), 415, "unsupported_media_type"),
+        ("application/json", "{".to_owned(), 400, "invalid_argument"),
+        ("application/json", " ".repeat(65 * 1024), 413, "too_large"),
+    ] {
+        let request = service.client().post(&url).header("content-type", kind).body(body);
+        problem(request.send().await.unwrap(), status, code).await;
+    }
+    let body = json!({"expires_in": 60});
+    problem(service.v1_post("/files/1/links", &body).await, 404, "file_not_found").await;
+    for uid in ["x", "0", "-1", "99999999999999999999"] {
+        let told =
+            problem(service.v1_post(&format!("/files/{uid}/links"), &body).await, 400, "invalid_argument")
+                .await;
+        assert_eq!(told["field"], "uid");
+    }
+    let pending = service.upload_link("pending.txt").await.uid;
+    problem(service.v1_post(&format!("/files/{pending}/links"), &body).await, 404, "file_not_found").await;
+    problem(service.v1_get(&route).await, 405, "method_not_allowed").await;
+    problem(service.v1(Method::DELETE, &route, None).await, 405, "method_not_allowed").await;
+    problem(service.v1_get("/nothing").await, 404, "unknown_route").await;
+    problem(service.get("/elsewhere").await, 404, "unknown_route").await;
+    assert_eq!(service.get("/api/storage/v0/nothing").await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_link_ends() {
+    let service = Service::start().await;
+    let uid = service.store("x.txt", b"x").await;
+    let url = link(&service, &uid, &json!({"expires_in": 1})).await;
+    crate::support::eventually("the link ends", async || {
+        let answer = service.get(&url).await;
+        if answer.status() == 200 {
+            return None;
+        }
+        problem(answer, 403, "link_expired").await;
+        Some(())
+    })
+    .await;
+    // Content that is the same has digests that are the same, over both versions.
+    let v0 = service.get(&service.download_link(&uid).await.unwrap().url).await;
+    let digests = v0.headers()["repr-digest"].to_str().unwrap().to_owned();
+    assert_eq!(md5_hex(b"x"), "9dd4e461268c8034f5c8564e155c67a6");
+    assert!(digests.starts_with("md5=:ndTkYSaMgDT1yFZOFVxnpg==:"), "{digests}");
+}
