@@ -9,6 +9,7 @@ mod node;
 mod problem;
 mod stats;
 mod task;
+mod upload;
 
 pub use file::{
     CopyFileRequest, DEFAULT_PAGE, File, FileState, Files, Layout, MAX_METADATA_BYTES, MAX_METADATA_KEY,
@@ -19,6 +20,10 @@ pub use node::{Node, NodeLoad, Nodes};
 pub use problem::{CONTENT_TYPE as PROBLEM, Problem};
 pub use stats::Stats;
 pub use task::{Task, TaskAttempt, TaskDetails, TaskState, Tasks};
+pub use upload::{
+    CompleteUploadRequest, CreateUploadRequest, CreatedState, CreatedUpload, UploadLinks, UploadState,
+    UploadStatus,
+};
 
 /// Where the routes of applications begin.
 pub const PREFIX: &str = "/api/v1";

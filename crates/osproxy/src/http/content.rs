@@ -124,8 +124,15 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Presentation<'_>
 /// has no registered name there, and stands under the one that everybody would look for.
 fn repr_digest(file: &StoredFile) -> Option<String> {
     let digests = file.content.digests.as_ref()?;
-    let known = [("md5", digests.md5.as_slice()), ("blake3", digests.blake3.as_slice())];
-    Some(known.map(|(name, digest)| format!("{name}=:{}:", BASE64_STANDARD.encode(digest))).join(", "))
+    let known = [
+        ("md5", digests.md5.as_ref().map(<[u8; 16]>::as_slice)),
+        ("sha-256", digests.sha256.as_ref().map(<[u8; 32]>::as_slice)),
+        ("blake3", Some(digests.blake3.as_slice())),
+    ];
+    let known = known.iter().filter_map(|(name, digest)| {
+        digest.map(|digest| format!("{name}=:{}:", BASE64_STANDARD.encode(digest)))
+    });
+    Some(known.collect::<Vec<_>>().join(", "))
 }
 
 /// Inserts a value of visible ASCII; anything else could only come from a damaged row and is left out.

@@ -41,8 +41,14 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/download", get(v0::download_file::download_file));
     // What applications ask. A route is a line here, and an adapter of the operation's name in `v1/`.
     let v1 = Router::new()
+        .route("/uploads", post(v1::create_upload::create_upload))
         .route("/files/{uid}", delete(v1::delete_file::delete_file))
         .route("/files/{uid}/links", post(v1::create_link::create_link))
+        // What their clients do, who have links.
+        .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
+        .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
+        .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
+        .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))
         .layer(axum::middleware::from_fn(v1::without_useless_bodies));
     Router::new()
         .nest(osproxy_api::v0::PREFIX, v0)

@@ -112,6 +112,12 @@ pub struct UploadStatus {
     pub state: FileState,
     /// The numbers of the parts that count, ascending.
     pub parts: Vec<u32>,
+    /// Bytes of these parts together.
+    pub received: u64,
+    /// Bytes of the content, as they were announced, or as they are.
+    pub size: Option<u64>,
+    /// Bytes of each part but the last, if that is settled.
+    pub part_size: Option<u64>,
 }
 
 impl Meta {
@@ -153,8 +159,7 @@ impl Meta {
         sniffed: Option<&'static str>,
         tag: String,
     ) -> Result<FinishedPart, DbErr> {
-        let (id, blob_id, number, is_piece) =
-            (intent.id, intent.blob_id, intent.number, intent.shape.is_some());
+        let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
         let tag = intent.native.is_some().then_some(tag);
         self.write_or_undo(move |transaction| {
             let tag = tag.clone();
@@ -162,17 +167,16 @@ impl Meta {
                 if !still_receiving(transaction, uid, blob_id).await? {
                     return Ok(Verdict::Rollback(FinishedPart::Closed));
                 }
-                let replaced = match replace(transaction, blob_id, number, &digests, is_piece).await? {
+                let replaced = match replace(transaction, blob_id, number, &digests).await? {
                     Replaced::Same => return Ok(Verdict::Rollback(FinishedPart::Same)),
                     Replaced::Part(id) => Some(id),
                     Replaced::Nothing => None,
                 };
-                let piece = is_piece.then(|| digests.blake3.to_vec());
                 let stored = part::Entity::update_many()
                     .col_expr(part::Column::State, Expr::value(part::State::Stored))
                     .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
                     .col_expr(part::Column::Md5, Expr::value(to_record(digests.md5)))
-                    .col_expr(part::Column::Piece, Expr::value(piece))
+                    .col_expr(part::Column::Piece, Expr::value(digests.blake3.to_vec()))
                     .col_expr(part::Column::Sniffed, Expr::value(sniffed))
                     .col_expr(part::Column::Tag, Expr::value(tag))
                     .filter(part::Column::Id.eq(id))
@@ -195,22 +199,34 @@ impl Meta {
         let Some((file, blob)) = found else {
             return Ok(None);
         };
-        let mut parts = Vec::new();
-        if let Some(blob) = blob {
-            if blob.state == blob::State::Receiving {
-                let numbers = part::Entity::find()
+        let mut status = UploadStatus {
+            state: file.state,
+            parts: Vec::new(),
+            received: 0,
+            size: file.announced_size.map(i64::unsigned_abs),
+            part_size: file.part_size.map(i64::unsigned_abs),
+        };
+        match blob {
+            Some(blob) if blob.state == blob::State::Receiving => {
+                let rows = part::Entity::find()
                     .select_only()
-                    .column(part::Column::Number)
+                    .columns([part::Column::Number, part::Column::Size])
                     .filter(part::Column::BlobId.eq(blob.id))
                     .filter(part::Column::State.eq(part::State::Stored))
                     .order_by_asc(part::Column::Number);
-                let numbers: Vec<i32> = numbers.into_tuple().all(&self.reader).await?;
-                parts = numbers.into_iter().map(i32::cast_unsigned).collect();
-            } else {
-                parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
+                for (number, size) in rows.into_tuple::<(i32, i64)>().all(&self.reader).await? {
+                    status.parts.push(number.cast_unsigned());
+                    status.received += size.unsigned_abs();
+                }
             }
+            Some(blob) => {
+                status.parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
+                status.received = blob.size.unsigned_abs();
+                status.size = Some(status.received);
+            }
+            None => {}
         }
-        Ok(Some(UploadStatus { state: file.state, parts }))
+        Ok(Some(status))
     }
 
     /// The numbers of the parts of a blob that count, and the keys of those that are objects.
@@ -383,7 +399,6 @@ async fn replace(
     blob_id: i64,
     number: u32,
     digests: &Digests,
-    is_piece: bool,
 ) -> Result<Replaced, DbErr> {
     let before = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
@@ -394,10 +409,10 @@ async fn replace(
     let Some(before) = before else {
         return Ok(Replaced::Nothing);
     };
-    let is_same = if is_piece {
-        before.piece.as_deref() == Some(&digests.blake3)
-    } else {
-        before.md5.is_some() && recorded_digest(before.md5.as_ref()) == digests.md5
+    // What was recorded by an older version has only the md5.
+    let is_same = match &before.piece {
+        Some(piece) => *piece == digests.blake3,
+        None => before.md5.is_some() && recorded_digest(before.md5.as_ref()) == digests.md5,
     };
     if before.tag.is_some() && is_same {
         return Ok(Replaced::Same);

@@ -18,7 +18,7 @@ use super::{
 pub struct Fingerprint {
     /// MD5.
     pub md5: Option<[u8; 16]>,
-    /// What the BLAKE3 of the whole is combined of.
+    /// BLAKE3, as that of a piece where it is one.
     pub piece: Option<[u8; 32]>,
     /// Where in the whole the piece begins, if there are several.
     pub piece_at: Option<u64>,

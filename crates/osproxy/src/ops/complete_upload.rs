@@ -53,7 +53,8 @@ fn answer(completed: Completed) -> Result<()> {
             "this file is complete, and its digest, which was not given then, is not known yet",
         )),
         Completed::Parts { there, wanted, missing } => {
-            Err(Error::new(ErrorCode::PartsMissing, explain(there, &missing, wanted)))
+            let message = explain(there, &missing, wanted);
+            Err(Error::new(ErrorCode::PartsMissing, message).with_missing(&missing))
         }
         Completed::Size(found, said) => {
             let message = format!("the parts have {found} bytes together, not {said}");

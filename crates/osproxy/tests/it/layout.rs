@@ -169,8 +169,10 @@ fn every_operation_has_its_row_its_test_and_its_adapter() {
 }
 
 /// What the adapters of a version of the API share, and so is no adapter itself.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 15] = [
     "body",
+    "content",
+    "digest",
     "envelope",
     "form",
     "idempotency",
@@ -182,6 +184,7 @@ const SHARED: [&str; 12] = [
     "path",
     "problem",
     "query",
+    "upload_link",
 ];
 
 #[test]

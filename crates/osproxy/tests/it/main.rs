@@ -11,6 +11,7 @@
 
 mod support;
 
+mod abort_upload;
 mod check_config;
 mod check_health;
 mod cluster;
@@ -22,6 +23,7 @@ mod create_upload;
 mod databases;
 mod delete_file;
 mod disk_full;
+mod divided;
 mod doctor;
 mod download_file;
 mod durability;

@@ -13,5 +13,5 @@ pub(in crate::http) async fn upload_status(
 ) -> Result<Json<Envelope<Vec<u32>>>> {
     let query = Query::parse(uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
-    Ok(Json(Envelope::ok(ops::upload_status::upload_status(&app, uid).await?)))
+    Ok(Json(Envelope::ok(ops::upload_status::upload_status(&app, uid).await?.parts)))
 }

@@ -1,13 +1,22 @@
 //! API v1: what applications ask, and the links that they hand on.
 
+pub(super) mod abort_upload;
+pub(super) mod complete_upload;
+mod content;
 pub(super) mod create_link;
+pub(super) mod create_upload;
 pub(super) mod delete_file;
+mod digest;
 pub(super) mod download_file;
 mod json;
 mod moment;
 mod path;
 pub(super) mod problem;
 mod query;
+pub(super) mod upload_file;
+mod upload_link;
+pub(super) mod upload_part;
+pub(super) mod upload_status;
 
 use axum::{
     extract::Request,

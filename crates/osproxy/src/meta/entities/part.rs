@@ -25,8 +25,8 @@ pub struct Model {
     /// Of a part that the store has in its upload, and not as an object: what the store calls it, or empty as long as
     /// it is being written.
     pub tag: Option<String>,
-    /// What the BLAKE3 of the whole is combined of; set once stored, where the part's place in the whole is known before. Of
-    /// the only part it is the BLAKE3 of the whole.
+    /// Its BLAKE3, set once stored; of one of several parts whose places are known before they come, that of the piece,
+    /// of which the BLAKE3 of the whole is combined.
     pub piece: Option<Vec<u8>>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,

@@ -1,0 +1,129 @@
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /uploads`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUploadRequest {
+    /// What the file is called: 1 to 1,024 bytes. Of a path the last component counts.
+    pub name: String,
+    /// Bytes of the content. With it the upload gets a part size, and room is kept for it where the store can do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// MIME type; otherwise it is found out from the content and the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// MD5 of the content, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5: Option<String>,
+    /// SHA-256 of the content, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// BLAKE3 of the content, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+    /// Bytes of each part but the last: a power of two. Goes with `size`; otherwise the server chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_size: Option<u64>,
+    /// How long the links hold, in seconds; an hour if it is absent.
+    #[serde(default = "an_hour")]
+    pub expires_in: i64,
+}
+
+const fn an_hour() -> i64 {
+    3600
+}
+
+/// Answer to `POST /uploads`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreatedUpload {
+    /// The new file's uid.
+    pub uid: String,
+    /// `pending`: the content is to be sent. `stored`: content with the digests was there, and the file has it.
+    pub state: CreatedState,
+    /// Bytes of each part but the last, if the size was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_size: Option<u64>,
+    /// Where to send the content, as long as it is to be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<UploadLinks>,
+    /// From when on the links no longer hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// Where a new upload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreatedState {
+    /// The content is to be sent.
+    Pending,
+    /// The file has its content.
+    Stored,
+}
+
+/// Relative URLs that take the content of one file, for whoever has them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UploadLinks {
+    /// `PUT`: the whole content.
+    pub content: String,
+    /// `PUT`: a part, with its number, from 1 on, in the place of `{number}`.
+    pub part: String,
+    /// `GET`: what has been received. `DELETE`: give the upload up.
+    pub state: String,
+    /// `POST`: all parts have been sent.
+    pub complete: String,
+}
+
+/// Body of `POST /uploads/{uid}/complete`, which may be empty. What is said must be so.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteUploadRequest {
+    /// How many parts there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<u32>,
+    /// Bytes of all parts together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// MD5 of all parts together, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5: Option<String>,
+    /// SHA-256 of all parts together, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// BLAKE3 of all parts together, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+}
+
+/// Where an upload stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadStatus {
+    /// The file's uid.
+    pub uid: String,
+    /// Where the file stands.
+    pub state: UploadState,
+    /// Bytes of the content, as they were announced, or as they are once it is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Bytes of each part but the last, if that is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_size: Option<u64>,
+    /// The numbers of the parts that were received, ascending.
+    pub parts: Vec<u32>,
+    /// Bytes of these parts together.
+    pub received: u64,
+}
+
+/// Where the file of an upload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    /// Nothing has come.
+    Pending,
+    /// Content is coming.
+    Receiving,
+    /// The store puts the parts together.
+    Completing,
+    /// Complete.
+    Stored,
+}

@@ -1,0 +1,44 @@
+use std::sync::Arc;
+
+use axum::{
+    body::HttpBody,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::v1::CompleteUploadRequest;
+
+use super::{
+    digest, json,
+    path::{self, InPath},
+    upload_link, upload_status,
+};
+use crate::{
+    Result,
+    app::App,
+    http::forward::{self, Origin},
+    ops::{self, complete_upload::Completion},
+};
+
+/// `POST /uploads/{uid}/complete`
+pub(in crate::http) async fn complete_upload(
+    State(app): State<Arc<App>>,
+    uid: InPath<String>,
+    request: Request,
+) -> Result<Response> {
+    let (request, body) = request.into_parts();
+    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri.query())?;
+    if forward::origin(&app, &request)? == Origin::Client
+        && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
+    {
+        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, body)).await;
+    }
+    let said: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
+        CompleteUploadRequest::default()
+    } else {
+        json::parse(&json::read(&request.headers, body).await?)?
+    };
+    let claims = digest::of_fields(said.md5.as_ref(), said.sha256.as_ref(), said.blake3.as_ref())?;
+    let said = Completion { parts: said.parts, size: said.size, claims };
+    ops::complete_upload::complete_upload(&app, uid, said).await?;
+    Ok(upload_status::status(&app, uid).await?.into_response())
+}

@@ -1,0 +1,91 @@
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::v1::{CreateUploadRequest, CreatedState, CreatedUpload};
+
+use super::{digest, json, moment::moment, upload_link};
+use crate::{
+    Error, Result,
+    app::App,
+    ops::{
+        self,
+        create_upload::{Announced, Wish},
+    },
+};
+
+/// Longest MIME type, in bytes.
+const MAX_TYPE: usize = 255;
+
+/// `POST /uploads`
+pub(in crate::http) async fn create_upload(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let body = json::read(&headers, body).await?;
+    let request: CreateUploadRequest = json::parse(&body)?;
+    let expire = request.expires_in;
+    let wish = wish(request)?;
+    let created = ops::create_upload::create_upload(&app, vec![wish], expire).await?;
+    let date = created.created_at;
+    let missing = || Error::internal("an upload was not created");
+    let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
+    let is_pending = !upload.is_stored;
+    // A link is dated in whole seconds.
+    let expires_at = date.unix_timestamp().saturating_add(expire).saturating_mul(1000);
+    let answer = CreatedUpload {
+        uid: upload.uid.to_string(),
+        state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
+        part_size: upload.part_size.filter(|_| is_pending),
+        links: is_pending.then(|| upload_link::links(&app, upload.uid, date, expire)),
+        expires_at: is_pending.then(|| moment(expires_at)),
+    };
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+fn wish(request: CreateUploadRequest) -> Result<Wish> {
+    let claims = digest::of_fields(request.md5.as_ref(), request.sha256.as_ref(), request.blake3.as_ref())?;
+    if request.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
+        let message = format!("`content_type` must be a MIME type of at most {MAX_TYPE} bytes");
+        return Err(Error::invalid(message).with_field("content_type"));
+    }
+    let announced = Announced {
+        size: request.size,
+        part_size: request.part_size,
+        content_type: request.content_type,
+        claims,
+    };
+    Ok(Wish { path: request.name, announced })
+}
+
+/// Whether a text can stand as the type of content: it goes into a header as it is.
+fn is_mime_type(text: &str) -> bool {
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    let is_token = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
+    };
+    let has_form = essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    has_form && text.len() <= MAX_TYPE && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mime_types_are_taken() {
+        for good in ["text/plain", "text/plain; charset=utf-8", "application/vnd.api+json"] {
+            assert!(is_mime_type(good), "{good}");
+        }
+        for bad in ["", "text", "text/", "/plain", "a b/c", "text/plain\r\nx: y", "text/plain; a=\u{e9}"] {
+            assert!(!is_mime_type(bad), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Digests, as requests bear them: in JSON, and in the header fields of RFC 9530 and RFC 1864.
+
+use axum::http::{HeaderMap, HeaderName, header::ToStrError};
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use crate::{Error, Result, ops::upload_file::Claims};
+
+const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// A digest in hexadecimal, of the field of this name.
+pub(super) fn hexadecimal<const N: usize>(name: &str, text: Option<&String>) -> Result<Option<[u8; N]>> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let mut digest = [0; N];
+    hex::decode_to_slice(text, &mut digest).map_err(|_| {
+        Error::invalid(format!("`{name}` must have {} hexadecimal digits", 2 * N)).with_field(name)
+    })?;
+    Ok(Some(digest))
+}
+
+/// What a client says that the digests of content are, in the fields of a JSON body.
+pub(super) fn of_fields(
+    md5: Option<&String>,
+    sha256: Option<&String>,
+    blake3: Option<&String>,
+) -> Result<Claims> {
+    Ok(Claims {
+        md5: hexadecimal("md5", md5)?,
+        sha256: hexadecimal("sha256", sha256)?,
+        blake3: hexadecimal("blake3", blake3)?,
+    })
+}
+
+/// What a client says of the body of a request that is content as it is: `Content-MD5`, `Content-Digest`, and
+/// `Repr-Digest`, which is the same here. Algorithms that are not known are left alone, as RFC 9530 has it.
+pub(super) fn of_headers(headers: &HeaderMap) -> Result<Claims> {
+    let mut claims = Claims::default();
+    for value in headers.get_all(CONTENT_MD5) {
+        let text = value.to_str().map_err(|error| malformed("Content-MD5", &error))?;
+        said(&mut claims.md5, "Content-MD5", text)?;
+    }
+    for (field, name) in [(CONTENT_DIGEST, "Content-Digest"), (REPR_DIGEST, "Repr-Digest")] {
+        for value in headers.get_all(field) {
+            let text = value.to_str().map_err(|error| malformed(name, &error))?;
+            dictionary(name, text, &mut claims)?;
+        }
+    }
+    Ok(claims)
+}
+
+/// Reads `md5=:…:, sha-256=:…:`.
+fn dictionary(name: &str, text: &str, claims: &mut Claims) -> Result<()> {
+    for member in text.split(',').map(str::trim) {
+        let (algorithm, value) = member.split_once('=').ok_or_else(|| wrong(name))?;
+        let value = value.strip_prefix(':').and_then(|value| value.strip_suffix(':'));
+        match algorithm {
+            "md5" => said(&mut claims.md5, name, value.ok_or_else(|| wrong(name))?)?,
+            "sha-256" => said(&mut claims.sha256, name, value.ok_or_else(|| wrong(name))?)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn said<const N: usize>(claim: &mut Option<[u8; N]>, name: &str, text: &str) -> Result<()> {
+    let digest: Vec<u8> = STANDARD.decode(text.trim()).map_err(|_| wrong(name))?;
+    let digest: [u8; N] = digest.try_into().map_err(|_| wrong(name))?;
+    if claim.is_some_and(|before| before != digest) {
+        return Err(
+            Error::invalid(format!("`{name}` says something else than another header")).with_field(name)
+        );
+    }
+    *claim = Some(digest);
+    Ok(())
+}
+
+fn malformed(name: &str, _: &ToStrError) -> Error {
+    wrong(name)
+}
+
+fn wrong(name: &str) -> Error {
+    Error::invalid(format!("`{name}` holds no digest of its form")).with_field(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(fields: &[(&'static str, &str)]) -> Result<Claims> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        of_headers(&headers)
+    }
+
+    #[test]
+    fn digests_are_read_from_headers() {
+        let (md5, sha256) = (STANDARD.encode([1; 16]), STANDARD.encode([2; 32]));
+        let both = format!("sha-256=:{sha256}:, md5=:{md5}: , sha-512=:x:, other=?1");
+        let read = claims(&[("content-digest", &both)]).unwrap();
+        assert_eq!(read, Claims { md5: Some([1; 16]), sha256: Some([2; 32]), blake3: None });
+        assert_eq!(claims(&[("content-md5", &md5)]).unwrap(), Claims::of_md5(Some([1; 16])));
+        assert_eq!(claims(&[("repr-digest", &both), ("content-md5", &md5)]).unwrap(), read);
+        assert_eq!(claims(&[]).unwrap(), Claims::default());
+    }
+
+    #[test]
+    fn what_is_no_digest_is_refused() {
+        let (md5, other) = (STANDARD.encode([1; 16]), STANDARD.encode([3; 16]));
+        for fields in [
+            &[("content-md5", "x")][..],
+            &[("content-md5", "")],
+            &[("content-digest", "")],
+            &[("content-digest", "md5")],
+            &[("content-digest", "md5=abc")],
+            &[("content-digest", "sha-256=:AQ==:")],
+            &[("content-digest", &format!("md5=:{md5}"))],
+            &[("content-md5", &md5), ("content-md5", &other)],
+            &[("content-md5", &md5), ("content-digest", &format!("md5=:{other}:"))],
+        ] {
+            assert!(claims(fields).is_err(), "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Links that let whoever has them send the content of one file. What is signed is the same as in API v0: an upload that
+//! was begun over one version can be continued over the other.
+
+use osproxy_api::v1::{PREFIX, UploadLinks};
+use time::OffsetDateTime;
+
+use super::{path, query::Query};
+use crate::{
+    Result,
+    app::App,
+    http::link,
+    link::{self as signing, Action, Claims},
+    uid::Uid,
+};
+
+/// The parameters of such a link.
+const PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
+
+/// The uid of a link that allows to send its content now.
+pub(super) fn verified(app: &App, uid: &str, query: Option<&str>) -> Result<Uid> {
+    let query = Query::parse(query, &PARAMETERS)?;
+    let claims = Claims {
+        action: Action::Upload,
+        uid,
+        date: query.required("date")?,
+        expire: query.required("expire")?,
+        extra: &[],
+    };
+    link::verify(app, &claims, query.required("signature")?)?;
+    path::parse_uid(uid)
+}
+
+/// The links of an upload, which hold `expire` seconds from `date` on.
+pub(super) fn links(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> UploadLinks {
+    let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
+    let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, extra: &[] };
+    let signature = app.links.sign(&claims);
+    let [date_name, expire_name, signature_name] = PARAMETERS;
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair(date_name, &date)
+        .append_pair(expire_name, &expire)
+        .append_pair(signature_name, &signature)
+        .finish();
+    let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
+    UploadLinks {
+        content: url("/content"),
+        part: url("/parts/{number}"),
+        state: url(""),
+        complete: url("/complete"),
+    }
+}

@@ -1,0 +1,49 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    content, digest,
+    path::{self, InPath},
+    upload_link,
+};
+use crate::{
+    Error, Result,
+    app::App,
+    http::{
+        body,
+        forward::{self, Origin},
+    },
+    ops::{self, upload_file::Wanted},
+};
+
+/// `PUT /uploads/{uid}/parts/{number}`: one part, as the body.
+pub(in crate::http) async fn upload_part(
+    State(app): State<Arc<App>>,
+    parameters: InPath<(String, String)>,
+    request: Request,
+) -> Result<Response> {
+    let (uid, number) = path::parameters(parameters)?;
+    let (request, content) = request.into_parts();
+    let uid = upload_link::verified(&app, &uid, request.uri.query())?;
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number =
+        number.parse().ok().filter(|_| digits).ok_or_else(|| {
+            Error::invalid("the number of a part must be a whole number").with_field("number")
+        })?;
+    ops::upload_part::check_number(&app, number)?;
+    content::must_be_raw(&request.headers)?;
+    let claims = digest::of_headers(&request.headers)?;
+    if forward::origin(&app, &request)? == Origin::Client
+        && let Some(store) = ops::locate_content::settle_parts(&app, uid).await?
+    {
+        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
+    }
+    let (size, content) = body::raw(content);
+    ops::upload_part::upload_part(&app, uid, number, claims, Wanted::default(), size, content).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,47 @@
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use osproxy_api::v1::{UploadState, UploadStatus};
+
+use super::{
+    path::{self, InPath},
+    upload_link,
+};
+use crate::{
+    Result,
+    app::App,
+    ops::{self, upload_status::FileState},
+    uid::Uid,
+};
+
+/// `GET /uploads/{uid}`
+pub(in crate::http) async fn upload_status(
+    State(app): State<Arc<App>>,
+    uid: InPath<String>,
+    request: Request,
+) -> Result<Json<UploadStatus>> {
+    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri().query())?;
+    status(&app, uid).await
+}
+
+/// Where an upload stands.
+pub(super) async fn status(app: &App, uid: Uid) -> Result<Json<UploadStatus>> {
+    let status = ops::upload_status::upload_status(app, uid).await?;
+    Ok(Json(UploadStatus {
+        uid: uid.to_string(),
+        state: match status.state {
+            FileState::Pending => UploadState::Pending,
+            FileState::Completing => UploadState::Completing,
+            FileState::Stored => UploadState::Stored,
+            // Files in other states have no status.
+            _ => UploadState::Receiving,
+        },
+        size: status.size,
+        part_size: status.part_size,
+        parts: status.parts,
+        received: status.received,
+    }))
+}

@@ -1,0 +1,379 @@
+//! Uploads of API v1, whose parts have their places before they come.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use osproxy_api::v1::{CreatedState, CreatedUpload, UploadState, UploadStatus};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::support::{Service, answered, content, eventually, md5_hex, problem, refused};
+
+const KIB: usize = 1024;
+const PART: usize = 64 * KIB;
+
+fn blake3_hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+async fn create(service: &Service, body: Value) -> CreatedUpload {
+    answered(service.v1_post("/uploads", &body).await, 201).await
+}
+
+/// Creates an upload in parts of 64 KiB.
+async fn divide(service: &Service, name: &str, size: usize) -> CreatedUpload {
+    let created = create(service, json!({"name": name, "size": size, "part_size": PART})).await;
+    assert_eq!((created.state, created.part_size), (CreatedState::Pending, Some(PART as u64)));
+    created
+}
+
+fn part_url(upload: &CreatedUpload, number: usize) -> String {
+    upload.links.as_ref().unwrap().part.replace("{number}", &number.to_string())
+}
+
+async fn put_part(service: &Service, upload: &CreatedUpload, number: usize, bytes: &[u8]) -> Response {
+    service.put(&part_url(upload, number), bytes).await
+}
+
+async fn put_parts(
+    service: &Service,
+    upload: &CreatedUpload,
+    bytes: &[u8],
+    order: impl Iterator<Item = usize>,
+) {
+    let parts: Vec<_> = bytes.chunks(PART).collect();
+    for number in order {
+        let answer = put_part(service, upload, number, parts[number - 1]).await;
+        assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
+    }
+}
+
+async fn complete(service: &Service, upload: &CreatedUpload) -> Response {
+    let url = service.url(&upload.links.as_ref().unwrap().complete);
+    service.client().post(url).send().await.unwrap()
+}
+
+async fn status(service: &Service, upload: &CreatedUpload) -> UploadStatus {
+    answered(service.get(&upload.links.as_ref().unwrap().state).await, 200).await
+}
+
+#[tokio::test]
+async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
+    let mut service = Service::start().await;
+    let bytes = content(1, 5 * PART + 1000);
+    let upload = divide(&service, "film.mp4", bytes.len()).await;
+    let to_be = format!("video/.{}.mp4.{PART}", upload.uid);
+    assert_eq!(service.objects(), std::slice::from_ref(&to_be), "room is kept from the start");
+    put_parts(&service, &upload, &bytes, [6, 2, 4, 1].into_iter()).await;
+    let there = status(&service, &upload).await;
+    assert_eq!((there.state, there.parts), (UploadState::Receiving, vec![1, 2, 4, 6]));
+    assert_eq!(there.received, 3 * PART as u64 + 1000);
+    assert_eq!(there.size, Some(bytes.len() as u64));
+    let missing = problem(complete(&service, &upload).await, 409, "parts_missing").await;
+    assert_eq!(missing["missing"], json!([3, 5]));
+    put_parts(&service, &upload, &bytes, [5, 3].into_iter()).await;
+    assert_eq!(service.objects(), [to_be]);
+    let stored: UploadStatus = answered(complete(&service, &upload).await, 200).await;
+    assert_eq!(stored.state, UploadState::Stored);
+    assert_eq!(service.objects(), [format!("video/{}.mp4", upload.uid)]);
+    assert!(service.read(&upload.uid).await == bytes);
+    // Nothing is left to do, and nobody has read it.
+    assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE unique_key IS NULL").await, ["0"]);
+    assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["0"]);
+    let blake3 = blake3_hex(&bytes);
+    assert_eq!(service.sql("SELECT lower(hex(blake3)) FROM blobs").await, std::slice::from_ref(&blake3));
+    let again = create(&service, json!({"name": "again.mp4", "blake3": blake3})).await;
+    assert_eq!((again.state, again.links.is_none()), (CreatedState::Stored, true));
+    assert!(service.read(&again.uid).await == bytes);
+    let again: UploadStatus = answered(complete(&service, &upload).await, 200).await;
+    assert_eq!(again.state, UploadState::Stored, "completed twice");
+    let late = put_part(&service, &upload, 1, &bytes[..PART]).await;
+    problem(late, 409, "already_stored").await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn content_that_is_there_is_shared_by_who_sends_it_again() {
+    let service = Service::start().await;
+    let bytes = content(2, 2 * PART + 7);
+    let mut uids = Vec::new();
+    for name in ["one.bin", "two.bin"] {
+        let upload = divide(&service, name, bytes.len()).await;
+        put_parts(&service, &upload, &bytes, 1..=3).await;
+        assert_eq!(complete(&service, &upload).await.status(), 200);
+        uids.push(upload.uid);
+    }
+    service.database().settle().await;
+    assert_eq!(service.objects(), [format!("unknown/{}.bin", uids[0])]);
+    for uid in uids {
+        assert!(service.read(&uid).await == bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves_it() {
+    let mut service = Service::start().await;
+    let (bytes, other) = (content(3, 3 * PART), content(4, PART));
+    let upload = divide(&service, "x.bin", bytes.len()).await;
+    put_parts(&service, &upload, &bytes, 1..=3).await;
+    // The same bytes again, and such as do not fit what is said of them.
+    put_parts(&service, &upload, &bytes, 2..=2).await;
+    let url = service.url(&part_url(&upload, 2));
+    let broken = service.client().put(&url).header("content-md5", STANDARD.encode([1; 16]));
+    problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
+    let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&bytes[..PART])));
+    let broken = service.client().put(&url).header("content-digest", digest);
+    problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
+    // Other bytes, which count.
+    let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&other)));
+    let replaced = service.client().put(&url).header("content-digest", digest);
+    assert_eq!(replaced.body(other.clone()).send().await.unwrap().status(), 204);
+    assert_eq!(complete(&service, &upload).await.status(), 200);
+    let expected = [&bytes[..PART], &other, &bytes[2 * PART..]].concat();
+    assert!(service.read(&upload.uid).await == expected);
+    service.wait_until_whole(&upload.uid).await;
+    service.database().settle().await;
+    assert!(service.read(&upload.uid).await == expected);
+    assert_eq!(service.sql("SELECT lower(hex(blake3)) FROM blobs").await, [blake3_hex(&expected)]);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn what_is_no_part_of_the_content_is_refused_and_leaves_nothing() {
+    let service = Service::start().await;
+    let bytes = content(5, PART + 10);
+    let upload = divide(&service, "x.bin", bytes.len()).await;
+    for (number, len) in [(1, PART - 1), (1, PART + 1), (1, 0), (2, 11), (2, 9), (3, 1)] {
+        problem(put_part(&service, &upload, number, &bytes[..len]).await, 422, "size_mismatch").await;
+    }
+    for number in ["0", "10001"] {
+        let url = upload.links.as_ref().unwrap().part.replace("{number}", number);
+        problem(service.put(&url, b"x").await, 400, "invalid_argument").await;
+    }
+    for number in ["x", "+1", "1.0", "%20"] {
+        let url = upload.links.as_ref().unwrap().part.replace("{number}", number);
+        problem(service.put(&url, b"x").await, 400, "invalid_argument").await;
+    }
+    let form = service.client().put(service.url(&part_url(&upload, 1)));
+    let form = form.header("content-type", "multipart/form-data; boundary=x").body("--x--");
+    problem(form.send().await.unwrap(), 415, "unsupported_media_type").await;
+    // A body whose length nobody tells must have the right one all the same.
+    for len in [PART - 1, PART + 1] {
+        let chunks = [Ok::<_, std::io::Error>(bytes[..len].to_vec())];
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+        let sent = service.client().put(service.url(&part_url(&upload, 1))).body(body).send().await.unwrap();
+        assert!([400, 422].contains(&sent.status().as_u16()), "{}", sent.text().await.unwrap());
+    }
+    let short = service.client().put(service.url(&upload.links.as_ref().unwrap().content));
+    problem(short.body("short").send().await.unwrap(), 422, "size_mismatch").await;
+    assert_eq!(status(&service, &upload).await.parts, [0; 0]);
+    let other = divide(&service, "y.bin", bytes.len()).await;
+    let stolen = part_url(&upload, 1).replace(&upload.uid, &other.uid);
+    problem(service.put(&stolen, &bytes[..PART]).await, 403, "invalid_signature").await;
+    put_parts(&service, &other, &bytes, 1..=2).await;
+    assert_eq!(complete(&service, &other).await.status(), 200);
+    assert!(service.read(&other.uid).await == bytes);
+}
+
+#[tokio::test]
+async fn wishes_that_make_no_sense_are_refused_and_leave_nothing() {
+    let service = Service::start().await;
+    let long = "x".repeat(5000);
+    for (body, field) in [
+        (json!({"name": ""}), None),
+        (json!({"name": long}), None),
+        (json!({}), Some("name")),
+        (json!({"name": "x", "size": -1}), Some("size")),
+        (json!({"name": "x", "size": "5"}), Some("size")),
+        (json!({"name": "x", "nmae": "y"}), Some("nmae")),
+        (json!({"name": "x", "md5": "00"}), Some("md5")),
+        (json!({"name": "x", "sha256": "zz"}), Some("sha256")),
+        (json!({"name": "x", "blake3": "z".repeat(64)}), Some("blake3")),
+        (json!({"name": "x", "content_type": "text\r\nx: y"}), Some("content_type")),
+        (json!({"name": "x", "expires_in": 0}), None),
+        (json!({"name": "x", "part_size": 65536}), None),
+        (json!({"name": "x", "size": 10, "part_size": 65537}), None),
+        (json!({"name": "x", "size": 10, "part_size": 1024}), None),
+        (json!({"name": "x", "size": 1_u64 << 40, "part_size": 65536}), None),
+    ] {
+        let refused = problem(service.v1_post("/uploads", &body).await, 400, "invalid_argument").await;
+        assert_eq!(refused.get("field").and_then(Value::as_str), field, "{body}");
+    }
+    let large = json!({"name": "x", "size": (5_u64 << 40) + 1});
+    problem(service.v1_post("/uploads", &large).await, 413, "too_large").await;
+    let text = service.client().post(service.url("/api/v1/uploads")).body("{}").send().await.unwrap();
+    problem(text, 415, "unsupported_media_type").await;
+    assert_eq!(service.sql("SELECT count(*) FROM files").await, ["0"]);
+}
+
+#[tokio::test]
+async fn content_in_one_piece_has_the_digests_that_were_claimed() {
+    let service = Service::start().await;
+    let bytes = content(6, 3 * PART);
+    let claims = json!({"name": "x.txt", "size": bytes.len(), "part_size": PART, "content_type": "text/x-log",
+        "sha256": sha256_hex(&bytes), "blake3": blake3_hex(&bytes), "md5": md5_hex(&bytes)});
+    let upload = create(&service, claims.clone()).await;
+    let url = upload.links.as_ref().unwrap().content.clone();
+    let mut false_bytes = bytes.clone();
+    false_bytes[77] ^= 1;
+    problem(service.put(&url, &false_bytes).await, 422, "digest_mismatch").await;
+    let stored: UploadStatus = answered(service.put(&url, &bytes).await, 200).await;
+    assert_eq!((stored.state, stored.received), (UploadState::Stored, bytes.len() as u64));
+    service.database().settle().await;
+    assert_eq!(
+        service.objects().len(),
+        1,
+        "the room that was kept for parts is free: {:?}",
+        service.objects()
+    );
+    let link = service.download_link(&upload.uid).await.unwrap();
+    let answer = service.get(&link.url).await;
+    assert_eq!(answer.headers()["content-type"], "text/x-log");
+    let digests = answer.headers()["repr-digest"].to_str().unwrap().to_owned();
+    let sha256 = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&bytes)));
+    assert!(digests.contains(&sha256), "{digests}");
+    // Sent once, by whichever digest.
+    for digest in ["md5", "sha256", "blake3"] {
+        let again = create(&service, json!({"name": "y.txt", digest: claims[digest]})).await;
+        assert_eq!(again.state, CreatedState::Stored, "{digest}");
+        assert!(service.read(&again.uid).await == bytes);
+    }
+    // A digest that is there with another size, or beside another one, is not that content.
+    for wrong in
+        [json!({"size": 5}), json!({"md5": md5_hex(b"other")}), json!({"sha256": sha256_hex(b"other")})]
+    {
+        let mut wish = json!({"name": "z.txt", "blake3": claims["blake3"]});
+        wish.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        assert_eq!(create(&service, wish).await.state, CreatedState::Pending);
+    }
+}
+
+#[tokio::test]
+async fn claims_of_parts_are_verified_behind_and_a_false_one_shows() {
+    let service = Service::start().await;
+    let bytes = content(7, 2 * PART + 5);
+    for (digest, claimed, state) in [
+        ("sha256", sha256_hex(&bytes), "stored"),
+        ("md5", md5_hex(b"other"), "corrupt"),
+        ("sha256", sha256_hex(b"other"), "corrupt"),
+    ] {
+        let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, digest: claimed});
+        let upload = create(&service, wish).await;
+        if upload.state == CreatedState::Stored {
+            continue;
+        }
+        put_parts(&service, &upload, &bytes, 1..=3).await;
+        assert_eq!(complete(&service, &upload).await.status(), 200);
+        service.database().settle().await;
+        let found = service.sql(&format!("SELECT state FROM files WHERE uid = {}", upload.uid)).await;
+        assert_eq!(found, [state], "{digest}");
+    }
+    // What BLAKE3 says is known when the last part is there.
+    let wish =
+        json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, "blake3": blake3_hex(b"other")});
+    let upload = create(&service, wish).await;
+    put_parts(&service, &upload, &bytes, 1..=3).await;
+    problem(complete(&service, &upload).await, 422, "digest_mismatch").await;
+    assert_eq!(status(&service, &upload).await.parts, [1, 2, 3], "it stays completable");
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_over_the_other_version_of_the_api() {
+    let service = Service::start().await;
+    let bytes = content(8, 2 * PART + 100);
+    let parts: Vec<_> = bytes.chunks(PART).collect();
+    // Begun over v0, where nothing is said of the size.
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &parts[..1]).await;
+    let query = link.url.multi.upload.split_once('?').unwrap().1;
+    let query = query.split('&').filter(|pair| !pair.starts_with("uid=")).collect::<Vec<_>>().join("&");
+    let v1 = |what: &str| format!("/api/v1/uploads/{}{what}?{query}", link.uid);
+    for number in [3, 2] {
+        let answer = service.put(&v1(&format!("/parts/{number}")), parts[number - 1]).await;
+        assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
+    }
+    let there: UploadStatus = answered(service.get(&v1("")).await, 200).await;
+    assert_eq!((there.parts, there.size), (vec![1, 2, 3], None));
+    let done = service.client().post(service.url(&v1("/complete"))).json(&json!({"parts": 3}));
+    assert_eq!(done.send().await.unwrap().status(), 200);
+    assert!(service.read(&link.uid).await == bytes);
+    service.wait_until_whole(&link.uid).await;
+    // Begun over v1, and completed over v0 with the md5 of all.
+    let upload = divide(&service, "y.bin", bytes.len()).await;
+    put_parts(&service, &upload, &bytes, 2..=2).await;
+    let query = upload.links.as_ref().unwrap().state.split_once('?').unwrap().1.to_owned();
+    let v0 = |route: &str| format!("/api/storage/v0{route}?uid={}&{query}", upload.uid);
+    for number in [1, 3] {
+        let part = parts[number - 1];
+        let url = format!("{}&chunkNum={number}&md5={}", v0("/upload/multi"), md5_hex(part));
+        assert_eq!(service.put(&url, part).await.status(), 200);
+    }
+    refused(
+        service.put(&format!("{}&chunkNum=1&md5={}", v0("/upload/multi"), md5_hex(b"x")), b"x").await,
+        422,
+    )
+    .await;
+    assert_eq!(service.checkpoint(&upload.uid).await, [1, 2, 3]);
+    let url = format!("{}&num=3&size={}&md5={}", v0("/upload/merge"), bytes.len(), md5_hex(&bytes));
+    assert_eq!(service.client().put(service.url(&url)).send().await.unwrap().status(), 200);
+    assert!(service.read(&upload.uid).await == bytes);
+    service.database().settle().await;
+    assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["1"]);
+}
+
+#[tokio::test]
+async fn an_upload_survives_kills_and_lapses_without_a_trace() {
+    let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0")]).await;
+    let bytes = content(9, 4 * PART);
+    let (upload, gone) =
+        (divide(&service, "x.bin", bytes.len()).await, divide(&service, "y.bin", 99_999).await);
+    put_parts(&service, &upload, &bytes, [4, 1].into_iter()).await;
+    service.kill().await;
+    service.restart().await;
+    assert_eq!(status(&service, &upload).await.parts, [1, 4]);
+    put_parts(&service, &upload, &bytes, [3, 2].into_iter()).await;
+    service.kill().await;
+    service.sql(&format!("UPDATE files SET expires_at = 1 WHERE uid = {}", gone.uid)).await;
+    service.restart().await;
+    assert_eq!(complete(&service, &upload).await.status(), 200);
+    assert!(service.read(&upload.uid).await == bytes);
+    let kept = [format!("unknown/{}.bin", upload.uid)];
+    eventually("the other one has lapsed", async || (service.objects() == kept).then_some(())).await;
+    problem(service.get(&gone.links.as_ref().unwrap().state).await, 410, "file_gone").await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_when_an_upload_is_created() {
+    let service = Service::start().await;
+    service.limit_files(Some(1_000_000));
+    let wish = json!({"name": "x.bin", "size": 2_000_000, "part_size": PART});
+    let answer = service.v1_post("/uploads", &wish).await;
+    assert_eq!(answer.headers()["retry-after"], "1");
+    problem(answer, 503, "unavailable").await;
+    service.database().settle().await;
+    assert_eq!(service.objects(), [""; 0]);
+    let small = divide(&service, "y.bin", 900_000).await;
+    assert_eq!(service.objects().len(), 1);
+    service
+        .v1(Method::DELETE, small.links.as_ref().unwrap().state.strip_prefix("/api/v1").unwrap(), None)
+        .await;
+    service.database().settle().await;
+    assert_eq!(service.objects(), [""; 0]);
+}
+
+#[tokio::test]
+async fn nothing_is_content_too() {
+    let service = Service::start().await;
+    let upload = create(&service, json!({"name": "empty.txt", "size": 0})).await;
+    assert_eq!(service.put(&upload.links.as_ref().unwrap().content, b"").await.status(), 200);
+    assert!(service.read(&upload.uid).await.is_empty());
+    let upload = create(&service, json!({"name": "empty.txt", "size": 0})).await;
+    assert_eq!(put_part(&service, &upload, 1, b"").await.status(), 204);
+    assert_eq!(complete(&service, &upload).await.status(), 200);
+    assert!(service.read(&upload.uid).await.is_empty());
+    service.database().settle().await;
+}
