@@ -6,8 +6,11 @@ mod disposition;
 mod forward;
 mod health;
 mod middleware;
+pub mod openapi;
+mod page;
 mod range;
 pub mod server;
+mod swagger;
 mod v0;
 
 use std::{sync::Arc, time::Duration};
@@ -38,6 +41,11 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .nest(PREFIX, v0)
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/", get(page::page))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/swagger", get(swagger::redirect))
+        .route("/swagger/", get(swagger::index))
+        .route("/swagger/{file}", get(swagger::file))
         .fallback(v0::unknown_route)
         .method_not_allowed_fallback(v0::method_not_allowed)
         .layer(axum::middleware::from_fn(v0::render_error))
