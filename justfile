@@ -14,6 +14,16 @@ test *args:
 test-servers:
     .ci/servers .ci/server-tests
 
+# The running service against its OpenAPI document, with all checks of schemathesis. `just schemathesis --seed 7` tries other cases.
+schemathesis *args:
+    cargo build
+    .ci/schemathesis {{ args }}
+
+# The OpenAPI document in docs/, after a change of a route or of what it takes and gives.
+openapi:
+    cargo run -- openapi > docs/openapi.json.new
+    mv docs/openapi.json.new docs/openapi.json
+
 # The service with its defaults.
 serve *args:
     cargo run --release -- serve {{ args }}

@@ -37,6 +37,8 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Print the OpenAPI document that `serve` has at /openapi.json.
+    Openapi,
     /// Compare metadata and store, both ways; exit 3 if all differences were repaired, 4 if some are left.
     /// The service must not be running.
     Fsck {
@@ -87,6 +89,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
         Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
+        Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod fsck;
 pub mod migrate;
 pub mod nodes;
+pub mod openapi;
 pub mod serve;
 pub mod tasks;
 

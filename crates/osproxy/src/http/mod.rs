@@ -9,9 +9,12 @@ mod forward;
 mod health;
 mod link;
 mod middleware;
+pub mod openapi;
+mod page;
 mod range;
 mod serve_file;
 pub mod server;
+mod swagger;
 mod v0;
 mod v1;
 
@@ -56,6 +59,11 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route(&format!("{LINKS}/{{uid}}/{{filename}}"), get(v1::download_file::download_file))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/", get(page::page))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/swagger", get(swagger::redirect))
+        .route("/swagger/", get(swagger::index))
+        .route("/swagger/{file}", get(swagger::file))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::middleware::from_fn(error::render))

@@ -1,6 +1,6 @@
 use osproxy_api::v0::Envelope;
 
-use crate::support::{Service, refused};
+use crate::support::{Service, problem, refused};
 
 #[tokio::test]
 async fn ping_and_health_answer() {
@@ -16,7 +16,7 @@ async fn ping_and_health_answer() {
 #[tokio::test]
 async fn what_is_not_there_is_told_in_the_envelope() {
     let service = Service::start().await;
-    refused(service.get("/").await, 404).await;
+    problem(service.get("/nothing").await, 404, "unknown_route").await;
     refused(service.get("/api/storage/v0/nothing").await, 404).await;
     let answer = service.client().delete(service.url("/api/storage/v0/ping")).send().await.unwrap();
     assert_eq!(answer.headers()["allow"], "GET,HEAD");

@@ -26,6 +26,18 @@ async fn every_distinct_path_gets_a_uid_and_links() {
 }
 
 #[tokio::test]
+async fn a_whole_number_is_one_however_it_is_written() {
+    let service = Service::start().await;
+    for expire in ["60", "60.0", "6e1"] {
+        let body = format!("{{\"filePath\": [\"a.txt\"], \"expire\": {expire}}}");
+        let url = service.url("/api/storage/v0/link/upload");
+        let answer = service.client().post(url).body(body).send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("&expire=60&"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn bad_input_is_refused_and_leaves_nothing() {
     let service = Service::start().await;
     let many: Vec<_> = (0..51).map(|number| number.to_string()).collect();
@@ -39,6 +51,7 @@ async fn bad_input_is_refused_and_leaves_nothing() {
         json!({"filePath": [1], "expire": 60}),
         json!({"filePath": ["a.txt"], "expire": "60"}),
         json!({"filePath": ["a.txt"], "expire": 1.5}),
+        json!({"filePath": ["a.txt"], "expire": 1e300}),
         json!({"filePath": ["a.txt"], "expire": 0}),
         json!({"filePath": ["a.txt"], "expire": -1}),
         json!({"filePath": ["a.txt"], "expire": 31_536_001}),

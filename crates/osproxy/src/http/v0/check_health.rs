@@ -1,17 +1,33 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use osproxy_api::v0::Envelope;
+use osproxy_api::v0::{Envelope, PREFIX};
 
-use crate::{Result, app::App, ops};
+use crate::{Result, app::App, http::openapi, ops};
 
 /// `GET /ping`: does everything that requests need answer?
+#[utoipa::path(
+    get, path = "/ping", context_path = PREFIX, tag = "Health",
+    summary = "Does everything that requests need answer?", description = "",
+    responses(
+        (status = 200, description = "The database answers.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "pong"})),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn ping(State(app): State<Arc<App>>) -> Result<Json<Envelope<&'static str>>> {
     ops::check_health::check_health(&app).await?;
     Ok(Json(Envelope::ok("pong")))
 }
 
 /// `GET /health`: does the process answer?
+#[utoipa::path(
+    get, path = "/health", context_path = PREFIX, tag = "Health",
+    summary = "Does the process answer?", description = "",
+    responses(
+        (status = 200, description = "The process answers.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "healthy"})),
+    )
+)]
 pub(in crate::http) async fn health() -> Json<Envelope<&'static str>> {
     Json(Envelope::ok("healthy"))
 }

@@ -5,13 +5,19 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use osproxy_api::v0::Envelope;
+use osproxy_api::{
+    schema::Md5,
+    v0::{Envelope, PREFIX},
+};
 
 use super::query::Query;
 use crate::{
     Result,
     app::App,
-    http::forward::{self, Origin},
+    http::{
+        forward::{self, Origin},
+        openapi,
+    },
     link::Action,
     ops::{
         self,
@@ -20,6 +26,25 @@ use crate::{
 };
 
 /// `PUT /upload/merge`
+#[utoipa::path(
+    put, path = "/upload/merge", context_path = PREFIX, tag = "Uploads",
+    summary = "Complete a file that was sent in parts", description = "",
+    params(
+        openapi::UploadLinkQuery,
+        ("num" = u32, Query, minimum = 1, maximum = 10_000, description = "How many parts there are.", example = 5),
+        ("size" = u64, Query, description = "How many bytes they have together.", example = 41_943_040),
+        ("md5" = Option<Md5>, Query, description = "The md5 of the whole. If it is another, the file becomes corrupt when a task has found out."),
+    ),
+    responses(
+        (status = 200, description = "The file can be read. Sent again, it does no harm.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 403, response = openapi::Forbidden),
+        (status = 404, response = openapi::NotFound),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn complete_upload(
     State(app): State<Arc<App>>,
     request: Request,

@@ -1,18 +1,35 @@
 use std::{collections::HashSet, str::FromStr, sync::Arc};
 
 use axum::{Json, body::Body, extract::State};
-use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS};
+use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX};
 
 use super::{download_file::LINK_PARAMETERS, json, query};
 use crate::{
     Error, Result,
     app::App,
+    http::openapi,
     link::Action,
     ops::{self, download_file::StoredFile},
     uid::Uid,
 };
 
 /// `POST /link/download`
+#[utoipa::path(
+    post, path = "/link/download", context_path = PREFIX, tag = "Links",
+    summary = "Issue download links", description = "",
+    request_body = CreateDownloadLinkRequest,
+    responses(
+        (
+            status = 200,
+            description = "One entry for each file that is complete, in the order of the uids; `null` if none is.",
+            body = Envelope<Option<Vec<DownloadLink>>>
+        ),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn create_download_link(
     State(app): State<Arc<App>>,
     body: Body,

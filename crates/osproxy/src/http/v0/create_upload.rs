@@ -1,12 +1,15 @@
 use std::{collections::HashSet, sync::Arc};
 
 use axum::{Json, body::Body, extract::State};
-use osproxy_api::v0::{CreateUploadRequest, Envelope, MAX_UPLOADS, MultiUploadUrls, UploadLinks, UploadUrls};
+use osproxy_api::v0::{
+    CreateUploadRequest, Envelope, MAX_UPLOADS, MultiUploadUrls, PREFIX, UploadLinks, UploadUrls,
+};
 
 use super::{json, query};
 use crate::{
     Error, Result,
     app::App,
+    http::openapi,
     link::Action,
     ops::{
         self,
@@ -15,6 +18,18 @@ use crate::{
 };
 
 /// `POST /link/upload`
+#[utoipa::path(
+    post, path = "/link/upload", context_path = PREFIX, tag = "Links",
+    summary = "Issue upload links", description = "",
+    request_body = CreateUploadRequest,
+    responses(
+        (status = 200, description = "One entry for each path, in their order.", body = Envelope<Vec<UploadLinks>>),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
     body: Body,

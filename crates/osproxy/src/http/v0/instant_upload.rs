@@ -1,16 +1,33 @@
 use std::sync::Arc;
 
 use axum::{Json, body::Body, extract::State};
-use osproxy_api::v0::{Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS};
+use osproxy_api::v0::{Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS, PREFIX};
 
 use super::{json, query};
 use crate::{
     Error, Result,
     app::App,
+    http::openapi,
     ops::{self, instant_upload::Wanted},
 };
 
 /// `POST /resume`
+#[utoipa::path(
+    post, path = "/resume", context_path = PREFIX, tag = "Links",
+    summary = "Have files of content that is there already", description = "",
+    request_body = InstantUploadRequest,
+    responses(
+        (
+            status = 200,
+            description = "One entry for each digest, in their order: a new uid where the content is there already.",
+            body = Envelope<Vec<InstantUploadResult>>
+        ),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn instant_upload(
     State(app): State<Arc<App>>,
     body: Body,

@@ -1,12 +1,27 @@
 use std::{str::FromStr, sync::Arc};
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v0::Envelope;
+use osproxy_api::{
+    schema,
+    v0::{Envelope, PREFIX},
+};
 
 use super::query::Query;
-use crate::{Error, Result, app::App, ops, uid::Uid};
+use crate::{Error, Result, app::App, http::openapi, ops, uid::Uid};
 
 /// `GET /proxy`: the address of this node, if it holds bytes of the uid that no other has.
+#[utoipa::path(
+    get, path = "/proxy", context_path = PREFIX, tag = "Downloads",
+    summary = "Does this node hold bytes that no other has?", description = "",
+    params(("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336")),
+    responses(
+        (status = 200, description = "The address of this node.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "10.0.0.7:8888"})),
+        (status = 404, response = openapi::NotFound),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn locate_content(
     State(app): State<Arc<App>>,
     uri: Uri,

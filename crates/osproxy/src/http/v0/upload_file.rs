@@ -6,12 +6,16 @@ use axum::{
     extract::State,
     http::{HeaderMap, Uri},
 };
-use osproxy_api::v0::Envelope;
+use osproxy_api::{
+    schema::{Content, Md5},
+    v0::{Envelope, PREFIX},
+};
 
 use super::{body, query::Query};
 use crate::{
     Result,
     app::App,
+    http::openapi,
     link::Action,
     ops::{
         self,
@@ -20,6 +24,26 @@ use crate::{
 };
 
 /// `PUT /upload`: the field `file` of a form, or the body as it is.
+#[utoipa::path(
+    put, path = "/upload", context_path = PREFIX, tag = "Uploads",
+    summary = "Send a file in one piece", description = "",
+    params(
+        openapi::UploadLinkQuery,
+        ("md5" = Option<Md5>, Query, description = "What the content's md5 must be."),
+    ),
+    request_body(description = "The field `file` of a form, or the bytes as they are under any other content type.", content(
+        (Content = "application/octet-stream"),
+        (openapi::UploadForm = "multipart/form-data")
+    )),
+    responses(
+        (status = 200, description = "The file is stored, durably; or it was already, with the same content.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 404, response = openapi::NotFound),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn upload_file(
     State(app): State<Arc<App>>,
     uri: Uri,

@@ -5,13 +5,19 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use osproxy_api::v0::Envelope;
+use osproxy_api::{
+    schema::{Content, Md5},
+    v0::{Envelope, PREFIX},
+};
 
 use super::{body, query::Query};
 use crate::{
     Result,
     app::App,
-    http::forward::{self, Origin},
+    http::{
+        forward::{self, Origin},
+        openapi,
+    },
     link::Action,
     ops::{
         self,
@@ -20,6 +26,28 @@ use crate::{
 };
 
 /// `PUT /upload/multi`: one part, in the field `file` of a form, or as the body.
+#[utoipa::path(
+    put, path = "/upload/multi", context_path = PREFIX, tag = "Uploads",
+    summary = "Send one part of a file", description = "",
+    params(
+        openapi::UploadLinkQuery,
+        ("chunkNum" = u32, Query, minimum = 1, maximum = 10_000, description = "The number of the part, from 1 on.", example = 1),
+        ("md5" = Option<Md5>, Query, description = "What the part's md5 must be."),
+    ),
+    request_body(description = "The field `file` of a form, or the bytes as they are under any other content type.", content(
+        (Content = "application/octet-stream"),
+        (openapi::UploadForm = "multipart/form-data")
+    )),
+    responses(
+        (status = 200, description = "The part is stored, durably.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 403, response = openapi::Forbidden),
+        (status = 404, response = openapi::NotFound),
+        (status = 413, response = openapi::TooLarge),
+        (status = 422, response = openapi::Invalid),
+        (status = 500, response = openapi::Internal),
+        (status = 503, response = openapi::Unavailable),
+    )
+)]
 pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (request, content) = request.into_parts();
     let query = Query::parse(request.uri.query());

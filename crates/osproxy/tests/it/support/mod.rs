@@ -1,6 +1,7 @@
 //! What the tests share: a running service in a folder of its own, and content to put into it.
 
 mod api;
+mod browser;
 mod database;
 mod meddler;
 mod nginx;
@@ -15,6 +16,7 @@ mod unreliable;
 use std::time::{Duration, Instant};
 
 pub use api::{Api, answered, problem, refused};
+pub use browser::Browser;
 pub use database::{Database, connect, redis_url, server_of};
 pub use meddler::{Meddling, meddle};
 pub use nginx::Nginx;

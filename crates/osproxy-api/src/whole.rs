@@ -1,0 +1,35 @@
+//! Whole numbers in JSON, which has one kind of number: `3600.0` is as whole as `3600`, and some clients write it so.
+
+use std::fmt;
+
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
+
+/// Reads a whole number, however it is written.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    deserializer.deserialize_any(Whole)
+}
+
+struct Whole;
+
+impl Visitor<'_> for Whole {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<i64, E> {
+        Ok(value)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<i64, E> {
+        value.try_into().map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<i64, E> {
+        // By way of text, which has no number that is cut or rounded to fit.
+        let whole = Some(value).filter(|value| value.fract() == 0.0);
+        let parsed = whole.and_then(|value| format!("{value:.0}").parse().ok());
+        parsed.ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))
+    }
+}

@@ -1,0 +1,10 @@
+//! `osproxy openapi`
+
+use std::io::Write;
+
+use crate::http::openapi::document;
+
+/// Prints the OpenAPI document that the service serves at `/openapi.json`.
+pub fn run() -> anyhow::Result<()> {
+    Ok(std::io::stdout().write_all(document().as_bytes())?)
+}

@@ -1,0 +1,77 @@
+//! The page at `/`, for people who open the service's address: what this is, whether it is well, and where to go on.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, LazyLock},
+};
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, header},
+    response::{Html, IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use sha2::{Digest, Sha256};
+
+use super::health;
+use crate::app::App;
+
+const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1rem/1.5 system-ui,sans-serif;\
+    color:#222;background:#fff}table{border-collapse:collapse}th{text-align:left;padding-right:2rem}\
+    .down{color:#b00020}@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}a{color:#8ab4f8}\
+    .down{color:#ff8a80}}";
+
+/// Nothing is loaded (the icon is an empty one, or browsers would look for one), nothing runs, and of styles only the page's own counts.
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{style}'; img-src data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+/// `GET /`. The status is that of `/health/ready`: whoever points a probe here is not misled.
+pub(super) async fn page(State(app): State<Arc<App>>) -> Response {
+    let (status, health) = health::readiness(&app).await;
+    let class = if status.is_success() { "ready" } else { "down" };
+    let mut state = health.status.to_owned();
+    if !health.down.is_empty() {
+        let _ = write!(state, " ({} does not answer)", health.down.join(", "));
+    }
+    let html = format!(
+        r#"<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>osproxy</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>osproxy</h1>
+<p>A file-storage microservice between applications and any object store. An application keeps one uid for each file, asks
+for signed links, and hands them to its clients, which send and fetch the bytes.</p>
+<table>
+<tr><th>Version</th><td>{version}</td></tr>
+<tr><th>State</th><td class="{class}">{state}</td></tr>
+</table>
+<ul>
+<li><a href="swagger/">Swagger UI</a>: every route, to read and to try out</li>
+<li><a href="openapi.json">openapi.json</a>: the same for programs</li>
+</ul>
+<p>The documentation is in the folder <code>docs/</code> of the repository; its <code>README.md</code> says where to begin.</p>
+</body>
+</html>
+"#,
+        version = env!("CARGO_PKG_VERSION"),
+    );
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, POLICY.clone()),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, headers, Html(html)).into_response()
+}

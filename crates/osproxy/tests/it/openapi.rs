@@ -1,0 +1,109 @@
+//! The document, held against the code, its routes and the file in `docs/`.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::support::{Service, spawn_failing};
+
+/// Pages for people, and the document itself.
+const NO_API: [&str; 5] =
+    ["GET /", "GET /openapi.json", "GET /swagger", "GET /swagger/", "GET /swagger/{file}"];
+
+fn document() -> Value {
+    serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap()
+}
+
+/// Every route of `http/mod.rs`, which has them all on one page, by method and path, but for those of API v1: the document
+/// is that of API v0, and `docs/guides/api-v1.md` tells of the other.
+fn routes() -> BTreeSet<String> {
+    let page = include_str!("../../src/http/mod.rs");
+    let mut found = BTreeSet::new();
+    // Each version is a router of its own, which begins with `let v0 = `.
+    let (_, body) = page.split_once("pub fn router").unwrap();
+    for router in body.split("Router::new()").collect::<Vec<_>>().windows(2) {
+        let prefix = match router[0].rsplit_once("let ") {
+            Some((_, name)) if name.trim_end().ends_with('=') => {
+                format!("/api/storage/{}", name.trim_end_matches(['=', ' ', '\n']))
+            }
+            _ => String::new(),
+        };
+        if prefix.ends_with("/v1") {
+            continue;
+        }
+        for route in router[1].split(".route(\"").skip(1) {
+            let (path, handlers) = route.split_once("\",").unwrap();
+            let handlers = handlers.split("\n        .").next().unwrap();
+            let before = found.len();
+            for method in ["get", "put", "post", "patch", "delete", "head"] {
+                let is_there = [format!("{method}("), format!(".{method}(")].iter().any(|call| {
+                    handlers.trim_start().starts_with(call.as_str()) || handlers.contains(&format!(".{call}"))
+                });
+                if is_there {
+                    found.insert(format!("{} {prefix}{path}", method.to_uppercase()));
+                }
+            }
+            assert!(found.len() > before, "no method was found of {path}");
+        }
+    }
+    found
+}
+
+#[test]
+fn every_route_is_in_the_document_and_nothing_else() {
+    let document = document();
+    let mut told = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id), "{id} stands there twice");
+            // A HEAD is a GET without its body, and has no route of its own.
+            if method != "head" {
+                told.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    let mut routes = routes();
+    for page in NO_API {
+        assert!(routes.remove(page), "{page} is gone");
+    }
+    assert!(routes.len() >= 13);
+    assert_eq!(told, routes);
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 50);
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[tokio::test]
+async fn the_file_in_docs_is_what_the_code_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, printed, _) = spawn_failing(folder.path(), &[], &["openapi"]).await;
+    assert!(status.success());
+    let kept = include_str!("../../../../docs/openapi.json");
+    assert!(printed == kept, "docs/openapi.json is old: cargo run -- openapi > docs/openapi.json");
+
+    let service = Service::start().await;
+    let answer = service.get("/openapi.json").await;
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    assert_eq!(answer.text().await.unwrap(), printed);
+}

@@ -1,0 +1,121 @@
+use std::process::Stdio;
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use super::{PATIENCE, eventually};
+
+/// How `WebDriver` names elements in its answers.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// A Chromium without a window, with a profile of its own, driven over `WebDriver`.
+pub struct Browser {
+    /// Dropped, it is killed; the browser ends when the pipe to its driver does.
+    _driver: Child,
+    session: String,
+    client: Client,
+    _profile: TempDir,
+}
+
+impl Browser {
+    pub async fn start() -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromedriver is not installed");
+        let port =
+            tokio::time::timeout(PATIENCE, port(&mut driver)).await.expect("chromedriver is not ready");
+        let client = Client::builder().timeout(2 * PATIENCE).build().unwrap();
+        let profile = tempfile::tempdir().unwrap();
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            "--remote-debugging-pipe",
+            "--window-size=1200,2000",
+            &format!("--user-data-dir={}", profile.path().display()),
+        ];
+        let capabilities = json!({"capabilities": {"alwaysMatch": {
+            "goog:chromeOptions": {"args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }}});
+        let url = format!("http://127.0.0.1:{port}/session");
+        let answer = client.post(&url).json(&capabilities).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        let id = answer["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        Self { _driver: driver, session: format!("{url}/{id}"), client, _profile: profile }
+    }
+
+    /// What the driver answers to a command.
+    async fn ask(&self, command: &str, body: &Value) -> Result<Value, Value> {
+        let request = self.client.post(format!("{}/{command}", self.session)).json(body);
+        let answer = request.send().await.unwrap();
+        let is_ok = answer.status().is_success();
+        let mut answer: Value = answer.json().await.unwrap();
+        if is_ok { Ok(answer["value"].take()) } else { Err(answer) }
+    }
+
+    pub async fn open(&self, url: &str) {
+        self.ask("url", &json!({"url": url})).await.unwrap();
+    }
+
+    /// What a script gives, the last statement of which is a `return`.
+    pub async fn run(&self, script: &str) -> Value {
+        self.ask("execute/sync", &json!({"script": script, "args": []})).await.unwrap()
+    }
+
+    /// Clicks on what a CSS selector names, when it is there and nothing lies over it.
+    pub async fn click(&self, selector: &str) {
+        eventually(&format!("{selector} can be clicked"), async || {
+            let found =
+                self.ask("element", &json!({"using": "css selector", "value": selector})).await.ok()?;
+            let id = found[ELEMENT].as_str()?;
+            self.ask(&format!("element/{id}/click"), &json!({})).await.ok()
+        })
+        .await;
+    }
+
+    /// Waits until the page has an element that a CSS selector names, whose text contains something.
+    pub async fn sees(&self, selector: &str, text: &str) {
+        let (quoted, wanted) = (Value::from(selector), Value::from(text));
+        let script = format!(
+            "return [...document.querySelectorAll({quoted})].some(found => found.innerText.includes({wanted}))"
+        );
+        eventually(&format!("{selector} says {text}"), async || {
+            (self.run(&script).await == Value::Bool(true)).then_some(())
+        })
+        .await;
+    }
+
+    /// What the browser complained about since it was asked last: refused by a policy, not found, or thrown by a script.
+    pub async fn complaints(&self) -> Vec<Value> {
+        let log = self.ask("se/log", &json!({"type": "browser"})).await.unwrap();
+        let entries = log.as_array().unwrap().iter();
+        entries.filter(|entry| entry["level"] == "SEVERE").cloned().collect()
+    }
+}
+
+/// The port that a driver says it listens on.
+async fn port(driver: &mut Child) -> u16 {
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if let Some((_, port)) = line.rsplit_once("started successfully on port ") {
+            return port.trim_end_matches('.').parse().unwrap();
+        }
+    }
+    panic!("chromedriver did not start");
+}

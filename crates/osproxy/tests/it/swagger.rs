@@ -1,0 +1,91 @@
+use reqwest::{StatusCode, header};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Browser, Service, eventually, refused};
+
+#[tokio::test]
+async fn swagger_comes_from_the_binary() {
+    let service = Service::start().await;
+    for path in ["/swagger", "/swagger/"] {
+        let answer = service.get(path).await;
+        assert_eq!((answer.status(), answer.url().path()), (StatusCode::OK, "/swagger/"));
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/html");
+        let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        let html = answer.text().await.unwrap();
+        // Nothing in it comes from elsewhere, and all of it is there.
+        assert!(!html.contains("//"), "{html}");
+        for (_, rest) in ["src=\"./", "href=\"./"]
+            .iter()
+            .flat_map(|start| html.match_indices(start).map(|(at, _)| (at, &html[at + start.len()..])))
+        {
+            let (file, _) = rest.split_once('"').unwrap();
+            assert_eq!(service.get(&format!("/swagger/{file}")).await.status(), StatusCode::OK, "{file}");
+        }
+    }
+    let initializer = service.get("/swagger/swagger-initializer.js").await.text().await.unwrap();
+    assert!(initializer.contains("\"../openapi.json\""), "{initializer}");
+    for path in ["/swagger/nothing", "/swagger/a/b", "/swagger/%ff", "/swagger/..%2fCargo.toml"] {
+        refused(service.get(path).await, 404).await;
+    }
+    refused(service.client().post(service.url("/swagger/")).send().await.unwrap(), 405).await;
+}
+
+#[tokio::test]
+async fn the_page_says_what_this_is_and_whether_it_is_well() {
+    let mut service = Service::start_with(&[("SERVER__DRAIN_DELAY", "60")]).await;
+    let answer = service.get("/").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
+    let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    let html = answer.text().await.unwrap();
+    for part in [env!("CARGO_PKG_VERSION"), ">ready<", "href=\"swagger/\"", "href=\"openapi.json\"", "docs/"]
+    {
+        assert!(html.contains(part), "{part} is not in {html}");
+    }
+    assert!(!html.contains("://") && !html.contains("<script"), "{html}");
+
+    let answer = service.client().head(service.url("/")).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()[header::CONTENT_LENGTH], html.len().to_string());
+    assert_eq!(answer.bytes().await.unwrap().len(), 0);
+
+    service.signal(Signal::TERM);
+    eventually("it says that it stops", async || {
+        let answer = service.get("/").await;
+        let is_told = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
+        (is_told && answer.text().await.unwrap().contains(">draining<")).then_some(())
+    })
+    .await;
+    service.kill().await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_call_can_be_tried_in_a_browser() {
+    let service = Service::start().await;
+    let browser = Browser::start().await;
+    browser.open(&service.url("/")).await;
+    browser.sees("td.ready", "ready").await;
+    // The page's own style counts.
+    let width = browser.run("return getComputedStyle(document.body).maxWidth").await;
+    assert_ne!(width, "none");
+    browser.click("a[href='swagger/']").await;
+
+    let ping = "#operations-Health-ping";
+    browser.click(&format!("{ping} .opblock-summary-control")).await;
+    browser.click(&format!("{ping} .try-out__btn")).await;
+    browser.click(&format!("{ping} .execute")).await;
+    let answer = format!("{ping} .live-responses-table");
+    browser.sees(&format!("{answer} .response-col_status"), "200").await;
+    browser.sees(&format!("{answer} .highlight-code"), "\"data\": \"pong\"").await;
+
+    // Nothing was refused by the policy, and nothing was looked for elsewhere.
+    assert_eq!(browser.complaints().await, [Value::Null; 0]);
+    let elsewhere = "return performance.getEntriesByType('resource').map(entry => entry.name)\
+                     .filter(name => !name.startsWith(location.origin) && !name.startsWith('data:'))";
+    assert_eq!(browser.run(elsewhere).await, Value::Array(Vec::new()));
+    assert!(service.log().contains("/api/storage/v0/ping"));
+}
