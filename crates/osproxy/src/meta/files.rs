@@ -8,7 +8,7 @@ use sea_orm::{
 use super::{
     DEFAULT_TENANT, Meta, blobs,
     entities::{blob, file, part},
-    now_ms,
+    listing, now_ms,
 };
 use crate::uid::Uid;
 
@@ -178,6 +178,10 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         expires_at: Set(expires_at),
         created_at: Set(now_ms()),
         stored_at: Set(None),
+        listed: Set(1),
+        category: Set(Category::of_name(&file.name).as_str().to_owned()),
+        name_start: Set(Some(listing::name_start(&file.name))),
+        metadata: Set(None),
     }
 }
 
@@ -205,7 +209,7 @@ fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile
     })
 }
 
-fn content(blob: blob::Model) -> Result<Content, DbErr> {
+pub(super) fn content(blob: blob::Model) -> Result<Content, DbErr> {
     Ok(Content {
         blob_id: blob.id,
         size: blobs::recorded_size(blob.id, blob.size)?,

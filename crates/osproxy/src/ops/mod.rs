@@ -2,13 +2,22 @@
 
 pub mod check_health;
 pub mod complete_upload;
+pub mod copy_file;
 pub mod create_download_link;
 pub mod create_link;
 pub mod create_upload;
 pub mod delete_file;
+pub mod describe_file;
+pub mod describe_service;
+pub mod describe_task;
 pub mod download_file;
 pub mod instant_upload;
+pub mod list_files;
+pub mod list_nodes;
+pub mod list_tasks;
 pub mod locate_content;
+pub mod retry_task;
+pub mod update_file;
 pub mod upload_file;
 pub mod upload_part;
 pub mod upload_status;

@@ -1,13 +1,25 @@
 //! API v1: what applications ask, and the links that they hand on.
 
+pub(super) mod copy_file;
 pub(super) mod create_link;
 pub(super) mod delete_file;
+pub(super) mod describe_file;
+pub(super) mod describe_service;
+pub(super) mod describe_task;
 pub(super) mod download_file;
+mod idempotency;
 mod json;
+pub(super) mod list_files;
+pub(super) mod list_nodes;
+pub(super) mod list_tasks;
 mod moment;
+mod page;
 mod path;
 pub(super) mod problem;
 mod query;
+mod render;
+pub(super) mod retry_task;
+pub(super) mod update_file;
 
 use axum::{
     extract::Request,

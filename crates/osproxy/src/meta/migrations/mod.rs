@@ -4,6 +4,7 @@ mod m0001_files_and_blobs;
 mod m0002_parts_and_tasks;
 mod m0003_many_nodes;
 mod m0004_stores;
+mod m0006_listing;
 mod tools;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -17,6 +18,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_parts_and_tasks::Migration),
             Box::new(m0003_many_nodes::Migration),
             Box::new(m0004_stores::Migration),
+            Box::new(m0006_listing::Migration),
         ]
     }
 }
