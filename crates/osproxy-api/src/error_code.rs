@@ -25,6 +25,8 @@ pub enum ErrorCode {
     FileGone,
     /// No task has this number.
     TaskNotFound,
+    /// Only a task that was given up can be tried again.
+    TaskNotDead,
     /// The file already has other content; content of a uid never changes.
     AlreadyStored,
     /// The content that was merged is not what the client had announced.
@@ -70,6 +72,7 @@ impl ErrorCode {
             Self::FileNotFound => "file_not_found",
             Self::FileGone => "file_gone",
             Self::TaskNotFound => "task_not_found",
+            Self::TaskNotDead => "task_not_dead",
             Self::AlreadyStored => "already_stored",
             Self::FileCorrupt => "file_corrupt",
             Self::KeyReused => "key_reused",
@@ -109,7 +112,7 @@ impl ErrorCode {
             | Self::TaskNotFound
             | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
-            Self::InProgress => 409,
+            Self::TaskNotDead | Self::InProgress => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::RangeNotSatisfiable => 416,
@@ -125,7 +128,7 @@ impl ErrorCode {
             Self::InvalidSignature | Self::LinkExpired | Self::PermissionDenied => 403,
             Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::AlreadyStored | Self::PartsMissing | Self::InProgress => 409,
+            Self::AlreadyStored | Self::TaskNotDead | Self::PartsMissing | Self::InProgress => 409,
             Self::FileCorrupt | Self::FileGone => 410,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
@@ -149,6 +152,7 @@ impl ErrorCode {
             Self::FileNotFound => "File not found",
             Self::FileGone => "File gone",
             Self::TaskNotFound => "Task not found",
+            Self::TaskNotDead => "Task not dead",
             Self::AlreadyStored => "Already stored",
             Self::FileCorrupt => "File corrupt",
             Self::KeyReused => "Idempotency key reused",

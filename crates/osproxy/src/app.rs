@@ -3,10 +3,13 @@
 mod advice;
 mod attempt;
 mod content;
+mod idempotency;
+mod metadata;
 mod native;
 mod nodes;
 mod objects;
 mod receive;
+mod stats;
 mod stores;
 
 use std::{
@@ -23,8 +26,10 @@ use tokio_util::task::TaskTracker;
 pub use advice::advice;
 pub use attempt::{Attempt, Writing};
 pub use content::ContentReader;
+pub use idempotency::{KeyedAnswer, TakenKey};
+pub use metadata::{check_metadata, metadata_refused};
 pub use native::PutTogether;
-pub use nodes::{Busy, Node};
+pub use nodes::{Busy, KnownNode, Node};
 pub use receive::{Bound, Received, SizeHint, Target, check_claims, measured, publish};
 pub use stores::Stores;
 
@@ -65,6 +70,7 @@ pub struct App {
     /// Held where this node is the only one of its database server.
     alone: Option<Alone>,
     writing: Mutex<HashSet<i64>>,
+    counted: stats::Counted,
     beginning: native::Beginning,
 }
 
@@ -156,6 +162,7 @@ impl App {
             nodes: nodes::Nodes::new(config),
             alone,
             writing: Mutex::default(),
+            counted: stats::Counted::default(),
             beginning: native::Beginning::default(),
         });
         app.keep_in_touch();

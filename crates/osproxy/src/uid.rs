@@ -30,6 +30,17 @@ impl Uid {
         (self.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH_MS
     }
 
+    /// The least uid that can have been issued at a moment, in milliseconds since the Unix epoch.
+    pub const fn first_of(ms: i64) -> Self {
+        let since = ms.saturating_sub(EPOCH_MS.cast_signed());
+        if since <= 0 {
+            return Self(0);
+        }
+        // Far beyond the last moment that a uid can bear.
+        let most = i64::MAX >> (WORKER_BITS + SEQUENCE_BITS);
+        Self((if since < most { since } else { most }) << (WORKER_BITS + SEQUENCE_BITS))
+    }
+
     /// A uid from where it was recorded.
     pub const fn from_recorded(uid: i64) -> Self {
         Self(uid)
@@ -230,6 +241,16 @@ mod tests {
         assert_eq!(restarted.try_next(WORKER), Ok(Err(Duration::from_millis(1))));
         let restarted = UidGenerator::with_clock(Some(newest), || at(10_001));
         assert!(restarted.try_next(WORKER).unwrap().unwrap() > newest);
+    }
+
+    #[test]
+    fn the_first_uid_of_a_moment_is_not_later_than_any_of_it() {
+        let ms = (EPOCH_MS + 5).cast_signed();
+        let issued = UidGenerator::with_clock(None, || at(5)).try_next(WORKER).unwrap().unwrap();
+        assert!(Uid::first_of(ms) <= issued && issued < Uid::first_of(ms + 1));
+        assert_eq!(Uid::first_of(ms).issued_ms(), EPOCH_MS + 5);
+        assert_eq!(Uid::first_of(i64::MIN), Uid(0));
+        assert!(Uid::first_of(i64::MAX) > issued);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::App;
-pub use crate::coord::Node;
+pub use crate::coord::{KnownNode, Node};
 use crate::{Error, Result, config::Config, coord::Load};
 
 /// How long a node that is away is not looked for again: all that others want of it would ask.

@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    routing::{delete, get, post, put},
+    routing::{get, post, put},
 };
 use osproxy_api::v1::LINKS;
 
@@ -44,9 +44,21 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/download", get(v0::download_file::download_file));
     // What applications ask. A route is a line here, and an adapter of the operation's name in `v1/`.
     let v1 = Router::new()
-        .route("/uploads", post(v1::create_upload::create_upload))
-        .route("/files/{uid}", delete(v1::delete_file::delete_file))
+        .route("/files", get(v1::list_files::list_files))
+        .route(
+            "/files/{uid}",
+            get(v1::describe_file::describe_file)
+                .patch(v1::update_file::update_file)
+                .delete(v1::delete_file::delete_file),
+        )
+        .route("/files/{uid}/copy", post(v1::copy_file::copy_file))
         .route("/files/{uid}/links", post(v1::create_link::create_link))
+        .route("/tasks", get(v1::list_tasks::list_tasks))
+        .route("/tasks/{id}", get(v1::describe_task::describe_task))
+        .route("/tasks/{id}/retry", post(v1::retry_task::retry_task))
+        .route("/nodes", get(v1::list_nodes::list_nodes))
+        .route("/stats", get(v1::describe_service::describe_service))
+        .route("/uploads", post(v1::create_upload::create_upload))
         // What their clients do, who have links.
         .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
         .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))

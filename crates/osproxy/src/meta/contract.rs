@@ -1,5 +1,6 @@
 //! What metadata must do on every database. A database's own tests call [`run`] with an empty one.
 
+mod listing;
 pub(super) mod native;
 mod parts;
 mod tasks;
@@ -28,6 +29,7 @@ pub(super) async fn run(meta: &Meta) {
     assert_eq!(meta.newest_uid().await.unwrap(), Some(uid(72)));
     parts::run(meta).await;
     tasks::run(meta).await;
+    listing::run(meta).await;
     meta.ping().await.unwrap();
 }
 

@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use sea_orm::{
     ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
     DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-    sea_query::{Expr, ExprTrait, TableCreateStatement},
+    sea_query::{ColumnDef, Expr, ExprTrait, TableCreateStatement},
     sqlx::{
         self, ConnectOptions as _, Executor,
         mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
@@ -266,7 +266,29 @@ pub(super) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option
 
 /// A sum of whole numbers that is one too; the databases make other numbers of it.
 pub(super) fn whole_sum(backend: DbBackend, column: impl ColumnTrait) -> Expr {
-    column.sum().cast_as(if backend == DbBackend::MySql { "SIGNED" } else { "BIGINT" })
+    whole_sum_of(backend, column.into_expr())
+}
+
+/// The same of what is computed.
+pub(super) fn whole_sum_of(backend: DbBackend, number: Expr) -> Expr {
+    number.sum().cast_as(if backend == DbBackend::MySql { "SIGNED" } else { "BIGINT" })
+}
+
+/// How many bytes of a name its file is found and ordered by: as many as an index takes on every database.
+pub(super) const NAME_START: u32 = 255;
+
+/// The first bytes of a file's name, whatever characters they belong to.
+pub(super) fn name_start(backend: DbBackend) -> Expr {
+    Expr::cust(match backend {
+        DbBackend::Postgres => format!("substring(convert_to(name, 'UTF8') from 1 for {NAME_START})"),
+        DbBackend::MySql => format!("SUBSTRING(CAST(name AS BINARY), 1, {NAME_START})"),
+        _ => format!("CAST(substr(CAST(name AS BLOB), 1, {NAME_START}) AS BLOB)"),
+    })
+}
+
+/// Text that may be longer than 64 KiB, which is all that `MySQL` means by that.
+pub(super) fn long_text(backend: DbBackend, column: &mut ColumnDef) -> &mut ColumnDef {
+    if backend == DbBackend::MySql { column.custom("MEDIUMTEXT") } else { column.text() }
 }
 
 /// Text is kept byte for byte and compared so, whatever the server's default is.

@@ -9,7 +9,7 @@ use super::{
     Claims, DEFAULT_TENANT, Meta,
     blobs::{self, recorded_digest, to_record},
     entities::{blob, file, part},
-    now_ms,
+    listing, now_ms,
 };
 use crate::uid::Uid;
 
@@ -215,6 +215,10 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         claimed_md5: Set(to_record(file.announced.claims.md5)),
         claimed_sha256: Set(to_record(file.announced.claims.sha256)),
         claimed_blake3: Set(to_record(file.announced.claims.blake3)),
+        listed: Set(1),
+        category: Set(Category::of_name(&file.name).as_str().to_owned()),
+        name_start: Set(Some(listing::name_start(&file.name))),
+        metadata: Set(None),
     }
 }
 
@@ -242,7 +246,7 @@ fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile
     })
 }
 
-fn content(blob: blob::Model) -> Result<Content, DbErr> {
+pub(super) fn content(blob: blob::Model) -> Result<Content, DbErr> {
     Ok(Content {
         blob_id: blob.id,
         size: blobs::recorded_size(blob.id, blob.size)?,

@@ -145,6 +145,7 @@ async fn remove(
     }
     let gone = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(to))
+        .col_expr(file::Column::Listed, Expr::value(0))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
         .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
         .filter(file::Column::Uid.eq(uid.get()))

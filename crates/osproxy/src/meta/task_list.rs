@@ -24,6 +24,15 @@ impl super::AttemptOutcome {
     }
 }
 
+/// Which tasks are listed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskFilter<'a> {
+    /// Those in this state.
+    pub state: Option<TaskState>,
+    /// Those of this kind.
+    pub kind: Option<&'a str>,
+}
+
 impl Meta {
     /// The highest number of a task.
     pub(super) async fn newest_task(&self) -> Result<Option<i64>, DbErr> {
@@ -34,9 +43,26 @@ impl Meta {
 
     /// Up to `limit` tasks, the newest first: those in one state, or all.
     pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<Task>, DbErr> {
+        self.list_tasks(TaskFilter { state, kind: None }, None, limit).await
+    }
+
+    /// Up to `limit` tasks that are older than `before`, a task's number: the newest first. Without a filter a page reads
+    /// what it returns; with one, what is left out as well.
+    pub async fn list_tasks(
+        &self,
+        filter: TaskFilter<'_>,
+        before: Option<i64>,
+        limit: u64,
+    ) -> Result<Vec<Task>, DbErr> {
         let mut tasks = task::Entity::find().order_by_desc(task::Column::Id).limit(limit);
-        if let Some(state) = state {
+        if let Some(state) = filter.state {
             tasks = tasks.filter(task::Column::State.eq(state));
+        }
+        if let Some(kind) = filter.kind {
+            tasks = tasks.filter(task::Column::Kind.eq(kind));
+        }
+        if let Some(before) = before {
+            tasks = tasks.filter(task::Column::Id.lt(before));
         }
         Ok(tasks.all(&self.reader).await?.into_iter().map(known).collect())
     }

@@ -169,7 +169,7 @@ fn every_operation_has_its_row_its_test_and_its_adapter() {
 }
 
 /// What the adapters of a version of the API share, and so is no adapter itself.
-const SHARED: [&str; 15] = [
+const SHARED: [&str; 16] = [
     "body",
     "content",
     "digest",
@@ -184,6 +184,7 @@ const SHARED: [&str; 15] = [
     "path",
     "problem",
     "query",
+    "render",
     "upload_link",
 ];
 

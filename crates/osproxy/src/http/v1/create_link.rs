@@ -1,24 +1,25 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    extract::{Request, State},
+    response::Response,
 };
 use osproxy_api::v1::{CreateLinkRequest, CreatedLink, LINKS};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
+    idempotency::{Created, once},
     json,
     moment::moment,
     path::{self, InPath},
+    query::Query,
 };
 use crate::{
     Result,
     app::App,
     link::{self, Action, Claims},
     ops,
+    uid::Uid,
 };
 
 /// What RFC 3986 lets stand as it is anywhere.
@@ -28,12 +29,18 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 pub(in crate::http) async fn create_link(
     State(app): State<Arc<App>>,
     uid: InPath<String>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response> {
     let uid = path::uid(uid)?;
-    let body = json::read(&headers, body).await?;
-    let CreateLinkRequest { expires_in, disposition, filename } = json::parse(&body)?;
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let body = json::read(&request.headers, body).await?;
+    let wanted: CreateLinkRequest = json::parse(&body)?;
+    once(&app, &request, &body, create(app.clone(), uid, wanted)).await
+}
+
+async fn create(app: Arc<App>, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
+    let CreateLinkRequest { expires_in, disposition, filename } = wanted;
     let link = ops::create_link::create_link(&app, uid, expires_in, filename.as_deref()).await?;
     let (uid, date, expire) = (uid.to_string(), link::date(link.date), expires_in.to_string());
     let extra = [link.filename.as_str(), disposition.as_str()];
@@ -45,7 +52,6 @@ pub(in crate::http) async fn create_link(
         .append_pair("disposition", disposition.as_str())
         .finish();
     let name = utf8_percent_encode(&link.filename, UNRESERVED);
-    let created =
-        CreatedLink { url: format!("{LINKS}/{uid}/{name}?{query}"), expires_at: moment(link.expires_at) };
-    Ok((StatusCode::CREATED, axum::Json(created)).into_response())
+    let url = format!("{LINKS}/{uid}/{name}?{query}");
+    Created::new(None, &CreatedLink { url, expires_at: moment(link.expires_at) })
 }

@@ -15,9 +15,17 @@ const MAX_BODY: usize = 64 * 1024;
 /// The type of a JSON body.
 const JSON: &str = "application/json";
 
+/// The type of a merge patch.
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
 /// Reads a body of this type that is JSON, for those who need its bytes besides: see [`parse`].
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     read_of(&[JSON], headers, body).await
+}
+
+/// Reads a body that is a merge patch.
+pub(super) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    read_of(&[MERGE_PATCH, JSON], headers, body).await
 }
 
 async fn read_of(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Bytes> {
@@ -39,6 +47,10 @@ async fn read_of(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Byte
 
 /// The JSON of a body. What is wrong is told with the field that is.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    // Left to itself, serde takes a list for an object whose fields have lost their names.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::invalid("the body must be an object"));
+    }
     let mut input = serde_json::Deserializer::from_slice(body);
     let parsed: Result<T, _> = serde_path_to_error::deserialize(&mut input);
     let parsed = parsed.map_err(|error| {
@@ -99,7 +111,8 @@ mod tests {
             (r#"{"name":"x","name":"y"}"#, Some("name")),
             (r#"{"metadata":{"a":{}}}"#, Some("metadata.a")),
             (r#"{"metadata":[]}"#, Some("metadata")),
-            ("[]x", None),
+            ("[]", None),
+            (" [\"x\"]", None),
             ("7", None),
             ("", None),
             ("{} {}", None),
@@ -131,6 +144,7 @@ mod tests {
             assert_eq!(read(&headers(given), Body::from("{}")).await.unwrap(), "{}");
         }
         let patch = headers("application/merge-patch+json");
+        assert_eq!(read_patch(&patch, Body::from("{}")).await.unwrap(), "{}");
         for wrong in [HeaderMap::new(), headers("text/plain"), headers("application/jsonp"), patch] {
             let error = read(&wrong, Body::from("{}")).await.unwrap_err();
             assert_eq!(error.code, ErrorCode::UnsupportedMediaType);

@@ -1,4 +1,10 @@
-use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
+use time::{
+    OffsetDateTime, UtcOffset,
+    format_description::{BorrowedFormatItem, well_known::Rfc3339},
+    macros::format_description,
+};
+
+use crate::{Error, Result};
 
 const MOMENT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -11,6 +17,15 @@ pub(super) fn moment(ms: i64) -> String {
     moment.to_offset(UtcOffset::UTC).format(MOMENT).unwrap_or_default()
 }
 
+/// Reads a moment in any offset: milliseconds since the Unix epoch, cut to whole ones.
+pub(super) fn parse(name: &str, text: &str) -> Result<i64> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+        Error::invalid(format!("`{name}` must be a moment of RFC 3339, such as 2026-11-22T12:00:00Z"))
+            .with_field(name)
+    })?;
+    Ok(i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -20,5 +35,12 @@ mod tests {
         assert_eq!(moment(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(moment(1_795_348_800_007), "2026-11-22T12:00:00.007Z");
         assert_eq!(moment(i64::MAX), "9999-12-31T23:59:59.999Z");
+        for ms in [0, -1, 1_795_348_800_007] {
+            assert_eq!(parse("x", &moment(ms)).unwrap(), ms);
+        }
+        assert_eq!(parse("x", "2026-11-22T13:00:00.0079+01:00").unwrap(), 1_795_348_800_007);
+        for wrong in ["", "now", "2026-11-22", "2026-11-22T12:00:00", "1795348800"] {
+            assert!(parse("x", wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -23,3 +23,10 @@ pub(super) fn uid(path: InPath<String>) -> Result<Uid> {
 pub(super) fn parse_uid(text: &str) -> Result<Uid> {
     Uid::from_str(text).map_err(|error| Error::invalid(error.to_string()).with_field("uid"))
 }
+
+/// The number of a task that a path names. It is made as uids are, and is spelled like them.
+pub(super) fn task(path: InPath<String>) -> Result<i64> {
+    let id = Uid::from_str(&parameters(path)?);
+    let wrong = |_| Error::invalid("the number of a task is a positive decimal number").with_field("id");
+    Ok(id.map_err(wrong)?.get())
+}

@@ -7,10 +7,10 @@ use osproxy_api::v1::{PROBLEM, Problem};
 use crate::http::error::Failure;
 
 /// An error as a problem document of RFC 9457.
-pub(in crate::http) fn render(status: StatusCode, failure: &Failure) -> Response {
+pub(super) fn document(status: StatusCode, failure: &Failure<'_>) -> Problem {
     let code = failure.error.code;
     let members = failure.error.members().map(|(name, value)| (name.to_owned(), value.clone()));
-    let problem = Problem {
+    Problem {
         kind: format!("urn:osproxy:error:{code}"),
         title: code.title().to_owned(),
         status: status.as_u16(),
@@ -18,8 +18,12 @@ pub(in crate::http) fn render(status: StatusCode, failure: &Failure) -> Response
         code: code.as_str().to_owned(),
         request_id: failure.request_id.map(str::to_owned),
         members: members.collect(),
-    };
+    }
+}
+
+/// The answer that tells it.
+pub(in crate::http) fn render(status: StatusCode, failure: &Failure<'_>) -> Response {
     // What consists of text and numbers can always be written.
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let body = serde_json::to_vec(&document(status, failure)).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM))], body).into_response()
 }

@@ -28,6 +28,25 @@ impl<'a> Query<'a> {
         found.map(|(_, value)| &**value)
     }
 
+    /// A parameter that is one of a few, if it is there.
+    pub(super) fn one_of<T: Copy, N: AsRef<str>>(
+        &self,
+        parameter: &str,
+        known: &[T],
+        name: impl Fn(T) -> N,
+    ) -> Result<Option<T>> {
+        let Some(text) = self.get(parameter) else {
+            return Ok(None);
+        };
+        if let Some(found) = known.iter().find(|&&one| name(one).as_ref() == text) {
+            return Ok(Some(*found));
+        }
+        let names: Vec<_> = known.iter().map(|&one| name(one)).collect();
+        let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
+        let message = format!("`{parameter}` must be one of {}", names.join(", "));
+        Err(Error::invalid(message).with_field(parameter))
+    }
+
     /// A parameter that must be there.
     pub(super) fn required(&self, name: &str) -> Result<&str> {
         self.get(name).ok_or_else(|| Error::invalid(format!("`{name}` is missing")).with_field(name))

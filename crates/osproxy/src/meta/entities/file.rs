@@ -29,6 +29,15 @@ pub struct Model {
     pub claimed_md5: Option<Vec<u8>>,
     pub claimed_sha256: Option<Vec<u8>>,
     pub claimed_blake3: Option<Vec<u8>>,
+    /// 1 as long as it is not gone, then 0: what is listed if no state is asked for.
+    pub listed: i32,
+    /// That of its name.
+    pub category: String,
+    /// The first bytes of its name, by which files are found and ordered on every database alike.
+    pub name_start: Option<Vec<u8>>,
+    /// What its owner notes of it: a JSON object of strings; not set if that is nothing.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub metadata: Option<String>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

@@ -4,6 +4,7 @@
 
 pub(super) mod blob;
 pub(super) mod file;
+pub(super) mod idempotency_key;
 pub(super) mod link_key;
 pub(super) mod part;
 pub(super) mod task;

@@ -5,6 +5,7 @@ mod m0002_parts_and_tasks;
 mod m0003_many_nodes;
 mod m0004_stores;
 mod m0005_pieces;
+mod m0006_listing;
 mod tools;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -19,6 +20,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_many_nodes::Migration),
             Box::new(m0004_stores::Migration),
             Box::new(m0005_pieces::Migration),
+            Box::new(m0006_listing::Migration),
         ]
     }
 }

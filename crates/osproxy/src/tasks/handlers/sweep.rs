@@ -50,6 +50,7 @@ impl TaskHandler for Sweep {
         app.meta.forget_gone_parts(None).await?;
         while app.meta.purge_tasks(before(KEEP_TASKS), PAGE).await? > 0 {}
         while app.meta.purge_files(before(KEEP_FILES), PAGE).await? > 0 {}
+        while app.meta.purge_keys(PAGE).await? > 0 {}
         Ok(())
     }
 }

@@ -188,6 +188,12 @@ impl Service {
         self.process.wait().await.unwrap();
     }
 
+    /// What `kill -9` and a start afterwards do.
+    pub async fn restart_killed(&mut self) {
+        self.kill().await;
+        self.restart().await;
+    }
+
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }

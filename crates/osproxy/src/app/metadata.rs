@@ -1,0 +1,45 @@
+//! What applications may note of a file.
+
+use osproxy_api::v1::{MAX_METADATA_BYTES, MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
+
+use crate::{Error, Result, meta::Metadata};
+
+/// Refuses metadata that is more than it may be.
+pub fn check_metadata(metadata: &Metadata) -> Result<()> {
+    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let fits = metadata.len() <= MAX_METADATA_KEYS
+        && bytes <= MAX_METADATA_BYTES
+        && metadata.keys().all(|key| (1..=MAX_METADATA_KEY).contains(&key.len()))
+        && metadata.values().all(|value| value.len() <= MAX_METADATA_VALUE);
+    if fits { Ok(()) } else { Err(metadata_refused()) }
+}
+
+/// The answer to metadata that is more than it may be.
+pub fn metadata_refused() -> Error {
+    Error::invalid(format!(
+        "`metadata` must have at most {MAX_METADATA_KEYS} keys of 1 to {MAX_METADATA_KEY} bytes, values of at most \
+         {MAX_METADATA_VALUE} bytes, and {MAX_METADATA_BYTES} bytes in all"
+    ))
+    .with_field("metadata")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(entries: usize, key: usize, value: usize) -> Metadata {
+        let key = |number: usize| format!("{number:0key$}");
+        (0..entries).map(|number| (key(number), "v".repeat(value))).collect()
+    }
+
+    #[test]
+    fn bounds_are_where_they_are_said_to_be() {
+        for (entries, key, value) in [(0, 1, 0), (64, 128, 128), (1, 128, 4096), (1, 1, 0), (4, 3, 4093)] {
+            assert!(check_metadata(&of(entries, key, value)).is_ok(), "{entries} {key} {value}");
+        }
+        for (entries, key, value) in [(65, 2, 0), (64, 128, 129), (1, 129, 0), (1, 1, 4097), (4, 3, 4094)] {
+            assert!(check_metadata(&of(entries, key, value)).is_err(), "{entries} {key} {value}");
+        }
+        assert!(check_metadata(&Metadata::from([(String::new(), String::new())])).is_err());
+    }
+}

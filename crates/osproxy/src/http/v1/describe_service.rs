@@ -1,0 +1,22 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::Uri};
+use osproxy_api::v1::Stats;
+
+use super::{moment::moment, query::Query, render};
+use crate::{Result, app::App, ops};
+
+/// `GET /stats`
+pub(in crate::http) async fn describe_service(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Stats>> {
+    Query::parse(uri.query(), &[])?;
+    let stats = ops::describe_service::describe_service(&app).await?;
+    let files = stats.files.iter().map(|(state, count)| (render::state(*state).as_str().to_owned(), *count));
+    Ok(Json(Stats {
+        counted_at: moment(stats.counted_at),
+        files: files.collect(),
+        blobs: stats.blobs,
+        bytes_stored: stats.bytes_stored,
+        bytes_saved: stats.bytes_saved,
+        tasks: stats.tasks.clone(),
+    }))
+}

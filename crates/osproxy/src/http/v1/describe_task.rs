@@ -1,0 +1,42 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::Uri};
+use osproxy_api::v1::{TaskAttempt, TaskDetails};
+
+use super::{
+    moment::moment,
+    path::{self, InPath},
+    query::Query,
+    render,
+};
+use crate::{
+    Result,
+    app::App,
+    ops::{
+        self,
+        describe_task::{Attempt, AttemptOutcome},
+    },
+};
+
+/// `GET /tasks/{id}`
+pub(in crate::http) async fn describe_task(
+    State(app): State<Arc<App>>,
+    id: InPath<String>,
+    uri: Uri,
+) -> Result<Json<TaskDetails>> {
+    Query::parse(uri.query(), &[])?;
+    let (task, attempts) = ops::describe_task::describe_task(&app, path::task(id)?).await?;
+    let history = attempts.into_iter().map(attempt).collect();
+    Ok(Json(TaskDetails { task: render::task(task), history }))
+}
+
+fn attempt(attempt: Attempt) -> TaskAttempt {
+    TaskAttempt {
+        number: attempt.number,
+        lease_owner: attempt.lease_owner,
+        started_at: moment(attempt.started_at),
+        ended_at: attempt.ended_at.map(moment),
+        outcome: attempt.outcome.map(AttemptOutcome::name),
+        error: attempt.error,
+    }
+}

@@ -1,0 +1,187 @@
+//! `Idempotency-Key`: a POST that is sent again does not take effect again.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{
+    ERROR_HEADER,
+    v1::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, MAX_IDEMPOTENCY_KEY, PROBLEM, Problem},
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::problem;
+use crate::{
+    Error, Result,
+    app::{App, KeyedAnswer, TakenKey},
+    error,
+    http::{
+        error::{Failure, v1_status},
+        middleware::RequestId,
+    },
+};
+
+/// The answer to a request that made something.
+pub(in crate::http) struct Created {
+    /// Where it is, if it is somewhere.
+    pub(in crate::http) location: Option<String>,
+    body: String,
+}
+
+impl Created {
+    /// Tells what was made, as JSON.
+    pub(in crate::http) fn new(location: Option<String>, body: &impl Serialize) -> Result<Self> {
+        Ok(Self { location, body: serde_json::to_string(body).map_err(Error::internal)? })
+    }
+
+    fn answer(self) -> KeyedAnswer {
+        KeyedAnswer { status: StatusCode::CREATED.as_u16(), location: self.location, body: self.body }
+    }
+}
+
+/// Does `work` for a request with this body, and answers 201. With the header `Idempotency-Key` it is done once: the same
+/// request with the same key is given the same answer again, whatever that was, but for failures of the service.
+///
+/// It is done to its end even if the client goes away.
+pub(in crate::http) async fn once(
+    app: &Arc<App>,
+    request: &Parts,
+    body: &[u8],
+    work: impl Future<Output = Result<Created>> + Send + 'static,
+) -> Result<Response> {
+    let Some(key) = key(&request.headers)? else {
+        let done = app.background.spawn(work).await.map_err(Error::internal)?;
+        return Ok(render(done?.answer()));
+    };
+    let taken = match app.take_key(key, hash(request, body)).await? {
+        Ok(taken) => taken,
+        Err(before) => {
+            let mut answer = render(before);
+            let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
+            answer.headers_mut().insert(replayed, HeaderValue::from_static("true"));
+            return Ok(answer);
+        }
+    };
+    let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
+    let app_of_work = app.clone();
+    let working = app.background.spawn(async move {
+        let done = work.await;
+        settle(&app_of_work, taken, &done, id.as_deref()).await;
+        done
+    });
+    Ok(render(working.await.map_err(Error::internal)??.answer()))
+}
+
+/// Remembers how it ended. Should that fail, the key is free again after a while.
+async fn settle(app: &App, taken: TakenKey, done: &Result<Created>, request_id: Option<&str>) {
+    let settled = match done {
+        Ok(created) => {
+            let Created { location, body } = created;
+            let answer = KeyedAnswer {
+                status: StatusCode::CREATED.as_u16(),
+                location: location.clone(),
+                body: body.clone(),
+            };
+            app.answer_key(taken, answer).await
+        }
+        Err(error) if v1_status(error).is_server_error() => app.release_key(taken).await,
+        Err(error) => {
+            let status = v1_status(error);
+            let told = problem::document(status, &Failure { error, request_id });
+            let body = serde_json::to_string(&told).unwrap_or_default();
+            app.answer_key(taken, KeyedAnswer { status: status.as_u16(), location: None, body }).await
+        }
+    };
+    if let Err(error) = settled {
+        tracing::warn!(error = error::chain(&error), "cannot record how an idempotent request ended");
+    }
+}
+
+fn render(answer: KeyedAnswer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let is_problem = !status.is_success();
+    let code = is_problem.then(|| serde_json::from_str::<Problem>(&answer.body).ok()).flatten();
+    let mut response = (status, Body::from(answer.body)).into_response();
+    let headers = response.headers_mut();
+    let kind = if is_problem { PROBLEM } else { "application/json" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(code) = code.and_then(|problem| HeaderValue::try_from(problem.code).ok()) {
+        headers.insert(ERROR_HEADER, code);
+    }
+    if let Some(location) = answer.location.and_then(|location| HeaderValue::try_from(location).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// The key of a request, if it has one.
+fn key(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let is_fit = (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len())
+        && key.as_bytes().iter().all(u8::is_ascii_graphic)
+        && keys.next().is_none();
+    match key.to_str() {
+        Ok(key) if is_fit => Ok(Some(key)),
+        _ => Err(Error::invalid(format!(
+            "`Idempotency-Key` must be one key of 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters"
+        ))
+        .with_field(IDEMPOTENCY_KEY)),
+    }
+}
+
+/// What a request hashes to: every field with its length before it, so that no two requests give the same bytes.
+fn hash(request: &Parts, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let query = request.uri.query().unwrap_or_default();
+    for field in [request.method.as_str().as_bytes(), request.uri.path().as_bytes(), query.as_bytes(), body] {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_one_and_visible() {
+        let headers = |keys: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for key in keys {
+                headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(key).unwrap());
+            }
+            headers
+        };
+        assert_eq!(key(&headers(&[])).unwrap(), None);
+        for fit in [&b"x"[..], b"!~", &[b'k'; 255]] {
+            assert_eq!(key(&headers(&[fit])).unwrap().unwrap().as_bytes(), fit);
+        }
+        for unfit in [&[&b""[..]][..], &[b"a b"], &[&[b'k'; 256]], &[b"\xc3\xa9"], &[b"a", b"a"]] {
+            assert!(key(&headers(unfit)).is_err(), "{unfit:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_request_counts() {
+        let parts = |method: &str, path: &str| {
+            axum::http::Request::builder().method(method).uri(path).body(()).unwrap().into_parts().0
+        };
+        let hashes = [
+            hash(&parts("POST", "/a"), b"bc"),
+            hash(&parts("POST", "/ab"), b"c"),
+            hash(&parts("PUT", "/a"), b"bc"),
+            hash(&parts("POST", "/a?b"), b"c"),
+        ];
+        for (at, one) in hashes.iter().enumerate() {
+            assert!(!hashes[at + 1..].contains(one), "{at}");
+        }
+    }
+}

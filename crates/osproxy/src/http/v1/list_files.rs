@@ -1,0 +1,59 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::Uri};
+use osproxy_api::v1::{self, Files};
+use serde::{Deserialize, Serialize};
+
+use super::{moment, page, query::Query, render};
+use crate::{
+    Error, Result,
+    app::App,
+    ops::list_files::{self, Category, FileFilter, FilePosition},
+    uid::Uid,
+};
+
+/// The parameters that choose files, in the order in which a cursor is bound to them.
+const FILTERS: [&str; 5] = ["prefix", "category", "state", "created_after", "created_before"];
+
+/// What a cursor holds.
+#[derive(Serialize, Deserialize)]
+struct Cursor {
+    uid: i64,
+    name_start: String,
+}
+
+/// `GET /files`
+pub(in crate::http) async fn list_files(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Files>> {
+    let known: Vec<_> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
+    let query = Query::parse(uri.query(), &known)?;
+    let limit = page::limit(&query)?;
+    let filter = filter(&query)?;
+    let filters = FILTERS.map(|name| query.get(name).unwrap_or_default());
+    let after = page::position(&app, &filters, &query)?.map(position).transpose()?;
+    let page = list_files::list_files(&app, &filter, after.as_ref(), limit).await?;
+    let next = page.next.map(|next| Cursor {
+        uid: next.uid.get(),
+        // Only there is it of use, and a name may be long.
+        name_start: filter.prefix.as_ref().map(|_| hex::encode(next.name_start)).unwrap_or_default(),
+    });
+    Ok(Json(Files {
+        files: page.files.into_iter().map(render::file).collect(),
+        next_cursor: next.map(|next| page::cursor(&app, &filters, &next)).transpose()?,
+    }))
+}
+
+fn position(cursor: Cursor) -> Result<FilePosition> {
+    let name_start = hex::decode(cursor.name_start).map_err(Error::internal)?;
+    Ok(FilePosition { uid: Uid::from_recorded(cursor.uid), name_start })
+}
+
+fn filter(query: &Query<'_>) -> Result<FileFilter> {
+    let moment = |name| query.get(name).map(|text| moment::parse(name, text)).transpose();
+    Ok(FileFilter {
+        prefix: query.get("prefix").map(str::to_owned),
+        category: query.one_of("category", &Category::ALL, Category::as_str)?,
+        state: query.one_of("state", &v1::FileState::ALL, v1::FileState::as_str)?.map(render::known_state),
+        created_after: moment("created_after")?,
+        created_before: moment("created_before")?,
+    })
+}

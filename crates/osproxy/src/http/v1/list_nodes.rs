@@ -1,0 +1,35 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::Uri};
+use osproxy_api::v1::{Node, NodeLoad, Nodes};
+
+use super::{moment::moment, query::Query};
+use crate::{
+    Result,
+    app::App,
+    ops::list_nodes::{self, KnownNode},
+};
+
+/// `GET /nodes`
+pub(in crate::http) async fn list_nodes(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Nodes>> {
+    Query::parse(uri.query(), &[])?;
+    let nodes = list_nodes::list_nodes(&app).await?;
+    Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))
+}
+
+fn node(KnownNode { node, heard_at }: KnownNode) -> Node {
+    Node {
+        id: node.id,
+        address: node.address,
+        version: node.version,
+        stores: node.stores,
+        own_stores: node.own_stores,
+        started_at: moment(node.started_at),
+        heard_at: moment(heard_at),
+        load: NodeLoad {
+            requests: node.load.requests,
+            tasks: node.load.tasks,
+            load_average: node.load.load_average,
+        },
+    }
+}

@@ -1,0 +1,33 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::Uri};
+use osproxy_api::v1::Tasks;
+
+use super::{page, query::Query, render};
+use crate::{
+    Result,
+    app::App,
+    ops::list_tasks::{self, TaskFilter, TaskState},
+};
+
+/// The parameters that choose tasks, in the order in which a cursor is bound to them.
+const FILTERS: [&str; 2] = ["state", "kind"];
+
+/// Those states that a task may be in.
+const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState::Done, TaskState::Dead];
+
+/// `GET /tasks`
+pub(in crate::http) async fn list_tasks(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Tasks>> {
+    let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
+    let limit = page::limit(&query)?;
+    let state = query.one_of("state", &STATES, TaskState::name)?;
+    let filter = TaskFilter { state, kind: query.get("kind") };
+    let filters = ["tasks"].into_iter().chain(FILTERS.map(|name| query.get(name).unwrap_or_default()));
+    let filters: Vec<_> = filters.collect();
+    let before = page::position(&app, &filters, &query)?;
+    let page = list_tasks::list_tasks(&app, filter, before, limit).await?;
+    Ok(Json(Tasks {
+        tasks: page.tasks.into_iter().map(render::task).collect(),
+        next_cursor: page.next.map(|next| page::cursor(&app, &filters, &next)).transpose()?,
+    }))
+}

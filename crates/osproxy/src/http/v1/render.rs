@@ -1,0 +1,87 @@
+//! What operations tell, as JSON of API v1.
+
+use osproxy_api::v1;
+
+use super::moment::moment;
+use crate::ops::{
+    describe_file::{FileRecord, FileState, Layout},
+    list_tasks::{Task, TaskState},
+};
+
+/// A file.
+pub(super) fn file(file: FileRecord) -> v1::File {
+    let is_open = matches!(file.state, FileState::Pending | FileState::Receiving | FileState::Completing);
+    let category = file.category().as_str().to_owned();
+    let content = file.content.as_ref();
+    let digests = content.and_then(|content| content.digests.as_ref());
+    v1::File {
+        uid: file.uid.to_string(),
+        state: state(file.state),
+        size: content.map(|content| content.size),
+        content_type: content.map(|_| file.content_type),
+        category,
+        created_at: moment(file.created_at),
+        stored_at: file.stored_at.map(moment),
+        expires_at: is_open.then(|| moment(file.expires_at)),
+        md5: digests.and_then(|digests| digests.md5).map(hex::encode),
+        sha256: digests.and_then(|digests| digests.sha256).map(hex::encode),
+        blake3: digests.map(|digests| hex::encode(digests.blake3)),
+        layout: content.map(|content| match content.layout {
+            Layout::Whole(_) => v1::Layout::Whole,
+            Layout::Parts => v1::Layout::Parts,
+        }),
+        name: file.name,
+        metadata: file.metadata,
+    }
+}
+
+/// Where a file stands.
+pub(super) fn state(state: FileState) -> v1::FileState {
+    match state {
+        FileState::Pending => v1::FileState::Pending,
+        FileState::Receiving => v1::FileState::Receiving,
+        FileState::Completing => v1::FileState::Completing,
+        FileState::Stored => v1::FileState::Stored,
+        FileState::Expired => v1::FileState::Expired,
+        FileState::Corrupt => v1::FileState::Corrupt,
+        FileState::Deleted => v1::FileState::Deleted,
+    }
+}
+
+/// The other way round.
+pub(super) fn known_state(state: v1::FileState) -> FileState {
+    match state {
+        v1::FileState::Pending => FileState::Pending,
+        v1::FileState::Receiving => FileState::Receiving,
+        v1::FileState::Completing => FileState::Completing,
+        v1::FileState::Stored => FileState::Stored,
+        v1::FileState::Expired => FileState::Expired,
+        v1::FileState::Corrupt => FileState::Corrupt,
+        v1::FileState::Deleted => FileState::Deleted,
+    }
+}
+
+/// A task.
+pub(super) fn task(task: Task) -> v1::Task {
+    // What a handler of another version has written is told as text if need be.
+    let payload = serde_json::from_str(&task.payload).unwrap_or(serde_json::Value::String(task.payload));
+    v1::Task {
+        id: task.id.to_string(),
+        kind: task.kind,
+        payload,
+        state: match task.state {
+            TaskState::Queued => v1::TaskState::Queued,
+            TaskState::Running => v1::TaskState::Running,
+            TaskState::Done => v1::TaskState::Done,
+            TaskState::Dead => v1::TaskState::Dead,
+        },
+        attempts: task.attempts,
+        max_attempts: task.max_attempts,
+        created_at: moment(task.created_at),
+        run_at: (task.state == TaskState::Queued).then(|| moment(task.run_at)),
+        lease_owner: task.lease_owner,
+        lease_until: task.lease_until.map(moment),
+        ended_at: task.ended_at.map(moment),
+        last_error: task.last_error,
+    }
+}

@@ -1,0 +1,159 @@
+//! What applications change about files that stay what they are.
+
+use std::sync::Arc;
+
+use osproxy_storage::Category;
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
+    sea_query::Expr,
+};
+
+use super::{
+    Announced, Change, FileState, Meta, NewFile, blobs,
+    entities::{blob, file},
+    files::stored_row,
+    listing::{self, Metadata, name_start},
+    write_queue::Verdict,
+};
+use crate::{content_type, uid::Uid};
+
+/// Changes metadata; `false`: what became of it must not be recorded.
+pub type MetadataChange = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;
+
+/// What became of the wish to change a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updated {
+    /// It is so now.
+    Now,
+    /// Its metadata would not be what it may be.
+    Refused,
+    /// It is gone.
+    Closed(FileState),
+    /// No such uid.
+    Unknown,
+}
+
+/// What became of the wish to have a file twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// There are two.
+    Now,
+    /// Its content went elsewhere in this moment; look again.
+    Changed,
+    /// It has no content in this state.
+    Closed(FileState),
+    /// No such uid.
+    Unknown,
+}
+
+impl Meta {
+    /// Gives a file another name, and changes its metadata. Its content stays where it is, under the key that it has.
+    pub async fn update_file(
+        &self,
+        uid: Uid,
+        name: Option<String>,
+        change: Option<MetadataChange>,
+    ) -> Result<Updated, DbErr> {
+        let updated = self
+            .write_or_undo(move |transaction| {
+                let (name, change) = (name.clone(), change.clone());
+                Box::pin(async move {
+                    Ok(match update(transaction, uid, name, change).await? {
+                        Updated::Now => Verdict::Commit(Updated::Now),
+                        other => Verdict::Rollback(other),
+                    })
+                })
+            })
+            .await;
+        self.changed(Change::File(uid));
+        updated
+    }
+
+    /// Makes a file of another one's content, with its name unless there is another. `copy` gives the new uid. Metadata is
+    /// the other one's unless there is other.
+    pub async fn copy_file(
+        &self,
+        uid: Uid,
+        copy: Uid,
+        name: Option<String>,
+        metadata: Option<Metadata>,
+    ) -> Result<Copied, DbErr> {
+        self.write_or_undo(move |transaction| {
+            let (name, metadata) = (name.clone(), metadata.clone());
+            Box::pin(async move {
+                Ok(match copy_file(transaction, uid, copy, name, metadata).await? {
+                    Copied::Now => Verdict::Commit(Copied::Now),
+                    other => Verdict::Rollback(other),
+                })
+            })
+        })
+        .await
+    }
+}
+
+async fn update(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    name: Option<String>,
+    change: Option<MetadataChange>,
+) -> Result<Updated, DbErr> {
+    // Taken, so that of two changes of the metadata each finds what the other made of it.
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(file) = file else {
+        return Ok(Updated::Unknown);
+    };
+    if matches!(file.state, FileState::Expired | FileState::Deleted) {
+        return Ok(Updated::Closed(file.state));
+    }
+    let mut metadata = listing::metadata(&file)?;
+    if let Some(change) = change
+        && !change(&mut metadata)
+    {
+        return Ok(Updated::Refused);
+    }
+    let name = name.unwrap_or(file.name);
+    file::Entity::update_many()
+        .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))
+        .col_expr(file::Column::NameStart, Expr::value(name_start(&name)))
+        .col_expr(file::Column::Name, Expr::value(name))
+        .col_expr(file::Column::Metadata, Expr::value(listing::text(&metadata)))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .exec(transaction)
+        .await?;
+    Ok(Updated::Now)
+}
+
+async fn copy_file(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    copy: Uid,
+    name: Option<String>,
+    metadata: Option<Metadata>,
+) -> Result<Copied, DbErr> {
+    // Taken, so that it does not let go of its content before the copy has a claim on it.
+    let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(source) = source else {
+        return Ok(Copied::Unknown);
+    };
+    let (FileState::Stored, Some(blob_id)) = (source.state, source.blob_id) else {
+        return Ok(Copied::Closed(source.state));
+    };
+    if !blobs::take_references(transaction, blob_id, 1).await? {
+        return Ok(Copied::Changed);
+    }
+    let metadata = match metadata {
+        Some(metadata) => listing::text(&metadata),
+        None => source.metadata,
+    };
+    let content_type = match &name {
+        Some(name) if Some(name) != Some(&source.name) => {
+            let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+            content_type::of_file(blob.and_then(|blob| blob.sniffed).as_deref(), name)
+        }
+        _ => source.content_type,
+    };
+    let file = NewFile { uid: copy, name: name.unwrap_or(source.name), announced: Announced::default() };
+    let row = file::ActiveModel { metadata: Set(metadata), ..stored_row(&file, blob_id, &content_type) };
+    file::Entity::insert(row).exec_without_returning(transaction).await?;
+    Ok(Copied::Now)
+}

@@ -1,0 +1,265 @@
+//! Files as applications look at them, keys of requests, and what is counted.
+
+use std::sync::Arc;
+
+use osproxy_storage::Category;
+
+use super::{begin, digests, finish, uid};
+use crate::{
+    meta::{
+        Copied, FileFilter, FilePosition, FileState, Finished, Keyed, KeyedAnswer, KeyedRequest, Meta,
+        Metadata, MetadataChange, NewFile, Removed, TaskFilter, TaskForBlob, TaskState, Updated, now_ms,
+    },
+    uid::Uid,
+};
+
+pub(super) async fn run(meta: &Meta) {
+    names_are_found_byte_for_byte(meta).await;
+    pages_follow_each_other(meta).await;
+    moments_bound_what_is_listed(meta).await;
+    changes_are_seen_and_bounded(meta).await;
+    copies_share_content(meta).await;
+    keys_are_taken_once(meta).await;
+    tasks_are_listed_newest_first(meta).await;
+}
+
+/// Numbers that no other case uses, issued about now.
+fn base() -> i64 {
+    Uid::first_of(now_ms()).get()
+}
+
+async fn create(meta: &Meta, number: i64, name: &str) {
+    meta.create_files(
+        vec![NewFile {
+            uid: uid(number),
+            name: name.to_owned(),
+            announced: crate::meta::Announced::default(),
+        }],
+        i64::MAX,
+    )
+    .await
+    .unwrap();
+}
+
+async fn names(meta: &Meta, filter: &FileFilter, page: u64) -> Vec<String> {
+    let (mut names, mut after) = (Vec::new(), None);
+    loop {
+        let files = meta.list_files(filter, after.as_ref(), page).await.unwrap();
+        assert!(files.len() as u64 <= page);
+        let Some(last) = files.last() else {
+            return names;
+        };
+        after = Some(FilePosition::behind(last));
+        names.extend(files.into_iter().map(|file| file.name));
+    }
+}
+
+fn prefixed(prefix: &str) -> FileFilter {
+    FileFilter { prefix: Some(prefix.to_owned()), ..FileFilter::default() }
+}
+
+async fn names_are_found_byte_for_byte(meta: &Meta) {
+    let base = base();
+    let long = "l/".to_owned() + &"é".repeat(200);
+    let longer = format!("{long}x");
+    let all =
+        ["q%a", "q_a", "qxa", "Q%a", "q%A", "q%a", "q\\a", "qé.JPG", "q", &longer, &long, "q a ", "q a"];
+    for (number, name) in (base..).zip(all) {
+        create(meta, number, name).await;
+    }
+    for (prefix, expected) in [
+        ("q%", vec!["q%A", "q%a", "q%a"]),
+        ("q_", vec!["q_a"]),
+        ("Q", vec!["Q%a"]),
+        ("q\\", vec!["q\\a"]),
+        ("qé", vec!["qé.JPG"]),
+        ("q a", vec!["q a", "q a "]),
+        ("qz", vec![]),
+        // Beyond what is looked at of a name the order is that of uids.
+        ("l/é", vec![longer.as_str(), long.as_str()]),
+    ] {
+        for page in [1, 2, 100] {
+            assert_eq!(names(meta, &prefixed(prefix), page).await, expected, "{prefix} by {page}");
+        }
+    }
+    let pictures = FileFilter { category: Some(Category::Image), ..prefixed("q") };
+    assert_eq!(names(meta, &pictures, 1).await, ["qé.JPG"]);
+    let stored = FileFilter { state: Some(FileState::Stored), ..prefixed("q") };
+    assert_eq!(names(meta, &stored, 1).await, [""; 0]);
+}
+
+async fn pages_follow_each_other(meta: &Meta) {
+    let base = base();
+    for number in 0..7 {
+        // All names begin alike.
+        create(meta, base + number, if number % 2 == 0 { "same.mp3" } else { "same.mp4" }).await;
+    }
+    let removal: TaskForBlob = Arc::new(|_| unreachable!());
+    assert_eq!(meta.delete_file(uid(base + 3), removal).await.unwrap(), Removed::Now);
+    for filter in [
+        FileFilter::default(),
+        prefixed("same"),
+        FileFilter { state: Some(FileState::Pending), ..FileFilter::default() },
+        FileFilter { category: Some(Category::Audio), ..FileFilter::default() },
+    ] {
+        for page in [1, 2, 3, 1000] {
+            let (mut found, mut after) = (Vec::new(), None::<FilePosition>);
+            loop {
+                let files = meta.list_files(&filter, after.as_ref(), page).await.unwrap();
+                let Some(last) = files.last() else { break };
+                after = Some(FilePosition::behind(last));
+                found.extend(files.iter().map(|file| file.uid.get()));
+            }
+            found.retain(|uid| (base..base + 7).contains(uid));
+            let expected = match (&filter.prefix, filter.category) {
+                // By name first.
+                (Some(_), _) => vec![0, 2, 4, 6, 1, 5],
+                (None, Some(_)) => vec![0, 2, 4, 6],
+                (None, None) => vec![0, 1, 2, 4, 5, 6],
+            };
+            let expected: Vec<_> = expected.into_iter().map(|number| base + number).collect();
+            assert_eq!(found, expected, "{filter:?} by {page}");
+        }
+    }
+    for filter in [FileFilter::default(), prefixed("same")] {
+        let gone = FileFilter { state: Some(FileState::Deleted), ..filter };
+        let gone = meta.list_files(&gone, None, 1000).await.unwrap();
+        assert!(gone.iter().any(|file| file.uid == uid(base + 3)));
+        assert!(gone.iter().all(|file| file.state == FileState::Deleted));
+    }
+}
+
+async fn moments_bound_what_is_listed(meta: &Meta) {
+    let base = base();
+    create(meta, base, "moment").await;
+    let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
+    let at = file.created_at;
+    for (after, before, is_there) in [
+        (None, None, true),
+        (Some(at), None, true),
+        (Some(at + 1), None, false),
+        (None, Some(at), false),
+        (None, Some(at + 1), true),
+        (Some(at), Some(at), false),
+        (Some(i64::MIN), Some(i64::MAX), true),
+        (Some(i64::MAX), Some(i64::MIN), false),
+    ] {
+        let filter = FileFilter { created_after: after, created_before: before, ..prefixed("moment") };
+        assert_eq!(names(meta, &filter, 10).await.len(), usize::from(is_there), "{after:?} {before:?}");
+    }
+}
+
+async fn changes_are_seen_and_bounded(meta: &Meta) {
+    let base = base();
+    create(meta, base, "before.jpg").await;
+    let note = |key: &str, value: &str| -> MetadataChange {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        Arc::new(move |metadata: &mut Metadata| {
+            metadata.insert(key.clone(), value.clone());
+            value != "refused"
+        })
+    };
+    let name = Some("after.mp3".to_owned());
+    let odd = "\u{1}\"\\ é\u{10ffff}";
+    assert_eq!(meta.update_file(uid(base), name, Some(note(odd, odd))).await.unwrap(), Updated::Now);
+    assert_eq!(meta.update_file(uid(base), None, Some(note("b", "c"))).await.unwrap(), Updated::Now);
+    assert_eq!(
+        meta.update_file(uid(base), None, Some(note("b", "refused"))).await.unwrap(),
+        Updated::Refused
+    );
+    let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
+    assert_eq!((file.name.as_str(), file.category()), ("after.mp3", Category::Audio));
+    let expected = [(odd, odd), ("b", "c")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(file.metadata, Metadata::from(expected));
+    assert_eq!(names(meta, &prefixed("before"), 10).await, [""; 0]);
+    let audio = FileFilter { category: Some(Category::Audio), ..prefixed("after") };
+    assert_eq!(names(meta, &audio, 10).await, ["after.mp3"]);
+    // As long as it may be, and longer than what some databases call text.
+    let long = "\u{1}".repeat(16_000);
+    assert_eq!(meta.update_file(uid(base), None, Some(note("long", &long))).await.unwrap(), Updated::Now);
+    let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
+    assert_eq!(file.metadata.get("long"), Some(&long));
+    assert_eq!(meta.update_file(uid(base + 1), None, None).await.unwrap(), Updated::Unknown);
+    let removal: TaskForBlob = Arc::new(|_| unreachable!());
+    assert_eq!(meta.delete_file(uid(base), removal).await.unwrap(), Removed::Now);
+    let closed = Updated::Closed(FileState::Deleted);
+    assert_eq!(meta.update_file(uid(base), None, None).await.unwrap(), closed);
+}
+
+async fn copies_share_content(meta: &Meta) {
+    let base = base();
+    super::create(meta, base).await;
+    let copy = async |from: i64, to: i64, name: Option<&str>| {
+        meta.copy_file(uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
+    };
+    assert_eq!(copy(base, base + 1, None).await, Copied::Closed(FileState::Pending));
+    assert_eq!(begin(meta, base, base + 5).await, base);
+    assert_eq!(finish(meta, base, base, "copied").await, Finished::Stored);
+    let before = meta.stats().await.unwrap();
+    assert_eq!(copy(base, base + 1, None).await, Copied::Now);
+    assert_eq!(copy(base + 1, base + 2, Some("x.json")).await, Copied::Now);
+    assert_eq!(copy(base + 9, base + 3, None).await, Copied::Unknown);
+    let files = meta.stored_files(&[uid(base + 1), uid(base + 2)]).await.unwrap();
+    assert_eq!(files[0].name, format!("{base}.txt"));
+    assert_eq!(
+        (files[0].content_type.as_str(), files[1].content_type.as_str()),
+        ("text/plain", "application/json")
+    );
+    assert!(files.iter().all(|file| file.content.blob_id == base));
+    assert_eq!(files[1].content.digests, Some(digests("copied")));
+    let after = meta.stats().await.unwrap();
+    assert_eq!((after.blobs, after.bytes_stored), (before.blobs, before.bytes_stored));
+    assert_eq!(after.bytes_saved, before.bytes_saved + 12);
+    let stored = |stats: &crate::meta::Stats| {
+        stats.files.iter().find(|(state, _)| *state == FileState::Stored).map(|(_, count)| *count)
+    };
+    assert_eq!(stored(&after), stored(&before).map(|count| count + 2));
+}
+
+async fn keys_are_taken_once(meta: &Meta) {
+    let request = |key: &str, request: u8, owner: &str| KeyedRequest {
+        key: key.to_owned(),
+        request: [request; 32],
+        owner: owner.to_owned(),
+    };
+    let take =
+        async |key: &str, number, owner: &str| meta.take_key(request(key, number, owner)).await.unwrap();
+    assert_eq!(take("k", 1, "one").await, Keyed::Taken);
+    assert_eq!(take("k", 1, "two").await, Keyed::Running);
+    assert_eq!(take("k", 2, "two").await, Keyed::Other);
+    assert_eq!(take("K", 2, "two").await, Keyed::Taken, "keys differ by case");
+    let body = format!("\"{}\"", "x".repeat(100_000));
+    let answer = KeyedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
+    // Who has lost it has no say.
+    meta.answer_key(request("k", 1, "two"), answer.clone()).await.unwrap();
+    meta.release_key(request("k", 1, "two")).await.unwrap();
+    assert_eq!(take("k", 1, "two").await, Keyed::Running);
+    meta.answer_key(request("k", 1, "one"), answer.clone()).await.unwrap();
+    assert_eq!(take("k", 1, "two").await, Keyed::Answered(answer.clone()));
+    assert_eq!(take("k", 2, "two").await, Keyed::Other);
+    // What was answered is not given back.
+    meta.release_key(request("k", 1, "one")).await.unwrap();
+    assert_eq!(take("k", 1, "two").await, Keyed::Answered(answer));
+    meta.release_key(request("K", 2, "two")).await.unwrap();
+    assert_eq!(take("K", 3, "three").await, Keyed::Taken);
+    assert_eq!(meta.purge_keys(10).await.unwrap(), 0);
+    let attempts = (0..8).map(|attempt| meta.take_key(request("race", 1, &attempt.to_string())));
+    let taken = futures_util::future::join_all(attempts).await;
+    let taken: Vec<_> = taken.into_iter().map(Result::unwrap).collect();
+    assert_eq!(taken.iter().filter(|taken| **taken == Keyed::Taken).count(), 1, "{taken:?}");
+    assert_eq!(taken.iter().filter(|taken| **taken == Keyed::Running).count(), 7, "{taken:?}");
+}
+
+async fn tasks_are_listed_newest_first(meta: &Meta) {
+    let all = meta.list_tasks(TaskFilter::default(), None, 1000).await.unwrap();
+    assert!(all.len() > 2 && all.is_sorted_by(|newer, older| newer.id > older.id));
+    let rest = meta.list_tasks(TaskFilter::default(), Some(all[0].id), 1).await.unwrap();
+    assert_eq!(rest[0].id, all[1].id);
+    let filter = TaskFilter { state: Some(TaskState::Dead), kind: Some("a") };
+    let dead = meta.list_tasks(filter, None, 1000).await.unwrap();
+    let expected = all.iter().filter(|task| task.kind == "a" && task.state == TaskState::Dead);
+    assert!(!dead.is_empty());
+    assert_eq!(dead.len(), expected.count());
+    let stats = meta.stats().await.unwrap();
+    assert_eq!(stats.tasks.values().sum::<u64>(), all.len() as u64);
+}

@@ -1,0 +1,158 @@
+use osproxy_storage::Category;
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager,
+    async_trait::async_trait,
+    sea_orm::{ConnectionTrait, DbErr, DeriveIden},
+    sea_query::{ColumnDef, Expr, ExprTrait, Index, Query, Table},
+};
+
+use super::{
+    super::dialect,
+    tools::{add_column, create_index, create_table},
+};
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0006_listing"
+    }
+}
+
+#[derive(DeriveIden)]
+enum Files {
+    Table,
+    Uid,
+    Tenant,
+    Name,
+    State,
+    Listed,
+    Category,
+    NameStart,
+    Metadata,
+}
+
+#[derive(DeriveIden)]
+enum IdempotencyKeys {
+    Table,
+    Tenant,
+    IdempotencyKey,
+    Request,
+    Owner,
+    State,
+    Status,
+    Location,
+    Body,
+    CreatedAt,
+}
+
+/// How many files are filled in by one statement.
+const BATCH: u64 = 1000;
+
+#[async_trait]
+impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let backend = manager.get_database_backend();
+        let listed = &mut ColumnDef::new(Files::Listed);
+        add_column(manager, "files", "listed", listed.integer().not_null().default(1)).await?;
+        let category = &mut ColumnDef::new(Files::Category);
+        let unknown = Category::Unknown.as_str();
+        add_column(manager, "files", "category", category.string_len(16).not_null().default(unknown)).await?;
+        let name_start = &mut ColumnDef::new(Files::NameStart);
+        add_column(manager, "files", "name_start", name_start.var_binary(dialect::NAME_START)).await?;
+        let metadata = &mut ColumnDef::new(Files::Metadata);
+        add_column(manager, "files", "metadata", dialect::long_text(backend, metadata)).await?;
+        fill_in(manager).await?;
+        let keys = Table::create()
+            .table(IdempotencyKeys::Table)
+            .col(ColumnDef::new(IdempotencyKeys::Tenant).string_len(64).not_null())
+            .col(ColumnDef::new(IdempotencyKeys::IdempotencyKey).string_len(255).not_null())
+            .col(ColumnDef::new(IdempotencyKeys::Request).var_binary(32).not_null())
+            .col(ColumnDef::new(IdempotencyKeys::Owner).string_len(64).not_null())
+            .col(ColumnDef::new(IdempotencyKeys::State).string_len(16).not_null())
+            .col(ColumnDef::new(IdempotencyKeys::Status).integer())
+            .col(ColumnDef::new(IdempotencyKeys::Location).string_len(1024))
+            .col(dialect::long_text(backend, &mut ColumnDef::new(IdempotencyKeys::Body)))
+            .col(ColumnDef::new(IdempotencyKeys::CreatedAt).big_integer().not_null())
+            .primary_key(Index::create().col(IdempotencyKeys::Tenant).col(IdempotencyKeys::IdempotencyKey))
+            .to_owned();
+        create_table(manager, keys).await?;
+        create_indices(manager).await
+    }
+}
+
+/// Makes the new columns of the files that are there what they are of files made from now on.
+async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let connection = manager.get_connection();
+    let mut after = 0_i64;
+    loop {
+        let page = Query::select()
+            .columns([Files::Uid, Files::Name])
+            .from(Files::Table)
+            .and_where(Expr::col(Files::Uid).gt(after))
+            .order_by(Files::Uid, sea_orm_migration::sea_query::Order::Asc)
+            .limit(BATCH)
+            .to_owned();
+        let mut files: Vec<(i64, String)> = Vec::new();
+        for row in connection.query_all(&page).await? {
+            files.push((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
+        }
+        let Some(&(last, _)) = files.last() else {
+            break;
+        };
+        let start = Query::update()
+            .table(Files::Table)
+            .value(Files::NameStart, dialect::name_start(manager.get_database_backend()))
+            .and_where(Expr::col(Files::Uid).gt(after))
+            .and_where(Expr::col(Files::Uid).lte(last))
+            .to_owned();
+        connection.execute(&start).await?;
+        for category in Category::ALL {
+            let of_it = files.iter().filter(|(_, name)| Category::of_name(name) == category);
+            let uids: Vec<_> = of_it.map(|(uid, _)| *uid).collect();
+            if category == Category::Unknown || uids.is_empty() {
+                continue;
+            }
+            let known = Query::update()
+                .table(Files::Table)
+                .value(Files::Category, category.as_str())
+                .and_where(Expr::col(Files::Uid).is_in(uids))
+                .to_owned();
+            connection.execute(&known).await?;
+        }
+        after = last;
+    }
+    let gone = Query::update()
+        .table(Files::Table)
+        .value(Files::Listed, 0)
+        .and_where(Expr::col(Files::State).is_in(["expired", "deleted"]))
+        .to_owned();
+    connection.execute(&gone).await?;
+    Ok(())
+}
+
+/// One for each order in which files are listed: what a page does not hold is not looked at.
+async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let all = Index::create().col(Files::Tenant).col(Files::Listed).col(Files::Uid).to_owned();
+    create_index(manager, "files", "ix_files_listed", all).await?;
+    let of_state = Index::create().col(Files::Tenant).col(Files::State).col(Files::Uid).to_owned();
+    create_index(manager, "files", "ix_files_tenant_state", of_state).await?;
+    let of_category =
+        Index::create().col(Files::Tenant).col(Files::Listed).col(Files::Category).col(Files::Uid).to_owned();
+    create_index(manager, "files", "ix_files_category", of_category).await?;
+    let by_name = Index::create()
+        .col(Files::Tenant)
+        .col(Files::Listed)
+        .col(Files::NameStart)
+        .col(Files::Uid)
+        .to_owned();
+    create_index(manager, "files", "ix_files_name_start", by_name).await?;
+    // What is to be forgotten?
+    let old = Index::create().col(IdempotencyKeys::CreatedAt).to_owned();
+    create_index(manager, "idempotency_keys", "ix_idempotency_keys_created", old).await
+}

@@ -1,0 +1,74 @@
+//! How much there is of everything.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, sea_query::Expr,
+};
+
+use super::{
+    FileState, Meta, TaskState, dialect,
+    entities::{blob, file, task},
+    now_ms,
+};
+
+/// How much there is of everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// When it was counted, in milliseconds since the Unix epoch.
+    pub counted_at: i64,
+    /// Files by their state.
+    pub files: Vec<(FileState, u64)>,
+    /// Blobs that are stored.
+    pub blobs: u64,
+    /// Bytes that they have together.
+    pub bytes_stored: u64,
+    /// Bytes that they would have besides if every file had a blob of its own.
+    pub bytes_saved: u64,
+    /// Tasks by the names of their states.
+    pub tasks: BTreeMap<String, u64>,
+}
+
+impl Meta {
+    /// Counts everything. Reads whole tables, or indices of them: not to be asked for often.
+    pub async fn stats(&self) -> Result<Stats, DbErr> {
+        let counted_at = now_ms();
+        let files = file::Entity::find()
+            .select_only()
+            .column(file::Column::State)
+            .column_as(file::Column::Uid.count(), "count")
+            .group_by(file::Column::State);
+        let files: Vec<(FileState, i64)> = files.into_tuple().all(&self.reader).await?;
+        let tasks = task::Entity::find()
+            .select_only()
+            .column(task::Column::State)
+            .column_as(task::Column::Id.count(), "count")
+            .group_by(task::Column::State);
+        let tasks: Vec<(TaskState, i64)> = tasks.into_tuple().all(&self.reader).await?;
+        let backend = self.reader.get_database_backend();
+        let shared = Expr::col(blob::Column::Size).mul(Expr::col(blob::Column::Refs).sub(1));
+        let stored = blob::Column::State.eq(blob::State::Stored);
+        let blobs = blob::Entity::find()
+            .select_only()
+            .column_as(blob::Column::Id.count(), "count")
+            .column_as(dialect::whole_sum(backend, blob::Column::Size), "bytes")
+            .filter(stored.clone());
+        let blobs: Option<(i64, Option<i64>)> = blobs.into_tuple().one(&self.reader).await?;
+        let (blobs, bytes_stored) = blobs.unwrap_or_default();
+        let saved = blob::Entity::find()
+            .select_only()
+            .column_as(dialect::whole_sum_of(backend, shared), "bytes")
+            .filter(stored)
+            .filter(blob::Column::Refs.gt(1));
+        let saved: Option<Option<i64>> = saved.into_tuple().one(&self.reader).await?;
+        let whole = |count: i64| Ord::max(count, 0).unsigned_abs();
+        Ok(Stats {
+            counted_at,
+            files: files.into_iter().map(|(state, count)| (state, whole(count))).collect(),
+            blobs: whole(blobs),
+            bytes_stored: whole(bytes_stored.unwrap_or(0)),
+            bytes_saved: whole(saved.flatten().unwrap_or(0)),
+            tasks: tasks.into_iter().map(|(state, count)| (state.name(), whole(count))).collect(),
+        })
+    }
+}

@@ -1,0 +1,95 @@
+use osproxy_api::v1::{File, FileState, Layout};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{Service, answered, content, md5_hex, problem};
+
+async fn describe(service: &Service, uid: &str) -> File {
+    answered(service.v1_get(&format!("/files/{uid}")).await, 200).await
+}
+
+#[tokio::test]
+async fn a_file_is_described_in_every_state() {
+    let service = Service::start().await;
+    let link = service.upload_link("dir/picture.PNG").await;
+    let pending = describe(&service, &link.uid).await;
+    assert_eq!(
+        (pending.state, pending.name.as_str(), pending.category.as_str()),
+        (FileState::Pending, "picture.PNG", "image")
+    );
+    assert_eq!(
+        (pending.size, &pending.content_type, pending.layout, &pending.stored_at),
+        (None, &None, None, &None)
+    );
+    assert!(pending.expires_at.unwrap() > pending.created_at);
+    assert!(pending.metadata.is_empty());
+    service.put_parts(&link, &[b"one"]).await;
+    assert_eq!(describe(&service, &link.uid).await.state, FileState::Receiving);
+
+    let bytes = content(1, 100_000);
+    let uid = service.store("x.bin", &bytes).await;
+    let answer = service.v1_get(&format!("/files/{uid}")).await;
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    let stored: File = answered(answer, 200).await;
+    assert_eq!(
+        (stored.state, stored.size, stored.layout),
+        (FileState::Stored, Some(100_000), Some(Layout::Whole))
+    );
+    assert_eq!(stored.content_type.as_deref(), Some("application/octet-stream"));
+    assert_eq!((stored.md5.unwrap(), stored.blake3.unwrap().len()), (md5_hex(&bytes), 64));
+    assert_eq!(stored.expires_at, None);
+    let at = stored.stored_at.unwrap();
+    assert!(at >= stored.created_at && at.len() == 24 && at.as_bytes()[23] == b'Z', "{at}");
+
+    // As long as nobody has looked at all bytes, their digests are not known.
+    service.database().hold_merges().await;
+    let uid = service.store_in_parts("parts.bin", &content(2, 100_000), 40_000).await;
+    let in_parts = describe(&service, &uid).await;
+    assert_eq!(
+        (in_parts.state, in_parts.size, in_parts.layout),
+        (FileState::Stored, Some(100_000), Some(Layout::Parts))
+    );
+    assert_eq!((in_parts.md5, in_parts.blake3), (None, None));
+    service.database().release_merges().await;
+    service.wait_until_whole(&uid).await;
+    assert_eq!(describe(&service, &uid).await.layout, Some(Layout::Whole));
+}
+
+#[tokio::test]
+async fn what_is_gone_is_told_from_what_never_was() {
+    let service = Service::start().await;
+    problem(service.v1_get("/files/1").await, 404, "file_not_found").await;
+    for uid in ["x", "0", "-1", "01", "99999999999999999999", "%31%20"] {
+        let told = problem(service.v1_get(&format!("/files/{uid}")).await, 400, "invalid_argument").await;
+        assert_eq!(told["field"], "uid");
+    }
+    let deleted = service.store("x.bin", b"x").await;
+    service.v1(Method::DELETE, &format!("/files/{deleted}"), None).await;
+    let expired = service.upload_link("x.bin").await.uid;
+    service.sql(&format!("UPDATE files SET state = 'expired' WHERE uid = {expired}")).await;
+    for uid in [deleted, expired] {
+        problem(service.v1_get(&format!("/files/{uid}")).await, 410, "file_gone").await;
+    }
+    let uid = service.store("x.bin", b"x").await;
+    let route = format!("/files/{uid}");
+    let told = problem(service.v1_get(&format!("{route}?fields=name")).await, 400, "invalid_argument").await;
+    assert_eq!(told["field"], "fields");
+    problem(service.v1(Method::GET, &route, Some(&json!({}))).await, 400, "invalid_argument").await;
+    problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
+    problem(service.v1_get("/files/").await, 404, "unknown_route").await;
+    // Claims of clients about bytes that turned out otherwise.
+    let link = service.upload_link("corrupt.bin").await;
+    service.put_parts(&link, &[b"one", b"two"]).await;
+    assert_eq!(
+        service.put(&format!("{}&num=2&size=6&md5={:032}", link.url.multi.merge, 0), b"").await.status(),
+        200
+    );
+    crate::support::eventually("it is corrupt", async || {
+        (describe(&service, &link.uid).await.state == FileState::Corrupt).then_some(())
+    })
+    .await;
+    let corrupt = describe(&service, &link.uid).await;
+    assert_eq!((corrupt.size, corrupt.layout), (None, None));
+    let body = json!({"expires_in": 60});
+    problem(service.v1_post(&format!("/files/{}/links", link.uid), &body).await, 410, "file_corrupt").await;
+}
