@@ -37,12 +37,13 @@ pub struct File {
     pub content_type: Option<String>,
     /// `image`, `video`, `audio`, `doc`, `archive` or `unknown`, by the extension of the name.
     pub category: String,
-    /// When its uid was issued.
+    /// When it was made.
     pub created_at: String,
     /// When its content was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_at: Option<String>,
-    /// When its upload is given up, as long as it is not complete.
+    /// When the links that its content is sent by end, as long as it is not complete. Its upload is given up some time
+    /// after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
     /// MD5 of the content, if osproxy computed it.

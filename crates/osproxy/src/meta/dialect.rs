@@ -286,6 +286,19 @@ pub(super) fn name_start(backend: DbBackend) -> Expr {
     })
 }
 
+/// What files are ordered by, and found behind. `PostgreSQL` takes what it looks for to lie evenly among the rest; where it
+/// may walk along the primary key, it would rather read past all that is gone than use an index that leaves it out. In
+/// this spelling only the indices of listings offer the order.
+pub(super) fn listed_uid(backend: DbBackend) -> Expr {
+    Expr::cust(if backend == DbBackend::Postgres { "(files.uid + 0)" } else { "files.uid" })
+}
+
+/// How an index of files by these columns and then by [`listed_uid`] is made, if it is not there.
+pub(super) fn listing_index(backend: DbBackend, name: &str, columns: &str) -> String {
+    let uid = if backend == DbBackend::Postgres { "(uid + 0)" } else { "uid" };
+    format!("CREATE INDEX {name} ON files ({columns}, {uid})")
+}
+
 /// Text that may be longer than 64 KiB, which is all that `MySQL` means by that.
 pub(super) fn long_text(backend: DbBackend, column: &mut ColumnDef) -> &mut ColumnDef {
     if backend == DbBackend::MySql { column.custom("MEDIUMTEXT") } else { column.text() }

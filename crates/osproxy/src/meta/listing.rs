@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use osproxy_storage::Category;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, SelectTwo};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, Order, QueryFilter, QueryOrder, QuerySelect,
+    Select, SelectTwo, sea_query::Expr,
+};
 
 use super::{
     Content, DEFAULT_TENANT, FileState, Meta, dialect,
@@ -105,10 +108,12 @@ impl Meta {
         after: Option<&FilePosition>,
         limit: u64,
     ) -> Result<Vec<FileRecord>, DbErr> {
+        let uid = || dialect::listed_uid(self.reader.get_database_backend());
+        let chosen = |filter| chosen(filter, &uid());
         let Some(prefix) = filter.prefix.as_deref() else {
-            let mut page = chosen(filter).order_by_asc(file::Column::Uid).limit(limit);
+            let mut page = chosen(filter).order_by(uid(), Order::Asc).limit(limit);
             if let Some(after) = after {
-                page = page.filter(file::Column::Uid.gt(after.uid.get()));
+                page = page.filter(uid().gt(after.uid.get()));
             }
             return self.records(page).await;
         };
@@ -124,8 +129,8 @@ impl Meta {
                 // for both would make some databases read all of the former on every page.
                 let alike = by_name()
                     .filter(file::Column::NameStart.eq(after.name_start.clone()))
-                    .filter(file::Column::Uid.gt(after.uid.get()))
-                    .order_by_asc(file::Column::Uid)
+                    .filter(uid().gt(after.uid.get()))
+                    .order_by(uid(), Order::Asc)
                     .limit(limit);
                 files = self.records(alike).await?;
                 by_name().filter(file::Column::NameStart.gt(after.name_start.clone()))
@@ -133,7 +138,7 @@ impl Meta {
         };
         let left = limit.saturating_sub(files.len() as u64);
         if left > 0 {
-            let rest = rest.order_by_asc(file::Column::NameStart).order_by_asc(file::Column::Uid).limit(left);
+            let rest = rest.order_by_asc(file::Column::NameStart).order_by(uid(), Order::Asc).limit(left);
             files.extend(self.records(rest).await?);
         }
         Ok(files)
@@ -145,7 +150,7 @@ impl Meta {
 }
 
 /// The files that a filter lets through, but for the prefix.
-fn chosen(filter: &FileFilter) -> SelectTwo<file::Entity, blob::Entity> {
+fn chosen(filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
     let mut files: Select<file::Entity> =
         file::Entity::find().filter(file::Column::Tenant.eq(DEFAULT_TENANT));
     let is_gone = matches!(filter.state, Some(FileState::Expired | FileState::Deleted));
@@ -163,11 +168,11 @@ fn chosen(filter: &FileFilter) -> SelectTwo<file::Entity, blob::Entity> {
     if let Some(ms) = filter.created_after {
         // A uid tells when it was issued: what lies far before need not be looked at.
         let first = Uid::first_of(ms.saturating_sub(DRIFT));
-        files = files.filter(file::Column::CreatedAt.gte(ms)).filter(file::Column::Uid.gte(first.get()));
+        files = files.filter(file::Column::CreatedAt.gte(ms)).filter(uid.clone().gte(first.get()));
     }
     if let Some(ms) = filter.created_before {
         let end = Uid::first_of(ms.saturating_add(DRIFT));
-        files = files.filter(file::Column::CreatedAt.lt(ms)).filter(file::Column::Uid.lt(end.get()));
+        files = files.filter(file::Column::CreatedAt.lt(ms)).filter(uid.clone().lt(end.get()));
     }
     files.find_also_related(blob::Entity)
 }

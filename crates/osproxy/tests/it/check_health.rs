@@ -14,9 +14,10 @@ async fn ping_and_health_answer() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_in_the_envelope() {
+async fn what_is_not_there_is_told_in_the_envelope_under_v0_and_as_a_problem_elsewhere() {
     let service = Service::start().await;
     problem(service.get("/nothing").await, 404, "unknown_route").await;
+    problem(service.get("/api/storage/v0x").await, 404, "unknown_route").await;
     refused(service.get("/api/storage/v0/nothing").await, 404).await;
     let answer = service.client().delete(service.url("/api/storage/v0/ping")).send().await.unwrap();
     assert_eq!(answer.headers()["allow"], "GET,HEAD");

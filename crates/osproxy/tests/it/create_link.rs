@@ -172,3 +172,36 @@ async fn a_link_ends() {
     assert_eq!(md5_hex(b"x"), "9dd4e461268c8034f5c8564e155c67a6");
     assert!(digests.starts_with("md5=:ndTkYSaMgDT1yFZOFVxnpg==:"), "{digests}");
 }
+
+/// A link made by any node is good at any node, and what one changes the others know.
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn any_node_serves_a_link_under_the_name_of_now() {
+    let one = Service::start_on("OSPROXY_TEST_POSTGRES", &[]).await;
+    let two = one.start_beside(&[]).await;
+    let bytes = content(1, 100_000);
+    let uid = one.store("x.bin", &bytes).await;
+    let url = link(&two, &uid, &json!({"expires_in": 60})).await;
+    for node in [&two, &one] {
+        let answer = node.get(&url).await;
+        assert!(answer.headers().contains_key("repr-digest"));
+        assert!(answer.bytes().await.unwrap() == bytes);
+    }
+    let v0 = one.download_link(&uid).await.unwrap().url;
+    assert!(one.get(&v0).await.headers()["content-disposition"].to_str().unwrap().contains("x.bin"));
+    let route = format!("/files/{uid}");
+    assert_eq!(two.v1(Method::PATCH, &route, Some(&json!({"name": "new.bin"}))).await.status(), 200);
+    crate::support::eventually("the other one has heard", async || {
+        let answer = one.get(&v0).await;
+        answer.headers()["content-disposition"].to_str().unwrap().contains("new.bin").then_some(())
+    })
+    .await;
+    assert_eq!(two.v1(Method::DELETE, &route, None).await.status(), 204);
+    problem(two.get(&url).await, 410, "file_gone").await;
+    // Errors of a node that is asked by another one are told as they are.
+    let gone = one.store("y.bin", &bytes).await;
+    let url = link(&two, &gone, &json!({"expires_in": 60})).await;
+    let none = two.client().get(two.url(&url)).header("range", "bytes=100000-").send().await.unwrap();
+    assert_eq!(none.headers()["content-range"], "bytes */100000");
+    problem(none, 416, "range_not_satisfiable").await;
+}

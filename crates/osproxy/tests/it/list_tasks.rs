@@ -1,7 +1,7 @@
 use osproxy_api::v1::{TaskState, Tasks};
 use reqwest::Method;
 
-use crate::support::{Service, answered, content, problem};
+use crate::support::{Service, answered, content, eventually, problem};
 
 async fn page(service: &Service, query: &str) -> Tasks {
     answered(service.v1_get(&format!("/tasks?{query}")).await, 200).await
@@ -40,7 +40,8 @@ async fn tasks_are_listed_page_by_page_the_newest_first() {
 #[tokio::test]
 async fn bad_input_is_refused() {
     let service = Service::start().await;
-    let cursor = page(&service, "limit=1").await.next_cursor.unwrap();
+    let cursor = async || page(&service, "limit=1").await.next_cursor;
+    let cursor = eventually("there are two tasks", cursor).await;
     for (query, field) in [
         ("limit=0".to_owned(), "limit"),
         ("state=lost".to_owned(), "state"),

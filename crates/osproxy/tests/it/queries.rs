@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use osproxy_api::v1::{File, Files, Tasks};
+use reqwest::Method;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 
-use crate::support::{Service, connect, content, eventually, md5_hex};
+use crate::support::{Service, answered, connect, content, eventually, md5_hex};
 
 /// Every table that grows with what is stored.
 const TABLES: [&str; 5] = ["files", "blobs", "parts", "tasks", "task_attempts"];
@@ -124,8 +126,40 @@ async fn everything(service: &Service) {
     let unknown = json!({"uid": ["5", "6", "7", known], "expire": 60});
     assert_eq!(service.post("/link/download", &unknown).await.status(), 200);
     assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
+    everything_of_v1(service, &known).await;
     let whole = "SELECT count(*) FROM blobs WHERE state = 'stored' AND layout = 'parts'";
     eventually("all is merged", async || (service.sql(whole).await == ["0"]).then_some(())).await;
+}
+
+/// The same over API v1, but for counting, which is told to read everything.
+async fn everything_of_v1(service: &Service, uid: &str) {
+    for list in [
+        "limit=1000",
+        "limit=10&prefix=x",
+        "limit=10&state=stored",
+        "limit=10&state=deleted",
+        "limit=10&category=video",
+        "limit=10&created_after=2999-01-01T00:00:00Z",
+    ] {
+        let page: Files = answered(service.v1_get(&format!("/files?{list}")).await, 200).await;
+        if let Some(next) = page.next_cursor {
+            assert_eq!(service.v1_get(&format!("/files?{list}&cursor={next}")).await.status(), 200);
+        }
+    }
+    let file = format!("/files/{uid}");
+    assert_eq!(service.v1_get(&file).await.status(), 200);
+    let renamed = service.v1(Method::PATCH, &file, Some(&json!({"name": "z.bin"}))).await;
+    assert_eq!(renamed.status(), 200);
+    let url = service.url(&format!("/api/v1{file}/copy"));
+    let request = || service.client().post(&url).header("idempotency-key", "x").json(&json!({}));
+    let copy: File = answered(request().send().await.unwrap(), 201).await;
+    assert_eq!(request().send().await.unwrap().status(), 201);
+    let deleted = service.v1(Method::DELETE, &format!("/files/{}", copy.uid), None).await;
+    assert_eq!(deleted.status(), 204);
+    let page: Tasks = answered(service.v1_get("/tasks?limit=10").await, 200).await;
+    let next = page.next_cursor.unwrap();
+    assert_eq!(service.v1_get(&format!("/tasks?limit=10&cursor={next}")).await.status(), 200);
+    assert_eq!(service.v1_get(&format!("/tasks/{}", page.tasks[0].id)).await.status(), 200);
 }
 
 /// The scans of whole tables in a log of plans.

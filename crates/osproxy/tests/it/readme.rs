@@ -2,8 +2,11 @@ use crate::support::{Service, eventually, spawn_failing};
 
 /// Runs the script of a section as it stands in the README, but for the port, and gives what it said.
 async fn run(service: &Service, section: &str) -> String {
-    let readme = include_str!("../../../../README.md");
-    let (_, section) = readme.split_once(section).unwrap();
+    run_of(service, include_str!("../../../../README.md"), section).await
+}
+
+async fn run_of(service: &Service, page: &str, section: &str) -> String {
+    let (_, section) = page.split_once(section).unwrap();
     let (_, script) = section.split_once("```sh\n").unwrap();
     let (script, _) = script.split_once("```").unwrap();
     assert!(script.lines().count() > 20);
@@ -61,5 +64,34 @@ async fn a_large_file_that_breaks_is_resumed_line_by_line() {
     assert!(said.ends_with("identical\n"), "{said}");
     let uid = service.sql("SELECT uid FROM files").await.remove(0);
     service.wait_until_whole(&uid).await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn the_tour_of_api_v1_works_line_by_line() {
+    let mut service = Service::start().await;
+    let guide = include_str!("../../../../docs/guides/api-v1.md");
+    let said = run_of(&service, guide, "## A tour").await;
+    for expected in [
+        "\"name\":\"numbers.txt\",\"state\":\"stored\",\"size\":588895",
+        "\"metadata\":{\"draft\":\"yes\",\"owner\":\"ann\"}",
+        "\"metadata\":{\"owner\":\"ann\"}",
+        "content-disposition: attachment; filename=\"report 1.txt\"",
+        "repr-digest: md5=:",
+        "\nidentical\n",
+        "idempotency-replayed: true",
+        "\nthe same copy\n",
+        "\"bytes_saved\":588895",
+        "\"kind\":\"sweep\"",
+        "\n204\n",
+        "\"code\":\"file_gone\"",
+        "\"code\":\"file_not_found\"",
+    ] {
+        assert!(said.contains(expected), "{expected} is not in {said}");
+    }
+    // The second page, and it is the last one.
+    let page = said.lines().find(|line| line.starts_with("{\"files\"")).unwrap();
+    assert!(page.contains("report 2.txt") && !page.contains("next_cursor"), "{page}");
+    service.database().settle().await;
     service.assert_consistent().await;
 }

@@ -23,7 +23,6 @@ impl MigrationName for Migration {
 enum Files {
     Table,
     Uid,
-    Tenant,
     Name,
     State,
     Listed,
@@ -138,20 +137,17 @@ async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 
 /// One for each order in which files are listed: what a page does not hold is not looked at.
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    let all = Index::create().col(Files::Tenant).col(Files::Listed).col(Files::Uid).to_owned();
-    create_index(manager, "files", "ix_files_listed", all).await?;
-    let of_state = Index::create().col(Files::Tenant).col(Files::State).col(Files::Uid).to_owned();
-    create_index(manager, "files", "ix_files_tenant_state", of_state).await?;
-    let of_category =
-        Index::create().col(Files::Tenant).col(Files::Listed).col(Files::Category).col(Files::Uid).to_owned();
-    create_index(manager, "files", "ix_files_category", of_category).await?;
-    let by_name = Index::create()
-        .col(Files::Tenant)
-        .col(Files::Listed)
-        .col(Files::NameStart)
-        .col(Files::Uid)
-        .to_owned();
-    create_index(manager, "files", "ix_files_name_start", by_name).await?;
+    for (name, columns) in [
+        ("ix_files_listed", "tenant, listed"),
+        ("ix_files_tenant_state", "tenant, state"),
+        ("ix_files_category", "tenant, listed, category"),
+        ("ix_files_name_start", "tenant, listed, name_start"),
+    ] {
+        if !manager.has_index("files", name).await? {
+            let sql = dialect::listing_index(manager.get_database_backend(), name, columns);
+            manager.get_connection().execute_unprepared(&sql).await?;
+        }
+    }
     // What is to be forgotten?
     let old = Index::create().col(IdempotencyKeys::CreatedAt).to_owned();
     create_index(manager, "idempotency_keys", "ix_idempotency_keys_created", old).await
