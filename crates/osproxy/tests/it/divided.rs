@@ -325,6 +325,29 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
 }
 
 #[tokio::test]
+async fn an_upload_is_not_complete_with_less_than_was_announced_whatever_is_said() {
+    let mut service = Service::start().await;
+    let bytes = content(22, 2 * PART + 100);
+    let upload = divide(&service, "x.bin", bytes.len()).await;
+    put_parts(&service, &upload, &bytes, 1..=2).await;
+    let complete_with = async |said: Value| {
+        let url = service.url(&upload.links.as_ref().unwrap().complete);
+        service.client().post(url).json(&said).send().await.unwrap()
+    };
+    for said in [json!({}), json!({"parts": 2}), json!({"parts": 2, "size": 2 * PART})] {
+        let missing = problem(complete_with(said).await, 409, "parts_missing").await;
+        assert_eq!(missing["missing"], json!([3]));
+    }
+    put_parts(&service, &upload, &bytes, 3..=3).await;
+    let more = problem(complete_with(json!({"parts": 4})).await, 409, "parts_missing").await;
+    assert_eq!(more["missing"], json!([4]));
+    problem(complete_with(json!({"size": 2 * PART})).await, 422, "size_mismatch").await;
+    assert_eq!(complete_with(json!({"parts": 3, "size": bytes.len()})).await.status(), 200);
+    assert!(service.read(&upload.uid).await == bytes);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
 async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0")]).await;
     let bytes = content(9, 4 * PART);
