@@ -324,6 +324,33 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["1"]);
 }
 
+/// API v1 does not ask for the md5, and API v0 finds content by nothing else.
+#[tokio::test]
+async fn what_api_v0_computes_of_content_that_api_v1_stored_is_known_from_then_on() {
+    let service = Service::start().await;
+    for (seed, in_parts) in [(20, false), (21, true)] {
+        let bytes = content(seed, 2 * PART);
+        let md5 = md5_hex(&bytes);
+        let upload = divide(&service, "x.bin", bytes.len()).await;
+        put_parts(&service, &upload, &bytes, 1..=2).await;
+        assert_eq!(complete(&service, &upload).await.status(), 200);
+        assert!(service.instant_upload(&[(&md5, "y.bin")]).await.remove(0).uid.is_empty());
+        if in_parts {
+            let link = service.upload_link("y.bin").await;
+            service.put_parts(&link, &bytes.chunks(PART).collect::<Vec<_>>()).await;
+            assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
+            service.database().settle().await;
+            assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200, "completed twice");
+        } else {
+            service.store("y.bin", &bytes).await;
+        }
+        let found = service.instant_upload(&[(&md5, "z.bin")]).await.remove(0).uid;
+        assert!(service.read(&found).await == bytes, "in parts: {in_parts}");
+    }
+    service.database().settle().await;
+    assert_eq!(service.objects().len(), 2);
+}
+
 #[tokio::test]
 async fn an_upload_is_not_complete_with_less_than_was_announced_whatever_is_said() {
     let mut service = Service::start().await;
