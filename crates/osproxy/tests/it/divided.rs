@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Service, answered, content, eventually, md5_hex, problem, refused};
+use crate::support::{Random, Service, answered, content, eventually, md5_hex, problem, refused};
 
 const KIB: usize = 1024;
 const PART: usize = 64 * KIB;
@@ -374,6 +374,43 @@ async fn an_upload_is_not_complete_with_less_than_was_announced_whatever_is_said
     service.assert_consistent().await;
 }
 
+/// The digest of the whole is put together of those of its parts, whenever each came.
+#[tokio::test]
+async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
+    const AT_ONCE: usize = 8;
+    let service = Service::start_with(&[("LOCAL__FSYNC", "false")]).await;
+    let mut random = Random::new(3);
+    for parts in [2, 3, 4, 31, 1000, 2000_usize] {
+        // The last part is shorter, once by all but one byte.
+        let size = if parts == 3 { 2 * PART + 1 } else { parts * PART - random.index(PART) };
+        let part = |number: usize| content(number as u64 * 7919, PART.min(size - (number - 1) * PART));
+        let upload = divide(&service, "x.bin", size).await;
+        let mut order: Vec<_> = (1..=parts).collect();
+        for at in (1..parts).rev() {
+            order.swap(at, random.index(at + 1));
+        }
+        let (service, upload, order) = (&service, &upload, &order);
+        let send = async |first: usize| {
+            for number in order.iter().skip(first).step_by(AT_ONCE).copied() {
+                assert_eq!(put_part(service, upload, number, &part(number)).await.status(), 204);
+            }
+        };
+        futures_util::future::join_all((0..AT_ONCE).map(send)).await;
+        assert_eq!(complete(service, upload).await.status(), 200);
+        let mut hasher = blake3::Hasher::new();
+        (1..=parts).for_each(|number| _ = hasher.update(&part(number)));
+        let blake3 = hasher.finalize().to_hex().to_string();
+        let recorded = format!("SELECT lower(hex(blake3)) FROM blobs WHERE size = {size}");
+        assert_eq!(service.sql(&recorded).await, std::slice::from_ref(&blake3), "{parts} parts");
+        let object = service.objects_folder().join(format!("unknown/{}.bin", upload.uid));
+        if let Ok(said) = std::process::Command::new("b3sum").arg("--no-names").arg(&object).output() {
+            assert_eq!(String::from_utf8(said.stdout).unwrap().trim(), blake3, "{parts} parts");
+        }
+        let again = create(service, json!({"name": "y.bin", "size": size, "blake3": blake3})).await;
+        assert_eq!(again.state, CreatedState::Stored, "{parts} parts");
+    }
+}
+
 #[tokio::test]
 async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0")]).await;
@@ -393,6 +430,8 @@ async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     let kept = [format!("unknown/{}.bin", upload.uid)];
     eventually("the other one has lapsed", async || (service.objects() == kept).then_some(())).await;
     problem(service.get(&gone.links.as_ref().unwrap().state).await, 410, "file_gone").await;
+    // Its row goes after its object.
+    service.database().settle().await;
     service.assert_consistent().await;
 }
 
