@@ -90,7 +90,11 @@ impl Service {
 
     /// Starts with every system call of these names written to the file `trace` in its folder.
     pub async fn start_traced(calls: &str) -> Self {
-        Self::start_by(&[], &["strace", "-D", "-f", "-y", "-s", "16", "-o", "trace", "-e", calls]).await
+        Self::start_by(
+            &[],
+            &["strace", "-D", "-f", "-y", "-s", "16", "--seccomp-bpf", "-o", "trace", "-e", calls],
+        )
+        .await
     }
 
     /// Starts with settings in the environment's spelling, without the prefix.
