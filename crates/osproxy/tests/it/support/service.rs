@@ -226,7 +226,7 @@ impl Service {
         &self.database
     }
 
-    /// Runs SQL against the service's database, and gives the first column of the rows as text.
+    /// Runs SQL against the service's database, and gives the first column of the rows as text: bytes in hexadecimal.
     pub async fn sql(&self, sql: &str) -> Vec<String> {
         self.database.sql(sql).await
     }
