@@ -29,7 +29,7 @@ serve *args:
     cargo run --release -- serve {{ args }}
 
 # Throughput, CPU per GiB and memory of this machine's release build, beside nginx, on each database, and in front of an
-# S3 store. Takes some minutes.
+# S3 store. Takes some minutes. API v1 beside v0: v1-upload, v1-parts-8m, v1-small-downloads, v1-links.
 bench *args:
     command -v nginx >/dev/null || (apt-get update -qq && apt-get install -y -qq nginx-light)
     .ci/servers --durable cargo bench --bench transfers -- {{ args }}

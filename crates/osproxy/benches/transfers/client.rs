@@ -16,6 +16,7 @@ use osproxy_api::v0::{
     CreateDownloadLinkRequest, CreateUploadRequest, DownloadLink, Envelope, InstantUploadItem,
     InstantUploadRequest, InstantUploadResult, PREFIX, UploadLinks,
 };
+use osproxy_api::v1;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::content::{Aligned, Variant};
@@ -72,8 +73,8 @@ impl Connection {
         self.network = network;
     }
 
-    /// Sends a request and hands the pieces of the answer's body to `take`. Anything but a whole answer with
-    /// status 200, or 206 where a range was asked for, is an error. Returns the body's length.
+    /// Sends a request and hands the pieces of the answer's body to `take`. Anything but a whole answer that says that it
+    /// was done is an error. Returns the body's length.
     pub(crate) fn exchange(&mut self, request: &[&[u8]], mut take: impl FnMut(&[u8])) -> Result<u64> {
         for part in request {
             self.send(part)?;
@@ -177,6 +178,33 @@ impl Connection {
         Ok(results.iter().any(|result| !result.uid.is_empty()))
     }
 
+    /// Creates an upload over API v1 whose size is announced, in parts of `part_size` bytes.
+    pub(crate) fn create_upload(
+        &mut self,
+        size: usize,
+        part_size: usize,
+    ) -> Result<(String, v1::UploadLinks)> {
+        let (size, part_size) = (Some(size as u64), Some(part_size as u64));
+        let wish = v1::CreateUploadRequest { size, part_size, ..upload_wish() };
+        let created: v1::CreatedUpload = self.json(&post_v1("/uploads", &wish)?)?;
+        Ok((created.uid, created.links.context("no links came")?))
+    }
+
+    /// A link of API v1 for each uid, in their order.
+    pub(crate) fn v1_links(&mut self, uids: &[String]) -> Result<Vec<String>> {
+        let link = |uid: &String| Ok(self.json::<v1::CreatedLink>(&v1_link_request(uid)?)?.url);
+        uids.iter().map(link).collect()
+    }
+
+    /// Removes a file, so that the disk does not fill up from round to round.
+    pub(crate) fn delete(&mut self, uid: &str) -> Result<()> {
+        self.exchange(
+            &[&head("DELETE", &format!("{}/files/{uid}", v1::PREFIX), &content_type(false), 0)],
+            |_| {},
+        )?;
+        Ok(())
+    }
+
     /// Sends a request and returns the body of the answer, which is short.
     pub(crate) fn text(&mut self, request: &[&[u8]]) -> Result<String> {
         let mut body = Vec::new();
@@ -185,7 +213,11 @@ impl Connection {
     }
 
     fn call<T: DeserializeOwned>(&mut self, request: &[u8]) -> Result<T> {
-        Ok(serde_json::from_str::<Envelope<T>>(&self.text(&[request])?)?.data)
+        Ok(self.json::<Envelope<T>>(request)?.data)
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, request: &[u8]) -> Result<T> {
+        Ok(serde_json::from_str(&self.text(&[request])?)?)
     }
 }
 
@@ -199,6 +231,11 @@ pub(crate) fn put_nothing(target: &str) -> Vec<u8> {
     head("PUT", target, &content_type(false), 0)
 }
 
+/// The same over API v1.
+pub(crate) fn post_nothing(target: &str) -> Vec<u8> {
+    head("POST", target, &content_type(false), 0)
+}
+
 pub(crate) fn ping() -> Vec<u8> {
     get(&format!("{PREFIX}/ping"))
 }
@@ -209,6 +246,20 @@ pub(crate) fn upload_link_request(path: &str) -> Result<Vec<u8>> {
 
 pub(crate) fn download_link_request(uids: &[String]) -> Result<Vec<u8>> {
     post("/link/download", &CreateDownloadLinkRequest { uid: uids.to_vec(), expire: EXPIRE })
+}
+
+pub(crate) fn v1_upload_request() -> Result<Vec<u8>> {
+    post_v1("/uploads", &upload_wish())
+}
+
+pub(crate) fn v1_link_request(uid: &str) -> Result<Vec<u8>> {
+    let wanted =
+        v1::CreateLinkRequest { expires_in: EXPIRE, disposition: v1::Disposition::Inline, filename: None };
+    post_v1(&format!("/files/{uid}/links"), &wanted)
+}
+
+fn upload_wish() -> v1::CreateUploadRequest {
+    v1::CreateUploadRequest { name: "file.bin".to_owned(), expires_in: EXPIRE, ..Default::default() }
 }
 
 /// Gives each connection, or whatever has some, a thread and waits for all of them.
@@ -228,8 +279,16 @@ pub(crate) fn at_once<T: Send>(
 }
 
 fn post(path: &str, body: &impl Serialize) -> Result<Vec<u8>> {
+    post_json(&format!("{PREFIX}{path}"), body)
+}
+
+fn post_v1(path: &str, body: &impl Serialize) -> Result<Vec<u8>> {
+    post_json(&format!("{}{path}", v1::PREFIX), body)
+}
+
+fn post_json(target: &str, body: &impl Serialize) -> Result<Vec<u8>> {
     let body = serde_json::to_vec(body)?;
-    let mut request = head("POST", &format!("{PREFIX}{path}"), "application/json", body.len());
+    let mut request = head("POST", target, "application/json", body.len());
     request.extend_from_slice(&body);
     Ok(request)
 }
@@ -264,8 +323,11 @@ fn content_length(head: &[u8]) -> Result<u64> {
     let head = std::str::from_utf8(head)?;
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
-    if !matches!(status.split(' ').nth(1), Some("200" | "206")) {
-        bail!("the answer is {status:?}");
+    match status.split(' ').nth(1) {
+        Some("200" | "201" | "206") => {}
+        // Has no body, and does not say so.
+        Some("204") => return Ok(0),
+        _ => bail!("the answer is {status:?}"),
     }
     let field = lines
         .filter_map(|line| line.split_once(':'))

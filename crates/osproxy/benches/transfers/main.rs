@@ -1,5 +1,5 @@
-//! Measures the real binary on this machine: throughput, CPU time and memory, beside nginx, beside an S3 store alone, and
-//! beside md5 alone.
+//! Measures the real binary on this machine: throughput, CPU time and memory, beside nginx, beside an S3 store alone, beside
+//! md5 or BLAKE3 alone, and API v1 beside v0.
 //!
 //! `just bench` runs every case, `just bench download links` those two, and `--quick` halves the sizes, or more, and
 //! the rounds. Absolute figures drift with whatever else a machine does, so each case and its peer take turns within

@@ -1,4 +1,4 @@
-//! nginx with sendfile: the peer of downloads.
+//! nginx with sendfile: the peer of downloads, and of uploads where it has the module for them.
 
 use std::{
     fs::{self, File},
@@ -77,6 +77,12 @@ impl Nginx {
         Ok(format!("/{name}"))
     }
 
+    /// Whether the nginx of this machine takes files by PUT.
+    pub(crate) fn takes_files() -> bool {
+        let said = PLACES.into_iter().find_map(|place| Command::new(place).arg("-V").output().ok());
+        said.is_some_and(|said| String::from_utf8_lossy(&said.stderr).contains("http_dav_module"))
+    }
+
     /// Makes the kernel forget the content of every file.
     pub(crate) fn forget_content(&self) -> Result<()> {
         forget(&self.files)
@@ -87,6 +93,8 @@ impl Nginx {
 fn configuration(prefix: &Path, address: SocketAddr) -> String {
     // Workers give up root's rights, and with them the way into the folder, unless they are told not to.
     let user = if rustix::process::geteuid().is_root() { "user root root;" } else { "" };
+    // Files are sent to a temporary name beside the others, and renamed, as osproxy does it.
+    let put = if Nginx::takes_files() { "dav_methods PUT; client_max_body_size 0;" } else { "" };
     let prefix = prefix.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|module| format!("    {module}_temp_path {prefix}/{module};\n"))
@@ -106,6 +114,7 @@ http {{
     server {{
         listen {address};
         root {prefix}/files;
+        {put}
     }}
 }}
 "

@@ -100,6 +100,16 @@ impl Server {
         Ok(())
     }
 
+    /// Waits until the object of a removed file `*.bin` is gone.
+    pub(crate) fn wait_until_gone(&self, uid: &str) -> Result<()> {
+        let (start, object) = (Instant::now(), self.data.join(format!("objects/unknown/{uid}.bin")));
+        while object.try_exists()? {
+            ensure!(start.elapsed() < PATIENCE, "the file {uid} does not go");
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     fn is_whole(&self, uid: &str) -> Result<bool> {
         let objects = self.data.join("objects");
         let folder = objects.join("unknown");

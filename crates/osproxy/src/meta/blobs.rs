@@ -1,7 +1,8 @@
 use osproxy_storage::{Digests, Key};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
-    QueryOrder, sea_query::Expr,
+    ActiveValue::Set,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
+    sea_query::{Expr, Func},
 };
 
 use super::{
@@ -86,13 +87,23 @@ pub(super) fn writing_row(id: i64, backend: &str, object_key: String, node: &str
     }
 }
 
-/// Counts `count` more files of a blob. `false`: the blob is no longer, or not yet, to be had.
+/// Counts `count` more files of a blob, whose content has these digests, if some were computed: then those are recorded
+/// that nobody had asked for before. `false`: the blob is no longer, or not yet, to be had.
 pub(super) async fn take_references(
     transaction: &DatabaseTransaction,
     id: i64,
     count: i32,
+    computed: Option<&Digests>,
 ) -> Result<bool, DbErr> {
-    let taken = blob::Entity::update_many()
+    let mut taken = blob::Entity::update_many();
+    let (md5, sha256) = computed.map_or((None, None), |digests| (digests.md5, digests.sha256));
+    for (column, digest) in [(blob::Column::Md5, to_record(md5)), (blob::Column::Sha256, to_record(sha256))] {
+        if let Some(digest) = digest {
+            let known = Func::coalesce([Expr::col(column), Expr::value(digest)]);
+            taken = taken.col_expr(column, known.into());
+        }
+    }
+    let taken = taken
         .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).add(count))
         .filter(blob::Column::Id.eq(id))
         .filter(blob::Column::State.eq(blob::State::Stored))
@@ -136,7 +147,7 @@ impl Meta {
             Box::pin(async move {
                 let mut created = Vec::with_capacity(files.len());
                 for (file, blob_id, content_type) in &files {
-                    let taken = take_references(transaction, *blob_id, 1).await?;
+                    let taken = take_references(transaction, *blob_id, 1, None).await?;
                     if taken {
                         let row = stored_row(file, *blob_id, content_type);
                         file::Entity::insert(row).exec_without_returning(transaction).await?;

@@ -387,10 +387,11 @@ fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Complet
     if is_unknown { Completed::Unverified } else { Completed::Before }
 }
 
-/// How many parts there must be, if somebody says so.
+/// How many parts there must be, if somebody says so. What was announced is not undone by saying less: room was kept for
+/// all of it, and the object has that size.
 fn announced_parts(file: &file::Model, said: &Completion) -> Option<u32> {
     let announced = files::shape(file.announced_size, file.part_size).map(Shape::parts);
-    said.parts.or(announced.and_then(|parts| u32::try_from(parts).ok()))
+    said.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
 /// The first numbers up to `count` that are not there.

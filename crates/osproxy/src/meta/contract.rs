@@ -19,6 +19,7 @@ async fn numbers_of_unfinished(meta: &Meta, kind: Kind, before: i64, after: i64,
 
 pub(super) async fn run(meta: &Meta) {
     an_upload_that_is_finished_can_be_read(meta).await;
+    what_is_computed_of_content_that_is_shared_is_recorded(meta).await;
     attempts_do_not_meet_and_one_wins(meta).await;
     the_sweep_and_the_finish_cannot_both_win(meta).await;
     the_same_content_is_one_blob(meta).await;
@@ -69,7 +70,9 @@ async fn finish(meta: &Meta, number: i64, blob: i64, content: &str) -> Finished 
 }
 
 async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) -> Finished {
-    meta.share_blob(uid(number), blob, unpublished, "text/plain".to_owned()).await.unwrap()
+    // Nothing but what is always computed.
+    let digests = Digests { md5: None, sha256: None, ..digests("") };
+    meta.share_blob(uid(number), (blob, digests), unpublished, "text/plain".to_owned()).await.unwrap()
 }
 
 async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
@@ -84,6 +87,31 @@ async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
     assert_eq!(stored.content.digests, Some(digests("ten")));
     assert!(matches!(meta.begin_upload(uid(10), uid(11)).await.unwrap(), Begun::Stored));
+}
+
+async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
+    create(meta, 15).await;
+    create(meta, 16).await;
+    let known = digests("fifteen");
+    let unasked = Digests { md5: None, ..known };
+    let blob = begin(meta, 15, 17).await;
+    let text = || "text/plain".to_owned();
+    let finished = meta.finish_upload(uid(15), blob, unasked, None, text()).await.unwrap();
+    assert_eq!(finished, Finished::Stored);
+    assert!(meta.blob_by_md5(known.md5.unwrap()).await.unwrap().is_none());
+    let intent = begin(meta, 16, 18).await;
+    let shared = meta.share_blob(uid(16), (blob, known), Some(intent), text()).await.unwrap();
+    assert_eq!(shared, Finished::Stored);
+    assert_eq!(meta.blob_by_md5(known.md5.unwrap()).await.unwrap().unwrap().id, blob);
+    // What is known stays.
+    create(meta, 19).await;
+    let intent = begin(meta, 19, 18).await;
+    let other = Digests { md5: Some([9; 16]), ..known };
+    assert_eq!(
+        meta.share_blob(uid(19), (blob, other), Some(intent), text()).await.unwrap(),
+        Finished::Stored
+    );
+    assert_eq!(meta.stored_file(uid(19)).await.unwrap().unwrap().content.digests, Some(known));
 }
 
 async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {

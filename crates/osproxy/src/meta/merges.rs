@@ -163,21 +163,22 @@ impl Meta {
         }))
     }
 
-    /// Lets all files of a blob that was not verified share another blob, whose content is the same. The first one is
-    /// condemned; `removal`, which gets its number, is enqueued.
+    /// Lets all files of a blob that was not verified share another blob, whose content is the same and has these digests.
+    /// The first one is condemned; `removal`, which gets its number, is enqueued.
     pub async fn share_content(
         &self,
         blob_id: i64,
         same: i64,
+        digests: Digests,
         removal: TaskForBlob,
     ) -> Result<Merged, DbErr> {
-        self.move_files(blob_id, Which::Unverified, same, removal).await
+        self.move_files(blob_id, Which::Unverified, (same, Some(digests)), removal).await
     }
 
     /// Lets all files of a blob whose object was lost share another blob, which has the same content, and is whole. The
     /// first one is condemned; `removal`, which gets its number, is enqueued.
     pub async fn replace_lost(&self, lost: i64, by: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
-        let moved = self.move_files(lost, Which::Any, by, removal).await;
+        let moved = self.move_files(lost, Which::Any, (by, None), removal).await;
         self.changed(Change::Blob(lost));
         moved
     }
@@ -186,7 +187,7 @@ impl Meta {
         &self,
         blob_id: i64,
         which: Which,
-        same: i64,
+        (same, digests): (i64, Option<Digests>),
         removal: TaskForBlob,
     ) -> Result<Merged, DbErr> {
         let now = self.clock.now_ms();
@@ -197,7 +198,7 @@ impl Meta {
                 let Some((refs, store)) = condemned else {
                     return Ok(Verdict::Rollback(Merged::Beaten));
                 };
-                if !blobs::take_references(transaction, same, refs).await? {
+                if !blobs::take_references(transaction, same, refs, digests.as_ref()).await? {
                     return Ok(Verdict::Rollback(Merged::Changed));
                 }
                 file::Entity::update_many()

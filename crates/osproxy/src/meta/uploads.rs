@@ -125,19 +125,19 @@ impl Meta {
         Ok(mended)
     }
 
-    /// Makes a blob that is stored already the content of `uid`. With `unpublished`, the number of an intent
+    /// Makes a blob that is stored already the content of `uid`, which has these digests. With `unpublished`, the number of an intent
     /// whose object was never published, forgets that intent.
     pub async fn share_blob(
         &self,
         uid: Uid,
-        blob_id: i64,
+        (blob_id, digests): (i64, Digests),
         unpublished: Option<i64>,
         content_type: String,
     ) -> Result<Finished, DbErr> {
         self.write_or_undo(move |transaction| {
             let content_type = content_type.clone();
             Box::pin(async move {
-                if !blobs::take_references(transaction, blob_id, 1).await? {
+                if !blobs::take_references(transaction, blob_id, 1, Some(&digests)).await? {
                     return Ok(Verdict::Rollback(Finished::Changed));
                 }
                 if let Some(intent_id) = unpublished {

@@ -136,7 +136,8 @@ async fn store(
         let finished = match same {
             Some(same) if app.is_intact(&same).await? => {
                 let intent = unpublished.as_ref().map(|_| intent_id);
-                let shared = app.meta.share_blob(uid, same.id, intent, content_type.clone()).await?;
+                let shared =
+                    app.meta.share_blob(uid, (same.id, digests), intent, content_type.clone()).await?;
                 if shared == Finished::Stored && intent.is_some() {
                     attempt.settle();
                     return Ok(());

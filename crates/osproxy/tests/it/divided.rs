@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Service, answered, content, eventually, md5_hex, problem, refused};
+use crate::support::{Random, Service, answered, content, eventually, md5_hex, problem, refused};
 
 const KIB: usize = 1024;
 const PART: usize = 64 * KIB;
@@ -84,7 +84,7 @@ async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
     assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE unique_key IS NULL").await, ["0"]);
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["0"]);
     let blake3 = blake3_hex(&bytes);
-    assert_eq!(service.sql("SELECT lower(hex(blake3)) FROM blobs").await, std::slice::from_ref(&blake3));
+    assert_eq!(service.sql("SELECT blake3 FROM blobs").await, std::slice::from_ref(&blake3));
     let again = create(&service, json!({"name": "again.mp4", "blake3": blake3})).await;
     assert_eq!((again.state, again.links.is_none()), (CreatedState::Stored, true));
     assert!(service.read(&again.uid).await == bytes);
@@ -137,7 +137,7 @@ async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves
     service.wait_until_whole(&upload.uid).await;
     service.database().settle().await;
     assert!(service.read(&upload.uid).await == expected);
-    assert_eq!(service.sql("SELECT lower(hex(blake3)) FROM blobs").await, [blake3_hex(&expected)]);
+    assert_eq!(service.sql("SELECT blake3 FROM blobs").await, [blake3_hex(&expected)]);
     service.assert_consistent().await;
 }
 
@@ -324,6 +324,93 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["1"]);
 }
 
+/// API v1 does not ask for the md5, and API v0 finds content by nothing else.
+#[tokio::test]
+async fn what_api_v0_computes_of_content_that_api_v1_stored_is_known_from_then_on() {
+    let service = Service::start().await;
+    for (seed, in_parts) in [(20, false), (21, true)] {
+        let bytes = content(seed, 2 * PART);
+        let md5 = md5_hex(&bytes);
+        let upload = divide(&service, "x.bin", bytes.len()).await;
+        put_parts(&service, &upload, &bytes, 1..=2).await;
+        assert_eq!(complete(&service, &upload).await.status(), 200);
+        assert!(service.instant_upload(&[(&md5, "y.bin")]).await.remove(0).uid.is_empty());
+        if in_parts {
+            let link = service.upload_link("y.bin").await;
+            service.put_parts(&link, &bytes.chunks(PART).collect::<Vec<_>>()).await;
+            assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
+            service.database().settle().await;
+            assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200, "completed twice");
+        } else {
+            service.store("y.bin", &bytes).await;
+        }
+        let found = service.instant_upload(&[(&md5, "z.bin")]).await.remove(0).uid;
+        assert!(service.read(&found).await == bytes, "in parts: {in_parts}");
+    }
+    service.database().settle().await;
+    assert_eq!(service.objects().len(), 2);
+}
+
+#[tokio::test]
+async fn an_upload_is_not_complete_with_less_than_was_announced_whatever_is_said() {
+    let mut service = Service::start().await;
+    let bytes = content(22, 2 * PART + 100);
+    let upload = divide(&service, "x.bin", bytes.len()).await;
+    put_parts(&service, &upload, &bytes, 1..=2).await;
+    let complete_with = async |said: Value| {
+        let url = service.url(&upload.links.as_ref().unwrap().complete);
+        service.client().post(url).json(&said).send().await.unwrap()
+    };
+    for said in [json!({}), json!({"parts": 2}), json!({"parts": 2, "size": 2 * PART})] {
+        let missing = problem(complete_with(said).await, 409, "parts_missing").await;
+        assert_eq!(missing["missing"], json!([3]));
+    }
+    put_parts(&service, &upload, &bytes, 3..=3).await;
+    let more = problem(complete_with(json!({"parts": 4})).await, 409, "parts_missing").await;
+    assert_eq!(more["missing"], json!([4]));
+    problem(complete_with(json!({"size": 2 * PART})).await, 422, "size_mismatch").await;
+    assert_eq!(complete_with(json!({"parts": 3, "size": bytes.len()})).await.status(), 200);
+    assert!(service.read(&upload.uid).await == bytes);
+    service.assert_consistent().await;
+}
+
+/// The digest of the whole is put together of those of its parts, whenever each came.
+#[tokio::test]
+async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
+    const AT_ONCE: usize = 8;
+    let service = Service::start_with(&[("LOCAL__FSYNC", "false")]).await;
+    let mut random = Random::new(3);
+    for parts in [2, 3, 4, 31, 1000, 2000_usize] {
+        // The last part is shorter, once by all but one byte.
+        let size = if parts == 3 { 2 * PART + 1 } else { parts * PART - random.index(PART) };
+        let part = |number: usize| content(number as u64 * 7919, PART.min(size - (number - 1) * PART));
+        let upload = divide(&service, "x.bin", size).await;
+        let mut order: Vec<_> = (1..=parts).collect();
+        for at in (1..parts).rev() {
+            order.swap(at, random.index(at + 1));
+        }
+        let (service, upload, order) = (&service, &upload, &order);
+        let send = async |first: usize| {
+            for number in order.iter().skip(first).step_by(AT_ONCE).copied() {
+                assert_eq!(put_part(service, upload, number, &part(number)).await.status(), 204);
+            }
+        };
+        futures_util::future::join_all((0..AT_ONCE).map(send)).await;
+        assert_eq!(complete(service, upload).await.status(), 200);
+        let mut hasher = blake3::Hasher::new();
+        (1..=parts).for_each(|number| _ = hasher.update(&part(number)));
+        let blake3 = hasher.finalize().to_hex().to_string();
+        let recorded = format!("SELECT blake3 FROM blobs WHERE size = {size}");
+        assert_eq!(service.sql(&recorded).await, std::slice::from_ref(&blake3), "{parts} parts");
+        let object = service.objects_folder().join(format!("unknown/{}.bin", upload.uid));
+        if let Ok(said) = std::process::Command::new("b3sum").arg("--no-names").arg(&object).output() {
+            assert_eq!(String::from_utf8(said.stdout).unwrap().trim(), blake3, "{parts} parts");
+        }
+        let again = create(service, json!({"name": "y.bin", "size": size, "blake3": blake3})).await;
+        assert_eq!(again.state, CreatedState::Stored, "{parts} parts");
+    }
+}
+
 #[tokio::test]
 async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0")]).await;
@@ -343,6 +430,8 @@ async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     let kept = [format!("unknown/{}.bin", upload.uid)];
     eventually("the other one has lapsed", async || (service.objects() == kept).then_some(())).await;
     problem(service.get(&gone.links.as_ref().unwrap().state).await, 410, "file_gone").await;
+    // Its row goes after its object.
+    service.database().settle().await;
     service.assert_consistent().await;
 }
 

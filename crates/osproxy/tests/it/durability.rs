@@ -1,8 +1,8 @@
 //! What a power failure would take is decided by the order of syncs, which no kill can show: system calls do.
 
-use std::collections::HashMap;
+mod amounts;
 
-use crate::support::{Service, content, eventually};
+use crate::support::{Service, content, eventually, traced};
 
 #[tokio::test]
 async fn content_its_name_and_its_row_are_on_the_disk_before_the_answer() {
@@ -24,11 +24,11 @@ async fn synced_before_the_answer(in_parts: bool) {
             .then_some(())
     })
     .await;
-    let before = trace(&service).len();
+    let before = traced(&service).len();
     let url = if in_parts { format!("{}&chunkNum=7", link.url.multi.upload) } else { link.url.single };
     assert_eq!(service.put(&url, &content(1, 300_000)).await.status(), 200);
     let calls = eventually("the answer is in the trace", async || {
-        let calls = trace(&service).split_off(before);
+        let calls = traced(&service).split_off(before);
         calls.iter().any(|call| call.contains("HTTP/1.1 200")).then_some(calls)
     })
     .await;
@@ -57,11 +57,11 @@ async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts
     let link = service.upload_link("x.bin").await;
     let bytes = content(1, 2_000_000);
     service.put_parts(&link, &bytes.chunks(1_000_000).collect::<Vec<_>>()).await;
-    let before = trace(&service).len();
+    let before = traced(&service).len();
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
     service.wait_until_whole(&link.uid).await;
     service.database().settle().await;
-    let calls = trace(&service).split_off(before);
+    let calls = traced(&service).split_off(before);
     let (whole, part) = (format!("unknown/{}.bin", link.uid), format!("unknown/{}_", link.uid));
     let steps: [&dyn Fn(&str) -> bool; 8] = [
         // The row that names the object, before there is one.
@@ -93,23 +93,4 @@ fn in_order<'a>(calls: &'a [String], steps: &[&dyn Fn(&str) -> bool]) -> &'a [St
         rest = &rest[at + 1..];
     }
     rest
-}
-
-/// The system calls so far, in the order in which they returned. A call that others overtook is written in two
-/// pieces: its thread tells which belong together.
-fn trace(service: &Service) -> Vec<String> {
-    let text = std::fs::read_to_string(service.folder().join("trace")).unwrap();
-    let mut begun = HashMap::new();
-    let mut calls = Vec::new();
-    for line in text.lines() {
-        let thread = line.split_whitespace().next().unwrap();
-        if let Some(call) = line.strip_suffix(" <unfinished ...>") {
-            begun.insert(thread, call);
-        } else if line.contains(" resumed>") {
-            calls.push(format!("{}{line}", begun.remove(thread).unwrap()));
-        } else {
-            calls.push(line.to_owned());
-        }
-    }
-    calls
 }

@@ -1,156 +1,19 @@
-//! Uploads against a map: whatever is asked in whatever order, each answer is the one that the map gives.
+//! Uploads against a map: whatever is asked in whatever order, over whichever version of the API, each answer is the one that
+//! the map gives.
 
+mod client;
 mod file;
+mod ops;
 
 use std::sync::Arc;
 
-use osproxy_api::v0::{Envelope, UploadLinks};
+use osproxy_api::{ErrorCode, v1::UploadState};
 use proptest::{prelude::*, sample::Index, test_runner::Config};
 
-use crate::support::{TestNode, content, eventually, md5_hex};
-use file::{Bytes, Complete, File, Said, State, Statuses};
-
-/// A content out of few, so that the same comes again.
-#[derive(Clone, Copy, Debug)]
-struct Piece {
-    seed: u64,
-    size: usize,
-}
-
-impl Piece {
-    fn bytes(self) -> Bytes {
-        Arc::new(content(self.seed, self.size))
-    }
-}
-
-/// Content of a whole file. Files are named by any number, which wraps.
-#[derive(Clone, Debug)]
-enum Source {
-    Piece(Piece),
-    /// What that file has or had, or would have if it were complete now.
-    Same(Index),
-    /// What that file has not, although its client may have said so.
-    Claimed(Index),
-}
-
-/// What a client says of an md5.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Md5 {
-    Right,
-    False,
-    None,
-}
-
-/// What a client says wrongly when it completes an upload.
-#[derive(Clone, Copy, Debug)]
-enum Lie {
-    Nothing,
-    Number,
-    Size,
-    Md5(Md5),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Range {
-    From(Index, Index),
-    Suffix(u64),
-    Beyond(u64),
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Create,
-    Part {
-        file: Index,
-        number: Option<u32>,
-        piece: Piece,
-        md5: Md5,
-    },
-    PartAgain,
-    Merge {
-        file: Index,
-        lie: Lie,
-    },
-    Single {
-        file: Index,
-        source: Source,
-        md5: Md5,
-    },
-    /// Sends the content of a file once more, under a new uid, in parts of another size.
-    Copy {
-        of: Index,
-        parts: usize,
-        lie: Lie,
-    },
-    Checkpoint(Index),
-    Read(Index),
-    Range(Index, Range),
-    Instant(Source),
-    Delete(Index),
-    HoldMerges,
-    ReleaseMerges,
-    AwaitMerge(Index),
-    Restart {
-        abort: bool,
-    },
-}
-
-fn piece() -> impl Strategy<Value = Piece> {
-    let sizes = prop::sample::select(vec![0, 1, 5_000, 65_537, 200_000]);
-    (0..3_u64, sizes).prop_map(|(seed, size)| Piece { seed, size })
-}
-
-fn source() -> impl Strategy<Value = Source> {
-    prop_oneof![
-        1 => piece().prop_map(Source::Piece),
-        3 => any::<Index>().prop_map(Source::Same),
-        1 => any::<Index>().prop_map(Source::Claimed),
-    ]
-}
-
-fn md5() -> impl Strategy<Value = Md5> {
-    prop_oneof![4 => Just(Md5::Right), 1 => Just(Md5::False), 2 => Just(Md5::None)]
-}
-
-fn lie() -> impl Strategy<Value = Lie> {
-    prop_oneof![
-        6 => Just(Lie::Nothing),
-        1 => Just(Lie::Number),
-        1 => Just(Lie::Size),
-        2 => Just(Lie::Md5(Md5::False)),
-        2 => Just(Lie::Md5(Md5::None)),
-    ]
-}
-
-fn range() -> impl Strategy<Value = Range> {
-    prop_oneof![
-        4 => any::<(Index, Index)>().prop_map(|(from, to)| Range::From(from, to)),
-        1 => (0..300_000_u64).prop_map(Range::Suffix),
-        1 => (0..3_u64).prop_map(Range::Beyond),
-    ]
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let file = any::<Index>;
-    let number = prop_oneof![5 => Just(None), 2 => (1..=6_u32).prop_map(Some)];
-    prop_oneof![
-        3 => Just(Op::Create),
-        12 => (file(), number, piece(), md5()).prop_map(|(file, number, piece, md5)| Op::Part { file, number, piece, md5 }),
-        2 => Just(Op::PartAgain),
-        8 => (file(), lie()).prop_map(|(file, lie)| Op::Merge { file, lie }),
-        3 => (file(), source(), md5()).prop_map(|(file, source, md5)| Op::Single { file, source, md5 }),
-        5 => (file(), 1..5_usize, lie()).prop_map(|(of, parts, lie)| Op::Copy { of, parts, lie }),
-        3 => file().prop_map(Op::Checkpoint),
-        3 => file().prop_map(Op::Read),
-        4 => (file(), range()).prop_map(|(file, range)| Op::Range(file, range)),
-        5 => source().prop_map(Op::Instant),
-        4 => file().prop_map(Op::Delete),
-        1 => Just(Op::HoldMerges),
-        1 => Just(Op::ReleaseMerges),
-        2 => file().prop_map(Op::AwaitMerge),
-        2 => any::<bool>().prop_map(|abort| Op::Restart { abort }),
-    ]
-}
+use crate::support::{TestNode, eventually, md5_hex};
+use client::{Answer, Link, Status, Version, checkpoint, is_open, read_status};
+use file::{Bytes, Complete, File, Outcomes, PART, Said, State};
+use ops::{Lie, Md5, Op, Range, Source, op};
 
 /// Other bytes, of the same length if there are any.
 fn others(bytes: &Bytes) -> Bytes {
@@ -176,13 +39,17 @@ impl World {
     async fn start() -> Self {
         let mut world =
             Self { node: TestNode::start().await, files: Vec::new(), last_part: None, held: false };
-        world.create().await;
+        world.create(None).await;
         world
     }
 
-    async fn create(&mut self) -> usize {
-        let link = self.node.upload_link("x.bin").await;
-        self.files.push(File::new(link.uid.clone(), Some(link), State::Pending([].into())));
+    /// Begins an upload, divided if the size is announced.
+    async fn create(&mut self, size: Option<usize>) -> usize {
+        let link = match size {
+            Some(size) => Link::divide(&self.node, size).await,
+            None => Link::create(&self.node).await,
+        };
+        self.files.push(File::new(link, size));
         self.files.len() - 1
     }
 
@@ -192,9 +59,12 @@ impl World {
     }
 
     /// A file that has a link for uploads: the first one has.
-    fn linked(&self, index: Index) -> (usize, &UploadLinks) {
-        let at = (0..=self.any(index)).rev().find(|at| self.files[*at].link.is_some()).unwrap();
-        (at, self.files[at].link.as_ref().unwrap())
+    fn linked(&self, index: Index) -> usize {
+        (0..=self.any(index)).rev().find(|at| self.files[*at].link.is_some()).unwrap()
+    }
+
+    fn link(&self, at: usize) -> &Link {
+        self.files[at].link.as_ref().unwrap()
     }
 
     fn content(&self, source: &Source) -> Bytes {
@@ -205,97 +75,132 @@ impl World {
         }
     }
 
-    /// Holds an answer against the statuses that are right.
-    fn check(&mut self, at: usize, what: &str, status: u16, right: Statuses) -> bool {
-        assert!(right.contains(&status), "{what} of {}: {status} instead of {right:?}", self.files[at].uid);
-        self.files[at].saw(status);
-        status == 200
+    /// Holds an answer against the outcomes that are right. `None`: it was an error.
+    fn check(&mut self, at: usize, what: &str, answer: Answer, right: &Outcomes) -> Option<Answer> {
+        let (uid, found) = (&self.files[at].uid, answer.outcome(right));
+        let Some(outcome) = found else {
+            panic!("{what} of {uid}: {} {:?} instead of {right:?}", answer.status(), answer.said());
+        };
+        self.files[at].saw(outcome);
+        outcome.is_none().then_some(answer)
     }
 
-    async fn put(&self, url: &str, md5: Option<&String>, bytes: &Bytes) -> u16 {
-        let md5 = md5.map(|md5| format!("&md5={md5}")).unwrap_or_default();
-        self.node.put(&format!("{url}{md5}"), bytes).await.status().as_u16()
-    }
-
-    async fn part(&mut self, at: usize, number: u32, bytes: &Bytes, md5: Md5) {
+    async fn part(&mut self, by: Version, at: usize, number: u32, bytes: &Bytes, md5: Md5) {
         self.last_part = Some((at, number, bytes.clone(), md5));
-        let url = &self.files[at].link.as_ref().unwrap().url.multi.upload;
-        let url = format!("{url}&chunkNum={number}");
-        let status = self.put(&url, announced(md5, bytes).as_ref(), bytes).await;
-        let right = self.files[at].to_part(md5 != Md5::False);
-        if self.check(at, "a part", status, right)
+        let said = announced(md5, bytes);
+        let answer = self.link(at).put_part(&self.node, by, number, said.as_deref(), bytes).await;
+        let file = &mut self.files[at];
+        let right = file.to_part(number, bytes, md5 != Md5::False);
+        file.is_plain &= md5 != Md5::False && file.pending().is_none_or(|parts| !parts.contains_key(&number));
+        if self.check(at, "a part", answer, &right).is_some()
             && let State::Pending(parts) = &mut self.files[at].state
         {
             parts.insert(number, bytes.clone());
         }
     }
 
-    async fn single(&mut self, at: usize, bytes: Bytes, md5: Md5) {
-        let url = &self.files[at].link.as_ref().unwrap().url.single;
-        let status = self.put(url, announced(md5, &bytes).as_ref(), &bytes).await;
-        let right = self.files[at].to_single(&bytes, md5 != Md5::False);
-        if self.check(at, "the whole file", status, right)
+    async fn single(&mut self, by: Version, at: usize, bytes: Bytes, md5: Md5) {
+        let said = announced(md5, &bytes);
+        let answer = self.link(at).put_content(&self.node, by, said.as_deref(), &bytes).await;
+        let right = self.files[at].to_single(&bytes, said.as_ref());
+        if self.check(at, "the whole file", answer, &right).is_some()
             && let State::Pending(_) = self.files[at].state
         {
-            self.files[at].state = State::Complete(Complete::whole(bytes));
+            let has_md5 = by == Version::V0 || said.is_some();
+            self.files[at].state = State::Complete(Complete::whole(bytes, has_md5));
         }
     }
 
-    async fn merge(&mut self, at: usize, lie: Lie) {
+    async fn merge(&mut self, by: Version, at: usize, lie: Lie) {
         let truth = self.files[at].truth();
         let said = match lie {
             Lie::Nothing => truth,
-            Lie::Number => Said { parts: truth.parts + 1, ..truth },
-            Lie::Size => Said { size: truth.size + 1, ..truth },
+            Lie::Number(more) => {
+                let parts = truth.parts.map(|parts| parts.saturating_add_signed(more));
+                Said { parts, ..truth }
+            }
+            Lie::Size => Said { size: truth.size.map(|size| size + 1), ..truth },
+            Lie::Prefix => self.files[at].first_part(),
             Lie::Md5(md5) => Said { md5: announced(md5, &self.files[at].bytes()), ..truth },
+            Lie::Silence if by == Version::V1 => Said::default(),
+            Lie::Silence => Said { md5: None, ..truth },
         };
-        let Said { parts, size, md5 } = said.clone();
-        let url = &self.files[at].link.as_ref().unwrap().url.multi.merge;
-        let status = self.put(&format!("{url}&num={parts}&size={size}"), md5.as_ref(), &Arc::default()).await;
+        let answer = self.link(at).complete(&self.node, by, &said).await;
         let right = self.files[at].to_merge(&said);
-        if self.check(at, &format!("merging ({said:?})"), status, right)
-            && let State::Pending(_) = self.files[at].state
+        if self.check(at, &format!("merging ({said:?})"), answer, &right).is_some()
+            && let Some(parts) = self.files[at].pending()
         {
-            let bytes = self.files[at].bytes();
-            let complete = Complete { bytes, parts: Some(parts), claimed: md5, verified: false };
+            let (bytes, parts) = (self.files[at].bytes(), u32::try_from(parts.len()).unwrap());
+            let file = &self.files[at];
+            // Each part lies where it is read, with its digest: nothing is left to do, if nobody else has this content.
+            let is_placed = file.size.is_some_and(|size| size > 0) && file.is_plain && said.md5.is_none();
+            let is_first = !self.files.iter().filter_map(File::complete).any(|other| other.bytes == bytes);
+            let (verified, has_md5) = (is_placed && is_first, file.size.is_none() || said.md5.is_some());
+            let complete = Complete { bytes, parts: Some(parts), claimed: said.md5, verified, has_md5 };
             self.files[at].state = State::Complete(complete);
         }
     }
 
-    async fn copy(&mut self, of: usize, parts: usize, lie: Lie) {
+    async fn copy(&mut self, by: Version, of: usize, parts: Option<usize>, backwards: bool, lie: Lie) {
         let bytes = self.files[of].bytes();
-        let at = self.create().await;
-        for (number, part) in (1..).zip(bytes.chunks(bytes.len().div_ceil(parts).max(1))) {
-            self.part(at, number, &Arc::new(part.to_vec()), Md5::Right).await;
+        let at = self.create(parts.is_none().then_some(bytes.len())).await;
+        let length = parts.map_or(PART, |parts| bytes.len().div_ceil(parts).max(1));
+        let mut parts: Vec<_> = (1..).zip(bytes.chunks(length)).collect();
+        if backwards {
+            parts.reverse();
         }
-        self.merge(at, lie).await;
+        for (number, part) in parts {
+            let by = if number % 2 == 0 { by } else { by.other() };
+            self.part(by, at, number, &Arc::new(part.to_vec()), Md5::Right).await;
+        }
+        self.merge(by, at, lie).await;
     }
 
-    async fn checkpoint(&mut self, at: usize) {
-        let answer = self.node.get(&format!("/api/storage/v0/checkpoint?uid={}", self.files[at].uid)).await;
-        let right = self.files[at].to_checkpoint();
-        if self.check(at, "the checkpoint", answer.status().as_u16(), right) {
-            let numbers = answer.json::<Envelope<Vec<u32>>>().await.unwrap().data;
-            assert_eq!(
-                numbers,
-                self.files[at].numbers().unwrap_or_else(|| numbers.clone()),
-                "{}",
-                self.files[at].uid
-            );
+    async fn abort(&mut self, at: usize) {
+        let answer = self.link(at).abort(&self.node).await;
+        let right = self.files[at].to_abort();
+        if self.check(at, "giving up", answer, &right).is_some() {
+            self.files[at].state = State::Deleted(self.files[at].bytes());
+        }
+    }
+
+    async fn status(&mut self, by: Version, at: usize) {
+        let answer = match (by, &self.files[at].link) {
+            (Version::V1, Some(link)) => link.get_status(&self.node).await,
+            _ => checkpoint(&self.node, &self.files[at].uid).await,
+        };
+        let right = self.files[at].to_status();
+        let Some(answer) = self.check(at, "the status", answer, &right) else {
+            return;
+        };
+        let (status, file) = (read_status(answer).await, &self.files[at]);
+        assert!(file.numbers().is_none_or(|numbers| numbers == status.numbers()), "{}", file.uid);
+        if let Status::All(status) = status {
+            let bytes = file.bytes().len();
+            assert_eq!((&status.uid, status.received), (&file.uid, bytes as u64));
+            assert_eq!(status.part_size, file.size.map(|_| PART as u64), "{}", file.uid);
+            let size = if file.complete().is_some() { Some(bytes) } else { file.size };
+            assert_eq!(status.size, size.map(|size| size as u64), "{}", file.uid);
+            let is_right = match file.pending() {
+                Some(parts) => is_open(status.state, parts.len()),
+                None => status.state == UploadState::Stored,
+            };
+            assert!(is_right, "{} is said to be {:?}", file.uid, status.state);
         }
     }
 
     async fn read(&mut self, at: usize) {
         let link = self.node.download_link(&self.files[at].uid).await;
         let right = self.files[at].to_read();
-        self.check(at, "a link", if link.is_some() { 200 } else { 404 }, right);
+        assert!(right.iter().any(|outcome| outcome.is_none() == link.is_some()), "{}", self.files[at].uid);
         let Some(url) = link.map(|link| link.url).or_else(|| self.files[at].url.clone()) else {
             return;
         };
-        let answer = self.node.get(&url).await;
+        let answer = Answer::new(Version::V0, 200, self.node.get(&url).await);
         let right = self.files[at].to_read();
-        if self.check(at, "the content", answer.status().as_u16(), right) {
-            assert!(answer.bytes().await.unwrap() == *self.files[at].bytes(), "{}", self.files[at].uid);
+        if let Some(answer) = self.check(at, "the content", answer, &right) {
+            let bytes = answer.response.bytes().await.unwrap();
+            assert!(bytes == *self.files[at].bytes(), "{}", self.files[at].uid);
         }
         self.files[at].url = Some(url);
     }
@@ -322,14 +227,14 @@ impl World {
         let answer =
             self.node.client().get(self.node.url(&url)).header("range", &field).send().await.unwrap();
         // For the model a range that is there is a success like any other.
-        let right_of_range = if expected.is_some() { 206 } else { 416 };
-        let status = answer.status().as_u16();
-        let status = if status == right_of_range { 200 } else { status };
+        let success = if expected.is_some() { 206 } else { 416 };
+        let answer = Answer::new(Version::V0, success, answer);
         let right = self.files[at].to_read();
-        if self.check(at, &field, status, right)
+        if let Some(answer) = self.check(at, &field, answer, &right)
             && let Some(range) = expected
         {
-            assert!(answer.bytes().await.unwrap() == bytes[range], "{field} of {}", self.files[at].uid);
+            let found = answer.response.bytes().await.unwrap();
+            assert!(found == bytes[range], "{field} of {}", self.files[at].uid);
         }
     }
 
@@ -338,11 +243,11 @@ impl World {
         let complete = self.files.iter().filter_map(File::complete);
         let mut same = complete.filter(|file| file.bytes == bytes && !file.is_false()).peekable();
         if uid.is_empty() {
-            assert!(!same.any(|file| file.verified), "verified content was not found");
+            assert!(!same.any(Complete::is_found), "verified content was not found");
             return;
         }
         assert!(same.peek().is_some(), "content was found that no file has");
-        self.files.push(File::new(uid, None, State::Complete(Complete::whole(bytes))));
+        self.files.push(File::instant(uid, bytes));
         self.read(self.files.len() - 1).await;
     }
 
@@ -359,14 +264,15 @@ impl World {
         }
     }
 
-    /// Waits until what a file lies in is one object, or until it is found to be corrupt.
+    /// Waits until what a file lies in is one object with its digests, or until it is found to be corrupt.
     async fn await_merge(&mut self, at: usize) {
         if self.files[at].complete().is_none() {
             return;
         }
         self.release().await;
         let sql = format!(
-            "SELECT coalesce(layout, files.state) FROM files LEFT JOIN blobs ON blob_id = id WHERE uid = {}",
+            "SELECT CASE WHEN files.state = 'stored' AND blake3 IS NULL THEN 'parts' \
+             ELSE coalesce(layout, files.state) END FROM files LEFT JOIN blobs ON blob_id = id WHERE uid = {}",
             self.files[at].uid
         );
         let merged = eventually("it is merged", async || {
@@ -378,29 +284,41 @@ impl World {
         assert_eq!(merged, if complete.is_false() { "corrupt" } else { "whole" });
         complete.verified = true;
         if complete.is_false() {
-            self.files[at].saw(404);
+            self.files[at].saw(Some(ErrorCode::FileCorrupt));
         }
     }
 
     async fn run(&mut self, op: Op) {
         match op {
-            Op::Create => _ = self.create().await,
-            Op::Part { file, number, piece, md5 } => {
-                let (at, _) = self.linked(file);
+            Op::Create => _ = self.create(None).await,
+            Op::Divide(size) => _ = self.create(Some(size)).await,
+            Op::Part { by, file, number, piece, fits, md5 } => {
+                let at = self.linked(file);
                 let number = number.unwrap_or_else(|| self.files[at].next_number());
-                self.part(at, number, &piece.bytes(), md5).await;
+                let length = self.files[at].length(number).filter(|_| fits);
+                let bytes = length.map_or_else(|| piece.bytes(), |length| piece.sized(length));
+                self.part(by, at, number, &bytes, md5).await;
             }
-            Op::PartAgain => {
+            Op::PartAgain(by) => {
                 if let Some((at, number, bytes, md5)) = self.last_part.clone() {
-                    self.part(at, number, &bytes, md5).await;
+                    self.part(by, at, number, &bytes, md5).await;
                 }
             }
-            Op::Merge { file, lie } => self.merge(self.linked(file).0, lie).await,
-            Op::Single { file, source, md5 } => {
-                self.single(self.linked(file).0, self.content(&source), md5).await;
+            Op::Merge { by, file, lie } => self.merge(by, self.linked(file), lie).await,
+            Op::Single { by, file, source, fits, md5 } => {
+                let (at, mut bytes) = (self.linked(file), self.content(&source));
+                if let Some(size) =
+                    self.files[at].size.filter(|size| fits && (*size == 0 || !bytes.is_empty()))
+                {
+                    bytes = Arc::new(bytes.iter().copied().cycle().take(size).collect());
+                }
+                self.single(by, at, bytes, md5).await;
             }
-            Op::Copy { of, parts, lie } => self.copy(self.any(of), parts, lie).await,
-            Op::Checkpoint(file) => self.checkpoint(self.any(file)).await,
+            Op::Copy { by, of, parts, backwards, lie } => {
+                self.copy(by, self.any(of), parts, backwards, lie).await;
+            }
+            Op::Abort(file) => self.abort(self.linked(file)).await,
+            Op::Status(by, file) => self.status(by, self.any(file)).await,
             Op::Read(file) => self.read(self.any(file)).await,
             Op::Range(file, range) => self.read_range(self.any(file), range).await,
             Op::Instant(source) => self.instant(self.content(&source)).await,
@@ -424,7 +342,8 @@ impl World {
         self.node.database().settle().await;
         for at in 0..self.files.len() {
             self.await_merge(at).await;
-            self.checkpoint(at).await;
+            self.status(Version::V0, at).await;
+            self.status(Version::V1, at).await;
             self.read(at).await;
         }
         let mut contents: Vec<_> =

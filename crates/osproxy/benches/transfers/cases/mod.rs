@@ -7,6 +7,7 @@ mod large;
 mod parts;
 mod small;
 mod stores;
+mod v1;
 
 use std::path::Path;
 
@@ -23,14 +24,18 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 15] = [
+pub(crate) const CASES: [(&str, Case); 19] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
     ("parts-8m", parts::of_8_mib),
+    ("v1-upload", v1::upload),
+    ("v1-parts-8m", v1::parts),
     ("download", large::download),
     ("small-downloads", small::downloads),
+    ("v1-small-downloads", v1::small_downloads),
     ("links", small::links),
+    ("v1-links", v1::links),
     ("small-uploads", small::uploads),
     ("databases", databases::small_files),
     ("s3-upload", stores::uploads),
@@ -79,6 +84,25 @@ fn in_turn(
     Ok((own_rounds, peer_rounds))
 }
 
+/// Runs several in turn, after one round that does not count: `run` is told which of `names`, and the round.
+fn all_in_turn<const N: usize>(
+    scale: &Scale,
+    names: [&str; N],
+    mut run: impl FnMut(usize, usize) -> Result<Sample>,
+) -> Result<[Rounds; N]> {
+    let mut all = std::array::from_fn(|_| Rounds::default());
+    for round in 0..=scale.rounds {
+        for (which, (rounds, name)) in all.iter_mut().zip(names).enumerate() {
+            let sample = run(which, round)?;
+            eprintln!("  round {round}: {name} {}", line(&sample));
+            if round > 0 {
+                rounds.push(sample);
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// The rounds of a case that has no peer here, after one that does not count.
 fn alone(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<Rounds> {
     let mut rounds = Rounds::default();
@@ -96,6 +120,15 @@ fn alone(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<
 fn md5_alone(content: &Variant<'_>) -> Result<Sample> {
     let sample = measure::sample(&[], || {
         std::hint::black_box(content.md5());
+        Ok(())
+    })?;
+    Ok(Sample { server_cpu: sample.client_cpu, client_cpu: 0.0, ..sample })
+}
+
+/// What BLAKE3 alone of the same bytes costs.
+fn blake3_alone(content: &Variant<'_>) -> Result<Sample> {
+    let sample = measure::sample(&[], || {
+        std::hint::black_box(content.blake3());
         Ok(())
     })?;
     Ok(Sample { server_cpu: sample.client_cpu, client_cpu: 0.0, ..sample })

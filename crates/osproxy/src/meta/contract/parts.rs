@@ -209,10 +209,10 @@ async fn merged_content_that_is_known_is_shared(meta: &Meta) {
     let blob = completed(meta, 150).await;
     let intent = begin_merge(meta, blob, 154).await;
     assert_eq!(meta.finish_merge(blob, &intent, digests("abc")).await.unwrap(), Merged::Changed);
-    assert_eq!(meta.share_content(blob, 99_999, task(155)).await.unwrap(), Merged::Changed);
-    assert_eq!(meta.share_content(blob, 100, task(155)).await.unwrap(), Merged::Stored);
+    assert_eq!(meta.share_content(blob, 99_999, digests("abc"), task(155)).await.unwrap(), Merged::Changed);
+    assert_eq!(meta.share_content(blob, 100, digests("abc"), task(155)).await.unwrap(), Merged::Stored);
     assert_eq!(enqueued(meta, 155).await.unwrap(), blob.to_string());
-    assert_eq!(meta.share_content(blob, 100, task(156)).await.unwrap(), Merged::Beaten);
+    assert_eq!(meta.share_content(blob, 100, digests("abc"), task(156)).await.unwrap(), Merged::Beaten);
     let stored = meta.stored_file(uid(150)).await.unwrap().unwrap();
     assert_eq!((stored.content.blob_id, stored.content.digests), (100, Some(digests("abc"))));
     assert!(matches!(meta.begin_merge(blob, 156).await.unwrap(), Merge::Gone));

@@ -140,7 +140,7 @@ async fn settle(
         let merged = match app.meta.blob_by_blake3(digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
                 let removal = delete_blob::removal(&app, app.next_uid().await?);
-                let shared = app.meta.share_content(blob_id, same.id, removal).await?;
+                let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;
                 app.task_enqueued();
                 if shared == Merged::Stored {
                     // What was written is dropped with the writer or by the attempt; it is not needed.

@@ -100,7 +100,7 @@ async fn settle(app: &Arc<App>, blob_id: i64, digests: Digests) -> Result<(), Ta
         let removal = delete_blob::removal(app, app.next_uid().await?);
         let settled = match app.meta.blob_by_blake3(digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
-                app.meta.share_content(blob_id, same.id, removal).await?
+                app.meta.share_content(blob_id, same.id, digests, removal).await?
             }
             Some(lost) => {
                 tracing::error!(

@@ -2,17 +2,32 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use osproxy_api::v0::UploadLinks;
+use osproxy_api::ErrorCode;
 
+use super::client::Link;
 use crate::support::md5_hex;
 
 pub type Bytes = Arc<Vec<u8>>;
+
+/// Bytes of each part of an upload that is divided, but the last.
+pub const PART: usize = 64 << 10;
+
+/// How a request ends: with an error of this code, or as it should.
+pub type Outcome = Option<ErrorCode>;
+
+/// Outcomes that are right. More than one where the work in the background makes the difference.
+pub type Outcomes = Vec<Outcome>;
 
 /// One uid.
 pub struct File {
     pub uid: String,
     /// None of a file that came by instant upload.
-    pub link: Option<UploadLinks>,
+    pub link: Option<Link>,
+    /// What was announced of an upload that is divided.
+    pub size: Option<usize>,
+    /// Whether no number of a part was used twice. Where one was, it depends on what its first attempt left when a part
+    /// becomes an object of its own.
+    pub is_plain: bool,
     pub state: State,
     /// A download link from when it was complete.
     pub url: Option<String>,
@@ -35,29 +50,37 @@ pub struct Complete {
     pub claimed: Option<String>,
     /// Whether osproxy is known to have seen every byte.
     pub verified: bool,
+    /// Whether osproxy computes the md5 until then: API v1 does not ask for it.
+    pub has_md5: bool,
 }
 
 /// What a client says when it completes an upload.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Said {
-    pub parts: u32,
-    pub size: usize,
+    pub parts: Option<u32>,
+    pub size: Option<usize>,
     pub md5: Option<String>,
 }
 
-/// Statuses that are right. More than one where the merge in the background makes the difference.
-pub type Statuses = &'static [u16];
+fn done() -> Outcomes {
+    vec![None]
+}
 
-const OK: Statuses = &[200];
-const REFUSED: Statuses = &[422];
-const GONE: Statuses = &[404];
-const OK_OR_GONE: Statuses = &[200, 404];
-const REFUSED_OR_GONE: Statuses = &[422, 404];
-const OK_OR_REFUSED: Statuses = &[200, 422];
+fn refused(code: ErrorCode) -> Outcomes {
+    vec![Some(code)]
+}
+
+fn checked(honest: bool) -> Outcomes {
+    if honest { done() } else { refused(ErrorCode::DigestMismatch) }
+}
+
+fn done_or(code: ErrorCode) -> Outcomes {
+    vec![None, Some(code)]
+}
 
 impl Complete {
-    pub fn whole(bytes: Bytes) -> Self {
-        Self { bytes, parts: None, claimed: None, verified: true }
+    pub fn whole(bytes: Bytes, has_md5: bool) -> Self {
+        Self { bytes, parts: None, claimed: None, verified: true, has_md5 }
     }
 
     /// Whether the client lied: then it is found out sooner or later.
@@ -65,64 +88,86 @@ impl Complete {
         self.claimed.as_ref().is_some_and(|claimed| *claimed != md5_hex(&self.bytes))
     }
 
+    /// Whether an instant upload must find it.
+    pub fn is_found(&self) -> bool {
+        self.verified && self.has_md5
+    }
+
     /// The md5 as a download link tells it.
     fn md5(&self) -> String {
         self.claimed.clone().unwrap_or_else(|| md5_hex(&self.bytes))
     }
 
-    /// What is said of the md5 fits what is known of it.
-    fn takes_md5(&self, said: &Said) -> Statuses {
-        match &said.md5 {
-            // Of what came whole, nothing but the md5 says that it is the same.
-            None => {
-                if self.parts.is_some() {
-                    OK
-                } else {
-                    REFUSED
+    fn merge(&self, said: &Said) -> Outcomes {
+        let other = || refused(ErrorCode::AlreadyStored);
+        let number_fits = said.parts.is_none_or(|said| self.parts.is_none_or(|parts| parts == said));
+        if !number_fits || said.size.is_some_and(|size| size != self.bytes.len()) {
+            return other();
+        }
+        let is_other = match &said.md5 {
+            // Of what came whole, nothing but the md5 says that it is the same as what was sent in parts.
+            None => self.parts.is_none() && said.parts.is_some(),
+            Some(md5) => *md5 != self.md5(),
+        };
+        if is_other {
+            other()
+        } else if said.md5.is_some() && self.claimed.is_none() && !self.is_found() {
+            // It may be known of another file with the same content.
+            done_or(ErrorCode::AlreadyStored)
+        } else {
+            done()
+        }
+    }
+
+    fn single(&self, bytes: &Bytes, md5: Option<&String>) -> Outcomes {
+        let honest = md5.is_none_or(|md5| *md5 == md5_hex(bytes));
+        let other = || refused(ErrorCode::AlreadyStored);
+        if self.is_false() || bytes.len() > self.bytes.len() {
+            return other();
+        }
+        let mut right = match md5 {
+            // What is known is compared before the content comes.
+            Some(md5) if *md5 != md5_hex(&self.bytes) => {
+                let mut right = other();
+                if !honest && !self.is_found() {
+                    right.push(Some(ErrorCode::DigestMismatch));
                 }
+                return right;
             }
-            Some(md5) if *md5 != self.md5() => REFUSED,
-            // Nothing is known yet.
-            Some(_) if self.claimed.is_none() && !self.verified => OK_OR_REFUSED,
-            Some(_) => OK,
+            _ if !honest => refused(ErrorCode::DigestMismatch),
+            _ if *bytes != self.bytes => return other(),
+            _ => done(),
+        };
+        if !self.verified {
+            // Until then, nobody knows whether it is the same.
+            right.push(Some(ErrorCode::AlreadyStored));
         }
-    }
-
-    fn merge(&self, said: &Said) -> Statuses {
-        let parts = self.parts.unwrap_or(said.parts);
-        if said.parts == 0 || said.parts != parts || said.size != self.bytes.len() {
-            return REFUSED;
-        }
-        self.takes_md5(said)
-    }
-
-    fn single(&self, bytes: &Bytes, honest: bool) -> Statuses {
-        if !honest || *bytes != self.bytes || self.is_false() {
-            return REFUSED;
-        }
-        // Until it is merged, nobody knows whether it is the same.
-        if self.verified { OK } else { OK_OR_REFUSED }
-    }
-}
-
-/// The same, of a file that may turn out to be corrupt in this moment.
-fn or_gone(statuses: Statuses, may_go: bool) -> Statuses {
-    match statuses {
-        _ if !may_go => statuses,
-        OK => OK_OR_GONE,
-        REFUSED => REFUSED_OR_GONE,
-        _ => unreachable!("a false md5 was claimed, so it is known"),
+        right
     }
 }
 
 impl File {
-    pub fn new(uid: String, link: Option<UploadLinks>, state: State) -> Self {
-        Self { uid, link, state, url: None }
+    pub fn new(link: Link, size: Option<usize>) -> Self {
+        let state = State::Pending(BTreeMap::new());
+        Self { uid: link.uid.clone(), link: Some(link), size, is_plain: true, state, url: None }
+    }
+
+    pub fn instant(uid: String, bytes: Bytes) -> Self {
+        let state = State::Complete(Complete::whole(bytes, true));
+        Self { uid, link: None, size: None, is_plain: true, state, url: None }
     }
 
     pub fn complete(&self) -> Option<&Complete> {
         match &self.state {
             State::Complete(complete) => Some(complete),
+            _ => None,
+        }
+    }
+
+    /// The parts that are there of an upload that is not complete.
+    pub fn pending(&self) -> Option<&BTreeMap<u32, Bytes>> {
+        match &self.state {
+            State::Pending(parts) => Some(parts),
             _ => None,
         }
     }
@@ -136,6 +181,17 @@ impl File {
         }
     }
 
+    /// How many parts there must be, if that was announced.
+    fn announced(&self) -> Option<u32> {
+        self.size.map(|size| u32::try_from(size.div_ceil(PART).max(1)).unwrap())
+    }
+
+    /// How long a part must be, if that was announced; 0 if it must not be at all.
+    pub fn length(&self, number: u32) -> Option<usize> {
+        let start = PART * (number as usize - 1);
+        self.size.map(|size| size.saturating_sub(start).min(PART))
+    }
+
     /// What a client that knows what it has sent says.
     pub fn truth(&self) -> Said {
         let bytes = self.bytes();
@@ -145,55 +201,86 @@ impl File {
             _ => 1,
         };
         let md5 = self.complete().map_or_else(|| md5_hex(&bytes), Complete::md5);
-        Said { parts: u32::try_from(parts).unwrap(), size: bytes.len(), md5: Some(md5) }
+        Said { parts: Some(u32::try_from(parts).unwrap()), size: Some(bytes.len()), md5: Some(md5) }
+    }
+
+    /// What a client says that wants the first part to be all.
+    pub fn first_part(&self) -> Said {
+        let first = self.pending().and_then(|parts| parts.get(&1));
+        let size = first.map_or(0, |part| part.len());
+        Said { parts: Some(1), size: Some(size), md5: None }
     }
 
     /// The lowest number that no part has.
     pub fn next_number(&self) -> u32 {
-        match &self.state {
-            State::Pending(parts) => (1..=u32::MAX).find(|number| !parts.contains_key(number)).unwrap(),
-            _ => 1,
-        }
+        let free = |parts: &BTreeMap<u32, Bytes>| (1..=u32::MAX).find(|number| !parts.contains_key(number));
+        self.pending().and_then(free).unwrap_or(1)
     }
 
     fn answer(
         &self,
-        pending: impl FnOnce() -> Statuses,
-        complete: impl FnOnce(&Complete) -> Statuses,
-    ) -> Statuses {
+        pending: impl FnOnce(&BTreeMap<u32, Bytes>) -> Outcomes,
+        complete: impl FnOnce(&Complete) -> Outcomes,
+    ) -> Outcomes {
         match &self.state {
-            State::Pending(_) => pending(),
-            State::Complete(file) => or_gone(complete(file), file.is_false()),
-            State::Corrupt(_) | State::Deleted(_) => GONE,
+            State::Pending(parts) => pending(parts),
+            State::Complete(file) => {
+                let mut right = complete(file);
+                if file.is_false() {
+                    // It may turn out to be corrupt in this moment.
+                    right.push(Some(ErrorCode::FileCorrupt));
+                }
+                right
+            }
+            State::Corrupt(_) => refused(ErrorCode::FileCorrupt),
+            State::Deleted(_) => refused(ErrorCode::FileGone),
         }
     }
 
-    pub fn to_part(&self, honest: bool) -> Statuses {
-        self.answer(|| if honest { OK } else { REFUSED }, |_| REFUSED)
+    pub fn to_part(&self, number: u32, bytes: &Bytes, honest: bool) -> Outcomes {
+        let fits = self.announced().is_none_or(|parts| number <= parts)
+            && self.length(number).is_none_or(|length| length == bytes.len());
+        let pending = || if fits { checked(honest) } else { refused(ErrorCode::SizeMismatch) };
+        self.answer(|_| pending(), |_| refused(ErrorCode::AlreadyStored))
     }
 
-    pub fn to_single(&self, bytes: &Bytes, honest: bool) -> Statuses {
-        self.answer(|| if honest { OK } else { REFUSED }, |complete| complete.single(bytes, honest))
+    pub fn to_single(&self, bytes: &Bytes, md5: Option<&String>) -> Outcomes {
+        let fits = self.size.is_none_or(|size| size == bytes.len());
+        let honest = md5.is_none_or(|md5| *md5 == md5_hex(bytes));
+        let pending = || if fits { checked(honest) } else { refused(ErrorCode::SizeMismatch) };
+        self.answer(|_| pending(), |complete| complete.single(bytes, md5))
     }
 
-    pub fn to_merge(&self, said: &Said) -> Statuses {
-        let pending = || {
-            let truth = self.truth();
-            let numbers_fit = truth.parts == said.parts && self.next_number() == said.parts + 1;
-            if said.parts > 0 && numbers_fit && said.size == truth.size { OK } else { REFUSED }
+    pub fn to_merge(&self, said: &Said) -> Outcomes {
+        if said.parts == Some(0) {
+            return refused(ErrorCode::InvalidArgument);
+        }
+        let pending = |parts: &BTreeMap<u32, Bytes>| {
+            let highest = parts.keys().last().copied().unwrap_or(1);
+            let wanted = said.parts.max(self.announced()).unwrap_or(highest);
+            if !parts.keys().copied().eq(1..=wanted) {
+                return refused(ErrorCode::PartsMissing);
+            }
+            let size: usize = parts.values().map(|part| part.len()).sum();
+            let fits = said.size.is_none_or(|said| said == size);
+            if fits { done() } else { refused(ErrorCode::SizeMismatch) }
         };
         self.answer(pending, |complete| complete.merge(said))
     }
 
-    pub fn to_checkpoint(&self) -> Statuses {
-        self.answer(|| OK, |_| OK)
+    pub fn to_abort(&self) -> Outcomes {
+        self.answer(|_| done(), |_| refused(ErrorCode::AlreadyStored))
     }
 
-    pub fn to_read(&self) -> Statuses {
-        self.answer(|| GONE, |_| OK)
+    pub fn to_status(&self) -> Outcomes {
+        self.answer(|_| done(), |_| done())
     }
 
-    /// The parts that a checkpoint tells. `None`: of a file that shares what another sent, anything.
+    pub fn to_read(&self) -> Outcomes {
+        self.answer(|_| refused(ErrorCode::FileNotFound), |_| done())
+    }
+
+    /// The parts that are told of an upload. `None`: of a file that shares what another sent, anything.
     pub fn numbers(&self) -> Option<Vec<u32>> {
         self.link.as_ref()?;
         Some(match &self.state {
@@ -203,9 +290,9 @@ impl File {
         })
     }
 
-    /// Takes in what an answer tells: what was not found is never found again.
-    pub fn saw(&mut self, status: u16) {
-        if status == 404
+    /// Takes in what an answer tells: what was corrupt once is so for ever.
+    pub fn saw(&mut self, outcome: Outcome) {
+        if outcome == Some(ErrorCode::FileCorrupt)
             && let State::Complete(complete) = &self.state
         {
             assert!(complete.is_false());

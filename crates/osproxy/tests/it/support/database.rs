@@ -177,6 +177,7 @@ impl Database {
             let text = row.try_get_by_index::<String>(0);
             text.or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string()))
                 .or_else(|_| row.try_get_by_index::<i32>(0).map(|number| number.to_string()))
+                .or_else(|_| row.try_get_by_index::<Vec<u8>>(0).map(hex::encode))
                 .unwrap()
         };
         let texts = rows.iter().map(first).collect();

@@ -11,6 +11,7 @@ mod random;
 mod raw;
 mod service;
 mod store;
+mod trace;
 mod unreliable;
 
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ pub use random::Random;
 pub use raw::RawConnection;
 pub use service::{Service, command, spawn_failing};
 pub use store::{Store, StoreServer};
+pub use trace::traced;
 pub use unreliable::{Trouble, Unreliable};
 
 use md5::{Digest, Md5};

@@ -90,7 +90,11 @@ impl Service {
 
     /// Starts with every system call of these names written to the file `trace` in its folder.
     pub async fn start_traced(calls: &str) -> Self {
-        Self::start_by(&[], &["strace", "-D", "-f", "-y", "-s", "16", "-o", "trace", "-e", calls]).await
+        Self::start_by(
+            &[],
+            &["strace", "-D", "-f", "-y", "-s", "16", "--seccomp-bpf", "-o", "trace", "-e", calls],
+        )
+        .await
     }
 
     /// Starts with settings in the environment's spelling, without the prefix.
@@ -228,7 +232,7 @@ impl Service {
         &self.database
     }
 
-    /// Runs SQL against the service's database, and gives the first column of the rows as text.
+    /// Runs SQL against the service's database, and gives the first column of the rows as text: bytes in hexadecimal.
     pub async fn sql(&self, sql: &str) -> Vec<String> {
         self.database.sql(sql).await
     }

@@ -1,0 +1,151 @@
+//! How often the bytes of an upload go to the disk, and come from it: once, and never. Only system calls tell.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use osproxy_api::v1::{CreatedState, CreatedUpload, UploadState, UploadStatus};
+use serde_json::json;
+
+use crate::support::{Service, answered, content, eventually, traced};
+
+const MIB: u64 = 1 << 20;
+const PART: u64 = 8 * MIB;
+/// How many parts are on their way at once.
+const CONNECTIONS: usize = 4;
+
+/// What reads or writes, in whatever way.
+const CALLS: &str = "trace=read,pread64,readv,preadv,preadv2,write,pwrite64,writev,pwritev,pwritev2,copy_file_range,\
+                     sendfile,splice,mmap";
+
+/// Bytes that went between a service and its data folder.
+#[derive(Debug, Default, PartialEq)]
+struct Traffic {
+    written: u64,
+    read: u64,
+    /// To and from the database's files.
+    database: u64,
+}
+
+/// What the calls from `from` on moved.
+fn traffic(service: &Service, from: usize) -> Traffic {
+    let mut traffic = Traffic::default();
+    for call in traced(service).iter().skip(from).filter(|call| call.contains("/osproxy-data/")) {
+        let name = call.split_whitespace().nth(1).and_then(|call| call.split('(').next()).unwrap();
+        // An error moved nothing.
+        let moved = call.rsplit("= ").next().unwrap().split(' ').next().unwrap().parse().unwrap_or(0);
+        match name {
+            _ if call.contains("/osproxy.db") => traffic.database += if name == "mmap" { 0 } else { moved },
+            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" => traffic.written += moved,
+            "read" | "pread64" | "readv" | "preadv" | "preadv2" => traffic.read += moved,
+            "copy_file_range" | "splice" | "sendfile" => {
+                traffic.written += moved;
+                traffic.read += moved;
+            }
+            // What is read through memory cannot be counted.
+            "mmap" => panic!("a file was mapped: {call}"),
+            _ => {}
+        }
+    }
+    traffic
+}
+
+/// Content that is one buffer again and again, with a number at the beginning of each part.
+struct Stamped(Vec<u8>);
+
+impl Stamped {
+    fn new() -> Self {
+        Self(content(1, usize::try_from(PART).unwrap()))
+    }
+
+    fn part(&self, number: u32) -> Vec<u8> {
+        let mut part = self.0.clone();
+        part[..4].copy_from_slice(&number.to_le_bytes());
+        part
+    }
+
+    fn blake3(&self, parts: u32) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for number in 1..=parts {
+            hasher.update(&number.to_le_bytes()).update(&self.0[4..]);
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// Starts a service that has done what every start does, and says how many calls that took.
+async fn start() -> (Service, usize) {
+    let service = Service::start_traced(CALLS).await;
+    eventually("it is idle", async || {
+        (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
+            .then_some(())
+    })
+    .await;
+    let calls = traced(&service).len();
+    (service, calls)
+}
+
+async fn create(service: &Service, parts: u32) -> CreatedUpload {
+    let wish = json!({"name": "x.bin", "size": u64::from(parts) * PART, "part_size": PART});
+    answered(service.v1_post("/uploads", &wish).await, 201).await
+}
+
+/// Asserts that content is known by its digest, which was computed while it came.
+async fn assert_known(service: &Service, blake3: &str) {
+    let wish = json!({"name": "y.bin", "blake3": blake3});
+    let again: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
+    assert_eq!(again.state, CreatedState::Stored);
+}
+
+fn assert_once(traffic: &Traffic, size: u64) {
+    let written = size..=size + size / 100;
+    assert!(written.contains(&traffic.written) && traffic.read == 0, "of {size} bytes: {traffic:?}");
+    assert!(traffic.database < size / 20, "of {size} bytes: {traffic:?}");
+}
+
+#[tokio::test]
+async fn parts_are_written_once_where_they_are_read_and_never_read_to_complete_them() {
+    const PARTS: u32 = 128;
+    let (service, before) = start().await;
+    let (upload, stamped, next) = (create(&service, PARTS).await, Stamped::new(), AtomicU32::new(1));
+    let links = upload.links.unwrap();
+    let send = async || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number > PARTS {
+                return;
+            }
+            let url = service.url(&links.part.replace("{number}", &number.to_string()));
+            let sent = service.client().put(url).body(stamped.part(number)).send().await.unwrap();
+            assert_eq!(sent.status(), 204);
+        }
+    };
+    futures_util::future::join_all((0..CONNECTIONS).map(|_| send())).await;
+    let size = u64::from(PARTS) * PART;
+    // A call is in the trace before the process goes on from it.
+    assert_once(&traffic(&service, before), size);
+    // Completing moves a name, however large the content is.
+    let before = traced(&service).len();
+    let completing = service.client().post(service.url(&links.complete)).send().await.unwrap();
+    let stored: UploadStatus = answered(completing, 200).await;
+    assert_eq!((stored.state, stored.received), (UploadState::Stored, size));
+    service.database().settle().await;
+    assert_known(&service, &stamped.blake3(PARTS)).await;
+    let completing = traffic(&service, before);
+    assert_eq!((completing.written, completing.read), (0, 0), "{completing:?}");
+    assert!(service.peak_memory() < 100 * MIB, "{} bytes", service.peak_memory());
+}
+
+#[tokio::test]
+async fn content_in_one_piece_is_written_once_and_never_read() {
+    const PARTS: u32 = 8;
+    let (service, before) = start().await;
+    let (upload, stamped) = (create(&service, PARTS).await, Stamped::new());
+    let (blake3, size) = (stamped.blake3(PARTS), u64::from(PARTS) * PART);
+    let pieces = (1..=PARTS).map(move |number| Ok::<_, std::io::Error>(stamped.part(number)));
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+    let request = service.client().put(service.url(&upload.links.unwrap().content)).body(body);
+    let sent = request.header("content-length", size).send().await.unwrap();
+    assert_eq!(answered::<UploadStatus>(sent, 200).await.state, UploadState::Stored);
+    service.database().settle().await;
+    assert_known(&service, &blake3).await;
+    assert_once(&traffic(&service, before), size);
+}

@@ -1,0 +1,22 @@
+use std::collections::HashMap;
+
+use super::Service;
+
+/// The system calls of a traced service so far, in the order in which they returned. A call that others overtook is
+/// written in two pieces: its thread tells which belong together.
+pub fn traced(service: &Service) -> Vec<String> {
+    let text = std::fs::read_to_string(service.folder().join("trace")).unwrap();
+    let mut begun = HashMap::new();
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        let thread = line.split_whitespace().next().unwrap();
+        if let Some(call) = line.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, call);
+        } else if line.contains(" resumed>") {
+            calls.push(format!("{}{line}", begun.remove(thread).unwrap()));
+        } else {
+            calls.push(line.to_owned());
+        }
+    }
+    calls
+}
