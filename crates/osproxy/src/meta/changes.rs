@@ -138,7 +138,7 @@ async fn copy_file(
     let (FileState::Stored, Some(blob_id)) = (source.state, source.blob_id) else {
         return Ok(Copied::Closed(source.state));
     };
-    if !blobs::take_references(transaction, blob_id, 1).await? {
+    if !blobs::take_references(transaction, blob_id, 1, None).await? {
         return Ok(Copied::Changed);
     }
     let metadata = match metadata {

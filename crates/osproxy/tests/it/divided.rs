@@ -455,6 +455,22 @@ async fn a_full_disk_is_told_when_an_upload_is_created() {
 }
 
 #[tokio::test]
+async fn a_wish_with_a_key_is_granted_once() {
+    let service = Service::start().await;
+    let wish = async |name: &str| {
+        let url = service.url("/api/v1/uploads");
+        let request = service.client().post(url).header("idempotency-key", "once");
+        request.json(&json!({"name": name, "size": 3 * PART, "part_size": PART})).send().await.unwrap()
+    };
+    let first: CreatedUpload = answered(wish("x.bin").await, 201).await;
+    let again = wish("x.bin").await;
+    assert_eq!(again.headers()["idempotency-replayed"], "true");
+    assert_eq!(answered::<CreatedUpload>(again, 201).await.uid, first.uid);
+    problem(wish("y.bin").await, 422, "key_reused").await;
+    assert_eq!(service.objects().len(), 1);
+}
+
+#[tokio::test]
 async fn nothing_is_content_too() {
     let service = Service::start().await;
     let upload = create(&service, json!({"name": "empty.txt", "size": 0})).await;

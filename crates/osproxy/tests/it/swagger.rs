@@ -2,7 +2,7 @@ use reqwest::{StatusCode, header};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Browser, Service, eventually, refused};
+use crate::support::{Browser, Service, eventually, problem};
 
 #[tokio::test]
 async fn swagger_comes_from_the_binary() {
@@ -27,9 +27,10 @@ async fn swagger_comes_from_the_binary() {
     let initializer = service.get("/swagger/swagger-initializer.js").await.text().await.unwrap();
     assert!(initializer.contains("\"../openapi.json\""), "{initializer}");
     for path in ["/swagger/nothing", "/swagger/a/b", "/swagger/%ff", "/swagger/..%2fCargo.toml"] {
-        refused(service.get(path).await, 404).await;
+        problem(service.get(path).await, 404, "unknown_route").await;
     }
-    refused(service.client().post(service.url("/swagger/")).send().await.unwrap(), 405).await;
+    let post = service.client().post(service.url("/swagger/")).send().await.unwrap();
+    problem(post, 405, "method_not_allowed").await;
 }
 
 #[tokio::test]

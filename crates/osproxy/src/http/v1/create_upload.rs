@@ -1,15 +1,19 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    extract::{Request, State},
+    response::Response,
 };
-use osproxy_api::v1::{CreateUploadRequest, CreatedState, CreatedUpload};
+use osproxy_api::v1::{CreateUploadRequest, CreatedState, CreatedUpload, PREFIX};
 
-use super::{digest, json, moment::moment, upload_link};
+use super::{
+    digest,
+    idempotency::{Created, once},
+    json,
+    moment::moment,
+    query::Query,
+    upload_link,
+};
 use crate::{
     Error, Result,
     app::App,
@@ -25,11 +29,16 @@ const MAX_TYPE: usize = 255;
 /// `POST /uploads`
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response> {
-    let body = json::read(&headers, body).await?;
-    let request: CreateUploadRequest = json::parse(&body)?;
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let body = json::read(&request.headers, body).await?;
+    let wanted: CreateUploadRequest = json::parse(&body)?;
+    once(&app, &request, &body, create(app.clone(), wanted)).await
+}
+
+async fn create(app: Arc<App>, request: CreateUploadRequest) -> Result<Created> {
     let expire = request.expires_in;
     let wish = wish(request)?;
     let created = ops::create_upload::create_upload(&app, vec![wish], expire).await?;
@@ -46,7 +55,7 @@ pub(in crate::http) async fn create_upload(
         links: is_pending.then(|| upload_link::links(&app, upload.uid, date, expire)),
         expires_at: is_pending.then(|| moment(expires_at)),
     };
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    Created::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
 
 fn wish(request: CreateUploadRequest) -> Result<Wish> {
