@@ -75,13 +75,22 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         let mut first = Service::start_on(server, &[]).await;
         first.kill().await;
         // The tables go, and with them everything: as if nobody had been there.
-        let tables = ["task_attempts", "tasks", "parts", "files", "blobs", "link_keys", "seaql_migrations"];
+        let tables = [
+            "task_attempts",
+            "tasks",
+            "parts",
+            "files",
+            "blobs",
+            "link_keys",
+            "idempotency_keys",
+            "seaql_migrations",
+        ];
         for table in tables {
             first.sql(&format!("DROP TABLE {table}")).await;
         }
         let starting = (0..4).map(|_| first.start_beside(&[]));
         let nodes = futures_util::future::join_all(starting).await;
-        assert_eq!(first.sql("SELECT count(*) FROM seaql_migrations").await, ["4"]);
+        assert_eq!(first.sql("SELECT count(*) FROM seaql_migrations").await, ["6"]);
         assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
         // There is one key, whoever made it: a link of any node is good for all others.
         drop(nodes);
