@@ -172,13 +172,17 @@ pub(super) async fn claim(
     let unnamed = CaseStatement::new()
         .case(Condition::all().add(blob::Column::UploadId.is_null()), "")
         .finally(Expr::col(blob::Column::UploadId));
+    // The file may have been renamed since the first part came: the object keeps the key that it was begun under.
+    let named = CaseStatement::new()
+        .case(Condition::all().add(blob::Column::ObjectKey.eq("")), key.as_str())
+        .finally(Expr::col(blob::Column::ObjectKey));
     // A small part is the last one, and nothing comes behind it.
     let no_small_before =
         Condition::any().add(blob::Column::NativeSmall.is_null()).add(blob::Column::NativeSmall.gte(n));
     let mut claimed = blob::Entity::update_many()
         .col_expr(blob::Column::NativeHighest, highest.into())
         .col_expr(blob::Column::UploadId, unnamed.into())
-        .col_expr(blob::Column::ObjectKey, Expr::value(key.as_str()))
+        .col_expr(blob::Column::ObjectKey, named.into())
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
         .filter(no_small_before);
@@ -202,9 +206,15 @@ pub(super) async fn claim(
     if another.into_tuple::<i64>().one(transaction).await?.is_some() {
         return Ok(None);
     }
-    let upload = blob::Entity::find_by_id(blob_id).select_only().column(blob::Column::UploadId);
-    let upload: Option<Option<String>> = upload.into_tuple().one(transaction).await?;
-    let upload = upload.flatten().filter(|upload| !upload.is_empty());
+    let place = blob::Entity::find_by_id(blob_id)
+        .select_only()
+        .columns([blob::Column::ObjectKey, blob::Column::UploadId]);
+    let place: Option<(String, Option<String>)> = place.into_tuple().one(transaction).await?;
+    let Some((key, upload)) = place else {
+        return Ok(None);
+    };
+    let key = recorded_key(&key)?;
+    let upload = upload.filter(|upload| !upload.is_empty());
     Ok(Some(NativePlace { key, upload, shape: None }))
 }
 
