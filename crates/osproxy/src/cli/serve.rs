@@ -24,6 +24,9 @@ const BLOCKING_THREADS: usize = 64;
 /// How long a node among others goes on serving while it says that it is not ready, in seconds.
 const DRAIN: u64 = 5;
 
+/// How long the first request of a new connection may take when the node stops; not awaited where nothing is drained.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
@@ -62,13 +65,11 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let body_timeout = Duration::from_secs(config.server.body_timeout);
     let router = http::router(app.clone(), body_timeout);
-    let server = http::server::serve(listener, router, &config.server, shutdown.clone());
+    let drain = config.server.drain_delay.unwrap_or(if config.is_clustered() { DRAIN } else { 0 });
+    let drain = Duration::from_secs(drain);
+    let last_requests = drain.min(LAST_REQUESTS);
+    let server = http::server::serve(listener, router, &config.server, shutdown.clone(), last_requests);
     let grace = Duration::from_secs(config.server.shutdown_grace);
-    let drain = Duration::from_secs(config.server.drain_delay.unwrap_or(if config.is_clustered() {
-        DRAIN
-    } else {
-        0
-    }));
     let stop = async {
         signals.first().await;
         app.drain();

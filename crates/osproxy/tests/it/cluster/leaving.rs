@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::support::{Service, content, eventually};
 
@@ -113,6 +117,37 @@ async fn readiness_goes_down_before_requests_are_refused() {
     slow.send(b"ow").await;
     let answer = String::from_utf8(slow.some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(service.exit_status().await.success());
+}
+
+/// Without it, a proxy that does not ask for readiness has requests that fail whenever a node stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_connection_that_is_there_when_a_node_stops_is_answered() {
+    let mut service = Service::start_with(&[("SERVER__DRAIN_DELAY", "1")]).await;
+    let address = service.address;
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..64 {
+        clients.spawn(async move {
+            let mut answered = 0;
+            // Connects until it is refused.
+            while let Ok(mut connection) = TcpStream::connect(address).await {
+                let request = b"GET /health/live HTTP/1.1\r\nhost: osproxy\r\nconnection: close\r\n\r\n";
+                let mut answer = String::new();
+                if client % 2 == 0 {
+                    // It has nothing to say until no more connections are taken, perhaps.
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                }
+                connection.write_all(request).await.expect("the connection was reset");
+                connection.read_to_string(&mut answer).await.expect("the connection was reset");
+                assert!(answer.starts_with("HTTP/1.1 200 "), "no answer: {answer}");
+                answered += 1;
+            }
+            answered
+        });
+    }
+    service.signal(Signal::TERM);
+    let answered: u32 = clients.join_all().await.into_iter().sum();
+    println!("{answered} requests answered");
     assert!(service.exit_status().await.success());
 }
 

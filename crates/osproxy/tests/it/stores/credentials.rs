@@ -1,5 +1,7 @@
 //! Keys that are not in the configuration: from files, the environment, and what machines are told by their clouds.
 
+use std::time::Duration;
+
 use axum::{Json, Router, http::HeaderMap, routing};
 use osproxy::{config::ServerSection, http};
 use serde_json::json;
@@ -94,7 +96,8 @@ async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        http::server::serve(listener, router, &ServerSection::default(), CancellationToken::new()).await;
+        let never = CancellationToken::new();
+        http::server::serve(listener, router, &ServerSection::default(), never, Duration::ZERO).await;
     });
     format!("http://{address}")
 }

@@ -13,7 +13,7 @@ pub struct Nginx {
     pub address: SocketAddr,
     /// Its master; the workers end with it.
     process: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 const SHIPPED: &str = include_str!("../../../../../deploy/nginx/osproxy.conf");
@@ -32,7 +32,7 @@ impl Nginx {
             .kill_on_drop(true)
             .spawn()
             .expect("nginx is missing: run this by `just test-servers`");
-        let nginx = Self { address: address.parse().unwrap(), process, _folder: folder };
+        let nginx = Self { address: address.parse().unwrap(), process, folder };
         let there = async || TcpStream::connect(nginx.address).await.ok();
         eventually("nginx listens", there).await;
         nginx
@@ -47,6 +47,10 @@ impl Drop for Nginx {
         {
             let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
             std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        if std::thread::panicking() {
+            // Why it told a client that it cannot reach a node.
+            println!("{}", std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default());
         }
     }
 }

@@ -60,7 +60,7 @@ impl Running {
         let router = http::router(app.clone(), Duration::from_secs(config.server.body_timeout));
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
-            http::server::serve(listener, router, &config.server, shutdown).await;
+            http::server::serve(listener, router, &config.server, shutdown, Duration::ZERO).await;
         });
         (Self { app, stop, abort, server, engine }, api)
     }
