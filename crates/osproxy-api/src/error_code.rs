@@ -37,6 +37,8 @@ pub enum ErrorCode {
     InProgress,
     /// The body is not of a type that is taken here.
     UnsupportedMediaType,
+    /// The challenge was answered already, or not in time.
+    ChallengeGone,
     /// Parts of the upload are missing, or there are more than the client says.
     PartsMissing,
     /// The parts have another size together than the client says.
@@ -78,6 +80,7 @@ impl ErrorCode {
             Self::KeyReused => "key_reused",
             Self::InProgress => "in_progress",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::ChallengeGone => "challenge_gone",
             Self::PartsMissing => "parts_missing",
             Self::SizeMismatch => "size_mismatch",
             Self::DigestMismatch => "digest_mismatch",
@@ -110,6 +113,7 @@ impl ErrorCode {
             | Self::FileNotFound
             | Self::FileGone
             | Self::TaskNotFound
+            | Self::ChallengeGone
             | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
             Self::TaskNotDead | Self::InProgress => 409,
@@ -129,7 +133,7 @@ impl ErrorCode {
             Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyStored | Self::TaskNotDead | Self::PartsMissing | Self::InProgress => 409,
-            Self::FileCorrupt | Self::FileGone => 410,
+            Self::FileCorrupt | Self::FileGone | Self::ChallengeGone => 410,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -158,6 +162,7 @@ impl ErrorCode {
             Self::KeyReused => "Idempotency key reused",
             Self::InProgress => "In progress",
             Self::UnsupportedMediaType => "Unsupported media type",
+            Self::ChallengeGone => "Challenge gone",
             Self::PartsMissing => "Parts missing",
             Self::SizeMismatch => "Size mismatch",
             Self::DigestMismatch => "Digest mismatch",

@@ -85,6 +85,8 @@ pub struct Limits {
     pub max_parts: u32,
     /// How long an upload is kept after its link has lapsed, in milliseconds.
     pub keep_lapsed: i64,
+    /// Whether who wants a file of content that is stored must show to have it.
+    pub prove_possession: bool,
     /// How often a task is begun before it is given up.
     pub task_attempts: u32,
     /// Longest time that a link may hold, in seconds.
@@ -148,6 +150,7 @@ impl App {
                 max_part_size: config.uploads.max_part_size,
                 max_parts: config.uploads.max_parts,
                 keep_lapsed: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
+                prove_possession: config.uploads.prove_possession,
                 task_attempts: config.tasks.max_attempts,
                 max_expire: config.links.max_expire.cast_signed(),
             },

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /uploads`.
@@ -24,6 +26,9 @@ pub struct CreateUploadRequest {
     /// Bytes of each part but the last: a power of two. Goes with `size`; otherwise the server chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_size: Option<u64>,
+    /// What its owner notes of it: up to 64 keys of up to 128 bytes, values of up to 4,096 bytes, 16 KiB in all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
     /// How long the links hold, in seconds; an hour if it is absent.
     #[serde(default = "an_hour")]
     pub expires_in: i64,
@@ -49,6 +54,41 @@ pub struct CreatedUpload {
     /// From when on the links no longer hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+    /// The service has content with the digests: whoever answers this need not send it. Only with
+    /// `uploads.prove_possession`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Challenge>,
+}
+
+/// A question that only who has the content can answer: what is the BLAKE3, keyed with `key`, of the bytes in `ranges`, one
+/// after the other?
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Challenge {
+    /// 32 bytes, in hexadecimal.
+    pub key: String,
+    /// Where the bytes lie in the content. They may overlap.
+    pub ranges: Vec<ByteRange>,
+    /// `POST`: the answer, once. Relative.
+    pub link: String,
+    /// From when on it can no longer be answered: a minute later.
+    pub expires_at: String,
+}
+
+/// Bytes of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByteRange {
+    /// How many bytes are before them.
+    pub offset: u64,
+    /// How many there are.
+    pub length: u64,
+}
+
+/// Body of `POST /uploads/{uid}/proof`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProofRequest {
+    /// The answer to the challenge, in hexadecimal.
+    pub proof: String,
 }
 
 /// Where a new upload stands.

@@ -11,6 +11,9 @@ section! {
         max_parts: u32 = 10_000,
         /// How long an upload that was not completed is kept after its link has lapsed, in seconds.
         keep_lapsed: u64 = 3600,
+        /// Whether a client that wants a file of content that is stored, without sending it, must show to have it. Clients of
+        /// API v0 cannot, and have to send it.
+        prove_possession: bool = false,
     }
     ignored []
 }

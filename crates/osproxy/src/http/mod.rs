@@ -63,6 +63,7 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
         .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
         .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
+        .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))
         .layer(axum::middleware::from_fn(v1::without_useless_bodies));
     Router::new()

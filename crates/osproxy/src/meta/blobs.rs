@@ -128,6 +128,11 @@ impl Meta {
         self.find_blob(blob::Column::Sha256.eq(sha256.to_vec())).await
     }
 
+    /// The blob of this number, if it is content that is whole and verified.
+    pub async fn stored_blob(&self, id: i64) -> Result<Option<Blob>, DbErr> {
+        self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await
+    }
+
     async fn find_blob(&self, digest: Expr) -> Result<Option<Blob>, DbErr> {
         let found = blob::Entity::find()
             .filter(blob::Column::Tenant.eq(DEFAULT_TENANT))

@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{
-    Claims, DEFAULT_TENANT, Meta,
+    Claims, DEFAULT_TENANT, Meta, Metadata,
     blobs::{self, recorded_digest, to_record},
     entities::{blob, file, part},
     listing, now_ms,
@@ -37,6 +37,8 @@ pub struct Announced {
     pub content_type: Option<String>,
     /// What the digests are.
     pub claims: Claims,
+    /// What its owner notes of it.
+    pub metadata: Metadata,
 }
 
 /// A complete file: all that reading it takes. Its bytes never change; where they lie may.
@@ -218,7 +220,7 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         listed: Set(1),
         category: Set(Category::of_name(&file.name).as_str().to_owned()),
         name_start: Set(Some(listing::name_start(&file.name))),
-        metadata: Set(None),
+        metadata: Set(listing::text(&file.announced.metadata)),
     }
 }
 

@@ -6,6 +6,7 @@
 mod alone;
 mod audit;
 mod blobs;
+mod challenges;
 mod changes;
 mod claims;
 mod clock;
@@ -48,6 +49,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 pub use alone::Alone;
 pub use audit::{BlobState, PartState, RecordedBlob, RecordedLayout, RecordedPart};
 pub use blobs::Blob;
+pub use challenges::Challenge;
 pub use changes::{Copied, MetadataChange, Updated};
 pub use claims::Claims;
 pub use completions::{Completed, Completion};

@@ -6,12 +6,13 @@ use osproxy_api::ErrorCode;
 use osproxy_storage::Shape;
 use time::OffsetDateTime;
 
-pub use crate::meta::{Announced, Claims};
+pub use super::prove_possession::Challenge;
+pub use crate::meta::{Announced, Claims, Metadata};
 
-use super::{abort_upload::abort_upload, check_expire, name_of};
+use super::{abort_upload::abort_upload, check_expire, name_of, prove_possession::challenge};
 use crate::{
     Error, Result,
-    app::App,
+    app::{App, check_metadata},
     content_type, error,
     meta::{Blob, NewFile},
     uid::Uid,
@@ -42,6 +43,8 @@ pub struct CreatedUpload {
     pub part_size: Option<u64>,
     /// Content with the claimed digests was there, and is the file's: nothing is to be sent.
     pub is_stored: bool,
+    /// Such content is there, and becomes the file's if this is answered right.
+    pub challenge: Option<Challenge>,
 }
 
 /// Files whose content may be sent.
@@ -54,8 +57,9 @@ pub struct CreatedUploads {
 }
 
 /// Creates one file, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
-/// or none. Where a digest is claimed and content that has it is stored, the file has that at once. Where parts lie in the
-/// object to be, room for all of it is kept: when there is none, that is an error, and nothing stays.
+/// or none. Where a digest is claimed and content that has it is stored, the file has that at once, or, with
+/// `uploads.prove_possession`, once the client has shown to have it. Where parts lie in the object to be, room for all of
+/// it is kept: when there is none, that is an error, and nothing stays.
 pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
     let created_at = OffsetDateTime::now_utc();
@@ -63,18 +67,28 @@ pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Re
     let mut wanted = Vec::with_capacity(wishes.len());
     for Wish { path, mut announced } in wishes {
         let name = name_of(&path)?.to_owned();
+        check_metadata(&announced.metadata)?;
         announced.part_size = part_size(app, &announced)?;
         wanted.push((name, announced));
     }
     let (mut pending, mut uploads) = (Vec::new(), Vec::with_capacity(wanted.len()));
+    // Content that becomes an upload's if the client shows to have it.
+    let mut to_prove = Vec::with_capacity(wanted.len());
     for (name, announced) in wanted {
         let (uid, part_size) = (app.next_uid().await?, announced.part_size);
         let file = NewFile { uid, name, announced };
-        let is_stored = share(app, &file).await?;
-        uploads.push(CreatedUpload { uid, part_size, is_stored });
+        let mut known = known_content(app, &file).await?;
+        let mut is_stored = false;
+        if !app.limits.prove_possession
+            && let Some(blob) = known.take()
+        {
+            is_stored = share(app, &file, &blob).await?;
+        }
+        uploads.push(CreatedUpload { uid, part_size, is_stored, challenge: None });
         if !is_stored {
             pending.push(file);
         }
+        to_prove.push(known);
     }
     let divided: Vec<_> =
         pending.iter().filter(|file| has_several_parts(file)).map(|file| file.uid).collect();
@@ -90,6 +104,11 @@ pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Re
             return Err(error);
         }
     }
+    for (upload, known) in uploads.iter_mut().zip(to_prove) {
+        if let Some(blob) = known {
+            upload.challenge = Some(challenge(app, upload.uid, &blob).await?);
+        }
+    }
     Ok(CreatedUploads { uploads, created_at })
 }
 
@@ -98,22 +117,23 @@ fn has_several_parts(file: &NewFile) -> bool {
     size.zip(part_size).is_some_and(|(size, part_size)| Shape { size, part_size }.parts() > 1)
 }
 
-/// Makes stored content that has the claimed digests the file's, if there is some. `false`: it has to be sent.
-async fn share(app: &App, file: &NewFile) -> Result<bool> {
+/// Stored content that has the claimed digests, all of them.
+async fn known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
     let Announced { claims, size, .. } = &file.announced;
     let Some(blob) = stored_content(app, claims).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let is_meant =
         size.is_none_or(|size| size == blob.digests.size) && claims.refuted_by(&blob.digests).is_none();
-    if !is_meant || !app.is_intact(&blob).await? {
-        return Ok(false);
-    }
+    Ok(if is_meant && app.is_intact(&blob).await? { Some(blob) } else { None })
+}
+
+/// Makes stored content the file's. `false`: it went away meanwhile, and has to be sent.
+async fn share(app: &App, file: &NewFile, blob: &Blob) -> Result<bool> {
     let content_type = file.announced.content_type.clone();
     let content_type =
         content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &file.name));
     let created = app.meta.create_stored_files(vec![(file.clone(), blob.id, content_type)]).await?;
-    // A blob that went away meanwhile is as good as one that was never there.
     Ok(created == [true])
 }
 

@@ -17,6 +17,7 @@ pub mod list_files;
 pub mod list_nodes;
 pub mod list_tasks;
 pub mod locate_content;
+pub mod prove_possession;
 pub mod retry_task;
 pub mod update_file;
 pub mod upload_file;

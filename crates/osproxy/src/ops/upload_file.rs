@@ -15,7 +15,7 @@ use crate::{
     Error, Result,
     app::{App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
     content_type, error,
-    meta::{Begun, Content, FileState, Finished, Intent, Kind, StoredFile},
+    meta::{Begun, Blob, Content, FileState, Finished, Intent, Kind, StoredFile},
     uid::Uid,
 };
 
@@ -78,6 +78,38 @@ fn announced(intent: &Intent, size: SizeHint) -> Result<SizeHint> {
         )),
         (Some(announced), _) => Ok(SizeHint::Exact(announced)),
         (None, size) => Ok(size),
+    }
+}
+
+/// Makes stored content that the client has shown to have that of `uid`.
+pub(super) async fn share(app: &Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
+    // Once it has begun to take effect it is brought to its end, even if the client is gone.
+    let sharing = app.background.spawn(share_stored(app.clone(), uid, blob));
+    sharing.await.map_err(Error::internal)?
+}
+
+async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
+    let Ready { attempt, intent } = match begin(app.clone(), uid).await? {
+        Beginning::Ready(ready) => *ready,
+        Beginning::Stored(stored) => return must_equal(&stored.content, &blob.digests),
+    };
+    let content_type = intent.content_type;
+    let content_type =
+        content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &intent.name));
+    match app.meta.share_blob(uid, (blob.id, blob.digests), Some(intent.blob_id), content_type).await? {
+        Finished::Stored => {
+            attempt.settle();
+            Ok(())
+        }
+        Finished::Beaten => {
+            complete_upload::go_on(&app, uid).await?;
+            let winner = download_file(&app, uid).await?;
+            must_equal(&winner.content, &blob.digests)
+        }
+        Finished::Changed | Finished::Swept => {
+            let message = "the content was removed meanwhile; send it";
+            Err(Error::new(ErrorCode::ChallengeGone, message))
+        }
     }
 }
 

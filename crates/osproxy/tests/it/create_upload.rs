@@ -1,6 +1,7 @@
+use osproxy_api::v1::{CreatedState, CreatedUpload, UploadStatus};
 use serde_json::{Value, json};
 
-use crate::support::{Service, refused};
+use crate::support::{Service, answered, content, refused};
 
 #[tokio::test]
 async fn every_distinct_path_gets_a_uid_and_links() {
@@ -117,4 +118,32 @@ async fn a_clock_that_was_set_back_while_the_service_was_down_gives_no_uid_again
     service.restart().await;
     let next: i64 = service.upload_link("y.bin").await.uid.parse().unwrap();
     assert!(next > ahead, "{next} after {ahead}");
+}
+
+async fn create(service: &Service, wish: &Value) -> CreatedUpload {
+    answered(service.v1_post("/uploads", wish).await, 201).await
+}
+
+#[tokio::test]
+async fn what_is_noted_of_an_upload_stays_with_its_file() {
+    let service = Service::start().await;
+    let bytes = content(21, 100_000);
+    let expected = json!({"owner": "ann", "é": ""});
+    let wish = |name: &str| json!({"name": name, "blake3": blake3::hash(&bytes).to_hex().to_string(), "metadata": expected});
+    let noted = async |upload: &CreatedUpload| {
+        let file: Value = answered(service.v1_get(&format!("/files/{}", upload.uid)).await, 200).await;
+        file["metadata"].clone()
+    };
+    let sent = create(&service, &wish("sent.bin")).await;
+    assert_eq!(noted(&sent).await, expected);
+    let url = &sent.links.as_ref().unwrap().content;
+    answered::<UploadStatus>(service.put(url, &bytes).await, 200).await;
+    assert_eq!(noted(&sent).await, expected);
+    // A file that shares the content has its own.
+    let mut wish = wish("shared.bin");
+    wish["metadata"] = json!({"owner": "bob"});
+    let shared = create(&service, &wish).await;
+    assert_eq!(shared.state, CreatedState::Stored);
+    assert_eq!(noted(&shared).await, json!({"owner": "bob"}));
+    assert_eq!(noted(&sent).await, expected);
 }

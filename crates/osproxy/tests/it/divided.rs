@@ -193,6 +193,8 @@ async fn wishes_that_make_no_sense_are_refused_and_leave_nothing() {
         (json!({"name": "x", "sha256": "zz"}), Some("sha256")),
         (json!({"name": "x", "blake3": "z".repeat(64)}), Some("blake3")),
         (json!({"name": "x", "content_type": "text\r\nx: y"}), Some("content_type")),
+        (json!({"name": "x", "metadata": {"": "y"}}), Some("metadata")),
+        (json!({"name": "x", "metadata": {"a": null}}), Some("metadata.a")),
         (json!({"name": "x", "expires_in": 0}), None),
         (json!({"name": "x", "part_size": 65536}), None),
         (json!({"name": "x", "size": 10, "part_size": 65537}), None),

@@ -42,6 +42,7 @@ mod locate_content;
 mod model;
 mod nodes;
 mod openapi;
+mod prove_possession;
 mod queries;
 mod readme;
 mod retry_task;

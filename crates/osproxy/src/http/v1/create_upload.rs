@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use axum::{
     extract::{Request, State},
     response::Response,
 };
-use osproxy_api::v1::{CreateUploadRequest, CreatedState, CreatedUpload, PREFIX};
+use osproxy_api::v1::{self, ByteRange, CreateUploadRequest, CreatedState, CreatedUpload, PREFIX};
+use time::OffsetDateTime;
 
 use super::{
     digest,
@@ -19,8 +20,9 @@ use crate::{
     app::App,
     ops::{
         self,
-        create_upload::{Announced, Wish},
+        create_upload::{Announced, Challenge, Wish},
     },
+    uid::Uid,
 };
 
 /// Longest MIME type, in bytes.
@@ -54,8 +56,20 @@ async fn create(app: Arc<App>, request: CreateUploadRequest) -> Result<Created> 
         part_size: upload.part_size.filter(|_| is_pending),
         links: is_pending.then(|| upload_link::links(&app, upload.uid, date, expire)),
         expires_at: is_pending.then(|| moment(expires_at)),
+        challenge: upload.challenge.map(|challenge| render(&app, upload.uid, date, expire, challenge)),
     };
     Created::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
+}
+
+/// What the client is asked, and where it answers.
+fn render(app: &App, uid: Uid, date: OffsetDateTime, expire: i64, challenge: Challenge) -> v1::Challenge {
+    let range = |range: Range<u64>| ByteRange { offset: range.start, length: range.end - range.start };
+    v1::Challenge {
+        key: hex::encode(challenge.nonce),
+        ranges: challenge.ranges.into_iter().map(range).collect(),
+        link: upload_link::proof(app, uid, date, expire),
+        expires_at: moment(challenge.expires_at),
+    }
 }
 
 fn wish(request: CreateUploadRequest) -> Result<Wish> {
@@ -69,6 +83,7 @@ fn wish(request: CreateUploadRequest) -> Result<Wish> {
         part_size: request.part_size,
         content_type: request.content_type,
         claims,
+        metadata: request.metadata,
     };
     Ok(Wish { path: request.name, announced })
 }

@@ -11,14 +11,16 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// A digest in hexadecimal, of the field of this name.
 pub(super) fn hexadecimal<const N: usize>(name: &str, text: Option<&String>) -> Result<Option<[u8; N]>> {
-    let Some(text) = text else {
-        return Ok(None);
-    };
+    text.map(|text| required(name, text)).transpose()
+}
+
+/// The same of a field that must be there.
+pub(super) fn required<const N: usize>(name: &str, text: &str) -> Result<[u8; N]> {
     let mut digest = [0; N];
     hex::decode_to_slice(text, &mut digest).map_err(|_| {
         Error::invalid(format!("`{name}` must have {} hexadecimal digits", 2 * N)).with_field(name)
     })?;
-    Ok(Some(digest))
+    Ok(digest)
 }
 
 /// What a client says that the digests of content are, in the fields of a JSON body.

@@ -21,6 +21,7 @@ mod moment;
 mod page;
 mod path;
 pub(super) mod problem;
+pub(super) mod prove_possession;
 mod query;
 mod render;
 pub(super) mod retry_task;

@@ -32,15 +32,7 @@ pub(super) fn verified(app: &App, uid: &str, query: Option<&str>) -> Result<Uid>
 
 /// The links of an upload, which hold `expire` seconds from `date` on.
 pub(super) fn links(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> UploadLinks {
-    let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
-    let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, extra: &[] };
-    let signature = app.links.sign(&claims);
-    let [date_name, expire_name, signature_name] = PARAMETERS;
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair(date_name, &date)
-        .append_pair(expire_name, &expire)
-        .append_pair(signature_name, &signature)
-        .finish();
+    let query = signed(app, uid, date, expire);
     let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
     UploadLinks {
         content: url("/content"),
@@ -48,4 +40,22 @@ pub(super) fn links(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> U
         state: url(""),
         complete: url("/complete"),
     }
+}
+
+/// The link that takes the answer to the challenge of an upload.
+pub(super) fn proof(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> String {
+    format!("{PREFIX}/uploads/{uid}/proof?{}", signed(app, uid, date, expire))
+}
+
+/// What lets whoever has it send the content of `uid`.
+fn signed(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> String {
+    let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
+    let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, extra: &[] };
+    let signature = app.links.sign(&claims);
+    let [date_name, expire_name, signature_name] = PARAMETERS;
+    form_urlencoded::Serializer::new(String::new())
+        .append_pair(date_name, &date)
+        .append_pair(expire_name, &expire)
+        .append_pair(signature_name, &signature)
+        .finish()
 }

@@ -20,6 +20,7 @@ pub(super) async fn run(meta: &Meta) {
     changes_are_seen_and_bounded(meta).await;
     copies_share_content(meta).await;
     keys_are_taken_once(meta).await;
+    challenges_are_answered_once_and_in_time(meta).await;
     tasks_are_listed_newest_first(meta).await;
 }
 
@@ -248,6 +249,24 @@ async fn keys_are_taken_once(meta: &Meta) {
     let taken: Vec<_> = taken.into_iter().map(Result::unwrap).collect();
     assert_eq!(taken.iter().filter(|taken| **taken == Keyed::Taken).count(), 1, "{taken:?}");
     assert_eq!(taken.iter().filter(|taken| **taken == Keyed::Running).count(), 7, "{taken:?}");
+}
+
+async fn challenges_are_answered_once_and_in_time(meta: &Meta) {
+    let (one, two) = (uid(7_001), uid(7_002));
+    let minute = std::time::Duration::from_mins(1);
+    let asked = meta.create_challenge(one, 5, [1; 32], minute).await.unwrap();
+    assert_eq!((asked.blob_id, asked.nonce), (5, [1; 32]));
+    meta.create_challenge(two, 6, [2; 32], std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(meta.challenge(one).await.unwrap(), Some(asked));
+    let taken = (0..8).map(|_| meta.take_challenge(one));
+    let taken = futures_util::future::join_all(taken).await;
+    let taken: Vec<_> = taken.into_iter().filter_map(Result::unwrap).collect();
+    assert_eq!(taken, [asked]);
+    assert_eq!(meta.challenge(one).await.unwrap(), None);
+    meta.create_challenge(one, 5, [3; 32], minute).await.unwrap();
+    assert_eq!(meta.challenge(two).await.unwrap(), None);
+    assert_eq!(meta.take_challenge(two).await.unwrap(), None);
+    assert_eq!(meta.purge_challenges(10).await.unwrap(), 1, "one can still be answered");
 }
 
 async fn tasks_are_listed_newest_first(meta: &Meta) {

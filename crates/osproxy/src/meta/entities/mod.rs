@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "the ORM's derive macros make public items")]
 
 pub(super) mod blob;
+pub(super) mod challenge;
 pub(super) mod file;
 pub(super) mod idempotency_key;
 pub(super) mod link_key;

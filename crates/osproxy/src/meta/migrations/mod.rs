@@ -6,6 +6,7 @@ mod m0003_many_nodes;
 mod m0004_stores;
 mod m0005_pieces;
 mod m0006_listing;
+mod m0007_challenges;
 mod tools;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_stores::Migration),
             Box::new(m0005_pieces::Migration),
             Box::new(m0006_listing::Migration),
+            Box::new(m0007_challenges::Migration),
         ]
     }
 }

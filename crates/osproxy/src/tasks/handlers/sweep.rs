@@ -51,6 +51,7 @@ impl TaskHandler for Sweep {
         while app.meta.purge_tasks(before(KEEP_TASKS), PAGE).await? > 0 {}
         while app.meta.purge_files(before(KEEP_FILES), PAGE).await? > 0 {}
         while app.meta.purge_keys(PAGE).await? > 0 {}
+        while app.meta.purge_challenges(PAGE).await? > 0 {}
         Ok(())
     }
 }

@@ -1,0 +1,38 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use osproxy_api::v1::ProofRequest;
+
+use super::{
+    digest, json,
+    path::{self, InPath},
+    upload_link, upload_status,
+};
+use crate::{
+    Result,
+    app::App,
+    http::forward::{self, Origin},
+    ops,
+};
+
+/// `POST /uploads/{uid}/proof`: the answer to the challenge of an upload whose content is stored.
+pub(in crate::http) async fn prove_possession(
+    State(app): State<Arc<App>>,
+    uid: InPath<String>,
+    request: Request,
+) -> Result<Response> {
+    let (request, body) = request.into_parts();
+    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri.query())?;
+    if forward::origin(&app, &request)? == Origin::Client
+        && let Some(store) = ops::prove_possession::content_elsewhere(&app, uid).await?
+    {
+        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, body)).await;
+    }
+    let ProofRequest { proof } = json::parse(&json::read(&request.headers, body).await?)?;
+    let proof = digest::required("proof", &proof)?;
+    ops::prove_possession::prove_possession(&app, uid, proof).await?;
+    Ok(upload_status::status(&app, uid).await?.into_response())
+}

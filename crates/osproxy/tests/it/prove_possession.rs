@@ -1,0 +1,151 @@
+use osproxy_api::v1::{Challenge, CreatedState, CreatedUpload, UploadState, UploadStatus};
+use serde_json::json;
+
+use crate::support::{Service, answered, content, md5_hex, problem};
+
+const PROVE: (&str, &str) = ("UPLOADS__PROVE_POSSESSION", "true");
+/// More than is asked for as a whole.
+const SIZE: usize = 700_000;
+
+fn blake3_hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// An upload of content that is claimed to be this.
+async fn create(service: &Service, name: &str, bytes: &[u8]) -> CreatedUpload {
+    let wish = json!({"name": name, "size": bytes.len(), "blake3": blake3_hex(bytes), "part_size": 65536});
+    answered(service.v1_post("/uploads", &wish).await, 201).await
+}
+
+async fn challenged(service: &Service, name: &str, bytes: &[u8]) -> (CreatedUpload, Challenge) {
+    let created = create(service, name, bytes).await;
+    assert_eq!(created.state, CreatedState::Pending);
+    let challenge = created.challenge.clone().expect("it is known");
+    (created, challenge)
+}
+
+/// What somebody with these bytes says.
+fn proof(challenge: &Challenge, bytes: &[u8]) -> String {
+    let key: [u8; 32] = hex::decode(&challenge.key).unwrap().try_into().unwrap();
+    let mut hasher = blake3::Hasher::new_keyed(&key);
+    for range in &challenge.ranges {
+        let (start, length) =
+            (usize::try_from(range.offset).unwrap(), usize::try_from(range.length).unwrap());
+        hasher.update(&bytes[start..start + length]);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+async fn answer(service: &Service, challenge: &Challenge, proof: &str) -> reqwest::Response {
+    let url = service.url(&challenge.link);
+    service.client().post(url).json(&json!({"proof": proof})).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn who_has_the_content_need_not_send_it() {
+    let mut service = Service::start_with(&[PROVE]).await;
+    for size in [0, 1, 131_072, SIZE] {
+        let bytes = content(size as u64, size);
+        service.store("first.bin", &bytes).await;
+        let objects = service.objects();
+        let (created, challenge) = challenged(&service, "second.txt", &bytes).await;
+        assert_eq!(challenge.ranges.len(), if size > 131_072 { 32 } else { 1 });
+        // It can be read once it is answered, not before.
+        problem(
+            service.v1_post(&format!("/files/{}/links", created.uid), &json!({"expires_in": 9})).await,
+            404,
+            "file_not_found",
+        )
+        .await;
+        let status: UploadStatus =
+            answered(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
+        assert_eq!((status.state, status.uid.as_str()), (UploadState::Stored, created.uid.as_str()));
+        assert!(service.read(&created.uid).await == bytes);
+        assert_eq!(service.objects(), objects, "a byte was moved, or room is kept");
+        // Once.
+        let again = answer(&service, &challenge, &proof(&challenge, &bytes)).await;
+        problem(again, 410, "challenge_gone").await;
+    }
+    assert_eq!(service.sql("SELECT count(*) FROM challenges").await, ["0"]);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn no_two_challenges_are_alike_and_none_holds_for_another_file() {
+    let mut service = Service::start_with(&[PROVE]).await;
+    let bytes = content(1, SIZE);
+    service.store("first.bin", &bytes).await;
+    let (_, one) = challenged(&service, "one.bin", &bytes).await;
+    let (two_created, two) = challenged(&service, "two.bin", &bytes).await;
+    assert!(one.key != two.key && one.ranges != two.ranges);
+    let swapped = answer(&service, &two, &proof(&one, &bytes)).await;
+    problem(swapped, 422, "digest_mismatch").await;
+    // A wrong answer is the only one. The content may still be sent.
+    problem(answer(&service, &two, &proof(&two, &bytes)).await, 410, "challenge_gone").await;
+    let url = two_created.links.unwrap().content;
+    let sent: UploadStatus = answered(service.put(&url, &bytes).await, 200).await;
+    assert_eq!(sent.state, UploadState::Stored);
+    // Of two right answers at the same time one counts.
+    let right = proof(&one, &bytes);
+    let both = tokio::join!(answer(&service, &one, &right), answer(&service, &one, &right));
+    let mut statuses = [both.0.status().as_u16(), both.1.status().as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 410]);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_or_malformed_is_refused_and_changes_nothing() {
+    let mut service = Service::start_with(&[PROVE]).await;
+    let bytes = content(2, SIZE);
+    let first = service.store("first.bin", &bytes).await;
+    let (_, challenge) = challenged(&service, "late.bin", &bytes).await;
+    let url = service.url(&challenge.link);
+    let right = proof(&challenge, &bytes);
+    for body in [json!({}), json!({"proof": "00"}), json!({"proof": right, "more": 1}), json!({"proof": 1})] {
+        let refused = service.client().post(&url).json(&body).send().await.unwrap();
+        problem(refused, 400, "invalid_argument").await;
+    }
+    let forged = Challenge { link: challenge.link.replace("signature=", "signature=x"), ..challenge.clone() };
+    problem(answer(&service, &forged, &right).await, 403, "invalid_signature").await;
+    // None of these was an answer.
+    service.sql("UPDATE challenges SET expires_at = expires_at - 60000").await;
+    problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
+    // Content that is gone cannot be had by knowing it.
+    let (created, challenge) = challenged(&service, "gone.bin", &bytes).await;
+    service.v1(reqwest::Method::DELETE, &format!("/files/{first}"), None).await;
+    let right = proof(&challenge, &bytes);
+    problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
+    let sent = service.put(&created.links.unwrap().content, &bytes).await;
+    answered::<UploadStatus>(sent, 200).await;
+    assert!(service.read(&created.uid).await == bytes);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn content_that_is_not_there_or_not_meant_is_not_asked_about() {
+    let service = Service::start_with(&[PROVE]).await;
+    let bytes = content(3, SIZE);
+    service.store("first.bin", &bytes).await;
+    assert!(create(&service, "other.bin", &bytes[1..]).await.challenge.is_none());
+    let wish = json!({"name": "x", "size": 5, "blake3": blake3_hex(&bytes)});
+    let created: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
+    assert!(created.challenge.is_none());
+    // Unless it is asked for, knowing a digest is enough.
+    let trusting = Service::start().await;
+    trusting.store("first.bin", &bytes).await;
+    let created = create(&trusting, "second.bin", &bytes).await;
+    assert!(created.state == CreatedState::Stored && created.challenge.is_none());
+}
+
+#[tokio::test]
+async fn clients_of_api_v0_have_to_send_their_content() {
+    let service = Service::start_with(&[PROVE]).await;
+    let bytes = content(4, SIZE);
+    service.store("first.bin", &bytes).await;
+    let known = service.instant_upload(&[(&md5_hex(&bytes), "second.bin")]).await;
+    assert_eq!(known[0].uid, "");
+    let again = service.store("second.bin", &bytes).await;
+    assert!(service.read(&again).await == bytes);
+    assert_eq!(service.objects().len(), 1);
+}
