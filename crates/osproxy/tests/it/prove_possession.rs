@@ -1,7 +1,7 @@
 use osproxy_api::v1::{Challenge, CreatedState, CreatedUpload, UploadState, UploadStatus};
 use serde_json::json;
 
-use crate::support::{Service, answered, content, md5_hex, problem};
+use crate::support::{Service, answered, content, eventually, md5_hex, problem};
 
 const PROVE: (&str, &str) = ("UPLOADS__PROVE_POSSESSION", "true");
 /// More than is asked for as a whole.
@@ -148,4 +148,38 @@ async fn clients_of_api_v0_have_to_send_their_content() {
     let again = service.store("second.bin", &bytes).await;
     assert!(service.read(&again).await == bytes);
     assert_eq!(service.objects().len(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn any_node_takes_the_answer_whoever_has_the_content() {
+    let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &[PROVE]).await;
+    let two = one.start_beside(&[PROVE]).await;
+    let bytes = content(5, SIZE);
+    one.store("first.bin", &bytes).await;
+    // Whose disk has nothing of it.
+    assert!(two.objects().is_empty());
+    let (_, wrong) = challenged(&two, "wrong.bin", &bytes).await;
+    problem(answer(&two, &wrong, &proof(&wrong, &content(6, SIZE))).await, 422, "digest_mismatch").await;
+    for node in [&two, &one] {
+        let (created, challenge) = challenged(&two, "second.bin", &bytes).await;
+        let status: UploadStatus =
+            answered(answer(node, &challenge, &proof(&challenge, &bytes)).await, 200).await;
+        assert_eq!(status.state, UploadState::Stored);
+        assert!(two.read(&created.uid).await == bytes && one.read(&created.uid).await == bytes);
+    }
+    // While the node with the content is away nobody can tell, and content may be sent all the same.
+    let (created, challenge) = challenged(&two, "third.bin", &bytes).await;
+    one.kill().await;
+    let right = proof(&challenge, &bytes);
+    problem(answer(&two, &challenge, &right).await, 503, "node_unavailable").await;
+    let sent = two.put(&created.links.unwrap().content, &bytes).await;
+    answered::<UploadStatus>(sent, 200).await;
+    one.restart().await;
+    let link = two.download_link(&created.uid).await.unwrap();
+    let there = async || {
+        let answer = two.get(&link.url).await;
+        (answer.status() == 200).then_some(answer)
+    };
+    assert!(eventually("it can be read", there).await.bytes().await.unwrap() == bytes);
 }
