@@ -11,22 +11,25 @@ import urllib.parse
 import requests
 import schemathesis
 
-PREFIX = "/api/storage/v0"
+V0 = "/api/storage/v0"
+V1 = "/api/v1"
 URL = os.environ["OSPROXY_URL"]
+UID = r"[1-9][0-9]{0,18}"
 WELL_FORMED = {
-    "uid": r"[1-9][0-9]{0,18}",
     "date": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.*",
     "expire": r"[1-9][0-9]*",
     "signature": r".*",
 }
+# So large that a disk for playing has room for it.
+LARGEST = 1 << 20
 http = requests.Session()
 turn = itertools.count()
 
 
 def post(route, body):
-    answer = http.post(f"{URL}{PREFIX}{route}", json=body)
+    answer = http.post(URL + route, json=body)
     answer.raise_for_status()
-    return answer.json()["data"][0]
+    return answer.json()
 
 
 def put(url, content):
@@ -34,7 +37,7 @@ def put(url, content):
 
 
 def upload_link():
-    return post("/link/upload", {"filePath": ["page.html"], "expire": 600})["url"]
+    return post(f"{V0}/link/upload", {"filePath": ["page.html"], "expire": 600})["data"][0]["url"]
 
 
 def query_of(url):
@@ -46,7 +49,7 @@ def a_file():
     link = upload_link()
     put(link["single"], b"<p>read me</p>")
     uid = query_of(link["single"])["uid"]
-    return uid, query_of(post("/link/download", {"uid": [uid], "expire": 3600})["url"])
+    return uid, query_of(post(f"{V0}/link/download", {"uid": [uid], "expire": 3600})["data"][0]["url"])
 
 
 def some_parts():
@@ -59,18 +62,15 @@ FILE, DOWNLOAD = a_file()
 UPLOAD = some_parts()
 
 
-def is_well_formed(query):
+def is_well_formed(values, patterns):
     return all(
-        isinstance(query.get(name), str) and re.fullmatch(pattern, query[name], re.DOTALL)
-        for name, pattern in WELL_FORMED.items()
+        isinstance(values.get(name), str) and re.fullmatch(pattern, values[name], re.DOTALL)
+        for name, pattern in patterns.items()
     )
 
 
-@schemathesis.hook
-def before_call(context, case, kwargs):
-    route = case.operation.path.removeprefix(PREFIX)
+def before_v0(route, case, fits):
     query = case.query
-    fits = case.meta is not None and case.meta.generation.mode.is_positive
     if route in ("/checkpoint", "/proxy"):
         # The others are uids that were never issued.
         if fits and next(turn) % 2:
@@ -78,10 +78,11 @@ def before_call(context, case, kwargs):
     elif route == "/link/download":
         if fits and next(turn) % 2:
             case.body["uid"] = [FILE]
+    elif not is_well_formed(query, {"uid": UID, **WELL_FORMED}):
+        return
     elif route == "/download":
-        if is_well_formed(query):
-            query.update(DOWNLOAD)
-    elif route in ("/upload", "/upload/multi", "/upload/merge") and is_well_formed(query):
+        query.update(DOWNLOAD)
+    elif route in ("/upload", "/upload/multi", "/upload/merge"):
         link = upload_link()
         query.update(query_of(link["single"]))
         if fits:
@@ -90,3 +91,73 @@ def before_call(context, case, kwargs):
             if route == "/upload/merge":
                 put(link["multi"]["upload"] + "&chunkNum=1", b"whole")
                 query.update(num="1", size="5")
+
+
+def before_upload(route, case, fits):
+    """Cases about an upload get one of their own, with a link to it."""
+    if not is_well_formed(case.query, WELL_FORMED) or not is_well_formed(case.path_parameters, {"uid": UID}):
+        return
+    upload = post(f"{V1}/uploads", {"name": "page.html"})
+    case.path_parameters["uid"] = upload["uid"]
+    case.query.update(query_of(upload["links"]["state"]))
+    if not fits:
+        return
+    for header in ("content-md5", "content-digest", "repr-digest"):
+        case.headers.pop(header, None)
+    if route == "/uploads/{uid}/complete":
+        put(upload["links"]["part"].replace("{number}", "1"), b"whole")
+        if isinstance(case.body, dict):
+            case.body = {name: value for name, value in {"parts": 1, "size": 5}.items() if name in case.body}
+
+
+def before_v1(route, case, fits):
+    if route.startswith("/uploads/"):
+        before_upload(route, case, fits)
+    if not fits:
+        return
+    if route == "/uploads":
+        # What no schema can say: part sizes go with sizes, and are powers of two.
+        case.body.pop("part_size", None)
+        if case.body.get("size") is not None:
+            case.body["size"] = min(case.body["size"], LARGEST)
+    elif route == "/files/{uid}" and case.method == "DELETE":
+        case.path_parameters["uid"] = upload_of_its_own()
+    elif route.startswith("/files/{uid}"):
+        case.path_parameters["uid"] = FILE
+    elif route.startswith("/tasks/{id}"):
+        case.path_parameters["id"] = a_task()
+    # A cursor is nothing that can be made up.
+    case.query.pop("cursor", None)
+    # A key that chance hits twice is another request's.
+    case.headers.pop("idempotency-key", None)
+
+
+def upload_of_its_own():
+    return post(f"{V1}/uploads", {"name": "page.html"})["uid"]
+
+
+def a_task():
+    return http.get(f"{URL}{V1}/tasks?limit=1").json()["tasks"][0]["id"]
+
+
+def before_download(case):
+    names = case.path_parameters
+    if not is_well_formed(case.query, WELL_FORMED) or not is_well_formed(names, {"uid": UID}):
+        return
+    disposition = case.query.get("disposition")
+    if disposition in ("inline", "attachment"):
+        link = post(f"{V1}/files/{FILE}/links", {"expires_in": 3600, "disposition": disposition})["url"]
+        names.update(uid=FILE, filename=urllib.parse.unquote(urllib.parse.urlsplit(link).path.rsplit("/", 1)[1]))
+        case.query.update(query_of(link))
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    path = case.operation.path
+    fits = case.meta is not None and case.meta.generation.mode.is_positive
+    if path.startswith(V0):
+        before_v0(path.removeprefix(V0), case, fits)
+    elif path.startswith(V1):
+        before_v1(path.removeprefix(V1), case, fits)
+    elif path.startswith("/f/"):
+        before_download(case)

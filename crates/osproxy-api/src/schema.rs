@@ -1,6 +1,7 @@
 //! Texts that have a form of their own, by the names that the OpenAPI document gives them. Nothing is ever one of these types:
 //! they only describe.
 
+use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -9,6 +10,8 @@ use utoipa::{
     },
 };
 
+use crate::v1::{MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
+
 /// The uid of a file.
 #[derive(Debug)]
 pub enum Uid {}
@@ -16,6 +19,22 @@ pub enum Uid {}
 /// An md5, as clients may write it.
 #[derive(Debug)]
 pub enum Md5 {}
+
+/// A SHA-256 or BLAKE3, as clients may write it.
+#[derive(Debug)]
+pub enum Digest {}
+
+/// A moment.
+#[derive(Debug)]
+pub enum Moment {}
+
+/// What an owner notes of a file.
+#[derive(Debug)]
+pub enum Metadata {}
+
+/// How notes change.
+#[derive(Debug)]
+pub enum MetadataPatch {}
 
 /// The path that a file has on the client.
 #[derive(Debug)]
@@ -50,6 +69,59 @@ impl PartialSchema for Md5 {
 }
 
 impl ToSchema for Md5 {}
+
+impl PartialSchema for Digest {
+    fn schema() -> RefOr<Schema> {
+        text("64 hexadecimal digits.")
+            .pattern(Some("^[0-9a-fA-F]{64}$"))
+            .examples(["6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"])
+            .into()
+    }
+}
+
+impl ToSchema for Digest {}
+
+impl PartialSchema for Moment {
+    fn schema() -> RefOr<Schema> {
+        text("A moment of RFC 3339; the service tells moments in UTC, with three decimals.")
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .examples(["2026-11-22T12:00:00.000Z"])
+            .into()
+    }
+}
+
+impl ToSchema for Moment {}
+
+/// Strings by keys of 1 to 128 bytes.
+fn notes(value: ObjectBuilder, example: Value) -> Object {
+    let key = Object::builder().schema_type(SchemaType::new(Type::String));
+    let key = key.min_length(Some(1)).max_length(Some(MAX_METADATA_KEY)).build();
+    Object::builder()
+        .description(Some("Keys have 1 to 128 bytes, values up to 4,096; 16 KiB in all."))
+        .additional_properties(Some(value.max_length(Some(MAX_METADATA_VALUE))))
+        .property_names(Some(key))
+        .max_properties(Some(MAX_METADATA_KEYS))
+        .examples([example])
+        .build()
+}
+
+impl PartialSchema for Metadata {
+    fn schema() -> RefOr<Schema> {
+        let value = Object::builder().schema_type(SchemaType::new(Type::String));
+        notes(value, json!({"owner": "ann"})).into()
+    }
+}
+
+impl ToSchema for Metadata {}
+
+impl PartialSchema for MetadataPatch {
+    fn schema() -> RefOr<Schema> {
+        let value = Object::builder().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+        notes(value, json!({"owner": "bob", "draft": null})).into()
+    }
+}
+
+impl ToSchema for MetadataPatch {}
 
 impl PartialSchema for ClientPath {
     fn schema() -> RefOr<Schema> {

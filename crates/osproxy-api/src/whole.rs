@@ -2,7 +2,26 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+/// Reads a whole number that may be absent, or `null`, however it is written.
+pub(crate) fn optional<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let number = Option::<Number>::deserialize(deserializer)?;
+    let fits = number.map(|Number(number)| {
+        number.try_into().map_err(|_| D::Error::invalid_value(Unexpected::Signed(number), &Whole))
+    });
+    fits.transpose()
+}
+
+struct Number(i64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize(deserializer).map(Self)
+    }
+}
 
 /// Reads a whole number, however it is written.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {

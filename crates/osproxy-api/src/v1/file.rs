@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use crate::schema::{ClientPath, Digest, Md5, Metadata, MetadataPatch, Moment, Uid};
 
 /// Most files, or tasks, on a page.
 pub const MAX_PAGE: u64 = 1000;
@@ -21,11 +24,13 @@ pub const MAX_METADATA_VALUE: usize = 4096;
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 
 /// What is known of a file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct File {
     /// The file's uid.
+    #[schema(value_type = Uid)]
     pub uid: String,
     /// What its owner calls it.
+    #[schema(example = "film.mp4")]
     pub name: String,
     /// Where it stands.
     pub state: FileState,
@@ -34,36 +39,45 @@ pub struct File {
     pub size: Option<u64>,
     /// MIME type, once it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "video/mp4")]
     pub content_type: Option<String>,
     /// `image`, `video`, `audio`, `doc`, `archive` or `unknown`, by the extension of the name.
+    #[schema(example = "video")]
     pub category: String,
     /// When it was made.
+    #[schema(value_type = Moment)]
     pub created_at: String,
     /// When its content was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Moment>)]
     pub stored_at: Option<String>,
     /// When the links that its content is sent by end, as long as it is not complete. Its upload is given up some time
     /// after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Moment>)]
     pub expires_at: Option<String>,
     /// MD5 of the content, if osproxy computed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Md5>)]
     pub md5: Option<String>,
     /// SHA-256 of the content, if osproxy computed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Digest>)]
     pub sha256: Option<String>,
     /// BLAKE3 of the content, if osproxy computed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Digest>)]
     pub blake3: Option<String>,
     /// Where its bytes lie, once it is stored. Both can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
     /// What its owner notes of it.
+    #[schema(value_type = Metadata)]
     pub metadata: BTreeMap<String, String>,
 }
 
 /// Where a file stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
     /// Its content may be sent.
@@ -109,7 +123,7 @@ impl FileState {
 }
 
 /// Where the bytes of a file lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
     /// In one object.
@@ -119,36 +133,41 @@ pub enum Layout {
 }
 
 /// A page of files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Files {
     /// The files, in their order.
     pub files: Vec<File>,
     /// The parameter `cursor` of the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "3q2-7w")]
     pub next_cursor: Option<String>,
 }
 
 /// Body of `PATCH /files/{uid}`, a merge patch of RFC 7396.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateFileRequest {
     /// The new name, if it changes.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ClientPath, required = false)]
     pub name: Option<String>,
     /// What changes of the metadata: `null` removes a key.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = MetadataPatch, required = false)]
     pub metadata: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// Body of `POST /files/{uid}/copy`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopyFileRequest {
     /// The name of the copy; that of the file if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ClientPath>)]
     pub name: Option<String>,
     /// The metadata of the copy; that of the file if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Metadata>)]
     pub metadata: Option<BTreeMap<String, String>>,
 }
 

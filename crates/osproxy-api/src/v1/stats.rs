@@ -1,11 +1,15 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::schema::Moment;
 
 /// How much there is of everything.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// When it was counted: an answer may be some seconds old.
+    #[schema(value_type = Moment)]
     pub counted_at: String,
     /// Files by their state. A state that no file is in is left out.
     pub files: BTreeMap<String, u64>,

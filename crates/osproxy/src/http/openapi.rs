@@ -12,12 +12,17 @@ use utoipa::{
     openapi::{self, RefOr, path::Parameter},
 };
 
-pub(super) use parameters::{DownloadLinkQuery, Online, UploadForm, UploadLinkQuery};
+pub(super) use parameters::{
+    CategoryName, Conditions, DigestHeaders, DownloadLinkQuery, IdempotencyKey, Online, PageQuery,
+    SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
+};
 pub(super) use responses::{
-    Forbidden, Internal, Invalid, NotFound, PreconditionFailed, RangeNotSatisfiable, TooLarge, Unavailable,
+    Away, BadRequest, Conflict, Failures, Fault, Forbidden, Gone, Internal, Invalid, Mismatch, Missing,
+    NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized, PreconditionFailed,
+    RangeNotSatisfiable, Reading, Refused, TooLarge, Unavailable, Unmet, UnsupportedType,
 };
 
-use super::{health, middleware::REQUEST_ID, v0};
+use super::{health, middleware::REQUEST_ID, v0, v1};
 
 /// What counts for GET alone.
 const RANGES: [&str; 2] = ["range", "if-range"];
@@ -28,17 +33,42 @@ const RANGES: [&str; 2] = ["range", "if-range"];
         title = "osproxy",
         description = "A file-storage microservice between applications and any object store. An application keeps one \
                        uid for each file, asks for signed links, and hands them to its clients, which send and fetch \
-                       the bytes.\n\nEvery answer has the header `x-request-id`; every error has the header \
+                       the bytes.\n\nAPI v1 is what new users build against; API v0 is that of the Go program of the same \
+                       name. A uid is the same in both, and an upload that was begun over one can be continued over the \
+                       other.\n\nEvery answer has the header `x-request-id`; every error has the header \
                        `osproxy-error`, which names it.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(
-        (name = "Links", description = "What an application asks for: links that it hands to its clients."),
-        (name = "Uploads", description = "What a client does with an upload link."),
+        (name = "Uploads", description = "How content gets in: an application asks, its client has links."),
+        (name = "Files", description = "What an application does with its files."),
         (name = "Downloads", description = "What a client does with a download link."),
+        (name = "Service", description = "Background work, nodes and numbers."),
+        (name = "v0 Links", description = "What an application asks for: links that it hands to its clients."),
+        (name = "v0 Uploads", description = "What a client does with an upload link."),
+        (name = "v0 Downloads", description = "What a client does with a download link."),
         (name = "Health", description = "What load balancers and those who look after the service ask."),
     ),
     paths(
+        v1::create_upload::create_upload,
+        v1::upload_file::upload_file,
+        v1::upload_part::upload_part,
+        v1::upload_status::upload_status,
+        v1::complete_upload::complete_upload,
+        v1::prove_possession::prove_possession,
+        v1::abort_upload::abort_upload,
+        v1::list_files::list_files,
+        v1::describe_file::describe_file,
+        v1::update_file::update_file,
+        v1::delete_file::delete_file,
+        v1::copy_file::copy_file,
+        v1::create_link::create_link,
+        v1::download_file::download_file,
+        v1::list_tasks::list_tasks,
+        v1::describe_task::describe_task,
+        v1::retry_task::retry_task,
+        v1::list_nodes::list_nodes,
+        v1::describe_service::describe_service,
         v0::create_upload::create_upload,
         v0::create_download_link::create_download_link,
         v0::instant_upload::instant_upload,
@@ -54,7 +84,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
         health::ready,
     ),
     components(
-        schemas(osproxy_api::v0::ErrorEnvelope),
+        schemas(osproxy_api::v0::ErrorEnvelope, osproxy_api::v1::Problem),
         responses(
             Forbidden,
             NotFound,
@@ -63,7 +93,19 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             RangeNotSatisfiable,
             Invalid,
             Internal,
-            Unavailable
+            Unavailable,
+            BadRequest,
+            Refused,
+            Missing,
+            Conflict,
+            Gone,
+            Unmet,
+            Oversized,
+            UnsupportedType,
+            OutOfRange,
+            Mismatch,
+            Fault,
+            Away
         )
     ),
     modifiers(&RequestIds, &Heads)
@@ -77,7 +119,11 @@ impl Modify for RequestIds {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let shared = document.components.iter_mut().flat_map(|components| components.responses.values_mut());
         let paths = document.paths.paths.values_mut();
-        let operations = paths.flat_map(|path| [&mut path.get, &mut path.post, &mut path.put]).flatten();
+        let operations = paths
+            .flat_map(|path| {
+                [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete]
+            })
+            .flatten();
         let own = operations.flat_map(|operation| operation.responses.responses.values_mut());
         for response in shared.chain(own) {
             if let RefOr::T(response) = response {

@@ -75,13 +75,19 @@ async fn a_call_can_be_tried_in_a_browser() {
     assert_ne!(width, "none");
     browser.click("a[href='swagger/']").await;
 
-    let ping = "#operations-Health-ping";
-    browser.click(&format!("{ping} .opblock-summary-control")).await;
-    browser.click(&format!("{ping} .try-out__btn")).await;
-    browser.click(&format!("{ping} .execute")).await;
-    let answer = format!("{ping} .live-responses-table");
-    browser.sees(&format!("{answer} .response-col_status"), "200").await;
-    browser.sees(&format!("{answer} .highlight-code"), "\"data\": \"pong\"").await;
+    // With a body too, and a header: what stands there as an example is taken.
+    for (operation, status, said) in [
+        ("#operations-Health-ping", "200", "\"data\": \"pong\""),
+        ("#operations-Uploads-v1_create_upload", "201", "\"state\": \"pending\""),
+    ] {
+        browser.click(&format!("{operation} .opblock-summary-control")).await;
+        browser.click(&format!("{operation} .try-out__btn")).await;
+        browser.click(&format!("{operation} .execute")).await;
+        let answer = format!("{operation} .live-responses-table");
+        browser.sees(&format!("{answer} .response-col_status"), status).await;
+        browser.sees(&format!("{answer} .highlight-code"), said).await;
+    }
+    assert_eq!(service.sql("SELECT name FROM files").await, ["film.mp4"]);
 
     // Nothing was refused by the policy, and nothing was looked for elsewhere.
     assert_eq!(browser.complaints().await, [Value::Null; 0]);

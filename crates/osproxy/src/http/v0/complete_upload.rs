@@ -27,7 +27,7 @@ use crate::{
 
 /// `PUT /upload/merge`
 #[utoipa::path(
-    put, path = "/upload/merge", context_path = PREFIX, tag = "Uploads",
+    put, path = "/upload/merge", context_path = PREFIX, tag = "v0 Uploads",
     summary = "Complete a file that was sent in parts", description = "",
     params(
         openapi::UploadLinkQuery,

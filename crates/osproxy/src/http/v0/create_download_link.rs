@@ -15,7 +15,7 @@ use crate::{
 
 /// `POST /link/download`
 #[utoipa::path(
-    post, path = "/link/download", context_path = PREFIX, tag = "Links",
+    post, path = "/link/download", context_path = PREFIX, tag = "v0 Links",
     summary = "Issue download links", description = "",
     request_body = CreateDownloadLinkRequest,
     responses(

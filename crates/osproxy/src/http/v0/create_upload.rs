@@ -19,7 +19,7 @@ use crate::{
 
 /// `POST /link/upload`
 #[utoipa::path(
-    post, path = "/link/upload", context_path = PREFIX, tag = "Links",
+    post, path = "/link/upload", context_path = PREFIX, tag = "v0 Links",
     summary = "Issue upload links", description = "",
     request_body = CreateUploadRequest,
     responses(

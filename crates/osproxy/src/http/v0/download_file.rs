@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use osproxy_api::{schema::Content, v0::PREFIX};
+use osproxy_api::v0::PREFIX;
 
 use super::query::Query;
 use crate::{
@@ -19,46 +19,15 @@ pub(super) const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
 
 /// `GET` and `HEAD /download`
 #[utoipa::path(
-    get, path = "/download", context_path = PREFIX, tag = "Downloads",
+    get, path = "/download", context_path = PREFIX, tag = "v0 Downloads",
     summary = "Read a file, or a range of it", description = "",
     params(
         openapi::DownloadLinkQuery,
         ("online" = inline(Option<openapi::Online>), Query, description = "`0`: to be saved; `1`, or nothing: to be shown."),
-        ("range" = Option<String>, Header, description = "The bytes that are wanted. Of several ranges none counts.", example = "bytes=0-999"),
-        ("if-range" = Option<String>, Header, description = "The range counts only if this is the file's `etag` or `last-modified`."),
-        ("if-match" = Option<String>, Header, description = "The `etag` that the file must have."),
-        ("if-none-match" = Option<String>, Header, description = "The `etag` that the client has."),
-        ("if-modified-since" = Option<String>, Header, description = "A date."),
-        ("if-unmodified-since" = Option<String>, Header, description = "A date."),
+        openapi::Conditions,
     ),
     responses(
-        (
-            status = 200, description = "The content.", body = Content, content_type = "*/*",
-            headers(
-                ("accept-ranges" = String, description = "`bytes`."),
-                ("content-disposition" = String, description = "Whether to show or to save it, and its name."),
-                ("content-length" = String, description = "Its size in bytes."),
-                ("etag" = String, description = "Strong; the content of a uid never changes."),
-                ("last-modified" = String, description = "When it was stored."),
-            )
-        ),
-        (
-            status = 206, description = "The range.", body = Content, content_type = "*/*",
-            headers(
-                ("content-disposition" = String, description = "Whether to show or to save it, and its name."),
-                ("content-length" = String, description = "Its size in bytes."),
-                ("content-range" = String, description = "Which bytes these are, of how many."),
-                ("etag" = String, description = "Strong; the content of a uid never changes."),
-                ("last-modified" = String, description = "When the file was stored."),
-            )
-        ),
-        (
-            status = 304, description = "The client has it.",
-            headers(
-                ("etag" = String, description = "Strong; the content of a uid never changes."),
-                ("last-modified" = String, description = "When the file was stored."),
-            )
-        ),
+        openapi::Reading,
         (status = 403, response = openapi::Forbidden),
         (status = 404, response = openapi::NotFound),
         (status = 412, response = openapi::PreconditionFailed),

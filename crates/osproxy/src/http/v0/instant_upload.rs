@@ -13,7 +13,7 @@ use crate::{
 
 /// `POST /resume`
 #[utoipa::path(
-    post, path = "/resume", context_path = PREFIX, tag = "Links",
+    post, path = "/resume", context_path = PREFIX, tag = "v0 Links",
     summary = "Have files of content that is there already", description = "",
     request_body = InstantUploadRequest,
     responses(

@@ -11,7 +11,7 @@ use crate::{Error, Result, app::App, http::openapi, ops, uid::Uid};
 
 /// `GET /proxy`: the address of this node, if it holds bytes of the uid that no other has.
 #[utoipa::path(
-    get, path = "/proxy", context_path = PREFIX, tag = "Downloads",
+    get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
     summary = "Does this node hold bytes that no other has?", description = "",
     params(("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336")),
     responses(

@@ -25,7 +25,7 @@ use crate::{
 
 /// `PUT /upload`: the field `file` of a form, or the body as it is.
 #[utoipa::path(
-    put, path = "/upload", context_path = PREFIX, tag = "Uploads",
+    put, path = "/upload", context_path = PREFIX, tag = "v0 Uploads",
     summary = "Send a file in one piece", description = "",
     params(
         openapi::UploadLinkQuery,

@@ -27,7 +27,7 @@ use crate::{
 
 /// `PUT /upload/multi`: one part, in the field `file` of a form, or as the body.
 #[utoipa::path(
-    put, path = "/upload/multi", context_path = PREFIX, tag = "Uploads",
+    put, path = "/upload/multi", context_path = PREFIX, tag = "v0 Uploads",
     summary = "Send one part of a file", description = "",
     params(
         openapi::UploadLinkQuery,

@@ -11,7 +11,7 @@ use crate::{Error, Result, app::App, http::openapi, ops, uid::Uid};
 
 /// `GET /checkpoint`. As in the Go program, it takes no signature: numbers are all that it tells.
 #[utoipa::path(
-    get, path = "/checkpoint", context_path = PREFIX, tag = "Uploads",
+    get, path = "/checkpoint", context_path = PREFIX, tag = "v0 Uploads",
     summary = "Which parts have arrived", description = "",
     params(("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336")),
     responses(

@@ -5,13 +5,29 @@ use axum::{
     http::StatusCode,
 };
 
+use osproxy_api::v1::PREFIX;
+
 use super::{
     path::{self, InPath},
     upload_link,
 };
-use crate::{Result, app::App, ops};
+use crate::{Result, app::App, http::openapi, ops};
 
 /// `DELETE /uploads/{uid}`
+#[utoipa::path(
+    delete, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_abort_upload",
+    summary = "Give an upload up", description = "",
+    params(
+        openapi::UidInPath,
+        openapi::SignedQuery,
+    ),
+    responses(
+        (status = 204, description = "It is deleted, with its parts."),
+        (status = 409, response = openapi::Conflict),
+        openapi::Failures,
+        openapi::OfLink,
+    )
+)]
 pub(in crate::http) async fn abort_upload(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

@@ -5,7 +5,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use osproxy_api::v1::CompleteUploadRequest;
+use osproxy_api::v1::{CompleteUploadRequest, PREFIX, UploadStatus};
 
 use super::{
     digest, json,
@@ -16,10 +16,26 @@ use crate::{
     Result,
     app::App,
     http::forward::{self, Origin},
+    http::openapi,
     ops::{self, complete_upload::Completion},
 };
 
 /// `POST /uploads/{uid}/complete`
+#[utoipa::path(
+    post, path = "/uploads/{uid}/complete", context_path = PREFIX, tag = "Uploads", operation_id = "v1_complete_upload",
+    summary = "Complete an upload in parts", description = "",
+    params(
+        openapi::UidInPath,
+        openapi::SignedQuery,
+    ),
+    request_body(content = Option<CompleteUploadRequest>, description = "What is said must be so. There may be no body."),
+    responses(
+        (status = 200, description = "The file can be read.", body = UploadStatus),
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfContent,
+    )
+)]
 pub(in crate::http) async fn complete_upload(
     State(app): State<Arc<App>>,
     uid: InPath<String>,
@@ -35,7 +51,8 @@ pub(in crate::http) async fn complete_upload(
     let said: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
         CompleteUploadRequest::default()
     } else {
-        json::parse(&json::read(&request.headers, body).await?)?
+        // `null` is as good as nothing.
+        json::parse::<Option<_>>(&json::read(&request.headers, body).await?)?.unwrap_or_default()
     };
     let claims = digest::of_fields(said.md5.as_ref(), said.sha256.as_ref(), said.blake3.as_ref())?;
     let said = Completion { parts: said.parts, size: said.size, claims };

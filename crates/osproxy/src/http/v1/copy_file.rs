@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use osproxy_api::v1::{CopyFileRequest, PREFIX};
+use osproxy_api::v1::{CopyFileRequest, File, PREFIX};
 
 use super::{
     idempotency::{Created, once},
@@ -13,9 +13,25 @@ use super::{
     query::Query,
     render,
 };
-use crate::{Result, app::App, ops, uid::Uid};
+use crate::{Result, app::App, http::openapi, ops, uid::Uid};
 
 /// `POST /files/{uid}/copy`
+#[utoipa::path(
+    post, path = "/files/{uid}/copy", context_path = PREFIX, tag = "Files", operation_id = "v1_copy_file",
+    summary = "Make a second file of the same content", description = "No byte is moved.",
+    params(
+        openapi::UidInPath,
+        openapi::IdempotencyKey,
+    ),
+    request_body(content = CopyFileRequest),
+    responses(
+        (status = 201, description = "It is made.", body = File, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+        openapi::OfKey,
+    )
+)]
 pub(in crate::http) async fn copy_file(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use osproxy_api::v1::{CreateLinkRequest, CreatedLink, LINKS};
+use osproxy_api::v1::{CreateLinkRequest, CreatedLink, LINKS, PREFIX};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     Result,
     app::App,
+    http::openapi,
     link::{self, Action, Claims},
     ops,
     uid::Uid,
@@ -26,6 +27,22 @@ use crate::{
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// `POST /files/{uid}/links`
+#[utoipa::path(
+    post, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_create_link",
+    summary = "Make a download link", description = "",
+    params(
+        openapi::UidInPath,
+        openapi::IdempotencyKey,
+    ),
+    request_body(content = CreateLinkRequest),
+    responses(
+        (status = 201, description = "It is made.", body = CreatedLink, headers(("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+        openapi::OfKey,
+    )
+)]
 pub(in crate::http) async fn create_link(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

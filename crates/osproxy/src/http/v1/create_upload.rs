@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     app::App,
+    http::openapi,
     ops::{
         self,
         create_upload::{Announced, Challenge, Wish},
@@ -29,6 +30,20 @@ use crate::{
 const MAX_TYPE: usize = 255;
 
 /// `POST /uploads`
+#[utoipa::path(
+    post, path = "/uploads", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload",
+    summary = "Begin an upload", description = "The links go to the client that has the content. Content that is known by its digests need not be sent.",
+    params(
+        openapi::IdempotencyKey,
+    ),
+    request_body(content = CreateUploadRequest),
+    responses(
+        (status = 201, description = "It is made.", body = CreatedUpload, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
+        openapi::Failures,
+        openapi::OfBody,
+        openapi::OfKey,
+    )
+)]
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
     request: Request,

@@ -5,13 +5,27 @@ use axum::{
     http::{StatusCode, Uri},
 };
 
+use osproxy_api::v1::PREFIX;
+
 use super::{
     path::{self, InPath},
     query::Query,
 };
-use crate::{Result, app::App, ops};
+use crate::{Result, app::App, http::openapi, ops};
 
 /// `DELETE /files/{uid}`
+#[utoipa::path(
+    delete, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_delete_file",
+    summary = "Delete a file", description = "",
+    params(
+        openapi::UidInPath,
+    ),
+    responses(
+        (status = 204, description = "It is deleted; an upload, with its parts."),
+        openapi::Failures,
+        openapi::OfFile,
+    )
+)]
 pub(in crate::http) async fn delete_file(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

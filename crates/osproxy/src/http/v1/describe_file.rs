@@ -1,16 +1,28 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v1::File;
+use osproxy_api::v1::{File, PREFIX};
 
 use super::{
     path::{self, InPath},
     query::Query,
     render,
 };
-use crate::{Result, app::App, ops};
+use crate::{Result, app::App, http::openapi, ops};
 
 /// `GET /files/{uid}`
+#[utoipa::path(
+    get, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_describe_file",
+    summary = "Describe a file", description = "",
+    params(
+        openapi::UidInPath,
+    ),
+    responses(
+        (status = 200, description = "What is known of it.", body = File),
+        openapi::Failures,
+        openapi::OfFile,
+    )
+)]
 pub(in crate::http) async fn describe_file(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

@@ -1,12 +1,20 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v1::Stats;
+use osproxy_api::v1::{PREFIX, Stats};
 
 use super::{moment::moment, query::Query, render};
-use crate::{Result, app::App, ops};
+use crate::{Result, app::App, http::openapi, ops};
 
 /// `GET /stats`
+#[utoipa::path(
+    get, path = "/stats", context_path = PREFIX, tag = "Service", operation_id = "v1_describe_service",
+    summary = "Count files, contents, bytes and tasks", description = "",
+    responses(
+        (status = 200, description = "How much there is; it may be some seconds old.", body = Stats),
+        openapi::Failures,
+    )
+)]
 pub(in crate::http) async fn describe_service(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Stats>> {
     Query::parse(uri.query(), &[])?;
     let stats = ops::describe_service::describe_service(&app).await?;

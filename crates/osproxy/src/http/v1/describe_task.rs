@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v1::{TaskAttempt, TaskDetails};
+use osproxy_api::{
+    schema,
+    v1::{PREFIX, TaskAttempt, TaskDetails},
+};
 
 use super::{
     moment::moment,
@@ -12,6 +15,7 @@ use super::{
 use crate::{
     Result,
     app::App,
+    http::openapi,
     ops::{
         self,
         describe_task::{Attempt, AttemptOutcome},
@@ -19,6 +23,18 @@ use crate::{
 };
 
 /// `GET /tasks/{id}`
+#[utoipa::path(
+    get, path = "/tasks/{id}", context_path = PREFIX, tag = "Service", operation_id = "v1_describe_task",
+    summary = "Describe a task", description = "",
+    params(
+        ("id" = schema::Uid, Path, description = "The number of the task.", example = "1548722401845518337"),
+    ),
+    responses(
+        (status = 200, description = "The task, with each time that it was begun.", body = TaskDetails),
+        (status = 404, response = openapi::Missing),
+        openapi::Failures,
+    )
+)]
 pub(in crate::http) async fn describe_task(
     State(app): State<Arc<App>>,
     id: InPath<String>,

@@ -5,6 +5,8 @@ use axum::{
     response::Response,
 };
 
+use osproxy_api::v1;
+
 use super::{
     json,
     path::{self, InPath},
@@ -13,11 +15,29 @@ use super::{
 use crate::{
     Error, Result,
     app::App,
-    http::{content::Presentation, disposition::Disposition, link, serve_file::serve_file},
+    http::{content::Presentation, disposition::Disposition, link, openapi, serve_file::serve_file},
     link::{Action, Claims},
 };
 
 /// `GET` and `HEAD /f/{uid}/{filename}`
+#[utoipa::path(
+    get, path = "/f/{uid}/{filename}", tag = "Downloads", operation_id = "v1_download_file",
+    summary = "Read a file, or a range of it", description = "",
+    params(
+        openapi::UidInPath,
+        ("filename" = String, Path, description = "What it is called where it is saved.", example = "film.mp4"),
+        openapi::SignedQuery,
+        ("disposition" = v1::Disposition, Query, description = "What a browser shall do with it."),
+        openapi::Conditions,
+    ),
+    responses(
+        openapi::Reading,
+        openapi::Failures,
+        openapi::OfLink,
+        (status = 412, response = openapi::Unmet),
+        (status = 416, response = openapi::OutOfRange),
+    )
+)]
 pub(in crate::http) async fn download_file(
     State(app): State<Arc<App>>,
     parameters: InPath<(String, String)>,

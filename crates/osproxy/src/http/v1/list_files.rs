@@ -1,13 +1,17 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v1::{self, Files};
+use osproxy_api::{
+    schema::Moment,
+    v1::{self, FileState, Files, PREFIX},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{moment, page, query::Query, render};
 use crate::{
     Error, Result,
     app::App,
+    http::openapi,
     ops::list_files::{self, Category, FileFilter, FilePosition},
     uid::Uid,
 };
@@ -23,6 +27,22 @@ struct Cursor {
 }
 
 /// `GET /files`
+#[utoipa::path(
+    get, path = "/files", context_path = PREFIX, tag = "Files", operation_id = "v1_list_files",
+    summary = "List files", description = "",
+    params(
+        ("prefix" = Option<String>, Query, description = "Names that begin so, byte for byte.", min_length = 1, max_length = 255, example = "report"),
+        ("category" = inline(Option<openapi::CategoryName>), Query, description = "By the extension of the name."),
+        ("state" = Option<FileState>, Query, description = "Files in that state; without it, all but `expired` and `deleted`."),
+        ("created_after" = Option<Moment>, Query, description = "Created at that moment or later."),
+        ("created_before" = Option<Moment>, Query, description = "Created before that moment."),
+        openapi::PageQuery,
+    ),
+    responses(
+        (status = 200, description = "A page of files, in ascending order of their uids; with `prefix`, of their names.", body = Files),
+        openapi::Failures,
+    )
+)]
 pub(in crate::http) async fn list_files(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Files>> {
     let known: Vec<_> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
     let query = Query::parse(uri.query(), &known)?;

@@ -1,16 +1,25 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v1::{Node, NodeLoad, Nodes};
+use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX};
 
 use super::{moment::moment, query::Query};
 use crate::{
     Result,
     app::App,
+    http::openapi,
     ops::list_nodes::{self, KnownNode},
 };
 
 /// `GET /nodes`
+#[utoipa::path(
+    get, path = "/nodes", context_path = PREFIX, tag = "Service", operation_id = "v1_list_nodes",
+    summary = "List the nodes that were heard of lately", description = "",
+    responses(
+        (status = 200, description = "The nodes. One that is alone knows itself.", body = Nodes),
+        openapi::Failures,
+    )
+)]
 pub(in crate::http) async fn list_nodes(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Nodes>> {
     Query::parse(uri.query(), &[])?;
     let nodes = list_nodes::list_nodes(&app).await?;

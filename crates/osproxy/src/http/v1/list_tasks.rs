@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
-use osproxy_api::v1::Tasks;
+use osproxy_api::v1::{self, PREFIX, Tasks};
 
 use super::{page, query::Query, render};
 use crate::{
     Result,
     app::App,
+    http::openapi,
     ops::list_tasks::{self, TaskFilter, TaskState},
 };
 
@@ -17,6 +18,19 @@ const FILTERS: [&str; 2] = ["state", "kind"];
 const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState::Done, TaskState::Dead];
 
 /// `GET /tasks`
+#[utoipa::path(
+    get, path = "/tasks", context_path = PREFIX, tag = "Service", operation_id = "v1_list_tasks",
+    summary = "List background work", description = "",
+    params(
+        ("state" = Option<v1::TaskState>, Query, description = "Tasks in that state."),
+        ("kind" = Option<String>, Query, description = "Tasks of that kind.", example = "merge_parts"),
+        openapi::PageQuery,
+    ),
+    responses(
+        (status = 200, description = "A page of tasks, the newest first.", body = Tasks),
+        openapi::Failures,
+    )
+)]
 pub(in crate::http) async fn list_tasks(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Tasks>> {
     let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
     let limit = page::limit(&query)?;

@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use osproxy_api::v1::ProofRequest;
+use osproxy_api::v1::{PREFIX, ProofRequest, UploadStatus};
 
 use super::{
     digest, json,
@@ -15,10 +15,26 @@ use crate::{
     Result,
     app::App,
     http::forward::{self, Origin},
+    http::openapi,
     ops,
 };
 
 /// `POST /uploads/{uid}/proof`: the answer to the challenge of an upload whose content is stored.
+#[utoipa::path(
+    post, path = "/uploads/{uid}/proof", context_path = PREFIX, tag = "Uploads", operation_id = "v1_prove_possession",
+    summary = "Answer a challenge", description = "",
+    params(
+        openapi::UidInPath,
+        openapi::SignedQuery,
+    ),
+    request_body(content = ProofRequest),
+    responses(
+        (status = 200, description = "The file is stored.", body = UploadStatus),
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfContent,
+    )
+)]
 pub(in crate::http) async fn prove_possession(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

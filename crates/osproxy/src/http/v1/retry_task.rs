@@ -4,7 +4,10 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use osproxy_api::v1::Task;
+use osproxy_api::{
+    schema,
+    v1::{PREFIX, Task},
+};
 
 use super::{
     json,
@@ -12,9 +15,22 @@ use super::{
     query::Query,
     render,
 };
-use crate::{Result, app::App, ops};
+use crate::{Result, app::App, http::openapi, ops};
 
 /// `POST /tasks/{id}/retry`
+#[utoipa::path(
+    post, path = "/tasks/{id}/retry", context_path = PREFIX, tag = "Service", operation_id = "v1_retry_task",
+    summary = "Let a dead task be tried again", description = "",
+    params(
+        ("id" = schema::Uid, Path, description = "The number of the task.", example = "1548722401845518337"),
+    ),
+    responses(
+        (status = 200, description = "The task as it is now.", body = Task),
+        (status = 404, response = openapi::Missing),
+        (status = 409, response = openapi::Conflict),
+        openapi::Failures,
+    )
+)]
 pub(in crate::http) async fn retry_task(
     State(app): State<Arc<App>>,
     id: InPath<String>,

@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, Uri},
 };
-use osproxy_api::v1::{File, UpdateFileRequest};
+use osproxy_api::v1::{File, PREFIX, UpdateFileRequest};
 
 use super::{
     json,
@@ -14,9 +14,26 @@ use super::{
     query::Query,
     render,
 };
-use crate::{Result, app::App, ops};
+use crate::{Result, app::App, http::openapi, ops};
 
 /// `PATCH /files/{uid}`
+#[utoipa::path(
+    patch, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_update_file",
+    summary = "Rename a file, or change its notes", description = "A merge patch (RFC 7396): what is not named stays, a note that is `null` goes.",
+    params(
+        openapi::UidInPath,
+    ),
+    request_body(content(
+        (UpdateFileRequest = "application/merge-patch+json"),
+        (UpdateFileRequest = "application/json"),
+    )),
+    responses(
+        (status = 200, description = "The file as it is now.", body = File),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+    )
+)]
 pub(in crate::http) async fn update_file(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

@@ -4,7 +4,10 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use osproxy_api::v1::UploadStatus;
+use osproxy_api::{
+    schema::Content,
+    v1::{PREFIX, UploadStatus},
+};
 
 use super::{
     content, digest,
@@ -14,11 +17,27 @@ use super::{
 use crate::{
     Result,
     app::App,
-    http::body,
+    http::{body, openapi},
     ops::{self, upload_file::Wanted},
 };
 
 /// `PUT /uploads/{uid}/content`: the whole content, as the body.
+#[utoipa::path(
+    put, path = "/uploads/{uid}/content", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_file",
+    summary = "Send the whole content", description = "",
+    params(
+        openapi::UidInPath,
+        openapi::SignedQuery,
+        openapi::DigestHeaders,
+    ),
+    request_body(content = Content, content_type = "application/octet-stream", description = "The bytes as they are."),
+    responses(
+        (status = 200, description = "The file is stored, durably.", body = UploadStatus),
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfContent,
+    )
+)]
 pub(in crate::http) async fn upload_file(
     State(app): State<Arc<App>>,
     uid: InPath<String>,

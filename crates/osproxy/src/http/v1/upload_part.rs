@@ -6,6 +6,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use osproxy_api::{schema::Content, v1::PREFIX};
+
 use super::{
     content, digest,
     path::{self, InPath},
@@ -17,11 +19,29 @@ use crate::{
     http::{
         body,
         forward::{self, Origin},
+        openapi,
     },
     ops::{self, upload_file::Wanted},
 };
 
 /// `PUT /uploads/{uid}/parts/{number}`: one part, as the body.
+#[utoipa::path(
+    put, path = "/uploads/{uid}/parts/{number}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_part",
+    summary = "Send a part", description = "",
+    params(
+        openapi::UidInPath,
+        ("number" = u32, Path, minimum = 1, maximum = 10_000, description = "The number of the part, from 1 on.", example = 1),
+        openapi::SignedQuery,
+        openapi::DigestHeaders,
+    ),
+    request_body(content = Content, content_type = "application/octet-stream", description = "The bytes as they are."),
+    responses(
+        (status = 204, description = "The part is stored, durably."),
+        openapi::Failures,
+        openapi::OfLink,
+        openapi::OfContent,
+    )
+)]
 pub(in crate::http) async fn upload_part(
     State(app): State<Arc<App>>,
     parameters: InPath<(String, String)>,

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use osproxy_api::v1::{UploadState, UploadStatus};
+use osproxy_api::v1::{PREFIX, UploadState, UploadStatus};
 
 use super::{
     path::{self, InPath},
@@ -13,11 +13,25 @@ use super::{
 use crate::{
     Result,
     app::App,
+    http::openapi,
     ops::{self, upload_status::FileState},
     uid::Uid,
 };
 
 /// `GET /uploads/{uid}`
+#[utoipa::path(
+    get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
+    summary = "Say what has been received", description = "",
+    params(
+        openapi::UidInPath,
+        openapi::SignedQuery,
+    ),
+    responses(
+        (status = 200, description = "Where the upload stands.", body = UploadStatus),
+        openapi::Failures,
+        openapi::OfLink,
+    )
+)]
 pub(in crate::http) async fn upload_status(
     State(app): State<Arc<App>>,
     uid: InPath<String>,
