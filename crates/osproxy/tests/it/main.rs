@@ -45,6 +45,7 @@ mod openapi;
 mod queries;
 mod readme;
 mod retry_task;
+mod scrub;
 mod serve;
 mod stores;
 mod swagger;
