@@ -65,7 +65,7 @@ pub use stats::Stats;
 pub use task_list::TaskFilter;
 pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
 pub use unfinished::{Condemned, Kind, Unfinished};
-pub use uploads::{Begun, Finished, Intent};
+pub use uploads::{Begun, Finished, Intent, Released};
 
 use crate::{
     config::{DatabaseLocation, DatabaseServer},
