@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tokio::process::Child;
 
-use crate::support::{Random, Service, Store, StoreServer, answered, content, eventually};
+use crate::support::{Random, Service, Store, StoreServer, content, eventually};
 
 async fn scrub(service: &Service, options: &[&str]) -> (i32, String) {
     service.cli(&[&["scrub", "--rate", "0"], options].concat()).await
@@ -37,15 +37,11 @@ async fn divided(service: &Service, bytes: &[u8], part: usize) -> String {
     use sha2::Digest;
     let sha256 = hex::encode(sha2::Sha256::digest(bytes));
     let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": part, "sha256": sha256});
-    let upload: osproxy_api::v1::CreatedUpload =
-        answered(service.v1_post("/uploads", &wish).await, 201).await;
-    let links = upload.links.unwrap();
+    let upload = service.wish(&wish).await;
     for (number, part) in (1..).zip(bytes.chunks(part)) {
-        let url = links.part.replace("{number}", &i32::to_string(&number));
-        assert_eq!(service.put(&url, part).await.status(), 204);
+        assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
     }
-    let complete = service.client().post(service.url(&links.complete)).send().await.unwrap();
-    assert_eq!(complete.status(), 200);
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
     upload.uid
 }
 
