@@ -15,6 +15,13 @@ pub struct Digests {
     pub blake3: [u8; 32],
 }
 
+impl Digests {
+    /// What has to be computed of content to know whether it has these.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), piece_at: None }
+    }
+}
+
 /// Which digests are computed beside BLAKE3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {

@@ -3,6 +3,7 @@
 mod advice;
 mod attempt;
 mod content;
+mod digests;
 mod idempotency;
 mod metadata;
 mod native;
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 pub use advice::advice;
 pub use attempt::{Attempt, Writing};
 pub use content::ContentReader;
+pub use digests::Pace;
 pub use idempotency::{KeyedAnswer, TakenKey};
 pub use metadata::{check_metadata, metadata_refused};
 pub use native::PutTogether;

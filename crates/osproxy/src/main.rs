@@ -47,6 +47,14 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Read all content that is stored, at a limited rate, and say what is not as it was; exit 4 if anything is not.
+    /// Changes nothing; services may be running.
+    Scrub {
+        #[command(flatten)]
+        options: cli::scrub::Options,
+        #[command(flatten)]
+        settings: Settings,
+    },
 }
 
 #[derive(Args)]
@@ -91,6 +99,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
+        Verb::Scrub { options, settings } => return cli::scrub::run(&settings.load(None)?, options),
     }
     Ok(ExitCode::SUCCESS)
 }

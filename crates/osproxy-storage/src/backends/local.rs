@@ -56,8 +56,8 @@ struct Root {
     /// Makes temporary names unique within this process; the lock makes them unique among processes.
     next_temporary: AtomicU64,
     slots: placed::Slots,
-    /// Held as long as the backend lives.
-    _lock: OwnedFd,
+    /// Held as long as the backend lives; none where objects are only read.
+    lock: Option<OwnedFd>,
 }
 
 impl Local {
@@ -96,7 +96,21 @@ impl Local {
             }
             let next_temporary = AtomicU64::new(0);
             let slots = placed::Slots::default();
-            Ok(Self { root: Arc::new(Root { folder, fsync, id, next_temporary, slots, _lock: lock }) })
+            Ok(Self { root: Arc::new(Root { folder, fsync, id, next_temporary, slots, lock: Some(lock) }) })
+        })
+        .await
+    }
+
+    /// Opens the store under `root` to read objects, beside the process that owns it, if there is one. Makes nothing:
+    /// fails when the root is none yet. Whatever would change an object fails.
+    pub async fn open_to_read(root: &Path) -> Result<Self> {
+        let root = root.to_owned();
+        blocking("open root", move || {
+            let folder = open_folder(CWD, &root)?;
+            let id = known_id(&folder)?;
+            let id = id.ok_or_else(|| std::io::Error::other(format!("there is no file {ID} in it")))?;
+            let (next_temporary, slots) = (AtomicU64::new(0), placed::Slots::default());
+            Ok(Self { root: Arc::new(Root { folder, fsync: false, id, next_temporary, slots, lock: None }) })
         })
         .await
     }
@@ -115,6 +129,7 @@ impl Backend for Local {
     }
 
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
+        self.root.owned("create")?;
         let number = self.root.next_temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY}/{}.{number}", key.name());
         Ok(Box::new(writer::Writer::new(self.root.clone(), key.clone(), temporary, size.at_most())))
@@ -148,6 +163,7 @@ impl Backend for Local {
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
+        self.root.owned("delete")?;
         let (root, keys) = (self.root.clone(), keys.to_vec());
         blocking("delete", move || {
             for key in &keys {
@@ -184,6 +200,14 @@ impl Backend for Local {
 }
 
 impl Root {
+    /// Refuses changes where this process does not own the root.
+    fn owned(&self, operation: &'static str) -> Result<()> {
+        match self.lock {
+            Some(_) => Ok(()),
+            None => Err(Error::io(NAME, operation, Errno::ROFS)),
+        }
+    }
+
     fn open(&self, key: &Key) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&self.folder, key.as_str(), flags, Mode::empty())
@@ -353,8 +377,7 @@ mod tests {
 
         // A crash runs no destructors; the lock goes with the process.
         std::mem::forget(writer);
-        #[expect(clippy::used_underscore_binding, reason = "what the process's end would do")]
-        rustix::fs::flock(&store.root._lock, FlockOperation::Unlock).unwrap();
+        rustix::fs::flock(store.root.lock.as_ref().unwrap(), FlockOperation::Unlock).unwrap();
 
         Local::open(root.path(), true).await.unwrap();
         assert_eq!(files(root.path()), [""; 0]);
@@ -413,6 +436,36 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let _owner = Local::open(root.path(), true).await.unwrap();
         assert!(Local::open(root.path(), true).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_only_reads_needs_no_lock_and_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(Local::open_to_read(root.path()).await.is_err(), "nothing was ever stored there");
+        assert_eq!(files(root.path()), [""; 0]);
+        let owner = Local::open(root.path(), true).await.unwrap();
+        let key = Key::parse("unknown/1.bin").unwrap();
+        let mut writer = owner.create(&key, SizeHint::Unknown).await.unwrap();
+        writer.write(Bytes::from_static(b"whole")).await.unwrap();
+        writer.finish().await.unwrap();
+        writer.publish().await.unwrap();
+        let mut half = owner.create(&key, SizeHint::Unknown).await.unwrap();
+        half.write(Bytes::from_static(b"half")).await.unwrap();
+        half.finish().await.unwrap();
+        let before = files(root.path());
+
+        let reader = Local::open_to_read(root.path()).await.unwrap();
+        assert_eq!((reader.id(), reader.size(&key).await.unwrap()), (owner.id(), 5));
+        let bytes: Vec<_> = reader.open(&key, 1..5).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(bytes.concat(), b"hole");
+        assert!(reader.create(&key, SizeHint::Unknown).await.is_err());
+        assert!(reader.delete(std::slice::from_ref(&key)).await.is_err());
+        let parts = reader.multipart().unwrap();
+        assert!(parts.begin(&key, Some(crate::Shape { size: 5, part_size: 1024 })).await.is_err());
+        assert!(parts.create_part(&key, "1024", 1, 5).await.is_err());
+        assert!(parts.complete(&key, "1024", &[]).await.is_err());
+        assert!(parts.abort(&key, "1024").await.is_err());
+        assert_eq!(files(root.path()), before, "what is being written is there too");
     }
 
     #[tokio::test]

@@ -1,14 +1,11 @@
 //! What has to be done to rows and objects together, in this order and no other.
 
-use std::ops::Range;
-
 use futures_util::TryStreamExt;
-use osproxy_storage::{Digester, Digests, ErrorKind, Key, ObjectWriter, Wanted};
-use tokio::task::JoinHandle;
+use osproxy_storage::{ErrorKind, Key, ObjectWriter};
 
 use super::App;
 use crate::{
-    Error, Result,
+    Result,
     meta::{Blob, Condemned, Kind, StoredPart},
 };
 
@@ -79,53 +76,6 @@ impl App {
             writer.write(bytes).await?;
         }
         Ok(())
-    }
-
-    /// Reads an object and gives its digests, computed where they hold nobody up.
-    pub async fn digest(&self, store: &str, key: &Key, size: u64, wanted: Wanted) -> Result<Digests> {
-        let [own] = self.read_through(store, key, 0..size, [Digester::new(wanted)]).await?;
-        Ok(own.finish())
-    }
-
-    /// Reads parts and gives the digests of each, those that are known of it, and of all of them one behind the other.
-    pub async fn digest_parts(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<Digests>, Digests)> {
-        let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::default());
-        for part in parts {
-            let [own, so_far] = self
-                .read_through(store, &part.key, part.range(), [Digester::new(part.known.wanted()), all])
-                .await?;
-            each.push(own.finish());
-            all = so_far;
-        }
-        Ok((each, all.finish()))
-    }
-
-    async fn read_through<const N: usize>(
-        &self,
-        store: &str,
-        key: &Key,
-        range: Range<u64>,
-        mut digesters: [Digester; N],
-    ) -> Result<[Digester; N]> {
-        let mut object = self.stores.get(store)?.open(key, range).await?;
-        let mut digesting: Option<JoinHandle<[Digester; N]>> = None;
-        // The next bytes come while the ones before are digested.
-        while let Some(bytes) = object.try_next().await? {
-            if let Some(before) = digesting.take() {
-                digesters = before.await.map_err(Error::internal)?;
-            }
-            let mut busy = digesters.clone();
-            digesting = Some(tokio::task::spawn_blocking(move || {
-                for digester in &mut busy {
-                    digester.update(&bytes);
-                }
-                busy
-            }));
-        }
-        match digesting {
-            Some(last) => last.await.map_err(Error::internal),
-            None => Ok(digesters),
-        }
     }
 
     /// Removes the rows of parts, and the objects of those that have some.

@@ -8,7 +8,7 @@ use osproxy_storage::{
     layers::{Counters, Layered, Limit, Metrics, Retry, Timeout},
 };
 
-use super::{StartError, advice, cannot};
+use super::{Pace, StartError, advice, cannot};
 use crate::{
     Error, Result,
     config::{Config, DatabaseLocation, StoreKind},
@@ -20,6 +20,8 @@ use crate::{
 pub struct Stores {
     places: Vec<Place>,
     are_apart: bool,
+    /// How fast content is read to be digested.
+    pub(super) pace: Pace,
 }
 
 struct Place {
@@ -41,7 +43,7 @@ impl Stores {
     }
 
     /// What metadata has to know of them.
-    pub(super) fn here(&self) -> Vec<StoreHere> {
+    pub fn here(&self) -> Vec<StoreHere> {
         let here = |place: &Place| StoreHere {
             name: place.name.clone(),
             parts: place.store.multipart().map(|parts| PartSizes {
@@ -128,8 +130,40 @@ impl Stores {
             };
             places.push(place);
         }
+        Ok(Self::of(config, places, Pace::new(0)))
+    }
+
+    /// Opens every store that is configured for who only reads, beside a service that may be running. Content is read to
+    /// be digested at this pace.
+    pub async fn open_to_read(
+        config: &Config,
+        database: &DatabaseLocation,
+        pace: Pace,
+    ) -> std::result::Result<Self, StartError> {
+        let mut places = Vec::new();
+        for kind in config.stores() {
+            places.push(match kind {
+                StoreKind::Local => {
+                    let root = config.objects_root();
+                    let store = Local::open_to_read(&root).await;
+                    let store = store.map_err(cannot(format!(
+                        "cannot read the object folder {}; is --data-dir right?",
+                        root.display()
+                    )))?;
+                    on_disk(store, database)
+                }
+                remote => {
+                    let store = config.open_store(remote).map_err(cannot(format!("cannot use {remote}")))?;
+                    layered(config, store)
+                }
+            });
+        }
+        Ok(Self::of(config, places, pace))
+    }
+
+    fn of(config: &Config, places: Vec<Place>, pace: Pace) -> Self {
         let are_apart = config.is_clustered() && places.iter().any(|place| !place.is_shared);
-        Ok(Self { places, are_apart })
+        Self { places, are_apart, pace }
     }
 }
 
@@ -145,13 +179,17 @@ async fn local(config: &Config, database: &DatabaseLocation) -> std::result::Res
         "cannot use the object folder {}; is another osproxy using it?",
         root.display()
     )))?;
+    Ok(on_disk(store, database))
+}
+
+fn on_disk(store: Local, database: &DatabaseLocation) -> Place {
     // On a database of its own there is only one folder; on a server each node's has a name.
     let name = match database {
         DatabaseLocation::File(_) => store.name().to_owned(),
         DatabaseLocation::Server(_) => format!("{}:{}", store.name(), store.id()),
     };
     // A disk does not come back by being asked again, and its descriptors are not worth a queue: nothing is put around it.
-    Ok(Place { name, store: Arc::new(store), counters: Arc::default(), is_shared: false })
+    Place { name, store: Arc::new(store), counters: Arc::default(), is_shared: false }
 }
 
 /// Puts everything around a store that one on other machines needs.

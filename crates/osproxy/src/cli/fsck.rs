@@ -16,8 +16,6 @@ use check::Check;
 
 /// Exit code when there were differences, all of them repaired.
 const REPAIRED: u8 = 3;
-/// Exit code when there are differences left.
-const LEFT: u8 = 4;
 
 /// How long the database may take for an answer, in seconds.
 const PATIENCE: u64 = 600;
@@ -60,7 +58,7 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
         Ok(match found - repaired {
             0 if found == 0 => ExitCode::SUCCESS,
             0 => ExitCode::from(REPAIRED),
-            _ => ExitCode::from(LEFT),
+            _ => ExitCode::from(super::DIFFERENT),
         })
     })
 }

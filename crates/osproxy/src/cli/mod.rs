@@ -6,6 +6,7 @@ pub mod fsck;
 pub mod migrate;
 pub mod nodes;
 pub mod openapi;
+pub mod scrub;
 pub mod serve;
 pub mod tasks;
 
@@ -15,6 +16,9 @@ use anyhow::{Context, bail};
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::config::{Config, DatabaseLocation};
+
+/// Exit code when content is not as it is recorded.
+const DIFFERENT: u8 = 4;
 
 /// Writes a line for whoever started the program. A closed pipe is nobody's problem.
 fn say(line: &str) {

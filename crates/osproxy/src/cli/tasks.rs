@@ -7,7 +7,7 @@ use super::moment;
 use crate::{
     app,
     config::Loaded,
-    meta::{AttemptOutcome, Meta, Task, TaskState},
+    meta::{AttemptOutcome, Here, Meta, Task, TaskState},
 };
 
 /// What to do with background tasks.
@@ -62,7 +62,7 @@ impl From<State> for TaskState {
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
         let location = super::existing(&loaded.config).await?;
-        let meta = Meta::open_existing(&location, app::memory(&loaded.config)).await;
+        let meta = Meta::open_existing(&location, Here::default(), app::memory(&loaded.config)).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))?;
         match verb {
             Verb::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,

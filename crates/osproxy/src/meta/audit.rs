@@ -42,6 +42,37 @@ pub struct RecordedBlob {
     pub upload_id: Option<String>,
 }
 
+/// Where content lies that is stored, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedContent {
+    /// The number of the blob.
+    pub id: i64,
+    /// The store.
+    pub store: String,
+    /// Whether it lies in one object or in parts.
+    pub layout: RecordedLayout,
+    /// The one object.
+    pub object_key: String,
+    /// Bytes.
+    pub size: i64,
+    /// What osproxy computed of it, if it has seen all of it.
+    pub digests: Option<osproxy_storage::Digests>,
+}
+
+impl From<blob::Model> for RecordedContent {
+    fn from(blob: blob::Model) -> Self {
+        Self {
+            // What makes no sense is as good as none.
+            digests: blobs::digests(&blob).ok().flatten(),
+            id: blob.id,
+            store: blob.backend,
+            layout: blob.layout,
+            object_key: blob.object_key,
+            size: blob.size,
+        }
+    }
+}
+
 /// A part's row.
 #[derive(Clone, Debug)]
 pub struct RecordedPart {
@@ -110,6 +141,34 @@ impl Meta {
             })
         };
         rows.into_iter().map(recorded).collect()
+    }
+
+    /// Up to `limit` blobs beyond number `after` that are stored, wherever, in the order of their numbers.
+    pub async fn recorded_contents(&self, after: i64, limit: u64) -> Result<Vec<RecordedContent>, DbErr> {
+        let rows = blob::Entity::find()
+            .filter(blob::Column::Id.gt(after))
+            .filter(blob::Column::State.eq(blob::State::Stored))
+            .order_by_asc(blob::Column::Id)
+            .limit(limit);
+        Ok(rows.all(&self.reader).await?.into_iter().map(RecordedContent::from).collect())
+    }
+
+    /// One blob, as it is now; `None` if it is not stored any more.
+    pub async fn recorded_content(&self, blob_id: i64) -> Result<Option<RecordedContent>, DbErr> {
+        let row = blob::Entity::find_by_id(blob_id).filter(blob::Column::State.eq(blob::State::Stored));
+        Ok(row.one(&self.reader).await?.map(RecordedContent::from))
+    }
+
+    /// The first `limit` files that share a blob.
+    pub async fn files_of(&self, blob_id: i64, limit: u64) -> Result<Vec<Uid>, DbErr> {
+        let rows = file::Entity::find()
+            .select_only()
+            .column(file::Column::Uid)
+            .filter(file::Column::BlobId.eq(blob_id))
+            .order_by_asc(file::Column::Uid)
+            .limit(limit);
+        let uids: Vec<i64> = rows.into_tuple().all(&self.reader).await?;
+        Ok(uids.into_iter().map(Uid::from_recorded).collect())
     }
 
     /// The keys and sizes of all objects of a store that are content, complete or to be.

@@ -55,7 +55,7 @@ async fn create(meta: &Meta, number: i64) {
 
 /// Begins an attempt, and gives the number of its blob.
 async fn begin(meta: &Meta, number: i64, spare: i64) -> i64 {
-    match meta.begin_upload(uid(number), uid(spare)).await.unwrap() {
+    match meta.begin_upload(uid(number), uid(spare), parts::task(spare)).await.unwrap() {
         Begun::Ready(intent) => {
             assert_eq!(intent.key.to_string(), format!("unknown/{}.txt", intent.blob_id));
             intent.blob_id
@@ -76,7 +76,7 @@ async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) ->
 }
 
 async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
-    assert!(matches!(meta.begin_upload(uid(10), uid(11)).await.unwrap(), Begun::Unknown));
+    assert!(matches!(meta.begin_upload(uid(10), uid(11), parts::task(12)).await.unwrap(), Begun::Unknown));
     create(meta, 10).await;
     assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
     assert_eq!(begin(meta, 10, 11).await, 10);
@@ -86,7 +86,7 @@ async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     let stored = meta.stored_file(uid(10)).await.unwrap().unwrap();
     assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
     assert_eq!(stored.content.digests, Some(digests("ten")));
-    assert!(matches!(meta.begin_upload(uid(10), uid(11)).await.unwrap(), Begun::Stored));
+    assert!(matches!(meta.begin_upload(uid(10), uid(11), parts::task(12)).await.unwrap(), Begun::Stored));
 }
 
 async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {

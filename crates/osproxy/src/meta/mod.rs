@@ -47,7 +47,7 @@ use futures_util::future::BoxFuture;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
 pub use alone::Alone;
-pub use audit::{BlobState, PartState, RecordedBlob, RecordedLayout, RecordedPart};
+pub use audit::{BlobState, PartState, RecordedBlob, RecordedContent, RecordedLayout, RecordedPart};
 pub use blobs::Blob;
 pub use challenges::Challenge;
 pub use changes::{Copied, MetadataChange, Updated};
@@ -67,7 +67,7 @@ pub use stats::Stats;
 pub use task_list::TaskFilter;
 pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
 pub use unfinished::{Condemned, Kind, Unfinished};
-pub use uploads::{Begun, Finished, Intent};
+pub use uploads::{Begun, Finished, Intent, Released};
 
 use crate::{
     config::{DatabaseLocation, DatabaseServer},
@@ -183,19 +183,23 @@ impl Meta {
     }
 
     /// Opens a database that a service may be using. Changes nothing about its tables: fails when they are not those of
-    /// this version. For those who look, and work on nothing.
-    pub async fn open_existing(location: &DatabaseLocation, memory: Memory) -> Result<Self, DbErr> {
+    /// this version. For those who look, and work on nothing; `here` says what they can look at.
+    pub async fn open_existing(
+        location: &DatabaseLocation,
+        here: Here,
+        memory: Memory,
+    ) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::must_be_current(&writer).await?;
-                Self::on_file(writer, path, Here::default(), memory).await
+                Self::on_file(writer, path, here, memory).await
             }
             DatabaseLocation::Server(server) => {
                 let connection = migrate::single_connection(server).await?;
                 migrate::must_be_current(&connection).await?;
                 connection.close().await?;
-                Self::on_server(server, Here::default(), memory).await
+                Self::on_server(server, here, memory).await
             }
         }
     }

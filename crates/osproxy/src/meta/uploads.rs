@@ -9,6 +9,7 @@ use super::{
     entities::{blob, file, part},
     files::{claims, is_blob},
     now_ms,
+    tasks::{self, TaskForBlob},
     write_queue::Verdict,
 };
 use crate::uid::Uid;
@@ -30,9 +31,17 @@ pub struct Intent {
     pub content_type: Option<String>,
     /// What was said that the digests are.
     pub claims: Claims,
-    /// A blob that was to collect parts of this content and has none: it is condemned, and the room that is kept for it is
-    /// to be freed before the content comes.
-    pub released: Option<i64>,
+    /// The room that was kept for parts of this content, if it was.
+    pub released: Option<Released>,
+}
+
+/// A blob that was to collect parts and has none, because its content comes in one piece: it is condemned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// It is at hand: the room is to be freed before the content comes.
+    Here(i64),
+    /// A task frees it where it lies.
+    Elsewhere,
 }
 
 /// What became of the wish to send content.
@@ -63,12 +72,13 @@ pub enum Finished {
 
 impl Meta {
     /// Begins an attempt to send the content of `uid` in one piece. Records what will be written: the first attempt
-    /// under the uid's own number, every later one under `spare`, so that no key is ever written twice.
-    pub async fn begin_upload(&self, uid: Uid, spare: Uid) -> Result<Begun, DbErr> {
-        let here = self.here.clone();
+    /// under the uid's own number, every later one under `spare`, so that no key is ever written twice. Where another node
+    /// keeps room for its parts, `removal` is enqueued, which gets the number of that blob.
+    pub async fn begin_upload(&self, uid: Uid, spare: Uid, removal: TaskForBlob) -> Result<Begun, DbErr> {
+        let (here, now) = (self.here.clone(), self.clock.now_ms());
         self.write(move |transaction| {
-            let here = here.clone();
-            Box::pin(async move { begin(transaction, uid, spare, &here).await })
+            let (here, removal) = (here.clone(), removal.clone());
+            Box::pin(async move { begin(transaction, uid, spare, &here, (&removal, now)).await })
         })
         .await
     }
@@ -154,7 +164,13 @@ impl Meta {
     }
 }
 
-async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, here: &Here) -> Result<Begun, DbErr> {
+async fn begin(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    spare: Uid,
+    here: &Here,
+    (removal, now): (&TaskForBlob, i64),
+) -> Result<Begun, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
         return Ok(Begun::Unknown);
     };
@@ -173,7 +189,13 @@ async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, here: &H
         file::State::Receiving => spare.get(),
         closed => return Ok(Begun::Closed(closed)),
     };
-    let released = release(transaction, &file).await?;
+    let released = match release(transaction, &file).await? {
+        Some((blob_id, store)) if here.store(&store).is_none() => {
+            tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+            Some(Released::Elsewhere)
+        }
+        released => released.map(|(blob_id, _)| Released::Here(blob_id)),
+    };
     let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
     let store = here.for_new();
     let row = blobs::writing_row(blob_id, store, key.to_string(), &here.node);
@@ -190,8 +212,12 @@ async fn begin(transaction: &DatabaseTransaction, uid: Uid, spare: Uid, here: &H
     })))
 }
 
-/// Condemns a blob that keeps room for the parts of a file and has none, because the content comes in one piece.
-async fn release(transaction: &DatabaseTransaction, file: &file::Model) -> Result<Option<i64>, DbErr> {
+/// Condemns a blob that keeps room for the parts of a file and has none, because the content comes in one piece. Gives its
+/// number and store.
+async fn release(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+) -> Result<Option<(i64, String)>, DbErr> {
     let Some(blob_id) = file.blob_id else {
         return Ok(None);
     };
@@ -222,7 +248,8 @@ async fn release(transaction: &DatabaseTransaction, file: &file::Model) -> Resul
         .filter(file::Column::BlobId.eq(blob_id))
         .exec(transaction)
         .await?;
-    Ok(Some(blob_id))
+    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    Ok(blob.map(|blob| (blob_id, blob.backend)))
 }
 
 async fn mend(

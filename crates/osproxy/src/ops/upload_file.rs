@@ -15,7 +15,8 @@ use crate::{
     Error, Result,
     app::{App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
     content_type, error,
-    meta::{Begun, Blob, Content, FileState, Finished, Intent, Kind, StoredFile},
+    meta::{Begun, Blob, Content, FileState, Finished, Intent, Kind, Released, StoredFile},
+    tasks::handlers::delete_blob,
     uid::Uid,
 };
 
@@ -126,15 +127,24 @@ enum Beginning {
 async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
     for _ in 0..ROUNDS {
         let spare = app.next_uid().await?;
-        return match app.meta.begin_upload(uid, spare).await? {
+        let removal = delete_blob::removal(&app, app.next_uid().await?);
+        return match app.meta.begin_upload(uid, spare, removal).await? {
             Begun::Ready(intent) => {
                 // Not before: the uid's own number may be that of an attempt that died, which is to be swept.
                 let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));
-                if let Some(blob_id) = intent.released
-                    // What this cannot remove now, the sweep does later.
-                    && let Err(error) = app.remove_blob(blob_id).await
-                {
-                    tracing::warn!(blob_id, error = error::chain(&error), "cannot free reserved room yet");
+                match intent.released {
+                    None => {}
+                    Some(Released::Elsewhere) => app.task_enqueued_elsewhere(),
+                    Some(Released::Here(blob_id)) => {
+                        // What this cannot remove now, the sweep does later.
+                        if let Err(error) = app.remove_blob(blob_id).await {
+                            tracing::warn!(
+                                blob_id,
+                                error = error::chain(&error),
+                                "cannot free reserved room yet"
+                            );
+                        }
+                    }
                 }
                 Ok(Beginning::Ready(Box::new(Ready { attempt, intent: *intent })))
             }

@@ -1,6 +1,7 @@
 //! Nodes as one service: each answers for all.
 
 mod client;
+mod divided;
 mod forwarding;
 mod leaving;
 mod stack;

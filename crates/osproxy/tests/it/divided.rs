@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use osproxy_api::v1::{CreatedState, CreatedUpload, UploadState, UploadStatus};
-use reqwest::{Method, Response};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -19,23 +19,15 @@ fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-async fn create(service: &Service, body: Value) -> CreatedUpload {
-    answered(service.v1_post("/uploads", &body).await, 201).await
-}
-
 /// Creates an upload in parts of 64 KiB.
 async fn divide(service: &Service, name: &str, size: usize) -> CreatedUpload {
-    let created = create(service, json!({"name": name, "size": size, "part_size": PART})).await;
+    let created = service.wish(&json!({"name": name, "size": size, "part_size": PART})).await;
     assert_eq!((created.state, created.part_size), (CreatedState::Pending, Some(PART as u64)));
     created
 }
 
 fn part_url(upload: &CreatedUpload, number: usize) -> String {
     upload.links.as_ref().unwrap().part.replace("{number}", &number.to_string())
-}
-
-async fn put_part(service: &Service, upload: &CreatedUpload, number: usize, bytes: &[u8]) -> Response {
-    service.put(&part_url(upload, number), bytes).await
 }
 
 async fn put_parts(
@@ -46,18 +38,9 @@ async fn put_parts(
 ) {
     let parts: Vec<_> = bytes.chunks(PART).collect();
     for number in order {
-        let answer = put_part(service, upload, number, parts[number - 1]).await;
+        let answer = service.v1_put_part(upload, number, parts[number - 1]).await;
         assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
     }
-}
-
-async fn complete(service: &Service, upload: &CreatedUpload) -> Response {
-    let url = service.url(&upload.links.as_ref().unwrap().complete);
-    service.client().post(url).send().await.unwrap()
-}
-
-async fn status(service: &Service, upload: &CreatedUpload) -> UploadStatus {
-    answered(service.get(&upload.links.as_ref().unwrap().state).await, 200).await
 }
 
 #[tokio::test]
@@ -68,15 +51,15 @@ async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
     let to_be = format!("video/.{}.mp4.{PART}", upload.uid);
     assert_eq!(service.objects(), std::slice::from_ref(&to_be), "room is kept from the start");
     put_parts(&service, &upload, &bytes, [6, 2, 4, 1].into_iter()).await;
-    let there = status(&service, &upload).await;
+    let there = service.v1_status(&upload).await;
     assert_eq!((there.state, there.parts), (UploadState::Receiving, vec![1, 2, 4, 6]));
     assert_eq!(there.received, 3 * PART as u64 + 1000);
     assert_eq!(there.size, Some(bytes.len() as u64));
-    let missing = problem(complete(&service, &upload).await, 409, "parts_missing").await;
+    let missing = problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
     assert_eq!(missing["missing"], json!([3, 5]));
     put_parts(&service, &upload, &bytes, [5, 3].into_iter()).await;
     assert_eq!(service.objects(), [to_be]);
-    let stored: UploadStatus = answered(complete(&service, &upload).await, 200).await;
+    let stored: UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
     assert_eq!(stored.state, UploadState::Stored);
     assert_eq!(service.objects(), [format!("video/{}.mp4", upload.uid)]);
     assert!(service.read(&upload.uid).await == bytes);
@@ -85,12 +68,12 @@ async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["0"]);
     let blake3 = blake3_hex(&bytes);
     assert_eq!(service.sql("SELECT blake3 FROM blobs").await, std::slice::from_ref(&blake3));
-    let again = create(&service, json!({"name": "again.mp4", "blake3": blake3})).await;
+    let again = service.wish(&json!({"name": "again.mp4", "blake3": blake3})).await;
     assert_eq!((again.state, again.links.is_none()), (CreatedState::Stored, true));
     assert!(service.read(&again.uid).await == bytes);
-    let again: UploadStatus = answered(complete(&service, &upload).await, 200).await;
+    let again: UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
     assert_eq!(again.state, UploadState::Stored, "completed twice");
-    let late = put_part(&service, &upload, 1, &bytes[..PART]).await;
+    let late = service.v1_put_part(&upload, 1, &bytes[..PART]).await;
     problem(late, 409, "already_stored").await;
     service.assert_consistent().await;
 }
@@ -103,7 +86,7 @@ async fn content_that_is_there_is_shared_by_who_sends_it_again() {
     for name in ["one.bin", "two.bin"] {
         let upload = divide(&service, name, bytes.len()).await;
         put_parts(&service, &upload, &bytes, 1..=3).await;
-        assert_eq!(complete(&service, &upload).await.status(), 200);
+        assert_eq!(service.v1_complete(&upload).await.status(), 200);
         uids.push(upload.uid);
     }
     service.database().settle().await;
@@ -131,7 +114,7 @@ async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves
     let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&other)));
     let replaced = service.client().put(&url).header("content-digest", digest);
     assert_eq!(replaced.body(other.clone()).send().await.unwrap().status(), 204);
-    assert_eq!(complete(&service, &upload).await.status(), 200);
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
     let expected = [&bytes[..PART], &other, &bytes[2 * PART..]].concat();
     assert!(service.read(&upload.uid).await == expected);
     service.wait_until_whole(&upload.uid).await;
@@ -147,7 +130,7 @@ async fn what_is_no_part_of_the_content_is_refused_and_leaves_nothing() {
     let bytes = content(5, PART + 10);
     let upload = divide(&service, "x.bin", bytes.len()).await;
     for (number, len) in [(1, PART - 1), (1, PART + 1), (1, 0), (2, 11), (2, 9), (3, 1)] {
-        problem(put_part(&service, &upload, number, &bytes[..len]).await, 422, "size_mismatch").await;
+        problem(service.v1_put_part(&upload, number, &bytes[..len]).await, 422, "size_mismatch").await;
     }
     for number in ["0", "10001"] {
         let url = upload.links.as_ref().unwrap().part.replace("{number}", number);
@@ -169,12 +152,12 @@ async fn what_is_no_part_of_the_content_is_refused_and_leaves_nothing() {
     }
     let short = service.client().put(service.url(&upload.links.as_ref().unwrap().content));
     problem(short.body("short").send().await.unwrap(), 422, "size_mismatch").await;
-    assert_eq!(status(&service, &upload).await.parts, [0; 0]);
+    assert_eq!(service.v1_status(&upload).await.parts, [0; 0]);
     let other = divide(&service, "y.bin", bytes.len()).await;
     let stolen = part_url(&upload, 1).replace(&upload.uid, &other.uid);
     problem(service.put(&stolen, &bytes[..PART]).await, 403, "invalid_signature").await;
     put_parts(&service, &other, &bytes, 1..=2).await;
-    assert_eq!(complete(&service, &other).await.status(), 200);
+    assert_eq!(service.v1_complete(&other).await.status(), 200);
     assert!(service.read(&other.uid).await == bytes);
 }
 
@@ -217,7 +200,7 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     let bytes = content(6, 3 * PART);
     let claims = json!({"name": "x.txt", "size": bytes.len(), "part_size": PART, "content_type": "text/x-log",
         "sha256": sha256_hex(&bytes), "blake3": blake3_hex(&bytes), "md5": md5_hex(&bytes)});
-    let upload = create(&service, claims.clone()).await;
+    let upload = service.wish(&claims.clone()).await;
     let url = upload.links.as_ref().unwrap().content.clone();
     let mut false_bytes = bytes.clone();
     false_bytes[77] ^= 1;
@@ -239,7 +222,7 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     assert!(digests.contains(&sha256), "{digests}");
     // Sent once, by whichever digest.
     for digest in ["md5", "sha256", "blake3"] {
-        let again = create(&service, json!({"name": "y.txt", digest: claims[digest]})).await;
+        let again = service.wish(&json!({"name": "y.txt", digest: claims[digest]})).await;
         assert_eq!(again.state, CreatedState::Stored, "{digest}");
         assert!(service.read(&again.uid).await == bytes);
     }
@@ -249,7 +232,7 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     {
         let mut wish = json!({"name": "z.txt", "blake3": claims["blake3"]});
         wish.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
-        assert_eq!(create(&service, wish).await.state, CreatedState::Pending);
+        assert_eq!(service.wish(&wish).await.state, CreatedState::Pending);
     }
 }
 
@@ -263,12 +246,12 @@ async fn claims_of_parts_are_verified_behind_and_a_false_one_shows() {
         ("sha256", sha256_hex(b"other"), "corrupt"),
     ] {
         let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, digest: claimed});
-        let upload = create(&service, wish).await;
+        let upload = service.wish(&wish).await;
         if upload.state == CreatedState::Stored {
             continue;
         }
         put_parts(&service, &upload, &bytes, 1..=3).await;
-        assert_eq!(complete(&service, &upload).await.status(), 200);
+        assert_eq!(service.v1_complete(&upload).await.status(), 200);
         service.database().settle().await;
         let found = service.sql(&format!("SELECT state FROM files WHERE uid = {}", upload.uid)).await;
         assert_eq!(found, [state], "{digest}");
@@ -276,10 +259,10 @@ async fn claims_of_parts_are_verified_behind_and_a_false_one_shows() {
     // What BLAKE3 says is known when the last part is there.
     let wish =
         json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, "blake3": blake3_hex(b"other")});
-    let upload = create(&service, wish).await;
+    let upload = service.wish(&wish).await;
     put_parts(&service, &upload, &bytes, 1..=3).await;
-    problem(complete(&service, &upload).await, 422, "digest_mismatch").await;
-    assert_eq!(status(&service, &upload).await.parts, [1, 2, 3], "it stays completable");
+    problem(service.v1_complete(&upload).await, 422, "digest_mismatch").await;
+    assert_eq!(service.v1_status(&upload).await.parts, [1, 2, 3], "it stays completable");
 }
 
 #[tokio::test]
@@ -335,7 +318,7 @@ async fn what_api_v0_computes_of_content_that_api_v1_stored_is_known_from_then_o
         let md5 = md5_hex(&bytes);
         let upload = divide(&service, "x.bin", bytes.len()).await;
         put_parts(&service, &upload, &bytes, 1..=2).await;
-        assert_eq!(complete(&service, &upload).await.status(), 200);
+        assert_eq!(service.v1_complete(&upload).await.status(), 200);
         assert!(service.instant_upload(&[(&md5, "y.bin")]).await.remove(0).uid.is_empty());
         if in_parts {
             let link = service.upload_link("y.bin").await;
@@ -394,11 +377,11 @@ async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
         let (service, upload, order) = (&service, &upload, &order);
         let send = async |first: usize| {
             for number in order.iter().skip(first).step_by(AT_ONCE).copied() {
-                assert_eq!(put_part(service, upload, number, &part(number)).await.status(), 204);
+                assert_eq!(service.v1_put_part(upload, number, &part(number)).await.status(), 204);
             }
         };
         futures_util::future::join_all((0..AT_ONCE).map(send)).await;
-        assert_eq!(complete(service, upload).await.status(), 200);
+        assert_eq!(service.v1_complete(upload).await.status(), 200);
         let mut hasher = blake3::Hasher::new();
         (1..=parts).for_each(|number| _ = hasher.update(&part(number)));
         let blake3 = hasher.finalize().to_hex().to_string();
@@ -408,7 +391,7 @@ async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
         if let Ok(said) = std::process::Command::new("b3sum").arg("--no-names").arg(&object).output() {
             assert_eq!(String::from_utf8(said.stdout).unwrap().trim(), blake3, "{parts} parts");
         }
-        let again = create(service, json!({"name": "y.bin", "size": size, "blake3": blake3})).await;
+        let again = service.wish(&json!({"name": "y.bin", "size": size, "blake3": blake3})).await;
         assert_eq!(again.state, CreatedState::Stored, "{parts} parts");
     }
 }
@@ -422,12 +405,12 @@ async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     put_parts(&service, &upload, &bytes, [4, 1].into_iter()).await;
     service.kill().await;
     service.restart().await;
-    assert_eq!(status(&service, &upload).await.parts, [1, 4]);
+    assert_eq!(service.v1_status(&upload).await.parts, [1, 4]);
     put_parts(&service, &upload, &bytes, [3, 2].into_iter()).await;
     service.kill().await;
     service.sql(&format!("UPDATE files SET expires_at = 1 WHERE uid = {}", gone.uid)).await;
     service.restart().await;
-    assert_eq!(complete(&service, &upload).await.status(), 200);
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
     let kept = [format!("unknown/{}.bin", upload.uid)];
     eventually("the other one has lapsed", async || (service.objects() == kept).then_some(())).await;
@@ -475,12 +458,12 @@ async fn a_wish_with_a_key_is_granted_once() {
 #[tokio::test]
 async fn nothing_is_content_too() {
     let service = Service::start().await;
-    let upload = create(&service, json!({"name": "empty.txt", "size": 0})).await;
+    let upload = service.wish(&json!({"name": "empty.txt", "size": 0})).await;
     assert_eq!(service.put(&upload.links.as_ref().unwrap().content, b"").await.status(), 200);
     assert!(service.read(&upload.uid).await.is_empty());
-    let upload = create(&service, json!({"name": "empty.txt", "size": 0})).await;
-    assert_eq!(put_part(&service, &upload, 1, b"").await.status(), 204);
-    assert_eq!(complete(&service, &upload).await.status(), 200);
+    let upload = service.wish(&json!({"name": "empty.txt", "size": 0})).await;
+    assert_eq!(service.v1_put_part(&upload, 1, b"").await.status(), 204);
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await.is_empty());
     service.database().settle().await;
 }

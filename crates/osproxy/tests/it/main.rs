@@ -46,6 +46,7 @@ mod prove_possession;
 mod queries;
 mod readme;
 mod retry_task;
+mod scrub;
 mod serve;
 mod stores;
 mod swagger;

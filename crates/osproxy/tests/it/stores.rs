@@ -1,6 +1,7 @@
 //! Objects in stores on other machines: S3, and what stands in for COS and OSS.
 
 mod credentials;
+mod divided;
 mod faults;
 mod nodes;
 mod traffic;

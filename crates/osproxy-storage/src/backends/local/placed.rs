@@ -76,6 +76,7 @@ impl Multipart for Local {
     }
 
     async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String> {
+        self.root.owned("begin upload")?;
         let shape = shape.ok_or_else(|| wrong("an upload of no known shape"))?;
         let upload = shape.part_size.to_string();
         let (root, path, folder) = (self.root.clone(), path(key, &upload), key.folder().to_owned());
@@ -95,6 +96,7 @@ impl Multipart for Local {
         number: u32,
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>> {
+        self.root.owned("write part")?;
         let part_size: u64 = upload.parse().map_err(|_| wrong("an upload that is none of this store"))?;
         let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(part_size));
         let offset = offset.filter(|_| size <= part_size).ok_or_else(|| wrong("a part that has no place"))?;
@@ -105,6 +107,7 @@ impl Multipart for Local {
     }
 
     async fn complete(&self, key: &Key, upload: &str, _parts: &[(u32, String)]) -> Result<()> {
+        self.root.owned("complete upload")?;
         let (root, path, key) = (self.root.clone(), path(key, upload), key.clone());
         blocking("complete upload", move || {
             rustix::fs::renameat(&root.folder, path.as_str(), &root.folder, key.as_str())?;
@@ -114,6 +117,7 @@ impl Multipart for Local {
     }
 
     async fn abort(&self, key: &Key, upload: &str) -> Result<()> {
+        self.root.owned("abort upload")?;
         let (root, path, folder) = (self.root.clone(), path(key, upload), key.folder().to_owned());
         blocking("abort upload", move || {
             match rustix::fs::unlinkat(&root.folder, path.as_str(), AtFlags::empty()) {

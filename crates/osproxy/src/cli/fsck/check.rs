@@ -186,12 +186,7 @@ impl Check {
             self.difference(format!("{what} was never verified"), false);
         }
         if intact && (self.options.deep || !parts.is_empty()) {
-            let known = blob.digests.as_ref();
-            let wanted = Wanted {
-                md5: known.is_some_and(|known| known.md5.is_some()),
-                sha256: known.is_some_and(|known| known.sha256.is_some()),
-                piece_at: None,
-            };
+            let wanted = blob.digests.map_or_else(Wanted::default, |known| known.wanted());
             let read = self.read(&blob.object_key, blob.size, wanted).await;
             intact = self.compare_digests(&what, read, |digests| Some(*digests) == blob.digests);
         }
@@ -341,7 +336,7 @@ impl Check {
 
     async fn read(&self, object_key: &str, size: i64, wanted: Wanted) -> Result<Digests> {
         let key = Key::parse(object_key).map_err(crate::Error::internal)?;
-        self.app.digest(&self.store, &key, size.unsigned_abs(), wanted).await
+        self.app.stores.digest(&self.store, &key, 0..size.unsigned_abs(), wanted).await
     }
 
     /// Objects that no row names.

@@ -133,7 +133,7 @@ impl Check {
         }
         let stored: Vec<_> =
             self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_object).collect();
-        let (each, _) = self.app.digest_parts(&self.store, &stored).await?;
+        let (each, _) = self.app.stores.digest_parts(&self.store, &stored).await?;
         for (part, digests) in stored.iter().zip(each) {
             if !part.known.is_of(&digests) {
                 self.difference(format!("{what} has other bytes than it had in part {}", part.number), false);

@@ -61,7 +61,7 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
         // Nobody vouches for the whole, but the parts are known.
         None if *claims == Claims::default() => digest_as_it_came(app, blob_id, store, key, *size).await?,
         _ => {
-            let digests = app.digest(store, key, *size, claims.wanted()).await?;
+            let digests = app.stores.digest(store, key, 0..*size, claims.wanted()).await?;
             let refuted = claims.refuted_by(&digests);
             if refuted.is_some() || combined.is_some_and(|combined| combined != digests.blake3) {
                 let parts = app.meta.parts(blob_id).await?;
@@ -84,7 +84,7 @@ async fn digest_as_it_came(
     size: u64,
 ) -> Result<Digests, TaskError> {
     let parts = app.meta.parts(blob_id).await?;
-    let (each, all) = app.digest_parts(store, &parts).await?;
+    let (each, all) = app.stores.digest_parts(store, &parts).await?;
     if all.size != size {
         return Err(TaskError::retry(format!("the parts of {key} have not the size that it has")));
     }

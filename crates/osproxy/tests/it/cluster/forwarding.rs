@@ -13,7 +13,7 @@ const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 const QUICK: [(&str, &str); 3] =
     [("CLUSTER__HEARTBEAT", "1"), ("CLUSTER__FORWARD_TIMEOUT", "2"), ("TASKS__POLL_INTERVAL", "1")];
 
-async fn three() -> [Service; 3] {
+pub async fn three() -> [Service; 3] {
     let one = Service::start_on(SERVER, &QUICK).await;
     let (two, three) = (one.start_beside(&QUICK).await, one.start_beside(&QUICK).await);
     [one, two, three]

@@ -1,11 +1,14 @@
 use std::net::SocketAddr;
 
-use osproxy_api::v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks};
+use osproxy_api::{
+    v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks},
+    v1::{CreatedUpload, File, UploadStatus},
+};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// API v0 as a client of it sees it, of whatever serves it.
+/// The API as a client of it sees it, of whatever serves it.
 #[derive(Clone)]
 pub struct Api {
     pub address: SocketAddr,
@@ -55,6 +58,39 @@ impl Api {
 
     pub async fn v1_post(&self, route: &str, body: &Value) -> Response {
         self.v1(Method::POST, route, Some(body)).await
+    }
+
+    /// Creates an upload of API v1.
+    pub async fn wish(&self, wish: &Value) -> CreatedUpload {
+        answered(self.v1_post("/uploads", wish).await, 201).await
+    }
+
+    /// Sends a part of an upload of API v1.
+    pub async fn v1_put_part(&self, upload: &CreatedUpload, number: usize, content: &[u8]) -> Response {
+        let part = &upload.links.as_ref().unwrap().part;
+        self.put(&part.replace("{number}", &number.to_string()), content).await
+    }
+
+    /// Declares an upload of API v1 complete.
+    pub async fn v1_complete(&self, upload: &CreatedUpload) -> Response {
+        let url = self.url(&upload.links.as_ref().unwrap().complete);
+        self.client.post(url).send().await.unwrap()
+    }
+
+    /// Where an upload of API v1 stands.
+    pub async fn v1_status(&self, upload: &CreatedUpload) -> UploadStatus {
+        answered(self.get(&upload.links.as_ref().unwrap().state).await, 200).await
+    }
+
+    /// Gives an upload of API v1 up.
+    pub async fn v1_abort(&self, upload: &CreatedUpload) -> Response {
+        let url = self.url(&upload.links.as_ref().unwrap().state);
+        self.client.delete(url).send().await.unwrap()
+    }
+
+    /// What API v1 says of a file.
+    pub async fn describe(&self, uid: &str) -> File {
+        answered(self.v1_get(&format!("/files/{uid}")).await, 200).await
     }
 
     pub async fn upload_links(&self, paths: &[&str]) -> Vec<UploadLinks> {

@@ -185,6 +185,14 @@ impl Database {
         texts
     }
 
+    /// How bytes, given in hexadecimal, are written in SQL.
+    pub fn bytes(&self, hex: &str) -> String {
+        match self.url() {
+            Some(url) if url.starts_with("postgres") => format!("'\\x{hex}'::bytea"),
+            _ => format!("x'{hex}'"),
+        }
+    }
+
     /// Lets changes (`BEFORE UPDATE`, say) of rows of a table fail, those for which the condition holds.
     pub async fn forbid(&self, name: &str, change: &str, table: &str, condition: &str) {
         let database = self.connect(true).await;

@@ -293,6 +293,12 @@ impl Service {
         (output.status.code().unwrap(), text)
     }
 
+    /// Begins another verb of the binary on the same folder.
+    pub fn begin_cli(&self, arguments: &[&str]) -> Child {
+        let mut command = command(self.folder.path(), &self.settings, &[]);
+        command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
+    }
+
     /// Stops it and compares metadata with the store: there must be no difference.
     pub async fn assert_consistent(&mut self) {
         self.kill().await;

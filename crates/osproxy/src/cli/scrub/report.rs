@@ -1,0 +1,167 @@
+use std::{collections::BTreeMap, fmt};
+
+use serde::Serialize;
+
+use super::super::say;
+use crate::{meta::RecordedContent, uid::Uid};
+
+/// How many of the files that share a blob are named.
+pub(super) const NAMED: usize = 20;
+
+/// Why content is not as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// There is no object.
+    Missing,
+    /// The object has not as many bytes as are recorded.
+    Size { found: u64, recorded: u64 },
+    /// What was read has other digests.
+    Digest,
+    /// The parts that are recorded do not make up the content.
+    Parts,
+    /// The store does not give it.
+    Unreadable(String),
+}
+
+impl Fault {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Size { found, recorded } if found < recorded => "shorter",
+            Self::Size { .. } => "longer",
+            Self::Digest => "different",
+            Self::Parts => "parts",
+            Self::Unreadable(_) => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("has no object"),
+            Self::Size { found, recorded } => write!(f, "has {found} bytes instead of {recorded}"),
+            Self::Digest => f.write_str("has other bytes than it had"),
+            Self::Parts => f.write_str("has not all of its parts"),
+            Self::Unreadable(why) => write!(f, "cannot be read ({why})"),
+        }
+    }
+}
+
+/// Where something is wrong: in the whole of a blob, or in a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) part: Option<u32>,
+    pub(super) object_key: String,
+    pub(super) fault: Fault,
+}
+
+/// A line of JSON about what is wrong with a blob.
+#[derive(Serialize)]
+struct Line<'a> {
+    blob: String,
+    uids: Vec<String>,
+    /// Whether more files than those share the blob.
+    more_uids: bool,
+    store: &'a str,
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<u32>,
+    problem: &'static str,
+    detail: String,
+}
+
+/// A line of JSON about the whole run.
+#[derive(Serialize)]
+struct Summary<'a> {
+    complete: bool,
+    blobs: u64,
+    bytes: u64,
+    mismatched: u64,
+    unverified: u64,
+    skipped: u64,
+    skipped_stores: Vec<&'a str>,
+    /// The last blob that was looked at.
+    after: String,
+}
+
+/// Says what was found, and counts.
+pub(super) struct Report {
+    json: bool,
+    /// The last blob that was looked at.
+    pub(super) after: i64,
+    /// Blobs that were read, or could not be.
+    pub(super) blobs: u64,
+    /// Bytes that were read.
+    pub(super) bytes: u64,
+    /// Blobs that osproxy has computed no digest of yet.
+    pub(super) unverified: u64,
+    mismatched: u64,
+    /// Blobs in each store that is not at hand here.
+    skipped: BTreeMap<String, u64>,
+}
+
+impl Report {
+    pub(super) fn new(json: bool, after: i64) -> Self {
+        Self { json, after, blobs: 0, bytes: 0, unverified: 0, mismatched: 0, skipped: BTreeMap::new() }
+    }
+
+    /// Whether nothing was wrong so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.mismatched == 0
+    }
+
+    pub(super) fn skip(&mut self, store: &str) {
+        *self.skipped.entry(store.to_owned()).or_default() += 1;
+    }
+
+    /// Says all that is wrong with a blob; `uids` are of its files, up to one more than are named.
+    pub(super) fn mismatch(&mut self, blob: &RecordedContent, uids: &[Uid], findings: &[Finding]) {
+        self.mismatched += 1;
+        let named: Vec<_> = uids.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = uids.len() > NAMED;
+        for finding in findings {
+            let Finding { part, object_key, fault } = finding;
+            if self.json {
+                let line = Line {
+                    blob: blob.id.to_string(),
+                    uids: named.clone(),
+                    more_uids: more,
+                    store: &blob.store,
+                    key: object_key,
+                    part: *part,
+                    problem: fault.name(),
+                    detail: fault.to_string(),
+                };
+                say(&serde_json::to_string(&line).unwrap_or_default());
+                continue;
+            }
+            let place = part.map_or_else(String::new, |number| format!("part {number} of "));
+            let files = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
+            let more = if more { " and more" } else { "" };
+            let (id, store) = (blob.id, &blob.store);
+            say(&format!("{place}blob {id} ({store}: {object_key}; files: {files}{more}) {fault}"));
+        }
+    }
+
+    /// Says what came of it all. One that is not `complete` can be gone on with.
+    pub(super) fn end(&self, complete: bool) {
+        let skipped: u64 = self.skipped.values().sum();
+        let stores: Vec<_> = self.skipped.keys().map(String::as_str).collect();
+        let Self { blobs, bytes, unverified, mismatched, after, .. } = *self;
+        if self.json {
+            let (skipped_stores, after) = (stores, after.to_string());
+            let summary =
+                Summary { complete, blobs, bytes, mismatched, unverified, skipped, skipped_stores, after };
+            return say(&serde_json::to_string(&summary).unwrap_or_default());
+        }
+        let places = if stores.is_empty() { String::new() } else { format!(" ({})", stores.join(", ")) };
+        say(&format!(
+            "{blobs} blobs, {bytes} bytes read: {mismatched} do not match, {unverified} not verified yet; \
+             {skipped} skipped in stores that are not at hand here{places}"
+        ));
+        if !complete {
+            say(&format!("stopped before the end; go on with --after {after}"));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Uploads of API v1 whose size is announced: their parts are the store's own.
+
+use futures_util::future::join_all;
+use osproxy_api::v1::{CreatedState, CreatedUpload, FileState, UploadState, UploadStatus};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{MIN, on_each};
+use crate::support::{Service, Store, StoreServer, Unreliable, answered, content, eventually, problem};
+
+/// What the service settles on by itself.
+const PART: usize = 8 << 20;
+/// What heads of requests and lists of parts may take.
+const LITTLE: u64 = 64 << 10;
+
+fn blake3_hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+async fn put_parts(service: &Service, upload: &CreatedUpload, bytes: &[u8]) {
+    for (number, part) in (1..).zip(bytes.chunks(PART)) {
+        let answer = service.v1_put_part(upload, number, part).await;
+        assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
+    }
+}
+
+/// Nothing moves when it is completed, nor afterwards: what was computed of the parts is put together too.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn announced_content_travels_once_and_is_verified_without_being_read() {
+    for server in [StoreServer::S3, StoreServer::Oss] {
+        let store = Store::new(server);
+        let wire = Unreliable::start(store.address(), 1).await;
+        let mut service = Service::start_on_store(&store, Some(&wire), &[]).await;
+        let bytes = content(1, 4 * PART + 1_000_003);
+        let before = wire.sent();
+        let upload = service.wish(&json!({"name": "film.mp4", "size": bytes.len()})).await;
+        assert_eq!((upload.state, upload.part_size), (CreatedState::Pending, Some(PART as u64)));
+        assert_eq!(wire.sent(), before, "nothing is asked of the store before the first part");
+        put_parts(&service, &upload, &bytes).await;
+        let (sent, exactly) = (wire.sent() - before, bytes.len() as u64);
+        println!("{server:?}: {sent} bytes to the store for {exactly}");
+        assert!((exactly..exactly + exactly / 100).contains(&sent), "{sent} instead of {exactly}");
+        let there = service.v1_status(&upload).await;
+        assert_eq!((there.state, there.received), (UploadState::Receiving, exactly));
+        assert_eq!(service.objects(), [format!("video/{}.mp4+", upload.uid)], "no part is an object");
+        let (sent, received) = (wire.sent(), wire.received());
+        let stored: UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
+        assert_eq!((stored.state, stored.received), (UploadState::Stored, exactly));
+        assert_eq!(service.objects(), [format!("video/{}.mp4", upload.uid)]);
+        assert_eq!(service.sql("SELECT layout FROM blobs").await, ["whole"]);
+        service.wait_until_whole(&upload.uid).await;
+        service.database().settle().await;
+        let (sent, received) = (wire.sent() - sent, wire.received() - received);
+        println!("{server:?}: {sent} bytes to the store and {received} from it until it is verified");
+        assert!(sent < LITTLE && received < LITTLE, "{sent} {received}");
+        let blake3 = blake3_hex(&bytes);
+        let file = service.describe(&upload.uid).await;
+        assert_eq!(
+            (file.state, file.size, file.blake3.as_ref()),
+            (FileState::Stored, Some(exactly), Some(&blake3))
+        );
+        assert!(service.read(&upload.uid).await == bytes);
+        // Instant from now on, and for no other size.
+        let again = service.wish(&json!({"name": "again.mp4", "blake3": blake3})).await;
+        assert_eq!((again.state, again.links.is_none()), (CreatedState::Stored, true));
+        assert!(service.read(&again.uid).await == bytes);
+        let other = service.wish(&json!({"name": "other.mp4", "blake3": blake3, "size": 5})).await;
+        assert_eq!(other.state, CreatedState::Pending);
+        assert_eq!(service.objects().len(), 1);
+        service.assert_consistent().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
+    on_each(async |store: Store| {
+        let mut service = Service::start_on_store(&store, None, &[]).await;
+        let (bytes, other) = (content(2, 3 * PART + 10), content(3, PART));
+        let upload = service.wish(&json!({"name": "x.bin", "size": bytes.len()})).await;
+        let parts: Vec<_> = bytes.chunks(PART).collect();
+        // The small one that is the last comes first, and the others at the same time.
+        for numbers in [&[4][..], &[3, 1]] {
+            let sent = numbers.iter().map(|number| service.v1_put_part(&upload, *number, parts[number - 1]));
+            for answer in join_all(sent).await {
+                assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
+            }
+        }
+        let missing = problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
+        assert_eq!(missing["missing"], json!([2]));
+        // What is no part of it is refused, and leaves what is there.
+        for (number, len) in [(2, PART - 1), (2, MIN), (2, 0), (4, 11), (5, 1)] {
+            problem(service.v1_put_part(&upload, number, &other[..len]).await, 422, "size_mismatch").await;
+        }
+        for (number, part) in [(2, &other[..]), (3, parts[2]), (2, parts[1]), (1, &other)] {
+            assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
+        }
+        let there = service.v1_status(&upload).await;
+        assert_eq!((there.parts, there.received), (vec![1, 2, 3, 4], bytes.len() as u64));
+        // What replaces a part is an object, since that may still be refused.
+        assert_eq!(service.objects().len(), 3, "{:?}", service.objects());
+        assert_eq!(service.v1_complete(&upload).await.status(), 200);
+        assert_eq!(service.v1_complete(&upload).await.status(), 200, "completed twice");
+        let expected = [&other, &bytes[PART..]].concat();
+        assert!(service.read(&upload.uid).await == expected);
+        service.wait_until_whole(&upload.uid).await;
+        assert_eq!(service.describe(&upload.uid).await.blake3, Some(blake3_hex(&expected)));
+        service.database().settle().await;
+        assert_eq!(service.objects().len(), 1, "all is in one object");
+        problem(service.v1_put_part(&upload, 1, parts[0]).await, 409, "already_stored").await;
+        service.assert_consistent().await;
+    })
+    .await;
+}
+
+/// One part of any size is content too, and so is none.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn content_that_is_one_small_part_is_stored_like_any() {
+    on_each(async |store: Store| {
+        let mut service = Service::start_on_store(&store, None, &[]).await;
+        for len in [1, 70_000, PART] {
+            let bytes = content(len as u64, len);
+            let upload = service.wish(&json!({"name": "x.bin", "size": len})).await;
+            assert_eq!(service.v1_put_part(&upload, 1, &bytes).await.status(), 204, "{len}");
+            assert_eq!(service.v1_complete(&upload).await.status(), 200, "{len}");
+            assert!(service.read(&upload.uid).await == bytes, "{len}");
+            service.wait_until_whole(&upload.uid).await;
+            assert_eq!(service.describe(&upload.uid).await.blake3, Some(blake3_hex(&bytes)), "{len}");
+        }
+        let empty = service.wish(&json!({"name": "x.bin", "size": 0})).await;
+        assert_eq!(service.v1_put_part(&empty, 1, b"").await.status(), 204);
+        assert_eq!(service.v1_complete(&empty).await.status(), 200);
+        assert!(service.read(&empty.uid).await.is_empty());
+        // Smaller parts than the store takes are not agreed to.
+        let small = json!({"name": "x.bin", "size": 3 * PART, "part_size": 4 << 20});
+        problem(service.v1_post("/uploads", &small).await, 400, "invalid_argument").await;
+        service.database().settle().await;
+        service.assert_consistent().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() {
+    on_each(async |store: Store| {
+        let mut service = Service::start_on_store(&store, None, &[]).await;
+        let bytes = content(4, PART + 100);
+        let size = bytes.len();
+        let claimed =
+            service.wish(&json!({"name": "x.bin", "size": size, "sha256": sha256_hex(b"other")})).await;
+        put_parts(&service, &claimed, &bytes).await;
+        let stored: UploadStatus = answered(service.v1_complete(&claimed).await, 200).await;
+        assert_eq!(stored.state, UploadState::Stored);
+        eventually("it is found out", async || {
+            (service.describe(&claimed.uid).await.state == FileState::Corrupt).then_some(())
+        })
+        .await;
+        problem(service.v1_complete(&claimed).await, 410, "file_corrupt").await;
+        service.database().settle().await;
+        assert_eq!(service.objects(), [""; 0]);
+        let sha256 = sha256_hex(&bytes);
+        let claimed = service.wish(&json!({"name": "x.bin", "size": size, "sha256": sha256})).await;
+        assert_eq!(claimed.state, CreatedState::Pending, "what is corrupt serves nobody");
+        put_parts(&service, &claimed, &bytes).await;
+        assert_eq!(service.v1_complete(&claimed).await.status(), 200);
+        service.wait_until_whole(&claimed.uid).await;
+        let file = service.describe(&claimed.uid).await;
+        assert_eq!((file.sha256.as_ref(), file.blake3), (Some(&sha256), Some(blake3_hex(&bytes))));
+        let again = service.wish(&json!({"name": "y.bin", "sha256": sha256})).await;
+        assert_eq!(again.state, CreatedState::Stored);
+        // What BLAKE3 says is known when the last part is there; other parts can be sent then.
+        let wish = json!({"name": "z.bin", "size": size, "blake3": blake3_hex(b"other")});
+        let refused = service.wish(&wish).await;
+        put_parts(&service, &refused, &content(5, size)).await;
+        problem(service.v1_complete(&refused).await, 422, "digest_mismatch").await;
+        assert_eq!(service.v1_status(&refused).await.parts, [1, 2]);
+        assert_eq!(service.v1_abort(&refused).await.status(), 204);
+        service.database().settle().await;
+        assert_eq!(service.objects(), [format!("unknown/{}.bin", claimed.uid)]);
+        service.assert_consistent().await;
+    })
+    .await;
+}
+
+/// Whoever sends what is there already has it once, whatever was computed of it when.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn content_that_is_sent_twice_lies_there_once() {
+    on_each(async |store: Store| {
+        let mut service = Service::start_on_store(&store, None, &[]).await;
+        let bytes = content(6, PART + 100);
+        let mut uploads = Vec::new();
+        for name in ["one.bin", "two.bin"] {
+            uploads.push(service.wish(&json!({"name": name, "size": bytes.len()})).await);
+        }
+        for upload in &uploads {
+            put_parts(&service, upload, &bytes).await;
+        }
+        for upload in &uploads {
+            assert_eq!(service.v1_complete(upload).await.status(), 200);
+        }
+        service.database().settle().await;
+        eventually("one is left", async || (service.objects().len() == 1).then_some(())).await;
+        for upload in &uploads {
+            assert!(service.read(&upload.uid).await == bytes);
+        }
+        service.assert_consistent().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn an_upload_that_is_given_up_leaves_nothing_in_the_store() {
+    on_each(async |store: Store| {
+        let mut service = Service::start_on_store(&store, None, &[]).await;
+        let bytes = content(7, 2 * PART + 100);
+        for sent in 0..=3 {
+            let upload = service.wish(&json!({"name": "x.bin", "size": bytes.len()})).await;
+            for (number, part) in (1..).zip(bytes.chunks(PART)).take(sent) {
+                assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
+            }
+            assert_eq!(service.objects().len(), usize::from(sent > 0));
+            assert_eq!(service.v1_abort(&upload).await.status(), 204);
+            problem(service.v1_abort(&upload).await, 410, "file_gone").await;
+            problem(service.v1_put_part(&upload, 1, &bytes[..PART]).await, 410, "file_gone").await;
+            problem(service.v1_complete(&upload).await, 410, "file_gone").await;
+            service.database().settle().await;
+            assert_eq!(service.objects(), [""; 0], "{sent} parts");
+        }
+        service.assert_consistent().await;
+    })
+    .await;
+}
