@@ -113,6 +113,12 @@ def before_upload(route, case, fits):
 def before_v1(route, case, fits):
     if route.startswith("/uploads/"):
         before_upload(route, case, fits)
+    # Also where the case gets something else wrong: it is to be refused for that.
+    names = case.path_parameters or {}
+    if route.startswith("/files/{uid}") and is_well_formed(names, {"uid": UID}):
+        names["uid"] = upload_of_its_own() if case.method == "DELETE" else FILE
+    elif route.startswith("/tasks/{id}") and is_well_formed(names, {"id": UID}):
+        names["id"] = a_task()
     if not fits:
         return
     if route == "/uploads":
@@ -120,12 +126,6 @@ def before_v1(route, case, fits):
         case.body.pop("part_size", None)
         if case.body.get("size") is not None:
             case.body["size"] = min(case.body["size"], LARGEST)
-    elif route == "/files/{uid}" and case.method == "DELETE":
-        case.path_parameters["uid"] = upload_of_its_own()
-    elif route.startswith("/files/{uid}"):
-        case.path_parameters["uid"] = FILE
-    elif route.startswith("/tasks/{id}"):
-        case.path_parameters["id"] = a_task()
     # A cursor is nothing that can be made up.
     case.query.pop("cursor", None)
     # A key that chance hits twice is another request's.

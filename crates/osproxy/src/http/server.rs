@@ -10,7 +10,7 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -23,6 +23,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How much of a request is read, or of an answer collected, before it is passed on. With hyper's default of 408 KiB,
 /// 32 uploads and 32 downloads at once take 57 MiB more; with 128 KiB downloads cost a fifth more CPU time.
 const MAX_BUFFERED: usize = 64 << 10;
+
+/// How many connections may be in the system's queue.
+const BACKLOG: usize = 4096;
 
 /// How long handshakes that have begun when no new ones are let in may take.
 const HANDSHAKES: Duration = Duration::from_millis(100);
@@ -43,6 +46,8 @@ pub async fn serve(
     shutdown: CancellationToken,
     last_requests: Duration,
 ) {
+    let connections = Connections::new(router, config);
+    let places = Arc::new(Semaphore::new(config.max_connections.into()));
     let closing = async {
         shutdown.cancelled().await;
         if !last_requests.is_zero() {
@@ -50,38 +55,77 @@ pub async fn serve(
             tokio::time::sleep(HANDSHAKES).await;
         }
     };
-    let mut closing = Box::pin(closing);
-    let graceful = GracefulShutdown::new();
-    let connections = TaskTracker::new();
-    let cut = CancellationToken::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(config.header_timeout))
-        // A client may close its side when it has sent everything, and still wants the answer.
-        .half_close(true)
-        .max_buf_size(MAX_BUFFERED);
-    let places = Arc::new(Semaphore::new(config.max_connections.into()));
-    loop {
-        // Beyond the limit, connections wait in the system's queue.
-        let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
-            () = &mut closing => break,
-        };
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            () = &mut closing => break,
-        };
-        let connection = connection(&http, stream, peer, router.clone());
-        let connection = graceful.watch(connection);
-        let cut = cut.clone();
-        connections.spawn(async move {
+    tokio::select! {
+        () = accept(&listener, &connections, &places) => {}
+        () = closing => {}
+    }
+    if last_requests.is_zero() {
+        drop(listener);
+    } else {
+        accept_rest(listener, &connections);
+    }
+    connections.tasks.close();
+    tokio::select! {
+        () = tokio::time::sleep(last_requests) => {}
+        () = connections.tasks.wait() => {}
+    }
+    connections.end(Duration::from_secs(config.shutdown_grace)).await;
+}
+
+/// Takes connections for ever. Beyond the limit they wait in the system's queue.
+async fn accept(listener: &TcpListener, connections: &Connections, places: &Arc<Semaphore>) {
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, peer)) => connections.take(stream, peer, Some(place)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes the connections that are still in the queue. The system would reset them.
+fn accept_rest(listener: TcpListener, connections: &Connections) {
+    let Ok(listener) = listener.into_std() else { return };
+    // Where handshakes cannot be refused there may always be one more.
+    for _ in 0..BACKLOG {
+        let Ok((stream, peer)) = listener.accept() else { return };
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        match stream {
+            Ok(stream) => connections.take(stream, peer, None),
+            Err(error) => tracing::warn!(%error, "cannot accept a connection"),
+        }
+    }
+}
+
+/// Connections that are being served.
+struct Connections {
+    http: http1::Builder,
+    router: Router,
+    graceful: GracefulShutdown,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl Connections {
+    fn new(router: Router, config: &ServerSection) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(config.header_timeout))
+            // A client may close its side when it has sent everything, and still wants the answer.
+            .half_close(true)
+            .max_buf_size(MAX_BUFFERED);
+        let (graceful, tasks, cut) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
+        Self { http, router, graceful, tasks, cut }
+    }
+
+    /// Serves a connection, which has its `place` as long as it lasts.
+    fn take(&self, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
+        let connection = connection(&self.http, stream, peer, self.router.clone());
+        let connection = self.graceful.watch(connection);
+        let cut = self.cut.clone();
+        self.tasks.spawn(async move {
             let _place = place;
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
@@ -91,19 +135,15 @@ pub async fn serve(
             }
         });
     }
-    drop(closing);
-    drop(listener);
-    connections.close();
-    tokio::select! {
-        () = tokio::time::sleep(last_requests) => {}
-        () = connections.wait() => {}
+
+    /// Lets requests that are running end within `grace`, and cuts what still runs.
+    async fn end(self, grace: Duration) {
+        if tokio::time::timeout(grace, self.graceful.shutdown()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "cutting requests that did not end in time");
+            self.cut.cancel();
+        }
+        self.tasks.wait().await;
     }
-    let grace = Duration::from_secs(config.shutdown_grace);
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "cutting requests that did not end in time");
-        cut.cancel();
-    }
-    connections.wait().await;
 }
 
 /// Lets no new connection begin, so that none is in the queue when the listener is closed: the system would reset it, and

@@ -59,7 +59,8 @@ pub struct CreatedUploads {
 /// Creates one file, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
 /// or none. Where a digest is claimed and content that has it is stored, the file has that at once, or, with
 /// `uploads.prove_possession`, once the client has shown to have it. Where parts lie in the object to be, room for all of
-/// it is kept: when there is none, that is an error, and nothing stays.
+/// it is kept: when there is none, that is an error, and nothing stays. Not where the client is asked to show that it has the
+/// content.
 pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
     let created_at = OffsetDateTime::now_utc();
@@ -72,6 +73,7 @@ pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Re
         wanted.push((name, announced));
     }
     let (mut pending, mut uploads) = (Vec::new(), Vec::with_capacity(wanted.len()));
+    let mut divided = Vec::new();
     // Content that becomes an upload's if the client shows to have it.
     let mut to_prove = Vec::with_capacity(wanted.len());
     for (name, announced) in wanted {
@@ -79,37 +81,50 @@ pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Re
         let file = NewFile { uid, name, announced };
         let mut known = known_content(app, &file).await?;
         let mut is_stored = false;
-        if !app.limits.prove_possession
-            && let Some(blob) = known.take()
-        {
+        if app.limits.prove_possession {
+            // Who does not tell the size is not told it.
+            known = known.filter(|_| file.announced.size.is_some());
+        } else if let Some(blob) = known.take() {
             is_stored = share(app, &file, &blob).await?;
         }
         uploads.push(CreatedUpload { uid, part_size, is_stored, challenge: None });
+        // Content that is likely not to be sent has its room kept when its first part comes.
+        if !is_stored && known.is_none() && has_several_parts(&file) {
+            divided.push(uid);
+        }
         if !is_stored {
             pending.push(file);
         }
         to_prove.push(known);
     }
-    let divided: Vec<_> =
-        pending.iter().filter(|file| has_several_parts(file)).map(|file| file.uid).collect();
     if !pending.is_empty() {
         app.meta.create_files(pending, lapses.unix_timestamp() * 1000).await?;
     }
     for uid in divided {
         if let Err(error) = app.reserve(uid).await {
-            // What this cannot take back lapses.
-            if let Err(left) = abort_upload(app, uid).await {
-                tracing::warn!(%uid, error = error::chain(&left), "cannot take an upload back yet");
-            }
+            take_back(app, uid).await;
             return Err(error);
         }
     }
     for (upload, known) in uploads.iter_mut().zip(to_prove) {
         if let Some(blob) = known {
-            upload.challenge = Some(challenge(app, upload.uid, &blob).await?);
+            match challenge(app, upload.uid, &blob).await {
+                Ok(challenge) => upload.challenge = Some(challenge),
+                Err(error) => {
+                    take_back(app, upload.uid).await;
+                    return Err(error);
+                }
+            }
         }
     }
     Ok(CreatedUploads { uploads, created_at })
+}
+
+/// Gives an upload up whose client is told of an error. What this cannot take back lapses.
+async fn take_back(app: &Arc<App>, uid: Uid) {
+    if let Err(left) = abort_upload(app, uid).await {
+        tracing::warn!(%uid, error = error::chain(&left), "cannot take an upload back yet");
+    }
 }
 
 fn has_several_parts(file: &NewFile) -> bool {

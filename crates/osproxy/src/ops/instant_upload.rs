@@ -21,11 +21,11 @@ pub struct Wanted<'a> {
 /// Creates a complete file for every item whose content is stored and was verified by osproxy itself.
 /// Gives the new uids in the order of the items; `None` where the content has to be sent.
 pub async fn instant_upload(app: &App, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
+    let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
     if app.limits.prove_possession {
         // A client of API v0 could not answer.
         return Ok(vec![None; wanted.len()]);
     }
-    let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
     let mut created = vec![None; wanted.len()];
     let mut files = Vec::new();
     for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {

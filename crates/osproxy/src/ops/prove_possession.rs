@@ -5,12 +5,13 @@ use std::{iter, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_api::ErrorCode;
+use osproxy_storage::ErrorKind;
 
 use super::upload_file;
 use crate::{
     Error, Result,
     app::App,
-    meta::{self, Blob},
+    meta::{self, Blob, FileState},
     uid::Uid,
 };
 
@@ -52,21 +53,32 @@ pub async fn content_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
 }
 
 /// Takes the answer to the challenge of `uid`, once. If it is right, the file has its content from then on; else the
-/// content has to be sent.
+/// content has to be sent. An answer that comes again, because the first one's success was not heard of, is a success.
 pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Result<()> {
-    let gone = || {
-        let message =
-            "there is no challenge to answer: it was answered, or is older than a minute; send the content";
-        Error::new(ErrorCode::ChallengeGone, message)
+    let Some(challenge) = app.meta.challenge(uid).await? else {
+        return match app.meta.file_state(uid).await? {
+            Some(FileState::Stored) => Ok(()),
+            _ => Err(gone()),
+        };
     };
-    let challenge = app.meta.take_challenge(uid).await?.ok_or_else(gone)?;
     let blob = app.meta.stored_blob(challenge.blob_id).await?.ok_or_else(gone)?;
+    // Before the challenge is used up: a store that is away for a moment costs nobody anything.
+    let expected = expected(app, &blob, &challenge.nonce).await?.ok_or_else(gone)?;
+    if app.meta.take_challenge(uid).await? != Some(challenge) {
+        return Err(gone());
+    }
     // Compared in constant time.
-    if expected(app, &blob, &challenge.nonce).await? != blake3::Hash::from_bytes(proof) {
+    if expected != blake3::Hash::from_bytes(proof) {
         let message = "the content is not what was asked for; send it";
         return Err(Error::new(ErrorCode::DigestMismatch, message));
     }
     upload_file::share(app, uid, blob).await
+}
+
+fn gone() -> Error {
+    let message =
+        "there is no challenge to answer: it was answered, or is older than a minute; send the content";
+    Error::new(ErrorCode::ChallengeGone, message)
 }
 
 /// Draws what is asked for.
@@ -84,8 +96,8 @@ fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
     (0..PIECES).map(|_| draw()).collect()
 }
 
-/// What the right answer is.
-async fn expected(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<blake3::Hash> {
+/// What the right answer is; `None` when the content is gone.
+async fn expected(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
     let store = app.stores.get(&blob.backend)?;
     let read = |range: Range<u64>| async {
         let reader = store.open(&blob.key, range).await?;
@@ -93,12 +105,18 @@ async fn expected(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<blake3::Ha
     };
     let mut pieces = stream::iter(ranges(nonce, blob.digests.size)).map(read).buffered(PARALLEL);
     let mut hasher = blake3::Hasher::new_keyed(nonce);
-    while let Some(piece) = pieces.try_next().await? {
-        for bytes in piece {
-            hasher.update(&bytes);
+    loop {
+        match pieces.try_next().await {
+            Ok(Some(piece)) => piece.iter().for_each(|bytes| {
+                hasher.update(bytes);
+            }),
+            Ok(None) => return Ok(Some(hasher.finalize())),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Truncated) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(hasher.finalize())
 }
 
 #[cfg(test)]

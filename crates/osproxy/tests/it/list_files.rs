@@ -64,6 +64,7 @@ async fn filters_choose_what_they_say() {
         ("prefix=100%25", vec!["100%.JPG"]),
         ("prefix=100_", vec!["100_.jpg"]),
         ("prefix=o", vec!["other.mp3"]),
+        ("prefix=%00", vec![]),
         ("prefix=O", vec!["Other.mp3"]),
         ("category=image", vec!["100%.JPG", "100_.jpg", "100x.jpg"]),
         ("category=audio", vec!["other.mp3", "Other.mp3"]),

@@ -46,6 +46,7 @@ async fn bad_input_is_refused() {
         ("limit=0".to_owned(), "limit"),
         ("state=lost".to_owned(), "state"),
         ("kinds=x".to_owned(), "kinds"),
+        ("kind=%00".to_owned(), "kind"),
         ("cursor=AAAA".to_owned(), "cursor"),
         (format!("state=done&cursor={cursor}"), "cursor"),
     ] {

@@ -1,7 +1,7 @@
 use osproxy_api::v1::{Challenge, CreatedState, CreatedUpload, UploadState, UploadStatus};
 use serde_json::json;
 
-use crate::support::{Service, answered, content, eventually, md5_hex, problem};
+use crate::support::{Service, answered, content, eventually, md5_hex, problem, refused};
 
 const PROVE: (&str, &str) = ("UPLOADS__PROVE_POSSESSION", "true");
 /// More than is asked for as a whole, and than a part has.
@@ -49,6 +49,7 @@ async fn who_has_the_content_need_not_send_it() {
         service.store("first.bin", &bytes).await;
         let objects = service.objects();
         let (created, challenge) = challenged(&service, "second.txt", &bytes).await;
+        assert_eq!(service.objects(), objects, "room is kept for what need not be sent");
         assert_eq!(challenge.ranges.len(), if size > 131_072 { 32 } else { 1 });
         // It can be read once it is answered, not before.
         problem(
@@ -61,10 +62,9 @@ async fn who_has_the_content_need_not_send_it() {
             answered(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
         assert_eq!((status.state, status.uid.as_str()), (UploadState::Stored, created.uid.as_str()));
         assert!(service.read(&created.uid).await == bytes);
-        assert_eq!(service.objects(), objects, "a byte was moved, or room is kept");
-        // Once.
-        let again = answer(&service, &challenge, &proof(&challenge, &bytes)).await;
-        problem(again, 410, "challenge_gone").await;
+        assert_eq!(service.objects(), objects, "a byte was moved");
+        // The answer may have been lost on the way.
+        answered::<UploadStatus>(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
     }
     assert_eq!(service.sql("SELECT count(*) FROM challenges").await, ["0"]);
     service.assert_consistent().await;
@@ -85,12 +85,11 @@ async fn no_two_challenges_are_alike_and_none_holds_for_another_file() {
     let url = two_created.links.unwrap().content;
     let sent: UploadStatus = answered(service.put(&url, &bytes).await, 200).await;
     assert_eq!(sent.state, UploadState::Stored);
-    // Of two right answers at the same time one counts.
-    let right = proof(&one, &bytes);
-    let both = tokio::join!(answer(&service, &one, &right), answer(&service, &one, &right));
-    let mut statuses = [both.0.status().as_u16(), both.1.status().as_u16()];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [200, 410]);
+    // Of a wrong answer and a right one at the same time one counts.
+    let (right, wrong) = (proof(&one, &bytes), proof(&two, &bytes));
+    let both = tokio::join!(answer(&service, &one, &right), answer(&service, &one, &wrong));
+    let statuses = (both.0.status().as_u16(), both.1.status().as_u16());
+    assert!(matches!(statuses, (200, 200 | 410) | (410, 422)), "{statuses:?}");
     service.assert_consistent().await;
 }
 
@@ -128,9 +127,14 @@ async fn content_that_is_not_there_or_not_meant_is_not_asked_about() {
     let bytes = content(3, SIZE);
     service.store("first.bin", &bytes).await;
     assert!(create(&service, "other.bin", &bytes[1..]).await.challenge.is_none());
-    let wish = json!({"name": "x", "size": 5, "blake3": blake3_hex(&bytes)});
-    let created: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
-    assert!(created.challenge.is_none());
+    for wish in [
+        json!({"name": "x", "size": 5, "blake3": blake3_hex(&bytes)}),
+        // Its size is not to be had by its digest.
+        json!({"name": "x", "blake3": blake3_hex(&bytes)}),
+    ] {
+        let created: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
+        assert!(created.challenge.is_none() && created.state == CreatedState::Pending);
+    }
     // Unless it is asked for, knowing a digest is enough.
     let trusting = Service::start().await;
     trusting.store("first.bin", &bytes).await;
@@ -145,6 +149,8 @@ async fn clients_of_api_v0_have_to_send_their_content() {
     service.store("first.bin", &bytes).await;
     let known = service.instant_upload(&[(&md5_hex(&bytes), "second.bin")]).await;
     assert_eq!(known[0].uid, "");
+    let nameless = json!({"data": [{"md5": md5_hex(&bytes), "path": "/"}]});
+    refused(service.post("/resume", &nameless).await, 422).await;
     let again = service.store("second.bin", &bytes).await;
     assert!(service.read(&again).await == bytes);
     // What was received again is removed behind the answer.

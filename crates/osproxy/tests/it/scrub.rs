@@ -275,7 +275,7 @@ async fn what_went_or_moved_since_it_was_looked_up_is_no_fault() {
     let deleted = service.store("y.bin", &content(2, 1000)).await;
     service.database().hold_merges().await;
     let merged = service.store_in_parts("z.bin", &content(3, 1000), 300).await;
-    let run = service.begin_cli(&["scrub", "--json", "--rate", "100KB"]);
+    let run = service.begin_cli(&["scrub", "--json", "--rate", "50KB"]);
     until_it_reads(&run, &format!("unknown/{slow}.bin")).await;
     signal(&run, Signal::STOP);
     let file = format!("/files/{deleted}");
@@ -372,7 +372,19 @@ async fn what_a_store_does_not_give_is_told() {
     let (code, said) = scrub(&service, &["--json"]).await;
     assert_eq!((code, &lines(&said)[0]["problem"]), (4, &json!("unreadable")), "{said}");
     wire.silence(false);
+    let mut blobs = Vec::new();
+    for number in 0..5 {
+        blobs.push(service.store("y.bin", &content(number, 1000)).await);
+    }
     assert_eq!(scrub(&service, &[]).await.0, 0);
+    // It is not asked about everything then, and what was not read is come back to.
+    wire.silence(true);
+    let output =
+        service.begin_cli(&["scrub", "--json", "--after", &blobs[0]]).wait_with_output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let told = lines(&said);
+    assert_eq!((output.status.code(), told.len()), (Some(1), 4), "{said}");
+    assert_eq!((&told[3]["complete"], &told[3]["after"]), (&json!(false), &json!(blobs[0])), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

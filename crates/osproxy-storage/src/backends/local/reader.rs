@@ -1,5 +1,6 @@
 use std::{
     io::IoSliceMut,
+    num::NonZeroU64,
     ops::Range,
     os::fd::OwnedFd,
     pin::Pin,
@@ -9,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::Stream;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::{
+    fs::Advice,
+    io::{Errno, ReadWriteFlags},
+};
 use tokio::task::JoinHandle;
 
 use super::{NAME, finished};
@@ -33,11 +37,30 @@ pub(super) struct Reader {
     /// The last read got less than it asked for: what follows is not in the page cache.
     missed: bool,
     from_disk: Option<JoinHandle<std::io::Result<Bytes>>>,
+    /// What must not stay in the page cache.
+    forgets: Option<Range<u64>>,
 }
 
 impl Reader {
     pub(super) fn new(file: OwnedFd, range: Range<u64>) -> Self {
-        Self { file: Arc::new(file), rest: range, missed: false, from_disk: None }
+        Self { file: Arc::new(file), rest: range, missed: false, from_disk: None, forgets: None }
+    }
+
+    /// Reads what is on the disk, whatever the page cache has of it, and leaves nothing there in the place of what others
+    /// read. Pages that are not written yet stay.
+    pub(super) fn past_cache(file: OwnedFd, range: Range<u64>) -> Self {
+        let mut reader = Self::new(file, range.clone());
+        reader.forgets = Some(range);
+        reader.forget();
+        reader
+    }
+
+    fn forget(&self) {
+        if let Some(range) = &self.forgets {
+            let len = NonZeroU64::new(range.end - range.start);
+            // A file system without a cache has nothing to forget.
+            let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
+        }
     }
 
     fn next_len(&self, limit: usize) -> usize {
@@ -80,6 +103,12 @@ impl Reader {
             }
             Ok(buffer.freeze())
         })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 

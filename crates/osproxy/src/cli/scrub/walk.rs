@@ -11,6 +11,9 @@ use crate::{
 /// How many blobs are asked for in one go.
 const PAGE: u64 = 500;
 
+/// After how many blobs in a row that a store does not give it is taken to be away.
+const PATIENCE: u32 = 3;
+
 /// How often content that moves while it is read is looked at again.
 const ROUNDS: usize = 4;
 
@@ -58,32 +61,44 @@ impl Known {
 }
 
 impl Walk {
-    /// Looks at every blob behind the one that the report has come to.
-    pub(super) async fn go(&mut self) -> Result<()> {
+    /// Looks at every blob behind the one that the report has come to. Fails when a store gives nothing any more; then the
+    /// report stands before what could not be read.
+    pub(super) async fn go(&mut self) -> anyhow::Result<()> {
+        let (mut at, mut in_a_row) = (self.report.after, 0);
         loop {
-            let page = self.meta.recorded_contents(self.report.after, PAGE).await?;
+            let page = self.meta.recorded_contents(at, PAGE).await?;
             if page.is_empty() {
+                self.report.after = at;
                 return Ok(());
             }
             for blob in page {
-                let id = blob.id;
-                self.blob(blob).await?;
-                self.report.after = id;
+                let store = blob.store.clone();
+                at = blob.id;
+                let Some(why) = self.blob(blob).await? else {
+                    (self.report.after, in_a_row) = (at, 0);
+                    continue;
+                };
+                in_a_row += 1;
+                if in_a_row == PATIENCE {
+                    anyhow::bail!("the store {store} gives nothing: {why}");
+                }
             }
         }
     }
 
-    async fn blob(&mut self, mut blob: RecordedContent) -> Result<()> {
+    /// Looks at a blob, and says why its store does not give it, if so.
+    async fn blob(&mut self, mut blob: RecordedContent) -> Result<Option<String>> {
+        let mut unreadable = None;
         for round in 1.. {
             if !self.stores.has(&blob.store) {
                 self.report.skip(&blob.store);
-                return Ok(());
+                return Ok(None);
             }
             let findings = self.examine(&blob).await?;
             if !findings.is_empty() {
                 // It may have been merged, moved or removed in the middle of this.
                 match self.meta.recorded_content(blob.id).await? {
-                    None => return Ok(()),
+                    None => return Ok(None),
                     Some(now) if now != blob && round < ROUNDS => {
                         blob = now;
                         continue;
@@ -94,13 +109,17 @@ impl Walk {
                     }
                 }
             }
+            unreadable = findings.into_iter().find_map(|finding| match finding.fault {
+                Fault::Unreadable(why) => Some(why),
+                _ => None,
+            });
             self.report.blobs += 1;
             // Content in parts is known by its parts.
             let is_known = blob.digests.is_some() || blob.layout == RecordedLayout::Parts;
             self.report.unverified += u64::from(!is_known);
             break;
         }
-        Ok(())
+        Ok(unreadable)
     }
 
     /// Reads a blob, and gives all that is wrong with it.
@@ -116,9 +135,14 @@ impl Walk {
             let Err(fault) = self.piece(&blob.store, &piece).await else {
                 continue;
             };
-            let all_is_gone = fault == Fault::Missing && !piece.is_object;
+            // More of the same would follow.
+            let is_all = match fault {
+                Fault::Missing => !piece.is_object,
+                Fault::Unreadable(_) => true,
+                _ => false,
+            };
             findings.push(Finding { part: piece.part, object_key: piece.object_key, fault });
-            if all_is_gone {
+            if is_all {
                 break;
             }
         }

@@ -5,7 +5,7 @@ use osproxy_api::v1::{self, PREFIX, Tasks};
 
 use super::{page, query::Query, render};
 use crate::{
-    Result,
+    Error, Result,
     app::App,
     http::openapi,
     ops::list_tasks::{self, TaskFilter, TaskState},
@@ -23,7 +23,7 @@ const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState
     summary = "List background work", description = "",
     params(
         ("state" = Option<v1::TaskState>, Query, description = "Tasks in that state."),
-        ("kind" = Option<String>, Query, description = "Tasks of that kind.", example = "merge_parts"),
+        ("kind" = Option<String>, Query, description = "Tasks of that kind.", pattern = r"^[^\x00]*$", example = "merge_parts"),
         openapi::PageQuery,
     ),
     responses(
@@ -35,6 +35,10 @@ pub(in crate::http) async fn list_tasks(State(app): State<Arc<App>>, uri: Uri) -
     let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
     let limit = page::limit(&query)?;
     let state = query.one_of("state", &STATES, TaskState::name)?;
+    // No kind has such a name, and not every database takes the question.
+    if query.get("kind").is_some_and(|kind| kind.contains('\0')) {
+        return Err(Error::invalid("`kind` must not contain NUL").with_field("kind"));
+    }
     let filter = TaskFilter { state, kind: query.get("kind") };
     let filters = ["tasks"].into_iter().chain(FILTERS.map(|name| query.get(name).unwrap_or_default()));
     let filters: Vec<_> = filters.collect();

@@ -129,13 +129,16 @@ async fn every_connection_that_is_there_when_a_node_stops_is_answered() {
     for client in 0..64 {
         clients.spawn(async move {
             let mut answered = 0;
-            // Connects until it is refused.
-            while let Ok(mut connection) = TcpStream::connect(address).await {
+            // Connects until it is refused. Not for ever: others may listen there then.
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(5)
+                && let Ok(mut connection) = TcpStream::connect(address).await
+            {
                 let request = b"GET /health/live HTTP/1.1\r\nhost: osproxy\r\nconnection: close\r\n\r\n";
                 let mut answer = String::new();
                 if client % 2 == 0 {
                     // It has nothing to say until no more connections are taken, perhaps.
-                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 connection.write_all(request).await.expect("the connection was reset");
                 connection.read_to_string(&mut answer).await.expect("the connection was reset");
