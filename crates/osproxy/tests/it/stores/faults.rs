@@ -52,7 +52,11 @@ impl Client {
         for _ in 0..TRIES {
             self.tries += 1;
             let request = self.api.client().put(self.api.url(url)).body(bytes.to_vec());
-            let answer = request.send().await.unwrap();
+            let answer = match request.send().await {
+                // Each question to the store has its time, and some requests have many of them.
+                Err(error) if error.is_timeout() => continue,
+                answer => answer.unwrap(),
+            };
             match answer.status().as_u16() {
                 200 => return,
                 503 => assert!(answer.headers().contains_key("retry-after")),
