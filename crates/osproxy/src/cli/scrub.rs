@@ -1,11 +1,11 @@
 //! `osproxy scrub`
 
-mod rate;
 mod report;
 mod walk;
 
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,8 +21,8 @@ use walk::Walk;
 #[derive(Args, Clone, Copy)]
 pub struct Options {
     /// Bytes to read in a second at most, as in 800KiB, 50MiB or 1GiB; 0: no limit.
-    #[arg(long, value_name = "BYTES", default_value = "50MiB", value_parser = rate::parse)]
-    rate: u64,
+    #[arg(long, value_name = "BYTES", default_value = "50MiB")]
+    rate: ByteSize,
     /// Begin behind this blob: where a run that was stopped says that it came to.
     #[arg(long, value_name = "BLOB", default_value_t = 0, hide_default_value = true)]
     after: i64,
@@ -37,7 +37,7 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {
         let database = super::existing(config).await?;
-        let stores = Stores::open_to_read(config, &database, Pace::new(options.rate)).await?;
+        let stores = Stores::open_to_read(config, &database, Pace::new(options.rate.as_u64())).await?;
         let here = Here { stores: stores.here(), ..Here::default() };
         let meta = Meta::open_existing(&database, here, app::memory(config)).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::explain(&database, &error)))?;
