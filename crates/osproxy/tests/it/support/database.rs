@@ -49,11 +49,20 @@ fn env(name: &str) -> Option<String> {
 }
 
 /// Connects, to ask something and go. The pool does not look after its connections: in sqlx 0.9.0 that may never end
-/// (transact-rs/sqlx#3645), and the test with it.
+/// (transact-rs/sqlx#3645), and the test with it. A server may close a connection before it says a word, to start anew
+/// after one of its processes died: a service bears that, and so does its test.
 pub async fn connect(options: impl Into<ConnectOptions>) -> DatabaseConnection {
     let mut options = options.into();
     options.idle_timeout(None).max_lifetime(None);
-    Orm::connect(options).await.unwrap()
+    let start = Instant::now();
+    loop {
+        match Orm::connect(options.clone()).await {
+            Ok(connection) => return connection,
+            Err(error) if start.elapsed() < PATIENCE => println!("connecting again: {error}"),
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
 }
 
 impl Database {
