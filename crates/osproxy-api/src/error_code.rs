@@ -13,6 +13,8 @@ pub enum ErrorCode {
     InvalidSignature,
     /// The link was valid once; its time is over.
     LinkExpired,
+    /// There is no API key, or one that is worth nothing.
+    Unauthenticated,
     /// The sender may not do that.
     PermissionDenied,
     /// The request's path names nothing.
@@ -53,6 +55,8 @@ pub enum ErrorCode {
     RangeNotSatisfiable,
     /// The body is larger than the server takes.
     TooLarge,
+    /// There were too many requests; fewer of them will be served.
+    RateLimited,
     /// The node that holds the bytes cannot be asked for them; the same request may succeed later.
     NodeUnavailable,
     /// Something osproxy depends on is away or full; the same request may succeed later.
@@ -68,6 +72,7 @@ impl ErrorCode {
             Self::InvalidArgument => "invalid_argument",
             Self::InvalidSignature => "invalid_signature",
             Self::LinkExpired => "link_expired",
+            Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -88,6 +93,7 @@ impl ErrorCode {
             Self::PreconditionFailed => "precondition_failed",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
             Self::NodeUnavailable => "node_unavailable",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
@@ -108,6 +114,7 @@ impl ErrorCode {
             | Self::SizeMismatch
             | Self::DigestMismatch
             | Self::IncompleteBody => 422,
+            Self::Unauthenticated => 401,
             Self::PermissionDenied => 403,
             Self::UnknownRoute
             | Self::FileNotFound
@@ -120,6 +127,7 @@ impl ErrorCode {
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
             Self::RangeNotSatisfiable => 416,
+            Self::RateLimited => 429,
             Self::Internal => 500,
             Self::NodeUnavailable | Self::Unavailable => 503,
         }
@@ -129,6 +137,7 @@ impl ErrorCode {
     pub const fn v1_status(self) -> u16 {
         match self {
             Self::InvalidArgument | Self::IncompleteBody => 400,
+            Self::Unauthenticated => 401,
             Self::InvalidSignature | Self::LinkExpired | Self::PermissionDenied => 403,
             Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -139,6 +148,7 @@ impl ErrorCode {
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
             Self::SizeMismatch | Self::DigestMismatch | Self::KeyReused => 422,
+            Self::RateLimited => 429,
             Self::Internal => 500,
             Self::NodeUnavailable | Self::Unavailable => 503,
         }
@@ -150,6 +160,7 @@ impl ErrorCode {
             Self::InvalidArgument => "Invalid argument",
             Self::InvalidSignature => "Invalid signature",
             Self::LinkExpired => "Link expired",
+            Self::Unauthenticated => "Unauthenticated",
             Self::PermissionDenied => "Permission denied",
             Self::UnknownRoute => "Unknown route",
             Self::MethodNotAllowed => "Method not allowed",
@@ -170,6 +181,7 @@ impl ErrorCode {
             Self::PreconditionFailed => "Precondition failed",
             Self::RangeNotSatisfiable => "Range not satisfiable",
             Self::TooLarge => "Too large",
+            Self::RateLimited => "Rate limited",
             Self::NodeUnavailable => "Node unavailable",
             Self::Unavailable => "Unavailable",
             Self::Internal => "Internal error",

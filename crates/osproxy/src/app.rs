@@ -1,5 +1,6 @@
 //! What the operations share: handles, no transport.
 
+mod access;
 mod advice;
 mod attempt;
 mod content;
@@ -24,6 +25,7 @@ use std::{
 use tokio::sync::{Notify, broadcast::error::RecvError};
 use tokio_util::task::TaskTracker;
 
+pub use access::Caller;
 pub use advice::advice;
 pub use attempt::{Attempt, Writing};
 pub use content::ContentReader;
@@ -55,6 +57,7 @@ pub struct App {
     pub links: LinkKeys,
     /// Bounds on what is asked for.
     pub limits: Limits,
+    access: access::Access,
     /// Work that outlives the request that caused it. Closed and awaited when the node stops.
     pub background: TaskTracker,
     /// Rung when a task was enqueued: the task engine looks at once.
@@ -156,6 +159,7 @@ impl App {
                 task_attempts: config.tasks.max_attempts,
                 max_expire: config.links.max_expire.cast_signed(),
             },
+            access: access::Access::new(config),
             background: TaskTracker::new(),
             task_bell: Notify::new(),
             node,
@@ -298,7 +302,7 @@ pub fn memory(config: &Config) -> Memory {
 }
 
 /// Creates the folder for its owner alone: it holds the keys that sign links.
-fn create_private(folder: &Path) -> std::io::Result<()> {
+pub fn create_private(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 

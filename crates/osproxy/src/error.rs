@@ -1,4 +1,4 @@
-use std::{borrow::Cow, error::Error as StdError, fmt};
+use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
 use osproxy_api::ErrorCode;
 use osproxy_storage as storage;
@@ -13,6 +13,7 @@ pub struct Error {
     pub message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     size: Option<u64>,
+    retry_after: Option<Duration>,
     members: Vec<(&'static str, serde_json::Value)>,
 }
 
@@ -22,12 +23,30 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error that the client caused.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), source: None, size: None, members: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            source: None,
+            size: None,
+            retry_after: None,
+            members: Vec::new(),
+        }
     }
 
     /// A parameter that is not what it must be.
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::InvalidArgument, message)
+    }
+
+    /// There were too many requests; after this time there may be one more.
+    pub(crate) fn rate_limited(wait: Duration) -> Self {
+        let error = Self::new(ErrorCode::RateLimited, "there were too many requests, try again later");
+        Self { retry_after: Some(wait), ..error }
+    }
+
+    /// How long the client is to wait before it tries again, if that is known.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Tells the size in bytes of the file that has no byte in the range asked for.
@@ -73,6 +92,7 @@ impl Error {
             message: "the service cannot do this right now, try again later".into(),
             source: Some(source.into()),
             size: None,
+            retry_after: None,
             members: Vec::new(),
         }
     }
@@ -90,6 +110,7 @@ impl Error {
                 .into(),
             source: Some(source.into()),
             size: None,
+            retry_after: None,
             members: Vec::new(),
         }
     }
@@ -101,6 +122,7 @@ impl Error {
             message: "internal error".into(),
             source: Some(source.into()),
             size: None,
+            retry_after: None,
             members: Vec::new(),
         }
     }

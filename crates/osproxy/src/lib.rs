@@ -1,9 +1,10 @@
 //! osproxy: a file-storage microservice between applications and any object store.
 //!
 //! Imports run one way: `main` → `cli` → `http` → `ops` → `tasks` → `app` → {`meta`, `coord`, storage,
-//! `cluster`, `link`, `uid`}.
+//! `cluster`, `link`, `tenant`, `uid`}.
 //! See docs/ARCHITECTURE.md for the map.
 
+pub mod api_key;
 pub mod app;
 pub mod cli;
 pub mod cluster;
@@ -18,6 +19,7 @@ pub mod meta;
 pub mod ops;
 pub mod tasks;
 pub mod telemetry;
+pub mod tenant;
 pub mod uid;
 
 pub use error::{Error, Result};

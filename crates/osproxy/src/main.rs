@@ -30,6 +30,13 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Make, list and revoke the API keys that applications are let in with. Services may be running.
+    Key {
+        #[command(subcommand)]
+        verb: cli::key::Verb,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// List the nodes of the cluster that were heard of lately. Services may be running.
     Nodes {
         #[command(flatten)]
@@ -96,6 +103,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Doctor(settings) => return cli::doctor::run(&settings.load(None)?),
         Verb::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
         Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
+        Verb::Key { verb, settings } => cli::key::run(&settings.load(None)?, verb)?,
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),

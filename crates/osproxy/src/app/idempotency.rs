@@ -7,6 +7,7 @@ pub use crate::meta::KeyedAnswer;
 use crate::{
     Error, Result,
     meta::{Keyed, KeyedRequest},
+    tenant::Tenant,
 };
 
 /// A key that this process has for a request. Whoever has it says how it ended, by [`App::answer_key`] or
@@ -15,16 +16,17 @@ use crate::{
 pub struct TakenKey(KeyedRequest);
 
 impl App {
-    /// Takes a key for a request, told by what it hashes to; or gives what was answered to the same request before. An error,
+    /// Takes a key of a tenant for a request, told by what it hashes to; or gives what was answered to the same request before. An error,
     /// if the key is another request's, or the same one has not ended.
     pub async fn take_key(
         &self,
+        tenant: &Tenant,
         key: &str,
         request: [u8; 32],
     ) -> Result<std::result::Result<TakenKey, KeyedAnswer>> {
         // No two attempts have the same, in this process or another.
         let owner = self.next_uid().await?.to_string();
-        let request = KeyedRequest { key: key.to_owned(), request, owner };
+        let request = KeyedRequest { tenant: tenant.clone(), key: key.to_owned(), request, owner };
         match self.meta.take_key(request.clone()).await? {
             Keyed::Taken => Ok(Ok(TakenKey(request))),
             Keyed::Answered(answer) => Ok(Err(answer)),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -30,6 +30,10 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
+/// Why a service does not start that everyone could use.
+const KEYLESS: &str = "{} can be reached by others, and there are no API keys: make one with `osproxy key create`, \
+                       listen on loopback, or write `auth.mode: open` to serve everyone";
+
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     let _flush = telemetry::init(&loaded.config.log).context("cannot start the log")?;
@@ -48,6 +52,9 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let app = App::open(&config).await?;
     let address = config.listen()?;
+    if !address.ip().is_loopback() && !app.is_open() && !app.has_api_keys().await? {
+        bail!(KEYLESS.replace("{}", &address.to_string()));
+    }
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
     // It may have to look up a name.

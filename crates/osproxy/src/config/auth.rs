@@ -12,7 +12,7 @@ section! {
 choice! {
     /// Whom the routes of the business side serve.
     AuthMode {
-        /// Holders of API keys; without any keys, loopback alone.
+        /// Holders of API keys, which `osproxy key create` makes; as long as there never was one, loopback alone.
         Keys = "keys",
         /// Everyone who can reach the port. For closed networks, as with the Go program.
         Open = "open",

@@ -202,14 +202,6 @@ impl Config {
             Err(_) => {
                 findings.problem("server.listen", "must be an address and a port, such as 127.0.0.1:8888");
             }
-            Ok(address) if !address.ip().is_loopback() && self.auth.mode != AuthMode::Open => findings
-                .problem(
-                    "server.listen",
-                    format_args!(
-                        "{address} can be reached by others, and there are no API keys; \
-                     listen on loopback, or write `auth.mode: open` to serve everyone"
-                    ),
-                ),
             Ok(_) => {}
         }
         self.check_stores(findings);

@@ -76,8 +76,13 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         headers.insert(header::ALLOW, allow);
     }
-    if matches!(code, ErrorCode::NodeUnavailable | ErrorCode::Unavailable) {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECS.into());
+    if matches!(code, ErrorCode::NodeUnavailable | ErrorCode::Unavailable | ErrorCode::RateLimited) {
+        // Rounded up: who comes earlier is refused again.
+        let wait = error.retry_after().map_or(RETRY_AFTER_SECS, |wait| wait.as_secs() + 1);
+        headers.insert(header::RETRY_AFTER, wait.into());
+    }
+    if code == ErrorCode::Unauthenticated {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="osproxy""#));
     }
     if let Some(size) = error.size()
         && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))

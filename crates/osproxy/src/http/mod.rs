@@ -1,5 +1,6 @@
 //! HTTP: every route on one page. Adapters parse, call the operation and render, nothing else.
 
+mod auth;
 mod body;
 mod conditional;
 mod content;

@@ -9,7 +9,11 @@ use std::sync::LazyLock;
 use axum::{http::header, response::IntoResponse};
 use utoipa::{
     Modify, OpenApi,
-    openapi::{self, RefOr, path::Parameter},
+    openapi::{
+        self, Ref, RefOr,
+        path::Parameter,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 pub(super) use parameters::{
@@ -17,9 +21,10 @@ pub(super) use parameters::{
     SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
-    Away, BadRequest, Conflict, Failures, Fault, Forbidden, Gone, Internal, Invalid, Mismatch, Missing,
-    NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized, PreconditionFailed,
-    RangeNotSatisfiable, Reading, Refused, TooLarge, Unavailable, Unmet, UnsupportedType,
+    Away, BadRequest, Conflict, Failures, Fault, Forbidden, Gone, Internal, Invalid, Keyless, Limited,
+    Mismatch, Missing, NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized,
+    PreconditionFailed, RangeNotSatisfiable, Reading, Refused, TooLarge, TooMany, Unauthenticated,
+    Unavailable, Unmet, Unscoped, UnsupportedType,
 };
 
 use super::{health, middleware::REQUEST_ID, v0, v1};
@@ -105,10 +110,15 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             OutOfRange,
             Mismatch,
             Fault,
-            Away
+            Away,
+            Keyless,
+            Unscoped,
+            TooMany,
+            Unauthenticated,
+            Limited
         )
     ),
-    modifiers(&RequestIds, &Heads)
+    modifiers(&RequestIds, &Access, &Heads)
 )]
 struct Document;
 
@@ -129,6 +139,36 @@ impl Modify for RequestIds {
             if let RefOr::T(response) = response {
                 let id = responses::text_header("Names the request in the log.", None);
                 response.headers.insert(REQUEST_ID.as_str().to_owned(), id.into());
+            }
+        }
+    }
+}
+
+/// Where an API key is shown, which scope it must have, and what is told of keys that are worth nothing.
+struct Access;
+
+impl Modify for Access {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("osk_<id>_<secret>");
+        let meaning = "An API key, as `osproxy key create` makes it. A service without keys that only this machine can \
+                       reach takes none, nor does one with `auth.mode: open`.";
+        let scheme = SecurityScheme::Http(scheme.description(Some(meaning)).build());
+        if let Some(components) = &mut document.components {
+            components.security_schemes.insert("api_key".to_owned(), scheme.into());
+        }
+        for (path, item) in &mut document.paths.paths {
+            let answers = if path.starts_with(osproxy_api::v0::PREFIX) {
+                responses::V0_ACCESS
+            } else {
+                responses::V1_ACCESS
+            };
+            let operations =
+                [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+            for operation in operations.into_iter().flatten().filter(|one| one.security.is_some()) {
+                for (status, name) in answers {
+                    let answer = Ref::from_response_name(name).into();
+                    operation.responses.responses.entry(status.to_owned()).or_insert(answer);
+                }
             }
         }
     }

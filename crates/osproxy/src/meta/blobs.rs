@@ -6,11 +6,12 @@ use sea_orm::{
 };
 
 use super::{
-    DEFAULT_TENANT, Meta, NewFile,
+    Meta, NewFile,
     entities::{blob, file},
     files::{recorded_key, stored_row},
     now_ms,
 };
+use crate::tenant::Tenant;
 
 /// Content that is whole, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +61,16 @@ fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
     })
 }
 
-/// The row of an object that is about to be written.
-pub(super) fn writing_row(id: i64, backend: &str, object_key: String, node: &str) -> blob::ActiveModel {
+/// The row of an object that is about to be written, for files of a tenant.
+pub(super) fn writing_row(
+    (id, tenant): (i64, &str),
+    backend: &str,
+    object_key: String,
+    node: &str,
+) -> blob::ActiveModel {
     blob::ActiveModel {
         id: Set(id),
-        tenant: Set(DEFAULT_TENANT.to_owned()),
+        tenant: Set(tenant.to_owned()),
         state: Set(blob::State::Writing),
         layout: Set(blob::Layout::Whole),
         backend: Set(backend.to_owned()),
@@ -112,20 +118,25 @@ pub(super) async fn take_references(
     Ok(taken.rows_affected == 1)
 }
 
+/// The blobs of a tenant.
+fn of(tenant: &Tenant) -> Expr {
+    blob::Column::Tenant.eq(tenant.as_str())
+}
+
 impl Meta {
-    /// Stored content with this md5, the oldest if there are several.
-    pub async fn blob_by_md5(&self, md5: [u8; 16]) -> Result<Option<Blob>, DbErr> {
-        self.find_blob(blob::Column::Md5.eq(md5.to_vec())).await
+    /// Stored content of a tenant with this md5, the oldest if there are several.
+    pub async fn blob_by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, DbErr> {
+        self.find_blob(of(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await
     }
 
-    /// Stored content with this BLAKE3.
-    pub async fn blob_by_blake3(&self, blake3: [u8; 32]) -> Result<Option<Blob>, DbErr> {
-        self.find_blob(blob::Column::Blake3.eq(blake3.to_vec())).await
+    /// Stored content of a tenant with this BLAKE3.
+    pub async fn blob_by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, DbErr> {
+        self.find_blob(of(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await
     }
 
-    /// Stored content with this SHA-256, the oldest if there are several.
-    pub async fn blob_by_sha256(&self, sha256: [u8; 32]) -> Result<Option<Blob>, DbErr> {
-        self.find_blob(blob::Column::Sha256.eq(sha256.to_vec())).await
+    /// Stored content of a tenant with this SHA-256, the oldest if there are several.
+    pub async fn blob_by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, DbErr> {
+        self.find_blob(of(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await
     }
 
     /// The blob of this number, if it is content that is whole and verified.
@@ -133,10 +144,9 @@ impl Meta {
         self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await
     }
 
-    async fn find_blob(&self, digest: Expr) -> Result<Option<Blob>, DbErr> {
+    async fn find_blob(&self, which: Expr) -> Result<Option<Blob>, DbErr> {
         let found = blob::Entity::find()
-            .filter(blob::Column::Tenant.eq(DEFAULT_TENANT))
-            .filter(digest)
+            .filter(which)
             .filter(blob::Column::State.eq(blob::State::Stored))
             .order_by_asc(blob::Column::Id)
             .one(&self.reader)

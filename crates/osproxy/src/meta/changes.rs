@@ -15,7 +15,7 @@ use super::{
     listing::{self, Metadata, name_start},
     write_queue::Verdict,
 };
-use crate::{content_type, uid::Uid};
+use crate::{content_type, tenant::Tenant, uid::Uid};
 
 /// Changes metadata; `false`: what became of it must not be recorded.
 pub type MetadataChange = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;
@@ -47,18 +47,19 @@ pub enum Copied {
 }
 
 impl Meta {
-    /// Gives a file another name, and changes its metadata. Its content stays where it is, under the key that it has.
+    /// Gives a file of a tenant another name, and changes its metadata. Its content stays where it is, under the key that it has.
     pub async fn update_file(
         &self,
+        tenant: Tenant,
         uid: Uid,
         name: Option<String>,
         change: Option<MetadataChange>,
     ) -> Result<Updated, DbErr> {
         let updated = self
             .write_or_undo(move |transaction| {
-                let (name, change) = (name.clone(), change.clone());
+                let (tenant, name, change) = (tenant.clone(), name.clone(), change.clone());
                 Box::pin(async move {
-                    Ok(match update(transaction, uid, name, change).await? {
+                    Ok(match update(transaction, &tenant, uid, name, change).await? {
                         Updated::Now => Verdict::Commit(Updated::Now),
                         other => Verdict::Rollback(other),
                     })
@@ -69,19 +70,20 @@ impl Meta {
         updated
     }
 
-    /// Makes a file of another one's content, with its name unless there is another. `copy` gives the new uid. Metadata is
+    /// Makes a file of another one's content, of the same tenant, with its name unless there is another. `copy` gives the new uid. Metadata is
     /// the other one's unless there is other.
     pub async fn copy_file(
         &self,
+        tenant: Tenant,
         uid: Uid,
         copy: Uid,
         name: Option<String>,
         metadata: Option<Metadata>,
     ) -> Result<Copied, DbErr> {
         self.write_or_undo(move |transaction| {
-            let (name, metadata) = (name.clone(), metadata.clone());
+            let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
             Box::pin(async move {
-                Ok(match copy_file(transaction, uid, copy, name, metadata).await? {
+                Ok(match copy_file(transaction, &tenant, (uid, copy), name, metadata).await? {
                     Copied::Now => Verdict::Commit(Copied::Now),
                     other => Verdict::Rollback(other),
                 })
@@ -93,13 +95,14 @@ impl Meta {
 
 async fn update(
     transaction: &DatabaseTransaction,
+    tenant: &Tenant,
     uid: Uid,
     name: Option<String>,
     change: Option<MetadataChange>,
 ) -> Result<Updated, DbErr> {
     // Taken, so that of two changes of the metadata each finds what the other made of it.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-    let Some(file) = file else {
+    let Some(file) = file.filter(|file| file.tenant == tenant.as_str()) else {
         return Ok(Updated::Unknown);
     };
     if matches!(file.state, FileState::Expired | FileState::Deleted) {
@@ -125,14 +128,14 @@ async fn update(
 
 async fn copy_file(
     transaction: &DatabaseTransaction,
-    uid: Uid,
-    copy: Uid,
+    tenant: &Tenant,
+    (uid, copy): (Uid, Uid),
     name: Option<String>,
     metadata: Option<Metadata>,
 ) -> Result<Copied, DbErr> {
     // Taken, so that it does not let go of its content before the copy has a claim on it.
     let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-    let Some(source) = source else {
+    let Some(source) = source.filter(|file| file.tenant == tenant.as_str()) else {
         return Ok(Copied::Unknown);
     };
     let (FileState::Stored, Some(blob_id)) = (source.state, source.blob_id) else {
@@ -152,7 +155,8 @@ async fn copy_file(
         }
         _ => source.content_type,
     };
-    let file = NewFile { uid: copy, name: name.unwrap_or(source.name), announced: Announced::default() };
+    let (tenant, name) = (Tenant::from_recorded(&source.tenant), name.unwrap_or(source.name));
+    let file = NewFile { uid: copy, tenant, name, announced: Announced::default() };
     let row = file::ActiveModel { metadata: Set(metadata), ..stored_row(&file, blob_id, &content_type) };
     file::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Copied::Now)

@@ -17,6 +17,7 @@ use crate::uid::Uid;
 /// What decides where a part goes.
 #[derive(FromQueryResult)]
 struct Destination {
+    tenant: String,
     name: String,
     state: FileState,
     blob_id: Option<i64>,
@@ -77,15 +78,16 @@ pub(super) async fn collect(
     let found = file::Entity::find_by_id(uid.get())
         .left_join(blob::Entity)
         .select_only()
-        .columns([file::Column::Name, file::Column::State, file::Column::BlobId])
+        .columns([file::Column::Tenant, file::Column::Name, file::Column::State, file::Column::BlobId])
         .columns([file::Column::AnnouncedSize, file::Column::PartSize])
         .column(blob::Column::Backend)
         .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
     let found: Option<Destination> = found.into_model().one(transaction).await?;
-    let Some(Destination { name, state, blob_id, backend, another, announced_size, part_size }) = found
-    else {
+    let Some(destination) = found else {
         return Ok(Err(BegunPart::Unknown));
     };
+    let Destination { tenant, name, state, blob_id, backend, another, announced_size, part_size } =
+        destination;
     let shape = files::shape(announced_size, part_size);
     if let (file::State::Receiving, Some(there)) = (state, &backend)
         && here.store(there).is_none()
@@ -105,7 +107,7 @@ pub(super) async fn collect(
         (closed, _) => return Ok(Err(BegunPart::Closed(closed))),
     };
     if known.is_none() {
-        blob::Entity::insert(receiving_blob(blob_id, &store, &here.node, shape))
+        blob::Entity::insert(receiving_blob((blob_id, &tenant), &store, &here.node, shape))
             .exec_without_returning(transaction)
             .await?;
         file::Entity::update_many()
@@ -133,12 +135,12 @@ async fn begin_receiving(
     Ok(taken.rows_affected == 1)
 }
 
-fn receiving_blob(id: i64, store: &str, node: &str, shape: Option<Shape>) -> blob::ActiveModel {
+fn receiving_blob(blob: (i64, &str), store: &str, node: &str, shape: Option<Shape>) -> blob::ActiveModel {
     blob::ActiveModel {
         state: Set(blob::State::Receiving),
         layout: Set(blob::Layout::Parts),
         size: Set(shape.map_or(0, |shape| shape.size.cast_signed())),
         part_size: Set(shape.map(|shape| shape.part_size.cast_signed())),
-        ..blobs::writing_row(id, store, String::new(), node)
+        ..blobs::writing_row(blob, store, String::new(), node)
     }
 }

@@ -8,7 +8,7 @@ mod tasks;
 use osproxy_storage::{Digester, Digests, Key};
 
 use super::{Begun, Finished, Kind, Layout, Meta, NewFile};
-use crate::uid::Uid;
+use crate::{tenant::Tenant, uid::Uid};
 
 /// The numbers of what is no content in the store of new files.
 async fn numbers_of_unfinished(meta: &Meta, kind: Kind, before: i64, after: i64, limit: u64) -> Vec<i64> {
@@ -46,6 +46,7 @@ fn digests(content: &str) -> Digests {
 
 async fn create(meta: &Meta, number: i64) {
     let file = NewFile {
+        tenant: Tenant::default(),
         uid: uid(number),
         name: format!("{number}.txt"),
         announced: crate::meta::Announced::default(),
@@ -81,7 +82,7 @@ async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
     assert_eq!(begin(meta, 10, 11).await, 10);
     assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
-    assert!(meta.blob_by_md5(digests("ten").md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(&Tenant::default(), digests("ten").md5.unwrap()).await.unwrap().is_none());
     assert_eq!(finish(meta, 10, 10, "ten").await, Finished::Stored);
     let stored = meta.stored_file(uid(10)).await.unwrap().unwrap();
     assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
@@ -98,11 +99,11 @@ async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
     let text = || "text/plain".to_owned();
     let finished = meta.finish_upload(uid(15), blob, unasked, None, text()).await.unwrap();
     assert_eq!(finished, Finished::Stored);
-    assert!(meta.blob_by_md5(known.md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().is_none());
     let intent = begin(meta, 16, 18).await;
     let shared = meta.share_blob(uid(16), (blob, known), Some(intent), text()).await.unwrap();
     assert_eq!(shared, Finished::Stored);
-    assert_eq!(meta.blob_by_md5(known.md5.unwrap()).await.unwrap().unwrap().id, blob);
+    assert_eq!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().unwrap().id, blob);
     // What is known stays.
     create(meta, 19).await;
     let intent = begin(meta, 19, 18).await;
@@ -121,7 +122,7 @@ async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
     assert_eq!(finish(meta, 20, 22, "twenty-two").await, Finished::Stored);
     assert_eq!(finish(meta, 20, 20, "twenty").await, Finished::Beaten);
     // What lost is no content, although it was about to become some.
-    assert!(meta.blob_by_md5(digests("twenty").md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(&Tenant::default(), digests("twenty").md5.unwrap()).await.unwrap().is_none());
     assert!(meta.condemn(Kind::Blob, 20).await.unwrap().is_some());
     meta.forget(Kind::Blob, 20).await.unwrap();
 }
@@ -142,7 +143,7 @@ async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
     assert!(meta.condemn(Kind::Blob, 32).await.unwrap().is_none(), "stored content was condemned");
     meta.forget(Kind::Blob, 32).await.unwrap();
     assert!(
-        meta.blob_by_blake3(digests("thirty").blake3).await.unwrap().is_some(),
+        meta.blob_by_blake3(&Tenant::default(), digests("thirty").blake3).await.unwrap().is_some(),
         "stored content was forgotten"
     );
 }
@@ -155,7 +156,7 @@ async fn the_same_content_is_one_blob(meta: &Meta) {
     assert_eq!(finish(meta, 40, 40, "forty").await, Finished::Stored);
     assert_eq!(finish(meta, 41, 41, "forty").await, Finished::Changed);
     assert!(meta.stored_file(uid(41)).await.unwrap().is_none());
-    let same = meta.blob_by_blake3(digests("forty").blake3).await.unwrap().unwrap();
+    let same = meta.blob_by_blake3(&Tenant::default(), digests("forty").blake3).await.unwrap().unwrap();
     assert_eq!(same.id, 40);
     // Whether the own object was published or not decides whether the intent stays for the clean-up.
     assert_eq!(share(meta, 41, 40, None).await, Finished::Stored);
@@ -178,7 +179,7 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
     begin(meta, 60, 61).await;
     assert_eq!(finish(meta, 60, 60, "sixty").await, Finished::Stored);
     let before = meta.stored_file(uid(60)).await.unwrap().unwrap();
-    let damaged = meta.blob_by_md5(digests("sixty").md5.unwrap()).await.unwrap().unwrap();
+    let damaged = meta.blob_by_md5(&Tenant::default(), digests("sixty").md5.unwrap()).await.unwrap().unwrap();
     create(meta, 62).await;
     begin(meta, 62, 63).await;
     assert_eq!(meta.mend_blob(&damaged, 999).await.unwrap(), Finished::Swept);
@@ -204,6 +205,7 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
 
 async fn instant_uploads_count_as_references(meta: &Meta) {
     let copy = |number| NewFile {
+        tenant: Tenant::default(),
         uid: uid(number),
         name: "copy".to_owned(),
         announced: crate::meta::Announced::default(),

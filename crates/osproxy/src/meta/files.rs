@@ -6,12 +6,12 @@ use sea_orm::{
 };
 
 use super::{
-    Claims, DEFAULT_TENANT, Meta, Metadata,
+    Claims, Meta, Metadata,
     blobs::{self, recorded_digest, to_record},
     entities::{blob, file, part},
     listing, now_ms,
 };
-use crate::uid::Uid;
+use crate::{tenant::Tenant, uid::Uid};
 
 pub use file::State as FileState;
 
@@ -20,6 +20,8 @@ pub use file::State as FileState;
 pub struct NewFile {
     /// Its name from now on.
     pub uid: Uid,
+    /// Its owner.
+    pub tenant: Tenant,
     /// What the client calls it.
     pub name: String,
     /// What else the client says of it.
@@ -46,6 +48,8 @@ pub struct Announced {
 pub struct StoredFile {
     /// Its name.
     pub uid: Uid,
+    /// Its owner.
+    pub tenant: Tenant,
     /// What the client called it.
     pub name: String,
     /// MIME type.
@@ -203,7 +207,7 @@ pub(super) fn shape(size: Option<i64>, part_size: Option<i64>) -> Option<Shape> 
 fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
     file::ActiveModel {
         uid: Set(file.uid.get()),
-        tenant: Set(DEFAULT_TENANT.to_owned()),
+        tenant: Set(file.tenant.to_string()),
         name: Set(file.name.clone()),
         state: Set(file::State::Pending),
         blob_id: Set(None),
@@ -241,6 +245,7 @@ fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile
     let blob = blob.ok_or_else(damaged)?;
     Ok(StoredFile {
         uid: Uid::from_recorded(file.uid),
+        tenant: Tenant::from_recorded(&file.tenant),
         content: content(blob)?,
         stored_at: file.stored_at.ok_or_else(damaged)?,
         name: file.name,

@@ -5,7 +5,8 @@ use sea_orm::{
     QuerySelect, SqlErr, sea_query::Expr,
 };
 
-use super::{DEFAULT_TENANT, Meta, entities::idempotency_key as key};
+use super::{Meta, entities::idempotency_key as key};
+use crate::tenant::Tenant;
 
 /// How long an attempt may be silent before another one takes its key over, in milliseconds.
 const PATIENCE: i64 = 60_000;
@@ -15,6 +16,8 @@ const REMEMBERED: i64 = 24 * 3_600_000;
 /// A request under a key.
 #[derive(Clone, Debug)]
 pub struct KeyedRequest {
+    /// Whose key it is: others may use the same.
+    pub tenant: Tenant,
     /// The key, as the client gave it.
     pub key: String,
     /// What method, path and body hash to.
@@ -125,13 +128,13 @@ impl Meta {
 }
 
 async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i64) -> Result<Keyed, DbErr> {
-    let found = key::Entity::find_by_id((DEFAULT_TENANT.to_owned(), request.key.clone()))
+    let found = key::Entity::find_by_id((request.tenant.to_string(), request.key.clone()))
         .lock_exclusive()
         .one(transaction)
         .await?;
     let Some(found) = found else {
         let row = key::ActiveModel {
-            tenant: Set(DEFAULT_TENANT.to_owned()),
+            tenant: Set(request.tenant.to_string()),
             idempotency_key: Set(request.key.clone()),
             request: Set(request.request.to_vec()),
             owner: Set(request.owner.clone()),
@@ -162,7 +165,7 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
         .col_expr(key::Column::Owner, Expr::value(request.owner.as_str()))
         .col_expr(key::Column::State, Expr::value(key::State::Running))
         .col_expr(key::Column::CreatedAt, Expr::value(now))
-        .filter(key::Column::Tenant.eq(DEFAULT_TENANT))
+        .filter(key::Column::Tenant.eq(request.tenant.as_str()))
         .filter(key::Column::IdempotencyKey.eq(request.key.as_str()))
         .filter(key::Column::Owner.eq(found.owner))
         .exec(transaction)
@@ -179,7 +182,7 @@ fn answered(row: key::Model) -> Result<KeyedAnswer, DbErr> {
 /// The row of a key as long as this attempt has it.
 fn held(request: &KeyedRequest) -> Condition {
     Condition::all()
-        .add(key::Column::Tenant.eq(DEFAULT_TENANT))
+        .add(key::Column::Tenant.eq(request.tenant.as_str()))
         .add(key::Column::IdempotencyKey.eq(request.key.as_str()))
         .add(key::Column::Owner.eq(request.owner.as_str()))
         .add(key::Column::State.eq(key::State::Running))

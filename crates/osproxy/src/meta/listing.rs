@@ -9,11 +9,11 @@ use sea_orm::{
 };
 
 use super::{
-    Content, DEFAULT_TENANT, FileState, Meta, dialect,
+    Content, FileState, Meta, dialect,
     entities::{blob, file},
     files::content,
 };
-use crate::uid::Uid;
+use crate::{tenant::Tenant, uid::Uid};
 
 /// How far apart the moment in a uid and the one at which its file was recorded may lie, in milliseconds: a node's clock,
 /// and how long it took.
@@ -27,6 +27,8 @@ pub type Metadata = BTreeMap<String, String>;
 pub struct FileRecord {
     /// What it is known by.
     pub uid: Uid,
+    /// Its owner.
+    pub tenant: Tenant,
     /// What its owner calls it.
     pub name: String,
     /// Where it stands.
@@ -99,17 +101,18 @@ impl Meta {
         row.map(record).transpose()
     }
 
-    /// Up to `limit` files behind a position: in ascending order of their uids or, where they are looked for by a prefix,
+    /// Up to `limit` files of a tenant behind a position: in ascending order of their uids or, where they are looked for by a prefix,
     /// of their names and then of their uids. Each such order has an index, of which a page reads what it returns; what a
     /// second filter leaves out is read besides.
     pub async fn list_files(
         &self,
+        tenant: &Tenant,
         filter: &FileFilter,
         after: Option<&FilePosition>,
         limit: u64,
     ) -> Result<Vec<FileRecord>, DbErr> {
         let uid = || dialect::listed_uid(self.reader.get_database_backend());
-        let chosen = |filter| chosen(filter, &uid());
+        let chosen = |filter| chosen(tenant, filter, &uid());
         let Some(prefix) = filter.prefix.as_deref() else {
             let mut page = chosen(filter).order_by(uid(), Order::Asc).limit(limit);
             if let Some(after) = after {
@@ -149,10 +152,10 @@ impl Meta {
     }
 }
 
-/// The files that a filter lets through, but for the prefix.
-fn chosen(filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
+/// The files of a tenant that a filter lets through, but for the prefix.
+fn chosen(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
     let mut files: Select<file::Entity> =
-        file::Entity::find().filter(file::Column::Tenant.eq(DEFAULT_TENANT));
+        file::Entity::find().filter(file::Column::Tenant.eq(tenant.as_str()));
     let is_gone = matches!(filter.state, Some(FileState::Expired | FileState::Deleted));
     match filter.state {
         Some(state) => files = files.filter(file::Column::State.eq(state)),
@@ -194,6 +197,7 @@ pub(super) fn record((file, blob): (file::Model, Option<blob::Model>)) -> Result
     let blob = blob.filter(|_| file.state == FileState::Stored);
     Ok(FileRecord {
         uid: Uid::from_recorded(file.uid),
+        tenant: Tenant::from_recorded(&file.tenant),
         name: file.name,
         state: file.state,
         content_type: file.content_type,

@@ -12,6 +12,7 @@ use super::{
     now_ms, tasks,
     write_queue::Verdict,
 };
+use crate::tenant::Tenant;
 
 /// A blob that lies in parts and is to be made whole.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct MergeIntent {
     pub has_native: bool,
     /// The store of the parts, where to write.
     pub store: String,
+    /// The owner of its files.
+    pub tenant: Tenant,
     /// Where to write there; no other attempt writes there.
     pub key: Key,
     /// Bytes of all parts together.
@@ -44,6 +47,8 @@ pub struct WholeBlob {
 /// A blob in one object whose bytes were not compared with anything yet.
 #[derive(Clone, Debug)]
 pub struct UnverifiedBlob {
+    /// The owner of its files.
+    pub tenant: Tenant,
     /// The store of the object.
     pub store: String,
     /// The object.
@@ -156,6 +161,7 @@ impl Meta {
             return Ok(None);
         };
         Ok(Some(UnverifiedBlob {
+            tenant: Tenant::from_recorded(&blob.tenant),
             key: recorded_key(&blob.object_key)?,
             size: blobs::recorded_size(blob.id, blob.size)?,
             claims: claims(&blob),
@@ -289,10 +295,11 @@ async fn begin(
         .exec(transaction)
         .await?;
     let key = if named.rows_affected == 1 { own } else { key(spare) };
-    let row = blobs::writing_row(spare, &blob.backend, key.to_string(), &node);
+    let row = blobs::writing_row((spare, &blob.tenant), &blob.backend, key.to_string(), &node);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Merge::Ready(MergeIntent {
         intent_id: spare,
+        tenant: Tenant::from_recorded(&blob.tenant),
         key: recorded_key(key.as_str())?,
         size: blobs::recorded_size(blob.id, blob.size)?,
         claims: claims(&blob),

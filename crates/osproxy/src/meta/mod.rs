@@ -4,6 +4,7 @@
 //! lost. Callers hand over what they know and get back what became of it, never a connection.
 
 mod alone;
+mod api_keys;
 mod audit;
 mod blobs;
 mod challenges;
@@ -47,6 +48,7 @@ use futures_util::future::BoxFuture;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
 pub use alone::Alone;
+pub use api_keys::KeptKey;
 pub use audit::{BlobState, PartState, RecordedBlob, RecordedContent, RecordedLayout, RecordedPart};
 pub use blobs::Blob;
 pub use challenges::Challenge;
@@ -77,9 +79,6 @@ use clock::Clock;
 use remembered::Remembered;
 use server::{Reader, Server};
 use write_queue::{Verdict, WriteQueue};
-
-/// The tenant of everything, as long as there are no API keys.
-pub const DEFAULT_TENANT: &str = "default";
 
 /// The metadata database, as this node uses it.
 pub struct Meta {
@@ -276,6 +275,11 @@ impl Meta {
         }
     }
 
+    /// Milliseconds since the Unix epoch, as the database has them.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
     /// Finds out whether the database can be read and written.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.reader.execute_unprepared("SELECT 1").await?;
@@ -415,7 +419,12 @@ mod tests {
         for round in 1..=10 {
             let uid = Uid::from_recorded(round * 1_000_000);
             meta.create_files(
-                vec![NewFile { uid, name: "x.bin".to_owned(), announced: crate::meta::Announced::default() }],
+                vec![NewFile {
+                    uid,
+                    tenant: Tenant::default(),
+                    name: "x.bin".to_owned(),
+                    announced: crate::meta::Announced::default(),
+                }],
                 i64::MAX,
             )
             .await

@@ -16,7 +16,7 @@ use super::{
     now_ms,
     write_queue::Verdict,
 };
-use crate::uid::Uid;
+use crate::{tenant::Tenant, uid::Uid};
 
 /// How many rows are named in one statement.
 const CHUNK: usize = 500;
@@ -108,6 +108,8 @@ impl StoredPart {
 /// What is there of an upload.
 #[derive(Clone, Debug)]
 pub struct UploadStatus {
+    /// The owner of the file.
+    pub tenant: Tenant,
     /// Where the file stands.
     pub state: FileState,
     /// The numbers of the parts that count, ascending.
@@ -200,6 +202,7 @@ impl Meta {
             return Ok(None);
         };
         let mut status = UploadStatus {
+            tenant: Tenant::from_recorded(&file.tenant),
             state: file.state,
             parts: Vec::new(),
             received: 0,

@@ -83,14 +83,18 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta::{Content, Layout};
+    use crate::{
+        meta::{Content, Layout},
+        tenant::Tenant,
+    };
 
     fn file(uid: i64, blob_id: i64) -> Arc<StoredFile> {
         let layout = Layout::Parts;
         let content =
             Content { blob_id, size: 0, store: String::new(), layout, digests: None, claimed_md5: None };
         let (name, content_type) = (String::new(), String::new());
-        Arc::new(StoredFile { uid: Uid::from_recorded(uid), name, content_type, stored_at: 0, content })
+        let (uid, tenant) = (Uid::from_recorded(uid), Tenant::default());
+        Arc::new(StoredFile { uid, tenant, name, content_type, stored_at: 0, content })
     }
 
     fn remembered(time: Duration) -> Remembered {

@@ -13,7 +13,7 @@ use super::{
     tasks,
     write_queue::Verdict,
 };
-use crate::uid::Uid;
+use crate::{tenant::Tenant, uid::Uid};
 
 /// Uploads that are not complete.
 const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
@@ -41,9 +41,14 @@ pub struct Remains {
 }
 
 impl Meta {
-    /// Removes a file, in whatever state it is, and its claim on its content. If that was the last one, the content is
+    /// Removes a file of a tenant, in whatever state it is, and its claim on its content. If that was the last one, the content is
     /// condemned, so that nobody can share it any more, and `removal`, which gets the blob's number, is enqueued.
-    pub async fn delete_file(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
+    pub async fn delete_file(
+        &self,
+        tenant: Tenant,
+        uid: Uid,
+        removal: TaskForBlob,
+    ) -> Result<Removed, DbErr> {
         let any = [
             file::State::Pending,
             file::State::Receiving,
@@ -51,35 +56,38 @@ impl Meta {
             file::State::Stored,
             file::State::Corrupt,
         ];
-        self.remove(uid, any.to_vec(), FileState::Deleted, removal).await
+        self.remove(Some(tenant), uid, (any.to_vec(), FileState::Deleted), removal).await
     }
 
     /// Gives an upload up that was not completed in time, as [`delete_file`](Self::delete_file) does.
     pub async fn expire_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
-        self.remove(uid, OPEN.to_vec(), FileState::Expired, removal).await
+        self.remove(None, uid, (OPEN.to_vec(), FileState::Expired), removal).await
     }
 
     /// Gives an upload up that is not complete, because the client says so.
     pub async fn abort_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
-        self.remove(uid, OPEN.to_vec(), FileState::Deleted, removal).await
+        self.remove(None, uid, (OPEN.to_vec(), FileState::Deleted), removal).await
     }
 
+    /// If it is of that tenant; `None`: whosever it is.
     async fn remove(
         &self,
+        tenant: Option<Tenant>,
         uid: Uid,
-        from: Vec<FileState>,
-        to: FileState,
+        (from, to): (Vec<FileState>, FileState),
         removal: TaskForBlob,
     ) -> Result<Removed, DbErr> {
         let now = self.clock.now_ms();
         let removed = self
             .write_or_undo(move |transaction| {
-                let (from, removal) = (from.clone(), removal.clone());
+                let (tenant, from, removal) = (tenant.clone(), from.clone(), removal.clone());
                 Box::pin(async move {
-                    Ok(match remove(transaction, uid, &from, to, &removal, now).await? {
-                        Removed::Now => Verdict::Commit(Removed::Now),
-                        other => Verdict::Rollback(other),
-                    })
+                    Ok(
+                        match remove(transaction, tenant.as_ref(), uid, (&from, to), (&removal, now)).await? {
+                            Removed::Now => Verdict::Commit(Removed::Now),
+                            other => Verdict::Rollback(other),
+                        },
+                    )
                 })
             })
             .await;
@@ -129,15 +137,15 @@ impl Meta {
 
 async fn remove(
     transaction: &DatabaseTransaction,
+    tenant: Option<&Tenant>,
     uid: Uid,
-    from: &[FileState],
-    to: FileState,
-    removal: &TaskForBlob,
-    now: i64,
+    (from, to): (&[FileState], FileState),
+    (removal, now): (&TaskForBlob, i64),
 ) -> Result<Removed, DbErr> {
     // Taken, so that its content stays the same until it has been let go.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
-    let Some(file) = file else {
+    let is_meant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
+    let Some(file) = file.filter(is_meant) else {
         return Ok(Removed::Unknown);
     };
     if !from.contains(&file.state) {

@@ -12,7 +12,7 @@ use super::{
     tasks::{self, TaskForBlob},
     write_queue::Verdict,
 };
-use crate::uid::Uid;
+use crate::{tenant::Tenant, uid::Uid};
 
 /// An object that may be written now: its row is committed.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Intent {
     pub store: String,
     /// Where to write there; no other attempt writes there.
     pub key: Key,
+    /// The file's owner.
+    pub tenant: Tenant,
     /// The file's name.
     pub name: String,
     /// How many bytes are to come, if that was announced.
@@ -198,7 +200,7 @@ async fn begin(
     };
     let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
     let store = here.for_new();
-    let row = blobs::writing_row(blob_id, store, key.to_string(), &here.node);
+    let row = blobs::writing_row((blob_id, &file.tenant), store, key.to_string(), &here.node);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Begun::Ready(Box::new(Intent {
         blob_id,
@@ -207,6 +209,7 @@ async fn begin(
         size: file.announced_size.and_then(|size| u64::try_from(size).ok()),
         claims: claims(&file),
         content_type: Some(file.content_type).filter(|announced| !announced.is_empty()),
+        tenant: Tenant::from_recorded(&file.tenant),
         name: file.name,
         released,
     })))

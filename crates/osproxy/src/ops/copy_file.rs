@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{closed, describe_file::describe_file, name_of, unknown_uid};
+use super::{Tenant, closed, describe_file::describe_file, name_of, unknown_uid};
 use crate::{
     Error, Result,
     app::{App, check_metadata},
@@ -13,10 +13,11 @@ use crate::{
 /// How often content that moves meanwhile is followed.
 const ROUNDS: usize = 4;
 
-/// Makes a complete file that shares the content of `uid`, which is complete. Name and metadata are those of `uid` unless
+/// Makes a complete file that shares the content of `uid`, which is complete, of the same tenant. Name and metadata are those of `uid` unless
 /// there are others.
 pub async fn copy_file(
     app: &Arc<App>,
+    tenant: &Tenant,
     uid: Uid,
     name: Option<&str>,
     metadata: Option<Metadata>,
@@ -28,8 +29,8 @@ pub async fn copy_file(
     for _ in 0..ROUNDS {
         let copy = app.next_uid().await?;
         let name = name.map(str::to_owned);
-        match app.meta.copy_file(uid, copy, name, metadata.clone()).await? {
-            Copied::Now => return describe_file(app, copy).await,
+        match app.meta.copy_file(tenant.clone(), uid, copy, name, metadata.clone()).await? {
+            Copied::Now => return describe_file(app, tenant, copy).await,
             Copied::Changed => {}
             Copied::Closed(FileState::Stored) => {
                 return Err(Error::internal("a stored file without content"));

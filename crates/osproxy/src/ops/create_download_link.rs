@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::check_expire;
+use super::{Tenant, check_expire};
 use crate::{Result, app::App, meta::StoredFile, uid::Uid};
 
 /// Files that may be read from now on.
@@ -16,9 +16,11 @@ pub struct Readable {
     pub date: OffsetDateTime,
 }
 
-/// The complete files among `uids`, for links that hold `expire` seconds. What is unknown or not complete
+/// The complete files of a tenant among `uids`, for links that hold `expire` seconds. What is unknown, another's or not complete
 /// is left out.
-pub async fn create_download_link(app: &App, uids: &[Uid], expire: i64) -> Result<Readable> {
+pub async fn create_download_link(app: &App, tenant: &Tenant, uids: &[Uid], expire: i64) -> Result<Readable> {
     check_expire(app, expire)?;
-    Ok(Readable { files: app.meta.stored_files(uids).await?, date: OffsetDateTime::now_utc() })
+    let mut files = app.meta.stored_files(uids).await?;
+    files.retain(|file| file.tenant == *tenant);
+    Ok(Readable { files, date: OffsetDateTime::now_utc() })
 }

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{check_expire, download_file::download_file, name_of};
+use super::{Tenant, check_expire, download_file::own_file, name_of};
 use crate::{Error, Result, app::App, uid::Uid};
 
 /// What a link is to say.
@@ -16,9 +16,15 @@ pub struct Link {
     pub expires_at: i64,
 }
 
-/// What a link to a complete file says that holds `expires_in` seconds. The file is called by its own name there if
+/// What a link to a complete file of a tenant says that holds `expires_in` seconds. The file is called by its own name there if
 /// there is no other.
-pub async fn create_link(app: &App, uid: Uid, expires_in: i64, filename: Option<&str>) -> Result<Link> {
+pub async fn create_link(
+    app: &App,
+    tenant: &Tenant,
+    uid: Uid,
+    expires_in: i64,
+    filename: Option<&str>,
+) -> Result<Link> {
     if check_expire(app, expires_in).is_err() {
         let message = format!("`expires_in` must be 1 to {} seconds", app.limits.max_expire);
         return Err(Error::invalid(message).with_field("expires_in"));
@@ -27,7 +33,7 @@ pub async fn create_link(app: &App, uid: Uid, expires_in: i64, filename: Option<
     if given.is_some_and(is_a_step) {
         return Err(Error::invalid("`filename` must not be `.` or `..`").with_field("filename"));
     }
-    let file = download_file(app, uid).await?;
+    let file = own_file(app, tenant, uid).await?;
     let filename = match given {
         Some(filename) => filename.to_owned(),
         None if is_a_step(&file.name) => uid.to_string(),

@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 pub use super::prove_possession::Challenge;
 pub use crate::meta::{Announced, Claims, Metadata};
 
-use super::{abort_upload::abort_upload, check_expire, name_of, prove_possession::challenge};
+use super::{Tenant, abort_upload::abort_upload, check_expire, name_of, prove_possession::challenge};
 use crate::{
     Error, Result,
-    app::{App, check_metadata},
+    app::{App, Caller, check_metadata},
     content_type, error,
     meta::{Blob, NewFile},
     uid::Uid,
@@ -56,12 +56,17 @@ pub struct CreatedUploads {
     pub created_at: OffsetDateTime,
 }
 
-/// Creates one file, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
+/// Creates one file of the caller's tenant, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
 /// or none. Where a digest is claimed and content that has it is stored, the file has that at once, or, with
 /// `uploads.prove_possession`, once the client has shown to have it. Where parts lie in the object to be, room for all of
 /// it is kept: when there is none, that is an error, and nothing stays. Not where the client is asked to show that it has the
 /// content.
-pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Result<CreatedUploads> {
+pub async fn create_upload(
+    app: &Arc<App>,
+    caller: &Caller,
+    wishes: Vec<Wish>,
+    expire: i64,
+) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
     let created_at = OffsetDateTime::now_utc();
     let lapses = created_at + Duration::from_secs(expire.unsigned_abs());
@@ -78,7 +83,7 @@ pub async fn create_upload(app: &Arc<App>, wishes: Vec<Wish>, expire: i64) -> Re
     let mut to_prove = Vec::with_capacity(wanted.len());
     for (name, announced) in wanted {
         let (uid, part_size) = (app.next_uid().await?, announced.part_size);
-        let file = NewFile { uid, name, announced };
+        let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
         let mut known = known_content(app, &file).await?;
         let mut is_stored = false;
         if app.limits.prove_possession {
@@ -135,7 +140,7 @@ fn has_several_parts(file: &NewFile) -> bool {
 /// Stored content that has the claimed digests, all of them.
 async fn known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
     let Announced { claims, size, .. } = &file.announced;
-    let Some(blob) = stored_content(app, claims).await? else {
+    let Some(blob) = stored_content(app, &file.tenant, claims).await? else {
         return Ok(None);
     };
     let is_meant =
@@ -152,12 +157,12 @@ async fn share(app: &App, file: &NewFile, blob: &Blob) -> Result<bool> {
     Ok(created == [true])
 }
 
-async fn stored_content(app: &App, claims: &Claims) -> Result<Option<Blob>> {
+async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<Option<Blob>> {
     // The digests that cannot be made up come first.
     Ok(match claims {
-        Claims { blake3: Some(blake3), .. } => app.meta.blob_by_blake3(*blake3).await?,
-        Claims { sha256: Some(sha256), .. } => app.meta.blob_by_sha256(*sha256).await?,
-        Claims { md5: Some(md5), .. } => app.meta.blob_by_md5(*md5).await?,
+        Claims { blake3: Some(blake3), .. } => app.meta.blob_by_blake3(tenant, *blake3).await?,
+        Claims { sha256: Some(sha256), .. } => app.meta.blob_by_sha256(tenant, *sha256).await?,
+        Claims { md5: Some(md5), .. } => app.meta.blob_by_md5(tenant, *md5).await?,
         _ => None,
     })
 }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 pub use crate::{app::ContentReader, meta::StoredFile};
 
-use super::{closed, unknown_uid};
+use super::{Tenant, closed, describe_file::describe_file, unknown_uid};
 use crate::{Error, Result, app::App, meta::FileState, uid::Uid};
 
 /// A complete file, to be described before it is read; else an error that says why there is none.
@@ -12,6 +12,18 @@ pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
     match app.meta.stored_file(uid).await? {
         Some(file) => Ok(file),
         None => Err(absent(app, uid).await?),
+    }
+}
+
+/// The same for its owner: of what is another's nothing is told, not even that it is there.
+pub async fn own_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
+    match app.meta.stored_file(uid).await? {
+        Some(file) if file.tenant == *tenant => Ok(file),
+        Some(_) => Err(unknown_uid()),
+        None => match describe_file(app, tenant, uid).await?.state {
+            FileState::Stored | FileState::Completing => Err(closed(FileState::Receiving)),
+            state => Err(closed(state)),
+        },
     }
 }
 

@@ -3,7 +3,7 @@
 use super::name_of;
 use crate::{
     Result,
-    app::App,
+    app::{App, Caller},
     content_type,
     meta::{Announced, NewFile},
     uid::Uid,
@@ -18,9 +18,9 @@ pub struct Wanted<'a> {
     pub path: &'a str,
 }
 
-/// Creates a complete file for every item whose content is stored and was verified by osproxy itself.
+/// Creates a complete file of the caller's tenant for every item whose content is stored and was verified by osproxy itself.
 /// Gives the new uids in the order of the items; `None` where the content has to be sent.
-pub async fn instant_upload(app: &App, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
+pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
     let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
     if app.limits.prove_possession {
         // A client of API v0 could not answer.
@@ -29,13 +29,14 @@ pub async fn instant_upload(app: &App, wanted: &[Wanted<'_>]) -> Result<Vec<Opti
     let mut created = vec![None; wanted.len()];
     let mut files = Vec::new();
     for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {
-        if let Some(blob) = app.meta.blob_by_md5(item.md5).await?
+        if let Some(blob) = app.meta.blob_by_md5(&caller.tenant, item.md5).await?
             && app.is_intact(&blob).await?
         {
             let uid = app.next_uid().await?;
             let content_type = content_type::of_file(blob.sniffed.as_deref(), name);
             let name = name.to_owned();
-            files.push((NewFile { uid, name, announced: Announced::default() }, blob.id, content_type));
+            let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced: Announced::default() };
+            files.push((file, blob.id, content_type));
             *slot = Some(uid);
         }
     }

@@ -3,6 +3,7 @@
 pub use crate::meta::{FileFilter, FilePosition, FileRecord, MAX_PREFIX};
 pub use osproxy_storage::Category;
 
+use super::Tenant;
 use crate::{Error, Result, app::App};
 
 /// Some files, and how to get those behind them.
@@ -14,9 +15,10 @@ pub struct FilePage {
     pub next: Option<FilePosition>,
 }
 
-/// Up to `limit` files behind a position, in an order that stays.
+/// Up to `limit` files of a tenant behind a position, in an order that stays.
 pub async fn list_files(
     app: &App,
+    tenant: &Tenant,
     filter: &FileFilter,
     after: Option<&FilePosition>,
     limit: u64,
@@ -28,7 +30,7 @@ pub async fn list_files(
         return Err(Error::invalid(message).with_field("prefix"));
     }
     // One more, to see whether there are more.
-    let mut files = app.meta.list_files(filter, after, limit + 1).await?;
+    let mut files = app.meta.list_files(tenant, filter, after, limit + 1).await?;
     let has_more = files.len() as u64 > limit;
     if has_more {
         files.pop();

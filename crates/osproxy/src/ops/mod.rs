@@ -26,6 +26,7 @@ pub mod upload_status;
 
 use osproxy_api::ErrorCode;
 
+pub use crate::tenant::Tenant;
 use crate::{Error, Result, app::App, meta::FileState};
 
 /// Longest name of a file, in bytes.

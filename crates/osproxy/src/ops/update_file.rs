@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{closed, describe_file::describe_file, name_of, unknown_uid};
+use super::{Tenant, closed, describe_file::describe_file, name_of, unknown_uid};
 use crate::{
     Result,
     app::{App, check_metadata, metadata_refused},
@@ -13,21 +13,22 @@ use crate::{
 /// What changes of metadata: `None` removes a key.
 pub type MetadataPatch = BTreeMap<String, Option<String>>;
 
-/// Gives a file another name if there is one, and changes its metadata. Its content stays where it is. Whoever reads the
+/// Gives a file of a tenant another name if there is one, and changes its metadata. Its content stays where it is. Whoever reads the
 /// file afterwards, anywhere, finds it so.
 pub async fn update_file(
     app: &Arc<App>,
+    tenant: &Tenant,
     uid: Uid,
     name: Option<&str>,
     patch: Option<MetadataPatch>,
 ) -> Result<FileRecord> {
     let name = name.map(name_of).transpose().map_err(|error| error.with_field("name"))?;
     let change = patch.map(|patch| -> MetadataChange { Arc::new(move |metadata| apply(metadata, &patch)) });
-    let updating = update(app.clone(), uid, name.map(str::to_owned), change);
+    let updating = update(app.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
     // Brought to its end even if the client is gone: what is remembered of the file must go with it.
     let updating = app.background.spawn(updating);
     match updating.await.map_err(crate::Error::internal)?? {
-        Updated::Now => describe_file(app, uid).await,
+        Updated::Now => describe_file(app, tenant, uid).await,
         Updated::Refused => Err(metadata_refused()),
         Updated::Closed(state) => Err(closed(state)),
         Updated::Unknown => Err(unknown_uid()),
@@ -36,11 +37,12 @@ pub async fn update_file(
 
 async fn update(
     app: Arc<App>,
+    tenant: Tenant,
     uid: Uid,
     name: Option<String>,
     change: Option<MetadataChange>,
 ) -> Result<Updated> {
-    Ok(app.meta.update_file(uid, name, change).await?)
+    Ok(app.meta.update_file(tenant, uid, name, change).await?)
 }
 
 /// Applies a patch; `false`: what came of it is not what metadata may be.

@@ -174,7 +174,7 @@ async fn store(
     let intent_id = intent.blob_id;
     let mut unpublished = Some(writer);
     for _ in 0..ROUNDS {
-        let same = app.meta.blob_by_blake3(digests.blake3).await?;
+        let same = app.meta.blob_by_blake3(&intent.tenant, digests.blake3).await?;
         let finished = match same {
             Some(same) if app.is_intact(&same).await? => {
                 let intent = unpublished.as_ref().map(|_| intent_id);

@@ -12,6 +12,7 @@
 mod support;
 
 mod abort_upload;
+mod access;
 mod check_config;
 mod check_health;
 mod cluster;

@@ -57,6 +57,13 @@ macro_rules! responses {
 }
 
 responses! { V0:
+    Keyless, "There is no API key, or one that is worth nothing.",
+        [("www-authenticate", "How to show one.")],
+        [(ErrorCode::Unauthenticated, "this takes an API key, as `Authorization: Bearer KEY`")];
+    Unscoped, "The API key has not the scope.", [],
+        [(ErrorCode::PermissionDenied, "this takes an API key with the scope `read`")];
+    TooMany, "There were too many requests.", [("retry-after", "After how many seconds to try again.")],
+        [(ErrorCode::RateLimited, "there were too many requests, try again later")];
     Forbidden, "The request says that another node forwarded it, and none did.", [],
         [(ErrorCode::PermissionDenied, "only nodes of this service forward requests")];
     NotFound, "There is no such file, or none that is complete.", [],
@@ -102,17 +109,28 @@ responses! { V0:
         ];
 }
 
+/// In API v0.
+pub(super) const V0_ACCESS: [(&str, &str); 3] = [("401", "Keyless"), ("403", "Unscoped"), ("429", "TooMany")];
+/// In API v1.
+pub(super) const V1_ACCESS: [(&str, &str); 3] =
+    [("401", "Unauthenticated"), ("403", "Refused"), ("429", "Limited")];
+
 responses! { V1:
+    Unauthenticated, "There is no API key, or one that is worth nothing.",
+        [("www-authenticate", "How to show one.")],
+        [(ErrorCode::Unauthenticated, "this takes an API key, as `Authorization: Bearer KEY`")];
+    Limited, "There were too many requests.", [("retry-after", "After how many seconds to try again.")],
+        [(ErrorCode::RateLimited, "there were too many requests, try again later")];
     BadRequest, "A parameter, a header or the body is not what it must be; `field` says which.", [],
         [
             (ErrorCode::InvalidArgument, "`expires_in` must be 1 to 31536000 seconds"),
             (ErrorCode::IncompleteBody, "the body ended before it was complete"),
         ];
-    Refused, "The link does not hold.", [],
+    Refused, "The link does not hold, or the API key has not the scope.", [],
         [
             (ErrorCode::InvalidSignature, "the signature does not fit this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
-            (ErrorCode::PermissionDenied, "only nodes of this service forward requests"),
+            (ErrorCode::PermissionDenied, "this takes an API key with the scope `read`"),
         ];
     Missing, "There is no such file or task, or the file is not complete.", [],
         [
@@ -265,7 +283,10 @@ mod tests {
     #[test]
     fn every_code_of_a_response_has_its_status() {
         for (expected, (name, response)) in [
+            (401, Keyless::response()),
             (403, Forbidden::response()),
+            (403, Unscoped::response()),
+            (429, TooMany::response()),
             (404, NotFound::response()),
             (412, PreconditionFailed::response()),
             (413, TooLarge::response()),
@@ -282,7 +303,9 @@ mod tests {
         }
         for (expected, (name, response)) in [
             (400, BadRequest::response()),
+            (401, Unauthenticated::response()),
             (403, Refused::response()),
+            (429, Limited::response()),
             (404, Missing::response()),
             (409, Conflict::response()),
             (410, Gone::response()),

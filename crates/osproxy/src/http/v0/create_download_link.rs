@@ -7,7 +7,10 @@ use super::{download_file::LINK_PARAMETERS, json, query};
 use crate::{
     Error, Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{By, Read},
+        openapi,
+    },
     link::Action,
     ops::{self, download_file::StoredFile},
     uid::Uid,
@@ -18,6 +21,7 @@ use crate::{
     post, path = "/link/download", context_path = PREFIX, tag = "v0 Links",
     summary = "Issue download links", description = "",
     request_body = CreateDownloadLinkRequest,
+    security(("api_key" = ["read"])),
     responses(
         (
             status = 200,
@@ -32,6 +36,7 @@ use crate::{
 )]
 pub(in crate::http) async fn create_download_link(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Read>,
     body: Body,
 ) -> Result<Json<Envelope<Option<Vec<DownloadLink>>>>> {
     let CreateDownloadLinkRequest { uid: texts, expire } = json::parse(body).await?;
@@ -46,7 +51,8 @@ pub(in crate::http) async fn create_download_link(
             uids.push(uid);
         }
     }
-    let readable = ops::create_download_link::create_download_link(&app, &uids, expire).await?;
+    let readable =
+        ops::create_download_link::create_download_link(&app, &caller.tenant, &uids, expire).await?;
     let links: Vec<_> = readable
         .files
         .iter()

@@ -9,7 +9,10 @@ use super::{json, query};
 use crate::{
     Error, Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{By, Upload},
+        openapi,
+    },
     link::Action,
     ops::{
         self,
@@ -22,6 +25,7 @@ use crate::{
     post, path = "/link/upload", context_path = PREFIX, tag = "v0 Links",
     summary = "Issue upload links", description = "",
     request_body = CreateUploadRequest,
+    security(("api_key" = ["upload"])),
     responses(
         (status = 200, description = "One entry for each path, in their order.", body = Envelope<Vec<UploadLinks>>),
         (status = 413, response = openapi::TooLarge),
@@ -32,6 +36,7 @@ use crate::{
 )]
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Upload>,
     body: Body,
 ) -> Result<Json<Envelope<Vec<UploadLinks>>>> {
     let CreateUploadRequest { file_path: mut paths, expire } = json::parse(body).await?;
@@ -42,7 +47,7 @@ pub(in crate::http) async fn create_upload(
     paths.retain(|path| seen.insert(path.clone()));
     let wish = |path: &String| Wish { path: path.clone(), announced: Announced::default() };
     let wishes = paths.iter().map(wish).collect();
-    let created = ops::create_upload::create_upload(&app, wishes, expire).await?;
+    let created = ops::create_upload::create_upload(&app, &caller, wishes, expire).await?;
     let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
         let query = query::signed(&app, Action::Upload, uid, created.created_at, expire, &[]);
         UploadLinks {

@@ -7,7 +7,10 @@ use super::{json, query};
 use crate::{
     Error, Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{By, Upload},
+        openapi,
+    },
     ops::{self, instant_upload::Wanted},
 };
 
@@ -16,6 +19,7 @@ use crate::{
     post, path = "/resume", context_path = PREFIX, tag = "v0 Links",
     summary = "Have files of content that is there already", description = "",
     request_body = InstantUploadRequest,
+    security(("api_key" = ["upload"])),
     responses(
         (
             status = 200,
@@ -30,6 +34,7 @@ use crate::{
 )]
 pub(in crate::http) async fn instant_upload(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Upload>,
     body: Body,
 ) -> Result<Json<Envelope<Vec<InstantUploadResult>>>> {
     let InstantUploadRequest { data } = json::parse(body).await?;
@@ -41,7 +46,7 @@ pub(in crate::http) async fn instant_upload(
         let md5 = query::md5(&item.md5)?;
         wanted.push(Wanted { md5, path: &item.path });
     }
-    let uids = ops::instant_upload::instant_upload(&app, &wanted).await?;
+    let uids = ops::instant_upload::instant_upload(&app, &caller, &wanted).await?;
     let results = data.into_iter().zip(uids).map(|(item, uid)| InstantUploadResult {
         md5: item.md5,
         uid: uid.map(|uid| uid.to_string()).unwrap_or_default(),

@@ -7,13 +7,23 @@ use osproxy_api::{
 };
 
 use super::query::Query;
-use crate::{Error, Result, app::App, http::openapi, ops, uid::Uid};
+use crate::{
+    Error, Result,
+    app::App,
+    http::{
+        auth::{Admin, By},
+        openapi,
+    },
+    ops,
+    uid::Uid,
+};
 
 /// `GET /proxy`: the address of this node, if it holds bytes of the uid that no other has.
 #[utoipa::path(
     get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
     summary = "Does this node hold bytes that no other has?", description = "",
     params(("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336")),
+    security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "The address of this node.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "10.0.0.7:8888"})),
         (status = 404, response = openapi::NotFound),
@@ -24,6 +34,7 @@ use crate::{Error, Result, app::App, http::openapi, ops, uid::Uid};
 )]
 pub(in crate::http) async fn locate_content(
     State(app): State<Arc<App>>,
+    _: By<Admin>,
     uri: Uri,
 ) -> Result<Json<Envelope<String>>> {
     let query = Query::parse(uri.query());

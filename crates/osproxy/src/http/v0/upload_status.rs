@@ -1,19 +1,37 @@
 use std::{str::FromStr, sync::Arc};
 
-use axum::{Json, extract::State, http::Uri};
+use axum::{
+    Json,
+    extract::{Request, State},
+};
 use osproxy_api::{
     schema,
     v0::{Envelope, PREFIX},
 };
 
 use super::query::Query;
-use crate::{Error, Result, app::App, http::openapi, ops, uid::Uid};
+use crate::{
+    Error, Result,
+    api_key::Scope,
+    app::App,
+    http::{auth, openapi},
+    link::Action,
+    ops,
+    uid::Uid,
+};
 
-/// `GET /checkpoint`. As in the Go program, it takes no signature: numbers are all that it tells.
+/// `GET /checkpoint`. Clients of the Go program send the uid alone: that is enough for whoever needs no API key. Others
+/// show theirs, or the rest of the upload link.
 #[utoipa::path(
     get, path = "/checkpoint", context_path = PREFIX, tag = "v0 Uploads",
     summary = "Which parts have arrived", description = "",
-    params(("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336")),
+    params(
+        ("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336"),
+        ("date" = Option<String>, Query, description = "Where no API key is shown, what the upload link has."),
+        ("expire" = Option<String>, Query, description = "The same."),
+        ("signature" = Option<String>, Query, description = "The same."),
+    ),
+    security((), ("api_key" = ["upload"])),
     responses(
         (status = 200, description = "The numbers of the parts that have arrived, ascending.", body = Envelope<Vec<u32>>, example = json!({"code": 0, "message": "ok", "data": [1, 2, 4]})),
         (status = 404, response = openapi::NotFound),
@@ -24,9 +42,18 @@ use crate::{Error, Result, app::App, http::openapi, ops, uid::Uid};
 )]
 pub(in crate::http) async fn upload_status(
     State(app): State<Arc<App>>,
-    uri: Uri,
+    request: Request,
 ) -> Result<Json<Envelope<Vec<u32>>>> {
-    let query = Query::parse(uri.query());
+    let (request, _) = request.into_parts();
+    let query = Query::parse(request.uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
-    Ok(Json(Envelope::ok(ops::upload_status::upload_status(&app, uid).await?.parts)))
+    let status = if query.get("signature").is_empty() {
+        let caller = auth::caller(&app, &request).await?;
+        caller.must_have(Scope::Upload)?;
+        ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?
+    } else {
+        query.verified_uid(&app, Action::Upload, &[])?;
+        ops::upload_status::upload_status(&app, uid).await?
+    };
+    Ok(Json(Envelope::ok(status.parts)))
 }

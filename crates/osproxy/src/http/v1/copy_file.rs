@@ -13,7 +13,16 @@ use super::{
     query::Query,
     render,
 };
-use crate::{Result, app::App, http::openapi, ops, uid::Uid};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{By, Upload},
+        openapi,
+    },
+    ops::{self, Tenant},
+    uid::Uid,
+};
 
 /// `POST /files/{uid}/copy`
 #[utoipa::path(
@@ -24,6 +33,7 @@ use crate::{Result, app::App, http::openapi, ops, uid::Uid};
         openapi::IdempotencyKey,
     ),
     request_body(content = CopyFileRequest),
+    security(("api_key" = ["upload"])),
     responses(
         (status = 201, description = "It is made.", body = File, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
         openapi::Failures,
@@ -34,6 +44,7 @@ use crate::{Result, app::App, http::openapi, ops, uid::Uid};
 )]
 pub(in crate::http) async fn copy_file(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Upload>,
     uid: InPath<String>,
     request: Request,
 ) -> Result<Response> {
@@ -42,12 +53,13 @@ pub(in crate::http) async fn copy_file(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CopyFileRequest = json::parse(&body)?;
-    once(&app, &request, &body, copy(app.clone(), uid, wanted)).await
+    let tenant = caller.tenant;
+    once(&app, &tenant, &request, &body, copy(app.clone(), tenant.clone(), uid, wanted)).await
 }
 
-async fn copy(app: Arc<App>, uid: Uid, wanted: CopyFileRequest) -> Result<Created> {
+async fn copy(app: Arc<App>, tenant: Tenant, uid: Uid, wanted: CopyFileRequest) -> Result<Created> {
     let CopyFileRequest { name, metadata } = wanted;
-    let copy = ops::copy_file::copy_file(&app, uid, name.as_deref(), metadata).await?;
+    let copy = ops::copy_file::copy_file(&app, &tenant, uid, name.as_deref(), metadata).await?;
     let location = format!("{PREFIX}/files/{}", copy.uid);
     Created::new(Some(location), &render::file(copy))
 }

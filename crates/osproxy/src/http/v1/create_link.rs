@@ -17,9 +17,12 @@ use super::{
 use crate::{
     Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{By, Read},
+        openapi,
+    },
     link::{self, Action, Claims},
-    ops,
+    ops::{self, Tenant},
     uid::Uid,
 };
 
@@ -35,6 +38,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
         openapi::IdempotencyKey,
     ),
     request_body(content = CreateLinkRequest),
+    security(("api_key" = ["read"])),
     responses(
         (status = 201, description = "It is made.", body = CreatedLink, headers(("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
         openapi::Failures,
@@ -45,6 +49,7 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 )]
 pub(in crate::http) async fn create_link(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Read>,
     uid: InPath<String>,
     request: Request,
 ) -> Result<Response> {
@@ -53,12 +58,13 @@ pub(in crate::http) async fn create_link(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateLinkRequest = json::parse(&body)?;
-    once(&app, &request, &body, create(app.clone(), uid, wanted)).await
+    let tenant = caller.tenant;
+    once(&app, &tenant, &request, &body, create(app.clone(), tenant.clone(), uid, wanted)).await
 }
 
-async fn create(app: Arc<App>, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
+async fn create(app: Arc<App>, tenant: Tenant, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
     let CreateLinkRequest { expires_in, disposition, filename } = wanted;
-    let link = ops::create_link::create_link(&app, uid, expires_in, filename.as_deref()).await?;
+    let link = ops::create_link::create_link(&app, &tenant, uid, expires_in, filename.as_deref()).await?;
     let (uid, date, expire) = (uid.to_string(), link::date(link.date), expires_in.to_string());
     let extra = [link.filename.as_str(), disposition.as_str()];
     let claims = Claims { action: Action::Download, uid: &uid, date: &date, expire: &expire, extra: &extra };

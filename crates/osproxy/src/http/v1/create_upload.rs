@@ -17,8 +17,11 @@ use super::{
 };
 use crate::{
     Error, Result,
-    app::App,
-    http::openapi,
+    app::{App, Caller},
+    http::{
+        auth::{By, Upload},
+        openapi,
+    },
     ops::{
         self,
         create_upload::{Announced, Challenge, Wish},
@@ -37,6 +40,7 @@ const MAX_TYPE: usize = 255;
         openapi::IdempotencyKey,
     ),
     request_body(content = CreateUploadRequest),
+    security(("api_key" = ["upload"])),
     responses(
         (status = 201, description = "It is made.", body = CreatedUpload, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
         openapi::Failures,
@@ -46,19 +50,21 @@ const MAX_TYPE: usize = 255;
 )]
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Upload>,
     request: Request,
 ) -> Result<Response> {
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateUploadRequest = json::parse(&body)?;
-    once(&app, &request, &body, create(app.clone(), wanted)).await
+    let tenant = caller.tenant.clone();
+    once(&app, &tenant, &request, &body, create(app.clone(), caller, wanted)).await
 }
 
-async fn create(app: Arc<App>, request: CreateUploadRequest) -> Result<Created> {
+async fn create(app: Arc<App>, caller: Caller, request: CreateUploadRequest) -> Result<Created> {
     let expire = request.expires_in;
     let wish = wish(request)?;
-    let created = ops::create_upload::create_upload(&app, vec![wish], expire).await?;
+    let created = ops::create_upload::create_upload(&app, &caller, vec![wish], expire).await?;
     let date = created.created_at;
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;

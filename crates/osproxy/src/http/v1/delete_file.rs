@@ -11,7 +11,15 @@ use super::{
     path::{self, InPath},
     query::Query,
 };
-use crate::{Result, app::App, http::openapi, ops};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{By, Delete},
+        openapi,
+    },
+    ops,
+};
 
 /// `DELETE /files/{uid}`
 #[utoipa::path(
@@ -20,6 +28,7 @@ use crate::{Result, app::App, http::openapi, ops};
     params(
         openapi::UidInPath,
     ),
+    security(("api_key" = ["delete"])),
     responses(
         (status = 204, description = "It is deleted; an upload, with its parts."),
         openapi::Failures,
@@ -28,10 +37,11 @@ use crate::{Result, app::App, http::openapi, ops};
 )]
 pub(in crate::http) async fn delete_file(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Delete>,
     uid: InPath<String>,
     uri: Uri,
 ) -> Result<StatusCode> {
     Query::parse(uri.query(), &[])?;
-    ops::delete_file::delete_file(&app, path::uid(uid)?).await?;
+    ops::delete_file::delete_file(&app, &caller.tenant, path::uid(uid)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,7 +8,15 @@ use super::{
     query::Query,
     render,
 };
-use crate::{Result, app::App, http::openapi, ops};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{By, Read},
+        openapi,
+    },
+    ops,
+};
 
 /// `GET /files/{uid}`
 #[utoipa::path(
@@ -17,6 +25,7 @@ use crate::{Result, app::App, http::openapi, ops};
     params(
         openapi::UidInPath,
     ),
+    security(("api_key" = ["read"])),
     responses(
         (status = 200, description = "What is known of it.", body = File),
         openapi::Failures,
@@ -25,10 +34,11 @@ use crate::{Result, app::App, http::openapi, ops};
 )]
 pub(in crate::http) async fn describe_file(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Read>,
     uid: InPath<String>,
     uri: Uri,
 ) -> Result<Json<File>> {
     Query::parse(uri.query(), &[])?;
-    let file = ops::describe_file::describe_file(&app, path::uid(uid)?).await?;
+    let file = ops::describe_file::describe_file(&app, &caller.tenant, path::uid(uid)?).await?;
     Ok(Json(render::file(file)))
 }

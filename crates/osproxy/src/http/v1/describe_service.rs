@@ -4,18 +4,31 @@ use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{PREFIX, Stats};
 
 use super::{moment::moment, query::Query, render};
-use crate::{Result, app::App, http::openapi, ops};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{Admin, By},
+        openapi,
+    },
+    ops,
+};
 
 /// `GET /stats`
 #[utoipa::path(
     get, path = "/stats", context_path = PREFIX, tag = "Service", operation_id = "v1_describe_service",
     summary = "Count files, contents, bytes and tasks", description = "",
+    security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "How much there is; it may be some seconds old.", body = Stats),
         openapi::Failures,
     )
 )]
-pub(in crate::http) async fn describe_service(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Stats>> {
+pub(in crate::http) async fn describe_service(
+    State(app): State<Arc<App>>,
+    _: By<Admin>,
+    uri: Uri,
+) -> Result<Json<Stats>> {
     Query::parse(uri.query(), &[])?;
     let stats = ops::describe_service::describe_service(&app).await?;
     let files = stats.files.iter().map(|(state, count)| (render::state(*state).as_str().to_owned(), *count));

@@ -15,7 +15,10 @@ use super::{
 use crate::{
     Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{Admin, By},
+        openapi,
+    },
     ops::{
         self,
         describe_task::{Attempt, AttemptOutcome},
@@ -29,6 +32,7 @@ use crate::{
     params(
         ("id" = schema::Uid, Path, description = "The number of the task.", example = "1548722401845518337"),
     ),
+    security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "The task, with each time that it was begun.", body = TaskDetails),
         (status = 404, response = openapi::Missing),
@@ -37,6 +41,7 @@ use crate::{
 )]
 pub(in crate::http) async fn describe_task(
     State(app): State<Arc<App>>,
+    _: By<Admin>,
     id: InPath<String>,
     uri: Uri,
 ) -> Result<Json<TaskDetails>> {

@@ -23,6 +23,7 @@ use crate::{
         error::{Failure, v1_status},
         middleware::RequestId,
     },
+    ops::Tenant,
 };
 
 /// The answer to a request that made something.
@@ -43,12 +44,13 @@ impl Created {
     }
 }
 
-/// Does `work` for a request with this body, and answers 201. With the header `Idempotency-Key` it is done once: the same
+/// Does `work` for a request of a tenant with this body, and answers 201. With the header `Idempotency-Key` it is done once: the same
 /// request with the same key is given the same answer again, whatever that was, but for failures of the service.
 ///
 /// It is done to its end even if the client goes away.
 pub(in crate::http) async fn once(
     app: &Arc<App>,
+    tenant: &Tenant,
     request: &Parts,
     body: &[u8],
     work: impl Future<Output = Result<Created>> + Send + 'static,
@@ -57,7 +59,7 @@ pub(in crate::http) async fn once(
         let done = app.background.spawn(work).await.map_err(Error::internal)?;
         return Ok(render(done?.answer()));
     };
-    let taken = match app.take_key(key, hash(request, body)).await? {
+    let taken = match app.take_key(tenant, key, hash(request, body)).await? {
         Ok(taken) => taken,
         Err(before) => {
             let mut answer = render(before);

@@ -11,7 +11,10 @@ use super::{moment, page, query::Query, render};
 use crate::{
     Error, Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{By, Read},
+        openapi,
+    },
     ops::list_files::{self, Category, FileFilter, FilePosition},
     uid::Uid,
 };
@@ -38,19 +41,24 @@ struct Cursor {
         ("created_before" = Option<Moment>, Query, description = "Created before that moment."),
         openapi::PageQuery,
     ),
+    security(("api_key" = ["read"])),
     responses(
         (status = 200, description = "A page of files, in ascending order of their uids; with `prefix`, of their names.", body = Files),
         openapi::Failures,
     )
 )]
-pub(in crate::http) async fn list_files(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Files>> {
+pub(in crate::http) async fn list_files(
+    State(app): State<Arc<App>>,
+    By { caller, .. }: By<Read>,
+    uri: Uri,
+) -> Result<Json<Files>> {
     let known: Vec<_> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
     let query = Query::parse(uri.query(), &known)?;
     let limit = page::limit(&query)?;
     let filter = filter(&query)?;
     let filters = FILTERS.map(|name| query.get(name).unwrap_or_default());
     let after = page::position(&app, &filters, &query)?.map(position).transpose()?;
-    let page = list_files::list_files(&app, &filter, after.as_ref(), limit).await?;
+    let page = list_files::list_files(&app, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor {
         uid: next.uid.get(),
         // Only there is it of use, and a name may be long.

@@ -7,7 +7,10 @@ use super::{moment::moment, query::Query};
 use crate::{
     Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{Admin, By},
+        openapi,
+    },
     ops::list_nodes::{self, KnownNode},
 };
 
@@ -15,12 +18,17 @@ use crate::{
 #[utoipa::path(
     get, path = "/nodes", context_path = PREFIX, tag = "Service", operation_id = "v1_list_nodes",
     summary = "List the nodes that were heard of lately", description = "",
+    security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "The nodes. One that is alone knows itself.", body = Nodes),
         openapi::Failures,
     )
 )]
-pub(in crate::http) async fn list_nodes(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Nodes>> {
+pub(in crate::http) async fn list_nodes(
+    State(app): State<Arc<App>>,
+    _: By<Admin>,
+    uri: Uri,
+) -> Result<Json<Nodes>> {
     Query::parse(uri.query(), &[])?;
     let nodes = list_nodes::list_nodes(&app).await?;
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))

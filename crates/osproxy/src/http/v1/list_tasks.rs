@@ -7,7 +7,10 @@ use super::{page, query::Query, render};
 use crate::{
     Error, Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{Admin, By},
+        openapi,
+    },
     ops::list_tasks::{self, TaskFilter, TaskState},
 };
 
@@ -26,12 +29,17 @@ const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState
         ("kind" = Option<String>, Query, description = "Tasks of that kind.", pattern = r"^[^\x00]*$", example = "merge_parts"),
         openapi::PageQuery,
     ),
+    security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "A page of tasks, the newest first.", body = Tasks),
         openapi::Failures,
     )
 )]
-pub(in crate::http) async fn list_tasks(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Tasks>> {
+pub(in crate::http) async fn list_tasks(
+    State(app): State<Arc<App>>,
+    _: By<Admin>,
+    uri: Uri,
+) -> Result<Json<Tasks>> {
     let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
     let limit = page::limit(&query)?;
     let state = query.one_of("state", &STATES, TaskState::name)?;

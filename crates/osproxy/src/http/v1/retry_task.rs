@@ -15,7 +15,15 @@ use super::{
     query::Query,
     render,
 };
-use crate::{Result, app::App, http::openapi, ops};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{Admin, By},
+        openapi,
+    },
+    ops,
+};
 
 /// `POST /tasks/{id}/retry`
 #[utoipa::path(
@@ -24,6 +32,7 @@ use crate::{Result, app::App, http::openapi, ops};
     params(
         ("id" = schema::Uid, Path, description = "The number of the task.", example = "1548722401845518337"),
     ),
+    security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "The task as it is now.", body = Task),
         (status = 404, response = openapi::Missing),
@@ -33,6 +42,7 @@ use crate::{Result, app::App, http::openapi, ops};
 )]
 pub(in crate::http) async fn retry_task(
     State(app): State<Arc<App>>,
+    _: By<Admin>,
     id: InPath<String>,
     request: Request,
 ) -> Result<Json<Task>> {

@@ -14,7 +14,15 @@ use super::{
     query::Query,
     render,
 };
-use crate::{Result, app::App, http::openapi, ops};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{By, Upload},
+        openapi,
+    },
+    ops,
+};
 
 /// `PATCH /files/{uid}`
 #[utoipa::path(
@@ -27,6 +35,7 @@ use crate::{Result, app::App, http::openapi, ops};
         (UpdateFileRequest = "application/merge-patch+json"),
         (UpdateFileRequest = "application/json"),
     )),
+    security(("api_key" = ["upload"])),
     responses(
         (status = 200, description = "The file as it is now.", body = File),
         openapi::Failures,
@@ -36,6 +45,7 @@ use crate::{Result, app::App, http::openapi, ops};
 )]
 pub(in crate::http) async fn update_file(
     State(app): State<Arc<App>>,
+    By { caller, .. }: By<Upload>,
     uid: InPath<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -44,6 +54,6 @@ pub(in crate::http) async fn update_file(
     let uid = path::uid(uid)?;
     Query::parse(uri.query(), &[])?;
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
-    let file = ops::update_file::update_file(&app, uid, name.as_deref(), metadata).await?;
+    let file = ops::update_file::update_file(&app, &caller.tenant, uid, name.as_deref(), metadata).await?;
     Ok(Json(render::file(file)))
 }

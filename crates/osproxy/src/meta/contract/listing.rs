@@ -10,6 +10,7 @@ use crate::{
         Copied, FileFilter, FilePosition, FileState, Finished, Keyed, KeyedAnswer, KeyedRequest, Meta,
         Metadata, MetadataChange, NewFile, Removed, TaskFilter, TaskForBlob, TaskState, Updated, now_ms,
     },
+    tenant::Tenant,
     uid::Uid,
 };
 
@@ -32,6 +33,7 @@ fn base() -> i64 {
 async fn create(meta: &Meta, number: i64, name: &str) {
     meta.create_files(
         vec![NewFile {
+            tenant: Tenant::default(),
             uid: uid(number),
             name: name.to_owned(),
             announced: crate::meta::Announced::default(),
@@ -45,7 +47,7 @@ async fn create(meta: &Meta, number: i64, name: &str) {
 async fn names(meta: &Meta, filter: &FileFilter, page: u64) -> Vec<String> {
     let (mut names, mut after) = (Vec::new(), None);
     loop {
-        let files = meta.list_files(filter, after.as_ref(), page).await.unwrap();
+        let files = meta.list_files(&Tenant::default(), filter, after.as_ref(), page).await.unwrap();
         assert!(files.len() as u64 <= page);
         let Some(last) = files.last() else {
             return names;
@@ -96,7 +98,7 @@ async fn pages_follow_each_other(meta: &Meta) {
         create(meta, base + number, if number % 2 == 0 { "same.mp3" } else { "same.mp4" }).await;
     }
     let removal: TaskForBlob = Arc::new(|_| unreachable!());
-    assert_eq!(meta.delete_file(uid(base + 3), removal).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(base + 3), removal).await.unwrap(), Removed::Now);
     for filter in [
         FileFilter::default(),
         prefixed("same"),
@@ -106,7 +108,7 @@ async fn pages_follow_each_other(meta: &Meta) {
         for page in [1, 2, 3, 1000] {
             let (mut found, mut after) = (Vec::new(), None::<FilePosition>);
             loop {
-                let files = meta.list_files(&filter, after.as_ref(), page).await.unwrap();
+                let files = meta.list_files(&Tenant::default(), &filter, after.as_ref(), page).await.unwrap();
                 let Some(last) = files.last() else { break };
                 after = Some(FilePosition::behind(last));
                 found.extend(files.iter().map(|file| file.uid.get()));
@@ -124,7 +126,7 @@ async fn pages_follow_each_other(meta: &Meta) {
     }
     for filter in [FileFilter::default(), prefixed("same")] {
         let gone = FileFilter { state: Some(FileState::Deleted), ..filter };
-        let gone = meta.list_files(&gone, None, 1000).await.unwrap();
+        let gone = meta.list_files(&Tenant::default(), &gone, None, 1000).await.unwrap();
         assert!(gone.iter().any(|file| file.uid == uid(base + 3)));
         assert!(gone.iter().all(|file| file.state == FileState::Deleted));
     }
@@ -162,10 +164,16 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     };
     let name = Some("after.mp3".to_owned());
     let odd = "\u{1}\"\\ é\u{10ffff}";
-    assert_eq!(meta.update_file(uid(base), name, Some(note(odd, odd))).await.unwrap(), Updated::Now);
-    assert_eq!(meta.update_file(uid(base), None, Some(note("b", "c"))).await.unwrap(), Updated::Now);
     assert_eq!(
-        meta.update_file(uid(base), None, Some(note("b", "refused"))).await.unwrap(),
+        meta.update_file(Tenant::default(), uid(base), name, Some(note(odd, odd))).await.unwrap(),
+        Updated::Now
+    );
+    assert_eq!(
+        meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "c"))).await.unwrap(),
+        Updated::Now
+    );
+    assert_eq!(
+        meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "refused"))).await.unwrap(),
         Updated::Refused
     );
     let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
@@ -177,21 +185,27 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     assert_eq!(names(meta, &audio, 10).await, ["after.mp3"]);
     // As long as it may be, and longer than what some databases call text.
     let long = "\u{1}".repeat(16_000);
-    assert_eq!(meta.update_file(uid(base), None, Some(note("long", &long))).await.unwrap(), Updated::Now);
+    assert_eq!(
+        meta.update_file(Tenant::default(), uid(base), None, Some(note("long", &long))).await.unwrap(),
+        Updated::Now
+    );
     let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
     assert_eq!(file.metadata.get("long"), Some(&long));
-    assert_eq!(meta.update_file(uid(base + 1), None, None).await.unwrap(), Updated::Unknown);
+    assert_eq!(
+        meta.update_file(Tenant::default(), uid(base + 1), None, None).await.unwrap(),
+        Updated::Unknown
+    );
     let removal: TaskForBlob = Arc::new(|_| unreachable!());
-    assert_eq!(meta.delete_file(uid(base), removal).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(base), removal).await.unwrap(), Removed::Now);
     let closed = Updated::Closed(FileState::Deleted);
-    assert_eq!(meta.update_file(uid(base), None, None).await.unwrap(), closed);
+    assert_eq!(meta.update_file(Tenant::default(), uid(base), None, None).await.unwrap(), closed);
 }
 
 async fn copies_share_content(meta: &Meta) {
     let base = base();
     super::create(meta, base).await;
     let copy = async |from: i64, to: i64, name: Option<&str>| {
-        meta.copy_file(uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
+        meta.copy_file(Tenant::default(), uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
     };
     assert_eq!(copy(base, base + 1, None).await, Copied::Closed(FileState::Pending));
     assert_eq!(begin(meta, base, base + 5).await, base);
@@ -219,6 +233,7 @@ async fn copies_share_content(meta: &Meta) {
 
 async fn keys_are_taken_once(meta: &Meta) {
     let request = |key: &str, request: u8, owner: &str| KeyedRequest {
+        tenant: Tenant::default(),
         key: key.to_owned(),
         request: [request; 32],
         owner: owner.to_owned(),

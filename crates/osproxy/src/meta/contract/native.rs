@@ -5,9 +5,12 @@ use super::{
     parts::{begin_merge, enqueued, task},
     uid,
 };
-use crate::meta::{
-    BegunPart, Completed, Completion, FileState, FinishedPart, Kind, Layout, Lost, Merged, Meta,
-    NativeUpload, PartIntent, StoredPart,
+use crate::{
+    meta::{
+        BegunPart, Completed, Completion, FileState, FinishedPart, Kind, Layout, Lost, Merged, Meta,
+        NativeUpload, PartIntent, StoredPart,
+    },
+    tenant::Tenant,
 };
 
 /// For metadata whose new files go to a store that puts parts together.
@@ -120,7 +123,7 @@ async fn the_first_name_of_an_upload_counts(meta: &Meta) {
     assert_eq!(named("second").await.as_deref(), Some("first"));
     let later = begin(meta, 93_200_000, 2, 93_200_002, 10).await.native.unwrap();
     assert_eq!(later.upload.as_deref(), Some("first"));
-    meta.delete_file(uid(93_200_000), task(93_200_010)).await.unwrap();
+    meta.delete_file(Tenant::default(), uid(93_200_000), task(93_200_010)).await.unwrap();
     assert_eq!(named("third").await, None);
     let remains = meta.remains(intent.blob_id).await.unwrap().unwrap();
     assert_eq!(remains.object.unwrap().as_str(), "unknown/93200000.txt");
@@ -195,7 +198,12 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     let stored = meta.stored_file(uid(file)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, Layout::Whole(upload.key.clone()));
     assert_eq!(stored.content.digests, None);
-    assert!(meta.blob_by_md5(digests("the beginning end").md5.unwrap()).await.unwrap().is_none());
+    assert!(
+        meta.blob_by_md5(&Tenant::default(), digests("the beginning end").md5.unwrap())
+            .await
+            .unwrap()
+            .is_none()
+    );
     let unverified = meta.unverified(upload.blob_id).await.unwrap().unwrap();
     assert_eq!((unverified.key, unverified.size), (upload.key, 17));
     let parts = meta.parts(upload.blob_id).await.unwrap();
@@ -203,7 +211,10 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     let digests = digests("the beginning end");
     assert_eq!(meta.finish_verification(upload.blob_id, digests).await.unwrap(), Merged::Stored);
     assert!(meta.unverified(upload.blob_id).await.unwrap().is_none());
-    assert_eq!(meta.blob_by_md5(digests.md5.unwrap()).await.unwrap().unwrap().id, upload.blob_id);
+    assert_eq!(
+        meta.blob_by_md5(&Tenant::default(), digests.md5.unwrap()).await.unwrap().unwrap().id,
+        upload.blob_id
+    );
     // Another blob of the same content is not verified beside it, and its files go where that is.
     let other = file + 500;
     create(meta, other).await;

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use super::{create, digests, numbers_of_unfinished, uid};
-use crate::meta::{
-    BegunPart, Completed, Completion, FileState, Finished, FinishedPart, Kind, Layout, Merge, MergeIntent,
-    Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskForBlob, TaskState, WholeBlob,
+use crate::{
+    meta::{
+        BegunPart, Completed, Completion, FileState, Finished, FinishedPart, Kind, Layout, Merge,
+        MergeIntent, Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskForBlob, TaskState,
+        WholeBlob,
+    },
+    tenant::Tenant,
 };
 
 pub(super) async fn run(meta: &Meta) {
@@ -99,7 +103,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!((&stored.content.layout, stored.content.size), (&Layout::Parts, 3));
     assert_eq!(stored.content_type, "image/png");
     assert!(stored.content.digests.is_none());
-    assert!(meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
     let parts: Vec<StoredPart> = meta.parts(100).await.unwrap();
     let parts: Vec<_> = parts.iter().map(|part| (part.number, part.key.as_str(), part.size)).collect();
     assert_eq!(parts, [(1, "unknown/100_1", 1), (2, "unknown/100_2", 2)]);
@@ -110,7 +114,10 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, Layout::Whole(intent.key));
     assert_eq!(stored.content.digests, Some(digests("abc")));
-    assert_eq!(meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().unwrap().id, 100);
+    assert_eq!(
+        meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap().id,
+        100
+    );
     assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done(WholeBlob { size: 3, .. })));
     // What is left of the parts can be found until it is gone.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
@@ -154,7 +161,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     meta.forget(Kind::Part, first.id).await.unwrap();
     meta.forget_gone_parts(None).await.unwrap();
     assert_eq!(begin(meta, 115, 1, 117).await.key.as_str(), "unknown/115_1_117");
-    assert_eq!(meta.delete_file(uid(115), task(118)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(115), task(118)).await.unwrap(), Removed::Now);
     remove(meta, 115, 2).await;
 }
 
@@ -252,20 +259,21 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
 }
 
 async fn the_last_file_takes_its_content_along(meta: &Meta) {
-    assert_eq!(meta.delete_file(uid(170), task(179)).await.unwrap(), Removed::Unknown);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(170), task(179)).await.unwrap(), Removed::Unknown);
     // Files 100 and 150 share blob 100.
-    assert_eq!(meta.delete_file(uid(100), task(171)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Now);
     assert_eq!(enqueued(meta, 171).await, None);
     assert!(meta.stored_file(uid(100)).await.unwrap().is_none(), "it is still remembered");
     assert_eq!(meta.file_state(uid(100)).await.unwrap(), Some(FileState::Deleted));
-    assert_eq!(meta.delete_file(uid(100), task(171)).await.unwrap(), Removed::Before);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Before);
     assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
-    let abc = meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().unwrap();
-    assert_eq!(meta.delete_file(uid(150), task(172)).await.unwrap(), Removed::Now);
+    let abc = meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
+    assert_eq!(meta.delete_file(Tenant::default(), uid(150), task(172)).await.unwrap(), Removed::Now);
     assert_eq!(enqueued(meta, 172).await.unwrap(), "100");
     // From this moment nobody can share it, whoever has seen it before.
-    assert!(meta.blob_by_md5(digests("abc").md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
     let late = crate::meta::NewFile {
+        tenant: Tenant::default(),
         uid: uid(173),
         name: "late.txt".to_owned(),
         announced: crate::meta::Announced::default(),
@@ -281,7 +289,7 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
     // An upload that is not complete goes with its parts.
     create(meta, 176).await;
     let late = begin(meta, 176, 1, 177).await;
-    assert_eq!(meta.delete_file(uid(176), task(178)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(176), task(178)).await.unwrap(), Removed::Now);
     assert_eq!(enqueued(meta, 178).await.unwrap(), "176");
     assert_eq!(finish(meta, 176, &late, "late").await, FinishedPart::Closed);
     remove(meta, 176, 1).await;

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "the ORM's derive macros make public items")]
 
+pub(super) mod api_key;
 pub(super) mod blob;
 pub(super) mod challenge;
 pub(super) mod file;

@@ -137,7 +137,7 @@ async fn settle(
 ) -> Result<(), TaskError> {
     let mut unpublished = Some(writer);
     for _ in 0..ROUNDS {
-        let merged = match app.meta.blob_by_blake3(digests.blake3).await? {
+        let merged = match app.meta.blob_by_blake3(&intent.tenant, digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
                 let removal = delete_blob::removal(&app, app.next_uid().await?);
                 let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;

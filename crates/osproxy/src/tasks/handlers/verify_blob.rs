@@ -13,6 +13,7 @@ use crate::{
     app::App,
     meta::{Claims, Merged, TaskForBlob, UnverifiedBlob},
     tasks::{self, TaskContext, TaskError, TaskHandler},
+    tenant::Tenant,
     uid::Uid,
 };
 
@@ -53,7 +54,7 @@ pub fn verification(app: &App, id: Uid) -> TaskForBlob {
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
-    let UnverifiedBlob { store, key, size, claims } = blob;
+    let UnverifiedBlob { tenant, store, key, size, claims } = blob;
     let combined = app.meta.combined_digest(blob_id).await?;
     let digests = match combined {
         // Every part was digested when it came, and nothing else has to be known.
@@ -73,7 +74,7 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
             digests
         }
     };
-    settle(app, blob_id, digests).await
+    settle(app, tenant, blob_id, digests).await
 }
 
 async fn digest_as_it_came(
@@ -95,10 +96,10 @@ async fn digest_as_it_came(
 }
 
 /// Makes digests the blob's, or lets its files share a blob that has the same content already.
-async fn settle(app: &Arc<App>, blob_id: i64, digests: Digests) -> Result<(), TaskError> {
+async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests) -> Result<(), TaskError> {
     for _ in 0..ROUNDS {
         let removal = delete_blob::removal(app, app.next_uid().await?);
-        let settled = match app.meta.blob_by_blake3(digests.blake3).await? {
+        let settled = match app.meta.blob_by_blake3(tenant, digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
                 app.meta.share_content(blob_id, same.id, digests, removal).await?
             }

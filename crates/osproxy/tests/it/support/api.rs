@@ -4,7 +4,7 @@ use osproxy_api::{
     v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks},
     v1::{CreatedUpload, File, UploadStatus},
 };
-use reqwest::{Client, Method, Response, StatusCode};
+use reqwest::{Client, Method, Response, StatusCode, header::HeaderMap};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -22,6 +22,14 @@ impl Api {
         // Whoever waits for longer than this waits for ever.
         let client = Client::builder().read_timeout(2 * super::PATIENCE).build().unwrap();
         Self { address, client }
+    }
+
+    /// The same, as whoever has this API key sees it.
+    pub fn with_key(&self, key: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+        let client = Client::builder().read_timeout(2 * super::PATIENCE).default_headers(headers);
+        Self { address: self.address, client: client.build().unwrap() }
     }
 
     pub fn url(&self, relative: &str) -> String {

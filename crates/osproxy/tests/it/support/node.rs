@@ -126,7 +126,9 @@ impl TestNode {
     /// Removes a file, which may be gone already.
     pub async fn delete(&self, uid: &str) {
         let app = &self.running.as_ref().unwrap().app;
-        let deleted = ops::delete_file::delete_file(app, uid.parse().unwrap()).await;
+        let deleted =
+            ops::delete_file::delete_file(app, &osproxy::tenant::Tenant::default(), uid.parse().unwrap())
+                .await;
         let gone = |error: &osproxy::Error| error.code == osproxy_api::ErrorCode::FileGone;
         assert!(deleted.as_ref().map_or_else(gone, |()| true), "{deleted:?}");
     }

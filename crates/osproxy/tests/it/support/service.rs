@@ -293,6 +293,13 @@ impl Service {
         (output.status.code().unwrap(), text)
     }
 
+    /// Makes an API key, with these options of `osproxy key create`.
+    pub async fn create_key(&self, options: &[&str]) -> String {
+        let (code, said) = self.cli(&[&["key", "create"], options].concat()).await;
+        assert_eq!(code, 0, "{said}");
+        said.trim_end().to_owned()
+    }
+
     /// Begins another verb of the binary on the same folder.
     pub fn begin_cli(&self, arguments: &[&str]) -> Child {
         let mut command = command(self.folder.path(), &self.settings, &[]);

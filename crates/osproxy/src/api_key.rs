@@ -1,0 +1,186 @@
+//! API keys: what applications show to be let in. A key is `osk_<id>_<secret>`; only a hash of it is kept.
+
+use std::{fmt, str::FromStr};
+
+/// What every key begins with, so that scanners for secrets find it.
+const PREFIX: &str = "osk_";
+/// Bytes of an id.
+const ID: usize = 6;
+/// Bytes of a secret. It cannot be guessed, so one round of a hash is enough to keep it by.
+const SECRET: usize = 32;
+
+/// What a key allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Creating, renaming and copying files.
+    Upload,
+    /// Looking at files, and handing out links to read them.
+    Read,
+    /// Removing files.
+    Delete,
+    /// Looking after the service: tasks, nodes, statistics. Not bound to a tenant.
+    Admin,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Upload, Self::Read, Self::Delete, Self::Admin];
+
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Read => "read",
+            Self::Delete => "delete",
+            Self::Admin => "admin",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// Some scopes; as text, their names with commas between them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Everything is allowed.
+    pub const ALL: Self = Self(u8::MAX);
+
+    /// Whether a scope is among them.
+    pub const fn has(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+}
+
+impl FromStr for Scopes {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        let mut scopes = Self::default();
+        for name in text.split(',').map(str::trim) {
+            let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == name);
+            scopes.0 |= scope.ok_or_else(|| UnknownScope(name.to_owned()))?.bit();
+        }
+        Ok(scopes)
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::as_str);
+        f.write_str(&names.collect::<Vec<_>>().join(","))
+    }
+}
+
+/// A name that is no scope.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no scope; there are upload, read, delete and admin")]
+pub struct UnknownScope(String);
+
+/// A key as its owner has it.
+pub struct ApiKey {
+    id: String,
+    secret: [u8; SECRET],
+}
+
+impl ApiKey {
+    /// A key that nobody has.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let (mut id, mut secret) = ([0; ID], [0; SECRET]);
+        getrandom::fill(&mut id)?;
+        getrandom::fill(&mut secret)?;
+        Ok(Self { id: hex::encode(id), secret })
+    }
+
+    /// Whether a text means to be a key.
+    pub fn is_meant(text: &str) -> bool {
+        text.starts_with(PREFIX)
+    }
+
+    /// Reads a key; `None`: the text is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, secret_text) = text.strip_prefix(PREFIX)?.split_once('_')?;
+        let is_id = id.len() == 2 * ID && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let mut secret = [0; SECRET];
+        hex::decode_to_slice(secret_text, &mut secret).ok()?;
+        is_id.then(|| Self { id: id.to_owned(), secret })
+    }
+
+    /// What it is known by. No secret.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it is kept by.
+    pub fn hash(&self) -> [u8; 32] {
+        blake3::hash(&self.secret).into()
+    }
+
+    /// Whether this is the key that a hash was made of. Compared in constant time.
+    pub fn is_of(&self, hash: &[u8; 32]) -> bool {
+        // Hashes of this type are compared so.
+        blake3::hash(&self.secret) == blake3::Hash::from_bytes(*hash)
+    }
+
+    /// The whole key, to be shown once.
+    pub fn reveal(&self) -> String {
+        format!("{PREFIX}{}_{}", self.id, hex::encode(self.secret))
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_key_is_read_as_it_was_shown_and_kept_by_its_hash() {
+        let key = ApiKey::generate().unwrap();
+        let shown = key.reveal();
+        assert_eq!(shown.len(), 4 + 12 + 1 + 64);
+        let read = ApiKey::parse(&shown).unwrap();
+        assert_eq!(read.id(), key.id());
+        assert!(read.is_of(&key.hash()));
+        assert!(!ApiKey::generate().unwrap().is_of(&key.hash()) && !key.is_of(&[0; 32]));
+        assert!(!format!("{key:?}").contains(&shown[20..]));
+    }
+
+    #[test]
+    fn every_bit_of_a_secret_counts() {
+        let key = ApiKey { id: "00112233aabb".to_owned(), secret: [7; SECRET] };
+        for bit in 0..SECRET * 8 {
+            let mut other = [7; SECRET];
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!ApiKey { id: key.id.clone(), secret: other }.is_of(&key.hash()), "{bit}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_read_as_they_are_written() {
+        let scopes: Scopes = "read, upload".parse().unwrap();
+        assert_eq!(scopes.to_string(), "upload,read");
+        assert!(scopes.has(Scope::Read) && scopes.has(Scope::Upload));
+        assert!(!scopes.has(Scope::Delete) && !scopes.has(Scope::Admin));
+        for bad in ["", "read,", "Read", "all"] {
+            assert!(bad.parse::<Scopes>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_key_is_not_read_as_one(text in "(osk_)?.*") {
+            if let Some(key) = ApiKey::parse(&text) {
+                prop_assert_eq!(key.reveal().to_lowercase(), text.to_lowercase());
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Who asks, of routes that applications use.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use osproxy_api::ErrorCode;
+
+use super::server::Peer;
+use crate::{
+    Error, Result,
+    api_key::Scope,
+    app::{App, Caller},
+};
+
+/// What a proxy says of whom it asks for: it is not only this machine that asks then.
+const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+
+/// A scope, as a type.
+pub(super) trait Needs: Send {
+    /// The scope.
+    const SCOPE: Scope;
+}
+
+macro_rules! needs {
+    ($($name:ident),*) => {$(
+        /// Callers with the scope of this name.
+        pub(super) struct $name;
+
+        impl Needs for $name {
+            const SCOPE: Scope = Scope::$name;
+        }
+    )*};
+}
+
+needs!(Upload, Read, Delete, Admin);
+
+/// Who asks, with this scope. Others are refused before anything is looked at.
+pub(super) struct By<S> {
+    /// Who.
+    pub(super) caller: Caller,
+    scope: PhantomData<S>,
+}
+
+impl<S: Needs> FromRequestParts<Arc<App>> for By<S> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
+        let caller = caller(app, parts).await?;
+        caller.must_have(S::SCOPE)?;
+        Ok(Self { caller, scope: PhantomData })
+    }
+}
+
+/// Who sends a request.
+pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
+    let is_here = request.extensions.get::<Peer>().is_some_and(|peer| peer.0.ip().is_loopback());
+    let is_handed_on = FORWARDED.iter().any(|name| request.headers.contains_key(*name));
+    app.authenticate(token(&request.headers)?, is_here && !is_handed_on).await
+}
+
+/// The token of `Authorization: Bearer TOKEN`. Other ways to log in are as good as none.
+fn token(headers: &HeaderMap) -> Result<Option<&str>> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return match headers.contains_key(header::AUTHORIZATION) {
+            true => Err(Error::new(ErrorCode::Unauthenticated, "there must be one `Authorization`")),
+            false => Ok(None),
+        };
+    };
+    let text = value.to_str().unwrap_or_default();
+    let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Ok(token.map(|(_, token)| token.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn a_token_is_one_and_of_a_bearer() {
+        let headers = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            headers
+        };
+        assert_eq!(token(&headers(&[])).unwrap(), None);
+        assert_eq!(token(&headers(&["Bearer x"])).unwrap(), Some("x"));
+        assert_eq!(token(&headers(&["bEARER   x "])).unwrap(), Some("x"));
+        for other in ["Basic eDp5", "Bearer", "osk_x"] {
+            assert_eq!(token(&headers(&[other])).unwrap(), None, "{other}");
+        }
+        assert!(token(&headers(&["Bearer x", "Bearer y"])).is_err());
+    }
+}

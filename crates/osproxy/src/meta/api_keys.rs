@@ -1,0 +1,119 @@
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+
+use super::{Meta, blobs::recorded_digest, entities::api_key};
+use crate::{api_key::Scopes, tenant::Tenant};
+
+/// An API key as it is kept.
+#[derive(Clone, Debug)]
+pub struct KeptKey {
+    /// What it is known by.
+    pub id: String,
+    /// Of its secret.
+    pub hash: [u8; 32],
+    /// What people call it.
+    pub label: String,
+    /// Whose files it is for.
+    pub tenant: Tenant,
+    /// What it allows.
+    pub scopes: Scopes,
+    /// Requests a second; `None`: without a limit of its own.
+    pub max_rate: Option<u32>,
+    /// Largest file that it may create, in bytes; `None`: without a limit of its own.
+    pub max_size: Option<u64>,
+    /// In milliseconds since the Unix epoch, as the others.
+    pub created_at: i64,
+    /// From when on it is worth nothing.
+    pub expires_at: Option<i64>,
+    /// Since when it is worth nothing.
+    pub revoked_at: Option<i64>,
+}
+
+impl KeptKey {
+    /// Whether it is worth something at a moment.
+    pub fn holds(&self, now_ms: i64) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now_ms < end)
+    }
+}
+
+impl Meta {
+    /// Keeps a new key.
+    pub async fn create_api_key(&self, key: KeptKey) -> Result<(), DbErr> {
+        self.write(move |transaction| {
+            let row = row(&key);
+            Box::pin(async move {
+                api_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The key that is known by an id, worth something or not.
+    pub async fn api_key(&self, id: &str) -> Result<Option<KeptKey>, DbErr> {
+        let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.reader).await?;
+        row.map(kept).transpose()
+    }
+
+    /// All keys, the oldest first.
+    pub async fn api_keys(&self) -> Result<Vec<KeptKey>, DbErr> {
+        let rows = api_key::Entity::find()
+            .order_by_asc(api_key::Column::CreatedAt)
+            .order_by_asc(api_key::Column::Id);
+        rows.all(&self.reader).await?.into_iter().map(kept).collect()
+    }
+
+    /// Whether a key was ever made. One that is worth nothing counts: revoking the last one must not open the door.
+    pub async fn has_api_keys(&self) -> Result<bool, DbErr> {
+        let any = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
+        Ok(any.into_tuple::<String>().one(&self.reader).await?.is_some())
+    }
+
+    /// Makes a key worthless from now on. `false`: there is none of this id, or it was revoked before.
+    pub async fn revoke_api_key(&self, id: &str) -> Result<bool, DbErr> {
+        let (id, now) = (id.to_owned(), self.clock.now_ms());
+        self.write(move |transaction| {
+            let id = id.clone();
+            Box::pin(async move {
+                let revoked = api_key::Entity::update_many()
+                    .col_expr(api_key::Column::RevokedAt, Expr::value(now))
+                    .filter(api_key::Column::Id.eq(id))
+                    .filter(api_key::Column::RevokedAt.is_null());
+                Ok(revoked.exec(transaction).await?.rows_affected == 1)
+            })
+        })
+        .await
+    }
+}
+
+fn row(key: &KeptKey) -> api_key::ActiveModel {
+    api_key::ActiveModel {
+        id: Set(key.id.clone()),
+        hash: Set(key.hash.to_vec()),
+        label: Set(key.label.clone()),
+        tenant: Set(key.tenant.to_string()),
+        scopes: Set(key.scopes.to_string()),
+        max_rate: Set(key.max_rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX))),
+        max_size: Set(key.max_size.map(|size| i64::try_from(size).unwrap_or(i64::MAX))),
+        created_at: Set(key.created_at),
+        expires_at: Set(key.expires_at),
+        revoked_at: Set(key.revoked_at),
+    }
+}
+
+fn kept(row: api_key::Model) -> Result<KeptKey, DbErr> {
+    let damaged = || DbErr::Custom(format!("the row of API key {} is damaged", row.id));
+    Ok(KeptKey {
+        hash: recorded_digest(Some(&row.hash)).ok_or_else(damaged)?,
+        scopes: row.scopes.parse().map_err(|_| damaged())?,
+        tenant: Tenant::from_recorded(&row.tenant),
+        max_rate: row.max_rate.and_then(|rate| u32::try_from(rate).ok()),
+        max_size: row.max_size.and_then(|size| u64::try_from(size).ok()),
+        id: row.id,
+        label: row.label,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        revoked_at: row.revoked_at,
+    })
+}

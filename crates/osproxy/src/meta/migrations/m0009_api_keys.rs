@@ -1,0 +1,56 @@
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager,
+    async_trait::async_trait,
+    sea_orm::{DbErr, DeriveIden},
+    sea_query::{ColumnDef, Table},
+};
+
+use super::tools::create_table;
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0009_api_keys"
+    }
+}
+
+#[derive(DeriveIden)]
+enum ApiKeys {
+    Table,
+    Id,
+    Hash,
+    Label,
+    Tenant,
+    Scopes,
+    MaxRate,
+    MaxSize,
+    CreatedAt,
+    ExpiresAt,
+    RevokedAt,
+}
+
+#[async_trait]
+impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let keys = Table::create()
+            .table(ApiKeys::Table)
+            .col(ColumnDef::new(ApiKeys::Id).string_len(16).not_null().primary_key())
+            .col(ColumnDef::new(ApiKeys::Hash).var_binary(32).not_null())
+            .col(ColumnDef::new(ApiKeys::Label).string_len(255).not_null())
+            .col(ColumnDef::new(ApiKeys::Tenant).string_len(64).not_null())
+            .col(ColumnDef::new(ApiKeys::Scopes).string_len(64).not_null())
+            .col(ColumnDef::new(ApiKeys::MaxRate).integer())
+            .col(ColumnDef::new(ApiKeys::MaxSize).big_integer())
+            .col(ColumnDef::new(ApiKeys::CreatedAt).big_integer().not_null())
+            .col(ColumnDef::new(ApiKeys::ExpiresAt).big_integer())
+            .col(ColumnDef::new(ApiKeys::RevokedAt).big_integer())
+            .to_owned();
+        create_table(manager, keys).await
+    }
+}

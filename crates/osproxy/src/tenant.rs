@@ -1,0 +1,66 @@
+//! Owners of files. No tenant learns what another one has, not even that content is there already.
+
+use std::{fmt, sync::Arc};
+
+/// Longest name, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// The name of an owner of files: 1 to [`MAX_NAME`] of `a`-`z`, `0`-`9`, `-` and `_`, so that every database compares
+/// names alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tenant(Arc<str>);
+
+/// Says what is wrong with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a tenant's name must have 1 to {MAX_NAME} of a-z, 0-9, - and _")]
+pub struct InvalidTenant;
+
+impl Tenant {
+    /// A tenant from the database, where only names were put.
+    pub(crate) fn from_recorded(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The owner of everything, as long as there are no API keys.
+impl Default for Tenant {
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl std::str::FromStr for Tenant {
+    type Err = InvalidTenant;
+
+    fn from_str(name: &str) -> Result<Self, InvalidTenant> {
+        let is_fit = (1..=MAX_NAME).contains(&name.len())
+            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+        if is_fit { Ok(Self(name.into())) } else { Err(InvalidTenant) }
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_plain() {
+        for name in ["a", "default", "team-7_x", &"t".repeat(64)] {
+            assert_eq!(name.parse::<Tenant>().unwrap().as_str(), name);
+        }
+        for name in ["", "A", "a b", "é", "a/b", "a\n", &"t".repeat(65)] {
+            assert_eq!(name.parse::<Tenant>(), Err(InvalidTenant), "{name:?}");
+        }
+    }
+}
