@@ -13,6 +13,10 @@ pub enum ErrorCode {
     InvalidSignature,
     /// The link was valid once; its time is over.
     LinkExpired,
+    /// The link was good once; the links of its file were revoked.
+    LinkRevoked,
+    /// The link was used as often as it may be.
+    LinkUsedUp,
     /// There is no API key, or one that is worth nothing.
     Unauthenticated,
     /// The sender may not do that.
@@ -72,6 +76,8 @@ impl ErrorCode {
             Self::InvalidArgument => "invalid_argument",
             Self::InvalidSignature => "invalid_signature",
             Self::LinkExpired => "link_expired",
+            Self::LinkRevoked => "link_revoked",
+            Self::LinkUsedUp => "link_used_up",
             Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
             Self::UnknownRoute => "unknown_route",
@@ -107,6 +113,8 @@ impl ErrorCode {
             Self::InvalidArgument
             | Self::InvalidSignature
             | Self::LinkExpired
+            | Self::LinkRevoked
+            | Self::LinkUsedUp
             | Self::AlreadyStored
             | Self::KeyReused
             | Self::UnsupportedMediaType
@@ -138,7 +146,11 @@ impl ErrorCode {
         match self {
             Self::InvalidArgument | Self::IncompleteBody => 400,
             Self::Unauthenticated => 401,
-            Self::InvalidSignature | Self::LinkExpired | Self::PermissionDenied => 403,
+            Self::InvalidSignature
+            | Self::LinkExpired
+            | Self::LinkRevoked
+            | Self::LinkUsedUp
+            | Self::PermissionDenied => 403,
             Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyStored | Self::TaskNotDead | Self::PartsMissing | Self::InProgress => 409,
@@ -160,6 +172,8 @@ impl ErrorCode {
             Self::InvalidArgument => "Invalid argument",
             Self::InvalidSignature => "Invalid signature",
             Self::LinkExpired => "Link expired",
+            Self::LinkRevoked => "Link revoked",
+            Self::LinkUsedUp => "Link used up",
             Self::Unauthenticated => "Unauthenticated",
             Self::PermissionDenied => "Permission denied",
             Self::UnknownRoute => "Unknown route",

@@ -44,6 +44,10 @@ pub enum ClientPath {}
 #[derive(Debug)]
 pub enum Content {}
 
+/// Where clients are.
+#[derive(Debug)]
+pub enum Network {}
+
 fn text(description: &str) -> ObjectBuilder {
     Object::builder().schema_type(SchemaType::new(Type::String)).description(Some(description))
 }
@@ -58,6 +62,16 @@ impl PartialSchema for Uid {
 }
 
 impl ToSchema for Uid {}
+
+impl PartialSchema for Network {
+    fn schema() -> RefOr<Schema> {
+        text("A network, as an address and how many of its bits count, or a single address.")
+            .examples(["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"])
+            .into()
+    }
+}
+
+impl ToSchema for Network {}
 
 impl PartialSchema for Md5 {
     fn schema() -> RefOr<Schema> {

@@ -6,6 +6,7 @@ mod attempt;
 mod content;
 mod digests;
 mod idempotency;
+mod links;
 mod metadata;
 mod native;
 mod nodes;
@@ -19,7 +20,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{Notify, broadcast::error::RecvError};
@@ -42,7 +43,7 @@ use crate::{
     cluster::Cluster,
     config::{Config, DatabaseLocation},
     coord::{Coordinator, Event, InProcess, Message, ThroughRedis},
-    link::{LinkKey, LinkKeys},
+    link::LinkKeys,
     meta::{Alone, Change, Here, Memory, Meta, now_ms},
     uid::{Uid, UidGenerator},
 };
@@ -58,6 +59,7 @@ pub struct App {
     /// Bounds on what is asked for.
     pub limits: Limits,
     access: access::Access,
+    renewal: links::Renewal,
     /// Work that outlives the request that caused it. Closed and awaited when the node stops.
     pub background: TaskTracker,
     /// Rung when a task was enqueued: the task engine looks at once.
@@ -144,7 +146,9 @@ impl App {
         let newest = meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?;
         let links = link_keys(config, &meta).await?;
         let secret = config.cluster.secret().map_err(cannot(SECRET))?;
-        let secrets = secret.map_or_else(|| links.derived(SECRET_LABEL), |secret| vec![secret]);
+        let secrets = secret.map(|secret| vec![secret]);
+        let is_for_cluster = secrets.is_none();
+        let secrets = secrets.unwrap_or_else(|| links::cluster_secrets(&links));
         let patience = Duration::from_secs(config.cluster.forward_timeout);
         let app = Arc::new(Self {
             meta,
@@ -160,6 +164,11 @@ impl App {
                 max_expire: config.links.max_expire.cast_signed(),
             },
             access: access::Access::new(config),
+            renewal: links::Renewal {
+                is_configured: !config.links.keys.is_empty(),
+                is_for_cluster,
+                looked: Mutex::new(Instant::now()),
+            },
             background: TaskTracker::new(),
             task_bell: Notify::new(),
             node,
@@ -175,6 +184,7 @@ impl App {
             beginning: native::Beginning::default(),
         });
         app.keep_in_touch();
+        app.keep_link_keys();
         Ok(app)
     }
 
@@ -315,11 +325,16 @@ const REDIS: &str = "cannot use Redis";
 /// What fails when nodes cannot know each other.
 const SECRET: &str = "cannot use the secret of the cluster";
 
-/// What the secret of the cluster is derived for, where it is made of the keys that sign links.
-const SECRET_LABEL: &str = "osproxy nodes v1";
-
 /// What fails when links cannot be signed.
 const KEYS: &str = "cannot use the keys that sign links";
+
+/// Id and secret of a key that nobody has.
+pub fn fresh_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::Error> {
+    let (mut id, mut secret) = ([0; 4], vec![0; 32]);
+    getrandom::fill(&mut id)?;
+    getrandom::fill(&mut secret)?;
+    Ok((hex::encode(id), secret))
+}
 
 /// The configured keys; else those in the database, made at the first start.
 async fn link_keys(config: &Config, meta: &Meta) -> std::result::Result<LinkKeys, StartError> {
@@ -328,15 +343,8 @@ async fn link_keys(config: &Config, meta: &Meta) -> std::result::Result<LinkKeys
         secrets.push((key.id.clone(), key.secret().map_err(cannot(KEYS))?));
     }
     if secrets.is_empty() {
-        let (mut id, mut secret) = ([0; 4], vec![0; 32]);
-        getrandom::fill(&mut id).map_err(cannot(KEYS))?;
-        getrandom::fill(&mut secret).map_err(cannot(KEYS))?;
-        let fresh = (hex::encode(id), secret);
+        let fresh = fresh_link_key().map_err(cannot(KEYS))?;
         secrets = meta.link_keys(fresh).await.map_err(cannot(KEYS))?;
     }
-    let keys: std::result::Result<Vec<_>, _> =
-        secrets.iter().map(|(id, secret)| LinkKey::new(id, secret)).collect();
-    let mut keys = keys.map_err(cannot(KEYS))?.into_iter();
-    let signing = keys.next().ok_or("there is none").map_err(cannot(KEYS))?;
-    Ok(LinkKeys::new(signing, keys.collect()))
+    links::link_keys(&secrets).map_err(cannot(KEYS))?.ok_or("there is none").map_err(cannot(KEYS))
 }

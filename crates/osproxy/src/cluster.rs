@@ -7,7 +7,7 @@ mod outgoing;
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll, ready},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -62,7 +62,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 pub struct Cluster {
     client: Client<HttpConnector, Outgoing>,
     /// The first marks, all are known.
-    secrets: Vec<Hmac<Sha256>>,
+    secrets: RwLock<Arc<[Hmac<Sha256>]>>,
     patience: Duration,
     /// For requests that wait for other nodes: some of the connections must be for those that do not, or two nodes that are
     /// full could wait for each other.
@@ -121,8 +121,18 @@ impl Cluster {
             .pool_idle_timeout(KEEP)
             .http1_max_buf_size(MAX_BUFFERED)
             .build(connector);
-        let secrets = secrets.iter().map(|secret| Hmac::new_from_slice(secret)).collect::<Result<_, _>>()?;
+        let secrets = RwLock::new(keyed(secrets)?);
         Ok(Self { client, secrets, patience, places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// Knows nodes by other secrets from now on.
+    pub fn replace(&self, secrets: &[Vec<u8>]) -> Result<(), InvalidLength> {
+        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = keyed(secrets)?;
+        Ok(())
+    }
+
+    fn secrets(&self) -> Arc<[Hmac<Sha256>]> {
+        self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends a request on to a node, and gives its answer as it comes. Both bodies are passed on piece by piece; what is
@@ -228,17 +238,21 @@ impl Cluster {
             let verifies = |secret: &Hmac<Sha256>| {
                 covering(secret.clone(), id, method, path, at).verify(&given.into()).is_ok()
             };
-            (now().abs_diff(at) <= CLOCKS && self.secrets.iter().any(verifies)).then_some(true)
+            (now().abs_diff(at) <= CLOCKS && self.secrets().iter().any(verifies)).then_some(true)
         };
         made().ok_or(Stranger)
     }
 
     /// `<seconds since the Unix epoch>.<mac in hexadecimal>`
     fn mark(&self, id: &str, method: &Method, path: &str, at: u64) -> Result<String, Stranger> {
-        let secret = self.secrets.first().ok_or(Stranger)?.clone();
+        let secret = self.secrets().first().ok_or(Stranger)?.clone();
         let mac = covering(secret, id, method, path, at).finalize().into_bytes();
         Ok(format!("{at}.{}", hex::encode(mac)))
     }
+}
+
+fn keyed(secrets: &[Vec<u8>]) -> Result<Arc<[Hmac<Sha256>]>, InvalidLength> {
+    secrets.iter().map(|secret| Hmac::new_from_slice(secret)).collect()
 }
 
 /// What a mark is made of, every field with its length before it.

@@ -4,9 +4,16 @@
 //! Clients take links apart and put them together again, so the signature is over the decoded values
 //! and not over the text of the URL.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use hmac::{Hmac, KeyInit, Mac, digest::InvalidLength};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use time::{
     Duration, OffsetDateTime, PrimitiveDateTime, format_description::BorrowedFormatItem,
@@ -39,6 +46,65 @@ pub struct Claims<'a> {
     pub extra: &'a [&'a str],
 }
 
+/// What a link asks for beside what every link says. Travels within the signature, behind a second dot, so that clients
+/// that send back the parameters they know send it back as well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// Largest content that may be sent by it, in bytes.
+    #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
+    /// MIME type that the content must have: `image/png`, or `image/*`.
+    #[serde(default, rename = "t", skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Networks that it may come from; any, if there are none.
+    #[serde(default, rename = "a", skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<IpNet>,
+    /// How often content may be read by it.
+    #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
+    pub uses: Option<Uses>,
+}
+
+/// How often something may be done, and what that is counted under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uses {
+    /// No two links have the same.
+    pub id: String,
+    /// How often.
+    pub max: u32,
+}
+
+impl Terms {
+    /// Whether it asks for nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a client at this address may use the link.
+    pub fn allow(&self, client: IpAddr) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&client))
+    }
+
+    /// Whether content of this MIME type may be sent by it.
+    pub fn take(&self, content_type: &str) -> bool {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        self.content_type.as_deref().is_none_or(|wanted| match wanted.strip_suffix('*') {
+            Some(family) => essence.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family)),
+            None => essence.eq_ignore_ascii_case(wanted),
+        })
+    }
+
+    /// As it stands in a signature; `None`: it asks for nothing.
+    fn encode(&self) -> Option<String> {
+        let text = || serde_json::to_vec(self).unwrap_or_default();
+        (!self.is_empty()).then(|| BASE64_URL_SAFE_NO_PAD.encode(text()))
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    }
+}
+
 /// Why a link is not honoured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
@@ -64,7 +130,7 @@ impl LinkKey {
         Ok(Self { id: id.to_owned(), mac: Hmac::new_from_slice(secret)? })
     }
 
-    fn mac(&self, claims: &Claims<'_>) -> Hmac<Sha256> {
+    fn mac(&self, claims: &Claims<'_>, terms: Option<&str>) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
         let action = match claims.action {
             Action::Upload => "upload",
@@ -75,6 +141,11 @@ impl LinkKey {
         for field in fixed.iter().chain(claims.extra) {
             mac.update(&(field.len() as u64).to_be_bytes());
             mac.update(field.as_bytes());
+        }
+        if let Some(terms) = terms {
+            // No field is so long.
+            mac.update(&u64::MAX.to_be_bytes());
+            mac.update(terms.as_bytes());
         }
         mac
     }
@@ -88,45 +159,83 @@ impl fmt::Debug for LinkKey {
 
 /// The keys in use: the first signs, all verify. To rotate, put a new one in front and drop the old one
 /// when the last link that it signed has expired.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct LinkKeys {
-    signing: LinkKey,
-    older: Vec<LinkKey>,
+    keys: RwLock<Arc<[LinkKey]>>,
 }
 
 impl LinkKeys {
     /// Keys that sign with `signing` and also accept `older`.
     pub fn new(signing: LinkKey, older: Vec<LinkKey>) -> Self {
-        Self { signing, older }
+        let keys = std::iter::once(signing).chain(older).collect();
+        Self { keys: RwLock::new(keys) }
+    }
+
+    /// Uses other keys from now on.
+    pub fn replace(&self, others: &Self) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = others.known();
+    }
+
+    /// Whether the key of this signature is among them.
+    pub fn know(&self, signature: &str) -> bool {
+        let id = signature.split('.').next();
+        self.known().iter().any(|key| Some(key.id.as_str()) == id)
+    }
+
+    /// Which keys there are, by their ids.
+    pub fn are(&self, others: &Self) -> bool {
+        self.known().iter().map(|key| &key.id).eq(others.known().iter().map(|key| &key.id))
+    }
+
+    fn known(&self) -> Arc<[LinkKey]> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A secret for something else out of each key, in their order; it tells nothing of the key.
     pub fn derived(&self, label: &str) -> Vec<Vec<u8>> {
-        let keys = std::iter::once(&self.signing).chain(&self.older);
         // No claims begin like this: those begin with the length of an action.
         let derive = |key: &LinkKey| {
             key.mac.clone().chain_update(b"derive").chain_update(label).finalize().into_bytes().to_vec()
         };
-        keys.map(derive).collect()
+        self.known().iter().map(derive).collect()
     }
 
-    /// The signature of a link: `<key id>.<mac in hexadecimal>`.
-    pub fn sign(&self, claims: &Claims<'_>) -> String {
-        let mac = self.signing.mac(claims).finalize().into_bytes();
-        format!("{}.{}", self.signing.id, hex::encode(mac))
+    /// The signature of a link: `<key id>.<mac in hexadecimal>`, and `.<terms>` if there are some.
+    pub fn sign(&self, claims: &Claims<'_>, terms: &Terms) -> String {
+        let (keys, terms) = (self.known(), terms.encode());
+        let Some(key) = keys.first() else {
+            return String::new();
+        };
+        let mac = hex::encode(key.mac(claims, terms.as_deref()).finalize().into_bytes());
+        match terms {
+            Some(terms) => format!("{}.{mac}.{terms}", key.id),
+            None => format!("{}.{mac}", key.id),
+        }
     }
 
-    /// Checks that a link was signed by one of these keys for exactly these claims, and holds at `now`.
-    pub fn verify(&self, claims: &Claims<'_>, signature: &str, now: OffsetDateTime) -> Result<(), LinkError> {
-        let (id, mac) = signature.split_once('.').ok_or(LinkError::Signature)?;
-        let mut keys = std::iter::once(&self.signing).chain(&self.older);
-        let key = keys.find(|key| key.id == id).ok_or(LinkError::Signature)?;
+    /// Checks that a link was signed by one of these keys for exactly these claims, and holds at `now`. Gives the terms that
+    /// were signed with it.
+    pub fn verify(
+        &self,
+        claims: &Claims<'_>,
+        signature: &str,
+        now: OffsetDateTime,
+    ) -> Result<Terms, LinkError> {
+        let (id, rest) = signature.split_once('.').ok_or(LinkError::Signature)?;
+        let (mac, terms) = match rest.split_once('.') {
+            Some((mac, terms)) => (mac, Some(terms)),
+            None => (rest, None),
+        };
+        let keys = self.known();
+        let key = keys.iter().find(|key| key.id == id).ok_or(LinkError::Signature)?;
         let mut given = [0; 32];
         hex::decode_to_slice(mac, &mut given).map_err(|_| LinkError::Signature)?;
-        key.mac(claims).verify(&given.into()).map_err(|_| LinkError::Signature)?;
+        key.mac(claims, terms).verify(&given.into()).map_err(|_| LinkError::Signature)?;
         // Whatever is signed was written by us and parses.
         let end = expiry(claims.date, claims.expire).ok_or(LinkError::Signature)?;
-        if now < end { Ok(()) } else { Err(LinkError::Expired) }
+        let terms = terms.map(Terms::decode).unwrap_or_else(|| Some(Terms::default()));
+        let terms = terms.ok_or(LinkError::Signature)?;
+        if now < end { Ok(terms) } else { Err(LinkError::Expired) }
     }
 }
 
@@ -134,6 +243,16 @@ impl LinkKeys {
 pub fn date(moment: OffsetDateTime) -> String {
     // Formatting a fixed pattern into a string cannot fail.
     moment.to_offset(time::UtcOffset::UTC).format(DATE).unwrap_or_default()
+}
+
+/// When a link was issued, in seconds since the Unix epoch; `None` when the text is not what [`date`] writes.
+pub fn issued(date: &str) -> Option<i64> {
+    Some(PrimitiveDateTime::parse(date, DATE).ok()?.assume_utc().unix_timestamp())
+}
+
+/// The moment from which on a link no longer holds, in seconds since the Unix epoch.
+pub fn end(date: &str, expire: &str) -> Option<i64> {
+    expiry(date, expire).map(OffsetDateTime::unix_timestamp)
 }
 
 /// The moment from which on a link no longer holds; `None` when the texts are not what [`date`] writes.
@@ -154,6 +273,46 @@ mod tests {
         LinkKeys::new(LinkKey::new("k1", secret).unwrap(), Vec::new())
     }
 
+    fn taken() -> Result<Terms, LinkError> {
+        Ok(Terms::default())
+    }
+
+    #[test]
+    fn terms_are_signed_and_cannot_be_left_out() {
+        let (keys, date) = (keys(&[1; 32]), date(NOW));
+        let claims = claims(&date, &["name"]);
+        let terms = Terms {
+            max_size: Some(1000),
+            content_type: Some("image/*".to_owned()),
+            networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+            uses: Some(Uses { id: "x".to_owned(), max: 3 }),
+        };
+        let signature = keys.sign(&claims, &terms);
+        assert_eq!(keys.verify(&claims, &signature, NOW), Ok(terms.clone()));
+        let (bare, encoded) = signature.rsplit_once('.').unwrap();
+        let wider = Terms { max_size: Some(1001), ..terms.clone() }.encode().unwrap();
+        for forged in
+            [bare.to_owned(), format!("{bare}."), format!("{bare}.{wider}"), format!("{signature}A")]
+        {
+            assert_eq!(keys.verify(&claims, &forged, NOW), Err(LinkError::Signature), "{forged}");
+        }
+        // Nor do they pass for a parameter of another kind of link.
+        let extra = ["name", encoded];
+        let other = Claims { extra: &extra, ..claims };
+        assert_eq!(keys.verify(&other, bare, NOW), Err(LinkError::Signature));
+        for (address, allowed) in
+            [("10.1.2.3", true), ("11.0.0.1", false), ("2001:db8::1", true), ("::1", false)]
+        {
+            assert_eq!(terms.allow(address.parse().unwrap()), allowed, "{address}");
+        }
+        for (kind, taken) in [("image/png", true), ("IMAGE/x", true), ("imagex/y", false), ("", false)] {
+            assert_eq!(terms.take(kind), taken, "{kind}");
+        }
+        assert!(
+            Terms { content_type: Some("text/plain".to_owned()), ..terms }.take("text/plain; charset=utf-8")
+        );
+    }
+
     fn claims<'a>(date: &'a str, extra: &'a [&'a str]) -> Claims<'a> {
         Claims { action: Action::Download, uid: "1", date, expire: "60", extra }
     }
@@ -163,8 +322,8 @@ mod tests {
         let (keys, date) = (keys(&[1; 32]), date(NOW));
         assert_eq!(date, "2026-11-22T12:00:00Z");
         let claims = claims(&date, &[]);
-        let signature = keys.sign(&claims);
-        for (offset, verdict) in [(-5, Ok(())), (0, Ok(())), (59, Ok(())), (60, Err(LinkError::Expired))] {
+        let signature = keys.sign(&claims, &Terms::default());
+        for (offset, verdict) in [(-5, taken()), (0, taken()), (59, taken()), (60, Err(LinkError::Expired))] {
             assert_eq!(keys.verify(&claims, &signature, NOW + Duration::seconds(offset)), verdict);
         }
     }
@@ -173,8 +332,8 @@ mod tests {
     fn a_signature_is_worth_nothing_for_anything_else() {
         let (keys, date) = (keys(&[1; 32]), date(NOW));
         let signed = claims(&date, &["a", "bc"]);
-        let signature = keys.sign(&signed);
-        assert_eq!(keys.verify(&signed, &signature, NOW), Ok(()));
+        let signature = keys.sign(&signed, &Terms::default());
+        assert_eq!(keys.verify(&signed, &signature, NOW), taken());
         let others = [
             Claims { action: Action::Upload, ..signed },
             Claims { uid: "2", ..signed },
@@ -198,10 +357,10 @@ mod tests {
         let (old, new) = (LinkKey::new("old", &[1; 32]).unwrap(), LinkKey::new("new", &[2; 32]).unwrap());
         let date = date(NOW);
         let claims = claims(&date, &[]);
-        let out = LinkKeys::new(old.clone(), Vec::new()).sign(&claims);
+        let out = LinkKeys::new(old.clone(), Vec::new()).sign(&claims, &Terms::default());
         let rotated = LinkKeys::new(new.clone(), vec![old]);
-        assert_eq!(rotated.verify(&claims, &out, NOW), Ok(()));
-        assert!(rotated.sign(&claims).starts_with("new."));
+        assert_eq!(rotated.verify(&claims, &out, NOW), taken());
+        assert!(rotated.sign(&claims, &Terms::default()).starts_with("new."));
         assert_eq!(LinkKeys::new(new, Vec::new()).verify(&claims, &out, NOW), Err(LinkError::Signature));
     }
 

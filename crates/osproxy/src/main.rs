@@ -37,6 +37,13 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Look after the keys that sign links. Services may be running.
+    LinkKey {
+        #[command(subcommand)]
+        verb: cli::link_key::Verb,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// List the nodes of the cluster that were heard of lately. Services may be running.
     Nodes {
         #[command(flatten)]
@@ -104,6 +111,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
         Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
         Verb::Key { verb, settings } => cli::key::run(&settings.load(None)?, verb)?,
+        Verb::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    schema::{ClientPath, Moment},
+    schema::{ClientPath, Moment, Network},
     whole,
 };
 
@@ -21,6 +21,14 @@ pub struct CreateLinkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ClientPath>)]
     pub filename: Option<String>,
+    /// Networks that the link may be used from, such as `10.0.0.0/8`; any, if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Network>, required = false, max_items = 16)]
+    pub networks: Vec<String>,
+    /// How often the content may be read by the link, each range counting; as often as one likes if it is absent.
+    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub max_uses: Option<u64>,
 }
 
 /// What a browser shall do with content.

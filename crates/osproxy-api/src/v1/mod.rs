@@ -21,8 +21,8 @@ pub use problem::{CONTENT_TYPE as PROBLEM, Problem};
 pub use stats::Stats;
 pub use task::{Task, TaskAttempt, TaskDetails, TaskState, Tasks};
 pub use upload::{
-    ByteRange, Challenge, CompleteUploadRequest, CreateUploadRequest, CreatedState, CreatedUpload,
-    ProofRequest, UploadLinks, UploadState, UploadStatus,
+    ByteRange, Challenge, CompleteUploadRequest, Constraints, CreateUploadRequest, CreatedState,
+    CreatedUpload, ProofRequest, UploadLinks, UploadState, UploadStatus,
 };
 
 /// Where the routes of applications begin.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    schema::{ClientPath, Digest, Md5, Metadata, Moment, Uid},
+    schema::{ClientPath, Digest, Md5, Metadata, Moment, Network, Uid},
     whole,
 };
 
@@ -48,10 +48,34 @@ pub struct CreateUploadRequest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Metadata, required = false)]
     pub metadata: BTreeMap<String, String>,
+    /// What the links take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraints: Option<Constraints>,
     /// How long the links hold, in seconds; an hour if it is absent.
     #[serde(default = "an_hour", deserialize_with = "whole::deserialize")]
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,
+}
+
+/// What upload links take, signed with them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Constraints {
+    /// Bytes of the content at most.
+    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
+    /// MIME type that the content must be of, as its beginning or else its name tells: `image/png`, or `image/*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        example = "image/*",
+        max_length = 127,
+        pattern = "^[A-Za-z0-9!#$&^_.+-]+/([A-Za-z0-9!#$&^_.+-]+|\\*)$"
+    )]
+    pub content_type: Option<String>,
+    /// Networks that the links may be used from, such as `10.0.0.0/8`; any, if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Network>, required = false, max_items = 16)]
+    pub networks: Vec<String>,
 }
 
 const fn an_hour() -> i64 {

@@ -84,7 +84,7 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
 }
 
 /// Opens the database, which the first key may be made in before any service was started.
-async fn open(config: &Config, may_make: bool) -> anyhow::Result<Meta> {
+pub(super) async fn open(config: &Config, may_make: bool) -> anyhow::Result<Meta> {
     let (here, memory) = (Here { node: String::new(), stores: Vec::new() }, app::memory(config));
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     let is_there = match &location {

@@ -4,6 +4,7 @@ pub mod check_config;
 pub mod doctor;
 pub mod fsck;
 pub mod key;
+pub mod link_key;
 pub mod migrate;
 pub mod nodes;
 pub mod openapi;

@@ -1,6 +1,6 @@
 //! Who asks, of routes that applications use.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
@@ -54,9 +54,14 @@ impl<S: Needs> FromRequestParts<Arc<App>> for By<S> {
     }
 }
 
+/// The address of who sends a request.
+pub(super) fn client_address(request: &Parts) -> Option<IpAddr> {
+    request.extensions.get::<Peer>().map(|peer| peer.0.ip())
+}
+
 /// Who sends a request.
 pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
-    let is_here = request.extensions.get::<Peer>().is_some_and(|peer| peer.0.ip().is_loopback());
+    let is_here = client_address(request).is_some_and(|client| client.is_loopback());
     let is_handed_on = FORWARDED.iter().any(|name| request.headers.contains_key(*name));
     app.authenticate(token(&request.headers)?, is_here && !is_handed_on).await
 }

@@ -53,7 +53,10 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
                 .delete(v1::delete_file::delete_file),
         )
         .route("/files/{uid}/copy", post(v1::copy_file::copy_file))
-        .route("/files/{uid}/links", post(v1::create_link::create_link))
+        .route(
+            "/files/{uid}/links",
+            post(v1::create_link::create_link).delete(v1::revoke_links::revoke_links),
+        )
         .route("/tasks", get(v1::list_tasks::list_tasks))
         .route("/tasks/{id}", get(v1::describe_task::describe_task))
         .route("/tasks/{id}/retry", post(v1::retry_task::retry_task))

@@ -68,6 +68,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
         v1::delete_file::delete_file,
         v1::copy_file::copy_file,
         v1::create_link::create_link,
+        v1::revoke_links::revoke_links,
         v1::download_file::download_file,
         v1::list_tasks::list_tasks,
         v1::describe_task::describe_task,

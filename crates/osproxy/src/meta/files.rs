@@ -11,6 +11,8 @@ use super::{
     entities::{blob, file, part},
     listing, now_ms,
 };
+use time::OffsetDateTime;
+
 use crate::{tenant::Tenant, uid::Uid};
 
 pub use file::State as FileState;
@@ -56,6 +58,8 @@ pub struct StoredFile {
     pub content_type: String,
     /// When it was complete, in milliseconds since the Unix epoch.
     pub stored_at: i64,
+    /// Links that were issued before are worth nothing; in seconds since the Unix epoch.
+    pub links_from: Option<i64>,
     /// Its content.
     pub content: Content,
 }
@@ -97,6 +101,12 @@ impl StoredFile {
     /// The category of its name.
     pub fn category(&self) -> Category {
         Category::of_name(&self.name)
+    }
+
+    /// The date of a link that is issued now: no earlier than that from which on links are good.
+    pub fn link_date(&self, now: OffsetDateTime) -> OffsetDateTime {
+        let from = self.links_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
+        from.map_or(now, |from| now.max(from))
     }
 
     /// The extension of its name, as it would stand in a key.
@@ -225,6 +235,7 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         category: Set(Category::of_name(&file.name).as_str().to_owned()),
         name_start: Set(Some(listing::name_start(&file.name))),
         metadata: Set(listing::text(&file.announced.metadata)),
+        links_from: Set(None),
     }
 }
 
@@ -248,6 +259,7 @@ fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile
         tenant: Tenant::from_recorded(&file.tenant),
         content: content(blob)?,
         stored_at: file.stored_at.ok_or_else(damaged)?,
+        links_from: file.links_from,
         name: file.name,
         content_type: file.content_type,
     })

@@ -15,6 +15,55 @@ async fn known(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>
 }
 
 impl Meta {
+    /// The id and secret of every link key kept in the database, newest first.
+    pub async fn known_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
+        known(&self.reader).await
+    }
+
+    /// The id of every link key kept in the database, newest first, and when it was made, in milliseconds since the Unix
+    /// epoch.
+    pub async fn link_key_ages(&self) -> Result<Vec<(String, i64)>, DbErr> {
+        let rows = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
+        Ok(rows.all(&self.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
+    }
+
+    /// Makes a key the newest, which signs from now on.
+    pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), DbErr> {
+        let now = self.clock.now_ms();
+        self.write(move |transaction| {
+            let (id, secret) = (id.clone(), secret.clone());
+            Box::pin(async move {
+                // Later than any other, whatever the clock says.
+                let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
+                let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
+                let row = link_key::ActiveModel {
+                    id: Set(id),
+                    secret: Set(secret),
+                    created_at: Set(now.max(newest)),
+                };
+                link_key::Entity::insert(row).exec_without_returning(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Forgets a key that does not sign any more. `false`: there is no such key, or it is the newest.
+    pub async fn remove_link_key(&self, id: &str) -> Result<bool, DbErr> {
+        let id = id.to_owned();
+        self.write(move |transaction| {
+            let id = id.clone();
+            Box::pin(async move {
+                let keys = known(transaction).await?;
+                if !keys.iter().skip(1).any(|(known, _)| *known == id) {
+                    return Ok(false);
+                }
+                Ok(link_key::Entity::delete_by_id(id).exec(transaction).await?.rows_affected == 1)
+            })
+        })
+        .await
+    }
+
     /// The id and secret of every link key kept in the database, newest first. If there is none, `fresh`
     /// becomes the first.
     pub async fn link_keys(&self, fresh: (String, Vec<u8>)) -> Result<Vec<(String, Vec<u8>)>, DbErr> {

@@ -20,6 +20,7 @@ mod entities;
 mod files;
 mod idempotency;
 mod link_keys;
+mod links;
 mod listing;
 mod merges;
 mod migrate;

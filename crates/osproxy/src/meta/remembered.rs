@@ -18,6 +18,8 @@ use crate::uid::Uid;
 /// have been able to speak, nothing is remembered for long.
 pub(super) struct Remembered {
     files: Cache<Uid, (Instant, Arc<StoredFile>)>,
+    /// From when on links are good, of files that are no longer, or not yet, remembered whole.
+    links: Cache<Uid, (Instant, Option<i64>)>,
     time: Duration,
     generation: AtomicU64,
     /// Whether what others change is heard of.
@@ -30,6 +32,7 @@ impl Remembered {
     pub(super) fn new(memory: Memory) -> Self {
         Self {
             files: Cache::new(memory.entries),
+            links: Cache::new(memory.entries),
             time: memory.time,
             generation: AtomicU64::new(0),
             trusted: AtomicBool::new(true),
@@ -45,12 +48,33 @@ impl Remembered {
         (since.elapsed() < self.time).then_some(file)
     }
 
+    /// From when on links to a file are good.
+    pub(super) fn links_from(&self, uid: Uid) -> Option<Option<i64>> {
+        if let Some(file) = self.get(uid) {
+            return Some(file.links_from);
+        }
+        if !self.trusted.load(Ordering::Acquire) {
+            return None;
+        }
+        let (since, from) = self.links.get(&uid)?;
+        (since.elapsed() < self.time).then_some(from)
+    }
+
+    /// Takes in what was read since the generation was asked for.
+    pub(super) fn insert_links_from(&self, uid: Uid, from: Option<i64>, generation: u64) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.generation() == generation {
+            self.links.insert(uid, (Instant::now(), from));
+        }
+    }
+
     /// Forgets everything; remembers nothing more until others are heard again.
     pub(super) fn trust(&self, others_are_heard: bool) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.trusted.store(others_are_heard, Ordering::Release);
         self.files.clear();
+        self.links.clear();
     }
 
     /// To be asked for before rows are read that may be remembered.
@@ -70,6 +94,7 @@ impl Remembered {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.files.remove(&uid);
+        self.links.remove(&uid);
     }
 
     /// Forgets every file of a blob.
@@ -94,7 +119,7 @@ mod tests {
             Content { blob_id, size: 0, store: String::new(), layout, digests: None, claimed_md5: None };
         let (name, content_type) = (String::new(), String::new());
         let (uid, tenant) = (Uid::from_recorded(uid), Tenant::default());
-        Arc::new(StoredFile { uid, tenant, name, content_type, stored_at: 0, content })
+        Arc::new(StoredFile { uid, tenant, name, content_type, stored_at: 0, links_from: None, content })
     }
 
     fn remembered(time: Duration) -> Remembered {

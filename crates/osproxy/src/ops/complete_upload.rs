@@ -6,7 +6,7 @@ use osproxy_api::ErrorCode;
 
 pub use crate::meta::{Claims, Completion};
 
-use super::{closed, unknown_uid};
+use super::{Terms, check_received, closed, unknown_uid};
 use crate::{
     Error, Result,
     app::App,
@@ -17,7 +17,8 @@ use crate::{
 
 /// Makes the parts of `uid` its content, if they are those that the client says. The file can be read when this
 /// returns, however large it is; a task merges the parts behind it and checks the md5. Harmless when it is called again.
-pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion) -> Result<()> {
+pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> Result<()> {
+    check_received(app, uid, terms).await?;
     let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
     if said.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
         return Err(Error::invalid(format!("there must be 1 to {max_parts} parts")));

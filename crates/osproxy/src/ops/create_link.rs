@@ -39,7 +39,7 @@ pub async fn create_link(
         None if is_a_step(&file.name) => uid.to_string(),
         None => file.name.replace('/', "_"),
     };
-    let date = OffsetDateTime::now_utc();
+    let date = file.link_date(OffsetDateTime::now_utc());
     // A link is dated in whole seconds.
     let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
     Ok(Link { filename, date, expires_at })

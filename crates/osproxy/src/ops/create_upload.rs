@@ -74,7 +74,7 @@ pub async fn create_upload(
     for Wish { path, mut announced } in wishes {
         let name = name_of(&path)?.to_owned();
         check_metadata(&announced.metadata)?;
-        announced.part_size = part_size(app, &announced)?;
+        announced.part_size = part_size(app, caller, &announced)?;
         wanted.push((name, announced));
     }
     let (mut pending, mut uploads) = (Vec::new(), Vec::with_capacity(wanted.len()));
@@ -168,14 +168,15 @@ async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<O
 }
 
 /// Settles how large parts are of content whose size is announced.
-fn part_size(app: &App, announced: &Announced) -> Result<Option<u64>> {
+fn part_size(app: &App, caller: &Caller, announced: &Announced) -> Result<Option<u64>> {
     let limits = &app.limits;
     let Some(size) = announced.size else {
         let alone = Error::invalid("`part_size` goes with `size`");
         return if announced.part_size.is_some() { Err(alone) } else { Ok(None) };
     };
-    if size > limits.max_size {
-        let message = format!("a file must not be larger than {} bytes", limits.max_size);
+    let max_size = caller.max_size.map_or(limits.max_size, |max| max.min(limits.max_size));
+    if size > max_size {
+        let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
     let smallest = app.stores.min_part_size().max(MIN_PART_SIZE);

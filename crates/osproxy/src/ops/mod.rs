@@ -19,18 +19,61 @@ pub mod list_tasks;
 pub mod locate_content;
 pub mod prove_possession;
 pub mod retry_task;
+pub mod revoke_links;
 pub mod update_file;
 pub mod upload_file;
 pub mod upload_part;
 pub mod upload_status;
 
 use osproxy_api::ErrorCode;
+use osproxy_storage::Wanted;
 
-pub use crate::tenant::Tenant;
-use crate::{Error, Result, app::App, meta::FileState};
+use crate::{
+    Error, Result,
+    app::App,
+    content_type,
+    meta::{Claims, FileState},
+    uid::Uid,
+};
+pub use crate::{link::Terms, tenant::Tenant};
 
 /// Longest name of a file, in bytes.
 const MAX_NAME: usize = 1024;
+
+/// What is said of bytes that are sent.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// By their sender: what their digests are.
+    pub claims: Claims,
+    /// Which digests beside BLAKE3 are to be known of them.
+    pub wanted: Wanted,
+    /// By the link: what it takes.
+    pub terms: Terms,
+}
+
+/// Refuses content of a type that the link does not take: that which its first bytes speak of, or else its name.
+fn check_type(terms: &Terms, sniffed: Option<&str>, name: &str) -> Result<()> {
+    let found = content_type::of_file(sniffed, name);
+    if terms.take(&found) {
+        return Ok(());
+    }
+    let wanted = terms.content_type.as_deref().unwrap_or_default();
+    let message = format!("the link takes content of the type {wanted}, and this is {found}");
+    Err(Error::new(ErrorCode::UnsupportedMediaType, message))
+}
+
+/// Refuses more than the link takes of an upload whose size was not announced.
+async fn check_received(app: &App, uid: Uid, terms: &Terms) -> Result<()> {
+    let Some(max) = terms.max_size else {
+        return Ok(());
+    };
+    let status = app.meta.upload_status(uid).await?;
+    if status.is_some_and(|status| status.state != FileState::Stored && status.received > max) {
+        let message = format!("a file that is sent by this link must not be larger than {max} bytes");
+        return Err(Error::new(ErrorCode::TooLarge, message));
+    }
+    Ok(())
+}
 
 /// Checks how long a link shall hold, in seconds.
 fn check_expire(app: &App, expire: i64) -> Result<()> {

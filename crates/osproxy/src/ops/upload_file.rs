@@ -10,7 +10,7 @@ use osproxy_storage::{Digests, Key};
 pub use crate::{app::SizeHint, meta::Claims};
 pub use osproxy_storage::Wanted;
 
-use super::{closed, complete_upload, download_file::download_file, unknown_uid};
+use super::{Said, check_type, closed, complete_upload, download_file::download_file, unknown_uid};
 use crate::{
     Error, Result,
     app::{App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
@@ -24,15 +24,14 @@ use crate::{
 const ROUNDS: usize = 4;
 
 /// Stores `body` as the content of `uid` and returns when it is durable. The content must have the digests that are
-/// claimed, here or when the upload was created; `wanted` are those beside BLAKE3 that are to be known of it.
+/// claimed, here or when the upload was created, and be what the link takes.
 ///
 /// Attempts for one uid may run at the same time; the first to end wins, and the others succeed if they sent the
 /// same. Whatever does not succeed leaves nothing behind: not when the body breaks off, not when the caller is dropped.
 pub async fn upload_file(
     app: &Arc<App>,
     uid: Uid,
-    claims: Claims,
-    wanted: Wanted,
+    Said { claims, wanted, terms }: Said,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
@@ -41,13 +40,15 @@ pub async fn upload_file(
     match beginning.await.map_err(Error::internal)?? {
         Beginning::Ready(ready) => {
             let Ready { attempt, intent } = *ready;
-            let bound = Bound { what: "file", max: app.limits.max_size };
+            let bound =
+                Bound { what: "file", max: app.limits.max_size.min(terms.max_size.unwrap_or(u64::MAX)) };
             let claims = claims.or(intent.claims);
             let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
             let size = announced(&intent, size)?;
             let target = Target::Object(&intent.key);
             let content = app.receive(&intent.store, target, wanted, bound, size, body).await?;
             check_claims(&claims, &content.digests)?;
+            check_type(&terms, content.sniffed, &intent.name)?;
             let ending = app.background.spawn(store(app.clone(), attempt, intent, uid, content));
             ending.await.map_err(Error::internal)?
         }

@@ -7,7 +7,7 @@ use futures_util::Stream;
 use osproxy_api::ErrorCode;
 use osproxy_storage::{self as storage, Wanted};
 
-use super::{closed, complete_upload, unknown_uid};
+use super::{Said, Terms, check_received, check_type, closed, complete_upload, unknown_uid};
 use crate::{
     Error, Result,
     app::{App, Attempt, Bound, Received, SizeHint, Target, Writing, check_claims, measured, publish},
@@ -20,7 +20,8 @@ use crate::{
 const ROUNDS: usize = 3;
 
 /// Stores `body` as part `number` of `uid` and returns when it is durable. The part must have the digests that are
-/// claimed; of those beside BLAKE3 that are `wanted`, it is known later whether its bytes are still the same.
+/// claimed, and be what the link takes; of those beside BLAKE3 that are wanted, it is known later whether its bytes are still
+/// the same.
 ///
 /// Parts may come in any order and at the same time. One that is sent again replaces the one before; of two that are
 /// sent at the same time the one that ends later counts. Whatever does not succeed leaves nothing behind, and what was
@@ -29,15 +30,16 @@ pub async fn upload_part(
     app: &Arc<App>,
     uid: Uid,
     number: u32,
-    claims: Claims,
-    wanted: Wanted,
+    Said { claims, wanted, terms }: Said,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     check_number(app, number)?;
-    let bound = Bound { what: "part", max: app.limits.max_part_size };
+    check_received(app, uid, &terms).await?;
+    let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
+    let bound = Bound { what: "part", max };
     let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
-    let expected = Expected { claims, wanted, bound };
+    let expected = Expected { claims, wanted, bound, terms };
     if app.stores.put_any_parts_together() {
         // Such a store wants to know the length of a part before it comes.
         let (size, body) = measured(bound, size, body).await?;
@@ -51,6 +53,7 @@ struct Expected {
     claims: Claims,
     wanted: Wanted,
     bound: Bound,
+    terms: Terms,
 }
 
 /// Whether a part may have this number.
@@ -78,7 +81,7 @@ async fn receive(
         (Some(place), Some(upload)) => Target::Part(&place.key, upload, number),
         _ => Target::Object(&intent.key),
     };
-    let Expected { claims, mut wanted, bound } = expected;
+    let Expected { claims, mut wanted, bound, terms } = expected;
     let range = intent.shape.and_then(|shape| shape.range(number));
     // Of content that is divided before it comes the length of each part is known, whatever the request says.
     let size = range.as_ref().map_or(size, |range| SizeHint::Exact(range.end - range.start));
@@ -87,6 +90,11 @@ async fn receive(
     let outcome = async {
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
         check_claims(&claims, &part.digests)?;
+        if number == 1 && terms.content_type.is_some() {
+            // The beginning speaks for all of it.
+            let file = app.meta.describe_file(uid).await?.ok_or_else(unknown_uid)?;
+            check_type(&terms, part.sniffed, &file.name)?;
+        }
         let ending = app.background.spawn(store(app.clone(), uid, attempt, intent.clone(), part));
         ending.await.map_err(Error::internal)?
     };

@@ -86,6 +86,8 @@ responses! { V0:
             (ErrorCode::InvalidArgument, "`expire` must be 1 to 31536000 seconds"),
             (ErrorCode::InvalidSignature, "the signature does not fit this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
+            (ErrorCode::LinkRevoked, "the links of this file were revoked"),
+            (ErrorCode::LinkUsedUp, "the link was used as often as it may be"),
             (ErrorCode::AlreadyStored, "this uid already has other content, which never changes"),
             (ErrorCode::DigestMismatch, "the content has not the md5 that was announced"),
             (ErrorCode::SizeMismatch, "the parts have 1000 bytes together, not 999"),
@@ -130,6 +132,8 @@ responses! { V1:
         [
             (ErrorCode::InvalidSignature, "the signature does not fit this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
+            (ErrorCode::LinkRevoked, "the links of this file were revoked"),
+            (ErrorCode::LinkUsedUp, "the link was used as often as it may be"),
             (ErrorCode::PermissionDenied, "this takes an API key with the scope `read`"),
         ];
     Missing, "There is no such file or task, or the file is not complete.", [],

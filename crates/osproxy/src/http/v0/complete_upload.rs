@@ -51,7 +51,7 @@ pub(in crate::http) async fn complete_upload(
 ) -> Result<Response> {
     let (request, _) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let uid = query.verified_uid(&app, Action::Upload, &[])?;
+    let (uid, terms) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let (parts, size) = (query.number("num")?, query.number("size")?);
     let said = Completion { parts: Some(parts), size: Some(size), claims: Claims::of_md5(query.md5()?) };
     // Nobody is told that a file can be read which cannot.
@@ -60,6 +60,6 @@ pub(in crate::http) async fn complete_upload(
     {
         return forward::forward_head(&app, Origin::Client, &store, &request).await;
     }
-    ops::complete_upload::complete_upload(&app, uid, said).await?;
+    ops::complete_upload::complete_upload(&app, uid, said, &terms).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

@@ -11,7 +11,7 @@ use crate::{
         auth::{By, Read},
         openapi,
     },
-    link::Action,
+    link::{Action, Terms},
     ops::{self, download_file::StoredFile},
     uid::Uid,
 };
@@ -60,7 +60,14 @@ pub(in crate::http) async fn create_download_link(
             let (bucket, object) = object_of(file);
             let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
-            let query = query::signed(&app, Action::Download, file.uid, readable.date, expire, &extra);
+            let query = query::signed(
+                &app,
+                Action::Download,
+                file.uid,
+                (file.link_date(readable.date), expire),
+                &extra,
+                &Terms::default(),
+            );
             DownloadLink {
                 uid: file.uid.to_string(),
                 url: query::url("/download", &query),

@@ -13,7 +13,7 @@ use crate::{
         auth::{By, Upload},
         openapi,
     },
-    link::Action,
+    link::{Action, Terms},
     ops::{
         self,
         create_upload::{Announced, CreatedUpload, Wish},
@@ -48,8 +48,9 @@ pub(in crate::http) async fn create_upload(
     let wish = |path: &String| Wish { path: path.clone(), announced: Announced::default() };
     let wishes = paths.iter().map(wish).collect();
     let created = ops::create_upload::create_upload(&app, &caller, wishes, expire).await?;
+    let terms = Terms { max_size: caller.max_size, ..Terms::default() };
     let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
-        let query = query::signed(&app, Action::Upload, uid, created.created_at, expire, &[]);
+        let query = query::signed(&app, Action::Upload, uid, (created.created_at, expire), &[], &terms);
         UploadLinks {
             uid: uid.to_string(),
             path,

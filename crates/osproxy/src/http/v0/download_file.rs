@@ -43,7 +43,7 @@ pub(in crate::http) async fn download_file(
 ) -> Result<Response> {
     let (request, _) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let uid = query.verified_uid(&app, Action::Download, &LINK_PARAMETERS)?;
+    let (uid, _) = query.verified_uid(&app, &request, Action::Download, &LINK_PARAMETERS).await?;
     let disposition = match query.get("online") {
         "" | "1" => Disposition::Inline,
         "0" => Disposition::Attachment,

@@ -1,5 +1,6 @@
 use std::{borrow::Cow, str::FromStr};
 
+use axum::http::request::Parts;
 use osproxy_api::v0::PREFIX;
 use time::OffsetDateTime;
 
@@ -7,7 +8,7 @@ use crate::{
     Error, Result,
     app::App,
     http::link,
-    link::{self as signing, Action, Claims},
+    link::{self as signing, Action, Claims, Terms},
     uid::Uid,
 };
 
@@ -42,9 +43,15 @@ impl<'a> Query<'a> {
         number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, not too large")))
     }
 
-    /// The uid of a link that allows `action` now. `extra` names the parameters that this kind of link carries
+    /// The uid of a link that allows `action` now, and its terms. `extra` names the parameters that this kind of link carries
     /// beside those that all have.
-    pub(super) fn verified_uid(&self, app: &App, action: Action, extra: &[&str]) -> Result<Uid> {
+    pub(super) async fn verified_uid(
+        &self,
+        app: &App,
+        request: &Parts,
+        action: Action,
+        extra: &[&str],
+    ) -> Result<(Uid, Terms)> {
         let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
         let extra: Vec<_> = extra.iter().map(|name| self.get(name)).collect();
         let claims = Claims {
@@ -54,8 +61,8 @@ impl<'a> Query<'a> {
             expire: self.get("expire"),
             extra: &extra,
         };
-        link::verify(app, &claims, self.get("signature"))?;
-        Ok(uid)
+        let terms = link::verify(app, request, uid, &claims, self.get("signature")).await?;
+        Ok((uid, terms))
     }
 }
 
@@ -71,14 +78,14 @@ pub(super) fn signed(
     app: &App,
     action: Action,
     uid: Uid,
-    date: OffsetDateTime,
-    expire: i64,
+    (date, expire): (OffsetDateTime, i64),
     extra: &[(&str, &str)],
+    terms: &Terms,
 ) -> String {
     let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
     let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
     let claims = Claims { action, uid: &uid, date: &date, expire: &expire, extra: &values };
-    let signature = app.links.sign(&claims);
+    let signature = app.links.sign(&claims, terms);
     form_urlencoded::Serializer::new(String::new())
         .append_pair("uid", &uid)
         .extend_pairs(extra)

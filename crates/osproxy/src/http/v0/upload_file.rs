@@ -2,9 +2,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, Uri},
+    extract::{Request, State},
 };
 use osproxy_api::{
     schema::{Content, Md5},
@@ -18,7 +16,7 @@ use crate::{
     http::openapi,
     link::Action,
     ops::{
-        self,
+        self, Said,
         upload_file::{Claims, Wanted},
     },
 };
@@ -46,15 +44,14 @@ use crate::{
 )]
 pub(in crate::http) async fn upload_file(
     State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Json<Envelope<&'static str>>> {
-    let query = Query::parse(uri.query());
-    let uid = query.verified_uid(&app, Action::Upload, &[])?;
+    let (request, content) = request.into_parts();
+    let query = Query::parse(request.uri.query());
+    let (uid, terms) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let md5 = query.md5()?;
-    let (size, content) = body::content(&headers, body, md5).await?;
-    let claims = Claims::of_md5(md5);
-    ops::upload_file::upload_file(&app, uid, claims, Wanted::MD5, size, content).await?;
+    let (size, content) = body::content(&request.headers, content, md5).await?;
+    let said = Said { claims: Claims::of_md5(md5), wanted: Wanted::MD5, terms };
+    ops::upload_file::upload_file(&app, uid, said, size, content).await?;
     Ok(Json(Envelope::ok("")))
 }

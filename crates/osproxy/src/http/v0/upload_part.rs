@@ -20,7 +20,7 @@ use crate::{
     },
     link::Action,
     ops::{
-        self,
+        self, Said,
         upload_file::{Claims, Wanted},
     },
 };
@@ -51,7 +51,7 @@ use crate::{
 pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (request, content) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let uid = query.verified_uid(&app, Action::Upload, &[])?;
+    let (uid, terms) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let number = query.number("chunkNum")?;
     ops::upload_part::check_number(&app, number)?;
     let md5 = query.md5()?;
@@ -62,7 +62,7 @@ pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: R
         return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
     }
     let (size, content) = body::content(&request.headers, content, md5).await?;
-    let claims = Claims::of_md5(md5);
-    ops::upload_part::upload_part(&app, uid, number, claims, Wanted::MD5, size, content).await?;
+    let said = Said { claims: Claims::of_md5(md5), wanted: Wanted::MD5, terms };
+    ops::upload_part::upload_part(&app, uid, number, said, size, content).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

@@ -52,7 +52,7 @@ pub(in crate::http) async fn upload_status(
         caller.must_have(Scope::Upload)?;
         ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?
     } else {
-        query.verified_uid(&app, Action::Upload, &[])?;
+        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
         ops::upload_status::upload_status(&app, uid).await?
     };
     Ok(Json(Envelope::ok(status.parts)))

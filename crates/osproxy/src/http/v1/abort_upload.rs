@@ -33,7 +33,8 @@ pub(in crate::http) async fn abort_upload(
     uid: InPath<String>,
     request: Request,
 ) -> Result<StatusCode> {
-    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri().query())?;
+    let (request, _) = request.into_parts();
+    let (uid, _) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     ops::abort_upload::abort_upload(&app, uid).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -42,7 +42,7 @@ pub(in crate::http) async fn complete_upload(
     request: Request,
 ) -> Result<Response> {
     let (request, body) = request.into_parts();
-    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri.query())?;
+    let (uid, terms) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {
@@ -56,6 +56,6 @@ pub(in crate::http) async fn complete_upload(
     };
     let claims = digest::of_fields(said.md5.as_ref(), said.sha256.as_ref(), said.blake3.as_ref())?;
     let said = Completion { parts: said.parts, size: said.size, claims };
-    ops::complete_upload::complete_upload(&app, uid, said).await?;
+    ops::complete_upload::complete_upload(&app, uid, said, &terms).await?;
     Ok(upload_status::status(&app, uid).await?.into_response())
 }

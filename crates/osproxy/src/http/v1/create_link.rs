@@ -13,6 +13,7 @@ use super::{
     moment::moment,
     path::{self, InPath},
     query::Query,
+    terms,
 };
 use crate::{
     Result,
@@ -63,7 +64,8 @@ pub(in crate::http) async fn create_link(
 }
 
 async fn create(app: Arc<App>, tenant: Tenant, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
-    let CreateLinkRequest { expires_in, disposition, filename } = wanted;
+    let terms = terms::of_download(&wanted)?;
+    let CreateLinkRequest { expires_in, disposition, filename, .. } = wanted;
     let link = ops::create_link::create_link(&app, &tenant, uid, expires_in, filename.as_deref()).await?;
     let (uid, date, expire) = (uid.to_string(), link::date(link.date), expires_in.to_string());
     let extra = [link.filename.as_str(), disposition.as_str()];
@@ -71,7 +73,7 @@ async fn create(app: Arc<App>, tenant: Tenant, uid: Uid, wanted: CreateLinkReque
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("date", &date)
         .append_pair("expire", &expire)
-        .append_pair("signature", &app.links.sign(&claims))
+        .append_pair("signature", &app.links.sign(&claims, &terms))
         .append_pair("disposition", disposition.as_str())
         .finish();
     let name = utf8_percent_encode(&link.filename, UNRESERVED);

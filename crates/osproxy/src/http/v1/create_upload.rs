@@ -13,7 +13,7 @@ use super::{
     json,
     moment::moment,
     query::Query,
-    upload_link,
+    terms, upload_link,
 };
 use crate::{
     Error, Result,
@@ -23,7 +23,7 @@ use crate::{
         openapi,
     },
     ops::{
-        self,
+        self, Terms,
         create_upload::{Announced, Challenge, Wish},
     },
     uid::Uid,
@@ -61,34 +61,41 @@ pub(in crate::http) async fn create_upload(
     once(&app, &tenant, &request, &body, create(app.clone(), caller, wanted)).await
 }
 
-async fn create(app: Arc<App>, caller: Caller, request: CreateUploadRequest) -> Result<Created> {
+async fn create(app: Arc<App>, caller: Caller, mut request: CreateUploadRequest) -> Result<Created> {
     let expire = request.expires_in;
+    let terms = terms::of_upload(&caller, request.size, request.constraints.take())?;
     let wish = wish(request)?;
     let created = ops::create_upload::create_upload(&app, &caller, vec![wish], expire).await?;
-    let date = created.created_at;
+    let date = (created.created_at, expire);
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
     let is_pending = !upload.is_stored;
     // A link is dated in whole seconds.
-    let expires_at = date.unix_timestamp().saturating_add(expire).saturating_mul(1000);
+    let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
     let answer = CreatedUpload {
         uid: upload.uid.to_string(),
         state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
         part_size: upload.part_size.filter(|_| is_pending),
-        links: is_pending.then(|| upload_link::links(&app, upload.uid, date, expire)),
+        links: is_pending.then(|| upload_link::links(&app, upload.uid, date, &terms)),
         expires_at: is_pending.then(|| moment(expires_at)),
-        challenge: upload.challenge.map(|challenge| render(&app, upload.uid, date, expire, challenge)),
+        challenge: upload.challenge.map(|challenge| render(&app, upload.uid, date, &terms, challenge)),
     };
     Created::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
 
 /// What the client is asked, and where it answers.
-fn render(app: &App, uid: Uid, date: OffsetDateTime, expire: i64, challenge: Challenge) -> v1::Challenge {
+fn render(
+    app: &App,
+    uid: Uid,
+    date: (OffsetDateTime, i64),
+    terms: &Terms,
+    challenge: Challenge,
+) -> v1::Challenge {
     let range = |range: Range<u64>| ByteRange { offset: range.start, length: range.end - range.start };
     v1::Challenge {
         key: hex::encode(challenge.nonce),
         ranges: challenge.ranges.into_iter().map(range).collect(),
-        link: upload_link::proof(app, uid, date, expire),
+        link: upload_link::proof(app, uid, date, terms),
         expires_at: moment(challenge.expires_at),
     }
 }

@@ -5,7 +5,7 @@ use axum::{
     response::Response,
 };
 
-use osproxy_api::v1;
+use osproxy_api::{ErrorCode, v1};
 
 use super::{
     json,
@@ -16,7 +16,7 @@ use crate::{
     Error, Result,
     app::App,
     http::{content::Presentation, disposition::Disposition, link, openapi, serve_file::serve_file},
-    link::{Action, Claims},
+    link::{Action, Claims, LinkError},
 };
 
 /// `GET` and `HEAD /f/{uid}/{filename}`
@@ -64,7 +64,10 @@ pub(in crate::http) async fn download_file(
             );
         }
     };
-    link::verify(&app, &claims, query.required("signature")?)?;
-    let uid = path::parse_uid(&uid)?;
-    serve_file(&app, &request, uid, Presentation { disposition: wanted, name: Some(&filename) }).await
+    let signature = query.required("signature")?;
+    let Ok(known) = path::parse_uid(&uid) else {
+        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
+    };
+    link::verify(&app, &request, known, &claims, signature).await?;
+    serve_file(&app, &request, known, Presentation { disposition: wanted, name: Some(&filename) }).await
 }

@@ -25,6 +25,8 @@ pub(super) mod prove_possession;
 mod query;
 mod render;
 pub(super) mod retry_task;
+pub(super) mod revoke_links;
+mod terms;
 pub(super) mod update_file;
 pub(super) mod upload_file;
 mod upload_link;

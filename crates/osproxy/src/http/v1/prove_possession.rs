@@ -41,7 +41,7 @@ pub(in crate::http) async fn prove_possession(
     request: Request,
 ) -> Result<Response> {
     let (request, body) = request.into_parts();
-    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri.query())?;
+    let (uid, _) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::prove_possession::content_elsewhere(&app, uid).await?
     {

@@ -18,7 +18,7 @@ use crate::{
     Result,
     app::App,
     http::{body, openapi},
-    ops::{self, upload_file::Wanted},
+    ops::{self, Said, upload_file::Wanted},
 };
 
 /// `PUT /uploads/{uid}/content`: the whole content, as the body.
@@ -44,10 +44,10 @@ pub(in crate::http) async fn upload_file(
     request: Request,
 ) -> Result<Json<UploadStatus>> {
     let (request, content) = request.into_parts();
-    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri.query())?;
+    let (uid, terms) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     content::must_be_raw(&request.headers)?;
-    let claims = digest::of_headers(&request.headers)?;
+    let said = Said { claims: digest::of_headers(&request.headers)?, wanted: Wanted::default(), terms };
     let (size, content) = body::raw(content);
-    ops::upload_file::upload_file(&app, uid, claims, Wanted::default(), size, content).await?;
+    ops::upload_file::upload_file(&app, uid, said, size, content).await?;
     upload_status::status(&app, uid).await
 }

@@ -1,24 +1,28 @@
 //! Links that let whoever has them send the content of one file. What is signed is the same as in API v0: an upload that
 //! was begun over one version can be continued over the other.
 
-use osproxy_api::v1::{PREFIX, UploadLinks};
+use axum::http::request::Parts;
+use osproxy_api::{
+    ErrorCode,
+    v1::{PREFIX, UploadLinks},
+};
 use time::OffsetDateTime;
 
 use super::{path, query::Query};
 use crate::{
-    Result,
+    Error, Result,
     app::App,
     http::link,
-    link::{self as signing, Action, Claims},
+    link::{self as signing, Action, Claims, LinkError, Terms},
     uid::Uid,
 };
 
 /// The parameters of such a link.
 const PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
-/// The uid of a link that allows to send its content now.
-pub(super) fn verified(app: &App, uid: &str, query: Option<&str>) -> Result<Uid> {
-    let query = Query::parse(query, &PARAMETERS)?;
+/// The uid of a link that allows to send its content now, and its terms.
+pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(Uid, Terms)> {
+    let query = Query::parse(request.uri.query(), &PARAMETERS)?;
     let claims = Claims {
         action: Action::Upload,
         uid,
@@ -26,13 +30,22 @@ pub(super) fn verified(app: &App, uid: &str, query: Option<&str>) -> Result<Uid>
         expire: query.required("expire")?,
         extra: &[],
     };
-    link::verify(app, &claims, query.required("signature")?)?;
-    path::parse_uid(uid)
+    let signature = query.required("signature")?;
+    let Ok(known) = path::parse_uid(uid) else {
+        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
+    };
+    let terms = link::verify(app, request, known, &claims, signature).await?;
+    Ok((known, terms))
 }
 
 /// The links of an upload, which hold `expire` seconds from `date` on.
-pub(super) fn links(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> UploadLinks {
-    let query = signed(app, uid, date, expire);
+pub(super) fn links(
+    app: &App,
+    uid: Uid,
+    (date, expire): (OffsetDateTime, i64),
+    terms: &Terms,
+) -> UploadLinks {
+    let query = signed(app, uid, (date, expire), terms);
     let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
     UploadLinks {
         content: url("/content"),
@@ -43,15 +56,15 @@ pub(super) fn links(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> U
 }
 
 /// The link that takes the answer to the challenge of an upload.
-pub(super) fn proof(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> String {
-    format!("{PREFIX}/uploads/{uid}/proof?{}", signed(app, uid, date, expire))
+pub(super) fn proof(app: &App, uid: Uid, (date, expire): (OffsetDateTime, i64), terms: &Terms) -> String {
+    format!("{PREFIX}/uploads/{uid}/proof?{}", signed(app, uid, (date, expire), terms))
 }
 
 /// What lets whoever has it send the content of `uid`.
-fn signed(app: &App, uid: Uid, date: OffsetDateTime, expire: i64) -> String {
+fn signed(app: &App, uid: Uid, (date, expire): (OffsetDateTime, i64), terms: &Terms) -> String {
     let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
     let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, extra: &[] };
-    let signature = app.links.sign(&claims);
+    let signature = app.links.sign(&claims, terms);
     let [date_name, expire_name, signature_name] = PARAMETERS;
     form_urlencoded::Serializer::new(String::new())
         .append_pair(date_name, &date)

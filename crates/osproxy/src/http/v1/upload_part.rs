@@ -21,7 +21,7 @@ use crate::{
         forward::{self, Origin},
         openapi,
     },
-    ops::{self, upload_file::Wanted},
+    ops::{self, Said, upload_file::Wanted},
 };
 
 /// `PUT /uploads/{uid}/parts/{number}`: one part, as the body.
@@ -49,7 +49,7 @@ pub(in crate::http) async fn upload_part(
 ) -> Result<Response> {
     let (uid, number) = path::parameters(parameters)?;
     let (request, content) = request.into_parts();
-    let uid = upload_link::verified(&app, &uid, request.uri.query())?;
+    let (uid, terms) = upload_link::verified(&app, &uid, &request).await?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let number =
         number.parse().ok().filter(|_| digits).ok_or_else(|| {
@@ -57,13 +57,13 @@ pub(in crate::http) async fn upload_part(
         })?;
     ops::upload_part::check_number(&app, number)?;
     content::must_be_raw(&request.headers)?;
-    let claims = digest::of_headers(&request.headers)?;
+    let said = Said { claims: digest::of_headers(&request.headers)?, wanted: Wanted::default(), terms };
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::locate_content::settle_parts(&app, uid).await?
     {
         return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
     }
     let (size, content) = body::raw(content);
-    ops::upload_part::upload_part(&app, uid, number, claims, Wanted::default(), size, content).await?;
+    ops::upload_part::upload_part(&app, uid, number, said, size, content).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -37,7 +37,8 @@ pub(in crate::http) async fn upload_status(
     uid: InPath<String>,
     request: Request,
 ) -> Result<Json<UploadStatus>> {
-    let uid = upload_link::verified(&app, &path::parameters(uid)?, request.uri().query())?;
+    let (request, _) = request.into_parts();
+    let (uid, _) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     status(&app, uid).await
 }
 

@@ -38,6 +38,8 @@ pub struct Model {
     /// What its owner notes of it: a JSON object of strings; not set if that is nothing.
     #[sea_orm(column_type = "Text", nullable)]
     pub metadata: Option<String>,
+    /// Links that were issued before are worth nothing; in seconds since the Unix epoch. Not set: none are.
+    pub links_from: Option<i64>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

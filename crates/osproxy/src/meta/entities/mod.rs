@@ -8,6 +8,7 @@ pub(super) mod challenge;
 pub(super) mod file;
 pub(super) mod idempotency_key;
 pub(super) mod link_key;
+pub(super) mod link_use;
 pub(super) mod part;
 pub(super) mod task;
 pub(super) mod task_attempt;

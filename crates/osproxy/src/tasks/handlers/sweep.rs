@@ -52,6 +52,7 @@ impl TaskHandler for Sweep {
         while app.meta.purge_files(before(KEEP_FILES), PAGE).await? > 0 {}
         while app.meta.purge_keys(PAGE).await? > 0 {}
         while app.meta.purge_challenges(PAGE).await? > 0 {}
+        while app.meta.purge_link_uses(PAGE).await? > 0 {}
         Ok(())
     }
 }

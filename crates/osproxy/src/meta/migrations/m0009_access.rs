@@ -2,16 +2,16 @@ use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager,
     async_trait::async_trait,
     sea_orm::{DbErr, DeriveIden},
-    sea_query::{ColumnDef, Table},
+    sea_query::{ColumnDef, Index, Table},
 };
 
-use super::tools::create_table;
+use super::tools::{add_column, create_index, create_table};
 
 pub(super) struct Migration;
 
 impl MigrationName for Migration {
     fn name(&self) -> &'static str {
-        "m0009_api_keys"
+        "m0009_access"
     }
 }
 
@@ -28,6 +28,19 @@ enum ApiKeys {
     CreatedAt,
     ExpiresAt,
     RevokedAt,
+}
+
+#[derive(DeriveIden)]
+enum Files {
+    LinksFrom,
+}
+
+#[derive(DeriveIden)]
+enum LinkUses {
+    Table,
+    Id,
+    Uses,
+    ExpiresAt,
 }
 
 #[async_trait]
@@ -51,6 +64,17 @@ impl MigrationTrait for Migration {
             .col(ColumnDef::new(ApiKeys::ExpiresAt).big_integer())
             .col(ColumnDef::new(ApiKeys::RevokedAt).big_integer())
             .to_owned();
-        create_table(manager, keys).await
+        create_table(manager, keys).await?;
+        let uses = Table::create()
+            .table(LinkUses::Table)
+            .col(ColumnDef::new(LinkUses::Id).string_len(32).not_null().primary_key())
+            .col(ColumnDef::new(LinkUses::Uses).integer().not_null())
+            .col(ColumnDef::new(LinkUses::ExpiresAt).big_integer().not_null())
+            .to_owned();
+        create_table(manager, uses).await?;
+        let old = Index::create().col(LinkUses::ExpiresAt).to_owned();
+        create_index(manager, "link_uses", "ix_link_uses_expires", old).await?;
+        let mut links_from = ColumnDef::new(Files::LinksFrom);
+        add_column(manager, "files", "links_from", links_from.big_integer().null()).await
     }
 }

@@ -1,0 +1,45 @@
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, Uri},
+};
+use osproxy_api::v1::PREFIX;
+
+use super::{
+    path::{self, InPath},
+    query::Query,
+};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{By, Delete},
+        openapi,
+    },
+    ops,
+};
+
+/// `DELETE /files/{uid}/links`
+#[utoipa::path(
+    delete, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_revoke_links",
+    summary = "Revoke the links of a file", description = "All that were issued until now, to send its content or to read it.",
+    params(openapi::UidInPath),
+    security(("api_key" = ["delete"])),
+    responses(
+        (status = 204, description = "They are worth nothing."),
+        openapi::Failures,
+        openapi::OfFile,
+        (status = 415, response = openapi::UnsupportedType),
+    )
+)]
+pub(in crate::http) async fn revoke_links(
+    State(app): State<Arc<App>>,
+    By { caller, .. }: By<Delete>,
+    uid: InPath<String>,
+    uri: Uri,
+) -> Result<StatusCode> {
+    Query::parse(uri.query(), &[])?;
+    ops::revoke_links::revoke_links(&app, &caller.tenant, path::uid(uid)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

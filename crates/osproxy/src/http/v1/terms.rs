@@ -1,0 +1,109 @@
+//! What links are to ask for, as requests say it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use osproxy_api::v1::{Constraints, CreateLinkRequest};
+
+use crate::{
+    Error, Result,
+    app::Caller,
+    link::{Terms, Uses},
+};
+
+/// Most networks of one link: they travel with it.
+const MAX_NETWORKS: usize = 16;
+/// Longest MIME type, in bytes.
+const MAX_TYPE: usize = 127;
+/// Most uses that are counted.
+const MAX_USES: u64 = 1_000_000;
+
+/// What the links of an upload take: what the request says, and no more than the caller's key allows.
+pub(super) fn of_upload(
+    caller: &Caller,
+    size: Option<u64>,
+    constraints: Option<Constraints>,
+) -> Result<Terms> {
+    let Constraints { max_size, content_type, networks } = constraints.unwrap_or_default();
+    if let (Some(size), Some(max_size)) = (size, max_size)
+        && size > max_size
+    {
+        return Err(refused("constraints.max_size", "`constraints.max_size` must not be less than `size`"));
+    }
+    if content_type.as_deref().is_some_and(|wanted| !is_type(wanted)) {
+        let message = "`constraints.content_type` must be a MIME type such as image/png or image/*";
+        return Err(refused("constraints.content_type", message));
+    }
+    Ok(Terms {
+        max_size: max_size.into_iter().chain(caller.max_size).min(),
+        content_type,
+        networks: parse("constraints.networks", &networks)?,
+        uses: None,
+    })
+}
+
+/// What a download link asks for. Its uses are counted under a name that no other link has.
+pub(super) fn of_download(request: &CreateLinkRequest) -> Result<Terms> {
+    let uses = request.max_uses.map(uses);
+    Ok(Terms { networks: parse("networks", &request.networks)?, uses: uses.transpose()?, ..Terms::default() })
+}
+
+fn uses(max: u64) -> Result<Uses> {
+    let fits = u32::try_from(max).ok().filter(|_| (1..=MAX_USES).contains(&max));
+    let max = fits.ok_or_else(|| refused("max_uses", format!("`max_uses` must be 1 to {MAX_USES}")))?;
+    let mut id = [0; 12];
+    getrandom::fill(&mut id).map_err(Error::internal)?;
+    Ok(Uses { id: hex::encode(id), max })
+}
+
+fn refused(field: &'static str, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::invalid(message).with_field(field)
+}
+
+fn parse(field: &'static str, texts: &[String]) -> Result<Vec<IpNet>> {
+    if texts.len() > MAX_NETWORKS {
+        return Err(refused(field, format!("`{field}` must have at most {MAX_NETWORKS} entries")));
+    }
+    let one = |text: &String| {
+        let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        network.ok_or_else(|| refused(field, format!("`{field}` must be networks such as 10.0.0.0/8")))
+    };
+    texts.iter().map(one).collect()
+}
+
+/// Whether a text is a MIME type without parameters, or a family of them.
+fn is_type(text: &str) -> bool {
+    let is_token = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
+    };
+    text.len() <= MAX_TYPE
+        && text
+            .split_once('/')
+            .is_some_and(|(kind, subtype)| is_token(kind) && (subtype == "*" || is_token(subtype)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_exact_or_a_family() {
+        for good in ["image/png", "image/*", "application/vnd.api+json"] {
+            assert!(is_type(good), "{good}");
+        }
+        for bad in ["", "*", "*/*", "image", "image/", "image/p*", "text/plain; charset=utf-8"] {
+            assert!(!is_type(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_are_such_or_addresses() {
+        let texts = ["10.0.0.0/8", "10.0.0.1", "::1", "2001:db8::/32"].map(str::to_owned);
+        assert_eq!(parse("networks", &texts).unwrap().len(), 4);
+        for bad in ["", "10.0.0.0/33", "example.org", "10.0.0"] {
+            assert!(parse("networks", &[bad.to_owned()]).is_err(), "{bad}");
+        }
+        assert!(parse("networks", &vec!["::1".to_owned(); 17]).is_err());
+    }
+}

@@ -1,0 +1,15 @@
+use sea_orm::entity::prelude::*;
+
+/// How often a link was used that may be used a number of times.
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "link_uses")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: String,
+    pub uses: i32,
+    /// When the link does, in milliseconds since the Unix epoch.
+    pub expires_at: i64,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
