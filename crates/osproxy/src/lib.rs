@@ -1,7 +1,7 @@
 //! osproxy: a file-storage microservice between applications and any object store.
 //!
 //! Imports run one way: `main` → `cli` → `http` → `ops` → `tasks` → `app` → {`meta`, `coord`, storage,
-//! `cluster`, `link`, `uid`}.
+//! `cluster`, `link`, `uid`} → `metrics`.
 //! See docs/ARCHITECTURE.md for the map.
 
 pub mod app;
@@ -15,6 +15,7 @@ pub mod http;
 mod idle;
 pub mod link;
 pub mod meta;
+pub mod metrics;
 pub mod ops;
 pub mod tasks;
 pub mod telemetry;
