@@ -27,10 +27,11 @@ pub fn init(config: &LogSection) -> std::io::Result<FlushOnDrop> {
     // Libraries speak up when it matters, or when everything is asked for.
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_default(others).with_target("osproxy", level);
-    let (writer, flush) = LogWriter::start(std::io::stderr())?;
+    let coloured = config.format == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let (writer, flush) = LogWriter::start(std::io::stderr(), coloured)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let lines = match config.format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Text => lines.with_ansi(coloured).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
