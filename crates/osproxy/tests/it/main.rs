@@ -12,6 +12,7 @@
 mod support;
 
 mod abort_upload;
+mod access_log;
 mod check_config;
 mod check_health;
 mod cluster;
@@ -31,14 +32,17 @@ mod divided;
 mod doctor;
 mod download_file;
 mod durability;
+mod explain;
 mod faults;
 mod fsck;
+mod health;
 mod instant_upload;
 mod layout;
 mod list_files;
 mod list_nodes;
 mod list_tasks;
 mod locate_content;
+mod metrics;
 mod model;
 mod nodes;
 mod openapi;

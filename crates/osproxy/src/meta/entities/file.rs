@@ -38,6 +38,16 @@ pub struct Model {
     /// What its owner notes of it: a JSON object of strings; not set if that is nothing.
     #[sea_orm(column_type = "Text", nullable)]
     pub metadata: Option<String>,
+    /// The process that made it complete.
+    pub stored_by: Option<String>,
+    /// The blob that it was when it was complete: the content may be found to be that of another one later.
+    pub received_as: Option<i64>,
+    /// When the first part of it was begun, and when the last one was stored, in milliseconds since the Unix epoch; set once
+    /// complete, since the parts go.
+    pub received_from: Option<i64>,
+    pub received_until: Option<i64>,
+    /// How many processes took these parts.
+    pub received_nodes: Option<i32>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }
