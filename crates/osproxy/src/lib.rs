@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod ops;
 pub mod tasks;
 pub mod telemetry;
+pub mod traces;
 pub mod uid;
 
 pub use error::{Error, Result};

@@ -32,7 +32,8 @@ const CLEAN_UP: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
-    let _flush = telemetry::init(&loaded.config.log).context("cannot start the log")?;
+    let _flush =
+        telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot start the log")?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

@@ -8,10 +8,11 @@ use std::{
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     handler::{Registered, Registry, TaskContext, TaskError},
-    running::Running,
+    running::{Running, millis},
 };
 use crate::{
     Error, Result,
@@ -19,6 +20,7 @@ use crate::{
     error,
     meta::{ClaimedTask, Ended, NewTask},
     metrics::Outcome,
+    traces,
 };
 
 /// How many tasks are looked at in one go.
@@ -152,7 +154,8 @@ impl Engine {
                 let (engine, registered, abort) = (self.clone(), registered.clone(), abort.clone());
                 running.set.spawn(async move {
                     let began = Instant::now();
-                    let outcome = engine.attempt(&registered, claimed, abort).await;
+                    let span = traces::of_task(kind, claimed.id, claimed.attempt);
+                    let outcome = engine.attempt(&registered, claimed, abort).instrument(span).await;
                     engine.app.metrics.tasks.ended(kind, outcome, began.elapsed());
                     kind
                 });
@@ -282,10 +285,6 @@ impl Engine {
         let half = millis(full) / 2;
         millis(full) - half + half.saturating_mul(share.into()) / i64::from(u16::MAX)
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    duration.as_millis().try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

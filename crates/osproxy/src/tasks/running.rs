@@ -1,6 +1,6 @@
 //! What the engine is at.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -21,4 +21,8 @@ impl Running {
             *count = count.saturating_sub(1);
         }
     }
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    duration.as_millis().try_into().unwrap_or(i64::MAX)
 }

@@ -31,7 +31,7 @@ pub(super) struct LogWriter {
 }
 
 /// Writes what is left when it is dropped.
-pub struct FlushOnDrop(Arc<Shared>);
+pub(super) struct FlushOnDrop(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {

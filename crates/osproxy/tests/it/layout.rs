@@ -20,7 +20,7 @@ fn rust_files(folder: &Path) -> Vec<(String, String)> {
 }
 
 /// What a module of `crates/osproxy/src` must not import.
-const FORBIDDEN: [(&str, &[&str]); 16] = [
+const FORBIDDEN: [(&str, &[&str]); 17] = [
     (
         "uid.rs",
         &["app", "cli", "cluster", "config", "coord", "http", "link", "meta", "ops", "tasks", "telemetry"],
@@ -49,6 +49,13 @@ const FORBIDDEN: [(&str, &[&str]); 16] = [
             "ops",
             "tasks",
             "telemetry",
+            "uid",
+        ],
+    ),
+    (
+        "traces.rs",
+        &[
+            "app", "cli", "cluster", "config", "coord", "http", "link", "meta", "metrics", "ops", "tasks",
             "uid",
         ],
     ),

@@ -56,6 +56,7 @@ mod stores;
 mod swagger;
 mod tasks;
 mod torture;
+mod traces;
 mod update_file;
 mod upload_file;
 mod upload_part;

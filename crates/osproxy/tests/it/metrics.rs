@@ -233,3 +233,49 @@ async fn who_stops_says_so() {
     service.signal(rustix::process::Signal::TERM);
     eventually("it drains", async || (Page::of(&service).await.value("draining") == 1).then_some(())).await;
 }
+
+/// The metrics that the guide has: type and labels by name.
+fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let page = include_str!("../../../../docs/guides/observability.md");
+    let mut found = BTreeMap::new();
+    for row in page.lines().filter(|line| line.starts_with("| `osproxy_")) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 4 && !cells[3].is_empty(), "{row}");
+        let name = cells[0].trim_matches('`').to_owned();
+        let labels = cells[2].split(',').map(|label| label.trim().trim_matches('`').to_owned());
+        let labels = labels.filter(|label| !label.is_empty()).collect();
+        assert!(found.insert(name, (cells[1].to_owned(), labels)).is_none(), "{row} is there twice");
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_guide_has_every_metric_with_its_type_and_labels() {
+    let service = Service::start().await;
+    let uid = service.store_in_parts("x.bin", &content(1, 50_000), 20_000).await;
+    service.wait_until_whole(&uid).await;
+    service.store("y.bin", &content(1, 50_000)).await;
+    service.read(&uid).await;
+    service.database().settle().await;
+    let page = settled(&service).await;
+    let documented = documented();
+    let names: BTreeSet<_> = documented.keys().collect();
+    assert_eq!(names, page.metrics.keys().collect());
+    let mut seen = BTreeSet::new();
+    for sample in page.samples.keys() {
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+        let name = ["_sum", "_count", "_bucket"].iter().find_map(|suffix| {
+            name.strip_suffix(suffix)
+                .filter(|name| page.metrics.get(*name).is_some_and(|kind| kind == "histogram"))
+        });
+        let name = name.unwrap_or(sample.split('{').next().unwrap());
+        let (kind, expected) = &documented[name];
+        assert_eq!(kind, &page.metrics[name], "{name}");
+        let labels = labels.trim_end_matches('}').split("\",").map(|label| label.split('=').next().unwrap());
+        let labels = labels.filter(|label| !label.is_empty() && *label != "le").map(str::to_owned);
+        assert_eq!(&labels.collect::<BTreeSet<_>>(), expected, "{sample}");
+        seen.insert(name.to_owned());
+    }
+    let unseen: Vec<_> = page.metrics.keys().filter(|name| !seen.contains(*name)).collect();
+    assert!(unseen.is_empty(), "nothing was seen of {unseen:?}");
+}

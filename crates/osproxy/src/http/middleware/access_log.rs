@@ -24,6 +24,7 @@ use crate::{
     Error,
     app::{App, Busy},
     metrics::Route,
+    traces,
 };
 
 /// What the one line of a request says, and what is counted of it. The query is left out: it carries signatures.
@@ -64,11 +65,13 @@ impl AccessLine {
         (start, span): (Instant, Span),
     ) -> Self {
         let route = parts.extensions.get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
+        let uid = uid(route, parts.uri.path(), parts.uri.query());
+        traces::describe_request(&span, parts.method.as_str(), route, uid);
         Self {
             method: parts.method.clone(),
             counted: app.metrics.requests.route(route),
             path: parts.uri.path().chars().take(MAX_PATH).collect(),
-            uid: uid(route, parts.uri.path(), parts.uri.query()),
+            uid,
             route: route.to_owned(),
             peer,
             received,
@@ -114,6 +117,7 @@ impl Drop for AccessLine {
         let duration_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes_received = self.received.load(Ordering::Relaxed);
         self.counted.ended(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
+        traces::describe_answer(&self.span, self.status, self.error.as_deref());
         let _in_request = self.span.enter();
         tracing::info!(
             method = self.method.as_str(),

@@ -19,7 +19,7 @@ use super::{
     access_log::{AccessLine, LoggedBody},
     linger::LingeringBody,
 };
-use crate::{app::App, http::server::Peer};
+use crate::{app::App, http::server::Peer, traces};
 
 pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What clients of the Go program send.
@@ -39,7 +39,8 @@ pub(in crate::http) async fn request(
 ) -> Response {
     let start = Instant::now();
     let id = from_client(request.headers()).unwrap_or_else(fresh);
-    let span = tracing::info_span!("request", request_id = &*id.0);
+    let span = tracing::info_span!("request", request_id = &*id.0, otel.kind = tracing::field::Empty);
+    traces::go_on(&span, request.headers());
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let body = LingeringBody::new(body, &parts.headers, timeout);
