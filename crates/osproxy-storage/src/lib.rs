@@ -10,6 +10,8 @@ mod buffer;
 #[cfg(test)]
 mod contract;
 mod digest;
+mod disk;
+mod durations;
 mod error;
 mod key;
 pub mod layers;
@@ -17,6 +19,8 @@ mod remote;
 
 pub use backend::{Backend, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter, Shape, SizeHint};
 pub use digest::{Digester, Digests, Wanted, combine};
+pub use disk::{DiskSpace, check_writable};
+pub use durations::{CountedDurations, Durations};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, extension};
 pub use remote::{Answer, Diagnosis, HttpSettings};

@@ -3,8 +3,10 @@
 mod access;
 mod advice;
 mod attempt;
+mod condition;
 mod content;
 mod digests;
+mod exposition;
 mod idempotency;
 mod links;
 mod metadata;
@@ -29,6 +31,7 @@ use tokio_util::task::TaskTracker;
 pub use access::Caller;
 pub use advice::advice;
 pub use attempt::{Attempt, Writing};
+pub use condition::Need;
 pub use content::ContentReader;
 pub use digests::Pace;
 pub use idempotency::{KeyedAnswer, TakenKey};
@@ -45,6 +48,7 @@ use crate::{
     coord::{Coordinator, Event, InProcess, Message, ThroughRedis},
     link::LinkKeys,
     meta::{Alone, Change, Here, Memory, Meta, now_ms},
+    metrics::Metrics,
     uid::{Uid, UidGenerator},
 };
 
@@ -68,6 +72,8 @@ pub struct App {
     pub node: String,
     /// When it was opened, in milliseconds since the Unix epoch: what is unfinished from before is of nobody alive.
     pub started_at: i64,
+    /// What is counted.
+    pub metrics: Metrics,
     /// What other nodes are known by, and told.
     pub coordinator: Box<dyn Coordinator>,
     /// The way to them.
@@ -78,6 +84,8 @@ pub struct App {
     alone: Option<Alone>,
     writing: Mutex<HashSet<i64>>,
     counted: stats::Counted,
+    folders: exposition::Folders,
+    looked: condition::Looked,
     beginning: native::Beginning,
 }
 
@@ -173,6 +181,7 @@ impl App {
             task_bell: Notify::new(),
             node,
             started_at,
+            metrics: Metrics::default(),
             uids: UidGenerator::new(newest),
             coordinator,
             cluster: Cluster::new(&secrets, patience, (config.server.max_connections / 2).max(1).into())
@@ -181,6 +190,8 @@ impl App {
             alone,
             writing: Mutex::default(),
             counted: stats::Counted::default(),
+            folders: exposition::Folders::of(config),
+            looked: condition::Looked::default(),
             beginning: native::Beginning::default(),
         });
         app.keep_in_touch();

@@ -1,7 +1,7 @@
 //! osproxy: a file-storage microservice between applications and any object store.
 //!
 //! Imports run one way: `main` → `cli` → `http` → `ops` → `tasks` → `app` → {`meta`, `coord`, storage,
-//! `cluster`, `link`, `tenant`, `uid`}.
+//! `cluster`, `link`, `tenant`, `uid`} → `metrics`.
 //! See docs/ARCHITECTURE.md for the map.
 
 pub mod api_key;
@@ -16,10 +16,12 @@ pub mod http;
 mod idle;
 pub mod link;
 pub mod meta;
+pub mod metrics;
 pub mod ops;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;
+pub mod traces;
 pub mod uid;
 
 pub use error::{Error, Result};

@@ -44,6 +44,14 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Tell the story of an upload: its link, its parts, its content, and what was done with it in the background. Services
+    /// may be running.
+    Explain {
+        #[command(flatten)]
+        options: cli::explain::Options,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// List the nodes of the cluster that were heard of lately. Services may be running.
     Nodes {
         #[command(flatten)]
@@ -112,6 +120,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
         Verb::Key { verb, settings } => cli::key::run(&settings.load(None)?, verb)?,
         Verb::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
+        Verb::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),

@@ -10,28 +10,55 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, future::BoxFuture};
 
 use super::{Layer, Opened, Operation};
-use crate::{ErrorKind, ObjectReader, Result};
+use crate::{Durations, ErrorKind, ObjectReader, Result};
 
 /// What was done to a store since the program started.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Operations, however they ended; the pieces of readers and writers do not count.
-    pub operations: AtomicU64,
-    /// Those of them that failed, but for objects that were not there.
-    pub failures: AtomicU64,
-    /// How long they took together, in microseconds.
-    pub busy_us: AtomicU64,
+    /// Of each operation, in the order of [`Operation::ALL`].
+    operations: [OperationCounters; Operation::ALL.len()],
+    /// Readers that broke off.
+    broken_readers: AtomicU64,
     /// Bytes that readers gave.
     pub read_bytes: AtomicU64,
     /// Bytes that writers took.
     pub written_bytes: AtomicU64,
 }
 
+/// What came of one kind of operation.
+#[derive(Debug, Default)]
+pub struct OperationCounters {
+    /// How long they took, however they ended.
+    pub durations: Durations,
+    /// Those of them that failed, but for objects that were not there.
+    pub failures: AtomicU64,
+}
+
 impl Counters {
-    /// Operations, failures, microseconds, bytes read and bytes written, as they are now.
+    /// Operations, failures, microseconds, bytes read and bytes written, as they are now. The pieces of readers and writers
+    /// do not count as operations.
     pub fn now(&self) -> [u64; 5] {
-        [&self.operations, &self.failures, &self.busy_us, &self.read_bytes, &self.written_bytes]
-            .map(|counter| counter.load(Ordering::Relaxed))
+        let (mut operations, mut busy_us) = (0, 0);
+        let mut failures = self.broken_readers.load(Ordering::Relaxed);
+        for counters in &self.operations {
+            let (count, us) = counters.durations.total();
+            (operations, busy_us) = (operations + count, busy_us + us);
+            failures += counters.failures.load(Ordering::Relaxed);
+        }
+        let [read, written] =
+            [&self.read_bytes, &self.written_bytes].map(|counter| counter.load(Ordering::Relaxed));
+        [operations, failures, busy_us, read, written]
+    }
+
+    /// Each operation that was asked for, and what came of it.
+    pub fn operations(&self) -> impl Iterator<Item = (Operation, &OperationCounters)> {
+        let all = Operation::ALL.into_iter().zip(&self.operations);
+        all.filter(|(_, counters)| counters.durations.total().0 > 0)
+    }
+
+    /// Readers that broke off before their end.
+    pub fn broken_readers(&self) -> u64 {
+        self.broken_readers.load(Ordering::Relaxed)
     }
 }
 
@@ -54,11 +81,11 @@ impl Layer for Metrics {
         }
         let began = Instant::now();
         let outcome = running.await;
-        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.counters.operations.fetch_add(1, Ordering::Relaxed);
-        self.counters.busy_us.fetch_add(took, Ordering::Relaxed);
-        if outcome.as_ref().is_err_and(|error| error.kind != ErrorKind::NotFound) {
-            self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(counters) = self.counters.operations.get(operation as usize) {
+            counters.durations.observe(began.elapsed());
+            if outcome.as_ref().is_err_and(|error| error.kind != ErrorKind::NotFound) {
+                counters.failures.fetch_add(1, Ordering::Relaxed);
+            }
         }
         outcome
     }
@@ -67,7 +94,7 @@ impl Layer for Metrics {
         let counters = self.counters.clone();
         Box::pin(reader.inspect(move |bytes| match bytes {
             Ok(bytes) => _ = counters.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed),
-            Err(_) => _ = counters.failures.fetch_add(1, Ordering::Relaxed),
+            Err(_) => _ = counters.broken_readers.fetch_add(1, Ordering::Relaxed),
         }))
     }
 

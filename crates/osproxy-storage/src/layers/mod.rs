@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 pub use backoff::Backoff;
 pub use limit::Limit;
-pub use metrics::{Counters, Metrics};
+pub use metrics::{Counters, Metrics, OperationCounters};
 pub use retry::Retry;
 pub(crate) use timeout::Late;
 pub use timeout::Timeout;
@@ -59,6 +59,48 @@ pub enum Operation {
     ListParts,
     /// [`Multipart::uploads`]
     ListUploads,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Prepare,
+        Self::Clock,
+        Self::Create,
+        Self::Open,
+        Self::Size,
+        Self::Delete,
+        Self::List,
+        Self::Write,
+        Self::Finish,
+        Self::Publish,
+        Self::BeginUpload,
+        Self::CompleteUpload,
+        Self::AbortUpload,
+        Self::ListParts,
+        Self::ListUploads,
+    ];
+
+    /// The name, as it stands in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Clock => "clock",
+            Self::Create => "create",
+            Self::Open => "open",
+            Self::Size => "size",
+            Self::Delete => "delete",
+            Self::List => "list",
+            Self::Write => "write",
+            Self::Finish => "finish",
+            Self::Publish => "publish",
+            Self::BeginUpload => "begin_upload",
+            Self::CompleteUpload => "complete_upload",
+            Self::AbortUpload => "abort_upload",
+            Self::ListParts => "list_parts",
+            Self::ListUploads => "list_uploads",
+        }
+    }
 }
 
 /// How an operation can be run: once more each time that it is called.

@@ -120,6 +120,13 @@ impl App {
         }
     }
 
+    /// How many requests and tasks run at this moment.
+    pub(super) fn running(&self) -> (u64, u64) {
+        let [requests, tasks] =
+            [&self.nodes.requests, &self.nodes.tasks].map(|counter| counter.load(Ordering::Relaxed));
+        (requests, tasks)
+    }
+
     /// Says from now on that this node is not ready, and asks clients to connect to another one.
     pub fn drain(&self) {
         self.nodes.draining.store(true, Ordering::Relaxed);

@@ -91,6 +91,7 @@ impl App {
         if let SizeHint::Exact(size) = size {
             bound.check(size)?;
         }
+        let _running = self.metrics.uploads.begin();
         let mut writer = self.writer(store, target, size).await?;
         writer.want(wanted);
         let mut head = Vec::new();

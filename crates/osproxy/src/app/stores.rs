@@ -1,6 +1,9 @@
 //! The stores that a node has at hand, as rows call them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use osproxy_storage::{
     Backend, Diagnosis, Multipart,
@@ -14,6 +17,7 @@ use crate::{
     config::{Config, DatabaseLocation, StoreKind},
     error,
     meta::{PartSizes, StoreHere},
+    metrics::Page,
 };
 
 /// Every store that rows may name here. New files go to the first.
@@ -29,6 +33,7 @@ struct Place {
     store: Arc<dyn Backend>,
     counters: Arc<Counters>,
     is_shared: bool,
+    is_disk: bool,
 }
 
 impl Stores {
@@ -98,9 +103,61 @@ impl Stores {
         multipart.ok_or_else(|| Error::internal("a store that does not put parts together"))
     }
 
-    /// What was done to each of them.
+    /// What was done to each of them that is on other machines.
     pub fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
-        self.places.iter().map(|place| (place.name.as_str(), &*place.counters))
+        let remote = self.places.iter().filter(|place| !place.is_disk);
+        remote.map(|place| (place.name.as_str(), &*place.counters))
+    }
+
+    /// Puts on a page what was done to each of them.
+    pub(super) fn tell(&self, page: &mut Page) {
+        let label = |place: &Place| vec![("backend", place.store.name().to_owned())];
+        let operations = || {
+            self.places.iter().flat_map(|place| {
+                place.counters.operations().map(move |(operation, counters)| {
+                    let mut labels = label(place);
+                    labels.push(("operation", operation.name().to_owned()));
+                    (labels, counters)
+                })
+            })
+        };
+        page.durations(
+            "store_operation_seconds",
+            "How long a store took for an operation, each time that it was tried",
+            operations().map(|(labels, counters)| (labels, counters.durations.counted())),
+        );
+        let failures =
+            operations().map(|(labels, counters)| (labels, counters.failures.load(Ordering::Relaxed)));
+        page.counter(
+            "store_errors",
+            "Those of them that failed, but for objects that were not there",
+            failures,
+        );
+        let of_stores = |counter: fn(&Counters) -> u64| {
+            self.places.iter().map(move |place| (label(place), counter(&place.counters)))
+        };
+        page.counter(
+            "store_broken_reads",
+            "Objects whose bytes ended before they should",
+            of_stores(Counters::broken_readers),
+        );
+        page.counter(
+            "store_read_bytes",
+            "Bytes that were read from a store",
+            of_stores(|counters| counters.read_bytes.load(Ordering::Relaxed)),
+        );
+        page.counter(
+            "store_written_bytes",
+            "Bytes that were written to a store",
+            of_stores(|counters| counters.written_bytes.load(Ordering::Relaxed)),
+        );
+    }
+
+    /// Finds out whether all that are on other machines answer.
+    pub(super) async fn answer(&self) -> osproxy_storage::Result<()> {
+        let remote = self.places.iter().filter(|place| !place.is_disk);
+        let asking = remote.map(|place| place.store.prepare(false));
+        futures_util::future::try_join_all(asking).await.map(drop)
     }
 
     fn find(&self, name: &str) -> Option<&Place> {
@@ -188,8 +245,11 @@ fn on_disk(store: Local, database: &DatabaseLocation) -> Place {
         DatabaseLocation::File(_) => store.name().to_owned(),
         DatabaseLocation::Server(_) => format!("{}:{}", store.name(), store.id()),
     };
-    // A disk does not come back by being asked again, and its descriptors are not worth a queue: nothing is put around it.
-    Place { name, store: Arc::new(store), counters: Arc::default(), is_shared: false }
+    // A disk does not come back by being asked again, and its descriptors are not worth a queue: it is only measured.
+    let metrics = Metrics::default();
+    let counters = metrics.counters.clone();
+    let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, Arc::new(store)));
+    Place { name, store, counters, is_shared: false, is_disk: true }
 }
 
 /// Puts everything around a store that one on other machines needs.
@@ -209,5 +269,5 @@ fn layered(config: &Config, store: Arc<dyn Backend>) -> Place {
     let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, store));
     let store: Arc<dyn Backend> = Arc::new(Layered::new(Retry { attempts: section.attempts }, store));
     let store: Arc<dyn Backend> = Arc::new(Layered::new(limit, store));
-    Place { name: backend.to_owned(), store, counters, is_shared: config.is_clustered() }
+    Place { name: backend.to_owned(), store, counters, is_shared: config.is_clustered(), is_disk: false }
 }

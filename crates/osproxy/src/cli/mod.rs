@@ -2,6 +2,7 @@
 
 pub mod check_config;
 pub mod doctor;
+pub mod explain;
 pub mod fsck;
 pub mod key;
 pub mod link_key;

@@ -36,7 +36,8 @@ const KEYLESS: &str = "{} can be reached by others, and there are no API keys: m
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
-    let _flush = telemetry::init(&loaded.config.log).context("cannot start the log")?;
+    let _flush =
+        telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot start the log")?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)

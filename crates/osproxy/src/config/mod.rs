@@ -15,6 +15,7 @@ mod secret;
 mod server;
 mod stores;
 mod tasks;
+mod telemetry;
 mod uploads;
 mod value;
 
@@ -40,6 +41,7 @@ pub use secret::Secret;
 pub use server::ServerSection;
 pub use stores::{DescribedStore, StoreKind, StoresSection};
 pub use tasks::TasksSection;
+pub use telemetry::TelemetrySection;
 pub use uploads::UploadsSection;
 
 use value::{Findings, Node, Value, section};
@@ -82,6 +84,8 @@ section! {
         stores: StoresSection = StoresSection::default(),
         /// Background work.
         tasks: TasksSection = TasksSection::default(),
+        /// Where traces go.
+        telemetry: TelemetrySection = TelemetrySection::default(),
         /// What an upload may be.
         uploads: UploadsSection = UploadsSection::default(),
     }
@@ -215,6 +219,7 @@ impl Config {
         }
         self.uploads.check(findings);
         self.tasks.check(findings);
+        self.telemetry.check(findings);
         self.links.check(findings);
         self.server.check(findings);
     }

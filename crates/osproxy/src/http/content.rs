@@ -28,6 +28,7 @@ use crate::{
     Error, Result,
     app::App,
     content_type,
+    metrics::Running,
     ops::download_file::{ContentReader, StoredFile, open_content},
 };
 
@@ -147,11 +148,13 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
 struct Content {
     reader: ContentReader,
     rest: u64,
+    _running: Running,
 }
 
 impl Content {
     async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<Self> {
-        Ok(Self { rest: range.end - range.start, reader: open_content(app, file, range).await? })
+        let _running = app.metrics.downloads.begin();
+        Ok(Self { rest: range.end - range.start, reader: open_content(app, file, range).await?, _running })
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     if status.is_server_error() {
         tracing::error!(code = code.as_str(), error = error::chain(&*error), "the request failed");
     } else {
-        tracing::debug!(code = code.as_str(), message = &*error.message, "the request was refused");
+        tracing::debug!(code = code.as_str(), why = &*error.message, "the request was refused");
     }
     let failure = Failure { error: &error, request_id: id.as_ref().map(|RequestId(id)| &**id) };
     let mut rendered =
@@ -89,6 +89,8 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     {
         headers.insert(header::CONTENT_RANGE, range);
     }
+    // The line of the request tells why.
+    rendered.extensions_mut().insert(error);
     rendered
 }
 

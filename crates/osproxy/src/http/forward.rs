@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     app::{App, Node},
     cluster::{self, Destination, Unanswered},
-    error,
+    error, traces,
 };
 
 /// Who sent a request.
@@ -57,6 +57,7 @@ pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Req
     {
         request.headers_mut().insert(REQUEST_ID, id);
     }
+    traces::hand_on(request.headers_mut());
     let node = app.node_with(store, false).await?;
     let unanswered = match forward_to(app, &node, request).await {
         Err(Unanswered { why, is_clients: true, .. }) => return Err(broken_off(&*why)),

@@ -6,14 +6,17 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::App, error, ops::check_health::check_health};
+use crate::{
+    app::{App, Need},
+    ops::check_health::check_needs,
+};
 
 /// What a probe is told.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
-    /// `live`, `ready`, `draining` or `unavailable`.
+    /// `live`, `ready`, `degraded`, `draining` or `unavailable`.
     pub(super) status: &'static str,
-    /// What is down, and why requests should go to another node.
+    /// What is down: `database`, `cache`, `store` or `disk`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) down: Vec<&'static str>,
 }
@@ -34,15 +37,22 @@ pub(super) async fn live() -> Json<Health> {
     Json(Health::of("live"))
 }
 
-/// `GET /health/ready`: requests are welcome. Not while it stops, or cannot reach the database.
+/// `GET /health/ready`: requests are welcome. Not while it stops, or cannot reach the database; nor, where it is one of several
+/// nodes that have their own disks, while its own cannot be written to.
 ///
-/// Without Redis it is: whatever is stored can be read, and for a while uids are issued. Were that not so, all nodes
-/// would be gone at once.
+/// Without Redis or a store it is: whatever lies elsewhere can be read, and for a while uids are issued. Were that not so,
+/// all nodes would be gone at once. A node that is alone is better than none, too. It says `degraded` then, and what is down.
 #[utoipa::path(
     get, path = "/health/ready", tag = "Health",
     summary = "Are requests welcome?", description = "",
     responses(
-        (status = 200, description = "Requests are welcome.", body = Health, example = json!({"status": "ready"})),
+        (
+            status = 200, description = "Requests are welcome, even if some of them cannot be served now.", body = Health,
+            examples(
+                ("ready" = (value = json!({"status": "ready"}))),
+                ("degraded" = (value = json!({"status": "degraded", "down": ["cache"]}))),
+            )
+        ),
         (
             status = 503, description = "Requests should go to another node.", body = Health,
             example = json!({"status": "unavailable", "down": ["database"]})
@@ -55,13 +65,15 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Heal
 }
 
 /// Whether requests are welcome, and the status that says so.
-pub(super) async fn readiness(app: &App) -> (StatusCode, Health) {
+pub(super) async fn readiness(app: &Arc<App>) -> (StatusCode, Health) {
     if app.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, Health::of("draining"));
     }
-    if let Err(error) = check_health(app).await {
-        tracing::warn!(error = error::chain(&error), "not ready: the database does not answer");
-        return (StatusCode::SERVICE_UNAVAILABLE, Health { status: "unavailable", down: vec!["database"] });
-    }
-    (StatusCode::OK, Health::of("ready"))
+    let (down, is_better_spared) = check_needs(app).await;
+    let (code, status) = match (down.is_empty(), is_better_spared) {
+        (true, _) => (StatusCode::OK, "ready"),
+        (false, false) => (StatusCode::OK, "degraded"),
+        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    (code, Health { status, down: down.into_iter().map(Need::name).collect() })
 }

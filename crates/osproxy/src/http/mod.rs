@@ -9,6 +9,7 @@ mod error;
 mod forward;
 mod health;
 mod link;
+mod metrics;
 mod middleware;
 pub mod openapi;
 mod page;
@@ -76,6 +77,7 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route(&format!("{LINKS}/{{uid}}/{{filename}}"), get(v1::download_file::download_file))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::for_this_machine))
         .route("/", get(page::page))
         .route("/openapi.json", get(openapi::serve))
         .route("/swagger", get(swagger::redirect))

@@ -37,7 +37,7 @@ pub(super) async fn page(State(app): State<Arc<App>>) -> Response {
     let class = if status.is_success() { "ready" } else { "down" };
     let mut state = health.status.to_owned();
     if !health.down.is_empty() {
-        let _ = write!(state, " ({} does not answer)", health.down.join(", "));
+        let _ = write!(state, " (down: {})", health.down.join(", "));
     }
     let html = format!(
         r#"<!DOCTYPE html>

@@ -7,7 +7,7 @@ use std::{
 
 use sea_orm::DbErr;
 
-use super::{dialect, server::Reader};
+use super::{dialect, measured::Measured};
 
 /// After how long the database is asked again what time it is.
 const STALE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ impl Clock {
     }
 
     /// Asks the database, if it was not asked lately.
-    pub(super) async fn adjust(&self, reader: &Reader) -> Result<(), DbErr> {
+    pub(super) async fn adjust(&self, reader: &Measured) -> Result<(), DbErr> {
         let fresh = {
             let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
             asked.is_some_and(|(at, _)| at.elapsed() < STALE)

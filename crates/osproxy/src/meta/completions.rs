@@ -1,7 +1,8 @@
 use osproxy_storage::Shape;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, SqlErr, sea_query::Expr,
+    QuerySelect, SqlErr,
+    sea_query::{self, Expr},
 };
 
 use super::{
@@ -75,11 +76,11 @@ impl Meta {
         said: Completion,
         merge: TaskForBlob,
     ) -> Result<Completed, DbErr> {
-        let now = self.clock.now_ms();
+        let (here, now) = (self.here.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
-            let merge = merge.clone();
+            let (merge, here) = (merge.clone(), here.clone());
             Box::pin(async move {
-                Ok(match complete(transaction, uid, said, &merge, now).await? {
+                Ok(match complete(transaction, uid, said, &merge, (&here.node, now)).await? {
                     begun @ (Completed::Now | Completed::Native(_)) => Verdict::Commit(begun),
                     other => Verdict::Rollback(other),
                 })
@@ -225,7 +226,7 @@ async fn complete(
     uid: Uid,
     said: Completion,
     merge: &TaskForBlob,
-    now: i64,
+    (node, now): (&str, i64),
 ) -> Result<Completed, DbErr> {
     // Taken until the end: parts that arrive meanwhile, and the same wish sent twice, wait.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -269,15 +270,18 @@ async fn complete(
     {
         return Ok(Completed::Digest("blake3", hex::encode(combined)));
     }
-    let taken = Taken { parts: wanted, size, claims };
+    let taken = Taken { parts: wanted, size, claims, came: parts.came, node };
     take(transaction, file, &blob, taken, merge, now).await
 }
 
 /// What an upload is complete with.
-struct Taken {
+struct Taken<'a> {
     parts: u32,
     size: u64,
     claims: Claims,
+    came: Came,
+    /// The process that completes it.
+    node: &'a str,
 }
 
 /// Makes an upload a file whose parts were looked at.
@@ -285,11 +289,11 @@ async fn take(
     transaction: &DatabaseTransaction,
     file: file::Model,
     blob: &blob::Model,
-    taken: Taken,
+    taken: Taken<'_>,
     merge: &TaskForBlob,
     now: i64,
 ) -> Result<Completed, DbErr> {
-    let Taken { parts, size, claims } = taken;
+    let Taken { parts, size, claims, came, node } = taken;
     let blob_id = blob.id;
     let first = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
@@ -325,6 +329,11 @@ async fn take(
         .col_expr(file::Column::PartCount, Expr::value(parts.cast_signed()))
         .col_expr(file::Column::ContentType, Expr::value(content_type))
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .col_expr(file::Column::StoredBy, Expr::value(node))
+        .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
+        .col_expr(file::Column::ReceivedFrom, Expr::value(came.from))
+        .col_expr(file::Column::ReceivedUntil, Expr::value(came.until))
+        .col_expr(file::Column::ReceivedNodes, Expr::value(came.nodes))
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
@@ -339,7 +348,18 @@ struct Sum {
     count: u64,
     highest: u32,
     size: u64,
+    came: Came,
 }
+
+/// When parts came, in milliseconds since the Unix epoch, and through how many processes: the parts themselves go.
+struct Came {
+    from: Option<i64>,
+    until: Option<i64>,
+    nodes: Option<i32>,
+}
+
+/// What a row of sums has: how many parts, their highest number, their bytes, and how they came.
+type Sums = (i64, Option<i32>, Option<i64>, Option<i64>, Option<i64>, i64);
 
 /// Counts the parts of a blob that count. Their numbers differ, so that as many as the highest says are all of them.
 async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Sum, DbErr> {
@@ -348,14 +368,18 @@ async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result
         .column_as(part::Column::Id.count(), "count")
         .column_as(part::Column::Number.max(), "highest")
         .column_as(dialect::whole_sum(transaction.get_database_backend(), part::Column::Size), "size")
+        .column_as(part::Column::CreatedAt.min(), "begun")
+        .column_as(part::Column::StoredAt.max(), "ended")
+        .column_as(sea_query::ExprTrait::count_distinct(Expr::col(part::Column::WrittenBy)), "nodes")
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::State.eq(part::State::Stored));
-    let sum: Option<(i64, Option<i32>, Option<i64>)> = sum.into_tuple().one(transaction).await?;
-    let (count, highest, size) = sum.unwrap_or_default();
+    let sum: Option<Sums> = sum.into_tuple().one(transaction).await?;
+    let (count, highest, size, from, until, nodes) = sum.unwrap_or_default();
     Ok(Sum {
         count: count.unsigned_abs(),
         highest: highest.unwrap_or(0).cast_unsigned(),
         size: size.unwrap_or(0).unsigned_abs(),
+        came: Came { from, until, nodes: i32::try_from(nodes).ok().filter(|nodes| *nodes > 0) },
     })
 }
 

@@ -82,11 +82,30 @@ pub(super) async fn close_idle(connection: &DatabaseConnection, keep: u32) {
     }
 }
 
-#[cfg(test)]
-pub(super) fn connections(connection: &DatabaseConnection) -> u32 {
+/// How the connections of a pool are used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolUse {
+    /// How many there are, used or not.
+    pub(super) connections: u32,
+    /// How many of them nobody uses.
+    pub(super) idle: u32,
+    /// How many there may be.
+    pub(super) max: u32,
+}
+
+pub(super) fn pool(connection: &DatabaseConnection) -> PoolUse {
     match connection.get_database_backend() {
-        DbBackend::Postgres => connection.get_postgres_connection_pool().size(),
-        _ => connection.get_mysql_connection_pool().size(),
+        DbBackend::Postgres => pool_of(connection.get_postgres_connection_pool()),
+        DbBackend::MySql => pool_of(connection.get_mysql_connection_pool()),
+        _ => pool_of(connection.get_sqlite_connection_pool()),
+    }
+}
+
+fn pool_of<D: sqlx::Database>(pool: &sqlx::Pool<D>) -> PoolUse {
+    PoolUse {
+        connections: pool.size(),
+        idle: u32::try_from(pool.num_idle()).unwrap_or(u32::MAX),
+        max: pool.options().get_max_connections(),
     }
 }
 

@@ -236,6 +236,11 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         name_start: Set(Some(listing::name_start(&file.name))),
         metadata: Set(listing::text(&file.announced.metadata)),
         links_from: Set(None),
+        stored_by: Set(None),
+        received_as: Set(None),
+        received_from: Set(None),
+        received_until: Set(None),
+        received_nodes: Set(None),
     }
 }
 

@@ -18,10 +18,12 @@ mod contract;
 mod dialect;
 mod entities;
 mod files;
+mod history;
 mod idempotency;
 mod link_keys;
 mod links;
 mod listing;
+mod measured;
 mod merges;
 mod migrate;
 mod migrations;
@@ -57,6 +59,7 @@ pub use changes::{Copied, MetadataChange, Updated};
 pub use claims::Claims;
 pub use completions::{Completed, Completion};
 pub use files::{Announced, Content, FileState, Layout, NewFile, StoredFile};
+pub use history::{BlobHistory, History, PartHistory};
 pub use idempotency::{Keyed, KeyedAnswer, KeyedRequest};
 pub use listing::{FileFilter, FilePosition, FileRecord, MAX_PREFIX, Metadata};
 pub use merges::{Merge, MergeIntent, Merged, UnverifiedBlob, WholeBlob};
@@ -77,13 +80,14 @@ use crate::{
     uid::Uid,
 };
 use clock::Clock;
+use measured::Measured;
 use remembered::Remembered;
 use server::{Reader, Server};
 use write_queue::{Verdict, WriteQueue};
 
 /// The metadata database, as this node uses it.
 pub struct Meta {
-    reader: Reader,
+    reader: Measured,
     writer: Writer,
     clock: Clock,
     here: Arc<Here>,
@@ -225,7 +229,7 @@ impl Meta {
         });
         let queue = WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self {
-            reader: Reader::Embedded(dialect::sqlite_reader(path).await?),
+            reader: Measured::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
             clock: Clock::default(),
             here: Arc::new(here),
@@ -239,7 +243,7 @@ impl Meta {
         let timeout = Duration::from_secs(server.timeout);
         let server = Server::connect(options, timeout, server.max_idle_conns).await?;
         let meta = Self {
-            reader: Reader::Server(server.clone()),
+            reader: Measured::new(Reader::Server(server.clone())),
             writer: Writer::Server(server),
             clock: Clock::default(),
             here: Arc::new(here),
@@ -319,14 +323,17 @@ impl Meta {
             + Sync
             + 'static,
     {
-        match &self.writer {
-            Writer::Embedded(queue) => queue.run(work).await,
-            Writer::Server(server) => {
-                let server = server.clone();
-                let writing = tokio::spawn(async move { server.write(work).await });
-                writing.await.map_err(|error| DbErr::Custom(error.to_string()))?
+        let running = async {
+            match &self.writer {
+                Writer::Embedded(queue) => queue.run(work).await,
+                Writer::Server(server) => {
+                    let server = server.clone();
+                    let writing = tokio::spawn(async move { server.write(work).await });
+                    writing.await.map_err(|error| DbErr::Custom(error.to_string()))?
+                }
             }
-        }
+        };
+        self.reader.transaction(running).await
     }
 }
 
@@ -461,11 +468,11 @@ mod tests {
         futures_util::future::join_all((0..12).map(|_| ask())).await.into_iter().for_each(|asked| {
             asked.unwrap();
         });
-        assert!(server.connections() > 2);
+        assert!(server.pool_use().connections > 2);
         // A connection is idle a moment after its answer was read.
         let start = std::time::Instant::now();
-        while server.connections() > 2 {
-            assert!(start.elapsed() < Duration::from_secs(10), "{} are open", server.connections());
+        while server.pool_use().connections > 2 {
+            assert!(start.elapsed() < Duration::from_secs(10), "{} are open", server.pool_use().connections);
             server.close_idle(2).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

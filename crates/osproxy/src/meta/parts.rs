@@ -181,6 +181,7 @@ impl Meta {
                     .col_expr(part::Column::Piece, Expr::value(digests.blake3.to_vec()))
                     .col_expr(part::Column::Sniffed, Expr::value(sniffed))
                     .col_expr(part::Column::Tag, Expr::value(tag))
+                    .col_expr(part::Column::StoredAt, Expr::value(now_ms()))
                     .filter(part::Column::Id.eq(id))
                     .filter(part::Column::State.eq(part::State::Writing))
                     .exec(transaction)
@@ -359,6 +360,7 @@ async fn begin(
         written_by: Set(Some(here.node.clone())),
         tag: Set(native.as_ref().map(|_| String::new())),
         piece: Set(None),
+        stored_at: Set(None),
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(BegunPart::Ready(PartIntent { id: attempt, blob_id, number, store, key, native, shape }))

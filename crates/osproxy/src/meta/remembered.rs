@@ -9,7 +9,10 @@ use std::{
 use quick_cache::sync::Cache;
 
 use super::{Memory, StoredFile};
-use crate::uid::Uid;
+use crate::{
+    metrics::{CacheMetrics, Page},
+    uid::Uid,
+};
 
 /// Complete files that were read lately. What was read before something was forgotten is not taken in afterwards, so
 /// nothing that is forgotten comes back.
@@ -21,6 +24,7 @@ pub(super) struct Remembered {
     /// From when on links are good, of files that are no longer, or not yet, remembered whole.
     links: Cache<Uid, (Instant, Option<i64>)>,
     time: Duration,
+    metrics: CacheMetrics,
     generation: AtomicU64,
     /// Whether what others change is heard of.
     trusted: AtomicBool,
@@ -34,6 +38,7 @@ impl Remembered {
             files: Cache::new(memory.entries),
             links: Cache::new(memory.entries),
             time: memory.time,
+            metrics: CacheMetrics::default(),
             generation: AtomicU64::new(0),
             trusted: AtomicBool::new(true),
             changing: Mutex::default(),
@@ -41,6 +46,18 @@ impl Remembered {
     }
 
     pub(super) fn get(&self, uid: Uid) -> Option<Arc<StoredFile>> {
+        let found = self.find(uid);
+        self.metrics.looked(found.is_some());
+        found
+    }
+
+    /// Puts on a page what was counted.
+    pub(super) fn tell(&self, page: &mut Page) {
+        self.metrics.tell(page);
+        page.gauge("cache_files", "Files that are remembered", [(Vec::new(), self.files.len() as u64)]);
+    }
+
+    fn find(&self, uid: Uid) -> Option<Arc<StoredFile>> {
         if !self.trusted.load(Ordering::Acquire) {
             return None;
         }

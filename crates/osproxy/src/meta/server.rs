@@ -14,7 +14,7 @@ use sea_orm::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    dialect::{self, Failure, Lock},
+    dialect::{self, Failure, Lock, PoolUse},
     write_queue::Verdict,
 };
 
@@ -80,10 +80,9 @@ impl Server {
         dialect::close_idle(&self.pool().connection, max_idle).await;
     }
 
-    /// How many connections there are, used or not.
-    #[cfg(test)]
-    pub(super) fn connections(&self) -> u32 {
-        dialect::connections(&self.pool().connection)
+    /// How its connections are used.
+    pub(super) fn pool_use(&self) -> PoolUse {
+        dialect::pool(&self.pool().connection)
     }
 
     /// Takes a lock, which ends with the pool of one connection that this gives.

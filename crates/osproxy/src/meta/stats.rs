@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, sea_query::Expr,
+    ActiveEnum, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
+    sea_query::Expr,
 };
 
 use super::{
@@ -25,8 +26,26 @@ pub struct Stats {
     pub bytes_stored: u64,
     /// Bytes that they would have besides if every file had a blob of its own.
     pub bytes_saved: u64,
+    /// Tasks by their kinds and states.
+    pub tasks_of_kinds: Vec<(String, TaskState, u64)>,
+}
+
+impl FileState {
+    /// The name, as it stands in the database and in output.
+    pub fn name(self) -> String {
+        self.to_value()
+    }
+}
+
+impl Stats {
     /// Tasks by the names of their states.
-    pub tasks: BTreeMap<String, u64>,
+    pub fn tasks(&self) -> BTreeMap<String, u64> {
+        let mut tasks = BTreeMap::new();
+        for (_, state, count) in &self.tasks_of_kinds {
+            *tasks.entry(state.name()).or_default() += count;
+        }
+        tasks
+    }
 }
 
 impl Meta {
@@ -41,10 +60,11 @@ impl Meta {
         let files: Vec<(FileState, i64)> = files.into_tuple().all(&self.reader).await?;
         let tasks = task::Entity::find()
             .select_only()
-            .column(task::Column::State)
+            .columns([task::Column::Kind, task::Column::State])
             .column_as(task::Column::Id.count(), "count")
+            .group_by(task::Column::Kind)
             .group_by(task::Column::State);
-        let tasks: Vec<(TaskState, i64)> = tasks.into_tuple().all(&self.reader).await?;
+        let tasks: Vec<(String, TaskState, i64)> = tasks.into_tuple().all(&self.reader).await?;
         let backend = self.reader.get_database_backend();
         let shared = Expr::col(blob::Column::Size).mul(Expr::col(blob::Column::Refs).sub(1));
         let stored = blob::Column::State.eq(blob::State::Stored);
@@ -68,7 +88,10 @@ impl Meta {
             blobs: whole(blobs),
             bytes_stored: whole(bytes_stored.unwrap_or(0)),
             bytes_saved: whole(saved.flatten().unwrap_or(0)),
-            tasks: tasks.into_iter().map(|(state, count)| (state.name(), whole(count))).collect(),
+            tasks_of_kinds: tasks
+                .into_iter()
+                .map(|(kind, state, count)| (kind, state, whole(count)))
+                .collect(),
         })
     }
 }

@@ -94,9 +94,10 @@ impl Meta {
         sniffed: Option<&'static str>,
         content_type: String,
     ) -> Result<Finished, DbErr> {
+        let here = self.here.clone();
         let finished = self
             .write_or_undo(move |transaction| {
-                let content_type = content_type.clone();
+                let (content_type, here) = (content_type.clone(), here.clone());
                 Box::pin(async move {
                     let stored = blob::Entity::update_many()
                         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
@@ -113,7 +114,7 @@ impl Meta {
                     if stored.rows_affected == 0 {
                         return Ok(Verdict::Rollback(Finished::Swept));
                     }
-                    store_file(transaction, uid, intent_id, &content_type).await
+                    store_file(transaction, uid, intent_id, &content_type, &here.node).await
                 })
             })
             .await;
@@ -146,8 +147,9 @@ impl Meta {
         unpublished: Option<i64>,
         content_type: String,
     ) -> Result<Finished, DbErr> {
+        let here = self.here.clone();
         self.write_or_undo(move |transaction| {
-            let content_type = content_type.clone();
+            let (content_type, here) = (content_type.clone(), here.clone());
             Box::pin(async move {
                 if !blobs::take_references(transaction, blob_id, 1, Some(&digests)).await? {
                     return Ok(Verdict::Rollback(Finished::Changed));
@@ -159,7 +161,7 @@ impl Meta {
                         .exec(transaction)
                         .await?;
                 }
-                store_file(transaction, uid, blob_id, &content_type).await
+                store_file(transaction, uid, blob_id, &content_type, &here.node).await
             })
         })
         .await
@@ -295,8 +297,10 @@ async fn store_file(
     uid: Uid,
     blob_id: i64,
     content_type: &str,
+    node: &str,
 ) -> Result<Verdict<Finished>, DbErr> {
-    if take_file(transaction, uid, None, blob_id, content_type).await? {
+    let content = (blob_id, content_type, node);
+    if take_file(transaction, uid, None, content).await? {
         return Ok(Verdict::Commit(Finished::Stored));
     }
     // Parts may have arrived beside it.
@@ -305,7 +309,7 @@ async fn store_file(
     let Some(collecting) = collecting.flatten() else {
         return Ok(Verdict::Rollback(Finished::Beaten));
     };
-    if !take_file(transaction, uid, Some(collecting), blob_id, content_type).await? {
+    if !take_file(transaction, uid, Some(collecting), content).await? {
         return Ok(Verdict::Rollback(Finished::Beaten));
     }
     // They are of no use any more; the sweep takes them.
@@ -323,14 +327,15 @@ async fn take_file(
     transaction: &DatabaseTransaction,
     uid: Uid,
     before: Option<i64>,
-    blob_id: i64,
-    content_type: &str,
+    (blob_id, content_type, node): (i64, &str, &str),
 ) -> Result<bool, DbErr> {
     let stored = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
         .col_expr(file::Column::BlobId, Expr::value(blob_id))
         .col_expr(file::Column::ContentType, Expr::value(content_type))
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .col_expr(file::Column::StoredBy, Expr::value(node))
+        .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file::State::Receiving))
         .filter(is_blob(before))

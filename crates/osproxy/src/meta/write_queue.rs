@@ -41,6 +41,11 @@ impl WriteQueue {
         Ok(Self { jobs })
     }
 
+    /// How many pieces of work wait.
+    pub(super) fn waiting(&self) -> u64 {
+        self.jobs.max_capacity().saturating_sub(self.jobs.capacity()) as u64
+    }
+
     /// Queues `work`, and returns its outcome once it is committed or undone.
     pub(super) async fn run<T, W>(&self, work: W) -> Result<T, DbErr>
     where

@@ -15,6 +15,7 @@ use crate::{
     app::{App, Caller, check_metadata},
     content_type, error,
     meta::{Blob, NewFile},
+    metrics::Saving,
     uid::Uid,
 };
 
@@ -92,6 +93,9 @@ pub async fn create_upload(
         } else if let Some(blob) = known.take() {
             is_stored = share(app, &file, &blob).await?;
         }
+        if known.is_none() && !is_stored && file.announced.claims != Claims::default() {
+            app.metrics.not_there();
+        }
         uploads.push(CreatedUpload { uid, part_size, is_stored, challenge: None });
         // Content that is likely not to be sent has its room kept when its first part comes.
         if !is_stored && known.is_none() && has_several_parts(&file) {
@@ -154,7 +158,11 @@ async fn share(app: &App, file: &NewFile, blob: &Blob) -> Result<bool> {
     let content_type =
         content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &file.name));
     let created = app.meta.create_stored_files(vec![(file.clone(), blob.id, content_type)]).await?;
-    Ok(created == [true])
+    let is_shared = created == [true];
+    if is_shared {
+        app.metrics.shared(Saving::Instant, blob.digests.size);
+    }
+    Ok(is_shared)
 }
 
 async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<Option<Blob>> {

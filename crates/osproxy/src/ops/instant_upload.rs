@@ -6,6 +6,7 @@ use crate::{
     app::{App, Caller},
     content_type,
     meta::{Announced, NewFile},
+    metrics::Saving,
     uid::Uid,
 };
 
@@ -27,7 +28,7 @@ pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -
         return Ok(vec![None; wanted.len()]);
     }
     let mut created = vec![None; wanted.len()];
-    let mut files = Vec::new();
+    let (mut files, mut sizes) = (Vec::new(), Vec::new());
     for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {
         if let Some(blob) = app.meta.blob_by_md5(&caller.tenant, item.md5).await?
             && app.is_intact(&blob).await?
@@ -37,18 +38,21 @@ pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -
             let name = name.to_owned();
             let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced: Announced::default() };
             files.push((file, blob.id, content_type));
+            sizes.push(blob.digests.size);
             *slot = Some(uid);
         }
     }
     if !files.is_empty() {
         let recorded = app.meta.create_stored_files(files).await?;
-        let mut recorded = recorded.into_iter();
+        let mut recorded = recorded.into_iter().zip(sizes);
         // A blob that went away meanwhile is as good as one that was never there.
         for slot in created.iter_mut().filter(|slot| slot.is_some()) {
-            if recorded.next() != Some(true) {
-                *slot = None;
+            match recorded.next() {
+                Some((true, size)) => app.metrics.shared(Saving::Instant, size),
+                _ => *slot = None,
             }
         }
     }
+    created.iter().filter(|slot| slot.is_none()).for_each(|_| app.metrics.not_there());
     Ok(created)
 }

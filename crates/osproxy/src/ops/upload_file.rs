@@ -16,6 +16,7 @@ use crate::{
     app::{App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
     content_type, error,
     meta::{Begun, Blob, Content, FileState, Finished, Intent, Kind, Released, StoredFile},
+    metrics::Saving,
     tasks::handlers::delete_blob,
     uid::Uid,
 };
@@ -101,6 +102,7 @@ async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
     match app.meta.share_blob(uid, (blob.id, blob.digests), Some(intent.blob_id), content_type).await? {
         Finished::Stored => {
             attempt.settle();
+            app.metrics.shared(Saving::Proof, blob.digests.size);
             Ok(())
         }
         Finished::Beaten => {
@@ -183,6 +185,7 @@ async fn store(
                     app.meta.share_blob(uid, (same.id, digests), intent, content_type.clone()).await?;
                 if shared == Finished::Stored && intent.is_some() {
                     attempt.settle();
+                    app.metrics.shared(Saving::Upload, digests.size);
                     return Ok(());
                 }
                 shared

@@ -1,17 +1,26 @@
 //! Claims tasks, runs their handlers, and records how they ended.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use super::handler::{Registered, Registry, TaskContext, TaskError};
+use super::{
+    handler::{Registered, Registry, TaskContext, TaskError},
+    running::{Running, millis},
+};
 use crate::{
     Error, Result,
     app::{App, Busy},
     error,
     meta::{ClaimedTask, Ended, NewTask},
+    metrics::Outcome,
+    traces,
 };
 
 /// How many tasks are looked at in one go.
@@ -144,7 +153,10 @@ impl Engine {
                 *running.kinds.entry(kind).or_default() += 1;
                 let (engine, registered, abort) = (self.clone(), registered.clone(), abort.clone());
                 running.set.spawn(async move {
-                    engine.attempt(&registered, claimed, abort).await;
+                    let began = Instant::now();
+                    let span = traces::of_task(kind, claimed.id, claimed.attempt);
+                    let outcome = engine.attempt(&registered, claimed, abort).instrument(span).await;
+                    engine.app.metrics.tasks.ended(kind, outcome, began.elapsed());
                     kind
                 });
             }
@@ -156,7 +168,12 @@ impl Engine {
     }
 
     /// Runs one attempt to its end, and records that.
-    async fn attempt(&self, registered: &Registered, claimed: ClaimedTask, abort: CancellationToken) {
+    async fn attempt(
+        &self,
+        registered: &Registered,
+        claimed: ClaimedTask,
+        abort: CancellationToken,
+    ) -> Outcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         let (store, _busy) = (claimed.store.clone(), Busy::task(&self.app));
         let context = TaskContext { app: self.app.clone(), task_id, attempt, store };
@@ -166,16 +183,15 @@ impl Engine {
             outcome = work => outcome.unwrap_or_else(|_| Err(TaskError::retry("the handler panicked"))),
             () = self.keep_lease(&claimed) => {
                 tracing::warn!(task_id, kind, attempt, "lost the lease; another process has the task now");
-                return;
+                return Outcome::Lost;
             }
             () = abort.cancelled() => {
                 tracing::info!(task_id, kind, attempt, "stopping: handing the task back");
-                self.record(&claimed, Ended::HandedBack).await;
-                return;
+                return self.record(&claimed, Ended::HandedBack).await;
             }
         };
         let ended = self.judge(registered, &claimed, outcome);
-        self.record(&claimed, ended).await;
+        self.record(&claimed, ended).await
     }
 
     /// What follows from an outcome; logs it if it is not good.
@@ -205,11 +221,21 @@ impl Engine {
         }
     }
 
-    async fn record(&self, claimed: &ClaimedTask, ended: Ended) {
+    /// Records how an attempt ended, and says it.
+    async fn record(&self, claimed: &ClaimedTask, ended: Ended) -> Outcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
+        let outcome = match &ended {
+            Ended::Done | Ended::Again(_) => Outcome::Done,
+            Ended::Retry(..) => Outcome::Failed,
+            Ended::Dead(_) => Outcome::Dead,
+            Ended::HandedBack => Outcome::HandedBack,
+        };
         match self.app.meta.end_task(claimed, &self.app.node, ended).await {
             Ok(true) => {}
-            Ok(false) => tracing::warn!(task_id, kind, attempt, "ended after the lease was lost"),
+            Ok(false) => {
+                tracing::warn!(task_id, kind, attempt, "ended after the lease was lost");
+                return Outcome::Lost;
+            }
             // It is taken over when the lease is over, and finds little left to do.
             Err(error) => {
                 tracing::error!(
@@ -221,6 +247,7 @@ impl Engine {
                 );
             }
         }
+        outcome
     }
 
     /// Renews the lease again and again; returns when it is lost.
@@ -257,29 +284,6 @@ impl Engine {
         let share = getrandom::fill(&mut random).map_or(u16::MAX, |()| u16::from_be_bytes(random));
         let half = millis(full) / 2;
         millis(full) - half + half.saturating_mul(share.into()) / i64::from(u16::MAX)
-    }
-}
-
-fn millis(duration: Duration) -> i64 {
-    duration.as_millis().try_into().unwrap_or(i64::MAX)
-}
-
-/// What runs, and how many of each kind.
-#[derive(Default)]
-struct Running {
-    set: JoinSet<&'static str>,
-    kinds: HashMap<&'static str, usize>,
-}
-
-impl Running {
-    fn count(&self, kind: &str) -> usize {
-        self.kinds.get(kind).copied().unwrap_or(0)
-    }
-
-    fn ended(&mut self, kind: Option<&'static str>) {
-        if let Some(count) = kind.and_then(|kind| self.kinds.get_mut(kind)) {
-            *count = count.saturating_sub(1);
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod engine;
 mod handler;
 pub mod handlers;
+mod running;
 
 pub use engine::{Engine, Settings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};

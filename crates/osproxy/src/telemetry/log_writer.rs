@@ -1,6 +1,7 @@
 //! Where lines of the log go: to a thread that writes many at once.
 
 use std::{
+    fmt,
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -16,14 +17,21 @@ const COLLECT: Duration = Duration::from_millis(50);
 const LAST_WRITE: Duration = Duration::from_secs(1);
 /// Lines beyond this many bytes are dropped, and counted, while the output is slower than the lines come.
 const CAPACITY: usize = 4 << 20;
+/// What control characters beyond ASCII begin with in UTF-8, and some others.
+const C1: u8 = 0xc2;
 /// Memory for this many bytes is kept between writes.
 const KEPT: usize = 64 << 10;
 
-/// Takes lines without ever waiting for the output.
-pub(super) struct LogWriter(Arc<Shared>);
+/// Takes lines without ever waiting for the output. Whatever a line is about, it stays one line, and does nothing to the
+/// terminal of whoever reads it: control characters in it are written as `\u001b` and the like, as JSON has them.
+pub(super) struct LogWriter {
+    shared: Arc<Shared>,
+    /// Whether lines have colours, which begin with a control character of their own.
+    coloured: bool,
+}
 
 /// Writes what is left when it is dropped.
-pub struct FlushOnDrop(Arc<Shared>);
+pub(super) struct FlushOnDrop(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -42,11 +50,14 @@ struct Lines {
 
 impl LogWriter {
     /// Starts the thread that writes to `output`.
-    pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<(Self, FlushOnDrop)> {
+    pub(super) fn start(
+        output: impl Write + Send + 'static,
+        coloured: bool,
+    ) -> io::Result<(Self, FlushOnDrop)> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
         thread::Builder::new().name("log".to_owned()).spawn(move || of_thread.write_all(output))?;
-        Ok((Self(shared.clone()), FlushOnDrop(shared)))
+        Ok((Self { shared: shared.clone(), coloured }, FlushOnDrop(shared)))
     }
 }
 
@@ -61,16 +72,18 @@ impl<'a> MakeWriter<'a> for LogWriter {
 impl Write for &LogWriter {
     /// Takes a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut lines = self.0.lock();
-        if lines.bytes.len() + line.len() > CAPACITY {
+        let escaped = escaped(line, self.coloured);
+        let taken = escaped.as_deref().unwrap_or(line);
+        let mut lines = self.shared.lock();
+        if lines.bytes.len() + taken.len() > CAPACITY {
             lines.dropped += 1;
             return Ok(line.len());
         }
         let first = lines.bytes.is_empty();
-        lines.bytes.extend_from_slice(line);
+        lines.bytes.extend_from_slice(taken);
         drop(lines);
         if first {
-            self.0.changed.notify_all();
+            self.shared.changed.notify_all();
         }
         Ok(line.len())
     }
@@ -78,6 +91,28 @@ impl Write for &LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A line without control characters but the one that ends it; `None`: it has none.
+fn escaped(line: &[u8], coloured: bool) -> Option<Vec<u8>> {
+    let (text, end) = match line.strip_suffix(b"\n") {
+        Some(text) => (text, "\n"),
+        None => (line, ""),
+    };
+    let begins_one = |byte: &u8| byte.is_ascii_control() || *byte == C1;
+    if !text.iter().any(begins_one) {
+        return None;
+    }
+    let mut escaped = String::with_capacity(text.len() + 64);
+    for letter in String::from_utf8_lossy(text).chars() {
+        if letter.is_control() && !(coloured && letter == '\u{1b}') {
+            let _ = fmt::Write::write_fmt(&mut escaped, format_args!("\\u{:04x}", u32::from(letter)));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    escaped.push_str(end);
+    Some(escaped.into_bytes())
 }
 
 impl Shared {
@@ -145,10 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_one_line_whatever_it_is_about() {
+        let escaped = |line: &str, coloured| {
+            let escaped = escaped(line.as_bytes(), coloured);
+            escaped.map(|line| String::from_utf8(line).unwrap())
+        };
+        for plain in ["", "\n", "x\n", "x", "é ß 漢 \u{a0}\n"] {
+            assert!(escaped(plain, false).is_none_or(|line| line == plain), "{plain:?}");
+        }
+        let line = "a\nb\r\tc\u{1b}[31m\u{7f}\u{9b}d\n";
+        assert_eq!(escaped(line, false).unwrap(), "a\\u000ab\\u000d\\u0009c\\u001b[31m\\u007f\\u009bd\n");
+        // What the line is coloured with stays. Values have none of these by then.
+        assert_eq!(escaped("\u{1b}[31ma\nb\n", true).unwrap(), "\u{1b}[31ma\\u000ab\n");
+    }
+
+    #[test]
     fn the_end_writes_what_is_left_in_order() {
         let ((written, lines), (permit, permits)) = (channel(), channel());
         drop(permit);
-        let (log, flush) = LogWriter::start(Output(written, permits)).unwrap();
+        let (log, flush) = LogWriter::start(Output(written, permits), false).unwrap();
         for number in 0..100 {
             writeln!(log.make_writer(), "{number}").unwrap();
         }
@@ -160,14 +210,14 @@ mod tests {
     #[test]
     fn an_output_that_takes_nothing_costs_lines_and_never_time() {
         let ((written, lines), (permit, permits)) = (channel(), channel());
-        let (log, flush) = LogWriter::start(Output(written, permits)).unwrap();
+        let (log, flush) = LogWriter::start(Output(written, permits), false).unwrap();
         let line = vec![b'x'; 64 << 10];
         // The first half may be on its way already; the rest does not fit.
         for _ in 0..4 * CAPACITY / line.len() {
             assert_eq!(log.make_writer().write(&line).unwrap(), line.len());
         }
-        assert!(log.0.lock().bytes.len() <= CAPACITY);
-        assert!(log.0.lock().dropped > 0);
+        assert!(log.shared.lock().bytes.len() <= CAPACITY);
+        assert!(log.shared.lock().dropped > 0);
         drop(permit);
         drop(flush);
         let text = lines.iter().flatten().collect::<Vec<_>>();

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::support::{Service, spawn_failing};
 
-/// Pages for people, and the document itself.
-const NO_API: [&str; 5] =
-    ["GET /", "GET /openapi.json", "GET /swagger", "GET /swagger/", "GET /swagger/{file}"];
+/// Pages for people, and for Prometheus, and the document itself.
+const NO_API: [&str; 6] =
+    ["GET /", "GET /metrics", "GET /openapi.json", "GET /swagger", "GET /swagger/", "GET /swagger/{file}"];
 
 fn document() -> Value {
     serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap()

@@ -40,9 +40,12 @@ async fn every_configuration_in_the_documentation_is_one() {
     let readme = include_str!("../../../../README.md");
     let stores = include_str!("../../../../docs/guides/stores.md");
     let cluster = include_str!("../../../../docs/guides/cluster.md");
-    let examples: Vec<_> =
-        [readme, stores, cluster].iter().flat_map(|page| page.split("```yaml\n").skip(1)).collect();
-    assert_eq!(examples.len(), 9);
+    let observability = include_str!("../../../../docs/guides/observability.md");
+    let examples: Vec<_> = [readme, stores, cluster, observability]
+        .iter()
+        .flat_map(|page| page.split("```yaml\n").skip(1))
+        .collect();
+    assert_eq!(examples.len(), 10);
     for example in examples {
         let folder = tempfile::tempdir().unwrap();
         let (text, _) = example.split_once("```").unwrap();

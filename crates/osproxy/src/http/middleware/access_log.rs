@@ -11,26 +11,41 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Method, StatusCode, request::Parts},
+    extract::MatchedPath,
+    http::{Method, request::Parts},
+    response::Response,
 };
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use osproxy_api::ERROR_HEADER;
 use tracing::Span;
 
-use crate::app::Busy;
+use crate::{
+    Error,
+    app::{App, Busy},
+    metrics::Route,
+    traces,
+};
 
-/// What the one line of a request says. The query is left out: it carries signatures.
+/// What the one line of a request says, and what is counted of it. The query is left out: it carries signatures.
 pub(super) struct AccessLine {
     method: Method,
+    /// The template of its route.
+    route: String,
     path: String,
+    uid: Option<u64>,
     peer: Option<SocketAddr>,
     received: Arc<AtomicU64>,
     start: Instant,
     span: Span,
     /// None as long as there is no answer.
-    status: Option<StatusCode>,
+    status: Option<u16>,
+    /// What the answer says went wrong: the code, and the sentence if it was made here.
+    error: Option<String>,
+    why: Option<Arc<Error>>,
     bytes_sent: u64,
     complete: bool,
+    counted: Arc<Route>,
     /// The request runs as long as it has no line.
     _busy: Busy,
 }
@@ -38,41 +53,82 @@ pub(super) struct AccessLine {
 /// Longest path in a line, in bytes.
 const MAX_PATH: usize = 1024;
 
+/// What stands for a route where there is none.
+const NO_ROUTE: &str = "none";
+
 impl AccessLine {
     pub(super) fn new(
+        app: &Arc<App>,
         parts: &Parts,
         peer: Option<SocketAddr>,
         received: Arc<AtomicU64>,
-        start: Instant,
-        span: Span,
-        busy: Busy,
+        (start, span): (Instant, Span),
     ) -> Self {
+        let route = parts.extensions.get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
+        let uid = uid(route, parts.uri.path(), parts.uri.query());
+        traces::describe_request(&span, parts.method.as_str(), route, uid);
         Self {
             method: parts.method.clone(),
+            counted: app.metrics.requests.route(route),
             path: parts.uri.path().chars().take(MAX_PATH).collect(),
+            uid,
+            route: route.to_owned(),
             peer,
             received,
             start,
             span,
             status: None,
+            error: None,
+            why: None,
             bytes_sent: 0,
             complete: false,
-            _busy: busy,
+            _busy: Busy::request(app),
         }
     }
+
+    /// Takes in the head of the answer.
+    pub(super) fn answered(&mut self, response: &mut Response) {
+        self.counted.answered(self.start.elapsed());
+        self.status = Some(response.status().as_u16());
+        self.error =
+            response.headers().get(ERROR_HEADER).and_then(|code| Some(code.to_str().ok()?.to_owned()));
+        self.why = response.extensions_mut().remove();
+        self.complete = response.body().is_end_stream();
+    }
+}
+
+/// The uid that a request is about, if its path or its query names one.
+fn uid(route: &str, path: &str, query: Option<&str>) -> Option<u64> {
+    let in_path = || route.split('/').zip(path.split('/')).find(|(name, _)| *name == "{uid}");
+    let uid = match in_path() {
+        Some((_, uid)) => uid.to_owned(),
+        None => {
+            let mut query = form_urlencoded::parse(query?.as_bytes());
+            query.find(|(name, _)| name == "uid")?.1.into_owned()
+        }
+    };
+    // What is no number would be whatever the client likes.
+    uid.parse().ok().filter(|_| uid.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// However a request ends, it leaves its line: also when the client went away before there was an answer.
 impl Drop for AccessLine {
     fn drop(&mut self) {
         let duration_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let bytes_received = self.received.load(Ordering::Relaxed);
+        self.counted.ended(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
+        traces::describe_answer(&self.span, self.status, self.error.as_deref());
         let _in_request = self.span.enter();
         tracing::info!(
-            method = %self.method,
+            method = self.method.as_str(),
+            route = self.route,
             path = self.path,
-            status = self.status.map(|status| status.as_u16()),
+            uid = self.uid.map(tracing::field::display),
+            status = self.status,
+            error = self.error,
+            why = self.why.as_ref().map(|error| &*error.message),
             duration_us,
-            bytes_received = self.received.load(Ordering::Relaxed),
+            bytes_received,
             bytes_sent = self.bytes_sent,
             complete = self.complete,
             peer = self.peer.map(tracing::field::display),
@@ -88,9 +144,7 @@ pub(super) struct LoggedBody {
 }
 
 impl LoggedBody {
-    pub(super) fn new(body: Body, mut line: AccessLine, status: StatusCode) -> Self {
-        line.status = Some(status);
-        line.complete = body.is_end_stream();
+    pub(super) fn new(body: Body, line: AccessLine) -> Self {
         Self { body, line }
     }
 }
@@ -124,5 +178,25 @@ impl http_body::Body for LoggedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_is_a_number_in_its_place_of_the_path_or_in_the_query() {
+        let of_path = |path| uid("/f/{uid}/{filename}", path, Some("uid=3"));
+        assert_eq!(of_path("/f/12/x"), Some(12));
+        for path in ["/f/x/12", "/f/-1/x", "/f/+1/x", "/f//x", "/f/1%0a/x", "/f/99999999999999999999/x"] {
+            assert_eq!(of_path(path), None, "{path}");
+        }
+        for (query, expected) in
+            [("a=1&uid=7", Some(7)), ("uid=%37", Some(7)), ("uid=7%0A", None), ("uids=7", None)]
+        {
+            assert_eq!(uid("/x", "/x", Some(query)), expected, "{query}");
+        }
+        assert_eq!(uid("/tasks/{id}", "/tasks/5", None), None);
     }
 }

@@ -19,10 +19,7 @@ use super::{
     access_log::{AccessLine, LoggedBody},
     linger::LingeringBody,
 };
-use crate::{
-    app::{App, Busy},
-    http::server::Peer,
-};
+use crate::{app::App, http::server::Peer, traces};
 
 pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What clients of the Go program send.
@@ -42,12 +39,12 @@ pub(in crate::http) async fn request(
 ) -> Response {
     let start = Instant::now();
     let id = from_client(request.headers()).unwrap_or_else(fresh);
-    let span = tracing::info_span!("request", request_id = &*id.0);
+    let span = tracing::info_span!("request", request_id = &*id.0, otel.kind = tracing::field::Empty);
+    traces::go_on(&span, request.headers());
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let body = LingeringBody::new(body, &parts.headers, timeout);
-    let busy = Busy::request(&app);
-    let line = AccessLine::new(&parts, peer, body.received(), start, span.clone(), busy);
+    let mut line = AccessLine::new(&app, &parts, peer, body.received(), (start, span.clone()));
     parts.extensions.insert(id.clone());
     let request = Request::from_parts(parts, Body::new(body));
 
@@ -59,8 +56,8 @@ pub(in crate::http) async fn request(
         // The next request is to find another node.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    let status = response.status();
-    response.map(|body| Body::new(LoggedBody::new(body, line, status)))
+    line.answered(&mut response);
+    response.map(|body| Body::new(LoggedBody::new(body, line)))
 }
 
 /// The client's own id, if it is one that can stand in a log: visible ASCII, not endless.

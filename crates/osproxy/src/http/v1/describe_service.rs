@@ -38,6 +38,6 @@ pub(in crate::http) async fn describe_service(
         blobs: stats.blobs,
         bytes_stored: stats.bytes_stored,
         bytes_saved: stats.bytes_saved,
-        tasks: stats.tasks.clone(),
+        tasks: stats.tasks(),
     }))
 }

@@ -295,5 +295,5 @@ async fn tasks_are_listed_newest_first(meta: &Meta) {
     assert!(!dead.is_empty());
     assert_eq!(dead.len(), expected.count());
     let stats = meta.stats().await.unwrap();
-    assert_eq!(stats.tasks.values().sum::<u64>(), all.len() as u64);
+    assert_eq!(stats.tasks().values().sum::<u64>(), all.len() as u64);
 }

@@ -40,6 +40,16 @@ pub struct Model {
     pub metadata: Option<String>,
     /// Links that were issued before are worth nothing; in seconds since the Unix epoch. Not set: none are.
     pub links_from: Option<i64>,
+    /// The process that made it complete.
+    pub stored_by: Option<String>,
+    /// The blob that it was when it was complete: the content may be found to be that of another one later.
+    pub received_as: Option<i64>,
+    /// When the first part of it was begun, and when the last one was stored, in milliseconds since the Unix epoch; set once
+    /// complete, since the parts go.
+    pub received_from: Option<i64>,
+    pub received_until: Option<i64>,
+    /// How many processes took these parts.
+    pub received_nodes: Option<i32>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

@@ -28,6 +28,8 @@ pub struct Model {
     /// Its BLAKE3, set once stored; of one of several parts whose places are known before they come, that of the piece,
     /// of which the BLAKE3 of the whole is combined.
     pub piece: Option<Vec<u8>>,
+    /// In milliseconds since the Unix epoch; set once stored.
+    pub stored_at: Option<i64>,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

@@ -7,6 +7,7 @@ mod m0004_stores;
 mod m0005_pieces;
 mod m0006_listing;
 mod m0007_challenges;
+mod m0008_history;
 mod m0009_access;
 mod tools;
 
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_pieces::Migration),
             Box::new(m0006_listing::Migration),
             Box::new(m0007_challenges::Migration),
+            Box::new(m0008_history::Migration),
             Box::new(m0009_access::Migration),
         ]
     }

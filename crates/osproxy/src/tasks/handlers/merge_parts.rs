@@ -11,6 +11,7 @@ use crate::{
     app::{App, Attempt, Writing, publish},
     error,
     meta::{Claims, Finished, Kind, Merge, MergeIntent, Merged, StoredPart, TaskForBlob},
+    metrics::Saving,
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -143,6 +144,9 @@ async fn settle(
                 let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;
                 app.task_enqueued();
                 if shared == Merged::Stored {
+                    if unpublished.is_some() {
+                        app.metrics.shared(Saving::Parts, digests.size);
+                    }
                     // What was written is dropped with the writer or by the attempt; it is not needed.
                     return Ok(());
                 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     app::App,
     meta::{Claims, Merged, TaskForBlob, UnverifiedBlob},
+    metrics::Saving,
     tasks::{self, TaskContext, TaskError, TaskHandler},
     tenant::Tenant,
     uid::Uid,
@@ -101,7 +102,11 @@ async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests)
         let removal = delete_blob::removal(app, app.next_uid().await?);
         let settled = match app.meta.blob_by_blake3(tenant, digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
-                app.meta.share_content(blob_id, same.id, digests, removal).await?
+                let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;
+                if shared == Merged::Stored {
+                    app.metrics.shared(Saving::Parts, digests.size);
+                }
+                shared
             }
             Some(lost) => {
                 tracing::error!(

@@ -169,14 +169,16 @@ async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
     assert_eq!(status().await, 200);
     to_redis.set(Line::Cut);
     eventually("it is found out", async || two.log().contains("lost Redis").then_some(())).await;
-    assert_eq!(status().await, 200);
+    let answer = two.get("/health/ready").await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.text().await.unwrap(), r#"{"status":"degraded","down":["cache"]}"#);
     to_database.set(Line::Cut);
     let answer = eventually("it is not ready", async || {
         let answer = two.get("/health/ready").await;
         (answer.status() == 503).then_some(answer)
     })
     .await;
-    assert_eq!(answer.text().await.unwrap(), r#"{"status":"unavailable","down":["database"]}"#);
+    assert_eq!(answer.text().await.unwrap(), r#"{"status":"unavailable","down":["database","cache"]}"#);
     to_database.set(Line::Whole);
     eventually("it is ready again", async || (status().await == 200).then_some(())).await;
 }

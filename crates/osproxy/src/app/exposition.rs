@@ -1,0 +1,115 @@
+//! What is counted, for who collects it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use osproxy_storage::{DiskSpace, check_writable};
+
+use super::App;
+use crate::{
+    config::{Config, StoreKind},
+    error,
+    meta::Stats,
+    metrics::Page,
+};
+
+/// How long what stands in the database is waited for. The rest is told in any case.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The folders of a node whose disks it needs, by what they are called.
+#[derive(Debug)]
+pub(super) struct Folders(Vec<(&'static str, PathBuf)>);
+
+impl Folders {
+    pub(super) fn of(config: &Config) -> Self {
+        let mut folders = vec![("data", config.data_dir.clone())];
+        if config.stores().contains(&StoreKind::Local) {
+            folders.push(("objects", config.objects_root()));
+        }
+        Self(folders)
+    }
+
+    /// Finds out whether all of them can be written to, and have at least so many bytes of room.
+    pub(super) async fn are_writable(&self, least: u64) -> std::io::Result<()> {
+        let folders = self.0.clone();
+        let asking = tokio::task::spawn_blocking(move || {
+            for (name, folder) in folders {
+                let of_folder = |error| std::io::Error::other(format!("the {name} folder: {error}"));
+                check_writable(&folder).map_err(of_folder)?;
+                let DiskSpace { free, .. } = DiskSpace::of(&folder).map_err(of_folder)?;
+                if free < least {
+                    return Err(std::io::Error::other(format!("the {name} folder: {free} bytes are free")));
+                }
+            }
+            Ok(())
+        });
+        asking.await.map_err(std::io::Error::other)?
+    }
+
+    /// How much room their disks have. A disk that cannot be asked is left out.
+    async fn space(&self) -> Vec<(&'static str, DiskSpace)> {
+        let folders = self.0.clone();
+        let asking = tokio::task::spawn_blocking(move || {
+            let space = |(name, folder): &(_, PathBuf)| Some((*name, DiskSpace::of(folder).ok()?));
+            folders.iter().filter_map(space).collect()
+        });
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(Ok(space)) => space,
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl App {
+    /// Everything that is counted, as text for Prometheus. What has to be counted in the database is as old as
+    /// [`stats`](Self::stats) has it, and is left out while the database does not answer.
+    pub async fn metrics_page(self: &Arc<Self>) -> Result<String, std::fmt::Error> {
+        let mut page = Page::default();
+        let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+        page.gauge("build_info", "Always 1; the label says which version this is", [(build, 1)]);
+        page.moment("start_time_seconds", "When the process started, since the Unix epoch", self.started_at);
+        let draining = u64::from(self.is_draining());
+        page.gauge("draining", "1 while the node says that it is about to stop", [(Vec::new(), draining)]);
+        let (requests, tasks) = self.running();
+        page.gauge("requests_in_flight", "Requests that have not ended", [(Vec::new(), requests)]);
+        page.gauge("tasks_running", "Tasks that this node works on", [(Vec::new(), tasks)]);
+        self.metrics.tell(&mut page);
+        self.meta.tell(&mut page);
+        self.stores.tell(&mut page);
+        let (stats, space) = tokio::join!(tokio::time::timeout(PATIENCE, self.stats()), self.folders.space());
+        match stats {
+            Ok(Ok(stats)) => tell_stats(&stats, &mut page),
+            Ok(Err(error)) => {
+                tracing::warn!(error = error::chain(&error), "cannot count what stands in the database");
+            }
+            Err(_) => tracing::warn!("the database takes too long to count what stands in it"),
+        }
+        let disk = |name: &str| vec![("disk", name.to_owned())];
+        let free = space.iter().map(|(name, space)| (disk(name), space.free));
+        page.gauge("disk_free_bytes", "Room that is left on a disk for this process", free);
+        let size = space.iter().map(|(name, space)| (disk(name), space.total));
+        page.gauge("disk_size_bytes", "Room that a disk has", size);
+        page.text()
+    }
+}
+
+fn tell_stats(stats: &Stats, page: &mut Page) {
+    page.moment(
+        "counted_time_seconds",
+        "When the next five were counted, since the Unix epoch",
+        stats.counted_at,
+    );
+    let tasks = stats
+        .tasks_of_kinds
+        .iter()
+        .map(|(kind, state, count)| (vec![("kind", kind.clone()), ("state", state.name())], *count));
+    page.gauge("tasks", "Tasks in the database", tasks);
+    let files = stats.files.iter().map(|(state, count)| (vec![("state", state.name())], *count));
+    page.gauge("files", "Files in the database", files);
+    page.gauge("blobs", "Contents that are stored", [(Vec::new(), stats.blobs)]);
+    page.gauge("stored_bytes", "Bytes that they have together", [(Vec::new(), stats.bytes_stored)]);
+    page.gauge(
+        "saved_bytes",
+        "Bytes that they would have besides if every file had a content of its own",
+        [(Vec::new(), stats.bytes_saved)],
+    );
+}

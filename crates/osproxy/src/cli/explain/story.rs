@@ -1,0 +1,269 @@
+//! What is known of an upload, for people and for programs.
+
+use serde::Serialize;
+
+use crate::{
+    cli::moment,
+    meta::{Attempt, AttemptOutcome, BlobHistory, FileState, History, PartHistory, Task},
+};
+
+/// The story of an upload. Moments are in milliseconds since the Unix epoch.
+#[derive(Serialize)]
+pub(super) struct Story {
+    /// A text: programs that take all numbers for fractions would change it.
+    uid: String,
+    name: String,
+    state: String,
+    created_at: i64,
+    /// When the upload lapses, as long as it is not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lapses_at: Option<i64>,
+    /// When it went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_at: Option<i64>,
+    /// The node that made it complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part_count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<Received>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Content>,
+    parts: Vec<Part>,
+    tasks: Vec<BackgroundTask>,
+}
+
+/// How all parts together came.
+#[derive(Serialize)]
+struct Received {
+    from: i64,
+    until: i64,
+    nodes: u32,
+}
+
+#[derive(Serialize)]
+struct Content {
+    id: String,
+    state: String,
+    /// `whole` or `parts`.
+    layout: &'static str,
+    store: String,
+    size: u64,
+    verified: bool,
+    /// How many other files have it.
+    shared_with: u32,
+    begun_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begun_by: Option<String>,
+    /// Whether the content was there before, and what came for this file was not kept.
+    was_there: bool,
+}
+
+/// An attempt to send a part.
+#[derive(Serialize)]
+struct Part {
+    number: u32,
+    /// Of the attempts for this number that are recorded, from 1 on.
+    attempt: u32,
+    state: String,
+    size: u64,
+    begun_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BackgroundTask {
+    id: String,
+    kind: String,
+    state: String,
+    created_at: i64,
+    attempts: Vec<TaskAttempt>,
+}
+
+#[derive(Serialize)]
+struct TaskAttempt {
+    number: i32,
+    node: String,
+    started_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<i64>,
+    /// Not there while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Story {
+    pub(super) fn new(uid: i64, history: History, tasks: Vec<(Task, Vec<Attempt>)>) -> Self {
+        let History { state, created_at, expires_at, .. } = history;
+        let is_gone = matches!(state, FileState::Expired | FileState::Deleted | FileState::Corrupt);
+        let is_open = matches!(state, FileState::Pending | FileState::Receiving | FileState::Completing);
+        let received_as = history.received_as;
+        let content = history.blob.map(|blob| content(blob, created_at, received_as));
+        let received = history.received.map(|(from, until, nodes)| Received { from, until, nodes });
+        let mut parts: Vec<Part> = Vec::with_capacity(history.parts.len());
+        for part in history.parts {
+            let before = parts.last().filter(|before| before.number == part.number);
+            let attempt = before.map_or(1, |before| before.attempt + 1);
+            parts.push(self::part(part, attempt));
+        }
+        Self {
+            uid: uid.to_string(),
+            name: history.name,
+            state: state.name(),
+            created_at,
+            lapses_at: is_open.then_some(expires_at),
+            gone_at: is_gone.then_some(expires_at),
+            stored_at: history.stored_at,
+            stored_by: history.stored_by,
+            part_count: history.part_count,
+            received,
+            content,
+            parts,
+            tasks: tasks.into_iter().map(task).collect(),
+        }
+    }
+
+    /// The story as people read it: what is so now, and then what happened, in its order.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("uid      {}", self.uid),
+            format!("name     {}", printable(&self.name)),
+            format!("state    {}", self.state),
+        ];
+        lines.extend(self.lapses_at.map(|at| format!("lapses   {}", moment(at))));
+        if let Some(content) = &self.content {
+            let Content { id, size, store, layout, shared_with, .. } = content;
+            let verified = if content.verified { "verified" } else { "not verified yet" };
+            lines.push(format!("content  {size} bytes, {} in {store}, {layout}, {verified}", content.state));
+            lines.push(format!("         number {id}, shared with {shared_with} other files"));
+        }
+        let mut events = self.events();
+        events.sort_by_key(|(at, _)| *at);
+        lines.push(String::new());
+        lines.extend(events.into_iter().map(|(at, event)| format!("{}  {event}", moment(at))));
+        lines
+    }
+
+    fn events(&self) -> Vec<(i64, String)> {
+        let mut events =
+            vec![(self.created_at, "created: a link was issued, or the content was known".to_owned())];
+        events.extend(self.parts.iter().map(|part| (part.begun_at, part.event())));
+        if let (Some(Received { from, until, nodes }), true) = (&self.received, self.parts.is_empty()) {
+            let (count, took) = (self.part_count.unwrap_or_default(), duration(until - from));
+            events.push((*from, format!("{count} parts came within {took}, through {nodes} nodes")));
+        }
+        if let Some(content) = self.content.as_ref().filter(|content| !content.was_there) {
+            let node = content.begun_by.as_deref().unwrap_or("an unknown node");
+            events.push((content.begun_at, format!("content {} was begun by {node}", content.id)));
+        }
+        if let Some(at) = self.stored_at {
+            let by = self.stored_by.as_ref().map_or(String::new(), |node| format!(" by {node}"));
+            let shares = match &self.content {
+                Some(content) if content.was_there => ", with content that was there before",
+                _ => "",
+            };
+            events.push((at, format!("complete{by}{shares}")));
+        }
+        for task in &self.tasks {
+            events.push((
+                task.created_at,
+                format!("task {} ({}) was enqueued; it is {}", task.id, task.kind, task.state),
+            ));
+            events
+                .extend(task.attempts.iter().map(|attempt| (attempt.started_at, attempt.event(&task.kind))));
+        }
+        events.extend(self.gone_at.map(|at| (at, self.state.clone())));
+        events
+    }
+}
+
+impl Part {
+    fn event(&self) -> String {
+        let Self { number, attempt, state, size, begun_at, .. } = self;
+        let node = self.node.as_deref().unwrap_or("an unknown node");
+        let took = match self.stored_at {
+            Some(at) => format!("{size} bytes in {}", duration(at - begun_at)),
+            None => "not complete".to_owned(),
+        };
+        format!("part {number}, attempt {attempt}, by {node}: {state}, {took}")
+    }
+}
+
+impl TaskAttempt {
+    fn event(&self, kind: &str) -> String {
+        let Self { number, node, .. } = self;
+        let outcome = self.outcome.as_deref().unwrap_or("running");
+        let took =
+            self.ended_at.map_or(String::new(), |at| format!(" after {}", duration(at - self.started_at)));
+        let error = self.error.as_ref().map_or(String::new(), |error| format!(": {}", printable(error)));
+        format!("{kind}, attempt {number}, by {node}: {outcome}{took}{error}")
+    }
+}
+
+fn content(blob: BlobHistory, file_created_at: i64, received_as: Option<i64>) -> Content {
+    let was_there = received_as.map_or(blob.created_at < file_created_at, |id| id != blob.id);
+    Content {
+        id: blob.id.to_string(),
+        state: blob.state.name(),
+        layout: if blob.is_whole { "whole" } else { "parts" },
+        store: blob.store,
+        size: blob.size,
+        verified: blob.is_verified,
+        shared_with: blob.files.saturating_sub(1),
+        begun_at: blob.created_at,
+        begun_by: blob.written_by,
+        was_there: was_there || blob.created_at < file_created_at,
+    }
+}
+
+fn part(part: PartHistory, attempt: u32) -> Part {
+    Part {
+        number: part.number,
+        attempt,
+        state: part.state.name(),
+        size: part.size,
+        begun_at: part.created_at,
+        stored_at: part.stored_at,
+        node: part.written_by,
+    }
+}
+
+fn task((task, attempts): (Task, Vec<Attempt>)) -> BackgroundTask {
+    let attempt = |attempt: Attempt| TaskAttempt {
+        number: attempt.number,
+        node: attempt.lease_owner,
+        started_at: attempt.started_at,
+        ended_at: attempt.ended_at,
+        outcome: attempt.outcome.map(AttemptOutcome::name),
+        error: attempt.error,
+    };
+    BackgroundTask {
+        id: task.id.to_string(),
+        kind: task.kind,
+        state: task.state.name(),
+        created_at: task.created_at,
+        attempts: attempts.into_iter().map(attempt).collect(),
+    }
+}
+
+/// Milliseconds as people read them.
+fn duration(ms: i64) -> String {
+    let ms = ms.max(0);
+    if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms / 1000) }
+}
+
+/// What a client or a library said, in one line that does nothing to a terminal.
+fn printable(text: &str) -> String {
+    let visible = |letter: char| {
+        if letter.is_control() { letter.escape_default().to_string() } else { letter.to_string() }
+    };
+    text.chars().map(visible).collect()
+}

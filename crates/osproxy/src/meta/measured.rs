@@ -1,0 +1,106 @@
+//! What the database costs.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, SqlErr, Statement};
+
+use super::{Meta, Writer, dialect, server::Reader};
+use crate::metrics::{DatabaseMetrics, Operation, Page};
+
+/// What questions go through, with a look at the clock before and after.
+pub(super) struct Measured {
+    reader: Reader,
+    metrics: Arc<DatabaseMetrics>,
+}
+
+impl Measured {
+    pub(super) fn new(reader: Reader) -> Self {
+        Self { reader, metrics: Arc::default() }
+    }
+
+    async fn measure<T>(&self, asking: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        measure(&self.metrics, Operation::Read, asking).await
+    }
+
+    /// Measures a transaction.
+    pub(super) async fn transaction<T>(
+        &self,
+        running: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        measure(&self.metrics, Operation::Write, running).await
+    }
+}
+
+async fn measure<T>(
+    metrics: &DatabaseMetrics,
+    operation: Operation,
+    asking: impl Future<Output = Result<T, DbErr>>,
+) -> Result<T, DbErr> {
+    let began = Instant::now();
+    let outcome = asking.await;
+    // That somebody else was first is an answer like any other.
+    let failed = outcome
+        .as_ref()
+        .is_err_and(|error| !matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
+    metrics.asked(operation, began.elapsed(), failed);
+    outcome
+}
+
+#[async_trait]
+impl ConnectionTrait for Measured {
+    fn get_database_backend(&self) -> DbBackend {
+        self.reader.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.measure(self.reader.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.measure(self.reader.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.measure(self.reader.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.measure(self.reader.query_all_raw(statement)).await
+    }
+}
+
+impl Meta {
+    /// Puts on a page what was counted of the database, and how its connections are used.
+    pub fn tell(&self, page: &mut Page) {
+        self.reader.metrics.tell(page);
+        let pool = match &self.reader.reader {
+            Reader::Embedded(connection) => dialect::pool(connection),
+            Reader::Server(server) => server.pool_use(),
+        };
+        let state = |state: &str| vec![("state", state.to_owned())];
+        page.gauge(
+            "database_connections",
+            "Connections to the database; those that read, if it is a file",
+            [
+                (state("idle"), pool.idle.into()),
+                (state("used"), pool.connections.saturating_sub(pool.idle).into()),
+            ],
+        );
+        page.gauge(
+            "database_connections_limit",
+            "The most that there may be",
+            [(Vec::new(), pool.max.into())],
+        );
+        let waiting = match &self.writer {
+            Writer::Embedded(queue) => queue.waiting(),
+            Writer::Server(_) => 0,
+        };
+        page.gauge(
+            "database_waiting_writes",
+            "Transactions that wait for their turn, if the database is a file",
+            [(Vec::new(), waiting)],
+        );
+        self.stored.tell(page);
+    }
+}

@@ -1,0 +1,48 @@
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager,
+    async_trait::async_trait,
+    sea_orm::{DbErr, DeriveIden},
+    sea_query::ColumnDef,
+};
+
+use super::tools::add_column;
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0008_history"
+    }
+}
+
+#[derive(DeriveIden)]
+enum Columns {
+    StoredAt,
+    StoredBy,
+    ReceivedAs,
+    ReceivedFrom,
+    ReceivedUntil,
+    ReceivedNodes,
+}
+
+#[async_trait]
+impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        add_column(manager, "parts", "stored_at", ColumnDef::new(Columns::StoredAt).big_integer()).await?;
+        // What is left of an upload's story when its parts are merged and its content is shared.
+        add_column(manager, "files", "stored_by", ColumnDef::new(Columns::StoredBy).string_len(64)).await?;
+        for (name, column) in [
+            ("received_as", Columns::ReceivedAs),
+            ("received_from", Columns::ReceivedFrom),
+            ("received_until", Columns::ReceivedUntil),
+        ] {
+            add_column(manager, "files", name, ColumnDef::new(column).big_integer()).await?;
+        }
+        add_column(manager, "files", "received_nodes", ColumnDef::new(Columns::ReceivedNodes).integer()).await
+    }
+}

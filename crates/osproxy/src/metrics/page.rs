@@ -1,0 +1,161 @@
+//! Metrics as Prometheus reads them.
+
+use std::fmt;
+
+use osproxy_storage::CountedDurations;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+/// What tells the samples of a metric apart.
+pub(super) type Labels = Vec<(&'static str, String)>;
+
+/// What all names begin with.
+const PREFIX: &str = "osproxy";
+
+/// The metrics of one moment.
+#[derive(Debug, Default)]
+pub struct Page(Vec<Family>);
+
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: Samples,
+}
+
+#[derive(Debug)]
+enum Samples {
+    Counter(Vec<(Labels, u64)>),
+    Gauge(Vec<(Labels, f64)>),
+    Durations(Vec<(Labels, CountedDurations)>),
+}
+
+impl Page {
+    /// How a page is to be announced.
+    pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+    /// Adds a number that only grows. Its name gets `_total` at its end.
+    pub fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) {
+        self.add(name, help, Samples::Counter(samples.into_iter().collect()));
+    }
+
+    /// Adds a number that grows and shrinks.
+    pub fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) {
+        // What is above 2^53 is a little less exact, as all numbers of Prometheus are.
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+        let samples = samples.into_iter().map(|(labels, value)| (labels, value as f64)).collect();
+        self.add(name, help, Samples::Gauge(samples));
+    }
+
+    /// Adds a moment, given in milliseconds since the Unix epoch.
+    pub fn moment(&mut self, name: &'static str, help: &'static str, at_ms: i64) {
+        let seconds = std::time::Duration::from_millis(at_ms.unsigned_abs()).as_secs_f64();
+        self.add(name, help, Samples::Gauge(vec![(Vec::new(), seconds)]));
+    }
+
+    /// Adds how long things took.
+    pub fn durations(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (Labels, CountedDurations)>,
+    ) {
+        self.add(name, help, Samples::Durations(samples.into_iter().collect()));
+    }
+
+    fn add(&mut self, name: &'static str, help: &'static str, samples: Samples) {
+        self.0.push(Family { name, help, samples });
+    }
+
+    /// The page as text.
+    pub fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for Family { name, help, samples } in &self.0 {
+            let kind = match samples {
+                Samples::Counter(_) => MetricType::Counter,
+                Samples::Gauge(_) => MetricType::Gauge,
+                Samples::Durations(_) => MetricType::Histogram,
+            };
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            match samples {
+                Samples::Counter(samples) => {
+                    each(&mut family, samples, |mut sample, value| {
+                        sample.encode_counter::<NoLabelSet, _, u64>(value, None)
+                    })?;
+                }
+                Samples::Gauge(samples) => {
+                    each(&mut family, samples, |mut sample, value| sample.encode_gauge(value))?;
+                }
+                Samples::Durations(samples) => each(&mut family, samples, |mut sample, counted| {
+                    let CountedDurations { count, sum, buckets } = counted;
+                    sample.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+                })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Encodes the samples of a metric. One without labels is the only one.
+fn each<T>(
+    family: &mut MetricEncoder,
+    samples: &[(Labels, T)],
+    mut encode: impl FnMut(MetricEncoder, &T) -> fmt::Result,
+) -> fmt::Result {
+    for (labels, value) in samples {
+        encode(family.encode_family(labels)?, value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_labels_and_buckets_are_as_prometheus_has_them() {
+        let mut page = Page::default();
+        let label = |value: &str| vec![("by", value.to_owned())];
+        page.counter("seen_bytes", "Bytes", [(label("a\"\n"), 1), (label("b"), 2)]);
+        page.gauge("now", "Now", [(Vec::new(), 3)]);
+        let counted = CountedDurations { count: 3, sum: 1.5, buckets: vec![(0.5, 1), (f64::MAX, 2)] };
+        page.durations("took_seconds", "Time", [(Vec::new(), counted)]);
+        let expected = "# HELP osproxy_seen_bytes_total Bytes\n\
+            # TYPE osproxy_seen_bytes_total counter\n\
+            osproxy_seen_bytes_total{by=\"a\\\"\\n\"} 1\n\
+            osproxy_seen_bytes_total{by=\"b\"} 2\n\
+            # HELP osproxy_now Now\n\
+            # TYPE osproxy_now gauge\n\
+            osproxy_now 3.0\n\
+            # HELP osproxy_took_seconds Time\n\
+            # TYPE osproxy_took_seconds histogram\n\
+            osproxy_took_seconds_sum 1.5\n\
+            osproxy_took_seconds_count 3\n\
+            osproxy_took_seconds_bucket{le=\"0.5\"} 1\n\
+            osproxy_took_seconds_bucket{le=\"+Inf\"} 3\n";
+        assert_eq!(page.text().unwrap(), expected);
+    }
+}

@@ -1,0 +1,73 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use osproxy_storage::Durations;
+
+use super::{ByLabel, Page};
+
+/// How an attempt at a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Well.
+    Done,
+    /// With an error; it is tried again.
+    Failed,
+    /// With an error; it is given up.
+    Dead,
+    /// The process stops.
+    HandedBack,
+    /// Another process has it.
+    Lost,
+}
+
+impl Outcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+            Self::HandedBack => "handed_back",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What is counted of background work, by the kinds that there are handlers for.
+#[derive(Debug, Default)]
+pub struct Tasks(ByLabel<&'static str, Kind>);
+
+#[derive(Debug, Default)]
+struct Kind {
+    ended: ByLabel<Outcome, AtomicU64>,
+    durations: Durations,
+}
+
+impl Tasks {
+    /// An attempt at a task of this kind has ended.
+    pub fn ended(&self, kind: &'static str, outcome: Outcome, took: Duration) {
+        let of_kind = self.0.of(&kind);
+        of_kind.durations.observe(took);
+        of_kind.ended.of(&outcome).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn tell(&self, page: &mut Page) {
+        let kinds = self.0.all();
+        let attempts = kinds.iter().flat_map(|(kind, counted)| {
+            let outcomes = counted.ended.all().into_iter();
+            outcomes.map(|(outcome, count)| {
+                let labels = vec![("kind", (*kind).to_owned()), ("outcome", outcome.name().to_owned())];
+                (labels, count.load(Ordering::Relaxed))
+            })
+        });
+        page.counter("task_attempts", "Attempts at tasks that have ended here", attempts);
+        page.durations(
+            "task_duration_seconds",
+            "How long attempts at tasks took",
+            kinds
+                .iter()
+                .map(|(kind, counted)| (vec![("kind", (*kind).to_owned())], counted.durations.counted())),
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! What belongs together across nodes and services, for OpenTelemetry. As long as nobody collects traces, all of this is one
+//! look at a flag.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::http::HeaderMap;
+use opentelemetry::{
+    KeyValue,
+    propagation::TextMapPropagator,
+    trace::{Status, TraceContextExt},
+};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// What spans are called that are of use in traces alone: the log does not show them.
+pub const TARGET: &str = "traces";
+
+static COLLECTED: AtomicBool = AtomicBool::new(false);
+
+/// Says that somebody collects traces from now on.
+pub fn collect() {
+    COLLECTED.store(true, Ordering::Relaxed);
+}
+
+fn is_collected() -> bool {
+    COLLECTED.load(Ordering::Relaxed)
+}
+
+/// Makes the span of a request part of the trace that its `traceparent` names, if it has one. Before anything else is done
+/// with the span.
+pub fn go_on(span: &Span, headers: &HeaderMap) {
+    if !is_collected() {
+        return;
+    }
+    span.record("otel.kind", "server");
+    if headers.contains_key("traceparent") {
+        let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
+        // A span that has begun already would have a trace of its own.
+        let _ = span.set_parent(parent);
+    }
+}
+
+/// Names the trace of the current span in the head of a request to another node.
+pub fn hand_on(headers: &mut HeaderMap) {
+    if is_collected() {
+        let context = Span::current().context();
+        TraceContextPropagator::new().inject_context(&context, &mut HeaderInjector(headers));
+    }
+}
+
+/// Says what a request is about. Never its query, which has signatures.
+pub fn describe_request(span: &Span, method: &str, route: &str, uid: Option<u64>) {
+    if is_collected() {
+        let context = span.context();
+        let traced = context.span();
+        traced.update_name(format!("{method} {route}"));
+        traced.set_attribute(KeyValue::new("http.request.method", method.to_owned()));
+        traced.set_attribute(KeyValue::new("http.route", route.to_owned()));
+        if let Some(uid) = uid {
+            traced.set_attribute(KeyValue::new("osproxy.uid", uid.to_string()));
+        }
+    }
+}
+
+/// Says what came of a request.
+pub fn describe_answer(span: &Span, status: Option<u16>, error: Option<&str>) {
+    if is_collected() {
+        let context = span.context();
+        let traced = context.span();
+        if let Some(status) = status {
+            traced.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+        }
+        if let Some(code) = error {
+            traced.set_attribute(KeyValue::new("error.type", code.to_owned()));
+        }
+        if status.is_some_and(|status| status >= 500) {
+            traced.set_status(Status::error(error.unwrap_or_default().to_owned()));
+        }
+    }
+}
+
+/// A span for an attempt at a task.
+pub fn of_task(kind: &str, task_id: i64, attempt: u32) -> Span {
+    if !is_collected() {
+        return Span::none();
+    }
+    tracing::info_span!(target: TARGET, parent: None, "task", otel.name = format!("task {kind}"), task_id, kind, attempt)
+}

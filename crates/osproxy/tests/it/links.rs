@@ -1,0 +1,267 @@
+//! What links are good for, and what they are not: forged, replayed, revoked, beyond their terms.
+
+use osproxy_api::v1::{CreatedLink, CreatedUpload, UploadStatus};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::support::{Service, answered, content, eventually, problem, refused};
+
+/// A download link of API v1.
+async fn link(service: &Service, uid: &str, more: Value) -> String {
+    let mut wish = json!({"expires_in": 600});
+    wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let answer = service.v1_post(&format!("/files/{uid}/links"), &wish).await;
+    answered::<CreatedLink>(answer, 201).await.url
+}
+
+async fn revoke(service: &Service, uid: &str) {
+    let answer = service.v1(Method::DELETE, &format!("/files/{uid}/links"), None).await;
+    assert_eq!(answer.status(), 204);
+}
+
+/// Each parameter of a URL, with its place.
+fn parameters(url: &str) -> Vec<(usize, &str, &str)> {
+    let start = url.find('?').unwrap() + 1;
+    let mut at = start;
+    let mut found = Vec::new();
+    for pair in url[start..].split('&') {
+        let (name, value) = pair.split_once('=').unwrap();
+        found.push((at + name.len() + 1, name, value));
+        at += pair.len() + 1;
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_bit_of_a_signature_and_of_what_it_signs_counts() {
+    let service = Service::start().await;
+    let uid = service.store("x.bin", b"the content").await;
+    let v0 = service.download_link(&uid).await.unwrap().url;
+    let v1 = link(&service, &uid, json!({"networks": ["127.0.0.0/8"]})).await;
+    for url in [v0, v1] {
+        assert_eq!(service.get(&url).await.status(), 200);
+        for (at, name, value) in parameters(&url) {
+            // Of some a client may say what it likes, but nothing that was signed.
+            for place in 0..value.len() {
+                for bit in 0..8 {
+                    let mut forged = url.clone().into_bytes();
+                    forged[at + place] ^= 1 << bit;
+                    let changed = forged[at + place];
+                    if !changed.is_ascii_graphic() || b"&#%+=?".contains(&changed) {
+                        continue;
+                    }
+                    let forged = String::from_utf8(forged).unwrap();
+                    // The case of hexadecimal digits counts nowhere.
+                    let escaped = value[..place].rfind('%').is_some_and(|sign| place - sign <= 2);
+                    let is_same = (name == "signature" || escaped) && forged.eq_ignore_ascii_case(&url);
+                    let status = service.get(&forged).await.status();
+                    assert!(is_same || status != 200, "{name}: {forged}");
+                    assert!(!status.is_server_error(), "{forged}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_worth_nothing_for_another_file_or_action() {
+    let service = Service::start().await;
+    let (mine, other) = (service.store("a.bin", b"a").await, service.store("b.bin", b"b").await);
+    let upload = service.upload_link("c.bin").await;
+    let download = service.download_link(&mine).await.unwrap().url;
+    refused(service.get(&download.replace(&mine, &other)).await, 422).await;
+    let v1 = link(&service, &mine, json!({})).await;
+    problem(service.get(&v1.replace(&mine, &other)).await, 403, "invalid_signature").await;
+    // The parameters of an upload link, for reading.
+    let (_, query) = upload.url.single.split_once('?').unwrap();
+    let reading = format!("/api/storage/v0/download?{query}&name=c.bin&bucket=&object=");
+    refused(service.get(&reading).await, 422).await;
+    let (_, query) = v1.split_once('?').unwrap();
+    let sending = format!("/api/v1/uploads/{mine}/content?{}", query.replace("&disposition=inline", ""));
+    problem(service.put(&sending, b"x").await, 403, "invalid_signature").await;
+}
+
+#[tokio::test]
+async fn what_is_revoked_is_not_good_again_and_new_links_are() {
+    let service = Service::start().await;
+    let uid = service.store("x.bin", b"the content").await;
+    let (v0, v1) = (service.download_link(&uid).await.unwrap().url, link(&service, &uid, json!({})).await);
+    let upload = service.wish(&json!({"name": "y.bin"})).await;
+    for url in [&v0, &v1] {
+        assert_eq!(service.get(url).await.status(), 200);
+    }
+    revoke(&service, &uid).await;
+    revoke(&service, &upload.uid).await;
+    refused(service.get(&v0).await, 422).await;
+    problem(service.get(&v1).await, 403, "link_revoked").await;
+    let links = upload.links.as_ref().unwrap();
+    problem(service.put(&links.content, b"y").await, 403, "link_revoked").await;
+    problem(service.get(&links.state).await, 403, "link_revoked").await;
+    // At once, in the same second.
+    assert_eq!(service.read(&uid).await, b"the content");
+    assert_eq!(service.get(&link(&service, &uid, json!({})).await).await.status(), 200);
+    problem(service.v1(Method::DELETE, "/files/1/links", None).await, 404, "file_not_found").await;
+}
+
+#[tokio::test]
+async fn a_link_is_used_no_more_often_than_it_may_be() {
+    let service = Service::start().await;
+    let uid = service.store("x.bin", &content(1, 100_000)).await;
+    let url = link(&service, &uid, json!({"max_uses": 5})).await;
+    let head = service.client().head(service.url(&url)).send().await.unwrap();
+    assert_eq!(head.status(), 200);
+    let asked = (0..20).map(|_| service.get(&url));
+    let answers: Vec<Response> = futures_util::future::join_all(asked).await;
+    let served = answers.iter().filter(|answer| answer.status() == 200).count();
+    assert_eq!(served, 5);
+    let refused = answers.into_iter().find(|answer| answer.status() != 200).unwrap();
+    problem(refused, 403, "link_used_up").await;
+    // Another one is counted for itself.
+    assert_eq!(service.get(&link(&service, &uid, json!({"max_uses": 1})).await).await.status(), 200);
+    for max_uses in [0, 1_000_001] {
+        let wish = json!({"expires_in": 60, "max_uses": max_uses});
+        let answer = service.v1_post(&format!("/files/{uid}/links"), &wish).await;
+        assert_eq!(problem(answer, 400, "invalid_argument").await["field"], "max_uses");
+    }
+}
+
+#[tokio::test]
+async fn a_link_for_one_network_is_worth_nothing_in_another() {
+    let service = Service::start().await;
+    let uid = service.store("x.bin", b"x").await;
+    let here = link(&service, &uid, json!({"networks": ["10.0.0.0/8", "127.0.0.1"]})).await;
+    let elsewhere = link(&service, &uid, json!({"networks": ["10.0.0.0/8", "::/0"]})).await;
+    assert_eq!(service.get(&here).await.status(), 200);
+    problem(service.get(&elsewhere).await, 403, "permission_denied").await;
+    // What anybody can write into a header changes nothing.
+    let request = service.client().get(service.url(&elsewhere)).header("x-forwarded-for", "10.0.0.1");
+    problem(request.send().await.unwrap(), 403, "permission_denied").await;
+    let upload = service.wish(&json!({"name": "x", "constraints": {"networks": ["10.0.0.0/8"]}})).await;
+    let links = upload.links.unwrap();
+    problem(service.put(&links.content, b"x").await, 403, "permission_denied").await;
+}
+
+#[tokio::test]
+async fn content_is_not_larger_than_its_link_takes() {
+    let service = Service::start().await;
+    let limited = json!({"name": "x.bin", "constraints": {"max_size": 1000}});
+    let upload = service.wish(&limited).await;
+    let links = upload.links.as_ref().unwrap();
+    problem(service.put(&links.content, &content(1, 1001)).await, 413, "too_large").await;
+    // In parts, each of which is small enough.
+    for number in 1..=2 {
+        assert_eq!(service.v1_put_part(&upload, number, &content(2, 600)).await.status(), 204);
+    }
+    problem(service.v1_put_part(&upload, 3, b"x").await, 413, "too_large").await;
+    problem(service.v1_complete(&upload).await, 413, "too_large").await;
+    let upload: CreatedUpload = service.wish(&limited).await;
+    let sent = service.put(&upload.links.unwrap().content, &content(1, 1000)).await;
+    answered::<UploadStatus>(sent, 200).await;
+    let wish = json!({"name": "x", "size": 9, "constraints": {"max_size": 8}});
+    assert_eq!(
+        problem(service.v1_post("/uploads", &wish).await, 400, "invalid_argument").await["field"],
+        "constraints.max_size"
+    );
+    // A key's own limit is that of its links, of API v0 too.
+    let key = service.with_key(&service.create_key(&["--max-size", "1000"]).await);
+    let link = key.upload_link("x.bin").await;
+    refused(service.put(&link.url.single, &content(3, 1001)).await, 413).await;
+    assert_eq!(service.put(&link.url.single, &content(3, 1000)).await.status(), 200);
+    problem(key.v1_post("/uploads", &json!({"name": "x", "size": 1001})).await, 413, "too_large").await;
+}
+
+#[tokio::test]
+async fn content_is_of_the_type_that_its_link_takes() {
+    let service = Service::start().await;
+    let wish = |kind: &str| json!({"name": "x.png", "constraints": {"content_type": kind}});
+    let png = b"\x89PNG\r\n\x1a\n and so on".as_slice();
+    let page = b"<!DOCTYPE html><html></html>".as_slice();
+    for (kind, bytes, taken) in [
+        ("image/*", png, true),
+        ("image/png", png, true),
+        ("image/jpeg", png, false),
+        // Whatever its name says.
+        ("image/*", page, false),
+    ] {
+        let upload = service.wish(&wish(kind)).await;
+        let answer = service.put(&upload.links.as_ref().unwrap().content, bytes).await;
+        let parted = service.wish(&wish(kind)).await;
+        let part = service.v1_put_part(&parted, 1, bytes).await;
+        if taken {
+            assert_eq!((answer.status().as_u16(), part.status().as_u16()), (200, 204), "{kind}");
+        } else {
+            problem(answer, 415, "unsupported_media_type").await;
+            problem(part, 415, "unsupported_media_type").await;
+            assert_eq!(service.v1_status(&parted).await.parts, [0; 0]);
+        }
+    }
+    for bad in ["image", "*/*", "text/plain; charset=utf-8"] {
+        let answer = service.v1_post("/uploads", &wish(bad)).await;
+        assert_eq!(problem(answer, 400, "invalid_argument").await["field"], "constraints.content_type");
+    }
+}
+
+#[tokio::test]
+async fn keys_rotate_under_links_that_are_out_and_a_key_that_leaked_is_forgotten() {
+    let service = Service::start().await;
+    let uid = service.store("x.bin", b"x").await;
+    let old = link(&service, &uid, json!({})).await;
+    let key_of = |url: &str| {
+        let (_, _, signature) = *parameters(url).iter().find(|(_, name, _)| *name == "signature").unwrap();
+        signature.split_once('.').unwrap().0.to_owned()
+    };
+    let first = key_of(&old);
+    let (code, said) = service.cli(&["link-key", "revoke", &first]).await;
+    assert_eq!(code, 1, "{said}");
+    let (code, said) = service.cli(&["link-key", "rotate"]).await;
+    assert_eq!(code, 0, "{said}");
+    let second = said.split_whitespace().next().unwrap().to_owned();
+    // Signed by a node that has heard of it, for one that has not.
+    let new = eventually("the new key signs", async || {
+        let url = link(&service, &uid, json!({})).await;
+        (key_of(&url) == second).then_some(url)
+    })
+    .await;
+    for url in [&old, &new] {
+        assert_eq!(service.get(url).await.status(), 200);
+    }
+    let (_, listed) = service.cli(&["link-key", "ls"]).await;
+    let does: Vec<Vec<_>> =
+        listed.lines().skip(1).map(|line| line.split_whitespace().take(2).collect()).collect();
+    assert_eq!(does, [vec![second.as_str(), "sign"], vec![first.as_str(), "verify"]], "{listed}");
+    let (code, said) = service.cli(&["link-key", "revoke", &first]).await;
+    assert_eq!(code, 0, "{said}");
+    let refused = eventually("what the old key signed is worth nothing", async || {
+        Some(service.get(&old).await).filter(|answer| answer.status() != 200)
+    })
+    .await;
+    problem(refused, 403, "invalid_signature").await;
+    assert_eq!(service.get(&new).await.status(), 200);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_node_knows_a_key_as_soon_as_it_sees_a_link_of_it() {
+    let one = Service::start_on("OSPROXY_TEST_POSTGRES", &[]).await;
+    let two = one.start_beside(&[]).await;
+    let uid = one.store("x.bin", &content(1, 1000)).await;
+    let (code, said) = one.cli(&["link-key", "rotate"]).await;
+    assert_eq!(code, 0, "{said}");
+    let second = said.split_whitespace().next().unwrap().to_owned();
+    let mut signed = Vec::new();
+    for _ in 0..200 {
+        for node in [&one, &two] {
+            let url = link(node, &uid, json!({})).await;
+            // Both read it, whoever signed it, and one of them has to ask the other for the bytes.
+            for reader in [&one, &two] {
+                assert_eq!(reader.get(&url).await.status(), 200);
+            }
+            signed.push(url.contains(&format!("signature={second}.")));
+        }
+        if signed.iter().rev().take(2).all(|by_new| *by_new) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the new key never signs");
+}
