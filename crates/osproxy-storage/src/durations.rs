@@ -66,7 +66,7 @@ impl Durations {
     /// What was counted up to now. The count is that of the buckets, whatever is counted meanwhile.
     pub fn counted(&self) -> CountedDurations {
         let counts = self.buckets.iter().chain(iter::once(&self.longer));
-        let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain(iter::once(f64::MAX));
+        let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain(iter::once(f64::INFINITY));
         let buckets: Vec<_> = bounds.zip(counts.map(|count| count.load(Ordering::Relaxed))).collect();
         CountedDurations {
             count: buckets.iter().map(|(_, count)| count).sum(),
@@ -94,6 +94,6 @@ mod tests {
         assert_eq!((counted.count, durations.total().0), (5, 5));
         assert!((counted.sum - 600.000_202).abs() < 1e-9, "{}", counted.sum);
         let some: Vec<_> = counted.buckets.iter().filter(|(_, count)| *count > 0).copied().collect();
-        assert_eq!(some, [(0.000_1, 2), (0.000_5, 1), (300.0, 1), (f64::MAX, 1)]);
+        assert_eq!(some, [(0.000_1, 2), (0.000_5, 1), (300.0, 1), (f64::INFINITY, 1)]);
     }
 }

@@ -148,13 +148,15 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
 struct Content {
     reader: ContentReader,
     rest: u64,
+    /// Counts it as long as it lasts.
     _running: Running,
 }
 
 impl Content {
     async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<Self> {
-        let _running = app.metrics.downloads.begin();
-        Ok(Self { rest: range.end - range.start, reader: open_content(app, file, range).await?, _running })
+        let running = app.metrics.downloads.begin();
+        let reader = open_content(app, file, range.clone()).await?;
+        Ok(Self { rest: range.end - range.start, reader, _running: running })
     }
 }
 

@@ -141,7 +141,7 @@ mod tests {
         let label = |value: &str| vec![("by", value.to_owned())];
         page.counter("seen_bytes", "Bytes", [(label("a\"\n"), 1), (label("b"), 2)]);
         page.gauge("now", "Now", [(Vec::new(), 3)]);
-        let counted = CountedDurations { count: 3, sum: 1.5, buckets: vec![(0.5, 1), (f64::MAX, 2)] };
+        let counted = CountedDurations { count: 3, sum: 1.5, buckets: vec![(0.5, 1), (f64::INFINITY, 2)] };
         page.durations("took_seconds", "Time", [(Vec::new(), counted)]);
         let expected = "# HELP osproxy_seen_bytes_total Bytes\n\
             # TYPE osproxy_seen_bytes_total counter\n\
@@ -152,10 +152,10 @@ mod tests {
             osproxy_now 3.0\n\
             # HELP osproxy_took_seconds Time\n\
             # TYPE osproxy_took_seconds histogram\n\
-            osproxy_took_seconds_sum 1.5\n\
-            osproxy_took_seconds_count 3\n\
             osproxy_took_seconds_bucket{le=\"0.5\"} 1\n\
-            osproxy_took_seconds_bucket{le=\"+Inf\"} 3\n";
+            osproxy_took_seconds_bucket{le=\"+Inf\"} 3\n\
+            osproxy_took_seconds_sum 1.5\n\
+            osproxy_took_seconds_count 3\n";
         assert_eq!(page.text().unwrap(), expected);
     }
 }

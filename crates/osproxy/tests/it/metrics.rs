@@ -42,6 +42,10 @@ impl Page {
             let known =
                 [Some(metric), of_histogram].into_iter().flatten().any(|name| metrics.contains_key(name));
             assert!(known, "{line}");
+            if let Some((_, bound)) = name.split_once("le=\"") {
+                let bound = bound.trim_end_matches("\"}");
+                assert!(bound == "+Inf" || bound.parse::<f64>().unwrap() <= 300.0, "{line}");
+            }
             assert!(
                 samples.insert(name.to_owned(), value.parse().unwrap()).is_none(),
                 "{line} is there twice"

@@ -100,13 +100,11 @@ impl AccessLine {
 /// The uid that a request is about, if its path or its query names one.
 fn uid(route: &str, path: &str, query: Option<&str>) -> Option<u64> {
     let in_path = || route.split('/').zip(path.split('/')).find(|(name, _)| *name == "{uid}");
-    let uid = match in_path() {
-        Some((_, uid)) => uid.to_owned(),
-        None => {
-            let mut query = form_urlencoded::parse(query?.as_bytes());
-            query.find(|(name, _)| name == "uid")?.1.into_owned()
-        }
+    let in_query = || {
+        let mut query = form_urlencoded::parse(query?.as_bytes());
+        Some(query.find(|(name, _)| name == "uid")?.1.into_owned())
     };
+    let uid = in_path().map(|(_, uid)| uid.to_owned()).or_else(in_query)?;
     // What is no number would be whatever the client likes.
     uid.parse().ok().filter(|_| uid.bytes().all(|byte| byte.is_ascii_digit()))
 }
