@@ -53,6 +53,8 @@ pub enum ErrorCode {
     RangeNotSatisfiable,
     /// The body is larger than the server takes.
     TooLarge,
+    /// The head of the request is larger than the server takes.
+    HeaderTooLarge,
     /// The node that holds the bytes cannot be asked for them; the same request may succeed later.
     NodeUnavailable,
     /// Something osproxy depends on is away or full; the same request may succeed later.
@@ -88,6 +90,7 @@ impl ErrorCode {
             Self::PreconditionFailed => "precondition_failed",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::TooLarge => "too_large",
+            Self::HeaderTooLarge => "header_too_large",
             Self::NodeUnavailable => "node_unavailable",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
@@ -103,7 +106,6 @@ impl ErrorCode {
             | Self::LinkExpired
             | Self::AlreadyStored
             | Self::KeyReused
-            | Self::UnsupportedMediaType
             | Self::PartsMissing
             | Self::SizeMismatch
             | Self::DigestMismatch
@@ -119,7 +121,9 @@ impl ErrorCode {
             Self::TaskNotDead | Self::InProgress => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
+            Self::HeaderTooLarge => 431,
             Self::Internal => 500,
             Self::NodeUnavailable | Self::Unavailable => 503,
         }
@@ -139,6 +143,7 @@ impl ErrorCode {
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
             Self::SizeMismatch | Self::DigestMismatch | Self::KeyReused => 422,
+            Self::HeaderTooLarge => 431,
             Self::Internal => 500,
             Self::NodeUnavailable | Self::Unavailable => 503,
         }
@@ -170,6 +175,7 @@ impl ErrorCode {
             Self::PreconditionFailed => "Precondition failed",
             Self::RangeNotSatisfiable => "Range not satisfiable",
             Self::TooLarge => "Too large",
+            Self::HeaderTooLarge => "Header too large",
             Self::NodeUnavailable => "Node unavailable",
             Self::Unavailable => "Unavailable",
             Self::Internal => "Internal error",

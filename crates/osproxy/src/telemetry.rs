@@ -34,5 +34,14 @@ pub fn init(config: &LogSection) -> std::io::Result<FlushOnDrop> {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    std::panic::set_hook(Box::new(log_panic));
     Ok(flush)
+}
+
+/// Says where a panic was, with the id of the request that it ended. What it says is told only where it is written in the
+/// source: anything else may hold what a client sent.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let location = panic.location().map(tracing::field::display);
+    let message = panic.payload().downcast_ref::<&'static str>();
+    tracing::error!(location, message, "a panic");
 }

@@ -1,8 +1,10 @@
 //! Settings: defaults < file < environment < flags, all checked before anything starts.
 
+mod admin;
 mod app;
 mod auth;
 mod cluster;
+mod cors;
 mod cos;
 mod database;
 mod links;
@@ -15,6 +17,7 @@ mod secret;
 mod server;
 mod stores;
 mod tasks;
+mod tls;
 mod uploads;
 mod value;
 
@@ -25,9 +28,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use admin::AdminSection;
 pub use app::AppSection;
 pub use auth::{AuthMode, AuthSection};
 pub use cluster::ClusterSection;
+pub use cors::{ANY, CorsSection};
 pub use cos::CosSection;
 pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
 pub use links::{LinkKeySection, LinksSection};
@@ -40,6 +45,7 @@ pub use secret::Secret;
 pub use server::ServerSection;
 pub use stores::{DescribedStore, StoreKind, StoresSection};
 pub use tasks::TasksSection;
+pub use tls::{Pair, TlsSection};
 pub use uploads::UploadsSection;
 
 use value::{Findings, Node, Value, section};
@@ -52,12 +58,16 @@ section! {
     Config {
         /// Folder for everything osproxy keeps on this machine.
         data_dir: PathBuf = PathBuf::from("osproxy-data"),
+        /// A listener for those who look after the service.
+        admin: AdminSection = AdminSection::default(),
         /// The Go program's general section.
         app: AppSection = AppSection::default(),
         /// Who may use the service.
         auth: AuthSection = AuthSection::default(),
         /// How nodes know of each other.
         cluster: ClusterSection = ClusterSection::default(),
+        /// Which pages may use the service from browsers.
+        cors: CorsSection = CorsSection::default(),
         /// Objects in Tencent COS.
         cos: CosSection = CosSection::default(),
         /// Where metadata lies.
@@ -82,6 +92,8 @@ section! {
         stores: StoresSection = StoresSection::default(),
         /// Background work.
         tasks: TasksSection = TasksSection::default(),
+        /// Serving over TLS.
+        tls: TlsSection = TlsSection::default(),
         /// What an upload may be.
         uploads: UploadsSection = UploadsSection::default(),
     }
@@ -171,11 +183,16 @@ fn parse(text: &str) -> Result<Node, InvalidConfig> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| InvalidConfig(vec![error.to_string()]))
 }
 
+/// An address and a port, `localhost` being the address that it has anywhere.
+fn address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
+    text.replace("localhost:", "127.0.0.1:").parse()
+}
+
 impl Config {
     /// Where to listen: `server.listen`, or `app.port` on loopback.
     pub fn listen(&self) -> Result<SocketAddr, std::net::AddrParseError> {
         match &self.server.listen {
-            Some(listen) => listen.replace("localhost:", "127.0.0.1:").parse(),
+            Some(listen) => address(listen),
             None => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), self.app.port).into()),
         }
     }
@@ -212,6 +229,8 @@ impl Config {
                 ),
             Ok(_) => {}
         }
+        self.admin.check(findings);
+        self.cors.check(findings);
         self.check_stores(findings);
         self.cluster.check(findings);
         self.database.check(findings);
@@ -225,6 +244,13 @@ impl Config {
         self.tasks.check(findings);
         self.links.check(findings);
         self.server.check(findings);
+        self.tls.check(findings);
+        if self.tls.is_on() && self.is_clustered() {
+            findings.problem(
+                "tls",
+                "nodes of a cluster speak plain HTTP with each other on the same port: let the load balancer speak TLS",
+            );
+        }
     }
 }
 

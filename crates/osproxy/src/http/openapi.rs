@@ -17,8 +17,8 @@ pub(super) use parameters::{
     SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
-    Away, BadRequest, Conflict, Failures, Fault, Forbidden, Gone, Internal, Invalid, Mismatch, Missing,
-    NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized, PreconditionFailed,
+    Away, BadRequest, Conflict, Encoded, Failures, Fault, Forbidden, Gone, Internal, Invalid, Mismatch,
+    Missing, NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized, PreconditionFailed,
     RangeNotSatisfiable, Reading, Refused, TooLarge, Unavailable, Unmet, UnsupportedType,
 };
 
@@ -90,6 +90,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             NotFound,
             PreconditionFailed,
             TooLarge,
+            Encoded,
             RangeNotSatisfiable,
             Invalid,
             Internal,

@@ -1,5 +1,5 @@
 use std::{
-    net::SocketAddr,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -23,7 +23,7 @@ use crate::app::Busy;
 pub(super) struct AccessLine {
     method: Method,
     path: String,
-    peer: Option<SocketAddr>,
+    peer: Option<IpAddr>,
     received: Arc<AtomicU64>,
     start: Instant,
     span: Span,
@@ -41,7 +41,7 @@ const MAX_PATH: usize = 1024;
 impl AccessLine {
     pub(super) fn new(
         parts: &Parts,
-        peer: Option<SocketAddr>,
+        peer: Option<IpAddr>,
         received: Arc<AtomicU64>,
         start: Instant,
         span: Span,
