@@ -2,7 +2,9 @@
 
 mod api;
 mod browser;
+mod certificate;
 mod database;
+mod h2;
 mod meddler;
 mod nginx;
 mod node;
@@ -18,7 +20,9 @@ use std::time::{Duration, Instant};
 
 pub use api::{Api, answered, problem, refused};
 pub use browser::Browser;
+pub use certificate::Certificate;
 pub use database::{Database, connect, redis_url, server_of};
+pub use h2::H2;
 pub use meddler::{Meddling, meddle};
 pub use nginx::Nginx;
 pub use node::TestNode;
@@ -34,7 +38,7 @@ use md5::{Digest, Md5};
 
 /// Longest time that anything expected may take: on a busy machine, and twice as long as what a killed node was at stays
 /// its own.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` gives something.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
