@@ -61,6 +61,8 @@ pub enum ErrorCode {
     TooLarge,
     /// There were too many requests; fewer of them will be served.
     RateLimited,
+    /// The head of the request is larger than the server takes.
+    HeaderTooLarge,
     /// The node that holds the bytes cannot be asked for them; the same request may succeed later.
     NodeUnavailable,
     /// Something osproxy depends on is away or full; the same request may succeed later.
@@ -100,6 +102,7 @@ impl ErrorCode {
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::TooLarge => "too_large",
             Self::RateLimited => "rate_limited",
+            Self::HeaderTooLarge => "header_too_large",
             Self::NodeUnavailable => "node_unavailable",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
@@ -117,7 +120,6 @@ impl ErrorCode {
             | Self::LinkUsedUp
             | Self::AlreadyStored
             | Self::KeyReused
-            | Self::UnsupportedMediaType
             | Self::PartsMissing
             | Self::SizeMismatch
             | Self::DigestMismatch
@@ -134,8 +136,10 @@ impl ErrorCode {
             Self::TaskNotDead | Self::InProgress => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
             Self::RateLimited => 429,
+            Self::HeaderTooLarge => 431,
             Self::Internal => 500,
             Self::NodeUnavailable | Self::Unavailable => 503,
         }
@@ -161,6 +165,7 @@ impl ErrorCode {
             Self::RangeNotSatisfiable => 416,
             Self::SizeMismatch | Self::DigestMismatch | Self::KeyReused => 422,
             Self::RateLimited => 429,
+            Self::HeaderTooLarge => 431,
             Self::Internal => 500,
             Self::NodeUnavailable | Self::Unavailable => 503,
         }
@@ -196,6 +201,7 @@ impl ErrorCode {
             Self::RangeNotSatisfiable => "Range not satisfiable",
             Self::TooLarge => "Too large",
             Self::RateLimited => "Rate limited",
+            Self::HeaderTooLarge => "Header too large",
             Self::NodeUnavailable => "Node unavailable",
             Self::Unavailable => "Unavailable",
             Self::Internal => "Internal error",

@@ -69,6 +69,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
     let provider = telemetry.traces_url().map(|url| provider(&url)).transpose()?;
     let traces = provider.as_ref().map(|provider| layer(provider.tracer("osproxy")));
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces).init();
+    std::panic::set_hook(Box::new(log_panic));
     if provider.is_some() {
         traces::collect();
     }
@@ -107,4 +108,12 @@ where
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(own)
+}
+
+/// Says where a panic was, with the id of the request that it ended. What it says is told only where it is written in the
+/// source: anything else may hold what a client sent.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let location = panic.location().map(tracing::field::display);
+    let message = panic.payload().downcast_ref::<&'static str>();
+    tracing::error!(location, message, "a panic");
 }

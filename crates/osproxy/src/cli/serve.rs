@@ -11,8 +11,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
-    config::{Config, Loaded, TasksSection},
-    http,
+    config::{Config, Loaded, ServerSection, TasksSection},
+    http::{self, server::Tls},
     tasks::{self, Engine},
     telemetry,
 };
@@ -26,6 +26,9 @@ const DRAIN: u64 = 5;
 
 /// How long the first request of a new connection may take when the node stops; not awaited where nothing is drained.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// Most connections to the second listener, which has few callers.
+const ADMIN_CONNECTIONS: u16 = 64;
 
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
@@ -56,14 +59,24 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     if !address.ip().is_loopback() && !app.is_open() && !app.has_api_keys().await? {
         bail!(KEYLESS.replace("{}", &address.to_string()));
     }
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = listen(address).await?;
     let address = listener.local_addr()?;
+    let admin = match config.admin.address()? {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let section = config.tls.clone();
+    let tls = tokio::task::spawn_blocking(move || Tls::open(&section)).await?.map_err(anyhow::Error::msg)?;
     // It may have to look up a name.
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
     tracing::info!(%address, node = app.node, version = env!("CARGO_PKG_VERSION"), "ready");
     app.announce(advertised).await;
-    super::say(&format!("osproxy is ready on http://{address}"));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    if let Some(admin) = &admin {
+        tracing::info!(address = %admin.local_addr()?, "the admin listener is there");
+    }
+    super::say(&format!("osproxy is ready on {scheme}://{address}"));
 
     let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
     let engine = Engine::new(app.clone(), tasks::handlers::all(), task_settings(&config.tasks));
@@ -71,12 +84,18 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     running.spawn(engine.run(stop_tasks.clone(), abort_tasks.clone()));
     running.close();
     let shutdown = CancellationToken::new();
-    let body_timeout = Duration::from_secs(config.server.body_timeout);
-    let router = http::router(app.clone(), body_timeout);
+    let router = http::router(app.clone(), &config);
     let drain = config.server.drain_delay.unwrap_or(if config.is_clustered() { DRAIN } else { 0 });
     let drain = Duration::from_secs(drain);
     let last_requests = drain.min(LAST_REQUESTS);
-    let server = http::server::serve(listener, router, &config.server, shutdown.clone(), last_requests);
+    let server = http::server::serve(listener, router, &config.server, tls, shutdown.clone(), last_requests);
+    let admin = async {
+        if let Some(listener) = admin {
+            let router = http::admin_router(app.clone(), &config);
+            let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
+            http::server::serve(listener, router, &section, None, shutdown.clone(), last_requests).await;
+        }
+    };
     let grace = Duration::from_secs(config.server.shutdown_grace);
     let stop = async {
         signals.first().await;
@@ -99,7 +118,7 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        _ = futures_util::future::join(server, running.wait()) => {}
+        _ = futures_util::future::join3(server, admin, running.wait()) => {}
         () = stop => {}
     }
     abort_tasks.cancel();
@@ -115,6 +134,10 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     tell_of_stores(&app);
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Where other nodes reach this one.

@@ -1,8 +1,10 @@
 //! Settings: defaults < file < environment < flags, all checked before anything starts.
 
+mod admin;
 mod app;
 mod auth;
 mod cluster;
+mod cors;
 mod cos;
 mod database;
 mod links;
@@ -16,6 +18,7 @@ mod server;
 mod stores;
 mod tasks;
 mod telemetry;
+mod tls;
 mod uploads;
 mod value;
 
@@ -26,9 +29,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use admin::AdminSection;
 pub use app::AppSection;
 pub use auth::{AuthMode, AuthSection};
 pub use cluster::ClusterSection;
+pub use cors::{ANY, CorsSection};
 pub use cos::CosSection;
 pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
 pub use links::{LinkKeySection, LinksSection};
@@ -42,6 +47,7 @@ pub use server::ServerSection;
 pub use stores::{DescribedStore, StoreKind, StoresSection};
 pub use tasks::TasksSection;
 pub use telemetry::TelemetrySection;
+pub use tls::{Pair, TlsSection};
 pub use uploads::UploadsSection;
 
 use value::{Findings, Node, Value, section};
@@ -54,12 +60,16 @@ section! {
     Config {
         /// Folder for everything osproxy keeps on this machine.
         data_dir: PathBuf = PathBuf::from("osproxy-data"),
+        /// A listener for those who look after the service.
+        admin: AdminSection = AdminSection::default(),
         /// The Go program's general section.
         app: AppSection = AppSection::default(),
         /// Who may use the service.
         auth: AuthSection = AuthSection::default(),
         /// How nodes know of each other.
         cluster: ClusterSection = ClusterSection::default(),
+        /// Which pages may use the service from browsers.
+        cors: CorsSection = CorsSection::default(),
         /// Objects in Tencent COS.
         cos: CosSection = CosSection::default(),
         /// Where metadata lies.
@@ -86,6 +96,8 @@ section! {
         tasks: TasksSection = TasksSection::default(),
         /// Where traces go.
         telemetry: TelemetrySection = TelemetrySection::default(),
+        /// Serving over TLS.
+        tls: TlsSection = TlsSection::default(),
         /// What an upload may be.
         uploads: UploadsSection = UploadsSection::default(),
     }
@@ -175,11 +187,16 @@ fn parse(text: &str) -> Result<Node, InvalidConfig> {
     serde_saphyr::from_str_with_options(text, options).map_err(|error| InvalidConfig(vec![error.to_string()]))
 }
 
+/// An address and a port, `localhost` being the address that it has anywhere.
+fn address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
+    text.replace("localhost:", "127.0.0.1:").parse()
+}
+
 impl Config {
     /// Where to listen: `server.listen`, or `app.port` on loopback.
     pub fn listen(&self) -> Result<SocketAddr, std::net::AddrParseError> {
         match &self.server.listen {
-            Some(listen) => listen.replace("localhost:", "127.0.0.1:").parse(),
+            Some(listen) => address(listen),
             None => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), self.app.port).into()),
         }
     }
@@ -208,6 +225,8 @@ impl Config {
             }
             Ok(_) => {}
         }
+        self.admin.check(findings);
+        self.cors.check(findings);
         self.check_stores(findings);
         self.cluster.check(findings);
         self.database.check(findings);
@@ -222,6 +241,13 @@ impl Config {
         self.telemetry.check(findings);
         self.links.check(findings);
         self.server.check(findings);
+        self.tls.check(findings);
+        if self.tls.is_on() && self.is_clustered() {
+            findings.problem(
+                "tls",
+                "nodes of a cluster speak plain HTTP with each other on the same port: let the load balancer speak TLS",
+            );
+        }
     }
 }
 

@@ -1,4 +1,8 @@
-use super::value::{Findings, section};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::value::{Findings, Node, Value, section};
 
 section! {
     /// `server`: the HTTP listener.
@@ -15,14 +19,46 @@ section! {
         header_timeout: u64 = 30,
         /// How long a client may send nothing in the middle of a body, in seconds.
         body_timeout: u64 = 60,
+        /// How long a client may take nothing of an answer that is there, in seconds.
+        write_timeout: u64 = 60,
+        /// How long a connection may be without a request, in seconds.
+        idle_timeout: u64 = 75,
+        /// How fast a client must send a body and take an answer, in bytes per second; 0: as it likes. The time in which
+        /// the service itself waits, for a store say, does not count.
+        min_rate: u64 = 1024,
+        /// How long a client may be slower than that, in seconds.
+        rate_window: u64 = 30,
+        /// Networks of proxies, such as `10.0.0.0/8`, which are believed when they say in `X-Forwarded-For` or `Forwarded` whose
+        /// request it is. Danger: whoever is in one of them can speak for anybody.
+        trusted_proxies: Vec<IpNet> = Vec::new(),
+        /// Longest head of a request, in bytes; it has 100 fields at most.
+        max_header_bytes: u32 = 32 * 1024,
         /// Most connections at the same time; further ones wait to be accepted.
         max_connections: u16 = 4096,
     }
     ignored []
 }
 
+impl Value for IpNet {
+    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+        let text = String::read(node, path, findings)?;
+        let net = text.parse().ok().or_else(|| Some(Self::from(text.parse::<IpAddr>().ok()?)));
+        if net.is_none() {
+            findings.problem(
+                path,
+                format_args!("must be an address or a network, such as 10.0.0.0/8, not {text:?}"),
+            );
+        }
+        net
+    }
+}
+
 /// Longest time-out, in seconds: a day.
 const MAX_TIMEOUT: u64 = 24 * 60 * 60;
+
+/// What the longest head of a request may be set to, in bytes.
+const MIN_HEADER: u32 = 4 * 1024;
+const MAX_HEADER: u32 = 1024 * 1024;
 
 impl ServerSection {
     pub(super) fn check(&self, findings: &mut Findings) {
@@ -31,6 +67,9 @@ impl ServerSection {
             ("shutdown_grace", self.shutdown_grace, 0),
             ("header_timeout", self.header_timeout, 1),
             ("body_timeout", self.body_timeout, 1),
+            ("write_timeout", self.write_timeout, 1),
+            ("idle_timeout", self.idle_timeout, 1),
+            ("rate_window", self.rate_window, 1),
         ] {
             if !(min..=MAX_TIMEOUT).contains(&seconds) {
                 findings.problem(
@@ -38,6 +77,12 @@ impl ServerSection {
                     format_args!("must be {min} to {MAX_TIMEOUT} seconds"),
                 );
             }
+        }
+        if !(MIN_HEADER..=MAX_HEADER).contains(&self.max_header_bytes) {
+            findings.problem(
+                "server.max_header_bytes",
+                format_args!("must be {MIN_HEADER} to {MAX_HEADER} bytes"),
+            );
         }
         if self.max_connections == 0 {
             findings.problem("server.max_connections", "must be at least 1");

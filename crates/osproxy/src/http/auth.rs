@@ -4,19 +4,25 @@ use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use osproxy_api::ErrorCode;
 
-use super::server::Peer;
+use super::{middleware::ClientAddr, server::Peer};
 use crate::{
     Error, Result,
     api_key::Scope,
     app::{App, Caller},
 };
 
-/// What a proxy says of whom it asks for: it is not only this machine that asks then.
-const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+/// What a proxy adds to the requests that it hands on.
+const OF_PROXIES: [HeaderName; 5] = [
+    header::FORWARDED,
+    header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 /// A scope, as a type.
 pub(super) trait Needs: Send {
@@ -54,16 +60,22 @@ impl<S: Needs> FromRequestParts<Arc<App>> for By<S> {
     }
 }
 
-/// The address of who sends a request.
+/// The address of who sends a request, or has a trusted proxy send it.
 pub(super) fn client_address(request: &Parts) -> Option<IpAddr> {
-    request.extensions.get::<Peer>().map(|peer| peer.0.ip())
+    request.extensions.get::<ClientAddr>().map(|client| client.0)
+}
+
+/// Whether a request comes from this machine, and no proxy on it hands it on for somebody else.
+pub(super) fn is_of_this_machine(peer: Option<Peer>, headers: &HeaderMap) -> bool {
+    let is_local = peer.is_some_and(|Peer(peer)| peer.ip().to_canonical().is_loopback());
+    is_local && !OF_PROXIES.iter().any(|name| headers.contains_key(name))
 }
 
 /// Who sends a request.
 pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
-    let is_here = client_address(request).is_some_and(|client| client.is_loopback());
-    let is_handed_on = FORWARDED.iter().any(|name| request.headers.contains_key(*name));
-    app.authenticate(token(&request.headers)?, is_here && !is_handed_on).await
+    let peer = request.extensions.get::<Peer>().copied();
+    let is_local = is_of_this_machine(peer, &request.headers);
+    app.authenticate(token(&request.headers)?, is_local).await
 }
 
 /// The token of `Authorization: Bearer TOKEN`. Other ways to log in are as good as none.

@@ -1,13 +1,18 @@
-//! Content as the body of a request.
+//! Content, and JSON, as the body of a request.
 
 use std::pin::Pin;
 
-use axum::body::Body;
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
+use futures_util::{Stream, StreamExt};
 use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use osproxy_api::ErrorCode;
 
+use super::middleware::TooSlow;
 use crate::{Error, Result, ops::upload_file::SizeHint};
 
 /// Content as it arrives, and what is known of its length.
@@ -16,7 +21,31 @@ pub(super) type Content = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + 
 /// A body as it is.
 pub(super) fn raw(body: Body) -> Content {
     let size = body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact);
-    // The client went away, or did not keep to what it announced.
-    let broken = |_| Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete");
-    (size, Box::pin(body.into_data_stream().map_err(broken)))
+    (size, Box::pin(body.into_data_stream().map(|piece| piece.map_err(|error| broken(&error)))))
+}
+
+/// A body that is read at once, of at most `max` bytes. Nothing is unpacked here: what is small on the way could become as
+/// large as its sender likes.
+pub(super) async fn small(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if !codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Error::new(ErrorCode::UnsupportedMediaType, "the body must not be compressed"));
+    }
+    let body = Limited::new(body, max).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Error::new(ErrorCode::TooLarge, format!("the body must not be larger than {max} bytes"))
+        } else {
+            broken(&*error)
+        }
+    })?;
+    Ok(body.to_bytes())
+}
+
+/// The error of a body that broke off: the client went away, did not keep to what it announced, or was too slow.
+pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    match causes.find_map(|cause| cause.downcast_ref::<TooSlow>()) {
+        Some(slow) => Error::new(ErrorCode::IncompleteBody, format!("the body was given up: {slow}")),
+        None => Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"),
+    }
 }

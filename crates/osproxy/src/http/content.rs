@@ -22,6 +22,7 @@ use osproxy_api::ErrorCode;
 use super::{
     conditional::{self, Validators, Verdict},
     disposition::{self, Disposition},
+    middleware::harden_content,
     range::{self, Requested},
 };
 use crate::{
@@ -75,6 +76,7 @@ pub(super) async fn respond(
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     insert(headers, header::ETAG, etag);
     insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
+    harden_content(headers);
     if verdict == Verdict::NotModified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
@@ -112,12 +114,6 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Presentation<'_>
     headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition, name));
     if let Some(digests) = repr_digest(file) {
         insert(headers, REPR_DIGEST, digests);
-    }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if active {
-        // Should it be opened all the same, it runs nothing and belongs to nobody.
-        headers
-            .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     }
 }
 

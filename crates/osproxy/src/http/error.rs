@@ -1,6 +1,6 @@
 //! Errors on their way out: logged once, and rendered as the protocol has it.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::Request,
@@ -8,6 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use osproxy_api::{ERROR_HEADER, ErrorCode, v0::PREFIX as V0};
 
 use super::{middleware::RequestId, v0, v1};
@@ -56,7 +57,7 @@ pub(super) fn v1_status(error: &Error) -> StatusCode {
 pub(super) async fn render(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let is_v0 = is_v0(request.uri().path());
-    let mut response = next.run(request).await;
+    let mut response = caught(next.run(request)).await;
     let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else {
         return response;
     };
@@ -94,9 +95,43 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     rendered
 }
 
+/// Lets a panic end one request and nothing else. What it says stays in the log.
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    answer.unwrap_or_else(|_| Error::internal("it panicked").into_response())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_request_and_tells_nobody_why() {
+        async fn panics() {
+            panic!("hush");
+        }
+        async fn panics_later() {
+            tokio::task::yield_now().await;
+            panic!("hush");
+        }
+        let router = Router::new()
+            .route("/now", get(panics))
+            .route("/later", get(panics_later))
+            .layer(from_fn(render));
+        for path in ["/now", "/later", "/now"] {
+            let mut request = Request::get(path).body(Body::empty()).unwrap();
+            request.extensions_mut().insert(RequestId("id-1".into()));
+            let answer = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 500);
+            assert_eq!(answer.headers()[ERROR_HEADER], "internal");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(body.contains("id-1") && !body.contains("hush") && !body.contains("panic"), "{body}");
+        }
+    }
 
     #[test]
     fn only_what_lies_under_its_prefix_is_v0() {

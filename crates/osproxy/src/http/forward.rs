@@ -3,12 +3,15 @@
 use axum::{
     body::Body,
     extract::{OriginalUri, Request},
-    http::{Extensions, HeaderValue, StatusCode, Uri, request::Parts},
+    http::{Extensions, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::Response,
 };
 use osproxy_api::ErrorCode;
 
-use super::middleware::{REQUEST_ID, RequestId};
+use super::{
+    body,
+    middleware::{ClientAddr, REQUEST_ID, RequestId, X_FORWARDED_FOR},
+};
 use crate::{
     Error, Result,
     app::{App, Node},
@@ -58,6 +61,7 @@ pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Req
         request.headers_mut().insert(REQUEST_ID, id);
     }
     traces::hand_on(request.headers_mut());
+    tell_client(&mut request);
     let node = app.node_with(store, false).await?;
     let unanswered = match forward_to(app, &node, request).await {
         Err(Unanswered { why, is_clients: true, .. }) => return Err(broken_off(&*why)),
@@ -79,6 +83,17 @@ pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Req
     }
 }
 
+/// Says whose request it is. Only what this node knows: the other one may believe it, as it would a proxy.
+fn tell_client(request: &mut Request) {
+    let client = request.extensions().get().and_then(|ClientAddr(client)| client.to_string().parse().ok());
+    let headers = request.headers_mut();
+    headers.remove(header::FORWARDED);
+    headers.remove(X_FORWARDED_FOR);
+    if let Some(client) = client {
+        headers.insert(X_FORWARDED_FOR, client);
+    }
+}
+
 async fn forward_to(app: &App, node: &Node, request: Request) -> Result<Response, Unanswered> {
     app.cluster.forward(Destination { id: &node.id, address: &node.address }, request).await
 }
@@ -86,7 +101,7 @@ async fn forward_to(app: &App, node: &Node, request: Request) -> Result<Response
 /// The node is not to blame for a client that stops sending.
 fn broken_off(why: &(dyn std::error::Error + 'static)) -> Error {
     tracing::debug!(error = error::chain(why), "the client broke off");
-    Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
+    body::broken(why)
 }
 
 /// The same without a body, which can be asked several nodes.
@@ -102,4 +117,27 @@ pub(super) async fn forward_head(
 /// Whether a node says that it has not got the data either.
 pub(super) fn is_misdirected(answer: &Response) -> bool {
     cluster::is_error(answer, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_node_is_told_no_client_but_the_one_that_is_known() {
+        let forged = || {
+            let request =
+                Request::get("/").header(X_FORWARDED_FOR, "6.6.6.6").header(X_FORWARDED_FOR, "7.7.7.7");
+            request.header(header::FORWARDED, "for=6.6.6.6").body(Body::empty()).unwrap()
+        };
+        let mut request = forged();
+        request.extensions_mut().insert(ClientAddr([192, 0, 2, 7].into()));
+        tell_client(&mut request);
+        let told: Vec<_> = request.headers().get_all(X_FORWARDED_FOR).iter().collect();
+        assert_eq!(told, ["192.0.2.7"]);
+        assert!(!request.headers().contains_key(header::FORWARDED));
+        let mut request = forged();
+        tell_client(&mut request);
+        assert!(request.headers().is_empty());
+    }
 }

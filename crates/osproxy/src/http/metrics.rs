@@ -5,22 +5,13 @@ use std::sync::Arc;
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use osproxy_api::ErrorCode;
 
-use super::server::Peer;
+use super::{auth::is_of_this_machine, server::Peer};
 use crate::{Error, app::App, metrics::Page};
-
-/// What a proxy adds to the requests that it hands on.
-const OF_PROXIES: [HeaderName; 5] = [
-    header::FORWARDED,
-    header::VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-real-ip"),
-];
 
 /// `GET /metrics`, wherever only those who look after the service can ask.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
@@ -47,11 +38,6 @@ pub(super) async fn for_this_machine(
         return Error::new(ErrorCode::PermissionDenied, message).into_response();
     }
     metrics(app).await
-}
-
-fn is_of_this_machine(peer: Option<Peer>, headers: &HeaderMap) -> bool {
-    let is_local = peer.is_some_and(|Peer(peer)| peer.ip().to_canonical().is_loopback());
-    is_local && !OF_PROXIES.iter().any(|name| headers.contains_key(name))
 }
 
 #[cfg(test)]

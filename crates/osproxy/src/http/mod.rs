@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod conditional;
 mod content;
+mod cors;
 mod disposition;
 mod error;
 mod forward;
@@ -12,6 +13,7 @@ mod link;
 mod metrics;
 mod middleware;
 pub mod openapi;
+mod pace;
 mod page;
 mod range;
 mod serve_file;
@@ -20,18 +22,48 @@ mod swagger;
 mod v0;
 mod v1;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post, put},
 };
 use osproxy_api::v1::LINKS;
+use tower_http::cors::CorsLayer;
 
-use crate::app::App;
+use crate::{app::App, config::Config};
 
-/// All routes. A request's body breaks off when its client sends nothing for `body_timeout`.
-pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
+/// What there is on the second listener, for those who look after the service.
+pub fn admin_router(app: Arc<App>, config: &Config) -> Router {
+    let routes = Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(error::unknown_route)
+        .method_not_allowed_fallback(error::method_not_allowed);
+    with_middleware(routes, app, config, None)
+}
+
+/// What happens to every request, from the inside out.
+fn with_middleware(
+    routes: Router<Arc<App>>,
+    app: Arc<App>,
+    config: &Config,
+    cors: Option<CorsLayer>,
+) -> Router {
+    let terms = Arc::new(middleware::Terms::new(config));
+    let routes =
+        routes.layer(from_fn_with_state(terms.clone(), middleware::head)).layer(from_fn(error::render));
+    let routes = match cors {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn_with_state((app.clone(), terms), middleware::request)).with_state(app)
+}
+
+/// All routes.
+pub fn router(app: Arc<App>, config: &Config) -> Router {
     let v0 = Router::new()
         .route("/ping", get(v0::check_health::ping))
         .route("/health", get(v0::check_health::health))
@@ -70,8 +102,8 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
         .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))
-        .layer(axum::middleware::from_fn(v1::without_useless_bodies));
-    Router::new()
+        .layer(from_fn(v1::without_useless_bodies));
+    let rest = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0)
         .nest(osproxy_api::v1::PREFIX, v1)
         .route(&format!("{LINKS}/{{uid}}/{{filename}}"), get(v1::download_file::download_file))
@@ -84,8 +116,6 @@ pub fn router(app: Arc<App>, body_timeout: Duration) -> Router {
         .route("/swagger/", get(swagger::index))
         .route("/swagger/{file}", get(swagger::file))
         .fallback(error::unknown_route)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(axum::middleware::from_fn(error::render))
-        .layer(axum::middleware::from_fn_with_state((app.clone(), body_timeout), middleware::request))
-        .with_state(app)
+        .method_not_allowed_fallback(error::method_not_allowed);
+    with_middleware(rest, app, config, cors::layer(&config.cors))
 }

@@ -21,8 +21,8 @@ pub(super) use parameters::{
     SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
-    Away, BadRequest, Conflict, Failures, Fault, Forbidden, Gone, Internal, Invalid, Keyless, Limited,
-    Mismatch, Missing, NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized,
+    Away, BadRequest, Conflict, Encoded, Failures, Fault, Forbidden, Gone, Internal, Invalid, Keyless,
+    Limited, Mismatch, Missing, NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized,
     PreconditionFailed, RangeNotSatisfiable, Reading, Refused, TooLarge, TooMany, Unauthenticated,
     Unavailable, Unmet, Unscoped, UnsupportedType,
 };
@@ -96,6 +96,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             NotFound,
             PreconditionFailed,
             TooLarge,
+            Encoded,
             RangeNotSatisfiable,
             Invalid,
             Internal,

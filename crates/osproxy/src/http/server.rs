@@ -1,21 +1,23 @@
 //! The listener: accepts, serves, drains.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+mod connection;
+mod tls;
+mod watch;
 
-use axum::{Router, extract::Request, response::Response};
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulConnection, GracefulShutdown},
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
+
+use connection::Protocol;
 
 use crate::config::ServerSection;
+
+pub use tls::Tls;
 
 /// How long to wait when the system has no descriptors left for new connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -43,10 +45,12 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     config: &ServerSection,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
     last_requests: Duration,
 ) {
-    let connections = Connections::new(router, config);
+    let tls = tls.map(Arc::new);
+    let connections = Connections::new(router, config, tls.clone());
     let places = Arc::new(Semaphore::new(config.max_connections.into()));
     let closing = async {
         shutdown.cancelled().await;
@@ -57,6 +61,7 @@ pub async fn serve(
     };
     tokio::select! {
         () = accept(&listener, &connections, &places) => {}
+        () = renew(tls.as_deref()) => {}
         () = closing => {}
     }
     if last_requests.is_zero() {
@@ -70,6 +75,14 @@ pub async fn serve(
         () = connections.tasks.wait() => {}
     }
     connections.end(Duration::from_secs(config.shutdown_grace)).await;
+}
+
+/// Keeps the certificate up to date, for ever.
+async fn renew(tls: Option<&Tls>) {
+    match tls {
+        Some(tls) => tls.renew().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Takes connections for ever. Beyond the limit they wait in the system's queue.
@@ -101,36 +114,27 @@ fn accept_rest(listener: TcpListener, connections: &Connections) {
 
 /// Connections that are being served.
 struct Connections {
-    http: http1::Builder,
-    router: Router,
-    graceful: GracefulShutdown,
+    protocol: Arc<Protocol>,
     tasks: TaskTracker,
+    draining: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Connections {
-    fn new(router: Router, config: &ServerSection) -> Self {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(config.header_timeout))
-            // A client may close its side when it has sent everything, and still wants the answer.
-            .half_close(true)
-            .max_buf_size(MAX_BUFFERED);
-        let (graceful, tasks, cut) = (GracefulShutdown::new(), TaskTracker::new(), CancellationToken::new());
-        Self { http, router, graceful, tasks, cut }
+    fn new(router: Router, config: &ServerSection, tls: Option<Arc<Tls>>) -> Self {
+        let protocol = Arc::new(Protocol::new(router, config, tls));
+        let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
+        Self { protocol, tasks: TaskTracker::new(), draining, cut }
     }
 
     /// Serves a connection, which has its `place` as long as it lasts.
     fn take(&self, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
-        let connection = connection(&self.http, stream, peer, self.router.clone());
-        let connection = self.graceful.watch(connection);
-        let cut = self.cut.clone();
+        let (protocol, draining, cut) = (self.protocol.clone(), self.draining.clone(), self.cut.clone());
         self.tasks.spawn(async move {
             let _place = place;
             tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%peer, %error, "the connection broke");
-                },
+                biased;
+                () = protocol.serve(stream, peer, draining) => {}
                 () = cut.cancelled() => {}
             }
         });
@@ -138,7 +142,8 @@ impl Connections {
 
     /// Lets requests that are running end within `grace`, and cuts what still runs.
     async fn end(self, grace: Duration) {
-        if tokio::time::timeout(grace, self.graceful.shutdown()).await.is_err() {
+        self.draining.cancel();
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "cutting requests that did not end in time");
             self.cut.cancel();
         }
@@ -170,24 +175,3 @@ fn refuse_handshakes(listener: &TcpListener) {
 
 #[cfg(not(target_os = "linux"))]
 fn refuse_handshakes(_listener: &TcpListener) {}
-
-fn connection(
-    http: &http1::Builder,
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-) -> impl GracefulConnection<Error = hyper::Error> + Send + use<> {
-    // Without this, a body that is not ready with the head waits for the client's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot switch off Nagle's algorithm");
-    }
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(Peer(peer));
-        let router = router.clone();
-        async move {
-            Ok::<Response, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
-        }
-    });
-    http.serve_connection(TokioIo::new(stream), service)
-}

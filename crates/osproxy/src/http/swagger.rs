@@ -43,7 +43,6 @@ fn respond(file: &str) -> Result<Response> {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::try_from(file.content_type).map_err(Error::internal)?),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         // Another version has other files of the same names.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];

@@ -188,7 +188,7 @@ async fn what_a_browser_would_run_is_not_shown() {
         assert_eq!(field(headers, "content-type"), content_type, "{name}");
         assert_eq!(field(headers, "x-content-type-options"), "nosniff");
         assert_eq!(field(headers, "content-disposition").starts_with("attachment"), active, "{name}");
-        assert_eq!(field(headers, "content-security-policy").contains("sandbox"), active, "{name}");
+        assert!(field(headers, "content-security-policy").contains("sandbox"), "{name}");
     }
 }
 

@@ -1,5 +1,5 @@
 use std::{
-    net::SocketAddr,
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -34,7 +34,7 @@ pub(super) struct AccessLine {
     route: String,
     path: String,
     uid: Option<u64>,
-    peer: Option<SocketAddr>,
+    peer: Option<IpAddr>,
     received: Arc<AtomicU64>,
     start: Instant,
     span: Span,
@@ -60,7 +60,7 @@ impl AccessLine {
     pub(super) fn new(
         app: &Arc<App>,
         parts: &Parts,
-        peer: Option<SocketAddr>,
+        peer: Option<IpAddr>,
         received: Arc<AtomicU64>,
         (start, span): (Instant, Span),
     ) -> Self {

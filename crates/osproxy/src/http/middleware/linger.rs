@@ -5,7 +5,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::idle::Idle;
+use crate::{http::pace::Pace, idle::Idle};
 
 /// How many bytes of a refused body are still read, so that its sender gets to see the answer.
 const MAX_BYTES: u64 = 16 << 20;
@@ -31,20 +31,32 @@ pub(super) struct LingeringBody {
     /// Nothing more is to come: the connection broke, or the client waits to be asked and never was.
     silent: bool,
     idle: Idle,
+    pace: Pace,
+    /// Since when the client is waited for. Whoever reads a body waits for nothing else meanwhile.
+    waiting: Option<Instant>,
 }
 
 /// Says why a body ended.
-#[derive(Debug, thiserror::Error)]
-#[error("the client has sent nothing for too long")]
-struct TooSlow;
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(in crate::http) enum TooSlow {
+    #[error("the client has sent nothing for too long")]
+    Silent,
+    #[error("the client sends too slowly")]
+    Slow,
+}
 
 impl LingeringBody {
-    /// The body of a request with these headers, which breaks off when nothing comes for `timeout`.
-    pub(super) fn new(body: Body, headers: &HeaderMap, timeout: Duration) -> Self {
+    /// The body of a request with these headers, which breaks off when nothing comes for `timeout`, or too little.
+    pub(super) fn new(body: Body, headers: &HeaderMap, timeout: Duration, pace: Pace) -> Self {
         // Reading from such a client would ask it to send.
         let silent = headers.contains_key(header::EXPECT);
         let idle = Idle::new(timeout);
-        Self { body, received: Arc::default(), silent, idle }
+        Self { body, received: Arc::default(), silent, idle, pace, waiting: None }
+    }
+
+    fn give_up(&mut self, why: TooSlow) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.silent = true;
+        Poll::Ready(Some(Err(axum::Error::new(why))))
     }
 
     /// Counts the bytes that were read.
@@ -63,11 +75,18 @@ impl http_body::Body for LingeringBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.silent = false;
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.waiting.get_or_insert_with(Instant::now);
             ready!(self.idle.poll(cx));
-            self.silent = true;
-            return Poll::Ready(Some(Err(axum::Error::new(TooSlow))));
+            return self.give_up(TooSlow::Silent);
         };
         self.idle.stir();
+        let waited = self.waiting.take().map_or(Duration::ZERO, |since| since.elapsed());
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            if !self.pace.keeps(waited, bytes) {
+                return self.give_up(TooSlow::Slow);
+            }
+        }
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
@@ -104,5 +123,50 @@ impl Drop for LingeringBody {
                 }
             }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use tokio::time::sleep;
+
+    const WINDOW: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_millis(70);
+
+    /// A body of ten bytes, each after this time, whose client must send a million in a second.
+    fn body(pause: Duration) -> LingeringBody {
+        let bytes = stream::unfold(0, move |count| async move {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            (count < 10).then(|| (Ok::<_, axum::Error>(Bytes::from_static(b"x")), count + 1))
+        });
+        let pace = Pace::new(1_000_000, WINDOW);
+        LingeringBody::new(Body::from_stream(bytes), &HeaderMap::new(), Duration::from_mins(1), pace)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_slow_is_no_fault_of_the_sender() {
+        let mut body = body(Duration::ZERO);
+        let mut count = 0;
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+            count += 1;
+            // What is done with it.
+            sleep(LONG).await;
+        }
+        assert_eq!(count, 10);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_is_waited_for_is() {
+        let mut body = body(LONG);
+        let mut count = 0;
+        while let Some(Ok(_)) = body.frame().await {
+            count += 1;
+        }
+        assert!((1..=3).contains(&count), "{count}");
     }
 }

@@ -3,20 +3,22 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Version, header},
     middleware::Next,
     response::Response,
 };
 use tracing::Instrument;
 
 use super::{
+    ClientAddr, Terms,
     access_log::{AccessLine, LoggedBody},
+    harden::harden,
     linger::LingeringBody,
 };
 use crate::{app::App, http::server::Peer, traces};
@@ -31,9 +33,10 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Clone, Debug)]
 pub(in crate::http) struct RequestId(pub(in crate::http) Arc<str>);
 
-/// Gives the request an id, breaks its body off when nothing comes for `timeout`, counts its bytes, and writes one line when its answer has ended.
+/// Gives the request an id, finds out whose it is, breaks its body off when its sender is too slow, counts its bytes, and
+/// writes one line when its answer has ended.
 pub(in crate::http) async fn request(
-    State((app, timeout)): State<(Arc<App>, Duration)>,
+    State((app, terms)): State<(Arc<App>, Arc<Terms>)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -42,17 +45,24 @@ pub(in crate::http) async fn request(
     let span = tracing::info_span!("request", request_id = &*id.0, otel.kind = tracing::field::Empty);
     traces::go_on(&span, request.headers());
     let (mut parts, body) = request.into_parts();
-    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    let body = LingeringBody::new(body, &parts.headers, timeout);
-    let mut line = AccessLine::new(&app, &parts, peer, body.received(), (start, span.clone()));
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    let client = peer.map(|peer| ClientAddr::of(peer, &parts.headers, &terms.trusted));
+    let body = LingeringBody::new(body, &parts.headers, terms.body_timeout, terms.pace);
+    let address = client.map(|client| client.0);
+    let mut line = AccessLine::new(&app, &parts, address, body.received(), (start, span.clone()));
     parts.extensions.insert(id.clone());
+    if let Some(client) = client {
+        parts.extensions.insert(client);
+    }
+    let version = parts.version;
     let request = Request::from_parts(parts, Body::new(body));
 
     let mut response = next.run(request).instrument(span).await;
     if let Ok(value) = HeaderValue::try_from(&*id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    if app.is_draining() {
+    harden(response.headers_mut(), terms.secure);
+    if app.is_draining() && version < Version::HTTP_2 {
         // The next request is to find another node.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

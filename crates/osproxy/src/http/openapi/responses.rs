@@ -78,6 +78,8 @@ responses! { V0:
         [(ErrorCode::PreconditionFailed, "the file is not the one that the precondition names")];
     TooLarge, "The body, or what it would become, is larger than the service takes.", [],
         [(ErrorCode::TooLarge, "a file must not be larger than 5497558138880 bytes")];
+    Encoded, "The body is compressed.", [],
+        [(ErrorCode::UnsupportedMediaType, "the body must not be compressed")];
     RangeNotSatisfiable, "No byte of the file lies in the range.",
         [("content-range", "`bytes */` and the size of the file.")],
         [(ErrorCode::RangeNotSatisfiable, "the file has 1000 bytes, none of them in this range")];
@@ -294,6 +296,7 @@ mod tests {
             (404, NotFound::response()),
             (412, PreconditionFailed::response()),
             (413, TooLarge::response()),
+            (415, Encoded::response()),
             (416, RangeNotSatisfiable::response()),
             (422, Invalid::response()),
             (500, Internal::response()),

@@ -13,7 +13,7 @@ use futures_util::{Stream, TryStreamExt, stream};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use osproxy_api::ErrorCode;
 
-use crate::{Error, Result};
+use crate::{Error, Result, http::body::broken};
 
 /// The field that holds the content.
 const FILE: &str = "file";
@@ -137,10 +137,10 @@ fn malformed(error: &multer::Error) -> Error {
         multer::Error::StreamReadFailed(source) if is_too_large(&**source) => {
             Error::new(ErrorCode::TooLarge, TooLarge.to_string())
         }
+        multer::Error::StreamReadFailed(source) => broken(&**source),
         multer::Error::IncompleteFieldData { .. }
         | multer::Error::IncompleteHeaders
-        | multer::Error::IncompleteStream
-        | multer::Error::StreamReadFailed(_) => {
+        | multer::Error::IncompleteStream => {
             Error::new(ErrorCode::IncompleteBody, "the form ended before it was complete")
         }
         multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => {

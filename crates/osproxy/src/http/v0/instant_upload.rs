@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use axum::{Json, body::Body, extract::State};
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use osproxy_api::v0::{Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS, PREFIX};
 
 use super::{json, query};
@@ -27,6 +27,7 @@ use crate::{
             body = Envelope<Vec<InstantUploadResult>>
         ),
         (status = 413, response = openapi::TooLarge),
+        (status = 415, response = openapi::Encoded),
         (status = 422, response = openapi::Invalid),
         (status = 500, response = openapi::Internal),
         (status = 503, response = openapi::Unavailable),
@@ -35,9 +36,10 @@ use crate::{
 pub(in crate::http) async fn instant_upload(
     State(app): State<Arc<App>>,
     By { caller, .. }: By<Upload>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Envelope<Vec<InstantUploadResult>>>> {
-    let InstantUploadRequest { data } = json::parse(body).await?;
+    let InstantUploadRequest { data } = json::parse(&headers, body).await?;
     if !(1..=MAX_UPLOADS).contains(&data.len()) {
         return Err(Error::invalid(format!("`data` must have 1 to {MAX_UPLOADS} entries")));
     }

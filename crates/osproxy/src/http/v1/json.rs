@@ -3,11 +3,10 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use osproxy_api::ErrorCode;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::{Error, Result, http::body};
 
 /// Largest JSON body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -35,14 +34,7 @@ async fn read_of(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Byte
         let message = format!("the content type must be {}", types.join(" or "));
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
     }
-    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            Error::new(ErrorCode::TooLarge, format!("the body must not be larger than {MAX_BODY} bytes"))
-        } else {
-            Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
-        }
-    })?;
-    Ok(body.to_bytes())
+    body::small(headers, body, MAX_BODY).await
 }
 
 /// The JSON of a body. What is wrong is told with the field that is.

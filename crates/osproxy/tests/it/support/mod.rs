@@ -2,7 +2,9 @@
 
 mod api;
 mod browser;
+mod certificate;
 mod database;
+mod h2;
 mod meddler;
 mod nginx;
 mod node;
@@ -18,7 +20,9 @@ use std::time::{Duration, Instant};
 
 pub use api::{Api, answered, problem, refused};
 pub use browser::Browser;
+pub use certificate::Certificate;
 pub use database::{Database, connect, redis_url, server_of};
+pub use h2::H2;
 pub use meddler::{Meddling, meddle};
 pub use nginx::Nginx;
 pub use node::TestNode;

@@ -57,10 +57,10 @@ impl Running {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let engine = Engine::new(app.clone(), tasks::handlers::all(), PAUSES);
         let engine = tokio::spawn(engine.run(stop.clone(), abort.clone()));
-        let router = http::router(app.clone(), Duration::from_secs(config.server.body_timeout));
+        let router = http::router(app.clone(), &config);
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
-            http::server::serve(listener, router, &config.server, shutdown, Duration::ZERO).await;
+            http::server::serve(listener, router, &config.server, None, shutdown, Duration::ZERO).await;
         });
         (Self { app, stop, abort, server, engine }, api)
     }

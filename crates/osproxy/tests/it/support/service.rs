@@ -71,8 +71,11 @@ async fn spawn(
     let Some(line) = line else {
         panic!("it did not start: {}", std::fs::read_to_string(folder.join("log")).unwrap());
     };
-    let address = line.strip_prefix("osproxy is ready on http://").expect(&line).parse().unwrap();
-    (process, address)
+    let (scheme, address) =
+        line.strip_prefix("osproxy is ready on ").and_then(|url| url.split_once("://")).expect(&line);
+    let is_secure = settings.iter().any(|(name, _)| name == "TLS__CERT");
+    assert_eq!(scheme, if is_secure { "https" } else { "http" });
+    (process, address.parse().unwrap())
 }
 
 impl Deref for Service {
@@ -152,7 +155,12 @@ impl Service {
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (process, address) = spawn(folder.path(), &settings, ANYWHERE, &[], wrapper).await;
         let listen = ANYWHERE.to_owned();
-        Self { process, api: Api::new(address), database, store: None, folder, settings, listen }
+        let cert = settings.iter().find(|(name, _)| name == "TLS__CERT").map(|(_, path)| path);
+        let mut api = Api::new(address);
+        if let Some(cert) = cert {
+            api = api.trusting(&std::fs::read_to_string(cert).unwrap());
+        }
+        Self { process, api, database, store: None, folder, settings, listen }
     }
 
     /// Starts at an address that it keeps, in a folder, on a database, with its objects in a store if there is one.
@@ -204,6 +212,14 @@ impl Service {
 
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id().unwrap()).unwrap()).unwrap()
+    }
+
+    /// How many objects it has open. Folders and locks are none.
+    pub fn open_objects(&self) -> usize {
+        let root = self.objects_folder().canonicalize().unwrap();
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_pid())).unwrap();
+        let files = open.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        files.filter(|file| file.starts_with(&root) && file.is_file() && !file.ends_with(".tmp/lock")).count()
     }
 
     /// The most memory that it has had so far, in bytes.
@@ -298,6 +314,21 @@ impl Service {
         let (code, said) = self.cli(&[&["key", "create"], options].concat()).await;
         assert_eq!(code, 0, "{said}");
         said.trim_end().to_owned()
+    }
+
+    /// Starts with this as its file of settings.
+    pub async fn start_configured(config: &str) -> Self {
+        let mut service = Self::start().await;
+        std::fs::write(service.folder().join("config.yaml"), config).unwrap();
+        service.restart_configured().await;
+        service
+    }
+
+    /// The address that a line of its log names.
+    pub async fn logged_address(&self, line: &str) -> SocketAddr {
+        let said = async || self.log().lines().find(|found| found.contains(line)).map(str::to_owned);
+        let line = super::eventually("the line is written", said).await;
+        line.rsplit_once("address=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
     }
 
     /// Begins another verb of the binary on the same folder.

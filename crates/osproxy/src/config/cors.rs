@@ -1,0 +1,72 @@
+use super::value::{Findings, section};
+
+section! {
+    /// `cors`: which pages may use the service from browsers. Never with cookies or other credentials of the browser's.
+    CorsSection {
+        /// Origins of such pages, such as `https://app.example.net`; `*`: any, as with the Go program; none: no page of another
+        /// origin. Danger: with `*` and `auth.mode: open`, so may any page that somebody opens who can reach the service.
+        allow_origins: Vec<String> = vec!["*".to_owned()],
+        /// Headers that they may send; `*`: any.
+        allow_headers: Vec<String> = vec!["*".to_owned()],
+        /// For how long browsers remember that, in seconds.
+        max_age: u64 = 3600,
+    }
+    ignored []
+}
+
+/// What stands for any.
+pub const ANY: &str = "*";
+
+/// Longest time, in seconds: no browser keeps it for longer than a day.
+const MAX_AGE: u64 = 24 * 60 * 60;
+
+impl CorsSection {
+    pub(super) fn check(&self, findings: &mut Findings) {
+        let origins = self.allow_origins.iter().filter(|origin| *origin != ANY);
+        for origin in origins.filter(|origin| !is_origin(origin)) {
+            findings.problem(
+                "cors.allow_origins",
+                format_args!("{origin:?} must be `*` or an origin, such as https://app.example.net"),
+            );
+        }
+        let is_token = |name: &String| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        for name in self.allow_headers.iter().filter(|name| *name != ANY && !is_token(name)) {
+            findings.problem("cors.allow_headers", format_args!("{name:?} is not the name of a header"));
+        }
+        if self.max_age > MAX_AGE {
+            findings.problem("cors.max_age", format_args!("must be 0 to {MAX_AGE} seconds"));
+        }
+    }
+}
+
+/// Whether a text is an origin as browsers write it: scheme, host and port, in small letters, and nothing behind them.
+fn is_origin(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(&byte);
+    let host = ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    host.is_some_and(|host| !host.is_empty() && host.bytes().all(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_browsers_send_is_an_origin() {
+        for origin in ["https://app.example.net", "http://localhost:3000", "http://[::1]:80"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for text in [
+            "app.example.net",
+            "https://",
+            "https://App.example.net",
+            "https://a/",
+            "ftp://a",
+            "null",
+            "https://*",
+        ] {
+            assert!(!is_origin(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What pages of other origins may do here (CORS).
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use osproxy_api::{ERROR_HEADER, v1::IDEMPOTENCY_REPLAYED};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use super::middleware::REQUEST_ID;
+use crate::config::{ANY, CorsSection};
+
+const METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// Headers of answers that clients need, and that browsers hide otherwise.
+const EXPOSED: [HeaderName; 11] = [
+    header::ACCEPT_RANGES,
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::ETAG,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static(IDEMPOTENCY_REPLAYED),
+    HeaderName::from_static(ERROR_HEADER),
+    REQUEST_ID,
+];
+
+/// Answers preflights, and says with every answer who may see it; if anybody may.
+pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
+    let is_any = |list: &[String]| list.iter().any(|entry| entry == ANY);
+    let origins = if is_any(&section.allow_origins) {
+        AllowOrigin::any()
+    } else if section.allow_origins.is_empty() {
+        return None;
+    } else {
+        let origins = section.allow_origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok());
+        AllowOrigin::list(origins)
+    };
+    let headers = if is_any(&section.allow_headers) {
+        // `*` would leave Authorization out.
+        AllowHeaders::mirror_request()
+    } else {
+        AllowHeaders::list(section.allow_headers.iter().filter_map(|name| HeaderName::try_from(name).ok()))
+    };
+    let layer = CorsLayer::new().allow_origin(origins).allow_headers(headers).allow_methods(METHODS);
+    Some(layer.expose_headers(EXPOSED).max_age(Duration::from_secs(section.max_age)))
+}

@@ -1,0 +1,124 @@
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+
+pub(in crate::http) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Whose request it is: who is at the other end of the connection, or whom a trusted proxy speaks for. An extension of every
+/// request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) struct ClientAddr(pub(in crate::http) IpAddr);
+
+impl ClientAddr {
+    /// Each proxy adds whom it was asked by, so that the last ones are told by proxies that are `trusted`. The first one from
+    /// the end that is none of them is the client: what stands before it, it may have made up. What cannot be read is told by
+    /// nobody. `Forwarded` counts only without `X-Forwarded-For`: a proxy that knows one passes the other on as it came.
+    pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let peer = peer.to_canonical();
+        let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+        if !is_trusted(&peer) {
+            return Self(peer);
+        }
+        let told = match told(headers, &X_FORWARDED_FOR, |entry| Some(entry)) {
+            told if told.is_empty() => told_by_forwarded(headers),
+            told => told,
+        };
+        let mut client = peer;
+        for address in told.into_iter().rev() {
+            let Some(address) = address else { return Self(peer) };
+            client = address;
+            if !is_trusted(&client) {
+                break;
+            }
+        }
+        Self(client)
+    }
+}
+
+fn told_by_forwarded(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    told(headers, &header::FORWARDED, |entry| {
+        let mut pairs = entry.split(';').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, node)| node)
+    })
+}
+
+/// The addresses that the lines of a header name, in their order; none where an entry is not an address.
+fn told(headers: &HeaderMap, name: &HeaderName, node: impl Fn(&str) -> Option<&str>) -> Vec<Option<IpAddr>> {
+    let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default());
+    lines.flat_map(|line| line.split(',')).map(|entry| address(node(entry)?)).collect()
+}
+
+/// An address, with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, fields: &[(&'static str, &str)]) -> String {
+        let trusted = ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"].map(|net| net.parse().unwrap());
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        ClientAddr::of(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+    }
+
+    #[test]
+    fn strangers_are_not_believed() {
+        let forged = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
+        assert_eq!(client("8.8.8.8", &forged), "8.8.8.8");
+        assert_eq!(client("::ffff:8.8.8.8", &forged), "8.8.8.8");
+    }
+
+    #[test]
+    fn the_last_one_that_is_no_proxy_is_the_client() {
+        for (field, expected) in [
+            ("1.1.1.1", "1.1.1.1"),
+            ("6.6.6.6, 1.1.1.1", "1.1.1.1"),
+            ("6.6.6.6, 1.1.1.1, 10.1.1.1,192.0.2.1", "1.1.1.1"),
+            ("nonsense, 1.1.1.1, 10.1.1.1", "1.1.1.1"),
+            ("10.3.3.3, 10.2.2.2", "10.3.3.3"),
+            ("1.1.1.1:1234", "1.1.1.1"),
+            ("[2001:db8::1]:1234", "2001:db8::1"),
+            ("2001:db8::1, fd00::1", "2001:db8::1"),
+            ("::ffff:1.1.1.1", "1.1.1.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[("x-forwarded-for", field)]), expected, "{field}");
+            assert_eq!(client("::ffff:10.0.0.1", &[("x-forwarded-for", field)]), expected, "{field}");
+        }
+        // Several lines are one.
+        let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1")];
+        assert_eq!(client("10.0.0.1", &lines), "1.1.1.1");
+    }
+
+    #[test]
+    fn forwarded_counts_without_the_other_one() {
+        for (field, expected) in [
+            ("for=1.1.1.1;proto=http;by=10.0.0.1", "1.1.1.1"),
+            ("for=6.6.6.6, For=\"1.1.1.1:80\"", "1.1.1.1"),
+            ("for=\"[2001:db8::1]:80\"", "2001:db8::1"),
+            ("for=unknown", "10.0.0.1"),
+            ("for=_hidden, for=10.2.2.2", "10.0.0.1"),
+            ("proto=https", "10.0.0.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", &[("forwarded", field)]), expected, "{field}");
+        }
+        let both = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")];
+        assert_eq!(client("10.0.0.1", &both), "1.1.1.1");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_by_nobody() {
+        for field in ["", "nonsense", "1.1.1.1, nonsense", "1.1.1.1,", "1.1.1", "300.1.1.1", "1.1.1.1:99999"]
+        {
+            assert_eq!(client("10.0.0.1", &[("x-forwarded-for", field)]), "10.0.0.1", "{field}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Whose request it is.
+
+use serde_json::Value;
+
+use crate::support::{Service, eventually, spawn_failing};
+
+/// Whom the line of a request with this id names.
+async fn peer_of(service: &Service, id: &str, name: &str, value: &str) -> String {
+    let request = service.client().get(service.url("/health/live")).header("x-request-id", id);
+    request.header(name, value).send().await.unwrap();
+    let line = eventually("it is logged", async || {
+        let log = service.log();
+        log.lines().find(|line| line.contains(&format!("\"{id}\""))).map(str::to_owned)
+    })
+    .await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    line["peer"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_forged_x_forwarded_for_is_not_believed() {
+    let service = Service::start_with(&[("LOG__FORMAT", "json")]).await;
+    for (id, name) in [("one", "x-forwarded-for"), ("two", "forwarded")] {
+        assert_eq!(peer_of(&service, id, name, "for=203.0.113.9").await, "127.0.0.1");
+    }
+    assert_eq!(peer_of(&service, "three", "x-forwarded-for", "203.0.113.9").await, "127.0.0.1");
+
+    // A proxy is believed, and what its client made up is not.
+    let config = "server: {trusted_proxies: [127.0.0.0/8, '10.1.2.3']}\nlog: {format: json}";
+    let service = Service::start_configured(config).await;
+    let forged = "198.51.100.1, 203.0.113.9, 10.1.2.3";
+    assert_eq!(peer_of(&service, "four", "x-forwarded-for", forged).await, "203.0.113.9");
+    assert_eq!(
+        peer_of(&service, "five", "forwarded", "for=\"[2001:db8::1]:1\";proto=https").await,
+        "2001:db8::1"
+    );
+    assert_eq!(peer_of(&service, "six", "x-forwarded-for", "203.0.113.9, nonsense").await, "127.0.0.1");
+}
+
+#[tokio::test]
+async fn what_is_no_network_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["check-config", "--config", "bad.yaml"];
+    for net in ["10.0.0.0/33", "proxy", "7"] {
+        std::fs::write(folder.path().join("bad.yaml"), format!("server: {{trusted_proxies: [{net}]}}"))
+            .unwrap();
+        let (_, _, complaint) = spawn_failing(folder.path(), &[], &arguments).await;
+        assert!(complaint.contains("server.trusted_proxies[0]: must be"), "{complaint}");
+    }
+}
