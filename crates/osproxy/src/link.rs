@@ -233,7 +233,7 @@ impl LinkKeys {
         key.mac(claims, terms).verify(&given.into()).map_err(|_| LinkError::Signature)?;
         // Whatever is signed was written by us and parses.
         let end = expiry(claims.date, claims.expire).ok_or(LinkError::Signature)?;
-        let terms = terms.map(Terms::decode).unwrap_or_else(|| Some(Terms::default()));
+        let terms = terms.map_or_else(|| Some(Terms::default()), Terms::decode);
         let terms = terms.ok_or(LinkError::Signature)?;
         if now < end { Ok(terms) } else { Err(LinkError::Expired) }
     }
@@ -273,9 +273,9 @@ mod tests {
         LinkKeys::new(LinkKey::new("k1", secret).unwrap(), Vec::new())
     }
 
-    fn taken() -> Result<Terms, LinkError> {
-        Ok(Terms::default())
-    }
+    /// What becomes of a link without terms that holds.
+    const TAKEN: Result<Terms, LinkError> =
+        Ok(Terms { max_size: None, content_type: None, networks: Vec::new(), uses: None });
 
     #[test]
     fn terms_are_signed_and_cannot_be_left_out() {
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(date, "2026-11-22T12:00:00Z");
         let claims = claims(&date, &[]);
         let signature = keys.sign(&claims, &Terms::default());
-        for (offset, verdict) in [(-5, taken()), (0, taken()), (59, taken()), (60, Err(LinkError::Expired))] {
+        for (offset, verdict) in [(-5, TAKEN), (0, TAKEN), (59, TAKEN), (60, Err(LinkError::Expired))] {
             assert_eq!(keys.verify(&claims, &signature, NOW + Duration::seconds(offset)), verdict);
         }
     }
@@ -333,7 +333,7 @@ mod tests {
         let (keys, date) = (keys(&[1; 32]), date(NOW));
         let signed = claims(&date, &["a", "bc"]);
         let signature = keys.sign(&signed, &Terms::default());
-        assert_eq!(keys.verify(&signed, &signature, NOW), taken());
+        assert_eq!(keys.verify(&signed, &signature, NOW), TAKEN);
         let others = [
             Claims { action: Action::Upload, ..signed },
             Claims { uid: "2", ..signed },
@@ -359,7 +359,7 @@ mod tests {
         let claims = claims(&date, &[]);
         let out = LinkKeys::new(old.clone(), Vec::new()).sign(&claims, &Terms::default());
         let rotated = LinkKeys::new(new.clone(), vec![old]);
-        assert_eq!(rotated.verify(&claims, &out, NOW), taken());
+        assert_eq!(rotated.verify(&claims, &out, NOW), TAKEN);
         assert!(rotated.sign(&claims, &Terms::default()).starts_with("new."));
         assert_eq!(LinkKeys::new(new, Vec::new()).verify(&claims, &out, NOW), Err(LinkError::Signature));
     }

@@ -253,8 +253,13 @@ pub(crate) fn v1_upload_request() -> Result<Vec<u8>> {
 }
 
 pub(crate) fn v1_link_request(uid: &str) -> Result<Vec<u8>> {
-    let wanted =
-        v1::CreateLinkRequest { expires_in: EXPIRE, disposition: v1::Disposition::Inline, filename: None };
+    let wanted = v1::CreateLinkRequest {
+        expires_in: EXPIRE,
+        disposition: v1::Disposition::Inline,
+        filename: None,
+        networks: Vec::new(),
+        max_uses: None,
+    };
     post_v1(&format!("/files/{uid}/links"), &wanted)
 }
 

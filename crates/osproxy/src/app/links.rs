@@ -91,7 +91,7 @@ impl App {
 
     /// Whether links to `uid` that were issued then, in seconds since the Unix epoch, were revoked.
     pub async fn is_revoked(&self, uid: Uid, issued: i64) -> Result<bool> {
-        Ok(self.meta.links_from(uid).await?.is_some_and(|from| issued < from))
+        Ok(issued < self.meta.links_from(uid).await?)
     }
 
     /// Counts one more use of a link that ends then, in seconds since the Unix epoch. `false`: it was used up.

@@ -33,9 +33,16 @@ const ADMIN_CONNECTIONS: u16 = 64;
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
-/// Why a service does not start that everyone could use.
-const KEYLESS: &str = "{} can be reached by others, and there are no API keys: make one with `osproxy key create`, \
-                       listen on loopback, or write `auth.mode: open` to serve everyone";
+/// Listens for clients, unless others would be served and everyone let in.
+async fn listen_guarded(app: &App, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    if !address.ip().is_loopback() && !app.is_open() && !app.has_api_keys().await? {
+        bail!(
+            "{address} can be reached by others, and there are no API keys: make one with `osproxy key create`, \
+             listen on loopback, or write `auth.mode: open` to serve everyone"
+        );
+    }
+    listen(address).await
+}
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
@@ -55,11 +62,7 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     }
     let signals = Signals::listen()?;
     let app = App::open(&config).await?;
-    let address = config.listen()?;
-    if !address.ip().is_loopback() && !app.is_open() && !app.has_api_keys().await? {
-        bail!(KEYLESS.replace("{}", &address.to_string()));
-    }
-    let listener = listen(address).await?;
+    let listener = listen_guarded(&app, config.listen()?).await?;
     let address = listener.local_addr()?;
     let admin = match config.admin.address()? {
         Some(address) => Some(listen(address).await?),

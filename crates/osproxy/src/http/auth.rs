@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a proxy adds to the requests that it hands on.
-const OF_PROXIES: [HeaderName; 5] = [
+pub(super) const OF_PROXIES: [HeaderName; 5] = [
     header::FORWARDED,
     header::VIA,
     HeaderName::from_static("x-forwarded-for"),
@@ -82,9 +82,10 @@ pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
 fn token(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
-        return match headers.contains_key(header::AUTHORIZATION) {
-            true => Err(Error::new(ErrorCode::Unauthenticated, "there must be one `Authorization`")),
-            false => Ok(None),
+        return if headers.contains_key(header::AUTHORIZATION) {
+            Err(Error::new(ErrorCode::Unauthenticated, "there must be one `Authorization`"))
+        } else {
+            Ok(None)
         };
     };
     let text = value.to_str().unwrap_or_default();

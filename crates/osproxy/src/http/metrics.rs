@@ -43,6 +43,7 @@ pub(super) async fn for_this_machine(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::auth::OF_PROXIES;
 
     #[test]
     fn only_what_comes_from_this_machine_itself_is_answered() {

@@ -12,16 +12,18 @@ use super::{
 use crate::{tenant::Tenant, uid::Uid};
 
 impl Meta {
-    /// Links to a file that were issued before this moment, in seconds since the Unix epoch, are revoked; `None`: none are.
-    pub async fn links_from(&self, uid: Uid) -> Result<Option<i64>, DbErr> {
+    /// Links to a file that were issued before this moment, in seconds since the Unix epoch, are revoked; 0: none
+    /// are.
+    pub async fn links_from(&self, uid: Uid) -> Result<i64, DbErr> {
         if let Some(from) = self.stored.links_from(uid) {
             return Ok(from);
         }
         let generation = self.stored.generation();
         let from = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::LinksFrom);
         let from: Option<Option<i64>> = from.into_tuple().one(&self.reader).await?;
-        self.stored.insert_links_from(uid, from.flatten(), generation);
-        Ok(from.flatten())
+        let from = from.flatten().unwrap_or(0);
+        self.stored.insert_links_from(uid, from, generation);
+        Ok(from)
     }
 
     /// Revokes all links to a file of a tenant that were issued until now. `false`: there is no such file.

@@ -354,7 +354,10 @@ pub fn now_ms() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DatabaseSection, Secret};
+    use crate::{
+        config::{DatabaseSection, Secret},
+        tenant::Tenant,
+    };
 
     const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
 

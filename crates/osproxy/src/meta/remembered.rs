@@ -22,7 +22,7 @@ use crate::{
 pub(super) struct Remembered {
     files: Cache<Uid, (Instant, Arc<StoredFile>)>,
     /// From when on links are good, of files that are no longer, or not yet, remembered whole.
-    links: Cache<Uid, (Instant, Option<i64>)>,
+    links: Cache<Uid, (Instant, i64)>,
     time: Duration,
     metrics: CacheMetrics,
     generation: AtomicU64,
@@ -65,10 +65,10 @@ impl Remembered {
         (since.elapsed() < self.time).then_some(file)
     }
 
-    /// From when on links to a file are good.
-    pub(super) fn links_from(&self, uid: Uid) -> Option<Option<i64>> {
+    /// From when on links to a file are good, in seconds since the Unix epoch; 0: none were revoked.
+    pub(super) fn links_from(&self, uid: Uid) -> Option<i64> {
         if let Some(file) = self.get(uid) {
-            return Some(file.links_from);
+            return Some(file.links_from.unwrap_or(0));
         }
         if !self.trusted.load(Ordering::Acquire) {
             return None;
@@ -78,7 +78,7 @@ impl Remembered {
     }
 
     /// Takes in what was read since the generation was asked for.
-    pub(super) fn insert_links_from(&self, uid: Uid, from: Option<i64>, generation: u64) {
+    pub(super) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
             self.links.insert(uid, (Instant::now(), from));

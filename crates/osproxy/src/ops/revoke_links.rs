@@ -7,8 +7,6 @@ use crate::{Result, app::App, uid::Uid};
 /// to read it. Links that are issued afterwards are good. Other nodes know it as soon as they hear of it, and after
 /// `database.cache_seconds` at the latest.
 pub async fn revoke_links(app: &App, tenant: &Tenant, uid: Uid) -> Result<()> {
-    match app.meta.revoke_links(tenant.clone(), uid).await? {
-        true => Ok(()),
-        false => Err(unknown_uid()),
-    }
+    let is_known = app.meta.revoke_links(tenant.clone(), uid).await?;
+    if is_known { Ok(()) } else { Err(unknown_uid()) }
 }

@@ -146,7 +146,7 @@ async fn bad_input_is_refused_with_the_field_that_is_wrong() {
     let pending = service.upload_link("pending.txt").await.uid;
     problem(service.v1_post(&format!("/files/{pending}/links"), &body).await, 404, "file_not_found").await;
     problem(service.v1_get(&route).await, 405, "method_not_allowed").await;
-    problem(service.v1(Method::DELETE, &route, None).await, 405, "method_not_allowed").await;
+    problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
     problem(service.v1_get("/nothing").await, 404, "unknown_route").await;
     problem(service.get("/elsewhere").await, 404, "unknown_route").await;
     assert_eq!(service.get("/api/storage/v0/nothing").await.status(), 404);

@@ -38,7 +38,7 @@ impl Api {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
         let client = Client::builder().read_timeout(2 * super::PATIENCE).default_headers(headers);
-        Self { address: self.address, client: client.build().unwrap() }
+        Self { client: client.build().unwrap(), ..self.clone() }
     }
 
     pub fn url(&self, relative: &str) -> String {
