@@ -233,7 +233,7 @@ async fn abandoned_uploads_are_removed_with_all_their_parts() {
     // Where nodes share a database, what a killed one was at is taken over when its lease ends.
     let settings = [("UPLOADS__KEEP_LAPSED", "0"), ("TASKS__LEASE", "3")];
     let mut service = Service::start_with(&settings).await;
-    let answer = service.post("/link/upload", &json!({"filePath": ["x.bin", "y.bin"], "expire": 1})).await;
+    let answer = service.post("/link/upload", &json!({"filePath": ["x.bin", "y.bin"], "expire": 2})).await;
     let answer: serde_json::Value = answer.json().await.unwrap();
     let link: osproxy_api::v0::UploadLinks = serde_json::from_value(answer["data"][0].clone()).unwrap();
     assert_eq!(service.put_part(&link, 1, &content(1, 100_000)).await.status(), 200);
