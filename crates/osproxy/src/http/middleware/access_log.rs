@@ -118,7 +118,7 @@ impl Drop for AccessLine {
         traces::describe_answer(&self.span, self.status, self.error.as_deref());
         let _in_request = self.span.enter();
         tracing::info!(
-            method = self.method.as_str(),
+            method = %self.method,
             route = self.route,
             path = self.path,
             uid = self.uid.map(tracing::field::display),
