@@ -71,10 +71,20 @@ pub(super) fn is_of_this_machine(peer: Option<Peer>, headers: &HeaderMap) -> boo
     is_local && !OF_PROXIES.iter().any(|name| headers.contains_key(name))
 }
 
+/// Whether a page of another site has a browser on this machine send a request.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return false;
+    };
+    let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, site)| site);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    site.is_none() || site != host
+}
+
 /// Who sends a request.
 pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
     let peer = request.extensions.get::<Peer>().copied();
-    let is_local = is_of_this_machine(peer, &request.headers);
+    let is_local = is_of_this_machine(peer, &request.headers) && !is_of_another_site(&request.headers);
     app.authenticate(token(&request.headers)?, is_local).await
 }
 

@@ -260,6 +260,20 @@ async fn a_proxy_on_this_machine_does_not_stand_for_it() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_gets_nothing_of_this_machine() {
+    let service = Service::start().await;
+    let ask = async |origin: &str| {
+        let request = service.client().get(service.url("/api/v1/files")).header("origin", origin);
+        request.send().await.unwrap()
+    };
+    for origin in ["https://example.org", "null", "http://127.0.0.1:1", "http://localhost"] {
+        problem(ask(origin).await, 401, "unauthenticated").await;
+    }
+    // Its own pages do.
+    assert_eq!(ask(&format!("http://{}", service.address)).await.status(), 200);
+}
+
+#[tokio::test]
 async fn an_open_service_serves_everyone_and_knows_its_keys() {
     let service = Service::start_with(&[("AUTH__MODE", "open")]).await;
     let key = service.create_key(&["--tenant", "ours"]).await;
