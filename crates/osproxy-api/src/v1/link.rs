@@ -27,7 +27,7 @@ pub struct CreateLinkRequest {
     pub networks: Vec<String>,
     /// How often the content may be read by the link, each range counting; as often as one likes if it is absent.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 1_000_000)]
+    #[schema(example = 10, minimum = 1, maximum = 1_000_000)]
     pub max_uses: Option<u64>,
 }
 

@@ -63,6 +63,7 @@ pub struct CreateUploadRequest {
 pub struct Constraints {
     /// Bytes of the content at most.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(example = 1_073_741_824)]
     pub max_size: Option<u64>,
     /// MIME type that the content must be of, as its beginning or else its name tells: `image/png`, or `image/*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a key is believed to be what it was: one that is revoked is worth nothing after that.
 const REMEMBERED: Duration = Duration::from_secs(5);
+/// How long it is believed that there are no keys.
+const NONE_REMEMBERED: Duration = Duration::from_secs(1);
 /// How many keys are remembered.
 const KEYS: usize = 10_000;
 
@@ -68,12 +70,19 @@ pub(super) struct Access {
     mode: AuthMode,
     /// There are keys, which cannot change any more.
     has_keys: AtomicBool,
+    /// When there was none.
+    found_none: Mutex<Option<Instant>>,
     keys: Cache<String, Arc<KnownKey>>,
 }
 
 impl Access {
     pub(super) fn new(config: &Config) -> Self {
-        Self { mode: config.auth.mode, has_keys: AtomicBool::new(false), keys: Cache::new(KEYS) }
+        Self {
+            mode: config.auth.mode,
+            has_keys: AtomicBool::new(false),
+            found_none: Mutex::default(),
+            keys: Cache::new(KEYS),
+        }
     }
 }
 
@@ -96,9 +105,16 @@ impl App {
         if self.access.has_keys.load(Ordering::Acquire) {
             return Ok(true);
         }
+        let is_fresh = |looked: Option<Instant>| looked.is_some_and(|at| at.elapsed() < NONE_REMEMBERED);
+        if is_fresh(*self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(false);
+        }
+        let looking = Instant::now();
         let has_keys = self.meta.has_api_keys().await?;
         if has_keys {
             self.access.has_keys.store(true, Ordering::Release);
+        } else {
+            *self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner) = Some(looking);
         }
         Ok(has_keys)
     }

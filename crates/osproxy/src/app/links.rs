@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::App;
 use crate::{
     Error, Result, error,
-    link::{Claims, LinkError, LinkKey, LinkKeys, Terms, Uses},
+    link::{Action, Claims, LinkError, LinkKey, LinkKeys, Terms, Uses},
     uid::Uid,
 };
 
@@ -90,8 +90,8 @@ impl App {
     }
 
     /// Whether links to `uid` that were issued then, in seconds since the Unix epoch, were revoked.
-    pub async fn is_revoked(&self, uid: Uid, issued: i64) -> Result<bool> {
-        Ok(issued < self.meta.links_from(uid).await?)
+    pub async fn is_revoked(&self, uid: Uid, action: Action, issued: i64) -> Result<bool> {
+        Ok(issued < self.meta.links_from(uid, action == Action::Download).await?)
     }
 
     /// Counts one more use of a link that ends then, in seconds since the Unix epoch. `false`: it was used up.

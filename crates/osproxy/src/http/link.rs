@@ -35,7 +35,7 @@ pub(super) async fn verify(
     let (Some(issued), Some(end)) = (issued, end) else {
         return Err(Error::internal("a signed link has no date"));
     };
-    if app.is_revoked(uid, issued).await? {
+    if app.is_revoked(uid, claims.action, issued).await? {
         return Err(Error::new(ErrorCode::LinkRevoked, "the links of this file were revoked"));
     }
     // Of a request that another node hands on that one has seen to this.

@@ -134,6 +134,8 @@ impl Meta {
     /// Records files in state `pending`, whose content may be sent until `expires_at` (milliseconds since the
     /// Unix epoch). All of them or none.
     pub async fn create_files(&self, files: Vec<NewFile>, expires_at: i64) -> Result<(), DbErr> {
+        let (remembered, uids) = (self.stored.generation(), files.iter().map(|file| file.uid));
+        let uids: Vec<_> = uids.collect();
         self.write(move |transaction| {
             let rows: Vec<_> = files.iter().map(|file| row(file, expires_at)).collect();
             Box::pin(async move {
@@ -141,7 +143,11 @@ impl Meta {
                 Ok(())
             })
         })
-        .await
+        .await?;
+        for uid in uids {
+            self.stored.insert_links_from(uid, 0, remembered);
+        }
+        Ok(())
     }
 
     /// The complete file of a uid; `None` when the uid is unknown or not complete.

@@ -14,9 +14,13 @@ use crate::{tenant::Tenant, uid::Uid};
 impl Meta {
     /// Links to a file that were issued before this moment, in seconds since the Unix epoch, are revoked; 0: none
     /// are.
-    pub async fn links_from(&self, uid: Uid) -> Result<i64, DbErr> {
+    /// Whoever is about to read the file has it remembered.
+    pub async fn links_from(&self, uid: Uid, is_to_read: bool) -> Result<i64, DbErr> {
         if let Some(from) = self.stored.links_from(uid) {
             return Ok(from);
+        }
+        if is_to_read && let Some(file) = self.stored_file(uid).await? {
+            return Ok(file.links_from.unwrap_or(0));
         }
         let generation = self.stored.generation();
         let from = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::LinksFrom);
