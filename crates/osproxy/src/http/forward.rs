@@ -95,7 +95,12 @@ fn tell_client(request: &mut Request) {
 }
 
 async fn forward_to(app: &App, node: &Node, request: Request) -> Result<Response, Unanswered> {
-    app.cluster.forward(Destination { id: &node.id, address: &node.address }, request).await
+    let answer = app.cluster.forward(Destination { id: &node.id, address: &node.address }, request).await;
+    answer.map(|mut answer| {
+        // This node says it as well, as of every answer.
+        answer.headers_mut().remove(header::VARY);
+        answer
+    })
 }
 
 /// The node is not to blame for a client that stops sending.

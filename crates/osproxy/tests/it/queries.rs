@@ -94,18 +94,20 @@ async fn operations_ask_no_more_than_they_must() {
         ("create_download_link", 1),
         // BEGIN, the rows, COMMIT.
         ("create_upload", 3),
-        ("download_file", 1),
+        // Whether its links were revoked, and the file: the same rows, which are remembered otherwise.
+        ("download_file", 2),
         // By md5; BEGIN, the reference, the file, COMMIT.
         ("instant_upload", 5),
         // A read, and an empty transaction.
         ("ping", 3),
+        // Whether its links were revoked, which is remembered otherwise, as of the others below;
         // BEGIN, the file, its state, the intent, COMMIT; by BLAKE3; BEGIN, the blob, the file, COMMIT.
-        ("upload_file", 10),
+        ("upload_file", 11),
         // The same, but that the reference is taken and the intent goes.
-        ("upload_file of known content", 11),
+        ("upload_file of known content", 12),
         // Whose disk has the others; BEGIN, the file and attempts before, the intent, COMMIT; BEGIN, the file, the part before,
         // the part, COMMIT.
-        ("upload_part", 10),
+        ("upload_part", 11),
         ("upload_status", 2),
     ];
     assert_eq!(counted, BTreeMap::from(expected));
