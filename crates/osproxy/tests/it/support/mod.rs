@@ -34,7 +34,7 @@ use md5::{Digest, Md5};
 
 /// Longest time that anything expected may take: on a busy machine, and twice as long as what a killed node was at stays
 /// its own.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `condition` gives something.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
