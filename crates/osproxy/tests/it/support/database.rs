@@ -54,15 +54,10 @@ fn env(name: &str) -> Option<String> {
 pub async fn connect(options: impl Into<ConnectOptions>) -> DatabaseConnection {
     let mut options = options.into();
     options.idle_timeout(None).max_lifetime(None);
-    let start = Instant::now();
-    loop {
-        match Orm::connect(options.clone()).await {
-            Ok(connection) => return connection,
-            Err(error) if start.elapsed() < PATIENCE => println!("connecting again: {error}"),
-            Err(error) => panic!("{error}"),
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+    super::eventually("the database takes a connection", async || {
+        Orm::connect(options.clone()).await.inspect_err(|error| println!("connecting again: {error}")).ok()
+    })
+    .await
 }
 
 impl Database {
