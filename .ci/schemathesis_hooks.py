@@ -23,6 +23,7 @@ WELL_FORMED = {
 # So large that a disk for playing has room for it.
 LARGEST = 1 << 20
 http = requests.Session()
+http.headers["Authorization"] = f"Bearer {os.environ['OSPROXY_KEY']}"
 turn = itertools.count()
 
 
@@ -55,7 +56,7 @@ def a_file():
 def some_parts():
     link = upload_link()
     put(link["multi"]["upload"] + "&chunkNum=2", b"second")
-    return query_of(link["single"])["uid"]
+    return query_of(link["single"])
 
 
 FILE, DOWNLOAD = a_file()
@@ -73,8 +74,10 @@ def before_v0(route, case, fits):
     query = case.query
     if route in ("/checkpoint", "/proxy"):
         # The others are uids that were never issued.
-        if fits and next(turn) % 2:
-            query["uid"] = UPLOAD
+        if fits and not query.keys().isdisjoint(WELL_FORMED):
+            query.update(UPLOAD)
+        elif fits and next(turn) % 2:
+            query["uid"] = UPLOAD["uid"]
     elif route == "/link/download":
         if fits and next(turn) % 2:
             case.body["uid"] = [FILE]
@@ -121,11 +124,18 @@ def before_v1(route, case, fits):
         names["id"] = a_task()
     if not fits:
         return
+    if isinstance(case.body, dict):
+        for terms in (case.body, case.body.get("constraints")):
+            if terms and terms.get("networks"):
+                terms["networks"] = ["10.0.0.0/8", "2001:db8::/32"][: len(terms["networks"])]
     if route == "/uploads":
-        # What no schema can say: part sizes go with sizes, and are powers of two.
+        # What no schema can say: part sizes go with sizes, and are powers of two, and sizes are within constraints.
         case.body.pop("part_size", None)
         if case.body.get("size") is not None:
             case.body["size"] = min(case.body["size"], LARGEST)
+            constraints = case.body.get("constraints") or {}
+            if constraints.get("max_size") is not None:
+                constraints["max_size"] = max(constraints["max_size"], case.body["size"])
     # A cursor is nothing that can be made up.
     case.query.pop("cursor", None)
     # A key that chance hits twice is another request's.
