@@ -59,8 +59,14 @@ pub enum ErrorCode {
     RangeNotSatisfiable,
     /// The body is larger than the server takes.
     TooLarge,
+    /// The tenant's quota has not so much left.
+    QuotaExceeded,
+    /// The store has not so much room left, or keeps what it has for others.
+    StorageFull,
     /// There were too many requests; fewer of them will be served.
     RateLimited,
+    /// As much is being done at this moment as the service takes on; the same request may succeed in a moment.
+    Overloaded,
     /// The head of the request is larger than the server takes.
     HeaderTooLarge,
     /// The node that holds the bytes cannot be asked for them; the same request may succeed later.
@@ -101,7 +107,10 @@ impl ErrorCode {
             Self::PreconditionFailed => "precondition_failed",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::TooLarge => "too_large",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::StorageFull => "storage_full",
             Self::RateLimited => "rate_limited",
+            Self::Overloaded => "overloaded",
             Self::HeaderTooLarge => "header_too_large",
             Self::NodeUnavailable => "node_unavailable",
             Self::Unavailable => "unavailable",
@@ -141,7 +150,8 @@ impl ErrorCode {
             Self::RateLimited => 429,
             Self::HeaderTooLarge => 431,
             Self::Internal => 500,
-            Self::NodeUnavailable | Self::Unavailable => 503,
+            Self::NodeUnavailable | Self::Unavailable | Self::Overloaded => 503,
+            Self::QuotaExceeded | Self::StorageFull => 507,
         }
     }
 
@@ -167,7 +177,8 @@ impl ErrorCode {
             Self::RateLimited => 429,
             Self::HeaderTooLarge => 431,
             Self::Internal => 500,
-            Self::NodeUnavailable | Self::Unavailable => 503,
+            Self::NodeUnavailable | Self::Unavailable | Self::Overloaded => 503,
+            Self::QuotaExceeded | Self::StorageFull => 507,
         }
     }
 
@@ -200,7 +211,10 @@ impl ErrorCode {
             Self::PreconditionFailed => "Precondition failed",
             Self::RangeNotSatisfiable => "Range not satisfiable",
             Self::TooLarge => "Too large",
+            Self::QuotaExceeded => "Quota exceeded",
+            Self::StorageFull => "Storage full",
             Self::RateLimited => "Rate limited",
+            Self::Overloaded => "Overloaded",
             Self::HeaderTooLarge => "Header too large",
             Self::NodeUnavailable => "Node unavailable",
             Self::Unavailable => "Unavailable",

@@ -44,6 +44,14 @@ impl Error {
         Self { retry_after: Some(wait), ..error }
     }
 
+    /// The tenant's quota has not so much left.
+    pub(crate) fn over_quota() -> Self {
+        Self::new(
+            ErrorCode::QuotaExceeded,
+            "there is not so much left of what may be stored; remove something first",
+        )
+    }
+
     /// How long the client is to wait before it tries again, if that is known.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -144,7 +152,10 @@ impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
         // An object that a row names must be there: the client is not to blame if it is not.
         match error.kind {
-            storage::ErrorKind::Full => Self::unavailable(error),
+            storage::ErrorKind::Full => Self {
+                source: Some(error.into()),
+                ..Self::new(ErrorCode::StorageFull, "there is no room left to store this, try again later")
+            },
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
             storage::ErrorKind::NotFound
             | storage::ErrorKind::Truncated

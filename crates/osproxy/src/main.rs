@@ -37,6 +37,13 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Say how much tenants may store, and see what they do. Services may be running.
+    Tenant {
+        #[command(subcommand)]
+        verb: cli::tenant::Verb,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Look after the keys that sign links. Services may be running.
     LinkKey {
         #[command(subcommand)]
@@ -119,6 +126,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
         Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
         Verb::Key { verb, settings } => cli::key::run(&settings.load(None)?, verb)?,
+        Verb::Tenant { verb, settings } => cli::tenant::run(&settings.load(None)?, verb)?,
         Verb::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
         Verb::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,

@@ -12,6 +12,7 @@ pub mod openapi;
 pub mod scrub;
 pub mod serve;
 pub mod tasks;
+pub mod tenant;
 
 use std::io::Write;
 

@@ -64,7 +64,9 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let code = error.code;
     let status = if is_v0 { StatusCode::from_u16(code.v0_status()).ok() } else { Some(v1_status(&error)) };
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if status.is_server_error() {
+    // What was refused to keep to limits is as it should be.
+    let is_limit = matches!(code, ErrorCode::QuotaExceeded | ErrorCode::Overloaded);
+    if status.is_server_error() && !is_limit {
         tracing::error!(code = code.as_str(), error = error::chain(&*error), "the request failed");
     } else {
         tracing::debug!(code = code.as_str(), why = &*error.message, "the request was refused");
@@ -77,7 +79,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         headers.insert(header::ALLOW, allow);
     }
-    if matches!(code, ErrorCode::NodeUnavailable | ErrorCode::Unavailable | ErrorCode::RateLimited) {
+    if passes(code) {
         // Rounded up: who comes earlier is refused again.
         let wait = error.retry_after().map_or(RETRY_AFTER_SECS, |wait| wait.as_secs() + 1);
         headers.insert(header::RETRY_AFTER, wait.into());
@@ -93,6 +95,18 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     // The line of the request tells why.
     rendered.extensions_mut().insert(error);
     rendered
+}
+
+/// Whether the same request may succeed later, without anybody doing anything about it.
+fn passes(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NodeUnavailable
+            | ErrorCode::Unavailable
+            | ErrorCode::RateLimited
+            | ErrorCode::Overloaded
+            | ErrorCode::StorageFull
+    )
 }
 
 /// Lets a panic end one request and nothing else. What it says stays in the log.

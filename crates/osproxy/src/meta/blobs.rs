@@ -154,22 +154,29 @@ impl Meta {
         found.map(verified).transpose()
     }
 
-    /// Records files that share blobs from the start: each with the blob's number and the file's content type.
-    /// Says of each whether the blob was still there; those whose blob was not are not recorded.
-    pub async fn create_stored_files(&self, files: Vec<(NewFile, i64, String)>) -> Result<Vec<bool>, DbErr> {
-        self.write(move |transaction| {
-            let files = files.clone();
+    /// Records files of one tenant that share blobs from the start: each with the blob's number and size, and the file's
+    /// content type. Says of each whether the blob was still there; those whose blob was not are not recorded. `None`: the
+    /// tenant's quota has not so much left.
+    pub async fn create_stored_files(
+        &self,
+        files: Vec<(NewFile, (i64, u64), String)>,
+    ) -> Result<Option<Vec<bool>>, DbErr> {
+        let quotas = self.quotas.clone();
+        self.write_or_undo(move |transaction| {
+            let (files, quotas) = (files.clone(), quotas.clone());
             Box::pin(async move {
-                let mut created = Vec::with_capacity(files.len());
-                for (file, blob_id, content_type) in &files {
+                let (mut created, mut charge) = (Vec::with_capacity(files.len()), 0_i64);
+                for (file, (blob_id, size), content_type) in &files {
                     let taken = take_references(transaction, *blob_id, 1, None).await?;
                     if taken {
-                        let row = stored_row(file, *blob_id, content_type);
+                        let row = stored_row(file, (*blob_id, size.cast_signed()), content_type);
                         file::Entity::insert(row).exec_without_returning(transaction).await?;
+                        charge = charge.saturating_add_unsigned(*size);
                     }
                     created.push(taken);
                 }
-                Ok(created)
+                let tenant = files.first().map_or("", |(file, ..)| file.tenant.as_str());
+                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or(Some(created), None))
             })
         })
         .await

@@ -13,6 +13,7 @@ use super::{
     entities::{blob, file},
     files::stored_row,
     listing::{self, Metadata, name_start},
+    quotas::{Charged, Quotas},
     write_queue::Verdict,
 };
 use crate::{content_type, tenant::Tenant, uid::Uid};
@@ -40,6 +41,8 @@ pub enum Copied {
     Now,
     /// Its content went elsewhere in this moment; look again.
     Changed,
+    /// The tenant's quota has not so much left.
+    OverQuota,
     /// It has no content in this state.
     Closed(FileState),
     /// No such uid.
@@ -80,10 +83,12 @@ impl Meta {
         name: Option<String>,
         metadata: Option<Metadata>,
     ) -> Result<Copied, DbErr> {
+        let quotas = self.quotas.clone();
         self.write_or_undo(move |transaction| {
             let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
+            let quotas = quotas.clone();
             Box::pin(async move {
-                Ok(match copy_file(transaction, &tenant, (uid, copy), name, metadata).await? {
+                Ok(match copy_file(transaction, &tenant, (uid, copy), name, metadata, &quotas).await? {
                     Copied::Now => Verdict::Commit(Copied::Now),
                     other => Verdict::Rollback(other),
                 })
@@ -132,6 +137,7 @@ async fn copy_file(
     (uid, copy): (Uid, Uid),
     name: Option<String>,
     metadata: Option<Metadata>,
+    quotas: &Quotas,
 ) -> Result<Copied, DbErr> {
     // Taken, so that it does not let go of its content before the copy has a claim on it.
     let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -157,7 +163,11 @@ async fn copy_file(
     };
     let (tenant, name) = (Tenant::from_recorded(&source.tenant), name.unwrap_or(source.name));
     let file = NewFile { uid: copy, tenant, name, announced: Announced::default() };
-    let row = file::ActiveModel { metadata: Set(metadata), ..stored_row(&file, blob_id, &content_type) };
+    let stored = stored_row(&file, (blob_id, source.charged), &content_type);
+    let row = file::ActiveModel { metadata: Set(metadata), ..stored };
     file::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(Copied::Now)
+    Ok(match quotas.charge(transaction, file.tenant.as_str(), source.charged).await? {
+        Charged::Yes => Copied::Now,
+        Charged::No => Copied::OverQuota,
+    })
 }

@@ -31,6 +31,7 @@ struct Destination {
 
 /// The blob that collects the parts of a file.
 pub(super) struct Collecting {
+    pub(super) tenant: String,
     pub(super) name: String,
     pub(super) blob_id: i64,
     /// Where it lies.
@@ -116,7 +117,7 @@ pub(super) async fn collect(
             .exec(transaction)
             .await?;
     }
-    Ok(Ok(Collecting { name, blob_id, store, another, shape }))
+    Ok(Ok(Collecting { tenant, name, blob_id, store, another, shape }))
 }
 
 /// Takes the row of a file in this state for the rest of the transaction. `false`: it is in another one now.

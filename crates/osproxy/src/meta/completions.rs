@@ -10,7 +10,9 @@ use super::{
     blobs::to_record,
     dialect,
     entities::{blob, file, part},
-    files, now_ms, pieces, tasks,
+    files, now_ms, pieces,
+    quotas::{Charged, Quotas},
+    tasks,
     write_queue::Verdict,
 };
 use crate::{content_type, uid::Uid};
@@ -61,6 +63,8 @@ pub enum Completed {
     Size(u64, u64),
     /// Together they have another digest than was said: which one, and what it is.
     Digest(&'static str, String),
+    /// The tenant's quota has not so much left.
+    OverQuota,
     /// There is nothing to complete: the file is in this state.
     Closed(FileState),
     /// No such uid.
@@ -76,11 +80,11 @@ impl Meta {
         said: Completion,
         merge: TaskForBlob,
     ) -> Result<Completed, DbErr> {
-        let (here, now) = (self.here.clone(), self.clock.now_ms());
+        let (here, quotas, now) = (self.here.clone(), self.quotas.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
-            let (merge, here) = (merge.clone(), here.clone());
+            let (merge, here, quotas) = (merge.clone(), here.clone(), quotas.clone());
             Box::pin(async move {
-                Ok(match complete(transaction, uid, said, &merge, (&here.node, now)).await? {
+                Ok(match complete(transaction, uid, said, &merge, (&here.node, now), &quotas).await? {
                     begun @ (Completed::Now | Completed::Native(_)) => Verdict::Commit(begun),
                     other => Verdict::Rollback(other),
                 })
@@ -227,6 +231,7 @@ async fn complete(
     said: Completion,
     merge: &TaskForBlob,
     (node, now): (&str, i64),
+    quotas: &Quotas,
 ) -> Result<Completed, DbErr> {
     // Taken until the end: parts that arrive meanwhile, and the same wish sent twice, wait.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -271,7 +276,13 @@ async fn complete(
         return Ok(Completed::Digest("blake3", hex::encode(combined)));
     }
     let taken = Taken { parts: wanted, size, claims, came: parts.came, node };
-    take(transaction, file, &blob, taken, merge, now).await
+    let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
+    let taken = take(transaction, file, &blob, taken, merge, now).await?;
+    let is_begun = matches!(taken, Completed::Now | Completed::Native(_));
+    if is_begun && quotas.charge(transaction, &tenant, charge).await? == Charged::No {
+        return Ok(Completed::OverQuota);
+    }
+    Ok(taken)
 }
 
 /// What an upload is complete with.
@@ -334,6 +345,7 @@ async fn take(
         .col_expr(file::Column::ReceivedFrom, Expr::value(came.from))
         .col_expr(file::Column::ReceivedUntil, Expr::value(came.until))
         .col_expr(file::Column::ReceivedNodes, Expr::value(came.nodes))
+        .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;

@@ -38,6 +38,10 @@ fn uid(number: i64) -> Uid {
     Uid::from_recorded(number)
 }
 
+fn of_default(number: i64) -> (Uid, Tenant) {
+    (uid(number), Tenant::default())
+}
+
 fn digests(content: &str) -> Digests {
     let mut digester = Digester::default();
     digester.update(content.as_bytes());
@@ -67,13 +71,13 @@ async fn begin(meta: &Meta, number: i64, spare: i64) -> i64 {
 
 async fn finish(meta: &Meta, number: i64, blob: i64, content: &str) -> Finished {
     let content_type = "text/plain".to_owned();
-    meta.finish_upload(uid(number), blob, digests(content), None, content_type).await.unwrap()
+    meta.finish_upload(of_default(number), blob, digests(content), None, content_type).await.unwrap()
 }
 
 async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) -> Finished {
     // Nothing but what is always computed.
     let digests = Digests { md5: None, sha256: None, ..digests("") };
-    meta.share_blob(uid(number), (blob, digests), unpublished, "text/plain".to_owned()).await.unwrap()
+    meta.share_blob(of_default(number), (blob, digests), unpublished, "text/plain".to_owned()).await.unwrap()
 }
 
 async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
@@ -97,11 +101,11 @@ async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
     let unasked = Digests { md5: None, ..known };
     let blob = begin(meta, 15, 17).await;
     let text = || "text/plain".to_owned();
-    let finished = meta.finish_upload(uid(15), blob, unasked, None, text()).await.unwrap();
+    let finished = meta.finish_upload(of_default(15), blob, unasked, None, text()).await.unwrap();
     assert_eq!(finished, Finished::Stored);
     assert!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().is_none());
     let intent = begin(meta, 16, 18).await;
-    let shared = meta.share_blob(uid(16), (blob, known), Some(intent), text()).await.unwrap();
+    let shared = meta.share_blob(of_default(16), (blob, known), Some(intent), text()).await.unwrap();
     assert_eq!(shared, Finished::Stored);
     assert_eq!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().unwrap().id, blob);
     // What is known stays.
@@ -109,7 +113,7 @@ async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
     let intent = begin(meta, 19, 18).await;
     let other = Digests { md5: Some([9; 16]), ..known };
     assert_eq!(
-        meta.share_blob(uid(19), (blob, other), Some(intent), text()).await.unwrap(),
+        meta.share_blob(of_default(19), (blob, other), Some(intent), text()).await.unwrap(),
         Finished::Stored
     );
     assert_eq!(meta.stored_file(uid(19)).await.unwrap().unwrap().content.digests, Some(known));
@@ -210,8 +214,8 @@ async fn instant_uploads_count_as_references(meta: &Meta) {
         name: "copy".to_owned(),
         announced: crate::meta::Announced::default(),
     };
-    let wanted = vec![(copy(50), 40, "a/b".to_owned()), (copy(51), 999, "a/b".to_owned())];
-    assert_eq!(meta.create_stored_files(wanted).await.unwrap(), [true, false]);
+    let wanted = vec![(copy(50), (40, 5), "a/b".to_owned()), (copy(51), (999, 5), "a/b".to_owned())];
+    assert_eq!(meta.create_stored_files(wanted).await.unwrap(), Some(vec![true, false]));
     let stored = meta.stored_files(&[uid(51), uid(50), uid(10)]).await.unwrap();
     let uids: Vec<_> = stored.iter().map(|file| file.uid).collect();
     assert_eq!(uids, [uid(50), uid(10)]);

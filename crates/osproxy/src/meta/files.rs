@@ -131,23 +131,30 @@ impl Meta {
         Ok(file.max(blob).max(part).max(task).map(Uid::from_recorded))
     }
 
-    /// Records files in state `pending`, whose content may be sent until `expires_at` (milliseconds since the
-    /// Unix epoch). All of them or none.
-    pub async fn create_files(&self, files: Vec<NewFile>, expires_at: i64) -> Result<(), DbErr> {
+    /// Records files of one tenant in state `pending`, whose content may be sent until `expires_at` (milliseconds since the
+    /// Unix epoch). All of them or none. The tenant is charged with what is announced; `false`: that is more than its quota
+    /// has left.
+    pub async fn create_files(&self, files: Vec<NewFile>, expires_at: i64) -> Result<bool, DbErr> {
         let (remembered, uids) = (self.stored.generation(), files.iter().map(|file| file.uid));
         let uids: Vec<_> = uids.collect();
-        self.write(move |transaction| {
-            let rows: Vec<_> = files.iter().map(|file| row(file, expires_at)).collect();
+        let quotas = self.quotas.clone();
+        let created = self.write_or_undo(move |transaction| {
+            let (files, quotas) = (files.clone(), quotas.clone());
             Box::pin(async move {
+                let rows = files.iter().map(|file| row(file, expires_at));
                 file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
-                Ok(())
+                let announced = files.iter().filter_map(|file| file.announced.size);
+                let charge = announced.fold(0_u64, u64::saturating_add);
+                let tenant = files.first().map_or("", |file| file.tenant.as_str());
+                let charge = i64::try_from(charge).unwrap_or(i64::MAX);
+                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or(true, false))
             })
-        })
-        .await?;
-        for uid in uids {
+        });
+        let is_created = created.await?;
+        for uid in uids.into_iter().filter(|_| is_created) {
             self.stored.insert_links_from(uid, 0, remembered);
         }
-        Ok(())
+        Ok(is_created)
     }
 
     /// The complete file of a uid; `None` when the uid is unknown or not complete.
@@ -247,13 +254,19 @@ fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         received_from: Set(None),
         received_until: Set(None),
         received_nodes: Set(None),
+        charged: Set(file.announced.size.map_or(0, u64::cast_signed)),
     }
 }
 
-/// A file that has its content from the start.
-pub(super) fn stored_row(file: &NewFile, blob_id: i64, content_type: &str) -> file::ActiveModel {
+/// A file that has its content from the start: this blob, of so many bytes.
+pub(super) fn stored_row(
+    file: &NewFile,
+    (blob_id, size): (i64, i64),
+    content_type: &str,
+) -> file::ActiveModel {
     let now = now_ms();
     file::ActiveModel {
+        charged: Set(size),
         state: Set(file::State::Stored),
         blob_id: Set(Some(blob_id)),
         content_type: Set(content_type.to_owned()),

@@ -1,6 +1,6 @@
 use osproxy_storage::{Category, Digests, Key, extension};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, SqlErr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
     sea_query::Expr,
 };
 
@@ -222,21 +222,31 @@ impl Meta {
     /// Declares that a blob that was not verified is not what the client had announced: its files can no longer be read,
     /// and its bytes are removed by `removal`, which gets its number.
     pub async fn reject_content(&self, blob_id: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
-        let now = self.clock.now_ms();
+        let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
-            let removal = removal.clone();
+            let (removal, quotas) = (removal.clone(), quotas.clone());
             Box::pin(async move {
                 let Some((_, store)) = condemn(transaction, blob_id, Which::Unverified).await? else {
                     return Ok(Verdict::Rollback(Merged::Beaten));
                 };
+                let charged = file::Entity::find()
+                    .select_only()
+                    .columns([file::Column::Tenant, file::Column::Charged])
+                    .filter(file::Column::BlobId.eq(blob_id));
+                let charged: Vec<(String, i64)> = charged.into_tuple().all(transaction).await?;
                 file::Entity::update_many()
                     .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
+                    .col_expr(file::Column::Charged, Expr::value(0))
                     .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
                     .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
                     .filter(file::Column::BlobId.eq(blob_id))
                     .exec(transaction)
                     .await?;
                 tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+                // The files of a blob are all of one tenant.
+                let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
+                let tenant = charged.first().map_or("", |(tenant, _)| tenant);
+                quotas.charge(transaction, tenant, -sum).await?;
                 Ok(Verdict::Commit(Merged::Stored))
             })
         })

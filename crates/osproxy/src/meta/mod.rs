@@ -31,12 +31,15 @@ mod native;
 mod parts;
 mod pieces;
 mod places;
+mod quotas;
 mod remembered;
 mod removals;
 mod server;
 mod stats;
 mod task_list;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod unfinished;
 mod uploads;
 mod write_queue;
@@ -67,6 +70,7 @@ pub use native::{Lost, NativePlace, NativeUpload};
 pub use parts::{BegunPart, FinishedPart, Misfit, PartIntent, StoredPart, UploadStatus};
 pub use pieces::Fingerprint;
 pub use places::PartsIn;
+pub use quotas::Usage;
 pub use removals::{Remains, Removed};
 pub use sea_orm::DbErr;
 pub use stats::Stats;
@@ -81,6 +85,7 @@ use crate::{
 };
 use clock::Clock;
 use measured::Measured;
+use quotas::Quotas;
 use remembered::Remembered;
 use server::{Reader, Server};
 use write_queue::{Verdict, WriteQueue};
@@ -94,6 +99,7 @@ pub struct Meta {
     /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed or
     /// its object moves.
     stored: Remembered,
+    quotas: Arc<Quotas>,
     listener: OnceLock<Listener>,
 }
 
@@ -234,6 +240,7 @@ impl Meta {
             clock: Clock::default(),
             here: Arc::new(here),
             stored: Remembered::new(memory),
+            quotas: Arc::default(),
             listener: OnceLock::new(),
         })
     }
@@ -248,6 +255,7 @@ impl Meta {
             clock: Clock::default(),
             here: Arc::new(here),
             stored: Remembered::new(memory),
+            quotas: Arc::default(),
             listener: OnceLock::new(),
         };
         meta.clock.adjust(&meta.reader).await?;
@@ -349,147 +357,4 @@ pub async fn migrate(location: &DatabaseLocation) -> Result<(), DbErr> {
 pub fn now_ms() -> i64 {
     let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
     i64::try_from(now).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        config::{DatabaseSection, Secret},
-        tenant::Tenant,
-    };
-
-    const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
-
-    fn here() -> Here {
-        let parts = Some(PartSizes { min: 10, max: 1000, placed: false });
-        let stores = vec![
-            StoreHere { name: "local".to_owned(), parts: None },
-            StoreHere { name: "s3".to_owned(), parts },
-        ];
-        Here { node: "this".to_owned(), stores }
-    }
-
-    #[tokio::test]
-    async fn sqlite_keeps_the_contract() {
-        let folder = tempfile::tempdir().unwrap();
-        let location = DatabaseLocation::File(folder.path().join("test.db"));
-        keeps_the_contract(&location).await;
-    }
-
-    #[tokio::test]
-    #[ignore = "needs servers: just test-servers"]
-    async fn postgres_keeps_the_contract() {
-        on_a_server("OSPROXY_TEST_POSTGRES").await;
-    }
-
-    #[tokio::test]
-    #[ignore = "needs servers: just test-servers"]
-    async fn mysql_keeps_the_contract() {
-        on_a_server("OSPROXY_TEST_MYSQL").await;
-    }
-
-    /// Runs the contract in a database of its own, on the server that the environment names.
-    async fn on_a_server(variable: &str) {
-        #[expect(clippy::disallowed_methods, reason = "the test script says where its servers are")]
-        let url = std::env::var(variable).expect("run this by `just test-servers`");
-        let (server, _) = url.rsplit_once('/').unwrap();
-        let name = format!("contract_{}", std::process::id());
-        let mut options = sea_orm::ConnectOptions::new(&url);
-        options.idle_timeout(None).max_lifetime(None);
-        let admin = sea_orm::Database::connect(options).await.unwrap();
-        admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
-        let url = Secret::new(format!("{server}/{name}"));
-        let section = DatabaseSection { url: Some(url), ..DatabaseSection::default() };
-        let location = DatabaseLocation::Server(section.server().unwrap().unwrap());
-        keeps_the_contract(&location).await;
-        many_nodes_make_one_link_key(&location).await;
-        attempts_at_once_have_keys_of_their_own(&location).await;
-        connections_that_nobody_uses_are_closed(&location).await;
-        admin.execute_unprepared(&format!("DROP DATABASE {name}")).await.unwrap();
-    }
-
-    async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
-        let mut nodes = Vec::new();
-        for _ in 0..4 {
-            nodes.push(Meta::open(location, here(), MEMORY).await.unwrap());
-        }
-        for round in 0..10 {
-            nodes[0].reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
-            let fresh = |node| (format!("{round}-{node}"), vec![node; 16]);
-            let asked = nodes.iter().zip(0..).map(|(meta, node)| meta.link_keys(fresh(node)));
-            let keys = futures_util::future::join_all(asked).await;
-            let keys: Vec<_> = keys.into_iter().map(Result::unwrap).collect();
-            assert_eq!(keys, vec![keys[0].clone(); 4]);
-            assert_eq!(keys[0].len(), 1);
-        }
-    }
-
-    async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
-        let meta = Meta::open(location, here(), MEMORY).await.unwrap();
-        for round in 1..=10 {
-            let uid = Uid::from_recorded(round * 1_000_000);
-            meta.create_files(
-                vec![NewFile {
-                    uid,
-                    tenant: Tenant::default(),
-                    name: "x.bin".to_owned(),
-                    announced: crate::meta::Announced::default(),
-                }],
-                i64::MAX,
-            )
-            .await
-            .unwrap();
-            let begin = |number: u32, attempt: i64| {
-                let (meta, attempt) = (&meta, Uid::from_recorded(uid.get() + attempt));
-                async move {
-                    loop {
-                        match meta.begin_part(uid, number, attempt, None).await.unwrap() {
-                            BegunPart::Ready(intent) => return intent.key,
-                            BegunPart::Changed => {}
-                            other => panic!("{other:?}"),
-                        }
-                    }
-                }
-            };
-            begin(1, 100).await;
-            let keys_taken = futures_util::future::join_all((1..=8).map(|attempt| begin(2, attempt))).await;
-            let keys: std::collections::HashSet<_> =
-                keys_taken.iter().map(osproxy_storage::Key::as_str).collect();
-            assert_eq!(keys.len(), 8, "{keys_taken:?}");
-        }
-    }
-
-    async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
-        let DatabaseLocation::Server(server) = location else { unreachable!() };
-        let mut server = server.clone();
-        server.max_idle_conns = 2;
-        let options = dialect::server_options(&server).unwrap();
-        assert_eq!((options.get_idle_timeout(), options.get_max_lifetime()), (Some(None), Some(None)));
-        let server = Server::connect(options, Duration::from_secs(5), 2).await.unwrap();
-        let ask = || server.read(|pool| async move { pool.execute_unprepared("SELECT 1").await });
-        futures_util::future::join_all((0..12).map(|_| ask())).await.into_iter().for_each(|asked| {
-            asked.unwrap();
-        });
-        assert!(server.pool_use().connections > 2);
-        // A connection is idle a moment after its answer was read.
-        let start = std::time::Instant::now();
-        while server.pool_use().connections > 2 {
-            assert!(start.elapsed() < Duration::from_secs(10), "{} are open", server.pool_use().connections);
-            server.close_idle(2).await;
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        ask().await.unwrap();
-    }
-
-    async fn keeps_the_contract(location: &DatabaseLocation) {
-        let meta = Meta::open(location, here(), MEMORY).await.unwrap();
-        contract::run(&meta).await;
-        // Opening it again migrates nothing and finds everything.
-        let again = Meta::open(location, here(), MEMORY).await.unwrap();
-        assert_eq!(again.newest_uid().await.unwrap(), meta.newest_uid().await.unwrap());
-        let mut elsewhere = here();
-        elsewhere.stores.reverse();
-        contract::native::run(&Meta::open(location, elsewhere, MEMORY).await.unwrap()).await;
-    }
 }

@@ -14,6 +14,7 @@ use super::{
     files::{recorded_key, shape},
     native::{self, NativePlace},
     now_ms,
+    quotas::{Charged, Quotas},
     write_queue::Verdict,
 };
 use crate::{tenant::Tenant, uid::Uid};
@@ -26,6 +27,8 @@ const CHUNK: usize = 500;
 pub struct PartIntent {
     /// The attempt's number.
     pub id: i64,
+    /// The file's owner.
+    pub tenant: Tenant,
     /// The blob that the part will be a piece of.
     pub blob_id: i64,
     /// Its place among the pieces.
@@ -75,6 +78,8 @@ pub enum FinishedPart {
     Same,
     /// The file no longer takes parts.
     Closed,
+    /// The tenant's quota has not so much left.
+    OverQuota,
     /// The intent was swept away: the attempt took too long to finish.
     Swept,
 }
@@ -163,16 +168,17 @@ impl Meta {
     ) -> Result<FinishedPart, DbErr> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
         let tag = intent.native.is_some().then_some(tag);
+        let quotas = self.quotas.clone();
         self.write_or_undo(move |transaction| {
-            let tag = tag.clone();
+            let (tag, quotas) = (tag.clone(), quotas.clone());
             Box::pin(async move {
-                if !still_receiving(transaction, uid, blob_id).await? {
+                let Some(receiving) = still_receiving(transaction, uid, blob_id).await? else {
                     return Ok(Verdict::Rollback(FinishedPart::Closed));
-                }
-                let replaced = match replace(transaction, blob_id, number, &digests).await? {
+                };
+                let (replaced, before) = match replace(transaction, blob_id, number, &digests).await? {
                     Replaced::Same => return Ok(Verdict::Rollback(FinishedPart::Same)),
-                    Replaced::Part(id) => Some(id),
-                    Replaced::Nothing => None,
+                    Replaced::Part(id, size) => (Some(id), size),
+                    Replaced::Nothing => (None, 0),
                 };
                 let stored = part::Entity::update_many()
                     .col_expr(part::Column::State, Expr::value(part::State::Stored))
@@ -186,10 +192,12 @@ impl Meta {
                     .filter(part::Column::State.eq(part::State::Writing))
                     .exec(transaction)
                     .await?;
-                Ok(match stored.rows_affected {
-                    0 => Verdict::Rollback(FinishedPart::Swept),
-                    _ => Verdict::Commit(FinishedPart::Stored(replaced)),
-                })
+                if stored.rows_affected == 0 {
+                    return Ok(Verdict::Rollback(FinishedPart::Swept));
+                }
+                let change = digests.size.cast_signed() - before;
+                let charged = charge(transaction, uid, receiving, change, &quotas).await?;
+                Ok(charged.commit_or(FinishedPart::Stored(replaced), FinishedPart::OverQuota))
             })
         })
         .await
@@ -332,7 +340,7 @@ async fn begin(
         Ok(collecting) => collecting,
         Err(otherwise) => return Ok(otherwise),
     };
-    let Collecting { name, blob_id, store, another, shape } = collecting;
+    let Collecting { tenant, name, blob_id, store, another, shape } = collecting;
     let size = match fit(shape, number, size) {
         Ok(size) => size,
         Err(misfit) => return Ok(BegunPart::Misfit(misfit)),
@@ -363,7 +371,8 @@ async fn begin(
         stored_at: Set(None),
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(BegunPart::Ready(PartIntent { id: attempt, blob_id, number, store, key, native, shape }))
+    let tenant = Tenant::from_recorded(&tenant);
+    Ok(BegunPart::Ready(PartIntent { id: attempt, tenant, blob_id, number, store, key, native, shape }))
 }
 
 /// How many bytes a part has, if that is known, of content that was divided before or was not.
@@ -379,14 +388,53 @@ fn fit(shape: Option<Shape>, number: u32, size: Option<u64>) -> Result<Option<u6
     Ok(Some(expected))
 }
 
-/// Whether parts of a file still count. Until the transaction ends, that stays so: its row is taken.
-async fn still_receiving(transaction: &DatabaseTransaction, uid: Uid, blob_id: i64) -> Result<bool, DbErr> {
+/// A file that takes parts, whose row is taken.
+struct Receiving {
+    tenant: String,
+    /// What it is charged with.
+    charged: i64,
+    /// It is charged with what was announced, not with what came.
+    is_announced: bool,
+}
+
+/// Takes the row of the file until the end, so that it is not completed meanwhile; `None`: it does not take parts of this
+/// blob any more.
+async fn still_receiving(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    blob_id: i64,
+) -> Result<Option<Receiving>, DbErr> {
     let taken = file::Entity::find_by_id(uid.get())
         .select_only()
-        .columns([file::Column::State, file::Column::BlobId])
+        .columns([file::Column::Tenant, file::Column::Charged, file::Column::AnnouncedSize])
+        .filter(file::Column::State.eq(FileState::Receiving))
+        .filter(file::Column::BlobId.eq(blob_id))
         .lock_exclusive();
-    let taken: Option<(FileState, Option<i64>)> = taken.into_tuple().one(transaction).await?;
-    Ok(taken == Some((FileState::Receiving, Some(blob_id))))
+    let taken: Option<(String, i64, Option<i64>)> = taken.into_tuple().one(transaction).await?;
+    Ok(taken.map(|(tenant, charged, announced)| Receiving {
+        tenant,
+        charged,
+        is_announced: announced.is_some(),
+    }))
+}
+
+/// Charges a file's tenant with so many bytes more that came of it, or fewer, unless it is charged with what was announced.
+async fn charge(
+    transaction: &DatabaseTransaction,
+    uid: Uid,
+    Receiving { tenant, charged, is_announced }: Receiving,
+    change: i64,
+    quotas: &Quotas,
+) -> Result<Charged, DbErr> {
+    if is_announced || change == 0 || quotas.is_without(&tenant) {
+        return Ok(Charged::Yes);
+    }
+    file::Entity::update_many()
+        .col_expr(file::Column::Charged, Expr::value(charged + change))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .exec(transaction)
+        .await?;
+    quotas.charge(transaction, &tenant, change).await
 }
 
 /// What counted so far under the number of a part.
@@ -395,7 +443,8 @@ enum Replaced {
     /// The same bytes, where the store has them in its upload.
     Same,
     /// This part, which is condemned now.
-    Part(i64),
+    /// Its number and size.
+    Part(i64, i64),
 }
 
 /// Condemns the part of this number that counted so far, if it is another one.
@@ -427,5 +476,5 @@ async fn replace(
         .filter(part::Column::Id.eq(before.id))
         .exec(transaction)
         .await?;
-    Ok(Replaced::Part(before.id))
+    Ok(Replaced::Part(before.id, before.size))
 }

@@ -10,6 +10,7 @@ use super::{
     files::{is_blob, recorded_key},
     now_ms,
     parts::own_object,
+    quotas::Quotas,
     tasks,
     write_queue::Verdict,
 };
@@ -77,17 +78,19 @@ impl Meta {
         (from, to): (Vec<FileState>, FileState),
         removal: TaskForBlob,
     ) -> Result<Removed, DbErr> {
-        let now = self.clock.now_ms();
+        let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         let removed = self
             .write_or_undo(move |transaction| {
                 let (tenant, from, removal) = (tenant.clone(), from.clone(), removal.clone());
+                let quotas = quotas.clone();
                 Box::pin(async move {
-                    Ok(
-                        match remove(transaction, tenant.as_ref(), uid, (&from, to), (&removal, now)).await? {
-                            Removed::Now => Verdict::Commit(Removed::Now),
-                            other => Verdict::Rollback(other),
-                        },
-                    )
+                    let change = (from.as_slice(), to);
+                    let removed =
+                        remove(transaction, tenant.as_ref(), uid, change, (&removal, now), &quotas).await?;
+                    Ok(match removed {
+                        Removed::Now => Verdict::Commit(Removed::Now),
+                        other => Verdict::Rollback(other),
+                    })
                 })
             })
             .await;
@@ -141,6 +144,7 @@ async fn remove(
     uid: Uid,
     (from, to): (&[FileState], FileState),
     (removal, now): (&TaskForBlob, i64),
+    quotas: &Quotas,
 ) -> Result<Removed, DbErr> {
     // Taken, so that its content stays the same until it has been let go.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -156,6 +160,7 @@ async fn remove(
         .col_expr(file::Column::Listed, Expr::value(0))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
         .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+        .col_expr(file::Column::Charged, Expr::value(0))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file.state))
         .filter(is_blob(file.blob_id))
@@ -169,6 +174,7 @@ async fn remove(
     {
         tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
     }
+    quotas.charge(transaction, &file.tenant, -file.charged).await?;
     Ok(Removed::Now)
 }
 

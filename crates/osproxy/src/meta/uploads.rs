@@ -9,6 +9,7 @@ use super::{
     entities::{blob, file, part},
     files::{claims, is_blob},
     now_ms,
+    quotas::Quotas,
     tasks::{self, TaskForBlob},
     write_queue::Verdict,
 };
@@ -70,6 +71,8 @@ pub enum Finished {
     Changed,
     /// The intent was swept away: the attempt took too long to finish.
     Swept,
+    /// The tenant's quota has not so much left.
+    OverQuota,
 }
 
 impl Meta {
@@ -85,19 +88,20 @@ impl Meta {
         .await
     }
 
-    /// Makes the object of `intent`, published and durable, the content of `uid`.
+    /// Makes the object of an intent, published and durable, the content of `uid`, which is a tenant's.
     pub async fn finish_upload(
         &self,
-        uid: Uid,
+        (uid, tenant): (Uid, Tenant),
         intent_id: i64,
         digests: Digests,
         sniffed: Option<&'static str>,
         content_type: String,
     ) -> Result<Finished, DbErr> {
-        let here = self.here.clone();
+        let (here, quotas) = (self.here.clone(), self.quotas.clone());
         let finished = self
             .write_or_undo(move |transaction| {
                 let (content_type, here) = (content_type.clone(), here.clone());
+                let (tenant, quotas) = (tenant.clone(), quotas.clone());
                 Box::pin(async move {
                     let stored = blob::Entity::update_many()
                         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
@@ -114,7 +118,9 @@ impl Meta {
                     if stored.rows_affected == 0 {
                         return Ok(Verdict::Rollback(Finished::Swept));
                     }
-                    store_file(transaction, uid, intent_id, &content_type, &here.node).await
+                    let content =
+                        Taken { blob_id: intent_id, size: digests.size, content_type: &content_type };
+                    store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
                 })
             })
             .await;
@@ -138,18 +144,19 @@ impl Meta {
         Ok(mended)
     }
 
-    /// Makes a blob that is stored already the content of `uid`, which has these digests. With `unpublished`, the number of an intent
+    /// Makes a blob that is stored already, and has these digests, the content of `uid`, which is a tenant's. With `unpublished`, the number of an intent
     /// whose object was never published, forgets that intent.
     pub async fn share_blob(
         &self,
-        uid: Uid,
+        (uid, tenant): (Uid, Tenant),
         (blob_id, digests): (i64, Digests),
         unpublished: Option<i64>,
         content_type: String,
     ) -> Result<Finished, DbErr> {
-        let here = self.here.clone();
+        let (here, quotas) = (self.here.clone(), self.quotas.clone());
         self.write_or_undo(move |transaction| {
             let (content_type, here) = (content_type.clone(), here.clone());
+            let (tenant, quotas) = (tenant.clone(), quotas.clone());
             Box::pin(async move {
                 if !blobs::take_references(transaction, blob_id, 1, Some(&digests)).await? {
                     return Ok(Verdict::Rollback(Finished::Changed));
@@ -161,7 +168,8 @@ impl Meta {
                         .exec(transaction)
                         .await?;
                 }
-                store_file(transaction, uid, blob_id, &content_type, &here.node).await
+                let content = Taken { blob_id, size: digests.size, content_type: &content_type };
+                store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
             })
         })
         .await
@@ -291,35 +299,44 @@ async fn mend(
     Ok(Verdict::Commit(Finished::Stored))
 }
 
+/// What becomes the content of a file.
+#[derive(Clone, Copy)]
+struct Taken<'a> {
+    blob_id: i64,
+    size: u64,
+    content_type: &'a str,
+}
+
 /// The step that decides which of several attempts wins.
 async fn store_file(
     transaction: &DatabaseTransaction,
-    uid: Uid,
-    blob_id: i64,
-    content_type: &str,
+    (uid, tenant): (Uid, &Tenant),
+    content: Taken<'_>,
     node: &str,
+    quotas: &Quotas,
 ) -> Result<Verdict<Finished>, DbErr> {
-    let content = (blob_id, content_type, node);
-    if take_file(transaction, uid, None, content).await? {
-        return Ok(Verdict::Commit(Finished::Stored));
+    let charged = quotas.charged(transaction, tenant.as_str(), uid).await?;
+    if !take_file(transaction, uid, None, content, node).await? {
+        // Parts may have arrived beside it.
+        let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
+        let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
+        let Some(collecting) = collecting.flatten() else {
+            return Ok(Verdict::Rollback(Finished::Beaten));
+        };
+        if !take_file(transaction, uid, Some(collecting), content, node).await? {
+            return Ok(Verdict::Rollback(Finished::Beaten));
+        }
+        // They are of no use any more; the sweep takes them.
+        blob::Entity::update_many()
+            .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
+            .filter(blob::Column::Id.eq(collecting))
+            .filter(blob::Column::State.eq(blob::State::Receiving))
+            .exec(transaction)
+            .await?;
     }
-    // Parts may have arrived beside it.
-    let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
-    let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
-    let Some(collecting) = collecting.flatten() else {
-        return Ok(Verdict::Rollback(Finished::Beaten));
-    };
-    if !take_file(transaction, uid, Some(collecting), content).await? {
-        return Ok(Verdict::Rollback(Finished::Beaten));
-    }
-    // They are of no use any more; the sweep takes them.
-    blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-        .filter(blob::Column::Id.eq(collecting))
-        .filter(blob::Column::State.eq(blob::State::Receiving))
-        .exec(transaction)
-        .await?;
-    Ok(Verdict::Commit(Finished::Stored))
+    let charge = content.size.cast_signed() - charged;
+    let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
+    Ok(charged.commit_or(Finished::Stored, Finished::OverQuota))
 }
 
 /// Gives a file that is not complete its content. `false`: it is, or it names another blob than `before`.
@@ -327,7 +344,8 @@ async fn take_file(
     transaction: &DatabaseTransaction,
     uid: Uid,
     before: Option<i64>,
-    (blob_id, content_type, node): (i64, &str, &str),
+    Taken { blob_id, size, content_type }: Taken<'_>,
+    node: &str,
 ) -> Result<bool, DbErr> {
     let stored = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file::State::Stored))
@@ -336,6 +354,7 @@ async fn take_file(
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
         .col_expr(file::Column::StoredBy, Expr::value(node))
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))
+        .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file::State::Receiving))
         .filter(is_blob(before))

@@ -65,6 +65,7 @@ fn answer(completed: Completed) -> Result<()> {
             let message = format!("the content's {name} is {found}, not the one announced");
             Err(Error::new(ErrorCode::DigestMismatch, message))
         }
+        Completed::OverQuota => Err(Error::over_quota()),
         Completed::Closed(state) => Err(closed(state)),
         Completed::Unknown => Err(unknown_uid()),
     }

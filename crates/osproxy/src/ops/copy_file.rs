@@ -32,6 +32,7 @@ pub async fn copy_file(
         match app.meta.copy_file(tenant.clone(), uid, copy, name, metadata.clone()).await? {
             Copied::Now => return describe_file(app, tenant, copy).await,
             Copied::Changed => {}
+            Copied::OverQuota => return Err(Error::over_quota()),
             Copied::Closed(FileState::Stored) => {
                 return Err(Error::internal("a stored file without content"));
             }

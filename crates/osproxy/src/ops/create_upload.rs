@@ -58,7 +58,7 @@ pub struct CreatedUploads {
 }
 
 /// Creates one file of the caller's tenant, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
-/// or none. Where a digest is claimed and content that has it is stored, the file has that at once, or, with
+/// or none. What is announced of them is charged to the tenant's quota, and is an error where that has not so much left. Where a digest is claimed and content that has it is stored, the file has that at once, or, with
 /// `uploads.prove_possession`, once the client has shown to have it. Where parts lie in the object to be, room for all of
 /// it is kept: when there is none, that is an error, and nothing stays. Not where the client is asked to show that it has the
 /// content.
@@ -106,8 +106,8 @@ pub async fn create_upload(
         }
         to_prove.push(known);
     }
-    if !pending.is_empty() {
-        app.meta.create_files(pending, lapses.unix_timestamp() * 1000).await?;
+    if !pending.is_empty() && !app.meta.create_files(pending, lapses.unix_timestamp() * 1000).await? {
+        return Err(Error::over_quota());
     }
     for uid in divided {
         if let Err(error) = app.reserve(uid).await {
@@ -157,8 +157,9 @@ async fn share(app: &App, file: &NewFile, blob: &Blob) -> Result<bool> {
     let content_type = file.announced.content_type.clone();
     let content_type =
         content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &file.name));
-    let created = app.meta.create_stored_files(vec![(file.clone(), blob.id, content_type)]).await?;
-    let is_shared = created == [true];
+    let content = (blob.id, blob.digests.size);
+    let created = app.meta.create_stored_files(vec![(file.clone(), content, content_type)]).await?;
+    let is_shared = created.ok_or_else(Error::over_quota)? == [true];
     if is_shared {
         app.metrics.shared(Saving::Instant, blob.digests.size);
     }

@@ -2,7 +2,7 @@
 
 use super::name_of;
 use crate::{
-    Result,
+    Error, Result,
     app::{App, Caller},
     content_type,
     meta::{Announced, NewFile},
@@ -37,13 +37,14 @@ pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -
             let content_type = content_type::of_file(blob.sniffed.as_deref(), name);
             let name = name.to_owned();
             let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced: Announced::default() };
-            files.push((file, blob.id, content_type));
-            sizes.push(blob.digests.size);
+            let size = blob.digests.size;
+            files.push((file, (blob.id, size), content_type));
+            sizes.push(size);
             *slot = Some(uid);
         }
     }
     if !files.is_empty() {
-        let recorded = app.meta.create_stored_files(files).await?;
+        let recorded = app.meta.create_stored_files(files).await?.ok_or_else(Error::over_quota)?;
         let mut recorded = recorded.into_iter().zip(sizes);
         // A blob that went away meanwhile is as good as one that was never there.
         for slot in created.iter_mut().filter(|slot| slot.is_some()) {

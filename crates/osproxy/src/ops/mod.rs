@@ -30,7 +30,7 @@ use osproxy_storage::Wanted;
 
 use crate::{
     Error, Result,
-    app::App,
+    app::{App, SizeHint},
     content_type,
     meta::{Claims, FileState},
     uid::Uid,
@@ -73,6 +73,14 @@ async fn check_received(app: &App, uid: Uid, terms: &Terms) -> Result<()> {
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
     Ok(())
+}
+
+/// Refuses what its tenant's quota has no room for, before it comes. What comes at the same time is charged at its end.
+async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
+    match size {
+        SizeHint::Exact(size) if !app.meta.has_room(tenant, size).await? => Err(Error::over_quota()),
+        _ => Ok(()),
+    }
 }
 
 /// Checks how long a link shall hold, in seconds.

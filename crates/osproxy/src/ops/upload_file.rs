@@ -10,7 +10,9 @@ use osproxy_storage::{Digests, Key};
 pub use crate::{app::SizeHint, meta::Claims};
 pub use osproxy_storage::Wanted;
 
-use super::{Said, check_type, closed, complete_upload, download_file::download_file, unknown_uid};
+use super::{
+    Said, check_quota, check_type, closed, complete_upload, download_file::download_file, unknown_uid,
+};
 use crate::{
     Error, Result,
     app::{App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
@@ -45,6 +47,9 @@ pub async fn upload_file(
                 Bound { what: "file", max: app.limits.max_size.min(terms.max_size.unwrap_or(u64::MAX)) };
             let claims = claims.or(intent.claims);
             let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
+            if intent.size.is_none() {
+                check_quota(app, &intent.tenant, size).await?;
+            }
             let size = announced(&intent, size)?;
             let target = Target::Object(&intent.key);
             let content = app.receive(&intent.store, target, wanted, bound, size, body).await?;
@@ -99,7 +104,8 @@ async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
     let content_type = intent.content_type;
     let content_type =
         content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &intent.name));
-    match app.meta.share_blob(uid, (blob.id, blob.digests), Some(intent.blob_id), content_type).await? {
+    let (content, unpublished) = ((blob.id, blob.digests), Some(intent.blob_id));
+    match app.meta.share_blob((uid, intent.tenant), content, unpublished, content_type).await? {
         Finished::Stored => {
             attempt.settle();
             app.metrics.shared(Saving::Proof, blob.digests.size);
@@ -110,6 +116,7 @@ async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
             let winner = download_file(&app, uid).await?;
             must_equal(&winner.content, &blob.digests)
         }
+        Finished::OverQuota => Err(Error::over_quota()),
         Finished::Changed | Finished::Swept => {
             let message = "the content was removed meanwhile; send it";
             Err(Error::new(ErrorCode::ChallengeGone, message))
@@ -175,6 +182,7 @@ async fn store(
     let content_type = intent.content_type.clone();
     let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed, &intent.name));
     let intent_id = intent.blob_id;
+    let named = || (uid, intent.tenant.clone());
     let mut unpublished = Some(writer);
     for _ in 0..ROUNDS {
         let same = app.meta.blob_by_blake3(&intent.tenant, digests.blake3).await?;
@@ -182,7 +190,7 @@ async fn store(
             Some(same) if app.is_intact(&same).await? => {
                 let intent = unpublished.as_ref().map(|_| intent_id);
                 let shared =
-                    app.meta.share_blob(uid, (same.id, digests), intent, content_type.clone()).await?;
+                    app.meta.share_blob(named(), (same.id, digests), intent, content_type.clone()).await?;
                 if shared == Finished::Stored && intent.is_some() {
                     attempt.settle();
                     app.metrics.shared(Saving::Upload, digests.size);
@@ -206,7 +214,8 @@ async fn store(
             None => {
                 publish(&mut attempt, &mut unpublished).await?;
                 let content_type = content_type.clone();
-                let stored = app.meta.finish_upload(uid, intent_id, digests, sniffed, content_type).await?;
+                let stored =
+                    app.meta.finish_upload(named(), intent_id, digests, sniffed, content_type).await?;
                 if stored == Finished::Stored {
                     attempt.settle();
                     return Ok(());
@@ -217,6 +226,7 @@ async fn store(
         match finished {
             Finished::Stored => return Ok(()),
             Finished::Changed => {}
+            Finished::OverQuota => return Err(Error::over_quota()),
             Finished::Beaten => {
                 complete_upload::go_on(&app, uid).await?;
                 let winner = download_file(&app, uid).await?;

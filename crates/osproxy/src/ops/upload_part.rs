@@ -7,7 +7,7 @@ use futures_util::Stream;
 use osproxy_api::ErrorCode;
 use osproxy_storage::{self as storage, Wanted};
 
-use super::{Said, Terms, check_received, check_type, closed, complete_upload, unknown_uid};
+use super::{Said, Terms, check_quota, check_received, check_type, closed, complete_upload, unknown_uid};
 use crate::{
     Error, Result,
     app::{App, Attempt, Bound, Received, SizeHint, Target, Writing, check_claims, measured, publish},
@@ -88,6 +88,9 @@ async fn receive(
     wanted.piece_at =
         range.filter(|_| intent.shape.is_some_and(|shape| shape.parts() > 1)).map(|range| range.start);
     let outcome = async {
+        if intent.shape.is_none() {
+            check_quota(app, &intent.tenant, size).await?;
+        }
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
         check_claims(&claims, &part.digests)?;
         if number == 1 && terms.content_type.is_some() {
@@ -193,6 +196,7 @@ async fn store(
             Ok(())
         }
         FinishedPart::Same => Ok(()),
+        FinishedPart::OverQuota => Err(Error::over_quota()),
         FinishedPart::Closed => {
             let state = app.meta.file_state(uid).await?;
             Err(state.map_or_else(unknown_uid, |state| match state {

@@ -55,6 +55,7 @@ mod nodes;
 mod openapi;
 mod prove_possession;
 mod queries;
+mod quotas;
 mod readme;
 mod retry_task;
 mod revoke_links;

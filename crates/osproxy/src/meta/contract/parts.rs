@@ -278,8 +278,8 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
         name: "late.txt".to_owned(),
         announced: crate::meta::Announced::default(),
     };
-    let created = meta.create_stored_files(vec![(late, abc.id, String::new())]).await.unwrap();
-    assert_eq!(created, [false]);
+    let created = meta.create_stored_files(vec![(late, (abc.id, 3), String::new())]).await.unwrap();
+    assert_eq!(created, Some(vec![false]));
     // And who sends it again is the first to do so.
     create(meta, 174).await;
     assert_eq!(super::begin(meta, 174, 175).await, 174);

@@ -50,6 +50,8 @@ pub struct Model {
     pub received_until: Option<i64>,
     /// How many processes took these parts.
     pub received_nodes: Option<i32>,
+    /// How many bytes its tenant is charged with for it: those announced, or those that came; once stored, those that it has.
+    pub charged: i64,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

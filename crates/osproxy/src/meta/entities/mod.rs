@@ -12,3 +12,4 @@ pub(super) mod link_use;
 pub(super) mod part;
 pub(super) mod task;
 pub(super) mod task_attempt;
+pub(super) mod tenant;

@@ -9,6 +9,7 @@ mod m0006_listing;
 mod m0007_challenges;
 mod m0008_history;
 mod m0009_access;
+mod m0010_quotas;
 mod tools;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_challenges::Migration),
             Box::new(m0008_history::Migration),
             Box::new(m0009_access::Migration),
+            Box::new(m0010_quotas::Migration),
         ]
     }
 }

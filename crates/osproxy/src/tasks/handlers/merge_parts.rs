@@ -162,7 +162,9 @@ async fn settle(
                 match app.meta.mend_blob(&lost, intent.intent_id).await? {
                     // The attempt's row now names what was damaged, which is removed at its end. The files share what
                     // was mended in the next round.
-                    Finished::Stored | Finished::Changed | Finished::Beaten => Merged::Changed,
+                    Finished::Stored | Finished::Changed | Finished::Beaten | Finished::OverQuota => {
+                        Merged::Changed
+                    }
                     Finished::Swept => Merged::Swept,
                 }
             }

@@ -1,0 +1,230 @@
+//! How many bytes the files of tenants may have together, and have.
+//!
+//! Every file's row says what it is charged with, and every change of that is a change of its tenant's sum in the same
+//! transaction, by one conditional UPDATE: whatever runs at the same time, on whatever node, the sum is never above the
+//! quota. It comes last, since all of a tenant's transactions meet there. Tenants that were never given a quota are not counted, and
+//! cost nothing but the look whether they have one, now and then.
+
+use std::time::{Duration, Instant};
+
+use quick_cache::sync::Cache;
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait,
+    sea_query::{Expr, OnConflict},
+};
+
+use super::{
+    Meta, dialect,
+    entities::{blob, file, tenant},
+    write_queue::Verdict,
+};
+use crate::{tenant::Tenant, uid::Uid};
+
+/// How long it is believed that a tenant has no quota.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// Of how many tenants that is believed.
+const TENANTS: usize = 10_000;
+
+/// What is known of quotas.
+pub(super) struct Quotas {
+    /// When tenants were found to have none.
+    without: Cache<String, Instant>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { without: Cache::new(TENANTS) }
+    }
+}
+
+/// Whether a quota allows a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charged {
+    Yes,
+    /// There is not so much left.
+    No,
+}
+
+impl Charged {
+    /// Keeps what was done if it is allowed; else undoes it.
+    pub(super) fn commit_or<T>(self, done: T, refused: T) -> Verdict<T> {
+        match self {
+            Self::Yes => Verdict::Commit(done),
+            Self::No => Verdict::Rollback(refused),
+        }
+    }
+}
+
+/// What a tenant may have and has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Who.
+    pub tenant: Tenant,
+    /// How many bytes its files may have together; `None`: without a limit.
+    pub max_bytes: Option<u64>,
+    /// How many they have, or will have by what is announced.
+    pub used: u64,
+}
+
+impl Quotas {
+    /// Whether a tenant had no quota a moment ago.
+    pub(super) fn is_without(&self, tenant: &str) -> bool {
+        self.without.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
+    }
+
+    /// Charges a tenant with so many bytes more, or fewer. Fewer is always allowed.
+    pub(super) async fn charge(
+        &self,
+        transaction: &DatabaseTransaction,
+        tenant: &str,
+        change: i64,
+    ) -> Result<Charged, DbErr> {
+        if change == 0 || self.is_without(tenant) {
+            return Ok(Charged::Yes);
+        }
+        let looked = Instant::now();
+        let used = || Expr::col(tenant::Column::Used).add(change);
+        let mut counted = tenant::Entity::update_many()
+            .col_expr(tenant::Column::Used, used())
+            .filter(tenant::Column::Name.eq(tenant));
+        if change > 0 {
+            // Not by the sum that it would be: announcing the largest number there is must not make that run over.
+            let left = Expr::col(tenant::Column::MaxBytes).sub(Expr::col(tenant::Column::Used));
+            counted = counted.filter(tenant::Column::MaxBytes.is_null().or(left.gte(change)));
+        }
+        if counted.exec(transaction).await?.rows_affected == 1 {
+            return Ok(Charged::Yes);
+        }
+        if change > 0 && tenant::Entity::find_by_id(tenant).one(transaction).await?.is_some() {
+            return Ok(Charged::No);
+        }
+        self.without.insert(tenant.to_owned(), looked);
+        Ok(Charged::Yes)
+    }
+
+    /// Takes the row of a file that is about to be charged otherwise, and says what it is charged with. Where nobody counts, that
+    /// does not matter.
+    pub(super) async fn charged(
+        &self,
+        transaction: &DatabaseTransaction,
+        tenant: &str,
+        uid: Uid,
+    ) -> Result<i64, DbErr> {
+        if self.is_without(tenant) {
+            return Ok(0);
+        }
+        let charged =
+            file::Entity::find_by_id(uid.get()).select_only().column(file::Column::Charged).lock_exclusive();
+        Ok(charged.into_tuple().one(transaction).await?.unwrap_or(0))
+    }
+}
+
+impl Meta {
+    /// Whether a tenant's quota has so many bytes left at this moment.
+    pub async fn has_room(&self, tenant: &Tenant, bytes: u64) -> Result<bool, DbErr> {
+        if self.quotas.is_without(tenant.as_str()) {
+            return Ok(true);
+        }
+        let looked = Instant::now();
+        let Some(found) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.reader).await? else {
+            self.quotas.without.insert(tenant.to_string(), looked);
+            return Ok(true);
+        };
+        let left = found.max_bytes.map(|max| u64::try_from(max.saturating_sub(found.used)).unwrap_or(0));
+        Ok(left.is_none_or(|left| bytes <= left))
+    }
+
+    /// Lets the files of a tenant have so many bytes together from now on, and counts those that they have. What it has beyond
+    /// that stays, and nothing is added to it. Takes some seconds where the tenant was not counted before: until every
+    /// node counts it.
+    pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<Usage, DbErr> {
+        let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
+        let name = tenant.to_string();
+        let is_new = tenant::Entity::find_by_id(&name).one(&self.reader).await?.is_none();
+        self.write({
+            let name = name.clone();
+            move |transaction| {
+                let row =
+                    tenant::ActiveModel { name: Set(name.clone()), max_bytes: Set(max_bytes), used: Set(0) };
+                let known = OnConflict::column(tenant::Column::Name)
+                    .update_column(tenant::Column::MaxBytes)
+                    .to_owned();
+                Box::pin(async move {
+                    let kept = tenant::Entity::insert(row).on_conflict(known);
+                    kept.exec_without_returning(transaction).await?;
+                    Ok(())
+                })
+            }
+        })
+        .await?;
+        if is_new {
+            tokio::time::sleep(REMEMBERED + Duration::from_secs(1)).await;
+        }
+        self.charge_files(&name).await?;
+        self.count_charges(name).await?;
+        let usage = self.usage().await?.into_iter().find(|usage| usage.tenant == *tenant);
+        usage.ok_or_else(|| DbErr::RecordNotFound(tenant.to_string()))
+    }
+
+    /// Charges the files of a tenant that came to be when nobody did, or a version that does not.
+    async fn charge_files(&self, name: &str) -> Result<(), DbErr> {
+        let name = name.to_owned();
+        self.write(move |transaction| {
+            let size = blob::Entity::find()
+                .select_only()
+                .column(blob::Column::Size)
+                .filter(
+                    Expr::col((blob::Entity, blob::Column::Id)).equals((file::Entity, file::Column::BlobId)),
+                )
+                .into_query();
+            let charging = file::Entity::update_many()
+                .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
+                .filter(file::Column::Tenant.eq(&name))
+                .filter(file::Column::State.eq(file::State::Stored))
+                .filter(file::Column::BlobId.is_not_null())
+                .filter(file::Column::Charged.eq(0));
+            Box::pin(async move {
+                charging.exec(transaction).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Counts what the files of a tenant are charged with.
+    async fn count_charges(&self, name: String) -> Result<(), DbErr> {
+        let database = self.reader.get_database_backend();
+        self.write(move |transaction| {
+            let name = name.clone();
+            Box::pin(async move {
+                // Taken, so that whoever has changed a file's charge has changed the sum as well, or waits to.
+                tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
+                let sum = file::Entity::find()
+                    .select_only()
+                    .column_as(dialect::whole_sum(database, file::Column::Charged), "sum")
+                    .filter(file::Column::Tenant.eq(&name));
+                let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
+                tenant::Entity::update_many()
+                    .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
+                    .filter(tenant::Column::Name.eq(&name))
+                    .exec(transaction)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// What the tenants may have and have that are counted, by name.
+    pub async fn usage(&self) -> Result<Vec<Usage>, DbErr> {
+        let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.reader).await?;
+        let usage = rows.into_iter().map(|row| Usage {
+            tenant: Tenant::from_recorded(&row.name),
+            max_bytes: row.max_bytes.map(i64::unsigned_abs),
+            used: u64::try_from(row.used).unwrap_or(0),
+        });
+        Ok(usage.collect())
+    }
+}

@@ -1,0 +1,217 @@
+//! What tenants may store: never exceeded, and given back when something goes.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use osproxy_api::v1::{CreatedState, CreatedUpload};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::support::{Api, Service, answered, content, eventually, md5_hex, problem, refused};
+
+/// Gives a tenant a quota, and somebody who has a key of it.
+async fn tenant(service: &Service, name: &str, max_bytes: &str) -> Api {
+    set(service, name, max_bytes).await;
+    service.with_key(&service.create_key(&["--tenant", name]).await)
+}
+
+async fn set(service: &Service, name: &str, max_bytes: &str) {
+    let (code, said) = service.cli(&["tenant", "set", name, "--max-bytes", max_bytes]).await;
+    assert_eq!(code, 0, "{said}");
+}
+
+/// How many bytes a tenant uses of its quota.
+async fn used(service: &Service, name: &str) -> u64 {
+    let (code, said) = service.cli(&["tenant", "ls", "--json"]).await;
+    assert_eq!(code, 0, "{said}");
+    let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.into_iter().find(|line| line["tenant"] == name).unwrap()["used"].as_u64().unwrap()
+}
+
+async fn remove(api: &Api, uid: &str) {
+    assert_eq!(api.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
+}
+
+async fn wish(api: &Api, size: usize) -> Response {
+    api.v1_post("/uploads", &json!({"name": "x.bin", "size": size})).await
+}
+
+async fn over_quota(answer: Response) {
+    let _: Value = problem(answer, 507, "quota_exceeded").await;
+}
+
+#[tokio::test]
+async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota() {
+    let service = Service::start().await;
+    let small = tenant(&service, "small", "1MB").await;
+    let large = service.with_key(&service.create_key(&["--tenant", "large"]).await);
+    let upload = async |seed: u64| {
+        let bytes = content(seed, 100_000);
+        // As a whole, in parts whose size nobody told before, and announced.
+        let status = match seed % 3 {
+            0 => {
+                let link = small.upload_link("x.bin").await;
+                small.put(&link.url.single, &bytes).await.status()
+            }
+            1 => {
+                let link = small.upload_link("x.bin").await;
+                let mut status = 200;
+                for (number, part) in (1..).zip(bytes.chunks(40_000)) {
+                    status = status.max(small.put_part(&link, number, part).await.status().as_u16());
+                }
+                if status == 200 {
+                    small.merge(&link, 3, &bytes).await.status()
+                } else {
+                    status.try_into().unwrap()
+                }
+            }
+            _ => match wish(&small, bytes.len()).await {
+                created if created.status() == 201 => {
+                    let upload: CreatedUpload = answered(created, 201).await;
+                    assert_eq!(small.v1_put_part(&upload, 1, &bytes).await.status(), 204);
+                    small.v1_complete(&upload).await.status()
+                }
+                refused => refused.status(),
+            },
+        };
+        assert!([200, 507].contains(&status.as_u16()), "{status}");
+        status == 200
+    };
+    let watched = async {
+        let most = "SELECT coalesce(sum(charged), 0) FROM files WHERE tenant = 'small'";
+        for _ in 0..20 {
+            let sum = service.sql(most).await;
+            assert!(sum[0].parse::<f64>().unwrap_or(0.0) <= 1e6, "{sum:?}");
+        }
+    };
+    let (stored, ()) = tokio::join!(join_all((0..20).map(upload)), watched);
+    let stored = stored.into_iter().filter(|is_stored| *is_stored).count();
+    assert!((7..=10).contains(&stored), "{stored}");
+    service.database().settle().await;
+    // What was refused after its first parts waits for its end, and counts.
+    let stored_bytes = service.sql("SELECT coalesce(sum(size), 0) FROM blobs WHERE state = 'stored'").await;
+    assert_eq!(stored_bytes[0].parse::<f64>().unwrap(), (stored * 100_000) as f64);
+    assert!(used(&service, "small").await <= 1_000_000);
+    // Nobody else feels that.
+    large.store("x.bin", &content(50, 2_000_000)).await;
+}
+
+#[tokio::test]
+async fn what_is_announced_is_reserved_and_given_back_when_the_upload_ends() {
+    let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0"), ("TASKS__LEASE", "3")]).await;
+    let api = tenant(&service, "a", "1MB").await;
+    let first: CreatedUpload = answered(wish(&api, 600_000).await, 201).await;
+    over_quota(wish(&api, 600_000).await).await;
+    over_quota(api.v1_post("/uploads", &json!({"name": "x", "size": 1_u64 << 39})).await).await;
+    assert_eq!(api.v1_abort(&first).await.status(), 204);
+    let brief = json!({"name": "x.bin", "size": 600_000, "expires_in": 1});
+    let _: CreatedUpload = answered(api.v1_post("/uploads", &brief).await, 201).await;
+    // What has lapsed is looked for every minute, and at every start.
+    service.kill().await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    service.restart().await;
+    let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
+    eventually("it has lapsed", async || (used(&service, "a").await == 0).then_some(())).await;
+    let second: CreatedUpload = answered(wish(&api, 600_000).await, 201).await;
+    assert_eq!(used(&service, "a").await, 600_000);
+    // Sent in one piece, it is not counted twice.
+    let bytes = content(1, 600_000);
+    assert_eq!(api.put(&second.links.as_ref().unwrap().content, &bytes).await.status(), 200);
+    assert_eq!(used(&service, "a").await, 600_000);
+    over_quota(wish(&api, 500_000).await).await;
+    remove(&api, &second.uid).await;
+    assert_eq!(used(&service, "a").await, 0);
+}
+
+#[tokio::test]
+async fn parts_that_nobody_announced_count_as_they_come_and_once() {
+    let service = Service::start().await;
+    let api = tenant(&service, "a", "1MB").await;
+    let bytes = content(1, 900_000);
+    let parts: Vec<_> = bytes.chunks(300_000).collect();
+    let link = api.upload_link("x.bin").await;
+    for _ in 0..3 {
+        assert_eq!(api.put_part(&link, 1, parts[0]).await.status(), 200);
+    }
+    assert_eq!(used(&service, "a").await, 300_000);
+    assert_eq!(api.put_part(&link, 1, &parts[0][..100_000]).await.status(), 200);
+    assert_eq!(used(&service, "a").await, 100_000);
+    api.put_parts(&link, &parts).await;
+    let message = refused(api.put_part(&link, 4, parts[0]).await, 507).await;
+    assert!(message.contains("remove something first"), "{message}");
+    assert_eq!(api.checkpoint(&link.uid).await, [1, 2, 3], "what was refused left nothing");
+    assert_eq!(api.merge(&link, 3, &bytes).await.status(), 200);
+    service.database().settle().await;
+    assert_eq!(used(&service, "a").await, 900_000);
+    assert!(api.read(&link.uid).await == bytes);
+    let other = api.upload_link("x.bin").await;
+    refused(api.put(&other.url.single, &content(2, 200_000)).await, 507).await;
+    // A length that is not told before counts at the end.
+    let body = futures_util::stream::iter(vec![Ok::<_, std::io::Error>(content(2, 200_000))]);
+    let url = api.url(&other.url.single);
+    let sent = api.client().put(url).body(reqwest::Body::wrap_stream(body)).send().await.unwrap();
+    refused(sent, 507).await;
+    assert_eq!(used(&service, "a").await, 900_000);
+    service.database().settle().await;
+    assert_eq!(service.sql("SELECT id FROM blobs").await.len(), 1, "what was refused left nothing");
+}
+
+#[tokio::test]
+async fn copies_and_instant_uploads_count_as_files_of_their_own() {
+    let service = Service::start().await;
+    let api = tenant(&service, "a", "1MB").await;
+    let bytes = content(1, 400_000);
+    let uid = api.store("x.bin", &bytes).await;
+    let md5 = md5_hex(&bytes);
+    assert_ne!(api.instant_upload(&[(&md5, "y.bin")]).await[0].uid, "");
+    assert_eq!(used(&service, "a").await, 800_000);
+    over_quota(api.v1_post(&format!("/files/{uid}/copy"), &json!({})).await).await;
+    let resume = json!({"data": [{"md5": md5, "path": "z.bin"}]});
+    refused(api.post("/resume", &resume).await, 507).await;
+    let wish = json!({"name": "x", "size": bytes.len(), "md5": md5});
+    over_quota(api.v1_post("/uploads", &wish).await).await;
+    set(&service, "a", "none").await;
+    assert_eq!(api.wish(&wish).await.state, CreatedState::Stored);
+    assert_eq!(api.v1_post(&format!("/files/{uid}/copy"), &json!({})).await.status(), 201);
+    assert_eq!(used(&service, "a").await, 1_600_000);
+}
+
+#[tokio::test]
+async fn content_that_turns_out_to_be_another_is_given_back() {
+    let service = Service::start().await;
+    let api = tenant(&service, "a", "1MB").await;
+    let link = api.upload_link("x.bin").await;
+    let bytes = content(1, 800_000);
+    for (number, part) in (1..).zip(bytes.chunks(400_000)) {
+        assert_eq!(api.put_part(&link, number, part).await.status(), 200);
+    }
+    // The md5 is that of something else.
+    assert_eq!(api.merge(&link, 2, &content(2, 800_000)).await.status(), 200);
+    eventually("it is found out", async || (used(&service, "a").await == 0).then_some(())).await;
+    api.store("x.bin", &bytes).await;
+}
+
+#[tokio::test]
+async fn a_quota_counts_what_was_there_before_it() {
+    let mut service = Service::start().await;
+    let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
+    let uid = api.store("x.bin", &content(1, 700_000)).await;
+    let _: CreatedUpload = answered(wish(&api, 200_000).await, 201).await;
+    // As versions left it that did not count.
+    service.sql("UPDATE files SET charged = 0 WHERE state = 'stored'").await;
+    set(&service, "a", "1MB").await;
+    assert_eq!(used(&service, "a").await, 900_000);
+    over_quota(wish(&api, 200_000).await).await;
+    // Less than is there: it stays, and nothing comes to it.
+    set(&service, "a", "100kB").await;
+    over_quota(wish(&api, 1).await).await;
+    service.kill().await;
+    service.restart().await;
+    let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
+    over_quota(wish(&api, 1).await).await;
+    assert_eq!(api.read(&uid).await.len(), 700_000);
+    remove(&api, &uid).await;
+    assert_eq!(used(&service, "a").await, 200_000);
+    let (code, said) = service.cli(&["tenant", "set", "A b", "--max-bytes", "1MB"]).await;
+    assert_ne!(code, 0, "{said}");
+}
