@@ -16,6 +16,7 @@ mod objects;
 mod receive;
 mod stats;
 mod stores;
+mod transfers;
 
 use std::{
     collections::HashSet,
@@ -40,6 +41,7 @@ pub use native::PutTogether;
 pub use nodes::{Busy, KnownNode, Node};
 pub use receive::{Bound, Received, SizeHint, Target, check_claims, measured, publish};
 pub use stores::Stores;
+pub use transfers::{Transfer, Transfers};
 
 use crate::{
     Error, Result,
@@ -74,6 +76,8 @@ pub struct App {
     pub started_at: i64,
     /// What is counted.
     pub metrics: Metrics,
+    /// Content that is on its way.
+    pub transfers: Arc<Transfers>,
     /// What other nodes are known by, and told.
     pub coordinator: Box<dyn Coordinator>,
     /// The way to them.
@@ -182,6 +186,7 @@ impl App {
             node,
             started_at,
             metrics: Metrics::default(),
+            transfers: Transfers::new(&config.limits),
             uids: UidGenerator::new(newest),
             coordinator,
             cluster: Cluster::new(&secrets, patience, (config.server.max_connections / 2).max(1).into())

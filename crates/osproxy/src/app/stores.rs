@@ -236,6 +236,7 @@ async fn local(config: &Config, database: &DatabaseLocation) -> std::result::Res
         "cannot use the object folder {}; is another osproxy using it?",
         root.display()
     )))?;
+    store.keep_free(config.local.keep_free);
     Ok(on_disk(store, database))
 }
 

@@ -13,6 +13,9 @@ section! {
         /// Whether an upload is answered only when its bytes are on the disk. Without it a power failure
         /// can lose files that were acknowledged.
         fsync: bool = true,
+        /// How much of the disk is not for objects, in bytes: uploads are refused when there is no more than that, so that
+        /// the database, which may lie there too, and those who read go on.
+        keep_free: u64 = 256 << 20,
     }
     ignored []
 }

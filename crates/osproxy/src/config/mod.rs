@@ -7,6 +7,7 @@ mod cluster;
 mod cors;
 mod cos;
 mod database;
+mod limits;
 mod links;
 mod local;
 mod log;
@@ -36,6 +37,7 @@ pub use cluster::ClusterSection;
 pub use cors::{ANY, CorsSection};
 pub use cos::CosSection;
 pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
+pub use limits::LimitsSection;
 pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
@@ -74,6 +76,8 @@ section! {
         cos: CosSection = CosSection::default(),
         /// Where metadata lies.
         database: DatabaseSection = DatabaseSection::default(),
+        /// How much is done at the same time.
+        limits: LimitsSection = LimitsSection::default(),
         /// Signed links.
         links: LinksSection = LinksSection::default(),
         /// Objects on local disk.
@@ -236,6 +240,7 @@ impl Config {
         self.uploads.check(findings);
         self.tasks.check(findings);
         self.telemetry.check(findings);
+        self.limits.check(findings);
         self.links.check(findings);
         self.server.check(findings);
         self.tls.check(findings);

@@ -71,8 +71,14 @@ pub(super) fn is_of_this_machine(peer: Option<Peer>, headers: &HeaderMap) -> boo
     is_local && !OF_PROXIES.iter().any(|name| headers.contains_key(name))
 }
 
-/// Whether a page of another site has a browser on this machine send a request.
-fn is_of_another_site(headers: &HeaderMap) -> bool {
+/// Whether a page of another site has a browser on this machine send a request: one that says so, or one whose site claims
+/// to be this machine. It could not read what comes back of the first, but does of the second.
+fn is_of_another_site(request: &Parts) -> bool {
+    let headers = &request.headers;
+    let named = request.uri.host().or_else(|| headers.get(header::HOST)?.to_str().ok());
+    if !named.is_none_or(is_name_of_this_machine) {
+        return true;
+    }
     let Some(origin) = headers.get(header::ORIGIN) else {
         return false;
     };
@@ -81,10 +87,21 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
     site.is_none() || site != host
 }
 
+/// Whether a host, with or without a port, is this machine whoever is asked for it: an address, or the name that is nobody
+/// else's.
+fn is_name_of_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
 /// Who sends a request.
 pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
     let peer = request.extensions.get::<Peer>().copied();
-    let is_local = is_of_this_machine(peer, &request.headers) && !is_of_another_site(&request.headers);
+    let is_local = is_of_this_machine(peer, &request.headers) && !is_of_another_site(request);
     app.authenticate(token(&request.headers)?, is_local).await
 }
 
@@ -107,6 +124,25 @@ fn token(headers: &HeaderMap) -> Result<Option<&str>> {
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+
+    #[test]
+    fn only_an_address_or_localhost_is_this_machine_for_sure() {
+        for host in
+            ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8888", "[::1]:8888", "[::1]", "192.0.2.1"]
+        {
+            assert!(is_name_of_this_machine(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:8888",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            ":80",
+        ] {
+            assert!(!is_name_of_this_machine(host), "{host}");
+        }
+    }
 
     #[test]
     fn a_token_is_one_and_of_a_bearer() {

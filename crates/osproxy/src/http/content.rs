@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    app::App,
+    app::{App, Transfer},
     content_type,
     metrics::Running,
     ops::download_file::{ContentReader, StoredFile, open_content},
@@ -145,12 +145,14 @@ struct Content {
     reader: ContentReader,
     rest: u64,
     /// Counts it as long as it lasts.
-    _running: Running,
+    _running: (Transfer, Running),
 }
 
 impl Content {
     async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<Self> {
-        let running = app.metrics.downloads.begin();
+        let mut transfer = app.transfers.begin()?;
+        transfer.of(&file.tenant)?;
+        let running = (transfer, app.metrics.downloads.begin());
         let reader = open_content(app, file, range.clone()).await?;
         Ok(Self { rest: range.end - range.start, reader, _running: running })
     }

@@ -64,18 +64,21 @@ fn with_middleware(
 
 /// All routes.
 pub fn router(app: Arc<App>, config: &Config) -> Router {
+    let admission = middleware::Admission::new(&config.limits);
+    let limit_requests = from_fn_with_state(admission.clone(), middleware::limit_requests);
     let v0 = Router::new()
         .route("/ping", get(v0::check_health::ping))
-        .route("/health", get(v0::check_health::health))
         .route("/link/upload", post(v0::create_upload::create_upload))
         .route("/link/download", post(v0::create_download_link::create_download_link))
         .route("/resume", post(v0::instant_upload::instant_upload))
-        .route("/upload", put(v0::upload_file::upload_file))
-        .route("/upload/multi", put(v0::upload_part::upload_part))
         .route("/upload/merge", put(v0::complete_upload::complete_upload))
         .route("/proxy", get(v0::locate_content::locate_content))
         .route("/checkpoint", get(v0::upload_status::upload_status))
-        .route("/download", get(v0::download_file::download_file));
+        .route("/download", get(v0::download_file::download_file))
+        .route_layer(limit_requests.clone())
+        .route("/health", get(v0::check_health::health))
+        .route("/upload", put(v0::upload_file::upload_file))
+        .route("/upload/multi", put(v0::upload_part::upload_part));
     // What applications ask. A route is a line here, and an adapter of the operation's name in `v1/`.
     let v1 = Router::new()
         .route("/files", get(v1::list_files::list_files))
@@ -98,15 +101,20 @@ pub fn router(app: Arc<App>, config: &Config) -> Router {
         .route("/uploads", post(v1::create_upload::create_upload))
         // What their clients do, who have links.
         .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
-        .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
-        .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
         .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))
+        .route_layer(limit_requests.clone())
+        .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
+        .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
         .layer(from_fn(v1::without_useless_bodies));
     let rest = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0)
         .nest(osproxy_api::v1::PREFIX, v1)
-        .route(&format!("{LINKS}/{{uid}}/{{filename}}"), get(v1::download_file::download_file))
+        .route(
+            &format!("{LINKS}/{{uid}}/{{filename}}"),
+            get(v1::download_file::download_file).layer(limit_requests),
+        )
+        .route_layer(from_fn_with_state(admission, middleware::limit_addresses))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::for_this_machine))

@@ -21,10 +21,10 @@ pub(super) use parameters::{
     SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
-    Away, BadRequest, Conflict, Encoded, Failures, Fault, Forbidden, Gone, Internal, Invalid, Keyless,
-    Limited, Mismatch, Missing, NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OutOfRange, Oversized,
-    PreconditionFailed, RangeNotSatisfiable, Reading, Refused, TooLarge, TooMany, Unauthenticated,
-    Unavailable, Unmet, Unscoped, UnsupportedType,
+    Away, BadRequest, Conflict, Encoded, Exhausted, Failures, Fault, Forbidden, Full, Gone, Internal,
+    Invalid, Keyless, Limited, Mismatch, Missing, NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OfRoom,
+    OutOfRange, Oversized, PreconditionFailed, RangeNotSatisfiable, Reading, Refused, TooLarge, TooMany,
+    Unauthenticated, Unavailable, Unmet, Unscoped, UnsupportedType,
 };
 
 use super::{health, middleware::REQUEST_ID, v0, v1};
@@ -101,6 +101,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             Invalid,
             Internal,
             Unavailable,
+            Full,
             BadRequest,
             Refused,
             Missing,
@@ -113,6 +114,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             Mismatch,
             Fault,
             Away,
+            Exhausted,
             Keyless,
             Unscoped,
             TooMany,
@@ -166,8 +168,12 @@ impl Modify for Access {
             };
             let operations =
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-            for operation in operations.into_iter().flatten().filter(|one| one.security.is_some()) {
-                for (status, name) in answers {
+            for operation in operations.into_iter().flatten() {
+                // Addresses that ask too often are refused whatever they show.
+                let is_limited = path.starts_with("/api/") || path.starts_with(osproxy_api::v1::LINKS);
+                let takes_keys = operation.security.is_some();
+                let told = |status: &str| takes_keys || is_limited && status == "429";
+                for (status, name) in answers.into_iter().filter(|(status, _)| told(status)) {
                     let answer = Ref::from_response_name(name).into();
                     operation.responses.responses.entry(status.to_owned()).or_insert(answer);
                 }

@@ -38,11 +38,13 @@ pub async fn upload_file(
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
+    let mut transfer = app.transfers.begin()?;
     // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
     let beginning = app.background.spawn(begin(app.clone(), uid));
     match beginning.await.map_err(Error::internal)?? {
         Beginning::Ready(ready) => {
             let Ready { attempt, intent } = *ready;
+            transfer.of(&intent.tenant)?;
             let bound =
                 Bound { what: "file", max: app.limits.max_size.min(terms.max_size.unwrap_or(u64::MAX)) };
             let claims = claims.or(intent.claims);
@@ -59,6 +61,7 @@ pub async fn upload_file(
             ending.await.map_err(Error::internal)?
         }
         Beginning::Stored(stored) => {
+            transfer.of(&stored.tenant)?;
             let known = stored.content.digests.ok_or_else(unverified)?;
             check_claims(&claims, &known).map_err(|_| already_stored())?;
             // Only compared: the writer is dropped and removes what it wrote, never more than the file has.

@@ -10,7 +10,9 @@ use osproxy_storage::{self as storage, Wanted};
 use super::{Said, Terms, check_quota, check_received, check_type, closed, complete_upload, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, SizeHint, Target, Writing, check_claims, measured, publish},
+    app::{
+        App, Attempt, Bound, Received, SizeHint, Target, Transfer, Writing, check_claims, measured, publish,
+    },
     error,
     meta::{BegunPart, Claims, FileState, FinishedPart, Kind, Misfit, PartIntent},
     uid::Uid,
@@ -35,6 +37,7 @@ pub async fn upload_part(
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     check_number(app, number)?;
+    let transfer = app.transfers.begin()?;
     check_received(app, uid, &terms).await?;
     let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
     let bound = Bound { what: "part", max };
@@ -43,9 +46,9 @@ pub async fn upload_part(
     if app.stores.put_any_parts_together() {
         // Such a store wants to know the length of a part before it comes.
         let (size, body) = measured(bound, size, body).await?;
-        return receive(app, uid, number, expected, size, body).await;
+        return receive(app, uid, number, (expected, transfer), size, body).await;
     }
-    receive(app, uid, number, expected, size, body).await
+    receive(app, uid, number, (expected, transfer), size, body).await
 }
 
 /// What a body has to be.
@@ -69,7 +72,7 @@ async fn receive(
     app: &Arc<App>,
     uid: Uid,
     number: u32,
-    expected: Expected,
+    (expected, mut transfer): (Expected, Transfer),
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
@@ -88,6 +91,7 @@ async fn receive(
     wanted.piece_at =
         range.filter(|_| intent.shape.is_some_and(|shape| shape.parts() > 1)).map(|range| range.start);
     let outcome = async {
+        transfer.of(&intent.tenant)?;
         if intent.shape.is_none() {
             check_quota(app, &intent.tenant, size).await?;
         }

@@ -274,6 +274,21 @@ async fn a_page_of_another_site_gets_nothing_of_this_machine() {
 }
 
 #[tokio::test]
+async fn a_site_whose_name_leads_to_this_machine_gets_nothing_of_it() {
+    let service = Service::start().await;
+    let ask = async |host: &str| {
+        let request = service.client().get(service.url("/api/v1/files")).header("host", host);
+        request.send().await.unwrap()
+    };
+    for host in ["evil.example", "evil.example:8888", "localhost.evil.example", "127.0.0.1.evil.example"] {
+        problem(ask(host).await, 401, "unauthenticated").await;
+    }
+    for host in ["localhost", "LocalHost:1", "127.0.0.1:8888", "[::1]:8888"] {
+        assert_eq!(ask(host).await.status(), 200, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_service_serves_everyone_and_knows_its_keys() {
     let service = Service::start_with(&[("AUTH__MODE", "open")]).await;
     let key = service.create_key(&["--tenant", "ours"]).await;

@@ -44,6 +44,7 @@ mod hardening;
 mod health;
 mod instant_upload;
 mod layout;
+mod limits;
 mod links;
 mod list_files;
 mod list_nodes;

@@ -178,7 +178,8 @@ fn reserve(root: &Root, path: &str, size: u64) -> std::io::Result<()> {
         Err(Errno::EXIST) => (create(OFlags::empty())?, false),
         created => (created?, true),
     };
-    let reserved = allocate(&file, size).and_then(|()| {
+    let looked = if is_new { root.must_have_room(size) } else { Ok(()) };
+    let reserved = looked.and_then(|()| allocate(&file, size)).and_then(|()| {
         if root.fsync {
             rustix::fs::fdatasync(&file)?;
         }

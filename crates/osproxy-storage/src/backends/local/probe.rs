@@ -10,7 +10,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, known_id, open_folder};
+use super::{FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, free, known_id, open_folder};
 use crate::{Category, Result};
 
 /// What [`Local::probe`] found.
@@ -95,7 +95,7 @@ fn could_be_made(root: &Path) -> io::Result<u64> {
         let made = rustix::fs::mkdirat(&folder, name.as_str(), FOLDER_MODE);
         made.map_err(|error| within(&above.display().to_string(), error))?;
         rustix::fs::unlinkat(&folder, name.as_str(), AtFlags::REMOVEDIR)?;
-        return free(&folder);
+        return Ok(free(&folder)?);
     }
     Err(Errno::NOENT.into())
 }
@@ -105,11 +105,6 @@ fn random_name() -> io::Result<String> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(format!("doctor-{}", hex::encode(random)))
-}
-
-fn free(folder: &OwnedFd) -> io::Result<u64> {
-    let system = rustix::fs::fstatvfs(folder)?;
-    Ok(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 /// Says which of the folders it was.

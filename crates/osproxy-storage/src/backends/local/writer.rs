@@ -24,6 +24,9 @@ const WRITE_BACK: u64 = 8 * 1024 * 1024;
 /// Space is reserved in steps: an announced size is only a claim, and must not take the disk from others.
 const RESERVE: u64 = 32 * 1024 * 1024;
 
+/// How many bytes are written before it is looked again whether the disk has room.
+const LOOK: u64 = 8 * 1024 * 1024;
+
 static BUFFERS: BufferPool = BufferPool::new(BATCH, 16);
 
 /// Collects bytes on the reactor while the batch before is hashed and written on a thread for blocking calls.
@@ -67,6 +70,7 @@ impl Writer {
                 written_back: 0,
                 reserved: 0,
                 size_hint,
+                looked: 0,
             })),
         }
     }
@@ -191,6 +195,8 @@ struct Sink {
     written_back: u64,
     reserved: u64,
     size_hint: u64,
+    /// Up to where there was room.
+    looked: u64,
 }
 
 impl Sink {
@@ -213,6 +219,17 @@ impl Sink {
         start + self.written
     }
 
+    /// Looks now and then whether the disk has room for what is to come, as far as that is known. Parts that have their
+    /// places have had it from the start.
+    fn must_have_room(&mut self, coming: u64) -> rustix::io::Result<()> {
+        if self.written + coming > self.looked && matches!(self.place, Place::Temporary(_)) {
+            self.looked = self.written + LOOK;
+            let announced = self.size_hint.saturating_sub(self.reserved.max(self.written));
+            self.root.must_have_room(announced.max(coming))?;
+        }
+        Ok(())
+    }
+
     /// Refuses what would be written over the next part.
     fn check(&self, coming: u64) -> std::io::Result<()> {
         match &self.place {
@@ -225,6 +242,7 @@ impl Sink {
 
     fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.check(bytes.len() as u64)?;
+        self.must_have_room(bytes.len() as u64)?;
         self.digester.update(bytes);
         self.reserve(bytes.len() as u64)?;
         let (mut rest, mut at) = (bytes, self.end());
@@ -274,6 +292,7 @@ impl Sink {
     /// kernel or the file system cannot, nothing has happened.
     fn copy_by_kernel(&mut self, object: &OwnedFd, start: u64, count: usize) -> std::io::Result<bool> {
         self.check(count as u64)?;
+        self.must_have_room(count as u64)?;
         let (mut from, mut to) = (start, self.end());
         let end = start + count as u64;
         while from < end {

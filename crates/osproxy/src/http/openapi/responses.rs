@@ -98,7 +98,12 @@ responses! { V0:
         ];
     Internal, "A fault of the service itself.", [],
         [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
-    Unavailable, "Something that the service depends on is away or full. The same request may succeed later.",
+    Full, "There is not so much room left, of the tenant's quota or in the store.", [],
+        [
+            (ErrorCode::QuotaExceeded, "there is not so much left of what may be stored; remove something first"),
+            (ErrorCode::StorageFull, "there is no room left to store this, try again later (request id 5f1c2a9e00000001)"),
+        ];
+    Unavailable, "Something that the service depends on is away, or as much is being done as it takes on. The same request may succeed later.",
         [("retry-after", "After how many seconds to try again.")],
         [
             (
@@ -110,6 +115,7 @@ responses! { V0:
                 "the node that holds the bytes of this file cannot be asked for them, try again later \
                  (request id 5f1c2a9e00000001)",
             ),
+            (ErrorCode::Overloaded, "as much is being done as this service takes on, try again in a moment"),
         ];
 }
 
@@ -180,7 +186,12 @@ responses! { V1:
         ];
     Fault, "A fault of the service itself.", [],
         [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
-    Away, "Something that the service depends on is away or full. The same request may succeed later.",
+    Exhausted, "There is not so much room left, of the tenant's quota or in the store.", [],
+        [
+            (ErrorCode::QuotaExceeded, "there is not so much left of what may be stored; remove something first"),
+            (ErrorCode::StorageFull, "there is no room left to store this, try again later (request id 5f1c2a9e00000001)"),
+        ];
+    Away, "Something that the service depends on is away, or as much is being done as it takes on. The same request may succeed later.",
         [("retry-after", "After how many seconds to try again.")],
         [
             (
@@ -192,6 +203,7 @@ responses! { V1:
                 "the node that holds the bytes of this file cannot be asked for them, try again later \
                  (request id 5f1c2a9e00000001)",
             ),
+            (ErrorCode::Overloaded, "as much is being done as this service takes on, try again in a moment"),
         ];
 }
 
@@ -221,6 +233,8 @@ groups! {
     OfBody: "413" Oversized, "415" UnsupportedType;
     /// Of those that take content.
     OfContent: "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch;
+    /// Of those that make something larger.
+    OfRoom: "507" Exhausted;
     /// Of those that are done once for a key.
     OfKey: "409" Conflict, "422" Mismatch;
 }
@@ -301,6 +315,7 @@ mod tests {
             (422, Invalid::response()),
             (500, Internal::response()),
             (503, Unavailable::response()),
+            (507, Full::response()),
         ] {
             let response = serde_json::to_value(response).unwrap();
             let examples = response["content"]["application/json"]["examples"].as_object().unwrap();
@@ -323,6 +338,7 @@ mod tests {
             (422, Mismatch::response()),
             (500, Fault::response()),
             (503, Away::response()),
+            (507, Exhausted::response()),
         ] {
             let response = serde_json::to_value(response).unwrap();
             let examples = response["content"][PROBLEM]["examples"].as_object().unwrap();

@@ -43,6 +43,7 @@ use crate::{
         (status = 422, response = openapi::Invalid),
         (status = 500, response = openapi::Internal),
         (status = 503, response = openapi::Unavailable),
+        (status = 507, response = openapi::Full),
     )
 )]
 pub(in crate::http) async fn complete_upload(

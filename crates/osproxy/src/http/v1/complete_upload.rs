@@ -34,6 +34,7 @@ use crate::{
         openapi::Failures,
         openapi::OfLink,
         openapi::OfContent,
+        openapi::OfRoom,
     )
 )]
 pub(in crate::http) async fn complete_upload(

@@ -40,6 +40,7 @@ use crate::{
         openapi::OfFile,
         openapi::OfBody,
         openapi::OfKey,
+        openapi::OfRoom,
     )
 )]
 pub(in crate::http) async fn copy_file(

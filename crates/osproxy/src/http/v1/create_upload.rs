@@ -46,6 +46,7 @@ const MAX_TYPE: usize = 255;
         openapi::Failures,
         openapi::OfBody,
         openapi::OfKey,
+        openapi::OfRoom,
     )
 )]
 pub(in crate::http) async fn create_upload(

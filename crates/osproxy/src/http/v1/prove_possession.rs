@@ -33,6 +33,7 @@ use crate::{
         openapi::Failures,
         openapi::OfLink,
         openapi::OfContent,
+        openapi::OfRoom,
     )
 )]
 pub(in crate::http) async fn prove_possession(

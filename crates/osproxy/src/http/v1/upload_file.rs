@@ -36,6 +36,7 @@ use crate::{
         openapi::Failures,
         openapi::OfLink,
         openapi::OfContent,
+        openapi::OfRoom,
     )
 )]
 pub(in crate::http) async fn upload_file(

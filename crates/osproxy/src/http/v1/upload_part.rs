@@ -40,6 +40,7 @@ use crate::{
         openapi::Failures,
         openapi::OfLink,
         openapi::OfContent,
+        openapi::OfRoom,
     )
 )]
 pub(in crate::http) async fn upload_part(

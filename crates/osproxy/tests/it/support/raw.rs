@@ -15,7 +15,7 @@ impl RawConnection {
 
     /// Sends the head of a request; `fields` are lines that end in CRLF.
     pub async fn head(&mut self, method: &str, url: &str, fields: &str) {
-        let head = format!("{method} {url} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        let head = format!("{method} {url} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         self.send(head.as_bytes()).await;
     }
 

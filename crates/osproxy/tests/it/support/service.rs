@@ -105,6 +105,12 @@ impl Service {
         Self::start_by(settings, &[]).await
     }
 
+    /// Starts with a small disk of its own under `disk` in its folder, which nobody else sees.
+    pub async fn start_on_small_disk(bytes: u64, settings: &[(&str, &str)]) -> Self {
+        let script = format!("mkdir -p disk && mount -t tmpfs -o size={bytes} tmpfs disk && exec \"$@\"");
+        Self::start_by(settings, &["unshare", "--mount", "sh", "-c", &script, "sh"]).await
+    }
+
     async fn start_by(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;

@@ -1,0 +1,35 @@
+use super::value::{Findings, section};
+
+section! {
+    /// `limits`: how much is done at the same time. What goes beyond that is refused at once, and never waits.
+    LimitsSection {
+        /// Most requests that are worked on at the same time, those that send content aside.
+        max_requests: u32 = 1024,
+        /// Most bodies with content that come in and go out at the same time, together.
+        max_transfers: u32 = 1024,
+        /// How many of them may be of one tenant; when not set, all.
+        max_tenant_transfers: Option<u32> = None,
+        /// Most requests a second from one address, or from one IPv6 network of 64 bits; when not set, as many as come.
+        /// Danger: behind a proxy that is not among `server.trusted_proxies` all clients have its address.
+        max_address_rate: Option<u32> = None,
+    }
+    ignored []
+}
+
+/// More than any machine does.
+const MAX: u32 = 1_000_000;
+
+impl LimitsSection {
+    pub(super) fn check(&self, findings: &mut Findings) {
+        for (name, value) in [
+            ("max_requests", Some(self.max_requests)),
+            ("max_transfers", Some(self.max_transfers)),
+            ("max_tenant_transfers", self.max_tenant_transfers),
+            ("max_address_rate", self.max_address_rate),
+        ] {
+            if value.is_some_and(|value| !(1..=MAX).contains(&value)) {
+                findings.problem(&format!("limits.{name}"), format_args!("must be 1 to {MAX}"));
+            }
+        }
+    }
+}

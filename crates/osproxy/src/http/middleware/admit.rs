@@ -1,0 +1,111 @@
+//! Who is let in at all, before anything is done for them.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    state::keyed::HashMapStateStore,
+};
+use osproxy_api::ErrorCode;
+use tokio::sync::Semaphore;
+
+use super::ClientAddr;
+use crate::{Error, config::LimitsSection};
+
+/// After how many requests those addresses are forgotten that have not asked for a while.
+const FORGET_AFTER: u32 = 4096;
+
+/// How much is let in.
+pub(in crate::http) struct Admission {
+    requests: Semaphore,
+    addresses: Option<Addresses>,
+}
+
+/// The rate of each address.
+struct Addresses {
+    rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
+    counted: AtomicU32,
+}
+
+impl Admission {
+    pub(in crate::http) fn new(limits: &LimitsSection) -> Arc<Self> {
+        let rate = limits.max_address_rate.and_then(NonZeroU32::new);
+        Arc::new(Self {
+            requests: Semaphore::new(limits.max_requests as usize),
+            addresses: rate.map(|rate| Addresses {
+                rates: RateLimiter::hashmap(Quota::per_second(rate)),
+                counted: AtomicU32::new(0),
+            }),
+        })
+    }
+}
+
+/// Refuses requests of an address that sends too many. Each node counts those that come to it.
+pub(in crate::http) async fn limit_addresses(
+    State(admission): State<Arc<Admission>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Some(addresses) = &admission.addresses
+        && let Some(ClientAddr(address)) = request.extensions().get()
+    {
+        if addresses.counted.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
+            addresses.rates.retain_recent();
+        }
+        if let Err(wait) = addresses.rates.check_key(&network(*address)) {
+            let wait = wait.wait_time_from(addresses.rates.clock().now());
+            return Error::rate_limited(wait).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Refuses requests beyond those that are worked on at the same time. The body of an answer is none of that work.
+pub(in crate::http) async fn limit_requests(
+    State(admission): State<Arc<Admission>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(_place) = admission.requests.try_acquire() else {
+        let message = "as much is being done as this service takes on, try again in a moment";
+        return Error::new(ErrorCode::Overloaded, message).into_response();
+    };
+    next.run(request).await
+}
+
+/// What one client has: an address, or, of IPv6, a whole network.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_one_address_of_the_old_kind_or_a_network_of_the_new() {
+        for (address, expected) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ] {
+            assert_eq!(network(address.parse().unwrap()).to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! How much is done at the same time: what goes beyond is refused at once, and all is well afterwards.
+
+use std::time::Duration;
+
+use reqwest::Response;
+use serde_json::json;
+
+use crate::support::{Api, RawConnection, Service, content, eventually, problem, refused};
+
+/// Begins to send content, and stops in the middle.
+async fn half_an_upload(api: &Api, service: &Service) -> RawConnection {
+    let link = api.upload_link("x.bin").await;
+    let mut connection = service.connect().await;
+    connection.head("PUT", &link.url.single, "Content-Length: 1000\r\n").await;
+    connection.send(&[7; 500]).await;
+    connection
+}
+
+/// Sends the rest, and gives the status of the answer.
+async fn other_half(mut connection: RawConnection) -> String {
+    connection.send(&[7; 500]).await;
+    String::from_utf8(connection.some().await).unwrap()[9..12].to_owned()
+}
+
+async fn uploads(service: &Service, count: u64) {
+    let sample = format!(r#"osproxy_transfers_in_flight{{direction="upload"}} {count}.0"#);
+    eventually("they are on their way", async || {
+        let page = service.get("/metrics").await.text().await.unwrap();
+        page.lines().any(|line| line == sample).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_beyond_those_worked_on_are_refused_at_once_and_health_is_not() {
+    let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "2")]).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut connection = service.connect().await;
+        let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
+        connection.head("POST", "/api/storage/v0/link/upload", fields).await;
+        // It is worked on as soon as its body is asked for.
+        assert!(connection.some().await.starts_with(b"HTTP/1.1 100"));
+        connection.send(br#"{"filePath": ["a"],"#).await;
+        slow.push(connection);
+    }
+    let answer = service.get("/api/storage/v0/ping").await;
+    assert_eq!(answer.headers()["retry-after"], "1");
+    assert_eq!(answer.headers()["osproxy-error"], "overloaded");
+    refused(answer, 503).await;
+    problem(service.v1_get("/files").await, 503, "overloaded").await;
+    problem(service.get("/f/1/x").await, 503, "overloaded").await;
+    for path in ["/health/live", "/health/ready", "/api/storage/v0/health", "/metrics"] {
+        assert_eq!(service.get(path).await.status(), 200, "{path}");
+    }
+    for mut connection in slow {
+        connection.send(br#" "expire": 600} "#).await;
+        assert!(connection.some().await.starts_with(b"HTTP/1.1 200"));
+    }
+    assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
+    assert!(!service.log().contains("ERROR"), "{}", service.log());
+}
+
+#[tokio::test]
+async fn transfers_beyond_those_taken_on_are_refused_and_all_else_goes_on() {
+    let service = Service::start_with(&[("LIMITS__MAX_TRANSFERS", "2")]).await;
+    let stored = service.store("x.bin", &content(1, 100)).await;
+    let halves = [half_an_upload(&service, &service).await, half_an_upload(&service, &service).await];
+    uploads(&service, 2).await;
+    let link = service.upload_link("y.bin").await;
+    refused(service.put(&link.url.single, b"third").await, 503).await;
+    refused(service.put_part(&link, 1, b"third").await, 503).await;
+    let download = service.download_link(&stored).await.unwrap();
+    refused(service.get(&download.url).await, 503).await;
+    assert_eq!(service.checkpoint(&link.uid).await, [0_u32; 0], "nothing is left of them");
+    for half in halves {
+        assert_eq!(other_half(half).await, "200");
+    }
+    assert_eq!(service.put(&link.url.single, b"third").await.status(), 200);
+    assert_eq!(service.get(&download.url).await.status(), 200);
+    // One that breaks off gives its place back, too.
+    for _ in 0..5 {
+        drop(half_an_upload(&service, &service).await);
+    }
+    uploads(&service, 0).await;
+    service.store("x.bin", &content(2, 100)).await;
+}
+
+#[tokio::test]
+async fn one_tenant_does_not_take_the_transfers_of_all() {
+    let service = Service::start_with(&[("LIMITS__MAX_TENANT_TRANSFERS", "1")]).await;
+    let ours = service.with_key(&service.create_key(&["--tenant", "ours"]).await);
+    let theirs = service.with_key(&service.create_key(&["--tenant", "theirs"]).await);
+    let half = half_an_upload(&ours, &service).await;
+    uploads(&service, 1).await;
+    let link = ours.upload_link("y.bin").await;
+    refused(ours.put(&link.url.single, b"second").await, 503).await;
+    refused(ours.put_part(&link, 1, b"second").await, 503).await;
+    theirs.store("x.bin", b"theirs").await;
+    assert_eq!(other_half(half).await, "200");
+    eventually("its place is free", async || {
+        (ours.put(&link.url.single, b"second").await.status() == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_that_asks_too_often_is_told_when_to_come_again() {
+    let service = Service::start_configured(
+        "{limits: {max_address_rate: 5}, server: {trusted_proxies: [127.0.0.1]}, auth: {mode: open}}",
+    )
+    .await;
+    let ask = async |address: &str| {
+        let request = service.client().get(service.url("/api/v1/files")).header("x-forwarded-for", address);
+        request.send().await.unwrap()
+    };
+    let too_many = async |address: &str| -> (usize, Option<Response>) {
+        let (mut served, mut last) = (0, None);
+        for _ in 0..50 {
+            let answer = ask(address).await;
+            if answer.status() == 200 {
+                served += 1;
+            } else {
+                last = Some(answer);
+            }
+        }
+        (served, last)
+    };
+    let (served, last) = too_many("192.0.2.1").await;
+    assert!((5..50).contains(&served), "{served}");
+    let last = last.unwrap();
+    assert_eq!(last.headers()["retry-after"], "1");
+    problem(last, 429, "rate_limited").await;
+    // A whole IPv6 network is one client, and others are others.
+    assert_eq!(ask("192.0.2.2").await.status(), 200);
+    assert!(too_many("2001:db8::1").await.1.is_some());
+    let same_network = ask("2001:db8::2").await.status();
+    assert_eq!(same_network, 429);
+    assert_eq!(ask("2001:db8:1::1").await.status(), 200);
+    assert_eq!(service.get("/health/ready").await.status(), 200);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ask("192.0.2.1").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_takes_no_uploads_and_reads_go_on() {
+    const MIB: usize = 1 << 20;
+    let settings = [("LOCAL__ROOT", "disk/objects"), ("LOCAL__KEEP_FREE", "33554432")];
+    let service = Service::start_on_small_disk(64 << 20, &settings).await;
+    let bytes = content(1, 16 * MIB);
+    let uid = service.store("x.bin", &bytes).await;
+    // There are some 48 MiB left, and 32 are not for this.
+    for size in [17 * MIB, 40 * MIB] {
+        let link = service.upload_link("y.bin").await;
+        let message = refused(service.put(&link.url.single, &content(2, size)).await, 507).await;
+        assert!(message.contains("no room"), "{message}");
+        // Whose length nobody tells, is cut when it has gone too far.
+        let pieces = (0..size / MIB).map(|piece| Ok::<_, std::io::Error>(content(piece as u64, MIB)));
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces.collect::<Vec<_>>()));
+        let sent = service.client().put(service.url(&link.url.single)).body(body).send().await;
+        assert!(!sent.is_ok_and(|answer| answer.status() != 507), "{size}");
+    }
+    let wish = json!({"name": "x", "size": 40 * MIB});
+    problem(service.v1_post("/uploads", &wish).await, 507, "storage_full").await;
+    assert_eq!(
+        service.sql("SELECT count(*) FROM files WHERE state = 'receiving' AND part_size > 0").await,
+        ["0"]
+    );
+    assert!(service.read(&uid).await == bytes);
+    // What is small enough still goes, and room that is free again is used.
+    service.store("x.bin", &content(3, MIB)).await;
+    assert_eq!(service.v1(reqwest::Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
+    let again = content(4, 16 * MIB);
+    eventually("there is room again", async || {
+        let link = service.upload_link("y.bin").await;
+        (service.put(&link.url.single, &again).await.status() == 200).then_some(())
+    })
+    .await;
+}
