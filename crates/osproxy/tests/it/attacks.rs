@@ -230,7 +230,7 @@ async fn a_body_that_is_smuggled_is_no_request() {
     // Through HTTP/2, whose heads know no lines.
     let mut client = H2::open(service.address).await;
     let wish = Bytes::from(json!({"name": "x"}).to_string());
-    let request = Request::post("http://test/api/v1/uploads").header("content-type", "application/json");
+    let request = Request::post("http://localhost/api/v1/uploads").header("content-type", "application/json");
     let answer = client.send(request.body(Full::new(wish)).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 201);
     answer.into_body().collect().await.unwrap();

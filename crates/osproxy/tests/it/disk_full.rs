@@ -49,8 +49,8 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     let parts: Vec<_> = bytes.chunks(2_000_000).collect();
     service.put_parts(&link, &parts[..3]).await;
     service.limit_files(Some(1_000_000));
-    refused(service.put_part(&link, 4, parts[3]).await, 503).await;
-    refused(service.put_part(&link, 1, parts[3]).await, 503).await;
+    refused(service.put_part(&link, 4, parts[3]).await, 507).await;
+    refused(service.put_part(&link, 1, parts[3]).await, 507).await;
     // There is room for a part again, but not for all of them in one object.
     service.limit_files(Some(6_000_000));
     assert_eq!(service.checkpoint(&link.uid).await, [1, 2, 3]);

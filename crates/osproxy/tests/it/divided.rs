@@ -427,7 +427,7 @@ async fn a_full_disk_is_told_when_an_upload_is_created() {
     let wish = json!({"name": "x.bin", "size": 2_000_000, "part_size": PART});
     let answer = service.v1_post("/uploads", &wish).await;
     assert_eq!(answer.headers()["retry-after"], "1");
-    problem(answer, 503, "unavailable").await;
+    problem(answer, 507, "storage_full").await;
     service.database().settle().await;
     assert_eq!(service.objects(), [""; 0]);
     let small = divide(&service, "y.bin", 900_000).await;
