@@ -62,13 +62,16 @@ pub struct Terms {
     pub networks: Vec<IpNet>,
     /// How often content may be read by it.
     #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
-    pub uses: Option<Uses>,
+    pub uses: Option<Limit>,
+    /// How many contents may be on their way by links of the same key.
+    #[serde(default, rename = "k", skip_serializing_if = "Option::is_none")]
+    pub transfers: Option<Limit>,
 }
 
 /// How often something may be done, and what that is counted under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Uses {
-    /// No two links have the same.
+pub struct Limit {
+    /// Whatever is counted together has the same.
     pub id: String,
     /// How often.
     pub max: u32,
@@ -275,7 +278,7 @@ mod tests {
 
     /// What becomes of a link without terms that holds.
     const TAKEN: Result<Terms, LinkError> =
-        Ok(Terms { max_size: None, content_type: None, networks: Vec::new(), uses: None });
+        Ok(Terms { max_size: None, content_type: None, networks: Vec::new(), uses: None, transfers: None });
 
     #[test]
     fn terms_are_signed_and_cannot_be_left_out() {
@@ -285,7 +288,8 @@ mod tests {
             max_size: Some(1000),
             content_type: Some("image/*".to_owned()),
             networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-            uses: Some(Uses { id: "x".to_owned(), max: 3 }),
+            uses: Some(Limit { id: "x".to_owned(), max: 3 }),
+            transfers: Some(Limit { id: "00112233aabb".to_owned(), max: 2 }),
         };
         let signature = keys.sign(&claims, &terms);
         assert_eq!(keys.verify(&claims, &signature, NOW), Ok(terms.clone()));

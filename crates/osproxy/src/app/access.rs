@@ -18,6 +18,7 @@ use crate::{
     Error, Result,
     api_key::{ApiKey, Scope, Scopes},
     config::{AuthMode, Config},
+    link::{Limit, Terms},
     meta::KeptKey,
     tenant::Tenant,
 };
@@ -38,13 +39,32 @@ pub struct Caller {
     pub max_size: Option<u64>,
     /// The id of their key, if they have one.
     pub key: Option<String>,
+    /// How many contents may be on their way by links of theirs, if their key says so.
+    max_transfers: Option<u32>,
     scopes: Scopes,
 }
 
 impl Caller {
     /// Someone who needs no key.
     fn trusted() -> Self {
-        Self { tenant: Tenant::default(), max_size: None, key: None, scopes: Scopes::ALL }
+        Self {
+            tenant: Tenant::default(),
+            max_size: None,
+            key: None,
+            max_transfers: None,
+            scopes: Scopes::ALL,
+        }
+    }
+
+    /// What every link of theirs is held to.
+    pub fn terms(&self) -> Terms {
+        let limit = self.key.clone().zip(self.max_transfers);
+        Terms { transfers: limit.map(|(id, max)| Limit { id, max }), ..Terms::default() }
+    }
+
+    /// What their upload links are held to.
+    pub fn upload_terms(&self) -> Terms {
+        Terms { max_size: self.max_size, ..self.terms() }
     }
 
     /// Refuses who may not do that.
@@ -142,6 +162,7 @@ impl App {
             tenant: kept.tenant.clone(),
             max_size: kept.max_size,
             key: Some(kept.id.clone()),
+            max_transfers: kept.max_transfers,
             scopes: kept.scopes,
         })
     }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::App;
 use crate::{
     Error, Result, error,
-    link::{Action, Claims, LinkError, LinkKey, LinkKeys, Terms, Uses},
+    link::{Action, Claims, Limit, LinkError, LinkKey, LinkKeys, Terms},
     uid::Uid,
 };
 
@@ -95,7 +95,7 @@ impl App {
     }
 
     /// Counts one more use of a link that ends then, in seconds since the Unix epoch. `false`: it was used up.
-    pub async fn use_link(&self, uses: &Uses, end: i64) -> Result<bool> {
+    pub async fn use_link(&self, uses: &Limit, end: i64) -> Result<bool> {
         Ok(self.meta.use_link(&uses.id, uses.max, end.saturating_mul(1000)).await?)
     }
 }

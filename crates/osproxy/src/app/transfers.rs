@@ -10,7 +10,12 @@ use std::{
 
 use osproxy_api::ErrorCode;
 
-use crate::{Error, Result, config::LimitsSection, tenant::Tenant};
+use crate::{
+    Error, Result,
+    config::LimitsSection,
+    link::{Limit, Terms},
+    tenant::Tenant,
+};
 
 /// Counts transfers, and refuses those beyond a limit: each of them holds memory, a connection and perhaps a file.
 #[derive(Debug)]
@@ -18,15 +23,23 @@ pub struct Transfers {
     max: u32,
     max_of_tenant: Option<u32>,
     running: AtomicU32,
-    /// Those of each tenant, where that is limited.
-    of_tenants: Mutex<HashMap<Tenant, u32>>,
+    /// Those that are counted for somebody.
+    counted: Mutex<HashMap<Payer, u32>>,
+}
+
+/// Whom a transfer is counted for, where that is limited.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Payer {
+    Tenant(Tenant),
+    /// An API key, by its id.
+    Key(String),
 }
 
 /// One that runs until this is dropped.
 #[derive(Debug)]
 pub struct Transfer {
     transfers: Arc<Transfers>,
-    tenant: Option<Tenant>,
+    payers: Vec<Payer>,
 }
 
 impl Transfers {
@@ -35,33 +48,41 @@ impl Transfers {
             max: limits.max_transfers,
             max_of_tenant: limits.max_tenant_transfers,
             running: AtomicU32::new(0),
-            of_tenants: Mutex::default(),
+            counted: Mutex::default(),
         })
     }
 
-    /// Begins one, if there may be one more.
-    pub fn begin(self: &Arc<Self>) -> Result<Transfer> {
+    /// Begins one by a link with these terms, if there may be one more.
+    pub fn begin(self: &Arc<Self>, terms: &Terms) -> Result<Transfer> {
         let one_more = |running| (running < self.max).then_some(running + 1);
-        match self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
-            Ok(_) => Ok(Transfer { transfers: self.clone(), tenant: None }),
-            Err(_) => Err(too_many("as much is being sent as this service takes on, try again in a moment")),
+        let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        begun
+            .map_err(|_| too_many("as much is being sent as this service takes on, try again in a moment"))?;
+        let mut transfer = Transfer { transfers: self.clone(), payers: Vec::new() };
+        if let Some(Limit { id, max }) = &terms.transfers {
+            transfer.count(Payer::Key(id.clone()), *max)?;
         }
+        Ok(transfer)
     }
 }
 
 impl Transfer {
     /// Says whose content it is, which may have as many as it has already.
     pub fn of(&mut self, tenant: &Tenant) -> Result<()> {
-        let Some(max) = self.transfers.max_of_tenant else {
-            return Ok(());
-        };
-        let mut of_tenants = self.transfers.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = of_tenants.entry(tenant.clone()).or_default();
-        if *running >= max {
+        match self.transfers.max_of_tenant {
+            Some(max) => self.count(Payer::Tenant(tenant.clone()), max),
+            None => Ok(()),
+        }
+    }
+
+    fn count(&mut self, payer: Payer, max: u32) -> Result<()> {
+        let mut counted = self.transfers.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = counted.get(&payer).copied().unwrap_or(0);
+        if running >= max {
             return Err(too_many("as much is being sent as may be at the same time, try again in a moment"));
         }
-        *running += 1;
-        self.tenant = Some(tenant.clone());
+        counted.insert(payer.clone(), running + 1);
+        self.payers.push(payer);
         Ok(())
     }
 }
@@ -69,14 +90,16 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         self.transfers.running.fetch_sub(1, Ordering::Relaxed);
-        let Some(tenant) = self.tenant.take() else {
+        if self.payers.is_empty() {
             return;
-        };
-        let mut of_tenants = self.transfers.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = of_tenants.get_mut(&tenant) {
-            *running -= 1;
-            if *running == 0 {
-                of_tenants.remove(&tenant);
+        }
+        let mut counted = self.transfers.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        for payer in self.payers.drain(..) {
+            match counted.get_mut(&payer) {
+                Some(running) if *running > 1 => *running -= 1,
+                _ => {
+                    counted.remove(&payer);
+                }
             }
         }
     }
@@ -96,7 +119,7 @@ mod tests {
         let transfers = Transfers::new(&limits);
         let (one, two): (Tenant, Tenant) = ("one".parse().unwrap(), "two".parse().unwrap());
         let begin = |tenant| {
-            let mut transfer = transfers.begin()?;
+            let mut transfer = transfers.begin(&Terms::default())?;
             transfer.of(tenant).map(|()| transfer)
         };
         let (first, second) = (begin(&one).unwrap(), begin(&one).unwrap());
@@ -108,5 +131,23 @@ mod tests {
         assert!(begin(&two).is_err());
         drop(second);
         assert!(begin(&two).is_ok());
+        assert_eq!(transfers.counted.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn links_of_a_key_that_has_a_limit_share_it() {
+        let transfers = Transfers::new(&LimitsSection::default());
+        let of =
+            |id: &str| Terms { transfers: Some(Limit { id: id.to_owned(), max: 1 }), ..Terms::default() };
+        let first = transfers.begin(&of("a")).unwrap();
+        assert_eq!(transfers.begin(&of("a")).unwrap_err().code, ErrorCode::Overloaded);
+        let others = (transfers.begin(&of("b")).unwrap(), transfers.begin(&Terms::default()).unwrap());
+        drop(first);
+        let _again = transfers.begin(&of("a")).unwrap();
+        drop(others);
+        assert_eq!(
+            (transfers.running.load(Ordering::Relaxed), transfers.counted.lock().unwrap().len()),
+            (1, 1)
+        );
     }
 }

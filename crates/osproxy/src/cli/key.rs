@@ -56,6 +56,9 @@ pub struct Wanted {
     /// Largest file that it may create, such as 2GiB.
     #[arg(long, value_name = "SIZE")]
     max_size: Option<bytesize::ByteSize>,
+    /// How many contents may be on their way at the same time by links that were made with it, through each node.
+    #[arg(long, value_name = "CONTENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    transfers: Option<u32>,
 }
 
 /// A line of JSON.
@@ -67,6 +70,7 @@ struct Line<'a> {
     scopes: String,
     max_rate: Option<u32>,
     max_size: Option<u64>,
+    max_transfers: Option<u32>,
     created_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
@@ -103,7 +107,7 @@ pub(super) async fn open(config: &Config, may_make: bool) -> anyhow::Result<Meta
 }
 
 async fn create(meta: &Meta, wanted: Wanted) -> anyhow::Result<()> {
-    let Wanted { label, tenant, scopes, expires, rate, max_size } = wanted;
+    let Wanted { label, tenant, scopes, expires, rate, max_size, transfers } = wanted;
     if label.len() > MAX_LABEL || label.contains('\0') {
         bail!("a label has at most {MAX_LABEL} bytes, none of them NUL");
     }
@@ -118,6 +122,7 @@ async fn create(meta: &Meta, wanted: Wanted) -> anyhow::Result<()> {
         scopes,
         max_rate: rate,
         max_size: max_size.map(|size| size.as_u64()),
+        max_transfers: transfers,
         created_at: now,
         expires_at: expires.map(|days| now + i64::from(days) * day),
         revoked_at: None,
@@ -136,8 +141,8 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     super::say(&format!(
-        "{:<12}  {:<8}  {:<16}  {:<24}  {:<20}  {:<20}  {:>8}  {:>10}  {}",
-        "ID", "STATE", "TENANT", "SCOPES", "CREATED", "EXPIRES", "RATE", "MAX SIZE", "LABEL"
+        "{:<12}  {:<8}  {:<16}  {:<24}  {:<20}  {:<20}  {:>8}  {:>10}  {:>9}  {}",
+        "ID", "STATE", "TENANT", "SCOPES", "CREATED", "EXPIRES", "RATE", "MAX SIZE", "TRANSFERS", "LABEL"
     ));
     let now = OffsetDateTime::now_utc().unix_timestamp() * 1000;
     for key in &keys {
@@ -148,7 +153,7 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
         };
         let unlimited = || "-".to_owned();
         super::say(&format!(
-            "{:<12}  {state:<8}  {:<16}  {:<24}  {:<20}  {:<20}  {:>8}  {:>10}  {}",
+            "{:<12}  {state:<8}  {:<16}  {:<24}  {:<20}  {:<20}  {:>8}  {:>10}  {:>9}  {}",
             key.id,
             key.tenant.as_str(),
             key.scopes.to_string(),
@@ -156,6 +161,7 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
             key.expires_at.map_or_else(unlimited, moment),
             key.max_rate.map_or_else(unlimited, |rate| rate.to_string()),
             key.max_size.map_or_else(unlimited, |size| bytesize::ByteSize(size).to_string()),
+            key.max_transfers.map_or_else(unlimited, |most| most.to_string()),
             key.label.escape_debug(),
         ));
     }
@@ -170,6 +176,7 @@ fn line(key: &KeptKey) -> Line<'_> {
         scopes: key.scopes.to_string(),
         max_rate: key.max_rate,
         max_size: key.max_size,
+        max_transfers: key.max_transfers,
         created_at: key.created_at,
         expires_at: key.expires_at,
         revoked_at: key.revoked_at,

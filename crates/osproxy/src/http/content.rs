@@ -29,6 +29,7 @@ use crate::{
     Error, Result,
     app::{App, Transfer},
     content_type,
+    link::Terms,
     metrics::Running,
     ops::download_file::{ContentReader, StoredFile, open_content},
 };
@@ -43,6 +44,8 @@ pub(super) struct Presentation<'a> {
     pub(super) disposition: Disposition,
     /// What it is called where it is saved, if that is not the file's own name.
     pub(super) name: Option<&'a str>,
+    /// What the link asks for beside.
+    pub(super) terms: &'a Terms,
 }
 
 /// Answers a GET or HEAD for `file`.
@@ -100,7 +103,7 @@ pub(super) async fn respond(
     let length = range.end - range.start;
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     if method == Method::GET && length > 0 {
-        *response.body_mut() = Body::new(Content::open(app, file, range).await?);
+        *response.body_mut() = Body::new(Content::open(app, file, range, wanted.terms).await?);
     }
     Ok(response)
 }
@@ -149,8 +152,8 @@ struct Content {
 }
 
 impl Content {
-    async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<Self> {
-        let mut transfer = app.transfers.begin()?;
+    async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>, terms: &Terms) -> Result<Self> {
+        let mut transfer = app.transfers.begin(terms)?;
         transfer.of(&file.tenant)?;
         let running = (transfer, app.metrics.downloads.begin());
         let reader = open_content(app, file, range.clone()).await?;

@@ -22,6 +22,8 @@ pub struct KeptKey {
     pub max_rate: Option<u32>,
     /// Largest file that it may create, in bytes; `None`: without a limit of its own.
     pub max_size: Option<u64>,
+    /// How many contents may be on their way by its links, on each node; `None`: without a limit of its own.
+    pub max_transfers: Option<u32>,
     /// In milliseconds since the Unix epoch, as the others.
     pub created_at: i64,
     /// From when on it is worth nothing.
@@ -96,6 +98,7 @@ fn row(key: &KeptKey) -> api_key::ActiveModel {
         scopes: Set(key.scopes.to_string()),
         max_rate: Set(key.max_rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX))),
         max_size: Set(key.max_size.map(|size| i64::try_from(size).unwrap_or(i64::MAX))),
+        max_transfers: Set(key.max_transfers.map(|most| i32::try_from(most).unwrap_or(i32::MAX))),
         created_at: Set(key.created_at),
         expires_at: Set(key.expires_at),
         revoked_at: Set(key.revoked_at),
@@ -110,6 +113,7 @@ fn kept(row: api_key::Model) -> Result<KeptKey, DbErr> {
         tenant: Tenant::from_recorded(&row.tenant),
         max_rate: row.max_rate.and_then(|rate| u32::try_from(rate).ok()),
         max_size: row.max_size.and_then(|size| u64::try_from(size).ok()),
+        max_transfers: row.max_transfers.and_then(|most| u32::try_from(most).ok()),
         id: row.id,
         label: row.label,
         created_at: row.created_at,

@@ -38,7 +38,7 @@ pub async fn upload_file(
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    let mut transfer = app.transfers.begin()?;
+    let mut transfer = app.transfers.begin(&terms)?;
     // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
     let beginning = app.background.spawn(begin(app.clone(), uid));
     match beginning.await.map_err(Error::internal)?? {

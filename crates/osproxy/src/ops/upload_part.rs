@@ -37,7 +37,7 @@ pub async fn upload_part(
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     check_number(app, number)?;
-    let transfer = app.transfers.begin()?;
+    let transfer = app.transfers.begin(&terms)?;
     check_received(app, uid, &terms).await?;
     let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
     let bound = Bound { what: "part", max };

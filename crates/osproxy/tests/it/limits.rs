@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use osproxy_api::v1::CreatedLink;
 use reqwest::Response;
 use serde_json::json;
 
-use crate::support::{Api, RawConnection, Service, content, eventually, problem, refused};
+use crate::support::{Api, RawConnection, Service, answered, content, eventually, problem, refused};
 
 /// Begins to send content, and stops in the middle.
 async fn half_an_upload(api: &Api, service: &Service) -> RawConnection {
@@ -102,6 +103,34 @@ async fn one_tenant_does_not_take_the_transfers_of_all() {
         (ours.put(&link.url.single, b"second").await.status() == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_key_does_not_take_the_transfers_of_its_tenant() {
+    let service = Service::start().await;
+    let busy = service.with_key(&service.create_key(&["--transfers", "1"]).await);
+    let other = service.with_key(&service.create_key(&[]).await);
+    let stored = other.store("x.bin", &content(1, 100)).await;
+    let half = half_an_upload(&busy, &service).await;
+    uploads(&service, 1).await;
+    let (old, new) = (busy.upload_link("y.bin").await, busy.wish(&json!({"name": "z.bin"})).await);
+    refused(busy.put(&old.url.single, b"second").await, 503).await;
+    let content = &new.links.as_ref().unwrap().content;
+    problem(busy.put(content, b"second").await, 503, "overloaded").await;
+    let download = busy.download_link(&stored).await.unwrap();
+    refused(service.get(&download.url).await, 503).await;
+    let link: CreatedLink =
+        answered(busy.v1_post(&format!("/files/{stored}/links"), &json!({"expires_in": 60})).await, 201)
+            .await;
+    problem(service.get(&link.url).await, 503, "overloaded").await;
+    assert_eq!(other.read(&stored).await.len(), 100);
+    assert_eq!(other_half(half).await, "200");
+    eventually("its place is free", async || {
+        (busy.put(&old.url.single, b"second").await.status() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(service.get(&download.url).await.status(), 200);
+    assert_eq!(service.get(&link.url).await.status(), 200);
 }
 
 #[tokio::test]

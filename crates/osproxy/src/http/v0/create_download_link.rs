@@ -11,7 +11,7 @@ use crate::{
         auth::{By, Read},
         openapi,
     },
-    link::{Action, Terms},
+    link::Action,
     ops::{self, download_file::StoredFile},
     uid::Uid,
 };
@@ -55,6 +55,7 @@ pub(in crate::http) async fn create_download_link(
     }
     let readable =
         ops::create_download_link::create_download_link(&app, &caller.tenant, &uids, expire).await?;
+    let terms = caller.terms();
     let links: Vec<_> = readable
         .files
         .iter()
@@ -68,7 +69,7 @@ pub(in crate::http) async fn create_download_link(
                 file.uid,
                 (file.link_date(readable.date), expire),
                 &extra,
-                &Terms::default(),
+                &terms,
             );
             DownloadLink {
                 uid: file.uid.to_string(),

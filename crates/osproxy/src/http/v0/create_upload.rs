@@ -13,7 +13,7 @@ use crate::{
         auth::{By, Upload},
         openapi,
     },
-    link::{Action, Terms},
+    link::Action,
     ops::{
         self,
         create_upload::{Announced, CreatedUpload, Wish},
@@ -50,7 +50,7 @@ pub(in crate::http) async fn create_upload(
     let wish = |path: &String| Wish { path: path.clone(), announced: Announced::default() };
     let wishes = paths.iter().map(wish).collect();
     let created = ops::create_upload::create_upload(&app, &caller, wishes, expire).await?;
-    let terms = Terms { max_size: caller.max_size, ..Terms::default() };
+    let terms = caller.upload_terms();
     let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
         let query = query::signed(&app, Action::Upload, uid, (created.created_at, expire), &[], &terms);
         UploadLinks {

@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{
     Result,
-    app::App,
+    app::{App, Caller},
     http::{
         auth::{By, Read},
         openapi,
     },
     link::{self, Action, Claims},
-    ops::{self, Tenant},
+    ops,
     uid::Uid,
 };
 
@@ -59,14 +59,15 @@ pub(in crate::http) async fn create_link(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateLinkRequest = json::parse(&body)?;
-    let tenant = caller.tenant;
-    once(&app, &tenant, &request, &body, create(app.clone(), tenant.clone(), uid, wanted)).await
+    let tenant = caller.tenant.clone();
+    once(&app, &tenant, &request, &body, create(app.clone(), caller, uid, wanted)).await
 }
 
-async fn create(app: Arc<App>, tenant: Tenant, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
-    let terms = terms::of_download(&wanted)?;
+async fn create(app: Arc<App>, caller: Caller, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
+    let terms = terms::of_download(&caller, &wanted)?;
     let CreateLinkRequest { expires_in, disposition, filename, .. } = wanted;
-    let link = ops::create_link::create_link(&app, &tenant, uid, expires_in, filename.as_deref()).await?;
+    let name = filename.as_deref();
+    let link = ops::create_link::create_link(&app, &caller.tenant, uid, expires_in, name).await?;
     let (uid, date, expire) = (uid.to_string(), link::date(link.date), expires_in.to_string());
     let extra = [link.filename.as_str(), disposition.as_str()];
     let claims = Claims { action: Action::Download, uid: &uid, date: &date, expire: &expire, extra: &extra };

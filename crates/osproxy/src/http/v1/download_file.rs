@@ -68,6 +68,7 @@ pub(in crate::http) async fn download_file(
     let Ok(known) = path::parse_uid(&uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
     };
-    link::verify(&app, &request, known, &claims, signature).await?;
-    serve_file(&app, &request, known, Presentation { disposition: wanted, name: Some(&filename) }).await
+    let terms = link::verify(&app, &request, known, &claims, signature).await?;
+    let wanted = Presentation { disposition: wanted, name: Some(&filename), terms: &terms };
+    serve_file(&app, &request, known, wanted).await
 }

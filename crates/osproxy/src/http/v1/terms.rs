@@ -8,7 +8,7 @@ use osproxy_api::v1::{Constraints, CreateLinkRequest};
 use crate::{
     Error, Result,
     app::Caller,
-    link::{Terms, Uses},
+    link::{Limit, Terms},
 };
 
 /// Most networks of one link: they travel with it.
@@ -38,22 +38,22 @@ pub(super) fn of_upload(
         max_size: max_size.into_iter().chain(caller.max_size).min(),
         content_type,
         networks: parse("constraints.networks", &networks)?,
-        uses: None,
+        ..caller.upload_terms()
     })
 }
 
 /// What a download link asks for. Its uses are counted under a name that no other link has.
-pub(super) fn of_download(request: &CreateLinkRequest) -> Result<Terms> {
+pub(super) fn of_download(caller: &Caller, request: &CreateLinkRequest) -> Result<Terms> {
     let uses = request.max_uses.map(uses);
-    Ok(Terms { networks: parse("networks", &request.networks)?, uses: uses.transpose()?, ..Terms::default() })
+    Ok(Terms { networks: parse("networks", &request.networks)?, uses: uses.transpose()?, ..caller.terms() })
 }
 
-fn uses(max: u64) -> Result<Uses> {
+fn uses(max: u64) -> Result<Limit> {
     let fits = u32::try_from(max).ok().filter(|_| (1..=MAX_USES).contains(&max));
     let max = fits.ok_or_else(|| refused("max_uses", format!("`max_uses` must be 1 to {MAX_USES}")))?;
     let mut id = [0; 12];
     getrandom::fill(&mut id).map_err(Error::internal)?;
-    Ok(Uses { id: hex::encode(id), max })
+    Ok(Limit { id: hex::encode(id), max })
 }
 
 fn refused(field: &'static str, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -19,6 +19,8 @@ pub struct Model {
     pub max_rate: Option<i32>,
     /// Largest file that it may create, in bytes; `None`: as large as any.
     pub max_size: Option<i64>,
+    /// How much its links may be sending at the same time; `None`: as much as anybody.
+    pub max_transfers: Option<i32>,
     /// All moments are in milliseconds since the Unix epoch.
     pub created_at: i64,
     pub expires_at: Option<i64>,

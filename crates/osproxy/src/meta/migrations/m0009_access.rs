@@ -25,6 +25,7 @@ enum ApiKeys {
     Scopes,
     MaxRate,
     MaxSize,
+    MaxTransfers,
     CreatedAt,
     ExpiresAt,
     RevokedAt,
@@ -60,6 +61,7 @@ impl MigrationTrait for Migration {
             .col(ColumnDef::new(ApiKeys::Scopes).string_len(64).not_null())
             .col(ColumnDef::new(ApiKeys::MaxRate).integer())
             .col(ColumnDef::new(ApiKeys::MaxSize).big_integer())
+            .col(ColumnDef::new(ApiKeys::MaxTransfers).integer())
             .col(ColumnDef::new(ApiKeys::CreatedAt).big_integer().not_null())
             .col(ColumnDef::new(ApiKeys::ExpiresAt).big_integer())
             .col(ColumnDef::new(ApiKeys::RevokedAt).big_integer())
