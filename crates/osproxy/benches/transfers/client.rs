@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use osproxy_api::v0::{
     CreateDownloadLinkRequest, CreateUploadRequest, DownloadLink, Envelope, InstantUploadItem,
     InstantUploadRequest, InstantUploadResult, PREFIX, UploadLinks,
@@ -75,13 +75,20 @@ impl Connection {
 
     /// Sends a request and hands the pieces of the answer's body to `take`. Anything but a whole answer that says that it
     /// was done is an error. Returns the body's length.
-    pub(crate) fn exchange(&mut self, request: &[&[u8]], mut take: impl FnMut(&[u8])) -> Result<u64> {
+    pub(crate) fn exchange(&mut self, request: &[&[u8]], take: impl FnMut(&[u8])) -> Result<u64> {
+        let (status, length) = self.exchange_any(request, take)?;
+        ensure!(matches!(status, 200 | 201 | 204 | 206), "the answer is {status}");
+        Ok(length)
+    }
+
+    /// The same, whatever the answer says: gives its status, too.
+    fn exchange_any(&mut self, request: &[&[u8]], mut take: impl FnMut(&[u8])) -> Result<(u16, u64)> {
         for part in request {
             self.send(part)?;
         }
         let buffer = self.buffer.bytes_mut();
         let mut filled = 0;
-        let (body, length) = loop {
+        let (body, (status, length)) = loop {
             let free = buffer.get_mut(filled..).unwrap_or_default();
             let count = self.stream.read(free)?;
             ensure!(count > 0, "the connection was closed before there was an answer");
@@ -90,7 +97,7 @@ impl Connection {
             let read = buffer.get(..filled).unwrap_or_default();
             if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
                 let (head, body) = read.split_at(end + 4);
-                break (body, content_length(head)?);
+                break (body, status_and_length(head)?);
             }
         };
         let mut received = body.len() as u64;
@@ -103,7 +110,30 @@ impl Connection {
             take(buffer.get(..count).unwrap_or_default());
         }
         ensure!(received == length, "more came than the {length} bytes announced");
-        Ok(length)
+        Ok((status, length))
+    }
+
+    /// Sends a request, and gives the status of its answer.
+    pub(crate) fn ask(&mut self, request: &[u8]) -> Result<u16> {
+        Ok(self.exchange_any(&[request], |_| {})?.0)
+    }
+
+    /// Where to send a file, if that is granted.
+    pub(crate) fn ask_for_link(&mut self, request: &[u8]) -> Result<Option<String>> {
+        let mut body = Vec::new();
+        let (status, _) = self.exchange_any(&[request], |bytes| body.extend_from_slice(bytes))?;
+        if status != 200 {
+            return Ok(None);
+        }
+        let links: Envelope<Vec<UploadLinks>> = serde_json::from_slice(&body)?;
+        Ok(links.data.into_iter().next().map(|link| link.url.single))
+    }
+
+    /// Puts the content to a link, and gives the status of the answer.
+    pub(crate) fn ask_to_put(&mut self, target: &str, content: &Variant<'_>) -> Result<u16> {
+        let mut first = head("PUT", target, &content_type(false), content.len());
+        first.extend_from_slice(content.first());
+        Ok(self.exchange_any(&[&first, content.rest()], |_| {})?.0)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
@@ -323,20 +353,20 @@ fn form_around() -> (String, String) {
     (opening, format!("\r\n--{BOUNDARY}--\r\n"))
 }
 
-/// The length that the head of an answer announces.
-fn content_length(head: &[u8]) -> Result<u64> {
+/// The status of an answer, and the length that its head announces.
+fn status_and_length(head: &[u8]) -> Result<(u16, u64)> {
     let head = std::str::from_utf8(head)?;
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
-    match status.split(' ').nth(1) {
-        Some("200" | "201" | "206") => {}
+    let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.context("the answer has no status")?;
+    if status == 204 {
         // Has no body, and does not say so.
-        Some("204") => return Ok(0),
-        _ => bail!("the answer is {status:?}"),
+        return Ok((status, 0));
     }
     let field = lines
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let (_, length) = field.context("the answer does not announce its length")?;
-    Ok(length.trim().parse()?)
+    Ok((status, length.trim().parse()?))
 }

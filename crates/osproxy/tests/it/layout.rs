@@ -229,3 +229,22 @@ fn every_adapter_has_its_operation_and_its_route() {
         }
     }
 }
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let page = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_name = |name: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_:".contains(&byte);
+        name.contains("::") && name.bytes().all(is_plain) && *name != "file::test"
+    };
+    let names: Vec<_> = quoted.filter(is_name).collect();
+    assert!(names.len() > 50, "{}", names.len());
+    for name in names {
+        let (module, test) = name.rsplit_once("::").unwrap();
+        let file =
+            root().join("crates/osproxy/tests/it").join(module.replace("::", "/")).with_extension("rs");
+        let source = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(source.contains(&format!("fn {test}()")), "there is no {name}");
+    }
+}

@@ -218,3 +218,21 @@ async fn keys_rotate_and_a_key_made_at_the_first_start_stays() {
     service.restart_configured().await;
     assert_eq!(service.get(&signed_by_old).await.status(), 422);
 }
+
+#[tokio::test]
+async fn no_root_and_no_capability_is_needed() {
+    let service = Service::start_confined().await;
+    let status = format!("/proc/{}/status", service.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(status).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_ne!(field("Uid:"), "0");
+    assert_eq!(field("CapEff:").trim_start_matches('0'), "");
+    let bytes = content(1, 3_000_000);
+    let uid = service.store_in_parts("x.bin", &bytes, 1 << 20).await;
+    service.wait_until_whole(&uid).await;
+    assert!(service.read(&uid).await == bytes);
+    assert_eq!(service.get("/health/ready").await.status(), 200);
+}

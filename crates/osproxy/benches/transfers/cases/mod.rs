@@ -4,6 +4,7 @@ mod databases;
 mod footprint;
 mod forwarding;
 mod large;
+mod overload;
 mod parts;
 mod small;
 mod stores;
@@ -24,7 +25,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 19] = [
+pub(crate) const CASES: [(&str, Case); 20] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -44,6 +45,7 @@ pub(crate) const CASES: [(&str, Case); 19] = [
     ("memory", footprint::memory),
     ("parts-memory", parts::memory),
     ("start", footprint::start),
+    ("overload", overload::overload),
 ];
 
 /// How much is done.

@@ -111,6 +111,15 @@ impl Service {
         Self::start_by(settings, &["unshare", "--mount", "sh", "-c", &script, "sh"]).await
     }
 
+    /// Starts as a user who may do nothing, unless this one may do nothing either.
+    pub async fn start_confined() -> Self {
+        // Others may not get to where the binary is.
+        let script = "test $(id -u) != 0 && exec \"$@\"; cp \"$1\" osproxy && shift && chown -R 65534 . && \
+                      exec setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all \
+                      --no-new-privs ./osproxy \"$@\"";
+        Self::start_by(&[], &["sh", "-c", script, "sh"]).await
+    }
+
     async fn start_by(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
@@ -216,7 +225,7 @@ impl Service {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id().unwrap()).unwrap()).unwrap()
     }
 
