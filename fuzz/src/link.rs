@@ -1,6 +1,8 @@
 //! Signed links. The lines of an input are: the query of a link; a uid, a date and for how long a link holds from then on, in
 //! seconds; terms, as JSON; the name of a file; a place in a signature and a byte to stand there.
 
+use std::sync::LazyLock;
+
 use osproxy::{
     http::parsers::{query_v0, query_v1, sign_v0, sign_v1, verify_v0, verify_v1},
     link::{Action, Claims, LinkError, LinkKey, LinkKeys, Terms, date, end, issued},
@@ -12,14 +14,14 @@ use time::OffsetDateTime;
 const LAST: i64 = 253_402_300_799;
 
 /// The keys that links in `corpus/` are signed with.
-fn keys() -> LinkKeys {
-    LinkKeys::new(key("k1", b"hush-hush-hush-1"), vec![key("k0", b"hush-hush-hush-0")])
-}
-
+static KEYS: LazyLock<LinkKeys> =
+    LazyLock::new(|| LinkKeys::new(key("k1", b"hush-hush-hush-1"), vec![key("k0", b"hush-hush-hush-0")]));
+/// The older of them alone.
+static OLDER: LazyLock<LinkKeys> =
+    LazyLock::new(|| LinkKeys::new(key("k0", b"hush-hush-hush-0"), Vec::new()));
 /// The same ids with other secrets.
-fn others() -> LinkKeys {
-    LinkKeys::new(key("k1", b"hush-hush-hush-2"), vec![key("k0", b"hush-hush-hush-3")])
-}
+static OTHERS: LazyLock<LinkKeys> =
+    LazyLock::new(|| LinkKeys::new(key("k1", b"hush-hush-hush-2"), vec![key("k0", b"hush-hush-hush-3")]));
 
 fn key(id: &str, secret: &[u8]) -> LinkKey {
     LinkKey::new(id, secret).expect("HMAC takes secrets of any length")
@@ -52,24 +54,23 @@ fn given(query: &str) {
         }
     }
     let now = OffsetDateTime::UNIX_EPOCH;
-    let verdict = verify_v0(&keys(), Action::Upload, query, &[], now);
+    let verdict = verify_v0(&KEYS, Action::Upload, query, &[], now);
     if let Ok(terms) = &verdict {
         let claims = Claims { action: Action::Upload, uid, date: date_text, expire, extra: &[] };
-        let signed = [keys(), LinkKeys::new(key("k0", b"hush-hush-hush-0"), Vec::new())];
-        assert!(signed.iter().any(|keys| keys.sign(&claims, terms) == *signature), "{signature:?}");
+        assert!([&KEYS, &OLDER].iter().any(|keys| keys.sign(&claims, terms) == *signature), "{signature:?}");
     }
     for (keys, action, extra) in [
-        (others(), Action::Upload, &[][..]),
-        (keys(), Action::Download, &[]),
-        (keys(), Action::Upload, &["filename"]),
+        (&OTHERS, Action::Upload, &[][..]),
+        (&KEYS, Action::Download, &[]),
+        (&KEYS, Action::Upload, &["filename"]),
     ] {
-        let refused = verify_v0(&keys, action, query, extra, now);
+        let refused = verify_v0(keys, action, query, extra, now);
         assert_eq!(refused, Err(LinkError::Signature), "{action:?} {extra:?}");
     }
     // Of a link that both versions of the API read they make the same.
     let rest = query.strip_prefix("uid=").and_then(|rest| rest.split_once('&'));
     if let Some((path, rest)) = rest.filter(|(path, _)| path == uid)
-        && let Some(verdict_v1) = verify_v1(&keys(), path, rest, now)
+        && let Some(verdict_v1) = verify_v1(&KEYS, path, rest, now)
     {
         assert_eq!(query_v1(path, rest).as_ref(), Some(&said));
         assert_eq!(verdict_v1, verdict);
@@ -87,12 +88,12 @@ struct Made {
 impl Made {
     fn check(&self, name: &str, change: &str) {
         let (uid, when) = (self.uid, (self.date, self.expire));
-        let query = sign_v0(&keys(), Action::Download, uid, when, &[("filename", name)], &self.terms);
+        let query = sign_v0(&KEYS, Action::Download, uid, when, &[("filename", name)], &self.terms);
         let said = query_v0(&query);
         let texts = [uid.to_string(), date(self.date), self.expire.to_string()];
         assert_eq!(said[..3], texts);
         let [_, date_text, expire, signature] = &said;
-        let verify = |query: &str, now| verify_v0(&keys(), Action::Download, query, &["filename"], now);
+        let verify = |query: &str, now| verify_v0(&KEYS, Action::Download, query, &["filename"], now);
         self.check_time(end(date_text, expire), |now| verify(&query, now));
         let changed = changed(signature, change);
         if changed != *signature {
@@ -100,18 +101,34 @@ impl Made {
             assert_eq!(query_v0(&forged)[3], changed);
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{changed:?}");
         }
+        let extra = [name];
+        let claims =
+            Claims { action: Action::Download, uid: &said[0], date: date_text, expire, extra: &extra };
+        self.check_terms(&claims, signature);
         for (from, to) in [("uid=", "uid=1"), ("expire=", "expire=1"), ("filename=", "filename=1")] {
             let forged = query.replacen(from, to, 1);
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{forged}");
         }
         // In API v1 the uid stands in the path.
-        let (path, query) = (uid.to_string(), sign_v1(&keys(), uid, when, &self.terms));
+        let (path, query) = (uid.to_string(), sign_v1(&KEYS, uid, when, &self.terms));
         let said = query_v1(&path, &query).expect("it has all that it needs");
         assert_eq!(said[..3], texts);
-        let verify =
-            |path: &str, now| verify_v1(&keys(), path, &query, now).expect("it has all that it needs");
+        let verify = |path: &str, now| verify_v1(&KEYS, path, &query, now).expect("it has all that it needs");
         self.check_time(end(date_text, expire), |now| verify(&path, now));
         assert_eq!(verify(&format!("1{path}"), self.date), Err(LinkError::Signature));
+    }
+
+    /// Terms cannot be left out, added or exchanged.
+    fn check_terms(&self, claims: &Claims<'_>, signature: &str) {
+        let bare = |signature: &str| signature.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+        for other in [Terms::default(), Terms { max_size: Some(u64::MAX), ..self.terms.clone() }] {
+            let others = KEYS.sign(claims, &other);
+            let forged = bare(signature) + others.strip_prefix(&bare(&others)).unwrap_or_default();
+            if forged != signature {
+                let verdict = KEYS.verify(claims, &forged, self.date);
+                assert_eq!(verdict, Err(LinkError::Signature), "{other:?} for {:?}", self.terms);
+            }
+        }
     }
 
     /// A link holds from its date until its end, and gives its terms back.
