@@ -56,7 +56,7 @@ scale nodes="1000":
 fuzz seconds="60" *targets:
     .ci/fuzz {{ seconds }} {{ targets }}
 
-# Takes over into `fuzz/corpus` what `just fuzz` found that reaches more than what is there.
+# Takes over into `fuzz/corpus` the few finds of `just fuzz` that reach much that nothing there reaches.
 fuzz-keep *targets:
     .ci/fuzz keep {{ targets }}
 
