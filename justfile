@@ -51,6 +51,15 @@ torture-cluster seconds="600":
 scale nodes="1000":
     OSPROXY_SCALE_NODES={{ nodes }} .ci/servers cargo test --release -p osproxy --lib contract::many -- --ignored --nocapture
 
+# Looks for inputs at which a parser does not do what it must, by what they reach: every target of `fuzz/` for so many seconds, or
+# those that are named. `just fuzz 600 form config`
+fuzz seconds="60" *targets:
+    .ci/fuzz {{ seconds }} {{ targets }}
+
+# Takes over into `fuzz/corpus` the few finds of `just fuzz` that reach much that nothing there reaches.
+fuzz-keep *targets:
+    .ci/fuzz keep {{ targets }}
+
 # Known vulnerabilities in dependencies. Needs a network that reaches the advisory database.
 advisories:
     cargo deny check advisories

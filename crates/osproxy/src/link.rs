@@ -233,6 +233,10 @@ impl LinkKeys {
         let key = keys.iter().find(|key| key.id == id).ok_or(LinkError::Signature)?;
         let mut given = [0; 32];
         hex::decode_to_slice(mac, &mut given).map_err(|_| LinkError::Signature)?;
+        // A signature has one spelling.
+        if mac.bytes().any(|digit| digit.is_ascii_uppercase()) {
+            return Err(LinkError::Signature);
+        }
         key.mac(claims, terms).verify(&given.into()).map_err(|_| LinkError::Signature)?;
         // Whatever is signed was written by us and parses.
         let end = expiry(claims.date, claims.expire).ok_or(LinkError::Signature)?;
@@ -250,7 +254,13 @@ pub fn date(moment: OffsetDateTime) -> String {
 
 /// When a link was issued, in seconds since the Unix epoch; `None` when the text is not what [`date`] writes.
 pub fn issued(date: &str) -> Option<i64> {
-    Some(PrimitiveDateTime::parse(date, DATE).ok()?.assume_utc().unix_timestamp())
+    moment(date).map(OffsetDateTime::unix_timestamp)
+}
+
+fn moment(text: &str) -> Option<OffsetDateTime> {
+    let moment = PrimitiveDateTime::parse(text, DATE).ok()?.assume_utc();
+    // A plus sign before the year is parsed, and never written.
+    (date(moment) == text).then_some(moment)
 }
 
 /// The moment from which on a link no longer holds, in seconds since the Unix epoch.
@@ -260,8 +270,7 @@ pub fn end(date: &str, expire: &str) -> Option<i64> {
 
 /// The moment from which on a link no longer holds; `None` when the texts are not what [`date`] writes.
 fn expiry(date: &str, expire: &str) -> Option<OffsetDateTime> {
-    let issued = PrimitiveDateTime::parse(date, DATE).ok()?.assume_utc();
-    issued.checked_add(Duration::seconds(expire.parse().ok()?))
+    moment(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -333,6 +342,14 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_has_one_spelling() {
+        assert_eq!(issued(&date(NOW)), Some(NOW.unix_timestamp()));
+        for text in ["+2026-11-22T12:00:00Z", "2016-12-31T23:59:60Z", "2026-11-22"] {
+            assert_eq!((issued(text), end(text, "60")), (None, None), "{text}");
+        }
+    }
+
+    #[test]
     fn a_signature_is_worth_nothing_for_anything_else() {
         let (keys, date) = (keys(&[1; 32]), date(NOW));
         let signed = claims(&date, &["a", "bc"]);
@@ -350,7 +367,9 @@ mod tests {
         for other in others {
             assert_eq!(keys.verify(&other, &signature, NOW), Err(LinkError::Signature), "{other:?}");
         }
-        let garbled = ["", ".", "k1", "k1.", "k2.00", "k1.zz", &signature[..66], &format!("{signature}0")];
+        let upper = signature.to_uppercase().replace("K1", "k1");
+        let longer = format!("{signature}0");
+        let garbled = ["", ".", "k1", "k1.", "k2.00", "k1.zz", &signature[..66], &longer, &upper];
         for signature in garbled {
             assert_eq!(keys.verify(&signed, signature, NOW), Err(LinkError::Signature), "{signature}");
         }

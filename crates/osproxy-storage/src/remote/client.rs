@@ -147,7 +147,11 @@ impl<V: Vendor> Client<V> {
             builder = builder.tls_certs_only(certificates.map_err(|error| failed(error.into()))?);
         }
         if let Some(proxy) = &settings.proxy {
-            builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(|error| failed(error.into()))?);
+            // What is wrong with it is not told: that shows its URL, which may bear a password.
+            let proxy = reqwest::Proxy::all(proxy);
+            let proxy =
+                proxy.map_err(|_| failed("the proxy must be a URL, such as http://proxy:3128".into()));
+            builder = builder.proxy(proxy?);
         }
         let http = builder.build().map_err(|error| failed(error.into()))?;
         Ok(Self { vendor, bucket, http })

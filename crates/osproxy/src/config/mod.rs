@@ -155,7 +155,8 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, Invalid
     read(&text, environment, overrides)
 }
 
-fn read(
+/// What [`load`] does with the text of a file and the environment, by itself.
+pub fn read(
     text: &str,
     environment: impl Iterator<Item = (String, String)>,
     overrides: Overrides,

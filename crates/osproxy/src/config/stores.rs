@@ -3,7 +3,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use osproxy_storage::{Backend, HttpSettings};
 
 use super::{
-    Config,
+    Config, Secret,
     value::{Findings, choice, section},
 };
 
@@ -72,8 +72,8 @@ section! {
         max_transfers: u64 = 256,
         /// PEM file with the certificates that those of stores are checked against.
         ca: Option<PathBuf> = None,
-        /// Proxy to go through.
-        proxy: Option<String> = None,
+        /// Proxy to go through. It may bear a password.
+        proxy: Option<Secret> = None,
     }
     ignored []
 }
@@ -134,7 +134,7 @@ impl Config {
         let (_, section) = self.section(kind).ok_or("it is no store on other machines")?;
         let http = HttpSettings {
             ca: self.stores.ca.clone(),
-            proxy: self.stores.proxy.clone(),
+            proxy: self.stores.proxy.as_ref().map(|proxy| proxy.reveal().to_owned()),
             connect_timeout: Some(Duration::from_secs(self.stores.timeout.min(10))),
         };
         section.open(http)
@@ -174,9 +174,9 @@ pub(super) type Credentials = (String, String, Option<String>);
 
 /// Key id and secret belong together. Neither: they are found elsewhere.
 pub(super) fn credentials(
-    id: (&str, Option<&super::Secret>),
-    secret: (&str, Option<super::Secret>),
-    token: Option<&super::Secret>,
+    id: (&str, Option<&Secret>),
+    secret: (&str, Option<Secret>),
+    token: Option<&Secret>,
 ) -> Result<Option<Credentials>, String> {
     match (id.1, secret.1) {
         (Some(id), Some(secret)) => Ok(Some((
@@ -221,5 +221,22 @@ pub(super) fn bucket(written: Option<&String>) -> Result<Option<String>, String>
             Err("`bucket` must be 3 to 63 lower-case letters, digits, dots and hyphens".to_owned())
         }
         name => Ok(name.cloned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::parse;
+
+    #[test]
+    fn the_password_of_a_proxy_never_shows() {
+        let s3 = "s3: {enabled: true, endpoint: 'http://127.0.0.1:1', bucket: files}";
+        let config = parse(&format!("{s3}\nstores: {{proxy: 'http://u:hush@proxy:3128'}}"), &[]).unwrap();
+        assert!(!format!("{config:?}").contains("hush"));
+        for wrong in ["http://u:hush@proxy:x", "u:hush@proxy:70000"] {
+            let problems = parse(&format!("{s3}\nstores: {{proxy: '{wrong}'}}"), &[]).unwrap_err();
+            assert!(problems[0].contains("the proxy must be a URL"), "{problems:?}");
+            assert!(!format!("{problems:?}").contains("hush"), "{problems:?}");
+        }
     }
 }

@@ -15,6 +15,8 @@ mod middleware;
 pub mod openapi;
 mod pace;
 mod page;
+#[doc(hidden)]
+pub mod parsers;
 mod range;
 mod serve_file;
 pub mod server;

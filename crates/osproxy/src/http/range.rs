@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What a `Range` field asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Requested {
+pub enum Requested {
     /// Everything: there is no range, or one that must be ignored, or several at once, which may be.
     Whole,
     /// These bytes, which exist.
@@ -14,7 +14,7 @@ pub(super) enum Requested {
 }
 
 /// Reads a `Range` field for content of `size` bytes.
-pub(super) fn parse(field: &str, size: u64) -> Requested {
+pub fn parse(field: &str, size: u64) -> Requested {
     let Some((unit, set)) = field.split_once('=') else {
         return Requested::Whole;
     };
@@ -28,7 +28,9 @@ pub(super) fn parse(field: &str, size: u64) -> Requested {
     match (number(first), number(last)) {
         (Number::Absent, Number::Is(suffix)) => part(size.saturating_sub(suffix), size, size),
         (Number::Is(first), Number::Absent) => part(first, size, size),
-        (Number::Is(first), Number::Is(last)) if first <= last => part(first, last.saturating_add(1), size),
+        (Number::Is(start), Number::Is(end)) if !is_greater(first, last) => {
+            part(start, end.saturating_add(1), size)
+        }
         _ => Requested::Whole,
     }
 }
@@ -52,6 +54,12 @@ fn number(text: &str) -> Number {
     }
     // Digits that do not fit are a number all the same, beyond any size.
     Number::Is(text.parse().unwrap_or(u64::MAX))
+}
+
+/// Whether one number is greater than another, however large they are.
+fn is_greater(one: &str, other: &str) -> bool {
+    let (one, other) = (one.trim_start_matches('0'), other.trim_start_matches('0'));
+    (one.len(), one) > (other.len(), other)
 }
 
 #[cfg(test)]
@@ -83,6 +91,7 @@ mod tests {
             ("bytes=10-", 10),
             ("bytes=10-20", 10),
             ("bytes=99999999999999999999999-", 10),
+            ("bytes=18446744073709551616-18446744073709551616", 10),
             ("bytes=-0", 10),
             ("bytes=0-", 0),
             ("bytes=-5", 0),
@@ -101,6 +110,7 @@ mod tests {
             "bytes=a-b",
             "bytes=1",
             "bytes=5-3",
+            "bytes=18446744073709551617-18446744073709551616",
             "bytes=+1-2",
             "bytes=1--2",
             "bytes=0-1,4-5",

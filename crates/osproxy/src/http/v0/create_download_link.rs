@@ -64,7 +64,7 @@ pub(in crate::http) async fn create_download_link(
             let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
             let query = query::signed(
-                &app,
+                &app.links,
                 Action::Download,
                 file.uid,
                 (file.link_date(readable.date), expire),

@@ -52,7 +52,7 @@ pub(in crate::http) async fn create_upload(
     let created = ops::create_upload::create_upload(&app, &caller, wishes, expire).await?;
     let terms = caller.upload_terms();
     let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
-        let query = query::signed(&app, Action::Upload, uid, (created.created_at, expire), &[], &terms);
+        let query = query::signed(&app.links, Action::Upload, uid, (created.created_at, expire), &[], &terms);
         UploadLinks {
             uid: uid.to_string(),
             path,

@@ -27,13 +27,13 @@ const CONTENT_FRAMES: u32 = 4;
 const MAX_BETWEEN: u64 = 256 * 1024;
 
 /// Whether a body of this type is a form.
-pub(super) fn is_form(content_type: &str) -> bool {
+pub(in crate::http) fn is_form(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("multipart/form-data")
 }
 
 /// The content of the field `file`, as it arrives. The stream ends well only if the whole form does.
-pub(super) async fn file(
+pub(in crate::http) async fn file(
     content_type: &str,
     body: BodyDataStream,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {

@@ -8,20 +8,20 @@ use crate::{
     Error, Result,
     app::App,
     http::link,
-    link::{self as signing, Action, Claims, Terms},
+    link::{self as signing, Action, Claims, LinkKeys, Terms},
     uid::Uid,
 };
 
 /// The parameters of a URL, decoded. Where one stands twice, the first counts.
-pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(in crate::http) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    pub(super) fn parse(query: Option<&'a str>) -> Self {
+    pub(in crate::http) fn parse(query: Option<&'a str>) -> Self {
         Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect())
     }
 
     /// A parameter; empty when it is not there.
-    pub(super) fn get(&self, name: &str) -> &str {
+    pub(in crate::http) fn get(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value)
     }
@@ -54,15 +54,14 @@ impl<'a> Query<'a> {
     ) -> Result<(Uid, Terms)> {
         let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
         let extra: Vec<_> = extra.iter().map(|name| self.get(name)).collect();
-        let claims = Claims {
-            action,
-            uid: self.get("uid"),
-            date: self.get("date"),
-            expire: self.get("expire"),
-            extra: &extra,
-        };
-        let terms = link::verify(app, request, uid, &claims, self.get("signature")).await?;
+        let terms =
+            link::verify(app, request, uid, &self.claims(action, &extra), self.get("signature")).await?;
         Ok((uid, terms))
+    }
+
+    /// What a link says. `extra` are the values of the parameters that this kind of link carries beside those that all have.
+    pub(in crate::http) fn claims<'b>(&'b self, action: Action, extra: &'b [&'b str]) -> Claims<'b> {
+        Claims { action, uid: self.get("uid"), date: self.get("date"), expire: self.get("expire"), extra }
     }
 }
 
@@ -74,8 +73,8 @@ pub(super) fn md5(text: &str) -> Result<[u8; 16]> {
 }
 
 /// The query of a signed link, to be put behind a path. `extra` are further parameters that are signed, by name.
-pub(super) fn signed(
-    app: &App,
+pub(in crate::http) fn signed(
+    links: &LinkKeys,
     action: Action,
     uid: Uid,
     (date, expire): (OffsetDateTime, i64),
@@ -85,7 +84,7 @@ pub(super) fn signed(
     let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
     let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
     let claims = Claims { action, uid: &uid, date: &date, expire: &expire, extra: &values };
-    let signature = app.links.sign(&claims, terms);
+    let signature = links.sign(&claims, terms);
     form_urlencoded::Serializer::new(String::new())
         .append_pair("uid", &uid)
         .extend_pairs(extra)

@@ -38,7 +38,7 @@ pub(super) fn of_fields(
 
 /// What a client says of the body of a request that is content as it is: `Content-MD5`, `Content-Digest`, and
 /// `Repr-Digest`, which is the same here. Algorithms that are not known are left alone, as RFC 9530 has it.
-pub(super) fn of_headers(headers: &HeaderMap) -> Result<Claims> {
+pub fn of_headers(headers: &HeaderMap) -> Result<Claims> {
     let mut claims = Claims::default();
     for value in headers.get_all(CONTENT_MD5) {
         let text = value.to_str().map_err(|error| malformed("Content-MD5", &error))?;

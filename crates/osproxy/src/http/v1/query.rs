@@ -3,11 +3,11 @@ use std::borrow::Cow;
 use crate::{Error, Result};
 
 /// The parameters of a URL, decoded: each is one that is known, and stands there once.
-pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(in crate::http) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
     /// Takes a query apart that may have these parameters.
-    pub(super) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
+    pub(in crate::http) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
         let mut parameters: Vec<(Cow<'a, str>, _)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
@@ -23,7 +23,7 @@ impl<'a> Query<'a> {
     }
 
     /// A parameter, if it is there.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(in crate::http) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| &**value)
     }

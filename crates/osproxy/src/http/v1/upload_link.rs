@@ -13,16 +13,26 @@ use crate::{
     Error, Result,
     app::App,
     http::link,
-    link::{self as signing, Action, Claims, LinkError, Terms},
+    link::{self as signing, Action, Claims, LinkError, LinkKeys, Terms},
     uid::Uid,
 };
 
 /// The parameters of such a link.
-const PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
+pub(in crate::http) const PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
 /// The uid of a link that allows to send its content now, and its terms.
 pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(Uid, Terms)> {
     let query = Query::parse(request.uri.query(), &PARAMETERS)?;
+    let (claims, signature) = claims(uid, &query)?;
+    let Ok(known) = path::parse_uid(uid) else {
+        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
+    };
+    let terms = link::verify(app, request, known, &claims, signature).await?;
+    Ok((known, terms))
+}
+
+/// What the link to a uid says, and its signature.
+pub(in crate::http) fn claims<'a>(uid: &'a str, query: &'a Query<'_>) -> Result<(Claims<'a>, &'a str)> {
     let claims = Claims {
         action: Action::Upload,
         uid,
@@ -30,12 +40,7 @@ pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(U
         expire: query.required("expire")?,
         extra: &[],
     };
-    let signature = query.required("signature")?;
-    let Ok(known) = path::parse_uid(uid) else {
-        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
-    };
-    let terms = link::verify(app, request, known, &claims, signature).await?;
-    Ok((known, terms))
+    Ok((claims, query.required("signature")?))
 }
 
 /// The links of an upload, which hold `expire` seconds from `date` on.
@@ -45,7 +50,7 @@ pub(super) fn links(
     (date, expire): (OffsetDateTime, i64),
     terms: &Terms,
 ) -> UploadLinks {
-    let query = signed(app, uid, (date, expire), terms);
+    let query = signed(&app.links, uid, (date, expire), terms);
     let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
     UploadLinks {
         content: url("/content"),
@@ -57,14 +62,19 @@ pub(super) fn links(
 
 /// The link that takes the answer to the challenge of an upload.
 pub(super) fn proof(app: &App, uid: Uid, (date, expire): (OffsetDateTime, i64), terms: &Terms) -> String {
-    format!("{PREFIX}/uploads/{uid}/proof?{}", signed(app, uid, (date, expire), terms))
+    format!("{PREFIX}/uploads/{uid}/proof?{}", signed(&app.links, uid, (date, expire), terms))
 }
 
 /// What lets whoever has it send the content of `uid`.
-fn signed(app: &App, uid: Uid, (date, expire): (OffsetDateTime, i64), terms: &Terms) -> String {
+pub(in crate::http) fn signed(
+    links: &LinkKeys,
+    uid: Uid,
+    (date, expire): (OffsetDateTime, i64),
+    terms: &Terms,
+) -> String {
     let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
     let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, extra: &[] };
-    let signature = app.links.sign(&claims, terms);
+    let signature = links.sign(&claims, terms);
     let [date_name, expire_name, signature_name] = PARAMETERS;
     form_urlencoded::Serializer::new(String::new())
         .append_pair(date_name, &date)

@@ -1,0 +1,96 @@
+//! What takes apart what clients send, by itself, for the targets in `fuzz/`. Nothing that is served goes through here.
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{TryStreamExt, stream};
+use time::OffsetDateTime;
+
+use super::{
+    v0,
+    v1::{self, upload_link},
+};
+use crate::{
+    Result,
+    link::{Action, LinkError, LinkKeys, Terms},
+    uid::Uid,
+};
+
+pub use super::{
+    range::{Requested, parse as range},
+    v1::digest::of_headers as digests,
+};
+
+/// What a link says: its uid, date, expire and signature.
+pub type Said = [String; 4];
+
+/// What is read in the query of a link of API v0.
+pub fn query_v0(query: &str) -> Said {
+    let query = v0::query::Query::parse(Some(query));
+    ["uid", "date", "expire", "signature"].map(|name| query.get(name).to_owned())
+}
+
+/// What is read in the query of an upload link of API v1, which has the uid in its path; `None`: it lacks something that it must
+/// have, or has more.
+pub fn query_v1(uid: &str, query: &str) -> Option<Said> {
+    let query = v1::query::Query::parse(Some(query), &upload_link::PARAMETERS).ok()?;
+    let (claims, signature) = upload_link::claims(uid, &query).ok()?;
+    Some([claims.uid, claims.date, claims.expire, signature].map(str::to_owned))
+}
+
+/// What becomes of a link of API v0 that carries the parameters `extra` beside the usual ones.
+pub fn verify_v0(
+    links: &LinkKeys,
+    action: Action,
+    query: &str,
+    extra: &[&str],
+    now: OffsetDateTime,
+) -> Result<Terms, LinkError> {
+    let query = v0::query::Query::parse(Some(query));
+    let extra: Vec<_> = extra.iter().map(|name| query.get(name)).collect();
+    links.verify(&query.claims(action, &extra), query.get("signature"), now)
+}
+
+/// What becomes of an upload link of API v1; `None`: it lacks something that it must have, or has more.
+pub fn verify_v1(
+    links: &LinkKeys,
+    uid: &str,
+    query: &str,
+    now: OffsetDateTime,
+) -> Option<Result<Terms, LinkError>> {
+    let query = v1::query::Query::parse(Some(query), &upload_link::PARAMETERS).ok()?;
+    let (claims, signature) = upload_link::claims(uid, &query).ok()?;
+    Some(links.verify(&claims, signature, now))
+}
+
+/// The query of a link of API v0.
+pub fn sign_v0(
+    links: &LinkKeys,
+    action: Action,
+    uid: Uid,
+    date: (OffsetDateTime, i64),
+    extra: &[(&str, &str)],
+    terms: &Terms,
+) -> String {
+    v0::query::signed(links, action, uid, date, extra, terms)
+}
+
+/// The query of an upload link of API v1.
+pub fn sign_v1(links: &LinkKeys, uid: Uid, date: (OffsetDateTime, i64), terms: &Terms) -> String {
+    upload_link::signed(links, uid, date, terms)
+}
+
+/// Whether a body of this type is taken for a form.
+pub fn is_form(content_type: &str) -> bool {
+    v0::form::is_form(content_type)
+}
+
+/// The content in a form that arrives in these pieces.
+pub async fn form(content_type: &str, pieces: Vec<Bytes>) -> Result<Vec<u8>> {
+    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
+    let file = v0::form::file(content_type, Body::from_stream(pieces).into_data_stream()).await?;
+    file.try_fold(Vec::new(), |mut content, piece| async move {
+        content.extend_from_slice(&piece);
+        Ok(content)
+    })
+    .await
+}

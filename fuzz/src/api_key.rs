@@ -1,0 +1,28 @@
+//! API keys. The first line of an input is a key, the second one scopes.
+
+use osproxy::api_key::{ApiKey, Scope, Scopes};
+
+/// A key that is read is its text, tells nothing of its secret, and is no other key; scopes are those that are named.
+pub(crate) fn check(input: &[u8]) {
+    let ([text, scopes], _) = crate::lines(input);
+    if let Some(key) = ApiKey::parse(text) {
+        assert!(ApiKey::is_meant(text));
+        assert_eq!(key.reveal(), text);
+        assert!(key.is_of(&key.hash()));
+        let (shown, secret) = (format!("{key:?}"), &text["osk_".len() + key.id().len() + 1..]);
+        assert!(shown.contains(key.id()) && !shown.contains(secret), "{shown}");
+        let mut other = key.hash();
+        other[0] ^= 1;
+        assert!(!key.is_of(&other));
+    }
+    if let Ok(read) = scopes.parse::<Scopes>() {
+        for scope in Scope::ALL {
+            let named = scopes.split(',').any(|name| name.trim() == scope.as_str());
+            assert_eq!(read.has(scope), named, "{scope:?} in {scopes:?}");
+        }
+        assert_eq!(read.to_string().parse::<Scopes>().ok(), Some(read));
+    } else {
+        let unknown = |name: &str| Scope::ALL.iter().all(|scope| scope.as_str() != name.trim());
+        assert!(scopes.split(',').any(unknown), "{scopes:?}");
+    }
+}

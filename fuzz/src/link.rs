@@ -1,0 +1,174 @@
+//! Signed links. The lines of an input are: the query of a link; a uid, a date and for how long a link holds from then on, in
+//! seconds; terms, as JSON; the name of a file; a place in a signature and a byte to stand there.
+
+use std::sync::LazyLock;
+
+use osproxy::{
+    http::parsers::{query_v0, query_v1, sign_v0, sign_v1, verify_v0, verify_v1},
+    link::{Action, Claims, LinkError, LinkKey, LinkKeys, Terms, date, end, issued},
+    uid::Uid,
+};
+use time::OffsetDateTime;
+
+/// The last second of the year 9999.
+const LAST: i64 = 253_402_300_799;
+
+/// The keys that links in `corpus/` are signed with.
+static KEYS: LazyLock<LinkKeys> =
+    LazyLock::new(|| LinkKeys::new(key("k1", b"hush-hush-hush-1"), vec![key("k0", b"hush-hush-hush-0")]));
+/// The older of them alone.
+static OLDER: LazyLock<LinkKeys> =
+    LazyLock::new(|| LinkKeys::new(key("k0", b"hush-hush-hush-0"), Vec::new()));
+/// The same ids with other secrets.
+static OTHERS: LazyLock<LinkKeys> =
+    LazyLock::new(|| LinkKeys::new(key("k1", b"hush-hush-hush-2"), vec![key("k0", b"hush-hush-hush-3")]));
+
+fn key(id: &str, secret: &[u8]) -> LinkKey {
+    LinkKey::new(id, secret).expect("HMAC takes secrets of any length")
+}
+
+/// Nothing but what was signed verifies, as it was signed, for what it was signed for and as long as that says.
+pub(crate) fn check(input: &[u8]) {
+    let ([query, numbers, terms, name, change], _) = crate::lines(input);
+    given(query);
+    let mut numbers = numbers.split(' ').map(|number| number.parse().unwrap_or(60_i64));
+    let mut number = || numbers.next().unwrap_or(60);
+    let uid = Uid::from_recorded(number().saturating_abs().max(1));
+    let date = OffsetDateTime::from_unix_timestamp(number().rem_euclid(LAST)).expect("it is in range");
+    let made = Made { uid, date, expire: number(), terms: serde_json::from_str(terms).unwrap_or_default() };
+    made.check(name, change);
+}
+
+/// A link that came from anywhere.
+fn given(query: &str) {
+    let said = query_v0(query);
+    let [uid, date_text, expire, signature] = &said;
+    if let Ok(read) = uid.parse::<Uid>() {
+        assert_eq!(read.to_string(), *uid);
+    }
+    if let Some(moment) = issued(date_text) {
+        let moment = OffsetDateTime::from_unix_timestamp(moment).expect("it was one");
+        assert_eq!(date(moment), *date_text, "a moment has one spelling");
+        if let Some(end) = end(date_text, expire) {
+            assert_eq!(expire.parse().ok(), Some(end - moment.unix_timestamp()));
+        }
+    }
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let verdict = verify_v0(&KEYS, Action::Upload, query, &[], now);
+    if let Ok(terms) = &verdict {
+        let claims = Claims { action: Action::Upload, uid, date: date_text, expire, extra: &[] };
+        assert!([&KEYS, &OLDER].iter().any(|keys| keys.sign(&claims, terms) == *signature), "{signature:?}");
+    }
+    for (keys, action, extra) in [
+        (&OTHERS, Action::Upload, &[][..]),
+        (&KEYS, Action::Download, &[]),
+        (&KEYS, Action::Upload, &["filename"]),
+    ] {
+        let refused = verify_v0(keys, action, query, extra, now);
+        assert_eq!(refused, Err(LinkError::Signature), "{action:?} {extra:?}");
+    }
+    // Of a link that both versions of the API read they make the same.
+    let rest = query.strip_prefix("uid=").and_then(|rest| rest.split_once('&'));
+    if let Some((path, rest)) = rest.filter(|(path, _)| path == uid)
+        && let Some(verdict_v1) = verify_v1(&KEYS, path, rest, now)
+    {
+        assert_eq!(query_v1(path, rest).as_ref(), Some(&said));
+        assert_eq!(verdict_v1, verdict);
+    }
+}
+
+/// A link of ours.
+struct Made {
+    uid: Uid,
+    date: OffsetDateTime,
+    expire: i64,
+    terms: Terms,
+}
+
+impl Made {
+    fn check(&self, name: &str, change: &str) {
+        let (uid, when) = (self.uid, (self.date, self.expire));
+        let query = sign_v0(&KEYS, Action::Download, uid, when, &[("filename", name)], &self.terms);
+        let said = query_v0(&query);
+        let texts = [uid.to_string(), date(self.date), self.expire.to_string()];
+        assert_eq!(said[..3], texts);
+        let [_, date_text, expire, signature] = &said;
+        let verify = |query: &str, now| verify_v0(&KEYS, Action::Download, query, &["filename"], now);
+        self.check_time(end(date_text, expire), |now| verify(&query, now));
+        let changed = changed(signature, change);
+        if changed != *signature {
+            let forged = query.replace(&encoded(signature), &encoded(&changed));
+            assert_eq!(query_v0(&forged)[3], changed);
+            assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{changed:?}");
+        }
+        let extra = [name];
+        let claims =
+            Claims { action: Action::Download, uid: &said[0], date: date_text, expire, extra: &extra };
+        self.check_terms(&claims, signature);
+        for (from, to) in [("uid=", "uid=1"), ("expire=", "expire=1"), ("filename=", "filename=1")] {
+            let forged = query.replacen(from, to, 1);
+            assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{forged}");
+        }
+        // In API v1 the uid stands in the path.
+        let (path, query) = (uid.to_string(), sign_v1(&KEYS, uid, when, &self.terms));
+        let said = query_v1(&path, &query).expect("it has all that it needs");
+        assert_eq!(said[..3], texts);
+        let verify = |path: &str, now| verify_v1(&KEYS, path, &query, now).expect("it has all that it needs");
+        self.check_time(end(date_text, expire), |now| verify(&path, now));
+        assert_eq!(verify(&format!("1{path}"), self.date), Err(LinkError::Signature));
+    }
+
+    /// Terms cannot be left out, added or exchanged.
+    fn check_terms(&self, claims: &Claims<'_>, signature: &str) {
+        let bare = |signature: &str| signature.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+        for other in [Terms::default(), Terms { max_size: Some(u64::MAX), ..self.terms.clone() }] {
+            let others = KEYS.sign(claims, &other);
+            let forged = bare(signature) + others.strip_prefix(&bare(&others)).unwrap_or_default();
+            if forged != signature {
+                let verdict = KEYS.verify(claims, &forged, self.date);
+                assert_eq!(verdict, Err(LinkError::Signature), "{other:?} for {:?}", self.terms);
+            }
+        }
+    }
+
+    /// A link holds from its date until its end, and gives its terms back.
+    fn check_time(&self, end: Option<i64>, verify: impl Fn(OffsetDateTime) -> Result<Terms, LinkError>) {
+        let wanted = self.date.unix_timestamp().checked_add(self.expire).filter(|end| *end <= LAST);
+        let Some(end) = end else {
+            let early = wanted.is_some_and(|end| OffsetDateTime::from_unix_timestamp(end).is_ok());
+            assert!(!early, "the link has an end");
+            assert_eq!(verify(self.date), Err(LinkError::Signature), "a link without an end is none");
+            return;
+        };
+        assert_eq!(wanted, Some(end));
+        for (seconds, verdict) in [
+            (end, Err(LinkError::Expired)),
+            (end - 1, Ok(self.terms.clone())),
+            (i64::MIN, Ok(self.terms.clone())),
+        ] {
+            if let Ok(now) = OffsetDateTime::from_unix_timestamp(seconds) {
+                assert_eq!(verify(now), verdict, "at {now}");
+            }
+        }
+    }
+}
+
+fn encoded(signature: &str) -> String {
+    // Hexadecimal, base64 for URLs and dots stand in a query as they are.
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    signature.bytes().map(encode).collect()
+}
+
+/// A signature with another byte at some place, one more or one less.
+fn changed(signature: &str, change: &str) -> String {
+    let (place, with) = change.split_once(' ').unwrap_or((change, ""));
+    let place = place.parse().unwrap_or(0_usize) % (signature.len() + 1);
+    let (before, behind) = signature.split_at(place);
+    match with.strip_prefix('+') {
+        Some(more) => format!("{before}{more}{behind}"),
+        None => format!("{before}{with}{}", behind.get(1..).unwrap_or_default()),
+    }
+}

@@ -1,0 +1,53 @@
+//! `Range` fields. The first line of an input is the size of the content, the second one the field.
+
+use osproxy::http::parsers::{Requested, range};
+
+/// A range lies within the content, in order, and is the one that was asked for.
+pub(crate) fn check(input: &[u8]) {
+    let ([size, field], _) = crate::lines(input);
+    // There is no larger content.
+    let size = size.parse().unwrap_or(10_u64) & (u64::MAX >> 1);
+    let requested = range(field, size);
+    if let Requested::Part(part) = &requested {
+        assert!(part.start < part.end && part.end <= size, "{part:?} of {size} bytes");
+    }
+    assert_eq!(requested, reference(field, size), "{field:?} of {size} bytes");
+}
+
+/// The same, read off RFC 9110: a unit that is known, one range, decimal numbers of any length.
+fn reference(field: &str, size: u64) -> Requested {
+    let mut halves = field.splitn(2, '=');
+    let (unit, set) = (halves.next().unwrap_or_default(), halves.next());
+    let Some(set) = set.filter(|_| unit.trim().eq_ignore_ascii_case("bytes")) else {
+        return Requested::Whole;
+    };
+    let ends: Vec<_> = set.trim().split('-').collect();
+    let [first, last] = ends[..] else {
+        return Requested::Whole;
+    };
+    if !first.bytes().chain(last.bytes()).all(|digit| digit.is_ascii_digit()) {
+        return Requested::Whole;
+    }
+    match (first.is_empty(), last.is_empty()) {
+        (true, true) => Requested::Whole,
+        (true, false) => match size - number(last).min(size) {
+            start if start == size => Requested::Unsatisfiable,
+            start => Requested::Part(start..size),
+        },
+        (false, true) if number(first) >= size => Requested::Unsatisfiable,
+        (false, true) => Requested::Part(number(first)..size),
+        (false, false) if is_greater(first, last) => Requested::Whole,
+        (false, false) if number(first) >= size => Requested::Unsatisfiable,
+        (false, false) => Requested::Part(number(first)..number(last).min(size - 1) + 1),
+    }
+}
+
+fn number(digits: &str) -> u64 {
+    let add = |sum: u64, digit: u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    digits.bytes().fold(0, add)
+}
+
+fn is_greater(first: &str, last: &str) -> bool {
+    let (first, last) = (first.trim_start_matches('0'), last.trim_start_matches('0'));
+    (first.len(), first) > (last.len(), last)
+}
