@@ -3,6 +3,7 @@
 mod access;
 mod advice;
 mod attempt;
+mod backlog;
 mod condition;
 mod content;
 mod digests;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 pub use access::Caller;
 pub use advice::advice;
 pub use attempt::{Attempt, Writing};
+pub use backlog::Beginning;
 pub use condition::Need;
 pub use content::ContentReader;
 pub use digests::Pace;
@@ -110,6 +112,8 @@ pub struct Limits {
     pub task_attempts: u32,
     /// Longest time that a link may hold, in seconds.
     pub max_expire: i64,
+    /// Most transactions and contents that may wait to be stored when an upload is created.
+    pub max_backlog: u64,
 }
 
 /// What a node cannot start without.
@@ -174,6 +178,7 @@ impl App {
                 prove_possession: config.uploads.prove_possession,
                 task_attempts: config.tasks.max_attempts,
                 max_expire: config.links.max_expire.cast_signed(),
+                max_backlog: config.limits.max_backlog.into(),
             },
             access: access::Access::new(config),
             renewal: links::Renewal {

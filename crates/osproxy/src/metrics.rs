@@ -31,6 +31,8 @@ pub struct Metrics {
     pub uploads: InFlight,
     /// Bodies with content that are going out.
     pub downloads: InFlight,
+    /// Contents that have come, and are being made durable and recorded.
+    pub endings: InFlight,
     /// Content that was not stored because it was there, by how that was found out.
     shared: ByLabel<Saving, Shared>,
     /// Content that clients asked for by its digests and that was not there.
@@ -123,7 +125,8 @@ impl InFlight {
         Running(self.0.clone())
     }
 
-    fn count(&self) -> u64 {
+    /// How many run.
+    pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

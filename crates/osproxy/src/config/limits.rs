@@ -9,6 +9,9 @@ section! {
         max_transfers: u32 = 1024,
         /// How many of them may be of one tenant; when not set, all.
         max_tenant_transfers: Option<u32> = None,
+        /// How many transactions, and contents that have come, may wait for the database and the disk when an upload is to be
+        /// created, and, twice as many, when content is to be sent: what is begun then would only make all of them wait longer.
+        max_backlog: u32 = 256,
         /// Most requests a second from one address, or from one IPv6 network of 64 bits; when not set, as many as come.
         /// Danger: behind a proxy that is not among `server.trusted_proxies` all clients have its address.
         max_address_rate: Option<u32> = None,
@@ -25,6 +28,7 @@ impl LimitsSection {
             ("max_requests", Some(self.max_requests)),
             ("max_transfers", Some(self.max_transfers)),
             ("max_tenant_transfers", self.max_tenant_transfers),
+            ("max_backlog", Some(self.max_backlog)),
             ("max_address_rate", self.max_address_rate),
         ] {
             if value.is_some_and(|value| !(1..=MAX).contains(&value)) {

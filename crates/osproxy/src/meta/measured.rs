@@ -1,6 +1,12 @@
 //! What the database costs.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, SqlErr, Statement};
@@ -12,11 +18,29 @@ use crate::metrics::{DatabaseMetrics, Operation, Page};
 pub(super) struct Measured {
     reader: Reader,
     metrics: Arc<DatabaseMetrics>,
+    /// Transactions that run, or wait to.
+    writes: AtomicU64,
+}
+
+/// Counts a transaction until it is dropped.
+struct Write<'a>(&'a AtomicU64);
+
+impl<'a> Write<'a> {
+    fn begin(writes: &'a AtomicU64) -> Self {
+        writes.fetch_add(1, Ordering::Relaxed);
+        Self(writes)
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Measured {
     pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, metrics: Arc::default() }
+        Self { reader, metrics: Arc::default(), writes: AtomicU64::new(0) }
     }
 
     async fn measure<T>(&self, asking: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
@@ -28,6 +52,7 @@ impl Measured {
         &self,
         running: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
+        let _write = Write::begin(&self.writes);
         measure(&self.metrics, Operation::Write, running).await
     }
 }
@@ -71,6 +96,11 @@ impl ConnectionTrait for Measured {
 }
 
 impl Meta {
+    /// How many transactions somebody waits for.
+    pub fn waiting_writes(&self) -> u64 {
+        self.reader.writes.load(Ordering::Relaxed)
+    }
+
     /// Puts on a page what was counted of the database, and how its connections are used.
     pub fn tell(&self, page: &mut Page) {
         self.reader.metrics.tell(page);

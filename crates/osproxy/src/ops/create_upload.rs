@@ -12,7 +12,7 @@ pub use crate::meta::{Announced, Claims, Metadata};
 use super::{Tenant, abort_upload::abort_upload, check_expire, name_of, prove_possession::challenge};
 use crate::{
     Error, Result,
-    app::{App, Caller, check_metadata},
+    app::{App, Beginning, Caller, check_metadata},
     content_type, error,
     meta::{Blob, NewFile},
     metrics::Saving,
@@ -69,6 +69,7 @@ pub async fn create_upload(
     expire: i64,
 ) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
+    app.must_keep_up(Beginning::Upload)?;
     let created_at = OffsetDateTime::now_utc();
     let lapses = created_at + Duration::from_secs(expire.unsigned_abs());
     let mut wanted = Vec::with_capacity(wishes.len());

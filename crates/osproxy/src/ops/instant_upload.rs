@@ -3,7 +3,7 @@
 use super::name_of;
 use crate::{
     Error, Result,
-    app::{App, Caller},
+    app::{App, Beginning, Caller},
     content_type,
     meta::{Announced, NewFile},
     metrics::Saving,
@@ -23,6 +23,7 @@ pub struct Wanted<'a> {
 /// Gives the new uids in the order of the items; `None` where the content has to be sent.
 pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
     let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
+    app.must_keep_up(Beginning::Upload)?;
     if app.limits.prove_possession {
         // A client of API v0 could not answer.
         return Ok(vec![None; wanted.len()]);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    app::{App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
+    app::{self, App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
     content_type, error,
     meta::{Begun, Blob, Content, FileState, Finished, Intent, Kind, Released, StoredFile},
     metrics::Saving,
@@ -38,6 +38,7 @@ pub async fn upload_file(
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
+    app.must_keep_up(app::Beginning::Content)?;
     let mut transfer = app.transfers.begin(&terms)?;
     // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
     let beginning = app.background.spawn(begin(app.clone(), uid));
@@ -181,6 +182,7 @@ async fn store(
     uid: Uid,
     content: Received,
 ) -> Result<()> {
+    let _ending = app.metrics.endings.begin();
     let Received { writer, digests, sniffed } = content;
     let content_type = intent.content_type.clone();
     let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed, &intent.name));

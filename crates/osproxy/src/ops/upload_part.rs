@@ -11,7 +11,8 @@ use super::{Said, Terms, check_quota, check_received, check_type, closed, comple
 use crate::{
     Error, Result,
     app::{
-        App, Attempt, Bound, Received, SizeHint, Target, Transfer, Writing, check_claims, measured, publish,
+        App, Attempt, Beginning, Bound, Received, SizeHint, Target, Transfer, Writing, check_claims,
+        measured, publish,
     },
     error,
     meta::{BegunPart, Claims, FileState, FinishedPart, Kind, Misfit, PartIntent},
@@ -37,6 +38,7 @@ pub async fn upload_part(
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     check_number(app, number)?;
+    app.must_keep_up(Beginning::Content)?;
     let transfer = app.transfers.begin(&terms)?;
     check_received(app, uid, &terms).await?;
     let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
@@ -172,6 +174,7 @@ async fn store(
     intent: PartIntent,
     part: Received,
 ) -> Result<()> {
+    let _ending = app.metrics.endings.begin();
     let mut tag = String::new();
     if intent.native.is_some() {
         // Should it appear later, it has a tag that nobody asks for.

@@ -64,7 +64,9 @@ async fn ten_thousand_headers_are_refused() {
 
 #[tokio::test]
 async fn two_thousand_idle_connections_hold_up_nobody() {
-    let service = Service::start().await;
+    // They stay.
+    let service =
+        Service::start_with(&[("SERVER__HEADER_TIMEOUT", "3600"), ("SERVER__IDLE_TIMEOUT", "3600")]).await;
     let mut idle = Vec::new();
     for number in 0..2000 {
         let mut connection = service.connect().await;

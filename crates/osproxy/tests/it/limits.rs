@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use osproxy_api::v1::CreatedLink;
 use reqwest::Response;
 use serde_json::json;
@@ -85,6 +86,22 @@ async fn transfers_beyond_those_taken_on_are_refused_and_all_else_goes_on() {
     }
     uploads(&service, 0).await;
     service.store("x.bin", &content(2, 100)).await;
+}
+
+#[tokio::test]
+async fn what_would_only_wait_is_refused_before_it_begins() {
+    let service = Service::start_with(&[("LIMITS__MAX_BACKLOG", "1")]).await;
+    let body = json!({"filePath": ["x.bin"], "expire": 600});
+    let asked = join_all((0..200).map(|_| service.post("/link/upload", &body))).await;
+    let (granted, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|answer| answer.status() == 200);
+    assert!(!granted.is_empty() && !others.is_empty(), "{} of 200 were granted", granted.len());
+    for answer in others {
+        assert_eq!(answer.headers()["osproxy-error"], "overloaded");
+        refused(answer, 503).await;
+    }
+    assert_eq!(service.sql("SELECT uid FROM files").await.len(), granted.len());
+    let uid = service.store("x.bin", b"later").await;
+    assert_eq!(service.read(&uid).await, b"later");
 }
 
 #[tokio::test]

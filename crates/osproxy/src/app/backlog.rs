@@ -1,0 +1,31 @@
+use osproxy_api::ErrorCode;
+
+use super::App;
+use crate::{Error, Result};
+
+/// What somebody wants to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// An upload that nobody has heard of yet.
+    Upload,
+    /// Sending content for one that was granted.
+    Content,
+}
+
+impl App {
+    /// Refuses to begin something new while more than `limits.max_backlog` transactions and contents that have come wait for
+    /// the database and the disk; content, while twice as many do. What has begun goes on: to give that up would cost what was
+    /// done for it, and the more there is to do, the less would be done. Nor do those who only read wait for it then.
+    pub fn must_keep_up(&self, beginning: Beginning) -> Result<()> {
+        let backlog = self.meta.waiting_writes() + self.metrics.endings.count();
+        let most = match beginning {
+            Beginning::Upload => self.limits.max_backlog,
+            Beginning::Content => 2 * self.limits.max_backlog,
+        };
+        if backlog < most {
+            return Ok(());
+        }
+        let message = "as much is being stored as this service takes on, try again in a moment";
+        Err(Error::new(ErrorCode::Overloaded, message))
+    }
+}
