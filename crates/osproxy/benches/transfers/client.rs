@@ -75,20 +75,13 @@ impl Connection {
 
     /// Sends a request and hands the pieces of the answer's body to `take`. Anything but a whole answer that says that it
     /// was done is an error. Returns the body's length.
-    pub(crate) fn exchange(&mut self, request: &[&[u8]], take: impl FnMut(&[u8])) -> Result<u64> {
-        let (status, length) = self.exchange_any(request, take)?;
-        ensure!(matches!(status, 200 | 201 | 204 | 206), "the answer is {status}");
-        Ok(length)
-    }
-
-    /// The same, whatever the answer says: gives its status, too.
-    fn exchange_any(&mut self, request: &[&[u8]], mut take: impl FnMut(&[u8])) -> Result<(u16, u64)> {
+    pub(crate) fn exchange(&mut self, request: &[&[u8]], mut take: impl FnMut(&[u8])) -> Result<u64> {
         for part in request {
             self.send(part)?;
         }
         let buffer = self.buffer.bytes_mut();
         let mut filled = 0;
-        let (body, (status, length)) = loop {
+        let (body, length) = loop {
             let free = buffer.get_mut(filled..).unwrap_or_default();
             let count = self.stream.read(free)?;
             ensure!(count > 0, "the connection was closed before there was an answer");
@@ -97,7 +90,9 @@ impl Connection {
             let read = buffer.get(..filled).unwrap_or_default();
             if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
                 let (head, body) = read.split_at(end + 4);
-                break (body, status_and_length(head)?);
+                let (status, length) = status_and_length(head)?;
+                ensure!(matches!(status, 200 | 201 | 204 | 206), "the answer is {status}");
+                break (body, length);
             }
         };
         let mut received = body.len() as u64;
@@ -110,30 +105,7 @@ impl Connection {
             take(buffer.get(..count).unwrap_or_default());
         }
         ensure!(received == length, "more came than the {length} bytes announced");
-        Ok((status, length))
-    }
-
-    /// Sends a request, and gives the status of its answer.
-    pub(crate) fn ask(&mut self, request: &[u8]) -> Result<u16> {
-        Ok(self.exchange_any(&[request], |_| {})?.0)
-    }
-
-    /// Where to send a file, if that is granted.
-    pub(crate) fn ask_for_link(&mut self, request: &[u8]) -> Result<Option<String>> {
-        let mut body = Vec::new();
-        let (status, _) = self.exchange_any(&[request], |bytes| body.extend_from_slice(bytes))?;
-        if status != 200 {
-            return Ok(None);
-        }
-        let links: Envelope<Vec<UploadLinks>> = serde_json::from_slice(&body)?;
-        Ok(links.data.into_iter().next().map(|link| link.url.single))
-    }
-
-    /// Puts the content to a link, and gives the status of the answer.
-    pub(crate) fn ask_to_put(&mut self, target: &str, content: &Variant<'_>) -> Result<u16> {
-        let mut first = head("PUT", target, &content_type(false), content.len());
-        first.extend_from_slice(content.first());
-        Ok(self.exchange_any(&[&first, content.rest()], |_| {})?.0)
+        Ok(length)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
@@ -163,11 +135,13 @@ impl Connection {
 
     /// Puts the content to a link: as it is, or as the field `file` of a form.
     pub(crate) fn put(&mut self, target: &str, content: &Variant<'_>, form: bool) -> Result<()> {
-        let (opening, closing) = if form { form_around() } else { Default::default() };
+        if !form {
+            return self.exchange(&[&put_head(target, content), content.rest()], |_| {}).map(drop);
+        }
+        let (opening, closing) = form_around();
         let length = opening.len() + content.len() + closing.len();
-        let mut first = head("PUT", target, &content_type(form), length);
+        let mut first = head("PUT", target, &content_type(true), length);
         first.extend_from_slice(opening.as_bytes());
-        // One segment for a small request, not two.
         first.extend_from_slice(content.first());
         let parts = [&first, content.rest(), closing.as_bytes()];
         self.exchange(&parts, |_| {}).map(drop)
@@ -254,6 +228,13 @@ impl Connection {
 /// The request for the body behind a path.
 pub(crate) fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+/// The request that puts content to a link, with the first bytes of that: one segment for a small one, not two.
+pub(crate) fn put_head(target: &str, content: &Variant<'_>) -> Vec<u8> {
+    let mut head = head("PUT", target, &content_type(false), content.len());
+    head.extend_from_slice(content.first());
+    head
 }
 
 /// The request without a body that completes something.
@@ -354,7 +335,7 @@ fn form_around() -> (String, String) {
 }
 
 /// The status of an answer, and the length that its head announces.
-fn status_and_length(head: &[u8]) -> Result<(u16, u64)> {
+pub(crate) fn status_and_length(head: &[u8]) -> Result<(u16, u64)> {
     let head = std::str::from_utf8(head)?;
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();

@@ -24,7 +24,9 @@ use crate::{
 };
 
 /// How long a key is believed to be what it was: one that is revoked is worth nothing after that.
-const REMEMBERED: Duration = Duration::from_secs(5);
+const REMEMBERED: Duration = Duration::from_secs(4);
+/// How long one is believed beyond that while somebody looks.
+const LOOKING: Duration = Duration::from_secs(1);
 /// How long it is believed that there are no keys.
 const NONE_REMEMBERED: Duration = Duration::from_secs(1);
 /// How many keys are remembered.
@@ -80,6 +82,8 @@ impl Caller {
 /// A key as it is remembered.
 struct KnownKey {
     since: Instant,
+    /// Somebody is reading it anew: one, however many requests there are with it.
+    is_looked_up: AtomicBool,
     kept: Option<KeptKey>,
     /// Goes on when the key is read anew.
     rate: Option<Arc<DefaultDirectRateLimiter>>,
@@ -92,6 +96,8 @@ pub(super) struct Access {
     has_keys: AtomicBool,
     /// When there was none.
     found_none: Mutex<Option<Instant>>,
+    /// Held by who looks whether there are some; all others wait for what that one finds.
+    looking: tokio::sync::Mutex<()>,
     keys: Cache<String, Arc<KnownKey>>,
 }
 
@@ -101,6 +107,7 @@ impl Access {
             mode: config.auth.mode,
             has_keys: AtomicBool::new(false),
             found_none: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
             keys: Cache::new(KEYS),
         }
     }
@@ -125,8 +132,15 @@ impl App {
         if self.access.has_keys.load(Ordering::Acquire) {
             return Ok(true);
         }
-        let is_fresh = |looked: Option<Instant>| looked.is_some_and(|at| at.elapsed() < NONE_REMEMBERED);
-        if is_fresh(*self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let has_none = || {
+            let looked = *self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner);
+            looked.is_some_and(|at| at.elapsed() < NONE_REMEMBERED)
+        };
+        if has_none() {
+            return Ok(false);
+        }
+        let _turn = self.access.looking.lock().await;
+        if has_none() {
             return Ok(false);
         }
         let looking = Instant::now();
@@ -170,7 +184,9 @@ impl App {
     async fn known_key(&self, id: &str) -> Result<Arc<KnownKey>> {
         let before = self.access.keys.get(id);
         if let Some(known) = &before
-            && known.since.elapsed() < REMEMBERED
+            && (known.since.elapsed() < REMEMBERED
+                || known.since.elapsed() < REMEMBERED + LOOKING
+                    && known.is_looked_up.swap(true, Ordering::Relaxed))
         {
             return Ok(known.clone());
         }
@@ -181,7 +197,7 @@ impl App {
             Some(running) => running,
             None => Arc::new(RateLimiter::direct(Quota::per_second(rate))),
         });
-        let known = Arc::new(KnownKey { since, kept, rate });
+        let known = Arc::new(KnownKey { since, is_looked_up: AtomicBool::new(false), kept, rate });
         self.access.keys.insert(id.to_owned(), known.clone());
         Ok(known)
     }

@@ -14,13 +14,13 @@ pub enum Beginning {
 
 impl App {
     /// Refuses to begin something new while more than `limits.max_backlog` transactions and contents that have come wait for
-    /// the database and the disk; content, while twice as many do. What has begun goes on: to give that up would cost what was
+    /// the database and the disk; content, while half as many again do. What has begun goes on: to give that up would cost what was
     /// done for it, and the more there is to do, the less would be done. Nor do those who only read wait for it then.
     pub fn must_keep_up(&self, beginning: Beginning) -> Result<()> {
         let backlog = self.meta.waiting_writes() + self.metrics.endings.count();
         let most = match beginning {
             Beginning::Upload => self.limits.max_backlog,
-            Beginning::Content => 2 * self.limits.max_backlog,
+            Beginning::Content => self.limits.max_backlog + self.limits.max_backlog / 2,
         };
         if backlog < most {
             return Ok(());

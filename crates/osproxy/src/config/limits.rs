@@ -10,8 +10,8 @@ section! {
         /// How many of them may be of one tenant; when not set, all.
         max_tenant_transfers: Option<u32> = None,
         /// How many transactions, and contents that have come, may wait for the database and the disk when an upload is to be
-        /// created, and, twice as many, when content is to be sent: what is begun then would only make all of them wait longer.
-        max_backlog: u32 = 256,
+        /// created, and, half as many again, when content is to be sent: what is begun then would only make all wait longer.
+        max_backlog: u32 = 512,
         /// Most requests a second from one address, or from one IPv6 network of 64 bits; when not set, as many as come.
         /// Danger: behind a proxy that is not among `server.trusted_proxies` all clients have its address.
         max_address_rate: Option<u32> = None,

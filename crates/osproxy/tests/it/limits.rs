@@ -90,7 +90,7 @@ async fn transfers_beyond_those_taken_on_are_refused_and_all_else_goes_on() {
 
 #[tokio::test]
 async fn what_would_only_wait_is_refused_before_it_begins() {
-    let service = Service::start_with(&[("LIMITS__MAX_BACKLOG", "1")]).await;
+    let service = Service::start_with(&[("LIMITS__MAX_BACKLOG", "2")]).await;
     let body = json!({"filePath": ["x.bin"], "expire": 600});
     let asked = join_all((0..200).map(|_| service.post("/link/upload", &body))).await;
     let (granted, others): (Vec<_>, Vec<_>) = asked.into_iter().partition(|answer| answer.status() == 200);

@@ -1,19 +1,26 @@
 //! Four times as much as the machine carries: what is taken on is done as well as ever, and the rest is refused at once.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use osproxy_api::v0::{Envelope, UploadLinks};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime::Runtime,
+};
 
 use super::{Scale, small::SMALL};
 use crate::{
-    client::{Connection, at_once, get, upload_link_request},
+    client::{Connection, get, put_head, status_and_length, upload_link_request},
     content::Content,
-    measure,
+    measure::{self, Sample},
     report::{Report, Target},
     server::Server,
 };
@@ -32,6 +39,60 @@ const PHASE: Duration = Duration::from_secs(8);
 /// How closely it is watched how it recovers.
 const WINDOW: Duration = Duration::from_millis(250);
 const RECOVERY: Duration = Duration::from_secs(10);
+/// What an answer has at most, in bytes.
+const ANSWER: usize = 2 * SMALL;
+
+/// A connection of one of many clients, which all run on one thread: with a thread each the system would hardly let the server run.
+struct Client {
+    address: SocketAddr,
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Client {
+    async fn open(address: SocketAddr) -> Result<Self> {
+        let stream = Self::connect(address).await?;
+        Ok(Self { address, stream, answer: vec![0; ANSWER] })
+    }
+
+    async fn connect(address: SocketAddr) -> Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Sends a request; gives the body of the answer, if it says that it was done.
+    async fn ask(&mut self, request: &[&[u8]]) -> Result<Option<&[u8]>> {
+        for piece in request {
+            self.stream.write_all(piece).await?;
+        }
+        let (mut filled, mut whole) = (0, None);
+        let (status, body) = loop {
+            let count = self.stream.read(self.answer.get_mut(filled..).unwrap_or_default()).await?;
+            ensure!(count > 0, "the connection was closed before there was a whole answer");
+            filled += count;
+            let read = self.answer.get(..filled).unwrap_or_default();
+            if whole.is_none()
+                && let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n")
+            {
+                let (status, length) = status_and_length(read.get(..end + 4).unwrap_or_default())?;
+                let start = end + 4;
+                whole = Some((status, start..start + usize::try_from(length)?));
+            }
+            if let Some((status, body)) = &whole
+                && body.end <= filled
+            {
+                break (*status, body.clone());
+            }
+        };
+        if status == 200 {
+            return Ok(self.answer.get(body));
+        }
+        // Who refuses a body need not read it, and then cannot go on with the connection.
+        self.stream = Self::connect(self.address).await?;
+        Ok(None)
+    }
+}
 
 /// What came of a load.
 #[derive(Default)]
@@ -60,6 +121,8 @@ struct Work {
     reads: Vec<Vec<u8>>,
     link: Vec<u8>,
     stored: AtomicUsize,
+    /// Of one thread.
+    runtime: Runtime,
 }
 
 impl Work {
@@ -72,24 +135,58 @@ impl Work {
         for (number, read) in reads.iter().enumerate() {
             connection.verify(read, &content.variant(number))?;
         }
-        Ok(Self { content, reads, link: upload_link_request("file.bin")?, stored: AtomicUsize::new(FILES) })
+        let (link, stored) = (upload_link_request("file.bin")?, AtomicUsize::new(FILES));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { content, reads, link, stored, runtime })
     }
 
     /// Does the `turn`th piece of work of a client; `false`: it was refused.
-    fn run(&self, connection: &mut Connection, turn: usize) -> Result<bool> {
+    async fn run(&self, client: &mut Client, turn: usize) -> Result<bool> {
         if turn % (READS + 1) < READS {
             let read = self.reads.get(turn % FILES).context("there is nothing to read")?;
-            return connection.ask(read).map(|status| status == 200);
+            let content = client.ask(&[read]).await?;
+            ensure!(content.is_none_or(|content| content.len() == SMALL), "something else came");
+            return Ok(content.is_some());
         }
-        let Some(link) = connection.ask_for_link(&self.link)? else {
+        let Some(links) = client.ask(&[&self.link]).await? else {
             return Ok(false);
         };
-        let number = self.stored.fetch_add(1, Ordering::Relaxed);
-        connection.ask_to_put(&link, &self.content.variant(number)).map(|status| status == 200)
+        let links: Envelope<Vec<UploadLinks>> = serde_json::from_slice(links)?;
+        let link = links.data.into_iter().next().context("no link came")?.url.single;
+        let content = self.content.variant(self.stored.fetch_add(1, Ordering::Relaxed));
+        let head = put_head(&link, &content);
+        Ok(client.ask(&[&head, content.rest()]).await?.is_some())
     }
 
-    /// Loads the server for a time: each connection as fast as it is served, or so many pieces of work a second in all. Who
-    /// is late does not wait.
+    /// Lets a client work until a time is over, at these intervals; without one, as fast as it is served. Who is late does not
+    /// wait.
+    async fn work(
+        &self,
+        (number, mut client): (usize, Client),
+        (start, time): (Instant, Duration),
+        (interval, offset): (Duration, Duration),
+    ) -> Result<Outcome> {
+        let (mut outcome, mut due) = (Outcome::default(), start + offset);
+        for turn in number.. {
+            let now = Instant::now();
+            if due > now {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            due += interval;
+            let begun = Instant::now();
+            if begun.duration_since(start) >= time {
+                break;
+            }
+            if self.run(&mut client, turn).await? {
+                outcome.served.push(begun.elapsed().as_secs_f64() * 1e3);
+            } else {
+                outcome.refused += 1;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Loads the server for a time by so many connections, with so many pieces of work a second in all, if that is said.
     fn load(
         &self,
         server: &Server,
@@ -97,37 +194,35 @@ impl Work {
         rate: Option<f64>,
         time: Duration,
     ) -> Result<Outcome> {
-        let connections = Connection::open_many(server.address(), connections)?;
-        let interval = rate.map(|rate| Duration::from_secs_f64(connections.len() as f64 / rate));
-        let count = u32::try_from(connections.len())?;
-        let mut clients: Vec<_> =
-            connections.into_iter().map(|connection| (connection, Outcome::default())).collect();
-        let start = Instant::now();
-        at_once(&mut clients, |number, (connection, outcome)| {
-            // Not all at the same moment.
-            let mut due = start + interval.unwrap_or_default() * u32::try_from(number)? / count;
-            for turn in number.. {
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-                due += interval.unwrap_or_default();
-                let begun = Instant::now();
-                if begun.duration_since(start) >= time {
-                    break;
-                }
-                if self.run(connection, turn)? {
-                    outcome.served.push(begun.elapsed().as_secs_f64() * 1e3);
-                } else {
-                    outcome.refused += 1;
-                    // Who refuses a body need not read it, and then cannot go on with the connection.
-                    *connection = Connection::open(server.address())?;
-                }
-            }
-            Ok(())
+        let interval = rate.map_or(0.0, |rate| connections as f64 / rate);
+        let (mut outcomes, mut seconds) = (Vec::new(), 0.0);
+        let sample = measure::sample(&[server.id()], || {
+            self.runtime.block_on(async {
+                let clients = try_join_all((0..connections).map(|_| Client::open(server.address()))).await?;
+                let start = Instant::now();
+                let working = clients.into_iter().enumerate().map(|(number, client)| {
+                    // Not all at the same moment.
+                    let offset = interval * number as f64 / connections as f64;
+                    let pace = (Duration::from_secs_f64(interval), Duration::from_secs_f64(offset));
+                    self.work((number, client), (start, time), pace)
+                });
+                outcomes = try_join_all(working).await?;
+                seconds = start.elapsed().as_secs_f64();
+                Ok(())
+            })
         })?;
-        let mut all = Outcome { seconds: start.elapsed().as_secs_f64(), ..Outcome::default() };
-        for (_, outcome) in clients {
-            all.served.extend(outcome.served);
-            all.refused += outcome.refused;
-        }
+        let times = outcomes.iter().flat_map(|outcome| outcome.served.iter().copied()).collect();
+        let refused = outcomes.iter().map(|outcome| outcome.refused).sum();
+        let mut all = Outcome { served: times, refused, seconds };
+        let Sample { server_cpu, client_cpu, wall } = sample;
+        eprintln!(
+            "  {connections} connections: {:.0} per s, refused {:.0}, p99 {:.1} ms, CPU of server and client {:.2}, {:.2}",
+            all.goodput(),
+            all.refused as f64 / seconds,
+            all.p99(),
+            server_cpu / wall,
+            client_cpu / wall,
+        );
         Ok(all)
     }
 }
@@ -142,7 +237,6 @@ pub(super) fn overload(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     for connections in CARRIED {
         let mut outcome = work.load(&server, connections, None, time)?;
         let goodput = outcome.goodput();
-        eprintln!("  {connections} connections: {goodput:.0} per s, p99 {:.1} ms", outcome.p99());
         if goodput > best {
             (best, carried, p99) = (goodput, connections, outcome.p99());
         }
