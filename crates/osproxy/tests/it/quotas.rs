@@ -86,7 +86,8 @@ async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota()
     };
     let (stored, ()) = tokio::join!(join_all((0..20).map(upload)), watched);
     let stored = stored.into_iter().filter(|is_stored| *is_stored).count();
-    assert!((7..=10).contains(&stored), "{stored}");
+    // Parts of those that were refused in the middle count as well.
+    assert!((4..=10).contains(&stored), "{stored}");
     service.database().settle().await;
     // What was refused after its first parts waits for its end, and counts.
     assert_eq!(service.sql("SELECT id FROM blobs WHERE state = 'stored'").await.len(), stored);
