@@ -3,6 +3,7 @@
 mod access;
 mod advice;
 mod attempt;
+mod background;
 mod backlog;
 mod condition;
 mod content;
@@ -28,11 +29,11 @@ use std::{
 };
 
 use tokio::sync::{Notify, broadcast::error::RecvError};
-use tokio_util::task::TaskTracker;
 
 pub use access::Caller;
 pub use advice::advice;
 pub use attempt::{Attempt, Writing};
+pub use background::Background;
 pub use backlog::Beginning;
 pub use condition::Need;
 pub use content::ContentReader;
@@ -68,8 +69,8 @@ pub struct App {
     pub limits: Limits,
     access: access::Access,
     renewal: links::Renewal,
-    /// Work that outlives the request that caused it. Closed and awaited when the node stops.
-    pub background: TaskTracker,
+    /// Work that outlives the request that caused it. Awaited when the node stops.
+    pub background: Background,
     /// Rung when a task was enqueued: the task engine looks at once.
     pub task_bell: Notify,
     /// What this process is called where it holds leases; no two have the same.
@@ -186,7 +187,7 @@ impl App {
                 is_for_cluster,
                 looked: Mutex::new(Instant::now()),
             },
-            background: TaskTracker::new(),
+            background: Background::here(),
             task_bell: Notify::new(),
             node,
             started_at,

@@ -336,18 +336,19 @@ fn form_around() -> (String, String) {
 
 /// The status of an answer, and the length that its head announces.
 pub(crate) fn status_and_length(head: &[u8]) -> Result<(u16, u64)> {
-    let head = std::str::from_utf8(head)?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next().unwrap_or_default();
-    let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = std::str::from_utf8(head)?.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.context("the answer has no status")?;
     if status == 204 {
         // Has no body, and does not say so.
         return Ok((status, 0));
     }
-    let field = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let (_, length) = field.context("the answer does not announce its length")?;
-    Ok((status, length.trim().parse()?))
+    let length = field(head, "content-length").context("the answer does not announce its length")?;
+    Ok((status, length.parse()?))
+}
+
+/// What an answer's head says under a name.
+pub(crate) fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    let lines = std::str::from_utf8(head).ok()?.split("\r\n").skip(1);
+    let mut fields = lines.filter_map(|line| line.split_once(':'));
+    fields.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }

@@ -25,7 +25,7 @@ use crate::{
 
 /// How long a key is believed to be what it was: one that is revoked is worth nothing after that.
 const REMEMBERED: Duration = Duration::from_secs(4);
-/// How long one is believed beyond that while somebody looks.
+/// How long one, or that there are none, is believed beyond that while somebody looks.
 const LOOKING: Duration = Duration::from_secs(1);
 /// How long it is believed that there are no keys.
 const NONE_REMEMBERED: Duration = Duration::from_secs(1);
@@ -96,8 +96,8 @@ pub(super) struct Access {
     has_keys: AtomicBool,
     /// When there was none.
     found_none: Mutex<Option<Instant>>,
-    /// Held by who looks whether there are some; all others wait for what that one finds.
-    looking: tokio::sync::Mutex<()>,
+    /// Somebody looks whether there are some by now: one, however many requests there are.
+    is_looked_for: AtomicBool,
     keys: Cache<String, Arc<KnownKey>>,
 }
 
@@ -107,7 +107,7 @@ impl Access {
             mode: config.auth.mode,
             has_keys: AtomicBool::new(false),
             found_none: Mutex::default(),
-            looking: tokio::sync::Mutex::default(),
+            is_looked_for: AtomicBool::new(false),
             keys: Cache::new(KEYS),
         }
     }
@@ -132,19 +132,18 @@ impl App {
         if self.access.has_keys.load(Ordering::Acquire) {
             return Ok(true);
         }
-        let has_none = || {
-            let looked = *self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner);
-            looked.is_some_and(|at| at.elapsed() < NONE_REMEMBERED)
-        };
-        if has_none() {
-            return Ok(false);
-        }
-        let _turn = self.access.looking.lock().await;
-        if has_none() {
-            return Ok(false);
-        }
         let looking = Instant::now();
-        let has_keys = self.meta.has_api_keys().await?;
+        let found = *self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = found
+            && (at.elapsed() < NONE_REMEMBERED
+                || at.elapsed() < NONE_REMEMBERED + LOOKING
+                    && self.access.is_looked_for.swap(true, Ordering::Relaxed))
+        {
+            return Ok(false);
+        }
+        let has_keys = self.meta.has_api_keys().await;
+        self.access.is_looked_for.store(false, Ordering::Relaxed);
+        let has_keys = has_keys?;
         if has_keys {
             self.access.has_keys.store(true, Ordering::Release);
         } else {

@@ -61,7 +61,7 @@ impl Drop for Attempt {
             return;
         }
         let kind = self.kind;
-        writing.app.background.clone().spawn(async move {
+        writing.app.clone().background.spawn(async move {
             // Whatever this cannot remove now, the sweep does later.
             if let Err(error) = writing.app.discard(kind, writing.id).await {
                 let (id, error) = (writing.id, error::chain(&error));

@@ -5,9 +5,13 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, bail};
 use tokio::{
     net::TcpListener,
+    runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use crate::{
     app::App,
@@ -17,7 +21,7 @@ use crate::{
     telemetry,
 };
 
-/// Most threads that hash, write, sync and read from the disk at the same time. Work beyond that queues; none of it
+/// Most threads of a runtime that hash, write, sync and read from the disk at the same time. Work beyond that queues; none of it
 /// ever waits for a client.
 const BLOCKING_THREADS: usize = 64;
 
@@ -48,15 +52,18 @@ async fn listen_guarded(app: &App, address: SocketAddr) -> anyhow::Result<TcpLis
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     let _flush =
         telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot start the log")?;
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(serve(loaded))
+    // What is written, and tasks, go on beside connections, however many of these there are.
+    let (work, connections) = (runtime()?, runtime()?);
+    work.block_on(serve(loaded, connections.handle()))
 }
 
-async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
+fn runtime() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build();
+    runtime.context("cannot start the runtime")
+}
+
+async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -91,12 +98,14 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     let drain = config.server.drain_delay.unwrap_or(if config.is_clustered() { DRAIN } else { 0 });
     let drain = Duration::from_secs(drain);
     let last_requests = drain.min(LAST_REQUESTS);
-    let server = http::server::serve(listener, router, &config.server, tls, shutdown.clone(), last_requests);
+    let server =
+        http::server::serve(listener, router, config.server.clone(), tls, shutdown.clone(), last_requests);
+    let server = run_on(connections, server);
     let admin = async {
         if let Some(listener) = admin {
             let router = http::admin_router(app.clone(), &config);
             let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
-            http::server::serve(listener, router, &section, None, shutdown.clone(), last_requests).await;
+            http::server::serve(listener, router, section, None, shutdown.clone(), last_requests).await;
         }
     };
     let grace = Duration::from_secs(config.server.shutdown_grace);
@@ -129,14 +138,23 @@ async fn serve(Loaded { config, warnings }: Loaded) -> anyhow::Result<()> {
     if tokio::time::timeout(CLEAN_UP, running.wait()).await.is_err() {
         tracing::warn!("tasks did not end in time; they are taken over when their leases end");
     }
-    app.background.close();
-    if tokio::time::timeout(CLEAN_UP, app.background.wait()).await.is_err() {
+    if !app.background.end(CLEAN_UP).await {
         tracing::warn!("cleaning up did not end in time; the next start does it");
     }
     app.coordinator.leave().await;
     tell_of_stores(&app);
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Runs a server on another runtime, as long as this is awaited.
+async fn run_on(runtime: &Handle, server: impl Future<Output = ()> + Send + 'static) {
+    let server = AbortOnDropHandle::new(runtime.spawn(server));
+    if let Err(ended) = server.await
+        && let Ok(panic) = ended.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -3,7 +3,8 @@ use super::value::{Findings, section};
 section! {
     /// `limits`: how much is done at the same time. What goes beyond that is refused at once, and never waits.
     LimitsSection {
-        /// Most requests that are worked on at the same time, those that send content aside.
+        /// Most requests that are worked on at the same time, those that send content aside. Half of them at most may be others
+        /// than GET and HEAD.
         max_requests: u32 = 1024,
         /// Most bodies with content that come in and go out at the same time, together.
         max_transfers: u32 = 1024,
@@ -11,7 +12,7 @@ section! {
         max_tenant_transfers: Option<u32> = None,
         /// How many transactions, and contents that have come, may wait for the database and the disk when an upload is to be
         /// created, and, half as many again, when content is to be sent: what is begun then would only make all wait longer.
-        max_backlog: u32 = 512,
+        max_backlog: u32 = 256,
         /// Most requests a second from one address, or from one IPv6 network of 64 bits; when not set, as many as come.
         /// Danger: behind a proxy that is not among `server.trusted_proxies` all clients have its address.
         max_address_rate: Option<u32> = None,

@@ -44,13 +44,13 @@ pub struct Peer(pub SocketAddr);
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    config: &ServerSection,
+    config: ServerSection,
     tls: Option<Tls>,
     shutdown: CancellationToken,
     last_requests: Duration,
 ) {
     let tls = tls.map(Arc::new);
-    let connections = Connections::new(router, config, tls.clone());
+    let connections = Connections::new(router, &config, tls.clone());
     let places = Arc::new(Semaphore::new(config.max_connections.into()));
     let closing = async {
         shutdown.cancelled().await;

@@ -17,8 +17,11 @@ use sea_orm::{
 
 use crate::config::{DatabaseServer, Driver, SslMode, Target};
 
-/// How many connections read from `SQLite` at the same time.
-const SQLITE_READERS: u32 = 4;
+/// How many connections read from `SQLite` at the same time, where that many questions come at once. Each is used as long as its
+/// task waits to go on, which is what takes time where there is much to do.
+const SQLITE_READERS: u32 = 32;
+/// How many of them there are from the start.
+const SQLITE_READY: u32 = 4;
 
 /// How long a statement waits for another process, such as a command-line tool, to end its transaction.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +50,7 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
     let path = path.to_owned();
     options
         .max_connections(connections)
-        .min_connections(connections)
+        .min_connections(Ord::min(connections, SQLITE_READY))
         .test_before_acquire(false)
         .sqlx_logging(false)
         .map_sqlx_sqlite_opts(move |options| {

@@ -96,7 +96,7 @@ pub(super) async fn go_on(app: &Arc<App>, uid: Uid) -> Result<()> {
     };
     let app = app.clone();
     let completing =
-        app.background.clone().spawn(async move { complete_uploads::complete(&app, uid, &native).await });
+        app.clone().background.spawn(async move { complete_uploads::complete(&app, uid, &native).await });
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 

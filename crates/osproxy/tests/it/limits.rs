@@ -33,19 +33,27 @@ async fn uploads(service: &Service, count: u64) {
     .await;
 }
 
+/// A request for an upload link, half of which is sent. It is worked on.
+async fn half_a_request(service: &Service) -> RawConnection {
+    let mut connection = service.connect().await;
+    let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
+    connection.head("POST", "/api/storage/v0/link/upload", fields).await;
+    // It is worked on as soon as its body is asked for.
+    assert!(connection.some().await.starts_with(b"HTTP/1.1 100"));
+    connection.send(br#"{"filePath": ["a"],"#).await;
+    connection
+}
+
+/// The other half, which is answered.
+async fn other_half_of_it(mut connection: RawConnection) {
+    connection.send(br#" "expire": 600} "#).await;
+    assert!(connection.some().await.starts_with(b"HTTP/1.1 200"));
+}
+
 #[tokio::test]
 async fn requests_beyond_those_worked_on_are_refused_at_once_and_health_is_not() {
-    let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "2")]).await;
-    let mut slow = Vec::new();
-    for _ in 0..2 {
-        let mut connection = service.connect().await;
-        let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
-        connection.head("POST", "/api/storage/v0/link/upload", fields).await;
-        // It is worked on as soon as its body is asked for.
-        assert!(connection.some().await.starts_with(b"HTTP/1.1 100"));
-        connection.send(br#"{"filePath": ["a"],"#).await;
-        slow.push(connection);
-    }
+    let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "1")]).await;
+    let slow = half_a_request(&service).await;
     let answer = service.get("/api/storage/v0/ping").await;
     assert_eq!(answer.headers()["retry-after"], "1");
     assert_eq!(answer.headers()["osproxy-error"], "overloaded");
@@ -55,12 +63,26 @@ async fn requests_beyond_those_worked_on_are_refused_at_once_and_health_is_not()
     for path in ["/health/live", "/health/ready", "/api/storage/v0/health", "/metrics"] {
         assert_eq!(service.get(path).await.status(), 200, "{path}");
     }
-    for mut connection in slow {
-        connection.send(br#" "expire": 600} "#).await;
-        assert!(connection.some().await.starts_with(b"HTTP/1.1 200"));
-    }
+    other_half_of_it(slow).await;
     assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
     assert!(!service.log().contains("ERROR"), "{}", service.log());
+}
+
+#[tokio::test]
+async fn requests_that_change_something_leave_half_the_places_to_those_that_read() {
+    let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "4")]).await;
+    let slow = [half_a_request(&service).await, half_a_request(&service).await];
+    let link = json!({"filePath": ["x.bin"], "expire": 600});
+    refused(service.post("/link/upload", &link).await, 503).await;
+    problem(service.v1_post("/uploads", &json!({"name": "x.bin"})).await, 503, "overloaded").await;
+    for _ in 0..3 {
+        assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
+        assert_eq!(service.v1_get("/files").await.status(), 200);
+    }
+    for half in slow {
+        other_half_of_it(half).await;
+    }
+    assert_eq!(service.post("/link/upload", &link).await.status(), 200);
 }
 
 #[tokio::test]

@@ -31,6 +31,9 @@ const FORGET_AFTER: u32 = 4096;
 /// How much is let in.
 pub(in crate::http) struct Admission {
     requests: Semaphore,
+    /// Places for those of them that may change something: half. They wait for the disk, and those that only read do not, but
+    /// would be refused once such requests had all places.
+    changes: Semaphore,
     addresses: Option<Addresses>,
 }
 
@@ -45,6 +48,7 @@ impl Admission {
         let rate = limits.max_address_rate.and_then(NonZeroU32::new);
         Arc::new(Self {
             requests: Semaphore::new(limits.max_requests as usize),
+            changes: Semaphore::new(limits.max_requests.div_ceil(2) as usize),
             addresses: rate.map(|rate| Addresses {
                 rates: RateLimiter::hashmap(Quota::per_second(rate)),
                 counted: AtomicU32::new(0),
@@ -79,9 +83,14 @@ pub(in crate::http) async fn limit_requests(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_place) = admission.requests.try_acquire() else {
+    let busy = |_| {
         let message = "as much is being done as this service takes on, try again in a moment";
-        return Error::new(ErrorCode::Overloaded, message).into_response();
+        Error::new(ErrorCode::Overloaded, message).into_response()
+    };
+    let changes = (!request.method().is_safe()).then(|| admission.changes.try_acquire());
+    let _places = match (admission.requests.try_acquire(), changes.transpose()) {
+        (Ok(place), Ok(change)) => (place, change),
+        (Err(full), _) | (_, Err(full)) => return busy(full),
     };
     next.run(request).await
 }

@@ -97,7 +97,7 @@ async fn serve(router: Router) -> String {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let never = CancellationToken::new();
-        http::server::serve(listener, router, &ServerSection::default(), None, never, Duration::ZERO).await;
+        http::server::serve(listener, router, ServerSection::default(), None, never, Duration::ZERO).await;
     });
     format!("http://{address}")
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, Database, Service, eventually, spawn_failing};
+use super::{Api, Database, PATIENCE, Service, eventually, spawn_failing};
 
 /// A node within the test's own process: the app, the engine and the listener, as the binary puts them together. For
 /// what no route offers yet.
@@ -60,7 +60,8 @@ impl Running {
         let router = http::router(app.clone(), &config);
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
-            http::server::serve(listener, router, &config.server, None, shutdown, Duration::ZERO).await;
+            http::server::serve(listener, router, config.server.clone(), None, shutdown, Duration::ZERO)
+                .await;
         });
         (Self { app, stop, abort, server, engine }, api)
     }
@@ -73,8 +74,7 @@ impl Running {
         }
         self.server.await.unwrap();
         self.engine.await.unwrap();
-        self.app.background.close();
-        self.app.background.wait().await;
+        assert!(self.app.background.end(PATIENCE).await, "what was begun has not ended");
         self.app.coordinator.leave().await;
     }
 }
