@@ -108,7 +108,7 @@ async fn an_answer_that_is_late_or_malformed_is_refused_and_changes_nothing() {
     let forged = Challenge { link: challenge.link.replace("signature=", "signature=x"), ..challenge.clone() };
     problem(answer(&service, &forged, &right).await, 403, "invalid_signature").await;
     // None of these was an answer.
-    service.sql("UPDATE challenges SET expires_at = expires_at - 60000").await;
+    service.sql("UPDATE challenges SET expires_at = expires_at - 120000").await;
     problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
     // Content that is gone cannot be had by knowing it.
     let (created, challenge) = challenged(&service, "gone.bin", &bytes).await;

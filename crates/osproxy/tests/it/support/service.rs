@@ -352,8 +352,13 @@ impl Service {
         command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Stops it and compares metadata with the store: there must be no difference.
+    /// Waits until what it removes behind its answers is gone, stops it, and compares metadata with the store: there must
+    /// be no difference.
     pub async fn assert_consistent(&mut self) {
+        let removing = "SELECT id FROM blobs WHERE state = 'deleting' \
+                        UNION ALL SELECT id FROM parts WHERE state = 'deleting'";
+        let gone = async || self.sql(removing).await.is_empty().then_some(());
+        super::eventually("what is being removed is gone", gone).await;
         self.kill().await;
         let (code, said) = self.cli(&["fsck", "--deep"]).await;
         assert_eq!(code, 0, "{said}");
