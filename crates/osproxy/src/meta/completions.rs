@@ -404,7 +404,7 @@ fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Complet
     }
     let md5 = (blob.md5.as_ref().or(blob.claimed_md5.as_ref()), to_record(said.claims.md5));
     let sha256 = (blob.sha256.as_ref().or(blob.claimed_sha256.as_ref()), to_record(said.claims.sha256));
-    let blake3 = (blob.blake3.as_ref(), to_record(said.claims.blake3));
+    let blake3 = (blob.blake3.as_ref().or(blob.claimed_blake3.as_ref()), to_record(said.claims.blake3));
     let all = [md5, sha256, blake3];
     let compared = all.iter().filter_map(|(known, said)| Some((*known, said.as_ref()?)));
     let (mut is_said, mut is_unknown) = (false, false);
