@@ -1,120 +1,142 @@
 use std::fmt;
 
+use tonic::Code;
+
 /// The header of an answer that says which error it is, whatever the body looks like.
 pub const ERROR_HEADER: &str = "osproxy-error";
 
-/// Why a request was not served. The list is closed: each protocol maps it in an exhaustive match,
-/// so a new code cannot be forgotten anywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorCode {
+macro_rules! codes {
+    ($($(#[$doc:meta])* $code:ident = $name:literal,)*) => {
+        /// Why a request was not served. The list is closed: each protocol maps it in an exhaustive match,
+        /// so a new code cannot be forgotten anywhere.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum ErrorCode {
+            $($(#[$doc])* $code,)*
+        }
+
+        impl ErrorCode {
+            /// The stable name, in `snake_case`, for logs and for protocols that carry it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$code => $name,)*
+                }
+            }
+
+            /// The code with a name.
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$code),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+codes! {
     /// A parameter or the body is missing, malformed or out of bounds.
-    InvalidArgument,
+    InvalidArgument = "invalid_argument",
     /// The signature of a link does not fit what the link says.
-    InvalidSignature,
+    InvalidSignature = "invalid_signature",
     /// The link was valid once; its time is over.
-    LinkExpired,
+    LinkExpired = "link_expired",
     /// The link was good once; the links of its file were revoked.
-    LinkRevoked,
+    LinkRevoked = "link_revoked",
     /// The link was used as often as it may be.
-    LinkUsedUp,
+    LinkUsedUp = "link_used_up",
     /// There is no API key, or one that is worth nothing.
-    Unauthenticated,
+    Unauthenticated = "unauthenticated",
     /// The sender may not do that.
-    PermissionDenied,
+    PermissionDenied = "permission_denied",
     /// The request's path names nothing.
-    UnknownRoute,
+    UnknownRoute = "unknown_route",
     /// The path exists, but not with this method.
-    MethodNotAllowed,
+    MethodNotAllowed = "method_not_allowed",
     /// No file has this uid, or it is not complete yet.
-    FileNotFound,
+    FileNotFound = "file_not_found",
     /// The file was deleted, or its upload was not completed in time.
-    FileGone,
+    FileGone = "file_gone",
     /// No task has this number.
-    TaskNotFound,
+    TaskNotFound = "task_not_found",
     /// Only a task that was given up can be tried again.
-    TaskNotDead,
+    TaskNotDead = "task_not_dead",
     /// The file already has other content; content of a uid never changes.
-    AlreadyStored,
+    AlreadyStored = "already_stored",
     /// The content that was merged is not what the client had announced.
-    FileCorrupt,
+    FileCorrupt = "file_corrupt",
     /// The key that makes a request idempotent was used with another request.
-    KeyReused,
+    KeyReused = "key_reused",
     /// What is asked for is being done already, and has not ended.
-    InProgress,
+    InProgress = "in_progress",
     /// The body is not of a type that is taken here.
-    UnsupportedMediaType,
+    UnsupportedMediaType = "unsupported_media_type",
     /// The challenge was answered already, or not in time.
-    ChallengeGone,
+    ChallengeGone = "challenge_gone",
     /// Parts of the upload are missing, or there are more than the client says.
-    PartsMissing,
+    PartsMissing = "parts_missing",
     /// The parts have another size together than the client says.
-    SizeMismatch,
+    SizeMismatch = "size_mismatch",
     /// The bytes that arrived are not those that the client announced.
-    DigestMismatch,
+    DigestMismatch = "digest_mismatch",
     /// The body ended before it was complete.
-    IncompleteBody,
+    IncompleteBody = "incomplete_body",
     /// `If-Match` or `If-Unmodified-Since` did not hold.
-    PreconditionFailed,
+    PreconditionFailed = "precondition_failed",
+    /// The time that the client gave its call ran out.
+    DeadlineExceeded = "deadline_exceeded",
     /// No byte of the file lies in the range asked for.
-    RangeNotSatisfiable,
+    RangeNotSatisfiable = "range_not_satisfiable",
     /// The body is larger than the server takes.
-    TooLarge,
+    TooLarge = "too_large",
     /// The tenant's quota has not so much left.
-    QuotaExceeded,
+    QuotaExceeded = "quota_exceeded",
     /// The store has not so much room left, or keeps what it has for others.
-    StorageFull,
+    StorageFull = "storage_full",
     /// There were too many requests; fewer of them will be served.
-    RateLimited,
+    RateLimited = "rate_limited",
     /// As much is being done at this moment as the service takes on; the same request may succeed in a moment.
-    Overloaded,
+    Overloaded = "overloaded",
     /// The head of the request is larger than the server takes.
-    HeaderTooLarge,
+    HeaderTooLarge = "header_too_large",
     /// The node that holds the bytes cannot be asked for them; the same request may succeed later.
-    NodeUnavailable,
+    NodeUnavailable = "node_unavailable",
     /// Something osproxy depends on is away or full; the same request may succeed later.
-    Unavailable,
+    Unavailable = "unavailable",
     /// A fault of osproxy itself.
-    Internal,
+    Internal = "internal",
 }
 
 impl ErrorCode {
-    /// The stable name, in `snake_case`, for logs and for protocols that carry it.
-    pub const fn as_str(self) -> &'static str {
+    /// The code that gRPC answers with.
+    pub const fn grpc_code(self) -> Code {
         match self {
-            Self::InvalidArgument => "invalid_argument",
-            Self::InvalidSignature => "invalid_signature",
-            Self::LinkExpired => "link_expired",
-            Self::LinkRevoked => "link_revoked",
-            Self::LinkUsedUp => "link_used_up",
-            Self::Unauthenticated => "unauthenticated",
-            Self::PermissionDenied => "permission_denied",
-            Self::UnknownRoute => "unknown_route",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::FileNotFound => "file_not_found",
-            Self::FileGone => "file_gone",
-            Self::TaskNotFound => "task_not_found",
-            Self::TaskNotDead => "task_not_dead",
-            Self::AlreadyStored => "already_stored",
-            Self::FileCorrupt => "file_corrupt",
-            Self::KeyReused => "key_reused",
-            Self::InProgress => "in_progress",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::ChallengeGone => "challenge_gone",
-            Self::PartsMissing => "parts_missing",
-            Self::SizeMismatch => "size_mismatch",
-            Self::DigestMismatch => "digest_mismatch",
-            Self::IncompleteBody => "incomplete_body",
-            Self::PreconditionFailed => "precondition_failed",
-            Self::RangeNotSatisfiable => "range_not_satisfiable",
-            Self::TooLarge => "too_large",
-            Self::QuotaExceeded => "quota_exceeded",
-            Self::StorageFull => "storage_full",
-            Self::RateLimited => "rate_limited",
-            Self::Overloaded => "overloaded",
-            Self::HeaderTooLarge => "header_too_large",
-            Self::NodeUnavailable => "node_unavailable",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
+            Self::InvalidArgument
+            | Self::UnsupportedMediaType
+            | Self::SizeMismatch
+            | Self::DigestMismatch
+            | Self::IncompleteBody
+            | Self::TooLarge => Code::InvalidArgument,
+            Self::InvalidSignature
+            | Self::LinkExpired
+            | Self::LinkRevoked
+            | Self::LinkUsedUp
+            | Self::PermissionDenied => Code::PermissionDenied,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::UnknownRoute | Self::MethodNotAllowed => Code::Unimplemented,
+            Self::FileNotFound | Self::FileGone | Self::TaskNotFound | Self::ChallengeGone => Code::NotFound,
+            Self::FileCorrupt => Code::DataLoss,
+            Self::AlreadyStored => Code::AlreadyExists,
+            Self::TaskNotDead | Self::KeyReused | Self::PartsMissing | Self::PreconditionFailed => {
+                Code::FailedPrecondition
+            }
+            Self::InProgress => Code::Aborted,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::RangeNotSatisfiable => Code::OutOfRange,
+            Self::QuotaExceeded | Self::StorageFull | Self::RateLimited | Self::HeaderTooLarge => {
+                Code::ResourceExhausted
+            }
+            Self::Overloaded | Self::NodeUnavailable | Self::Unavailable => Code::Unavailable,
+            Self::Internal => Code::Internal,
         }
     }
 
@@ -142,6 +164,7 @@ impl ErrorCode {
             | Self::ChallengeGone
             | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
+            Self::DeadlineExceeded => 408,
             Self::TaskNotDead | Self::InProgress => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
@@ -167,6 +190,7 @@ impl ErrorCode {
             | Self::PermissionDenied => 403,
             Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::DeadlineExceeded => 408,
             Self::AlreadyStored | Self::TaskNotDead | Self::PartsMissing | Self::InProgress => 409,
             Self::FileCorrupt | Self::FileGone | Self::ChallengeGone => 410,
             Self::PreconditionFailed => 412,
@@ -209,6 +233,7 @@ impl ErrorCode {
             Self::DigestMismatch => "Digest mismatch",
             Self::IncompleteBody => "Incomplete body",
             Self::PreconditionFailed => "Precondition failed",
+            Self::DeadlineExceeded => "Deadline exceeded",
             Self::RangeNotSatisfiable => "Range not satisfiable",
             Self::TooLarge => "Too large",
             Self::QuotaExceeded => "Quota exceeded",

@@ -7,8 +7,10 @@ mod background;
 mod backlog;
 mod condition;
 mod content;
+mod cursor;
 mod digests;
 mod exposition;
+mod forward;
 mod idempotency;
 mod links;
 mod metadata;
@@ -16,9 +18,12 @@ mod native;
 mod nodes;
 mod objects;
 mod receive;
+mod request;
 mod stats;
 mod stores;
+mod terms;
 mod transfers;
+mod urls;
 
 use std::{
     collections::HashSet,
@@ -38,13 +43,17 @@ pub use backlog::Beginning;
 pub use condition::Need;
 pub use content::ContentReader;
 pub use digests::Pace;
+pub use forward::{REQUEST_ID, Unforwarded, X_FORWARDED_FOR};
 pub use idempotency::{KeyedAnswer, TakenKey};
 pub use metadata::{check_metadata, metadata_refused};
 pub use native::PutTogether;
 pub use nodes::{Busy, KnownNode, Node};
 pub use receive::{Bound, Received, SizeHint, Target, check_claims, measured, publish};
+pub use request::{ClientAddr, RequestId, Subject};
 pub use stores::Stores;
-pub use transfers::{Transfer, Transfers};
+pub use terms::{download_terms, upload_terms};
+pub use transfers::{Transfer, Transfers, too_many_transfers};
+pub use urls::{UPLOAD_PARAMETERS, upload_query};
 
 use crate::{
     Error, Result,

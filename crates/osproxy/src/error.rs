@@ -1,8 +1,16 @@
-use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, collections::HashMap, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use osproxy_api::ErrorCode;
 use osproxy_storage as storage;
 use sea_orm::DbErr;
+use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// After how long a client may try again when something is away.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Who errors of gRPC are of, beside their names.
+const DOMAIN: &str = "osproxy";
 
 /// Why an operation did not succeed. Code and message are for the client; the source is for the log alone.
 #[derive(Debug)]
@@ -14,7 +22,7 @@ pub struct Error {
     source: Option<Box<dyn StdError + Send + Sync>>,
     size: Option<u64>,
     retry_after: Option<Duration>,
-    members: Vec<(&'static str, serde_json::Value)>,
+    members: Vec<(Cow<'static, str>, serde_json::Value)>,
 }
 
 /// What every operation returns.
@@ -52,9 +60,18 @@ impl Error {
         )
     }
 
-    /// How long the client is to wait before it tries again, if that is known.
+    /// How long the client is to wait before it tries again, where the same request may succeed later, without anybody doing
+    /// anything about it.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        let passes = matches!(
+            self.code,
+            ErrorCode::NodeUnavailable
+                | ErrorCode::Unavailable
+                | ErrorCode::RateLimited
+                | ErrorCode::Overloaded
+                | ErrorCode::StorageFull
+        );
+        passes.then(|| self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
     /// Tells the size in bytes of the file that has no byte in the range asked for.
@@ -70,7 +87,12 @@ impl Error {
     /// Tells a program more than the code does: a member of its own, where the protocol has room for it. A name that is
     /// given twice counts once, with what was said last.
     #[must_use]
-    pub fn with_member(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+    pub fn with_member(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<serde_json::Value>,
+    ) -> Self {
+        let name = name.into();
         self.members.retain(|(known, _)| *known != name);
         self.members.push((name, value.into()));
         self
@@ -89,8 +111,8 @@ impl Error {
     }
 
     /// What a program is told beside the code.
-    pub(crate) fn members(&self) -> impl Iterator<Item = (&'static str, &serde_json::Value)> {
-        self.members.iter().map(|(name, value)| (*name, value))
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
+        self.members.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Something osproxy depends on does not answer as it should; trying again may help.
@@ -174,6 +196,35 @@ impl From<DbErr> for Error {
             }
             error => Self::internal(error),
         }
+    }
+}
+
+/// An error that gRPC carries to where it is logged.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Carried(pub(crate) Arc<Error>);
+
+/// An error as gRPC has it, with its name, the field that is wrong, and when to come again as details.
+pub(crate) fn status(error: Arc<Error>) -> Status {
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let members: HashMap<_, _> =
+        error.members().map(|(name, value)| (name.to_owned(), text(value))).collect();
+    let field = members.get("field").cloned();
+    let mut details = ErrorDetails::with_error_info(error.code.as_str().to_uppercase(), DOMAIN, members);
+    if let Some(field) = field {
+        details.add_bad_request_violation(field, error.message.clone());
+    }
+    if let Some(wait) = error.retry_after() {
+        details.set_retry_info(Some(wait));
+    }
+    let mut status = Status::with_error_details(error.code.grpc_code(), error.message.clone(), details);
+    status.set_source(Arc::new(Carried(error)));
+    status
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        status(Arc::new(error))
     }
 }
 

@@ -1,6 +1,6 @@
 //! osproxy: a file-storage microservice between applications and any object store.
 //!
-//! Imports run one way: `main` → `cli` → `http` → `ops` → `tasks` → `app` → {`meta`, `coord`, storage,
+//! Imports run one way: `main` → `cli` → {`grpc`, `http`} → `ops` → `tasks` → `app` → {`meta`, `coord`, storage,
 //! `cluster`, `link`, `tenant`, `uid`} → `metrics`.
 //! See docs/ARCHITECTURE.md for the map.
 
@@ -12,6 +12,7 @@ pub mod config;
 pub mod content_type;
 pub mod coord;
 mod error;
+pub mod grpc;
 pub mod http;
 mod idle;
 pub mod link;

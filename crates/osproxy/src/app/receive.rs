@@ -1,6 +1,6 @@
 //! Takes a body off a client into the store.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use osproxy_api::ErrorCode;
 pub use osproxy_storage::SizeHint;
@@ -51,6 +51,9 @@ pub enum Target<'a> {
 /// Longest body that is kept until its length is known, in bytes.
 const KEPT: u64 = 8 << 20;
 
+/// What is a small piece of it, in bytes.
+const SMALL: usize = 4096;
+
 /// Finds out the length of a body that does not tell it, by waiting for its end, if it is short. One that is too large is
 /// refused as soon as that shows.
 pub async fn measured(
@@ -60,20 +63,35 @@ pub async fn measured(
 ) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
     // What stands around the content of a form is little.
     let is_short = !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= KEPT + (64 << 10);
-    let (mut kept, mut length, mut ended) = (Vec::new(), 0, false);
+    let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);
+    // What comes in small pieces is put together: each has a price of its own.
+    let mut small = BytesMut::new();
     while is_short && !ended && length <= KEPT {
         match body.next().await {
             Some(bytes) => {
                 let bytes = bytes?;
                 length += bytes.len() as u64;
                 bound.check(length)?;
-                kept.push(Ok(bytes));
+                if bytes.len() < SMALL {
+                    small.extend_from_slice(&bytes);
+                    if small.len() >= SMALL {
+                        kept.push(small.split().freeze());
+                    }
+                    continue;
+                }
+                if !small.is_empty() {
+                    kept.push(small.split().freeze());
+                }
+                kept.push(bytes);
             }
             None => ended = true,
         }
     }
+    if !small.is_empty() {
+        kept.push(small.freeze());
+    }
     let size = if ended { SizeHint::Exact(length) } else { size };
-    Ok((size, stream::iter(kept).chain(body)))
+    Ok((size, stream::iter(kept.into_iter().map(Ok)).chain(body)))
 }
 
 impl App {

@@ -56,8 +56,7 @@ impl Transfers {
     pub fn begin(self: &Arc<Self>, terms: &Terms) -> Result<Transfer> {
         let one_more = |running| (running < self.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        begun
-            .map_err(|_| too_many("as much is being sent as this service takes on, try again in a moment"))?;
+        begun.map_err(|_| too_many_transfers())?;
         let mut transfer = Transfer { transfers: self.clone(), payers: Vec::new() };
         if let Some(Limit { id, max }) = &terms.transfers {
             transfer.count(Payer::Key(id.clone()), *max)?;
@@ -103,6 +102,11 @@ impl Drop for Transfer {
             }
         }
     }
+}
+
+/// The answer when there are as many as there may be at all.
+pub fn too_many_transfers() -> Error {
+    too_many("as much is being sent as this service takes on, try again in a moment")
 }
 
 fn too_many(message: &'static str) -> Error {

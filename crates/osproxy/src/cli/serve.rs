@@ -1,22 +1,21 @@
 //! `osproxy serve`
 
+mod listeners;
+
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::{
-    net::TcpListener,
     runtime::{Handle, Runtime},
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::{
-    sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use listeners::Listeners;
 
 use crate::{
     app::App,
-    config::{Config, Loaded, ServerSection, TasksSection},
-    http::{self, server::Tls},
+    config::{Config, Loaded, TasksSection},
     tasks::{self, Engine},
     telemetry,
 };
@@ -31,22 +30,8 @@ const DRAIN: u64 = 5;
 /// How long the first request of a new connection may take when the node stops; not awaited where nothing is drained.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// Most connections to the second listener, which has few callers.
-const ADMIN_CONNECTIONS: u16 = 64;
-
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
-
-/// Listens for clients, unless others would be served and everyone let in.
-async fn listen_guarded(app: &App, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    if !address.ip().is_loopback() && !app.is_open() && !app.has_api_keys().await? {
-        bail!(
-            "{address} can be reached by others, and there are no API keys: make one with `osproxy key create`, \
-             listen on loopback, or write `auth.mode: open` to serve everyone"
-        );
-    }
-    listen(address).await
-}
 
 /// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
@@ -69,24 +54,14 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     }
     let signals = Signals::listen()?;
     let app = App::open(&config).await?;
-    let listener = listen_guarded(&app, config.listen()?).await?;
-    let address = listener.local_addr()?;
-    let admin = match config.admin.address()? {
-        Some(address) => Some(listen(address).await?),
-        None => None,
-    };
-    let section = config.tls.clone();
-    let tls = tokio::task::spawn_blocking(move || Tls::open(&section)).await?.map_err(anyhow::Error::msg)?;
+    let listeners = Listeners::open(&app, &config).await?;
+    let address = listeners.address()?;
     // It may have to look up a name.
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
     tracing::info!(%address, node = app.node, version = env!("CARGO_PKG_VERSION"), "ready");
     app.announce(advertised).await;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    if let Some(admin) = &admin {
-        tracing::info!(address = %admin.local_addr()?, "the admin listener is there");
-    }
-    super::say(&format!("osproxy is ready on {scheme}://{address}"));
+    listeners.announce()?;
 
     let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
     let engine = Engine::new(app.clone(), tasks::handlers::all(), task_settings(&config.tasks));
@@ -94,19 +69,14 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     running.spawn(engine.run(stop_tasks.clone(), abort_tasks.clone()));
     running.close();
     let shutdown = CancellationToken::new();
-    let router = http::router(app.clone(), &config);
     let drain = config.server.drain_delay.unwrap_or(if config.is_clustered() { DRAIN } else { 0 });
     let drain = Duration::from_secs(drain);
     let last_requests = drain.min(LAST_REQUESTS);
-    let server =
-        http::server::serve(listener, router, config.server.clone(), tls, shutdown.clone(), last_requests);
-    let server = run_on(connections, server);
-    let admin = async {
-        if let Some(listener) = admin {
-            let router = http::admin_router(app.clone(), &config);
-            let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
-            http::server::serve(listener, router, section, None, shutdown.clone(), last_requests).await;
-        }
+    let served = listeners.serve(&app, &config, connections, (shutdown.clone(), last_requests));
+    let all = async {
+        served.await?;
+        running.wait().await;
+        anyhow::Ok(())
     };
     let grace = Duration::from_secs(config.server.shutdown_grace);
     let stop = async {
@@ -130,7 +100,7 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
         }
     };
     tokio::select! {
-        _ = futures_util::future::join3(server, admin, running.wait()) => {}
+        ended = all => ended?,
         () = stop => {}
     }
     abort_tasks.cancel();
@@ -145,20 +115,6 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     tell_of_stores(&app);
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Runs a server on another runtime, as long as this is awaited.
-async fn run_on(runtime: &Handle, server: impl Future<Output = ()> + Send + 'static) {
-    let server = AbortOnDropHandle::new(runtime.spawn(server));
-    if let Err(ended) = server.await
-        && let Ok(panic) = ended.try_into_panic()
-    {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Where other nodes reach this one.

@@ -7,6 +7,7 @@ mod cluster;
 mod cors;
 mod cos;
 mod database;
+mod grpc;
 mod limits;
 mod links;
 mod local;
@@ -37,6 +38,7 @@ pub use cluster::ClusterSection;
 pub use cors::{ANY, CorsSection};
 pub use cos::CosSection;
 pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
+pub use grpc::GrpcSection;
 pub use limits::LimitsSection;
 pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
@@ -49,7 +51,7 @@ pub use server::ServerSection;
 pub use stores::{DescribedStore, StoreKind, StoresSection};
 pub use tasks::TasksSection;
 pub use telemetry::TelemetrySection;
-pub use tls::{Pair, TlsSection};
+pub use tls::{TlsFiles, TlsSection};
 pub use uploads::UploadsSection;
 
 use value::{Findings, Node, Value, section};
@@ -82,6 +84,8 @@ section! {
         links: LinksSection = LinksSection::default(),
         /// Objects on local disk.
         local: LocalSection = LocalSection::default(),
+        /// Serving gRPC.
+        grpc: GrpcSection = GrpcSection::default(),
         /// What is logged and how.
         log: LogSection = LogSection::default(),
         /// Objects in a store that speaks S3, as the Go program calls the section.
@@ -244,7 +248,8 @@ impl Config {
         self.limits.check(findings);
         self.links.check(findings);
         self.server.check(findings);
-        self.tls.check(findings);
+        self.tls.check("tls", findings);
+        self.grpc.check(findings);
         if self.tls.is_on() && self.is_clustered() {
             findings.problem(
                 "tls",

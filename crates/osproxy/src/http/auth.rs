@@ -3,16 +3,18 @@
 use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, Request, State},
     http::{HeaderMap, HeaderName, header, request::Parts},
+    middleware::Next,
+    response::Response,
 };
 use osproxy_api::ErrorCode;
 
-use super::{middleware::ClientAddr, server::Peer};
+use super::server::Peer;
 use crate::{
     Error, Result,
     api_key::Scope,
-    app::{App, Caller},
+    app::{App, Caller, ClientAddr},
 };
 
 /// What a proxy adds to the requests that it hands on.
@@ -58,6 +60,14 @@ impl<S: Needs> FromRequestParts<Arc<App>> for By<S> {
         caller.must_have(S::SCOPE)?;
         Ok(Self { caller, scope: PhantomData })
     }
+}
+
+/// Finds out who asks, for routes that have it among the extensions of their requests: a [`Caller`].
+pub(super) async fn identify(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    let caller = caller(&app, &parts).await?;
+    parts.extensions.insert(caller);
+    Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
 /// The address of who sends a request, or has a trusted proxy send it.

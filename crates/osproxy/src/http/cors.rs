@@ -6,8 +6,10 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use osproxy_api::{ERROR_HEADER, v1::IDEMPOTENCY_REPLAYED};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use super::middleware::REQUEST_ID;
-use crate::config::{ANY, CorsSection};
+use crate::{
+    app::REQUEST_ID,
+    config::{ANY, CorsSection},
+};
 
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];

@@ -1,21 +1,31 @@
 //! Errors on their way out: logged once, and rendered as the protocol has it.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{error::Error as _, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
+    body::Body,
     extract::Request,
     http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use osproxy_api::{ERROR_HEADER, ErrorCode, v0::PREFIX as V0};
+use osproxy_api::{
+    ERROR_HEADER, ErrorCode,
+    v0::PREFIX as V0,
+    v1::{LINKS, PREFIX as V1},
+};
 
-use super::{middleware::RequestId, v0, v1};
-use crate::{Error, error};
+use tonic::{Code, Status};
 
-/// After how many seconds a client may try again when something is away.
-const RETRY_AFTER_SECS: u64 = 1;
+use super::{v0, v1};
+use crate::{
+    Error,
+    app::RequestId,
+    error::{self, Carried},
+};
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// What there is to render.
 pub(super) struct Failure<'a> {
@@ -52,13 +62,38 @@ pub(super) fn v1_status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.code.v1_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Renders errors, as the envelope of v0 under its prefix and as problem documents anywhere else, and logs those that
-/// are not the client's.
+/// The error that an answer of gRPC tells of, to who speaks it, or does not.
+fn carried(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
+    let status = response.extensions().get::<Status>()?;
+    if !is_grpc {
+        let message = "this path takes gRPC: the content type must be application/grpc";
+        return Some(Arc::new(Error::new(ErrorCode::UnsupportedMediaType, message)));
+    }
+    if let Some(Carried(error)) = status.source().and_then(|source| source.downcast_ref()) {
+        return Some(error.clone());
+    }
+    // What was not made here is about a request of one message, and the client is to blame for it.
+    let error = match status.code() {
+        Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
+            Error::invalid("the message cannot be read, or is longer than 1 MiB")
+        }
+        Code::Unknown | Code::Cancelled | Code::InvalidArgument => {
+            Error::new(ErrorCode::IncompleteBody, "the message ended before it was complete")
+        }
+        _ => return None,
+    };
+    Some(Arc::new(error))
+}
+
+/// Renders errors, as the envelope of v0 under its prefix, as a status of gRPC for its clients, and as problem documents anywhere
+/// else, and logs those that are not the client's.
 pub(super) async fn render(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
-    let is_v0 = is_v0(request.uri().path());
+    let (is_v0, is_grpc) = (is_v0(request.uri().path()), is_grpc(&request));
     let mut response = caught(next.run(request)).await;
-    let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else {
+    let Some(error) =
+        response.extensions_mut().remove::<Arc<Error>>().or_else(|| carried(&response, is_grpc))
+    else {
         return response;
     };
     let code = error.code;
@@ -71,6 +106,12 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     } else {
         tracing::debug!(code = code.as_str(), why = &*error.message, "the request was refused");
     }
+    if is_grpc {
+        let mut rendered = error::status(error.clone()).into_http::<Body>();
+        rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+        rendered.extensions_mut().insert(error);
+        return rendered;
+    }
     let failure = Failure { error: &error, request_id: id.as_ref().map(|RequestId(id)| &**id) };
     let mut rendered =
         if is_v0 { v0::render(status, &failure) } else { v1::problem::render(status, &failure) };
@@ -79,10 +120,10 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
         headers.insert(header::ALLOW, allow);
     }
-    if passes(code) {
+    if let Some(wait) = error.retry_after() {
         // Rounded up: who comes earlier is refused again.
-        let wait = error.retry_after().map_or(RETRY_AFTER_SECS, |wait| wait.as_secs() + 1);
-        headers.insert(header::RETRY_AFTER, wait.into());
+        let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
+        headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
     }
     if code == ErrorCode::Unauthenticated {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="osproxy""#));
@@ -97,16 +138,15 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     rendered
 }
 
-/// Whether the same request may succeed later, without anybody doing anything about it.
-fn passes(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::NodeUnavailable
-            | ErrorCode::Unavailable
-            | ErrorCode::RateLimited
-            | ErrorCode::Overloaded
-            | ErrorCode::StorageFull
-    )
+/// Whether a request is one of gRPC, whose clients know errors by fields of their own. What is sent to the other APIs may be of
+/// any type.
+fn is_grpc(request: &Request) -> bool {
+    let path = request.uri().path();
+    if [V0, V1, LINKS].iter().any(|prefix| path.starts_with(prefix)) {
+        return false;
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Lets a panic end one request and nothing else. What it says stays in the log.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Need},
-    ops::check_health::check_needs,
+    ops::check_health::{self, Readiness},
 };
 
 /// What a probe is told.
@@ -66,14 +66,11 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Heal
 
 /// Whether requests are welcome, and the status that says so.
 pub(super) async fn readiness(app: &Arc<App>) -> (StatusCode, Health) {
-    if app.is_draining() {
-        return (StatusCode::SERVICE_UNAVAILABLE, Health::of("draining"));
-    }
-    let (down, is_better_spared) = check_needs(app).await;
-    let (code, status) = match (down.is_empty(), is_better_spared) {
-        (true, _) => (StatusCode::OK, "ready"),
-        (false, false) => (StatusCode::OK, "degraded"),
-        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    let (code, status, down) = match check_health::readiness(app).await {
+        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", Vec::new()),
+        Readiness::Ready => (StatusCode::OK, "ready", Vec::new()),
+        Readiness::Degraded(down) => (StatusCode::OK, "degraded", down),
+        Readiness::Unavailable(down) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", down),
     };
     (code, Health { status, down: down.into_iter().map(Need::name).collect() })
 }

@@ -31,6 +31,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post, put},
 };
+pub use middleware::Admission;
 use osproxy_api::v1::LINKS;
 use tower_http::cors::CorsLayer;
 
@@ -64,9 +65,43 @@ fn with_middleware(
     routes.layer(from_fn_with_state((app.clone(), terms), middleware::request)).with_state(app)
 }
 
+/// Routes of another protocol, which are served as those here are.
+#[derive(Default)]
+pub struct Beside {
+    /// Those that change nothing. These and the next two want to know who asks: each request has its
+    /// [`Caller`](crate::app::Caller) among its extensions.
+    pub reads: Router,
+    /// Those that may change something.
+    pub changes: Router,
+    /// Those that take or give content.
+    pub transfers: Router,
+    /// Those that anybody may ask.
+    pub open: Router,
+}
+
+impl Beside {
+    /// All of them, as whoever they are let in by has them.
+    fn admitted(self, app: &Arc<App>, admission: &Arc<Admission>) -> Router<Arc<App>> {
+        // Who asks is found out for those who have a place.
+        let known = |router: Router| router.layer(from_fn_with_state(app.clone(), auth::identify));
+        let reads = known(self.reads).layer(from_fn_with_state(admission.clone(), middleware::limit_reads));
+        let changes =
+            known(self.changes).layer(from_fn_with_state(admission.clone(), middleware::limit_changes));
+        let transfers =
+            known(self.transfers).layer(from_fn_with_state(admission.clone(), middleware::limit_transfers));
+        let limit_addresses = from_fn_with_state(admission.clone(), middleware::limit_addresses);
+        transfers.merge(reads).merge(changes).merge(self.open).layer(limit_addresses).with_state(())
+    }
+}
+
+/// Routes of another protocol and nothing else, for a listener of their own.
+pub fn router_beside(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside: Beside) -> Router {
+    let routes = beside.admitted(&app, admission);
+    with_middleware(routes.fallback(error::unknown_route), app, config, None)
+}
+
 /// All routes.
-pub fn router(app: Arc<App>, config: &Config) -> Router {
-    let admission = middleware::Admission::new(&config.limits);
+pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside: Beside) -> Router {
     let limit_requests = from_fn_with_state(admission.clone(), middleware::limit_requests);
     let v0 = Router::new()
         .route("/ping", get(v0::check_health::ping))
@@ -116,7 +151,8 @@ pub fn router(app: Arc<App>, config: &Config) -> Router {
             &format!("{LINKS}/{{uid}}/{{filename}}"),
             get(v1::download_file::download_file).layer(limit_requests),
         )
-        .route_layer(from_fn_with_state(admission, middleware::limit_addresses))
+        .route_layer(from_fn_with_state(admission.clone(), middleware::limit_addresses))
+        .merge(beside.admitted(&app, admission))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::for_this_machine))

@@ -27,7 +27,8 @@ pub(super) use responses::{
     Unauthenticated, Unavailable, Unmet, Unscoped, UnsupportedType,
 };
 
-use super::{health, middleware::REQUEST_ID, v0, v1};
+use super::{health, v0, v1};
+use crate::app::REQUEST_ID;
 
 /// What counts for GET alone.
 const RANGES: [&str; 2] = ["range", "if-range"];

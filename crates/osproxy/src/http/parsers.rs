@@ -1,5 +1,6 @@
 //! What takes apart what clients send, by itself, for the targets in `fuzz/`. Nothing that is served goes through here.
 
+use crate::app::{UPLOAD_PARAMETERS, upload_query};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
@@ -32,7 +33,7 @@ pub fn query_v0(query: &str) -> Said {
 /// What is read in the query of an upload link of API v1, which has the uid in its path; `None`: it lacks something that it must
 /// have, or has more.
 pub fn query_v1(uid: &str, query: &str) -> Option<Said> {
-    let query = v1::query::Query::parse(Some(query), &upload_link::PARAMETERS).ok()?;
+    let query = v1::query::Query::parse(Some(query), &UPLOAD_PARAMETERS).ok()?;
     let (claims, signature) = upload_link::claims(uid, &query).ok()?;
     Some([claims.uid, claims.date, claims.expire, signature].map(str::to_owned))
 }
@@ -57,7 +58,7 @@ pub fn verify_v1(
     query: &str,
     now: OffsetDateTime,
 ) -> Option<Result<Terms, LinkError>> {
-    let query = v1::query::Query::parse(Some(query), &upload_link::PARAMETERS).ok()?;
+    let query = v1::query::Query::parse(Some(query), &UPLOAD_PARAMETERS).ok()?;
     let (claims, signature) = upload_link::claims(uid, &query).ok()?;
     Some(links.verify(&claims, signature, now))
 }
@@ -76,7 +77,7 @@ pub fn sign_v0(
 
 /// The query of an upload link of API v1.
 pub fn sign_v1(links: &LinkKeys, uid: Uid, date: (OffsetDateTime, i64), terms: &Terms) -> String {
-    upload_link::signed(links, uid, date, terms)
+    upload_query(links, uid, date, terms)
 }
 
 /// Whether a body of this type is taken for a form.

@@ -9,10 +9,15 @@ use super::{
     content::{self, Presentation},
     forward,
 };
-use crate::{Result, app::App, ops, uid::Uid};
-
-/// How often a file is followed whose bytes move from one node to another.
-const ROUNDS: usize = 3;
+use crate::{
+    Result,
+    app::App,
+    ops::{
+        self,
+        download_file::{StoredFile, wherever_it_lies},
+    },
+    uid::Uid,
+};
 
 /// Answers a GET or HEAD for the content of a file: from here, or from the node that has it at hand.
 pub(super) async fn serve_file(
@@ -22,24 +27,16 @@ pub(super) async fn serve_file(
     wanted: Presentation<'_>,
 ) -> Result<Response> {
     let origin = forward::origin(app, request)?;
-    let mut file = ops::download_file::download_file(app, uid).await?;
-    let mut round = 1;
-    loop {
-        let answer = match ops::locate_content::elsewhere(app, &file) {
+    let file = ops::download_file::download_file(app, uid).await?;
+    let read = |file: Arc<StoredFile>| async move {
+        match ops::locate_content::elsewhere(app, &file) {
             None => content::respond(app, &file, &request.method, &request.headers, wanted).await,
             Some(store) => forward::forward_head(app, origin, store, request).await,
-        };
-        let has_moved = match &answer {
-            Ok(answer) => forward::is_misdirected(answer),
-            Err(error) => error.code == ErrorCode::NodeUnavailable,
-        };
-        if !has_moved || round == ROUNDS {
-            return answer;
         }
-        // What is known of it may be from before its bytes moved.
-        let Some(moved) = ops::download_file::follow_file(app, &file).await? else {
-            return answer;
-        };
-        (file, round) = (moved, round + 1);
-    }
+    };
+    let has_moved = |answer: &Result<Response>| match answer {
+        Ok(answer) => forward::is_misdirected(answer),
+        Err(error) => error.code == ErrorCode::NodeUnavailable,
+    };
+    wherever_it_lies(app, file, read, has_moved).await
 }

@@ -25,6 +25,8 @@ const PART_SIZE: u64 = 8 << 20;
 const SMOOTH: u64 = 1000;
 /// Smallest part size that a client may ask for, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
+/// Longest MIME type, in bytes.
+const MAX_TYPE: usize = 255;
 
 /// A file that somebody wants to send.
 #[derive(Clone, Debug)]
@@ -76,6 +78,10 @@ pub async fn create_upload(
     for Wish { path, mut announced } in wishes {
         let name = name_of(&path)?.to_owned();
         check_metadata(&announced.metadata)?;
+        if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
+            let message = format!("`content_type` must be a MIME type of at most {MAX_TYPE} bytes");
+            return Err(Error::invalid(message).with_field("content_type"));
+        }
         announced.part_size = part_size(app, caller, &announced)?;
         wanted.push((name, announced));
     }
@@ -181,7 +187,7 @@ async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<O
 fn part_size(app: &App, caller: &Caller, announced: &Announced) -> Result<Option<u64>> {
     let limits = &app.limits;
     let Some(size) = announced.size else {
-        let alone = Error::invalid("`part_size` goes with `size`");
+        let alone = Error::invalid("`part_size` goes with `size`").with_field("part_size");
         return if announced.part_size.is_some() { Err(alone) } else { Ok(None) };
     };
     let max_size = caller.max_size.map_or(limits.max_size, |max| max.min(limits.max_size));
@@ -200,12 +206,41 @@ fn part_size(app: &App, caller: &Caller, announced: &Announced) -> Result<Option
     match announced.part_size {
         None => Ok(Some(PART_SIZE.max(fewest(SMOOTH)).clamp(least, largest))),
         Some(wanted) if wanted.is_power_of_two() && (least..=largest).contains(&wanted) => Ok(Some(wanted)),
-        Some(_) => Err(Error::invalid(format!(
-            "`part_size` of content of this size must be a power of two from {least} to {largest}"
-        ))),
+        Some(_) => {
+            let message = format!(
+                "`part_size` of content of this size must be a power of two from {least} to {largest}"
+            );
+            Err(Error::invalid(message).with_field("part_size"))
+        }
     }
 }
 
 fn prev_power_of_two(number: u64) -> u64 {
     number.checked_ilog2().map_or(0, |exponent| 1 << exponent)
+}
+
+/// Whether a text can stand as the type of content: it goes into a header as it is.
+fn is_mime_type(text: &str) -> bool {
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    let is_token = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
+    };
+    let has_form = essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    has_form && text.len() <= MAX_TYPE && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mime_types_are_taken() {
+        for good in ["text/plain", "text/plain; charset=utf-8", "application/vnd.api+json"] {
+            assert!(is_mime_type(good), "{good}");
+        }
+        for bad in ["", "text", "text/", "/plain", "a b/c", "text/plain\r\nx: y", "text/plain; a=\u{e9}"] {
+            assert!(!is_mime_type(bad), "{bad:?}");
+        }
+    }
 }

@@ -27,8 +27,33 @@ pub async fn own_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<Arc<Stored
     }
 }
 
+/// How often a file is followed whose bytes move from one node to another.
+const ROUNDS: usize = 3;
+
+/// What `read` makes of a file, from wherever its bytes lie: again, if they turn out to lie elsewhere by now when what it
+/// made is seen by `has_moved`.
+pub async fn wherever_it_lies<T, F: Future<Output = Result<T>>>(
+    app: &App,
+    mut file: Arc<StoredFile>,
+    read: impl Fn(Arc<StoredFile>) -> F,
+    has_moved: impl Fn(&Result<T>) -> bool,
+) -> Result<T> {
+    for _ in 1..ROUNDS {
+        let made = read(file.clone()).await;
+        if !has_moved(&made) {
+            return made;
+        }
+        // What is known of it may be from before its bytes moved.
+        let Some(moved) = follow_file(app, &file).await? else {
+            return made;
+        };
+        file = moved;
+    }
+    read(file).await
+}
+
 /// The same file where it lies now, if that is another store than was known; else `None`.
-pub async fn follow_file(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
+async fn follow_file(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
     let Some(file) = app.meta.stored_file_anew(known.uid).await? else {
         return Err(absent(app, known.uid).await?);
     };

@@ -84,12 +84,12 @@ async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
 }
 
 /// Checks how long a link shall hold, in seconds.
-fn check_expire(app: &App, expire: i64) -> Result<()> {
+pub fn check_expire(app: &App, expire: i64) -> Result<()> {
     let max = app.limits.max_expire;
     if (1..=max).contains(&expire) {
         Ok(())
     } else {
-        Err(Error::invalid(format!("`expire` must be 1 to {max} seconds")))
+        Err(Error::invalid(format!("links must hold 1 to {max} seconds")).with_field("expires_in"))
     }
 }
 
@@ -123,10 +123,11 @@ fn closed(state: FileState) -> Error {
 fn name_of(path: &str) -> Result<&str> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     if name.is_empty() || name.len() > MAX_NAME {
-        return Err(Error::invalid(format!("a path must end in a name of 1 to {MAX_NAME} bytes")));
+        let message = format!("a path must end in a name of 1 to {MAX_NAME} bytes");
+        return Err(Error::invalid(message).with_field("name"));
     }
     if name.contains('\0') {
-        return Err(Error::invalid("a name must not contain NUL"));
+        return Err(Error::invalid("a name must not contain NUL").with_field("name"));
     }
     Ok(name)
 }

@@ -166,8 +166,8 @@ async fn wishes_that_make_no_sense_are_refused_and_leave_nothing() {
     let service = Service::start().await;
     let long = "x".repeat(5000);
     for (body, field) in [
-        (json!({"name": ""}), None),
-        (json!({"name": long}), None),
+        (json!({"name": ""}), Some("name")),
+        (json!({"name": long}), Some("name")),
         (json!({}), Some("name")),
         (json!({"name": "x", "size": -1}), Some("size")),
         (json!({"name": "x", "size": "5"}), Some("size")),
@@ -178,11 +178,11 @@ async fn wishes_that_make_no_sense_are_refused_and_leave_nothing() {
         (json!({"name": "x", "content_type": "text\r\nx: y"}), Some("content_type")),
         (json!({"name": "x", "metadata": {"": "y"}}), Some("metadata")),
         (json!({"name": "x", "metadata": {"a": null}}), Some("metadata.a")),
-        (json!({"name": "x", "expires_in": 0}), None),
-        (json!({"name": "x", "part_size": 65536}), None),
-        (json!({"name": "x", "size": 10, "part_size": 65537}), None),
-        (json!({"name": "x", "size": 10, "part_size": 1024}), None),
-        (json!({"name": "x", "size": 1_u64 << 40, "part_size": 65536}), None),
+        (json!({"name": "x", "expires_in": 0}), Some("expires_in")),
+        (json!({"name": "x", "part_size": 65536}), Some("part_size")),
+        (json!({"name": "x", "size": 10, "part_size": 65537}), Some("part_size")),
+        (json!({"name": "x", "size": 10, "part_size": 1024}), Some("part_size")),
+        (json!({"name": "x", "size": 1_u64 << 40, "part_size": 65536}), Some("part_size")),
     ] {
         let refused = problem(service.v1_post("/uploads", &body).await, 400, "invalid_argument").await;
         assert_eq!(refused.get("field").and_then(Value::as_str), field, "{body}");

@@ -3,6 +3,7 @@
 mod databases;
 mod footprint;
 mod forwarding;
+mod grpc;
 mod large;
 mod overload;
 mod parts;
@@ -25,7 +26,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 20] = [
+pub(crate) const CASES: [(&str, Case); 23] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -42,6 +43,9 @@ pub(crate) const CASES: [(&str, Case); 20] = [
     ("s3-upload", stores::uploads),
     ("s3-download", stores::downloads),
     ("forwarding", forwarding::forwarding),
+    ("grpc-upload", grpc::upload),
+    ("grpc-download", grpc::download),
+    ("grpc-messages", grpc::messages),
     ("memory", footprint::memory),
     ("parts-memory", parts::memory),
     ("start", footprint::start),

@@ -22,7 +22,7 @@ use tracing::Span;
 
 use crate::{
     Error,
-    app::{App, Busy},
+    app::{App, Busy, Subject},
     metrics::Route,
     traces,
 };
@@ -34,6 +34,8 @@ pub(super) struct AccessLine {
     route: String,
     path: String,
     uid: Option<u64>,
+    /// Tells the uid if neither path nor query does.
+    subject: Subject,
     peer: Option<IpAddr>,
     received: Arc<AtomicU64>,
     start: Instant,
@@ -52,6 +54,9 @@ pub(super) struct AccessLine {
 
 /// Longest path in a line, in bytes.
 const MAX_PATH: usize = 1024;
+
+/// How gRPC tells of errors: in the head of an answer, or after what there was of it.
+const GRPC_STATUS: &str = "grpc-status";
 
 /// What stands for a route where there is none.
 const NO_ROUTE: &str = "none";
@@ -72,6 +77,7 @@ impl AccessLine {
             counted: app.metrics.requests.route(route),
             path: parts.uri.path().chars().take(MAX_PATH).collect(),
             uid,
+            subject: parts.extensions.get().cloned().unwrap_or_default(),
             route: route.to_owned(),
             peer,
             received,
@@ -93,6 +99,12 @@ impl AccessLine {
         self.error =
             response.headers().get(ERROR_HEADER).and_then(|code| Some(code.to_str().ok()?.to_owned()));
         self.why = response.extensions_mut().remove();
+        if response.headers().contains_key(GRPC_STATUS)
+            && let Some(error) = &self.why
+        {
+            // With gRPC every answer has the status 200. Lines and counters say the same of an error whatever the protocol.
+            self.status = Some(error.code.v1_status());
+        }
         self.complete = response.body().is_end_stream();
     }
 }
@@ -116,12 +128,13 @@ impl Drop for AccessLine {
         let bytes_received = self.received.load(Ordering::Relaxed);
         self.counted.ended(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
         traces::describe_answer(&self.span, self.status, self.error.as_deref());
+        let uid = self.uid.or_else(|| Some(self.subject.told()?.get().unsigned_abs()));
         let _in_request = self.span.enter();
         tracing::info!(
             method = %self.method,
             route = self.route,
             path = self.path,
-            uid = self.uid.map(tracing::field::display),
+            uid = uid.map(tracing::field::display),
             status = self.status,
             error = self.error,
             why = self.why.as_ref().map(|error| &*error.message),
@@ -160,7 +173,11 @@ impl http_body::Body for LoggedBody {
             None => self.line.complete = true,
             Some(Ok(frame)) => {
                 self.line.bytes_sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                self.line.complete = self.body.is_end_stream();
+                let failed = frame.trailers_ref().and_then(|trailers| trailers.get(GRPC_STATUS));
+                self.line.complete = match failed {
+                    Some(status) => status == "0",
+                    None => self.body.is_end_stream(),
+                };
             }
             Some(Err(error)) => {
                 let error = crate::error::chain(error);

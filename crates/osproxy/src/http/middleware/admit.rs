@@ -22,18 +22,23 @@ use governor::{
 use osproxy_api::ErrorCode;
 use tokio::sync::Semaphore;
 
-use super::ClientAddr;
-use crate::{Error, config::LimitsSection};
+use crate::{
+    Error,
+    app::{ClientAddr, too_many_transfers},
+    config::LimitsSection,
+};
 
 /// After how many requests those addresses are forgotten that have not asked for a while.
 const FORGET_AFTER: u32 = 4096;
 
-/// How much is let in.
-pub(in crate::http) struct Admission {
+/// How much a node lets in, through all of its listeners.
+pub struct Admission {
     requests: Semaphore,
     /// Places for those of them that may change something: half. They wait for the disk, and those that only read do not, but
     /// would be refused once such requests had all places.
     changes: Semaphore,
+    /// Places for those that send content, where it is the body that tells whose it is: each holds a message meanwhile.
+    transfers: Semaphore,
     addresses: Option<Addresses>,
 }
 
@@ -44,11 +49,13 @@ struct Addresses {
 }
 
 impl Admission {
-    pub(in crate::http) fn new(limits: &LimitsSection) -> Arc<Self> {
+    /// As much as the settings say.
+    pub fn new(limits: &LimitsSection) -> Arc<Self> {
         let rate = limits.max_address_rate.and_then(NonZeroU32::new);
         Arc::new(Self {
             requests: Semaphore::new(limits.max_requests as usize),
             changes: Semaphore::new(limits.max_requests.div_ceil(2) as usize),
+            transfers: Semaphore::new(limits.max_transfers as usize),
             addresses: rate.map(|rate| Addresses {
                 rates: RateLimiter::hashmap(Quota::per_second(rate)),
                 counted: AtomicU32::new(0),
@@ -83,11 +90,46 @@ pub(in crate::http) async fn limit_requests(
     request: Request,
     next: Next,
 ) -> Response {
+    let changes = !request.method().is_safe();
+    limit(&admission, changes, request, next).await
+}
+
+/// The same of requests that may change something, whatever their method.
+pub(in crate::http) async fn limit_changes(
+    State(admission): State<Arc<Admission>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    limit(&admission, true, request, next).await
+}
+
+/// The same of requests that change nothing, whatever their method.
+pub(in crate::http) async fn limit_reads(
+    State(admission): State<Arc<Admission>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    limit(&admission, false, request, next).await
+}
+
+/// Refuses requests beyond as many as there may be contents on their way.
+pub(in crate::http) async fn limit_transfers(
+    State(admission): State<Arc<Admission>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(_place) = admission.transfers.try_acquire() else {
+        return too_many_transfers().into_response();
+    };
+    next.run(request).await
+}
+
+async fn limit(admission: &Admission, changes: bool, request: Request, next: Next) -> Response {
     let busy = |_| {
         let message = "as much is being done as this service takes on, try again in a moment";
         Error::new(ErrorCode::Overloaded, message).into_response()
     };
-    let changes = (!request.method().is_safe()).then(|| admission.changes.try_acquire());
+    let changes = changes.then(|| admission.changes.try_acquire());
     let _places = match (admission.requests.try_acquire(), changes.transpose()) {
         (Ok(place), Ok(change)) => (place, change),
         (Err(full), _) | (_, Err(full)) => return busy(full),

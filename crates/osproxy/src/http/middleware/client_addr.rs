@@ -3,12 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-pub(in crate::http) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// Whose request it is: who is at the other end of the connection, or whom a trusted proxy speaks for. An extension of every
-/// request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) struct ClientAddr(pub(in crate::http) IpAddr);
+use crate::app::{ClientAddr, X_FORWARDED_FOR};
 
 impl ClientAddr {
     /// Each proxy adds whom it was asked by, so that the last ones are told by proxies that are `trusted`. The first one from

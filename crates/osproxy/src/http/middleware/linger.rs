@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{HeaderMap, header},
+    http::{HeaderMap, Version, header},
 };
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -32,6 +32,8 @@ pub(super) struct LingeringBody {
     silent: bool,
     idle: Idle,
     pace: Pace,
+    /// Whether the client must say that it is all, as with HTTP/2: a stream that is reset without an error is not.
+    must_end: bool,
     /// Since when the client is waited for. Whoever reads a body waits for nothing else meanwhile.
     waiting: Option<Instant>,
 }
@@ -45,13 +47,20 @@ pub(in crate::http) enum TooSlow {
     Slow,
 }
 
+/// A stream that ended, and was not said to be all.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the stream was reset")]
+struct Reset;
+
 impl LingeringBody {
-    /// The body of a request with these headers, which breaks off when nothing comes for `timeout`, or too little.
-    pub(super) fn new(body: Body, headers: &HeaderMap, timeout: Duration, pace: Pace) -> Self {
+    /// The body of a request with this head, which breaks off when nothing comes for `timeout`, or too little.
+    pub(super) fn new(body: Body, head: (Version, &HeaderMap), timeout: Duration, pace: Pace) -> Self {
+        let (version, headers) = head;
         // Reading from such a client would ask it to send.
         let silent = headers.contains_key(header::EXPECT);
         let idle = Idle::new(timeout);
-        Self { body, received: Arc::default(), silent, idle, pace, waiting: None }
+        let must_end = version == Version::HTTP_2;
+        Self { body, received: Arc::default(), silent, idle, pace, must_end, waiting: None }
     }
 
     fn give_up(&mut self, why: TooSlow) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
@@ -93,6 +102,9 @@ impl http_body::Body for LingeringBody {
                 self.received.fetch_add(bytes, Ordering::Relaxed);
             }
             Some(Err(_)) | None => self.silent = true,
+        }
+        if frame.is_none() && self.must_end && !self.body.is_end_stream() {
+            return Poll::Ready(Some(Err(axum::Error::new(Reset))));
         }
         Poll::Ready(frame)
     }
@@ -144,7 +156,8 @@ mod tests {
             (count < 10).then(|| (Ok::<_, axum::Error>(Bytes::from_static(b"x")), count + 1))
         });
         let pace = Pace::new(1_000_000, WINDOW);
-        LingeringBody::new(Body::from_stream(bytes), &HeaderMap::new(), Duration::from_mins(1), pace)
+        let head = (Version::HTTP_11, &HeaderMap::new());
+        LingeringBody::new(Body::from_stream(bytes), head, Duration::from_mins(1), pace)
     }
 
     #[tokio::test]

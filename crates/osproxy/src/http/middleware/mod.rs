@@ -9,10 +9,10 @@ mod linger;
 mod request;
 mod terms;
 
-pub(super) use admit::{Admission, limit_addresses, limit_requests};
-pub(super) use client_addr::{ClientAddr, X_FORWARDED_FOR};
+pub use admit::Admission;
+pub(super) use admit::{limit_addresses, limit_changes, limit_reads, limit_requests, limit_transfers};
 pub(super) use harden::harden_content;
 pub(super) use head::head;
 pub(super) use linger::TooSlow;
-pub(super) use request::{REQUEST_ID, RequestId, request};
+pub(super) use request::request;
 pub(super) use terms::Terms;

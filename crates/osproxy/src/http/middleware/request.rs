@@ -16,22 +16,21 @@ use axum::{
 use tracing::Instrument;
 
 use super::{
-    ClientAddr, Terms,
+    Terms,
     access_log::{AccessLine, LoggedBody},
     harden::harden,
     linger::LingeringBody,
 };
-use crate::{app::App, http::server::Peer, traces};
+use crate::{
+    app::{App, ClientAddr, REQUEST_ID, RequestId, Subject},
+    http::server::Peer,
+    traces,
+};
 
-pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What clients of the Go program send.
 const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
 /// Longest id that is taken from a client, in bytes.
 const MAX_REQUEST_ID: usize = 128;
-
-/// Names a request in every line of the log and in its answer. An extension of every request.
-#[derive(Clone, Debug)]
-pub(in crate::http) struct RequestId(pub(in crate::http) Arc<str>);
 
 /// Gives the request an id, finds out whose it is, breaks its body off when its sender is too slow, counts its bytes, and
 /// writes one line when its answer has ended.
@@ -47,8 +46,9 @@ pub(in crate::http) async fn request(
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
     let client = peer.map(|peer| ClientAddr::of(peer, &parts.headers, &terms.trusted));
-    let body = LingeringBody::new(body, &parts.headers, terms.body_timeout, terms.pace);
+    let body = LingeringBody::new(body, (parts.version, &parts.headers), terms.body_timeout, terms.pace);
     let address = client.map(|client| client.0);
+    parts.extensions.insert(Subject::default());
     let mut line = AccessLine::new(&app, &parts, address, body.received(), (start, span.clone()));
     parts.extensions.insert(id.clone());
     if let Some(client) = client {

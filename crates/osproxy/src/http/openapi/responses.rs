@@ -85,7 +85,7 @@ responses! { V0:
         [(ErrorCode::RangeNotSatisfiable, "the file has 1000 bytes, none of them in this range")];
     Invalid, "The parameters, the link or the bytes are not what they must be.", [],
         [
-            (ErrorCode::InvalidArgument, "`expire` must be 1 to 31536000 seconds"),
+            (ErrorCode::InvalidArgument, "links must hold 1 to 31536000 seconds"),
             (ErrorCode::InvalidSignature, "the signature does not fit this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
             (ErrorCode::LinkRevoked, "the links of this file were revoked"),

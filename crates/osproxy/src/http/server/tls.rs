@@ -1,4 +1,4 @@
-//! The service's certificate, which may be exchanged while it runs.
+//! The service's certificate, and those of its clients, which may be exchanged while it runs.
 
 use std::{
     io,
@@ -9,13 +9,12 @@ use std::{
 use rustls::{
     ServerConfig,
     crypto::ring,
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
+    server::{ServerSessionMemoryCache, WebPkiClientVerifier},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::config::{Pair, TlsSection};
+use crate::config::{TlsFiles, TlsSection};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -23,72 +22,78 @@ const LOOK: Duration = Duration::from_secs(2);
 /// What clients may speak within TLS.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
+/// How many sessions are remembered, so that they can be resumed.
+const SESSIONS: usize = 256;
+
 /// Begins TLS with clients.
 pub struct Tls {
-    acceptor: TlsAcceptor,
-    shown: Arc<Shown>,
+    acceptor: RwLock<TlsAcceptor>,
     section: TlsSection,
-    read: Pair,
-}
-
-/// The certificate that clients are shown.
-#[derive(Debug)]
-struct Shown(RwLock<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Shown {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
+    read: TlsFiles,
 }
 
 impl Tls {
-    /// Reads the certificate, if there is one. Fails with a sentence. Blocks.
+    /// Reads the certificates, if there are any. Fails with a sentence. Blocks.
     pub fn open(section: &TlsSection) -> Result<Option<Self>, String> {
-        let Some(read) = section.pair()? else {
+        let Some(read) = section.files()? else {
             return Ok(None);
         };
-        let shown = Arc::new(Shown(RwLock::new(Arc::new(read.certified()?))));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_no_client_auth()
-            .with_cert_resolver(shown.clone());
-        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        Ok(Some(Self { acceptor, shown, section: section.clone(), read }))
+        let acceptor = RwLock::new(acceptor(&read)?);
+        Ok(Some(Self { acceptor, section: section.clone(), read }))
     }
 
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.acceptor.accept(stream).await
+        let acceptor = self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone();
+        acceptor.accept(stream).await
     }
 
-    /// Looks at the files for ever. A new pair counts for connections that begin from then on; what is no pair is told once,
+    /// Looks at the files for ever. New ones count for connections that begin from then on; what cannot be used is told once,
     /// and changes nothing.
     pub(super) async fn renew(&self) {
         let (mut known, mut before) = (self.read.clone(), Ok(Some(self.read.clone())));
         loop {
             tokio::time::sleep(LOOK).await;
             let section = self.section.clone();
-            let Ok(found) = tokio::task::spawn_blocking(move || section.pair()).await else { continue };
-            // Two files are not exchanged at once: what differs from the last look may be half of a pair.
+            let Ok(found) = tokio::task::spawn_blocking(move || section.files()).await else { continue };
+            // Files are not exchanged at once: what differs from the last look may be half of a pair.
             let is_steady = found == before;
             before.clone_from(&found);
             match found {
-                Ok(Some(pair)) if is_steady && pair != known => {
-                    match pair.certified() {
-                        Ok(certified) => {
-                            *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) =
-                                Arc::new(certified);
+                Ok(Some(files)) if is_steady && files != known => {
+                    match acceptor(&files) {
+                        Ok(acceptor) => {
+                            *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
                             tracing::info!("the certificate was exchanged");
                         }
                         Err(problem) => {
                             tracing::warn!(problem, "the old certificate stays: the new one is of no use");
                         }
                     }
-                    known = pair;
+                    known = files;
                 }
                 _ => {}
             }
         }
     }
+}
+
+/// Fails with a sentence.
+fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, String> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let config = match files.client_authorities()? {
+        Some(authorities) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
+            config.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
+        }
+        None => config.with_no_client_auth(),
+    };
+    let shown = rustls::sign::SingleCertAndKey::from(files.certified()?);
+    let mut config = config.with_cert_resolver(Arc::new(shown));
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    // Its own: who was let in by other authorities is not to resume that.
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }

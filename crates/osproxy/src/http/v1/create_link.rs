@@ -4,8 +4,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use osproxy_api::v1::{CreateLinkRequest, CreatedLink, LINKS, PREFIX};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
 
 use super::{
     idempotency::{Created, once},
@@ -13,22 +12,17 @@ use super::{
     moment::moment,
     path::{self, InPath},
     query::Query,
-    terms,
 };
 use crate::{
     Result,
-    app::{App, Caller},
+    app::{App, Caller, download_terms},
     http::{
         auth::{By, Read},
         openapi,
     },
-    link::{self, Action, Claims},
     ops,
     uid::Uid,
 };
-
-/// What RFC 3986 lets stand as it is anywhere.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// `POST /files/{uid}/links`
 #[utoipa::path(
@@ -64,20 +58,10 @@ pub(in crate::http) async fn create_link(
 }
 
 async fn create(app: Arc<App>, caller: Caller, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
-    let terms = terms::of_download(&caller, &wanted)?;
+    let terms = download_terms(&caller, &wanted)?;
     let CreateLinkRequest { expires_in, disposition, filename, .. } = wanted;
     let name = filename.as_deref();
     let link = ops::create_link::create_link(&app, &caller.tenant, uid, expires_in, name).await?;
-    let (uid, date, expire) = (uid.to_string(), link::date(link.date), expires_in.to_string());
-    let extra = [link.filename.as_str(), disposition.as_str()];
-    let claims = Claims { action: Action::Download, uid: &uid, date: &date, expire: &expire, extra: &extra };
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("date", &date)
-        .append_pair("expire", &expire)
-        .append_pair("signature", &app.links.sign(&claims, &terms))
-        .append_pair("disposition", disposition.as_str())
-        .finish();
-    let name = utf8_percent_encode(&link.filename, UNRESERVED);
-    let url = format!("{LINKS}/{uid}/{name}?{query}");
+    let url = app.download_link((uid, &link.filename), (link.date, expires_in), disposition, &terms);
     Created::new(None, &CreatedLink { url, expires_at: moment(link.expires_at) })
 }

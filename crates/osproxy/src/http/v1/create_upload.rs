@@ -13,11 +13,10 @@ use super::{
     json,
     moment::moment,
     query::Query,
-    terms, upload_link,
 };
 use crate::{
     Error, Result,
-    app::{App, Caller},
+    app::{App, Caller, upload_terms},
     http::{
         auth::{By, Upload},
         openapi,
@@ -28,9 +27,6 @@ use crate::{
     },
     uid::Uid,
 };
-
-/// Longest MIME type, in bytes.
-const MAX_TYPE: usize = 255;
 
 /// `POST /uploads`
 #[utoipa::path(
@@ -64,7 +60,7 @@ pub(in crate::http) async fn create_upload(
 
 async fn create(app: Arc<App>, caller: Caller, mut request: CreateUploadRequest) -> Result<Created> {
     let expire = request.expires_in;
-    let terms = terms::of_upload(&caller, request.size, request.constraints.take())?;
+    let terms = upload_terms(&caller, request.size, request.constraints.take())?;
     let wish = wish(request)?;
     let created = ops::create_upload::create_upload(&app, &caller, vec![wish], expire).await?;
     let date = (created.created_at, expire);
@@ -77,7 +73,7 @@ async fn create(app: Arc<App>, caller: Caller, mut request: CreateUploadRequest)
         uid: upload.uid.to_string(),
         state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
         part_size: upload.part_size.filter(|_| is_pending),
-        links: is_pending.then(|| upload_link::links(&app, upload.uid, date, &terms)),
+        links: is_pending.then(|| app.upload_links(upload.uid, date, &terms)),
         expires_at: is_pending.then(|| moment(expires_at)),
         challenge: upload.challenge.map(|challenge| render(&app, upload.uid, date, &terms, challenge)),
     };
@@ -96,17 +92,13 @@ fn render(
     v1::Challenge {
         key: hex::encode(challenge.nonce),
         ranges: challenge.ranges.into_iter().map(range).collect(),
-        link: upload_link::proof(app, uid, date, terms),
+        link: app.proof_link(uid, date, terms),
         expires_at: moment(challenge.expires_at),
     }
 }
 
 fn wish(request: CreateUploadRequest) -> Result<Wish> {
     let claims = digest::of_fields(request.md5.as_ref(), request.sha256.as_ref(), request.blake3.as_ref())?;
-    if request.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
-        let message = format!("`content_type` must be a MIME type of at most {MAX_TYPE} bytes");
-        return Err(Error::invalid(message).with_field("content_type"));
-    }
     let announced = Announced {
         size: request.size,
         part_size: request.part_size,
@@ -115,30 +107,4 @@ fn wish(request: CreateUploadRequest) -> Result<Wish> {
         metadata: request.metadata,
     };
     Ok(Wish { path: request.name, announced })
-}
-
-/// Whether a text can stand as the type of content: it goes into a header as it is.
-fn is_mime_type(text: &str) -> bool {
-    let essence = text.split(';').next().unwrap_or_default().trim_end();
-    let is_token = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
-    };
-    let has_form = essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
-    has_form && text.len() <= MAX_TYPE && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_mime_types_are_taken() {
-        for good in ["text/plain", "text/plain; charset=utf-8", "application/vnd.api+json"] {
-            assert!(is_mime_type(good), "{good}");
-        }
-        for bad in ["", "text", "text/", "/plain", "a b/c", "text/plain\r\nx: y", "text/plain; a=\u{e9}"] {
-            assert!(!is_mime_type(bad), "{bad:?}");
-        }
-    }
 }

@@ -61,6 +61,7 @@ fn dictionary(name: &str, text: &str, claims: &mut Claims) -> Result<()> {
         match algorithm {
             "md5" => said(&mut claims.md5, name, value.ok_or_else(|| wrong(name))?)?,
             "sha-256" => said(&mut claims.sha256, name, value.ok_or_else(|| wrong(name))?)?,
+            "blake3" => said(&mut claims.blake3, name, value.ok_or_else(|| wrong(name))?)?,
             _ => {}
         }
     }

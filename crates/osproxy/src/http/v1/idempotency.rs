@@ -17,12 +17,9 @@ use sha2::{Digest, Sha256};
 use super::problem;
 use crate::{
     Error, Result,
-    app::{App, KeyedAnswer, TakenKey},
+    app::{App, KeyedAnswer, RequestId, TakenKey},
     error,
-    http::{
-        error::{Failure, v1_status},
-        middleware::RequestId,
-    },
+    http::error::{Failure, v1_status},
     ops::Tenant,
 };
 

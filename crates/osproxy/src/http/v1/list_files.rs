@@ -66,7 +66,7 @@ pub(in crate::http) async fn list_files(
     });
     Ok(Json(Files {
         files: page.files.into_iter().map(render::file).collect(),
-        next_cursor: next.map(|next| page::cursor(&app, &filters, &next)).transpose()?,
+        next_cursor: next.map(|next| app.cursor(&filters, &next)).transpose()?,
     }))
 }
 

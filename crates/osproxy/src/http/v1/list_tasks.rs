@@ -54,6 +54,6 @@ pub(in crate::http) async fn list_tasks(
     let page = list_tasks::list_tasks(&app, filter, before, limit).await?;
     Ok(Json(Tasks {
         tasks: page.tasks.into_iter().map(render::task).collect(),
-        next_cursor: page.next.map(|next| page::cursor(&app, &filters, &next)).transpose()?,
+        next_cursor: page.next.map(|next| app.cursor(&filters, &next)).transpose()?,
     }))
 }

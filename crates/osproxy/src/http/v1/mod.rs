@@ -26,7 +26,6 @@ pub(super) mod query;
 mod render;
 pub(super) mod retry_task;
 pub(super) mod revoke_links;
-mod terms;
 pub(super) mod update_file;
 pub(super) mod upload_file;
 pub(super) mod upload_link;

@@ -3,7 +3,8 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use osproxy::{
     app::App,
     config::{Config, Secret},
-    http, ops,
+    http::{self, Admission, Beside},
+    ops,
     tasks::{self, Engine},
 };
 use tempfile::TempDir;
@@ -57,7 +58,7 @@ impl Running {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let engine = Engine::new(app.clone(), tasks::handlers::all(), PAUSES);
         let engine = tokio::spawn(engine.run(stop.clone(), abort.clone()));
-        let router = http::router(app.clone(), &config);
+        let router = http::router(app.clone(), &config, &Admission::new(&config.limits), Beside::default());
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
             http::server::serve(listener, router, config.server.clone(), None, shutdown, Duration::ZERO)

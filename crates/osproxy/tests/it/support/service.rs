@@ -231,10 +231,21 @@ impl Service {
 
     /// How many objects it has open. Folders and locks are none.
     pub fn open_objects(&self) -> usize {
+        self.open_files().len()
+    }
+
+    /// How many bytes these have.
+    pub fn open_bytes(&self) -> u64 {
+        self.open_files().iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum()
+    }
+
+    fn open_files(&self) -> Vec<PathBuf> {
         let root = self.objects_folder().canonicalize().unwrap();
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_pid())).unwrap();
         let files = open.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
-        files.filter(|file| file.starts_with(&root) && file.is_file() && !file.ends_with(".tmp/lock")).count()
+        files
+            .filter(|file| file.starts_with(&root) && file.is_file() && !file.ends_with(".tmp/lock"))
+            .collect()
     }
 
     /// The most memory that it has had so far, in bytes.
@@ -352,13 +363,13 @@ impl Service {
         command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Waits until what it removes behind its answers is gone, stops it, and compares metadata with the store: there must
+    /// Waits until what it does behind its answers has come to its end, stops it, and compares metadata with the store: there must
     /// be no difference.
     pub async fn assert_consistent(&mut self) {
-        let removing = "SELECT id FROM blobs WHERE state = 'deleting' \
-                        UNION ALL SELECT id FROM parts WHERE state = 'deleting'";
-        let gone = async || self.sql(removing).await.is_empty().then_some(());
-        super::eventually("what is being removed is gone", gone).await;
+        let unfinished = "SELECT id FROM blobs WHERE state IN ('writing', 'deleting') \
+                          UNION ALL SELECT id FROM parts WHERE state IN ('writing', 'deleting')";
+        let done = async || self.sql(unfinished).await.is_empty().then_some(());
+        super::eventually("nothing is being written or removed", done).await;
         self.kill().await;
         let (code, said) = self.cli(&["fsck", "--deep"]).await;
         assert_eq!(code, 0, "{said}");

@@ -1,13 +1,11 @@
-//! What links are to ask for, as requests say it.
-
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use osproxy_api::v1::{Constraints, CreateLinkRequest};
 
+use super::Caller;
 use crate::{
     Error, Result,
-    app::Caller,
     link::{Limit, Terms},
 };
 
@@ -19,11 +17,7 @@ const MAX_TYPE: usize = 127;
 const MAX_USES: u64 = 1_000_000;
 
 /// What the links of an upload take: what the request says, and no more than the caller's key allows.
-pub(super) fn of_upload(
-    caller: &Caller,
-    size: Option<u64>,
-    constraints: Option<Constraints>,
-) -> Result<Terms> {
+pub fn upload_terms(caller: &Caller, size: Option<u64>, constraints: Option<Constraints>) -> Result<Terms> {
     let Constraints { max_size, content_type, networks } = constraints.unwrap_or_default();
     if let (Some(size), Some(max_size)) = (size, max_size)
         && size > max_size
@@ -43,7 +37,7 @@ pub(super) fn of_upload(
 }
 
 /// What a download link asks for. Its uses are counted under a name that no other link has.
-pub(super) fn of_download(caller: &Caller, request: &CreateLinkRequest) -> Result<Terms> {
+pub fn download_terms(caller: &Caller, request: &CreateLinkRequest) -> Result<Terms> {
     let uses = request.max_uses.map(uses);
     Ok(Terms { networks: parse("networks", &request.networks)?, uses: uses.transpose()?, ..caller.terms() })
 }

@@ -1,0 +1,44 @@
+//! Messages and services of gRPC, as `proto/` has them.
+
+use prost::Message as _;
+use prost_types::{FileDescriptorSet, method_options::IdempotencyLevel};
+
+/// Package `osproxy.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+pub mod v1 {
+    tonic::include_proto!("osproxy.v1");
+}
+
+/// All files of `proto/` and what they import, as a `FileDescriptorSet`: what reflection tells.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// A method of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Method {
+    /// Where it is called: `/package.Service/Method`.
+    pub path: String,
+    /// Whether more than one message goes either way.
+    pub streams: bool,
+    /// Whether it changes nothing.
+    pub reads: bool,
+}
+
+/// The methods of a service, such as `osproxy.v1.FileService`.
+pub fn methods(service: &str) -> Vec<Method> {
+    // Written by the build; what is no set of descriptors would have no methods, and no route.
+    let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
+    let services = files.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
+    let found = services.filter(|(package, found)| {
+        service.strip_prefix(package).and_then(|rest| rest.strip_prefix('.')) == Some(found.name())
+    });
+    let methods = found.flat_map(|(_, found)| &found.method);
+    let described = methods.map(|method| Method {
+        path: format!("/{service}/{}", method.name()),
+        streams: method.client_streaming() || method.server_streaming(),
+        reads: method
+            .options
+            .as_ref()
+            .is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects),
+    });
+    described.collect()
+}

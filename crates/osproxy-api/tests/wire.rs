@@ -1,0 +1,79 @@
+//! What clients of gRPC were compiled with goes on to work: everything that `proto/wire.txt` has is there.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test panics, and has no reactor to block"
+)]
+
+use std::{collections::BTreeSet, path::Path};
+
+use osproxy_api::grpc::DESCRIPTORS;
+use prost::Message as _;
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
+    field_descriptor_proto::Label,
+};
+
+const PACKAGE: &str = "osproxy.v1";
+
+/// A line for all that is on the wire: each field with its number and type, each value, each call.
+fn wire() -> BTreeSet<String> {
+    let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
+    let ours = files.iter().filter(|file| file.package() == PACKAGE);
+    let mut lines = BTreeSet::new();
+    for file in ours {
+        file.message_type.iter().for_each(|message| fields(message.name(), message, &mut lines));
+        file.enum_type.iter().for_each(|values| lines.extend(self::values(values)));
+        file.service.iter().for_each(|service| lines.extend(calls(service)));
+    }
+    lines
+}
+
+fn fields(name: &str, message: &DescriptorProto, lines: &mut BTreeSet<String>) {
+    lines.insert(format!("message {name}"));
+    for field in &message.field {
+        lines.insert(format!("field {name} {} {} {}", field.number(), field.name(), kind(message, field)));
+    }
+    for nested in &message.nested_type {
+        fields(&format!("{name}.{}", nested.name()), nested, lines);
+    }
+}
+
+fn kind(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
+    let scalar = field.r#type().as_str_name().trim_start_matches("TYPE_").to_lowercase();
+    let kind = field.type_name.as_deref().map_or(scalar, |name| name.trim_start_matches('.').to_owned());
+    let oneof = field.oneof_index.and_then(|index| message.oneof_decl.get(usize::try_from(index).ok()?));
+    match (field.label(), oneof) {
+        (Label::Repeated, _) => format!("repeated {kind}"),
+        _ if field.proto3_optional() => format!("optional {kind}"),
+        (_, Some(oneof)) => format!("{kind} in {}", oneof.name()),
+        _ => kind,
+    }
+}
+
+fn values(values: &EnumDescriptorProto) -> impl Iterator<Item = String> {
+    values.value.iter().map(|value| format!("value {} {} {}", values.name(), value.number(), value.name()))
+}
+
+fn calls(service: &ServiceDescriptorProto) -> impl Iterator<Item = String> {
+    service.method.iter().map(|method| {
+        let stream = |streams: bool| if streams { "stream " } else { "" };
+        let (asked, answered) = (stream(method.client_streaming()), stream(method.server_streaming()));
+        let (input, output) = (method.input_type(), method.output_type());
+        format!("call {}.{} {asked}{input} -> {answered}{output}", service.name(), method.name())
+    })
+}
+
+#[test]
+fn what_clients_were_compiled_with_is_still_there() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/wire.txt");
+    let text = std::fs::read_to_string(path).unwrap();
+    let recorded: BTreeSet<_> =
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+    let wire = wire();
+    let gone: Vec<_> = recorded.difference(&wire).collect();
+    assert!(gone.is_empty(), "clients that know these would break: {gone:#?}");
+    let new: Vec<_> = wire.difference(&recorded).cloned().collect();
+    assert!(new.is_empty(), "what is new belongs into proto/wire.txt, to stay:\n{}", new.join("\n"));
+    assert!(recorded.len() > 100, "{}", recorded.len());
+}

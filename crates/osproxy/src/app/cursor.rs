@@ -1,0 +1,52 @@
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::Sha256;
+
+use super::App;
+use crate::{Error, Result};
+
+/// What the secret of cursors is derived for.
+const LABEL: &str = "osproxy cursor v1";
+
+/// How many bytes authenticate a cursor.
+const MAC: usize = 32;
+
+impl App {
+    /// A cursor that says where a page begins. It is worth something with the same `filters` alone, and nobody but this
+    /// service can make one.
+    pub fn cursor<T: Serialize>(&self, filters: &[&str], position: &T) -> Result<String> {
+        let position = serde_json::to_vec(position).map_err(Error::internal)?;
+        let secrets = self.links.derived(LABEL);
+        let secret = secrets.first().ok_or_else(|| Error::internal("there is no key"))?;
+        let mut cursor = mac(secret, filters, &position)?.finalize().into_bytes().to_vec();
+        cursor.extend(position);
+        Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
+    }
+
+    /// Where the page of a cursor begins; `None`: it was not given out for these filters.
+    pub fn position<T: DeserializeOwned>(&self, filters: &[&str], cursor: &str) -> Result<Option<T>> {
+        let Ok(cursor) = BASE64_URL_SAFE_NO_PAD.decode(cursor) else {
+            return Ok(None);
+        };
+        let Some((given, position)) = cursor.split_at_checked(MAC) else {
+            return Ok(None);
+        };
+        for secret in self.links.derived(LABEL) {
+            if mac(&secret, filters, position)?.verify_slice(given).is_ok() {
+                return serde_json::from_slice(position).map(Some).map_err(Error::internal);
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn mac(secret: &[u8], filters: &[&str], position: &[u8]) -> Result<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(Error::internal)?;
+    // Every field with its length before it: no two lists of filters give the same bytes.
+    for field in filters.iter().map(|filter| filter.as_bytes()).chain([position]) {
+        mac.update(&(field.len() as u64).to_be_bytes());
+        mac.update(field);
+    }
+    Ok(mac)
+}

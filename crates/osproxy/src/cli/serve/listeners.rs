@@ -1,0 +1,144 @@
+//! Where clients come, and what they find there.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use futures_util::future::join3;
+use tokio::{net::TcpListener, runtime::Handle};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    app::App,
+    config::{Config, ServerSection, TlsSection},
+    grpc,
+    http::{self, Admission, Beside, server::Tls},
+};
+
+/// Most connections to the second listener, which has few callers.
+const ADMIN_CONNECTIONS: u16 = 64;
+
+/// A listener, and what it shows to those who come over TLS.
+struct Secured {
+    listener: TcpListener,
+    tls: Option<Tls>,
+}
+
+/// All listeners of a node.
+pub(super) struct Listeners {
+    main: Secured,
+    /// Of gRPC alone.
+    grpc: Option<Secured>,
+    admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    pub(super) async fn open(app: &App, config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            main: Secured::open(app, config.listen()?, &config.tls).await?,
+            grpc: match config.grpc.address()? {
+                Some(address) => Some(Secured::open(app, address, &config.grpc.tls).await?),
+                None => None,
+            },
+            admin: match config.admin.address()? {
+                Some(address) => Some(listen(address).await?),
+                None => None,
+            },
+        })
+    }
+
+    /// Where applications come.
+    pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.main.listener.local_addr()?)
+    }
+
+    /// Says where they are.
+    pub(super) fn announce(&self) -> anyhow::Result<()> {
+        if let Some(admin) = &self.admin {
+            tracing::info!(address = %admin.local_addr()?, "the admin listener is there");
+        }
+        if let Some(Secured { listener, .. }) = &self.grpc {
+            tracing::info!(address = %listener.local_addr()?, "the gRPC listener is there");
+        }
+        let scheme = if self.main.tls.is_some() { "https" } else { "http" };
+        crate::cli::say(&format!("osproxy is ready on {scheme}://{}", self.address()?));
+        Ok(())
+    }
+
+    /// Serves until `shutdown` is cancelled and all is drained; clients on the runtime of connections.
+    pub(super) async fn serve(
+        self,
+        app: &Arc<App>,
+        config: &Config,
+        connections: &Handle,
+        (shutdown, last_requests): (CancellationToken, Duration),
+    ) -> anyhow::Result<()> {
+        let grpc::Services { reads, changes, transfers, open } = grpc::services(app)?;
+        let calls = Beside { reads, changes, transfers, open };
+        let (beside, apart) = match self.grpc {
+            Some(secured) => (Beside::default(), Some((secured, calls))),
+            None => (calls, None),
+        };
+        let admission = Admission::new(&config.limits);
+        let main = self.main.serve(
+            http::router(app.clone(), config, &admission, beside),
+            config.server.clone(),
+            (shutdown.clone(), last_requests),
+        );
+        let apart = async {
+            if let Some((secured, calls)) = apart {
+                let router = http::router_beside(app.clone(), config, &admission, calls);
+                let served = secured.serve(router, config.server.clone(), (shutdown.clone(), last_requests));
+                run_on(connections, served).await;
+            }
+        };
+        let admin = async {
+            if let Some(listener) = self.admin {
+                let router = http::admin_router(app.clone(), config);
+                let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
+                let plain = Secured { listener, tls: None };
+                plain.serve(router, section, (shutdown.clone(), last_requests)).await;
+            }
+        };
+        join3(run_on(connections, main), apart, admin).await;
+        Ok(())
+    }
+}
+
+impl Secured {
+    /// Listens for clients, unless others would be served and everyone let in.
+    async fn open(app: &App, address: SocketAddr, tls: &TlsSection) -> anyhow::Result<Self> {
+        if !address.ip().is_loopback() && !app.is_open() && !app.has_api_keys().await? {
+            bail!(
+                "{address} can be reached by others, and there are no API keys: make one with `osproxy key create`, \
+                 listen on loopback, or write `auth.mode: open` to serve everyone"
+            );
+        }
+        let listener = listen(address).await?;
+        let section = tls.clone();
+        let tls = tokio::task::spawn_blocking(move || Tls::open(&section)).await?;
+        Ok(Self { listener, tls: tls.map_err(anyhow::Error::msg)? })
+    }
+
+    async fn serve(
+        self,
+        router: axum::Router,
+        section: ServerSection,
+        (shutdown, last_requests): (CancellationToken, Duration),
+    ) {
+        http::server::serve(self.listener, router, section, self.tls, shutdown, last_requests).await;
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Runs a server on another runtime, as long as this is awaited.
+async fn run_on(runtime: &Handle, server: impl Future<Output = ()> + Send + 'static) {
+    let server = AbortOnDropHandle::new(runtime.spawn(server));
+    if let Err(ended) = server.await
+        && let Ok(panic) = ended.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
+}

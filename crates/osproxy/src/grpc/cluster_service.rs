@@ -1,0 +1,43 @@
+//! `osproxy.v1.ClusterService`
+
+use std::sync::Arc;
+
+use osproxy_api::grpc::v1::{
+    ListNodesRequest, ListNodesResponse, Node, NodeLoad, cluster_service_server::ClusterService,
+};
+use tonic::{Request, Response};
+
+use super::{Answer, caller, render::moment};
+use crate::{
+    api_key::Scope,
+    app::{App, KnownNode},
+    ops,
+};
+
+pub(super) struct Service(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl ClusterService for Service {
+    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
+        caller(&request, Scope::Admin)?;
+        let nodes = ops::list_nodes::list_nodes(&self.0).await?;
+        Ok(Response::new(ListNodesResponse { nodes: nodes.into_iter().map(node).collect() }))
+    }
+}
+
+fn node(KnownNode { node, heard_at }: KnownNode) -> Node {
+    Node {
+        id: node.id,
+        address: node.address,
+        version: node.version,
+        stores: node.stores,
+        own_stores: node.own_stores,
+        started_at: Some(moment(node.started_at)),
+        heard_at: Some(moment(heard_at)),
+        load: Some(NodeLoad {
+            requests: node.load.requests,
+            tasks: node.load.tasks,
+            load_average: node.load.load_average,
+        }),
+    }
+}

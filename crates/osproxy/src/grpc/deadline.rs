@@ -1,0 +1,127 @@
+//! How long a client waits for a call, as it says with `grpc-timeout`: after that nothing more is done for it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+    http::{HeaderMap, HeaderName},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http_body::{Frame, SizeHint};
+use osproxy_api::ErrorCode;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use crate::Error;
+
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Longest time that a deadline is kept for; whoever waits for longer is as good as one who waits for ever.
+const LONGEST: Duration = Duration::from_hours(24 * 30);
+
+/// Ends a call when its deadline has passed.
+pub(super) async fn keep(request: Request, next: Next) -> Response {
+    let Some(patience) = patience(request.headers()) else {
+        return next.run(request).await;
+    };
+    let end = Instant::now() + patience;
+    // What is dropped then has the same effect as a client that goes away.
+    match timeout_at(end, next.run(request)).await {
+        Ok(answer) => {
+            answer.map(|body| Body::new(Ending { body: Some(body), end: Box::pin(sleep_until(end)) }))
+        }
+        Err(_) => exceeded().into_response(),
+    }
+}
+
+fn exceeded() -> Error {
+    Error::new(ErrorCode::DeadlineExceeded, "the time that the client gave this call ran out")
+}
+
+/// How long the client waits. What is no time is as good as none, as with other servers.
+fn patience(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let is_number = (1..=8).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse().ok().filter(|_| is_number)?;
+    let patience = match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    };
+    Some(patience.min(LONGEST))
+}
+
+/// The body of an answer, which ends when the deadline has passed.
+struct Ending {
+    /// None when it has ended.
+    body: Option<Body>,
+    end: Pin<Box<Sleep>>,
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let is_over = self.end.as_mut().poll(cx).is_ready();
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        if !is_over {
+            return Pin::new(body).poll_frame(cx);
+        }
+        self.body = None;
+        let mut trailers = HeaderMap::new();
+        let told = tonic::Status::from(exceeded()).add_header(&mut trailers);
+        Poll::Ready(Some(told.map(|()| Frame::trailers(trailers)).map_err(axum::Error::new)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &'static str) -> Option<Duration> {
+        patience(&HeaderMap::from_iter([(TIMEOUT, text.parse().unwrap())]))
+    }
+
+    #[test]
+    fn a_deadline_is_a_number_and_a_unit() {
+        assert_eq!(of("1H"), Some(Duration::from_hours(1)));
+        assert_eq!(of("2M"), Some(Duration::from_mins(2)));
+        assert_eq!(of("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(of("4m"), Some(Duration::from_millis(4)));
+        assert_eq!(of("5u"), Some(Duration::from_micros(5)));
+        assert_eq!(of("6n"), Some(Duration::from_nanos(6)));
+        assert_eq!(of("99999999H"), Some(LONGEST));
+    }
+
+    #[test]
+    fn what_is_no_time_is_as_good_as_none() {
+        for text in ["", "S", "1", "-1S", "+1S", "1.5S", "1s", "999999999S", "1SS", "1\u{e9}"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+        assert_eq!(patience(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! What lies with another node. It is asked over API v1, by a link that is made for this one request: there is one way in
+//! which nodes speak with each other, whatever clients speak.
+
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::Body,
+    http::{Extensions, Request, Response, header},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use osproxy_api::{
+    ERROR_HEADER, ErrorCode,
+    v1::{CompleteUploadRequest, Disposition, Problem},
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    Error, Result,
+    app::{App, Unforwarded},
+    link::Terms,
+    ops::{Said, complete_upload::Completion, download_file::StoredFile, upload_file::Claims},
+    uid::Uid,
+};
+
+/// How long the links hold, in seconds: longer than clocks of nodes may be apart.
+const HOLDS: i64 = 600;
+
+/// Most that is read of an answer which tells an error, in bytes.
+const MAX_PROBLEM: usize = 64 << 10;
+
+/// When the links are issued: after everything that was revoked until now, in the same second too.
+fn period() -> (OffsetDateTime, i64) {
+    (OffsetDateTime::now_utc() + Duration::seconds(1), HOLDS)
+}
+
+/// Sends a part on, `size` bytes if that is known.
+pub(super) async fn upload_part(
+    app: &App,
+    (store, extensions): (&str, &Extensions),
+    (uid, number): (Uid, u32),
+    said: &Said,
+    size: Option<u64>,
+    content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
+) -> Result<()> {
+    let path = app.upload_links(uid, period(), &said.terms).part.replace("{number}", &number.to_string());
+    let mut request = Request::put(path);
+    if let Some(digests) = digests(&said.claims) {
+        request = request.header("repr-digest", digests);
+    }
+    let broken = Arc::<Mutex<Option<Error>>>::default();
+    let mut content = Outgoing { content, left: size, last: None, broken: broken.clone() };
+    let body = if size == Some(0) {
+        // Nobody would ask such a body whether it is one.
+        content.must_be_over().await?;
+        Body::empty()
+    } else {
+        Body::new(content)
+    };
+    let request = request.body(body).map_err(Error::internal)?;
+    let asked = ask(app, store, extensions, request).await;
+    // What was wrong with the content is known here, and not there.
+    let broken = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+    broken.map_or(asked.map(drop), Err)
+}
+
+/// Says there that all parts were sent.
+pub(super) async fn complete_upload(
+    app: &App,
+    (store, extensions): (&str, &Extensions),
+    uid: Uid,
+    Completion { parts, size, claims }: Completion,
+    terms: &Terms,
+) -> Result<()> {
+    let path = app.upload_links(uid, period(), terms).complete;
+    let said = CompleteUploadRequest {
+        parts,
+        size,
+        md5: claims.md5.map(hex::encode),
+        sha256: claims.sha256.map(hex::encode),
+        blake3: claims.blake3.map(hex::encode),
+    };
+    let said = serde_json::to_vec(&said).map_err(Error::internal)?;
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    let request = request.body(Body::from(said)).map_err(Error::internal)?;
+    ask(app, store, extensions, request).await.map(drop)
+}
+
+/// The bytes `range` of a file, which is not empty and lies within its size.
+pub(super) async fn download_file(
+    app: &App,
+    (store, extensions): (&str, &Extensions),
+    file: &StoredFile,
+    range: Range<u64>,
+    terms: &Terms,
+) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+    let path = app.download_link((file.uid, "content"), period(), Disposition::Attachment, terms);
+    let last = range.end.saturating_sub(1);
+    let request = Request::get(path).header(header::RANGE, format!("bytes={}-{last}", range.start));
+    let answer = ask(app, store, extensions, request.body(Body::empty()).map_err(Error::internal)?).await?;
+    Ok(TryStreamExt::map_err(answer.into_body().into_data_stream(), Error::node_unavailable))
+}
+
+/// Digests as RFC 9530 has them.
+fn digests(claims: &Claims) -> Option<String> {
+    let member = |name: &str, digest: Option<&[u8]>| {
+        digest.map(|digest| format!("{name}=:{}:", STANDARD.encode(digest)))
+    };
+    let members = [
+        member("md5", claims.md5.as_ref().map(<[u8; 16]>::as_slice)),
+        member("sha-256", claims.sha256.as_ref().map(<[u8; 32]>::as_slice)),
+        member("blake3", claims.blake3.as_ref().map(<[u8; 32]>::as_slice)),
+    ];
+    Some(members.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+}
+
+/// Asks for something, for whoever these extensions of a request tell of.
+async fn ask(
+    app: &App,
+    store: &str,
+    extensions: &Extensions,
+    mut request: Request<Body>,
+) -> Result<Response<Body>> {
+    request.extensions_mut().clone_from(extensions);
+    let answer = app.forward(store, request).await.map_err(|unforwarded| match unforwarded {
+        Unforwarded::Broken(_) => super::content::cut(),
+        Unforwarded::Failed(error) => error,
+    })?;
+    if answer.status().is_success() { Ok(answer) } else { Err(told(answer).await) }
+}
+
+/// The error that an answer tells of.
+async fn told(answer: Response<Body>) -> Error {
+    let (head, body) = answer.into_parts();
+    let code = head.headers.get(ERROR_HEADER).and_then(|name| ErrorCode::named(name.to_str().ok()?));
+    let Some(code) = code else {
+        return Error::node_unavailable(format!("it answers with {} and no error", head.status));
+    };
+    let body = Limited::new(body, MAX_PROBLEM).collect().await;
+    let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
+    let Some(problem) = problem else {
+        return Error::new(code, code.title());
+    };
+    let error = Error::new(code, problem.detail);
+    problem.members.into_iter().fold(error, |error, (name, value)| error.with_member(name, value))
+}
+
+/// A body that must have as many bytes as was said.
+struct Outgoing<S> {
+    content: S,
+    /// Bytes that are to come, if that is known.
+    left: Option<u64>,
+    /// The last of them, held back until nothing follows: whoever sends a body on asks for no more than its length.
+    last: Option<Bytes>,
+    /// What was wrong with it.
+    broken: Arc<Mutex<Option<Error>>>,
+}
+
+impl<S> Outgoing<S> {
+    fn give_up<T>(&self, error: Error) -> Poll<Option<Result<T, std::io::Error>>> {
+        let said = std::io::Error::other(error.message.to_string());
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        Poll::Ready(Some(Err(said)))
+    }
+}
+
+impl<S: Stream<Item = Result<Bytes>> + Unpin> Outgoing<S> {
+    /// Fails if anything follows.
+    async fn must_be_over(&mut self) -> Result<()> {
+        match self.content.next().await {
+            None => Ok(()),
+            Some(Ok(_)) => Err(too_long()),
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorCode::SizeMismatch, "there are more bytes than the header says")
+}
+
+impl<S: Stream<Item = Result<Bytes>> + Unpin> http_body::Body for Outgoing<S> {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        loop {
+            match ready!(self.content.poll_next_unpin(cx)) {
+                Some(Ok(bytes)) => {
+                    let Some(left) = self.left else {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    };
+                    let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+                        return self.give_up(too_long());
+                    };
+                    self.left = Some(rest);
+                    if rest > 0 {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                    self.last = Some(bytes);
+                }
+                Some(Err(error)) => return self.give_up(error),
+                None if self.left.is_some_and(|left| left > 0) => {
+                    return self.give_up(super::content::cut());
+                }
+                None => return Poll::Ready(self.last.take().map(|bytes| Ok(Frame::data(bytes)))),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let last = self.last.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
+    }
+}

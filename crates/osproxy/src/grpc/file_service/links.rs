@@ -1,0 +1,67 @@
+//! Links for clients that have no key.
+
+use osproxy_api::{
+    grpc::v1::{self, CreateDownloadLinkRequest, CreateUploadLinkRequest, DownloadLink, UploadLinks},
+    v1::{Constraints, CreateLinkRequest, Disposition},
+};
+use time::OffsetDateTime;
+use tonic::Extensions;
+
+use crate::{
+    Result,
+    app::{App, Caller, download_terms, upload_terms},
+    grpc::{parse, render},
+    ops,
+};
+
+pub(super) async fn upload(
+    app: &App,
+    caller: &Caller,
+    extensions: &Extensions,
+    request: CreateUploadLinkRequest,
+) -> Result<UploadLinks> {
+    let uid = parse::uid(extensions, &request.uid)?;
+    let expire = parse::expire(request.expires_in)?;
+    ops::check_expire(app, expire)?;
+    let constraints = request.constraints.map(|held| Constraints {
+        max_size: held.max_size,
+        content_type: parse::text(held.content_type),
+        networks: held.networks,
+    });
+    let status = ops::upload_status::own_upload_status(app, &caller.tenant, uid).await?;
+    let terms = upload_terms(caller, status.size, constraints)?;
+    let date = OffsetDateTime::now_utc();
+    let links = app.upload_links(uid, (date, expire), &terms);
+    let expires_at = date.unix_timestamp().saturating_add(expire).saturating_mul(1000);
+    Ok(UploadLinks {
+        content: links.content,
+        part: links.part,
+        state: links.state,
+        complete: links.complete,
+        expires_at: Some(render::moment(expires_at)),
+    })
+}
+
+pub(super) async fn download(
+    app: &App,
+    caller: &Caller,
+    extensions: &Extensions,
+    request: CreateDownloadLinkRequest,
+) -> Result<DownloadLink> {
+    let uid = parse::uid(extensions, &request.uid)?;
+    let wanted = CreateLinkRequest {
+        expires_in: parse::expire(request.expires_in)?,
+        disposition: match parse::known::<v1::Disposition>("disposition", request.disposition)? {
+            v1::Disposition::Unspecified | v1::Disposition::Inline => Disposition::Inline,
+            v1::Disposition::Attachment => Disposition::Attachment,
+        },
+        filename: parse::text(request.filename),
+        networks: request.networks,
+        max_uses: request.max_uses,
+    };
+    let terms = download_terms(caller, &wanted)?;
+    let (expire, name) = (wanted.expires_in, wanted.filename.as_deref());
+    let link = ops::create_link::create_link(app, &caller.tenant, uid, expire, name).await?;
+    let url = app.download_link((uid, &link.filename), (link.date, expire), wanted.disposition, &terms);
+    Ok(DownloadLink { url, expires_at: Some(render::moment(link.expires_at)) })
+}

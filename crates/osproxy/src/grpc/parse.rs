@@ -1,0 +1,113 @@
+//! What messages say, as operations take it.
+
+use bytes::Bytes;
+use osproxy_api::{
+    grpc::v1::{self, Digests},
+    v1::{DEFAULT_PAGE, MAX_PAGE},
+};
+use prost_types::{Duration, Timestamp};
+use serde::de::DeserializeOwned;
+use tonic::Extensions;
+
+use crate::{
+    Error, Result,
+    app::{App, Subject},
+    ops::{describe_file::FileState, upload_file::Claims},
+    uid::Uid,
+};
+
+/// How long links hold if nothing is said, in seconds.
+const EXPIRE: i64 = 3600;
+
+/// A uid, of the field `uid`: what the request with these extensions is about.
+pub(super) fn uid(extensions: &Extensions, text: &str) -> Result<Uid> {
+    let wrong = |_| Error::invalid("`uid` must be a decimal number").with_field("uid");
+    let uid = text.parse().map_err(wrong)?;
+    if let Some(subject) = extensions.get::<Subject>() {
+        subject.tell(uid);
+    }
+    Ok(uid)
+}
+
+/// What the digests of a content are said to be.
+pub(super) fn claims(digests: Option<&Digests>) -> Result<Claims> {
+    let Some(digests) = digests else {
+        return Ok(Claims::default());
+    };
+    Ok(Claims {
+        md5: digest("digests.md5", &digests.md5)?,
+        sha256: digest("digests.sha256", &digests.sha256)?,
+        blake3: digest("digests.blake3", &digests.blake3)?,
+    })
+}
+
+/// A digest; empty: there is none.
+pub(super) fn digest<const N: usize>(field: &'static str, bytes: &Bytes) -> Result<Option<[u8; N]>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let digest = <[u8; N]>::try_from(&bytes[..]);
+    digest.map(Some).map_err(|_| Error::invalid(format!("`{field}` must have {N} bytes")).with_field(field))
+}
+
+/// A text; empty: there is none.
+pub(super) fn text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// How long something shall hold, in seconds; an hour if nothing is said.
+pub(super) fn expire(duration: Option<Duration>) -> Result<i64> {
+    match duration {
+        None => Ok(EXPIRE),
+        Some(Duration { seconds, nanos: 0 }) => Ok(seconds),
+        Some(_) => Err(Error::invalid("`expires_in` must be whole seconds").with_field("expires_in")),
+    }
+}
+
+/// How many entries a page has.
+pub(super) fn page_size(size: u32) -> Result<u64> {
+    match u64::from(size) {
+        0 => Ok(DEFAULT_PAGE),
+        size if size <= MAX_PAGE => Ok(size),
+        _ => Err(Error::invalid(format!("`page_size` must be at most {MAX_PAGE}")).with_field("page_size")),
+    }
+}
+
+/// A moment, in milliseconds since the Unix epoch.
+pub(super) fn moment(field: &'static str, moment: Option<Timestamp>) -> Result<Option<i64>> {
+    let refused = || Error::invalid(format!("`{field}` is no moment")).with_field(field);
+    let in_ms = |Timestamp { seconds, nanos }: Timestamp| {
+        seconds.checked_mul(1000)?.checked_add(i64::from(nanos) / 1_000_000)
+    };
+    moment.map(|moment| in_ms(moment).ok_or_else(refused)).transpose()
+}
+
+/// An enumeration's value; that of a later version is none that is known here.
+pub(super) fn known<E: TryFrom<i32>>(field: &'static str, number: i32) -> Result<E> {
+    E::try_from(number).map_err(|_| Error::invalid(format!("`{field}` is not known")).with_field(field))
+}
+
+/// The state that files are asked for.
+pub(super) fn state(number: i32) -> Result<Option<FileState>> {
+    Ok(match known::<v1::FileState>("state", number)? {
+        v1::FileState::Unspecified => None,
+        v1::FileState::Pending => Some(FileState::Pending),
+        v1::FileState::Receiving => Some(FileState::Receiving),
+        v1::FileState::Completing => Some(FileState::Completing),
+        v1::FileState::Stored => Some(FileState::Stored),
+        v1::FileState::Corrupt => Some(FileState::Corrupt),
+        v1::FileState::Expired => Some(FileState::Expired),
+        v1::FileState::Deleted => Some(FileState::Deleted),
+    })
+}
+
+/// Where the page of a token begins, if it is not the first.
+pub(super) fn position<T: DeserializeOwned>(app: &App, filters: &[&str], token: &str) -> Result<Option<T>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let refused = || {
+        Error::invalid("`page_token` is none that was given out for these filters").with_field("page_token")
+    };
+    app.position(filters, token)?.ok_or_else(refused).map(Some)
+}

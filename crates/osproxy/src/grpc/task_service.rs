@@ -1,0 +1,91 @@
+//! `osproxy.v1.TaskService`
+
+use std::sync::Arc;
+
+use osproxy_api::grpc::v1::{
+    self, GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse, RetryTaskRequest, Task,
+    TaskAttempt, task_service_server::TaskService,
+};
+use tonic::{Request, Response};
+
+use super::{Answer, caller, parse, render};
+use crate::{
+    Error, Result,
+    api_key::Scope,
+    app::App,
+    ops::{
+        self,
+        describe_task::{Attempt, AttemptOutcome},
+        list_tasks::{TaskFilter, TaskState},
+    },
+    uid::Uid,
+};
+
+pub(super) struct Service(pub(super) Arc<App>);
+
+#[tonic::async_trait]
+impl TaskService for Service {
+    async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Answer<ListTasksResponse> {
+        caller(&request, Scope::Admin)?;
+        let request = request.into_inner();
+        let limit = parse::page_size(request.page_size)?;
+        let state = state(request.state)?;
+        // No kind has such a name, and not every database takes the question.
+        if request.kind.contains('\0') {
+            return Err(Error::invalid("`kind` must not contain NUL").with_field("kind").into());
+        }
+        let kind = Some(request.kind.as_str()).filter(|kind| !kind.is_empty());
+        let name = state.map(TaskState::name).unwrap_or_default();
+        let filters = ["tasks", &name, kind.unwrap_or_default()];
+        let before = parse::position(&self.0, &filters, &request.page_token)?;
+        let filter = TaskFilter { state, kind };
+        let page = ops::list_tasks::list_tasks(&self.0, filter, before, limit).await?;
+        let next = page.next.map(|next| self.0.cursor(&filters, &next)).transpose()?;
+        Ok(Response::new(ListTasksResponse {
+            tasks: page.tasks.into_iter().map(render::task).collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn get_task(&self, request: Request<GetTaskRequest>) -> Answer<GetTaskResponse> {
+        caller(&request, Scope::Admin)?;
+        let id = id(&request.into_inner().id)?;
+        let (task, attempts) = ops::describe_task::describe_task(&self.0, id).await?;
+        let history = attempts.into_iter().map(attempt).collect();
+        Ok(Response::new(GetTaskResponse { task: Some(render::task(task)), history }))
+    }
+
+    async fn retry_task(&self, request: Request<RetryTaskRequest>) -> Answer<Task> {
+        caller(&request, Scope::Admin)?;
+        let id = id(&request.into_inner().id)?;
+        let task = ops::retry_task::retry_task(&self.0, id).await?;
+        Ok(Response::new(render::task(task)))
+    }
+}
+
+/// A task's number. It is made as uids are, and is spelled like them.
+fn id(text: &str) -> Result<i64> {
+    let wrong = |_| Error::invalid("`id` must be a positive decimal number").with_field("id");
+    Ok(text.parse::<Uid>().map_err(wrong)?.get())
+}
+
+fn state(number: i32) -> Result<Option<TaskState>> {
+    Ok(match parse::known::<v1::TaskState>("state", number)? {
+        v1::TaskState::Unspecified => None,
+        v1::TaskState::Queued => Some(TaskState::Queued),
+        v1::TaskState::Running => Some(TaskState::Running),
+        v1::TaskState::Done => Some(TaskState::Done),
+        v1::TaskState::Dead => Some(TaskState::Dead),
+    })
+}
+
+fn attempt(attempt: Attempt) -> TaskAttempt {
+    TaskAttempt {
+        number: attempt.number.unsigned_abs(),
+        lease_owner: attempt.lease_owner,
+        started_at: Some(render::moment(attempt.started_at)),
+        ended_at: attempt.ended_at.map(render::moment),
+        outcome: attempt.outcome.map(AttemptOutcome::name).unwrap_or_default(),
+        error: attempt.error.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,147 @@
+//! Streams that break, that stop, and that nobody waits for any longer.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use osproxy_api::grpc::v1::{
+    CompleteUploadRequest, DownloadFileRequest, FileState, GetUploadRequest, UploadFileHeader,
+};
+use tokio::net::TcpStream;
+use tonic::{Code, Request};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+use super::{create, endless, nothing_is_left, part_header, parts_of, read, store};
+use crate::support::{Grpc, MESSAGE, Service, content, eventually, file_messages, part_messages, reason};
+
+#[tokio::test]
+async fn an_upload_that_is_cancelled_leaves_nothing() {
+    let mut service = Service::start().await;
+    let mut grpc = Grpc::open(service.address);
+    let uid = create(&mut grpc).await;
+    let (file, part) = endless(&uid);
+    let mut other = grpc.clone();
+    let whole = tokio::spawn(async move {
+        other.files.upload_file(stream::iter(file).chain(stream::pending())).await.map(drop)
+    });
+    eventually("it is being written", async || (service.open_objects() == 1).then_some(())).await;
+    whole.abort();
+    nothing_is_left(&service).await;
+    let mut other = grpc.clone();
+    let part = tokio::spawn(async move {
+        other.files.upload_part(stream::iter(part).chain(stream::pending())).await.map(drop)
+    });
+    eventually("it is being written", async || (service.open_objects() == 1).then_some(())).await;
+    part.abort();
+    nothing_is_left(&service).await;
+    assert!(parts_of(&mut grpc, &uid).await.is_empty());
+    // The upload takes its content all the same.
+    let bytes = content(2, 100_000);
+    let messages = part_messages(part_header(&uid, 1), &bytes);
+    grpc.files.upload_part(stream::iter(messages)).await.unwrap();
+    let request = CompleteUploadRequest { uid: uid.clone(), ..CompleteUploadRequest::default() };
+    grpc.files.complete_upload(request).await.unwrap();
+    assert!(read(&mut grpc, &uid, 0).await == bytes);
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_without_an_error_is_not_taken_for_whole() {
+    let mut service = Service::start().await;
+    let mut grpc = Grpc::open(service.address);
+    // As a proxy resets it whose own client went away. Batches of 256 KiB are written as they fill: nothing waits to be.
+    for (round, messages) in [0, 4, 8].into_iter().enumerate() {
+        let uid = create(&mut grpc).await;
+        let header = UploadFileHeader { uid: uid.clone(), ..UploadFileHeader::default() };
+        let bytes = content(round as u64, messages * MESSAGE);
+        let (mut client, connection) =
+            h2::client::handshake(TcpStream::connect(service.address).await.unwrap()).await.unwrap();
+        tokio::spawn(connection);
+        let request = hyper::Request::post("http://localhost/osproxy.v1.FileService/UploadFile")
+            .header("content-type", "application/grpc");
+        let (answer, mut stream) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        for message in file_messages(header, &bytes) {
+            let message = prost::Message::encode_to_vec(&message);
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            stream.send_data([&[0], &length[..], &message].concat().into(), false).unwrap();
+        }
+        let written = (messages * MESSAGE) as u64;
+        let writing = "SELECT count(*) FROM blobs WHERE state = 'writing'";
+        let has_come =
+            async || (service.sql(writing).await == ["1"] && service.open_bytes() == written).then_some(());
+        eventually("it has come", has_come).await;
+        stream.send_reset(h2::Reason::NO_ERROR);
+        drop(answer);
+        nothing_is_left(&service).await;
+        let request = GetUploadRequest { uid: uid.clone() };
+        let state = grpc.files.get_upload(request).await.unwrap().into_inner().state();
+        assert_ne!(state, FileState::Stored, "{messages}");
+    }
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_call_and_what_it_was_at() {
+    let service = Service::start().await;
+    let mut grpc = Grpc::open(service.address);
+    let uid = create(&mut grpc).await;
+    let (file, _) = endless(&uid);
+    let mut request = Request::new(stream::iter(file).chain(stream::pending()));
+    request.set_timeout(Duration::from_millis(1500));
+    let ended = grpc.files.upload_file(request).await.unwrap_err();
+    assert_eq!((ended.code(), reason(&ended).0.as_str()), (Code::DeadlineExceeded, "deadline_exceeded"));
+    nothing_is_left(&service).await;
+    // Of an answer that goes on as well.
+    let mut request = Request::new(HealthCheckRequest::default());
+    request.set_timeout(Duration::from_millis(500));
+    let mut watched = grpc.health.watch(request).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(watched.message().await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert!(!service.log().contains("ERROR"), "{}", service.log());
+}
+
+#[tokio::test]
+async fn who_sends_nothing_or_takes_nothing_is_dropped() {
+    let service = Service::start_with(&[
+        ("SERVER__BODY_TIMEOUT", "1"),
+        ("SERVER__WRITE_TIMEOUT", "1"),
+        ("SERVER__MIN_RATE", "1000000"),
+    ])
+    .await;
+    let mut grpc = Grpc::open(service.address);
+    let uid = create(&mut grpc).await;
+    let (file, _) = endless(&uid);
+    let dropped = grpc.files.upload_file(stream::iter(file).chain(stream::pending())).await.unwrap_err();
+    assert_eq!(reason(&dropped).0, "incomplete_body");
+    nothing_is_left(&service).await;
+    let bytes = content(3, 24 << 20);
+    let uid = service.store("large.bin", &bytes).await;
+    let request = DownloadFileRequest { uid: uid.clone(), offset: 0, length: None };
+    let mut messages = grpc.files.download_file(request).await.unwrap().into_inner();
+    messages.message().await.unwrap().unwrap();
+    eventually("it is being read", async || (service.open_objects() == 1).then_some(())).await;
+    eventually("it is given up", async || (service.open_objects() == 0).then_some(())).await;
+    let rest: Vec<_> = messages.collect().await;
+    assert!(rest.last().unwrap().is_err(), "what was cut must not look whole");
+    // Other calls on the connection go on.
+    assert!(read(&mut grpc, &uid, (24 << 20) - 5).await == bytes[(24 << 20) - 5..]);
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_content() {
+    let service = Service::start().await;
+    let mut grpc = Grpc::open(service.address);
+    let small = content(1, 1 << 20);
+    store(&mut grpc, &small).await;
+    let before = service.peak_memory();
+    let bytes = content(2, 96 << 20);
+    let both = [1, 2].map(|_| {
+        let (mut grpc, bytes) = (grpc.clone(), bytes.clone());
+        async move {
+            let uid = store(&mut grpc, &bytes).await;
+            assert!(read(&mut grpc, &uid, 0).await == bytes);
+        }
+    });
+    futures_util::future::join_all(both).await;
+    let grown = service.peak_memory() - before;
+    assert!(grown < 40 << 20, "{grown}");
+}
