@@ -76,6 +76,14 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Take over the files of a Go program of the same name, which must be stopped, and whose objects stay where they are;
+    /// exit 4 if something was skipped. The service must not be running.
+    ImportGo {
+        #[command(flatten)]
+        options: cli::import_go::Options,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Read all content that is stored, at a limited rate, and say what is not as it was; exit 4 if anything is not.
     /// Changes nothing; services may be running.
     Scrub {
@@ -132,6 +140,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
         Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
+        Verb::ImportGo { options, settings } => return cli::import_go::run(&settings.load(None)?, &options),
         Verb::Scrub { options, settings } => return cli::scrub::run(&settings.load(None)?, options),
     }
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@ pub mod check_config;
 pub mod doctor;
 pub mod explain;
 pub mod fsck;
+pub mod import_go;
 pub mod key;
 pub mod link_key;
 pub mod migrate;

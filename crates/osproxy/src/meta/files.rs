@@ -227,7 +227,7 @@ pub(super) fn shape(size: Option<i64>, part_size: Option<i64>) -> Option<Shape> 
 }
 
 /// A file that waits for its content.
-fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
+pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
     file::ActiveModel {
         uid: Set(file.uid.get()),
         tenant: Set(file.tenant.to_string()),

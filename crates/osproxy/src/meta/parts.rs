@@ -20,7 +20,7 @@ use super::{
 use crate::{tenant::Tenant, uid::Uid};
 
 /// How many rows are named in one statement.
-const CHUNK: usize = 500;
+pub(super) const CHUNK: usize = 500;
 
 /// A part that may be written now: its row is committed.
 #[derive(Clone, Debug)]

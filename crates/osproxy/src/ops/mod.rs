@@ -120,7 +120,7 @@ fn closed(state: FileState) -> Error {
 
 /// The name of a file: the last component of its path on the client. A name is data: it may hold anything
 /// but a NUL, which databases refuse.
-fn name_of(path: &str) -> Result<&str> {
+pub fn name_of(path: &str) -> Result<&str> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     if name.is_empty() || name.len() > MAX_NAME {
         let message = format!("a path must end in a name of 1 to {MAX_NAME} bytes");

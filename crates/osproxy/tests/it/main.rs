@@ -44,6 +44,7 @@ mod grpc;
 mod grpcio;
 mod hardening;
 mod health;
+mod import_go;
 mod instant_upload;
 mod layout;
 mod limits;

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use osproxy_storage::{
-    Backend, HttpSettings,
+    Backend, HttpSettings, Key, SizeHint,
     backends::{CosSettings, OssSettings, S3Settings, cos, oss, s3},
 };
 
@@ -34,11 +34,11 @@ impl StoreServer {
     pub const KEEPING_PARTS: [Self; 3] = [Self::S3Parts, Self::Cos, Self::Oss];
 }
 
-/// A bucket of one test.
+/// A bucket of one test, or those of the categories.
 #[derive(Clone)]
 pub struct Store {
     pub server: StoreServer,
-    bucket: String,
+    bucket: Option<String>,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -67,7 +67,12 @@ impl Store {
 
     pub fn new(server: StoreServer) -> Self {
         let bucket = format!("it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { server, bucket }
+        Self { server, bucket: Some(bucket) }
+    }
+
+    /// A bucket for each category, as the Go program has them: several tests share these.
+    pub fn of_categories(server: StoreServer) -> Self {
+        Self { server, bucket: None }
     }
 
     /// The URL of the server.
@@ -114,11 +119,12 @@ impl Store {
 
     fn settings_at(&self, url: &str) -> Vec<(String, String)> {
         let (id, secret) = self.key();
-        let settings = match self.server {
+        let bucket = self.bucket.as_deref().unwrap_or_default();
+        let mut settings = match self.server {
             StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => vec![
                 ("S3__ENABLED", "true"),
                 ("S3__ENDPOINT", url),
-                ("S3__BUCKET", &self.bucket),
+                ("S3__BUCKET", bucket),
                 ("S3__ACCESS_KEY_ID", &id),
                 ("S3__SECRET_ACCESS_KEY", &secret),
             ],
@@ -126,7 +132,7 @@ impl Store {
                 ("COS__ENABLED", "true"),
                 ("COS__ENDPOINT", COS),
                 ("COS__APPID", APPID),
-                ("COS__BUCKET", &self.bucket),
+                ("COS__BUCKET", bucket),
                 ("COS__SECRET_ID", &id),
                 ("COS__SECRET_KEY", &secret),
                 ("STORES__PROXY", url),
@@ -134,19 +140,20 @@ impl Store {
             StoreServer::Oss => vec![
                 ("OSS__ENABLED", "true"),
                 ("OSS__ENDPOINT", OSS),
-                ("OSS__BUCKET", &self.bucket),
+                ("OSS__BUCKET", bucket),
                 ("OSS__ACCESS_KEY_ID", &id),
                 ("OSS__ACCESS_KEY_SECRET", &secret),
                 ("STORES__PROXY", url),
             ],
         };
+        settings.retain(|(name, _)| self.bucket.is_some() || !name.ends_with("__BUCKET"));
         settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// The bucket, as others see it.
     pub fn backend(&self) -> Arc<dyn Backend> {
         let (id, secret) = self.key();
-        let (bucket, credentials) = (Some(self.bucket.clone()), Some((id, secret, None)));
+        let (bucket, credentials) = (self.bucket.clone(), Some((id, secret, None)));
         let ca = (self.server == StoreServer::S3Tls).then(|| env("OSPROXY_TEST_CA").into());
         let http = HttpSettings { ca, ..HttpSettings::default() };
         let through = HttpSettings { proxy: Some(self.url()), ..HttpSettings::default() };
@@ -165,6 +172,17 @@ impl Store {
                 Arc::new(oss(OssSettings { endpoint, region, bucket, credentials, http: through }).unwrap())
             }
         }
+    }
+
+    /// Puts an object there, and makes the bucket where it is missing.
+    pub async fn put(&self, key: &str, content: &[u8]) {
+        let store = self.backend();
+        store.prepare(true).await.unwrap();
+        let size = SizeHint::Exact(content.len() as u64);
+        let mut writer = store.create(&Key::parse(key).unwrap(), size).await.unwrap();
+        writer.write(content.to_vec().into()).await.unwrap();
+        writer.finish().await.unwrap();
+        writer.publish().await.unwrap();
     }
 
     /// The names of all objects, and of all uploads that the store has, each with a `+` behind it.

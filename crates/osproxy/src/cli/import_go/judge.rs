@@ -1,0 +1,266 @@
+//! What is to become of a file of the Go program, by what its rows say and what the store has.
+
+use std::{collections::HashMap, sync::Arc};
+
+use osproxy_storage::{ErrorKind, Key, Wanted};
+
+use super::name;
+use crate::{
+    Result,
+    app::App,
+    meta::{GoFile, GoPart, ImportedContent, ImportedFile, ImportedPart, NewTask, now_ms},
+    ops,
+    tasks::{
+        self,
+        handlers::{merge_parts, verify_blob},
+    },
+    uid::Uid,
+};
+
+/// How long clients may go on with uploads that they had begun, in milliseconds. The Go program does not write down until
+/// when its links hold.
+const TO_FINISH: i64 = 24 * 60 * 60 * 1000;
+
+/// What is to become of a file.
+pub(super) struct Verdict {
+    pub(super) uid: i64,
+    /// It is taken over like this, or not for this reason.
+    pub(super) fate: std::result::Result<ImportedFile, String>,
+    /// What is worth knowing of it.
+    pub(super) remarks: Vec<String>,
+}
+
+/// Puts to each file its parts.
+pub(super) fn with_parts(
+    files: Vec<GoFile>,
+    parts: Vec<GoPart>,
+) -> impl Iterator<Item = (GoFile, Vec<GoPart>)> {
+    let mut of: HashMap<i64, Vec<GoPart>> = HashMap::new();
+    for part in parts {
+        of.entry(part.uid).or_default().push(part);
+    }
+    files.into_iter().map(move |file| {
+        // Of several rows of a uid the oldest counts: the others find no parts, and the uid taken.
+        let parts = of.remove(&file.uid).unwrap_or_default();
+        (file, parts)
+    })
+}
+
+/// Looks at files.
+pub(super) struct Judge<'a> {
+    app: &'a Arc<App>,
+    store: &'a str,
+    verifies: bool,
+}
+
+/// Why a file is not taken over.
+type Skipped = String;
+
+/// The object of a part that is there as its row says.
+struct Found {
+    row: GoPart,
+    key: Key,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(app: &'a Arc<App>, store: &'a str, verifies: bool) -> Self {
+        Self { app, store, verifies }
+    }
+
+    /// Says what is to become of a file. Fails when the store does not answer.
+    pub(super) async fn judge(&self, file: GoFile, parts: Vec<GoPart>) -> Result<Verdict> {
+        let mut remarks = Vec::new();
+        let fate = self.fate(&file, parts, &mut remarks).await?;
+        Ok(Verdict { uid: file.uid, fate, remarks })
+    }
+
+    async fn fate(
+        &self,
+        file: &GoFile,
+        parts: Vec<GoPart>,
+        remarks: &mut Vec<String>,
+    ) -> Result<std::result::Result<ImportedFile, Skipped>> {
+        if file.uid <= 0 {
+            return Ok(Err("its uid is not a positive number".to_owned()));
+        }
+        let (name, was_escaped_twice) = name::decoded(&file.name);
+        let Ok(name) = ops::name_of(&name).map(str::to_owned) else {
+            return Ok(Err(format!("its name cannot be kept: {:?}", file.name)));
+        };
+        if was_escaped_twice {
+            remarks.push(format!("its name was encoded twice, and is {name:?}"));
+        }
+        let (newest, older) = newest(parts);
+        if older > 0 {
+            remarks.push(format!("{older} older rows of its parts are left out"));
+        }
+        let (found, missing) = self.find(newest).await?;
+        let (content, leftovers) = if !file.is_complete {
+            (self.unfinished(found, &missing, remarks).await?, Vec::new())
+        } else if !file.in_parts {
+            match self.whole(file, remarks).await? {
+                Ok(content) => (content, found),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        } else if !found.is_empty() && i64::try_from(found.len()) == Ok(file.part_count) {
+            (self.in_parts(file, found, remarks).await?, Vec::new())
+        } else {
+            match self.whole(file, remarks).await? {
+                Ok(content) => {
+                    remarks.push("it was merged just before the program ended".to_owned());
+                    (content, found)
+                }
+                Err(_) => return Ok(Err(missing_parts(file, &found, &missing))),
+            }
+        };
+        let leftovers = self.imported(leftovers, false).await?;
+        let uid = Uid::from_recorded(file.uid);
+        Ok(Ok(ImportedFile { uid, name, content_type: file.content_type.clone(), content, leftovers }))
+    }
+
+    /// The object of a complete file.
+    async fn whole(
+        &self,
+        file: &GoFile,
+        remarks: &mut Vec<String>,
+    ) -> Result<std::result::Result<ImportedContent, Skipped>> {
+        let Ok(key) = Key::parse(&format!("{}/{}", file.bucket, file.storage_name)) else {
+            let name = format!("{}/{}", file.bucket, file.storage_name);
+            return Ok(Err(format!("its object has a name that cannot be used: {name:?}")));
+        };
+        // The program names an object after the file that it first was the content of.
+        let number = key.name().split('.').next().and_then(|number| number.parse().ok());
+        let Some(blob_id) = number.filter(|number: &i64| *number > 0) else {
+            return Ok(Err(format!("its object has a name that the program does not give: {key}")));
+        };
+        let Some(size) = self.size(&key).await? else {
+            return Ok(Err(format!("its object is gone: {key}")));
+        };
+        let md5 = md5(&file.md5);
+        if i64::try_from(size) != Ok(file.size) || file.in_parts {
+            // What clients say of the size of merged content was never compared; its md5 was.
+            let read = self.app.stores.digest(self.store, &key, 0..size, Wanted::MD5).await?;
+            if md5.is_none() || read.md5 != md5 {
+                let wanted = file.size;
+                return Ok(Err(format!("its object is damaged: {key} has {size} bytes, and not {wanted}")));
+            }
+            if i64::try_from(size) != Ok(file.size) {
+                remarks.push(format!("it has {size} bytes, and not {} as its row says", file.size));
+            }
+        }
+        let verify = match md5 {
+            Some(_) if self.verifies => {
+                let payload = verify_blob::Payload { blob_id };
+                Some(tasks::task::<verify_blob::VerifyBlob>(self.app, self.app.next_uid().await?, &payload))
+            }
+            _ => None,
+        };
+        Ok(Ok(ImportedContent::Whole { blob_id, key, size, md5, verify }))
+    }
+
+    async fn in_parts(
+        &self,
+        file: &GoFile,
+        found: Vec<Found>,
+        remarks: &mut Vec<String>,
+    ) -> Result<ImportedContent> {
+        let size: i64 = found.iter().map(|part| part.row.size).sum();
+        if size != file.size {
+            remarks.push(format!("its parts have {size} bytes, and not {} as its row says", file.size));
+        }
+        let parts = self.imported(found, true).await?;
+        let payload = merge_parts::Payload { blob_id: file.uid };
+        let merge: NewTask =
+            tasks::task::<merge_parts::MergeParts>(self.app, self.app.next_uid().await?, &payload);
+        Ok(ImportedContent::Parts { parts, md5: md5(&file.md5), merge })
+    }
+
+    async fn unfinished(
+        &self,
+        found: Vec<Found>,
+        missing: &[i64],
+        remarks: &mut Vec<String>,
+    ) -> Result<ImportedContent> {
+        let max = i64::from(self.app.limits.max_parts);
+        let (fit, unfit): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|part| (1..=max).contains(&part.row.number));
+        for number in unfit.iter().map(|part| part.row.number).chain(missing.iter().copied()) {
+            remarks.push(format!("its part {number} is left out; the client has to send it again"));
+        }
+        let parts = self.imported(fit, false).await?;
+        Ok(ImportedContent::Unfinished(parts, now_ms() + TO_FINISH))
+    }
+
+    /// Parts as they are recorded here, perhaps numbered from 1 on whatever the client had begun with.
+    async fn imported(&self, found: Vec<Found>, renumber: bool) -> Result<Vec<ImportedPart>> {
+        let mut imported = Vec::with_capacity(found.len());
+        for (place, part) in (1..).zip(found) {
+            imported.push(ImportedPart {
+                id: self.app.next_uid().await?.get(),
+                number: if renumber { place } else { u32::try_from(part.row.number).unwrap_or(place) },
+                key: part.key,
+                size: part.row.size.unsigned_abs(),
+                md5: md5(&part.row.md5),
+            });
+        }
+        Ok(imported)
+    }
+
+    /// The parts that are there as their rows say, and the numbers of the others. The program has them under their own
+    /// names, and on a disk in the folder of the upload too.
+    async fn find(&self, parts: Vec<GoPart>) -> Result<(Vec<Found>, Vec<i64>)> {
+        let (mut found, mut missing) = (Vec::with_capacity(parts.len()), Vec::new());
+        'parts: for row in parts {
+            let names =
+                [format!("{}/{}", row.bucket, row.storage_name), format!("{}/{}", row.uid, row.file_name)];
+            if md5(&row.md5).is_some() {
+                for key in names.iter().filter_map(|name| Key::parse(name).ok()) {
+                    let size = self.size(&key).await?;
+                    if size.is_some_and(|size| i64::try_from(size) == Ok(row.size)) {
+                        found.push(Found { row, key });
+                        continue 'parts;
+                    }
+                }
+            }
+            missing.push(row.number);
+        }
+        Ok((found, missing))
+    }
+
+    /// How many bytes an object has, if it is there.
+    async fn size(&self, key: &Key) -> Result<Option<u64>> {
+        match self.app.stores.get(self.store)?.size(key).await {
+            Ok(size) => Ok(Some(size)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Of the rows of each part, by number and age, the one that was made last; and how many others there were.
+fn newest(parts: Vec<GoPart>) -> (Vec<GoPart>, usize) {
+    let all = parts.len();
+    let mut newest: Vec<GoPart> = Vec::with_capacity(all);
+    for part in parts {
+        match newest.last_mut().filter(|last| last.number == part.number) {
+            Some(last) => *last = part,
+            None => newest.push(part),
+        }
+    }
+    let older = all - newest.len();
+    (newest, older)
+}
+
+fn missing_parts(file: &GoFile, found: &[Found], missing: &[i64]) -> String {
+    let (there, wanted) = (found.len(), file.part_count);
+    match missing {
+        [] => format!("its parts are not there: {there} of {wanted} are recorded"),
+        missing => format!("its parts are not there: {there} of {wanted}, and not {missing:?}"),
+    }
+}
+
+fn md5(written: &str) -> Option<[u8; 16]> {
+    let mut md5 = [0; 16];
+    hex::decode_to_slice(written.trim(), &mut md5).ok()?;
+    Some(md5)
+}

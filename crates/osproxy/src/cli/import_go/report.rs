@@ -1,0 +1,134 @@
+//! What was taken, skipped and why.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use bytesize::ByteSize;
+
+use crate::{
+    cli::{DIFFERENT, say},
+    meta::{GoTasks, Imported, ImportedContent, ImportedPart},
+};
+
+/// What there is of a file that is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Whole,
+    InParts,
+    Unfinished,
+}
+
+pub(super) fn kind_of(content: &ImportedContent) -> Kind {
+    match content {
+        ImportedContent::Whole { .. } => Kind::Whole,
+        ImportedContent::Parts { .. } => Kind::InParts,
+        ImportedContent::Unfinished(..) => Kind::Unfinished,
+    }
+}
+
+pub(super) fn orphans(count: i64) {
+    if count > 0 {
+        say(&format!(
+            "{count} rows of parts belong to no file; `osproxy fsck` finds the objects that they may have"
+        ));
+    }
+}
+
+/// What the Go program has not done is done by what is enqueued here for the files themselves.
+pub(super) fn tasks(tasks: &[GoTasks]) {
+    for GoTasks { kind, state, count } in tasks {
+        let state = match state {
+            0 => "were not begun",
+            1 => "were begun and did not end",
+            2 => continue,
+            _ => "have failed",
+        };
+        say(&format!(
+            "{count} tasks {kind} {state}; they are not taken over, since what they are for is found again"
+        ));
+    }
+}
+
+/// Says what happens as it happens, and counts it.
+pub(super) struct Report {
+    is_dry_run: bool,
+    taken: BTreeMap<Kind, u64>,
+    renewed: u64,
+    known: u64,
+    skipped: BTreeMap<String, u64>,
+    leftovers: (u64, u64),
+}
+
+impl Report {
+    pub(super) fn new(is_dry_run: bool) -> Self {
+        Self {
+            is_dry_run,
+            taken: BTreeMap::new(),
+            renewed: 0,
+            known: 0,
+            skipped: BTreeMap::new(),
+            leftovers: (0, 0),
+        }
+    }
+
+    pub(super) fn begin(&self, table: &str, rows: i64) {
+        let whether = if self.is_dry_run { ", and nothing is taken over" } else { "" };
+        say(&format!("{table}: {rows} rows{whether}"));
+    }
+
+    /// A file that is not taken over. Reasons that differ in what stands behind a colon are counted together.
+    pub(super) fn skipped(&mut self, uid: i64, reason: &str) {
+        say(&format!("skipped {uid}: {reason}"));
+        let kind = reason.split(':').next().unwrap_or(reason);
+        *self.skipped.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// A file that was to be taken over.
+    pub(super) fn imported(&mut self, uid: i64, kind: Kind, imported: Imported, remarks: &[String]) {
+        match imported {
+            Imported::Known => {
+                self.known += 1;
+                return;
+            }
+            Imported::Conflict => {
+                return self.skipped(uid, "a blob of another object has the number of its object");
+            }
+            Imported::Renewed => self.renewed += 1,
+            Imported::Taken => {}
+        }
+        *self.taken.entry(kind).or_default() += 1;
+        for remark in remarks {
+            say(&format!("{uid}: {remark}"));
+        }
+    }
+
+    pub(super) fn leftovers(&mut self, leftovers: &[ImportedPart]) {
+        self.leftovers.0 += u64::try_from(leftovers.len()).unwrap_or(u64::MAX);
+        self.leftovers.1 += leftovers.iter().map(|part| part.size).sum::<u64>();
+    }
+
+    /// The sum of it, and the exit code: 4 when something was skipped.
+    pub(super) fn end(self) -> ExitCode {
+        let taken = |kind| self.taken.get(&kind).copied().unwrap_or_default();
+        let (whole, in_parts, unfinished) =
+            (taken(Kind::Whole), taken(Kind::InParts), taken(Kind::Unfinished));
+        let skipped: u64 = self.skipped.values().sum();
+        if self.leftovers.0 > 0 {
+            let (count, size) = (self.leftovers.0, ByteSize(self.leftovers.1));
+            say(&format!(
+                "{count} objects of parts, {size}, were left behind by merges (--remove-leftovers)"
+            ));
+        }
+        for (reason, count) in &self.skipped {
+            say(&format!("{count} skipped: {reason}"));
+        }
+        let verb = if self.is_dry_run { "would be taken" } else { "taken" };
+        say(&format!(
+            "{} files {verb}: {whole} whole, {in_parts} in parts, {unfinished} unfinished; {} of them anew; {} known; \
+             {skipped} skipped",
+            whole + in_parts + unfinished,
+            self.renewed,
+            self.known
+        ));
+        if skipped == 0 { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) }
+    }
+}

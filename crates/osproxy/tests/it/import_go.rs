@@ -1,0 +1,401 @@
+//! What the Go program has stored is served as before, from where it lies.
+
+mod program;
+
+use std::path::Path;
+
+use osproxy_api::v0::DownloadLink;
+use tempfile::TempDir;
+
+use crate::support::{Database, Service, Store, StoreServer, content, eventually, md5_hex, spawn_failing};
+use program::{GoProgram, Row};
+
+/// A uid of the Go program: all of 2023.
+const fn uid(number: i64) -> i64 {
+    1_140_000_000_000_000_000 + (number << 22)
+}
+
+/// A file in one piece.
+async fn whole(go: &GoProgram, number: i64, name: &str, bytes: &[u8]) {
+    let object = format!("doc/{}.pdf", uid(number));
+    go.object(&object, bytes);
+    let row = Row { uid: uid(number), name, object: &object, content: bytes, parts: None, is_stored: true };
+    go.file(&row).await;
+}
+
+/// A file that was declared complete, and whose parts are said to be so many.
+async fn in_parts(go: &GoProgram, number: i64, bytes: &[u8], parts: usize) {
+    let object = format!("video/{}.mp4", uid(number));
+    let row = Row {
+        uid: uid(number),
+        name: "film.mp4",
+        object: &object,
+        content: bytes,
+        parts: Some(parts),
+        is_stored: true,
+    };
+    go.file(&row).await;
+}
+
+/// A file whose link was issued.
+async fn pending(go: &GoProgram, number: i64) {
+    let object = format!("video/{}.mp4", uid(number));
+    let row = Row {
+        uid: uid(number),
+        name: "film.mp4",
+        object: &object,
+        content: b"",
+        parts: None,
+        is_stored: false,
+    };
+    go.file(&row).await;
+}
+
+/// A part, with its object.
+async fn part(go: &GoProgram, number: i64, part: usize, bytes: &[u8]) {
+    go.part(uid(number), part, "video", bytes, 1).await;
+    go.object(&format!("video/{}_{part}", uid(number)), bytes);
+}
+
+/// Runs the verb: exit code and what it said.
+async fn import(folder: &Path, settings: &[(String, String)], options: &[&str]) -> (i32, String) {
+    let arguments = [&["import-go", "--from", "go.yaml"], options].concat();
+    let (status, said, complaint) = spawn_failing(folder, settings, &arguments).await;
+    (status.code().unwrap(), said + &complaint)
+}
+
+#[track_caller]
+fn assert_says(said: &str, lines: &[String]) {
+    for line in lines {
+        assert!(said.lines().any(|found| found == line), "{line:?} is not in\n{said}");
+    }
+}
+
+async fn meta_of(service: &Service, uid: i64) -> Option<DownloadLink> {
+    service.download_link(&uid.to_string()).await
+}
+
+/// A database of the Go program with whatever can have happened to it, and what is told of it.
+async fn fill(go: &GoProgram) -> Vec<String> {
+    let bytes = |number: i64| content(number.unsigned_abs(), 300_000);
+    // 1 and 2: the same object; the second by instant upload, whose names are not encoded.
+    whole(go, 1, "report.pdf", &bytes(1)).await;
+    let object = format!("doc/{}.pdf", uid(1));
+    let row = Row {
+        uid: uid(2),
+        name: "100% 报告.pdf",
+        object: &object,
+        content: &bytes(1),
+        parts: None,
+        is_stored: true,
+    };
+    go.file(&row).await;
+    // 3 and 4: encoded once, and twice.
+    whole(go, 3, "%E6%8A%A5%E5%91%8A%201.pdf", &bytes(3)).await;
+    whole(go, 4, "%25E6%258A%25A5%25E5%2591%258A.pdf", &bytes(4)).await;
+    // 5: its merge was begun and did not end; one part was sent with other bytes first.
+    let film = content(5, 2_500_000);
+    in_parts(go, 5, &film, 3).await;
+    part(go, 5, 1, &film[..1_000_000]).await;
+    go.part(uid(5), 2, "video", b"other bytes", 1).await;
+    part(go, 5, 2, &film[1_000_000..2_000_000]).await;
+    part(go, 5, 3, &film[2_000_000..]).await;
+    go.part(uid(5), 4, "video", b"removed", -1).await;
+    go.task("partMerge", uid(5), 3, 1).await;
+    // 6: merged; its parts were left.
+    whole(go, 6, "merged.pdf", &bytes(6)).await;
+    go.part(uid(6), 1, "video", &bytes(6)[..200_000], 1).await;
+    go.part(uid(6), 2, "video", &bytes(6)[200_000..], 1).await;
+    go.object(&format!("video/{}_1", uid(6)), &bytes(6)[..200_000]);
+    go.task("partMerge", uid(6), 2, 2).await;
+    // 7: its object is gone. 8: cut short. 9: the client had lied about its size.
+    whole(go, 7, "gone.pdf", &bytes(7)).await;
+    go.remove(&format!("doc/{}.pdf", uid(7)));
+    whole(go, 8, "cut.pdf", &bytes(8)).await;
+    go.object(&format!("doc/{}.pdf", uid(8)), &bytes(8)[..299_999]);
+    whole(go, 9, "longer.pdf", &bytes(9)).await;
+    go.update_file(uid(9), "storage_size = 1").await;
+    // 10: a link, and nothing more. 11: parts that are only in the folder of the upload, and one that is nowhere.
+    pending(go, 10).await;
+    pending(go, 11).await;
+    for number in [1, 3, 4] {
+        go.part(uid(11), number, "video", &bytes(11), 1).await;
+    }
+    go.object(&format!("{0}/{0}_1", uid(11)), &bytes(11));
+    go.object(&format!("{0}/{0}_3", uid(11)), &bytes(11));
+    go.task("partDelete", uid(11), 4, 0).await;
+    // 12: complete, but a part is gone. 13: the program ended just behind its merge, whose parts are gone.
+    in_parts(go, 12, &bytes(12), 2).await;
+    part(go, 12, 1, &bytes(12)[..100_000]).await;
+    go.part(uid(12), 2, "video", &bytes(12)[100_000..], 1).await;
+    in_parts(go, 13, &bytes(13), 2).await;
+    go.object(&format!("video/{}.mp4", uid(13)), &bytes(13));
+    // 14: what came is not what the client says that it is. 15: numbered from 0 on.
+    in_parts(go, 14, b"something else", 1).await;
+    part(go, 14, 1, b"something  new").await;
+    in_parts(go, 15, &bytes(15), 2).await;
+    part(go, 15, 0, &bytes(15)[..100_000]).await;
+    part(go, 15, 1, &bytes(15)[100_000..]).await;
+    // 16: a row twice; the older one is what the program reads. 17: a name that is none.
+    whole(go, 16, "first.pdf", &bytes(16)).await;
+    whole(go, 16, "second.pdf", &bytes(16)).await;
+    whole(go, 17, "", &bytes(17)).await;
+    // 18: two of its parts have come.
+    pending(go, 18).await;
+    part(go, 18, 1, &bytes(18)).await;
+    part(go, 18, 2, &bytes(19)).await;
+    // Of no file.
+    go.part(uid(99), 1, "video", b"orphan", 1).await;
+    vec![
+        format!("{}: its name was encoded twice, and is \"报告.pdf\"", uid(4)),
+        format!("{}: 1 older rows of its parts are left out", uid(5)),
+        format!("skipped {0}: its object is gone: doc/{0}.pdf", uid(7)),
+        format!("skipped {0}: its object is damaged: doc/{0}.pdf has 299999 bytes, and not 300000", uid(8)),
+        format!("{}: it has 300000 bytes, and not 1 as its row says", uid(9)),
+        format!("{}: its part 4 is left out; the client has to send it again", uid(11)),
+        format!("skipped {}: its parts are not there: 1 of 2, and not [2]", uid(12)),
+        format!("{}: it was merged just before the program ended", uid(13)),
+        format!("skipped {}: its name cannot be kept: \"\"", uid(17)),
+        "1 rows of parts belong to no file; `osproxy fsck` finds the objects that they may have".to_owned(),
+        "1 tasks partMerge were begun and did not end; they are not taken over, since what they are for is found again".to_owned(),
+        "1 tasks partDelete were not begun; they are not taken over, since what they are for is found again".to_owned(),
+        "1 objects of parts, 195.3 KiB, were left behind by merges (--remove-leftovers)".to_owned(),
+    ]
+}
+
+/// Takes over what [`fill`] makes, and serves it.
+async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Database) {
+    let expected = fill(&go).await;
+    let settings = database.settings();
+    let path = folder.path();
+    let (code, said) = import(path, &settings, &["--dry-run"]).await;
+    assert_eq!(code, 4, "{said}");
+    assert_says(&said, &expected);
+    let sum =
+        "14 files would be taken: 8 whole, 3 in parts, 3 unfinished; 0 of them anew; 1 known; 4 skipped";
+    assert_says(&said, &[sum.to_owned()]);
+    assert_eq!(database.sql("SELECT uid FROM files").await, [""; 0]);
+    assert_eq!(database.sql("SELECT id FROM blobs").await, [""; 0]);
+
+    let (code, said) = import(path, &settings, &[]).await;
+    assert_eq!(code, 4, "{said}");
+    assert_says(&said, &expected);
+    assert_says(&said, &[sum.replace("would be taken", "taken")]);
+
+    // Meanwhile the Go program went on: 11 was completed.
+    let bytes = content(11, 300_000);
+    go.update_file(
+        uid(11),
+        &format!(
+            "status = 1, multi_part = true, part_num = 2, storage_size = 600000, md5 = '{}'",
+            md5_hex(&bytes.repeat(2))
+        ),
+    )
+    .await;
+    go.forget_part(uid(11), 4).await;
+    let (code, said) = import(path, &settings, &[]).await;
+    assert_eq!(code, 4, "{said}");
+    // 10, 11 and 18 were not complete: they are taken as they are now.
+    let sum = "3 files taken: 0 whole, 1 in parts, 2 unfinished; 3 of them anew; 12 known; 4 skipped";
+    assert_says(&said, &[sum.to_owned()]);
+    let (code, said) = import(path, &settings, &["--remove-leftovers", "--tenant", "other"]).await;
+    assert_eq!(code, 4, "{said}");
+    assert_says(
+        &said,
+        &["0 files taken: 0 whole, 0 in parts, 0 unfinished; 0 of them anew; 15 known; 4 skipped".to_owned()],
+    );
+
+    let mut service = Service::start_at(folder, database, settings, &[], &[]).await;
+    read_all(&service).await;
+    service.database().settle().await;
+    read_all(&service).await;
+    recognise_and_refuse(&service).await;
+    // What was skipped stays where it is.
+    service.kill().await;
+    let (code, said) = service.cli(&["fsck", "--deep"]).await;
+    assert_eq!(code, 4, "{said}");
+    for stray in
+        [format!("doc/{}.pdf", uid(8)), format!("video/{}_1", uid(12)), format!("doc/{}.pdf", uid(17))]
+    {
+        assert!(said.contains(&stray), "{stray} is not in {said}");
+    }
+    assert!(said.contains(" 3 differences"), "{said}");
+}
+
+/// Reads every file that was taken over.
+async fn read_all(service: &Service) {
+    let film = content(5, 2_500_000);
+    for (number, name, bytes) in [
+        (1, "report.pdf", content(1, 300_000)),
+        (2, "100% 报告.pdf", content(1, 300_000)),
+        (3, "报告 1.pdf", content(3, 300_000)),
+        (4, "报告.pdf", content(4, 300_000)),
+        (5, "film.mp4", film),
+        (6, "merged.pdf", content(6, 300_000)),
+        (9, "longer.pdf", content(9, 300_000)),
+        (11, "film.mp4", content(11, 300_000).repeat(2)),
+        (13, "film.mp4", content(13, 300_000)),
+        (15, "film.mp4", content(15, 300_000)),
+        (16, "first.pdf", content(16, 300_000)),
+    ] {
+        let link = meta_of(service, uid(number)).await.unwrap_or_else(|| panic!("{number} is not there"));
+        assert_eq!((&*link.meta.src_name, &*link.meta.size), (name, &*bytes.len().to_string()));
+        assert_eq!(link.meta.md5, md5_hex(&bytes));
+        let answer = service.get(&link.url).await;
+        assert_eq!(answer.headers()["content-type"], "text/x-go");
+        assert!(answer.bytes().await.unwrap() == bytes, "{number}");
+    }
+    for number in [7, 8, 10, 12, 17] {
+        assert!(meta_of(service, uid(number)).await.is_none(), "{number}");
+    }
+}
+
+/// What was taken over is recognised when it is uploaded again; what is wrong is not served.
+async fn recognise_and_refuse(service: &Service) {
+    let bytes = content(1, 300_000);
+    let again = service.instant_upload(&[(&md5_hex(&bytes), "again.pdf")]).await.remove(0).uid;
+    assert!(service.read(&again).await == bytes);
+    let state =
+        async |number| service.sql(&format!("SELECT state FROM files WHERE uid = {}", uid(number))).await;
+    assert_eq!(state(14).await, ["corrupt"]);
+    assert_eq!(state(10).await, ["pending"]);
+    assert_eq!(service.checkpoint(&uid(18).to_string()).await, [1, 2]);
+    // Those that were merged here are gone, and what the Go program had left.
+    let objects = service.objects();
+    for number in [5, 6, 11, 15] {
+        let part = format!("{}_", uid(number));
+        assert!(!objects.iter().any(|object| object.contains(&part)), "{number}: {objects:?}");
+    }
+    service.wait_until_whole(&uid(5).to_string()).await;
+    // New files have new numbers.
+    let uid: i64 = service.store("new.txt", b"new").await.parse().unwrap();
+    assert!(uid > self::uid(1000));
+}
+
+/// A Go program with its objects where a service in this folder has them.
+async fn on_disk(folder: &Path, database: &Database, plural: bool) -> GoProgram {
+    let config =
+        GoProgram::config(database, "local: {enabled: true}\nminio: {enabled: true, endpoint: 'minio:9000'}");
+    std::fs::write(folder.join("go.yaml"), config).unwrap();
+    GoProgram::new(database, plural, &folder.join("osproxy-data/objects")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn a_program_on_postgresql_goes_on_in_the_same_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let go = on_disk(folder.path(), &database, false).await;
+    serve_what_was_taken_over(folder, go, database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn a_program_on_mysql_with_tables_in_the_plural_moves_to_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Database::on("OSPROXY_TEST_MYSQL", folder.path()).await;
+    let go = on_disk(folder.path(), &old, true).await;
+    let database = Database::create(folder.path()).await;
+    serve_what_was_taken_over(folder, go, database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn content_that_is_not_what_it_was_is_kept_and_somebody_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let go = on_disk(folder.path(), &database, false).await;
+    let (before, now) = (content(1, 1000), content(2, 1000));
+    whole(&go, 1, "a.pdf", &before).await;
+    let object = format!("doc/{}.pdf", uid(1));
+    go.object(&object, &now);
+    whole(&go, 2, "b.pdf", &before).await;
+    let settings = database.settings();
+    assert_eq!(import(folder.path(), &settings, &[]).await.0, 0);
+    let service = Service::start_at(folder, database, settings, &[], &[]).await;
+    let dead = async || {
+        let dead =
+            service.sql("SELECT last_error FROM tasks WHERE kind = 'verify_blob' AND state = 'dead'").await;
+        (!dead.is_empty()).then_some(dead)
+    };
+    let dead = eventually("the task is given up", dead).await;
+    assert!(dead[0].contains("damaged in the store"), "{dead:?}");
+    assert!(service.objects().contains(&object));
+    // It is never taken for the other one, which has the md5.
+    let again = service.instant_upload(&[(&md5_hex(&before), "again.pdf")]).await.remove(0).uid;
+    assert!(service.read(&again).await == before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn what_cannot_be_taken_over_is_said_beforehand() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let settings = database.settings();
+    let said = async |config: &str| {
+        std::fs::write(folder.path().join("go.yaml"), config).unwrap();
+        let (code, said) = import(folder.path(), &settings, &[]).await;
+        assert_eq!(code, 1, "{said}");
+        said
+    };
+    let local = GoProgram::config(&database, "local: {enabled: true}");
+    assert!(said(&local).await.contains("has no tables of the Go program"));
+    assert!(said("local: {enabled: true}").await.contains("names no PostgreSQL or MySQL"));
+    assert!(said("locl: {enabled: true}").await.contains("go.yaml cannot be read"));
+    let _go = GoProgram::new(&database, false, folder.path()).await;
+    let minio = GoProgram::config(&database, "minio: {enabled: true, endpoint: 'minio:9000'}");
+    assert!(said(&minio).await.contains("in s3, which the configuration of osproxy does not enable"));
+}
+
+/// On a store the Go program has a bucket for each category.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn objects_stay_in_the_buckets_of_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let store = Store::of_categories(StoreServer::S3);
+    let settings = store.settings();
+    let go = GoProgram::new(&old, false, folder.path()).await;
+    let minio = GoProgram::config(&old, "minio: {enabled: true, endpoint: 'minio:9000'}");
+    std::fs::write(folder.path().join("go.yaml"), minio).unwrap();
+    // Other tests may have the same buckets.
+    let (small, film) = (content(1, 1000), content(2, 3_000_000));
+    let (whole, parts) =
+        (uid(i64::from(std::process::id())), uid(i64::from(std::process::id()) + 100_000_000));
+    let object = format!("doc/{whole}.pdf");
+    store.put(&object, &small).await;
+    let row =
+        Row { uid: whole, name: "a.pdf", object: &object, content: &small, parts: None, is_stored: true };
+    go.file(&row).await;
+    let object = format!("video/{parts}.mp4");
+    let row = Row {
+        uid: parts,
+        name: "film.mp4",
+        object: &object,
+        content: &film,
+        parts: Some(3),
+        is_stored: true,
+    };
+    go.file(&row).await;
+    for (number, part) in (1..).zip(film.chunks(1_000_000)) {
+        store.put(&format!("video/{parts}_{number}"), part).await;
+        go.part(parts, number, "video", part, 1).await;
+    }
+
+    let mut with_bucket = settings.clone();
+    with_bucket.push(("S3__BUCKET".to_owned(), "files".to_owned()));
+    let (code, said) = import(folder.path(), &with_bucket, &[]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("leave `bucket` of s3 out"), "{said}");
+    let (code, said) = import(folder.path(), &settings, &[]).await;
+    assert_eq!(code, 0, "{said}");
+    let database = Database::create(folder.path()).await;
+    let service = Service::start_at(folder, database, settings, &[], &[]).await;
+    for _ in 0..2 {
+        assert!(service.read(&whole.to_string()).await == small);
+        assert!(service.read(&parts.to_string()).await == film);
+        service.database().settle().await;
+    }
+    let again = service.instant_upload(&[(&md5_hex(&film), "again.mp4")]).await.remove(0).uid;
+    assert!(service.read(&again).await == film);
+}
