@@ -182,7 +182,9 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     assert_says(&said, &expected);
     assert_says(&said, &[sum.replace("would be taken", "taken")]);
 
-    // Meanwhile the Go program went on: 11 was completed.
+    // Meanwhile the Go program went on: it merged 15, whose parts are still those of the file here, and 11 was completed.
+    go.object(&format!("video/{}.mp4", uid(15)), &content(15, 300_000));
+    go.update_file(uid(15), "multi_part = false").await;
     let bytes = content(11, 300_000);
     go.update_file(
         uid(11),
@@ -343,6 +345,11 @@ async fn what_cannot_be_taken_over_is_said_beforehand() {
     assert!(said("local: {enabled: true}").await.contains("names no PostgreSQL or MySQL"));
     assert!(said("locl: {enabled: true}").await.contains("go.yaml cannot be read"));
     let _go = GoProgram::new(&database, false, folder.path()).await;
+    // The same file may say what is here.
+    std::fs::write(folder.path().join("go.yaml"), local).unwrap();
+    let (code, said_of_nothing) = import(folder.path(), &[], &["--config", "go.yaml", "--dry-run"]).await;
+    assert_eq!(code, 0, "{said_of_nothing}");
+    assert!(said_of_nothing.contains("0 files would be taken"), "{said_of_nothing}");
     let minio = GoProgram::config(&database, "minio: {enabled: true, endpoint: 'minio:9000'}");
     assert!(said(&minio).await.contains("in s3, which the configuration of osproxy does not enable"));
 }
