@@ -324,14 +324,13 @@ impl Importing<'_> {
         self.parts(blob_id, leftovers, part::State::Deleting).await
     }
 
-    /// The same, of a file that is here, if its content lies in one object and they are not recorded.
+    /// The same, of a file that is here, but for what is recorded: those may be the parts that it lies in.
     async fn leave_of_known(&self, known: &file::Model, leftovers: &[ImportedPart]) -> Result<(), DbErr> {
         let (Some(blob_id), false) = (known.blob_id, leftovers.is_empty()) else {
             return Ok(());
         };
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
-            .filter(blob::Column::Layout.eq(blob::Layout::Whole))
             .filter(blob::Column::Backend.eq(&self.into.store));
         if blob.one(self.transaction).await?.is_none() {
             return Ok(());
