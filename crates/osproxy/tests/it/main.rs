@@ -36,6 +36,7 @@ mod divided;
 mod doctor;
 mod download_file;
 mod durability;
+mod examples;
 mod explain;
 mod faults;
 mod forwarded_for;

@@ -1,4 +1,4 @@
-use std::process::Stdio;
+use std::{path::Path, process::Stdio};
 
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -76,6 +76,13 @@ impl Browser {
     /// What a script gives, the last statement of which is a `return`.
     pub async fn run(&self, script: &str) -> Value {
         self.ask("execute/sync", &json!({"script": script, "args": []})).await.unwrap()
+    }
+
+    /// Gives a file to the field for one that a CSS selector names.
+    pub async fn choose(&self, selector: &str, file: &Path) {
+        let found = self.ask("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
+        let id = found[ELEMENT].as_str().unwrap();
+        self.ask(&format!("element/{id}/value"), &json!({"text": file})).await.unwrap();
     }
 
     /// Clicks on what a CSS selector names, when it is there and nothing lies over it.

@@ -1,6 +1,7 @@
 use std::{
     net::SocketAddr,
     ops::Deref,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
 };
@@ -333,6 +334,23 @@ impl Service {
         let output = command.args(arguments).output().await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         (output.status.code().unwrap(), text)
+    }
+
+    /// A shell that runs a script in a folder of its own, as somebody at this machine who has `osproxy`: with the address that the
+    /// documentation has for services, it means this one.
+    pub fn shell(&self, folder: &Path, script: &str) -> Command {
+        let binaries = folder.join(".bin");
+        std::fs::create_dir_all(&binaries).unwrap();
+        let osproxy = binaries.join("osproxy");
+        let (home, binary) = (self.folder.path().display(), env!("CARGO_BIN_EXE_osproxy"));
+        std::fs::write(&osproxy, format!("#!/bin/sh\ncd {home} && exec {binary} \"$@\"\n")).unwrap();
+        std::fs::set_permissions(&osproxy, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &script.replace("127.0.0.1:8888", &self.address.to_string())]);
+        bash.env("PATH", path).current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
+        bash.envs(self.settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
+        bash
     }
 
     /// Makes an API key, with these options of `osproxy key create`.

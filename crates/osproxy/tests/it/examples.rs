@@ -1,0 +1,243 @@
+//! The programs of the guides, taken out of their pages and run over a line that breaks.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+
+use crate::support::{Browser, Page, Service, Trouble, Unreliable, content, eventually};
+
+/// Longest time for a program: a compiler may have to begin from nothing.
+const LONG: Duration = Duration::from_mins(5);
+
+const BACKEND: &str = "docs/guides/backend.md";
+const MOBILE: &str = "docs/guides/mobile.md";
+const WEB: &str = "docs/guides/web.md";
+
+/// What a program said, which must have succeeded.
+async fn said(mut command: Command) -> String {
+    let output = tokio::time::timeout(LONG, command.kill_on_drop(true).stdin(Stdio::null()).output());
+    let output = output.await.expect("it does not end").unwrap();
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{complained}");
+    said.into_owned()
+}
+
+/// Numbers of the parts that were sent through a line, each as often as it was.
+fn parts_sent(line: &Unreliable) -> Vec<u32> {
+    let asked = line.asked();
+    let paths =
+        asked.iter().filter_map(|first| first.strip_prefix("PUT /api/v1/uploads/")?.split_once("/parts/"));
+    paths.map(|(_, rest)| rest.split_once('?').unwrap().0.parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_requests_of_the_back_end_guide_work_line_by_line() {
+    let mut service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let said = said(service.shell(folder.path(), &Page::read(BACKEND).script("sh"))).await;
+    for expected in ["\"state\":\"stored\",\"size\":20971520", "\nidentical\n", "\"name\":\"holiday.mp4\""] {
+        assert!(said.contains(expected), "{expected} is not in {said}");
+    }
+    assert_eq!(service.sql("SELECT state FROM files").await, ["deleted"]);
+    service.database().settle().await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn the_protocol_of_the_mobile_guide_works_line_by_line() {
+    let mut service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let said = said(service.shell(folder.path(), &Page::read(MOBILE).script("sh"))).await;
+    assert_eq!(said.matches("\"state\":\"stored\"").count(), 2, "{said}");
+    assert!(said.ends_with("\n409\n"), "{said}");
+    service.assert_consistent().await;
+}
+
+/// Runs a back end's program: it sends a file and reads it back, while a part and a piece break off, and something is refused.
+async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
+    let mut service = Service::start().await;
+    let key = service.create_key(&[]).await;
+    let line = Unreliable::start(service.address.to_string(), 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(name), Page::read(BACKEND).program(language)).unwrap();
+    let bytes = content(11, (20 << 20) + 17);
+    std::fs::write(folder.path().join("film.bin"), &bytes).unwrap();
+    line.plan("POST", Trouble::Refused);
+    line.plan("PUT", Trouble::ResetRequest(2_000_000));
+    line.plan("PUT", Trouble::Refused);
+    // The first is for what the file is, the second for a piece of it.
+    line.plan("GET", Trouble::Reset(10));
+    line.plan("GET", Trouble::Truncate(1_000_000));
+    let mut program = Command::new(command[0]);
+    program.args(&command[1..]).args([name, "film.bin"]).current_dir(folder.path());
+    program.env("OSPROXY_URL", format!("http://{}", line.address)).env("OSPROXY_KEY", key);
+    let uid = said(program).await;
+    assert_eq!(line.troubles().1.len(), 5, "{:?}", line.troubles());
+    assert_eq!(service.sql("SELECT uid FROM files WHERE state = 'stored'").await, [uid.trim()]);
+    assert!(std::fs::read(folder.path().join("film.bin.copy")).unwrap() == bytes, "the copy differs");
+    let mut parts = parts_sent(&line);
+    parts.sort_unstable();
+    parts.dedup();
+    assert_eq!(parts, [1, 2, 3]);
+    // Smaller than any part, and nothing at all.
+    for (len, more) in [(0, "empty.bin"), (5, "small.bin")] {
+        let bytes = content(12, len);
+        std::fs::write(folder.path().join(more), &bytes).unwrap();
+        let mut program = Command::new(command[0]);
+        program.args(&command[1..]).args([name, more]).current_dir(folder.path());
+        let key = service.create_key(&[]).await;
+        program.env("OSPROXY_URL", format!("http://{}", service.address)).env("OSPROXY_KEY", key);
+        said(program).await;
+        assert_eq!(std::fs::read(folder.path().join(format!("{more}.copy"))).unwrap(), bytes);
+    }
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node: just test-servers"]
+async fn the_javascript_of_the_back_end_guide_sends_and_reads_a_file() {
+    send_and_read_back("js", "upload.mjs", &["node"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python: just test-servers"]
+async fn the_python_of_the_back_end_guide_sends_and_reads_a_file() {
+    send_and_read_back("python", "upload.py", &["python3"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Go: just test-servers"]
+async fn the_go_of_the_back_end_guide_sends_and_reads_a_file() {
+    send_and_read_back("go", "upload.go", &["go", "run"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Java: just test-servers"]
+async fn the_java_of_the_back_end_guide_sends_and_reads_a_file() {
+    send_and_read_back("java", "Upload.java", &["java"]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Java: just test-servers"]
+async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
+    let mut service = Service::start().await;
+    let line = Unreliable::start(service.address.to_string(), 2).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Resume.java"), Page::read(MOBILE).program("java")).unwrap();
+    let bytes = content(13, (5 << 20) + 1);
+    std::fs::write(folder.path().join("film.bin"), &bytes).unwrap();
+    let wanted = serde_json::json!({"name": "film.bin", "size": bytes.len(), "part_size": 1 << 20});
+    let created = service.client().post(service.url("/api/v1/uploads")).json(&wanted).send().await.unwrap();
+    let created: Value = created.json().await.unwrap();
+    let link = |name: &str| created["links"][name].as_str().unwrap().to_owned();
+    // Before it was stopped it had sent these.
+    for number in [1, 3] {
+        let url = service.url(&link("part").replace("{number}", &number.to_string()));
+        let part = bytes[(number - 1) << 20..number << 20].to_vec();
+        assert_eq!(service.client().put(url).body(part).send().await.unwrap().status(), 204);
+    }
+    line.plan("GET", Trouble::Refused);
+    line.plan("PUT", Trouble::ResetRequest(300_000));
+    // It is complete, and the app never hears of it.
+    line.plan("POST", Trouble::Truncate(0));
+    // Started once more after that, it finds everything there.
+    for _ in 0..2 {
+        let mut program = Command::new("java");
+        program.args(["Resume.java", &format!("http://{}", line.address), &link("state"), &link("part")]);
+        program.args([&link("complete"), "1048576", "film.bin"]).current_dir(folder.path());
+        assert!(said(program).await.contains("\"state\":\"stored\""));
+        assert_eq!(parts_sent(&line), [2, 2, 4, 5, 6]);
+    }
+    assert_eq!(line.troubles().1.len(), 3);
+    service.assert_consistent().await;
+}
+
+/// The back end of the web guide, which is killed when it is dropped, and where its page is.
+async fn web_back_end(folder: &Path, settings: &[(&str, &str)]) -> (tokio::process::Child, String) {
+    let page = Page::read(WEB);
+    std::fs::write(folder.join("server.mjs"), page.program("js")).unwrap();
+    std::fs::write(folder.join("index.html"), page.program("html")).unwrap();
+    let mut server = Command::new("node");
+    server.arg("server.mjs").current_dir(folder).envs(settings.iter().copied()).stdout(Stdio::piped());
+    let mut server = server.kill_on_drop(true).spawn().expect("node is not installed");
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let url = lines.next_line().await.unwrap().expect("it does not start");
+    (server, url)
+}
+
+/// A port that nobody has.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+#[ignore = "needs Node and Chromium: just test-servers"]
+async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
+    // Its origin stands in the settings, and must be known before.
+    let port = free_port().to_string();
+    let mut service =
+        Service::start_configured(&Page::read(WEB).program("yaml").replace("3000", &port)).await;
+    let key = service.create_key(&[]).await;
+    let line = Unreliable::start(service.address.to_string(), 3).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (direct, shown) = (format!("http://{}", service.address), format!("http://{}", line.address));
+    let settings = [
+        ("OSPROXY_URL", direct.as_str()),
+        ("OSPROXY_PUBLIC_URL", &shown),
+        ("OSPROXY_KEY", &key),
+        ("PORT", &port),
+    ];
+    let (_server, url) = web_back_end(folder.path(), &settings).await;
+    let film = folder.path().join("film.mp4");
+    let bytes = content(14, (100 << 20) + 5);
+    std::fs::write(&film, &bytes).unwrap();
+
+    let browser = Browser::start().await;
+    browser.open(&url).await;
+    line.plan("PUT", Trouble::ResetRequest(3_000_000));
+    browser.choose("#file", &film).await;
+    let received = "SELECT count(*) FROM parts WHERE state = 'stored'";
+    let count = async || service.sql(received).await[0].parse::<usize>().unwrap();
+    eventually("some parts are there", async || (count().await >= 3).then_some(())).await;
+    // Nothing that is asked for now is answered, and the page goes away.
+    line.silence(true);
+    browser.open("about:blank").await;
+    let settled = async || {
+        let before = count().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (count().await == before).then_some(before)
+    };
+    let there = eventually("no part comes any more", settled).await;
+    assert!(there < 13, "all parts are there before anything broke");
+    let sent = parts_sent(&line).len();
+
+    browser.open(&url).await;
+    line.silence(false);
+    browser.choose("#file", &film).await;
+    browser.sees("#state", "stored: ").await;
+    // What had waited in silence comes through and is broken off; what was there is not sent again.
+    let again = parts_sent(&line).len() - sent;
+    assert!((13 - there..=13 - there + 4).contains(&again), "{there} were there, {again} were sent");
+    assert_eq!(service.sql("SELECT count(*) FROM files").await, ["1"]);
+
+    // The link on the page leads to its content, by way of the back end.
+    let link = browser.run("return document.querySelector('#state a').href").await;
+    let answer = reqwest::get(link.as_str().unwrap()).await.unwrap();
+    let disposition = answer.headers()["content-disposition"].to_str().unwrap();
+    assert!(disposition.starts_with("attachment; filename=\"film.mp4\""), "{disposition}");
+    assert!(answer.bytes().await.unwrap() == bytes, "the content differs");
+    assert_eq!(browser.run("return localStorage.length").await, 0);
+
+    // A page of another origin may not use it.
+    let server = line.address;
+    let script = format!("return fetch('http://{server}/health').then(() => 'read', () => 'refused')");
+    let localhost = url.replace("127.0.0.1", "localhost");
+    browser.open(&localhost).await;
+    assert_eq!(browser.run(&script).await, "refused");
+    service.assert_consistent().await;
+}

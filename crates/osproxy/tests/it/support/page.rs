@@ -1,0 +1,86 @@
+use std::path::{Path, PathBuf};
+
+/// A fenced block of a page.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Block {
+    /// What stands behind the fence.
+    pub language: String,
+    pub text: String,
+}
+
+/// A page of the documentation.
+pub struct Page {
+    /// Where it is, from the root of the repository on.
+    pub path: String,
+    pub text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+impl Page {
+    pub fn read(path: &str) -> Self {
+        let text =
+            std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        Self { path: path.to_owned(), text }
+    }
+
+    /// All that there are, in the order of their paths.
+    pub fn all() -> Vec<Self> {
+        let mut paths =
+            vec!["README.md".to_owned(), "README.zh-CN.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+        let mut folders = vec!["docs".to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(root().join(&folder)).unwrap() {
+                let entry = entry.unwrap();
+                let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+                if entry.path().is_dir() {
+                    folders.push(path);
+                } else if entry.path().extension().is_some_and(|extension| extension == "md") {
+                    paths.push(path);
+                }
+            }
+        }
+        paths.sort();
+        paths.iter().map(|path| Self::read(path)).collect()
+    }
+
+    /// Its blocks, from top to bottom.
+    pub fn blocks(&self) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        let mut open: Option<Block> = None;
+        for line in self.text.lines() {
+            match (line.strip_prefix("```"), open.as_mut()) {
+                (Some(_), Some(_)) => blocks.extend(open.take()),
+                (Some(language), None) => {
+                    open = Some(Block { language: language.to_owned(), text: String::new() })
+                }
+                (None, Some(block)) => block.text += &format!("{line}\n"),
+                (None, None) => {}
+            }
+        }
+        assert_eq!(open, None, "a block of {} does not end", self.path);
+        blocks
+    }
+
+    /// What its blocks in a language say, from top to bottom.
+    pub fn blocks_in(&self, language: &str) -> Vec<String> {
+        let blocks = self.blocks().into_iter().filter(|block| block.language == language);
+        let texts: Vec<_> = blocks.map(|block| block.text).collect();
+        assert!(!texts.is_empty(), "{} has no blocks in {language}", self.path);
+        texts
+    }
+
+    /// All of its blocks in a language as one text.
+    pub fn script(&self, language: &str) -> String {
+        self.blocks_in(language).concat()
+    }
+
+    /// The only block in a language.
+    pub fn program(&self, language: &str) -> String {
+        let mut texts = self.blocks_in(language);
+        assert_eq!(texts.len(), 1, "{} has several blocks in {language}", self.path);
+        texts.remove(0)
+    }
+}
