@@ -63,3 +63,7 @@ fuzz-keep *targets:
 # Known vulnerabilities in dependencies. Needs a network that reaches the advisory database.
 advisories:
     cargo deny check advisories
+
+# The reference of all settings in docs/, after a change of one.
+reference:
+    OSPROXY_WRITE_REFERENCE=1 cargo test -p osproxy --test it configuration::the_reference

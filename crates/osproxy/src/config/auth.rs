@@ -3,7 +3,8 @@ use super::value::{choice, section};
 section! {
     /// `auth`: who may use the service.
     AuthSection {
-        /// Whom the routes of the business side serve.
+        /// Whom the routes of the business side serve. Danger: with `open`, whoever reaches the port can read and delete
+        /// every file of the tenant `default`.
         mode: AuthMode = AuthMode::Keys,
     }
     ignored []

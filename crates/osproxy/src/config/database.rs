@@ -35,7 +35,8 @@ section! {
         password: Option<Secret> = None,
         /// A file that holds the password instead; white space around it does not count.
         password_file: Option<PathBuf> = None,
-        /// Whether the connection is encrypted and the server's certificate checked.
+        /// Whether the connection is encrypted and the server's certificate checked. Danger: with all but the last two, whoever
+        /// sits in between can read along.
         sslmode: SslMode = SslMode::Prefer,
         /// PEM file with the certificates that the server's is checked against; the usual ones when not set.
         sslrootcert: Option<PathBuf> = None,

@@ -10,7 +10,7 @@ section! {
         /// The folder; `<data_dir>/objects` when not set. A deployment that comes from the Go program
         /// names its `localstore`.
         root: Option<PathBuf> = None,
-        /// Whether an upload is answered only when its bytes are on the disk. Without it a power failure
+        /// Whether an upload is answered only when its bytes are on the disk. Danger: without it a power failure
         /// can lose files that were acknowledged.
         fsync: bool = true,
         /// How much of the disk is not for objects, in bytes: uploads are refused when there is no more than that, so that

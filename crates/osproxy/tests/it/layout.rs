@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::support::assert_is_a_test;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -318,10 +320,6 @@ fn every_test_that_the_security_page_names_is_there() {
     let names: Vec<_> = quoted.filter(is_name).collect();
     assert!(names.len() > 50, "{}", names.len());
     for name in names {
-        let (module, test) = name.rsplit_once("::").unwrap();
-        let file =
-            root().join("crates/osproxy/tests/it").join(module.replace("::", "/")).with_extension("rs");
-        let source = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(source.contains(&format!("fn {test}()")), "there is no {name}");
+        assert_is_a_test(name);
     }
 }

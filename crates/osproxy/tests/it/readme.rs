@@ -1,103 +1,104 @@
-use crate::support::{Service, eventually, spawn_failing};
+//! The README, in both of its languages: its scripts run as they stand there, but for the port.
 
-/// Runs the script of a section as it stands in the README, but for the port, and gives what it said.
-async fn run(service: &Service, section: &str) -> String {
-    run_of(service, include_str!("../../../../README.md"), section).await
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::support::{Page, Service, eventually};
+
+fn readme() -> Page {
+    Page::read("README.md")
 }
 
-async fn run_of(service: &Service, page: &str, section: &str) -> String {
-    let (_, section) = page.split_once(section).unwrap();
-    let (_, script) = section.split_once("```sh\n").unwrap();
-    let (script, _) = script.split_once("```").unwrap();
-    assert!(script.lines().count() > 20);
-    let script = script.replace("127.0.0.1:8888", &service.address.to_string());
+/// What a script said, which must have succeeded.
+async fn run(service: &Service, script: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let mut bash = tokio::process::Command::new("bash");
-    bash.args(["-euo", "pipefail", "-c", &script]).current_dir(folder.path());
-    let output = bash.output().await.unwrap();
+    let output = service.shell(folder.path(), script).output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     said
+}
+
+/// The three scripts. A further one needs a test of its own.
+fn scripts() -> [String; 3] {
+    readme().blocks_in("sh").try_into().unwrap()
+}
+
+#[tokio::test]
+async fn the_service_starts_as_it_says() {
+    let service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let [start, ..] = readme().blocks_in("console").try_into().map(|all: [String; 6]| all).unwrap();
+    assert_eq!(start.trim(), "cargo run --release -- serve");
+    // The binary that is there stands for the one that would be built, and the port for the usual one.
+    let script =
+        format!("cargo() {{ shift 3; exec osproxy \"$@\" --listen 127.0.0.1:0 --data-dir other; }}\n{start}");
+    let mut shell = service.shell(folder.path(), &script);
+    let mut started = shell.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(started.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    assert!(line.starts_with("osproxy is ready on http://127.0.0.1:"), "{line}");
 }
 
 #[tokio::test]
 async fn the_quick_start_works_line_by_line() {
-    let service = Service::start().await;
-    let said = run(&service, "## Quick start").await;
+    let mut service = Service::start().await;
+    let [script, ..] = scripts();
+    let said = run(&service, &script).await;
     assert!(said.contains("identical\n"), "{said}");
     assert!(said.contains("\n1000000\n"), "{said}");
-    let ok = said.matches("{\"code\":0,\"message\":\"ok\"").count();
-    assert_eq!(ok, 5, "{said}");
+    assert_eq!(said.matches("\"state\":\"stored\"").count(), 3, "{said}");
     // wget went on where the copy ended, and did not begin anew.
     eventually("the log says so", async || service.log().contains("status=206").then_some(())).await;
-    let instant = said.rsplit_once("\"uid\":\"").unwrap().1;
-    assert!(instant.starts_with(|first: char| first.is_ascii_digit()), "{said}");
-}
-
-#[tokio::test]
-async fn every_configuration_in_the_documentation_is_one() {
-    let readme = include_str!("../../../../README.md");
-    let stores = include_str!("../../../../docs/guides/stores.md");
-    let cluster = include_str!("../../../../docs/guides/cluster.md");
-    let observability = include_str!("../../../../docs/guides/observability.md");
-    let examples: Vec<_> = [readme, stores, cluster, observability]
-        .iter()
-        .flat_map(|page| page.split("```yaml\n").skip(1))
-        .collect();
-    assert_eq!(examples.len(), 10);
-    for example in examples {
-        let folder = tempfile::tempdir().unwrap();
-        let (text, _) = example.split_once("```").unwrap();
-        std::fs::write(folder.path().join("config.yaml"), text).unwrap();
-        let arguments = ["check-config", "--config", "config.yaml"];
-        let (status, _, complaint) = spawn_failing(folder.path(), &[], &arguments).await;
-        assert!(status.success(), "{text}\n{complaint}");
-    }
+    service.assert_consistent().await;
 }
 
 #[tokio::test]
 async fn a_large_file_that_breaks_is_resumed_line_by_line() {
     let mut service = Service::start().await;
-    let said = run(&service, "## Large files").await;
+    let [_, script, _] = scripts();
+    let said = run(&service, &script).await;
     assert!(said.contains("it broke\n"), "{said}");
-    assert!(said.contains("\"data\":[1,2,4]}"), "{said}");
-    // Three parts, the checkpoint, the two that were missing, and the merge.
-    assert_eq!(said.matches("{\"code\":0,\"message\":\"ok\"").count(), 7, "{said}");
+    assert!(said.contains("\"parts\":[1,2,4],"), "{said}");
+    assert!(said.contains("\"state\":\"stored\""), "{said}");
     assert!(said.ends_with("identical\n"), "{said}");
-    let uid = service.sql("SELECT uid FROM files").await.remove(0);
-    service.wait_until_whole(&uid).await;
     service.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn the_tour_of_api_v1_works_line_by_line() {
+async fn what_looks_after_it_works_line_by_line() {
     let mut service = Service::start().await;
-    let guide = include_str!("../../../../docs/guides/api-v1.md");
-    let said = run_of(&service, guide, "## A tour").await;
-    for expected in [
-        "\"name\":\"numbers.txt\",\"state\":\"stored\",\"size\":588895",
-        "\"metadata\":{\"draft\":\"yes\",\"owner\":\"ann\"}",
-        "\"metadata\":{\"owner\":\"ann\"}",
-        "content-disposition: attachment; filename=\"report 1.txt\"",
-        "repr-digest: ",
-        "\n204 204 204 \n",
-        "\"parts\":[1,2,3],\"received\":22888896",
-        "\"metadata\":{\"from\":\"the tour\"}",
-        "\nidentical\n",
-        "idempotency-replayed: true",
-        "\nthe same copy\n",
-        "\"bytes_saved\":23477791",
-        "\"kind\":\"sweep\"",
-        "\n204\n",
-        "\"code\":\"file_gone\"",
-        "\"code\":\"file_not_found\"",
-    ] {
-        assert!(said.contains(expected), "{expected} is not in {said}");
-    }
-    // The second page, and it is the last one.
-    let page = said.lines().find(|line| line.starts_with("{\"files\"")).unwrap();
-    assert!(page.contains("report 2.txt") && !page.contains("next_cursor"), "{page}");
-    service.database().settle().await;
-    service.assert_consistent().await;
+    let [.., script] = scripts();
+    // Its last command wants the service to be stopped; the others do not mind.
+    service.kill().await;
+    let said = run(&service, &script).await;
+    assert!(said.contains("all is well\n"), "{said}");
+}
+
+#[test]
+fn both_languages_say_the_same() {
+    let (english, chinese) = (readme(), Page::read("README.zh-CN.md"));
+    assert_eq!(english.blocks(), chinese.blocks());
+    let levels = |page: &Page| {
+        let headings = page.headings();
+        headings.iter().map(|heading| heading.split(' ').next().unwrap().len()).collect::<Vec<_>>()
+    };
+    assert_eq!(levels(&english), levels(&chinese));
+    let links = |page: &Page| {
+        let others = page.links().into_iter().filter(|target| !target.starts_with("README"));
+        others.collect::<Vec<_>>()
+    };
+    assert_eq!(links(&english), links(&chinese));
+    // What stands in `code` has no language, nor have rows of tables; nor may a paragraph be missing.
+    let code = |page: &Page| {
+        let text: String = page.text.split("```").step_by(2).collect();
+        let mut code: Vec<_> = text.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        code.sort();
+        code
+    };
+    assert_eq!(code(&english), code(&chinese));
+    let paragraphs = |page: &Page| page.text.split("\n\n").count();
+    assert_eq!(paragraphs(&english), paragraphs(&chinese));
+    let rows = |page: &Page| page.text.lines().filter(|line| line.starts_with('|')).count();
+    assert_eq!(rows(&english), rows(&chinese));
 }

@@ -30,7 +30,7 @@ pub use h2::H2;
 pub use meddler::{Meddling, meddle};
 pub use nginx::Nginx;
 pub use node::TestNode;
-pub use page::Page;
+pub use page::{Page, assert_is_a_test};
 pub use protocol::{Client, Known, Protocol, Refusal, Wish};
 pub use proxy::{Line, Proxy};
 pub use random::Random;

@@ -77,10 +77,36 @@ impl Page {
         self.blocks_in(language).concat()
     }
 
+    /// The headings, each with the sharps before it.
+    pub fn headings(&self) -> Vec<String> {
+        let mut is_open = false;
+        let mut is_outside = |line: &&str| {
+            is_open ^= line.starts_with("```");
+            !is_open
+        };
+        let lines = self.text.lines().filter(|line| is_outside(line) && line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Where its links lead, outside of blocks.
+    pub fn links(&self) -> Vec<String> {
+        let text: String = self.text.split("```").step_by(2).collect();
+        let ends = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        ends.map(|(target, _)| target.to_owned()).collect()
+    }
+
     /// The only block in a language.
     pub fn program(&self, language: &str) -> String {
         let mut texts = self.blocks_in(language);
         assert_eq!(texts.len(), 1, "{} has several blocks in {language}", self.path);
         texts.remove(0)
     }
+}
+
+/// Whether there is a test of this name, `file::test`.
+pub fn assert_is_a_test(name: &str) {
+    let (module, test) = name.rsplit_once("::").unwrap();
+    let file = format!("crates/osproxy/tests/it/{}.rs", module.replace("::", "/"));
+    let source = std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(source.contains(&format!("fn {test}()")), "there is no {name}");
 }

@@ -1,0 +1,300 @@
+//! All pages: what can be run in them is run, and what they lead to is there.
+
+use std::{path::Path, process::Stdio};
+
+use osproxy_api::ErrorCode;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::{Certificate, Page, Service, assert_is_a_test, connect, server_of, spawn_failing};
+
+/// Languages of blocks that are only shown: what a terminal looks like or somebody may type, text, pictures, pieces of something.
+const SHOWN: [&str; 5] = ["console", "ini", "mermaid", "rust,ignore", "text"];
+
+/// Languages all of whose blocks, on all pages, one test looks at.
+const EVERYWHERE: [(&str, &str); 3] = [
+    ("json", "documentation::every_json_is_one"),
+    ("promql", "documentation::what_is_worth_an_alarm_is_counted"),
+    ("yaml", "documentation::every_configuration_is_one"),
+];
+
+/// Pages, and the test that runs all of their blocks in a language. `task-handlers.md` is a doctest of the crate.
+const RUN: [(&str, &str, &str); 19] = [
+    ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
+    ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
+    ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
+    ("docs/guides/api-v1.md", "sh", "documentation::the_tour_of_api_v1_works_line_by_line"),
+    ("docs/guides/backend.md", "go", "examples::the_go_of_the_back_end_guide_sends_and_reads_a_file"),
+    ("docs/guides/backend.md", "java", "examples::the_java_of_the_back_end_guide_sends_and_reads_a_file"),
+    ("docs/guides/backend.md", "js", "examples::the_javascript_of_the_back_end_guide_sends_and_reads_a_file"),
+    ("docs/guides/backend.md", "python", "examples::the_python_of_the_back_end_guide_sends_and_reads_a_file"),
+    ("docs/guides/backend.md", "sh", "examples::the_requests_of_the_back_end_guide_work_line_by_line"),
+    ("docs/guides/databases.md", "sql", "documentation::the_databases_are_made_as_it_says"),
+    ("docs/guides/edge.md", "nginx", "documentation::nginx_takes_what_is_shown_of_it"),
+    ("docs/guides/grpc.md", "python", "grpcio::the_guide_does_what_it_says"),
+    ("docs/guides/grpc.md", "sh", "grpcio::the_guide_does_what_it_says"),
+    ("docs/guides/mobile.md", "java", "examples::the_java_of_the_mobile_guide_sends_what_is_missing"),
+    ("docs/guides/mobile.md", "sh", "examples::the_protocol_of_the_mobile_guide_works_line_by_line"),
+    ("docs/guides/observability.md", "sh", "documentation::the_metrics_are_there"),
+    ("docs/guides/stores.md", "sh", "documentation::the_commands_about_stores_work"),
+    ("docs/guides/web.md", "html", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
+    ("docs/guides/web.md", "js", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
+];
+
+#[test]
+fn every_block_is_run_or_only_shown() {
+    for name in EVERYWHERE.iter().map(|(_, test)| test).chain(RUN.iter().map(|(_, _, test)| test)) {
+        assert_is_a_test(name);
+    }
+    let mut run = 0;
+    for page in Page::all() {
+        for block in page.blocks() {
+            let language = block.language.as_str();
+            let (path, is_shown) = (page.path.as_str(), SHOWN.contains(&language));
+            let is_run = EVERYWHERE.iter().any(|(everywhere, _)| *everywhere == language)
+                || RUN.iter().any(|(of, its, _)| (*of, *its) == (path, language))
+                // Its blocks are those of the other one: `readme::both_languages_say_the_same`.
+                || path == "README.zh-CN.md"
+                || (path, language) == ("docs/guides/task-handlers.md", "rust");
+            assert!(
+                is_shown || is_run,
+                "nobody runs the `{language}` of {path}: write a test for it, or call it `console`, `text`\n{}",
+                block.text
+            );
+            run += usize::from(is_run);
+        }
+    }
+    assert!(run > 40, "only {run} blocks are run");
+    for (path, language, _) in RUN {
+        Page::read(path).blocks_in(language);
+    }
+}
+
+/// What a page's shell commands said, which must have succeeded.
+async fn run(service: &Service, path: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let output = service.shell(folder.path(), &Page::read(path).script("sh")).output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+#[tokio::test]
+async fn every_configuration_is_one() {
+    let mut examples = 0;
+    for page in Page::all() {
+        for block in page.blocks().iter().filter(|block| block.language == "yaml") {
+            let folder = tempfile::tempdir().unwrap();
+            let [cert, key] = Certificate::new().write(folder.path());
+            for (name, file) in [("cert.pem", &cert), ("grpc.pem", &cert), ("clients.pem", &cert)]
+                .into_iter()
+                .chain([("key.pem", &key), ("grpc.key", &key)])
+            {
+                if !folder.path().join(name).exists() {
+                    std::fs::copy(file, folder.path().join(name)).unwrap();
+                }
+            }
+            let text = block.text.replace("/etc/osproxy", folder.path().to_str().unwrap());
+            std::fs::write(folder.path().join("config.yaml"), text).unwrap();
+            let arguments = ["check-config", "--config", "config.yaml"];
+            let (status, _, complaint) = spawn_failing(folder.path(), &[], &arguments).await;
+            assert!(status.success(), "{}\n{}\n{complaint}", page.path, block.text);
+            examples += 1;
+        }
+    }
+    assert!(examples >= 15, "{examples}");
+}
+
+#[test]
+fn every_json_is_one() {
+    for page in Page::all() {
+        for block in page.blocks().iter().filter(|block| block.language == "json") {
+            if let Err(error) = serde_json::from_str::<Value>(&block.text) {
+                panic!("{}: {error}\n{}", page.path, block.text);
+            }
+        }
+    }
+    let examples = Page::read("docs/guides/api-v1.md").blocks_in("json");
+    serde_json::from_str::<osproxy_api::v1::Challenge>(&examples[0]).unwrap();
+    serde_json::from_str::<osproxy_api::v1::Problem>(&examples[1]).unwrap();
+}
+
+#[test]
+fn what_is_worth_an_alarm_is_counted() {
+    // That what is described there is counted is another test's: `metrics`.
+    let described = Page::read("docs/guides/observability.md").text;
+    for page in Page::all() {
+        for block in page.blocks().iter().filter(|block| block.language == "promql") {
+            let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+            let words = block.text.split(|letter| !is_name(letter));
+            for name in words.filter(|word| word.starts_with("osproxy_")) {
+                let series = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+                let family = series.unwrap_or(name);
+                assert!(described.contains(&format!("| `{family}` |")), "{family} is not described");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn api_v0_works_line_by_line() {
+    let mut service = Service::start().await;
+    let said = run(&service, "docs/guides/api-v0.md").await;
+    assert_eq!(said.matches("identical\n").count(), 2, "{said}");
+    assert!(said.contains("\n1000000\n") && said.contains("it broke\n"), "{said}");
+    assert!(said.contains("\"data\":[1,2,4]}"), "{said}");
+    // Links, two uploads, a link, the instant upload; three parts, the checkpoint, the two that were missing, and the merge.
+    assert_eq!(said.matches("{\"code\":0,\"message\":\"ok\"").count(), 12, "{said}");
+    let uid = service.sql("SELECT uid FROM files WHERE name = 'film.mp4'").await.remove(0);
+    service.wait_until_whole(&uid).await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn the_tour_of_api_v1_works_line_by_line() {
+    let mut service = Service::start().await;
+    let said = run(&service, "docs/guides/api-v1.md").await;
+    for expected in [
+        "\"name\":\"numbers.txt\",\"state\":\"stored\",\"size\":588895",
+        "\"metadata\":{\"draft\":\"yes\",\"owner\":\"ann\"}",
+        "\"metadata\":{\"owner\":\"ann\"}",
+        "content-disposition: attachment; filename=\"report 1.txt\"",
+        "repr-digest: ",
+        "\n204 204 204 \n",
+        "\"parts\":[1,2,3],\"received\":22888896",
+        "\"metadata\":{\"from\":\"the tour\"}",
+        "\nidentical\n",
+        "idempotency-replayed: true",
+        "\nthe same copy\n",
+        "\"bytes_saved\":23477791",
+        "\"kind\":\"sweep\"",
+        "\n204\n",
+        "\"code\":\"file_gone\"",
+        "\"code\":\"file_not_found\"",
+    ] {
+        assert!(said.contains(expected), "{expected} is not in {said}");
+    }
+    // The second page, and it is the last one.
+    let page = said.lines().find(|line| line.starts_with("{\"files\"")).unwrap();
+    assert!(page.contains("report 2.txt") && !page.contains("next_cursor"), "{page}");
+    service.database().settle().await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn the_commands_about_access_work() {
+    let service = Service::start().await;
+    let said = run(&service, "docs/guides/access.md").await;
+    assert!(said.contains("{\"files\":[]}"), "{said}");
+    assert!(said.contains("46.6 GiB"), "{said}");
+}
+
+#[tokio::test]
+async fn the_metrics_are_there() {
+    let service = Service::start().await;
+    let said = run(&service, "docs/guides/observability.md").await;
+    assert!(said.contains("osproxy_build_info{"), "{said}");
+}
+
+#[tokio::test]
+async fn the_commands_about_stores_work() {
+    let service = Service::start().await;
+    std::fs::write(service.folder().join("config.yaml"), "").unwrap();
+    let said = run(&service, "docs/guides/stores.md").await;
+    assert!(said.lines().any(|line| serde_json::from_str::<Value>(line).is_ok()), "{said}");
+}
+
+#[test]
+fn every_error_has_its_row() {
+    let page = Page::read("docs/guides/api-v1.md").text;
+    let (_, table) = page.split_once("## Errors").unwrap();
+    let mut told = Vec::new();
+    for row in table.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+        let status = row[2..5].parse::<u16>().unwrap();
+        for name in row.split('`').skip(1).step_by(2).filter(|name| *name != "Retry-After") {
+            assert_eq!(ErrorCode::named(name).unwrap().v1_status(), status, "{name}");
+            told.push(name);
+        }
+    }
+    let source = Page::read("crates/osproxy-api/src/error_code.rs").text;
+    let (_, codes) = source.split_once("\ncodes! {").unwrap();
+    let (codes, _) = codes.split_once("\n}\n").unwrap();
+    let names: Vec<_> = codes.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        assert!(told.contains(&name), "{name} has no row");
+    }
+}
+
+/// What a heading is called in links to it.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    text.chars().filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter)).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut followed = 0;
+    for page in Page::all() {
+        let folder = Path::new(&page.path).parent().unwrap();
+        for link in page.links().iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() {
+                page.path.clone()
+            } else {
+                folder.join(path).to_str().unwrap().to_owned()
+            };
+            assert!(root.join(&target).exists(), "{link} in {} leads nowhere", page.path);
+            if !fragment.is_empty() {
+                let headings = Page::read(&target).headings();
+                let is_there = headings.iter().any(|heading| anchor(heading) == fragment);
+                assert!(is_there, "{link} in {}: there is no such heading", page.path);
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 100, "{followed}");
+}
+
+#[tokio::test]
+#[ignore = "needs nginx: just test-servers"]
+async fn nginx_takes_what_is_shown_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = Page::read("docs/guides/edge.md").script("nginx");
+    let text = format!(
+        "pid nginx.pid;\nevents {{}}\nhttp {{\naccess_log off;\nserver {{\nlisten 127.0.0.1:1;\nlocation / {{\n{shown}\
+         proxy_pass http://127.0.0.1:8888;\n}}\n}}\n}}\n"
+    );
+    std::fs::write(folder.path().join("nginx.conf"), text).unwrap();
+    let mut nginx = Command::new("nginx");
+    nginx.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap())).arg("-p").arg(folder.path());
+    nginx.args(["-c", "nginx.conf", "-e", "stderr", "-t"]).stdin(Stdio::null());
+    let output = nginx.output().await.expect("nginx is missing: run this by `just test-servers`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn the_databases_are_made_as_it_says() {
+    use sea_orm::ConnectionTrait;
+
+    let scripts: [String; 2] = Page::read("docs/guides/databases.md").blocks_in("sql").try_into().unwrap();
+    for (script, admin) in scripts.iter().zip(["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"]) {
+        let admin = std::env::var(admin).expect("run this by `just test-servers`");
+        let name = format!("guide_{}", std::process::id());
+        let connection = connect(&admin).await;
+        for statement in script.replace("osproxy", &name).split(';').filter(|text| !text.trim().is_empty()) {
+            connection.execute_unprepared(statement).await.unwrap();
+        }
+        let scheme = admin.split("://").next().unwrap();
+        let url = format!("{scheme}://{name}:change-me@{}/{name}", server_of(&admin));
+        let folder = tempfile::tempdir().unwrap();
+        let settings = [("DATABASE__URL".to_owned(), url)];
+        let (status, _, complaint) = spawn_failing(folder.path(), &settings, &["migrate"]).await;
+        assert!(status.success(), "{complaint}");
+        connection.execute_unprepared(&format!("DROP DATABASE {name}")).await.unwrap();
+        connection.execute_unprepared(&format!("DROP USER {name}")).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}
