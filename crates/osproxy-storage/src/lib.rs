@@ -3,6 +3,30 @@
 //! A [`Backend`] holds objects under [`Key`]s. Writing streams: bytes go in, digests come out, and the
 //! object appears under its key as a whole or not at all. Reading streams a byte range.
 //! Nothing here knows files, uids or links; nothing above knows paths, descriptors or vendors.
+//!
+//! ```
+//! use futures_util::TryStreamExt;
+//! use osproxy_storage::{Backend, Category, Key, SizeHint, backends::Memory};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), osproxy_storage::Error> {
+//! let store = Memory::default();
+//! let key = Key::whole(Category::of_name("film.mp4"), 1, Some("mp4"));
+//! assert_eq!(key.as_str(), "video/1.mp4");
+//!
+//! // Until it is published nobody sees it; dropped before that, the writer leaves nothing.
+//! let mut writer = store.create(&key, SizeHint::Exact(9)).await?;
+//! writer.write("any bytes".into()).await?;
+//! let digests = writer.finish().await?;
+//! assert_eq!(digests.size, 9);
+//! writer.publish().await?;
+//!
+//! let read: Vec<_> = store.open(&key, 4..9).await?.try_collect().await?;
+//! assert_eq!(read.concat(), b"bytes");
+//! store.delete(&[key]).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 pub mod backends;

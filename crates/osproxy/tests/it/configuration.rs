@@ -149,6 +149,7 @@ fn describe(
         let inner = &declared[kind];
         let meaning = match inner.meaning.trim().strip_prefix(&format!("`{full}`: ")) {
             Some(own) => own.to_owned(),
+            None if list.is_some() => inner.meaning.trim().to_owned(),
             None => setting.meaning.trim().to_owned(),
         };
         let capital = meaning[..1].to_uppercase() + &meaning[1..];

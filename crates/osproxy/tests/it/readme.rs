@@ -24,11 +24,17 @@ fn scripts() -> [String; 3] {
     readme().blocks_in("sh").try_into().unwrap()
 }
 
+/// What somebody types at this machine, or at one with containers: the first of them and the third are run with the binary
+/// that is there.
+fn consoles() -> [String; 6] {
+    readme().blocks_in("console").try_into().unwrap()
+}
+
 #[tokio::test]
 async fn the_service_starts_as_it_says() {
     let service = Service::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let [start, ..] = readme().blocks_in("console").try_into().map(|all: [String; 6]| all).unwrap();
+    let [start, ..] = consoles();
     assert_eq!(start.trim(), "cargo run --release -- serve");
     // The binary that is there stands for the one that would be built, and the port for the usual one.
     let script =
@@ -38,6 +44,24 @@ async fn the_service_starts_as_it_says() {
     let mut lines = BufReader::new(started.stdout.take().unwrap()).lines();
     let line = lines.next_line().await.unwrap().unwrap();
     assert!(line.starts_with("osproxy is ready on http://127.0.0.1:"), "{line}");
+}
+
+#[tokio::test]
+async fn the_binary_serves_others_as_it_says() {
+    let mut service = Service::start().await;
+    service.kill().await;
+    let folder = tempfile::tempdir().unwrap();
+    let [_, _, binary, ..] = consoles();
+    let (build, script) = binary.split_once('\n').unwrap();
+    assert_eq!(build, "cargo build --release");
+    let script = script.replace("target/release/osproxy", "osproxy").replace(":8888", ":0");
+    let mut shell = service.shell(folder.path(), &script);
+    let mut started = shell.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(started.stdout.take().unwrap()).lines();
+    for expected in ["osk_", "osproxy is ready on http://0.0.0.0:"] {
+        let line = lines.next_line().await.unwrap().unwrap();
+        assert!(line.starts_with(expected), "{line}");
+    }
 }
 
 #[tokio::test]
