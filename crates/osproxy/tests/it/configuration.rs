@@ -49,7 +49,7 @@ fn read(body: &str) -> (String, Declared) {
         if let Some(text) = line.strip_prefix("///") {
             comment += text;
         } else if let Some(of) = line.strip_suffix(" {") {
-            name = of.to_owned();
+            of.clone_into(&mut name);
             declared.meaning = std::mem::take(&mut comment);
         } else {
             let line = line.strip_suffix(',').unwrap_or_else(|| panic!("what is {line}?"));

@@ -134,10 +134,10 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     let wanted = serde_json::json!({"name": "film.bin", "size": bytes.len(), "part_size": 1 << 20});
     let created = service.client().post(service.url("/api/v1/uploads")).json(&wanted).send().await.unwrap();
     let created: Value = created.json().await.unwrap();
-    let link = |name: &str| created["links"][name].as_str().unwrap().to_owned();
+    let url_of = |name: &str| created["links"][name].as_str().unwrap().to_owned();
     // Before it was stopped it had sent these.
     for number in [1, 3] {
-        let url = service.url(&link("part").replace("{number}", &number.to_string()));
+        let url = service.url(&url_of("part").replace("{number}", &number.to_string()));
         let part = bytes[(number - 1) << 20..number << 20].to_vec();
         assert_eq!(service.client().put(url).body(part).send().await.unwrap().status(), 204);
     }
@@ -148,8 +148,8 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     // Started once more after that, it finds everything there.
     for _ in 0..2 {
         let mut program = Command::new("java");
-        program.args(["Resume.java", &format!("http://{}", line.address), &link("state"), &link("part")]);
-        program.args([&link("complete"), "1048576", "film.bin"]).current_dir(folder.path());
+        program.args(["Resume.java", &format!("http://{}", line.address), &url_of("state"), &url_of("part")]);
+        program.args([&url_of("complete"), "1048576", "film.bin"]).current_dir(folder.path());
         assert!(said(program).await.contains("\"state\":\"stored\""));
         assert_eq!(parts_sent(&line), [2, 2, 4, 5, 6]);
     }
@@ -221,8 +221,8 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["1"]);
 
     // The link on the page leads to its content, by way of the back end.
-    let link = browser.run("return document.querySelector('#state a').href").await;
-    let answer = reqwest::get(link.as_str().unwrap()).await.unwrap();
+    let href = browser.run("return document.querySelector('#state a').href").await;
+    let answer = reqwest::get(href.as_str().unwrap()).await.unwrap();
     let disposition = answer.headers()["content-disposition"].to_str().unwrap();
     assert!(disposition.starts_with("attachment; filename=\"film.mp4\""), "{disposition}");
     assert!(answer.bytes().await.unwrap() == bytes, "the content differs");

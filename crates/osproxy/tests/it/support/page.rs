@@ -54,9 +54,12 @@ impl Page {
             match (line.strip_prefix("```"), open.as_mut()) {
                 (Some(_), Some(_)) => blocks.extend(open.take()),
                 (Some(language), None) => {
-                    open = Some(Block { language: language.to_owned(), text: String::new() })
+                    open = Some(Block { language: language.to_owned(), text: String::new() });
                 }
-                (None, Some(block)) => block.text += &format!("{line}\n"),
+                (None, Some(block)) => {
+                    block.text.push_str(line);
+                    block.text.push('\n');
+                }
                 (None, None) => {}
             }
         }
