@@ -9,6 +9,7 @@ use tokio::process::Command;
 use crate::support::{Certificate, Page, Service, assert_is_a_test, connect, server_of, spawn_failing};
 
 /// Languages of blocks that are only shown: what a terminal looks like or somebody may type, text, pictures, pieces of something.
+/// So is what is another program's, which stands behind the language: `yaml prometheus`.
 const SHOWN: [&str; 5] = ["console", "ini", "mermaid", "rust,ignore", "text"];
 
 /// Languages all of whose blocks, on all pages, one test looks at.
@@ -50,7 +51,7 @@ fn every_block_is_run_or_only_shown() {
     for page in Page::all() {
         for block in page.blocks() {
             let language = block.language.as_str();
-            let (path, is_shown) = (page.path.as_str(), SHOWN.contains(&language));
+            let (path, is_shown) = (page.path.as_str(), SHOWN.contains(&language) || language.contains(' '));
             let is_run = EVERYWHERE.iter().any(|(everywhere, _)| *everywhere == language)
                 || RUN.iter().any(|(of, its, _)| (*of, *its) == (path, language))
                 // Its blocks are those of the other one: `readme::both_languages_say_the_same`.
