@@ -51,7 +51,8 @@ impl Page {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
         for line in self.text.lines() {
-            match (line.strip_prefix("```"), open.as_mut()) {
+            // In a list, a block is indented.
+            match (line.trim_start().strip_prefix("```"), open.as_mut()) {
                 (Some(_), Some(_)) => blocks.extend(open.take()),
                 (Some(language), None) => {
                     open = Some(Block { language: language.to_owned(), text: String::new() });
@@ -84,7 +85,7 @@ impl Page {
     pub fn headings(&self) -> Vec<String> {
         let mut is_open = false;
         let mut is_outside = |line: &&str| {
-            is_open ^= line.starts_with("```");
+            is_open ^= line.trim_start().starts_with("```");
             !is_open
         };
         let lines = self.text.lines().filter(|line| is_outside(line) && line.starts_with('#'));
