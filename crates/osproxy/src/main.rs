@@ -66,6 +66,13 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Ask the running node of this configuration whether it is ready to serve; exit 1 if it is not. For health checks of containers.
+    Health {
+        #[command(flatten)]
+        options: cli::health::Options,
+        #[command(flatten)]
+        listening: Listening,
+    },
     /// Print the OpenAPI document that `serve` has at /openapi.json.
     Openapi,
     /// Compare metadata and store, both ways; exit 3 if all differences were repaired, 4 if some are left.
@@ -99,7 +106,7 @@ struct Settings {
     /// Folder for everything osproxy keeps on this machine [default: osproxy-data].
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// YAML file with settings; see config/config.yaml.
+    /// YAML file with settings; see config/config.yaml [default: the one that `OSPROXY_CONFIG` names].
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
@@ -138,6 +145,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
         Verb::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
+        Verb::Health { options, listening } => cli::health::run(&listening.load()?, options)?,
         Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
         Verb::ImportGo { options, settings } => return cli::import_go::run(&settings.load(None)?, &options),

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod explain;
 pub mod fsck;
 pub mod import_go;
+pub mod health;
 pub mod key;
 pub mod link_key;
 pub mod migrate;

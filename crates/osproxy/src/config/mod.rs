@@ -59,6 +59,9 @@ use value::{Findings, Node, Value, section};
 /// Variables that begin with this are settings: `OSPROXY__LOG__LEVEL=debug`.
 const ENV_PREFIX: &str = "OSPROXY__";
 
+/// The variable that names the file of settings, where a container or a unit says once what holds for every verb.
+const FILE_VARIABLE: &str = "OSPROXY_CONFIG";
+
 section! {
     /// The whole configuration. Without any file it is complete and safe.
     Config {
@@ -143,9 +146,12 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks the configuration. Blocks: call it before the reactor runs. All problems are reported at once.
+/// Reads and checks the configuration: of this file, or the one that `OSPROXY_CONFIG` names. Blocks: call it before the reactor
+/// runs. All problems are reported at once.
 pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, InvalidConfig> {
-    let text = match file {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place where settings come in")]
+    let named = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
+    let text = match file.or(named.as_deref().map(Path::new)) {
         #[expect(clippy::disallowed_methods, reason = "before the reactor runs")]
         Some(path) => std::fs::read_to_string(path)
             .map_err(|error| InvalidConfig(vec![format!("{}: {error}", path.display())]))?,

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use sea_orm::{ConnectOptions, ConnectionTrait};
 
-use crate::support::{Service, Store, StoreServer, Unreliable, connect, eventually};
+use crate::support::{Service, Store, StoreServer, Unreliable, command, connect, eventually, spawn_failing};
 
 /// What `/health/ready` answers.
 async fn ready(service: &Service) -> (u16, String) {
@@ -69,4 +69,58 @@ async fn a_store_that_does_not_answer_is_named() {
     until_ready(&service, 200, r#"{"status":"degraded","down":["store"]}"#).await;
     proxy.silence(false);
     until_ready(&service, 200, READY).await;
+}
+
+/// What `osproxy health` says to this, and its exit code.
+pub async fn asks(service: &Service, settings: &[(&str, &str)], options: &[&str]) -> (Option<i32>, String) {
+    let settings: Vec<_> =
+        settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let arguments = [&["health"], options].concat();
+    let (status, said, complaint) = spawn_failing(service.folder(), &settings, &arguments).await;
+    (status.code(), said + &complaint)
+}
+
+#[tokio::test]
+async fn the_verb_asks_the_node_that_the_configuration_describes() {
+    let mut service = Service::start().await;
+    let (url, port) = (service.url(""), service.address.port());
+    let (own, any) = (format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}"));
+    let ready = (Some(0), "ready\n".to_owned());
+    assert_eq!(asks(&service, &[], &["--url", &url]).await, ready);
+    assert_eq!(asks(&service, &[("SERVER__LISTEN", &own)], &[]).await, ready);
+    let open = [("SERVER__LISTEN", &*any), ("AUTH__MODE", "open")];
+    assert_eq!(asks(&service, &open, &[]).await, ready);
+    assert_eq!(asks(&service, &[], &["--listen", &own]).await, ready);
+    let port = port.to_string();
+    assert_eq!(asks(&service, &[("APP__PORT", &port)], &[]).await, ready);
+    // A file that a variable names.
+    std::fs::write(service.folder().join("its.yaml"), format!("server: {{listen: '{own}'}}")).unwrap();
+    let mut named = command(service.folder(), &[], &[]);
+    assert!(named.arg("health").env("OSPROXY_CONFIG", "its.yaml").status().await.unwrap().success());
+    service.kill().await;
+    let (code, said) = asks(&service, &[], &["--url", &url]).await;
+    assert!(code == Some(1) && said.contains(&format!("{url} does not answer")), "{said}");
+}
+
+#[tokio::test]
+async fn the_verb_says_what_is_down_and_who_is_none() {
+    let service = Service::start_with(&[("SERVER__DRAIN_DELAY", "30")]).await;
+    let url = service.url("");
+    service.signal(rustix::process::Signal::TERM);
+    let said = async || {
+        let (code, said) = asks(&service, &[], &["--url", &url]).await;
+        (code == Some(1)).then_some(said)
+    };
+    let said = eventually("it drains", said).await;
+    assert!(said.contains("is not ready: draining"), "{said}");
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", other.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut client, _) = other.accept().unwrap();
+        let _ = client.read(&mut [0; 1000]);
+        let _ = client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    });
+    let (code, said) = asks(&service, &[], &["--url", &url]).await;
+    assert!(code == Some(1) && said.contains("not as osproxy does"), "{said}");
 }

@@ -1,0 +1,77 @@
+//! `osproxy health`
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::config::{Config, Loaded};
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which node to ask.
+#[derive(Args)]
+pub struct Options {
+    /// Where a node is, such as `http://10.0.0.7:8888`; otherwise the one on this machine that has this configuration.
+    #[arg(long)]
+    url: Option<String>,
+}
+
+/// What `/health/ready` says.
+#[derive(Deserialize)]
+struct Readiness {
+    status: String,
+    #[serde(default)]
+    down: Vec<String>,
+}
+
+/// Asks a running node whether it is ready to serve. Fails when it is not, or does not answer.
+pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
+    // A name that is asked for says whom to expect. Nobody else listens where this machine's own node does.
+    let is_own = options.url.is_none();
+    let url = options.url.map_or_else(|| own(&loaded.config), Ok)?;
+    super::block_on(ask(url.trim_end_matches('/'), is_own))
+}
+
+async fn ask(url: &str, is_own: bool) -> anyhow::Result<()> {
+    // What does the cryptography has to be chosen, also where there will be none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_danger_accept_invalid_certs(is_own);
+    let asked = client.build()?.get(format!("{url}/health/ready")).send().await;
+    let answer = asked.with_context(|| format!("{url} does not answer"))?;
+    let status = answer.status();
+    let Ok(Readiness { status: said, down }) = answer.json().await else {
+        bail!("{url} answers {status}, and not as osproxy does");
+    };
+    let told = if down.is_empty() { said } else { format!("{said}; down: {}", down.join(", ")) };
+    if !status.is_success() {
+        bail!("{url} is not ready: {told}");
+    }
+    super::say(&told);
+    Ok(())
+}
+
+/// Where the node of this configuration is reached on its own machine: at the listener that asks nobody who they are, if there is
+/// one.
+fn own(config: &Config) -> anyhow::Result<String> {
+    let admin = config.admin.address()?;
+    if admin.is_none() && config.tls.client_ca.is_some() {
+        bail!(
+            "it lets in nobody without a certificate (`tls.client_ca`): set `admin.listen`, which is asked then"
+        );
+    }
+    let scheme = if admin.is_none() && config.tls.is_on() { "https" } else { "http" };
+    let mut address = admin.map_or_else(|| config.listen(), Ok)?;
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => address.set_ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        _ => {}
+    }
+    Ok(format!("{scheme}://{address}"))
+}
