@@ -4,7 +4,7 @@ mod client;
 mod divided;
 mod forwarding;
 mod leaving;
-mod stack;
+pub mod stack;
 mod strangers;
 mod takeover;
 mod torture;

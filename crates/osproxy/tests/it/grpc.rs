@@ -29,7 +29,8 @@ async fn parts_of(grpc: &mut Grpc, uid: &str) -> Vec<u32> {
     grpc.files.get_upload(request).await.unwrap().into_inner().parts
 }
 
-async fn store(grpc: &mut Grpc, bytes: &[u8]) -> String {
+/// Stores content under a new uid, which it gives.
+pub async fn store(grpc: &mut Grpc, bytes: &[u8]) -> String {
     let uid = create(grpc).await;
     let header = UploadFileHeader { uid: uid.clone(), ..UploadFileHeader::default() };
     grpc.files.upload_file(stream::iter(file_messages(header, bytes))).await.unwrap();
@@ -37,7 +38,7 @@ async fn store(grpc: &mut Grpc, bytes: &[u8]) -> String {
 }
 
 /// The content of a file from `offset` on, in messages.
-async fn read(grpc: &mut Grpc, uid: &str, offset: u64) -> Vec<u8> {
+pub async fn read(grpc: &mut Grpc, uid: &str, offset: u64) -> Vec<u8> {
     let request = DownloadFileRequest { uid: uid.to_owned(), offset, length: None };
     let mut messages = grpc.files.download_file(request).await.unwrap().into_inner();
     let mut content = Vec::new();

@@ -29,6 +29,7 @@ mod create_link;
 mod create_upload;
 mod databases;
 mod delete_file;
+mod deploy;
 mod describe_file;
 mod describe_service;
 mod describe_task;

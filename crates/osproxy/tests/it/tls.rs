@@ -9,7 +9,10 @@ use http_body_util::BodyExt;
 use hyper::Version;
 use tempfile::TempDir;
 
-use crate::support::{Certificate, H2, Service, content, eventually, spawn_failing};
+use crate::{
+    health::asks,
+    support::{Certificate, H2, Service, content, eventually, spawn_failing},
+};
 
 /// A service with a certificate, and the folder where it lies.
 async fn secured(more: &[(&str, &str)]) -> (Service, Certificate, TempDir) {
@@ -30,7 +33,7 @@ async fn clients_are_served_over_tls_with_http_1_and_2() {
     assert_eq!(answer.version(), Version::HTTP_11);
     assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
 
-    let stream = certificate.connect(&service, b"h2").await.unwrap();
+    let stream = certificate.connect(service.address, b"h2").await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let mut client = H2::on(stream).await;
     let link = service.download_link(&uid).await.unwrap().url;
@@ -90,6 +93,29 @@ async fn a_pair_that_is_none_is_told_before_anything_starts() {
 }
 
 #[tokio::test]
+async fn a_node_is_asked_for_its_health_on_its_own_machine_whatever_its_certificate_says() {
+    let plain = Service::start().await;
+    let (service, certificate, _folder) = secured(&[]).await;
+    certificate.write(plain.folder());
+    let (own, other) = (service.address.to_string(), plain.address.to_string());
+    let tls = [("TLS__CERT", "cert.pem"), ("TLS__KEY", "key.pem"), ("SERVER__LISTEN", &*own)];
+    let ready = (Some(0), "ready\n".to_owned());
+    assert_eq!(asks(&plain, &tls, &[]).await, ready);
+    // Elsewhere it counts, and who speaks no TLS is somebody else.
+    for (settings, options) in
+        [(&[][..], &["--url", &*service.url("")][..]), (&[tls[0], tls[1], ("SERVER__LISTEN", &*other)], &[])]
+    {
+        let (code, said) = asks(&plain, settings, options).await;
+        assert!(code == Some(1) && said.contains("does not answer"), "{said}");
+    }
+    // Who lets in nobody without a certificate has another door.
+    let mutual = [&tls[..], &[("TLS__CLIENT_CA", "cert.pem")]].concat();
+    assert!(asks(&plain, &mutual, &[]).await.1.contains("admin.listen"));
+    let admin = [&mutual[..], &[("ADMIN__LISTEN", &*other)]].concat();
+    assert_eq!(asks(&plain, &admin, &[]).await, ready);
+}
+
+#[tokio::test]
 async fn who_never_ends_the_handshake_holds_up_nobody_and_is_dropped() {
     let (service, ..) = secured(&[("SERVER__HEADER_TIMEOUT", "2")]).await;
     let mut silent = Vec::new();
@@ -119,15 +145,18 @@ async fn a_certificate_is_replaced_while_requests_run() {
     let exchange = async {
         let new = Certificate::new();
         new.write(folder.path());
-        eventually("the new one is shown", async || new.connect(&service, b"http/1.1").await.map(drop)).await;
-        assert!(old.connect(&service, b"http/1.1").await.is_none());
+        eventually("the new one is shown", async || {
+            new.connect(service.address, b"http/1.1").await.map(drop)
+        })
+        .await;
+        assert!(old.connect(service.address, b"http/1.1").await.is_none());
         // What is no pair changes nothing.
         std::fs::write(folder.path().join("key.pem"), &old.key).unwrap();
         let complaints = || service.log().matches("the old certificate stays").count();
         eventually("it is told", async || (complaints() > 0).then_some(())).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(complaints(), 1);
-        assert!(new.connect(&service, b"http/1.1").await.is_some());
+        assert!(new.connect(service.address, b"http/1.1").await.is_some());
         let before = served.load(Ordering::Relaxed);
         eventually("they go on", async || (served.load(Ordering::Relaxed) > before).then_some(())).await;
         stop.store(true, Ordering::Relaxed);

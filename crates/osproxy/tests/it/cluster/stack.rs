@@ -7,7 +7,9 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Database, Line, Nginx, Proxy, Service, Store, eventually, redis_url, server_of};
+use crate::support::{
+    Certificate, Database, Line, Nginx, Proxy, Service, Store, eventually, redis_url, server_of,
+};
 
 /// How many nodes there are.
 pub const NODES: usize = 3;
@@ -23,39 +25,58 @@ pub struct Node {
 pub struct Stack {
     pub nodes: Vec<Node>,
     pub nginx: Nginx,
+    /// What nginx shows, if it speaks TLS.
+    pub certificate: Option<Certificate>,
 }
 
 /// Addresses that nothing else on this machine uses, so that a node can have its own back.
-fn host(number: u32) -> String {
+fn host() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id();
     format!("127.{}.{}.{}", 1 + (process >> 8) % 250, process % 250, 10 + number)
+}
+
+async fn start_nodes(store: Option<&Store>, more: &[(&str, &str)]) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for number in 0..NODES {
+        let folder = tempfile::tempdir().unwrap();
+        let database = match nodes.first() {
+            None => Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await,
+            Some(first) => first.service.database().beside(folder.path()),
+        };
+        let to_database = Proxy::start(database.server()).await;
+        let to_redis = Proxy::start(server_of(&redis_url())).await;
+        let mut settings = database.settings_through(&to_database, Some(&to_redis));
+        settings.extend(store.iter().flat_map(|store| store.settings()));
+        settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let listen = format!("{}:8888", host());
+        let service = Service::start_listening(&listen, folder, database, store.cloned(), settings).await;
+        nodes.push(Node { service, database: to_database, redis: to_redis });
+        println!("node {number} listens on {listen}");
+    }
+    nodes
+}
+
+fn addresses(nodes: &[Node]) -> Vec<SocketAddr> {
+    nodes.iter().map(|node| node.service.address).collect()
 }
 
 impl Stack {
     /// Starts it: with their objects in a store that all share, or on a disk of each node's own.
     pub async fn start(store: Option<&Store>, more: &[(&str, &str)]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mut nodes: Vec<Node> = Vec::new();
-        for number in 0..NODES {
-            let folder = tempfile::tempdir().unwrap();
-            let database = match nodes.first() {
-                None => Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await,
-                Some(first) => first.service.database().beside(folder.path()),
-            };
-            let to_database = Proxy::start(database.server()).await;
-            let to_redis = Proxy::start(server_of(&redis_url())).await;
-            let mut settings = database.settings_through(&to_database, Some(&to_redis));
-            settings.extend(store.iter().flat_map(|store| store.settings()));
-            settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-            let listen = format!("{}:8888", host(NEXT.fetch_add(1, Ordering::Relaxed)));
-            let service = Service::start_listening(&listen, folder, database, store.cloned(), settings).await;
-            nodes.push(Node { service, database: to_database, redis: to_redis });
-            println!("node {number} listens on {listen}");
-        }
-        let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.service.address).collect();
-        let listen = format!("{}:8880", host(NEXT.fetch_add(1, Ordering::Relaxed)));
-        let nginx = Nginx::start(&listen, &addresses).await;
-        Self { nodes, nginx }
+        let nodes = start_nodes(store, more).await;
+        let nginx = Nginx::start(&host(), &addresses(&nodes)).await;
+        Self { nodes, nginx, certificate: None }
+    }
+
+    /// The same, over TLS.
+    pub async fn start_secured(store: Option<&Store>, more: &[(&str, &str)]) -> Self {
+        let nodes = start_nodes(store, more).await;
+        let (host, folder) = (host(), tempfile::tempdir().unwrap());
+        let certificate = Certificate::shipped(folder.path(), &["localhost", &host]);
+        let nginx = Nginx::start_secured(folder.path(), &host, &addresses(&nodes)).await;
+        Self { nodes, nginx, certificate: Some(certificate) }
     }
 
     /// Mends all lines, lets go on what was stopped, and starts what does not run.

@@ -4,7 +4,7 @@ use osproxy_api::{
     v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks},
     v1::{CreatedUpload, File, UploadStatus},
 };
-use reqwest::{Client, Method, Response, StatusCode, header::HeaderMap};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, header::HeaderMap};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -13,32 +13,42 @@ use serde_json::{Value, json};
 pub struct Api {
     pub address: SocketAddr,
     scheme: &'static str,
+    /// The only certificate that is trusted.
+    certificate: Option<Certificate>,
     client: Client,
+}
+
+fn client(certificate: Option<&Certificate>, headers: HeaderMap) -> Client {
+    // Whoever waits for longer than this waits for ever.
+    let client = Client::builder().read_timeout(2 * super::PATIENCE).default_headers(headers);
+    match certificate {
+        Some(certificate) => client.tls_certs_only([certificate.clone()]),
+        None => client,
+    }
+    .build()
+    .unwrap()
 }
 
 impl Api {
     pub fn new(address: SocketAddr) -> Self {
         // The client could speak TLS, and asks for what does the cryptography even if it never will.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // Whoever waits for longer than this waits for ever.
-        let client = Client::builder().read_timeout(2 * super::PATIENCE).build().unwrap();
-        Self { address, scheme: "http", client }
+        Self { address, scheme: "http", certificate: None, client: client(None, HeaderMap::new()) }
     }
 
     /// Over TLS, where this certificate is trusted and no other.
     #[must_use]
     pub fn trusting(self, certificate: &str) -> Self {
-        let certificate = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
-        let client = Client::builder().read_timeout(2 * super::PATIENCE).tls_certs_only([certificate]);
-        Self { scheme: "https", client: client.build().unwrap(), ..self }
+        let certificate = Certificate::from_pem(certificate.as_bytes()).unwrap();
+        let client = client(Some(&certificate), HeaderMap::new());
+        Self { scheme: "https", certificate: Some(certificate), client, ..self }
     }
 
     /// The same, as whoever has this API key sees it.
     pub fn with_key(&self, key: &str) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
-        let client = Client::builder().read_timeout(2 * super::PATIENCE).default_headers(headers);
-        Self { client: client.build().unwrap(), ..self.clone() }
+        Self { client: client(self.certificate.as_ref(), headers), ..self.clone() }
     }
 
     pub fn url(&self, relative: &str) -> String {

@@ -1,16 +1,21 @@
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::Service;
-
 /// A certificate of this machine's for itself, and its key.
+#[derive(Clone)]
 pub struct Certificate {
     pub cert: String,
     pub key: String,
@@ -36,8 +41,18 @@ impl Certificate {
         CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
     }
 
-    /// Connects to a service that has this certificate; `None` if it has another one.
-    pub async fn connect(&self, service: &Service, protocol: &[u8]) -> Option<TlsStream<TcpStream>> {
+    /// Makes one for these names by the script that is shipped, in a folder.
+    pub fn shipped(folder: &Path, names: &[&str]) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/make-certificate");
+        let status = std::process::Command::new(script).arg(folder).args(names).status().unwrap();
+        assert!(status.success());
+        let [cert, key] =
+            ["cert.pem", "key.pem"].map(|name| std::fs::read_to_string(folder.join(name)).unwrap());
+        Self { cert, key }
+    }
+
+    /// Connects to whoever has this certificate; `None` if it has another one.
+    pub async fn connect(&self, address: SocketAddr, protocol: &[u8]) -> Option<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der()).unwrap();
         let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
@@ -46,8 +61,26 @@ impl Certificate {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.to_vec()];
-        let stream = TcpStream::connect(service.address).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.ok()
+    }
+
+    /// A listener for clients that speak no TLS: what they say is handed on to whoever has this certificate.
+    pub async fn tunnel(self, address: SocketAddr, protocol: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let entrance = listener.local_addr().unwrap();
+        let certificate = std::sync::Arc::new(self);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let certificate = certificate.clone();
+                tokio::spawn(async move {
+                    if let Some(mut server) = certificate.connect(address, protocol).await {
+                        let _ = copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+            }
+        });
+        entrance
     }
 }

@@ -76,3 +76,10 @@ pub fn content(seed: u64, len: usize) -> Vec<u8> {
 pub fn md5_hex(content: &[u8]) -> String {
     hex::encode(Md5::digest(content))
 }
+
+/// The most memory that a process has had so far, in bytes.
+pub fn peak_memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}

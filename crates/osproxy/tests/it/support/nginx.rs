@@ -11,18 +11,30 @@ use super::eventually;
 /// An nginx of its own with the configuration that is shipped, in front of nodes. Dropped, it is killed.
 pub struct Nginx {
     pub address: SocketAddr,
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
     /// Its master; the workers end with it.
     process: Child,
     folder: TempDir,
 }
 
-const SHIPPED: &str = include_str!("../../../../../deploy/nginx/osproxy.conf");
+/// Where what is shipped listens.
+const PORTS: [&str; 3] = ["8880", "8890", "8443"];
 
 impl Nginx {
-    pub async fn start(address: &str, nodes: &[SocketAddr]) -> Self {
+    /// Starts it in clear, on this host.
+    pub async fn start(host: &str, nodes: &[SocketAddr]) -> Self {
+        Self::start_with("osproxy.conf", None, host, nodes).await
+    }
+
+    /// Starts it over TLS, on this host, with the certificate and the key in a folder.
+    pub async fn start_secured(certificate: &Path, host: &str, nodes: &[SocketAddr]) -> Self {
+        Self::start_with("osproxy-https.conf", Some(certificate), host, nodes).await
+    }
+
+    async fn start_with(file: &str, certificate: Option<&Path>, host: &str, nodes: &[SocketAddr]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("nginx.conf"), configuration(folder.path(), address, nodes))
-            .unwrap();
+        configure(folder.path(), file, certificate, host, nodes);
         let process = Command::new("nginx")
             .env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap()))
             .arg("-p")
@@ -32,10 +44,30 @@ impl Nginx {
             .kill_on_drop(true)
             .spawn()
             .expect("nginx is missing: run this by `just test-servers`");
-        let nginx = Self { address: address.parse().unwrap(), process, folder };
+        let at = |port: &str| format!("{host}:{port}").parse().unwrap();
+        let (address, grpc) =
+            if certificate.is_some() { (at("8443"), at("8443")) } else { (at("8880"), at("8890")) };
+        let nginx = Self { address, grpc, process, folder };
         let there = async || TcpStream::connect(nginx.address).await.ok();
         eventually("nginx listens", there).await;
         nginx
+    }
+
+    /// What it has logged about requests.
+    pub fn access_log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("access.log")).unwrap()
+    }
+
+    /// What it warned of, such as bodies that it keeps in files.
+    pub fn error_log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("error.log")).unwrap()
+    }
+
+    /// The most memory that its worker has had so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let master = self.process.id().unwrap();
+        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap();
+        super::peak_memory(children.split_whitespace().next().unwrap().parse().unwrap())
     }
 }
 
@@ -50,34 +82,37 @@ impl Drop for Nginx {
         }
         if std::thread::panicking() {
             // Why it told a client that it cannot reach a node.
-            println!("{}", std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default());
+            println!("{}", self.error_log());
         }
     }
 }
 
-/// What is shipped, with these nodes and this listener, and with everything that nginx writes in the folder.
-fn configuration(folder: &Path, address: &str, nodes: &[SocketAddr]) -> String {
-    let mut nodes = nodes.iter();
-    let mut replaced = |line: &str| {
-        let trimmed = line.trim();
-        if trimmed.starts_with("server 127.0.0.1:") {
-            let rest = trimmed.splitn(3, ' ').nth(2).unwrap();
-            nodes.next().map_or_else(String::new, |node| format!("server {node} {rest}\n"))
-        } else if trimmed.starts_with("listen ") {
-            format!("listen {address};\n")
-        } else {
-            format!("{line}\n")
+/// Puts what is shipped into the folder, with these nodes and this host's listeners, so that nginx writes nowhere else.
+fn configure(folder: &Path, file: &str, certificate: Option<&Path>, host: &str, nodes: &[SocketAddr]) {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nginx");
+    std::fs::create_dir(folder.join("osproxy")).unwrap();
+    for name in ["osproxy/nodes.conf", "osproxy/upstreams.conf", "osproxy/server.conf", file] {
+        let mut text = std::fs::read_to_string(shipped.join(name)).unwrap();
+        for (number, node) in (1..).zip(nodes) {
+            text = text.replace(&format!("osproxy{number}:8888"), &node.to_string());
         }
-    };
-    let http: String = SHIPPED.lines().map(&mut replaced).collect();
-    assert!(nodes.next().is_none(), "the configuration has fewer nodes");
+        for port in PORTS {
+            text = text.replace(&format!("listen {port}"), &format!("listen {host}:{port}"));
+        }
+        text = text.replace("/var/log/nginx/", "");
+        if let Some(certificate) = certificate {
+            text = text.replace("/etc/osproxy/tls", certificate.to_str().unwrap());
+        }
+        std::fs::write(folder.join(name), text).unwrap();
+    }
     // Workers give up root's rights, and with them the way into the folder, unless they are told not to.
     let user = if rustix::process::geteuid().is_root() { "user root root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|module| format!("{module}_temp_path {}/{module};\n", folder.display()))
         .concat();
-    format!(
-        "daemon off;\n{user}\nworker_processes 1;\npid nginx.pid;\nevents {{ worker_connections 1024; }}\n\
-         http {{\naccess_log off;\n{temporary}{http}}}\n"
-    )
+    let main = format!(
+        "daemon off;\n{user}\nworker_processes 1;\nerror_log error.log warn;\npid nginx.pid;\nevents {{ worker_connections 1024; }}\n\
+         http {{\n{temporary}include {file};\n}}\n"
+    );
+    std::fs::write(folder.join("nginx.conf"), main).unwrap();
 }

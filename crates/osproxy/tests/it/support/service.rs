@@ -251,9 +251,7 @@ impl Service {
 
     /// The most memory that it has had so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+        super::peak_memory(self.process.id().unwrap())
     }
 
     /// Lets no file of the service grow beyond so many bytes: for writes beyond it, the disk is full.
