@@ -24,6 +24,7 @@ pub mod telemetry;
 pub mod tenant;
 pub mod traces;
 pub mod uid;
+pub mod version;
 
 pub use error::{Error, Result};
 

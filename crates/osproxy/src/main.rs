@@ -3,11 +3,11 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use osproxy::{cli, config};
+use osproxy::{cli, config, version};
 
 /// A file-storage microservice between applications and any object store.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version = version::FULL, about)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -20,7 +20,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::{LogFormat, LogLevel, LogSection, TelemetrySection},
-    traces,
+    traces, version,
 };
 use log_writer::{FlushOnDrop, LogWriter};
 
@@ -87,7 +87,7 @@ fn provider(url: &str) -> io::Result<SdkTracerProvider> {
         .with_endpoint(url)
         .build()
         .map_err(io::Error::other)?;
-    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let version = KeyValue::new("service.version", version::NUMBER);
     let resource = Resource::builder_empty().with_service_name("osproxy").with_attribute(version).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }

@@ -10,6 +10,7 @@ use crate::{
     error,
     meta::Stats,
     metrics::Page,
+    version,
 };
 
 /// How long what stands in the database is waited for. The rest is told in any case.
@@ -64,8 +65,8 @@ impl App {
     /// [`stats`](Self::stats) has it, and is left out while the database does not answer.
     pub async fn metrics_page(self: &Arc<Self>) -> Result<String, std::fmt::Error> {
         let mut page = Page::default();
-        let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        page.gauge("build_info", "Always 1; the label says which version this is", [(build, 1)]);
+        let build = vec![("version", version::NUMBER.to_owned()), ("commit", version::COMMIT.to_owned())];
+        page.gauge("build_info", "Always 1; the labels say which version this is", [(build, 1)]);
         page.moment("start_time_seconds", "When the process started, since the Unix epoch", self.started_at);
         let draining = u64::from(self.is_draining());
         page.gauge("draining", "1 while the node says that it is about to stop", [(Vec::new(), draining)]);

@@ -11,7 +11,7 @@ use std::{
 
 use super::App;
 pub use crate::coord::{KnownNode, Node};
-use crate::{Error, Result, config::Config, coord::Load};
+use crate::{Error, Result, config::Config, coord::Load, version};
 
 /// How long a node that is away is not looked for again: all that others want of it would ask.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -108,7 +108,7 @@ impl App {
         Node {
             id: self.node.clone(),
             address: self.address().to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: version::NUMBER.to_owned(),
             own_stores: self.stores.names().into_iter().filter(|name| !self.stores.is_shared(name)).collect(),
             stores: self.stores.names(),
             started_at: self.started_at,

@@ -17,7 +17,7 @@ use crate::{
     app::App,
     config::{Config, Loaded, TasksSection},
     tasks::{self, Engine},
-    telemetry,
+    telemetry, version,
 };
 
 /// Most threads of a runtime that hash, write, sync and read from the disk at the same time. Work beyond that queues; none of it
@@ -59,7 +59,7 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     // It may have to look up a name.
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
-    tracing::info!(%address, node = app.node, version = env!("CARGO_PKG_VERSION"), "ready");
+    tracing::info!(%address, node = app.node, version = version::FULL, "ready");
     app.announce(advertised).await;
     listeners.announce()?;
 

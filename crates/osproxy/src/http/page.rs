@@ -14,7 +14,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 
 use super::health;
-use crate::app::App;
+use crate::{app::App, version};
 
 const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1rem/1.5 system-ui,sans-serif;\
     color:#222;background:#fff}table{border-collapse:collapse}th{text-align:left;padding-right:2rem}\
@@ -65,7 +65,7 @@ for signed links, and hands them to its clients, which send and fetch the bytes.
 </body>
 </html>
 "#,
-        version = env!("CARGO_PKG_VERSION"),
+        version = version::FULL,
     );
     let headers = [
         (header::CONTENT_SECURITY_POLICY, POLICY.clone()),

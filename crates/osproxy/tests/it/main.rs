@@ -81,3 +81,4 @@ mod update_file;
 mod upload_file;
 mod upload_part;
 mod upload_status;
+mod version;

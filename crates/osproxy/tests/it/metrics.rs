@@ -170,7 +170,7 @@ async fn tasks_database_stores_and_disks_are_told() {
     assert!(page.value(&format!("store_read_bytes_total{{backend=\"{on}\"}}")) >= 100_000);
     let disk = |metric: &str| page.value(&format!("disk_{metric}_bytes{{disk=\"data\"}}"));
     assert!(0 < disk("free") && disk("free") <= disk("size"));
-    page.has(&format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1);
+    page.has(&format!("build_info{{version=\"{}\",commit=\"\"}}", env!("CARGO_PKG_VERSION")), 1);
     page.has("draining", 0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     let started = page.samples["osproxy_start_time_seconds"];

@@ -1,0 +1,36 @@
+//! Tells the program which commit it is built from.
+
+#![expect(clippy::disallowed_methods, reason = "a build has no settings and no reactor")]
+
+use std::{env, process::Command};
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=OSPROXY_COMMIT");
+    let told = env::var("OSPROXY_COMMIT").ok().filter(|commit| !commit.is_empty());
+    // Whoever only tests would have everything built anew after each commit.
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let commit = told.or_else(|| is_release.then(of_repository).flatten()).unwrap_or_default();
+    let number = env!("CARGO_PKG_VERSION");
+    let version = if commit.is_empty() { number.to_owned() } else { format!("{number} ({commit})") };
+    println!("cargo:rustc-env=OSPROXY_COMMIT={commit}");
+    println!("cargo:rustc-env=OSPROXY_VERSION={version}");
+}
+
+/// What is checked out here, marked if it was changed; nothing where there is no repository.
+fn of_repository() -> Option<String> {
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    // `logs/HEAD` changes with every commit, wherever the branch is recorded; the index with what is added.
+    for file in ["HEAD", "logs/HEAD", "index"] {
+        println!("cargo:rerun-if-changed={}", git(&["rev-parse", "--git-path", file])?);
+    }
+    for source in ["build.rs", "..", "../../Cargo.lock", "../../Cargo.toml"] {
+        println!("cargo:rerun-if-changed={source}");
+    }
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changes.is_empty() { commit } else { commit + "-dirty" })
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
