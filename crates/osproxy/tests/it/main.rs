@@ -27,6 +27,7 @@ mod crash;
 mod create_download_link;
 mod create_link;
 mod create_upload;
+mod dashboards;
 mod databases;
 mod delete_file;
 mod deploy;

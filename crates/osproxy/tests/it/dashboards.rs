@@ -1,0 +1,84 @@
+//! The dashboard and the alarms, held against what a running service tells Prometheus.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::support::{Service, content};
+
+const DASHBOARD: &str = include_str!("../../../../deploy/grafana/dashboard.json");
+const ALARMS: &str = include_str!("../../../../deploy/prometheus/alerts.yaml");
+
+/// The samples that a text asks for: names, and what their labels are compared with.
+fn asked(text: &str) -> BTreeSet<(String, String)> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let begins = text.match_indices("osproxy_").filter(|(at, _)| !text[..*at].ends_with(is_name));
+    let sample = |(at, _)| {
+        let rest: &str = &text[at..];
+        let end = rest.find(|letter| !is_name(letter)).unwrap_or(rest.len());
+        let labels = rest[end..].strip_prefix('{').map_or("", |labels| labels.split('}').next().unwrap());
+        (rest[..end].to_owned(), labels.to_owned())
+    };
+    begins.map(sample).collect()
+}
+
+/// The labels of each sample that a page has.
+fn told(page: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut told: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
+        let labels = labels.split(',').filter_map(|label| label.split_once('=')).map(|(label, _)| label);
+        told.entry(name).or_default().extend(labels);
+    }
+    told
+}
+
+#[tokio::test]
+async fn dashboard_and_alarms_ask_for_what_is_told() {
+    let service = Service::start().await;
+    let uid = service.store_in_parts("x.bin", &content(1, 50_000), 20_000).await;
+    service.wait_until_whole(&uid).await;
+    service.store("y.bin", &content(1, 50_000)).await;
+    service.read(&uid).await;
+    service.database().settle().await;
+    let page = service.get("/metrics").await.text().await.unwrap();
+    let told = told(&page);
+    let dashboard = asked(&DASHBOARD.replace("\\\"", "\""));
+    let alarms = asked(ALARMS);
+    assert!(dashboard.len() > 40 && alarms.len() > 15, "{} {}", dashboard.len(), alarms.len());
+    for (name, labels) in dashboard.union(&alarms) {
+        let known = told.get(name.as_str()).unwrap_or_else(|| panic!("{name} is told by nobody"));
+        for label in labels.split("\",").filter(|label| !label.is_empty()) {
+            let label = label.trim().split(['=', '!']).next().unwrap();
+            // These Prometheus adds.
+            assert!(["job", "instance"].contains(&label) || known.contains(label), "{name} has no {label}");
+        }
+    }
+    // Nothing is counted that nobody sees.
+    let shown: BTreeSet<_> = dashboard.iter().map(|(name, _)| name.as_str()).collect();
+    for line in page.lines() {
+        let Some(metric) = line.strip_prefix("# TYPE ") else { continue };
+        let (metric, _) = metric.split_once(' ').unwrap();
+        let is_shown =
+            ["", "_count", "_bucket"].iter().any(|end| shown.contains(format!("{metric}{end}").as_str()));
+        assert!(is_shown, "the dashboard does not show {metric}");
+    }
+}
+
+#[test]
+fn every_alarm_has_a_paragraph_and_a_test() {
+    let guide = include_str!("../../../../docs/guides/operations.md");
+    let tests = include_str!("../../../../deploy/prometheus/alerts_test.yaml");
+    let mut alarms = 0;
+    for alarm in ALARMS.split("- alert: ").skip(1) {
+        let name = alarm.lines().next().unwrap();
+        assert!(guide.contains(&format!("\n#### {name}\n")), "{name} has no paragraph");
+        let runbook = format!("runbook: docs/guides/operations.md#{}\n", name.to_lowercase());
+        assert!(alarm.contains(&runbook), "{name} leads elsewhere");
+        assert!(alarm.contains("        for: ") && alarm.contains("labels: {severity: "), "{name}");
+        let raised = format!("alertname: {name}\n        exp_alerts:\n");
+        let silent = format!("alertname: {name}\n        exp_alerts: []\n");
+        assert!(tests.contains(&raised) && tests.contains(&silent), "{name} is not tried both ways");
+        alarms += 1;
+    }
+    assert_eq!(alarms, 19);
+}
