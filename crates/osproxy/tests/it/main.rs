@@ -16,6 +16,7 @@ mod access;
 mod access_log;
 mod admin;
 mod attacks;
+mod backup;
 mod check_config;
 mod check_health;
 mod cluster;

@@ -1,0 +1,204 @@
+//! Backups, made and restored by the scripts of the guide: beside a service that is written to, and with everything lost afterwards.
+
+use std::path::Path;
+
+use reqwest::Method;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::support::{Database, Service, content};
+
+const GUIDE: &str = include_str!("../../../../docs/guides/operations.md");
+
+/// The scripts of a section, in their order: the last one restores, the one before it makes a backup.
+fn scripts(heading: &str) -> Vec<&'static str> {
+    let (_, section) = GUIDE.split_once(heading).unwrap();
+    let section = section.split("\n### ").next().unwrap();
+    section.split("```sh\n").skip(1).map(|script| script.split("```").next().unwrap()).collect()
+}
+
+/// Begins a script of the guide, with the names that things have here: data of a service, and a folder for backups. What
+/// dumps the database says by files when it is about to do so and when it has, and goes on when there are others.
+fn begin(service: &Path, backups: &Path, database: &Database, script: &str, dumper: &str) -> Child {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let data = service.join("osproxy-data").display().to_string();
+    let url = database.url().unwrap_or_default();
+    let (host, port) =
+        if url.is_empty() { ("", "") } else { url.rsplit('@').next().unwrap().split_once(':').unwrap() };
+    let (port, name) = port.split_once('/').unwrap_or_default();
+    let script = script
+        .replace("--config /etc/osproxy/config.yaml", &format!("--data-dir {data}"))
+        .replace("/usr/share/osproxy/", &format!("{root}/deploy/"))
+        .replace("/var/lib/osproxy", &data)
+        .replace("/backup/", &format!("{}/", backups.display()))
+        .replace("apt-get install", "true")
+        .replace("--host=db.example.net --port=3306", &format!("--host={host} --port={port}"))
+        .replace("--user=osproxy osproxy", &format!("--user=osproxy {name}"));
+    let wait = |sign: &str| format!("until test -e {}/{sign}; do sleep 0.01; done", backups.display());
+    let tell = |sign: &str| format!("touch {}/{sign}", backups.display());
+    let waiting = format!(
+        "{dumper}() {{ {}; {}; command {dumper} \"$@\"; {}; {}; }}\nexport -f {dumper}\n",
+        tell("copied"),
+        wait("dump"),
+        tell("dumped"),
+        wait("go"),
+    );
+    let binary = Path::new(env!("CARGO_BIN_EXE_osproxy")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut bash = Command::new("bash");
+    bash.args(["-euo", "pipefail", "-c", &(waiting + &script)]).env("PATH", path).kill_on_drop(true);
+    let settings = database.settings().into_iter().map(|(name, value)| (format!("OSPROXY__{name}"), value));
+    bash.env("MYSQL_PWD", "secret").env("DATABASE_URL", url).envs(settings).spawn().unwrap()
+}
+
+/// Files of a service, with what is in them.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// A client that goes on and on.
+struct Writer<'a> {
+    service: &'a Service,
+    seed: u64,
+}
+
+impl Writer<'_> {
+    async fn write(&mut self) -> (String, Vec<u8>) {
+        self.seed += 1;
+        let bytes = content(self.seed, 20_000);
+        (self.service.store("meanwhile.bin", &bytes).await, bytes)
+    }
+
+    /// Writes until a backup says by a file that it has come so far, or ends well. Gives what it has written.
+    async fn write_until(&mut self, backup: &mut Child, sign: Option<&Path>) -> Files {
+        let mut files = Files::new();
+        loop {
+            match (backup.try_wait().unwrap(), sign) {
+                (Some(status), None) if status.success() => return files,
+                (Some(status), _) => panic!("the backup ended: {status}"),
+                (None, Some(sign)) if sign.exists() => return files,
+                (None, _) => files.push(self.write().await),
+            }
+        }
+    }
+}
+
+/// Makes a backup of a service that is written to all the time, and in which parts are merged and a file goes after the database was
+/// dumped. Gives the files that were complete before that, and stay.
+async fn back_up(service: &Service, backups: &Path, script: &str, dumper: &str) -> Files {
+    service.database().hold_merges().await;
+    let mut writer = Writer { service, seed: 1000 };
+    let mut files = vec![writer.write().await];
+    for seed in 0..4 {
+        let bytes = content(seed, 90_000);
+        files.push((service.store_in_parts("parts.bin", &bytes, 30_000).await, bytes));
+    }
+    let gone = service.store("gone.bin", &content(200, 1000)).await;
+    let mut backup = begin(service.folder(), backups, service.database(), script, dumper);
+    files.extend(writer.write_until(&mut backup, Some(&backups.join("copied"))).await);
+    // What came too late for the first copy, and is known to the database, is in the second one.
+    files.push(writer.write().await);
+    std::fs::write(backups.join("dump"), "").unwrap();
+    writer.write_until(&mut backup, Some(&backups.join("dumped"))).await;
+    service.database().release_merges().await;
+    for (uid, _) in &files {
+        service.wait_until_whole(uid).await;
+    }
+    assert_eq!(service.v1(Method::DELETE, &format!("/files/{gone}"), None).await.status(), 204);
+    service.database().settle().await;
+    std::fs::write(backups.join("go"), "").unwrap();
+    writer.write_until(&mut backup, None).await;
+    files
+}
+
+/// Loses the service, and restores it elsewhere: everything that was complete must be there.
+async fn walk_through(service: Service, database: Database, folder: TempDir, heading: &str, dumper: &str) {
+    let backups = tempfile::tempdir().unwrap();
+    let scripts = scripts(heading);
+    let [before @ .., script, restore] = scripts.as_slice() else { panic!("{heading} has no scripts") };
+    for script in before {
+        let mut backup = begin(service.folder(), backups.path(), service.database(), script, "nothing");
+        assert!(backup.wait().await.unwrap().success());
+    }
+    let files = back_up(&service, backups.path(), script, dumper).await;
+    let link = service.download_link(&files[0].0).await.unwrap();
+    drop(service);
+
+    std::fs::create_dir_all(folder.path().join("osproxy-data")).unwrap();
+    let mut restoring = begin(folder.path(), backups.path(), &database, restore, dumper);
+    assert!(restoring.wait().await.unwrap().success());
+    let settings = database.settings();
+    let mut service = Service::start_at(folder, database, settings, &[], &[]).await;
+    service.database().release_merges().await;
+    for (uid, bytes) in &files {
+        assert!(service.read(uid).await == *bytes, "{uid} is not what it was");
+        // The database remembers parts, and that they are to be merged.
+        service.wait_until_whole(uid).await;
+        assert!(service.read(uid).await == *bytes, "{uid} is not what it was");
+    }
+    assert!(service.get(&link.url).await.bytes().await.unwrap() == files[0].1, "links of before do not hold");
+    service.database().settle().await;
+    service.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn sqlite_and_local_disk_are_backed_up_and_restored_as_the_guide_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::create(folder.path()).await;
+    let service = Service::start().await;
+    walk_through(service, database, folder, "\n### One node: SQLite", "sqlite3").await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn postgres_and_local_disk_are_backed_up_and_restored_as_the_guide_says() {
+    on_server("OSPROXY_TEST_POSTGRES", "\n### PostgreSQL", "pg_dump").await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn mysql_and_local_disk_are_backed_up_and_restored_as_the_guide_says() {
+    on_server("OSPROXY_TEST_MYSQL", "\n### MySQL, MariaDB", "mariadb-dump").await;
+}
+
+async fn on_server(admin: &str, heading: &str, dumper: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::on(admin, folder.path()).await;
+    let service = Service::start_on(admin, &[]).await;
+    walk_through(service, database, folder, heading, dumper).await;
+}
+
+#[tokio::test]
+async fn sqlite_backups_link_what_they_have_in_common_and_are_never_written_over() {
+    use std::os::unix::fs::MetadataExt as _;
+    let service = Service::start().await;
+    let uid = service.store("x.bin", b"the same").await;
+    let folder = service.folder();
+    let run = async |script: &str, arguments: &[&str]| {
+        let path = format!("{}/../../deploy/{script}", env!("CARGO_MANIFEST_DIR"));
+        let output = Command::new(path).args(arguments).current_dir(folder).output().await.unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run("backup", &["osproxy-data", "one"]).await, (0, String::new()));
+    assert_eq!(run("backup", &["--since", "one", "osproxy-data", "it's two"]).await, (0, String::new()));
+    let inode = |backup: &str| {
+        std::fs::metadata(folder.join(backup).join(format!("objects/unknown/{uid}.bin"))).unwrap().ino()
+    };
+    assert_eq!(inode("one"), inode("it's two"));
+    assert_ne!(inode("one"), inode("osproxy-data"));
+    let mode = std::fs::metadata(folder.join("one/osproxy.db")).unwrap().mode();
+    assert_eq!(mode & 0o077, 0, "others can read it");
+
+    for (script, arguments, complaint) in [
+        ("backup", &["osproxy-data", "one"][..], "one is there already\n"),
+        ("backup", &["nowhere", "three"], "there is no nowhere/osproxy.db\n"),
+        ("backup", &["osproxy-data"], "backup [--since OLDER_BACKUP] DATA_DIR NEW_BACKUP\n"),
+        ("restore", &["osproxy-data/objects", "three"], "osproxy-data/objects is not a backup\n"),
+        ("restore", &["one", "osproxy-data"], "osproxy-data is not empty\n"),
+        ("restore", &["one"], "restore BACKUP DATA_DIR\n"),
+    ] {
+        let (code, said) = run(script, arguments).await;
+        assert!(code != 0 && said == complaint, "{script} {arguments:?}: {code} {said}");
+    }
+    std::fs::write(folder.join("it's two/osproxy.db"), "damaged").unwrap();
+    assert_ne!(run("restore", &["it's two", "three"]).await.0, 0);
+    assert!(!folder.join("three").exists());
+}
