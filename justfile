@@ -60,6 +60,14 @@ fuzz seconds="60" *targets:
 fuzz-keep *targets:
     .ci/fuzz keep {{ targets }}
 
+# What is released: tarball, Debian package, list of parts and SHA-256 sums, in target/release-packages.
+release *args:
+    deploy/packages/build {{ args }}
+
+# Makes packages of a binary, installs, upgrades, removes and purges one on this machine; tries alarms and dashboard. As root.
+packages binary="target/debug/osproxy":
+    .ci/packages {{ binary }}
+
 # Known vulnerabilities in dependencies. Needs a network that reaches the advisory database.
 advisories:
     cargo deny check advisories
