@@ -10,14 +10,14 @@ use crate::support::{Certificate, Page, Service, assert_is_a_test, connect, serv
 
 /// Languages of blocks that are only shown: what a terminal looks like or somebody may type, text, pictures, pieces of something.
 /// So is what is another program's, which stands behind the language: `yaml prometheus`.
-const SHOWN: [&str; 6] = ["console", "ini", "mermaid", "promql", "rust,ignore", "text"];
+const SHOWN: [&str; 4] = ["console", "mermaid", "rust,ignore", "text"];
 
 /// Languages all of whose blocks, on all pages, one test looks at.
 const EVERYWHERE: [(&str, &str); 2] =
     [("json", "documentation::every_json_is_one"), ("yaml", "documentation::every_configuration_is_one")];
 
 /// Pages, and the test that runs all of their blocks in a language. `task-handlers.md` is a doctest of the crate.
-const RUN: [(&str, &str, &str); 19] = [
+const RUN: [(&str, &str, &str); 20] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -34,6 +34,11 @@ const RUN: [(&str, &str, &str); 19] = [
     ("docs/guides/mobile.md", "java", "examples::the_java_of_the_mobile_guide_sends_what_is_missing"),
     ("docs/guides/mobile.md", "sh", "examples::the_protocol_of_the_mobile_guide_works_line_by_line"),
     ("docs/guides/observability.md", "sh", "documentation::the_metrics_are_there"),
+    (
+        "docs/guides/operations.md",
+        "sh",
+        "backup::sqlite_and_local_disk_are_backed_up_and_restored_as_the_guide_says",
+    ),
     ("docs/guides/stores.md", "sh", "documentation::the_commands_about_stores_work"),
     ("docs/guides/web.md", "html", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
     ("docs/guides/web.md", "js", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
