@@ -5,6 +5,7 @@ mod name;
 mod report;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -24,7 +25,7 @@ use judge::{Judge, Verdict};
 use report::Report;
 
 /// How many files are looked at in one go: for each go the parts of all files are searched through.
-const PAGE: u64 = 5000;
+const PAGE: u64 = 1000;
 /// How many are recorded in one transaction.
 const BATCH: usize = 500;
 /// How many objects are asked for at the same time.
@@ -129,12 +130,19 @@ impl Import<'_> {
             };
             let (first, last) = (first.id, last.id);
             let parts = self.go.parts(tables, (first, last)).await?;
+            let uids: Vec<_> = files.iter().map(|file| file.uid).collect();
+            let settled = self.app.meta.settled(&uids).await?;
+            let (here, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
+                // What is here is looked at again only for what may be left of it.
+                settled.contains(&file.uid) && !self.options.remove_leftovers
+            });
+            report.known(here.len());
             let mut verdicts = stream::iter(judge::with_parts(files, parts))
                 .map(|(file, parts)| judge.judge(file, parts))
                 .buffered(AT_ONCE)
                 .try_ready_chunks(BATCH);
             while let Some(verdicts) = verdicts.try_next().await? {
-                self.record(verdicts, report).await?;
+                self.record(verdicts, &settled, report).await?;
             }
             after = last;
         }
@@ -144,7 +152,12 @@ impl Import<'_> {
     }
 
     /// Records what is to be taken over, and says what became of everything.
-    async fn record(&self, verdicts: Vec<Verdict>, report: &mut Report) -> anyhow::Result<()> {
+    async fn record(
+        &self,
+        verdicts: Vec<Verdict>,
+        settled: &HashSet<i64>,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
         let mut files = Vec::with_capacity(verdicts.len());
         let mut remarks = Vec::with_capacity(verdicts.len());
         for verdict in verdicts {
@@ -157,6 +170,7 @@ impl Import<'_> {
                     remarks.push(verdict.remarks);
                     files.push(file);
                 }
+                Err(_) if settled.contains(&verdict.uid) => report.known(1),
                 Err(reason) => report.skipped(verdict.uid, &reason),
             }
         }

@@ -112,6 +112,20 @@ struct Importing<'a> {
 }
 
 impl Meta {
+    /// Those of these uids whose files are here, whatever became of them, but for uploads that may still go on.
+    pub async fn settled(&self, uids: &[i64]) -> Result<HashSet<i64>, DbErr> {
+        let mut settled = HashSet::with_capacity(uids.len());
+        for uids in uids.chunks(super::parts::CHUNK) {
+            let here = file::Entity::find()
+                .select_only()
+                .column(file::Column::Uid)
+                .filter(file::Column::Uid.is_in(uids.iter().copied()))
+                .filter(file::Column::State.is_not_in([file::State::Pending, file::State::Receiving]));
+            settled.extend(here.into_tuple::<i64>().all(&self.reader).await?);
+        }
+        Ok(settled)
+    }
+
     /// Records files of another program, all in one transaction, and says of each what became of it. Can be done again: what is
     /// here stays, but for uploads that nothing was sent to since. `None`: the tenant's quota has not so much left, and
     /// nothing was recorded.
@@ -175,10 +189,13 @@ impl Importing<'_> {
             (file::State::Pending, None) => before.announced_size.is_none(),
             // Every part that came here has a BLAKE3.
             (file::State::Receiving, Some(blob_id)) if blob_id == before.uid => {
+                let blob = blob::Entity::find_by_id(blob_id).one(self.transaction).await?;
+                let is_here = blob.is_some_and(|blob| blob.backend == self.into.store);
                 let ours = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
                     part::Column::Piece.is_not_null().or(part::Column::State.ne(part::State::Stored)),
                 );
-                ours.count(self.transaction).await? == 0
+                // What lies on another node's disk is not for this one to judge.
+                is_here && ours.count(self.transaction).await? == 0
             }
             _ => false,
         };

@@ -207,6 +207,9 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
         &["0 files taken: 0 whole, 0 in parts, 0 unfinished; 0 of them anew; 15 known; 4 skipped".to_owned()],
     );
 
+    if database.url().is_some() {
+        another_node_takes_nothing_away(path, &settings).await;
+    }
     let mut service = Service::start_at(folder, database, settings, &[], &[]).await;
     read_all(&service).await;
     service.database().settle().await;
@@ -222,6 +225,17 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
         assert!(said.contains(&stray), "{stray} is not in {said}");
     }
     assert!(said.contains(" 3 differences"), "{said}");
+}
+
+/// A node whose disk has none of it may be asked to take over what it has.
+async fn another_node_takes_nothing_away(first: &Path, settings: &[(String, String)]) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(first.join("go.yaml"), folder.path().join("go.yaml")).unwrap();
+    let (code, said) = import(folder.path(), settings, &[]).await;
+    assert_eq!(code, 4, "{said}");
+    // 10 has no parts, wherever they might be; those of 18 are not this node's.
+    let sum = "1 files taken: 0 whole, 0 in parts, 1 unfinished; 1 of them anew; 14 known; 4 skipped";
+    assert_says(&said, &[sum.to_owned()]);
 }
 
 /// Reads every file that was taken over.

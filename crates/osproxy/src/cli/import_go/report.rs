@@ -82,13 +82,15 @@ impl Report {
         *self.skipped.entry(kind.to_owned()).or_default() += 1;
     }
 
+    /// Files that are here.
+    pub(super) fn known(&mut self, count: usize) {
+        self.known += u64::try_from(count).unwrap_or(u64::MAX);
+    }
+
     /// A file that was to be taken over.
     pub(super) fn imported(&mut self, uid: i64, kind: Kind, imported: Imported, remarks: &[String]) {
         match imported {
-            Imported::Known => {
-                self.known += 1;
-                return;
-            }
+            Imported::Known => return self.known(1),
             Imported::Conflict => {
                 return self.skipped(uid, "a blob of another object has the number of its object");
             }
