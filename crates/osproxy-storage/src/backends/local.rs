@@ -200,9 +200,13 @@ impl Backend for Local {
 
     async fn list(&self) -> Result<ObjectList> {
         let root = self.root.clone();
-        let listed = stream::iter(Category::ALL).then(move |category| {
+        let folders = blocking("list", {
             let root = root.clone();
-            blocking("list", move || root.files(category.as_str()))
+            move || root.folders()
+        });
+        let listed = stream::iter(folders.await?).then(move |folder| {
+            let root = root.clone();
+            blocking("list", move || root.files(&folder))
         });
         Ok(Box::pin(listed.map_ok(|files| stream::iter(files.into_iter().map(Ok))).try_flatten()))
     }
@@ -245,6 +249,15 @@ impl Root {
             Mode::empty(),
             ResolveFlags::CACHED,
         )
+    }
+
+    /// Those that objects can be in: of the categories, and those in which the Go program collects parts.
+    fn folders(&self) -> std::io::Result<Vec<String>> {
+        let found = names(&self.folder)?.into_iter().filter_map(|(name, kind)| {
+            let is_folder = kind == FileType::Directory && Key::parse(&format!("{name}/x")).is_ok();
+            is_folder.then_some(name)
+        });
+        Ok(found.collect())
     }
 
     fn files(&self, folder: &str) -> std::io::Result<Vec<Listed>> {

@@ -70,6 +70,11 @@ impl Stores {
         self.find(name).is_some_and(|place| place.is_shared)
     }
 
+    /// Whether a store is on other machines.
+    pub fn is_remote(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|place| !place.is_disk)
+    }
+
     /// Whether objects may lie where only one of several nodes has them at hand.
     pub fn are_apart(&self) -> bool {
         self.are_apart

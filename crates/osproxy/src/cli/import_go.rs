@@ -66,6 +66,13 @@ pub fn run(loaded: &Loaded, options: &Options) -> anyhow::Result<ExitCode> {
         }
         let kind = from.config.stores().first().copied().context("it has no store")?;
         must_have_its_store(loaded, kind)?;
+        let root = loaded.config.objects_root();
+        if kind == StoreKind::Local && !tokio::fs::try_exists(&root).await.unwrap_or(false) {
+            bail!(
+                "there is no folder {}: `local.root` is to be the Go program's `localstore`",
+                root.display()
+            );
+        }
         let app = App::open(&loaded.config).await?;
         let into = ImportInto {
             tenant: options.tenant.clone(),

@@ -92,9 +92,13 @@ pub struct GoDatabase {
 impl GoDatabase {
     /// Connects. Fails with a sentence for people.
     pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
+        let explain = |error| dialect::explain(server, &error);
+        // Whether it is there is known sooner than what is in it.
+        let trial = single_connection(server).await.map_err(explain)?;
+        trial.execute_unprepared("SELECT 1").await.map_err(explain)?;
+        trial.close().await.map_err(explain)?;
         let patient = DatabaseServer { timeout: PATIENCE.as_secs(), ..server.clone() };
-        let connected = single_connection(&patient).await;
-        Ok(Self { connection: connected.map_err(|error| dialect::explain(server, &error))? })
+        Ok(Self { connection: single_connection(&patient).await.map_err(explain)? })
     }
 
     /// The tables that are there.

@@ -8,7 +8,7 @@ use std::{
 use osproxy_storage::Key;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, PaginatorTrait,
-    QueryFilter,
+    QueryFilter, QuerySelect,
 };
 
 use super::{
@@ -165,7 +165,7 @@ impl Importing<'_> {
             imported.push(match before {
                 // Of several rows of a uid the first one counts.
                 _ if !seen.insert(file.uid) => Imported::Known,
-                Some(before) if !self.make_way(&before).await? => {
+                Some(before) if !self.make_way(&before, &file.content).await? => {
                     self.leave_of_known(&before, &file.leftovers).await?;
                     Imported::Known
                 }
@@ -183,19 +183,20 @@ impl Importing<'_> {
     }
 
     /// Removes the rows of an upload that was taken over unfinished, and that nobody has sent anything to here.
-    async fn make_way(&self, before: &file::Model) -> Result<bool, DbErr> {
+    async fn make_way(&self, before: &file::Model, content: &ImportedContent) -> Result<bool, DbErr> {
         let is_untouched = match (before.state, before.blob_id) {
             _ if before.tenant != self.into.tenant.as_str() => false,
             (file::State::Pending, None) => before.announced_size.is_none(),
             // Every part that came here has a BLAKE3.
             (file::State::Receiving, Some(blob_id)) if blob_id == before.uid => {
                 let blob = blob::Entity::find_by_id(blob_id).one(self.transaction).await?;
-                let is_here = blob.is_some_and(|blob| blob.backend == self.into.store);
+                // What has come to another node's disk is not for this one to judge, unless it is complete here.
+                let is_judged = !matches!(content, ImportedContent::Unfinished(..))
+                    || blob.is_some_and(|blob| blob.backend == self.into.store);
                 let ours = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
                     part::Column::Piece.is_not_null().or(part::Column::State.ne(part::State::Stored)),
                 );
-                // What lies on another node's disk is not for this one to judge.
-                is_here && ours.count(self.transaction).await? == 0
+                is_judged && ours.count(self.transaction).await? == 0
             }
             _ => false,
         };
@@ -313,8 +314,12 @@ impl Importing<'_> {
             }
             return Ok(true);
         };
-        let is_same = known.object_key == key.as_str()
-            && known.layout == blob::Layout::Whole
+        let is_same = match known.layout {
+            blob::Layout::Whole => known.object_key == key.as_str(),
+            // It was taken over in parts, and merged since: whoever shares it shares the parts until they are merged here.
+            blob::Layout::Parts => md5.is_some() && known.claimed_md5 == to_record(md5),
+        };
+        let is_same = is_same
             && known.size == size.cast_signed()
             && known.backend == self.into.store
             && known.tenant == self.into.tenant.as_str();

@@ -50,6 +50,8 @@ pub(super) fn with_parts(
 pub(super) struct Judge<'a> {
     app: &'a Arc<App>,
     store: &'a str,
+    /// Whether the store is a disk, where the program has each upload in a folder too.
+    has_folders: bool,
     verifies: bool,
 }
 
@@ -64,7 +66,7 @@ struct Found {
 
 impl<'a> Judge<'a> {
     pub(super) fn new(app: &'a Arc<App>, store: &'a str, verifies: bool) -> Self {
-        Self { app, store, verifies }
+        Self { app, store, has_folders: !app.stores.is_remote(store), verifies }
     }
 
     /// Says what is to become of a file. Fails when the store does not answer.
@@ -211,10 +213,11 @@ impl<'a> Judge<'a> {
     async fn find(&self, parts: Vec<GoPart>) -> Result<(Vec<Found>, Vec<i64>)> {
         let (mut found, mut missing) = (Vec::with_capacity(parts.len()), Vec::new());
         'parts: for row in parts {
-            let names =
-                [format!("{}/{}", row.bucket, row.storage_name), format!("{}/{}", row.uid, row.file_name)];
+            let own = Some(format!("{}/{}", row.bucket, row.storage_name));
+            let in_folder = self.has_folders.then(|| format!("{}/{}", row.uid, row.file_name));
+            let names = [own, in_folder];
             if md5(&row.md5).is_some() {
-                for key in names.iter().filter_map(|name| Key::parse(name).ok()) {
+                for key in names.iter().flatten().filter_map(|name| Key::parse(name).ok()) {
                     let size = self.size(&key).await?;
                     if size.is_some_and(|size| i64::try_from(size) == Ok(row.size)) {
                         found.push(Found { row, key });

@@ -77,6 +77,9 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
         return Err(TaskError::retry("the parts have not the size that the file has"));
     }
     let refuted = intent.claims.refuted_by(&digests);
+    if let Some((name, found)) = &refuted {
+        must_have_come_here(&parts, name, found)?;
+    }
     if refuted.is_some() || intent.claims == Claims::default() {
         // Nobody has vouched for these bytes yet, or they are wrong: then it matters whether they are those that came.
         check_parts(app, &intent.store, &parts, &digests).await?;
@@ -98,6 +101,17 @@ pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -
     Ok(())
 }
 
+/// Content that was taken over from another program has no parts, or such as osproxy has not digested. That program has compared it,
+/// or served it for what it is: nothing of it is removed for a digest that is wrong, and somebody has to look at it.
+pub(super) fn must_have_come_here(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
+    if !parts.is_empty() && parts.iter().all(|part| part.known.piece.is_some()) {
+        return Ok(());
+    }
+    Err(TaskError::fail(format!(
+        "the content was damaged before it was taken over, or its digest was never right: its {digest} is {found}"
+    )))
+}
+
 /// Compares every part with what it was when it came, and all of them with what was merged. Damage is never passed on as
 /// content, and never makes bytes go that are still good.
 pub(super) async fn check_parts(
@@ -106,10 +120,6 @@ pub(super) async fn check_parts(
     parts: &[StoredPart],
     merged: &Digests,
 ) -> Result<(), TaskError> {
-    if parts.is_empty() {
-        // Taken over from another program, that had compared it: somebody has to look at it.
-        return Err(TaskError::fail("the content was damaged in the store, or its digest was never right"));
-    }
     let (each, all) = app.stores.digest_parts(store, parts).await?;
     for (part, digests) in parts.iter().zip(each) {
         if !part.known.is_of(&digests) {

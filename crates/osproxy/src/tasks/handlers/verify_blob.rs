@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     delete_blob,
-    merge_parts::{check_parts, reject},
+    merge_parts::{check_parts, must_have_come_here, reject},
 };
 use crate::{
     app::App,
@@ -67,6 +67,9 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
             let refuted = claims.refuted_by(&digests);
             if refuted.is_some() || combined.is_some_and(|combined| combined != digests.blake3) {
                 let parts = app.meta.parts(blob_id).await?;
+                if let Some((name, found)) = &refuted {
+                    must_have_come_here(&parts, name, found)?;
+                }
                 check_parts(app, store, &parts, &digests).await?;
             }
             if let Some((name, found)) = refuted {
