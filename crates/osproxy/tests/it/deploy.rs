@@ -70,8 +70,9 @@ struct Large {
 }
 
 impl Large {
-    fn of_parts(mib: usize) -> Self {
-        Self { mib: content(1, MIB).into(), part: mib * MIB }
+    /// A GiB.
+    fn new() -> Self {
+        Self { mib: content(1, MIB).into(), part: 64 * MIB }
     }
 
     fn part(&self, number: usize) -> impl Iterator<Item = Bytes> + use<> {
@@ -115,16 +116,16 @@ impl Large {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_gib_passes_in_clear_breaks_and_is_resumed() {
-    passes(Front::in_clear().await, &Large::of_parts(64)).await;
+    passes(Front::in_clear().await, &Large::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
-async fn content_passes_over_tls_breaks_and_is_resumed() {
+async fn a_gib_passes_over_tls_breaks_and_is_resumed() {
     let front = Front::over_tls().await;
     let answer = front.api.get("/health/ready").await;
     assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
-    passes(front, &Large::of_parts(8)).await;
+    passes(front, &Large::new()).await;
 }
 
 async fn passes(mut front: Front, large: &Large) {
