@@ -163,8 +163,8 @@ const HEAD: &str = "# Configuration
 
 This page is made of the code by `just reference`; a test holds it against it.
 
-No configuration is a valid one. Settings come from, in this order, the later ones winning: the defaults below; a YAML file, `--config FILE`; the
-environment, in the variables that are named here; the flags `--listen` (`server.listen`) and `--data-dir` (`data_dir`). Lists stand in files only.
+No configuration is a valid one. Settings come from, in this order, the later ones winning: the defaults below; a YAML file, `--config FILE` or
+the one that `OSPROXY_CONFIG` names; the environment, in the variables that are named here; the flags `--listen` (`server.listen`) and `--data-dir` (`data_dir`). Lists stand in files only.
 Keys that are not known are errors. `osproxy check-config --config FILE` says everything that is wrong with a file, and does nothing else;
 [config/config.yaml](../config/config.yaml) has all settings with their defaults. Numbers of bytes and seconds are whole numbers without a unit.
 
