@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::{Service, content};
+use crate::support::Service;
 
 const DASHBOARD: &str = include_str!("../../../../deploy/grafana/dashboard.json");
 const ALARMS: &str = include_str!("../../../../deploy/prometheus/alerts.yaml");
@@ -36,12 +36,7 @@ fn told(page: &str) -> BTreeMap<&str, BTreeSet<&str>> {
 
 #[tokio::test]
 async fn dashboard_and_alarms_ask_for_what_is_told() {
-    let service = Service::start().await;
-    let uid = service.store_in_parts("x.bin", &content(1, 50_000), 20_000).await;
-    service.wait_until_whole(&uid).await;
-    service.store("y.bin", &content(1, 50_000)).await;
-    service.read(&uid).await;
-    service.database().settle().await;
+    let service = Service::start_used().await;
     let page = service.get("/metrics").await.text().await.unwrap();
     let told = told(&page);
     let dashboard = asked(&DASHBOARD.replace("\\\"", "\""));

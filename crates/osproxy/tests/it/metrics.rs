@@ -255,12 +255,7 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 
 #[tokio::test]
 async fn the_guide_has_every_metric_with_its_type_and_labels() {
-    let service = Service::start().await;
-    let uid = service.store_in_parts("x.bin", &content(1, 50_000), 20_000).await;
-    service.wait_until_whole(&uid).await;
-    service.store("y.bin", &content(1, 50_000)).await;
-    service.read(&uid).await;
-    service.database().settle().await;
+    let service = Service::start_used().await;
     let page = settled(&service).await;
     let documented = documented();
     let names: BTreeSet<_> = documented.keys().collect();

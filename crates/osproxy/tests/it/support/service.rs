@@ -92,6 +92,17 @@ impl Service {
         Self::start_with(&[]).await
     }
 
+    /// Starts, and has served: a file that came in parts and is merged, another one, and a download. All that it counts is told.
+    pub async fn start_used() -> Self {
+        let service = Self::start().await;
+        let uid = service.store_in_parts("x.bin", &super::content(1, 50_000), 20_000).await;
+        service.wait_until_whole(&uid).await;
+        service.store("y.bin", &super::content(1, 50_000)).await;
+        service.read(&uid).await;
+        service.database().settle().await;
+        service
+    }
+
     /// Starts with every system call of these names written to the file `trace` in its folder.
     pub async fn start_traced(calls: &str) -> Self {
         Self::start_by(
