@@ -103,7 +103,7 @@ pub struct ImportInto {
     pub is_dry_run: bool,
 }
 
-/// The numbers of one transaction.
+/// What every step of one transaction needs.
 struct Importing<'a> {
     transaction: &'a DatabaseTransaction,
     into: &'a ImportInto,
