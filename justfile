@@ -6,6 +6,10 @@ default:
 ci:
     ./.ci/run
 
+# Spelling of code and documentation.
+spelling:
+    .ci/spelling
+
 # The tests that need nothing but this machine: SQLite, local disk.
 test *args:
     if command -v cargo-nextest >/dev/null; then cargo nextest run --workspace {{ args }}; else cargo test --workspace {{ args }}; fi
