@@ -149,6 +149,16 @@ fn cannot<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     move |source| StartError { what, source: Some(source.into()) }
 }
 
+/// Explains why something that one process alone may use cannot be locked.
+fn cannot_lock<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> StartError {
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let mut causes = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if causes.any(|cause| cause.kind() == std::io::ErrorKind::WouldBlock) {
+        return StartError::told(format!("another osproxy process uses {what}: stop the service first"));
+    }
+    cannot(format!("cannot use {what}"))(error)
+}
+
 impl App {
     /// Opens everything that a node stands on. Fails with a sentence that says what cannot be used, and why.
     pub async fn open(config: &Config) -> std::result::Result<Arc<Self>, StartError> {
@@ -313,10 +323,8 @@ async fn coordinate(
 ) -> std::result::Result<(Box<dyn Coordinator>, Option<Alone>), StartError> {
     match database {
         DatabaseLocation::File(path) => {
-            let coordinator = InProcess::open(path).map_err(cannot(format!(
-                "cannot lock the database {}; is another osproxy using it?",
-                path.display()
-            )))?;
+            let what = format!("the database {}", path.display());
+            let coordinator = InProcess::open(path).map_err(|error| cannot_lock(&what, error))?;
             Ok((Box::new(coordinator), None))
         }
         DatabaseLocation::Server(server) => {

@@ -1,8 +1,8 @@
 //! The one binary. What the verbs do is in `osproxy::cli`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fmt::Write, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use osproxy::{cli, config, version};
 
 /// A file-storage microservice between applications and any object store.
@@ -15,90 +15,109 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Serve until SIGTERM or SIGINT; then finish what is running and exit 0.
+    /// Serve until SIGTERM or SIGINT; then finish running requests and exit 0
     Serve(Listening),
-    /// Say everything that is wrong with the configuration, and exit 1 if anything is.
+    /// Report everything that is wrong with the configuration
     CheckConfig(Listening),
-    /// Try every store, and say what is wrong and what to do about it; exit 1 if anything is. Services may be running.
+    /// Test the configured stores and report what is wrong and what to do; changes nothing
     Doctor(Settings),
-    /// Bring the tables of the database up to date, as `serve` does when it starts. Services may be running.
+    /// Create the database if there is none, and update its tables, as `serve` does
     Migrate(Settings),
-    /// Look at background tasks, and let failed ones be tried again. The service may be running.
+    /// List background tasks, and retry failed ones
     Tasks {
         #[command(subcommand)]
         verb: cli::tasks::Verb,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Make, list and revoke the API keys that applications are let in with. Services may be running.
+    /// Create, list and revoke API keys
     Key {
         #[command(subcommand)]
         verb: cli::key::Verb,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Say how much tenants may store, and see what they do. Services may be running.
+    /// Set quotas of tenants, and list what tenants use
     Tenant {
         #[command(subcommand)]
         verb: cli::tenant::Verb,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Look after the keys that sign links. Services may be running.
+    /// Rotate, list and revoke the keys that sign links
     LinkKey {
         #[command(subcommand)]
         verb: cli::link_key::Verb,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Tell the story of an upload: its link, its parts, its content, and what was done with it in the background. Services
-    /// may be running.
+    /// Show the history of an upload: link, parts, content, background tasks
     Explain {
         #[command(flatten)]
         options: cli::explain::Options,
         #[command(flatten)]
         settings: Settings,
     },
-    /// List the nodes of the cluster that were heard of lately. Services may be running.
+    /// List the live nodes of the cluster
     Nodes {
         #[command(flatten)]
         options: cli::nodes::Options,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Ask the running node of this configuration whether it is ready to serve; exit 1 if it is not. For health checks of containers.
+    /// Ask the running node whether it is ready; for health checks of containers
     Health {
         #[command(flatten)]
         options: cli::health::Options,
         #[command(flatten)]
         listening: Listening,
     },
-    /// Print the OpenAPI document that `serve` has at /openapi.json.
+    /// Print the OpenAPI document that `serve` has at /openapi.json
     Openapi,
-    /// Compare metadata and store, both ways; exit 3 if all differences were repaired, 4 if some are left.
-    /// The service must not be running.
+    /// Compare metadata and stores, and repair differences; the service must be stopped
     Fsck {
         #[command(flatten)]
         options: cli::fsck::Options,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Take over the files of a Go program of the same name, which must be stopped, and whose objects stay where they are;
-    /// exit 4 if something was skipped. The service must not be running.
+    /// Import the files of the Go program of the same name; both services must be stopped
     ImportGo {
         #[command(flatten)]
         options: cli::import_go::Options,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Read all content that is stored, at a limited rate, and say what is not as it was; exit 4 if anything is not.
-    /// Changes nothing; services may be running.
+    /// Read all stored content at a limited rate, and report what differs; changes nothing
     Scrub {
         #[command(flatten)]
         options: cli::scrub::Options,
         #[command(flatten)]
         settings: Settings,
     },
+}
+
+/// The commands as `osproxy --help` groups them. All but those under `Repair` may run beside services.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
+    ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
+    ("Access", &["key", "link-key", "tenant"]),
+    ("Repair", &["fsck", "import-go"]),
+];
+
+/// The command line, with the commands in groups.
+fn command() -> Command {
+    let command = Cli::command();
+    let mut help = String::from("{about}\n\n{usage-heading} {usage}\n");
+    for (title, names) in GROUPS {
+        let _ = writeln!(help, "\n{title}:");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(Command::get_about);
+            let _ = writeln!(help, "  {name:<13} {}", about.cloned().unwrap_or_default());
+        }
+    }
+    help.push_str("\n`osproxy help COMMAND` describes a command.\n\nOptions:\n{options}\n\n{after-help}");
+    command.help_template(help).after_help(cli::EXIT_CODES)
 }
 
 #[derive(Args)]
@@ -155,11 +174,27 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().verb) {
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    match run(cli.verb) {
         Ok(code) => code,
         Err(error) => {
             cli::complain(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group() {
+        let command = Cli::command();
+        let mut all: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+        let mut grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        all.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(all, grouped);
     }
 }

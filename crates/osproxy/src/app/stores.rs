@@ -11,7 +11,7 @@ use osproxy_storage::{
     layers::{Counters, Layered, Limit, Metrics, Retry, Timeout},
 };
 
-use super::{Pace, StartError, advice, cannot};
+use super::{Pace, StartError, advice, cannot, cannot_lock};
 use crate::{
     Error, Result,
     config::{Config, DatabaseLocation, StoreKind},
@@ -209,7 +209,7 @@ impl Stores {
                     let root = config.objects_root();
                     let store = Local::open_to_read(&root).await;
                     let store = store.map_err(cannot(format!(
-                        "cannot read the object folder {}; is --data-dir right?",
+                        "cannot read the object folder {}; check --data-dir",
                         root.display()
                     )))?;
                     on_disk(store, database)
@@ -237,10 +237,9 @@ fn unusable(config: &Config, kind: StoreKind, problem: &osproxy_storage::Error) 
 
 async fn local(config: &Config, database: &DatabaseLocation) -> std::result::Result<Place, StartError> {
     let root = config.objects_root();
-    let store = Local::open(&root, config.local.fsync).await.map_err(cannot(format!(
-        "cannot use the object folder {}; is another osproxy using it?",
-        root.display()
-    )))?;
+    let what = format!("the object folder {}", root.display());
+    let store = Local::open(&root, config.local.fsync).await;
+    let store = store.map_err(|error| cannot_lock(&what, error))?;
     store.keep_free(config.local.keep_free);
     Ok(on_disk(store, database))
 }

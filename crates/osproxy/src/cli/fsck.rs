@@ -42,7 +42,7 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
         if loaded.config.stores().contains(&StoreKind::Local)
             && !tokio::fs::try_exists(&objects).await.unwrap_or(false)
         {
-            bail!("there is no object folder {}; is --data-dir right?", objects.display());
+            bail!("there is no object folder {}; check --data-dir", objects.display());
         }
         let mut config = loaded.config.clone();
         // Whole tables are looked through.

@@ -5,12 +5,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::moment;
+use super::{Init, moment, open, open_or_init};
 use crate::{
     api_key::{ApiKey, Scopes},
-    app,
-    config::{Config, DatabaseLocation, Loaded},
-    meta::{Here, KeptKey, Meta},
+    config::Loaded,
+    meta::{KeptKey, Meta},
     tenant::Tenant,
 };
 
@@ -20,8 +19,15 @@ const MAX_LABEL: usize = 255;
 /// What to do about API keys.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Make a key, and print it: it is shown now and never again.
-    Create(Wanted),
+    /// Create a key and print it. It is shown only now.
+    Create {
+        /// What it is to be.
+        #[command(flatten)]
+        wanted: Wanted,
+        /// Whether to create the database.
+        #[command(flatten)]
+        init: Init,
+    },
     /// List the keys, without their secrets.
     Ls {
         /// One JSON object a line instead, with times in milliseconds since the Unix epoch.
@@ -80,30 +86,11 @@ struct Line<'a> {
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
         match verb {
-            Verb::Create(wanted) => create(&open(&loaded.config, true).await?, wanted).await,
-            Verb::Ls { json } => list(&open(&loaded.config, false).await?, json).await,
-            Verb::Revoke { id } => revoke(&open(&loaded.config, false).await?, &id).await,
+            Verb::Create { wanted, init } => create(&open_or_init(&loaded.config, init).await?, wanted).await,
+            Verb::Ls { json } => list(&open(&loaded.config).await?, json).await,
+            Verb::Revoke { id } => revoke(&open(&loaded.config).await?, &id).await,
         }
     })
-}
-
-/// Opens the database, which the first key may be made in before any service was started.
-pub(super) async fn open(config: &Config, may_make: bool) -> anyhow::Result<Meta> {
-    let (here, memory) = (Here { node: String::new(), stores: Vec::new() }, app::memory(config));
-    let location = config.database_location().map_err(anyhow::Error::msg)?;
-    let is_there = match &location {
-        DatabaseLocation::File(path) => tokio::fs::try_exists(path).await.unwrap_or(false),
-        DatabaseLocation::Server(_) => true,
-    };
-    let opened = if !is_there && may_make {
-        app::create_private(&config.data_dir)
-            .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
-        Meta::open(&location, here, memory).await
-    } else {
-        super::existing(config).await?;
-        Meta::open_existing(&location, here, memory).await
-    };
-    opened.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
 }
 
 async fn create(meta: &Meta, wanted: Wanted) -> anyhow::Result<()> {
@@ -140,19 +127,19 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    super::say(&format!(
+    let header = format!(
         "{:<12}  {:<8}  {:<16}  {:<24}  {:<20}  {:<20}  {:>8}  {:>10}  {:>9}  {}",
         "ID", "STATE", "TENANT", "SCOPES", "CREATED", "EXPIRES", "RATE", "MAX SIZE", "TRANSFERS", "LABEL"
-    ));
+    );
     let now = OffsetDateTime::now_utc().unix_timestamp() * 1000;
-    for key in &keys {
+    let rows = keys.iter().map(|key| {
         let state = match key {
             KeptKey { revoked_at: Some(_), .. } => "revoked",
             key if !key.holds(now) => "expired",
             _ => "good",
         };
         let unlimited = || "-".to_owned();
-        super::say(&format!(
+        format!(
             "{:<12}  {state:<8}  {:<16}  {:<24}  {:<20}  {:<20}  {:>8}  {:>10}  {:>9}  {}",
             key.id,
             key.tenant.as_str(),
@@ -163,8 +150,9 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
             key.max_size.map_or_else(unlimited, |size| bytesize::ByteSize(size).to_string()),
             key.max_transfers.map_or_else(unlimited, |most| most.to_string()),
             key.label.escape_debug(),
-        ));
-    }
+        )
+    });
+    super::print_table(&header, rows);
     Ok(())
 }
 

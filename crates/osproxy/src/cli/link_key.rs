@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
-use super::{key, moment};
+use super::moment;
 use crate::{app, config::Loaded, meta::Meta};
 
 /// What to do about the keys that sign links.
@@ -27,7 +27,7 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
         bail!("the keys stand in the configuration: put a new one in front of the others in `links.keys`");
     }
     super::block_on(async {
-        let meta = key::open(&loaded.config, false).await?;
+        let meta = super::open(&loaded.config).await?;
         match verb {
             Verb::Rotate => rotate(&meta).await,
             Verb::Ls => list(&meta).await,
@@ -44,11 +44,12 @@ async fn rotate(meta: &Meta) -> anyhow::Result<()> {
 }
 
 async fn list(meta: &Meta) -> anyhow::Result<()> {
-    super::say(&format!("{:<10}  {:<8}  {}", "ID", "DOES", "MADE"));
-    for (at, (id, made)) in meta.link_key_ages().await?.into_iter().enumerate() {
-        let does = if at == 0 { "sign" } else { "verify" };
-        super::say(&format!("{id:<10}  {does:<8}  {}", moment(made)));
-    }
+    let keys = meta.link_key_ages().await?;
+    let rows = keys.into_iter().enumerate().map(|(at, (id, created))| {
+        let usage = if at == 0 { "sign" } else { "verify" };
+        format!("{id:<10}  {usage:<8}  {}", moment(created))
+    });
+    super::print_table(&format!("{:<10}  {:<8}  {}", "ID", "USE", "CREATED"), rows);
     Ok(())
 }
 

@@ -19,12 +19,34 @@ pub mod tenant;
 use std::io::Write;
 
 use anyhow::{Context, bail};
+use clap::Args;
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::config::{Config, DatabaseLocation};
+use crate::{
+    app,
+    config::{Config, DatabaseLocation},
+    meta::{self, Here, Meta},
+};
 
-/// Exit code when content is not as it is recorded.
+/// Exit codes beside 0, 1 (any other failure) and 2 (wrong usage), for the end of `osproxy --help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  failure; the message says what failed
+  2  wrong usage: unknown command, option or value
+  3  fsck: differences were found, and all of them repaired
+  4  fsck, scrub: differences are left; import-go: something was skipped";
+
+/// Exit code when content differs from what is recorded.
 const DIFFERENT: u8 = 4;
+
+/// Whether a command may create the database.
+#[derive(Args, Clone, Copy)]
+pub struct Init {
+    /// Create the database if there is none.
+    #[arg(long)]
+    init: bool,
+}
 
 /// Writes a line for whoever started the program. A closed pipe is nobody's problem.
 fn say(line: &str) {
@@ -37,15 +59,57 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     runtime.context("cannot start the runtime")?.block_on(work)
 }
 
-/// Where the database is; makes sure that a service has made it, if it is a file: nothing is made for those who only look.
+/// Where the database is. Fails if it is a file that does not exist: only `serve`, `migrate` and `--init` create one.
 async fn existing(config: &Config) -> anyhow::Result<DatabaseLocation> {
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     if let DatabaseLocation::File(database) = &location
         && !tokio::fs::try_exists(database).await.unwrap_or(false)
     {
-        bail!("there is no database {}; is --data-dir right?", database.display());
+        bail!(
+            "there is no database {}: set --data-dir, or --config or OSPROXY_CONFIG, to what the service uses \
+             (`osproxy migrate` creates a database)",
+            database.display()
+        );
     }
     Ok(location)
+}
+
+/// Opens an existing database to read and change metadata, beside running services.
+async fn open(config: &Config) -> anyhow::Result<Meta> {
+    let location = existing(config).await?;
+    let meta = Meta::open_existing(&location, Here::default(), app::memory(config)).await;
+    meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
+}
+
+/// As [`open`], but with `--init` creates the database and its tables first.
+async fn open_or_init(config: &Config, init: Init) -> anyhow::Result<Meta> {
+    if init.init {
+        migrate(config).await?;
+    }
+    open(config).await
+}
+
+/// Creates the database file and its folder, if they are missing, and brings the tables up to date.
+async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let location = config.database_location().map_err(anyhow::Error::msg)?;
+    if let DatabaseLocation::File(_) = &location {
+        app::create_private(&config.data_dir)
+            .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
+    }
+    let migrated = meta::migrate(&location).await;
+    migrated.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
+}
+
+/// Prints the rows of a table below their header, or `none`.
+fn print_table(header: &str, rows: impl IntoIterator<Item = String>) {
+    let mut rows = rows.into_iter().peekable();
+    if rows.peek().is_none() {
+        return say("none");
+    }
+    say(header.trim_end());
+    for row in rows {
+        say(row.trim_end());
+    }
 }
 
 /// Milliseconds since the Unix epoch as people read them, in UTC.

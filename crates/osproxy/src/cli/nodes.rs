@@ -44,12 +44,12 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    super::say(&format!(
+    let header = format!(
         "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5}  {}",
         "ID", "ADDRESS", "VERSION", "STARTED", "HEARD", "REQUESTS", "TASKS", "LOAD", "STORES"
-    ));
-    for KnownNode { node, heard_at } in &nodes {
-        super::say(&format!(
+    );
+    let rows = nodes.iter().map(|KnownNode { node, heard_at }| {
+        format!(
             "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5.2}  {}",
             node.id,
             node.address,
@@ -60,7 +60,8 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
             node.load.tasks,
             node.load.load_average,
             node.stores.join(","),
-        ));
-    }
+        )
+    });
+    super::print_table(&header, rows);
     Ok(())
 }

@@ -5,9 +5,8 @@ use clap::{Subcommand, ValueEnum};
 
 use super::moment;
 use crate::{
-    app,
     config::Loaded,
-    meta::{AttemptOutcome, Here, Meta, Task, TaskState},
+    meta::{AttemptOutcome, Meta, Task, TaskState},
 };
 
 /// What to do with background tasks.
@@ -24,12 +23,14 @@ pub enum Verb {
     },
     /// Show a task with all its attempts.
     Show {
-        /// Number of the task.
+        /// The task's id.
+        #[arg(value_parser = task_id)]
         id: i64,
     },
-    /// Let a task that was given up, or waits after a failure, be tried again now.
+    /// Run a task again now that is dead or waits after a failure.
     Retry {
-        /// Number of the task.
+        /// The task's id.
+        #[arg(value_parser = task_id)]
         id: i64,
     },
 }
@@ -61,9 +62,7 @@ impl From<State> for TaskState {
 /// Looks at tasks, beside a service that runs or not.
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
-        let location = super::existing(&loaded.config).await?;
-        let meta = Meta::open_existing(&location, Here::default(), app::memory(&loaded.config)).await;
-        let meta = meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))?;
+        let meta = super::open(&loaded.config).await?;
         match verb {
             Verb::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,
             Verb::Show { id } => show(&meta, id).await,
@@ -74,47 +73,60 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
 
 async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Result<()> {
     let tasks = meta.tasks(state, limit).await?;
-    super::say(&format!(
-        "{:<20} {:<16} {:<8} {:>8}  {:<20}  {}",
-        "ID", "KIND", "STATE", "ATTEMPTS", "AT", "ERROR"
-    ));
-    for task in tasks {
-        let line = format!(
-            "{:<20} {:<16} {:<8} {:>8}  {:<20}  {}",
+    let header =
+        format!("{:<20} {:<16} {:<8} {:>8}  {:<32}  {}", "ID", "KIND", "STATE", "ATTEMPTS", "WHEN", "ERROR");
+    let rows = tasks.into_iter().map(|task| {
+        format!(
+            "{:<20} {:<16} {:<8} {:>8}  {:<32}  {}",
             task.id,
             task.kind,
             task.state.name(),
             task.attempts,
-            moment(decisive(&task)),
+            when(&task),
             task.last_error.as_deref().unwrap_or_default().replace('\n', " "),
-        );
-        super::say(line.trim_end());
-    }
+        )
+    });
+    super::print_table(&header, rows);
     Ok(())
 }
 
-/// The moment that matters most of a task: when it ended, until when it is held, or when it may begin.
-fn decisive(task: &Task) -> i64 {
-    task.ended_at.or(task.lease_until).unwrap_or(task.run_at)
+/// When a task ended, when its lease expires, or when it is due.
+fn when(task: &Task) -> String {
+    match (task.ended_at, task.lease_until) {
+        (Some(ended), _) => format!("ended {}", moment(ended)),
+        (None, Some(until)) => format!("lease to {}", moment(until)),
+        (None, None) => format!("due {}", moment(task.run_at)),
+    }
+}
+
+fn attempts_of(task: &Task) -> String {
+    if task.is_recurring {
+        return task.attempts.to_string();
+    }
+    format!("{} of {}", task.attempts, task.max_attempts)
+}
+
+fn task_id(text: &str) -> Result<i64, &'static str> {
+    text.parse().map_err(|_| "a task id is a number; `osproxy tasks ls` lists them")
 }
 
 async fn show(meta: &Meta, id: i64) -> anyhow::Result<()> {
     let (task, attempts) = meta.task(id).await?.with_context(|| format!("there is no task {id}"))?;
     let mut lines = vec![
         ("id", task.id.to_string()),
-        ("kind", task.kind),
-        ("payload", task.payload),
+        ("kind", task.kind.clone()),
+        ("payload", task.payload.clone()),
         ("state", task.state.name()),
         ("created", moment(task.created_at)),
     ];
     if task.state == TaskState::Queued {
         lines.push(("due", moment(task.run_at)));
     }
-    if let (Some(owner), Some(until)) = (task.lease_owner, task.lease_until) {
+    if let (Some(owner), Some(until)) = (&task.lease_owner, task.lease_until) {
         lines.push(("held by", format!("{owner} until {}", moment(until))));
     }
     lines.extend(task.ended_at.map(|at| ("ended", moment(at))));
-    lines.push(("attempts", format!("{} of {}", task.attempts, task.max_attempts)));
+    lines.push(("attempts", attempts_of(&task)));
     lines.extend(task.last_error.map(|error| ("error", error)));
     for (name, value) in lines {
         super::say(&format!("{name:<9} {value}"));

@@ -2,31 +2,40 @@
 
 use std::str::FromStr;
 
+use anyhow::bail;
 use bytesize::ByteSize;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::key::open;
+use super::{Init, open, open_or_init};
 use crate::{
     config::Loaded,
-    meta::{Meta, Usage},
+    meta::{Meta, TenantUsage},
     tenant::Tenant,
 };
 
 /// What to do about tenants.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Say how many bytes the files of a tenant may have together, and count those that they have. Takes some seconds the
-    /// first time.
+    /// Set the quota of a tenant, and count what it uses. Takes some seconds the first time.
     Set {
-        /// Whose.
+        /// The tenant. It must have a key, a file or a quota, or be created with --new.
         name: Tenant,
-        /// How many, such as 10GiB; `none` for as many as they like.
+        /// Most bytes of its files together, such as 10GiB; `none`: no limit.
         #[arg(long, value_name = "SIZE")]
         max_bytes: Quota,
+        /// Accept a tenant that nothing names yet.
+        #[arg(long)]
+        new: bool,
+        /// Whether to create the database.
+        #[command(flatten)]
+        init: Init,
     },
-    /// List the tenants that have a quota, and what they use of it.
+    /// List tenants with their quota and what they use of it.
     Ls {
+        /// Also list tenants without a quota, and the bytes that each stores. Reads all files: slow on large databases.
+        #[arg(long)]
+        all: bool,
         /// One JSON object a line instead.
         #[arg(long)]
         json: bool,
@@ -54,38 +63,71 @@ struct Line<'a> {
     tenant: &'a str,
     max_bytes: Option<u64>,
     used: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<u64>,
 }
 
 /// Sets a quota, or lists them.
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
+    let config = &loaded.config;
     super::block_on(async {
         match verb {
-            Verb::Set { name, max_bytes: Quota(max_bytes) } => {
-                let usage = open(&loaded.config, true).await?.set_quota(&name, max_bytes).await?;
-                list(&[usage]);
-                Ok(())
+            Verb::Set { name, max_bytes: Quota(max_bytes), new, init } => {
+                let meta = open_or_init(config, init).await?;
+                if !new && !meta.is_known_tenant(&name).await? {
+                    bail!("no key, file or quota names the tenant {name}; check the name, or pass --new");
+                }
+                let usage = meta.set_quota(&name, max_bytes).await?;
+                print_text(&[TenantUsage { usage, stored: None }]);
             }
-            Verb::Ls { json: true } => tell(&open(&loaded.config, false).await?).await,
-            Verb::Ls { json: false } => {
-                list(&open(&loaded.config, false).await?.usage().await?);
-                Ok(())
+            Verb::Ls { all, json } => {
+                let tenants = tenants(&open(config).await?, all).await?;
+                if json {
+                    print_json(&tenants)?;
+                } else if tenants.is_empty() && !all {
+                    super::say("none has a quota; `osproxy tenant ls --all` lists every tenant");
+                } else {
+                    print_text(&tenants);
+                }
             }
         }
+        Ok(())
     })
 }
 
-async fn tell(meta: &Meta) -> anyhow::Result<()> {
-    for Usage { tenant, max_bytes, used } in meta.usage().await? {
-        let line = Line { tenant: tenant.as_str(), max_bytes, used };
+async fn tenants(meta: &Meta, all: bool) -> anyhow::Result<Vec<TenantUsage>> {
+    if all {
+        return Ok(meta.usage_of_all().await?);
+    }
+    let counted = meta.usage().await?;
+    Ok(counted.into_iter().map(|usage| TenantUsage { usage, stored: None }).collect())
+}
+
+fn print_json(tenants: &[TenantUsage]) -> anyhow::Result<()> {
+    for TenantUsage { usage, stored } in tenants {
+        let line = Line {
+            tenant: usage.tenant.as_str(),
+            max_bytes: usage.max_bytes,
+            used: usage.used,
+            stored: *stored,
+        };
         super::say(&serde_json::to_string(&line)?);
     }
     Ok(())
 }
 
-fn list(usage: &[Usage]) {
-    super::say(&format!("{:<24}  {:>12}  {:>12}", "TENANT", "USED", "MAX BYTES"));
-    for Usage { tenant, max_bytes, used } in usage {
-        let max_bytes = max_bytes.map_or_else(|| "-".to_owned(), |max| ByteSize(max).to_string());
-        super::say(&format!("{:<24}  {:>12}  {max_bytes:>12}", tenant.as_str(), ByteSize(*used).to_string()));
-    }
+/// `USED` is logical: content that several files share counts for each of them. `STORED` counts it once.
+fn print_text(tenants: &[TenantUsage]) {
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string());
+    let header = format!("{:<24}  {:>14}  {:>12}  {:>12}", "TENANT", "USED (LOGICAL)", "STORED", "MAX BYTES");
+    let rows = tenants.iter().map(|TenantUsage { usage, stored }| {
+        format!(
+            "{:<24}  {:>14}  {:>12}  {:>12}",
+            usage.tenant.as_str(),
+            size(Some(usage.used)),
+            size(*stored),
+            size(usage.max_bytes)
+        )
+    });
+    super::print_table(&header, rows);
 }

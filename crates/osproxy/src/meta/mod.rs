@@ -40,6 +40,7 @@ mod server;
 mod stats;
 mod task_list;
 mod tasks;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -80,6 +81,7 @@ pub use sea_orm::DbErr;
 pub use stats::Stats;
 pub use task_list::TaskFilter;
 pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
+pub use tenants::TenantUsage;
 pub use unfinished::{Condemned, Kind, Unfinished};
 pub use uploads::{Begun, Finished, Intent, Released};
 

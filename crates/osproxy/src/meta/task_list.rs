@@ -168,5 +168,6 @@ fn known(row: task::Model) -> Task {
         last_error: row.last_error,
         created_at: row.created_at,
         ended_at: row.ended_at,
+        is_recurring: row.unique_key.is_some(),
     }
 }

@@ -93,6 +93,8 @@ pub struct Task {
     pub created_at: i64,
     /// When it was done or given up, in milliseconds since the Unix epoch.
     pub ended_at: Option<i64>,
+    /// Runs again and again, with no limit of attempts.
+    pub is_recurring: bool,
 }
 
 /// One time that a task was begun.

@@ -314,7 +314,7 @@ async fn with_a_key_it_serves_others() {
     assert!(complaint.contains("osproxy key create"), "{complaint}");
     // The first key may be made before the service has ever run.
     let fresh = tempfile::tempdir().unwrap();
-    let made = command(fresh.path(), &[], &[]).args(["key", "create"]).output().await.unwrap();
+    let made = command(fresh.path(), &[], &[]).args(["key", "create", "--init"]).output().await.unwrap();
     assert!(made.status.success(), "{made:?}");
     let key = String::from_utf8(made.stdout).unwrap();
     let mut serving = command(fresh.path(), &[], &[]);

@@ -19,10 +19,11 @@ async fn it_needs_the_data_for_itself() {
     let service = Service::start().await;
     let (code, said) = fsck(&service, &[]).await;
     assert_eq!(code, 1);
-    assert!(said.contains("is another osproxy using it?"), "{said}");
+    assert!(said.contains("another osproxy process uses the database"), "{said}");
+    assert!(said.contains("stop the service first"), "{said}");
     let (code, said) = fsck(&service, &["--data-dir", "elsewhere"]).await;
     assert_eq!(code, 1);
-    assert!(said.contains("is --data-dir right?"), "{said}");
+    assert!(said.contains("set --data-dir"), "{said}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod attacks;
 mod backup;
 mod check_config;
 mod check_health;
+mod cli;
 mod cluster;
 mod complete_upload;
 mod configuration;

@@ -332,7 +332,7 @@ async fn a_stranger_finds_out_nothing(protocol: Protocol) {
 
 async fn a_tenant_has_no_more_than_its_quota(protocol: Protocol) {
     let service = Service::start().await;
-    let (code, said) = service.cli(&["tenant", "set", "small", "--max-bytes", "150kB"]).await;
+    let (code, said) = service.cli(&["tenant", "set", "small", "--new", "--max-bytes", "150kB"]).await;
     assert_eq!(code, 0, "{said}");
     let key = service.create_key(&["--tenant", "small"]).await;
     let mut client = Client::with_key(&service, protocol, Some(&key));

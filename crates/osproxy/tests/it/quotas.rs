@@ -16,7 +16,7 @@ async fn tenant(service: &Service, name: &str, max_bytes: &str) -> Api {
 }
 
 async fn set(service: &Service, name: &str, max_bytes: &str) {
-    let (code, said) = service.cli(&["tenant", "set", name, "--max-bytes", max_bytes]).await;
+    let (code, said) = service.cli(&["tenant", "set", name, "--new", "--max-bytes", max_bytes]).await;
     assert_eq!(code, 0, "{said}");
 }
 

@@ -123,7 +123,7 @@ async fn a_data_folder_is_served_once() {
     let arguments = ["serve", "--listen", "127.0.0.1:0"];
     let (status, ready, complaint) = spawn_failing(service.folder(), &[], &arguments).await;
     assert_eq!((status.code(), ready.as_str()), (Some(1), ""));
-    assert!(complaint.contains("is another osproxy using it?"), "{complaint}");
+    assert!(complaint.contains("another osproxy process uses"), "{complaint}");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_sqlite_database_is_served_once() {
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--config", config.to_str().unwrap()];
     let (status, _, complaint) = spawn_failing(service.folder(), &[], &arguments).await;
     assert_eq!(status.code(), Some(1));
-    assert!(complaint.contains("cannot lock the database"), "{complaint}");
+    assert!(complaint.contains("another osproxy process uses the database"), "{complaint}");
 }
 
 #[tokio::test]
