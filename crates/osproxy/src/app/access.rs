@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -25,10 +25,8 @@ use crate::{
 
 /// How long a key is believed to be what it was: one that is revoked is worth nothing after that.
 const REMEMBERED: Duration = Duration::from_secs(4);
-/// How long one, or that there are none, is believed beyond that while somebody looks.
+/// How long a stale key is still served while one request reads it anew.
 const LOOKING: Duration = Duration::from_secs(1);
-/// How long it is believed that there are no keys.
-const NONE_REMEMBERED: Duration = Duration::from_secs(1);
 /// How many keys are remembered.
 const KEYS: usize = 10_000;
 
@@ -47,7 +45,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Someone who needs no key.
+    /// The caller without a key of `auth.mode: open`.
     fn trusted() -> Self {
         Self {
             tenant: Tenant::default(),
@@ -89,72 +87,29 @@ struct KnownKey {
     rate: Option<Arc<DefaultDirectRateLimiter>>,
 }
 
-/// What is known of keys.
+/// Authenticates requests, with a cache of API keys.
 pub(super) struct Access {
     mode: AuthMode,
-    /// There are keys, which cannot change any more.
-    has_keys: AtomicBool,
-    /// When there was none.
-    found_none: Mutex<Option<Instant>>,
-    /// Somebody looks whether there are some by now: one, however many requests there are.
-    is_looked_for: AtomicBool,
     keys: Cache<String, Arc<KnownKey>>,
 }
 
 impl Access {
     pub(super) fn new(config: &Config) -> Self {
-        Self {
-            mode: config.auth.mode,
-            has_keys: AtomicBool::new(false),
-            found_none: Mutex::default(),
-            is_looked_for: AtomicBool::new(false),
-            keys: Cache::new(KEYS),
-        }
+        Self { mode: config.auth.mode, keys: Cache::new(KEYS) }
     }
 }
 
 impl App {
-    /// Finds out who asks, by the token of `Authorization: Bearer`. Without any API keys whoever is on this machine needs
-    /// none (`is_local`), and with `auth.mode: open` nobody does. A key's own rate is counted here.
-    pub async fn authenticate(&self, token: Option<&str>, is_local: bool) -> Result<Caller> {
+    /// Returns the caller with this token of `Authorization: Bearer`, and counts the request in the rate of its key.
+    /// Only `auth.mode: open` serves callers without a key.
+    pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
         let is_open = self.access.mode == AuthMode::Open;
         match token {
-            // To a service that is open, tokens of others mean nothing.
+            // An open service ignores tokens of other services.
             Some(token) if !is_open || ApiKey::is_meant(token) => self.holder(token).await,
             _ if is_open => Ok(Caller::trusted()),
-            _ if is_local && !self.has_api_keys().await? => Ok(Caller::trusted()),
             _ => Err(unauthenticated("this takes an API key, as `Authorization: Bearer KEY`")),
         }
-    }
-
-    /// Whether there are API keys, or were.
-    pub async fn has_api_keys(&self) -> Result<bool> {
-        if self.access.has_keys.load(Ordering::Acquire) {
-            return Ok(true);
-        }
-        let looking = Instant::now();
-        let found = *self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = found
-            && (at.elapsed() < NONE_REMEMBERED
-                || at.elapsed() < NONE_REMEMBERED + LOOKING
-                    && self.access.is_looked_for.swap(true, Ordering::Relaxed))
-        {
-            return Ok(false);
-        }
-        let has_keys = self.meta.has_api_keys().await;
-        self.access.is_looked_for.store(false, Ordering::Relaxed);
-        let has_keys = has_keys?;
-        if has_keys {
-            self.access.has_keys.store(true, Ordering::Release);
-        } else {
-            *self.access.found_none.lock().unwrap_or_else(PoisonError::into_inner) = Some(looking);
-        }
-        Ok(has_keys)
-    }
-
-    /// Whether everyone is served who can reach this node.
-    pub fn is_open(&self) -> bool {
-        self.access.mode == AuthMode::Open
     }
 
     /// Who has this key. Nobody is told what is wrong with it.

@@ -1,5 +1,6 @@
 //! `osproxy serve`
 
+mod bootstrap_key;
 mod listeners;
 
 use std::{net::SocketAddr, time::Duration};
@@ -54,14 +55,15 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     }
     let signals = Signals::listen()?;
     let app = App::open(&config).await?;
-    let listeners = Listeners::open(&app, &config).await?;
+    let listeners = Listeners::open(&config).await?;
+    let bootstrap_key = bootstrap_key::create(&app, &config).await?;
     let address = listeners.address()?;
     // It may have to look up a name.
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
     tracing::info!(%address, node = app.node, version = version::FULL, "ready");
     app.announce(advertised).await;
-    listeners.announce()?;
+    listeners.announce(bootstrap_key.as_ref())?;
 
     let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
     let engine = Engine::new(app.clone(), tasks::handlers::all(), task_settings(&config.tasks));

@@ -13,7 +13,8 @@ section! {
 choice! {
     /// Whom the routes of the business side serve.
     AuthMode {
-        /// Holders of API keys, which `osproxy key create` makes; as long as there never was one, loopback alone.
+        /// Holders of API keys. `osproxy key create` makes them, and the first start makes one if there is none: it prints it, and keeps it
+        /// in `bootstrap-key` of `data_dir`.
         Keys = "keys",
         /// Everyone who can reach the port. For closed networks, as with the Go program.
         Open = "open",

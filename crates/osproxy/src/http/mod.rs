@@ -151,11 +151,15 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
             &format!("{LINKS}/{{uid}}/{{filename}}"),
             get(v1::download_file::download_file).layer(limit_requests),
         )
+        .route(
+            "/metrics",
+            get(metrics::for_admins)
+                .layer(from_fn_with_state(admission.clone(), middleware::limit_collectors)),
+        )
         .route_layer(from_fn_with_state(admission.clone(), middleware::limit_addresses))
         .merge(beside.admitted(&app, admission))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .route("/metrics", get(metrics::for_this_machine))
         .route("/", get(page::page))
         .route("/openapi.json", get(openapi::serve))
         .route("/swagger", get(swagger::redirect))

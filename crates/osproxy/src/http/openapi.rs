@@ -155,8 +155,8 @@ struct Access;
 impl Modify for Access {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("osk_<id>_<secret>");
-        let meaning = "An API key, as `osproxy key create` makes it. A service without keys that only this machine can \
-                       reach takes none, nor does one with `auth.mode: open`.";
+        let meaning = "An API key, made by `osproxy key create` or by the first start. With `auth.mode: open` none is \
+                       needed.";
         let scheme = SecurityScheme::Http(scheme.description(Some(meaning)).build());
         if let Some(components) = &mut document.components {
             components.security_schemes.insert("api_key".to_owned(), scheme.into());

@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
-use super::{Meta, blobs::recorded_digest, entities::api_key};
+use super::{Meta, blobs::recorded_digest, dialect::Lock, entities::api_key};
 use crate::{api_key::Scopes, tenant::Tenant};
 
 /// An API key as it is kept.
@@ -39,6 +41,9 @@ impl KeptKey {
     }
 }
 
+/// How long a start waits for another node that makes the first key.
+const WAIT: Duration = Duration::from_secs(30);
+
 impl Meta {
     /// Keeps a new key.
     pub async fn create_api_key(&self, key: KeptKey) -> Result<(), DbErr> {
@@ -66,10 +71,27 @@ impl Meta {
         rows.all(&self.reader).await?.into_iter().map(kept).collect()
     }
 
-    /// Whether a key was ever made. One that is worth nothing counts: revoking the last one must not open the door.
-    pub async fn has_api_keys(&self) -> Result<bool, DbErr> {
+    /// Whether there are keys, expired and revoked ones among them.
+    async fn has_api_keys(&self) -> Result<bool, DbErr> {
         let any = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
         Ok(any.into_tuple::<String>().one(&self.reader).await?.is_some())
+    }
+
+    /// Makes and keeps the first key that there ever was; nodes that start at once make one. `false`: there are keys,
+    /// expired and revoked ones among them.
+    pub async fn create_first_api_key<E: From<DbErr>>(
+        &self,
+        make: impl FnOnce() -> Result<KeptKey, E>,
+    ) -> Result<bool, E> {
+        if self.has_api_keys().await? {
+            return Ok(false);
+        }
+        let _locked = self.lock(Lock::Migrate, WAIT).await?;
+        if self.has_api_keys().await? {
+            return Ok(false);
+        }
+        self.create_api_key(make()?).await?;
+        Ok(true)
     }
 
     /// Makes a key worthless from now on. `false`: there is none of this id, or it was revoked before.

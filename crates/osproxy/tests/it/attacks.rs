@@ -152,7 +152,7 @@ async fn json_of_100_mb_is_refused_and_not_kept() {
     for url in ["/api/v1/uploads", "/api/storage/v0/link/upload"] {
         for fields in [fields, endless] {
             let mut connection = service.connect().await;
-            connection.head("POST", url, fields).await;
+            connection.head("POST", url, &(service.authorization() + fields)).await;
             connection.send(piece.as_bytes()).await;
             let answer = String::from_utf8(connection.some().await).unwrap();
             assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -222,7 +222,7 @@ async fn a_body_that_is_smuggled_is_no_request() {
         "Transfer-Encoding: identity, chunked, x\r\n",
     ] {
         let mut connection = service.connect().await;
-        connection.head("POST", "/api/v1/uploads", fields).await;
+        connection.head("POST", "/api/v1/uploads", &(service.authorization() + fields)).await;
         connection
             .try_send(b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             .await;
@@ -233,6 +233,7 @@ async fn a_body_that_is_smuggled_is_no_request() {
     let mut client = H2::open(service.address).await;
     let wish = Bytes::from(json!({"name": "x"}).to_string());
     let request = Request::post("http://localhost/api/v1/uploads").header("content-type", "application/json");
+    let request = request.header("authorization", format!("Bearer {}", service.key().unwrap()));
     let answer = client.send(request.body(Full::new(wish)).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 201);
     answer.into_body().collect().await.unwrap();

@@ -6,7 +6,7 @@ use reqwest::Method;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::support::{Database, Service, content};
+use crate::support::{Api, Database, Service, content};
 
 const GUIDE: &str = include_str!("../../../../docs/guides/operations.md");
 
@@ -120,13 +120,14 @@ async fn walk_through(service: Service, database: Database, folder: TempDir, hea
     }
     let files = back_up(&service, backups.path(), script, dumper).await;
     let link = service.download_link(&files[0].0).await.unwrap();
+    let owner = Api::clone(&service);
     drop(service);
 
     std::fs::create_dir_all(folder.path().join("osproxy-data")).unwrap();
     let mut restoring = begin(folder.path(), backups.path(), &database, restore, dumper);
     assert!(restoring.wait().await.unwrap().success());
     let settings = database.settings();
-    let mut service = Service::start_at(folder, database, settings, &[], &[]).await;
+    let mut service = Service::start_at(folder, database, settings, &[], &[]).await.with_key_of(&owner);
     service.database().release_merges().await;
     for (uid, bytes) in &files {
         assert!(service.read(uid).await == *bytes, "{uid} is not what it was");

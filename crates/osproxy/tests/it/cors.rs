@@ -29,8 +29,9 @@ async fn by_default_any_page_may_but_without_credentials() {
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["0"]);
 
     // What it has no key for is refused so that the page can tell why.
+    let stranger = service.without_key();
     let request =
-        service.client().get(service.url("/api/v1/files/1")).header("origin", "https://anywhere.example");
+        stranger.client().get(service.url("/api/v1/files/1")).header("origin", "https://anywhere.example");
     let answer = request.send().await.unwrap();
     assert_eq!(answer.status(), 401);
     assert_eq!(field(&answer, "access-control-allow-origin"), Some("*"));

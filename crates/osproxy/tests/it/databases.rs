@@ -94,6 +94,13 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         }
         let starting = (0..4).map(|_| first.start_beside(&[]));
         let nodes = futures_util::future::join_all(starting).await;
+        // One of them made the key for all.
+        let keys: Vec<_> = nodes
+            .iter()
+            .filter_map(|node| std::fs::read_to_string(node.folder().join("osproxy-data/bootstrap-key")).ok())
+            .collect();
+        assert_eq!(keys.len(), 1);
+        assert_eq!(first.sql("SELECT count(*) FROM api_keys").await, ["1"]);
         assert_eq!(first.sql("SELECT count(*) FROM seaql_migrations").await, ["10"]);
         assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
         // There is one key, whoever made it: a link of any node is good for all others.
@@ -103,7 +110,7 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         let nodes = futures_util::future::join_all(starting).await;
         assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
         for node in &nodes {
-            let link = node.upload_link("x.txt").await;
+            let link = node.with_key(keys[0].trim_end()).upload_link("x.txt").await;
             for other in &nodes {
                 let other_content = format!("{}&md5={}", link.url.single, md5_hex(b"y"));
                 let said = refused(other.put(&other_content, b"x").await, 422).await;

@@ -12,11 +12,11 @@ use osproxy_api::grpc::v1::{
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tonic::{Code, Request};
+use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use crate::support::{
-    Grpc, H2, MESSAGE, Service, content, eventually, file_messages, md5_hex, part_messages, reason, refused,
+    Grpc, H2, MESSAGE, Service, content, eventually, file_messages, md5_hex, part_messages, reason,
 };
 
 async fn create(grpc: &mut Grpc) -> String {
@@ -74,7 +74,7 @@ async fn nothing_is_left(service: &Service) {
 #[tokio::test]
 async fn messages_that_are_none_are_refused_and_leave_nothing() {
     let service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let uid = create(&mut grpc).await;
     let header = || UploadFileHeader { uid: uid.clone(), ..UploadFileHeader::default() };
     let message = |part| UploadFileRequest { part: Some(part) };
@@ -136,6 +136,7 @@ async fn what_is_no_message_is_the_clients_fault() {
         let request = hyper::Request::post("http://localhost/osproxy.v1.FileService/GetFile")
             .header("content-type", "application/grpc")
             .header("grpc-encoding", encoding)
+            .header("authorization", format!("Bearer {}", service.key().unwrap()))
             .body(body.into());
         let answer = client.send(request.unwrap()).await.unwrap();
         assert_eq!(
@@ -145,8 +146,9 @@ async fn what_is_no_message_is_the_clients_fault() {
     }
     assert!(!service.log().contains("ERROR"), "{}", service.log());
     // What speaks no gRPC is told so by HTTP.
-    let request =
-        hyper::Request::post("http://localhost/osproxy.v1.FileService/GetFile").body(Bytes::new().into());
+    let request = hyper::Request::post("http://localhost/osproxy.v1.FileService/GetFile")
+        .header("authorization", format!("Bearer {}", service.key().unwrap()))
+        .body(Bytes::new().into());
     let answer = client.send(request.unwrap()).await.unwrap();
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["osproxy-error"]),
@@ -157,7 +159,7 @@ async fn what_is_no_message_is_the_clients_fault() {
 #[tokio::test]
 async fn an_upload_begun_over_grpc_is_finished_over_v0_and_v1() {
     let mut service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     for is_v0 in [true, false] {
         let bytes = content(u64::from(is_v0), 250_000);
         let uid = create(&mut grpc).await;
@@ -191,7 +193,7 @@ async fn an_upload_begun_over_grpc_is_finished_over_v0_and_v1() {
 #[tokio::test]
 async fn calls_are_written_down_and_counted_as_requests_are() {
     let service = Service::start_with(&[("LOG__FORMAT", "json")]).await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let uid = store(&mut grpc, &content(1, 5_000)).await;
     assert_eq!(read(&mut grpc, &uid, 1_000).await.len(), 4_000);
     let missing = GetFileRequest { uid: "7".to_owned() };
@@ -236,7 +238,7 @@ async fn calls_are_written_down_and_counted_as_requests_are() {
 #[tokio::test]
 async fn a_node_says_how_it_is_and_that_it_stops() {
     let mut service = Service::start_with(&[("SERVER__DRAIN_DELAY", "3")]).await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
     for name in ["", "osproxy.v1.FileService", "osproxy.v1.TaskService", "osproxy.v1.ClusterService"] {
         let status = grpc.health.check(of(name)).await.unwrap().into_inner().status();
@@ -257,7 +259,7 @@ async fn a_node_says_how_it_is_and_that_it_stops() {
 #[tokio::test]
 async fn links_hold_no_longer_than_is_allowed() {
     let service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let uid = create(&mut grpc).await;
     for seconds in [0, -1, 3_000_000_000] {
         let expires_in = Some(prost_types::Duration { seconds, nanos: 0 });
@@ -281,8 +283,7 @@ async fn other_apis_have_their_own_errors_whatever_is_sent_to_them() {
 #[tokio::test]
 async fn keys_are_asked_for_and_health_is_not() {
     let service = Service::start().await;
-    service.create_key(&[]).await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.without_key().grpc();
     let refused = grpc.files.list_files(ListFilesRequest::default()).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).0.as_str()), (Code::Unauthenticated, "unauthenticated"));
     let health = grpc.health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -292,11 +293,11 @@ async fn keys_are_asked_for_and_health_is_not() {
 #[tokio::test]
 async fn unary_calls_have_the_places_that_requests_have() {
     let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "2")]).await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     // Half a request has the one place for those that change something, as soon as its body is asked for.
     let mut half = service.connect().await;
     let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
-    half.head("POST", "/api/storage/v0/link/upload", fields).await;
+    half.head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
     assert!(half.some().await.starts_with(b"HTTP/1.1 100"));
     let create = CreateUploadRequest { name: "x".to_owned(), ..CreateUploadRequest::default() };
     let refused = grpc.files.create_upload(create).await.unwrap_err();
@@ -309,7 +310,7 @@ async fn streams_without_a_word_have_the_places_of_transfers() {
     let service = Service::start_with(&[("LIMITS__MAX_TRANSFERS", "2")]).await;
     let silent: Vec<tokio::task::JoinHandle<()>> = (0..2)
         .map(|_| {
-            let mut grpc = Grpc::open(service.address);
+            let mut grpc = service.grpc();
             // Refused, if others have its place at that moment.
             tokio::spawn(async move {
                 loop {
@@ -318,7 +319,7 @@ async fn streams_without_a_word_have_the_places_of_transfers() {
             })
         })
         .collect();
-    let mut other = Grpc::open(service.address);
+    let mut other = service.grpc();
     let full = async || {
         let sent = other.files.upload_file(stream::empty()).await;
         sent.err().map(|refused| reason(&refused).0).filter(|code| code == "overloaded")
@@ -338,12 +339,12 @@ async fn a_listener_of_its_own_serves_grpc_and_nothing_else() {
     let service = Service::start_with(&settings).await;
     let address = service.logged_address("the gRPC listener is there").await;
     assert_ne!(address, service.address);
-    let mut grpc = Grpc::open(address);
+    let mut grpc = Grpc::with_key(address, service.key());
     let bytes = content(1, 100_000);
     let uid = store(&mut grpc, &bytes).await;
     assert!(read(&mut grpc, &uid, 0).await == bytes);
     // Each serves its own.
-    let mut other = Grpc::open(service.address);
+    let mut other = service.grpc();
     let refused = other.files.list_files(ListFilesRequest::default()).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).0.as_str()), (Code::Unimplemented, "unknown_route"));
     assert_eq!(service.get("/health/ready").await.status(), 200);
@@ -359,7 +360,7 @@ async fn any_node_takes_any_part_and_reads_any_file() {
     // Each has a disk of its own.
     let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &[]).await;
     let two = one.start_beside(&[]).await;
-    let (mut first, mut second) = (Grpc::open(one.address), Grpc::open(two.address));
+    let (mut first, mut second) = (one.grpc(), two.grpc());
     let bytes = content(1, 3_000_000);
     let uid = create(&mut first).await;
     let part = |number: u32, digests: Option<Digests>| {
@@ -416,16 +417,4 @@ async fn any_node_takes_any_part_and_reads_any_file() {
     let request = DownloadFileRequest { uid, offset: 0, length: None };
     let gone = second.files.download_file(request).await.unwrap_err();
     assert_eq!((gone.code(), reason(&gone).0.as_str()), (Code::Unavailable, "node_unavailable"));
-}
-
-#[tokio::test]
-async fn without_a_key_only_this_machine_is_let_in() {
-    let service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
-    grpc.files.list_files(ListFilesRequest::default()).await.unwrap();
-    let mut request = Request::new(ListFilesRequest::default());
-    request.metadata_mut().insert("x-forwarded-for", "192.0.2.7".parse().unwrap());
-    let stranger = grpc.files.list_files(request).await.unwrap_err();
-    assert_eq!(reason(&stranger).0, "unauthenticated");
-    refused(service.put("/api/storage/v0/upload?uid=1", b"x").await, 422).await;
 }

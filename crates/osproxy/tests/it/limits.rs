@@ -37,7 +37,7 @@ async fn uploads(service: &Service, count: u64) {
 async fn half_a_request(service: &Service) -> RawConnection {
     let mut connection = service.connect().await;
     let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
-    connection.head("POST", "/api/storage/v0/link/upload", fields).await;
+    connection.head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
     // It is worked on as soon as its body is asked for.
     assert!(connection.some().await.starts_with(b"HTTP/1.1 100"));
     connection.send(br#"{"filePath": ["a"],"#).await;

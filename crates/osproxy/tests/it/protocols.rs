@@ -291,7 +291,7 @@ async fn too_much_is_refused(protocol: Protocol) {
 async fn nobody_does_more_than_their_key_allows(protocol: Protocol) {
     let service = Service::start().await;
     let key = service.create_key(&["--scopes", "upload", "--max-size", "100kB"]).await;
-    let mut uploader = Client::with_key(&service, protocol, Some(&key));
+    let mut uploader = Client::on(&service.with_key(&key), protocol);
     let wish = Wish { name: "x.bin", size: Some(100_001), ..Wish::default() };
     assert_eq!(uploader.create(&wish).await.unwrap_err().0, "too_large");
     let (uid, ..) = uploader.create(&Wish { name: "x.bin", ..Wish::default() }).await.unwrap();
@@ -301,8 +301,8 @@ async fn nobody_does_more_than_their_key_allows(protocol: Protocol) {
     assert_eq!(uploader.delete(&uid).await, refused("permission_denied", None));
     assert_eq!(uploader.tasks().await, refused("permission_denied", None));
     assert_eq!(uploader.nodes().await, refused("permission_denied", None));
-    for key in [None, Some("osk_nonsense")] {
-        let mut stranger = Client::with_key(&service, protocol, key);
+    for api in [service.without_key(), service.with_key("osk_nonsense")] {
+        let mut stranger = Client::on(&api, protocol);
         assert_eq!(stranger.describe(&uid).await, refused("unauthenticated", None));
         let created = stranger.create(&Wish { name: "x", ..Wish::default() }).await;
         assert_eq!(created.map(drop), refused("unauthenticated", None));
@@ -314,8 +314,8 @@ async fn a_stranger_finds_out_nothing(protocol: Protocol) {
     let service = Service::start().await;
     let ours = service.create_key(&["--tenant", "ours"]).await;
     let theirs = service.create_key(&["--tenant", "theirs"]).await;
-    let mut ours = Client::with_key(&service, protocol, Some(&ours));
-    let mut theirs = Client::with_key(&service, protocol, Some(&theirs));
+    let mut ours = Client::on(&service.with_key(&ours), protocol);
+    let mut theirs = Client::on(&service.with_key(&theirs), protocol);
     let bytes = content(1, 100_000);
     let uid = store(&mut ours, "x.bin", &bytes).await;
     assert_eq!(theirs.describe(&uid).await, refused("file_not_found", None));
@@ -335,7 +335,7 @@ async fn a_tenant_has_no_more_than_its_quota(protocol: Protocol) {
     let (code, said) = service.cli(&["tenant", "set", "small", "--new", "--max-bytes", "150kB"]).await;
     assert_eq!(code, 0, "{said}");
     let key = service.create_key(&["--tenant", "small"]).await;
-    let mut client = Client::with_key(&service, protocol, Some(&key));
+    let mut client = Client::on(&service.with_key(&key), protocol);
     let uid = store(&mut client, "x.bin", &content(1, 100_000)).await;
     let wish = Wish { name: "x.bin", size: Some(100_000), ..Wish::default() };
     assert_eq!(client.create(&wish).await.unwrap_err().0, "quota_exceeded");

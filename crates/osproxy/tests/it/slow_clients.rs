@@ -66,7 +66,7 @@ async fn a_slow_loris_on_bodies_is_refused_and_leaves_nothing() {
         ),
     ] {
         let mut connection = service.connect().await;
-        connection.head(method, url, fields).await;
+        connection.head(method, url, &(service.authorization() + fields)).await;
         connection.send(beginning.as_bytes()).await;
         let answer = trickle(connection, b"3\r\nabc\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 422"), "{url}: {answer}");

@@ -75,6 +75,13 @@ async fn a_call_can_be_tried_in_a_browser() {
     assert_ne!(width, "none");
     browser.click("a[href='swagger/']").await;
 
+    // With the key of whoever looks.
+    browser.click(".btn.authorize").await;
+    browser.sees(".auth-container", "Bearer").await;
+    browser.fill(".auth-container input", service.key().unwrap()).await;
+    browser.click(".auth-btn-wrapper .authorize").await;
+    browser.click(".auth-btn-wrapper .btn-done").await;
+
     // With a body too, and a header: what stands there as an example is taken.
     for (operation, status, said) in [
         ("#operations-Health-ping", "200", "\"data\": \"pong\""),

@@ -1,12 +1,13 @@
 //! Where clients come, and what they find there.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures_util::future::join3;
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use super::bootstrap_key::BootstrapKey;
 use crate::{
     app::App,
     config::{Config, ServerSection, TlsSection},
@@ -32,11 +33,11 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) async fn open(app: &App, config: &Config) -> anyhow::Result<Self> {
+    pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            main: Secured::open(app, config.listen()?, &config.tls).await?,
+            main: Secured::open(config.listen()?, &config.tls).await?,
             grpc: match config.grpc.address()? {
-                Some(address) => Some(Secured::open(app, address, &config.grpc.tls).await?),
+                Some(address) => Some(Secured::open(address, &config.grpc.tls).await?),
                 None => None,
             },
             admin: match config.admin.address()? {
@@ -51,8 +52,8 @@ impl Listeners {
         Ok(self.main.listener.local_addr()?)
     }
 
-    /// Says where they are.
-    pub(super) fn announce(&self) -> anyhow::Result<()> {
+    /// Logs the addresses, and prints the line by which scripts know that the service is ready.
+    pub(super) fn announce(&self, bootstrap_key: Option<&BootstrapKey>) -> anyhow::Result<()> {
         if let Some(admin) = &self.admin {
             tracing::info!(address = %admin.local_addr()?, "the admin listener is there");
         }
@@ -60,7 +61,11 @@ impl Listeners {
             tracing::info!(address = %listener.local_addr()?, "the gRPC listener is there");
         }
         let scheme = if self.main.tls.is_some() { "https" } else { "http" };
-        crate::cli::say(&format!("osproxy is ready on {scheme}://{}", self.address()?));
+        let mut line = format!("osproxy is ready on {scheme}://{}", self.address()?);
+        if let Some(BootstrapKey { key, path }) = bootstrap_key {
+            let _ = write!(line, " (API key {}, kept in {})", key.reveal(), path.display());
+        }
+        crate::cli::say(&line);
         Ok(())
     }
 
@@ -105,14 +110,8 @@ impl Listeners {
 }
 
 impl Secured {
-    /// Listens for clients, unless others would be served and everyone let in.
-    async fn open(app: &App, address: SocketAddr, tls: &TlsSection) -> anyhow::Result<Self> {
-        if !address.ip().is_loopback() && !app.is_open() && !app.has_api_keys().await? {
-            bail!(
-                "{address} can be reached by others, and there are no API keys: make one with `osproxy key create`, \
-                 listen on loopback, or write `auth.mode: open` to serve everyone"
-            );
-        }
+    /// Listens for clients.
+    async fn open(address: SocketAddr, tls: &TlsSection) -> anyhow::Result<Self> {
         let listener = listen(address).await?;
         let section = tls.clone();
         let tls = tokio::task::spawn_blocking(move || Tls::open(&section)).await?;

@@ -31,12 +31,17 @@ use crate::{
 /// After how many requests those addresses are forgotten that have not asked for a while.
 const FORGET_AFTER: u32 = 4096;
 
+/// How many requests for metrics are served at the same time.
+const COLLECTORS: usize = 4;
+
 /// How much a node lets in, through all of its listeners.
 pub struct Admission {
     requests: Semaphore,
     /// Places for those of them that may change something: half. They wait for the disk, and those that only read do not, but
     /// would be refused once such requests had all places.
     changes: Semaphore,
+    /// Places for those who collect metrics. They have their own, to see a service that is overloaded.
+    collectors: Semaphore,
     /// Places for those that send content, where it is the body that tells whose it is: each holds a message meanwhile.
     transfers: Semaphore,
     addresses: Option<Addresses>,
@@ -55,6 +60,7 @@ impl Admission {
         Arc::new(Self {
             requests: Semaphore::new(limits.max_requests as usize),
             changes: Semaphore::new(limits.max_requests.div_ceil(2) as usize),
+            collectors: Semaphore::new(COLLECTORS),
             transfers: Semaphore::new(limits.max_transfers as usize),
             addresses: rate.map(|rate| Addresses {
                 rates: RateLimiter::hashmap(Quota::per_second(rate)),
@@ -121,6 +127,16 @@ pub(in crate::http) async fn limit_transfers(
     let Ok(_place) = admission.transfers.try_acquire() else {
         return too_many_transfers().into_response();
     };
+    next.run(request).await
+}
+
+/// Makes requests for metrics wait for one of their places: each looks a key up, and anybody may send them.
+pub(in crate::http) async fn limit_collectors(
+    State(admission): State<Arc<Admission>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _place = admission.collectors.acquire().await;
     next.run(request).await
 }
 

@@ -10,7 +10,9 @@ mod request;
 mod terms;
 
 pub use admit::Admission;
-pub(super) use admit::{limit_addresses, limit_changes, limit_reads, limit_requests, limit_transfers};
+pub(super) use admit::{
+    limit_addresses, limit_changes, limit_collectors, limit_reads, limit_requests, limit_transfers,
+};
 pub(super) use harden::harden_content;
 pub(super) use head::head;
 pub(super) use linger::TooSlow;

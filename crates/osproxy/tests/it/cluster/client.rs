@@ -15,7 +15,7 @@ use reqwest::{Client as Http, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::support::{Random, content, md5_hex};
+use crate::support::{Api, Random, content, md5_hex};
 
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(8);
@@ -61,6 +61,7 @@ impl Stored {
 
 pub struct Client {
     http: Http,
+    key: String,
     base: String,
     ledger: Arc<Ledger>,
     random: Random,
@@ -69,9 +70,11 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(base: &str, ledger: Arc<Ledger>, seed: u64, parts: Range<usize>) -> Self {
+    /// Works on what is at this address, with its key.
+    pub fn new(api: &Api, ledger: Arc<Ledger>, seed: u64, parts: Range<usize>) -> Self {
         let http = Http::builder().connect_timeout(Duration::from_secs(2)).build().unwrap();
-        Self { http, base: base.to_owned(), ledger, random: Random::new(seed), parts }
+        let key = api.key().unwrap().to_owned();
+        Self { http, key, base: api.url(""), ledger, random: Random::new(seed), parts }
     }
 
     /// Works until it is told to stop, and brings to its end what it is at.
@@ -98,7 +101,8 @@ impl Client {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(TRY);
+            let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+            request = request.bearer_auth(&self.key).timeout(TRY);
             if method != Method::GET {
                 request = request.header("content-length", body.len()).body(body.to_vec());
             }

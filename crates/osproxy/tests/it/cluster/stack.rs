@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::support::{
-    Certificate, Database, Line, Nginx, Proxy, Service, Store, eventually, redis_url, server_of,
+    Api, Certificate, Database, Line, Nginx, Proxy, Service, Store, eventually, redis_url, server_of,
 };
 
 /// How many nodes there are.
@@ -30,7 +30,7 @@ pub struct Stack {
 }
 
 /// Addresses that nothing else on this machine uses, so that a node can have its own back.
-fn host() -> String {
+pub fn host() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id();
@@ -51,7 +51,10 @@ async fn start_nodes(store: Option<&Store>, more: &[(&str, &str)]) -> Vec<Node> 
         settings.extend(store.iter().flat_map(|store| store.settings()));
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let listen = format!("{}:8888", host());
-        let service = Service::start_listening(&listen, folder, database, store.cloned(), settings).await;
+        let mut service = Service::start_listening(&listen, folder, database, store.cloned(), settings).await;
+        if let Some(first) = nodes.first() {
+            service = service.with_key_of(&first.service);
+        }
         nodes.push(Node { service, database: to_database, redis: to_redis });
         println!("node {number} listens on {listen}");
     }
@@ -77,6 +80,11 @@ impl Stack {
         let certificate = Certificate::shipped(folder.path(), &["localhost", &host]);
         let nginx = Nginx::start_secured(folder.path(), &host, &addresses(&nodes)).await;
         Self { nodes, nginx, certificate: Some(certificate) }
+    }
+
+    /// All of it as one service, with its key.
+    pub fn api(&self) -> Api {
+        Api::new(self.nginx.address).with_key(self.nodes[0].service.key().unwrap())
     }
 
     /// Mends all lines, lets go on what was stopped, and starts what does not run.

@@ -70,10 +70,10 @@ async fn torture(store: Option<&Store>, parts: Range<usize>) {
     println!("{seconds} seconds, seed {seed}");
     let mut stack = Stack::start(store, &SETTINGS).await;
     let ledger = Arc::<Ledger>::default();
-    let base = format!("http://{}", stack.nginx.address);
+    let api = stack.api();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        clients.spawn(Client::new(&base, ledger.clone(), seed * 1_000 + client, parts.clone()).run());
+        clients.spawn(Client::new(&api, ledger.clone(), seed * 1_000 + client, parts.clone()).run());
     }
     let mut random = Random::new(seed);
     let (start, mut blows, mut turn) = (Instant::now(), Vec::new(), random.index(BLOWS.len()));
@@ -99,7 +99,7 @@ async fn torture(store: Option<&Store>, parts: Range<usize>) {
     let issued = ledger.issued.lock().unwrap().clone();
     let distinct: HashSet<_> = issued.iter().collect();
     assert_eq!(distinct.len(), issued.len(), "a uid was issued twice");
-    let reader = Client::new(&base, ledger.clone(), seed, parts);
+    let reader = Client::new(&api, ledger.clone(), seed, parts);
     for file in &stored {
         reader.check(file, None).await;
     }
@@ -192,10 +192,10 @@ async fn a_rolling_restart_fails_no_request() {
     let mut stack = Stack::start(Some(&store), &SETTINGS).await;
     let ledger = Arc::<Ledger>::default();
     ledger.strict.store(true, Ordering::SeqCst);
-    let base = format!("http://{}", stack.nginx.address);
+    let api = stack.api();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        clients.spawn(Client::new(&base, ledger.clone(), client, 20_000..2_000_000).run());
+        clients.spawn(Client::new(&api, ledger.clone(), client, 20_000..2_000_000).run());
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     for node in &mut stack.nodes {

@@ -11,12 +11,12 @@ use tonic::{Code, Request};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use super::{create, endless, nothing_is_left, part_header, parts_of, read, store};
-use crate::support::{Grpc, MESSAGE, Service, content, eventually, file_messages, part_messages, reason};
+use crate::support::{MESSAGE, Service, content, eventually, file_messages, part_messages, reason};
 
 #[tokio::test]
 async fn an_upload_that_is_cancelled_leaves_nothing() {
     let mut service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let uid = create(&mut grpc).await;
     let (file, part) = endless(&uid);
     let mut other = grpc.clone();
@@ -47,7 +47,7 @@ async fn an_upload_that_is_cancelled_leaves_nothing() {
 #[tokio::test]
 async fn a_stream_that_is_reset_without_an_error_is_not_taken_for_whole() {
     let mut service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     // As a proxy resets it whose own client went away. Batches of 256 KiB are written as they fill: nothing waits to be.
     for (round, messages) in [0, 4, 8].into_iter().enumerate() {
         let uid = create(&mut grpc).await;
@@ -57,7 +57,8 @@ async fn a_stream_that_is_reset_without_an_error_is_not_taken_for_whole() {
             h2::client::handshake(TcpStream::connect(service.address).await.unwrap()).await.unwrap();
         tokio::spawn(connection);
         let request = hyper::Request::post("http://localhost/osproxy.v1.FileService/UploadFile")
-            .header("content-type", "application/grpc");
+            .header("content-type", "application/grpc")
+            .header("authorization", format!("Bearer {}", service.key().unwrap()));
         let (answer, mut stream) = client.send_request(request.body(()).unwrap(), false).unwrap();
         for message in file_messages(header, &bytes) {
             let message = prost::Message::encode_to_vec(&message);
@@ -82,7 +83,7 @@ async fn a_stream_that_is_reset_without_an_error_is_not_taken_for_whole() {
 #[tokio::test]
 async fn a_deadline_ends_the_call_and_what_it_was_at() {
     let service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let uid = create(&mut grpc).await;
     let (file, _) = endless(&uid);
     let mut request = Request::new(stream::iter(file).chain(stream::pending()));
@@ -107,7 +108,7 @@ async fn who_sends_nothing_or_takes_nothing_is_dropped() {
         ("SERVER__MIN_RATE", "1000000"),
     ])
     .await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let uid = create(&mut grpc).await;
     let (file, _) = endless(&uid);
     let dropped = grpc.files.upload_file(stream::iter(file).chain(stream::pending())).await.unwrap_err();
@@ -129,7 +130,7 @@ async fn who_sends_nothing_or_takes_nothing_is_dropped() {
 #[tokio::test]
 async fn memory_does_not_grow_with_content() {
     let service = Service::start().await;
-    let mut grpc = Grpc::open(service.address);
+    let mut grpc = service.grpc();
     let small = content(1, 1 << 20);
     store(&mut grpc, &small).await;
     let before = service.peak_memory();

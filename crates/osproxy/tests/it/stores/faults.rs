@@ -146,7 +146,7 @@ async fn unreliable_store(server: StoreServer) {
     let begun = Instant::now();
     let clients = (1..=CLIENTS).map(|client| {
         let client = Client {
-            api: Api::new(service.address),
+            api: Api::clone(&service),
             random: Random::new(client),
             number: client << 32,
             stored: HashMap::new(),

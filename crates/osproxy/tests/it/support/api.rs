@@ -4,9 +4,14 @@ use osproxy_api::{
     v0::{DownloadLink, Envelope, InstantUploadResult, UploadLinks},
     v1::{CreatedUpload, File, UploadStatus},
 };
-use reqwest::{Certificate, Client, Method, Response, StatusCode, header::HeaderMap};
+use reqwest::{
+    Certificate, Client, Method, Response, StatusCode,
+    header::{AUTHORIZATION, HeaderMap},
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use super::Grpc;
 
 /// The API as a client of it sees it, of whatever serves it.
 #[derive(Clone)]
@@ -15,10 +20,14 @@ pub struct Api {
     scheme: &'static str,
     /// The only certificate that is trusted.
     certificate: Option<Certificate>,
+    /// The API key that every request shows.
+    key: Option<String>,
     client: Client,
 }
 
-fn client(certificate: Option<&Certificate>, headers: HeaderMap) -> Client {
+fn client(certificate: Option<&Certificate>, key: Option<&str>) -> Client {
+    let headers = key.map(|key| (AUTHORIZATION, format!("Bearer {key}").parse().unwrap()));
+    let headers = HeaderMap::from_iter(headers);
     // Whoever waits for longer than this waits for ever.
     let client = Client::builder().read_timeout(2 * super::PATIENCE).default_headers(headers);
     match certificate {
@@ -33,22 +42,41 @@ impl Api {
     pub fn new(address: SocketAddr) -> Self {
         // The client could speak TLS, and asks for what does the cryptography even if it never will.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { address, scheme: "http", certificate: None, client: client(None, HeaderMap::new()) }
+        Self { address, scheme: "http", certificate: None, key: None, client: client(None, None) }
     }
 
     /// Over TLS, where this certificate is trusted and no other.
     #[must_use]
     pub fn trusting(self, certificate: &str) -> Self {
         let certificate = Certificate::from_pem(certificate.as_bytes()).unwrap();
-        let client = client(Some(&certificate), HeaderMap::new());
+        let client = client(Some(&certificate), self.key());
         Self { scheme: "https", certificate: Some(certificate), client, ..self }
     }
 
     /// The same, as whoever has this API key sees it.
     pub fn with_key(&self, key: &str) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
-        Self { client: client(self.certificate.as_ref(), headers), ..self.clone() }
+        let client = client(self.certificate.as_ref(), Some(key));
+        Self { key: Some(key.to_owned()), client, ..self.clone() }
+    }
+
+    /// The same, as whoever has no API key sees it.
+    pub fn without_key(&self) -> Self {
+        Self { key: None, client: client(self.certificate.as_ref(), None), ..self.clone() }
+    }
+
+    /// The API key that every request shows.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The line of a head that shows the API key, for connections that are written by hand.
+    pub fn authorization(&self) -> String {
+        self.key().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default()
+    }
+
+    /// Clients of the gRPC services that show the same key.
+    pub fn grpc(&self) -> Grpc {
+        Grpc::with_key(self.address, self.key())
     }
 
     pub fn url(&self, relative: &str) -> String {

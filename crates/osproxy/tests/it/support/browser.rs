@@ -80,9 +80,14 @@ impl Browser {
 
     /// Gives a file to the field for one that a CSS selector names.
     pub async fn choose(&self, selector: &str, file: &Path) {
+        self.fill(selector, file.to_str().unwrap()).await;
+    }
+
+    /// Types text into the field that a CSS selector names.
+    pub async fn fill(&self, selector: &str, text: &str) {
         let found = self.ask("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
         let id = found[ELEMENT].as_str().unwrap();
-        self.ask(&format!("element/{id}/value"), &json!({"text": file})).await.unwrap();
+        self.ask(&format!("element/{id}/value"), &json!({"text": text})).await.unwrap();
     }
 
     /// Clicks on what a CSS selector names, when it is there and nothing lies over it.

@@ -43,10 +43,7 @@ pub struct Grpc {
 }
 
 impl Grpc {
-    pub fn open(address: SocketAddr) -> Self {
-        Self::with_key(address, None)
-    }
-
+    /// Shows this key, if there is one.
     pub fn with_key(address: SocketAddr, key: Option<&str>) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let channel = InterceptedService::new(client, Key(key.map(str::to_owned)));

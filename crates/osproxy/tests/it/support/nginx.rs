@@ -35,6 +35,21 @@ impl Nginx {
     async fn start_with(file: &str, certificate: Option<&Path>, host: &str, nodes: &[SocketAddr]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         configure(folder.path(), file, certificate, host, nodes);
+        let at = |port: &str| format!("{host}:{port}").parse().unwrap();
+        let (address, grpc) =
+            if certificate.is_some() { (at("8443"), at("8443")) } else { (at("8880"), at("8890")) };
+        Self::run(folder, address, grpc).await
+    }
+
+    /// Starts it with this text within `http`, which makes it listen at `address`.
+    pub async fn start_written(address: SocketAddr, text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("written.conf"), text).unwrap();
+        write_main(folder.path(), "written.conf");
+        Self::run(folder, address, address).await
+    }
+
+    async fn run(folder: TempDir, address: SocketAddr, grpc: SocketAddr) -> Self {
         let process = Command::new("nginx")
             .env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap()))
             .arg("-p")
@@ -44,9 +59,6 @@ impl Nginx {
             .kill_on_drop(true)
             .spawn()
             .expect("nginx is missing: run this by `just test-servers`");
-        let at = |port: &str| format!("{host}:{port}").parse().unwrap();
-        let (address, grpc) =
-            if certificate.is_some() { (at("8443"), at("8443")) } else { (at("8880"), at("8890")) };
         let nginx = Self { address, grpc, process, folder };
         let there = async || TcpStream::connect(nginx.address).await.ok();
         eventually("nginx listens", there).await;
@@ -105,6 +117,11 @@ fn configure(folder: &Path, file: &str, certificate: Option<&Path>, host: &str, 
         }
         std::fs::write(folder.join(name), text).unwrap();
     }
+    write_main(folder, file);
+}
+
+/// Writes the configuration that includes `file`.
+fn write_main(folder: &Path, file: &str) {
     // Workers give up root's rights, and with them the way into the folder, unless they are told not to.
     let user = if rustix::process::geteuid().is_root() { "user root root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

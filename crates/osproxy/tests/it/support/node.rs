@@ -2,7 +2,7 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 
 use osproxy::{
     app::App,
-    config::{Config, Secret},
+    config::{AuthMode, Config, Secret},
     http::{self, Admission, Beside},
     ops,
     tasks::{self, Engine},
@@ -42,6 +42,8 @@ const PAUSES: tasks::Settings = tasks::Settings {
 impl Running {
     async fn open(folder: &Path, database: &Database) -> (Self, Api) {
         let mut config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
+        // Only the binary makes a bootstrap key.
+        config.auth.mode = AuthMode::Open;
         for (name, value) in database.settings() {
             match name.as_str() {
                 "DATABASE__URL" => config.database.url = Some(Secret::new(value)),

@@ -66,13 +66,13 @@ pub struct Client {
 
 impl Client {
     pub fn of(service: &Service, protocol: Protocol) -> Self {
-        Self::with_key(service, protocol, None)
+        Self::on(service, protocol)
     }
 
-    pub fn with_key(service: &Service, protocol: Protocol, key: Option<&str>) -> Self {
-        let grpc = matches!(protocol, Protocol::Grpc).then(|| Grpc::with_key(service.address, key));
-        let api = key.map_or_else(|| Api::new(service.address), |key| service.with_key(key));
-        Self { api, grpc, links: BTreeMap::new() }
+    /// With the key of this API, if it has one.
+    pub fn on(api: &Api, protocol: Protocol) -> Self {
+        let grpc = matches!(protocol, Protocol::Grpc).then(|| api.grpc());
+        Self { api: api.clone(), grpc, links: BTreeMap::new() }
     }
 
     /// Begins an upload: its uid, its state and the size of its parts.

@@ -24,6 +24,7 @@ pub struct Service {
     folder: TempDir,
     settings: Vec<(String, String)>,
     listen: String,
+    ready: String,
 }
 
 /// Where a service listens, if it does not matter.
@@ -58,7 +59,7 @@ async fn spawn(
     listen: &str,
     more: &[&str],
     wrapper: &[&str],
-) -> (Child, SocketAddr) {
+) -> (Child, SocketAddr, String) {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
     let mut process = command(folder, settings, wrapper)
         .args(["serve", "--listen", listen])
@@ -72,11 +73,21 @@ async fn spawn(
     let Some(line) = line else {
         panic!("it did not start: {}", std::fs::read_to_string(folder.join("log")).unwrap());
     };
-    let (scheme, address) =
-        line.strip_prefix("osproxy is ready on ").and_then(|url| url.split_once("://")).expect(&line);
+    let url = line.strip_prefix("osproxy is ready on ").and_then(|url| url.split(' ').next());
+    let (scheme, address) = url.and_then(|url| url.split_once("://")).expect(&line);
     let is_secure = settings.iter().any(|(name, _)| name == "TLS__CERT");
     assert_eq!(scheme, if is_secure { "https" } else { "http" });
-    (process, address.parse().unwrap())
+    let address = address.parse().unwrap();
+    (process, address, line)
+}
+
+/// The API as whoever has the bootstrap key sees it, if the service of this folder made one.
+fn api_at(address: SocketAddr, folder: &Path) -> Api {
+    let api = Api::new(address);
+    match std::fs::read_to_string(folder.join("osproxy-data/bootstrap-key")) {
+        Ok(key) => api.with_key(key.trim_end()),
+        Err(_) => api,
+    }
 }
 
 impl Deref for Service {
@@ -168,7 +179,15 @@ impl Service {
         let folder = tempfile::tempdir().unwrap();
         let database = self.database.beside(folder.path());
         let settings = database.settings();
-        Self::start_at(folder, database, settings, more, &[]).await
+        Self::start_at(folder, database, settings, more, &[]).await.with_key_of(self)
+    }
+
+    /// The same, with the key of another one on the same database: only the first has a file with it.
+    pub fn with_key_of(mut self, other: &Api) -> Self {
+        if let Some(key) = other.key() {
+            self.api = self.api.with_key(key);
+        }
+        self
     }
 
     /// Starts in a folder, on a database.
@@ -180,14 +199,14 @@ impl Service {
         wrapper: &[&str],
     ) -> Self {
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let (process, address) = spawn(folder.path(), &settings, ANYWHERE, &[], wrapper).await;
+        let (process, address, ready) = spawn(folder.path(), &settings, ANYWHERE, &[], wrapper).await;
         let listen = ANYWHERE.to_owned();
         let cert = settings.iter().find(|(name, _)| name == "TLS__CERT").map(|(_, path)| path);
-        let mut api = Api::new(address);
+        let mut api = api_at(address, folder.path());
         if let Some(cert) = cert {
             api = api.trusting(&std::fs::read_to_string(cert).unwrap());
         }
-        Self { process, api, database, store: None, folder, settings, listen }
+        Self { process, api, database, store: None, folder, settings, listen, ready }
     }
 
     /// Starts at an address that it keeps, in a folder, on a database, with its objects in a store if there is one.
@@ -198,9 +217,15 @@ impl Service {
         store: Option<Store>,
         settings: Vec<(String, String)>,
     ) -> Self {
-        let (process, address) = spawn(folder.path(), &settings, listen, &[], &[]).await;
+        let (process, address, ready) = spawn(folder.path(), &settings, listen, &[], &[]).await;
         let listen = listen.to_owned();
-        Self { process, api: Api::new(address), database, store, folder, settings, listen }
+        let api = api_at(address, folder.path());
+        Self { process, api, database, store, folder, settings, listen, ready }
+    }
+
+    /// What it printed when it was ready.
+    pub fn ready_line(&self) -> &str {
+        &self.ready
     }
 
     /// Whether it runs.
@@ -210,14 +235,14 @@ impl Service {
 
     /// Starts the binary again on the same folder.
     pub async fn restart(&mut self) {
-        (self.process, self.api.address) =
+        (self.process, self.api.address, self.ready) =
             spawn(self.folder.path(), &self.settings, &self.listen, &[], &[]).await;
     }
 
     /// Stops it and starts it again with the file `config.yaml` that stands in its folder.
     pub async fn restart_configured(&mut self) {
         self.kill().await;
-        (self.process, self.api.address) =
+        (self.process, self.api.address, self.ready) =
             spawn(self.folder.path(), &self.settings, &self.listen, &["--config", "config.yaml"], &[]).await;
     }
 
@@ -350,6 +375,9 @@ impl Service {
     pub fn shell(&self, folder: &Path, script: &str) -> Command {
         let binaries = folder.join(".bin");
         std::fs::create_dir_all(&binaries).unwrap();
+        // As if it had been started there.
+        std::os::unix::fs::symlink(self.folder.path().join("osproxy-data"), folder.join("osproxy-data"))
+            .unwrap();
         let osproxy = binaries.join("osproxy");
         let (home, binary) = (self.folder.path().display(), env!("CARGO_BIN_EXE_osproxy"));
         std::fs::write(&osproxy, format!("#!/bin/sh\ncd {home} && exec {binary} \"$@\"\n")).unwrap();
