@@ -78,7 +78,7 @@ codes! {
     SizeMismatch = "size_mismatch",
     /// The bytes that arrived are not those that the client announced.
     DigestMismatch = "digest_mismatch",
-    /// The body ended before it was complete.
+    /// The body broke off: the connection was lost, or the client stalled or sent too slowly.
     IncompleteBody = "incomplete_body",
     /// `If-Match` or `If-Unmodified-Since` did not hold.
     PreconditionFailed = "precondition_failed",
@@ -102,11 +102,56 @@ codes! {
     NodeUnavailable = "node_unavailable",
     /// Something osproxy depends on is away or full; the same request may succeed later.
     Unavailable = "unavailable",
+    /// The request uses a feature of HTTP that the service does not implement, such as a transfer coding.
+    NotImplemented = "not_implemented",
     /// A fault of osproxy itself.
     Internal = "internal",
 }
 
 impl ErrorCode {
+    /// Whether the same request may succeed when it is sent again after a pause, without anybody doing anything about it.
+    /// What is not retryable needs another request first, or somebody who looks after the service.
+    pub const fn is_retryable(self) -> bool {
+        match self {
+            Self::IncompleteBody
+            | Self::DeadlineExceeded
+            | Self::InProgress
+            | Self::RateLimited
+            | Self::Overloaded
+            | Self::NodeUnavailable
+            | Self::Unavailable => true,
+            Self::InvalidArgument
+            | Self::InvalidSignature
+            | Self::LinkExpired
+            | Self::LinkRevoked
+            | Self::LinkUsedUp
+            | Self::Unauthenticated
+            | Self::PermissionDenied
+            | Self::UnknownRoute
+            | Self::MethodNotAllowed
+            | Self::FileNotFound
+            | Self::FileGone
+            | Self::TaskNotFound
+            | Self::TaskNotDead
+            | Self::AlreadyStored
+            | Self::FileCorrupt
+            | Self::KeyReused
+            | Self::UnsupportedMediaType
+            | Self::ChallengeGone
+            | Self::PartsMissing
+            | Self::SizeMismatch
+            | Self::DigestMismatch
+            | Self::PreconditionFailed
+            | Self::RangeNotSatisfiable
+            | Self::TooLarge
+            | Self::QuotaExceeded
+            | Self::StorageFull
+            | Self::HeaderTooLarge
+            | Self::NotImplemented
+            | Self::Internal => false,
+        }
+    }
+
     /// The code that gRPC answers with.
     pub const fn grpc_code(self) -> Code {
         match self {
@@ -114,7 +159,6 @@ impl ErrorCode {
             | Self::UnsupportedMediaType
             | Self::SizeMismatch
             | Self::DigestMismatch
-            | Self::IncompleteBody
             | Self::TooLarge => Code::InvalidArgument,
             Self::InvalidSignature
             | Self::LinkExpired
@@ -122,14 +166,14 @@ impl ErrorCode {
             | Self::LinkUsedUp
             | Self::PermissionDenied => Code::PermissionDenied,
             Self::Unauthenticated => Code::Unauthenticated,
-            Self::UnknownRoute | Self::MethodNotAllowed => Code::Unimplemented,
+            Self::UnknownRoute | Self::MethodNotAllowed | Self::NotImplemented => Code::Unimplemented,
             Self::FileNotFound | Self::FileGone | Self::TaskNotFound | Self::ChallengeGone => Code::NotFound,
             Self::FileCorrupt => Code::DataLoss,
             Self::AlreadyStored => Code::AlreadyExists,
             Self::TaskNotDead | Self::KeyReused | Self::PartsMissing | Self::PreconditionFailed => {
                 Code::FailedPrecondition
             }
-            Self::InProgress => Code::Aborted,
+            Self::InProgress | Self::IncompleteBody => Code::Aborted,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::RangeNotSatisfiable => Code::OutOfRange,
             Self::QuotaExceeded | Self::StorageFull | Self::RateLimited | Self::HeaderTooLarge => {
@@ -140,8 +184,8 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status that API v0 answers with: 422 for everything the client got wrong about its
-    /// parameters, its link or its bytes, as the clients of the Go program expect.
+    /// The HTTP status that API v0 answers with: 422 for wrong parameters, links and bytes, as the clients of the
+    /// Go program expect.
     pub const fn v0_status(self) -> u16 {
         match self {
             Self::InvalidArgument
@@ -153,8 +197,7 @@ impl ErrorCode {
             | Self::KeyReused
             | Self::PartsMissing
             | Self::SizeMismatch
-            | Self::DigestMismatch
-            | Self::IncompleteBody => 422,
+            | Self::DigestMismatch => 422,
             Self::Unauthenticated => 401,
             Self::PermissionDenied => 403,
             Self::UnknownRoute
@@ -164,7 +207,7 @@ impl ErrorCode {
             | Self::ChallengeGone
             | Self::FileCorrupt => 404,
             Self::MethodNotAllowed => 405,
-            Self::DeadlineExceeded => 408,
+            Self::IncompleteBody | Self::DeadlineExceeded => 408,
             Self::TaskNotDead | Self::InProgress => 409,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
@@ -173,6 +216,7 @@ impl ErrorCode {
             Self::RateLimited => 429,
             Self::HeaderTooLarge => 431,
             Self::Internal => 500,
+            Self::NotImplemented => 501,
             Self::NodeUnavailable | Self::Unavailable | Self::Overloaded => 503,
             Self::QuotaExceeded | Self::StorageFull => 507,
         }
@@ -181,7 +225,7 @@ impl ErrorCode {
     /// The HTTP status that API v1 and its links answer with.
     pub const fn v1_status(self) -> u16 {
         match self {
-            Self::InvalidArgument | Self::IncompleteBody => 400,
+            Self::InvalidArgument => 400,
             Self::Unauthenticated => 401,
             Self::InvalidSignature
             | Self::LinkExpired
@@ -190,7 +234,7 @@ impl ErrorCode {
             | Self::PermissionDenied => 403,
             Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::DeadlineExceeded => 408,
+            Self::IncompleteBody | Self::DeadlineExceeded => 408,
             Self::AlreadyStored | Self::TaskNotDead | Self::PartsMissing | Self::InProgress => 409,
             Self::FileCorrupt | Self::FileGone | Self::ChallengeGone => 410,
             Self::PreconditionFailed => 412,
@@ -201,6 +245,7 @@ impl ErrorCode {
             Self::RateLimited => 429,
             Self::HeaderTooLarge => 431,
             Self::Internal => 500,
+            Self::NotImplemented => 501,
             Self::NodeUnavailable | Self::Unavailable | Self::Overloaded => 503,
             Self::QuotaExceeded | Self::StorageFull => 507,
         }
@@ -243,6 +288,7 @@ impl ErrorCode {
             Self::HeaderTooLarge => "Header too large",
             Self::NodeUnavailable => "Node unavailable",
             Self::Unavailable => "Unavailable",
+            Self::NotImplemented => "Not implemented",
             Self::Internal => "Internal error",
         }
     }

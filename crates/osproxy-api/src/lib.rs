@@ -25,6 +25,7 @@
 
 mod error_code;
 pub mod grpc;
+mod nullable;
 pub mod schema;
 pub mod v0;
 pub mod v1;

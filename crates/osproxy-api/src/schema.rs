@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        KnownFormat, Object, ObjectBuilder, RefOr, Schema, SchemaFormat,
+        Array, KnownFormat, Object, ObjectBuilder, RefOr, Schema, SchemaFormat,
         schema::{SchemaType, Type},
     },
 };
@@ -35,6 +35,10 @@ pub enum Metadata {}
 /// How notes change.
 #[derive(Debug)]
 pub enum MetadataPatch {}
+
+/// Numbers of parts that are missing.
+#[derive(Debug)]
+pub enum MissingParts {}
 
 /// The path that a file has on the client.
 #[derive(Debug)]
@@ -136,6 +140,19 @@ impl PartialSchema for MetadataPatch {
 }
 
 impl ToSchema for MetadataPatch {}
+
+impl PartialSchema for MissingParts {
+    fn schema() -> RefOr<Schema> {
+        let part = Object::builder().schema_type(SchemaType::from_iter([Type::Integer, Type::String]));
+        let part = part.description(Some("The number of a part, or a range of them, both ends included."));
+        Array::builder()
+            .items(part.minimum(Some(1)).pattern(Some("^[0-9]+-[0-9]+$")))
+            .examples([json!([2, "4-9999"])])
+            .into()
+    }
+}
+
+impl ToSchema for MissingParts {}
 
 impl PartialSchema for ClientPath {
     fn schema() -> RefOr<Schema> {

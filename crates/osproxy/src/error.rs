@@ -1,4 +1,7 @@
-use std::{borrow::Cow, collections::HashMap, error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow, collections::HashMap, error::Error as StdError, fmt, ops::RangeInclusive, sync::Arc,
+    time::Duration,
+};
 
 use osproxy_api::ErrorCode;
 use osproxy_storage as storage;
@@ -11,6 +14,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Who errors of gRPC are of, beside their names.
 const DOMAIN: &str = "osproxy";
+
+/// Longest member that gRPC carries, in bytes: errors travel in header fields there, which clients limit to some KiB.
+const MAX_GRPC_MEMBER: usize = 2048;
 
 /// Why an operation did not succeed. Code and message are for the client; the source is for the log alone.
 #[derive(Debug)]
@@ -60,18 +66,9 @@ impl Error {
         )
     }
 
-    /// How long the client is to wait before it tries again, where the same request may succeed later, without anybody doing
-    /// anything about it.
+    /// How long the client waits before it repeats the request, if the code is retryable.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let passes = matches!(
-            self.code,
-            ErrorCode::NodeUnavailable
-                | ErrorCode::Unavailable
-                | ErrorCode::RateLimited
-                | ErrorCode::Overloaded
-                | ErrorCode::StorageFull
-        );
-        passes.then(|| self.retry_after.unwrap_or(RETRY_AFTER))
+        self.code.is_retryable().then(|| self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
     /// Tells the size in bytes of the file that has no byte in the range asked for.
@@ -104,10 +101,14 @@ impl Error {
         self.with_member("field", name.into())
     }
 
-    /// Names the parts that are missing, by their numbers.
+    /// Names the parts that are missing: each range is a number, or text such as `4-9`.
     #[must_use]
-    pub fn with_missing(self, parts: &[u32]) -> Self {
-        self.with_member("missing", parts)
+    pub fn with_missing(self, parts: &[RangeInclusive<u32>]) -> Self {
+        let range = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {
+            (first, last) if first == last => serde_json::Value::from(*first),
+            (first, last) => format!("{first}-{last}").into(),
+        };
+        self.with_member("missing", parts.iter().map(range).collect::<Vec<_>>())
     }
 
     /// What a program is told beside the code.
@@ -176,7 +177,10 @@ impl From<storage::Error> for Error {
         match error.kind {
             storage::ErrorKind::Full => Self {
                 source: Some(error.into()),
-                ..Self::new(ErrorCode::StorageFull, "there is no room left to store this, try again later")
+                ..Self::new(
+                    ErrorCode::StorageFull,
+                    "the store has no room for this; it goes on once the operator has made room",
+                )
             },
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
             storage::ErrorKind::NotFound
@@ -207,8 +211,9 @@ pub(crate) struct Carried(pub(crate) Arc<Error>);
 /// An error as gRPC has it, with its name, the field that is wrong, and when to come again as details.
 pub(crate) fn status(error: Arc<Error>) -> Status {
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let fits = |(_, text): &(String, String)| text.len() <= MAX_GRPC_MEMBER;
     let members: HashMap<_, _> =
-        error.members().map(|(name, value)| (name.to_owned(), text(value))).collect();
+        error.members().map(|(name, value)| (name.to_owned(), text(value))).filter(fits).collect();
     let field = members.get("field").cloned();
     let mut details = ErrorDetails::with_error_info(error.code.as_str().to_uppercase(), DOMAIN, members);
     if let Some(field) = field {

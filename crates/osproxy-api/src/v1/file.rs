@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::schema::{ClientPath, Digest, Md5, Metadata, MetadataPatch, Moment, Uid};
+use crate::{
+    nullable::{self, DistinctKeys},
+    schema::{ClientPath, Digest, Md5, Metadata, MetadataPatch, Moment, Uid},
+};
 
 /// Most files, or tasks, on a page.
 pub const MAX_PAGE: u64 = 1000;
@@ -151,10 +154,27 @@ pub struct UpdateFileRequest {
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = ClientPath, required = false)]
     pub name: Option<String>,
-    /// What changes of the metadata: `null` removes a key.
+    /// What changes of the metadata: `null` removes a key, or all of them.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = MetadataPatch, required = false)]
-    pub metadata: Option<BTreeMap<String, Option<String>>>,
+    #[schema(value_type = Option<MetadataPatch>, required = false)]
+    pub metadata: Option<MetadataChanges>,
+}
+
+/// What changes of the metadata of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum MetadataChanges {
+    /// `null`: all of it is removed.
+    RemoveAll,
+    /// These keys are set, or removed if there is no value.
+    Set(BTreeMap<String, Option<String>>),
+}
+
+impl<'de> Deserialize<'de> for MetadataChanges {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let changes = Option::<DistinctKeys<_>>::deserialize(input)?;
+        Ok(changes.map_or(Self::RemoveAll, |DistinctKeys(changes)| Self::Set(changes)))
+    }
 }
 
 /// Body of `POST /files/{uid}/copy`.
@@ -166,12 +186,12 @@ pub struct CopyFileRequest {
     #[schema(value_type = Option<ClientPath>)]
     pub name: Option<String>,
     /// The metadata of the copy; that of the file if it is absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "nullable::optional_map", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Metadata>)]
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
-/// What may be absent but not `null`: that would ask for its removal.
+/// What may be absent. `null` is not the same: in a merge patch it asks for removal.
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
     T::deserialize(input).map(Some)
 }

@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    nullable,
     schema::{ClientPath, Moment, Network},
     whole,
 };
@@ -15,15 +16,16 @@ pub struct CreateLinkRequest {
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,
     /// What a browser shall do with the content.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable::deserialize")]
+    #[schema(value_type = Option<Disposition>)]
     pub disposition: Disposition,
     /// What the file is called where it is saved; its own name if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ClientPath>)]
     pub filename: Option<String>,
     /// Networks that the link may be used from, such as `10.0.0.0/8`; any, if there are none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Network>, required = false, max_items = 16)]
+    #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,
     /// How often the content may be read by the link, each range counting; as often as one likes if it is absent.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]

@@ -13,16 +13,16 @@ mod upload;
 
 pub use file::{
     CopyFileRequest, DEFAULT_PAGE, File, FileState, Files, Layout, MAX_METADATA_BYTES, MAX_METADATA_KEY,
-    MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, UpdateFileRequest,
+    MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, MetadataChanges, UpdateFileRequest,
 };
 pub use link::{CreateLinkRequest, CreatedLink, Disposition};
 pub use node::{Node, NodeLoad, Nodes};
-pub use problem::{CONTENT_TYPE as PROBLEM, Problem};
+pub use problem::{CONTENT_TYPE as PROBLEM, Problem, ProblemMembers};
 pub use stats::Stats;
 pub use task::{Task, TaskAttempt, TaskDetails, TaskState, Tasks};
 pub use upload::{
-    ByteRange, Challenge, CompleteUploadRequest, Constraints, CreateUploadRequest, CreatedState,
-    CreatedUpload, ProofRequest, UploadLinks, UploadState, UploadStatus,
+    ByteRange, Challenge, CompleteUploadRequest, Constraints, CreateUploadLinksRequest, CreateUploadRequest,
+    CreatedState, CreatedUpload, CreatedUploadLinks, ProofRequest, UploadLinks, UploadState, UploadStatus,
 };
 
 /// Where the routes of applications begin.

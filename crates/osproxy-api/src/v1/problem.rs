@@ -2,11 +2,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::schema::MissingParts;
+
 /// The content type of a problem document.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// An error, as RFC 9457 has it. Some have members of their own: `field`, the field or parameter that is wrong; `missing`, the
-/// numbers of parts that are not there.
+/// An error, as RFC 9457 has it. Some have members of their own, see `ProblemMembers`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// `urn:osproxy:error:` and the code.
@@ -29,9 +30,21 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "5f1c2a9e00000001")]
     pub request_id: Option<String>,
-    /// What else there is to know: `field`, the field or parameter that is wrong; `missing`, the numbers of parts that
-    /// are not there.
+    /// What else there is to know.
     #[serde(flatten)]
-    #[schema(ignore)]
+    #[schema(value_type = ProblemMembers)]
     pub members: Map<String, Value>,
+}
+
+/// Members that some problems have.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProblemMembers {
+    /// The field, parameter or header that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "expires_in")]
+    pub field: Option<String>,
+    /// With `parts_missing`, the numbers of the parts that are not there: the first thousand ranges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<MissingParts>)]
+    pub missing: Option<Vec<Value>>,
 }

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    nullable,
     schema::{ClientPath, Digest, Md5, Metadata, Moment, Network, Uid},
     whole,
 };
@@ -45,15 +46,15 @@ pub struct CreateUploadRequest {
     #[schema(example = 8_388_608, minimum = 65_536)]
     pub part_size: Option<u64>,
     /// What its owner notes of it: up to 64 keys of up to 128 bytes, values of up to 4,096 bytes, 16 KiB in all.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(value_type = Metadata, required = false)]
+    #[serde(default, deserialize_with = "nullable::map", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Option<Metadata>, required = false)]
     pub metadata: BTreeMap<String, String>,
     /// What the links take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Constraints>,
     /// How long the links hold, in seconds; an hour if it is absent.
-    #[serde(default = "an_hour", deserialize_with = "whole::deserialize")]
-    #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
+    #[serde(default = "an_hour", deserialize_with = "seconds")]
+    #[schema(value_type = Option<i64>, required = false, example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,
 }
 
@@ -74,13 +75,18 @@ pub struct Constraints {
     )]
     pub content_type: Option<String>,
     /// Networks that the links may be used from, such as `10.0.0.0/8`; any, if there are none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Network>, required = false, max_items = 16)]
+    #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,
 }
 
 const fn an_hour() -> i64 {
     3600
+}
+
+/// How long something holds: an hour if it is `null`.
+fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<i64, D::Error> {
+    whole::optional(input).map(|seconds| seconds.unwrap_or(an_hour()))
 }
 
 /// Answer to `POST /uploads`.
@@ -105,6 +111,35 @@ pub struct CreatedUpload {
     /// `uploads.prove_possession`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Challenge>,
+}
+
+/// Body of `POST /uploads/{uid}/links`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateUploadLinksRequest {
+    /// How long the links hold, in seconds; an hour if it is absent.
+    #[serde(default = "an_hour", deserialize_with = "seconds")]
+    #[schema(value_type = Option<i64>, required = false, example = 3600, minimum = 1, maximum = 31_536_000)]
+    pub expires_in: i64,
+    /// What the links take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraints: Option<Constraints>,
+}
+
+/// New links of an upload.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreatedUploadLinks {
+    /// The file's uid.
+    #[schema(value_type = Uid)]
+    pub uid: String,
+    /// Bytes of each part but the last, if that is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_size: Option<u64>,
+    /// Where to send the content.
+    pub links: UploadLinks,
+    /// From when on the links no longer hold.
+    #[schema(value_type = Moment)]
+    pub expires_at: String,
 }
 
 /// A question that only who has the content can answer: what is the BLAKE3, keyed with `key`, of the bytes in `ranges`, one

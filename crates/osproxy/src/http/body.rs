@@ -2,10 +2,7 @@
 
 use std::pin::Pin;
 
-use axum::{
-    body::Body,
-    http::{HeaderMap, header},
-};
+use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http_body::Body as _;
@@ -24,13 +21,8 @@ pub(super) fn raw(body: Body) -> Content {
     (size, Box::pin(body.into_data_stream().map(|piece| piece.map_err(|error| broken(&error)))))
 }
 
-/// A body that is read at once, of at most `max` bytes. Nothing is unpacked here: what is small on the way could become as
-/// large as its sender likes.
-pub(super) async fn small(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes> {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    if !codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Error::new(ErrorCode::UnsupportedMediaType, "the body must not be compressed"));
-    }
+/// A body that is read at once, of at most `max` bytes.
+pub(super) async fn small(body: Body, max: usize) -> Result<Bytes> {
     let body = Limited::new(body, max).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             Error::new(ErrorCode::TooLarge, format!("the body must not be larger than {max} bytes"))
@@ -43,9 +35,16 @@ pub(super) async fn small(headers: &HeaderMap, body: Body, max: usize) -> Result
 
 /// The error of a body that broke off: the client went away, did not keep to what it announced, or was too slow.
 pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    match causes.find_map(|cause| cause.downcast_ref::<TooSlow>()) {
-        Some(slow) => Error::new(ErrorCode::IncompleteBody, format!("the body was given up: {slow}")),
-        None => Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"),
+    let causes = || std::iter::successors(Some(error), |error| error.source());
+    if let Some(slow) = causes().find_map(|cause| cause.downcast_ref::<TooSlow>()) {
+        return Error::new(ErrorCode::IncompleteBody, format!("the body was given up: {slow}"));
     }
+    // What hyper says of chunks that are none.
+    let is_malformed = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+    };
+    if causes().filter_map(|cause| cause.downcast_ref()).any(is_malformed) {
+        return Error::invalid("the chunks of the body are malformed");
+    }
+    Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
 }

@@ -85,6 +85,24 @@ fn carried(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
     Some(Arc::new(error))
 }
 
+/// Logs an error. Refusals to keep to limits are no faults of the service, whatever their status.
+fn log(error: &Error, status: StatusCode) {
+    let code = error.code.as_str();
+    match error.code {
+        // Either the disk is full, or a client asks for more than it has.
+        ErrorCode::StorageFull => {
+            tracing::warn!(code, error = error::chain(error), "the request was refused")
+        }
+        ErrorCode::QuotaExceeded | ErrorCode::Overloaded | ErrorCode::NotImplemented => {
+            tracing::debug!(code, why = &*error.message, "the request was refused");
+        }
+        _ if status.is_server_error() => {
+            tracing::error!(code, error = error::chain(error), "the request failed");
+        }
+        _ => tracing::debug!(code, why = &*error.message, "the request was refused"),
+    }
+}
+
 /// Renders errors, as the envelope of v0 under its prefix, as a status of gRPC for its clients, and as problem documents anywhere
 /// else, and logs those that are not the client's.
 pub(super) async fn render(request: Request, next: Next) -> Response {
@@ -99,13 +117,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let code = error.code;
     let status = if is_v0 { StatusCode::from_u16(code.v0_status()).ok() } else { Some(v1_status(&error)) };
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // What was refused to keep to limits is as it should be.
-    let is_limit = matches!(code, ErrorCode::QuotaExceeded | ErrorCode::Overloaded);
-    if status.is_server_error() && !is_limit {
-        tracing::error!(code = code.as_str(), error = error::chain(&*error), "the request failed");
-    } else {
-        tracing::debug!(code = code.as_str(), why = &*error.message, "the request was refused");
-    }
+    log(&error, status);
     if is_grpc {
         let mut rendered = error::status(error.clone()).into_http::<Body>();
         rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));

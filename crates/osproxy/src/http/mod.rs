@@ -9,6 +9,7 @@ mod disposition;
 mod error;
 mod forward;
 mod health;
+mod json;
 mod link;
 mod metrics;
 mod middleware;
@@ -136,6 +137,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
         .route("/nodes", get(v1::list_nodes::list_nodes))
         .route("/stats", get(v1::describe_service::describe_service))
         .route("/uploads", post(v1::create_upload::create_upload))
+        .route("/uploads/{uid}/links", post(v1::create_upload_links::create_upload_links))
         // What their clients do, who have links.
         .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
         .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
@@ -151,6 +153,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
             &format!("{LINKS}/{{uid}}/{{filename}}"),
             get(v1::download_file::download_file).layer(limit_requests),
         )
+        .layer(from_fn(middleware::plain_body))
         .route(
             "/metrics",
             get(metrics::for_admins)

@@ -17,14 +17,14 @@ use utoipa::{
 };
 
 pub(super) use parameters::{
-    CategoryName, Conditions, DigestHeaders, DownloadLinkQuery, IdempotencyKey, Online, PageQuery,
-    SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
+    CategoryName, Conditions, DigestHeaders, DownloadLinkQuery, IdempotencyKey, Online, OptionalSignedQuery,
+    PageQuery, SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
-    Away, BadRequest, Conflict, Encoded, Exhausted, Failures, Fault, Forbidden, Full, Gone, Internal,
-    Invalid, Keyless, Limited, Mismatch, Missing, NotFound, OfBody, OfContent, OfFile, OfKey, OfLink, OfRoom,
-    OutOfRange, Oversized, PreconditionFailed, RangeNotSatisfiable, Reading, Refused, TooLarge, TooMany,
-    Unauthenticated, Unavailable, Unmet, Unscoped, UnsupportedType,
+    Away, BadRequest, BrokenOff, Coded, Conflict, Encoded, Exhausted, Failures, Fault, Forbidden, Full, Gone,
+    Internal, Interrupted, Invalid, Keyless, Limited, Mismatch, Missing, NotFound, OfBody, OfContent, OfFile,
+    OfKey, OfLink, OfRoom, OutOfRange, Oversized, PreconditionFailed, RangeNotSatisfiable, Reading, Refused,
+    TooLarge, TooMany, Unauthenticated, Unavailable, Unimplemented, Unmet, Unscoped, UnsupportedType,
 };
 
 use super::{health, v0, v1};
@@ -57,6 +57,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
     ),
     paths(
         v1::create_upload::create_upload,
+        v1::create_upload_links::create_upload_links,
         v1::upload_file::upload_file,
         v1::upload_part::upload_part,
         v1::upload_status::upload_status,
@@ -98,6 +99,10 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             PreconditionFailed,
             TooLarge,
             Encoded,
+            Interrupted,
+            Coded,
+            BrokenOff,
+            Unimplemented,
             RangeNotSatisfiable,
             Invalid,
             Internal,

@@ -1,6 +1,7 @@
 //! The listener: accepts, serves, drains.
 
 mod connection;
+mod refusal;
 mod tls;
 mod watch;
 
@@ -17,6 +18,7 @@ use connection::Protocol;
 
 use crate::config::ServerSection;
 
+pub use refusal::Unreadable;
 pub use tls::Tls;
 
 /// How long to wait when the system has no descriptors left for new connections.

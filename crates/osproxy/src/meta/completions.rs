@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use osproxy_storage::Shape;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
@@ -19,8 +21,8 @@ use crate::{content_type, uid::Uid};
 
 use super::native::{self, NativeUpload};
 
-/// How many of the parts that are missing are named.
-const NAMED: usize = 10;
+/// How many ranges of missing parts are named at most.
+const MAX_RANGES: usize = 1000;
 
 /// How often another blob of the same content may appear at the wrong moment.
 const ROUNDS: usize = 4;
@@ -56,8 +58,8 @@ pub enum Completed {
         there: u64,
         /// How many there must be.
         wanted: u32,
-        /// The first of those that are missing.
-        missing: Vec<u32>,
+        /// Those that are missing, as ranges: the first thousand of them.
+        missing: Vec<RangeInclusive<u32>>,
     },
     /// The parts have so many bytes together, and not what was said.
     Size(u64, u64),
@@ -430,8 +432,36 @@ fn announced_parts(file: &file::Model, said: &Completion) -> Option<u32> {
     said.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
-/// The first numbers up to `count` that are not there.
-fn missing(there: &[i32], count: u32) -> Vec<u32> {
-    let absent = |number: &u32| there.binary_search(&number.cast_signed()).is_err();
-    (1..=count).filter(absent).take(NAMED).collect()
+/// The numbers up to `count` that are not in `there`, which is ascending.
+fn missing(there: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
+    let end = count.saturating_add(1);
+    let there = there.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);
+    let mut next = 1;
+    let gaps = there.chain([end]).filter_map(|number| {
+        let gap = next..=number - 1;
+        next = number + 1;
+        (!gap.is_empty()).then_some(gap)
+    });
+    gaps.take(MAX_RANGES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_in_ranges() {
+        for (there, count, expected) in [
+            (&[][..], 9_999, &[1..=9_999][..]),
+            (&[], 1, &[1..=1]),
+            (&[1, 2, 3], 3, &[]),
+            (&[1, 2, 3, 4], 3, &[]),
+            (&[2, 3, 7], 9, &[1..=1, 4..=6, 8..=9]),
+            (&[10], 10, &[1..=9]),
+        ] {
+            assert_eq!(missing(there, count), expected, "{there:?} of {count}");
+        }
+        let even: Vec<i32> = (1..=5_000).map(|number| 2 * number).collect();
+        assert_eq!(missing(&even, 10_000).len(), MAX_RANGES);
+    }
 }

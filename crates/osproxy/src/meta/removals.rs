@@ -30,6 +30,17 @@ pub enum Removed {
     Unknown,
 }
 
+/// Which files are removed.
+#[derive(Clone, Debug)]
+struct Removal {
+    /// They are in one of these states,
+    from: Vec<FileState>,
+    /// and get this one.
+    to: FileState,
+    /// Only those that expired before this moment, in milliseconds since the Unix epoch, if it is there.
+    lapsed_before: Option<i64>,
+}
+
 /// What is left of a blob that is being removed.
 #[derive(Clone, Debug)]
 pub struct Remains {
@@ -57,17 +68,46 @@ impl Meta {
             file::State::Stored,
             file::State::Corrupt,
         ];
-        self.remove(Some(tenant), uid, (any.to_vec(), FileState::Deleted), removal).await
+        let removal_of = Removal { from: any.to_vec(), to: FileState::Deleted, lapsed_before: None };
+        self.remove(Some(tenant), uid, removal_of, removal).await
     }
 
-    /// Gives an upload up that was not completed in time, as [`delete_file`](Self::delete_file) does.
-    pub async fn expire_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
-        self.remove(None, uid, (OPEN.to_vec(), FileState::Expired), removal).await
+    /// Gives an upload up that was not completed in time, as [`delete_file`](Self::delete_file) does: one that expired before
+    /// this moment, in milliseconds since the Unix epoch. One that was renewed meanwhile stays.
+    pub async fn expire_upload(
+        &self,
+        uid: Uid,
+        lapsed_before: i64,
+        removal: TaskForBlob,
+    ) -> Result<Removed, DbErr> {
+        let removal_of =
+            Removal { from: OPEN.to_vec(), to: FileState::Expired, lapsed_before: Some(lapsed_before) };
+        self.remove(None, uid, removal_of, removal).await
+    }
+
+    /// Lets an unfinished upload of a tenant last until `expires_at`, in milliseconds since the Unix epoch, if it would expire
+    /// earlier. `false`: the tenant has no such upload, or it is no longer unfinished.
+    pub async fn renew_upload(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, DbErr> {
+        self.write(move |transaction| {
+            let tenant = tenant.clone();
+            Box::pin(async move {
+                let later = Expr::case(Expr::col(file::Column::ExpiresAt).lt(expires_at), expires_at)
+                    .finally(Expr::col(file::Column::ExpiresAt));
+                let renewed = file::Entity::update_many()
+                    .col_expr(file::Column::ExpiresAt, later.into())
+                    .filter(file::Column::Uid.eq(uid.get()))
+                    .filter(file::Column::Tenant.eq(tenant.as_str()))
+                    .filter(file::Column::State.is_in(OPEN));
+                Ok(renewed.exec(transaction).await?.rows_affected == 1)
+            })
+        })
+        .await
     }
 
     /// Gives an upload up that is not complete, because the client says so.
     pub async fn abort_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
-        self.remove(None, uid, (OPEN.to_vec(), FileState::Deleted), removal).await
+        let removal_of = Removal { from: OPEN.to_vec(), to: FileState::Deleted, lapsed_before: None };
+        self.remove(None, uid, removal_of, removal).await
     }
 
     /// If it is of that tenant; `None`: whosever it is.
@@ -75,18 +115,18 @@ impl Meta {
         &self,
         tenant: Option<Tenant>,
         uid: Uid,
-        (from, to): (Vec<FileState>, FileState),
+        removal_of: Removal,
         removal: TaskForBlob,
     ) -> Result<Removed, DbErr> {
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         let removed = self
             .write_or_undo(move |transaction| {
-                let (tenant, from, removal) = (tenant.clone(), from.clone(), removal.clone());
+                let (tenant, removal_of, removal) = (tenant.clone(), removal_of.clone(), removal.clone());
                 let quotas = quotas.clone();
                 Box::pin(async move {
-                    let change = (from.as_slice(), to);
                     let removed =
-                        remove(transaction, tenant.as_ref(), uid, change, (&removal, now), &quotas).await?;
+                        remove(transaction, tenant.as_ref(), uid, &removal_of, (&removal, now), &quotas)
+                            .await?;
                     Ok(match removed {
                         Removed::Now => Verdict::Commit(Removed::Now),
                         other => Verdict::Rollback(other),
@@ -142,7 +182,7 @@ async fn remove(
     transaction: &DatabaseTransaction,
     tenant: Option<&Tenant>,
     uid: Uid,
-    (from, to): (&[FileState], FileState),
+    Removal { from, to, lapsed_before }: &Removal,
     (removal, now): (&TaskForBlob, i64),
     quotas: &Quotas,
 ) -> Result<Removed, DbErr> {
@@ -152,11 +192,11 @@ async fn remove(
     let Some(file) = file.filter(is_meant) else {
         return Ok(Removed::Unknown);
     };
-    if !from.contains(&file.state) {
+    if !from.contains(&file.state) || lapsed_before.is_some_and(|before| file.expires_at >= before) {
         return Ok(Removed::Before);
     }
     let gone = file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(to))
+        .col_expr(file::Column::State, Expr::value(*to))
         .col_expr(file::Column::Listed, Expr::value(0))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
         .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))

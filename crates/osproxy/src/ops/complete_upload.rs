@@ -1,6 +1,6 @@
 //! Make a file of the parts that were sent.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use osproxy_api::ErrorCode;
 
@@ -100,10 +100,19 @@ pub(super) async fn go_on(app: &Arc<App>, uid: Uid) -> Result<()> {
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 
-fn explain(there: u64, missing: &[u32], announced: u32) -> String {
+/// How many ranges of missing parts a message names. A program is told all.
+const NAMED: usize = 10;
+
+fn explain(there: u64, missing: &[RangeInclusive<u32>], wanted: u32) -> String {
     if missing.is_empty() {
-        return format!("there are {there} parts, not {announced}");
+        return format!("there are {there} parts, more than the {wanted} that there must be");
     }
-    let names: Vec<_> = missing.iter().map(u32::to_string).collect();
-    format!("there are {there} parts, not 1 to {announced}; missing are {}", names.join(", "))
+    let name = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    };
+    let names: Vec<_> = missing.iter().take(NAMED).map(name).collect();
+    let more = if missing.len() > NAMED { ", and more" } else { "" };
+    let plural = if wanted == 1 { "" } else { "s" };
+    format!("of {wanted} part{plural} these are missing: {}{more}", names.join(", "))
 }

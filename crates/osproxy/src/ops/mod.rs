@@ -7,6 +7,7 @@ pub mod copy_file;
 pub mod create_download_link;
 pub mod create_link;
 pub mod create_upload;
+pub mod create_upload_links;
 pub mod delete_file;
 pub mod describe_file;
 pub mod describe_service;

@@ -1,6 +1,8 @@
 //! Rename a file, or note something of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
+
+use osproxy_api::v1::MetadataChanges;
 
 use super::{Tenant, closed, describe_file::describe_file, name_of, unknown_uid};
 use crate::{
@@ -10,9 +12,6 @@ use crate::{
     uid::Uid,
 };
 
-/// What changes of metadata: `None` removes a key.
-pub type MetadataPatch = BTreeMap<String, Option<String>>;
-
 /// Gives a file of a tenant another name if there is one, and changes its metadata. Its content stays where it is. Whoever reads the
 /// file afterwards, anywhere, finds it so.
 pub async fn update_file(
@@ -20,7 +19,7 @@ pub async fn update_file(
     tenant: &Tenant,
     uid: Uid,
     name: Option<&str>,
-    patch: Option<MetadataPatch>,
+    patch: Option<MetadataChanges>,
 ) -> Result<FileRecord> {
     let name = name.map(name_of).transpose().map_err(|error| error.with_field("name"))?;
     let change = patch.map(|patch| -> MetadataChange { Arc::new(move |metadata| apply(metadata, &patch)) });
@@ -46,7 +45,11 @@ async fn update(
 }
 
 /// Applies a patch; `false`: what came of it is not what metadata may be.
-fn apply(metadata: &mut Metadata, patch: &MetadataPatch) -> bool {
+fn apply(metadata: &mut Metadata, patch: &MetadataChanges) -> bool {
+    let MetadataChanges::Set(patch) = patch else {
+        metadata.clear();
+        return true;
+    };
     for (key, value) in patch {
         match value {
             Some(value) => drop(metadata.insert(key.clone(), value.clone())),

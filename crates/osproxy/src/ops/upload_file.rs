@@ -86,7 +86,7 @@ fn announced(intent: &Intent, size: SizeHint) -> Result<SizeHint> {
     match (intent.size, size) {
         (Some(announced), SizeHint::Exact(size)) if size != announced => Err(Error::new(
             ErrorCode::SizeMismatch,
-            format!("the content has {announced} bytes, as it was announced, not {size}"),
+            format!("the content must have the {announced} bytes that were announced, not {size}"),
         )),
         (Some(announced), _) => Ok(SizeHint::Exact(announced)),
         (None, size) => Ok(size),
@@ -252,9 +252,10 @@ fn must_equal(stored: &Content, sent: &Digests) -> Result<()> {
     if known.blake3 == sent.blake3 { Ok(()) } else { Err(already_stored()) }
 }
 
-/// What was sent in parts and is not merged yet cannot be compared: its client's md5 may be false.
+/// Content that was sent in parts has no digest of the whole before it is merged: what is sent now cannot be compared with it.
 fn unverified() -> Error {
-    Error::new(ErrorCode::AlreadyStored, "this uid already has content, which is still being verified")
+    let message = "this uid already has content, which was sent in parts and never changes";
+    Error::new(ErrorCode::AlreadyStored, message)
 }
 
 fn already_stored() -> Error {

@@ -122,8 +122,10 @@ async fn receive(
 
 fn explain(misfit: Misfit) -> Error {
     let message = match misfit {
-        Misfit::Number(parts) => format!("the content has only {parts} parts, as it was announced"),
-        Misfit::Size(size) => format!("this part has {size} bytes, as the content was announced"),
+        Misfit::Number(parts) => format!("the size and part size of this upload make {parts} parts"),
+        Misfit::Size(size) => {
+            format!("this part must have {size} bytes, by the size and part size of this upload")
+        }
     };
     Error::new(ErrorCode::SizeMismatch, message)
 }

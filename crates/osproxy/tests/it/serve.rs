@@ -54,12 +54,12 @@ async fn who_does_not_end_in_time_is_cut_and_leaves_nothing() {
 async fn who_sends_nothing_in_the_middle_of_a_body_is_dropped() {
     let service = Service::start_with(&[("SERVER__BODY_TIMEOUT", "1")]).await;
     let answer = half_an_upload(&service).await.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     let mut connection = service.connect().await;
     let fields = service.authorization() + "Content-Length: 1000\r\n";
     connection.head("POST", "/api/storage/v0/resume", &fields).await;
     connection.send(b"{").await;
-    assert!(connection.rest().await.starts_with("HTTP/1.1 422"));
+    assert!(connection.rest().await.starts_with("HTTP/1.1 408"));
     eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
 }
 

@@ -93,6 +93,10 @@ async fn metadata_is_patched_key_by_key() {
     let answer = request.body(r#"{"name":"y.txt","metadata":{"c":null}}"#).send().await.unwrap();
     let file: File = answered(answer, 200).await;
     assert_eq!((file.name.as_str(), file.metadata.len()), ("y.txt", 0));
+    // `null` in the place of all of them removes all.
+    assert_eq!(patch(&service, &uid, &json!({"metadata": {"a": "1", "b": "2"}})).await.status(), 200);
+    let file: File = answered(patch(&service, &uid, &json!({"metadata": null})).await, 200).await;
+    assert_eq!((file.name.as_str(), file.metadata.len()), ("y.txt", 0));
     // As much as there may be, one by one; then no more.
     let four: BTreeMap<_, _> = (0..4).map(|number| (format!("{number:03}"), "v".repeat(4093))).collect();
     assert_eq!(patch(&service, &uid, &json!({"metadata": four})).await.status(), 200);
@@ -130,7 +134,6 @@ async fn bad_input_is_refused_and_changes_nothing() {
         (json!({"name": 5}), "name"),
         (json!({"nam": "x"}), "nam"),
         (json!({"name": "y.txt", "uid": "5"}), "uid"),
-        (json!({"metadata": null}), "metadata"),
         (json!({"metadata": "x"}), "metadata"),
         (json!({"metadata": {"a": 5}}), "metadata.a"),
         (json!({"metadata": {"a": {"b": "c"}}}), "metadata.a"),

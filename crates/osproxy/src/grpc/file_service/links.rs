@@ -4,12 +4,11 @@ use osproxy_api::{
     grpc::v1::{self, CreateDownloadLinkRequest, CreateUploadLinkRequest, DownloadLink, UploadLinks},
     v1::{Constraints, CreateLinkRequest, Disposition},
 };
-use time::OffsetDateTime;
 use tonic::Extensions;
 
 use crate::{
     Result,
-    app::{App, Caller, download_terms, upload_terms},
+    app::{App, Caller, download_terms},
     grpc::{parse, render},
     ops,
 };
@@ -22,23 +21,18 @@ pub(super) async fn upload(
 ) -> Result<UploadLinks> {
     let uid = parse::uid(extensions, &request.uid)?;
     let expire = parse::expire(request.expires_in)?;
-    ops::check_expire(app, expire)?;
     let constraints = request.constraints.map(|held| Constraints {
         max_size: held.max_size,
         content_type: parse::text(held.content_type),
         networks: held.networks,
     });
-    let status = ops::upload_status::own_upload_status(app, &caller.tenant, uid).await?;
-    let terms = upload_terms(caller, status.size, constraints)?;
-    let date = OffsetDateTime::now_utc();
-    let links = app.upload_links(uid, (date, expire), &terms);
-    let expires_at = date.unix_timestamp().saturating_add(expire).saturating_mul(1000);
+    let made = ops::create_upload_links::create_upload_links(app, caller, uid, expire, constraints).await?;
     Ok(UploadLinks {
-        content: links.content,
-        part: links.part,
-        state: links.state,
-        complete: links.complete,
-        expires_at: Some(render::moment(expires_at)),
+        content: made.links.content,
+        part: made.links.part,
+        state: made.links.state,
+        complete: made.links.complete,
+        expires_at: Some(render::moment(made.expires_at)),
     })
 }
 

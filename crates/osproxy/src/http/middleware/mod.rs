@@ -6,6 +6,7 @@ mod client_addr;
 mod harden;
 mod head;
 mod linger;
+mod plain_body;
 mod request;
 mod terms;
 
@@ -16,5 +17,6 @@ pub(super) use admit::{
 pub(super) use harden::harden_content;
 pub(super) use head::head;
 pub(super) use linger::TooSlow;
+pub(super) use plain_body::{check_encoding, plain_body};
 pub(super) use request::request;
 pub(super) use terms::Terms;

@@ -9,7 +9,7 @@ use std::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Version, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header},
     middleware::Next,
     response::Response,
 };
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     app::{App, ClientAddr, REQUEST_ID, RequestId, Subject},
-    http::server::Peer,
+    http::server::{Peer, Unreadable},
     traces,
 };
 
@@ -44,6 +44,12 @@ pub(in crate::http) async fn request(
     let span = tracing::info_span!("request", request_id = &*id.0, otel.kind = tracing::field::Empty);
     traces::go_on(&span, request.headers());
     let (mut parts, body) = request.into_parts();
+    if parts.extensions.get::<Unreadable>().is_some()
+        && let Some(origin) = &terms.origin
+    {
+        // With one page that may use the service, it is that.
+        parts.headers.insert(header::ORIGIN, origin.clone());
+    }
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
     let client = peer.map(|peer| ClientAddr::of(peer, &parts.headers, &terms.trusted));
     let body = LingeringBody::new(body, (parts.version, &parts.headers), terms.body_timeout, terms.pace);
@@ -62,8 +68,9 @@ pub(in crate::http) async fn request(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     harden(response.headers_mut(), terms.secure);
-    if app.is_draining() && version < Version::HTTP_2 {
-        // The next request is to find another node.
+    // The next request is to find another node; after a request that did not end there is none.
+    let is_last = app.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
+    if is_last && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     line.answered(&mut response);

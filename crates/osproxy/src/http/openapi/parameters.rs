@@ -24,6 +24,9 @@ pub(in crate::http) enum DownloadLinkQuery {}
 /// What every link of API v1 carries, beside the uid in its path.
 pub(in crate::http) enum SignedQuery {}
 
+/// The same, where an API key does as well.
+pub(in crate::http) enum OptionalSignedQuery {}
+
 /// The uid in a path.
 pub(in crate::http) enum UidInPath {}
 
@@ -136,6 +139,16 @@ impl IntoParams for SignedQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let [_, date, expire, signature] = signed();
         vec![date, expire, signature]
+    }
+}
+
+impl IntoParams for OptionalSignedQuery {
+    fn into_params(in_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut parameters = SignedQuery::into_params(in_);
+        for parameter in &mut parameters {
+            parameter.required = Required::False;
+        }
+        parameters
     }
 }
 

@@ -79,7 +79,7 @@ responses! { V0:
     TooLarge, "The body, or what it would become, is larger than the service takes.", [],
         [(ErrorCode::TooLarge, "a file must not be larger than 5497558138880 bytes")];
     Encoded, "The body is compressed.", [],
-        [(ErrorCode::UnsupportedMediaType, "the body must not be compressed")];
+        [(ErrorCode::UnsupportedMediaType, "`Content-Encoding` is not supported: send the bytes as they are")];
     RangeNotSatisfiable, "No byte of the file lies in the range.",
         [("content-range", "`bytes */` and the size of the file.")],
         [(ErrorCode::RangeNotSatisfiable, "the file has 1000 bytes, none of them in this range")];
@@ -93,15 +93,19 @@ responses! { V0:
             (ErrorCode::AlreadyStored, "this uid already has other content, which never changes"),
             (ErrorCode::DigestMismatch, "the content has not the md5 that was announced"),
             (ErrorCode::SizeMismatch, "the parts have 1000 bytes together, not 999"),
-            (ErrorCode::PartsMissing, "of 3 parts 1 is missing: 2"),
-            (ErrorCode::IncompleteBody, "the body ended before it was complete"),
+            (ErrorCode::PartsMissing, "of 3 parts these are missing: 2"),
         ];
+    Interrupted, "The body broke off, or came too slowly. The same request may succeed when it is repeated.",
+        [("retry-after", "After how many seconds to try again.")],
+        [(ErrorCode::IncompleteBody, "the body was given up: the client has sent nothing for too long")];
+    Coded, "The body has a transfer coding other than `chunked`.", [],
+        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the bytes as they are")];
     Internal, "A fault of the service itself.", [],
         [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
     Full, "There is not so much room left, of the tenant's quota or in the store.", [],
         [
             (ErrorCode::QuotaExceeded, "there is not so much left of what may be stored; remove something first"),
-            (ErrorCode::StorageFull, "there is no room left to store this, try again later (request id 5f1c2a9e00000001)"),
+            (ErrorCode::StorageFull, "the store has no room for this; it goes on once the operator has made room (request id 5f1c2a9e00000001)"),
         ];
     Unavailable, "Something that the service depends on is away, or as much is being done as it takes on. The same request may succeed later.",
         [("retry-after", "After how many seconds to try again.")],
@@ -134,8 +138,10 @@ responses! { V1:
     BadRequest, "A parameter, a header or the body is not what it must be; `field` says which.", [],
         [
             (ErrorCode::InvalidArgument, "`expires_in` must be 1 to 31536000 seconds"),
-            (ErrorCode::IncompleteBody, "the body ended before it was complete"),
         ];
+    BrokenOff, "The body broke off, or came too slowly. The same request may succeed when it is repeated.",
+        [("retry-after", "After how many seconds to try again.")],
+        [(ErrorCode::IncompleteBody, "the body was given up: the client has sent nothing for too long")];
     Refused, "The link does not hold, or the API key has not the scope.", [],
         [
             (ErrorCode::InvalidSignature, "the signature does not fit this link"),
@@ -153,7 +159,7 @@ responses! { V1:
     Conflict, "It does not go with what is there, or with what is being done.", [],
         [
             (ErrorCode::AlreadyStored, "this uid already has other content, which never changes"),
-            (ErrorCode::PartsMissing, "of 3 parts 1 is missing: 2"),
+            (ErrorCode::PartsMissing, "of 3 parts these are missing: 2"),
             (ErrorCode::InProgress, "the first request with this key has not ended yet"),
             (ErrorCode::TaskNotDead, "only a task that was given up can be tried again"),
         ];
@@ -184,12 +190,14 @@ responses! { V1:
             (ErrorCode::SizeMismatch, "the parts have 1000 bytes together, not 999"),
             (ErrorCode::KeyReused, "this key was used before, with another request"),
         ];
+    Unimplemented, "The body has a transfer coding other than `chunked`.", [],
+        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the bytes as they are")];
     Fault, "A fault of the service itself.", [],
         [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
     Exhausted, "There is not so much room left, of the tenant's quota or in the store.", [],
         [
             (ErrorCode::QuotaExceeded, "there is not so much left of what may be stored; remove something first"),
-            (ErrorCode::StorageFull, "there is no room left to store this, try again later (request id 5f1c2a9e00000001)"),
+            (ErrorCode::StorageFull, "the store has no room for this; it goes on once the operator has made room (request id 5f1c2a9e00000001)"),
         ];
     Away, "Something that the service depends on is away, or as much is being done as it takes on. The same request may succeed later.",
         [("retry-after", "After how many seconds to try again.")],
@@ -230,9 +238,10 @@ groups! {
     /// Of those by a signed link.
     OfLink: "403" Refused, "404" Missing, "410" Gone;
     /// Of those with a body of JSON.
-    OfBody: "413" Oversized, "415" UnsupportedType;
+    OfBody: "408" BrokenOff, "413" Oversized, "415" UnsupportedType, "501" Unimplemented;
     /// Of those that take content.
-    OfContent: "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch;
+    OfContent: "408" BrokenOff, "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch,
+        "501" Unimplemented;
     /// Of those that make something larger.
     OfRoom: "507" Exhausted;
     /// Of those that are done once for a key.
@@ -309,11 +318,13 @@ mod tests {
             (429, TooMany::response()),
             (404, NotFound::response()),
             (412, PreconditionFailed::response()),
+            (408, Interrupted::response()),
             (413, TooLarge::response()),
             (415, Encoded::response()),
             (416, RangeNotSatisfiable::response()),
             (422, Invalid::response()),
             (500, Internal::response()),
+            (501, Coded::response()),
             (503, Unavailable::response()),
             (507, Full::response()),
         ] {
@@ -329,6 +340,7 @@ mod tests {
             (403, Refused::response()),
             (429, Limited::response()),
             (404, Missing::response()),
+            (408, BrokenOff::response()),
             (409, Conflict::response()),
             (410, Gone::response()),
             (412, Unmet::response()),
@@ -337,6 +349,7 @@ mod tests {
             (416, OutOfRange::response()),
             (422, Mismatch::response()),
             (500, Fault::response()),
+            (501, Unimplemented::response()),
             (503, Away::response()),
             (507, Exhausted::response()),
         ] {

@@ -22,6 +22,7 @@ use tower::ServiceExt;
 
 use super::{
     MAX_BUFFERED, Peer,
+    refusal::Refusal,
     tls::Tls,
     watch::{Lapse, Paced, Patience, Taking, Watch, Watched},
 };
@@ -67,6 +68,7 @@ impl Protocol {
             idle: Duration::from_secs(config.idle_timeout),
             write: Duration::from_secs(config.write_timeout),
         };
+        let max_head = config.max_header_bytes.max(u32::try_from(MAX_BUFFERED).unwrap_or(u32::MAX));
         let mut http = auto::Builder::new(Streams { patience: patience.write });
         http.http1()
             .timer(TokioTimer::new())
@@ -81,7 +83,8 @@ impl Protocol {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
             .max_send_buf_size(MAX_BUFFERED)
-            .max_header_list_size(config.max_header_bytes + MAX_STREAMS * FIELD_OVERHEAD)
+            // What is too large, but not by far, is refused with a code, as with HTTP/1.
+            .max_header_list_size(max_head + MAX_STREAMS * FIELD_OVERHEAD)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .keep_alive_interval(PING)
@@ -109,7 +112,8 @@ impl Protocol {
         draining: CancellationToken,
     ) {
         let watch = Arc::new(Watch::new());
-        let io = TokioIo::new(Watched { io, watch: watch.clone() });
+        let refusal = Refusal::new(self.router.clone(), peer);
+        let io = TokioIo::new(Watched { io, watch: watch.clone(), refusal });
         let (router, pace, seen) = (self.router.clone(), self.pace, watch.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::MAX_BUFFERED;
+use super::{MAX_BUFFERED, refusal::Refusal};
 use crate::http::pace::Pace;
 
 /// How long somebody may take.
@@ -56,13 +56,15 @@ struct State {
     /// When the head began that has not ended. With HTTP/2 nobody knows.
     head: Option<Instant>,
     multiplexed: bool,
+    /// Whether there was a request whose answer may not be written yet.
+    answering: bool,
 }
 
 impl Watch {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         // The first request is awaited from the beginning.
-        let state = State { requests: 0, since: now, head: Some(now), multiplexed: false };
+        let state = State { requests: 0, since: now, head: Some(now), multiplexed: false, answering: false };
         Self { state: Mutex::new(state), taking: Arc::default() }
     }
 
@@ -81,12 +83,23 @@ impl Watch {
         state.requests += 1;
         state.head = None;
         state.multiplexed = multiplexed;
+        state.answering = true;
         Running(self.clone())
     }
 
     /// Lets the time between two requests begin anew.
     pub(super) fn renew(&self) {
         self.state().since = Instant::now();
+    }
+
+    /// Whether what is written now belongs to no request: it is hyper's own answer to a head that it cannot read.
+    fn is_unasked(&self) -> bool {
+        !self.state().answering
+    }
+
+    fn flushed(&self) {
+        let mut state = self.state();
+        state.answering &= state.requests > 0;
     }
 
     fn came(&self) {
@@ -283,6 +296,7 @@ impl Drop for Paced {
 pub(super) struct Watched<I> {
     pub(super) io: I,
     pub(super) watch: Arc<Watch>,
+    pub(super) refusal: Refusal,
 }
 
 impl<I> Watched<I> {
@@ -309,8 +323,13 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.watch.is_unasked() && Refusal::replaces(bytes) {
+            let this = &mut *self;
+            let written = this.refusal.poll_write(Pin::new(&mut this.io), cx, bytes);
+            return this.went(written.map_ok(|()| bytes.len()));
+        }
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.went(written)
     }
@@ -320,6 +339,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.watch.is_unasked()
+            && let [bytes] = bytes
+            && Refusal::replaces(bytes)
+        {
+            return self.poll_write(cx, bytes);
+        }
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
         self.went(written)
     }
@@ -329,11 +354,15 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.watch.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        let this = &mut *self;
+        this.refusal.poll_drain(Pin::new(&mut this.io), cx)
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{collections::HashSet, str::FromStr, sync::Arc};
 
-use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX};
 
 use super::{download_file::LINK_PARAMETERS, json, query};
@@ -29,7 +29,9 @@ use crate::{
             body = Envelope<Option<Vec<DownloadLink>>>
         ),
         (status = 413, response = openapi::TooLarge),
+        (status = 408, response = openapi::Interrupted),
         (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
         (status = 422, response = openapi::Invalid),
         (status = 500, response = openapi::Internal),
         (status = 503, response = openapi::Unavailable),
@@ -38,10 +40,9 @@ use crate::{
 pub(in crate::http) async fn create_download_link(
     State(app): State<Arc<App>>,
     By { caller, .. }: By<Read>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Envelope<Option<Vec<DownloadLink>>>>> {
-    let CreateDownloadLinkRequest { uid: texts, expire } = json::parse(&headers, body).await?;
+    let CreateDownloadLinkRequest { uid: texts, expire } = json::parse(body).await?;
     if !(1..=MAX_DOWNLOADS).contains(&texts.len()) {
         return Err(Error::invalid(format!("`uid` must have 1 to {MAX_DOWNLOADS} entries")));
     }

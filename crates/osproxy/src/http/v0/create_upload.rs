@@ -1,6 +1,6 @@
 use std::{collections::HashSet, sync::Arc};
 
-use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{
     CreateUploadRequest, Envelope, MAX_UPLOADS, MultiUploadUrls, PREFIX, UploadLinks, UploadUrls,
 };
@@ -29,7 +29,9 @@ use crate::{
     responses(
         (status = 200, description = "One entry for each path, in their order.", body = Envelope<Vec<UploadLinks>>),
         (status = 413, response = openapi::TooLarge),
+        (status = 408, response = openapi::Interrupted),
         (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
         (status = 422, response = openapi::Invalid),
         (status = 500, response = openapi::Internal),
         (status = 503, response = openapi::Unavailable),
@@ -38,10 +40,9 @@ use crate::{
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
     By { caller, .. }: By<Upload>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Envelope<Vec<UploadLinks>>>> {
-    let CreateUploadRequest { file_path: mut paths, expire } = json::parse(&headers, body).await?;
+    let CreateUploadRequest { file_path: mut paths, expire } = json::parse(body).await?;
     if !(1..=MAX_UPLOADS).contains(&paths.len()) {
         return Err(Error::invalid(format!("`filePath` must have 1 to {MAX_UPLOADS} entries")));
     }

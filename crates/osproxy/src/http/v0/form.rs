@@ -13,7 +13,10 @@ use futures_util::{Stream, TryStreamExt, stream};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use osproxy_api::ErrorCode;
 
-use crate::{Error, Result, http::body::broken};
+use crate::{
+    Error, Result,
+    http::{body::broken, middleware::check_encoding},
+};
 
 /// The field that holds the content.
 const FILE: &str = "file";
@@ -48,6 +51,7 @@ pub(in crate::http) async fn file(
             return Err(Error::invalid(format!("the form has no field `{FILE}`")));
         };
         if field.name() == Some(FILE) {
+            check_encoding(field.headers())?;
             form.allowance.store(u64::MAX, Ordering::Relaxed);
             return Ok(stream::try_unfold((form, Some(field)), next));
         }
@@ -138,11 +142,10 @@ fn malformed(error: &multer::Error) -> Error {
             Error::new(ErrorCode::TooLarge, TooLarge.to_string())
         }
         multer::Error::StreamReadFailed(source) => broken(&**source),
+        // The body itself is complete: repeating it changes nothing.
         multer::Error::IncompleteFieldData { .. }
         | multer::Error::IncompleteHeaders
-        | multer::Error::IncompleteStream => {
-            Error::new(ErrorCode::IncompleteBody, "the form ended before it was complete")
-        }
+        | multer::Error::IncompleteStream => Error::invalid("the form ends without its last boundary"),
         multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => {
             Error::new(ErrorCode::TooLarge, "a field of the form is too large")
         }

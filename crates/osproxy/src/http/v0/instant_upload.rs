@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{Envelope, InstantUploadRequest, InstantUploadResult, MAX_UPLOADS, PREFIX};
 
 use super::{json, query};
@@ -27,7 +27,9 @@ use crate::{
             body = Envelope<Vec<InstantUploadResult>>
         ),
         (status = 413, response = openapi::TooLarge),
+        (status = 408, response = openapi::Interrupted),
         (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
         (status = 422, response = openapi::Invalid),
         (status = 500, response = openapi::Internal),
         (status = 503, response = openapi::Unavailable),
@@ -37,10 +39,9 @@ use crate::{
 pub(in crate::http) async fn instant_upload(
     State(app): State<Arc<App>>,
     By { caller, .. }: By<Upload>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Envelope<Vec<InstantUploadResult>>>> {
-    let InstantUploadRequest { data } = json::parse(&headers, body).await?;
+    let InstantUploadRequest { data } = json::parse(body).await?;
     if !(1..=MAX_UPLOADS).contains(&data.len()) {
         return Err(Error::invalid(format!("`data` must have 1 to {MAX_UPLOADS} entries")));
     }

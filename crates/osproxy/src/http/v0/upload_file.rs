@@ -36,6 +36,9 @@ use crate::{
     responses(
         (status = 200, description = "The file is stored, durably; or it was already, with the same content.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
         (status = 404, response = openapi::NotFound),
+        (status = 408, response = openapi::Interrupted),
+        (status = 415, response = openapi::Encoded),
+        (status = 501, response = openapi::Coded),
         (status = 413, response = openapi::TooLarge),
         (status = 422, response = openapi::Invalid),
         (status = 500, response = openapi::Internal),

@@ -6,6 +6,7 @@ mod content;
 pub(super) mod copy_file;
 pub(super) mod create_link;
 pub(super) mod create_upload;
+pub(super) mod create_upload_links;
 pub(super) mod delete_file;
 pub(super) mod describe_file;
 pub(super) mod describe_service;

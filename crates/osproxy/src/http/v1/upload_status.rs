@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Request, State},
+    extract::{FromRequestParts, Request, State},
 };
 use osproxy_api::v1::{PREFIX, UploadState, UploadStatus};
 
@@ -13,19 +13,23 @@ use super::{
 use crate::{
     Result,
     app::App,
-    http::openapi,
+    http::{
+        auth::{By, Upload},
+        openapi,
+    },
     ops::{self, upload_status::FileState},
     uid::Uid,
 };
 
-/// `GET /uploads/{uid}`
+/// `GET /uploads/{uid}`: by a link, or with an API key and no parameters.
 #[utoipa::path(
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
-    summary = "Say what has been received", description = "",
+    summary = "Say what has been received", description = "By a link; or, with an API key and no parameters, for the application.",
     params(
         openapi::UidInPath,
-        openapi::SignedQuery,
+        openapi::OptionalSignedQuery,
     ),
+    security((), ("api_key" = ["upload"])),
     responses(
         (status = 200, description = "Where the upload stands.", body = UploadStatus),
         openapi::Failures,
@@ -37,15 +41,23 @@ pub(in crate::http) async fn upload_status(
     uid: InPath<String>,
     request: Request,
 ) -> Result<Json<UploadStatus>> {
-    let (request, _) = request.into_parts();
+    let (mut request, _) = request.into_parts();
+    if request.uri.query().is_none_or(str::is_empty) {
+        let By { caller, .. } = By::<Upload>::from_request_parts(&mut request, &app).await?;
+        let uid = path::uid(uid)?;
+        return Ok(render(uid, ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?));
+    }
     let (uid, _) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     status(&app, uid).await
 }
 
 /// Where an upload stands.
 pub(super) async fn status(app: &App, uid: Uid) -> Result<Json<UploadStatus>> {
-    let status = ops::upload_status::upload_status(app, uid).await?;
-    Ok(Json(UploadStatus {
+    Ok(render(uid, ops::upload_status::upload_status(app, uid).await?))
+}
+
+fn render(uid: Uid, status: ops::upload_status::UploadStatus) -> Json<UploadStatus> {
+    Json(UploadStatus {
         uid: uid.to_string(),
         state: match status.state {
             FileState::Pending => UploadState::Pending,
@@ -58,5 +70,5 @@ pub(super) async fn status(app: &App, uid: Uid) -> Result<Json<UploadStatus>> {
         part_size: status.part_size,
         parts: status.parts,
         received: status.received,
-    }))
+    })
 }

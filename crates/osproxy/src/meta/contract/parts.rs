@@ -54,7 +54,7 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
 }
 
 fn missing(there: u64, wanted: u32, missing: &[u32]) -> Completed {
-    Completed::Parts { there, wanted, missing: missing.to_vec() }
+    Completed::Parts { there, wanted, missing: missing.iter().map(|number| *number..=*number).collect() }
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
@@ -323,11 +323,11 @@ async fn uploads_lapse(meta: &Meta) {
     assert!(!meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(180)), "it is complete");
     assert_eq!(meta.lapsed_uploads(0, 100).await.unwrap(), []);
     assert_eq!(meta.lapsed_uploads(1, 1).await.unwrap().len(), 1);
-    assert_eq!(meta.expire_upload(uid(190), task(192)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.expire_upload(uid(190), i64::MAX, task(192)).await.unwrap(), Removed::Now);
     assert_eq!(enqueued(meta, 192).await.unwrap(), "190");
     assert_eq!(meta.file_state(uid(190)).await.unwrap(), Some(FileState::Expired));
     assert!(!meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(190)));
-    assert_eq!(meta.expire_upload(uid(180), task(193)).await.unwrap(), Removed::Before);
+    assert_eq!(meta.expire_upload(uid(180), i64::MAX, task(193)).await.unwrap(), Removed::Before);
     remove(meta, 190, 1).await;
     // It is known for a while that they were there.
     assert_eq!(meta.purge_files(0, 100).await.unwrap(), 0);

@@ -30,7 +30,7 @@ impl TaskHandler for ExpireUploads {
             }
             for uid in lapsed {
                 let removal = delete_blob::removal(app, app.next_uid().await?);
-                app.meta.expire_upload(uid, removal).await?;
+                app.meta.expire_upload(uid, lapsed_before, removal).await?;
                 expired += 1;
             }
             app.task_enqueued_elsewhere();

@@ -202,7 +202,7 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
     client.send(&[7; 500]).await;
     client.finish().await;
     let answer = client.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("incomplete_body"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("incomplete_body"), "{answer}");
     // A client that waits to be asked is asked, and one whose part is refused is told before it has sent all of it.
     let mut client = nodes[1].connect().await;
     let fields = "Content-Length: 3\r\nExpect: 100-continue\r\n";

@@ -22,6 +22,8 @@ use super::Random;
 pub enum Trouble {
     /// The connection is reset after so many bytes of the request.
     ResetRequest(u64),
+    /// After so many bytes of the request nothing more of it arrives. The answer comes through.
+    StallRequest(u64),
     /// The answer is 503, and the store never hears of the request.
     Refused,
     /// The store does what it is asked for, and the answer is 500.
@@ -209,7 +211,10 @@ impl State {
         mut to: OwnedWriteHalf,
         trouble: Option<Trouble>,
     ) -> std::io::Result<()> {
-        let mut left = if let Some(Trouble::ResetRequest(at)) = trouble { at } else { u64::MAX };
+        let mut left = match trouble {
+            Some(Trouble::ResetRequest(at) | Trouble::StallRequest(at)) => at,
+            _ => u64::MAX,
+        };
         let mut buffer = vec![0; chunk(trouble)];
         loop {
             let read = from.read(&mut buffer).await?;
@@ -220,6 +225,11 @@ impl State {
             to.write_all(&buffer[..read]).await?;
             self.sent.fetch_add(read as u64, Ordering::SeqCst);
             left -= read as u64;
+            if left == 0 && matches!(trouble, Some(Trouble::StallRequest(_))) {
+                tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
+                // Dropped, the other half would end the request.
+                return std::future::pending().await;
+            }
             if left == 0 {
                 from.as_ref().set_zero_linger()?;
                 return Err(std::io::ErrorKind::ConnectionReset.into());

@@ -1,0 +1,56 @@
+//! What may be absent from JSON. `null` is as good as absent, except in a merge patch, where it removes.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+/// Reads what may be `null`, which stands for the default.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Reads strings by distinct keys, or `null`, which stands for none.
+pub(crate) fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    optional_map(deserializer).map(Option::unwrap_or_default)
+}
+
+/// The same where it matters whether there are any.
+pub(crate) fn optional_map<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    let read = Option::<DistinctKeys<String>>::deserialize(deserializer)?;
+    Ok(read.map(|DistinctKeys(map)| map))
+}
+
+/// An object whose keys are not known beforehand. A key that is there twice is refused: whichever value counted, some
+/// readers would take the other one.
+pub(crate) struct DistinctKeys<T>(pub(crate) BTreeMap<String, T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for DistinctKeys<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries(PhantomData)).map(Self)
+    }
+}
+
+struct Entries<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+    type Value = BTreeMap<String, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        let mut entries = BTreeMap::new();
+        while let Some((key, value)) = access.next_entry::<String, T>()? {
+            if entries.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("the key `{key}` is given twice")));
+            }
+            entries.insert(key, value);
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,75 @@
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use osproxy_api::ErrorCode;
+
+use crate::{Error, Result};
+
+/// Refuses bodies that are not the whole bytes as they are: fragments (`Content-Range`), and those that are compressed
+/// (`Content-Encoding`, `Transfer-Encoding`). Stored as they come, they would be served as something else.
+pub(in crate::http) async fn plain_body(request: Request, next: Next) -> Response {
+    match check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn check(headers: &HeaderMap) -> Result<()> {
+    if headers.contains_key(header::CONTENT_RANGE) {
+        let message = "`Content-Range` is not supported: send the whole content, or numbered parts";
+        return Err(Error::invalid(message).with_field("content-range"));
+    }
+    check_encoding(headers)?;
+    if tokens(headers, &header::TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+        let message = "`Transfer-Encoding` other than `chunked` is not supported: send the bytes as they are";
+        return Err(Error::new(ErrorCode::NotImplemented, message));
+    }
+    Ok(())
+}
+
+/// Returns `UnsupportedMediaType` if the bytes under these headers are compressed.
+pub(in crate::http) fn check_encoding(headers: &HeaderMap) -> Result<()> {
+    if tokens(headers, &header::CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        let message = "`Content-Encoding` is not supported: send the bytes as they are";
+        return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
+    }
+    Ok(())
+}
+
+/// The elements of a header that holds a list. What is not ASCII is an element of its own.
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
+    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_bytes_as_they_are_pass() {
+        for (name, value, expected) in [
+            ("content-encoding", "identity", None),
+            ("content-encoding", "Identity, identity", None),
+            ("content-encoding", "", None),
+            ("content-encoding", "gzip", Some(ErrorCode::UnsupportedMediaType)),
+            ("content-encoding", "identity,br", Some(ErrorCode::UnsupportedMediaType)),
+            ("content-encoding", "aws-chunked", Some(ErrorCode::UnsupportedMediaType)),
+            ("transfer-encoding", "Chunked", None),
+            ("transfer-encoding", "gzip, chunked", Some(ErrorCode::NotImplemented)),
+            ("content-range", "bytes 4-9/10", Some(ErrorCode::InvalidArgument)),
+            ("content-range", "bytes 0-9/10", Some(ErrorCode::InvalidArgument)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            assert_eq!(check(&headers).err().map(|error| error.code), expected, "{name}: {value}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append("content-encoding", "identity".parse().unwrap());
+        headers.append("content-encoding", "gzip".parse().unwrap());
+        assert!(check(&headers).is_err(), "the second line counts");
+    }
+}

@@ -1,0 +1,62 @@
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::StatusCode,
+};
+use osproxy_api::v1::{CreateUploadLinksRequest, CreatedUploadLinks, PREFIX};
+
+use super::{
+    json,
+    moment::moment,
+    path::{self, InPath},
+    query::Query,
+};
+use crate::{
+    Result,
+    app::App,
+    http::{
+        auth::{By, Upload},
+        openapi,
+    },
+    ops,
+};
+
+/// `POST /uploads/{uid}/links`
+#[utoipa::path(
+    post, path = "/uploads/{uid}/links", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload_links",
+    summary = "Make new links of an upload", description = "For an upload whose links have ended or are lost. What was received stays, and the upload lasts as long as the links. Constraints of earlier links are not kept: name them again.",
+    params(
+        openapi::UidInPath,
+    ),
+    request_body(content = CreateUploadLinksRequest),
+    security(("api_key" = ["upload"])),
+    responses(
+        (status = 201, description = "They are made.", body = CreatedUploadLinks),
+        openapi::Failures,
+        openapi::OfFile,
+        openapi::OfBody,
+    )
+)]
+pub(in crate::http) async fn create_upload_links(
+    State(app): State<Arc<App>>,
+    By { caller, .. }: By<Upload>,
+    uid: InPath<String>,
+    request: Request,
+) -> Result<(StatusCode, Json<CreatedUploadLinks>)> {
+    let uid = path::uid(uid)?;
+    let (request, body) = request.into_parts();
+    Query::parse(request.uri.query(), &[])?;
+    let CreateUploadLinksRequest { expires_in, constraints } =
+        json::parse(&json::read(&request.headers, body).await?)?;
+    let made =
+        ops::create_upload_links::create_upload_links(&app, &caller, uid, expires_in, constraints).await?;
+    let answer = CreatedUploadLinks {
+        uid: uid.to_string(),
+        part_size: made.status.part_size,
+        links: made.links,
+        expires_at: moment(made.expires_at),
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
+}

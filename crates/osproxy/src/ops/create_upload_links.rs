@@ -1,0 +1,54 @@
+//! Make new links for an upload, whose first ones have ended or are lost.
+
+use osproxy_api::v1::{Constraints, UploadLinks};
+use time::OffsetDateTime;
+
+use super::{
+    check_expire, closed,
+    upload_status::{FileState, UploadStatus, own_upload_status},
+};
+use crate::{
+    Result,
+    app::{App, Caller, upload_terms},
+    uid::Uid,
+};
+
+/// New links of an upload.
+#[derive(Debug)]
+pub struct NewLinks {
+    /// The links.
+    pub links: UploadLinks,
+    /// From when on they no longer hold, in milliseconds since the Unix epoch.
+    pub expires_at: i64,
+    /// Where the upload stands.
+    pub status: UploadStatus,
+}
+
+/// Makes links to an upload of the caller's tenant that hold `expires_in` seconds, and lets the upload last as long. They take what
+/// `constraints` say, and no more than the caller's key: those of earlier links are not kept. Earlier links stay as they are. What
+/// was received stays.
+pub async fn create_upload_links(
+    app: &App,
+    caller: &Caller,
+    uid: Uid,
+    expires_in: i64,
+    constraints: Option<Constraints>,
+) -> Result<NewLinks> {
+    check_expire(app, expires_in)?;
+    let status = own_upload_status(app, &caller.tenant, uid).await?;
+    let terms = upload_terms(caller, status.size, constraints)?;
+    // Later than the last revocation.
+    let now = OffsetDateTime::now_utc();
+    let from = OffsetDateTime::from_unix_timestamp(app.meta.links_from(uid, false).await?);
+    let date = from.map_or(now, |from| now.max(from));
+    let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
+    let is_renewed = app.meta.renew_upload(caller.tenant.clone(), uid, expires_at).await?;
+    if !is_renewed && status.state != FileState::Stored {
+        // It was completed, or given up, meanwhile.
+        let status = own_upload_status(app, &caller.tenant, uid).await?;
+        if status.state != FileState::Stored {
+            return Err(closed(FileState::Expired));
+        }
+    }
+    Ok(NewLinks { links: app.upload_links(uid, (date, expires_in), &terms), expires_at, status })
+}
