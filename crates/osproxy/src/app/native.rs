@@ -98,16 +98,19 @@ impl App {
         Ok(None)
     }
 
-    /// Finds out whether the store still has an upload that does not take a part. If not, its parts can be sent again.
+    /// Finds out whether the store has lost an upload that does not take a part. If so, its parts can be sent again. An upload
+    /// that is complete, or given up, is not lost.
     pub async fn lose_if_gone(&self, store: &str, blob_id: i64, key: &Key, upload: &str) -> Result<bool> {
         match self.stores.multipart(store)?.parts(key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => {
-                tracing::error!(
-                    blob_id,
-                    "the store has lost an upload with its parts; they have to be sent again"
-                );
-                self.meta.lose_native_parts(blob_id, upload.to_owned(), Lost::Upload).await?;
-                Ok(true)
+                let is_lost = self.meta.lose_upload_of_parts(blob_id, upload.to_owned()).await?;
+                if is_lost {
+                    tracing::error!(
+                        blob_id,
+                        "the store has lost an upload with its parts; they have to be sent again"
+                    );
+                }
+                Ok(is_lost)
             }
             // It has, or does not say so now.
             _ => Ok(false),

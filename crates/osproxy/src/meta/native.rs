@@ -94,6 +94,27 @@ impl Meta {
         })
         .await
     }
+
+    /// The same of an upload that a part found gone. Returns `false`, and changes nothing, unless its file takes parts at this
+    /// moment: a store that has put the parts together has no upload any more either.
+    pub async fn lose_upload_of_parts(&self, blob_id: i64, upload: String) -> Result<bool, DbErr> {
+        self.write(move |transaction| {
+            let upload = upload.clone();
+            Box::pin(async move {
+                let receiving = file::Entity::find()
+                    .filter(file::Column::BlobId.eq(blob_id))
+                    .filter(file::Column::State.eq(file::State::Receiving))
+                    .lock_exclusive();
+                let is_receiving = receiving.one(transaction).await?.is_some();
+                if !is_receiving || named(transaction, blob_id).await?.as_ref() != Some(&upload) {
+                    return Ok(false);
+                }
+                lose(transaction, blob_id, &upload, &Lost::Upload).await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
 }
 
 async fn named(connection: &impl ConnectionTrait, blob_id: i64) -> Result<Option<String>, DbErr> {

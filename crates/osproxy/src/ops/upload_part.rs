@@ -114,7 +114,11 @@ async fn receive(
             if app.lose_if_gone(&intent.store, intent.blob_id, key, &upload).await? {
                 return Err(Error::unavailable(error));
             }
-            Err(error)
+            // A part that comes after the upload has ended finds nothing to write to.
+            match app.meta.file_state(uid).await? {
+                Some(FileState::Pending | FileState::Receiving) => Err(error),
+                state => Err(state.map_or_else(unknown_uid, closed)),
+            }
         }
         (outcome, _) => outcome,
     }

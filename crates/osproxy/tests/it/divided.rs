@@ -467,3 +467,28 @@ async fn nothing_is_content_too() {
     assert!(service.read(&upload.uid).await.is_empty());
     service.database().settle().await;
 }
+
+#[tokio::test]
+async fn a_part_that_ends_after_the_upload_is_complete_is_refused() {
+    let service = Service::start().await;
+    let bytes = content(31, 2 * PART);
+    let upload = divide(&service, "x.bin", bytes.len()).await;
+    let first = &bytes[..PART];
+    let mut straggler = service.connect().await;
+    let fields = format!("Content-Length: {PART}\r\nConnection: close\r\n");
+    straggler.head("PUT", &part_url(&upload, 1), &fields).await;
+    straggler.send(&first[..100]).await;
+    eventually("it is begun", async || {
+        (service.sql("SELECT count(*) FROM parts WHERE state = 'writing'").await == ["1"]).then_some(())
+    })
+    .await;
+    put_parts(&service, &upload, &bytes, 1..=2).await;
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
+    straggler.send(&first[100..]).await;
+    let answer = straggler.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 409 ") && answer.contains("already_stored"), "{answer}");
+    let log = service.log();
+    assert!(!log.contains("lost an upload") && !log.contains("ERROR"), "{log}");
+    service.wait_until_whole(&upload.uid).await;
+    assert!(service.read(&upload.uid).await == bytes);
+}
