@@ -5,7 +5,6 @@ use std::{
 
 use osproxy_api::ErrorCode;
 use osproxy_storage as storage;
-use sea_orm::DbErr;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -128,6 +127,17 @@ impl Error {
         }
     }
 
+    /// A disk has no room left, or the database has not.
+    pub fn storage_full(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..Self::new(
+                ErrorCode::StorageFull,
+                "the store has no room for this; it goes on once the operator has made room",
+            )
+        }
+    }
+
     /// The bytes lie with another node.
     pub fn elsewhere(store: &str) -> Self {
         Self::node_unavailable(format!("they lie in the store {store}, and no node says that it has it"))
@@ -175,30 +185,12 @@ impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
         // An object that a row names must be there: the client is not to blame if it is not.
         match error.kind {
-            storage::ErrorKind::Full => Self {
-                source: Some(error.into()),
-                ..Self::new(
-                    ErrorCode::StorageFull,
-                    "the store has no room for this; it goes on once the operator has made room",
-                )
-            },
+            storage::ErrorKind::Full => Self::storage_full(error),
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
             storage::ErrorKind::NotFound
             | storage::ErrorKind::Truncated
             | storage::ErrorKind::Mismatch
             | storage::ErrorKind::Other => Self::internal(error),
-        }
-    }
-}
-
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        match error {
-            // The database is away, busy or full: that passes.
-            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Exec(_) | DbErr::Query(_) => {
-                Self::unavailable(error)
-            }
-            error => Self::internal(error),
         }
     }
 }
@@ -233,12 +225,16 @@ impl From<Error> for Status {
     }
 }
 
-/// A chain of causes in one line, for the log.
+/// A chain of causes in one line, for the log and for command lines. Many errors say what their cause says: that is not
+/// repeated.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line = format!("{line}: {error}");
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
         cause = error.source();
     }
     line

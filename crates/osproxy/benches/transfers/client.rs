@@ -75,7 +75,22 @@ impl Connection {
 
     /// Sends a request and hands the pieces of the answer's body to `take`. Anything but a whole answer that says that it
     /// was done is an error. Returns the body's length.
-    pub(crate) fn exchange(&mut self, request: &[&[u8]], mut take: impl FnMut(&[u8])) -> Result<u64> {
+    pub(crate) fn exchange(&mut self, request: &[&[u8]], take: impl FnMut(&[u8])) -> Result<u64> {
+        self.exchange_for(&[200, 201, 204, 206], request, take)
+    }
+
+    /// Sends a request that is refused as one that comes too late.
+    pub(crate) fn refused(&mut self, request: &[&[u8]]) -> Result<()> {
+        self.exchange_for(&[409, 422], request, |_| {}).map(drop)
+    }
+
+    /// As [`exchange`](Self::exchange), for an answer of one of these statuses.
+    fn exchange_for(
+        &mut self,
+        expected: &[u16],
+        request: &[&[u8]],
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<u64> {
         for part in request {
             self.send(part)?;
         }
@@ -91,7 +106,7 @@ impl Connection {
             if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
                 let (head, body) = read.split_at(end + 4);
                 let (status, length) = status_and_length(head)?;
-                ensure!(matches!(status, 200 | 201 | 204 | 206), "the answer is {status}");
+                ensure!(expected.contains(&status), "the answer is {status}");
                 break (body, length);
             }
         };

@@ -13,10 +13,19 @@ pub enum Beginning {
 }
 
 impl App {
+    /// Returns `StorageFull` while the disk of the database is full: what is left is for what makes room.
+    pub fn must_have_room(&self) -> Result<()> {
+        if self.meta.is_full() {
+            return Err(Error::storage_full("the disk of the database is full"));
+        }
+        Ok(())
+    }
+
     /// Refuses to begin something new while more than `limits.max_backlog` transactions and contents that have come wait for
     /// the database and the disk; content, while half as many again do. What has begun goes on: to give that up would cost what was
     /// done for it, and the more there is to do, the less would be done. Nor do those who only read wait for it then.
     pub fn must_keep_up(&self, beginning: Beginning) -> Result<()> {
+        self.must_have_room()?;
         let backlog = self.meta.waiting_writes() + self.metrics.endings.count();
         let most = match beginning {
             Beginning::Upload => self.limits.max_backlog,

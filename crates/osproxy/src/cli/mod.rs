@@ -25,6 +25,7 @@ use time::{OffsetDateTime, macros::format_description};
 use crate::{
     app,
     config::{Config, DatabaseLocation},
+    error,
     meta::{self, Here, Meta},
 };
 
@@ -121,5 +122,5 @@ fn moment(milliseconds: i64) -> String {
 
 /// Writes what went wrong, with its causes.
 pub fn complain(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "osproxy: {error:#}");
+    let _ = writeln!(std::io::stderr(), "osproxy: {}", error::chain(&**error));
 }

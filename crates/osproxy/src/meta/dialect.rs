@@ -1,6 +1,6 @@
 //! What differs between databases.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rustix::fs::{Mode, OFlags};
 use sea_orm::{
@@ -8,13 +8,14 @@ use sea_orm::{
     DbBackend, DbErr, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
     sea_query::{ColumnDef, Expr, ExprTrait, TableCreateStatement},
     sqlx::{
-        self, ConnectOptions as _, Executor,
+        self, ConnectOptions as _, Connection, Executor,
         mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
         postgres::{PgConnectOptions, PgSslMode},
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
 
+use super::server::Suspicion;
 use crate::config::{DatabaseServer, Driver, SslMode, Target};
 
 /// How many connections read from `SQLite` at the same time, where that many questions come at once. Each is used as long as its
@@ -54,6 +55,8 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
         .test_before_acquire(false)
         .sqlx_logging(false)
         .map_sqlx_sqlite_opts(move |options| {
+            // What a savepoint needs to be undone stays in memory: a temporary file may find its disk full.
+            let options = if read_only { options } else { options.pragma("temp_store", "MEMORY") };
             options
                 .filename(&path)
                 .in_memory(false)
@@ -123,13 +126,40 @@ async fn close_idle_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, keep: u32) {
     }
 }
 
+/// Tries all idle connections at once, and closes those that do not answer in time. Meanwhile they keep their places.
+pub(super) async fn close_dead(connection: &DatabaseConnection, patience: Duration) {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => close_dead_of(connection.get_postgres_connection_pool(), patience).await,
+        DbBackend::MySql => close_dead_of(connection.get_mysql_connection_pool(), patience).await,
+        _ => {}
+    }
+}
+
+async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, patience: Duration) {
+    let idle = std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle());
+    let trying = idle.map(|mut connection| async move {
+        if !matches!(tokio::time::timeout(patience, connection.ping()).await, Ok(Ok(()))) {
+            // Without a farewell, which nobody may take.
+            drop(connection.detach());
+        }
+    });
+    futures_util::future::join_all(trying.collect::<Vec<_>>()).await;
+}
+
+/// How connections to a server are made, and what decides whether one goes back to the pool.
+pub(super) struct ServerOptions {
+    pub(super) options: ConnectOptions,
+    pub(super) suspicion: Arc<Suspicion>,
+}
+
 /// How connections to a server are made. Nothing is connected before it is needed.
-pub(super) fn server_options(server: &DatabaseServer) -> Result<ConnectOptions, DbErr> {
+pub(super) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
     let timeout = Duration::from_secs(server.timeout);
+    let suspicion = Arc::<Suspicion>::default();
     // The drivers are told what they need by what follows; the url only says which one it is.
     let mut options = match server.driver {
-        Driver::Postgres => postgres_options(server, timeout)?,
-        Driver::Mysql | Driver::Sqlite => mysql_options(server, timeout)?,
+        Driver::Postgres => postgres_options(server, timeout, suspicion.clone())?,
+        Driver::Mysql | Driver::Sqlite => mysql_options(server, timeout, suspicion.clone())?,
     };
     options
         .max_connections(server.max_open_conns)
@@ -139,10 +169,14 @@ pub(super) fn server_options(server: &DatabaseServer) -> Result<ConnectOptions, 
         .acquire_timeout(timeout / 2)
         .connect_lazy(true);
     unattended(&mut options);
-    Ok(options)
+    Ok(ServerOptions { options, suspicion })
 }
 
-fn postgres_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOptions, DbErr> {
+fn postgres_options(
+    server: &DatabaseServer,
+    timeout: Duration,
+    suspicion: Arc<Suspicion>,
+) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
         Target::Url(url) => url.reveal().parse::<PgConnectOptions>().map_err(|error| unusable_url(&error))?,
         Target::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
@@ -177,16 +211,24 @@ fn postgres_options(server: &DatabaseServer, timeout: Duration) -> Result<Connec
     );
     let mut options = ConnectOptions::new("postgres://configured");
     options.map_sqlx_postgres_opts(move |_| connect.clone()).map_sqlx_postgres_pool_opts(move |pool| {
-        let prepare = prepare.clone();
-        pool.after_connect(move |connection, _| {
+        let (prepare, suspicion) = (prepare.clone(), suspicion.clone());
+        let pool = pool.after_connect(move |connection, _| {
             let prepare = sqlx::AssertSqlSafe(prepare.clone());
             Box::pin(async move { connection.execute(prepare).await.map(drop) })
+        });
+        pool.after_release(move |connection, _| {
+            let suspicion = suspicion.clone();
+            Box::pin(async move { suspicion.check(connection, timeout).await })
         })
     });
     Ok(options)
 }
 
-fn mysql_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOptions, DbErr> {
+fn mysql_options(
+    server: &DatabaseServer,
+    timeout: Duration,
+    suspicion: Arc<Suspicion>,
+) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
         Target::Url(url) => {
             url.reveal().parse::<MySqlConnectOptions>().map_err(|error| unusable_url(&error))?
@@ -214,20 +256,25 @@ fn mysql_options(server: &DatabaseServer, timeout: Duration) -> Result<ConnectOp
         }
     };
     let connect = connect.statement_cache_capacity(PREPARED).disable_statement_logging();
-    // All databases mean the same by a transaction; who waits for a row gives up when we do, and behind a pulled cable
-    // nobody holds rows for hours (MySQL, which does not read the last comment, lets go after its `wait_timeout`).
+    // All databases mean the same by a transaction; who waits for a row gives up when we do, statements end then, and
+    // behind a pulled cable nobody holds rows for hours. MySQL does not read the last comments: it lets go after its
+    // `wait_timeout`.
     let prepare = format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET SESSION innodb_lock_wait_timeout = {limit}; \
-         /*M!100300 SET SESSION idle_transaction_timeout = {limit} */",
+         /*M!100300 SET SESSION idle_transaction_timeout = {limit}, SESSION max_statement_time = {limit} */",
         limit = Ord::max(timeout.as_secs(), 1)
     );
     let mut options = ConnectOptions::new("mysql://configured");
     options.map_sqlx_mysql_opts(move |_| connect.clone()).map_sqlx_mysql_pool_opts(move |pool| {
-        let prepare = prepare.clone();
-        pool.after_connect(move |connection, _| {
+        let (prepare, suspicion) = (prepare.clone(), suspicion.clone());
+        let pool = pool.after_connect(move |connection, _| {
             let prepare = sqlx::AssertSqlSafe(prepare.clone());
             Box::pin(async move { connection.execute(prepare).await.map(drop) })
+        });
+        pool.after_release(move |connection, _| {
+            let suspicion = suspicion.clone();
+            Box::pin(async move { suspicion.check(connection, timeout).await })
         })
     });
     Ok(options)
@@ -358,6 +405,9 @@ pub(super) async fn lock(connection: &DatabaseConnection, lock: Lock, wait: Dura
             format!("SELECT 1 AS taken FROM (SELECT pg_advisory_lock({LOCK_SPACE}, {number})) AS locked")
         }
         DbBackend::MySql => {
+            // Who holds it, or waits for it, may have long work to do.
+            let unlimited = "SET @osproxy = 0 /*M!100300 , SESSION max_statement_time = 0 */";
+            connection.execute_unprepared(unlimited).await?;
             format!("SELECT COALESCE(GET_LOCK({}, {}), 0) AS taken", mysql_lock(lock), wait.as_secs())
         }
         // The one process that writes holds a lock on a file.
@@ -394,50 +444,6 @@ pub(super) async fn still_locked(connection: &DatabaseConnection, lock: Lock) ->
 /// A lock's name, which on such servers all databases share.
 fn mysql_lock(lock: Lock) -> String {
     format!("CONCAT('osproxy {} ', MD5(DATABASE()))", lock as i32)
-}
-
-/// What an error means for the work that met it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// Others worked on the same rows: the same again may succeed.
-    Conflict,
-    /// The connection is of no use any more.
-    Away,
-    /// Anything else.
-    Other,
-}
-
-pub(super) fn failure(error: &DbErr) -> Failure {
-    let (DbErr::Conn(RuntimeErr::SqlxError(error))
-    | DbErr::Exec(RuntimeErr::SqlxError(error))
-    | DbErr::Query(RuntimeErr::SqlxError(error))) = error
-    else {
-        return Failure::Other;
-    };
-    let error = match &**error {
-        sqlx::Error::Database(error) => error,
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => return Failure::Away,
-        _ => return Failure::Other,
-    };
-    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
-        return match error.number() {
-            // Waited too long for a row, a deadlock, a row that changed since it was read.
-            1205 | 1213 | 1020 => Failure::Conflict,
-            // Shutting down, killed, timed out; a server that only reads is no longer the one to write to.
-            1053 | 1079 | 1290 | 1836 | 1927 | 2006 | 2013 | 4031 => Failure::Away,
-            _ => Failure::Other,
-        };
-    }
-    match error.code().as_deref() {
-        Some("40001" | "40P01") => Failure::Conflict,
-        // Shutting down, crashed, starting; a server that only reads is no longer the one to write to.
-        Some("57P01" | "57P02" | "57P03" | "25006") => Failure::Away,
-        _ => Failure::Other,
-    }
 }
 
 /// What is wrong when a database cannot be opened, for people.

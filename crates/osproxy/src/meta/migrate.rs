@@ -37,7 +37,7 @@ pub(super) async fn server(server: &DatabaseServer) -> Result<(), DbErr> {
 
 /// A pool of one connection, whose locks are so those of whoever has the pool.
 pub(super) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
-    Database::connect(single(dialect::server_options(server)?)).await
+    Database::connect(single(dialect::server_options(server)?.options)).await
 }
 
 /// Brings the tables up to date. Whoever calls this sees to it that nobody else does.

@@ -17,6 +17,7 @@ mod completions;
 mod contract;
 mod dialect;
 mod entities;
+mod failures;
 mod files;
 mod go;
 mod history;
@@ -36,6 +37,7 @@ mod places;
 mod quotas;
 mod remembered;
 mod removals;
+mod reserve;
 mod server;
 mod stats;
 mod task_list;
@@ -93,6 +95,7 @@ use clock::Clock;
 use measured::Measured;
 use quotas::Quotas;
 use remembered::Remembered;
+use reserve::Reserve;
 use server::{Reader, Server};
 use write_queue::{Verdict, WriteQueue};
 
@@ -106,6 +109,8 @@ pub struct Meta {
     /// its object moves.
     stored: Remembered,
     quotas: Arc<Quotas>,
+    /// Room for a file on a disk that others fill.
+    reserve: Option<Arc<Reserve>>,
     listener: OnceLock<Listener>,
 }
 
@@ -189,7 +194,10 @@ impl Meta {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::tables(&writer).await?;
-                Self::on_file(writer, path, here, memory).await
+                let database = path.clone();
+                let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::of(&database))).await;
+                let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
+                Self::on_file(writer, path, here, memory, Some(reserve)).await
             }
             DatabaseLocation::Server(server) => {
                 migrate::server(server).await?;
@@ -209,7 +217,7 @@ impl Meta {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::must_be_current(&writer).await?;
-                Self::on_file(writer, path, here, memory).await
+                Self::on_file(writer, path, here, memory, None).await
             }
             DatabaseLocation::Server(server) => {
                 let connection = migrate::single_connection(server).await?;
@@ -233,13 +241,15 @@ impl Meta {
         path: &Path,
         here: Here,
         memory: Memory,
+        reserve: Option<Arc<Reserve>>,
     ) -> Result<Self, DbErr> {
         let again = path.to_owned();
         let connect = Box::new(move || -> BoxFuture<'static, _> {
             let path = again.clone();
             Box::pin(async move { dialect::sqlite_writer(&path).await })
         });
-        let queue = WriteQueue::start(writer, connect).map_err(|error| DbErr::Custom(error.to_string()))?;
+        let queue = WriteQueue::start(writer, connect, reserve.clone())
+            .map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self {
             reader: Measured::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
@@ -247,6 +257,7 @@ impl Meta {
             here: Arc::new(here),
             stored: Remembered::new(memory),
             quotas: Arc::default(),
+            reserve,
             listener: OnceLock::new(),
         })
     }
@@ -262,6 +273,7 @@ impl Meta {
             here: Arc::new(here),
             stored: Remembered::new(memory),
             quotas: Arc::default(),
+            reserve: None,
             listener: OnceLock::new(),
         };
         meta.clock.adjust(&meta.reader).await?;
@@ -297,6 +309,11 @@ impl Meta {
     /// Milliseconds since the Unix epoch, as the database has them.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    /// Whether the disk of the database is full: what makes room can be recorded, nothing else should be.
+    pub fn is_full(&self) -> bool {
+        self.reserve.as_ref().is_some_and(|reserve| reserve.is_spent())
     }
 
     /// Finds out whether the database can be read and written.

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    ExecResult, QueryResult, RuntimeErr, Statement,
+    ExecResult, QueryResult, RuntimeErr, Statement, sqlx,
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    dialect::{self, Failure, Lock, PoolUse},
+    dialect::{self, Lock, PoolUse, ServerOptions},
+    failures::{Failure, failure},
     write_queue::Verdict,
 };
 
@@ -25,23 +26,55 @@ const IDLE: Duration = Duration::from_mins(1);
 /// Longest pause before it is.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// A pool of connections, and which one it is.
-#[derive(Clone)]
-struct Pool {
-    connection: DatabaseConnection,
-    generation: u64,
+/// How long a connection may take to answer a ping before it counts as dead.
+const PING: Duration = Duration::from_secs(1);
+
+/// When something went wrong with the server's connections last.
+///
+/// While that was not long ago, a connection is given back to the pool only once it answers. One whose statement was given
+/// up keeps its place until the server has ended the statement, as it does after the same time-out: so there are never
+/// more connections than configured, here and on the server.
+#[derive(Default)]
+pub(super) struct Suspicion(Mutex<Option<Instant>>);
+
+impl Suspicion {
+    fn raise(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_raised(&self, timeout: Duration) -> bool {
+        let raised = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        raised.is_some_and(|raised| raised.elapsed() < 2 * timeout)
+    }
+
+    /// Pings a connection on its way back to the pool, if there is a reason. An error: it must be closed.
+    pub(super) async fn check(
+        &self,
+        connection: &mut impl sqlx::Connection,
+        timeout: Duration,
+    ) -> Result<bool, sqlx::Error> {
+        if !self.is_raised(timeout) {
+            return Ok(true);
+        }
+        let pinging = tokio::time::timeout(timeout + PING, connection.ping()).await;
+        pinging.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into()))).map(|()| true)
+    }
 }
 
 /// A database server, as this node uses it.
 ///
-/// A connection that broke, or whose transaction did not end as it should, is never trusted again, nor are those beside
-/// it, which came from the same server: all are let go at once, and new ones are made when they are needed. So the first
-/// request after an outage finds no dead connection.
+/// After a statement got no answer, or a connection broke, the idle connections are tried, and those that are dead are
+/// closed. So one slow statement costs one connection for a while, and the first request after an outage finds no dead
+/// one.
 pub(super) struct Server {
-    options: ConnectOptions,
+    connection: DatabaseConnection,
     /// How long an answer is waited for.
     timeout: Duration,
-    pool: Mutex<Pool>,
+    suspicion: Arc<Suspicion>,
+    /// What a lock's own connection is made by.
+    options: ConnectOptions,
+    /// Held while idle connections are tried; says when that was begun last.
+    tried: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// Where a transaction broke.
@@ -55,13 +88,14 @@ enum Broken {
 impl Server {
     /// Connects when that is needed. Of connections that nobody uses any more `max_idle` stay.
     pub(super) async fn connect(
-        options: ConnectOptions,
+        options: ServerOptions,
         timeout: Duration,
         max_idle: u32,
     ) -> Result<Arc<Self>, DbErr> {
+        let ServerOptions { options, suspicion } = options;
         let connection = Database::connect(options.clone()).await?;
-        let server =
-            Arc::new(Self { options, timeout, pool: Mutex::new(Pool { connection, generation: 0 }) });
+        let tried = tokio::sync::Mutex::default();
+        let server = Arc::new(Self { connection, timeout, suspicion, options, tried });
         let known = Arc::downgrade(&server);
         tokio::spawn(async move {
             loop {
@@ -77,12 +111,12 @@ impl Server {
 
     /// Closes what is idle at this moment beyond `max_idle` connections.
     pub(super) async fn close_idle(&self, max_idle: u32) {
-        dialect::close_idle(&self.pool().connection, max_idle).await;
+        dialect::close_idle(&self.connection, max_idle).await;
     }
 
     /// How its connections are used.
     pub(super) fn pool_use(&self) -> PoolUse {
-        dialect::pool(&self.pool().connection)
+        dialect::pool(&self.connection)
     }
 
     /// Takes a lock, which ends with the pool of one connection that this gives.
@@ -96,29 +130,21 @@ impl Server {
 
     /// Which kind of database it is.
     pub(super) fn backend(&self) -> sea_orm::DbBackend {
-        self.pool().connection.get_database_backend()
+        self.connection.get_database_backend()
     }
 
-    fn pool(&self) -> Pool {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Lets a pool go, unless another did so before.
-    async fn replace(&self, broken: Pool, error: &DbErr) {
-        // Nothing is connected yet, so nothing is waited for.
-        let Ok(connection) = Database::connect(self.options.clone()).await else {
+    /// Takes note of an error that idle connections may share, and closes those that are dead.
+    async fn suspect(&self, error: &DbErr) {
+        let noticed = Instant::now();
+        self.suspicion.raise();
+        let mut tried = self.tried.lock().await;
+        if tried.is_some_and(|tried| tried > noticed) {
+            // Somebody else has tried them meanwhile.
             return;
-        };
-        {
-            let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-            if pool.generation != broken.generation {
-                return;
-            }
-            *pool = Pool { connection, generation: broken.generation + 1 };
         }
-        tracing::warn!(%error, "lost the database; connecting anew");
-        // Closing waits for those who still use a connection of it.
-        tokio::spawn(async move { broken.connection.close().await });
+        *tried = Some(Instant::now());
+        tracing::warn!(%error, "the database does not answer as it should; trying the idle connections");
+        dialect::close_dead(&self.connection, PING).await;
     }
 
     /// Asks a question, which changes nothing. One that a lost connection swallowed is asked once more.
@@ -129,15 +155,14 @@ impl Server {
         let deadline = Instant::now() + self.timeout;
         let mut again = true;
         loop {
-            let pool = self.pool();
-            let Ok(answer) = timeout_at(deadline, ask(pool.connection.clone())).await else {
+            let Ok(answer) = timeout_at(deadline, ask(self.connection.clone())).await else {
                 let error = self.no_answer();
-                self.replace(pool, &error).await;
+                self.suspect(&error).await;
                 return Err(error);
             };
             match answer {
-                Err(error) if dialect::failure(&error) == Failure::Away => {
-                    self.replace(pool, &error).await;
+                Err(error) if failure(&error) == Failure::Away => {
+                    self.suspect(&error).await;
                     if !std::mem::take(&mut again) {
                         return Err(error);
                     }
@@ -157,27 +182,26 @@ impl Server {
         let deadline = Instant::now() + self.timeout;
         let (mut again, mut conflicts) = (true, 0);
         loop {
-            let pool = self.pool();
-            let Ok(outcome) = timeout_at(deadline, transact(&pool.connection, &work)).await else {
+            let Ok(outcome) = timeout_at(deadline, transact(&self.connection, &work)).await else {
                 let error = self.no_answer();
-                self.replace(pool, &error).await;
+                self.suspect(&error).await;
                 return Err(error);
             };
             let error = match outcome {
                 Ok(outcome) => return Ok(outcome),
                 Err(Broken::AtCommit(error)) => {
-                    self.replace(pool, &error).await;
+                    self.suspect(&error).await;
                     return Err(error);
                 }
                 Err(Broken::Before(error)) => error,
             };
-            match dialect::failure(&error) {
+            match failure(&error) {
                 Failure::Conflict if conflicts < CONFLICTS => {
                     conflicts += 1;
                     tokio::time::sleep(pause(conflicts)).await;
                 }
                 Failure::Away => {
-                    self.replace(pool, &error).await;
+                    self.suspect(&error).await;
                     if !std::mem::take(&mut again) {
                         return Err(error);
                     }
@@ -215,7 +239,7 @@ where
         }
         Err(error) => match transaction.rollback().await {
             Ok(()) => Err(Broken::Before(error)),
-            Err(_) if dialect::failure(&error) == Failure::Away => Err(Broken::Before(error)),
+            Err(_) if failure(&error) == Failure::Away => Err(Broken::Before(error)),
             Err(error) => Err(Broken::AtCommit(error)),
         },
     }

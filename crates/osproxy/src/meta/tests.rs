@@ -108,7 +108,8 @@ async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
     let mut server = server.clone();
     server.max_idle_conns = 2;
     let options = dialect::server_options(&server).unwrap();
-    assert_eq!((options.get_idle_timeout(), options.get_max_lifetime()), (Some(None), Some(None)));
+    let pool = &options.options;
+    assert_eq!((pool.get_idle_timeout(), pool.get_max_lifetime()), (Some(None), Some(None)));
     let server = Server::connect(options, Duration::from_secs(5), 2).await.unwrap();
     let ask = || server.read(|pool| async move { pool.execute_unprepared("SELECT 1").await });
     futures_util::future::join_all((0..12).map(|_| ask())).await.into_iter().for_each(|asked| {

@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::{
     handler::{Registered, Registry, TaskContext, TaskError},
     running::{Running, millis},
+    troubles::Troubles,
 };
 use crate::{
     Error, Result,
@@ -48,12 +49,14 @@ pub struct Engine {
     app: Arc<App>,
     registry: Registry,
     settings: Settings,
+    /// Why tasks could not be had.
+    troubles: Troubles,
 }
 
 impl Engine {
     /// An engine with these handlers.
     pub fn new(app: Arc<App>, registry: Registry, settings: Settings) -> Self {
-        Self { app, registry, settings }
+        Self { app, registry, settings, troubles: Troubles::default() }
     }
 
     /// Runs tasks until `stop`. Then it claims none any more, lets running ones end until `abort`, and hands the rest
@@ -67,7 +70,7 @@ impl Engine {
             let pause = match engine.claim(&mut running, &abort).await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    tracing::error!(error = error::chain(&error), "cannot look for tasks");
+                    engine.troubles.log("cannot look for tasks", &error);
                     engine.settings.poll
                 }
             };
@@ -101,7 +104,7 @@ impl Engine {
                     self.app.meta.ensure_recurring(new, store).await.map_err(Error::from)
                 };
                 if let Err(error) = ensured.await {
-                    tracing::error!(kind, error = error::chain(&error), "cannot schedule this task");
+                    self.troubles.log("cannot schedule a task", &error);
                     return false;
                 }
             }
@@ -140,12 +143,7 @@ impl Engine {
                     Ok(None) => continue,
                     // One that cannot be claimed must not keep the others.
                     Err(error) => {
-                        tracing::error!(
-                            task_id = id,
-                            kind,
-                            error = error::chain(&error),
-                            "cannot claim a task"
-                        );
+                        self.troubles.log("cannot claim a task", &error);
                         continue;
                     }
                 };

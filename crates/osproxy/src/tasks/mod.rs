@@ -8,6 +8,7 @@ pub mod engine;
 mod handler;
 pub mod handlers;
 mod running;
+mod troubles;
 
 pub use engine::{Engine, Settings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};

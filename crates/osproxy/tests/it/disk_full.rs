@@ -1,6 +1,9 @@
+use std::{io::Write, path::Path};
+
+use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Service, content, eventually, refused};
+use crate::support::{Service, content, eventually, problem, refused};
 
 #[tokio::test]
 async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
@@ -67,4 +70,52 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     assert!(service.read(&link.uid).await == bytes);
     eventually("nothing else is left", async || (service.objects().len() == 1).then_some(())).await;
     service.assert_consistent().await;
+}
+
+/// Writes zeros to a file until its disk is full.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [1 << 20, 4096] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+}
+
+#[tokio::test]
+async fn on_a_disk_that_others_have_filled_files_can_still_be_removed_and_changed() {
+    let settings =
+        [("LOCAL__ROOT", "disk/objects"), ("LOCAL__KEEP_FREE", "0"), ("DATABASE__PATH", "disk/osproxy.db")];
+    let service = Service::start_on_small_disk(96 << 20, &settings).await;
+    let mut uids = Vec::new();
+    for seed in 0..20 {
+        uids.push(service.store("x.bin", &content(seed, 100_000)).await);
+    }
+    let disk = format!("/proc/{}/root{}/disk", service.pid().as_raw_pid(), service.folder().display());
+    let filler = Path::new(&disk).join("filler");
+    fill(&filler);
+    // The database has some room left that it has used before. Then nothing new is taken any more.
+    let create = async || service.v1_post("/uploads", &json!({"name": "y.bin"})).await;
+    let mut created = 0;
+    loop {
+        let answer = create().await;
+        if answer.status() != 201 {
+            problem(answer, 507, "storage_full").await;
+            break;
+        }
+        created += 1;
+        assert!(created < 10_000, "the disk is not full");
+    }
+    let body = json!({"filePath": ["a"], "expire": 600});
+    refused(service.post("/link/upload", &body).await, 507).await;
+    let copy = service.v1_post(&format!("/files/{}/copy", uids[0]), &json!({})).await;
+    problem(copy, 507, "storage_full").await;
+    for (seed, uid) in (0..).zip(&uids) {
+        assert!(service.read(uid).await == content(seed, 100_000), "reads go on");
+        let file = format!("/files/{uid}");
+        let renamed = service.v1(Method::PATCH, &file, Some(&json!({"name": "z.bin"}))).await;
+        assert_eq!(renamed.status(), 200, "{}", renamed.text().await.unwrap());
+        assert_eq!(service.v1(Method::DELETE, &file, None).await.status(), 204);
+    }
+    std::fs::remove_file(&filler).unwrap();
+    eventually("there is room again", async || (create().await.status() == 201).then_some(())).await;
+    assert_eq!(service.log().matches("the disk of the database is full; nothing new").count(), 1);
 }

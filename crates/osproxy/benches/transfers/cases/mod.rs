@@ -7,6 +7,7 @@ mod grpc;
 mod large;
 mod overload;
 mod parts;
+mod refusals;
 mod small;
 mod stores;
 mod v1;
@@ -26,7 +27,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 23] = [
+pub(crate) const CASES: [(&str, Case); 24] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -39,6 +40,7 @@ pub(crate) const CASES: [(&str, Case); 23] = [
     ("links", small::links),
     ("v1-links", v1::links),
     ("small-uploads", small::uploads),
+    ("refusals", refusals::refusals),
     ("databases", databases::small_files),
     ("s3-upload", stores::uploads),
     ("s3-download", stores::downloads),

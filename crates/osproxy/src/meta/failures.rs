@@ -1,0 +1,190 @@
+//! What errors of the database mean.
+
+use sea_orm::{
+    DbErr, RuntimeErr,
+    sqlx::{self, error::DatabaseError, mysql::MySqlDatabaseError, sqlite::SqliteError},
+};
+
+use crate::Error;
+
+/// What an error means for the work that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Others worked on the same rows: the same again may succeed.
+    Conflict,
+    /// The connection is of no use any more.
+    Away,
+    /// Anything else.
+    Other,
+}
+
+/// Whether a transaction that met this error may be run again, and on which connection.
+pub(super) fn failure(error: &DbErr) -> Failure {
+    let Some(error) = driver_error(error) else {
+        return Failure::Other;
+    };
+    let error = match error {
+        sqlx::Error::Database(error) => error,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => return Failure::Away,
+        _ => return Failure::Other,
+    };
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return match error.number() {
+            // Waited too long for a row, a deadlock, a row that changed since it was read.
+            1205 | 1213 | 1020 => Failure::Conflict,
+            // Shutting down, killed, timed out; a server that only reads is no longer the one to write to.
+            1053 | 1079 | 1290 | 1836 | 1927 | 2006 | 2013 | 4031 => Failure::Away,
+            _ => Failure::Other,
+        };
+    }
+    match error.code().as_deref() {
+        Some("40001" | "40P01") => Failure::Conflict,
+        // Shutting down, crashed, starting; a server that only reads is no longer the one to write to.
+        Some("57P01" | "57P02" | "57P03" | "25006") => Failure::Away,
+        _ => Failure::Other,
+    }
+}
+
+/// What an error means for the client whose request met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The database's disk is full.
+    Full,
+    /// The database is away, busy or refuses: the same request may succeed later.
+    Passing,
+    /// A statement, a row or a value is not what it must be: the same request fails again.
+    Bug,
+}
+
+/// Tells faults that pass from those that do not.
+pub(super) fn fault(error: &DbErr) -> Fault {
+    match driver_error(error) {
+        Some(sqlx::Error::Database(error)) => fault_of_database(&**error),
+        Some(
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed,
+        ) => Fault::Passing,
+        Some(_) => Fault::Bug,
+        None => match error {
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Fault::Passing,
+            _ => Fault::Bug,
+        },
+    }
+}
+
+fn fault_of_database(error: &dyn DatabaseError) -> Fault {
+    let code = error.code();
+    let code = code.as_deref().unwrap_or_default();
+    if error.try_downcast_ref::<SqliteError>().is_some() {
+        return fault_of_sqlite(code.parse().unwrap_or(0));
+    }
+    if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+        return match error.number() {
+            // No space on the device, or in the table.
+            1021 | 1114 => Fault::Full,
+            // Too many connections of one user, whose class is that of syntax errors.
+            1203 | 1226 => Fault::Passing,
+            _ => fault_of_class(code),
+        };
+    }
+    // PostgreSQL's `disk_full`.
+    if code == "53100" { Fault::Full } else { fault_of_class(code) }
+}
+
+/// What the class of an SQLSTATE means, on every server.
+fn fault_of_class(code: &str) -> Fault {
+    match code.get(..2) {
+        // Cardinality, data, constraints, syntax and names; an internal error of PostgreSQL.
+        Some("21" | "22" | "23" | "42" | "XX") => Fault::Bug,
+        _ => Fault::Passing,
+    }
+}
+
+/// `code` is an extended result code of SQLite.
+fn fault_of_sqlite(code: u32) -> Fault {
+    match code {
+        // SQLITE_IOERR_SHMSIZE: no room for the index of the write-ahead log.
+        4874 => Fault::Full,
+        // SQLITE_CONSTRAINT_TRIGGER: a trigger of the operator's refuses.
+        1811 => Fault::Passing,
+        _ => match code & 0xff {
+            // SQLITE_FULL
+            13 => Fault::Full,
+            // ERROR (syntax, names), INTERNAL, CORRUPT, SCHEMA, TOOBIG, CONSTRAINT, MISMATCH, MISUSE, RANGE, NOTADB
+            1 | 2 | 11 | 17..=21 | 25 | 26 => Fault::Bug,
+            _ => Fault::Passing,
+        },
+    }
+}
+
+fn driver_error(error: &DbErr) -> Option<&sqlx::Error> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error),
+        _ => None,
+    }
+}
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        match fault(&error) {
+            Fault::Full => Self::storage_full(error),
+            Fault::Passing => Self::unavailable(error),
+            Fault::Bug => Self::internal(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use osproxy_api::ErrorCode;
+    use sea_orm::ConnectionTrait;
+
+    #[tokio::test]
+    async fn mistakes_in_statements_and_rows_do_not_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = super::super::dialect::sqlite_writer(&folder.path().join("test.db")).await.unwrap();
+        database.execute_unprepared("CREATE TABLE t (n INTEGER PRIMARY KEY, m TEXT NOT NULL)").await.unwrap();
+        for sql in [
+            "SELEC 1",
+            "SELECT nothing FROM t",
+            "INSERT INTO u VALUES (1)",
+            "INSERT INTO t VALUES (1, NULL)",
+            "INSERT INTO t VALUES ('text', 'm')",
+        ] {
+            let error = database.execute_unprepared(sql).await.unwrap_err();
+            assert_eq!(fault(&error), Fault::Bug, "{sql}: {error}");
+            assert_eq!(Error::from(error).code, ErrorCode::Internal, "{sql}");
+        }
+        let page_limit = "PRAGMA max_page_count = 2";
+        database.execute_unprepared(page_limit).await.unwrap();
+        let error = database.execute_unprepared("INSERT INTO t VALUES (1, zeroblob(100000))").await;
+        assert_eq!(Error::from(error.unwrap_err()).code, ErrorCode::StorageFull);
+        database.close().await.unwrap();
+        let read_only = super::super::dialect::sqlite_reader(&folder.path().join("test.db")).await.unwrap();
+        let error = read_only.execute_unprepared("INSERT INTO t VALUES (1, 'm')").await.unwrap_err();
+        assert_eq!(Error::from(error).code, ErrorCode::Unavailable);
+    }
+
+    #[test]
+    fn classes_of_servers_tell_bugs_from_what_passes() {
+        for passing in ["08006", "40001", "53300", "57014", "70100", "HY000", "P0001", "45000", "25006", ""] {
+            assert_eq!(fault_of_class(passing), Fault::Passing, "{passing}");
+        }
+        for bug in ["22001", "23505", "42601", "42S02", "XX000"] {
+            assert_eq!(fault_of_class(bug), Fault::Bug, "{bug}");
+        }
+        assert_eq!(fault(&DbErr::Custom("a row is damaged".to_owned())), Fault::Bug);
+        assert_eq!(fault(&DbErr::Conn(RuntimeErr::Internal("no answer".to_owned()))), Fault::Passing);
+    }
+}
