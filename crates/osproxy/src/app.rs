@@ -44,7 +44,7 @@ pub use condition::Need;
 pub use content::ContentReader;
 pub use digests::Pace;
 pub use forward::{REQUEST_ID, Unforwarded, X_FORWARDED_FOR};
-pub use idempotency::{KeyedAnswer, TakenKey};
+pub use idempotency::{KeyOutcome, KeyedAnswer, TakenKey};
 pub use metadata::{check_metadata, metadata_refused};
 pub use native::PutTogether;
 pub use nodes::{Busy, KnownNode, Node};

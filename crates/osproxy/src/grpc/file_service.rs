@@ -116,7 +116,8 @@ impl FileService for Service {
         let CopyFileRequest { name, metadata, .. } = request.into_inner();
         let name = parse::text(name);
         let metadata = metadata.map(|metadata| metadata.entries.into_iter().collect());
-        let copy = ops::copy_file::copy_file(&self.0, &caller.tenant, uid, name.as_deref(), metadata).await?;
+        let name = name.as_deref();
+        let copy = ops::copy_file::copy_file(&self.0, &caller.tenant, uid, name, metadata, None).await?;
         Ok(Response::new(render::file(copy)))
     }
 }

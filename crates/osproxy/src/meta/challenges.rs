@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::OnConflict,
+};
 
 use super::{Meta, blobs::recorded_digest, entities::challenge};
 use crate::uid::Uid;
@@ -20,7 +22,7 @@ pub struct Challenge {
 
 impl Meta {
     /// Records the question that decides whether the file `uid`, which waits for its content, gets that of a blob, and that
-    /// can be answered for as long as `holds` says.
+    /// can be answered for as long as `holds` says. It replaces the one before, if there was one.
     pub async fn create_challenge(
         &self,
         uid: Uid,
@@ -37,8 +39,11 @@ impl Meta {
                 nonce: Set(nonce.to_vec()),
                 expires_at: Set(challenge.expires_at),
             };
+            let columns = [challenge::Column::BlobId, challenge::Column::Nonce, challenge::Column::ExpiresAt];
+            let replaced = OnConflict::column(challenge::Column::Uid).update_columns(columns).to_owned();
+            let asking = challenge::Entity::insert(row).on_conflict(replaced);
             Box::pin(async move {
-                challenge::Entity::insert(row).exec_without_returning(transaction).await?;
+                asking.exec_without_returning(transaction).await?;
                 Ok(())
             })
         })

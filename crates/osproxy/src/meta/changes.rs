@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use osproxy_storage::Category;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
     sea_query::Expr,
 };
 
@@ -41,6 +41,8 @@ pub enum Copied {
     Now,
     /// Its content went elsewhere in this moment; look again.
     Changed,
+    /// There is a file with the uid of the copy.
+    Exists,
     /// The tenant's quota has not so much left.
     OverQuota,
     /// It has no content in this state.
@@ -84,7 +86,7 @@ impl Meta {
         metadata: Option<Metadata>,
     ) -> Result<Copied, DbErr> {
         let quotas = self.quotas.clone();
-        self.write_or_undo(move |transaction| {
+        let copying = self.write_or_undo(move |transaction| {
             let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
             let quotas = quotas.clone();
             Box::pin(async move {
@@ -93,8 +95,13 @@ impl Meta {
                     other => Verdict::Rollback(other),
                 })
             })
-        })
-        .await
+        });
+        match copying.await {
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                Ok(Copied::Exists)
+            }
+            copied => copied,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ mod tasks;
 
 use osproxy_storage::{Digester, Digests, Key};
 
-use super::{Begun, Finished, Kind, Layout, Meta, NewFile};
+use super::{Begun, CreatedFiles, FileState, Finished, Kind, KnownContent, Layout, Meta, NewFile, NewUpload};
 use crate::{tenant::Tenant, uid::Uid};
 
 /// The numbers of what is no content in the store of new files.
@@ -25,9 +25,10 @@ pub(super) async fn run(meta: &Meta) {
     the_same_content_is_one_blob(meta).await;
     content_that_was_lost_can_be_mended(meta).await;
     instant_uploads_count_as_references(meta).await;
+    files_are_created_all_or_none(meta).await;
     only_what_is_unfinished_is_listed(meta).await;
     link_keys_are_made_once(meta).await;
-    assert_eq!(meta.newest_uid().await.unwrap(), Some(uid(72)));
+    assert_eq!(meta.newest_uid().await.unwrap(), Some(uid(92)));
     parts::run(meta).await;
     tasks::run(meta).await;
     listing::run(meta).await;
@@ -48,14 +49,31 @@ fn digests(content: &str) -> Digests {
     digester.finish()
 }
 
+/// A file without known content.
+pub(super) fn upload(number: i64, name: &str) -> NewUpload {
+    let announced = crate::meta::Announced::default();
+    let file = NewFile { tenant: Tenant::default(), uid: uid(number), name: name.to_owned(), announced };
+    NewUpload { file, known: None }
+}
+
 async fn create(meta: &Meta, number: i64) {
-    let file = NewFile {
-        tenant: Tenant::default(),
-        uid: uid(number),
-        name: format!("{number}.txt"),
-        announced: crate::meta::Announced::default(),
-    };
-    meta.create_files(vec![file], 0).await.unwrap();
+    let created = meta.create_files(vec![upload(number, &format!("{number}.txt"))], 0).await.unwrap();
+    assert_eq!(created, CreatedFiles::All(vec![false]));
+}
+
+async fn files_are_created_all_or_none(meta: &Meta) {
+    let known = |blob_id| Some(KnownContent { blob_id, size: 5, content_type: "a/b".to_owned() });
+    let stored = NewUpload { known: known(40), ..upload(90, "stored") };
+    let gone = NewUpload { known: known(999), ..upload(91, "gone") };
+    let taken = upload(50, "taken");
+    let all = vec![stored.clone(), gone.clone(), taken];
+    assert_eq!(meta.create_files(all, 0).await.unwrap(), CreatedFiles::Exists);
+    assert!(meta.file_state(uid(90)).await.unwrap().is_none());
+    assert!(meta.file_state(uid(91)).await.unwrap().is_none());
+    let created = meta.create_files(vec![gone, stored, upload(92, "pending")], 0).await.unwrap();
+    assert_eq!(created, CreatedFiles::All(vec![false, true, false]));
+    assert_eq!(meta.stored_file(uid(90)).await.unwrap().unwrap().content.blob_id, 40);
+    assert_eq!(meta.file_state(uid(91)).await.unwrap(), Some(FileState::Pending));
 }
 
 /// Begins an attempt, and gives the number of its blob.

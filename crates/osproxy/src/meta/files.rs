@@ -2,14 +2,17 @@ use std::{collections::HashMap, sync::Arc};
 
 use osproxy_storage::{Category, Digests, Key, Shape, extension};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
     Claims, Meta, Metadata,
     blobs::{self, recorded_digest, to_record},
-    entities::{blob, file, part},
+    entities::{blob, file, idempotency_key, part},
     listing, now_ms,
+    quotas::Quotas,
+    write_queue::Verdict,
 };
 use time::OffsetDateTime;
 
@@ -28,6 +31,37 @@ pub struct NewFile {
     pub name: String,
     /// What else the client says of it.
     pub announced: Announced,
+}
+
+/// A file about to be known, and the content that it may have at once.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// The file.
+    pub file: NewFile,
+    /// Stored content that becomes the file's, if it is still there.
+    pub known: Option<KnownContent>,
+}
+
+/// Content that is stored already.
+#[derive(Clone, Debug)]
+pub struct KnownContent {
+    /// Number of the blob.
+    pub blob_id: i64,
+    /// Length in bytes.
+    pub size: u64,
+    /// MIME type of the file.
+    pub content_type: String,
+}
+
+/// What became of files that were to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreatedFiles {
+    /// All are recorded; says of each whether it is stored.
+    All(Vec<bool>),
+    /// None is: a file has one of these uids already.
+    Exists,
+    /// None is: the tenant's quota has not so much left.
+    OverQuota,
 }
 
 /// What a client says of content before it sends it.
@@ -116,7 +150,7 @@ impl StoredFile {
 }
 
 impl Meta {
-    /// The highest number recorded so far, of files, blobs, parts and tasks.
+    /// The highest number recorded so far, of files, blobs, parts and tasks, and of those reserved for a request.
     pub async fn newest_uid(&self) -> Result<Option<Uid>, DbErr> {
         let newest_file =
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);
@@ -127,34 +161,43 @@ impl Meta {
             part::Entity::find().select_only().column(part::Column::Id).order_by_desc(part::Column::Id);
         let blob: Option<i64> = newest_blob.into_tuple().one(&self.reader).await?;
         let part: Option<i64> = newest_part.into_tuple().one(&self.reader).await?;
+        let newest_reserved = idempotency_key::Entity::find()
+            .select_only()
+            .column(idempotency_key::Column::Uid)
+            .filter(idempotency_key::Column::Uid.is_not_null())
+            .order_by_desc(idempotency_key::Column::Uid);
+        let reserved: Option<i64> = newest_reserved.into_tuple().one(&self.reader).await?;
         let task = self.newest_task().await?;
-        Ok(file.max(blob).max(part).max(task).map(Uid::from_recorded))
+        Ok(file.max(blob).max(part).max(task).max(reserved).map(Uid::from_recorded))
     }
 
-    /// Records files of one tenant in state `pending`, whose content may be sent until `expires_at` (milliseconds since the
-    /// Unix epoch). All of them or none. The tenant is charged with what is announced; `false`: that is more than its quota
-    /// has left.
-    pub async fn create_files(&self, files: Vec<NewFile>, expires_at: i64) -> Result<bool, DbErr> {
-        let (remembered, uids) = (self.stored.generation(), files.iter().map(|file| file.uid));
+    /// Records files of one tenant, all of them or none. A file whose known content is still stored has it at once; the others
+    /// are `pending`, and their content may be sent until `expires_at` (milliseconds since the Unix epoch). The tenant is charged
+    /// with what they have or announce.
+    pub async fn create_files(
+        &self,
+        uploads: Vec<NewUpload>,
+        expires_at: i64,
+    ) -> Result<CreatedFiles, DbErr> {
+        let (remembered, uids) = (self.stored.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
         let quotas = self.quotas.clone();
         let created = self.write_or_undo(move |transaction| {
-            let (files, quotas) = (files.clone(), quotas.clone());
-            Box::pin(async move {
-                let rows = files.iter().map(|file| row(file, expires_at));
-                file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
-                let announced = files.iter().filter_map(|file| file.announced.size);
-                let charge = announced.fold(0_u64, u64::saturating_add);
-                let tenant = files.first().map_or("", |file| file.tenant.as_str());
-                let charge = i64::try_from(charge).unwrap_or(i64::MAX);
-                Ok(quotas.charge(transaction, tenant, charge).await?.commit_or(true, false))
-            })
+            let (uploads, quotas) = (uploads.clone(), quotas.clone());
+            Box::pin(async move { create(transaction, &uploads, expires_at, &quotas).await })
         });
-        let is_created = created.await?;
-        for uid in uids.into_iter().filter(|_| is_created) {
+        let stored = match created.await {
+            Ok(Some(stored)) => stored,
+            Ok(None) => return Ok(CreatedFiles::OverQuota),
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                return Ok(CreatedFiles::Exists);
+            }
+            Err(error) => return Err(error),
+        };
+        for (uid, _) in uids.into_iter().zip(&stored).filter(|(_, is_stored)| !**is_stored) {
             self.stored.insert_links_from(uid, 0, remembered);
         }
-        Ok(is_created)
+        Ok(CreatedFiles::All(stored))
     }
 
     /// The complete file of a uid; `None` when the uid is unknown or not complete.
@@ -208,6 +251,33 @@ impl Meta {
         }
         Ok(uids.iter().filter_map(|uid| found.get(uid).cloned()).collect())
     }
+}
+
+/// Records files and says of each whether it is stored; `None`: the tenant's quota has not so much left.
+async fn create(
+    transaction: &DatabaseTransaction,
+    uploads: &[NewUpload],
+    expires_at: i64,
+    quotas: &Quotas,
+) -> Result<Verdict<Option<Vec<bool>>>, DbErr> {
+    let (mut rows, mut stored, mut charge) = (Vec::new(), Vec::new(), 0_u64);
+    for NewUpload { file, known } in uploads {
+        let known = match known {
+            Some(known) if blobs::take_references(transaction, known.blob_id, 1, None).await? => Some(known),
+            _ => None,
+        };
+        let size = known.map_or(file.announced.size, |known| Some(known.size));
+        charge = charge.saturating_add(size.unwrap_or(0));
+        stored.push(known.is_some());
+        rows.push(match known {
+            Some(known) => stored_row(file, (known.blob_id, known.size.cast_signed()), &known.content_type),
+            None => row(file, expires_at),
+        });
+    }
+    file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
+    let tenant = uploads.first().map_or("", |upload| upload.file.tenant.as_str());
+    let charge = i64::try_from(charge).unwrap_or(i64::MAX);
+    Ok(quotas.charge(transaction, tenant, charge).await?.commit_or(Some(stored), None))
 }
 
 /// What the row of a file says that its digests will be.

@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{Meta, entities::idempotency_key as key};
-use crate::tenant::Tenant;
+use crate::{tenant::Tenant, uid::Uid};
 
 /// How long an attempt may be silent before another one takes its key over, in milliseconds.
 const PATIENCE: i64 = 60_000;
@@ -18,12 +18,13 @@ const REMEMBERED: i64 = 24 * 3_600_000;
 pub struct KeyedRequest {
     /// Whose key it is: others may use the same.
     pub tenant: Tenant,
-    /// The key, as the client gave it.
+    /// The key, at most 255 bytes.
     pub key: String,
     /// What method, path and body hash to.
     pub request: [u8; 32],
-    /// The attempt; no two have the same.
-    pub owner: String,
+    /// The attempt: a number that nobody has. What the request makes has it too, unless an earlier attempt has reserved
+    /// another one.
+    pub attempt: Uid,
 }
 
 /// What was answered to a request.
@@ -40,8 +41,8 @@ pub struct KeyedAnswer {
 /// What there is under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keyed {
-    /// Nothing; it is this attempt's now.
-    Taken,
+    /// No answer; it is this attempt's now. What the request makes has this uid: if it is there, an earlier attempt has made it.
+    Taken(Uid),
     /// This request was answered before.
     Answered(KeyedAnswer),
     /// This request is running.
@@ -88,14 +89,33 @@ impl Meta {
         .await
     }
 
-    /// Gives a key back whose request took no effect, unless another attempt has taken it over.
+    /// Gives a key back whose request failed, unless another attempt has taken it over. The same request has the reserved
+    /// uid again: nobody may know whether it took effect.
     pub async fn release_key(&self, request: KeyedRequest) -> Result<(), DbErr> {
+        self.change_held(request, key::Column::Owner, Expr::value("")).await.map(drop)
+    }
+
+    /// Whether this attempt still has its key. If so, it has it for a further minute.
+    pub async fn hold_key(&self, request: KeyedRequest) -> Result<bool, DbErr> {
+        let now = self.clock.now_ms();
+        self.change_held(request, key::Column::CreatedAt, Expr::value(now)).await
+    }
+
+    /// Reserves another uid for what the request makes. `false`: another attempt has taken the key over.
+    pub async fn reserve_uid(&self, request: KeyedRequest, uid: Uid) -> Result<bool, DbErr> {
+        self.change_held(request, key::Column::Uid, Expr::value(uid.get())).await
+    }
+
+    /// Changes a column of a key, if this attempt has it.
+    async fn change_held(
+        &self,
+        request: KeyedRequest,
+        column: key::Column,
+        value: Expr,
+    ) -> Result<bool, DbErr> {
         self.write(move |transaction| {
-            let request = request.clone();
-            Box::pin(async move {
-                key::Entity::delete_many().filter(held(&request)).exec(transaction).await?;
-                Ok(())
-            })
+            let changing = key::Entity::update_many().col_expr(column, value.clone()).filter(held(&request));
+            Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
         })
         .await
     }
@@ -137,40 +157,47 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
             tenant: Set(request.tenant.to_string()),
             idempotency_key: Set(request.key.clone()),
             request: Set(request.request.to_vec()),
-            owner: Set(request.owner.clone()),
+            owner: Set(owner(request)),
             state: Set(key::State::Running),
             status: Set(None),
             location: Set(None),
             body: Set(None),
             created_at: Set(now),
+            uid: Set(Some(request.attempt.get())),
         };
         key::Entity::insert(row).exec_without_returning(transaction).await?;
-        return Ok(Keyed::Taken);
+        return Ok(Keyed::Taken(request.attempt));
     };
     let age = now.saturating_sub(found.created_at);
-    let is_forgotten = age >= REMEMBERED;
-    if !is_forgotten {
-        if found.request != request.request {
-            return Ok(Keyed::Other);
-        }
+    let is_same = found.request == request.request && age < REMEMBERED;
+    if age < REMEMBERED {
+        let is_given_back = found.state == key::State::Running && found.owner.is_empty();
         match found.state {
+            _ if is_given_back => {}
+            _ if !is_same => return Ok(Keyed::Other),
             key::State::Done => return answered(found).map(Keyed::Answered),
             key::State::Running if age < PATIENCE => return Ok(Keyed::Running),
-            // Whoever had it died, or will find out that it is another's now.
+            // Whoever had it died, or makes the same under the same uid.
             key::State::Running => {}
         }
     }
+    let uid = found.uid.filter(|_| is_same).map_or(request.attempt, Uid::from_recorded);
     let taken = key::Entity::update_many()
         .col_expr(key::Column::Request, Expr::value(request.request.to_vec()))
-        .col_expr(key::Column::Owner, Expr::value(request.owner.as_str()))
+        .col_expr(key::Column::Owner, Expr::value(owner(request)))
         .col_expr(key::Column::State, Expr::value(key::State::Running))
         .col_expr(key::Column::CreatedAt, Expr::value(now))
+        .col_expr(key::Column::Uid, Expr::value(uid.get()))
         .filter(key::Column::Tenant.eq(request.tenant.as_str()))
         .filter(key::Column::IdempotencyKey.eq(request.key.as_str()))
         .filter(key::Column::Owner.eq(found.owner))
         .exec(transaction)
         .await?;
-    Ok(if taken.rows_affected == 1 { Keyed::Taken } else { Keyed::Running })
+    Ok(if taken.rows_affected == 1 { Keyed::Taken(uid) } else { Keyed::Running })
+}
+
+fn owner(request: &KeyedRequest) -> String {
+    request.attempt.to_string()
 }
 
 fn answered(row: key::Model) -> Result<KeyedAnswer, DbErr> {
@@ -184,6 +211,6 @@ fn held(request: &KeyedRequest) -> Condition {
     Condition::all()
         .add(key::Column::Tenant.eq(request.tenant.as_str()))
         .add(key::Column::IdempotencyKey.eq(request.key.as_str()))
-        .add(key::Column::Owner.eq(request.owner.as_str()))
+        .add(key::Column::Owner.eq(owner(request)))
         .add(key::Column::State.eq(key::State::Running))
 }

@@ -66,7 +66,9 @@ pub use challenges::Challenge;
 pub use changes::{Copied, MetadataChange, Updated};
 pub use claims::Claims;
 pub use completions::{Completed, Completion};
-pub use files::{Announced, Content, FileState, Layout, NewFile, StoredFile};
+pub use files::{
+    Announced, Content, CreatedFiles, FileState, KnownContent, Layout, NewFile, NewUpload, StoredFile,
+};
 pub use go::{GoDatabase, GoFile, GoPart, GoTasks, Tables as GoTables};
 pub use history::{BlobHistory, History, PartHistory};
 pub use idempotency::{Keyed, KeyedAnswer, KeyedRequest};

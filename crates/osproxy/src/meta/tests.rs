@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    config::{DatabaseSection, Secret},
-    tenant::Tenant,
-};
+use crate::config::{DatabaseSection, Secret};
 
 const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
 
@@ -72,17 +69,7 @@ async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
     let meta = Meta::open(location, here(), MEMORY).await.unwrap();
     for round in 1..=10 {
         let uid = Uid::from_recorded(round * 1_000_000);
-        meta.create_files(
-            vec![NewFile {
-                uid,
-                tenant: Tenant::default(),
-                name: "x.bin".to_owned(),
-                announced: crate::meta::Announced::default(),
-            }],
-            i64::MAX,
-        )
-        .await
-        .unwrap();
+        meta.create_files(vec![contract::upload(uid.get(), "x.bin")], i64::MAX).await.unwrap();
         let begin = |number: u32, attempt: i64| {
             let (meta, attempt) = (&meta, Uid::from_recorded(uid.get() + attempt));
             async move {

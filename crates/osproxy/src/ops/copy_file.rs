@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use osproxy_api::ErrorCode;
+
 use super::{Tenant, closed, describe_file::describe_file, name_of, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, check_metadata},
+    app::{App, TakenKey, check_metadata},
     meta::{Copied, FileRecord, FileState, Metadata},
     uid::Uid,
 };
@@ -14,24 +16,37 @@ use crate::{
 const ROUNDS: usize = 4;
 
 /// Makes a complete file that shares the content of `uid`, which is complete, of the same tenant. Name and metadata are those of `uid` unless
-/// there are others.
+/// there are others. Under a key the copy is made once, under the uid that is reserved there.
 pub async fn copy_file(
     app: &Arc<App>,
     tenant: &Tenant,
     uid: Uid,
     name: Option<&str>,
     metadata: Option<Metadata>,
+    key: Option<&TakenKey>,
 ) -> Result<FileRecord> {
+    app.must_have_room()?;
     let name = name.map(name_of).transpose().map_err(|error| error.with_field("name"))?;
     if let Some(metadata) = &metadata {
         check_metadata(metadata)?;
     }
+    let mut copy = match key {
+        Some(key) => key.uid(),
+        None => app.next_uid().await?,
+    };
     for _ in 0..ROUNDS {
-        let copy = app.next_uid().await?;
         let name = name.map(str::to_owned);
         match app.meta.copy_file(tenant.clone(), uid, copy, name, metadata.clone()).await? {
             Copied::Now => return describe_file(app, tenant, copy).await,
             Copied::Changed => {}
+            Copied::Exists => {
+                let key = key.ok_or_else(|| Error::internal("a uid was issued twice"))?;
+                // An earlier attempt at the same request has made it. If it is gone, that is the answer no more.
+                match describe_file(app, tenant, copy).await {
+                    Err(gone) if gone.code == ErrorCode::FileGone => copy = app.reserve_uid(key).await?,
+                    made => return made,
+                }
+            }
             Copied::OverQuota => return Err(Error::over_quota()),
             Copied::Closed(FileState::Stored) => {
                 return Err(Error::internal("a stored file without content"));

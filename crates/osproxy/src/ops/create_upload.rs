@@ -9,12 +9,15 @@ use time::OffsetDateTime;
 pub use super::prove_possession::Challenge;
 pub use crate::meta::{Announced, Claims, Metadata};
 
-use super::{Tenant, abort_upload::abort_upload, check_expire, name_of, prove_possession::challenge};
+use super::{
+    Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, name_of,
+    prove_possession::challenge,
+};
 use crate::{
     Error, Result,
-    app::{App, Beginning, Caller, check_metadata},
+    app::{App, Beginning, Caller, TakenKey, check_metadata},
     content_type, error,
-    meta::{Blob, NewFile},
+    meta::{Blob, CreatedFiles, FileState, KnownContent, NewFile, NewUpload},
     metrics::Saving,
     uid::Uid,
 };
@@ -25,6 +28,8 @@ const PART_SIZE: u64 = 8 << 20;
 const SMOOTH: u64 = 1000;
 /// Smallest part size that a client may ask for, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
+/// How often an upload that was taken back is made anew under one key.
+const ROUNDS: usize = 3;
 /// Longest MIME type, in bytes.
 const MAX_TYPE: usize = 255;
 
@@ -59,16 +64,26 @@ pub struct CreatedUploads {
     pub created_at: OffsetDateTime,
 }
 
+/// What a wish comes to.
+struct Plan {
+    file: NewFile,
+    /// Stored content that has the claimed digests.
+    known: Option<Blob>,
+}
+
 /// Creates one file of the caller's tenant, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
 /// or none. What is announced of them is charged to the tenant's quota, and is an error where that has not so much left. Where a digest is claimed and content that has it is stored, the file has that at once, or, with
 /// `uploads.prove_possession`, once the client has shown to have it. Where parts lie in the object to be, room for all of
 /// it is kept: when there is none, that is an error, and nothing stays. Not where the client is asked to show that it has the
 /// content.
+///
+/// Under a key there is one wish, whose file is created once, under the uid that is reserved there.
 pub async fn create_upload(
     app: &Arc<App>,
     caller: &Caller,
     wishes: Vec<Wish>,
     expire: i64,
+    key: Option<&TakenKey>,
 ) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
     app.must_keep_up(Beginning::Upload)?;
@@ -85,61 +100,150 @@ pub async fn create_upload(
         announced.part_size = part_size(app, caller, &announced)?;
         wanted.push((name, announced));
     }
-    let (mut pending, mut uploads) = (Vec::new(), Vec::with_capacity(wanted.len()));
-    let mut divided = Vec::new();
-    // Content that becomes an upload's if the client shows to have it.
-    let mut to_prove = Vec::with_capacity(wanted.len());
+    let mut plans = Vec::with_capacity(wanted.len());
     for (name, announced) in wanted {
-        let (uid, part_size) = (app.next_uid().await?, announced.part_size);
+        let uid = match key {
+            Some(key) => key.uid(),
+            None => app.next_uid().await?,
+        };
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
-        let mut known = known_content(app, &file).await?;
-        let mut is_stored = false;
-        if app.limits.prove_possession {
-            // Who does not tell the size is not told it.
-            known = known.filter(|_| file.announced.size.is_some());
-        } else if let Some(blob) = known.take() {
-            is_stored = share(app, &file, &blob).await?;
-        }
-        if known.is_none() && !is_stored && file.announced.claims != Claims::default() {
-            app.metrics.not_there();
-        }
-        uploads.push(CreatedUpload { uid, part_size, is_stored, challenge: None });
-        // Content that is likely not to be sent has its room kept when its first part comes.
-        if !is_stored && known.is_none() && has_several_parts(&file) {
-            divided.push(uid);
-        }
-        if !is_stored {
-            pending.push(file);
-        }
-        to_prove.push(known);
+        let known = known_content(app, &file).await?;
+        // Who does not tell the size is not told it.
+        let known = known.filter(|_| !app.limits.prove_possession || file.announced.size.is_some());
+        plans.push(Plan { file, known });
     }
-    if !pending.is_empty() && !app.meta.create_files(pending, lapses.unix_timestamp() * 1000).await? {
-        return Err(Error::over_quota());
+    if plans.is_empty() {
+        return Ok(CreatedUploads { uploads: Vec::new(), created_at });
     }
-    for uid in divided {
-        if let Err(error) = app.reserve(uid).await {
-            take_back(app, uid).await;
-            return Err(error);
-        }
-    }
-    for (upload, known) in uploads.iter_mut().zip(to_prove) {
-        if let Some(blob) = known {
-            match challenge(app, upload.uid, &blob).await {
-                Ok(challenge) => upload.challenge = Some(challenge),
-                Err(error) => {
-                    take_back(app, upload.uid).await;
-                    return Err(error);
-                }
+    let Recorded { stored, before } = record(app, &mut plans, lapses, key).await?;
+    let plan_of = |(plan, is_stored): (&Plan, &bool)| CreatedUpload {
+        uid: plan.file.uid,
+        part_size: plan.file.announced.part_size,
+        is_stored: *is_stored,
+        challenge: None,
+    };
+    let mut uploads: Vec<_> = plans.iter().zip(&stored).map(plan_of).collect();
+    for (plan, upload) in plans.iter().zip(&mut uploads).filter(|(_, upload)| !upload.is_stored) {
+        match prepare(app, plan).await {
+            Ok(challenge) => upload.challenge = challenge,
+            Err(error) => {
+                take_back(app, &plans, &stored, key).await;
+                return Err(error);
             }
         }
     }
-    Ok(CreatedUploads { uploads, created_at })
+    Ok(CreatedUploads { uploads, created_at: before.unwrap_or(created_at) })
 }
 
-/// Gives an upload up whose client is told of an error. What this cannot take back lapses.
-async fn take_back(app: &Arc<App>, uid: Uid) {
-    if let Err(left) = abort_upload(app, uid).await {
-        tracing::warn!(%uid, error = error::chain(&left), "cannot take an upload back yet");
+/// What was recorded of plans.
+struct Recorded {
+    /// Of each, whether it is stored.
+    stored: Vec<bool>,
+    /// When an earlier attempt at the same request recorded it, if one did.
+    before: Option<OffsetDateTime>,
+}
+
+/// Records what is planned, all or nothing.
+async fn record(
+    app: &Arc<App>,
+    plans: &mut [Plan],
+    lapses: OffsetDateTime,
+    key: Option<&TakenKey>,
+) -> Result<Recorded> {
+    for _ in 0..ROUNDS {
+        let uploads = plans.iter().map(|plan| new_upload(app, plan)).collect();
+        match app.meta.create_files(uploads, lapses.unix_timestamp() * 1000).await? {
+            CreatedFiles::All(stored) => {
+                count(app, plans, &stored);
+                return Ok(Recorded { stored, before: None });
+            }
+            CreatedFiles::OverQuota => return Err(Error::over_quota()),
+            CreatedFiles::Exists => {}
+        }
+        let (Some(key), [Plan { file, .. }]) = (key, &mut *plans) else {
+            return Err(Error::internal("a uid was issued twice"));
+        };
+        // An earlier attempt at the same request has made it: that is the answer, unless it was taken back.
+        match earlier(app, file).await? {
+            Some(recorded) => return Ok(recorded),
+            None => file.uid = app.reserve_uid(key).await?,
+        }
+    }
+    Err(Error::unavailable("the upload was taken back too often"))
+}
+
+/// The upload that an earlier attempt has made under the uid of a file; `None` if it is gone.
+async fn earlier(app: &App, file: &mut NewFile) -> Result<Option<Recorded>> {
+    let found = app.meta.describe_file(file.uid).await?;
+    let status = app.meta.upload_status(file.uid).await?;
+    let Some((found, status)) = found.filter(|found| found.tenant == file.tenant).zip(status) else {
+        return Ok(None);
+    };
+    if matches!(found.state, FileState::Expired | FileState::Deleted) {
+        return Ok(None);
+    }
+    // Settled by the configuration of that moment.
+    file.announced.part_size = status.part_size;
+    let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
+    let before = Some(before.map_err(Error::internal)?);
+    Ok(Some(Recorded { stored: vec![found.state == FileState::Stored], before }))
+}
+
+fn new_upload(app: &App, Plan { file, known }: &Plan) -> NewUpload {
+    let known = known.as_ref().filter(|_| !app.limits.prove_possession).map(|blob| {
+        let content_type = file.announced.content_type.clone();
+        let content_type =
+            content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &file.name));
+        KnownContent { blob_id: blob.id, size: blob.digests.size, content_type }
+    });
+    NewUpload { file: file.clone(), known }
+}
+
+/// Counts what need not be sent, and what was asked for and was not there.
+fn count(app: &App, plans: &[Plan], stored: &[bool]) {
+    for (Plan { file, known }, is_stored) in plans.iter().zip(stored) {
+        match known {
+            Some(blob) if *is_stored => app.metrics.shared(Saving::Instant, blob.digests.size),
+            // The client is asked to show that it has it.
+            Some(_) if app.limits.prove_possession => {}
+            _ if file.announced.claims != Claims::default() => app.metrics.not_there(),
+            _ => {}
+        }
+    }
+}
+
+/// Readies what the content of a recorded file needs: room, or a challenge where it is likely not to be sent. Its room is
+/// then kept when its first part comes.
+async fn prepare(app: &Arc<App>, Plan { file, known }: &Plan) -> Result<Option<Challenge>> {
+    if let Some(blob) = known.as_ref().filter(|_| app.limits.prove_possession) {
+        return challenge(app, file.uid, blob).await.map(Some);
+    }
+    if has_several_parts(file) {
+        app.reserve(file.uid).await?;
+    }
+    Ok(None)
+}
+
+/// Gives files up whose client is told of an error, unless another attempt at the same request goes on with them. What this
+/// cannot take back lapses.
+async fn take_back(app: &Arc<App>, plans: &[Plan], stored: &[bool], key: Option<&TakenKey>) {
+    let is_ours = match key {
+        Some(key) => app.hold_key(key).await,
+        None => Ok(true),
+    };
+    for (Plan { file, .. }, is_stored) in plans.iter().zip(stored) {
+        let taken_back = match &is_ours {
+            Ok(false) => return,
+            Ok(true) if *is_stored => delete_file(app, &file.tenant, file.uid).await,
+            Ok(true) => abort_upload(app, file.uid).await,
+            Err(error) => {
+                tracing::warn!(uid = %file.uid, error = error::chain(error), "cannot take an upload back yet");
+                return;
+            }
+        };
+        if let Err(left) = taken_back {
+            tracing::warn!(uid = %file.uid, error = error::chain(&left), "cannot take an upload back yet");
+        }
     }
 }
 
@@ -157,20 +261,6 @@ async fn known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
     let is_meant =
         size.is_none_or(|size| size == blob.digests.size) && claims.refuted_by(&blob.digests).is_none();
     Ok(if is_meant && app.is_intact(&blob).await? { Some(blob) } else { None })
-}
-
-/// Makes stored content the file's. `false`: it went away meanwhile, and has to be sent.
-async fn share(app: &App, file: &NewFile, blob: &Blob) -> Result<bool> {
-    let content_type = file.announced.content_type.clone();
-    let content_type =
-        content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &file.name));
-    let content = (blob.id, blob.digests.size);
-    let created = app.meta.create_stored_files(vec![(file.clone(), content, content_type)]).await?;
-    let is_shared = created.ok_or_else(Error::over_quota)? == [true];
-    if is_shared {
-        app.metrics.shared(Saving::Instant, blob.digests.size);
-    }
-    Ok(is_shared)
 }
 
 async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<Option<Blob>> {

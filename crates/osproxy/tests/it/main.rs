@@ -54,6 +54,7 @@ mod grpcio;
 mod hardening;
 mod heads;
 mod health;
+mod idempotency;
 mod import_go;
 mod instant_upload;
 mod json_bodies;

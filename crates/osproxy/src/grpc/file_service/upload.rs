@@ -47,7 +47,7 @@ pub(super) async fn create(
         metadata: request.metadata.into_iter().collect(),
     };
     let wish = Wish { path: request.name, announced };
-    let created = ops::create_upload::create_upload(app, caller, vec![wish], expire).await?;
+    let created = ops::create_upload::create_upload(app, caller, vec![wish], expire, None).await?;
     let upload = created.uploads.into_iter().next();
     let upload = upload.ok_or_else(|| Error::internal("an upload was not created"))?;
     let is_pending = !upload.is_stored;

@@ -50,7 +50,7 @@ pub(in crate::http) async fn create_upload(
     paths.retain(|path| seen.insert(path.clone()));
     let wish = |path: &String| Wish { path: path.clone(), announced: Announced::default() };
     let wishes = paths.iter().map(wish).collect();
-    let created = ops::create_upload::create_upload(&app, &caller, wishes, expire).await?;
+    let created = ops::create_upload::create_upload(&app, &caller, wishes, expire, None).await?;
     let terms = caller.upload_terms();
     let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
         let query = query::signed(&app.links, Action::Upload, uid, (created.created_at, expire), &[], &terms);

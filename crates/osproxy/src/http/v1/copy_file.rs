@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Result,
-    app::App,
+    app::{App, TakenKey},
     http::{
         auth::{By, Upload},
         openapi,
@@ -54,13 +54,19 @@ pub(in crate::http) async fn copy_file(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CopyFileRequest = json::parse(&body)?;
-    let tenant = caller.tenant;
-    once(&app, &tenant, &request, &body, copy(app.clone(), tenant.clone(), uid, wanted)).await
+    let tenant = caller.tenant.clone();
+    once(&app, &caller, &request, &body, |key| copy(app.clone(), tenant, uid, wanted, key)).await
 }
 
-async fn copy(app: Arc<App>, tenant: Tenant, uid: Uid, wanted: CopyFileRequest) -> Result<Created> {
+async fn copy(
+    app: Arc<App>,
+    tenant: Tenant,
+    uid: Uid,
+    wanted: CopyFileRequest,
+    key: Option<TakenKey>,
+) -> Result<Created> {
     let CopyFileRequest { name, metadata } = wanted;
-    let copy = ops::copy_file::copy_file(&app, &tenant, uid, name.as_deref(), metadata).await?;
+    let copy = ops::copy_file::copy_file(&app, &tenant, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let location = format!("{PREFIX}/files/{}", copy.uid);
     Created::new(Some(location), &render::file(copy))
 }

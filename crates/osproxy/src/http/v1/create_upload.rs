@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    app::{App, Caller, upload_terms},
+    app::{App, Caller, TakenKey, upload_terms},
     http::{
         auth::{By, Upload},
         openapi,
@@ -54,15 +54,19 @@ pub(in crate::http) async fn create_upload(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateUploadRequest = json::parse(&body)?;
-    let tenant = caller.tenant.clone();
-    once(&app, &tenant, &request, &body, create(app.clone(), caller, wanted)).await
+    once(&app, &caller, &request, &body, |key| create(app.clone(), caller.clone(), wanted, key)).await
 }
 
-async fn create(app: Arc<App>, caller: Caller, mut request: CreateUploadRequest) -> Result<Created> {
+async fn create(
+    app: Arc<App>,
+    caller: Caller,
+    mut request: CreateUploadRequest,
+    key: Option<TakenKey>,
+) -> Result<Created> {
     let expire = request.expires_in;
     let terms = upload_terms(&caller, request.size, request.constraints.take())?;
     let wish = wish(request)?;
-    let created = ops::create_upload::create_upload(&app, &caller, vec![wish], expire).await?;
+    let created = ops::create_upload::create_upload(&app, &caller, vec![wish], expire, key.as_ref()).await?;
     let date = (created.created_at, expire);
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;

@@ -17,10 +17,9 @@ use sha2::{Digest, Sha256};
 use super::problem;
 use crate::{
     Error, Result,
-    app::{App, KeyedAnswer, RequestId, TakenKey},
+    app::{App, Caller, KeyOutcome, KeyedAnswer, RequestId, TakenKey},
     error,
     http::error::{Failure, v1_status},
-    ops::Tenant,
 };
 
 /// The answer to a request that made something.
@@ -41,24 +40,28 @@ impl Created {
     }
 }
 
-/// Does `work` for a request of a tenant with this body, and answers 201. With the header `Idempotency-Key` it is done once: the same
-/// request with the same key is given the same answer again, whatever that was, but for failures of the service.
+/// Does `work` for a request of a caller with this body, and answers 201. With the header `Idempotency-Key` it takes effect
+/// once: the same request with the same key is given the same answer again, whatever that was, but for failures of the
+/// service. `work` gets the key, and must make what it makes under the uid that is reserved there.
 ///
 /// It is done to its end even if the client goes away.
-pub(in crate::http) async fn once(
+pub(in crate::http) async fn once<W>(
     app: &Arc<App>,
-    tenant: &Tenant,
+    caller: &Caller,
     request: &Parts,
     body: &[u8],
-    work: impl Future<Output = Result<Created>> + Send + 'static,
-) -> Result<Response> {
+    work: impl FnOnce(Option<TakenKey>) -> W,
+) -> Result<Response>
+where
+    W: Future<Output = Result<Created>> + Send + 'static,
+{
     let Some(key) = key(&request.headers)? else {
-        let done = app.background.spawn(work).await.map_err(Error::internal)?;
+        let done = app.background.spawn(work(None)).await.map_err(Error::internal)?;
         return Ok(render(done?.answer()));
     };
-    let taken = match app.take_key(tenant, key, hash(request, body)).await? {
-        Ok(taken) => taken,
-        Err(before) => {
+    let taken = match app.take_key(caller, key, hash(request, body)).await? {
+        KeyOutcome::Taken(taken) => taken,
+        KeyOutcome::Answered(before) => {
             let mut answer = render(before);
             let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
             answer.headers_mut().insert(replayed, HeaderValue::from_static("true"));
@@ -66,7 +69,7 @@ pub(in crate::http) async fn once(
         }
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
-    let app_of_work = app.clone();
+    let (app_of_work, work) = (app.clone(), work(Some(taken.clone())));
     let working = app.background.spawn(async move {
         let done = work.await;
         settle(&app_of_work, taken, &done, id.as_deref()).await;

@@ -8,7 +8,7 @@ use super::{begin, digests, finish, uid};
 use crate::{
     meta::{
         Copied, FileFilter, FilePosition, FileState, Finished, Keyed, KeyedAnswer, KeyedRequest, Meta,
-        Metadata, MetadataChange, NewFile, Removed, TaskFilter, TaskForBlob, TaskState, Updated, now_ms,
+        Metadata, MetadataChange, Removed, TaskFilter, TaskForBlob, TaskState, Updated, now_ms,
     },
     tenant::Tenant,
     uid::Uid,
@@ -31,17 +31,7 @@ fn base() -> i64 {
 }
 
 async fn create(meta: &Meta, number: i64, name: &str) {
-    meta.create_files(
-        vec![NewFile {
-            tenant: Tenant::default(),
-            uid: uid(number),
-            name: name.to_owned(),
-            announced: crate::meta::Announced::default(),
-        }],
-        i64::MAX,
-    )
-    .await
-    .unwrap();
+    meta.create_files(vec![super::upload(number, name)], i64::MAX).await.unwrap();
 }
 
 async fn names(meta: &Meta, filter: &FileFilter, page: u64) -> Vec<String> {
@@ -214,6 +204,7 @@ async fn copies_share_content(meta: &Meta) {
     assert_eq!(copy(base, base + 1, None).await, Copied::Now);
     assert_eq!(copy(base + 1, base + 2, Some("x.json")).await, Copied::Now);
     assert_eq!(copy(base + 9, base + 3, None).await, Copied::Unknown);
+    assert_eq!(copy(base, base + 1, None).await, Copied::Exists);
     let files = meta.stored_files(&[uid(base + 1), uid(base + 2)]).await.unwrap();
     assert_eq!(files[0].name, format!("{base}.txt"));
     assert_eq!(
@@ -232,38 +223,47 @@ async fn copies_share_content(meta: &Meta) {
 }
 
 async fn keys_are_taken_once(meta: &Meta) {
-    let request = |key: &str, request: u8, owner: &str| KeyedRequest {
+    let request = |key: &str, request: u8, attempt: i64| KeyedRequest {
         tenant: Tenant::default(),
         key: key.to_owned(),
         request: [request; 32],
-        owner: owner.to_owned(),
+        attempt: uid(attempt),
     };
-    let take =
-        async |key: &str, number, owner: &str| meta.take_key(request(key, number, owner)).await.unwrap();
-    assert_eq!(take("k", 1, "one").await, Keyed::Taken);
-    assert_eq!(take("k", 1, "two").await, Keyed::Running);
-    assert_eq!(take("k", 2, "two").await, Keyed::Other);
-    assert_eq!(take("K", 2, "two").await, Keyed::Taken, "keys differ by case");
+    let take = async |key: &str, number, attempt| meta.take_key(request(key, number, attempt)).await.unwrap();
+    let taken = |number| Keyed::Taken(uid(number));
+    assert_eq!(take("k", 1, 1).await, taken(1));
+    assert_eq!(take("k", 1, 2).await, Keyed::Running);
+    assert_eq!(take("k", 2, 2).await, Keyed::Other);
+    assert_eq!(take("K", 2, 2).await, taken(2), "keys differ by case");
     let body = format!("\"{}\"", "x".repeat(100_000));
     let answer = KeyedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
     // Who has lost it has no say.
-    meta.answer_key(request("k", 1, "two"), answer.clone()).await.unwrap();
-    meta.release_key(request("k", 1, "two")).await.unwrap();
-    assert_eq!(take("k", 1, "two").await, Keyed::Running);
-    meta.answer_key(request("k", 1, "one"), answer.clone()).await.unwrap();
-    assert_eq!(take("k", 1, "two").await, Keyed::Answered(answer.clone()));
-    assert_eq!(take("k", 2, "two").await, Keyed::Other);
+    meta.answer_key(request("k", 1, 2), answer.clone()).await.unwrap();
+    meta.release_key(request("k", 1, 2)).await.unwrap();
+    assert!(!meta.hold_key(request("k", 1, 2)).await.unwrap());
+    assert!(!meta.reserve_uid(request("k", 1, 2), uid(9)).await.unwrap());
+    assert_eq!(take("k", 1, 2).await, Keyed::Running);
+    assert!(meta.hold_key(request("k", 1, 1)).await.unwrap());
+    meta.answer_key(request("k", 1, 1), answer.clone()).await.unwrap();
+    assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer.clone()));
+    assert_eq!(take("k", 2, 2).await, Keyed::Other);
     // What was answered is not given back.
-    meta.release_key(request("k", 1, "one")).await.unwrap();
-    assert_eq!(take("k", 1, "two").await, Keyed::Answered(answer));
-    meta.release_key(request("K", 2, "two")).await.unwrap();
-    assert_eq!(take("K", 3, "three").await, Keyed::Taken);
+    meta.release_key(request("k", 1, 1)).await.unwrap();
+    assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer));
+    // Of what was given back the same request has the uid again, since nobody may know whether it took effect.
+    meta.release_key(request("K", 2, 2)).await.unwrap();
+    assert_eq!(take("K", 2, 3).await, taken(2));
+    assert!(meta.reserve_uid(request("K", 2, 3), uid(4)).await.unwrap());
+    meta.release_key(request("K", 2, 3)).await.unwrap();
+    assert_eq!(take("K", 2, 5).await, taken(4));
+    meta.release_key(request("K", 2, 5)).await.unwrap();
+    assert_eq!(take("K", 3, 6).await, taken(6), "another request has a uid of its own");
     assert_eq!(meta.purge_keys(10).await.unwrap(), 0);
-    let attempts = (0..8).map(|attempt| meta.take_key(request("race", 1, &attempt.to_string())));
-    let taken = futures_util::future::join_all(attempts).await;
-    let taken: Vec<_> = taken.into_iter().map(Result::unwrap).collect();
-    assert_eq!(taken.iter().filter(|taken| **taken == Keyed::Taken).count(), 1, "{taken:?}");
-    assert_eq!(taken.iter().filter(|taken| **taken == Keyed::Running).count(), 7, "{taken:?}");
+    let attempts = (10..18).map(|attempt| meta.take_key(request("race", 1, attempt)));
+    let raced = futures_util::future::join_all(attempts).await;
+    let raced: Vec<_> = raced.into_iter().map(Result::unwrap).collect();
+    assert_eq!(raced.iter().filter(|raced| matches!(raced, Keyed::Taken(_))).count(), 1, "{raced:?}");
+    assert_eq!(raced.iter().filter(|raced| **raced == Keyed::Running).count(), 7, "{raced:?}");
 }
 
 async fn challenges_are_answered_once_and_in_time(meta: &Meta) {

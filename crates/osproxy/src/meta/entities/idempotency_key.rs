@@ -12,7 +12,7 @@ pub struct Model {
     pub idempotency_key: String,
     /// What method, path and body hash to.
     pub request: Vec<u8>,
-    /// The attempt that has it; no two have the same.
+    /// The attempt that has it; no two have the same. Empty: its attempt gave it back.
     pub owner: String,
     pub state: State,
     /// HTTP status of the answer; set once done.
@@ -24,6 +24,8 @@ pub struct Model {
     pub body: Option<String>,
     /// When it was taken, in milliseconds since the Unix epoch.
     pub created_at: i64,
+    /// What the request makes has this uid, whichever attempt makes it.
+    pub uid: Option<i64>,
 }
 
 /// Where a request stands.

@@ -1,0 +1,169 @@
+//! Requests under an `Idempotency-Key` take effect once, wherever the process that does them dies.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+use osproxy_api::v1::{CreatedUpload, File};
+use reqwest::Response;
+use serde_json::json;
+
+use crate::support::{Api, Service, answered, problem};
+
+const PART: u64 = 64 << 10;
+
+/// A change that a database refuses: the name of its trigger, what it is, and when it is refused.
+type Refused = (&'static str, &'static str, &'static str, &'static str);
+
+const NO_FILE: Refused = ("no_file", "BEFORE INSERT", "files", "NEW.uid > 0");
+const NO_ROOM: Refused = ("no_room", "BEFORE INSERT", "blobs", "NEW.id > 0");
+/// Neither its answer nor its failure can be recorded under a key: the row stays as a process leaves it that dies there.
+const NO_ANSWER: Refused = ("no_answer", "BEFORE UPDATE", "idempotency_keys", "NEW.created_at > 0");
+
+/// How far a creation gets before its process dies, and what it answers until then.
+const STEPS: [(&str, &[Refused], u16); 3] = [
+    ("the key is taken", &[NO_FILE, NO_ANSWER], 503),
+    ("the file is recorded", &[NO_ROOM, NO_ANSWER], 503),
+    ("its room is kept", &[NO_ANSWER], 201),
+];
+
+async fn create(api: &Api, key: &str) -> Response {
+    let wish = json!({"name": key, "size": 3 * PART, "part_size": PART});
+    let key = key.replace(' ', "-");
+    api.client()
+        .post(api.url("/api/v1/uploads"))
+        .header("idempotency-key", key)
+        .json(&wish)
+        .send()
+        .await
+        .unwrap()
+}
+
+/// Makes all keys older.
+async fn wait(service: &Service, milliseconds: u32) {
+    service.sql(&format!("UPDATE idempotency_keys SET created_at = created_at - {milliseconds}")).await;
+}
+
+/// Lets one node die at every step of a creation, which is then asked for again: of that node, started anew, and of the
+/// other one, if there is one.
+async fn dies_at_every_step(mut one: Service, other: Option<Service>) {
+    for (step, refused, status) in STEPS {
+        for (name, change, table, condition) in refused {
+            one.database().forbid(name, change, table, condition).await;
+        }
+        let first = create(&one, step).await;
+        assert_eq!(first.status(), status, "{step}");
+        let first = first.json::<CreatedUpload>().await.ok();
+        one.kill().await;
+        for (name, _, table, _) in refused {
+            one.database().allow(name, table).await;
+        }
+        one.restart().await;
+        let nodes: Vec<&Api> = [&*one].into_iter().chain(other.as_deref()).collect();
+        // 5 seconds later, and 59.
+        for milliseconds in [5_000, 54_000] {
+            wait(&one, milliseconds).await;
+            for node in &nodes {
+                problem(create(node, step).await, 409, "in_progress").await;
+            }
+        }
+        // 61 seconds later, of all nodes at once.
+        wait(&one, 2_000).await;
+        let mut made: HashSet<_> = first.into_iter().map(|first| first.uid).collect();
+        for answer in join_all(nodes.iter().chain(&nodes).map(|node| create(node, step))).await {
+            if answer.status() == 409 {
+                problem(answer, 409, "in_progress").await;
+            } else {
+                made.insert(answered::<CreatedUpload>(answer, 201).await.uid);
+            }
+        }
+        for node in &nodes {
+            let again = create(node, step).await;
+            assert_eq!(again.headers()["idempotency-replayed"], "true", "{step}");
+            made.insert(answered::<CreatedUpload>(again, 201).await.uid);
+        }
+        assert_eq!(made.len(), 1, "{step}: {made:?}");
+        let recorded = one.sql(&format!("SELECT uid FROM files WHERE name = '{step}'")).await;
+        assert_eq!(recorded, made.into_iter().collect::<Vec<_>>(), "{step}");
+    }
+    // Of what was made all can be sent.
+    let last: CreatedUpload = answered(create(&one, STEPS[2].0).await, 201).await;
+    for number in 1..=3 {
+        assert_eq!(one.v1_put_part(&last, number, &[7; 64 << 10]).await.status(), 204);
+    }
+    assert_eq!(one.v1_complete(&last).await.status(), 200);
+    drop(other);
+    one.wait_until_whole(&last.uid).await;
+    one.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn an_upload_is_created_once_wherever_the_process_dies() {
+    dies_at_every_step(Service::start().await, None).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn an_upload_is_created_once_by_several_nodes_wherever_one_dies() {
+    for server in ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"] {
+        let one = Service::start_on(server, &[]).await;
+        let other = one.start_beside(&[]).await;
+        dies_at_every_step(one, Some(other)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_was_taken_back_is_created_anew() {
+    let service = Service::start().await;
+    let (name, change, table, condition) = NO_ROOM;
+    service.database().forbid(name, change, table, condition).await;
+    problem(create(&service, "x").await, 503, "unavailable").await;
+    assert_eq!(service.sql("SELECT state FROM files").await, ["deleted"]);
+    service.database().allow(name, table).await;
+    let made: CreatedUpload = answered(create(&service, "x").await, 201).await;
+    assert_eq!(service.sql("SELECT uid FROM files WHERE state <> 'deleted'").await, [made.uid]);
+}
+
+#[tokio::test]
+async fn a_copy_is_made_once_wherever_the_process_dies() {
+    let mut service = Service::start().await;
+    let uid = service.store("x.txt", b"x").await;
+    let copy = async |service: &Service| {
+        let url = service.url(&format!("/api/v1/files/{uid}/copy"));
+        service.client().post(url).header("idempotency-key", "k").json(&json!({})).send().await.unwrap()
+    };
+    let (name, change, table, condition) = NO_ANSWER;
+    service.database().forbid(name, change, table, condition).await;
+    let first: File = answered(copy(&service).await, 201).await;
+    service.kill().await;
+    service.database().allow(name, table).await;
+    service.restart().await;
+    problem(copy(&service).await, 409, "in_progress").await;
+    wait(&service, 61_000).await;
+    assert_eq!(answered::<File>(copy(&service).await, 201).await.uid, first.uid);
+    assert_eq!(service.sql("SELECT count(*) FROM files").await, ["2"]);
+    assert_eq!(service.sql("SELECT refs FROM blobs").await, ["2"]);
+    // One that was removed meanwhile is made anew.
+    service.sql("UPDATE idempotency_keys SET state = 'running', owner = ''").await;
+    assert_eq!(
+        service.v1(reqwest::Method::DELETE, &format!("/files/{}", first.uid), None).await.status(),
+        204
+    );
+    assert_ne!(answered::<File>(copy(&service).await, 201).await.uid, first.uid);
+}
+
+#[tokio::test]
+async fn every_api_key_has_idempotency_keys_of_its_own() {
+    let service = Service::start().await;
+    let mut uids = HashSet::new();
+    for options in [&["--max-size", "1MiB"][..], &[]] {
+        let api = service.with_key(&service.create_key(options).await);
+        let first = create(&api, "k").await;
+        assert!(!first.headers().contains_key("idempotency-replayed"));
+        let first: CreatedUpload = answered(first, 201).await;
+        let again = create(&api, "k").await;
+        assert_eq!(again.headers()["idempotency-replayed"], "true");
+        assert_eq!(answered::<CreatedUpload>(again, 201).await.uid, first.uid);
+        uids.insert(first.uid);
+    }
+    assert_eq!(uids.len(), 2);
+}
