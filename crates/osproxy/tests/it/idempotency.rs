@@ -1,6 +1,6 @@
 //! Requests under an `Idempotency-Key` take effect once, wherever the process that does them dies.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::SystemTime};
 
 use futures_util::future::join_all;
 use osproxy_api::v1::{CreatedUpload, File};
@@ -38,9 +38,11 @@ async fn create(api: &Api, key: &str) -> Response {
         .unwrap()
 }
 
-/// Makes all keys older.
-async fn wait(service: &Service, milliseconds: u32) {
-    service.sql(&format!("UPDATE idempotency_keys SET created_at = created_at - {milliseconds}")).await;
+/// Makes all keys so old, in milliseconds.
+async fn age(service: &Service, milliseconds: u64) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let taken = u64::try_from(now.as_millis()).unwrap() - milliseconds;
+    service.sql(&format!("UPDATE idempotency_keys SET created_at = {taken}")).await;
 }
 
 /// Lets one node die at every step of a creation, which is then asked for again: of that node, started anew, and of the
@@ -59,15 +61,14 @@ async fn dies_at_every_step(mut one: Service, other: Option<Service>) {
         }
         one.restart().await;
         let nodes: Vec<&Api> = [&*one].into_iter().chain(other.as_deref()).collect();
-        // 5 seconds later, and 59.
-        for milliseconds in [5_000, 54_000] {
-            wait(&one, milliseconds).await;
+        for milliseconds in [5_000, 59_000] {
             for node in &nodes {
+                age(&one, milliseconds).await;
                 problem(create(node, step).await, 409, "in_progress").await;
             }
         }
-        // 61 seconds later, of all nodes at once.
-        wait(&one, 2_000).await;
+        // Of all nodes at once.
+        age(&one, 61_000).await;
         let mut made: HashSet<_> = first.into_iter().map(|first| first.uid).collect();
         for answer in join_all(nodes.iter().chain(&nodes).map(|node| create(node, step))).await {
             if answer.status() == 409 {
@@ -138,7 +139,7 @@ async fn a_copy_is_made_once_wherever_the_process_dies() {
     service.database().allow(name, table).await;
     service.restart().await;
     problem(copy(&service).await, 409, "in_progress").await;
-    wait(&service, 61_000).await;
+    age(&service, 61_000).await;
     assert_eq!(answered::<File>(copy(&service).await, 201).await.uid, first.uid);
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["2"]);
     assert_eq!(service.sql("SELECT refs FROM blobs").await, ["2"]);

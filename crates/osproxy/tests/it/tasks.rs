@@ -236,3 +236,16 @@ async fn a_request_that_fails_enqueues_nothing() {
     refused(service.merge(&link, 2, b"x").await, 422).await;
     assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE kind = 'merge_parts'").await, ["0"]);
 }
+
+#[tokio::test]
+async fn a_command_that_fails_says_why_once() {
+    let mut service = Service::start().await;
+    service.kill().await;
+    for table in ["task_attempts", "tasks"] {
+        service.database().unchecked_sql(&format!("DROP TABLE {table}")).await;
+    }
+    let (code, said) = service.cli(&["tasks", "ls"]).await;
+    assert_eq!(code, 1, "{said}");
+    let why = if service.database().url().is_none() { "no such table" } else { "tasks" };
+    assert_eq!(said.matches(why).count(), 1, "{said}");
+}

@@ -40,7 +40,8 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let names = ["uploads alone", "uploads beside refusals", "refusals alone"];
     let [alone, beside, refusing] = all_in_turn(scale, names, |which, round| {
         let (stop, refusals) = (AtomicBool::new(false), AtomicU64::new(0));
-        let refuse = |_: usize, connection: &mut Connection| {
+        let to_refuse = &mut refused;
+        let refuse = |_: usize, connection: &mut Connection| -> Result<()> {
             while !stop.load(Ordering::Relaxed) {
                 connection.refused(&[&part, variant.rest()])?;
                 let done = refusals.fetch_add(1, Ordering::Relaxed) + 1;
@@ -52,7 +53,8 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
         };
         let sample = measure::sample(&[server.id()], || {
             thread::scope(|scope| {
-                let refusing = (which > 0).then(|| scope.spawn(|| at_once(&mut refused, refuse)));
+                let refusing =
+                    if which > 0 { Some(scope.spawn(move || at_once(to_refuse, refuse))) } else { None };
                 let uploaded = if which < 2 {
                     at_once(&mut uploading, |connection_number, connection| {
                         (0..each).try_for_each(|index| {
