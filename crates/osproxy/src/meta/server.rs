@@ -11,7 +11,10 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     ExecResult, QueryResult, RuntimeErr, Statement, sqlx,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     dialect::{self, Lock, PoolUse, ServerOptions},
@@ -74,7 +77,7 @@ pub(super) struct Server {
     /// What a lock's own connection is made by.
     options: ConnectOptions,
     /// Held while idle connections are tried; says when that was begun last.
-    tried: tokio::sync::Mutex<Option<Instant>>,
+    tried: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 /// Where a transaction broke.
@@ -94,7 +97,7 @@ impl Server {
     ) -> Result<Arc<Self>, DbErr> {
         let ServerOptions { options, suspicion } = options;
         let connection = Database::connect(options.clone()).await?;
-        let tried = tokio::sync::Mutex::default();
+        let tried = Arc::default();
         let server = Arc::new(Self { connection, timeout, suspicion, options, tried });
         let known = Arc::downgrade(&server);
         tokio::spawn(async move {
@@ -133,18 +136,24 @@ impl Server {
         self.connection.get_database_backend()
     }
 
-    /// Takes note of an error that idle connections may share, and closes those that are dead.
-    async fn suspect(&self, error: &DbErr) {
+    /// Takes note of an error that idle connections may share. The task that this gives closes those that are dead.
+    fn suspect(&self, error: &DbErr) -> JoinHandle<()> {
         let noticed = Instant::now();
         self.suspicion.raise();
-        let mut tried = self.tried.lock().await;
-        if tried.is_some_and(|tried| tried > noticed) {
-            // Somebody else has tried them meanwhile.
-            return;
-        }
-        *tried = Some(Instant::now());
-        tracing::warn!(%error, "the database does not answer as it should; trying the idle connections");
-        dialect::close_dead(&self.connection, PING).await;
+        let error = error.to_string();
+        let (connection, tried) = (self.connection.clone(), self.tried.clone());
+        tokio::spawn(async move {
+            let mut tried = tried.lock().await;
+            // Or somebody else has tried them since.
+            if tried.is_none_or(|tried| tried < noticed) {
+                tracing::warn!(
+                    error,
+                    "the database does not answer as it should; trying the idle connections"
+                );
+                *tried = Some(Instant::now());
+                dialect::close_dead(&connection, PING).await;
+            }
+        })
     }
 
     /// Asks a question, which changes nothing. One that a lost connection swallowed is asked once more.
@@ -157,12 +166,12 @@ impl Server {
         loop {
             let Ok(answer) = timeout_at(deadline, ask(self.connection.clone())).await else {
                 let error = self.no_answer();
-                self.suspect(&error).await;
+                self.suspect(&error);
                 return Err(error);
             };
             match answer {
                 Err(error) if failure(&error) == Failure::Away => {
-                    self.suspect(&error).await;
+                    let _ = self.suspect(&error).await;
                     if !std::mem::take(&mut again) {
                         return Err(error);
                     }
@@ -184,13 +193,13 @@ impl Server {
         loop {
             let Ok(outcome) = timeout_at(deadline, transact(&self.connection, &work)).await else {
                 let error = self.no_answer();
-                self.suspect(&error).await;
+                self.suspect(&error);
                 return Err(error);
             };
             let error = match outcome {
                 Ok(outcome) => return Ok(outcome),
                 Err(Broken::AtCommit(error)) => {
-                    self.suspect(&error).await;
+                    self.suspect(&error);
                     return Err(error);
                 }
                 Err(Broken::Before(error)) => error,
@@ -201,7 +210,7 @@ impl Server {
                     tokio::time::sleep(pause(conflicts)).await;
                 }
                 Failure::Away => {
-                    self.suspect(&error).await;
+                    let _ = self.suspect(&error).await;
                     if !std::mem::take(&mut again) {
                         return Err(error);
                     }
