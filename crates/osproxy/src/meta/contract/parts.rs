@@ -1,6 +1,6 @@
 //! Uploads in parts, merges and removals.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use super::{create, digests, numbers_of_unfinished, uid};
 use crate::{
@@ -53,8 +53,8 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
     intent
 }
 
-fn missing(there: u64, wanted: u32, missing: &[u32]) -> Completed {
-    Completed::Parts { there, wanted, missing: missing.iter().map(|number| *number..=*number).collect() }
+fn missing(there: u64, wanted: u32, missing: Option<RangeInclusive<u32>>) -> Completed {
+    Completed::Parts { there, wanted, missing: missing.into_iter().collect() }
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
@@ -168,15 +168,15 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
 async fn only_what_the_client_says_is_completed(meta: &Meta) {
     assert_eq!(complete(meta, 120, 1, 1, 129).await, Completed::Unknown);
     create(meta, 120).await;
-    assert_eq!(complete(meta, 120, 2, 1, 129).await, missing(0, 2, &[1, 2]));
+    assert_eq!(complete(meta, 120, 2, 1, 129).await, missing(0, 2, Some(1..=2)));
     send(meta, 120, 1, 121, "a").await;
     send(meta, 120, 3, 122, "c").await;
-    assert_eq!(complete(meta, 120, 3, 3, 129).await, missing(2, 3, &[2]));
+    assert_eq!(complete(meta, 120, 3, 3, 129).await, missing(2, 3, Some(2..=2)));
     // As many parts as the client says, but not those.
-    assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(2, 2, &[2]));
+    assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(2, 2, Some(2..=2)));
     let late = begin(meta, 120, 4, 124).await;
     send(meta, 120, 2, 123, "b").await;
-    assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(3, 2, &[]));
+    assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(3, 2, None));
     assert_eq!(complete(meta, 120, 3, 4, 129).await, Completed::Size(3, 4));
     assert_eq!(enqueued(meta, 129).await, None);
     assert_eq!(complete(meta, 120, 3, 3, 129).await, Completed::Now);
