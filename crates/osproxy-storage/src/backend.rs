@@ -2,7 +2,7 @@ use std::{ops::Range, pin::Pin, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 
 use crate::{Digests, Key, Result, Wanted};
 
@@ -10,7 +10,8 @@ use crate::{Digests, Key, Result, Wanted};
 ///
 /// Implementations take care of their own locking: every method may be called from any task at any time.
 /// The caller validates names, limits and permissions, and sees to it that no key is written again after
-/// a row has named it; an implementation must still survive two writers of one key (the later one wins whole).
+/// a row has named it; an implementation must still survive two writers of one key: the later one wins whole, or gets
+/// `Exists`.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// The name that is recorded beside every blob, such as `local`.
@@ -98,10 +99,32 @@ pub trait Multipart: Send + Sync {
     /// `NotFound`: there is no such upload.
     async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
 
-    /// The uploads that are neither completed nor aborted, all of them or those for one key: names of objects, which
-    /// need not be keys, and of uploads.
-    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>>;
+    /// Drops every upload for a key, also one whose name nobody knows. `part_size`: of the [`Shape`] that uploads for this
+    /// key are begun with, if it has one.
+    async fn abort_all(&self, key: &Key, _part_size: Option<u64>) -> Result<()> {
+        let mut uploads = self.uploads(Some(key)).await?;
+        while let Some(upload) = uploads.try_next().await? {
+            self.abort(key, &upload.id).await?;
+        }
+        Ok(())
+    }
+
+    /// The uploads that are neither completed nor aborted, all of them or those for one key, in no order. May look through
+    /// everything that the store has: never for a request, nor for a task of one file.
+    async fn uploads(&self, key: Option<&Key>) -> Result<UploadList>;
 }
+
+/// An upload that a store has not put together yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListedUpload {
+    /// The name of the object to be, which need not be a [`Key`]: others may have begun it.
+    pub name: String,
+    /// What the store calls the upload.
+    pub id: String,
+}
+
+/// The uploads of a store.
+pub type UploadList = Pin<Box<dyn Stream<Item = Result<ListedUpload>> + Send>>;
 
 /// How content is divided into parts before it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

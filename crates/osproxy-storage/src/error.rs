@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Truncated,
     /// What the store has is not what it was said to have; see the operation.
     Mismatch,
+    /// There is an object under the key already, which stays as it is.
+    Exists,
     /// Everything else the store or the system says.
     Other,
 }
@@ -62,6 +64,7 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 ErrorKind::Full
             }
+            io::ErrorKind::AlreadyExists => ErrorKind::Exists,
             _ => ErrorKind::Other,
         };
         let short_of = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(|errno| Some(errno.raw_os_error()));
@@ -80,6 +83,7 @@ impl fmt::Display for Error {
             ErrorKind::Full => f.write_str("no room left"),
             ErrorKind::Truncated => f.write_str("the object has not the size that it must have"),
             ErrorKind::Mismatch => f.write_str("the store has something else"),
+            ErrorKind::Exists => f.write_str("there is another object under the key"),
             ErrorKind::Other => f.write_str("failed"),
         }
     }

@@ -24,8 +24,20 @@ impl Category {
     pub const ALL: [Self; 6] =
         [Self::Image, Self::Video, Self::Audio, Self::Doc, Self::Archive, Self::Unknown];
 
-    /// The category of a file with this name.
+    /// The category of a file with this name, as API v1 and gRPC give it.
     pub fn of_name(name: &str) -> Self {
+        match extension(name).as_deref() {
+            Some(
+                "txt" | "text" | "log" | "md" | "markdown" | "rst" | "rtf" | "html" | "htm" | "csv" | "tsv"
+                | "json" | "jsonl" | "xml" | "yaml" | "yml" | "toml" | "ini",
+            ) => Self::Doc,
+            _ => Self::of_object(name),
+        }
+    }
+
+    /// The category under which the object of a file with this name is stored, as the Go program had it: it is part of keys,
+    /// and of the links of API v0.
+    pub fn of_object(name: &str) -> Self {
         match extension(name).as_deref() {
             Some("jpg" | "jpeg" | "png" | "gif" | "bmp") => Self::Image,
             Some("mp4" | "avi" | "wmv" | "mpeg") => Self::Video,
@@ -97,6 +109,15 @@ impl Key {
         }
     }
 
+    /// The same object in one of 256 folders of its category, `<category>-<two hexadecimal digits>`, which all objects
+    /// of a blob share. For stores that are disks: no folder there gets so many files that its size matters.
+    #[must_use]
+    pub fn in_shard(&self, blob_id: i64) -> Self {
+        // The low bits of an id count within a millisecond, and those above are the worker's.
+        let shard = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        Self(format!("{}-{shard:02x}/{}", self.folder(), self.name()))
+    }
+
     /// Whether this is the key of the first attempt to send a part.
     pub fn is_first_attempt(&self) -> bool {
         self.name().matches('_').count() == 1
@@ -153,11 +174,35 @@ mod tests {
     }
 
     #[test]
+    fn text_is_a_document_whose_object_stays_where_the_go_program_has_it() {
+        for name in ["a.txt", "a.MD", "a.b.csv", "a.json"] {
+            assert_eq!(
+                (Category::of_name(name), Category::of_object(name)),
+                (Category::Doc, Category::Unknown)
+            );
+        }
+        assert_eq!(Category::of_object("a.pdf"), Category::Doc);
+    }
+
+    #[test]
     fn odd_extensions_stay_out_of_keys() {
         assert_eq!(extension("x.tar.GZ").as_deref(), Some("gz"));
         for name in ["x", "x.", "x.a/b", "x.a b", "x.日本", "x.abcdefghijklmnopq", "x.\0"] {
             assert_eq!(extension(name), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn consecutive_blobs_spread_over_all_shards() {
+        let shard = |id| Key::whole(Category::Video, id, Some("mp4")).in_shard(id).folder().to_owned();
+        // A millisecond has the low 22 bits of a uid; most of them are 0.
+        let shards: std::collections::HashSet<_> =
+            (0..4096).map(|ms| shard((1_700_000_000 + ms) << 22)).collect();
+        assert_eq!(shards.len(), 256);
+        let part = Key::part(Category::Video, 7, 1, None).in_shard(7);
+        assert_eq!(part.folder(), shard(7));
+        assert!(part.is_first_attempt());
+        assert_eq!(Key::parse(part.as_str()), Ok(part));
     }
 
     #[test]
@@ -171,12 +216,12 @@ mod tests {
     proptest! {
         #[test]
         fn every_name_gives_a_key_that_parses(name in ".*", id in 0..i64::MAX) {
-            let key = Key::whole(Category::of_name(&name), id, extension(&name).as_deref());
+            let key = Key::whole(Category::of_object(&name), id, extension(&name).as_deref());
             prop_assert_eq!(Key::parse(key.as_str()), Ok(key));
-            let part = Key::part(Category::of_name(&name), id, 10_000, Some(id));
+            let part = Key::part(Category::of_object(&name), id, 10_000, Some(id));
             prop_assert!(!part.is_first_attempt());
             prop_assert_eq!(Key::parse(part.as_str()), Ok(part));
-            prop_assert!(Key::part(Category::of_name(&name), id, 1, None).is_first_attempt());
+            prop_assert!(Key::part(Category::of_object(&name), id, 1, None).is_first_attempt());
         }
     }
 }

@@ -41,7 +41,10 @@ mod key;
 pub mod layers;
 mod remote;
 
-pub use backend::{Backend, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter, Shape, SizeHint};
+pub use backend::{
+    Backend, Listed, ListedUpload, Multipart, ObjectList, ObjectReader, ObjectWriter, Shape, SizeHint,
+    UploadList,
+};
 pub use digest::{Digester, Digests, Wanted, combine};
 pub use disk::{DiskSpace, check_writable};
 pub use durations::{CountedDurations, Durations};

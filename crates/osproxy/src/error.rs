@@ -187,6 +187,8 @@ impl From<storage::Error> for Error {
         match error.kind {
             storage::ErrorKind::Full => Self::storage_full(error),
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
+            // The next attempt has another key.
+            storage::ErrorKind::Exists => Self::unavailable(error),
             storage::ErrorKind::NotFound
             | storage::ErrorKind::Truncated
             | storage::ErrorKind::Mismatch

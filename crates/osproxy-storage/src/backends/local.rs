@@ -3,23 +3,25 @@ mod probe;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod writer;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs::File,
     io::Write,
     ops::Range,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::Path,
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -38,10 +40,10 @@ const ID: &str = "store-id";
 /// Folder under the root for objects that are not published yet.
 const TEMPORARY: &str = ".tmp";
 
-const FOLDER_MODE: Mode = Mode::from_bits_retain(0o750);
-const FILE_MODE: Mode = Mode::from_bits_retain(0o640);
+const FOLDER_MODE: Mode = Mode::from_bits_retain(0o700);
+const FILE_MODE: Mode = Mode::from_bits_retain(0o600);
 
-/// Objects as files: `<root>/<category>/<object name>`.
+/// Objects as files: `<root>/<folder>/<object name>`.
 ///
 /// An object is written under a temporary name, synced, renamed and its folder synced, so that it is whole or
 /// absent whenever the power goes. One process owns a root: it holds a lock on it, and clears the temporary
@@ -60,6 +62,8 @@ struct Root {
     /// How many bytes of the disk are not for objects.
     keep_free: AtomicU64,
     slots: placed::Slots,
+    /// Folders that a power failure does not take.
+    durable_folders: Mutex<HashSet<String>>,
     /// Held as long as the backend lives; none where objects are only read.
     lock: Option<OwnedFd>,
 }
@@ -72,8 +76,7 @@ impl Local {
     pub async fn open(root: &Path, fsync: bool) -> Result<Self> {
         let root = root.to_owned();
         blocking("open root", move || {
-            #[expect(clippy::disallowed_methods, reason = "on a thread for blocking calls")]
-            std::fs::create_dir_all(&root)?;
+            std::fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE.bits()).create(&root)?;
             let folder = open_folder(CWD, &root)?;
             make_folder(&folder, TEMPORARY)?;
             let temporary = open_folder(&folder, TEMPORARY)?;
@@ -91,14 +94,14 @@ impl Local {
                     rustix::fs::unlinkat(&temporary, name, AtFlags::empty())?;
                 }
             }
-            for category in Category::ALL {
-                make_folder(&folder, category.as_str())?;
-            }
             let id = store_id(&folder, &temporary)?;
+            let folders = object_folders(&folder)?;
             if fsync {
                 sync_with_parents(&root)?;
             }
-            Ok(Self { root: Arc::new(Root { lock: Some(lock), ..Root::new(folder, fsync, id) }) })
+            let durable_folders = Mutex::new(folders);
+            let root = Root { lock: Some(lock), durable_folders, ..Root::new(folder, fsync, id) };
+            Ok(Self { root: Arc::new(root) })
         })
         .await
     }
@@ -166,6 +169,9 @@ impl Backend for Local {
         let (root, key) = (self.root.clone(), key.clone());
         blocking("size", move || {
             let stat = rustix::fs::statat(&root.folder, key.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                return Err(Errno::NOENT.into());
+            }
             Ok(u64::try_from(stat.st_size).unwrap_or(0))
         })
         .await
@@ -199,23 +205,29 @@ impl Backend for Local {
     }
 
     async fn list(&self) -> Result<ObjectList> {
-        let root = self.root.clone();
-        let folders = blocking("list", {
-            let root = root.clone();
-            move || root.folders()
-        });
-        let listed = stream::iter(folders.await?).then(move |folder| {
-            let root = root.clone();
-            blocking("list", move || root.files(&folder))
-        });
-        Ok(Box::pin(listed.map_ok(|files| stream::iter(files.into_iter().map(Ok))).try_flatten()))
+        let listed = |file: &walk::Entry<'_>| {
+            if file.name.starts_with('.') {
+                return Ok(None);
+            }
+            let name = || format!("{}/{}", file.folder, file.name);
+            Ok(file.size()?.map(|size| Listed { name: name(), size }))
+        };
+        Ok(Box::pin(walk::list(self.root.clone(), "list", listed)))
     }
 }
 
 impl Root {
     fn new(folder: OwnedFd, fsync: bool, id: String) -> Self {
-        let (next_temporary, keep_free) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { folder, fsync, id, next_temporary, keep_free, slots: placed::Slots::default(), lock: None }
+        Self {
+            folder,
+            fsync,
+            id,
+            next_temporary: AtomicU64::new(0),
+            keep_free: AtomicU64::new(0),
+            slots: placed::Slots::default(),
+            durable_folders: Mutex::default(),
+            lock: None,
+        }
     }
 
     /// Refuses so many bytes more where they are not to be had.
@@ -251,30 +263,48 @@ impl Root {
         )
     }
 
-    /// Those that objects can be in: of the categories, and those in which the Go program collects parts.
-    fn folders(&self) -> std::io::Result<Vec<String>> {
-        let found = names(&self.folder)?.into_iter().filter_map(|(name, kind)| {
-            let is_folder = kind == FileType::Directory && Key::parse(&format!("{name}/x")).is_ok();
-            is_folder.then_some(name)
-        });
-        Ok(found.collect())
+    /// Puts a file into a folder by `work`. Makes the folder when it is missing, and sees to it that it stays after a power
+    /// failure.
+    fn in_folder<T>(&self, folder: &str, work: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        let folders = || self.durable_folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            make_folder(&self.folder, folder)?;
+            if self.fsync {
+                // Who finds the folder made by another waits for the disk all the same.
+                rustix::fs::fsync(&self.folder)?;
+            }
+            folders().insert(folder.to_owned());
+            Ok(())
+        };
+        let is_durable = folders().contains(folder);
+        if !is_durable {
+            make()?;
+        }
+        match work() {
+            // Somebody has tidied up.
+            Err(Errno::NOENT) if is_durable => {
+                make()?;
+                work()
+            }
+            done => done,
+        }
     }
 
-    fn files(&self, folder: &str) -> std::io::Result<Vec<Listed>> {
-        let handle = open_folder(&self.folder, folder)?;
-        let mut files = Vec::new();
-        for (name, kind) in names(&handle)? {
-            match rustix::fs::statat(&handle, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if kind != FileType::Directory => {
-                    let size = u64::try_from(stat.st_size).unwrap_or(0);
-                    files.push(Listed { name: format!("{folder}/{name}"), size });
+    /// Gives a finished file the name of its object. `EXIST`: there is an object of this name, which stays as it is.
+    fn publish(&self, file: &str, key: &Key) -> rustix::io::Result<()> {
+        let (folder, name) = (&self.folder, key.as_str());
+        self.in_folder(key.folder(), || {
+            match rustix::fs::renameat_with(folder, file, folder, name, RenameFlags::NOREPLACE) {
+                // Not every file system can promise that. No other process writes here.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                        Err(Errno::NOENT) => rustix::fs::renameat(folder, file, folder, name),
+                        there => there.and(Err(Errno::EXIST)),
+                    }
                 }
-                // Gone since it was named.
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
+                renamed => renamed,
             }
-        }
-        Ok(files)
+        })
     }
 
     fn sync_folder(&self, folder: &str) -> rustix::io::Result<()> {
@@ -294,6 +324,26 @@ fn free(folder: &OwnedFd) -> rustix::io::Result<u64> {
 fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(at, path, flags, Mode::empty())
+}
+
+/// Whether this is the name of a category's folder, or of a shard of one.
+fn is_of_objects(folder: &str) -> bool {
+    Category::ALL.iter().any(|category| {
+        let rest = folder.strip_prefix(category.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    })
+}
+
+/// The folders of objects that a root has.
+fn object_folders(root: &OwnedFd) -> std::io::Result<HashSet<String>> {
+    let mut found = HashSet::new();
+    for entry in Dir::read_from(root)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if is_of_objects(&name) {
+            found.insert(name);
+        }
+    }
+    Ok(found)
 }
 
 /// Reads which store a root is, or makes it one: whole or not at all.
@@ -324,19 +374,6 @@ fn known_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
         return Err(std::io::Error::other(format!("the file {ID} holds no id of a store")));
     }
     Ok(Some(id.to_owned()))
-}
-
-/// What a folder holds, but for hidden names.
-fn names(folder: &OwnedFd) -> std::io::Result<Vec<(String, FileType)>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy();
-        if !name.starts_with('.') {
-            names.push((name.into_owned(), entry.file_type()));
-        }
-    }
-    Ok(names)
 }
 
 /// Syncs a folder and those above it that may have been created with it.

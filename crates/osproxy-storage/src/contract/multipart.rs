@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 
 use super::{assert_absent, get, key, pattern};
-use crate::{Backend, Digester, ErrorKind, Key, Multipart, Result};
+use crate::{Backend, Digester, ErrorKind, Key, ListedUpload, Multipart, Result};
 
 const MIB: usize = 1 << 20;
 
@@ -24,6 +24,10 @@ pub(crate) async fn run_replacing(store: &dyn Backend) {
     a_part_that_breaks_off_leaves_what_was_there(store, uploads).await;
     tags_that_do_not_fit_complete_nothing(store, uploads).await;
     some_parts_are_enough(store, uploads).await;
+}
+
+pub(crate) async fn listed(uploads: &dyn Multipart, key: Option<&Key>) -> Vec<ListedUpload> {
+    uploads.uploads(key).await.unwrap().try_collect().await.unwrap()
 }
 
 async fn send(
@@ -49,11 +53,12 @@ async fn parts_in_any_order_become_one_object(store: &dyn Backend, uploads: &dyn
     let content = pattern(20, sizes.iter().sum());
     let upload = uploads.begin(&key, None).await.unwrap();
     assert_absent(store, &key).await;
-    assert!(uploads.uploads(None).await.unwrap().contains(&(key.to_string(), upload.clone())));
-    let of_key = uploads.uploads(Some(&key)).await.unwrap();
-    assert_eq!(of_key, [(key.to_string(), upload.clone())]);
+    let begun = ListedUpload { name: key.to_string(), id: upload.clone() };
+    assert!(listed(uploads, None).await.contains(&begun));
+    assert_eq!(listed(uploads, Some(&key)).await, std::slice::from_ref(&begun));
     let beginning = Key::parse("unknown/native-orde").unwrap();
-    assert_eq!(uploads.uploads(Some(&beginning)).await.unwrap(), []);
+    assert_eq!(listed(uploads, Some(&beginning)).await, []);
+    uploads.abort_all(&beginning, None).await.unwrap();
     let mut parts = vec![(0, String::new()); sizes.len()];
     for at in [3, 1, 0, 2] {
         let start: usize = sizes[..at].iter().sum();
@@ -66,7 +71,7 @@ async fn parts_in_any_order_become_one_object(store: &dyn Backend, uploads: &dyn
     uploads.complete(&key, &upload, &parts).await.unwrap();
     assert_eq!(store.size(&key).await.unwrap(), content.len() as u64);
     assert!(get(store, &key, 0, content.len()).await == content);
-    assert!(!uploads.uploads(None).await.unwrap().iter().any(|(_, other)| *other == upload));
+    assert!(!listed(uploads, None).await.contains(&begun));
     if let Err(again) = uploads.complete(&key, &upload, &parts).await {
         assert_eq!(again.kind, ErrorKind::NotFound);
     }
@@ -121,7 +126,7 @@ async fn what_is_aborted_is_gone(store: &dyn Backend, uploads: &dyn Multipart) {
     let upload = uploads.begin(&key, None).await.unwrap();
     let part = pattern(27, 5 * MIB);
     let tag = send(uploads, &key, &upload, 1, &part).await.unwrap();
-    uploads.abort(&key, &upload).await.unwrap();
+    uploads.abort_all(&key, None).await.unwrap();
     uploads.abort(&key, &upload).await.unwrap();
     for outcome in [
         send(uploads, &key, &upload, 2, &part).await.map(|_| ()),

@@ -23,7 +23,8 @@ pub(crate) use timeout::Late;
 pub use timeout::Timeout;
 
 use crate::{
-    Backend, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, Result, Shape, SizeHint, Wanted,
+    Backend, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, Result, Shape, SizeHint,
+    UploadList, Wanted,
 };
 
 /// What is done to a store.
@@ -53,7 +54,7 @@ pub enum Operation {
     BeginUpload,
     /// [`Multipart::complete`]
     CompleteUpload,
-    /// [`Multipart::abort`]
+    /// [`Multipart::abort`], [`Multipart::abort_all`]
     AbortUpload,
     /// [`Multipart::parts`]
     ListParts,
@@ -273,7 +274,13 @@ impl<L: Layer> Multipart for Layered<L> {
         self.layer.repeatable(Operation::ListParts, &run).await
     }
 
-    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>> {
+    async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.abort_all(key, part_size)) };
+        self.layer.repeatable(Operation::AbortUpload, &run).await
+    }
+
+    async fn uploads(&self, key: Option<&Key>) -> Result<UploadList> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.uploads(key)) };
         self.layer.repeatable(Operation::ListUploads, &run).await

@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http::Method;
 
 use super::{
@@ -6,7 +9,7 @@ use super::{
     client::{Answer, Client, Request},
     sizes, writer, xml,
 };
-use crate::{Error, ErrorKind, Key, Multipart, ObjectWriter, Result, Shape};
+use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, Result, Shape, UploadList};
 
 /// Begins an upload and gives its name.
 pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<String> {
@@ -102,38 +105,59 @@ impl<V: Vendor> Multipart for Remote<V> {
         }
     }
 
-    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>> {
-        let mut found = Vec::new();
+    async fn uploads(&self, key: Option<&Key>) -> Result<UploadList> {
         let buckets = key.map_or_else(|| self.buckets(), |key| vec![self.client.bucket_of(key).to_owned()]);
         let prefix = key.map(|key| self.client.name_of(key));
-        for bucket in buckets {
-            let (mut key_marker, mut upload_marker) = (String::new(), String::new());
-            loop {
-                let mut ask = Request::to_bucket(Method::GET, &bucket, "list uploads").query("uploads", "");
-                if let Some(prefix) = &prefix {
-                    ask = ask.query("prefix", prefix);
-                }
-                if !key_marker.is_empty() {
-                    ask = ask.query("key-marker", key_marker).query("upload-id-marker", upload_marker);
-                }
-                let text = match self.client.ask(ask).await {
-                    Err(error) if error.kind == ErrorKind::NotFound => break,
-                    text => text?,
-                };
-                let page: xml::Uploads = xml::parse::<V, _>("list uploads", &text)?;
-                let in_one_bucket = self.client.bucket.is_some();
-                // A prefix has longer names too.
-                let wanted = |upload: &xml::Upload| prefix.as_ref().is_none_or(|name| upload.key == *name);
-                found.extend(page.upload.into_iter().filter(wanted).map(|upload| {
-                    let name = if in_one_bucket { upload.key } else { format!("{bucket}/{}", upload.key) };
-                    (name, upload.upload_id)
-                }));
-                if !page.is_truncated || page.next_key_marker.is_empty() {
-                    break;
-                }
-                (key_marker, upload_marker) = (page.next_key_marker, page.next_upload_id_marker);
-            }
-        }
-        Ok(found)
+        let client = self.client.clone();
+        let listed =
+            stream::iter(buckets).map(move |bucket| uploads_in(client.clone(), bucket, prefix.clone()));
+        Ok(Box::pin(listed.flatten()))
     }
+}
+
+/// Where the list of a bucket's uploads goes on: names of the object and the upload that came last.
+#[derive(Default)]
+struct Marker {
+    key: String,
+    upload: String,
+}
+
+/// The uploads in a bucket, page by page; of one object, if `prefix` is its name.
+fn uploads_in<V: Vendor>(
+    client: Arc<Client<V>>,
+    bucket: String,
+    prefix: Option<String>,
+) -> impl Stream<Item = Result<ListedUpload>> + Send {
+    let pages = stream::try_unfold(Some(Marker::default()), move |marker| {
+        let (client, bucket, prefix) = (client.clone(), bucket.clone(), prefix.clone());
+        async move {
+            let Some(marker) = marker else {
+                return Ok(None);
+            };
+            let mut ask = Request::to_bucket(Method::GET, &bucket, "list uploads").query("uploads", "");
+            if let Some(prefix) = &prefix {
+                ask = ask.query("prefix", prefix);
+            }
+            if !marker.key.is_empty() {
+                ask = ask.query("key-marker", marker.key).query("upload-id-marker", marker.upload);
+            }
+            let text = match client.ask(ask).await {
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+                text => text?,
+            };
+            let page: xml::Uploads = xml::parse::<V, _>("list uploads", &text)?;
+            let in_one_bucket = client.bucket.is_some();
+            // A prefix has longer names too.
+            let wanted = |upload: &xml::Upload| prefix.as_ref().is_none_or(|name| upload.key == *name);
+            let found: Vec<_> = page.upload.into_iter().filter(wanted).collect();
+            let found = found.into_iter().map(move |upload| {
+                let name = if in_one_bucket { upload.key } else { format!("{bucket}/{}", upload.key) };
+                Ok(ListedUpload { name, id: upload.upload_id })
+            });
+            let goes_on = page.is_truncated && !page.next_key_marker.is_empty();
+            let next = Marker { key: page.next_key_marker, upload: page.next_upload_id_marker };
+            Ok(Some((stream::iter(found), goes_on.then_some(next))))
+        }
+    });
+    pages.try_flatten()
 }

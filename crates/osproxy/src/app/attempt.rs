@@ -31,19 +31,40 @@ impl Drop for Writing {
 pub struct Attempt {
     kind: Kind,
     writing: Option<Writing>,
-    leave_to_sweep: bool,
+    cleanup: Cleanup,
+}
+
+/// What becomes of an attempt that is dropped.
+#[derive(Clone, Copy)]
+enum Cleanup {
+    /// The object is removed, then the row.
+    Remove,
+    /// The sweep removes both.
+    LeaveToSweep,
+    /// The row is removed. The object under its key is not this attempt's.
+    KeepObject,
 }
 
 impl Attempt {
     /// Takes care of an intent that was just recorded, under a number that was taken before.
     pub fn new(kind: Kind, writing: Writing) -> Self {
-        Self { kind, writing: Some(writing), leave_to_sweep: false }
+        Self { kind, writing: Some(writing), cleanup: Cleanup::Remove }
     }
 
     /// Says that the store may bring forth the object at a later time, because it did not answer. Then the row stays until
     /// the sweep comes.
     pub fn may_appear_later(&mut self) {
-        self.leave_to_sweep = true;
+        self.cleanup = Cleanup::LeaveToSweep;
+    }
+
+    /// Says that there was an object under the key that no row names, and which stays: the database may be older than the
+    /// store.
+    pub fn keep_object(&mut self) {
+        tracing::error!(
+            id = self.writing.as_ref().map(|writing| writing.id),
+            "an object that nothing names is in the way"
+        );
+        self.cleanup = Cleanup::KeepObject;
     }
 
     /// Leaves things as they are: the object has become content, or its row is gone and it was never published.
@@ -57,13 +78,15 @@ impl Drop for Attempt {
         let Some(writing) = self.writing.take() else {
             return;
         };
-        if self.leave_to_sweep {
-            return;
-        }
-        let kind = self.kind;
+        let (kind, cleanup) = (self.kind, self.cleanup);
         writing.app.clone().background.spawn(async move {
+            let cleaned = match cleanup {
+                Cleanup::Remove => writing.app.discard(kind, writing.id).await,
+                Cleanup::LeaveToSweep => Ok(true),
+                Cleanup::KeepObject => writing.app.forget_unpublished(kind, writing.id).await,
+            };
             // Whatever this cannot remove now, the sweep does later.
-            if let Err(error) = writing.app.discard(kind, writing.id).await {
+            if let Err(error) = cleaned {
                 let (id, error) = (writing.id, error::chain(&error));
                 tracing::warn!(id, ?kind, error, "cannot remove an unfinished upload yet");
             }

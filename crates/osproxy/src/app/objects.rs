@@ -33,32 +33,36 @@ impl App {
     /// object is ever without a row. `false` when it became content meanwhile, or is gone already. A crash in between
     /// leaves the row for the sweep.
     pub async fn discard(&self, kind: Kind, id: i64) -> Result<bool> {
-        let Some(Condemned { store, key }) = self.meta.condemn(kind, id).await? else {
+        let Some(Condemned { store, key, part_size }) = self.meta.condemn(kind, id).await? else {
             return Ok(false);
         };
         if let Some(key) = key {
-            self.erase(&store, kind, key).await?;
+            self.erase(&store, kind, key, part_size).await?;
         }
         self.meta.forget(kind, id).await?;
         Ok(true)
     }
 
+    /// Removes the row of an attempt that has published nothing. Whatever lies under its key stays.
+    pub async fn forget_unpublished(&self, kind: Kind, id: i64) -> Result<bool> {
+        Ok(self.meta.condemn(kind, id).await?.is_some() && self.meta.forget(kind, id).await?)
+    }
+
     /// Removes what lies under the key of a row. An upload of the store's goes before the object that it could still become.
-    async fn erase(&self, store: &str, kind: Kind, key: Key) -> Result<()> {
+    async fn erase(&self, store: &str, kind: Kind, key: Key, part_size: Option<u64>) -> Result<()> {
         if kind == Kind::Blob {
-            self.abort_uploads(store, &key).await?;
+            self.abort_uploads(store, &key, part_size).await?;
         }
         Ok(self.stores.get(store)?.delete(&[key]).await?)
     }
 
-    /// Drops all uploads in which a store, if it can, collects parts for a key.
-    pub async fn abort_uploads(&self, store: &str, key: &Key) -> Result<()> {
-        if let Some(multipart) = self.stores.get(store)?.multipart() {
-            for (_, upload) in multipart.uploads(Some(key)).await? {
-                multipart.abort(key, &upload).await?;
-            }
+    /// Drops all uploads in which a store, if it can, collects parts for a key. `part_size`: of the parts of that blob, if
+    /// it was settled.
+    pub async fn abort_uploads(&self, store: &str, key: &Key, part_size: Option<u64>) -> Result<()> {
+        match self.stores.get(store)?.multipart() {
+            Some(multipart) => Ok(multipart.abort_all(key, part_size).await?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Appends a part to what is being written in the same store.
@@ -107,7 +111,7 @@ impl App {
             return Ok(false);
         }
         if let Some(key) = remains.object {
-            self.erase(&remains.store, Kind::Blob, key).await?;
+            self.erase(&remains.store, Kind::Blob, key, remains.part_size).await?;
         }
         Ok(self.meta.forget(Kind::Blob, blob_id).await?)
     }

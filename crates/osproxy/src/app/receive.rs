@@ -167,10 +167,13 @@ pub async fn publish(attempt: &mut Attempt, unpublished: &mut Option<Box<dyn Obj
     let Some(writer) = unpublished.take() else {
         return Ok(());
     };
-    let published = writer.publish().await;
-    if published.as_ref().is_err_and(|error| error.retryable && error.kind == ErrorKind::Other) {
-        attempt.may_appear_later();
+    if let Err(error) = writer.publish().await {
+        match error.kind {
+            ErrorKind::Other if error.retryable => attempt.may_appear_later(),
+            ErrorKind::Exists => attempt.keep_object(),
+            _ => {}
+        }
+        return Err(error.into());
     }
-    published?;
     Ok(())
 }

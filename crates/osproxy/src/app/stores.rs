@@ -56,6 +56,7 @@ impl Stores {
                 max: parts.max_part_size(),
                 placed: parts.has_places(),
             }),
+            has_shards: place.is_disk,
         };
         self.places.iter().map(here).collect()
     }

@@ -107,6 +107,11 @@ impl Meta {
             .limit(limit)
             .all(&self.reader)
             .await?;
+        self.recorded(rows).await
+    }
+
+    /// These blobs, with how many files say that they have them.
+    pub(super) async fn recorded(&self, rows: Vec<blob::Model>) -> Result<Vec<RecordedBlob>, DbErr> {
         let ids: Vec<_> = rows.iter().map(|blob| blob.id).collect();
         let counted = file::Entity::find()
             .select_only()
@@ -169,26 +174,6 @@ impl Meta {
             .limit(limit);
         let uids: Vec<i64> = rows.into_tuple().all(&self.reader).await?;
         Ok(uids.into_iter().map(Uid::from_recorded).collect())
-    }
-
-    /// The keys and sizes of all objects of a store that are content, complete or to be.
-    pub async fn content_objects(&self, store: &str) -> Result<Vec<(String, i64)>, DbErr> {
-        let whole = blob::Entity::find()
-            .select_only()
-            .columns([blob::Column::ObjectKey, blob::Column::Size])
-            .filter(blob::Column::State.eq(blob::State::Stored))
-            .filter(blob::Column::Layout.eq(blob::Layout::Whole))
-            .filter(blob::Column::Backend.eq(store));
-        let parts = part::Entity::find()
-            .inner_join(blob::Entity)
-            .select_only()
-            .columns([part::Column::ObjectKey, part::Column::Size])
-            .filter(part::Column::State.eq(part::State::Stored))
-            .filter(part::Column::Tag.is_null())
-            .filter(blob::Column::Backend.eq(store));
-        let mut objects: Vec<(String, i64)> = whole.into_tuple().all(&self.reader).await?;
-        objects.append(&mut parts.into_tuple().all(&self.reader).await?);
-        Ok(objects)
     }
 
     /// All parts of a blob that may have an object, in the order of their places.

@@ -54,7 +54,8 @@ impl Collecting {
             return Ok(None);
         };
         let size = Ord::min(shape.part_size, shape.size);
-        let place = native::claim(transaction, &self.name, self.blob_id, 1, size, sizes).await?;
+        let key = here.whole_key(&self.store, &self.name, self.blob_id);
+        let place = native::claim(transaction, key, self.blob_id, 1, size, sizes).await?;
         Ok(place.map(|place| NativePlace { shape: Some(shape), ..place }))
     }
 }

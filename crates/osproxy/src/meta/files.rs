@@ -132,9 +132,9 @@ pub enum Layout {
 }
 
 impl StoredFile {
-    /// The category of its name.
-    pub fn category(&self) -> Category {
-        Category::of_name(&self.name)
+    /// The category under which the Go program would store its object.
+    pub fn object_category(&self) -> Category {
+        Category::of_object(&self.name)
     }
 
     /// The date of a link that is issued now: no earlier than that from which on links are good.
@@ -291,9 +291,13 @@ pub(super) fn claims(file: &file::Model) -> Claims {
 
 /// How content is divided, by what was recorded of it.
 pub(super) fn shape(size: Option<i64>, part_size: Option<i64>) -> Option<Shape> {
-    let positive = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
-    let part_size = positive(part_size).filter(|part_size| *part_size > 0)?;
-    Some(Shape { size: positive(size)?, part_size })
+    let size = size.and_then(|size| u64::try_from(size).ok())?;
+    Some(Shape { size, part_size: self::part_size(part_size)? })
+}
+
+/// A part size as it was recorded, if it is one.
+pub(super) fn part_size(recorded: Option<i64>) -> Option<u64> {
+    recorded.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
 }
 
 /// A file that waits for its content.

@@ -1,14 +1,14 @@
-use osproxy_storage::{Category, Digests, Key, extension};
+use osproxy_storage::{Digests, Key};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
     sea_query::Expr,
 };
 
 use super::{
-    Change, Claims, Meta, TaskForBlob,
+    Change, Claims, Here, Meta, TaskForBlob,
     blobs::{self, recorded_digest, to_record},
     entities::{blob, file},
-    files::recorded_key,
+    files::{part_size, recorded_key},
     now_ms, tasks,
     write_queue::Verdict,
 };
@@ -55,6 +55,8 @@ pub struct UnverifiedBlob {
     pub key: Key,
     /// Bytes.
     pub size: u64,
+    /// Bytes of each part but the last, if that was settled.
+    pub part_size: Option<u64>,
     /// What the client said the digests are.
     pub claims: Claims,
 }
@@ -87,8 +89,12 @@ impl Meta {
     /// Begins to merge the parts of a blob. Records what will be written: the first attempt under the blob's own
     /// number, every later one under `spare`.
     pub async fn begin_merge(&self, blob_id: i64, spare: i64) -> Result<Merge, DbErr> {
-        let node = self.here.node.clone();
-        self.write(move |transaction| Box::pin(begin(transaction, blob_id, spare, node.clone()))).await
+        let here = self.here.clone();
+        self.write(move |transaction| {
+            let here = here.clone();
+            Box::pin(async move { begin(transaction, blob_id, spare, &here).await })
+        })
+        .await
     }
 
     /// Makes the object of the intent, published and durable, what its blob lies in.
@@ -164,6 +170,7 @@ impl Meta {
             tenant: Tenant::from_recorded(&blob.tenant),
             key: recorded_key(&blob.object_key)?,
             size: blobs::recorded_size(blob.id, blob.size)?,
+            part_size: part_size(blob.part_size),
             claims: claims(&blob),
             store: blob.backend,
         }))
@@ -276,7 +283,7 @@ async fn begin(
     transaction: &DatabaseTransaction,
     blob_id: i64,
     spare: i64,
-    node: String,
+    here: &Here,
 ) -> Result<Merge, DbErr> {
     let Some(blob) = blob::Entity::find_by_id(blob_id).one(transaction).await? else {
         return Ok(Merge::Gone);
@@ -295,7 +302,7 @@ async fn begin(
     }
     let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;
     let name = name.map(|file| file.name).unwrap_or_default();
-    let key = |id| Key::whole(Category::of_name(&name), id, extension(&name).as_deref());
+    let key = |id| here.whole_key(&blob.backend, &name, id);
     // Whoever puts the blob's own name down first may use it.
     let own = key(blob_id);
     let named = blob::Entity::update_many()
@@ -305,7 +312,7 @@ async fn begin(
         .exec(transaction)
         .await?;
     let key = if named.rows_affected == 1 { own } else { key(spare) };
-    let row = blobs::writing_row((spare, &blob.tenant), &blob.backend, key.to_string(), &node);
+    let row = blobs::writing_row((spare, &blob.tenant), &blob.backend, key.to_string(), &here.node);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Merge::Ready(MergeIntent {
         intent_id: spare,
@@ -326,6 +333,7 @@ async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64, blob_id:
         let kept = blob::Entity::update_many()
             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
             .col_expr(blob::Column::ObjectKey, Expr::value(blob.object_key))
+            .col_expr(blob::Column::PartSize, Expr::value(blob.part_size))
             .filter(blob::Column::Id.eq(intent_id))
             .filter(blob::Column::State.eq(blob::State::Writing))
             .exec(transaction)

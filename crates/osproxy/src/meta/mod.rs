@@ -35,6 +35,7 @@ mod parts;
 mod pieces;
 mod places;
 mod quotas;
+mod recorded_objects;
 mod remembered;
 mod removals;
 mod reserve;
@@ -56,6 +57,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use osproxy_storage::{Category, Key, extension};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
 pub use alone::Alone;
@@ -140,6 +142,8 @@ pub struct StoreHere {
     pub name: String,
     /// The parts that it puts together itself, if it does.
     pub parts: Option<PartSizes>,
+    /// Whether new objects go to shards of their categories' folders.
+    pub has_shards: bool,
 }
 
 /// How large parts may be that a store puts together itself, in bytes.
@@ -164,6 +168,21 @@ impl Here {
 
     fn for_new(&self) -> &str {
         self.names().next().unwrap_or_default()
+    }
+
+    /// The key of a new object in `store` that holds a whole blob, of a file with this name.
+    fn whole_key(&self, store: &str, name: &str, blob_id: i64) -> Key {
+        let key = Key::whole(Category::of_object(name), blob_id, extension(name).as_deref());
+        self.place(store, key, blob_id)
+    }
+
+    /// The key of a new object in `store` that holds a part of a blob; see [`Key::part`].
+    fn part_key(&self, store: &str, name: &str, blob_id: i64, number: u32, attempt: Option<i64>) -> Key {
+        self.place(store, Key::part(Category::of_object(name), blob_id, number, attempt), blob_id)
+    }
+
+    fn place(&self, store: &str, key: Key, blob_id: i64) -> Key {
+        if self.store(store).is_some_and(|store| store.has_shards) { key.in_shard(blob_id) } else { key }
     }
 }
 

@@ -5,7 +5,7 @@
 //! refuses small parts in the middle. So no part goes into the upload that would make one of them the wrong one: the
 //! upload is, at every moment, a list that the store takes.
 
-use osproxy_storage::{Category, Key, Shape, extension};
+use osproxy_storage::{Key, Shape};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect,
@@ -173,10 +173,11 @@ async fn lose(
     Ok(())
 }
 
-/// Takes a place for a part of `size` bytes in the upload of a blob that collects parts. `None`: it must be an object.
+/// Takes a place for a part of `size` bytes in the upload of a blob that collects parts, which is begun under `key` if none
+/// was. `None`: it must be an object.
 pub(super) async fn claim(
     transaction: &DatabaseTransaction,
-    name: &str,
+    key: Key,
     blob_id: i64,
     number: u32,
     size: u64,
@@ -186,7 +187,6 @@ pub(super) async fn claim(
         return Ok(None);
     }
     let (n, is_small) = (number.cast_signed(), size < sizes.min);
-    let key = Key::whole(Category::of_name(name), blob_id, extension(name).as_deref());
     let highest = CaseStatement::new()
         .case(Condition::all().add(blob::Column::NativeHighest.gt(n)), Expr::col(blob::Column::NativeHighest))
         .finally(n);

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use osproxy_storage::{Category, Digests, Key, Shape};
+use osproxy_storage::{Digests, Key, Shape};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, SqlErr, sea_query::Expr,
@@ -348,13 +348,21 @@ async fn begin(
     let sizes = here.store(&store).and_then(|store| store.parts);
     let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.placed)) {
         (Some(size), Some(sizes)) => {
-            let place = native::claim(transaction, &name, blob_id, number, size, sizes).await?;
+            let place = native::claim(
+                transaction,
+                here.whole_key(&store, &name, blob_id),
+                blob_id,
+                number,
+                size,
+                sizes,
+            )
+            .await?;
             place.map(|place| NativePlace { shape, ..place })
         }
         _ => None,
     };
     // Should another node begin the same part at this moment, the key is unique: one of them asks again.
-    let key = Key::part(Category::of_name(&name), blob_id, number, another.map(|_| attempt));
+    let key = here.part_key(&store, &name, blob_id, number, another.map(|_| attempt));
     let row = part::ActiveModel {
         id: Set(attempt),
         blob_id: Set(blob_id),

@@ -7,7 +7,7 @@ use sea_orm::{
 use super::{
     Change, FileState, Meta, TaskForBlob,
     entities::{blob, file, part},
-    files::{is_blob, recorded_key},
+    files::{is_blob, part_size, recorded_key},
     now_ms,
     parts::own_object,
     quotas::Quotas,
@@ -50,6 +50,8 @@ pub struct Remains {
     pub parts: Vec<(i64, Option<Key>)>,
     /// The one object, if it lies in one, or the one that the store was to make of parts.
     pub object: Option<Key>,
+    /// Bytes of each part but the last, if that was settled.
+    pub part_size: Option<u64>,
 }
 
 impl Meta {
@@ -259,5 +261,5 @@ async fn remains(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Opti
     // The object that a merge writes has a row of its own.
     let has_object = blob.layout == blob::Layout::Whole || blob.upload_id.is_some();
     let object = has_object.then(|| recorded_key(&blob.object_key)).transpose()?;
-    Ok(Some(Remains { store: blob.backend, parts, object }))
+    Ok(Some(Remains { store: blob.backend, parts, object, part_size: part_size(blob.part_size) }))
 }

@@ -5,8 +5,10 @@ const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
 
 fn here() -> Here {
     let parts = Some(PartSizes { min: 10, max: 1000, placed: false });
-    let stores =
-        vec![StoreHere { name: "local".to_owned(), parts: None }, StoreHere { name: "s3".to_owned(), parts }];
+    let stores = vec![
+        StoreHere { name: "local".to_owned(), parts: None, has_shards: false },
+        StoreHere { name: "s3".to_owned(), parts, has_shards: false },
+    ];
     Here { node: "this".to_owned(), stores }
 }
 

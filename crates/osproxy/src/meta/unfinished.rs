@@ -9,7 +9,7 @@ use sea_orm::{
 use super::{
     Meta,
     entities::{blob, part},
-    files::recorded_key,
+    files::{part_size, recorded_key},
     parts::own_object,
 };
 
@@ -38,6 +38,8 @@ pub struct Condemned {
     pub store: String,
     /// The key that its row names; `None`: there is nothing under a key of its own.
     pub key: Option<Key>,
+    /// Bytes of each part of a blob but the last, if that was settled.
+    pub part_size: Option<u64>,
 }
 
 impl Meta {
@@ -105,7 +107,7 @@ impl Meta {
                         };
                         let has_object = !blob.object_key.is_empty();
                         let key = has_object.then(|| recorded_key(&blob.object_key)).transpose()?;
-                        Some(Condemned { store: blob.backend, key })
+                        Some(Condemned { store: blob.backend, key, part_size: part_size(blob.part_size) })
                     }
                     Kind::Part => {
                         let condemned = part::Entity::update_many()
@@ -120,7 +122,7 @@ impl Meta {
                         else {
                             return Ok(None);
                         };
-                        Some(Condemned { store: blob.backend, key: own_object(&part)? })
+                        Some(Condemned { store: blob.backend, key: own_object(&part)?, part_size: None })
                     }
                 })
             })

@@ -1,4 +1,4 @@
-use osproxy_storage::{Category, Digests, Key, extension};
+use osproxy_storage::{Digests, Key};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
 };
@@ -208,8 +208,8 @@ async fn begin(
         }
         released => released.map(|(blob_id, _)| Released::Here(blob_id)),
     };
-    let key = Key::whole(Category::of_name(&file.name), blob_id, extension(&file.name).as_deref());
     let store = here.for_new();
+    let key = here.whole_key(store, &file.name, blob_id);
     let row = blobs::writing_row((blob_id, &file.tenant), store, key.to_string(), &here.node);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Begun::Ready(Box::new(Intent {

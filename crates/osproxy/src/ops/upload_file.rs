@@ -66,7 +66,7 @@ pub async fn upload_file(
             let known = stored.content.digests.ok_or_else(unverified)?;
             check_claims(&claims, &known).map_err(|_| already_stored())?;
             // Only compared: the writer is dropped and removes what it wrote, never more than the file has.
-            let key = Key::whole(stored.category(), uid.get(), stored.extension().as_deref());
+            let key = Key::whole(stored.object_category(), uid.get(), stored.extension().as_deref());
             let bound = Bound { what: "file", max: stored.content.size };
             let content = app
                 .receive(app.stores.for_new(), Target::Object(&key), claims.wanted(), bound, size, body)

@@ -245,7 +245,7 @@ async fn content_that_was_lost_is_mended_by_a_merge() {
     let mut service = start().await;
     let bytes = content(5, 300_000);
     let lost = service.store("x.bin", &bytes).await;
-    std::fs::remove_file(service.objects_folder().join(format!("unknown/{lost}.bin"))).unwrap();
+    std::fs::remove_file(service.object_path(format!("unknown/{lost}.bin"))).unwrap();
     let uid = service.store_in_parts("y.bin", &bytes, 100_000).await;
     service.wait_until_whole(&uid).await;
     for uid in [&uid, &lost] {
@@ -319,7 +319,7 @@ async fn a_part_that_was_damaged_is_not_merged_and_nothing_is_removed() {
         let md5 = if announced { format!("&md5={}", md5_hex(b"onetwo")) } else { String::new() };
         let url = format!("{}&num=2&size=6{md5}", link.url.multi.merge);
         assert_eq!(service.put(&url, b"").await.status(), 200);
-        let part = service.objects_folder().join(format!("unknown/{}_2", link.uid));
+        let part = service.object_path(format!("unknown/{}_2", link.uid));
         std::fs::write(&part, "tWo").unwrap();
         service.database().release_merges().await;
         let error =
@@ -393,7 +393,7 @@ async fn parts_are_kept_when_the_merged_object_is_damaged() {
     eventually("it is whole", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
     service.kill().await;
     service.database().allow("kept", "parts").await;
-    std::fs::write(service.objects_folder().join(format!("unknown/{uid}.bin")), "cut").unwrap();
+    std::fs::write(service.object_path(format!("unknown/{uid}.bin")), "cut").unwrap();
     service.restart().await;
     let error = "SELECT last_error FROM tasks WHERE state = 'dead'";
     eventually("it is given up", async || {

@@ -51,7 +51,7 @@ async fn what_a_crash_between_object_and_row_leaves_is_swept() {
         service.sql(&format!("INSERT INTO blobs {columns} VALUES {values}")).await;
     }
     for id in [published, condemned] {
-        std::fs::write(service.objects_folder().join(format!("unknown/{id}.bin")), "stray").unwrap();
+        std::fs::write(service.object_path(format!("unknown/{id}.bin")), "stray").unwrap();
     }
     service.restart().await;
     assert_swept(&service, 1).await;
@@ -69,14 +69,14 @@ async fn one_object_that_cannot_be_removed_does_not_keep_the_others() {
         service.sql(&format!("INSERT INTO blobs {columns} VALUES {values}")).await;
     }
     // A folder is not removed like a file.
-    std::fs::create_dir(service.objects_folder().join("unknown/1.bin")).unwrap();
-    std::fs::write(service.objects_folder().join("unknown/3.bin"), "stray").unwrap();
+    std::fs::create_dir(service.object_path("unknown/1.bin")).unwrap();
+    std::fs::write(service.object_path("unknown/3.bin"), "stray").unwrap();
     service.restart().await;
     eventually("the third is swept", async || {
         (service.sql("SELECT id FROM blobs ORDER BY id").await == ["1", "2"]).then_some(())
     })
     .await;
-    assert!(!service.objects_folder().join("unknown/3.bin").exists());
+    assert!(!service.object_path("unknown/3.bin").exists());
 }
 
 /// Waits until every object in the store is stored content, and nothing else is recorded.

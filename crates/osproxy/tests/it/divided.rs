@@ -387,7 +387,7 @@ async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
         let blake3 = hasher.finalize().to_hex().to_string();
         let recorded = format!("SELECT blake3 FROM blobs WHERE size = {size}");
         assert_eq!(service.sql(&recorded).await, std::slice::from_ref(&blake3), "{parts} parts");
-        let object = service.objects_folder().join(format!("unknown/{}.bin", upload.uid));
+        let object = service.object_path(format!("unknown/{}.bin", upload.uid));
         if let Ok(said) = std::process::Command::new("b3sum").arg("--no-names").arg(&object).output() {
             assert_eq!(String::from_utf8(said.stdout).unwrap().trim(), blake3, "{parts} parts");
         }

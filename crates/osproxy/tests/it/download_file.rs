@@ -251,7 +251,7 @@ async fn content_that_was_damaged_on_disk_is_an_error_that_tells_no_paths() {
     let service = Service::start().await;
     let uid = service.store("x.bin", &content(3, 500_000)).await;
     let url = service.download_link(&uid).await.unwrap().url;
-    let object = service.objects_folder().join(&service.objects()[0]);
+    let object = service.object_path(&service.objects()[0]);
     std::fs::File::options().write(true).open(&object).unwrap().set_len(1000).unwrap();
     let message = refused(service.get(&url).await, 500).await;
     assert!(message.starts_with("internal error (request id "), "{message}");
@@ -272,7 +272,7 @@ async fn a_reader_is_not_cut_when_the_object_goes_away() {
     let url = service.download_link(&uid).await.unwrap().url;
     let mut answer = service.get(&url).await;
     let mut read = answer.chunk().await.unwrap().unwrap().to_vec();
-    std::fs::remove_file(service.objects_folder().join(&service.objects()[0])).unwrap();
+    std::fs::remove_file(service.object_path(&service.objects()[0])).unwrap();
     while let Some(chunk) = answer.chunk().await.unwrap() {
         read.extend_from_slice(&chunk);
     }
@@ -286,8 +286,8 @@ async fn bytes_that_have_moved_are_found_again() {
     let url = service.download_link(&uid).await.unwrap().url;
     assert_eq!(service.get(&url).await.status(), 200);
     // As another node does that mends the content. This one remembers where it was.
-    let folder = service.objects_folder();
-    std::fs::rename(folder.join(format!("unknown/{uid}.bin")), folder.join("unknown/1.bin")).unwrap();
+    let object = |name: &str| service.object_path(name);
+    std::fs::rename(object(&format!("unknown/{uid}.bin")), object("unknown/1.bin")).unwrap();
     service.sql("UPDATE blobs SET object_key = 'unknown/1.bin'").await;
     let answer = service.get(&url).await;
     assert_eq!(answer.status(), 200);

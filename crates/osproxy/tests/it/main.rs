@@ -64,6 +64,7 @@ mod links;
 mod list_files;
 mod list_nodes;
 mod list_tasks;
+mod local_disk;
 mod locate_content;
 mod metrics;
 mod model;

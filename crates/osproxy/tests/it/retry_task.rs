@@ -11,7 +11,7 @@ async fn a_dead_task_goes_on() {
     service.database().hold_merges().await;
     let bytes = content(1, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 50_000).await;
-    let part = service.objects_folder().join(format!("unknown/{uid}_2"));
+    let part = service.object_path(format!("unknown/{uid}_2"));
     let hidden = service.folder().join("hidden");
     std::fs::rename(&part, &hidden).unwrap();
     let id = service.sql("SELECT id FROM tasks WHERE kind = 'merge_parts'").await.remove(0);

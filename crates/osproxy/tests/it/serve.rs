@@ -1,4 +1,5 @@
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::support::{RawConnection, Service, content, eventually, spawn_failing};
 
@@ -106,6 +107,7 @@ async fn everything_lies_under_the_data_folder_of_its_owner_alone_with_sqlite() 
     use std::os::unix::fs::PermissionsExt;
     let service = Service::start().await;
     service.store("x.bin", b"x").await;
+    service.wish(&json!({"name": "y.bin", "size": 100_000, "part_size": 65536})).await;
     let mut entries: Vec<_> =
         std::fs::read_dir(service.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     entries.sort();
@@ -113,6 +115,20 @@ async fn everything_lies_under_the_data_folder_of_its_owner_alone_with_sqlite() 
     let mode =
         |path: &str| std::fs::metadata(service.folder().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("osproxy-data"), 0o700);
+    let (mut folders, mut files) = (vec![service.objects_folder()], 0);
+    while let Some(folder) = folders.pop() {
+        assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{folder:?}");
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+                assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+            }
+        }
+    }
+    assert_eq!(files, 4, "an object, a preallocated one, the lock and the id of the store");
     for file in ["osproxy.db", "osproxy.db-wal", "osproxy.db-shm"] {
         assert_eq!(mode(&format!("osproxy-data/{file}")), 0o600, "{file}");
     }

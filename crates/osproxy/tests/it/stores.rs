@@ -6,9 +6,9 @@ mod faults;
 mod nodes;
 mod traffic;
 
-use futures_util::{StreamExt, future::join_all};
+use futures_util::{StreamExt, TryStreamExt, future::join_all};
 use osproxy_api::v0::UploadLinks;
-use osproxy_storage::Key;
+use osproxy_storage::{Key, Multipart};
 
 use crate::support::{Service, Store, StoreServer, content, eventually, md5_hex, refused};
 
@@ -27,6 +27,11 @@ async fn on_each<T: Future<Output = ()>>(test: impl Fn(Store) -> T) {
 async fn merge_falsely(service: &Service, link: &UploadLinks, parts: usize, size: usize) -> u16 {
     let url = format!("{}&num={parts}&size={size}&md5={}", link.url.multi.merge, md5_hex(b"other"));
     service.client().put(service.url(&url)).send().await.unwrap().status().as_u16()
+}
+
+/// What the store calls the upload for a key.
+async fn upload_of(uploads: &dyn Multipart, key: &Key) -> String {
+    uploads.uploads(Some(key)).await.unwrap().try_next().await.unwrap().unwrap().id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,7 +291,7 @@ async fn parts_that_the_store_has_dropped_are_told_and_can_be_sent_again() {
             let link = service.upload_link("x.bin").await;
             service.put_parts(&link, &parts[..2]).await;
             let key = Key::parse(&format!("unknown/{}.bin", link.uid)).unwrap();
-            let (_, upload) = backend.multipart().unwrap().uploads(Some(&key)).await.unwrap().remove(0);
+            let upload = upload_of(backend.multipart().unwrap(), &key).await;
             if at == "merge" {
                 service.put_part(&link, 3, parts[2]).await;
             }
@@ -320,7 +325,7 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         let of_blob = Key::parse(&format!("unknown/{}.bin", link.uid)).unwrap();
         let uploads = backend.multipart().unwrap();
         uploads.begin(&key, None).await.unwrap();
-        let (_, upload) = uploads.uploads(Some(&of_blob)).await.unwrap().remove(0);
+        let upload = upload_of(uploads, &of_blob).await;
         // One more for an upload that is under way goes with it.
         let second = uploads.begin(&of_blob, None).await.unwrap();
         service.kill().await;

@@ -27,7 +27,7 @@ async fn a_failing_handler_is_tried_again_dies_visibly_and_goes_on_by_hand() {
     let bytes = content(1, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 50_000).await;
     // The store has lost a part for a while.
-    let part = service.objects_folder().join(format!("unknown/{uid}_2"));
+    let part = service.object_path(format!("unknown/{uid}_2"));
     let hidden = service.folder().join("hidden");
     std::fs::rename(&part, &hidden).unwrap();
     service.database().release_merges().await;

@@ -345,7 +345,7 @@ async fn content_that_was_lost_is_mended_by_who_sends_it_again() {
     let bytes = content(1, 100_000);
     let uid = service.store("x.bin", &bytes).await;
     for damage in ["cut", "removed"] {
-        let object = service.objects_folder().join(&service.objects()[0]);
+        let object = service.object_path(&service.objects()[0]);
         match damage {
             "cut" => std::fs::File::options().write(true).open(&object).unwrap().set_len(10).unwrap(),
             _ => std::fs::remove_file(&object).unwrap(),

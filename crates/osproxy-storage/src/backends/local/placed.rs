@@ -1,7 +1,7 @@
 //! Objects whose parts have their places from the start: parts are written where they will be read, and completing renames.
 //!
-//! An object to be is the hidden file `<category>/.<name>.<part size>`, as large as the object. Its part size is also what
-//! the upload is called, so that nothing has to be remembered.
+//! A preallocated file is the hidden file `<folder>/.<name>.<part size>`, as large as the object. Its part size is also the
+//! id of the upload, so that whoever knows key and part size finds it without listing the folder.
 
 use std::{
     collections::HashMap,
@@ -10,14 +10,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use rustix::{
     fs::{AtFlags, FallocateFlags, OFlags},
     io::Errno,
 };
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
-use super::{FILE_MODE, Local, NAME, Root, blocking, open_folder, writer};
-use crate::{Category, Error, ErrorKind, Key, Multipart, ObjectWriter, Result, Shape};
+use super::{FILE_MODE, Local, NAME, Root, blocking, walk, writer};
+use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, Result, Shape, UploadList};
 
 /// From how many places on those are forgotten at which nobody writes any more.
 const FORGET: usize = 256;
@@ -79,11 +80,11 @@ impl Multipart for Local {
         self.root.owned("begin upload")?;
         let shape = shape.ok_or_else(|| wrong("an upload of no known shape"))?;
         let upload = shape.part_size.to_string();
-        let (root, path, folder) = (self.root.clone(), path(key, &upload), key.folder().to_owned());
+        let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
         blocking("begin upload", move || {
-            reserve(&root, &path, shape.size)?;
+            reserve(&root, &key, &path, shape.size)?;
             // Parts are durable when they are acknowledged; so the file that they are in must be.
-            Ok(root.sync_folder(&folder)?)
+            Ok(root.sync_folder(key.folder())?)
         })
         .await?;
         Ok(upload)
@@ -110,7 +111,7 @@ impl Multipart for Local {
         self.root.owned("complete upload")?;
         let (root, path, key) = (self.root.clone(), path(key, upload), key.clone());
         blocking("complete upload", move || {
-            rustix::fs::renameat(&root.folder, path.as_str(), &root.folder, key.as_str())?;
+            root.publish(&path, &key)?;
             Ok(root.sync_folder(key.folder())?)
         })
         .await
@@ -137,44 +138,37 @@ impl Multipart for Local {
         .await
     }
 
-    async fn uploads(&self, key: Option<&Key>) -> Result<Vec<(String, String)>> {
-        let (root, key) = (self.root.clone(), key.cloned());
-        blocking("list uploads", move || {
-            let mut found = Vec::new();
-            for category in Category::ALL {
-                let folder = category.as_str();
-                if key.as_ref().is_none_or(|key| key.folder() == folder) {
-                    found.extend(uploads_in(&root, folder)?);
-                }
-            }
-            found.retain(|(name, _)| key.as_ref().is_none_or(|key| key.as_str() == name));
-            Ok(found)
-        })
-        .await
+    async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
+        match part_size {
+            Some(part_size) => self.abort(key, &part_size.to_string()).await,
+            // Without a part size none was begun.
+            None => Ok(()),
+        }
+    }
+
+    async fn uploads(&self, key: Option<&Key>) -> Result<UploadList> {
+        let wanted = key.map(ToString::to_string);
+        let uploads = walk::list(self.root.clone(), "list uploads", |file| Ok(upload(file)));
+        Ok(Box::pin(uploads.try_filter(move |upload| {
+            std::future::ready(wanted.as_ref().is_none_or(|wanted| *wanted == upload.name))
+        })))
     }
 }
 
-fn uploads_in(root: &Root, folder: &str) -> std::io::Result<Vec<(String, String)>> {
-    let handle = open_folder(&root.folder, folder)?;
-    let mut found = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&handle)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy();
-        let parts = name.strip_prefix('.').and_then(|name| name.rsplit_once('.'));
-        if let Some((name, part_size)) = parts.filter(|(_, size)| size.parse::<u64>().is_ok()) {
-            found.push((format!("{folder}/{name}"), part_size.to_owned()));
-        }
-    }
-    Ok(found)
+/// The upload that a preallocated file is of.
+fn upload(file: &walk::Entry<'_>) -> Option<ListedUpload> {
+    let (name, part_size) = file.name.strip_prefix('.')?.rsplit_once('.')?;
+    part_size.parse::<u64>().ok()?;
+    Some(ListedUpload { name: format!("{}/{name}", file.folder), id: part_size.to_owned() })
 }
 
 /// Makes a file of this size, with room for all of it. One that is there keeps what is in it.
-fn reserve(root: &Root, path: &str, size: u64) -> std::io::Result<()> {
+fn reserve(root: &Root, key: &Key, path: &str, size: u64) -> std::io::Result<()> {
     let create = |flags| {
         let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&root.folder, path, flags, FILE_MODE)
     };
-    let (file, is_new) = match create(OFlags::EXCL) {
+    let (file, is_new) = match root.in_folder(key.folder(), || create(OFlags::EXCL)) {
         Err(Errno::EXIST) => (create(OFlags::empty())?, false),
         created => (created?, true),
     };
@@ -209,7 +203,7 @@ fn allocate(file: &OwnedFd, size: u64) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Backend, Digester, Wanted, combine};
+    use crate::{Backend, Digester, Wanted, combine, contract::multipart::listed};
     use bytes::Bytes;
     use futures_util::TryStreamExt;
 
@@ -245,7 +239,8 @@ mod tests {
         let shape = Shape { size: content.len() as u64, part_size: part_size as u64 };
         let upload = store.begin(&key, Some(shape)).await.unwrap();
         assert_eq!(store.begin(&key, Some(shape)).await.unwrap(), upload, "begun again");
-        assert_eq!(store.uploads(Some(&key)).await.unwrap(), [(KEY.to_owned(), upload.clone())]);
+        let begun = ListedUpload { name: KEY.to_owned(), id: upload.clone() };
+        assert_eq!(listed(&store, Some(&key)).await, [begun]);
         let file = root.path().join(format!("video/.7.mp4.{upload}"));
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         let metadata = std::fs::metadata(&file).unwrap();
@@ -264,7 +259,7 @@ mod tests {
         assert_eq!(combine(&pieces, shape.part_size, shape.size), Some(whole.finish().blake3));
         assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(store.parts(&key, &upload).await.unwrap_err().kind, ErrorKind::NotFound);
-        assert!(store.uploads(None).await.unwrap().is_empty());
+        assert_eq!(listed(&store, None).await, []);
     }
 
     #[tokio::test]
@@ -309,17 +304,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_object_that_is_there_is_not_replaced() {
+        let (_root, store, key) = opened().await;
+        let mut there = store.create(&key, crate::SizeHint::Unknown).await.unwrap();
+        there.write(Bytes::from_static(b"there before")).await.unwrap();
+        there.finish().await.unwrap();
+        there.publish().await.unwrap();
+        let upload = store.begin(&key, Some(Shape { size: 5, part_size: 1024 })).await.unwrap();
+        send(&store, &key, &upload, 1, b"later").await;
+        assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::Exists);
+        assert_eq!(read(&store, &key, 12).await, b"there before");
+    }
+
+    #[tokio::test]
     async fn an_upload_stays_over_a_restart_and_goes_when_it_is_aborted() {
         let (root, store, key) = opened().await;
         let upload = store.begin(&key, Some(Shape { size: 2000, part_size: 1024 })).await.unwrap();
         send(&store, &key, &upload, 1, &[1; 1024]).await;
         drop(store);
         let store = Local::open(root.path(), true).await.unwrap();
-        assert_eq!(store.uploads(None).await.unwrap(), [(KEY.to_owned(), upload.clone())]);
+        assert_eq!(listed(&store, None).await, [ListedUpload { name: KEY.to_owned(), id: upload.clone() }]);
         send(&store, &key, &upload, 2, &[2; 976]).await;
+        store.abort_all(&key, None).await.unwrap();
+        assert_eq!(listed(&store, None).await.len(), 1, "of another part size");
+        store.abort_all(&key, Some(1024)).await.unwrap();
         store.abort(&key, &upload).await.unwrap();
-        store.abort(&key, &upload).await.unwrap();
-        assert!(store.uploads(None).await.unwrap().is_empty());
+        assert_eq!(listed(&store, None).await, []);
         let gone = store.create_part(&key, &upload, 1, 1024).await;
         let mut gone = gone.unwrap();
         gone.write(Bytes::from(vec![1; 1024])).await.unwrap();

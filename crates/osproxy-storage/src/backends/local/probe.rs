@@ -6,12 +6,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags},
+    fs::{AtFlags, CWD, Dir, Mode, OFlags},
     io::Errno,
 };
 
-use super::{FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, free, known_id, open_folder};
-use crate::{Category, Result};
+use super::{FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, free, is_of_objects, known_id, open_folder};
+use crate::Result;
 
 /// What [`Local::probe`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +50,10 @@ impl Local {
     }
 }
 
-/// Writes a file, moves it through the folders of all categories, and reads it there.
+/// Makes a folder, as new objects need one; writes a file, moves it through the folders of all objects, and reads it there.
 fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
     let name = random_name()?;
+    make_and_remove(root)?;
     // Hidden, where it is not in the folder for such files.
     let hidden = format!(".{name}");
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -61,25 +62,31 @@ fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
     let mut written = Written { folder: inside, name: hidden };
     file.write_all(&CONTENT)?;
     file.sync_all()?;
-    for category in Category::ALL.map(Category::as_str) {
-        let folder = match open_folder(root, category) {
-            Ok(folder) => folder,
-            // It is made when the store is opened.
-            Err(Errno::NOENT) => continue,
-            Err(error) => return Err(within(category, error)),
-        };
+    for entry in Dir::read_from(root)? {
+        let entry = entry?;
+        let category = entry.file_name().to_string_lossy();
+        if !is_of_objects(&category) {
+            continue;
+        }
+        let folder = open_folder(root, &*category).map_err(|error| within(&category, error))?;
         let moved = rustix::fs::renameat(&written.folder, written.name.as_str(), &folder, name.as_str());
-        moved.map_err(|error| within(category, error))?;
+        moved.map_err(|error| within(&category, error))?;
         written = Written { folder, name: name.clone() };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&written.folder, name.as_str(), flags, Mode::empty());
         let mut read = Vec::new();
-        File::from(file.map_err(|error| within(category, error))?).read_to_end(&mut read)?;
+        File::from(file.map_err(|error| within(&category, error))?).read_to_end(&mut read)?;
         if read != CONTENT {
             return Err(io::Error::other(format!("{category}: other bytes were read than were written")));
         }
     }
     Ok(())
+}
+
+fn make_and_remove(root: &OwnedFd) -> io::Result<()> {
+    let name = format!(".{}", random_name()?);
+    rustix::fs::mkdirat(root, name.as_str(), FOLDER_MODE)?;
+    Ok(rustix::fs::unlinkat(root, name.as_str(), AtFlags::REMOVEDIR)?)
 }
 
 /// Makes a folder where the root would be made, and removes it.
@@ -91,10 +98,7 @@ fn could_be_made(root: &Path) -> io::Result<u64> {
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(within(&above.display().to_string(), error)),
         };
-        let name = format!(".{}", random_name()?);
-        let made = rustix::fs::mkdirat(&folder, name.as_str(), FOLDER_MODE);
-        made.map_err(|error| within(&above.display().to_string(), error))?;
-        rustix::fs::unlinkat(&folder, name.as_str(), AtFlags::REMOVEDIR)?;
+        make_and_remove(&folder).map_err(|error| within(&above.display().to_string(), error))?;
         return Ok(free(&folder)?);
     }
     Err(Errno::NOENT.into())
@@ -108,8 +112,8 @@ fn random_name() -> io::Result<String> {
 }
 
 /// Says which of the folders it was.
-fn within(folder: &str, error: Errno) -> io::Error {
-    let error = io::Error::from(error);
+fn within(folder: &str, error: impl Into<io::Error>) -> io::Error {
+    let error = error.into();
     // It is no object that is missing.
     let kind = if error.kind() == io::ErrorKind::NotFound { io::ErrorKind::Other } else { error.kind() };
     io::Error::new(kind, format!("{folder}: {error}"))

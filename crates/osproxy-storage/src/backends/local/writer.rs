@@ -353,8 +353,7 @@ impl Sink {
         let Place::Temporary(temporary) = &self.place else {
             return Ok(());
         };
-        let folder = &self.root.folder;
-        rustix::fs::renameat(folder, temporary.as_str(), folder, key.as_str())?;
+        self.root.publish(temporary, key)?;
         let root = self.root.clone();
         // From here on there is no temporary name to remove.
         self.file = None;

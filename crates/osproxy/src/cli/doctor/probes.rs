@@ -169,7 +169,13 @@ pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> Outco
 }
 
 async fn is_there(uploads: &dyn Multipart, key: &Key, upload: &str) -> Outcome<bool> {
-    Ok(uploads.uploads(Some(key)).await?.iter().any(|(_, known)| known == upload))
+    let mut known = uploads.uploads(Some(key)).await?;
+    while let Some(known) = known.try_next().await? {
+        if known.id == upload {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Looks for the object in the list of all.
@@ -219,18 +225,11 @@ pub(super) async fn clean_up(store: &dyn Backend, left: &Left) -> Outcome {
     for (key, upload) in &left.uploads {
         outcome = outcome.and(match upload {
             Some(upload) => uploads.abort(key, upload).await.map_err(Failure::from),
-            None => drop_all(uploads, key).await,
+            None => uploads.abort_all(key, None).await.map_err(Failure::from),
         });
     }
     let deleted = store.delete(&left.objects).await.map_err(Failure::from);
     outcome.and(deleted).map(|()| "what was left is removed".to_owned())
-}
-
-async fn drop_all(uploads: &dyn Multipart, key: &Key) -> Outcome<()> {
-    for (_, upload) in uploads.uploads(Some(key)).await? {
-        uploads.abort(key, &upload).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use futures_util::TryStreamExt;
-use osproxy_storage::{Digests, Key, Wanted};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_storage::{Digests, ErrorKind, Key, Listed, Wanted};
 
 use super::{super::say, Options};
 use crate::{
@@ -15,8 +12,21 @@ use crate::{
     tasks::handlers::{merge_parts, verify_blob},
 };
 
-/// How many blobs are looked at in one go.
-const PAGE: u64 = 500;
+/// How many blobs or uploads are looked at in one go. What is in memory is bounded by this, by the parts of one blob, and by
+/// `LISTED`.
+pub(super) const PAGE: usize = 500;
+/// How many objects of the store's list are looked for in the rows in one go.
+const LISTED: usize = 2000;
+/// How many objects the store is asked for at the same time.
+const AT_ONCE: usize = 64;
+
+/// Which blobs are looked at. Those that no file has come last: until then it is known whether some content is missing, whose
+/// bytes they may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Used,
+    Unused,
+}
 
 /// A comparison of metadata and store. Nothing else uses either meanwhile.
 pub(super) struct Check {
@@ -24,14 +34,12 @@ pub(super) struct Check {
     pub(super) options: Options,
     /// The store that is looked at.
     pub(super) store: String,
-    /// Uploads of the store's that no row was found for yet: names of objects and of uploads.
-    pub(super) uploads: HashSet<(String, String)>,
-    /// Objects that no row was found for yet, with their sizes.
-    pub(super) unnamed: HashMap<String, u64>,
-    /// What is content by one row. No other row may make it go.
-    content: HashSet<String>,
-    /// What is content by more than one row.
-    contended: HashSet<String>,
+    /// Objects that several rows name, at least one of them as content, and how many do so.
+    shared: HashMap<String, i64>,
+    /// Bytes of the objects of this page's blobs that are there.
+    pub(super) sizes: HashMap<String, u64>,
+    /// The same of this blob's parts.
+    part_sizes: HashMap<String, u64>,
     /// Some file names content that is not there: what seems to be of no file may be its.
     dangling: bool,
     /// Some object that is content is not there, or not in its size: what seems unused may be its bytes.
@@ -49,10 +57,9 @@ impl Check {
             app,
             options,
             store: String::new(),
-            uploads: HashSet::new(),
-            unnamed: HashMap::new(),
-            content: HashSet::new(),
-            contended: HashSet::new(),
+            shared: HashMap::new(),
+            sizes: HashMap::new(),
+            part_sizes: HashMap::new(),
             dangling: false,
             missing: false,
             blobs: 0,
@@ -71,41 +78,92 @@ impl Check {
         }
         for store in self.app.stores.names() {
             self.store = store;
-            (self.content, self.contended, self.missing) = Default::default();
+            self.missing = false;
             self.one_store().await?;
         }
         Ok(())
     }
 
     async fn one_store(&mut self) -> Result<()> {
-        self.list_uploads().await?;
-        let mut objects = self.app.stores.get(&self.store)?.list().await?;
-        while let Some(object) = objects.try_next().await? {
-            self.objects += 1;
-            self.bytes += object.size;
-            self.unnamed.insert(object.name, object.size);
+        self.shared = self.app.meta.shared_objects(&self.store).await?;
+        let mut contended: Vec<_> =
+            self.shared.iter().filter(|(_, count)| **count > 1).map(|(key, _)| key.clone()).collect();
+        contended.sort();
+        for key in contended {
+            self.difference(format!("object {key} is named by more than one row"), false);
         }
-        for (key, size) in self.app.meta.content_objects(&self.store).await? {
-            self.missing |= self.unnamed.get(&key).copied() != u64::try_from(size).ok();
-            if !self.content.insert(key.clone()) && self.contended.insert(key.clone()) {
-                self.difference(format!("object {key} is named by more than one row"), false);
-            }
-        }
+        self.strays().await?;
+        self.uploads().await?;
+        self.blobs(Pass::Used).await?;
+        self.blobs(Pass::Unused).await
+    }
+
+    async fn blobs(&mut self, pass: Pass) -> Result<()> {
         let mut after = 0;
         loop {
-            let page = self.app.meta.recorded_blobs(&self.store, after, PAGE).await?;
+            let page = self.app.meta.recorded_blobs(&self.store, after, PAGE as u64).await?;
             let Some(last) = page.last() else {
-                break;
+                return Ok(());
             };
             after = last.id;
-            for blob in page {
-                self.blobs += 1;
-                self.blob(&blob).await?;
-                self.further_uploads(&blob).await?;
+            if pass == Pass::Used {
+                self.blobs += page.len() as u64;
+                let keys = page.iter().map(|blob| blob.object_key.clone()).filter(|key| !key.is_empty());
+                self.sizes = self.sizes_of(keys.collect()).await?;
+            }
+            for blob in &page {
+                match (pass, is_unused(blob)) {
+                    (Pass::Used, false) => self.blob(blob).await?,
+                    (Pass::Used, true) => self.look_for_content(blob).await?,
+                    (Pass::Unused, false) => {}
+                    (Pass::Unused, true) => self.unused(blob).await?,
+                }
             }
         }
-        self.stray_uploads().await?;
-        self.strays().await
+    }
+
+    /// Asks the store for the sizes of objects. Those that are missing are left out.
+    async fn sizes_of(&self, keys: Vec<String>) -> Result<HashMap<String, u64>> {
+        let store = self.app.stores.get(&self.store)?.clone();
+        let sizes = stream::iter(keys).map(|name| {
+            let store = store.clone();
+            async move {
+                let Ok(key) = Key::parse(&name) else {
+                    return Ok(None);
+                };
+                match store.size(&key).await {
+                    Ok(size) => Ok(Some((name, size))),
+                    Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        let found = sizes.buffer_unordered(AT_ONCE).try_filter_map(|found| std::future::ready(Ok(found)));
+        Ok(found.try_collect().await?)
+    }
+
+    /// The parts of a blob, after the store was asked for those that are objects.
+    async fn parts_of(&mut self, blob: &RecordedBlob) -> Result<Vec<RecordedPart>> {
+        let parts = self.app.meta.recorded_parts(blob.id).await?;
+        let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
+        self.part_sizes = self.sizes_of(objects.map(|part| part.object_key.clone()).collect()).await?;
+        Ok(parts)
+    }
+
+    /// Finds out whether what is content of no file is there.
+    async fn look_for_content(&mut self, blob: &RecordedBlob) -> Result<()> {
+        let parts = self.parts_of(blob).await?;
+        let is_there = |sizes: &HashMap<String, u64>, key: &String, size: i64| {
+            sizes.get(key).copied() == u64::try_from(size).ok()
+        };
+        if blob.state == BlobState::Stored && blob.layout == RecordedLayout::Whole {
+            self.missing |= !is_there(&self.sizes, &blob.object_key, blob.size);
+        }
+        let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
+        for part in objects {
+            self.missing |= !is_there(&self.part_sizes, &part.object_key, part.size);
+        }
+        Ok(())
     }
 
     /// Says a difference, and whether it is no more.
@@ -130,33 +188,27 @@ impl Check {
     async fn blob(&mut self, blob: &RecordedBlob) -> Result<()> {
         match blob.state {
             BlobState::Stored => self.stored(blob).await,
-            BlobState::Receiving if blob.uploads > 0 => self.receiving(blob).await,
-            BlobState::Receiving => self.unused(blob, "collects parts for no file").await,
+            BlobState::Receiving => self.receiving(blob).await,
+            BlobState::Deleting => self.unused(blob).await,
             BlobState::Writing => {
                 let what = format!("blob {} was being written", blob.id);
-                self.uploads.retain(|(name, _)| *name != blob.object_key);
                 self.discard(what, Kind::Blob, blob.id, &blob.object_key).await;
                 Ok(())
             }
-            BlobState::Deleting => self.unused(blob, "was being removed").await,
         }
     }
 
     /// Removes an object that is no content, unless another row says that it is.
     async fn discard(&mut self, what: String, kind: Kind, id: i64, object_key: &str) {
-        if self.content.contains(object_key) {
+        if self.of_others(object_key, false) {
             return self.difference(format!("{what}, where other content lies ({object_key})"), false);
         }
-        self.unnamed.remove(object_key);
         let safe = !self.dangling;
         let outcome = if self.options.repair && safe { Some(self.app.discard(kind, id).await) } else { None };
         self.repaired(what, outcome);
     }
 
     async fn stored(&mut self, blob: &RecordedBlob) -> Result<()> {
-        if blob.files == 0 {
-            return self.unused(blob, "is content of no file").await;
-        }
         if blob.refs != blob.files {
             let what = format!("blob {} counts {} files and has {}", blob.id, blob.refs, blob.files);
             if self.options.repair {
@@ -164,7 +216,7 @@ impl Check {
             }
             self.difference(what, self.options.repair);
         }
-        let parts = self.app.meta.recorded_parts(blob.id).await?;
+        let parts = self.parts_of(blob).await?;
         match blob.layout {
             RecordedLayout::Whole => self.whole(blob, &parts).await,
             RecordedLayout::Parts => self.parts(blob, &parts).await,
@@ -173,13 +225,10 @@ impl Check {
 
     /// Content in one object.
     async fn whole(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
-        let found = self.unnamed.remove(&blob.object_key);
+        let found = self.sizes.get(&blob.object_key).copied();
         let what = format!("blob {} ({})", blob.id, blob.object_key);
         let mut intact = self.compare(&what, blob.size, found);
         if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
-            for part in parts {
-                self.unnamed.remove(&part.object_key);
-            }
             // A task is to see whether it is what came, or what another program said that it is.
             let verify = verify_blob::verification(&self.app, self.app.next_uid().await?)(blob.id);
             return self.awaits(blob, verify, "was not verified, and no task does that").await;
@@ -191,9 +240,6 @@ impl Check {
         }
         if parts.is_empty() {
             return Ok(());
-        }
-        for part in parts {
-            self.unnamed.remove(&part.object_key);
         }
         // The parts may be all there is of the bytes.
         let safe = intact
@@ -249,7 +295,7 @@ impl Check {
 
     /// An upload that is not complete.
     async fn receiving(&mut self, blob: &RecordedBlob) -> Result<()> {
-        let parts = self.app.meta.recorded_parts(blob.id).await?;
+        let parts = self.parts_of(blob).await?;
         for part in &parts {
             self.part(blob, part).await?;
         }
@@ -268,7 +314,7 @@ impl Check {
         if part.tag.is_some() {
             return Ok(());
         }
-        let found = self.unnamed.remove(&part.object_key);
+        let found = self.part_sizes.get(&part.object_key).copied();
         if self.compare(&what, part.size, found) && self.options.deep {
             let read = self.read(&part.object_key, part.size, part.known.wanted()).await;
             self.compare_digests(&what, read, |digests| part.known.is_of(digests));
@@ -277,19 +323,21 @@ impl Check {
     }
 
     /// A blob that no file has.
-    async fn unused(&mut self, blob: &RecordedBlob, why: &str) -> Result<()> {
+    async fn unused(&mut self, blob: &RecordedBlob) -> Result<()> {
+        let why = match blob.state {
+            BlobState::Deleting => "was being removed",
+            BlobState::Receiving => "collects parts for no file",
+            _ => "is content of no file",
+        };
+        let is_content = blob.state == BlobState::Stored && blob.layout == RecordedLayout::Whole;
         let has_object = blob.layout == RecordedLayout::Whole || blob.upload_id.is_some();
-        let own = has_object.then(|| (blob.object_key.clone(), blob.state == BlobState::Stored));
+        let own = has_object.then(|| (blob.object_key.clone(), is_content));
         let mut keys: Vec<_> = own.into_iter().collect();
         let parts = self.app.meta.recorded_parts(blob.id).await?.into_iter();
         let parts = parts.filter(|part| part.tag.is_none());
-        self.uploads.retain(|(name, _)| *name != blob.object_key);
         keys.extend(parts.map(|part| (part.object_key, part.state == PartState::Stored)));
         let may_be_needed = self.dangling || (self.missing && blob.state == BlobState::Stored);
         let safe = !may_be_needed && !keys.iter().any(|(key, counts)| self.of_others(key, *counts));
-        for (key, _) in &keys {
-            self.unnamed.remove(key);
-        }
         let outcome = if self.options.repair && safe { Some(self.remove(blob.id).await) } else { None };
         self.repaired(format!("blob {} {why}", blob.id), outcome);
         Ok(())
@@ -297,7 +345,7 @@ impl Check {
 
     /// Whether an object is content by another row than the one that names it here, which may itself count as such.
     fn of_others(&self, key: &str, counts: bool) -> bool {
-        if counts { self.contended.contains(key) } else { self.content.contains(key) }
+        self.shared.get(key).is_some_and(|count| *count > i64::from(counts))
     }
 
     async fn remove(&self, blob_id: i64) -> Result<bool> {
@@ -307,6 +355,7 @@ impl Check {
     /// Whether an object is there in the size that is recorded. What is missing cannot be repaired here: it mends itself
     /// when somebody sends the same content again.
     pub(super) fn compare(&mut self, what: &str, recorded: i64, found: Option<u64>) -> bool {
+        self.missing |= found != u64::try_from(recorded).ok();
         match found {
             None => self.difference(format!("{what} has no object"), false),
             Some(size) if u64::try_from(recorded) != Ok(size) => {
@@ -338,21 +387,42 @@ impl Check {
         self.app.stores.digest(&self.store, &key, 0..size.unsigned_abs(), wanted).await
     }
 
-    /// Objects that no row names.
+    /// Looks at all objects of the store for those that no row names.
     async fn strays(&mut self) -> Result<()> {
-        let mut strays: Vec<_> = self.unnamed.drain().collect();
-        strays.sort();
-        for (name, size) in strays {
-            let what = format!("object {name} ({size} bytes) is named by nothing");
-            let deleted = match Key::parse(&name) {
-                Ok(key) if self.options.delete_strays => {
-                    self.app.stores.get(&self.store)?.delete(&[key]).await?;
-                    true
-                }
-                _ => false,
-            };
-            self.difference(what, deleted);
+        let app = self.app.clone();
+        let objects = app.stores.get(&self.store)?.list().await?;
+        let mut pages = objects.try_chunks(LISTED);
+        while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
+            self.objects += page.len() as u64;
+            self.bytes += page.iter().map(|object| object.size).sum::<u64>();
+            let names: Vec<_> = page.iter().map(|object| object.name.clone()).collect();
+            let known = app.meta.named_objects(&self.store, &names).await?;
+            for object in page.iter().filter(|object| !known.contains(&object.name)) {
+                self.stray(object).await?;
+            }
         }
         Ok(())
+    }
+
+    async fn stray(&mut self, object: &Listed) -> Result<()> {
+        let what = format!("object {} ({} bytes) is named by nothing", object.name, object.size);
+        let deleted = match Key::parse(&object.name) {
+            Ok(key) if self.options.delete_strays => {
+                self.app.stores.get(&self.store)?.delete(&[key]).await?;
+                true
+            }
+            _ => false,
+        };
+        self.difference(what, deleted);
+        Ok(())
+    }
+}
+
+fn is_unused(blob: &RecordedBlob) -> bool {
+    match blob.state {
+        BlobState::Stored => blob.files == 0,
+        BlobState::Receiving => blob.uploads == 0,
+        BlobState::Deleting => true,
+        BlobState::Writing => false,
     }
 }

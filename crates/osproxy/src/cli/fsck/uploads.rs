@@ -1,21 +1,58 @@
 //! What stores collect in uploads of their own, compared with the rows that name it.
 
-use osproxy_storage::{ErrorKind, Key, Multipart};
+use futures_util::TryStreamExt;
+use osproxy_storage::{ErrorKind, Key, ListedUpload, Multipart};
 
-use super::check::Check;
+use super::check::{Check, PAGE};
 use crate::{
     Result,
     meta::{BlobState, Lost, PartState, RecordedBlob, RecordedPart},
 };
 
 impl Check {
-    /// Asks the store for the uploads that it has.
-    pub(super) async fn list_uploads(&mut self) -> Result<()> {
-        self.uploads.clear();
-        if let Some(multipart) = self.app.stores.get(&self.store)?.multipart() {
-            self.uploads.extend(multipart.uploads(None).await?);
+    /// Looks at all uploads of the store for those that no blob collects its parts in.
+    pub(super) async fn uploads(&mut self) -> Result<()> {
+        let app = self.app.clone();
+        let Some(multipart) = app.stores.get(&self.store)?.multipart() else {
+            return Ok(());
+        };
+        let mut pages = multipart.uploads(None).await?.try_chunks(PAGE);
+        while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
+            let names: Vec<_> = page.iter().map(|upload| upload.name.clone()).collect();
+            let blobs = app.meta.blobs_of_objects(&self.store, &names).await?;
+            for upload in page {
+                match blobs.get(&upload.name) {
+                    // What nobody names may be of a later database.
+                    None => {
+                        let what =
+                            format!("the store collects parts of {}, which is named by nothing", upload.name);
+                        self.abort(&upload, what, self.options.delete_strays).await;
+                    }
+                    // A process began it that died before it could record it.
+                    Some(blobs) if blobs.iter().all(is_content) => {
+                        let what =
+                            format!("the store collects parts of {} that are of no upload", upload.name);
+                        self.abort(&upload, what, self.options.repair).await;
+                    }
+                    // It goes when the upload comes to its end, or with the blob.
+                    Some(_) => {}
+                }
+            }
         }
         Ok(())
+    }
+
+    async fn abort(&mut self, upload: &ListedUpload, what: String, wanted: bool) {
+        let aborted = if wanted { Some(self.try_abort(upload).await) } else { None };
+        self.repaired(what, aborted);
+    }
+
+    async fn try_abort(&self, upload: &ListedUpload) -> Result<bool> {
+        let Ok(key) = Key::parse(&upload.name) else {
+            return Ok(false);
+        };
+        self.app.stores.multipart(&self.store)?.abort(&key, &upload.id).await?;
+        Ok(true)
     }
 
     /// An upload that is not complete, of a blob that collects in the store's.
@@ -26,20 +63,21 @@ impl Check {
         parts: &[RecordedPart],
     ) -> Result<()> {
         // Between the store's answer and what is made of it the object is there already, and the upload is not.
-        let is_object = self.unnamed.remove(&blob.object_key).is_some();
-        let known = self.uploads.remove(&(blob.object_key.clone(), upload.to_owned()));
+        let is_object = self.sizes.contains_key(&blob.object_key);
         if upload.is_empty() || is_object {
             return Ok(());
         }
         let key = Key::parse(&blob.object_key).map_err(crate::Error::internal)?;
         let multipart = self.app.stores.multipart(&self.store)?;
-        if multipart.has_places() {
-            return self.placed(blob, upload, parts, known).await;
-        }
         let there = match multipart.parts(&key, upload).await {
-            Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
-            there => there?,
+            Err(error) if error.kind == ErrorKind::NotFound => None,
+            there => Some(there?),
         };
+        if multipart.has_places() {
+            return self.placed(blob, upload, parts, there.is_some()).await;
+        }
+        let is_known = there.is_some();
+        let there = there.unwrap_or_default();
         let counts = |part: &&RecordedPart| part.state == PartState::Stored;
         let tagged = parts.iter().filter(counts).filter_map(|part| {
             let tag = part.tag.clone()?;
@@ -51,7 +89,7 @@ impl Check {
         }
         let what = format!("the store has lost parts {lost:?} of blob {}", blob.id);
         if self.options.repair {
-            let lost = if known { Lost::Parts(lost) } else { Lost::Upload };
+            let lost = if is_known { Lost::Parts(lost) } else { Lost::Upload };
             self.app.meta.lose_native_parts(blob.id, upload.to_owned(), lost).await?;
         }
         self.difference(what, self.options.repair);
@@ -78,43 +116,6 @@ impl Check {
         Ok(())
     }
 
-    /// Further uploads under the key of a blob, which a process began that died before it could record them.
-    pub(super) async fn further_uploads(&mut self, blob: &RecordedBlob) -> Result<()> {
-        if blob.state == BlobState::Receiving {
-            // They go when the upload comes to its end.
-            self.uploads.retain(|(name, _)| *name != blob.object_key);
-            return Ok(());
-        }
-        let of_blob: Vec<_> = self.uploads.extract_if(|(name, _)| *name == blob.object_key).collect();
-        for (name, upload) in of_blob {
-            let what = format!("the store collects parts of {name} that are of no upload");
-            let dropped = if self.options.repair { Some(self.abort(&name, &upload).await) } else { None };
-            self.repaired(what, dropped);
-        }
-        Ok(())
-    }
-
-    /// Uploads that no row names.
-    pub(super) async fn stray_uploads(&mut self) -> Result<()> {
-        let mut strays: Vec<_> = self.uploads.drain().collect();
-        strays.sort();
-        for (name, upload) in strays {
-            let what = format!("the store collects parts of {name}, which is named by nothing");
-            let dropped =
-                if self.options.delete_strays { Some(self.abort(&name, &upload).await) } else { None };
-            self.repaired(what, dropped);
-        }
-        Ok(())
-    }
-
-    async fn abort(&self, name: &str, upload: &str) -> Result<bool> {
-        let Ok(key) = Key::parse(name) else {
-            return Ok(false);
-        };
-        self.app.stores.multipart(&self.store)?.abort(&key, upload).await?;
-        Ok(true)
-    }
-
     /// The object that the store has made of some parts of content that waits to be merged.
     pub(super) async fn put_together(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
         let native = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
@@ -127,7 +128,7 @@ impl Check {
             return Ok(());
         }
         let what = format!("what the store put together of blob {} ({})", blob.id, blob.object_key);
-        let found = self.unnamed.remove(&blob.object_key);
+        let found = self.sizes.get(&blob.object_key).copied();
         if !self.compare(&what, size, found) || !self.options.deep {
             return Ok(());
         }
@@ -141,4 +142,9 @@ impl Check {
         }
         Ok(())
     }
+}
+
+/// Whether a blob is content of a file, and collects nothing any more.
+fn is_content(blob: &RecordedBlob) -> bool {
+    blob.state == BlobState::Stored && blob.files > 0
 }

@@ -87,7 +87,7 @@ pub(in crate::http) async fn create_download_link(
 fn object_of(file: &StoredFile) -> (&'static str, String) {
     let uid = file.uid;
     let object = file.extension().map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
-    (file.category().as_str(), object)
+    (file.object_category().as_str(), object)
 }
 
 fn meta(file: &StoredFile, object: String) -> FileMeta {

@@ -40,7 +40,7 @@ impl TaskHandler for VerifyBlob {
         let app = &context.app;
         if let Some(blob) = app.meta.unverified(blob_id).await? {
             // Of two nodes that began the upload at the same time one may have died before it could drop its own.
-            app.abort_uploads(&blob.store, &blob.key).await?;
+            app.abort_uploads(&blob.store, &blob.key, blob.part_size).await?;
             verify(app, blob_id, &blob).await?;
         }
         let parts = app.meta.part_objects(blob_id).await?;
@@ -55,7 +55,7 @@ pub fn verification(app: &App, id: Uid) -> TaskForBlob {
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
-    let UnverifiedBlob { tenant, store, key, size, claims } = blob;
+    let UnverifiedBlob { tenant, store, key, size, part_size: _, claims } = blob;
     let combined = app.meta.combined_digest(blob_id).await?;
     let digests = match combined {
         // Every part was digested when it came, and nothing else has to be known.

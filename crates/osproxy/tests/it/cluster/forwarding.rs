@@ -366,9 +366,10 @@ async fn a_file_is_followed_that_moves_to_another_node() {
         assert!(node.read(&uid).await == bytes);
     }
     // Behind everybody's back: what they remember is wrong now.
-    let key = format!("unknown/{uid}.bin");
-    std::fs::create_dir_all(three.objects_folder().join("unknown")).unwrap();
-    std::fs::rename(two.objects_folder().join(&key), three.objects_folder().join(&key)).unwrap();
+    let key = two.object_key(&format!("unknown/{uid}.bin"));
+    let (from, to) = (two.objects_folder().join(&key), three.objects_folder().join(&key));
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    std::fs::rename(from, to).unwrap();
     let store = std::fs::read_to_string(three.objects_folder().join("store-id")).unwrap();
     one.sql(&format!("UPDATE blobs SET backend = 'local:{}'", store.trim())).await;
     for node in [&one, &two, &three] {

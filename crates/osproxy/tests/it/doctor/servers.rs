@@ -101,8 +101,9 @@ impl Server {
     async fn left(&self) -> Vec<String> {
         let objects: Vec<_> = self.store.list().await.unwrap().try_collect().await.unwrap();
         let uploads = self.store.multipart().unwrap().uploads(None).await.unwrap();
+        let uploads: Vec<_> = uploads.try_collect().await.unwrap();
         let names = objects.into_iter().map(|object| object.name);
-        let names = names.chain(uploads.into_iter().map(|(name, _)| name));
+        let names = names.chain(uploads.into_iter().map(|upload| upload.name));
         names.filter(|name| name.contains("/doctor-")).collect()
     }
 }

@@ -9,6 +9,7 @@ mod h2;
 mod meddler;
 mod nginx;
 mod node;
+mod objects;
 mod page;
 mod protocol;
 mod proxy;

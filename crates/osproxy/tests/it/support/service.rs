@@ -13,7 +13,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{Api, Database, PATIENCE, RawConnection, Store, Unreliable};
+use super::{Api, Database, PATIENCE, RawConnection, Store, Unreliable, objects};
 
 /// A running service with a folder of its own. Dropped, it is killed and its folder removed.
 pub struct Service {
@@ -326,26 +326,9 @@ impl Service {
         self.folder.path().join("osproxy-data/objects")
     }
 
-    /// Every file in the store, published or not, by its path within it.
+    /// Every file in the store, published or not, as `<category>/<name>`, whatever shard of the category it lies in.
     pub fn objects(&self) -> Vec<String> {
-        if let Some(store) = &self.store {
-            return store.objects();
-        }
-        let root = self.objects_folder();
-        let mut found = Vec::new();
-        for folder in std::fs::read_dir(&root).unwrap() {
-            let folder = folder.unwrap().path();
-            if folder.ends_with("store-id") {
-                continue;
-            }
-            for file in std::fs::read_dir(folder).unwrap() {
-                let path = file.unwrap().path();
-                found.push(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-        found.retain(|file| file != ".tmp/lock");
-        found.sort();
-        found
+        self.store.as_ref().map_or_else(|| objects::listed(&self.objects_folder()), Store::objects)
     }
 
     pub async fn connect(&self) -> RawConnection {

@@ -195,8 +195,9 @@ impl Store {
                 let store = store.backend();
                 let listed: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
                 let uploads = store.multipart().unwrap().uploads(None).await.unwrap();
+                let uploads: Vec<_> = uploads.try_collect().await.unwrap();
                 let mut found: Vec<_> = listed.into_iter().map(|object| object.name).collect();
-                found.extend(uploads.into_iter().map(|(name, _)| name + "+"));
+                found.extend(uploads.into_iter().map(|upload| upload.name + "+"));
                 found.sort();
                 found
             })

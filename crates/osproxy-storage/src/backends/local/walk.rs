@@ -1,0 +1,125 @@
+//! Lists the files of a root, a batch at a time: a folder may have more of them than fit into memory.
+
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use futures_util::{Stream, TryStreamExt, stream};
+use rustix::{
+    fs::{AtFlags, Dir, FileType},
+    io::Errno,
+};
+
+use super::{Root, blocking, open_folder};
+use crate::{Key, Result};
+
+/// How many files are looked at in one go.
+const BATCH: usize = 1000;
+
+/// A file in a folder that objects can be in. Its name may be hidden.
+pub(super) struct Entry<'a> {
+    pub(super) folder: &'a str,
+    pub(super) name: &'a str,
+    handle: &'a OwnedFd,
+}
+
+impl Entry<'_> {
+    /// Its size in bytes; `None`: it is gone since its name was read, or is a folder.
+    pub(super) fn size(&self) -> std::io::Result<Option<u64>> {
+        match rustix::fs::statat(self.handle, self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(None),
+            Ok(stat) => Ok(Some(u64::try_from(stat.st_size).unwrap_or(0))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What `pick` makes of the files of all folders that objects can be in: those of this program, and those in which the Go
+/// program collects parts.
+pub(super) fn list<T: Send + 'static>(
+    root: Arc<Root>,
+    operation: &'static str,
+    pick: fn(&Entry<'_>) -> std::io::Result<Option<T>>,
+) -> impl Stream<Item = Result<T>> + Send {
+    let batches = stream::try_unfold(None, move |walk: Option<Walk>| {
+        let root = root.clone();
+        async move {
+            let step = blocking(operation, move || {
+                let mut walk = walk.map_or_else(|| Walk::new(root), Ok)?;
+                Ok(walk.batch(pick)?.map(|batch| (batch, walk)))
+            });
+            let step = step.await?;
+            Ok(step.map(|(batch, walk)| (stream::iter(batch.into_iter().map(Ok)), Some(walk))))
+        }
+    });
+    batches.try_flatten()
+}
+
+struct Walk {
+    root: Arc<Root>,
+    folders: Dir,
+    open: Option<Folder>,
+}
+
+struct Folder {
+    name: String,
+    handle: OwnedFd,
+    files: Dir,
+}
+
+impl Walk {
+    fn new(root: Arc<Root>) -> std::io::Result<Self> {
+        Ok(Self { folders: Dir::read_from(&root.folder)?, root, open: None })
+    }
+
+    /// What is picked of the next files; `None` at the end.
+    fn batch<T>(
+        &mut self,
+        pick: fn(&Entry<'_>) -> std::io::Result<Option<T>>,
+    ) -> std::io::Result<Option<Vec<T>>> {
+        let mut picked = Vec::new();
+        let mut looked = 0;
+        while looked < BATCH {
+            let Some(folder) = &mut self.open else {
+                match self.next_folder()? {
+                    Some(folder) => self.open = Some(folder),
+                    None if looked == 0 => return Ok(None),
+                    None => break,
+                }
+                continue;
+            };
+            let Some(entry) = folder.files.read() else {
+                self.open = None;
+                // Empty folders count too: one batch holds up its thread only for a moment.
+                looked += 1;
+                continue;
+            };
+            looked += 1;
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                picked.extend(pick(&Entry { folder: &folder.name, name: &name, handle: &folder.handle })?);
+            }
+        }
+        Ok(Some(picked))
+    }
+
+    fn next_folder(&mut self) -> std::io::Result<Option<Folder>> {
+        while let Some(entry) = self.folders.read() {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if Key::parse(&format!("{name}/x")).is_err() {
+                continue;
+            }
+            match open_folder(&self.root.folder, &name) {
+                Ok(handle) => {
+                    let files = Dir::read_from(&handle)?;
+                    return Ok(Some(Folder { name, handle, files }));
+                }
+                // A file, as that with the store's id; or gone.
+                Err(Errno::NOTDIR | Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,129 @@
+//! Which rows name objects that a store has.
+
+use std::collections::{HashMap, HashSet};
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, QueryTrait,
+    sea_query::{Alias, CaseStatement, Condition, Expr, Query, UnionType},
+};
+
+use super::{
+    Meta, RecordedBlob, dialect,
+    entities::{blob, part},
+};
+
+impl Meta {
+    /// Objects of a store that several rows name, at least one of them as content: their keys, and how many of the rows have
+    /// them as content.
+    pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, DbErr> {
+        let (key, content) = (Alias::new("object_key"), Alias::new("content"));
+        let one_if =
+            |condition: Condition| -> Expr { CaseStatement::new().case(condition, 1).finally(0).into() };
+        let whole = Condition::all()
+            .add(blob::Column::State.eq(blob::State::Stored))
+            .add(blob::Column::Layout.eq(blob::Layout::Whole));
+        let blobs = blob::Entity::find()
+            .select_only()
+            .column(blob::Column::ObjectKey)
+            .column_as(one_if(whole), "content")
+            .filter(blob::Column::Backend.eq(store))
+            .filter(blob::Column::ObjectKey.ne(""));
+        let stored = Condition::all()
+            .add(part::Column::State.eq(part::State::Stored))
+            .add(part::Column::Tag.is_null());
+        let parts = part::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(part::Column::ObjectKey)
+            .column_as(one_if(stored), "content")
+            .filter(blob::Column::Backend.eq(store))
+            .filter(part::Column::State.ne(part::State::Gone));
+        let mut all = blobs.into_query();
+        all.union(UnionType::All, parts.into_query());
+        let sum = || dialect::whole_sum_of(self.reader.get_database_backend(), Expr::col(content.clone()));
+        let shared = Query::select()
+            .column(key.clone())
+            .expr_as(sum(), content.clone())
+            .from_subquery(all, Alias::new("named"))
+            .group_by_col(key)
+            .and_having(Expr::val(1).count().gt(1))
+            .and_having(sum().gt(0))
+            .to_owned();
+        let rows = self.reader.query_all(&shared).await?;
+        rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
+    }
+
+    /// Those of these objects of a store, a few thousand at most, that some row names, whatever it says of them. Those whose rows
+    /// have other numbers than their names begin with are looked for in whole tables.
+    pub async fn named_objects(&self, store: &str, names: &[String]) -> Result<HashSet<String>, DbErr> {
+        let ids = numbers(names);
+        let mut found = self.names_of_rows(store, names, Some(&ids)).await?;
+        let others: Vec<_> = names.iter().filter(|name| !found.contains(*name)).cloned().collect();
+        if !others.is_empty() {
+            found.extend(self.names_of_rows(store, &others, None).await?);
+        }
+        Ok(found)
+    }
+
+    async fn names_of_rows(
+        &self,
+        store: &str,
+        names: &[String],
+        ids: Option<&[i64]>,
+    ) -> Result<HashSet<String>, DbErr> {
+        let blobs = blob::Entity::find()
+            .select_only()
+            .column(blob::Column::ObjectKey)
+            .filter(blob::Column::Backend.eq(store))
+            .filter(blob::Column::ObjectKey.is_in(names))
+            .apply_if(ids, |query, ids| query.filter(blob::Column::Id.is_in(ids.iter().copied())));
+        let parts = part::Entity::find()
+            .inner_join(blob::Entity)
+            .select_only()
+            .column(part::Column::ObjectKey)
+            .filter(blob::Column::Backend.eq(store))
+            .filter(part::Column::State.ne(part::State::Gone))
+            .filter(part::Column::ObjectKey.is_in(names))
+            .apply_if(ids, |query, ids| query.filter(part::Column::BlobId.is_in(ids.iter().copied())));
+        let mut found: HashSet<String> =
+            blobs.into_tuple::<String>().all(&self.reader).await?.into_iter().collect();
+        found.extend(parts.into_tuple::<String>().all(&self.reader).await?);
+        Ok(found)
+    }
+
+    /// The blobs of a store that name these objects, a few thousand at most, by the objects' names.
+    pub async fn blobs_of_objects(
+        &self,
+        store: &str,
+        names: &[String],
+    ) -> Result<HashMap<String, Vec<RecordedBlob>>, DbErr> {
+        let of_names = |names: &[String]| {
+            blob::Entity::find()
+                .filter(blob::Column::Backend.eq(store))
+                .filter(blob::Column::ObjectKey.is_in(names))
+        };
+        let by_number = of_names(names).filter(blob::Column::Id.is_in(numbers(names)));
+        let mut rows = by_number.all(&self.reader).await?;
+        let known: HashSet<_> = rows.iter().map(|row| row.object_key.clone()).collect();
+        let others: Vec<_> = names.iter().filter(|name| !known.contains(*name)).cloned().collect();
+        if !others.is_empty() {
+            rows.extend(of_names(&others).all(&self.reader).await?);
+        }
+        let mut blobs: HashMap<String, Vec<RecordedBlob>> = HashMap::new();
+        for blob in self.recorded(rows).await? {
+            blobs.entry(blob.object_key.clone()).or_default().push(blob);
+        }
+        Ok(blobs)
+    }
+}
+
+/// The numbers of the blobs that most of these objects are of: names begin with them. The Go program's parts lie in a folder
+/// of that name.
+fn numbers(names: &[String]) -> Vec<i64> {
+    let of_name = |name: &String| {
+        let (folder, name) = name.split_once('/')?;
+        let digits = name.split(|character: char| !character.is_ascii_digit()).next()?;
+        folder.parse().or_else(|_| digits.parse()).ok()
+    };
+    names.iter().filter_map(of_name).collect()
+}

@@ -1,0 +1,51 @@
+//! Where objects lie on a disk: in shards of their categories, or, if they are older than these, in the category itself.
+
+use std::path::{Path, PathBuf};
+
+use osproxy_storage::Key;
+
+use super::Service;
+
+/// Every file under a root, as `<category>/<name>`, whatever shard of the category it lies in.
+pub fn listed(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in std::fs::read_dir(root).unwrap() {
+        let folder = folder.unwrap();
+        let name = folder.file_name().into_string().unwrap();
+        if name == "store-id" {
+            continue;
+        }
+        let category = name.split('-').next().unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            found.push(format!("{category}/{}", file.unwrap().file_name().to_str().unwrap()));
+        }
+    }
+    found.retain(|file| file != ".tmp/lock");
+    found.sort();
+    found
+}
+
+impl Service {
+    /// The key under which the service stores a new object on a disk, from `<category>/<name>`.
+    pub fn object_key(&self, name: &str) -> String {
+        let key = Key::parse(name).unwrap();
+        let number = key.name().split(['.', '_']).next().unwrap().parse().unwrap();
+        key.in_shard(number).to_string()
+    }
+
+    /// The file of an object, from `<category>/<name>`: in its shard if it is there, else in the category's own folder, which
+    /// is made.
+    pub fn object_path(&self, name: impl AsRef<str>) -> PathBuf {
+        let (category, name) = name.as_ref().split_once('/').unwrap();
+        let root = self.objects_folder();
+        let folders = std::fs::read_dir(&root).unwrap().map(|folder| folder.unwrap().path());
+        let is_of_category = |folder: &PathBuf| {
+            folder.file_name().unwrap().to_str().unwrap().split('-').next() == Some(category)
+        };
+        let there = folders.filter(is_of_category).map(|folder| folder.join(name)).find(|file| file.exists());
+        there.unwrap_or_else(|| {
+            std::fs::create_dir_all(root.join(category)).unwrap();
+            root.join(category).join(name)
+        })
+    }
+}
