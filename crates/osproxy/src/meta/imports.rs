@@ -1,14 +1,14 @@
 //! Files that another program has stored, and whose objects stay where they are.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use osproxy_storage::Key;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, PaginatorTrait,
-    QueryFilter, QuerySelect,
+    QueryFilter, QuerySelect, TransactionTrait,
 };
 
 use super::{
@@ -140,7 +140,10 @@ impl Meta {
             let (files, into, quotas, node) = (files.clone(), into.clone(), quotas.clone(), node.clone());
             Box::pin(async move {
                 let importing = Importing { transaction, into: &into, node: &node, now };
-                let (imported, charge) = importing.all(&files).await?;
+                let (imported, Charges { charge, released }) = importing.all(&files).await?;
+                for (tenant, released) in released {
+                    quotas.charge(transaction, &tenant, -released).await?;
+                }
                 let charged = quotas.charge(transaction, into.tenant.as_str(), charge).await?;
                 Ok(match charged.commit_or(Some(imported), None) {
                     Verdict::Commit(imported) if into.is_dry_run => Verdict::Rollback(imported),
@@ -152,40 +155,73 @@ impl Meta {
     }
 }
 
+/// What tenants are charged with for files that are taken over.
+#[derive(Default)]
+struct Charges {
+    /// Bytes more, or fewer, of the tenant that gets the files.
+    charge: i64,
+    /// Bytes that other tenants had uploads of.
+    released: BTreeMap<String, i64>,
+}
+
 impl Importing<'_> {
     /// Records all of them, and adds up what they are charged with.
-    async fn all(&self, files: &[ImportedFile]) -> Result<(Vec<Imported>, i64), DbErr> {
+    async fn all(&self, files: &[ImportedFile]) -> Result<(Vec<Imported>, Charges), DbErr> {
         let uids = files.iter().map(|file| file.uid.get());
         let known = file::Entity::find().filter(file::Column::Uid.is_in(uids)).all(self.transaction).await?;
         let mut known: HashMap<_, _> = known.into_iter().map(|row| (row.uid, row)).collect();
-        let (mut seen, mut charge) = (HashSet::with_capacity(files.len()), 0_i64);
+        let (mut seen, mut charges) = (HashSet::with_capacity(files.len()), Charges::default());
         let mut imported = Vec::with_capacity(files.len());
         for file in files {
             let before = known.remove(&file.uid.get());
             imported.push(match before {
                 // Of several rows of a uid the first one counts.
                 _ if !seen.insert(file.uid) => Imported::Known,
-                Some(before) if !self.make_way(&before, &file.content).await? => {
-                    self.leave_of_known(&before, &file.leftovers).await?;
-                    Imported::Known
-                }
-                before => match self.one(file).await? {
+                Some(before) => self.again(file, &before, &mut charges).await?,
+                None => match self.one(file).await? {
                     Some(size) => {
-                        let released = before.as_ref().map_or(0, |before| before.charged);
-                        charge = charge.saturating_add_unsigned(size).saturating_sub(released);
-                        if before.is_some() { Imported::Renewed } else { Imported::Taken }
+                        charges.charge = charges.charge.saturating_add_unsigned(size);
+                        Imported::Taken
                     }
                     None => Imported::Conflict,
                 },
             });
         }
-        Ok((imported, charge))
+        Ok((imported, charges))
     }
 
-    /// Removes the rows of an upload that was taken over unfinished, and that nobody has sent anything to here.
+    /// Records a file anew that is here, if it is an upload that may make way; else it stays as it is.
+    async fn again(
+        &self,
+        file: &ImportedFile,
+        before: &file::Model,
+        charges: &mut Charges,
+    ) -> Result<Imported, DbErr> {
+        let step = self.transaction.begin().await?;
+        let renewing = Importing { transaction: &step, ..*self };
+        if !renewing.make_way(before, &file.content).await? {
+            renewing.leave_of_known(before, &file.leftovers).await?;
+            step.commit().await?;
+            return Ok(Imported::Known);
+        }
+        let Some(size) = renewing.one(file).await? else {
+            step.rollback().await?;
+            return Ok(Imported::Conflict);
+        };
+        step.commit().await?;
+        charges.charge = charges.charge.saturating_add_unsigned(size);
+        if before.tenant == self.into.tenant.as_str() {
+            charges.charge = charges.charge.saturating_sub(before.charged);
+        } else {
+            *charges.released.entry(before.tenant.clone()).or_default() += before.charged;
+        }
+        Ok(Imported::Renewed)
+    }
+
+    /// Removes the rows of an upload that was taken over unfinished, for whichever tenant, and that nobody has sent anything
+    /// to here. `false`: there is none, and nothing has changed.
     async fn make_way(&self, before: &file::Model, content: &ImportedContent) -> Result<bool, DbErr> {
         let is_untouched = match (before.state, before.blob_id) {
-            _ if before.tenant != self.into.tenant.as_str() => false,
             (file::State::Pending, None) => before.announced_size.is_none(),
             // Every part that came here has a BLAKE3.
             (file::State::Receiving, Some(blob_id)) if blob_id == before.uid => {

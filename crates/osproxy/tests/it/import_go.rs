@@ -214,12 +214,13 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     // 10, 11 and 18 were not complete: they are taken as they are now.
     let sum = "4 files taken: 1 whole, 1 in parts, 2 unfinished; 3 of them anew; 11 known; 4 skipped";
     assert_says(&said, &[sum.to_owned()]);
-    let (code, said) = import(path, &settings, &["--remove-leftovers", "--tenant", "other"]).await;
-    assert_eq!(code, 4, "{said}");
-    assert_says(
-        &said,
-        &["0 files taken: 0 whole, 0 in parts, 0 unfinished; 0 of them anew; 15 known; 4 skipped".to_owned()],
-    );
+    // What is complete stays whose it is; uploads go to another tenant, and back.
+    for options in [&["--remove-leftovers", "--tenant", "other"][..], &[]] {
+        let (code, said) = import(path, &settings, options).await;
+        assert_eq!(code, 4, "{said}");
+        let sum = "2 files taken: 0 whole, 0 in parts, 2 unfinished; 2 of them anew; 13 known; 4 skipped";
+        assert_says(&said, &[sum.to_owned()]);
+    }
 
     if database.url().is_some() {
         another_node_takes_nothing_away(path, &settings).await;
@@ -410,23 +411,37 @@ async fn what_is_taken_over_counts_towards_the_quota() {
     whole(&go, 1, "a.pdf", &bytes).await;
     pending(&go, 2).await;
     part(&go, 2, 1, &bytes).await;
-    let quota = async |bytes| {
-        let arguments = ["tenant", "set", "default", "--max-bytes", bytes];
+    let quota = async |tenant, bytes| {
+        let arguments = ["tenant", "set", tenant, "--max-bytes", bytes];
         let (status, said, complaint) = spawn_failing(folder.path(), &settings, &arguments).await;
         assert!(status.success(), "{said}{complaint}");
     };
     assert_eq!(import(folder.path(), &settings, &["--dry-run"]).await.0, 0);
-    quota("3999B").await;
+    quota("default", "3999B").await;
     let (code, said) = import(folder.path(), &settings, &[]).await;
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("quota"), "{said}");
     assert_eq!(database.sql("SELECT uid FROM files").await, [""; 0]);
-    quota("4000B").await;
+    quota("default", "4000B").await;
     // The second time the upload is taken anew, and counts once.
     for _ in 0..2 {
         assert_eq!(import(folder.path(), &settings, &[]).await.0, 0);
         assert_eq!(database.sql("SELECT used FROM tenants").await, ["4000"]);
     }
+    // For another tenant: what is complete stays, and an upload counts where it is now.
+    quota("other", "5000B").await;
+    let used = "SELECT used FROM tenants ORDER BY name";
+    let to_other = ["--tenant", "other"];
+    assert_eq!(import(folder.path(), &settings, &to_other).await.0, 0);
+    assert_eq!(database.sql(used).await, ["2000", "2000"]);
+    // It was completed since, as content that the other tenant has: it is skipped, and goes on counting.
+    let (first, md5) = (uid(1), md5_hex(&bytes));
+    let shared = format!("bucket = 'doc', storage_name = '{first}.pdf', md5 = '{md5}'");
+    go.update_file(uid(2), &format!("status = 1, multi_part = false, storage_size = 2000, {shared}")).await;
+    assert_eq!(import(folder.path(), &settings, &to_other).await.0, 4);
+    assert_eq!(database.sql(used).await, ["2000", "2000"]);
+    let files = "SELECT sum(charged) FROM files GROUP BY tenant ORDER BY tenant";
+    assert_eq!(database.sql(files).await, ["2000", "2000"]);
 }
 
 /// On a store the Go program has a bucket for each category.
