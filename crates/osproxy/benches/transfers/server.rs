@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use osproxy_storage::{Category, Key};
 use rustix::{
     fs::Advice,
     io::{Errno, ReadWriteFlags},
@@ -104,7 +105,7 @@ impl Server {
 
     /// Waits until the object of a removed file `*.bin` is gone.
     pub(crate) fn wait_until_gone(&self, uid: &str) -> Result<()> {
-        let (start, object) = (Instant::now(), self.data.join(format!("objects/unknown/{uid}.bin")));
+        let (start, object) = (Instant::now(), self.object(uid)?);
         while object.try_exists()? {
             ensure!(start.elapsed() < PATIENCE, "the file {uid} does not go");
             thread::sleep(LOOK);
@@ -113,12 +114,19 @@ impl Server {
     }
 
     fn is_whole(&self, uid: &str) -> Result<bool> {
-        let objects = self.data.join("objects");
-        let folder = objects.join("unknown");
+        let object = self.object(uid)?;
+        let folder = object.parent().context("an object in no folder")?;
         // What takes the least time, and is missing the longest, comes first.
-        Ok(folder.join(format!("{uid}.bin")).try_exists()?
-            && !any_name(&folder, |name| name.strip_prefix(uid).is_some_and(|rest| rest.starts_with('_')))?
-            && !any_name(&objects.join(".tmp"), |name| name != "lock")?)
+        Ok(object.try_exists()?
+            && !any_name(folder, |name| name.strip_prefix(uid).is_some_and(|rest| rest.starts_with('_')))?
+            && !any_name(&self.data.join("objects/.tmp"), |name| name != "lock")?)
+    }
+
+    /// Where the object of a file `*.bin` lies.
+    fn object(&self, uid: &str) -> Result<PathBuf> {
+        let uid = uid.parse()?;
+        let key = Key::whole(Category::Unknown, uid, Some("bin")).in_shard(uid);
+        Ok(self.data.join("objects").join(key.as_str()))
     }
 }
 

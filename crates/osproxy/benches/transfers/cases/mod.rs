@@ -9,6 +9,7 @@ mod overload;
 mod parts;
 mod refusals;
 mod small;
+mod stored;
 mod stores;
 mod v1;
 
@@ -27,7 +28,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 24] = [
+pub(crate) const CASES: [(&str, Case); 25] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),
@@ -41,6 +42,7 @@ pub(crate) const CASES: [(&str, Case); 24] = [
     ("v1-links", v1::links),
     ("small-uploads", small::uploads),
     ("refusals", refusals::refusals),
+    ("stored", stored::stored),
     ("databases", databases::small_files),
     ("s3-upload", stores::uploads),
     ("s3-download", stores::downloads),

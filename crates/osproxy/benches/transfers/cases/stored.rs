@@ -1,0 +1,111 @@
+//! What creating and deleting a file costs beside few and many stored ones.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Scale, all_in_turn, small::CONNECTIONS};
+use crate::{
+    client::{Connection, at_once},
+    content::Content,
+    measure::{self, Rounds, Sample},
+    report::{Report, Target},
+    server::Server,
+};
+
+/// Bytes of each file.
+const SIZE: usize = 1024;
+/// How many files there are where there are few.
+const FEW: usize = 1000;
+/// How many files each connection creates, or deletes, in a round.
+const EACH: usize = 100;
+
+const STEPS: [&str; 4] = ["create, few", "create, many", "delete, few", "delete, many"];
+
+/// A server with so many files.
+struct Stored {
+    server: Server,
+    connections: Vec<Connection>,
+    /// The files of this round, by connection.
+    uids: Vec<Vec<String>>,
+    created: usize,
+}
+
+impl Stored {
+    fn start(folder: &Path, content: &Content, count: usize) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let settings = [("LOCAL__FSYNC".to_owned(), "false".to_owned())];
+        let server = Server::start_with(folder, &settings)?;
+        let connections = Connection::open_many(server.address(), CONNECTIONS)?;
+        let mut stored = Self { server, connections, uids: Vec::new(), created: 0 };
+        stored.create(content, count / CONNECTIONS)?;
+        Ok(stored)
+    }
+
+    /// Creates so many files over each connection, of content that no other has.
+    fn create(&mut self, content: &Content, each: usize) -> Result<Sample> {
+        let first = self.created;
+        self.created += each * CONNECTIONS;
+        let mut uids = vec![Vec::new(); CONNECTIONS];
+        let mut work: Vec<_> = self.connections.iter_mut().zip(&mut uids).collect();
+        let sample = measure::sample(&[self.server.id()], || {
+            at_once(&mut work, |number, (connection, uids)| {
+                for index in 0..each {
+                    uids.push(connection.store(&content.variant(first + number * each + index))?);
+                }
+                Ok(())
+            })
+        })?;
+        self.uids = uids;
+        Ok(sample)
+    }
+
+    /// Deletes the files that were created last, until their objects are gone.
+    fn delete(&mut self) -> Result<Sample> {
+        let mut work: Vec<_> = self.connections.iter_mut().zip(&self.uids).collect();
+        measure::sample(&[self.server.id()], || {
+            at_once(&mut work, |_, (connection, uids)| {
+                uids.iter().try_for_each(|uid| connection.delete(uid))
+            })?;
+            self.uids.iter().flatten().try_for_each(|uid| self.server.wait_until_gone(uid))
+        })
+    }
+}
+
+/// Nothing that is done for a file may depend on how many others there are.
+pub(super) fn stored(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
+    let many = if scale.quick { 100_000 } else { 1_000_000 };
+    let content = Content::new(SIZE);
+    let mut servers = [
+        Stored::start(&folder.join("few"), &content, FEW)?,
+        Stored::start(&folder.join("many"), &content, many)?,
+    ];
+    let rounds = all_in_turn(scale, STEPS, |which, _| {
+        let [few, many] = &mut servers;
+        let stored = if which % 2 == 0 { few } else { many };
+        if which < 2 { stored.create(&content, EACH) } else { stored.delete() }
+    })?;
+    let [create_few, create_many, delete_few, delete_many] = &rounds;
+    let cpu = |sample: &Sample| sample.server_cpu * 1e6 / (EACH * CONNECTIONS) as f64;
+    let case = "stored";
+    let mut compare = |what: &str, many: &Rounds, few: &Rounds| {
+        report.against(
+            case,
+            &format!("{what}, CPU µs each (peer: few)"),
+            (many, few),
+            cpu,
+            Target::AtMost(1.2),
+        );
+        report.against(
+            case,
+            &format!("{what}, s (peer: few)"),
+            (many, few),
+            |sample| sample.wall,
+            Target::None,
+        );
+    };
+    compare("create", create_many, create_few);
+    compare("delete", delete_many, delete_few);
+    report.remark("stored: few are 1,000 files of 1 KiB; many are 1,000,000, with --quick 100,000.");
+    Ok(())
+}
