@@ -1,6 +1,6 @@
 mod servers;
 
-use std::path::Path;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -119,6 +119,29 @@ async fn a_folder_that_a_service_uses_is_well_and_stays_as_it_is() {
     assert!(line(&said, "ok", "folder").contains("written, moved and read; "), "{said}");
     assert_eq!(code, 0);
     assert_eq!(all_below(&service.objects_folder()), before);
+}
+
+#[tokio::test]
+async fn folders_that_others_can_read_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("osproxy-data");
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    std::fs::create_dir_all(data.join("objects")).unwrap();
+    mode(&data, 0o750);
+    mode(&data.join("objects"), 0o755);
+    let (code, said) = doctor_in(folder.path(), &[]).await;
+    let warning = line(&said, "warning", "permissions");
+    assert!(warning.contains("osproxy-data (mode 0750), osproxy-data/objects (mode 0755)"), "{said}");
+    assert_eq!(code, 0, "{said}");
+    mode(&data, 0o700);
+    let (_, said) = doctor_in(folder.path(), &[]).await;
+    assert!(line(&said, "ok", "permissions").contains("this user alone"), "{said}");
+    // Elsewhere it is its own mode that counts.
+    let elsewhere = settings(&[("LOCAL__ROOT", "elsewhere")]);
+    std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
+    mode(&folder.path().join("elsewhere"), 0o755);
+    let (_, said) = doctor_in(folder.path(), &elsewhere).await;
+    assert!(line(&said, "warning", "permissions").contains("elsewhere (mode 0755)"), "{said}");
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
 use osproxy_storage::{ErrorKind, backends::Local};
 
 use super::report::Report;
-use crate::{config::Config, error};
+use crate::{
+    config::{Config, DatabaseLocation},
+    error,
+};
 
 /// Looks at the folder of objects, which a service may be using.
 pub(super) async fn examine(config: &Config, report: &mut Report) {
@@ -15,6 +20,7 @@ pub(super) async fn examine(config: &Config, report: &mut Report) {
                 "it does not exist yet, and can be made"
             };
             report.ok("folder", &format!("{there}; {} are free", bytes(probed.free)));
+            check_permissions(config, &root, report).await;
         }
         Err(problem) => {
             let advice = if problem.kind == ErrorKind::Full {
@@ -24,6 +30,39 @@ pub(super) async fn examine(config: &Config, report: &mut Report) {
             };
             report.wrong("folder", &format!("{advice} ({})", error::chain(&problem)));
         }
+    }
+}
+
+/// Warns of folders and files that other users could read. What lies in a folder that is closed to them is not looked at.
+async fn check_permissions(config: &Config, root: &Path, report: &Report) {
+    let mut open = Vec::new();
+    let database = match config.database_location() {
+        Ok(DatabaseLocation::File(database)) => Some(database),
+        _ => None,
+    };
+    for path in [Some(config.data_dir.clone()), Some(root.to_owned()), database].into_iter().flatten() {
+        let is_below_closed =
+            path.starts_with(&config.data_dir) && path != config.data_dir && open.is_empty();
+        if is_below_closed {
+            continue;
+        }
+        // What is missing is made as it should be.
+        let Ok(metadata) = tokio::fs::metadata(&path).await else {
+            continue;
+        };
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            open.push(format!("{} (mode {mode:04o})", path.display()));
+        }
+    }
+    if open.is_empty() {
+        report.ok("permissions", "what is stored is for this user alone");
+    } else {
+        let open = open.join(", ");
+        report.warning(
+            "permissions",
+            &format!("other users may read {open}; `chmod go= PATH` closes it to them"),
+        );
     }
 }
 
