@@ -171,3 +171,27 @@ async fn files_from_before_are_listed_too() {
     assert_eq!(names(&all(&service, "category=image").await), ["old.jpg"]);
     assert_eq!(names(&all(&service, "state=expired").await), ["gone.txt"]);
 }
+
+#[tokio::test]
+async fn text_is_listed_as_documents_and_stored_where_the_go_program_would() {
+    let mut service = Service::start().await;
+    let uid = service.store("notes.TXT", b"text").await;
+    for name in ["readme.md", "table.csv", "data.json", "report.pdf", "program.bin"] {
+        service.upload_link(name).await;
+    }
+    let documents = ["notes.TXT", "readme.md", "table.csv", "data.json", "report.pdf"];
+    assert_eq!(names(&all(&service, "category=doc").await), documents);
+    assert_eq!(names(&all(&service, "category=unknown").await), ["program.bin"]);
+    assert_eq!(service.describe(&uid).await.category, "doc");
+    assert!(service.objects().contains(&format!("unknown/{uid}.txt")), "{:?}", service.objects());
+    let link = service.download_link(&uid).await.unwrap();
+    assert!(link.url.contains("bucket=unknown&"), "{}", link.url);
+
+    // Rows of the version before.
+    service.kill().await;
+    service.sql("UPDATE files SET category = 'unknown' WHERE name <> 'report.pdf'").await;
+    service.sql("DELETE FROM seaql_migrations WHERE version LIKE 'm0011%'").await;
+    service.restart().await;
+    assert_eq!(names(&all(&service, "category=doc").await), documents);
+    assert_eq!(names(&all(&service, "category=unknown").await), ["program.bin"]);
+}

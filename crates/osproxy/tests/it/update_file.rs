@@ -19,7 +19,7 @@ async fn names_change_and_bytes_stay_where_they_are() {
     let link = service.download_link(&uid).await.unwrap().url;
     assert_eq!(service.get(&link).await.bytes().await.unwrap(), bytes);
     let file: File = answered(patch(&service, &uid, &json!({"name": "a/名前.txt"})).await, 200).await;
-    assert_eq!((file.name.as_str(), file.category.as_str()), ("名前.txt", "unknown"));
+    assert_eq!((file.name.as_str(), file.category.as_str()), ("名前.txt", "doc"));
     // Links that are out go on, and say the new name at once: nothing is remembered of the old one.
     let answer = service.get(&link).await;
     assert!(answer.headers()["content-disposition"].to_str().unwrap().contains("%E5%90%8D"));

@@ -10,6 +10,7 @@ mod m0007_challenges;
 mod m0008_history;
 mod m0009_access;
 mod m0010_quotas;
+mod m0011_text_files;
 mod m0013_idempotency;
 mod tools;
 
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_history::Migration),
             Box::new(m0009_access::Migration),
             Box::new(m0010_quotas::Migration),
+            Box::new(m0011_text_files::Migration),
             Box::new(m0013_idempotency::Migration),
         ]
     }
