@@ -77,6 +77,11 @@ pub trait Multipart: Send + Sync {
     /// for all of it, and nothing was begun.
     async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String>;
 
+    /// As [`begin`](Self::begin), without keeping room, where parts have places: each part finds out whether there is some.
+    async fn begin_unreserved(&self, key: &Key, shape: Shape) -> Result<String> {
+        self.begin(key, Some(shape)).await
+    }
+
     /// Begins part `number` (1 to 10,000) of `size` bytes. What [`ObjectWriter::publish`] returns is the part's tag. A part
     /// that was there under the number is replaced at that moment. `NotFound` from the writer: there is no such upload.
     async fn create_part(

@@ -12,6 +12,7 @@ mod digests;
 mod exposition;
 mod forward;
 mod idempotency;
+mod inspect;
 mod links;
 mod metadata;
 mod native;
@@ -19,6 +20,7 @@ mod nodes;
 mod objects;
 mod receive;
 mod request;
+mod room;
 mod stats;
 mod stores;
 mod terms;
@@ -33,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, broadcast::error::RecvError};
+use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
 
 pub use access::Caller;
 pub use advice::advice;
@@ -103,6 +105,9 @@ pub struct App {
     folders: exposition::Folders,
     looked: condition::Looked,
     beginning: native::Beginning,
+    /// Held while parts of an upload are read before it is complete.
+    inspections: Semaphore,
+    room: room::Room,
 }
 
 /// Bounds on what is asked for.
@@ -118,6 +123,10 @@ pub struct Limits {
     pub keep_lapsed: i64,
     /// Whether who wants a file of content that is stored must show to have it.
     pub prove_possession: bool,
+    /// Up to which size claimed digests are verified before an upload is complete, in bytes.
+    pub verify_up_to: u64,
+    /// How long room is reserved for an upload of which nothing has come, in milliseconds.
+    pub reserve: i64,
     /// How often a task is begun before it is given up.
     pub task_attempts: u32,
     /// Longest time that a link may hold, in seconds.
@@ -196,6 +205,8 @@ impl App {
                 max_parts: config.uploads.max_parts,
                 keep_lapsed: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
                 prove_possession: config.uploads.prove_possession,
+                verify_up_to: config.uploads.verify_up_to,
+                reserve: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
                 task_attempts: config.tasks.max_attempts,
                 max_expire: config.links.max_expire.cast_signed(),
                 max_backlog: config.limits.max_backlog.into(),
@@ -223,6 +234,8 @@ impl App {
             folders: exposition::Folders::of(config),
             looked: condition::Looked::default(),
             beginning: native::Beginning::default(),
+            inspections: Semaphore::new(inspect::PARALLEL),
+            room: room::Room::new(config, &database),
         });
         app.keep_in_touch();
         app.keep_link_keys();

@@ -27,6 +27,15 @@ pub fn of_file(sniffed: Option<&str>, name: &str) -> String {
     detected.to_owned()
 }
 
+/// Whether a MIME type is the one that is wanted, or of the family that is, such as `image/*`. Parameters don't count.
+pub fn fits(wanted: &str, content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    match wanted.strip_suffix('*') {
+        Some(family) => essence.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family)),
+        None => essence.eq_ignore_ascii_case(wanted),
+    }
+}
+
 /// Whether a browser that opens content of this type runs what is written in it, with the rights of our origin.
 pub fn is_active(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

@@ -20,6 +20,8 @@ use time::{
     macros::format_description,
 };
 
+use crate::content_type;
+
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 
 /// What a link allows.
@@ -90,11 +92,7 @@ impl Terms {
 
     /// Whether content of this MIME type may be sent by it.
     pub fn take(&self, content_type: &str) -> bool {
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        self.content_type.as_deref().is_none_or(|wanted| match wanted.strip_suffix('*') {
-            Some(family) => essence.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family)),
-            None => essence.eq_ignore_ascii_case(wanted),
-        })
+        self.content_type.as_deref().is_none_or(|wanted| content_type::fits(wanted, content_type))
     }
 
     /// As it stands in a signature; `None`: it asks for nothing.

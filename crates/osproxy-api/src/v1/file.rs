@@ -37,9 +37,13 @@ pub struct File {
     pub name: String,
     /// Where it stands.
     pub state: FileState,
-    /// Bytes, once it is stored.
+    /// Bytes: of the content, or, as long as it is not complete, as they were announced. Of a corrupt file, as they were sent
+    /// in parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// Bytes of the parts that were received, as long as the content is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
     /// MIME type, once it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "video/mp4")]

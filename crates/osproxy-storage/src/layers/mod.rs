@@ -242,6 +242,12 @@ impl<L: Layer> Multipart for Layered<L> {
         self.layer.repeatable(Operation::BeginUpload, &run).await
     }
 
+    async fn begin_unreserved(&self, key: &Key, shape: Shape) -> Result<String> {
+        let inner = self.inner()?;
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, shape)) };
+        self.layer.repeatable(Operation::BeginUpload, &run).await
+    }
+
     async fn create_part(
         &self,
         key: &Key,

@@ -24,9 +24,15 @@ impl Stores {
         Ok(own.finish())
     }
 
-    /// Reads parts and gives the digests of each, those that are known of it, and of all of them one behind the other.
-    pub async fn digest_parts(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<Digests>, Digests)> {
-        let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::default());
+    /// Reads parts and gives the digests of each, those that are known of it, and of all of them one behind the other,
+    /// those that are `wanted`.
+    pub async fn digest_parts(
+        &self,
+        store: &str,
+        parts: &[StoredPart],
+        wanted: Wanted,
+    ) -> Result<(Vec<Digests>, Digests)> {
+        let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::new(wanted));
         for part in parts {
             let [own, so_far] = self
                 .read_through(store, &part.key, part.range(), [Digester::new(part.known.wanted()), all])

@@ -9,6 +9,7 @@ use super::App;
 use crate::{
     Error, Result, error,
     meta::{Lost, NativePlace, NativeUpload},
+    tenant::Tenant,
     uid::Uid,
 };
 
@@ -52,6 +53,7 @@ impl App {
         store: &str,
         blob_id: i64,
         place: &NativePlace,
+        tenant: &Tenant,
     ) -> Result<Option<String>> {
         if place.upload.is_some() {
             return Ok(place.upload.clone());
@@ -62,7 +64,14 @@ impl App {
         if let Some(named) = self.meta.named_upload(blob_id).await? {
             return Ok(Some(named));
         }
-        let begun = multipart.begin(&place.key, place.shape).await?;
+        let may_reserve = match place.shape {
+            Some(shape) if multipart.has_places() => self.may_reserve(tenant, shape.size).await?,
+            _ => true,
+        };
+        let begun = match place.shape {
+            Some(shape) if !may_reserve => multipart.begin_unreserved(&place.key, shape).await?,
+            shape => multipart.begin(&place.key, shape).await?,
+        };
         let named = self.meta.name_upload(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
             // What this cannot drop goes when the content is verified, or removed: it is under the blob's key.
@@ -73,16 +82,16 @@ impl App {
         Ok(named)
     }
 
-    /// Keeps room for content that was announced, where its parts have places in the object to be. An error: there is
-    /// none.
-    pub async fn reserve(&self, uid: Uid) -> Result<()> {
+    /// Keeps room for content of a tenant that was announced, where its parts have places in the object to be. An error:
+    /// there is none.
+    pub async fn reserve(&self, uid: Uid, tenant: &Tenant) -> Result<()> {
         if !self.stores.have_places() {
             return Ok(());
         }
         let Some((store, blob_id, place)) = self.meta.begin_places(uid, self.next_uid().await?).await? else {
             return Ok(());
         };
-        self.begun_upload(&store, blob_id, &place).await?;
+        self.begun_upload(&store, blob_id, &place, tenant).await?;
         Ok(())
     }
 

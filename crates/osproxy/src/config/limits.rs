@@ -10,6 +10,8 @@ section! {
         max_transfers: u32 = 1024,
         /// How many of them may be of one tenant; when not set, all.
         max_tenant_transfers: Option<u32> = None,
+        /// Most uploads of a tenant that are not complete, together with links to upload that nobody has used yet.
+        max_tenant_uploads: u32 = 1_000_000,
         /// How many transactions, and contents that have come, may wait for the database and the disk when an upload is to be
         /// created, and, half as many again, when content is to be sent: what is begun then would only make all wait longer.
         max_backlog: u32 = 256,
@@ -29,6 +31,7 @@ impl LimitsSection {
             ("max_requests", Some(self.max_requests)),
             ("max_transfers", Some(self.max_transfers)),
             ("max_tenant_transfers", self.max_tenant_transfers),
+            ("max_tenant_uploads", Some(self.max_tenant_uploads)),
             ("max_backlog", Some(self.max_backlog)),
             ("max_address_rate", self.max_address_rate),
         ] {

@@ -241,6 +241,7 @@ impl Config {
         self.cors.check(findings);
         self.check_stores(findings);
         self.cluster.check(findings);
+        self.local.check(findings);
         self.database.check(findings);
         self.redis.check(findings);
         if self.redis.redis().is_ok_and(|redis| redis.is_some())

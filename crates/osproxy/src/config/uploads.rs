@@ -14,6 +14,9 @@ section! {
         /// Whether a client that wants a file of content that is stored, without sending it, must show to have it. Clients of
         /// API v0 cannot, and have to send it.
         prove_possession: bool = false,
+        /// Up to which size of the content, in bytes, digests that a client claims when it completes an upload are verified
+        /// before it is answered. Larger content is answered at once, and becomes corrupt when a task finds it to be other.
+        verify_up_to: u64 = 64 << 20,
     }
     ignored []
 }

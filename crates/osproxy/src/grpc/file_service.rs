@@ -117,7 +117,7 @@ impl FileService for Service {
         let name = parse::text(name);
         let metadata = metadata.map(|metadata| metadata.entries.into_iter().collect());
         let name = name.as_deref();
-        let copy = ops::copy_file::copy_file(&self.0, &caller.tenant, uid, name, metadata, None).await?;
+        let copy = ops::copy_file::copy_file(&self.0, &caller, uid, name, metadata, None).await?;
         Ok(Response::new(render::file(copy)))
     }
 }

@@ -6,9 +6,9 @@ use sea_orm::{
 };
 
 use super::{
-    Meta, NewFile,
+    Claims, Meta, NewFile,
     entities::{blob, file},
-    files::{recorded_key, stored_row},
+    files::{record_of, recorded_key, stored_row},
     now_ms,
 };
 use crate::tenant::Tenant;
@@ -171,7 +171,7 @@ impl Meta {
                     if taken {
                         let row = stored_row(file, (*blob_id, size.cast_signed()), content_type);
                         file::Entity::insert(row).exec_without_returning(transaction).await?;
-                        charge = charge.saturating_add_unsigned(*size);
+                        charge = charge.saturating_add_unsigned(*size).saturating_add(record_of(file));
                     }
                     created.push(taken);
                 }
@@ -180,5 +180,14 @@ impl Meta {
             })
         })
         .await
+    }
+}
+
+/// What was said that the digests of a blob are.
+pub(super) fn claims(blob: &blob::Model) -> Claims {
+    Claims {
+        md5: recorded_digest(blob.claimed_md5.as_ref()),
+        sha256: recorded_digest(blob.claimed_sha256.as_ref()),
+        blake3: recorded_digest(blob.claimed_blake3.as_ref()),
     }
 }

@@ -13,7 +13,7 @@ use super::{
     entities::{blob, file},
     files::stored_row,
     listing::{self, Metadata, name_start},
-    quotas::{Charged, Quotas},
+    quotas::{Charged, Quotas, record_bytes},
     write_queue::Verdict,
 };
 use crate::{content_type, tenant::Tenant, uid::Uid};
@@ -28,6 +28,8 @@ pub enum Updated {
     Now,
     /// Its metadata would not be what it may be.
     Refused,
+    /// The tenant's quota has not so much left as it would grow by.
+    OverQuota,
     /// It is gone.
     Closed(FileState),
     /// No such uid.
@@ -60,11 +62,13 @@ impl Meta {
         name: Option<String>,
         change: Option<MetadataChange>,
     ) -> Result<Updated, DbErr> {
+        let quotas = self.quotas.clone();
         let updated = self
             .write_or_undo(move |transaction| {
                 let (tenant, name, change) = (tenant.clone(), name.clone(), change.clone());
+                let quotas = quotas.clone();
                 Box::pin(async move {
-                    Ok(match update(transaction, &tenant, uid, name, change).await? {
+                    Ok(match update(transaction, &tenant, uid, name, change, &quotas).await? {
                         Updated::Now => Verdict::Commit(Updated::Now),
                         other => Verdict::Rollback(other),
                     })
@@ -111,6 +115,7 @@ async fn update(
     uid: Uid,
     name: Option<String>,
     change: Option<MetadataChange>,
+    quotas: &Quotas,
 ) -> Result<Updated, DbErr> {
     // Taken, so that of two changes of the metadata each finds what the other made of it.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -126,16 +131,23 @@ async fn update(
     {
         return Ok(Updated::Refused);
     }
-    let name = name.unwrap_or(file.name);
+    let before = record_bytes(&file.name, file.metadata.as_deref());
+    let (name, metadata) = (name.unwrap_or(file.name), listing::text(&metadata));
+    // Rows of before are charged with what they grow by.
+    let record = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - before).max(0);
     file::Entity::update_many()
         .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))
         .col_expr(file::Column::NameStart, Expr::value(name_start(&name)))
         .col_expr(file::Column::Name, Expr::value(name))
-        .col_expr(file::Column::Metadata, Expr::value(listing::text(&metadata)))
+        .col_expr(file::Column::Metadata, Expr::value(metadata))
+        .col_expr(file::Column::RecordBytes, Expr::value(record))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    Ok(Updated::Now)
+    Ok(match quotas.charge(transaction, tenant.as_str(), record - file.record_bytes).await? {
+        Charged::Yes => Updated::Now,
+        Charged::No => Updated::OverQuota,
+    })
 }
 
 async fn copy_file(
@@ -171,9 +183,11 @@ async fn copy_file(
     let (tenant, name) = (Tenant::from_recorded(&source.tenant), name.unwrap_or(source.name));
     let file = NewFile { uid: copy, tenant, name, announced: Announced::default() };
     let stored = stored_row(&file, (blob_id, source.charged), &content_type);
-    let row = file::ActiveModel { metadata: Set(metadata), ..stored };
+    let record = record_bytes(&file.name, metadata.as_deref());
+    let row = file::ActiveModel { metadata: Set(metadata), record_bytes: Set(record), ..stored };
     file::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(match quotas.charge(transaction, file.tenant.as_str(), source.charged).await? {
+    let charge = source.charged.saturating_add(record);
+    Ok(match quotas.charge(transaction, file.tenant.as_str(), charge).await? {
         Charged::Yes => Copied::Now,
         Charged::No => Copied::OverQuota,
     })

@@ -27,6 +27,7 @@ struct Destination {
     another: Option<i64>,
     announced_size: Option<i64>,
     part_size: Option<i64>,
+    received: i64,
 }
 
 /// The blob that collects the parts of a file.
@@ -40,6 +41,8 @@ pub(super) struct Collecting {
     pub(super) another: Option<i64>,
     /// How the content is divided, if that was announced.
     pub(super) shape: Option<Shape>,
+    /// Bytes of the parts that are there.
+    pub(super) received: u64,
 }
 
 impl Collecting {
@@ -81,14 +84,14 @@ pub(super) async fn collect(
         .left_join(blob::Entity)
         .select_only()
         .columns([file::Column::Tenant, file::Column::Name, file::Column::State, file::Column::BlobId])
-        .columns([file::Column::AnnouncedSize, file::Column::PartSize])
+        .columns([file::Column::AnnouncedSize, file::Column::PartSize, file::Column::Received])
         .column(blob::Column::Backend)
         .column_as(Expr::SubQuery(None, Box::new(another.into())), "another");
     let found: Option<Destination> = found.into_model().one(transaction).await?;
     let Some(destination) = found else {
         return Ok(Err(BegunPart::Unknown));
     };
-    let Destination { tenant, name, state, blob_id, backend, another, announced_size, part_size } =
+    let Destination { tenant, name, state, blob_id, backend, another, announced_size, part_size, received } =
         destination;
     let shape = files::shape(announced_size, part_size);
     if let (file::State::Receiving, Some(there)) = (state, &backend)
@@ -118,7 +121,8 @@ pub(super) async fn collect(
             .exec(transaction)
             .await?;
     }
-    Ok(Ok(Collecting { tenant, name, blob_id, store, another, shape }))
+    let received = u64::try_from(received).unwrap_or(0);
+    Ok(Ok(Collecting { tenant, name, blob_id, store, another, shape, received }))
 }
 
 /// Takes the row of a file in this state for the rest of the transaction. `false`: it is in another one now.

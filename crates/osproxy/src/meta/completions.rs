@@ -8,11 +8,14 @@ use sea_orm::{
 };
 
 use super::{
-    Claims, FileState, Meta, TaskForBlob,
+    Claims, Conditions, FileState, Inspection, Meta, TaskForBlob,
     blobs::to_record,
     dialect,
     entities::{blob, file, part},
-    files, now_ms, pieces,
+    files,
+    finishing::{Ended, finish},
+    inspection::{Judgement, Subject, judge},
+    now_ms, pieces,
     quotas::{Charged, Quotas},
     tasks,
     write_queue::Verdict,
@@ -65,12 +68,34 @@ pub enum Completed {
     Size(u64, u64),
     /// Together they have another digest than was said: which one, and what it is.
     Digest(&'static str, String),
+    /// The content has another type than the links of the upload demand.
+    Type {
+        /// What they demand.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
+    /// The parts have more bytes together than this.
+    TooLarge(u64),
+    /// These parts have to be read first.
+    Inspect(Inspection),
     /// The tenant's quota has not so much left.
     OverQuota,
     /// There is nothing to complete: the file is in this state.
     Closed(FileState),
     /// No such uid.
     Unknown,
+}
+
+/// What is to be done once a store has completed an upload. Each gets the blob's number.
+#[derive(Clone)]
+pub struct AfterCompletion {
+    /// The content lies in one object, and nobody has looked at it.
+    pub verify: TaskForBlob,
+    /// The content lies in several objects.
+    pub merge: TaskForBlob,
+    /// The content is not what it must be.
+    pub removal: TaskForBlob,
 }
 
 impl Meta {
@@ -80,13 +105,16 @@ impl Meta {
         &self,
         uid: Uid,
         said: Completion,
+        conditions: Conditions,
         merge: TaskForBlob,
     ) -> Result<Completed, DbErr> {
         let (here, quotas, now) = (self.here.clone(), self.quotas.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
             let (merge, here, quotas) = (merge.clone(), here.clone(), quotas.clone());
+            let conditions = conditions.clone();
             Box::pin(async move {
-                Ok(match complete(transaction, uid, said, &merge, (&here.node, now), &quotas).await? {
+                let wish = Wish { uid, said, conditions: &conditions, merge: &merge, node: &here.node, now };
+                Ok(match complete(transaction, wish, &quotas).await? {
                     begun @ (Completed::Now | Completed::Native(_)) => Verdict::Commit(begun),
                     other => Verdict::Rollback(other),
                 })
@@ -124,24 +152,29 @@ impl Meta {
         }
     }
 
-    /// Makes a file of an upload that the store has completed, and of the parts that are objects, if there are any: then
-    /// `merge` is enqueued, else `verify`. `false`: the file is not being completed any more.
+    /// Makes a file of an upload that the store has completed, and of the parts that are objects, if there are any. With
+    /// another digest or type than it must have, the file becomes corrupt. `Closed`: it is not being completed any more.
     pub async fn finish_completion(
         &self,
         uid: Uid,
         blob_id: i64,
-        verify: TaskForBlob,
-        merge: TaskForBlob,
-    ) -> Result<bool, DbErr> {
+        conditions: Conditions,
+        after: AfterCompletion,
+    ) -> Result<Completed, DbErr> {
         let now = self.clock.now_ms();
         let mut round = 0;
         loop {
-            let (verify, merge) = (verify.clone(), merge.clone());
+            let (conditions, after, quotas) = (conditions.clone(), after.clone(), self.quotas.clone());
             let finished = self.write_or_undo(move |transaction| {
-                let (verify, merge) = (verify.clone(), merge.clone());
+                let (conditions, after, quotas) = (conditions.clone(), after.clone(), quotas.clone());
                 Box::pin(async move {
-                    let finished = finish(transaction, uid, blob_id, &verify, &merge, now).await?;
-                    Ok(if finished { Verdict::Commit(true) } else { Verdict::Rollback(false) })
+                    let ended = Ended { uid, blob_id, conditions: &conditions, after: &after, now };
+                    Ok(match finish(transaction, ended, &quotas).await? {
+                        ended @ (Completed::Now | Completed::Digest(..) | Completed::Type { .. }) => {
+                            Verdict::Commit(ended)
+                        }
+                        other => Verdict::Rollback(other),
+                    })
                 })
             });
             match finished.await {
@@ -158,81 +191,30 @@ impl Meta {
     }
 }
 
-async fn finish(
-    transaction: &DatabaseTransaction,
-    uid: Uid,
-    blob_id: i64,
-    verify: &TaskForBlob,
-    merge: &TaskForBlob,
-    now: i64,
-) -> Result<bool, DbErr> {
-    let stored = file::Entity::update_many()
-        .col_expr(file::Column::State, Expr::value(file::State::Stored))
-        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
-        .filter(file::Column::Uid.eq(uid.get()))
-        .filter(file::Column::BlobId.eq(blob_id))
-        .filter(file::Column::State.eq(file::State::Completing))
-        .exec(transaction)
-        .await?;
-    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
-    let Some(blob) = blob.filter(|_| stored.rows_affected == 1) else {
-        return Ok(false);
-    };
-    let object = part::Entity::find()
-        .select_only()
-        .column(part::Column::Id)
-        .filter(part::Column::BlobId.eq(blob_id))
-        .filter(part::Column::State.eq(part::State::Stored))
-        .filter(part::Column::Tag.is_null());
-    let is_whole = object.into_tuple::<i64>().one(transaction).await?.is_none();
-    let layout = if is_whole { blob::Layout::Whole } else { blob::Layout::Parts };
-    let mut complete = blob::Entity::update_many()
-        .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
-        .col_expr(blob::Column::Layout, Expr::value(layout))
-        .col_expr(blob::Column::Refs, Expr::value(1))
-        .filter(blob::Column::Id.eq(blob_id));
-    let known = if is_whole { known_digest(transaction, &blob).await? } else { None };
-    if let Some(blake3) = known {
-        complete = complete
-            .col_expr(blob::Column::Blake3, Expr::value(blake3.to_vec()))
-            .col_expr(blob::Column::UploadId, Expr::value(None::<String>));
-        pieces::forget(transaction, blob_id).await?;
+/// What becomes of the wish to complete an upload that was judged.
+pub(super) fn refused_as(judgement: Judgement) -> Completed {
+    match judgement {
+        Judgement::Passed(_) => Completed::Now,
+        Judgement::Inspect(inspection) => Completed::Inspect(inspection),
+        Judgement::Digest(name, found) => Completed::Digest(name, found),
+        Judgement::Type { wanted, found } => Completed::Type { wanted, found },
     }
-    complete.exec(transaction).await?;
-    if known.is_none() {
-        let task = if is_whole { verify } else { merge };
-        tasks::enqueue(transaction, task(blob_id), Some(blob.backend), now).await?;
-    }
-    Ok(true)
 }
 
-/// The BLAKE3 of a blob, if it can be combined of its pieces, nothing else was said of it that had to be looked at, and
-/// there is no other blob of the same content: which of two stays is for the task to decide.
-async fn known_digest(
-    transaction: &DatabaseTransaction,
-    blob: &blob::Model,
-) -> Result<Option<[u8; 32]>, DbErr> {
-    if blob.claimed_md5.is_some() || blob.claimed_sha256.is_some() {
-        return Ok(None);
-    }
-    let Some(blake3) = pieces::combined(transaction, blob).await? else {
-        return Ok(None);
-    };
-    let same = blob::Entity::find()
-        .select_only()
-        .column(blob::Column::Id)
-        .filter(blob::Column::Tenant.eq(&blob.tenant))
-        .filter(blob::Column::Blake3.eq(blake3.to_vec()));
-    let same: Option<i64> = same.into_tuple().one(transaction).await?;
-    Ok(Some(blake3).filter(|_| same.is_none()))
+/// The wish to complete an upload.
+struct Wish<'a> {
+    uid: Uid,
+    said: Completion,
+    conditions: &'a Conditions,
+    merge: &'a TaskForBlob,
+    /// The process that completes it.
+    node: &'a str,
+    now: i64,
 }
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    uid: Uid,
-    said: Completion,
-    merge: &TaskForBlob,
-    (node, now): (&str, i64),
+    Wish { uid, said, conditions, merge, node, now }: Wish<'_>,
     quotas: &Quotas,
 ) -> Result<Completed, DbErr> {
     // Taken until the end: parts that arrive meanwhile, and the same wish sent twice, wait.
@@ -270,6 +252,9 @@ async fn complete(
     if parts.size != size {
         return Ok(Completed::Size(parts.size, size));
     }
+    if let Some(max) = conditions.max_size.filter(|max| parts.size > *max) {
+        return Ok(Completed::TooLarge(max));
+    }
     let claims = said.claims.or(files::claims(&file));
     if let Some(claimed) = claims.blake3
         && let Some(combined) = pieces::combined(transaction, &blob).await?
@@ -277,7 +262,16 @@ async fn complete(
     {
         return Ok(Completed::Digest("blake3", hex::encode(combined)));
     }
-    let taken = Taken { parts: wanted, size, claims, came: parts.came, node };
+    let native = native::upload_of(transaction, &blob).await?;
+    let subject = Subject { file: &file, blob: &blob, parts: wanted, size, claims };
+    let sniffed = match judge(transaction, subject, conditions).await? {
+        Judgement::Passed(sniffed) => Some(sniffed),
+        // What lies in the store's upload cannot be read before the store has completed it.
+        Judgement::Inspect(_) if native.is_some() => None,
+        refused => return Ok(refused_as(refused)),
+    };
+    let required_type = conditions.content_type.clone().or_else(|| file.required_type.clone());
+    let taken = Taken { parts: wanted, size, claims, came: parts.came, node, native, sniffed, required_type };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
     let taken = take(transaction, file, &blob, taken, merge, now).await?;
     let is_begun = matches!(taken, Completed::Now | Completed::Native(_));
@@ -295,6 +289,12 @@ struct Taken<'a> {
     came: Came,
     /// The process that completes it.
     node: &'a str,
+    /// What the store completes first.
+    native: Option<NativeUpload>,
+    /// The MIME type that the first bytes speak of, if that is known yet.
+    sniffed: Option<Option<String>>,
+    /// MIME type that the content must have.
+    required_type: Option<String>,
 }
 
 /// Makes an upload a file whose parts were looked at.
@@ -306,18 +306,14 @@ async fn take(
     merge: &TaskForBlob,
     now: i64,
 ) -> Result<Completed, DbErr> {
-    let Taken { parts, size, claims, came, node } = taken;
+    let Taken { parts, size, claims, came, node, native, sniffed, required_type } = taken;
     let blob_id = blob.id;
-    let first = part::Entity::find()
-        .filter(part::Column::BlobId.eq(blob_id))
-        .filter(part::Column::Number.eq(1))
-        .filter(part::Column::State.eq(part::State::Stored))
-        .one(transaction)
-        .await?;
-    let sniffed = first.and_then(|part| part.sniffed);
-    let content_type = Some(file.content_type).filter(|announced| !announced.is_empty());
-    let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed.as_deref(), &file.name));
-    let native = native::upload_of(transaction, blob).await?;
+    let content_type = match &sniffed {
+        Some(sniffed) if file.content_type.is_empty() => {
+            content_type::of_file(sniffed.as_deref(), &file.name)
+        }
+        _ => file.content_type,
+    };
     let (file_state, blob_state, refs) = match native {
         Some(_) => (file::State::Completing, blob::State::Receiving, 0),
         None => (file::State::Stored, blob::State::Stored, 1),
@@ -329,7 +325,7 @@ async fn take(
         .col_expr(blob::Column::ClaimedMd5, Expr::value(to_record(claims.md5)))
         .col_expr(blob::Column::ClaimedSha256, Expr::value(to_record(claims.sha256)))
         .col_expr(blob::Column::ClaimedBlake3, Expr::value(to_record(claims.blake3)))
-        .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
+        .col_expr(blob::Column::Sniffed, Expr::value(sniffed.flatten()))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
         .exec(transaction)
@@ -341,6 +337,7 @@ async fn take(
         .col_expr(file::Column::State, Expr::value(file_state))
         .col_expr(file::Column::PartCount, Expr::value(parts.cast_signed()))
         .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .col_expr(file::Column::RequiredType, Expr::value(required_type))
         .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
         .col_expr(file::Column::StoredBy, Expr::value(node))
         .col_expr(file::Column::ReceivedAs, Expr::value(blob_id))

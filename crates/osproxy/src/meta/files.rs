@@ -11,7 +11,7 @@ use super::{
     blobs::{self, recorded_digest, to_record},
     entities::{blob, file, idempotency_key, part},
     listing, now_ms,
-    quotas::Quotas,
+    quotas::{Quotas, record_bytes},
     write_queue::Verdict,
 };
 use time::OffsetDateTime;
@@ -260,7 +260,7 @@ async fn create(
     expires_at: i64,
     quotas: &Quotas,
 ) -> Result<Verdict<Option<Vec<bool>>>, DbErr> {
-    let (mut rows, mut stored, mut charge) = (Vec::new(), Vec::new(), 0_u64);
+    let (mut rows, mut stored, mut charge, mut records) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
     for NewUpload { file, known } in uploads {
         let known = match known {
             Some(known) if blobs::take_references(transaction, known.blob_id, 1, None).await? => Some(known),
@@ -268,6 +268,7 @@ async fn create(
         };
         let size = known.map_or(file.announced.size, |known| Some(known.size));
         charge = charge.saturating_add(size.unwrap_or(0));
+        records = records.saturating_add(record_of(file));
         stored.push(known.is_some());
         rows.push(match known {
             Some(known) => stored_row(file, (known.blob_id, known.size.cast_signed()), &known.content_type),
@@ -276,7 +277,7 @@ async fn create(
     }
     file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
     let tenant = uploads.first().map_or("", |upload| upload.file.tenant.as_str());
-    let charge = i64::try_from(charge).unwrap_or(i64::MAX);
+    let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(records);
     Ok(quotas.charge(transaction, tenant, charge).await?.commit_or(Some(stored), None))
 }
 
@@ -298,6 +299,11 @@ pub(super) fn shape(size: Option<i64>, part_size: Option<i64>) -> Option<Shape> 
 /// A part size as it was recorded, if it is one.
 pub(super) fn part_size(recorded: Option<i64>) -> Option<u64> {
     recorded.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
+}
+
+/// How many bytes a tenant is charged with for the row of a file.
+pub(super) fn record_of(file: &NewFile) -> i64 {
+    record_bytes(&file.name, listing::text(&file.announced.metadata).as_deref())
 }
 
 /// A file that waits for its content.
@@ -329,6 +335,9 @@ pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         received_until: Set(None),
         received_nodes: Set(None),
         charged: Set(file.announced.size.map_or(0, u64::cast_signed)),
+        received: Set(0),
+        required_type: Set(None),
+        record_bytes: Set(record_of(file)),
     }
 }
 

@@ -211,9 +211,10 @@ impl Importing<'_> {
         step.commit().await?;
         charges.charge = charges.charge.saturating_add_unsigned(size);
         if before.tenant == self.into.tenant.as_str() {
-            charges.charge = charges.charge.saturating_sub(before.charged);
+            charges.charge = charges.charge.saturating_sub(before.charged + before.record_bytes);
         } else {
-            *charges.released.entry(before.tenant.clone()).or_default() += before.charged;
+            *charges.released.entry(before.tenant.clone()).or_default() +=
+                before.charged + before.record_bytes;
         }
         Ok(Imported::Renewed)
     }
@@ -292,7 +293,11 @@ impl Importing<'_> {
                 (uid, size, Some(i32::try_from(parts.len()).unwrap_or(i32::MAX)))
             }
             ImportedContent::Unfinished(parts, expires_at) => {
-                let row = file::ActiveModel { created_at: Set(issued), ..files::row(&new, *expires_at) };
+                let row = file::ActiveModel {
+                    created_at: Set(issued),
+                    record_bytes: Set(0),
+                    ..files::row(&new, *expires_at)
+                };
                 let blob =
                     blob::ActiveModel { state: Set(blob::State::Receiving), ..self.blob(uid, String::new()) };
                 if parts.is_empty() {
@@ -307,6 +312,7 @@ impl Importing<'_> {
                     state: Set(file::State::Receiving),
                     blob_id: Set(Some(uid)),
                     charged: Set(size.cast_signed()),
+                    received: Set(size.cast_signed()),
                     ..row
                 };
                 file::Entity::insert(row).exec_without_returning(self.transaction).await?;
@@ -317,6 +323,7 @@ impl Importing<'_> {
         let row = file::ActiveModel {
             created_at: Set(issued),
             stored_at: Set(Some(issued)),
+            record_bytes: Set(0),
             part_count: Set(part_count),
             ..files::stored_row(&new, (blob_id, size.cast_signed()), &imported.content_type)
         };

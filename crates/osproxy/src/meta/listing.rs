@@ -12,6 +12,7 @@ use super::{
     Content, FileState, Meta, dialect,
     entities::{blob, file},
     files::content,
+    removals,
 };
 use crate::{tenant::Tenant, uid::Uid};
 
@@ -39,8 +40,12 @@ pub struct FileRecord {
     pub created_at: i64,
     /// When its upload lapses; once it is gone, when it went. In milliseconds since the Unix epoch.
     pub expires_at: i64,
-    /// When its content was complete, in milliseconds since the Unix epoch.
+    /// When its content was complete, in milliseconds since the Unix epoch. A corrupt file has none: it never was.
     pub stored_at: Option<i64>,
+    /// Bytes: of its content, of what was announced as long as its upload runs, or of what a corrupt file was sent.
+    pub size: Option<u64>,
+    /// Bytes of the parts that came, as long as its upload runs.
+    pub received: Option<u64>,
     /// Its content, once it is stored.
     pub content: Option<Content>,
     /// What its owner notes of it.
@@ -194,8 +199,17 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
 
 pub(super) fn record((file, blob): (file::Model, Option<blob::Model>)) -> Result<FileRecord, DbErr> {
     let metadata = metadata(&file)?;
-    let blob = blob.filter(|_| file.state == FileState::Stored);
+    let content = blob.filter(|_| file.state == FileState::Stored).map(content).transpose()?;
+    let received = u64::try_from(file.received).unwrap_or(0);
+    let is_open = removals::OPEN.contains(&file.state);
+    let size = match file.state {
+        FileState::Corrupt => Some(received).filter(|size| *size > 0),
+        _ if is_open => file.announced_size.map(i64::unsigned_abs),
+        _ => content.as_ref().map(|content| content.size),
+    };
     Ok(FileRecord {
+        size,
+        received: is_open.then_some(received),
         uid: Uid::from_recorded(file.uid),
         tenant: Tenant::from_recorded(&file.tenant),
         name: file.name,
@@ -203,8 +217,8 @@ pub(super) fn record((file, blob): (file::Model, Option<blob::Model>)) -> Result
         content_type: file.content_type,
         created_at: file.created_at,
         expires_at: file.expires_at,
-        stored_at: file.stored_at,
-        content: blob.map(content).transpose()?,
+        stored_at: file.stored_at.filter(|_| !is_open && file.state != FileState::Corrupt),
+        content,
         metadata,
     })
 }

@@ -6,7 +6,7 @@ use sea_orm::{
 
 use super::{
     Change, Claims, Here, Meta, TaskForBlob,
-    blobs::{self, recorded_digest, to_record},
+    blobs::{self, to_record},
     entities::{blob, file},
     files::{part_size, recorded_key},
     now_ms, tasks,
@@ -171,7 +171,7 @@ impl Meta {
             key: recorded_key(&blob.object_key)?,
             size: blobs::recorded_size(blob.id, blob.size)?,
             part_size: part_size(blob.part_size),
-            claims: claims(&blob),
+            claims: blobs::claims(&blob),
             store: blob.backend,
         }))
     }
@@ -261,14 +261,6 @@ impl Meta {
     }
 }
 
-fn claims(blob: &blob::Model) -> Claims {
-    Claims {
-        md5: recorded_digest(blob.claimed_md5.as_ref()),
-        sha256: recorded_digest(blob.claimed_sha256.as_ref()),
-        blake3: recorded_digest(blob.claimed_blake3.as_ref()),
-    }
-}
-
 /// A second blob with the same BLAKE3 is one that appeared meanwhile.
 fn or_changed(outcome: Result<Merged, DbErr>) -> Result<Merged, DbErr> {
     match outcome {
@@ -319,7 +311,7 @@ async fn begin(
         tenant: Tenant::from_recorded(&blob.tenant),
         key: recorded_key(key.as_str())?,
         size: blobs::recorded_size(blob.id, blob.size)?,
-        claims: claims(&blob),
+        claims: blobs::claims(&blob),
         has_native: blob.upload_id.is_some(),
         store: blob.backend,
     }))

@@ -19,10 +19,12 @@ mod dialect;
 mod entities;
 mod failures;
 mod files;
+mod finishing;
 mod go;
 mod history;
 mod idempotency;
 mod imports;
+mod inspection;
 mod link_keys;
 mod links;
 mod listing;
@@ -39,6 +41,7 @@ mod recorded_objects;
 mod remembered;
 mod removals;
 mod reserve;
+mod room;
 mod server;
 mod stats;
 mod task_list;
@@ -47,6 +50,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod unfinished;
+mod upload_status;
 mod uploads;
 mod write_queue;
 
@@ -67,7 +71,7 @@ pub use blobs::Blob;
 pub use challenges::Challenge;
 pub use changes::{Copied, MetadataChange, Updated};
 pub use claims::Claims;
-pub use completions::{Completed, Completion};
+pub use completions::{AfterCompletion, Completed, Completion};
 pub use files::{
     Announced, Content, CreatedFiles, FileState, KnownContent, Layout, NewFile, NewUpload, StoredFile,
 };
@@ -75,20 +79,23 @@ pub use go::{GoDatabase, GoFile, GoPart, GoTasks, Tables as GoTables};
 pub use history::{BlobHistory, History, PartHistory};
 pub use idempotency::{Keyed, KeyedAnswer, KeyedRequest};
 pub use imports::{ImportInto, Imported, ImportedContent, ImportedFile, ImportedPart};
+pub use inspection::{Conditions, Inspected, Inspection};
 pub use listing::{FileFilter, FilePosition, FileRecord, MAX_PREFIX, Metadata};
 pub use merges::{Merge, MergeIntent, Merged, UnverifiedBlob, WholeBlob};
 pub use native::{Lost, NativePlace, NativeUpload};
-pub use parts::{BegunPart, FinishedPart, Misfit, PartIntent, StoredPart, UploadStatus};
+pub use parts::{BegunPart, FinishedPart, Misfit, PartIntent, ReceivedPart, StoredPart};
 pub use pieces::Fingerprint;
 pub use places::PartsIn;
 pub use quotas::Usage;
 pub use removals::{Remains, Removed};
+pub use room::OpenUploads;
 pub use sea_orm::DbErr;
 pub use stats::Stats;
 pub use task_list::TaskFilter;
 pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
 pub use tenants::TenantUsage;
 pub use unfinished::{Condemned, Kind, Unfinished};
+pub use upload_status::UploadStatus;
 pub use uploads::{Begun, Finished, Intent, Released};
 
 use crate::{

@@ -13,9 +13,10 @@ use sea_orm::{
 };
 
 use super::{
-    Meta, PartSizes,
+    Meta, PartSizes, dialect,
     entities::{blob, file, part},
     files::recorded_key,
+    quotas::Quotas,
 };
 
 /// Highest number of a part that stores know.
@@ -88,9 +89,10 @@ impl Meta {
     /// Forgets parts that the store has not got any more, and lets the client send them again. Nothing happens when the
     /// blob collects under another upload meanwhile.
     pub async fn lose_native_parts(&self, blob_id: i64, upload: String, lost: Lost) -> Result<(), DbErr> {
+        let quotas = self.quotas.clone();
         self.write(move |transaction| {
-            let (upload, lost) = (upload.clone(), lost.clone());
-            Box::pin(async move { lose(transaction, blob_id, &upload, &lost).await })
+            let (upload, lost, quotas) = (upload.clone(), lost.clone(), quotas.clone());
+            Box::pin(async move { lose(transaction, blob_id, &upload, &lost, &quotas).await })
         })
         .await
     }
@@ -98,8 +100,9 @@ impl Meta {
     /// The same of an upload that a part found gone. Returns `false`, and changes nothing, unless its file takes parts at this
     /// moment: a store that has put the parts together has no upload any more either.
     pub async fn lose_upload_of_parts(&self, blob_id: i64, upload: String) -> Result<bool, DbErr> {
+        let quotas = self.quotas.clone();
         self.write(move |transaction| {
-            let upload = upload.clone();
+            let (upload, quotas) = (upload.clone(), quotas.clone());
             Box::pin(async move {
                 let receiving = file::Entity::find()
                     .filter(file::Column::BlobId.eq(blob_id))
@@ -109,7 +112,7 @@ impl Meta {
                 if !is_receiving || named(transaction, blob_id).await?.as_ref() != Some(&upload) {
                     return Ok(false);
                 }
-                lose(transaction, blob_id, &upload, &Lost::Upload).await?;
+                lose(transaction, blob_id, &upload, &Lost::Upload, &quotas).await?;
                 Ok(true)
             })
         })
@@ -131,12 +134,13 @@ async fn lose(
     blob_id: i64,
     upload: &str,
     lost: &Lost,
+    quotas: &Quotas,
 ) -> Result<(), DbErr> {
     // The file first, as everybody does.
     let file = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).lock_exclusive();
-    if file.one(transaction).await?.is_none() {
+    let Some(file) = file.one(transaction).await? else {
         return Ok(());
-    }
+    };
     let mut forgotten = blob::Entity::update_many()
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
@@ -170,7 +174,27 @@ async fn lose(
         .filter(file::Column::State.eq(file::State::Completing))
         .exec(transaction)
         .await?;
+    let received = received(transaction, blob_id).await?;
+    let charged = if file.announced_size.is_some() { file.charged } else { received };
+    file::Entity::update_many()
+        .col_expr(file::Column::Received, Expr::value(received))
+        .col_expr(file::Column::Charged, Expr::value(charged))
+        .filter(file::Column::Uid.eq(file.uid))
+        .exec(transaction)
+        .await?;
+    quotas.charge(transaction, &file.tenant, charged - file.charged).await?;
     Ok(())
+}
+
+/// Bytes of the parts of a blob that count.
+async fn received(transaction: &DatabaseTransaction, blob_id: i64) -> Result<i64, DbErr> {
+    let sum = part::Entity::find()
+        .select_only()
+        .column_as(dialect::whole_sum(transaction.get_database_backend(), part::Column::Size), "sum")
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored));
+    let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
+    Ok(sum.flatten().unwrap_or(0))
 }
 
 /// Takes a place for a part of `size` bytes in the upload of a blob that collects parts, which is begun under `key` if none

@@ -54,6 +54,8 @@ pub enum BegunPart {
     Elsewhere(String),
     /// There is no such part of the content as it was announced.
     Misfit(Misfit),
+    /// With it, the content would have more bytes than it may have.
+    TooLarge,
     /// Another part was first to begin the upload: ask again.
     Changed,
     /// No such uid.
@@ -69,6 +71,21 @@ pub enum Misfit {
     Size(u64),
 }
 
+/// A part that was written.
+#[derive(Clone, Debug)]
+pub struct ReceivedPart {
+    /// What osproxy computed of it.
+    pub digests: Digests,
+    /// MIME type that its first bytes speak of.
+    pub sniffed: Option<&'static str>,
+    /// What the store has called it.
+    pub tag: String,
+    /// The most bytes that all parts may have together, if the link says so.
+    pub max_size: Option<u64>,
+    /// MIME type that the link demands of the content.
+    pub content_type: Option<String>,
+}
+
 /// What became of a part that was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishedPart {
@@ -78,6 +95,8 @@ pub enum FinishedPart {
     Same,
     /// The file no longer takes parts.
     Closed,
+    /// With it, the content would have more bytes than it may have.
+    TooLarge,
     /// The tenant's quota has not so much left.
     OverQuota,
     /// The intent was swept away: the attempt took too long to finish.
@@ -110,39 +129,24 @@ impl StoredPart {
     }
 }
 
-/// What is there of an upload.
-#[derive(Clone, Debug)]
-pub struct UploadStatus {
-    /// The owner of the file.
-    pub tenant: Tenant,
-    /// Where the file stands.
-    pub state: FileState,
-    /// The numbers of the parts that count, ascending.
-    pub parts: Vec<u32>,
-    /// Bytes of these parts together.
-    pub received: u64,
-    /// Bytes of the content, as they were announced, or as they are.
-    pub size: Option<u64>,
-    /// Bytes of each part but the last, if that is settled.
-    pub part_size: Option<u64>,
-}
-
 impl Meta {
     /// Begins an attempt to send a part. Records what will be written, under `attempt`, a number that nobody has. With
-    /// its `size`, if that is known, it may get a place in the store's own upload.
+    /// its `size`, if that is known, it may get a place in the store's own upload. All parts together must have at most
+    /// `max_size` bytes.
     pub async fn begin_part(
         &self,
         uid: Uid,
         number: u32,
         attempt: Uid,
         size: Option<u64>,
+        max_size: Option<u64>,
     ) -> Result<BegunPart, DbErr> {
         let here = self.here.clone();
         let begun = self
             .write_or_undo(move |transaction| {
                 let here = here.clone();
                 Box::pin(async move {
-                    Ok(match begin(transaction, uid, number, attempt.get(), size, &here).await? {
+                    Ok(match begin(transaction, uid, number, attempt.get(), size, max_size, &here).await? {
                         ready @ BegunPart::Ready(_) => Verdict::Commit(ready),
                         other => Verdict::Rollback(other),
                     })
@@ -157,21 +161,21 @@ impl Meta {
         }
     }
 
-    /// Makes the object of `intent`, published and durable, the part of its number. `tag` is what the store has called it.
+    /// Makes the object of `intent`, published and durable, the part of its number.
     pub async fn finish_part(
         &self,
         uid: Uid,
         intent: &PartIntent,
-        digests: Digests,
-        sniffed: Option<&'static str>,
-        tag: String,
+        part: ReceivedPart,
     ) -> Result<FinishedPart, DbErr> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
-        let tag = intent.native.is_some().then_some(tag);
+        let is_native = intent.native.is_some();
         let quotas = self.quotas.clone();
         self.write_or_undo(move |transaction| {
-            let (tag, quotas) = (tag.clone(), quotas.clone());
+            let (part, quotas) = (part.clone(), quotas.clone());
             Box::pin(async move {
+                let ReceivedPart { digests, sniffed, tag, max_size, content_type } = part;
+                let tag = is_native.then_some(tag);
                 let Some(receiving) = still_receiving(transaction, uid, blob_id).await? else {
                     return Ok(Verdict::Rollback(FinishedPart::Closed));
                 };
@@ -196,49 +200,14 @@ impl Meta {
                     return Ok(Verdict::Rollback(FinishedPart::Swept));
                 }
                 let change = digests.size.cast_signed() - before;
-                let charged = charge(transaction, uid, receiving, change, &quotas).await?;
+                if change > 0 && max_size.is_some_and(|max| receiving.received + change > as_recorded(max)) {
+                    return Ok(Verdict::Rollback(FinishedPart::TooLarge));
+                }
+                let charged = count(transaction, uid, receiving, change, content_type, &quotas).await?;
                 Ok(charged.commit_or(FinishedPart::Stored(replaced), FinishedPart::OverQuota))
             })
         })
         .await
-    }
-
-    /// Where an upload stands; `None` when the uid is unknown.
-    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, DbErr> {
-        let found =
-            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
-        let Some((file, blob)) = found else {
-            return Ok(None);
-        };
-        let mut status = UploadStatus {
-            tenant: Tenant::from_recorded(&file.tenant),
-            state: file.state,
-            parts: Vec::new(),
-            received: 0,
-            size: file.announced_size.map(i64::unsigned_abs),
-            part_size: file.part_size.map(i64::unsigned_abs),
-        };
-        match blob {
-            Some(blob) if blob.state == blob::State::Receiving => {
-                let rows = part::Entity::find()
-                    .select_only()
-                    .columns([part::Column::Number, part::Column::Size])
-                    .filter(part::Column::BlobId.eq(blob.id))
-                    .filter(part::Column::State.eq(part::State::Stored))
-                    .order_by_asc(part::Column::Number);
-                for (number, size) in rows.into_tuple::<(i32, i64)>().all(&self.reader).await? {
-                    status.parts.push(number.cast_unsigned());
-                    status.received += size.unsigned_abs();
-                }
-            }
-            Some(blob) => {
-                status.parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
-                status.received = blob.size.unsigned_abs();
-                status.size = Some(status.received);
-            }
-            None => {}
-        }
-        Ok(Some(status))
     }
 
     /// The numbers of the parts of a blob that count, and the keys of those that are objects.
@@ -334,17 +303,27 @@ async fn begin(
     number: u32,
     attempt: i64,
     size: Option<u64>,
+    max_size: Option<u64>,
     here: &Here,
 ) -> Result<BegunPart, DbErr> {
     let collecting = match collect(transaction, uid, number, attempt, here).await? {
         Ok(collecting) => collecting,
         Err(otherwise) => return Ok(otherwise),
     };
-    let Collecting { tenant, name, blob_id, store, another, shape } = collecting;
+    let Collecting { tenant, name, blob_id, store, another, shape, received } = collecting;
     let size = match fit(shape, number, size) {
         Ok(size) => size,
         Err(misfit) => return Ok(BegunPart::Misfit(misfit)),
     };
+    // What replaces another part is judged once it has come.
+    let total = match shape {
+        Some(shape) => shape.size,
+        None if another.is_some() => 0,
+        None => received.saturating_add(size.unwrap_or(0)),
+    };
+    if max_size.is_some_and(|max| total > max) {
+        return Ok(BegunPart::TooLarge);
+    }
     let sizes = here.store(&store).and_then(|store| store.parts);
     let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.placed)) {
         (Some(size), Some(sizes)) => {
@@ -401,6 +380,10 @@ struct Receiving {
     tenant: String,
     /// What it is charged with.
     charged: i64,
+    /// Bytes of its parts.
+    received: i64,
+    /// MIME type that its content must have.
+    required_type: Option<String>,
     /// It is charged with what was announced, not with what came.
     is_announced: bool,
 }
@@ -414,35 +397,48 @@ async fn still_receiving(
 ) -> Result<Option<Receiving>, DbErr> {
     let taken = file::Entity::find_by_id(uid.get())
         .select_only()
-        .columns([file::Column::Tenant, file::Column::Charged, file::Column::AnnouncedSize])
+        .columns([file::Column::Tenant, file::Column::Charged, file::Column::Received])
+        .columns([file::Column::RequiredType, file::Column::AnnouncedSize])
         .filter(file::Column::State.eq(FileState::Receiving))
         .filter(file::Column::BlobId.eq(blob_id))
         .lock_exclusive();
-    let taken: Option<(String, i64, Option<i64>)> = taken.into_tuple().one(transaction).await?;
-    Ok(taken.map(|(tenant, charged, announced)| Receiving {
+    let taken: Option<(String, i64, i64, Option<String>, Option<i64>)> =
+        taken.into_tuple().one(transaction).await?;
+    Ok(taken.map(|(tenant, charged, received, required_type, announced)| Receiving {
         tenant,
         charged,
+        received,
+        required_type,
         is_announced: announced.is_some(),
     }))
 }
 
-/// Charges a file's tenant with so many bytes more that came of it, or fewer, unless it is charged with what was announced.
-async fn charge(
+/// Counts so many bytes more that came of a file, or fewer. Its tenant is charged with them, unless it is charged with what
+/// was announced.
+async fn count(
     transaction: &DatabaseTransaction,
     uid: Uid,
-    Receiving { tenant, charged, is_announced }: Receiving,
+    receiving: Receiving,
     change: i64,
+    content_type: Option<String>,
     quotas: &Quotas,
 ) -> Result<Charged, DbErr> {
-    if is_announced || change == 0 || quotas.is_without(&tenant) {
-        return Ok(Charged::Yes);
-    }
+    let Receiving { tenant, charged, received, required_type, is_announced } = receiving;
+    let charge = if is_announced { 0 } else { change };
+    let required_type = content_type.or(required_type);
     file::Entity::update_many()
-        .col_expr(file::Column::Charged, Expr::value(charged + change))
+        .col_expr(file::Column::Received, Expr::value(received + change))
+        .col_expr(file::Column::Charged, Expr::value(charged + charge))
+        .col_expr(file::Column::RequiredType, Expr::value(required_type))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    quotas.charge(transaction, &tenant, change).await
+    quotas.charge(transaction, &tenant, charge).await
+}
+
+/// A number of bytes as the database has them.
+fn as_recorded(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// What counted so far under the number of a part.

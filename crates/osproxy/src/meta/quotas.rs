@@ -27,6 +27,15 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 /// Of how many tenants that is believed.
 const TENANTS: usize = 10_000;
 
+/// What a file's row takes in the database beside name and metadata, with its indices, in bytes.
+const ROW: usize = 512;
+
+/// How many bytes a tenant is charged with for the row of a file.
+pub(super) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
+    let bytes = ROW + name.len() + metadata.map_or(0, str::len);
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// What is known of quotas.
 pub(super) struct Quotas {
     /// When tenants were found to have none.
@@ -64,7 +73,7 @@ pub struct Usage {
     pub tenant: Tenant,
     /// How many bytes its files may have together; `None`: without a limit.
     pub max_bytes: Option<u64>,
-    /// How many they have, or will have by what is announced.
+    /// How many they have, or will have by what is announced, with what their rows take.
     pub used: u64,
 }
 
@@ -203,7 +212,13 @@ impl Meta {
                 tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
                 let sum = file::Entity::find()
                     .select_only()
-                    .column_as(dialect::whole_sum(database, file::Column::Charged), "sum")
+                    .column_as(
+                        dialect::whole_sum_of(
+                            database,
+                            Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
+                        ),
+                        "sum",
+                    )
                     .filter(file::Column::Tenant.eq(&name));
                 let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
                 tenant::Entity::update_many()

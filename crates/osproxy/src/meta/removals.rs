@@ -17,7 +17,7 @@ use super::{
 use crate::{tenant::Tenant, uid::Uid};
 
 /// Uploads that are not complete.
-const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
+pub(super) const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
 
 /// What became of the wish to remove a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,6 +203,8 @@ async fn remove(
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
         .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
         .col_expr(file::Column::Charged, Expr::value(0))
+        .col_expr(file::Column::RecordBytes, Expr::value(0))
+        .col_expr(file::Column::Metadata, Expr::value(None::<String>))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file.state))
         .filter(is_blob(file.blob_id))
@@ -216,8 +218,34 @@ async fn remove(
     {
         tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
     }
-    quotas.charge(transaction, &file.tenant, -file.charged).await?;
+    quotas.charge(transaction, &file.tenant, -file.charged - file.record_bytes).await?;
     Ok(Removed::Now)
+}
+
+/// Makes a file whose content is not what it must be corrupt, before anybody could read it. Its blob is condemned, and
+/// `removal`, which gets the blob's number, is enqueued.
+pub(super) async fn reject_upload(
+    transaction: &DatabaseTransaction,
+    file: &file::Model,
+    blob: &blob::Model,
+    removal: &TaskForBlob,
+    now: i64,
+    quotas: &Quotas,
+) -> Result<(), DbErr> {
+    file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(FileState::Corrupt))
+        .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
+        .col_expr(file::Column::StoredAt, Expr::value(None::<i64>))
+        .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+        .col_expr(file::Column::Charged, Expr::value(0))
+        .filter(file::Column::Uid.eq(file.uid))
+        .exec(transaction)
+        .await?;
+    if let Some(store) = drop_claim(transaction, blob.id).await? {
+        tasks::enqueue(transaction, removal(blob.id), Some(store), now).await?;
+    }
+    quotas.charge(transaction, &file.tenant, -file.charged).await?;
+    Ok(())
 }
 
 /// Takes one file's claim off a blob. If it was the last, the blob is condemned: then says in which store it lies.

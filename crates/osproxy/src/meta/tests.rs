@@ -76,7 +76,7 @@ async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
             let (meta, attempt) = (&meta, Uid::from_recorded(uid.get() + attempt));
             async move {
                 loop {
-                    match meta.begin_part(uid, number, attempt, None).await.unwrap() {
+                    match meta.begin_part(uid, number, attempt, None, None).await.unwrap() {
                         BegunPart::Ready(intent) => return intent.key,
                         BegunPart::Changed => {}
                         other => panic!("{other:?}"),

@@ -227,7 +227,7 @@ async fn begin(
 
 /// Condemns a blob that keeps room for the parts of a file and has none, because the content comes in one piece. Gives its
 /// number and store.
-async fn release(
+pub(super) async fn release(
     transaction: &DatabaseTransaction,
     file: &file::Model,
 ) -> Result<Option<(i64, String)>, DbErr> {

@@ -6,19 +6,22 @@ use osproxy_api::ErrorCode;
 
 pub use crate::meta::{Claims, Completion};
 
-use super::{Terms, check_received, closed, unknown_uid};
+use super::{Terms, closed, too_large, unknown_uid, wrong_type};
 use crate::{
     Error, Result,
     app::App,
-    meta::{Completed, NativeUpload},
+    meta::{Completed, Conditions, NativeUpload},
     tasks::handlers::{complete_uploads, merge_parts},
     uid::Uid,
 };
 
-/// Makes the parts of `uid` its content, if they are those that the client says. The file can be read when this
-/// returns, however large it is; a task merges the parts behind it and checks the md5. Harmless when it is called again.
+/// How often parts that change while they are read are read again.
+const ROUNDS: usize = 3;
+
+/// Makes the parts of `uid` its content, if they are those that the client says and what `terms` demand. The file can be
+/// read when this returns, however large it is; a task merges the parts behind it. Digests are verified before, up to
+/// `uploads.verify_up_to` bytes, and beyond that by the task. Harmless when it is called again.
 pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> Result<()> {
-    check_received(app, uid, terms).await?;
     let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
     if said.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
         return Err(Error::invalid(format!("there must be 1 to {max_parts} parts")));
@@ -27,19 +30,37 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion, terms: 
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    let merge = merge_parts::merging(app, app.next_uid().await?);
-    match app.meta.complete_upload(uid, said, merge).await? {
-        Completed::Now => {
-            app.task_enqueued();
-            Ok(())
-        }
+    match complete(app, uid, said, terms).await? {
         Completed::Native(native) => {
             // Brought to its end even if the client is gone.
-            let completing = app.background.spawn(complete_native(app.clone(), uid, said, native));
-            completing.await.map_err(Error::internal)?
+            let completing = complete_native(app.clone(), uid, said, terms.clone(), native);
+            app.background.spawn(completing).await.map_err(Error::internal)?
         }
         other => answer(other),
     }
+}
+
+/// Completes an upload, or begins to, and reads its parts before if that is necessary.
+async fn complete(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> Result<Completed> {
+    let mut conditions = Conditions {
+        max_size: terms.max_size,
+        content_type: terms.content_type.clone(),
+        verify_up_to: app.limits.verify_up_to,
+        inspected: None,
+    };
+    for _ in 0..ROUNDS {
+        let merge = merge_parts::merging(app, app.next_uid().await?);
+        match app.meta.complete_upload(uid, said, conditions.clone(), merge).await? {
+            Completed::Inspect(inspection) => conditions.inspected = app.inspect(&inspection).await?,
+            completed => {
+                if completed == Completed::Now {
+                    app.task_enqueued();
+                }
+                return Ok(completed);
+            }
+        }
+    }
+    Err(Error::unavailable("the parts changed while they were read"))
 }
 
 /// What is said to the client of an upload that was not completed just now.
@@ -65,6 +86,9 @@ fn answer(completed: Completed) -> Result<()> {
             let message = format!("the content's {name} is {found}, not the one announced");
             Err(Error::new(ErrorCode::DigestMismatch, message))
         }
+        Completed::Type { wanted, found } => Err(wrong_type(&wanted, &found)),
+        Completed::TooLarge(max) => Err(too_large(max)),
+        Completed::Inspect(_) => Err(Error::unavailable("the parts changed while they were read")),
         Completed::OverQuota => Err(Error::over_quota()),
         Completed::Closed(state) => Err(closed(state)),
         Completed::Unknown => Err(unknown_uid()),
@@ -72,17 +96,19 @@ fn answer(completed: Completed) -> Result<()> {
 }
 
 /// Lets the store put its parts together, and makes that the file. When it fails in between, the same call goes on.
-async fn complete_native(app: Arc<App>, uid: Uid, said: Completion, native: NativeUpload) -> Result<()> {
-    if complete_uploads::complete(&app, uid, &native).await? {
-        return Ok(());
+async fn complete_native(
+    app: Arc<App>,
+    uid: Uid,
+    said: Completion,
+    terms: Terms,
+    native: NativeUpload,
+) -> Result<()> {
+    match complete_uploads::complete(&app, uid, &native).await? {
+        Completed::Closed(_) | Completed::Unknown => {}
+        completed => return answer(completed),
     }
     // Somebody else was faster, or the file was removed, or there are fewer parts now: it is as it is now.
-    let merge = merge_parts::merging(&app, app.next_uid().await?);
-    match app.meta.complete_upload(uid, said, merge).await? {
-        Completed::Now => {
-            app.task_enqueued();
-            Ok(())
-        }
+    match complete(&app, uid, said, &terms).await? {
         Completed::Native(_) => Err(Error::unavailable("the parts changed while they were put together")),
         other => answer(other),
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
 
-use super::{Tenant, closed, describe_file::describe_file, name_of, unknown_uid};
+use super::{closed, describe_file::describe_file, name_of, too_large, unknown_uid};
 use crate::{
     Error, Result,
-    app::{App, TakenKey, check_metadata},
+    app::{App, Caller, TakenKey, check_metadata},
     meta::{Copied, FileRecord, FileState, Metadata},
     uid::Uid,
 };
@@ -15,11 +15,12 @@ use crate::{
 /// How often content that moves meanwhile is followed.
 const ROUNDS: usize = 4;
 
-/// Makes a complete file that shares the content of `uid`, which is complete, of the same tenant. Name and metadata are those of `uid` unless
-/// there are others. Under a key the copy is made once, under the uid that is reserved there.
+/// Makes a complete file that shares the content of `uid`, which is a complete file of the caller's tenant, and no larger
+/// than the caller may create. Name and metadata are those of `uid` unless there are others. Under a key the copy is made
+/// once, under the uid that is reserved there.
 pub async fn copy_file(
     app: &Arc<App>,
-    tenant: &Tenant,
+    caller: &Caller,
     uid: Uid,
     name: Option<&str>,
     metadata: Option<Metadata>,
@@ -29,6 +30,13 @@ pub async fn copy_file(
     let name = name.map(name_of).transpose().map_err(|error| error.with_field("name"))?;
     if let Some(metadata) = &metadata {
         check_metadata(metadata)?;
+    }
+    app.must_leave_free(0).await?;
+    let tenant = &caller.tenant;
+    if let Some(max) = caller.max_size
+        && describe_file(app, tenant, uid).await?.size.is_some_and(|size| size > max)
+    {
+        return Err(too_large(max));
     }
     let mut copy = match key {
         Some(key) => key.uid(),

@@ -11,7 +11,7 @@ pub use crate::meta::{Announced, Claims, Metadata};
 
 use super::{
     Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, name_of,
-    prove_possession::challenge,
+    prove_possession::challenge, too_large,
 };
 use crate::{
     Error, Result,
@@ -87,19 +87,11 @@ pub async fn create_upload(
 ) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
     app.must_keep_up(Beginning::Upload)?;
+    app.must_leave_free(0).await?;
+    app.must_complete_uploads(&caller.tenant, wishes.len() as u64).await?;
     let created_at = OffsetDateTime::now_utc();
     let lapses = created_at + Duration::from_secs(expire.unsigned_abs());
-    let mut wanted = Vec::with_capacity(wishes.len());
-    for Wish { path, mut announced } in wishes {
-        let name = name_of(&path)?.to_owned();
-        check_metadata(&announced.metadata)?;
-        if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
-            let message = format!("`content_type` must be a MIME type of at most {MAX_TYPE} bytes");
-            return Err(Error::invalid(message).with_field("content_type"));
-        }
-        announced.part_size = part_size(app, caller, &announced)?;
-        wanted.push((name, announced));
-    }
+    let wanted = checked(app, caller, wishes)?;
     let mut plans = Vec::with_capacity(wanted.len());
     for (name, announced) in wanted {
         let uid = match key {
@@ -110,6 +102,11 @@ pub async fn create_upload(
         let known = known_content(app, &file).await?;
         // Who does not tell the size is not told it.
         let known = known.filter(|_| !app.limits.prove_possession || file.announced.size.is_some());
+        if let (Some(max), Some(blob)) = (caller.max_size, &known)
+            && blob.digests.size > max
+        {
+            return Err(too_large(max));
+        }
         plans.push(Plan { file, known });
     }
     if plans.is_empty() {
@@ -133,6 +130,22 @@ pub async fn create_upload(
         }
     }
     Ok(CreatedUploads { uploads, created_at: before.unwrap_or(created_at) })
+}
+
+/// Names, and what is announced, of uploads that may be created.
+fn checked(app: &App, caller: &Caller, wishes: Vec<Wish>) -> Result<Vec<(String, Announced)>> {
+    let mut wanted = Vec::with_capacity(wishes.len());
+    for Wish { path, mut announced } in wishes {
+        let name = name_of(&path)?.to_owned();
+        check_metadata(&announced.metadata)?;
+        if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
+            let message = format!("`content_type` must be a MIME type of at most {MAX_TYPE} bytes");
+            return Err(Error::invalid(message).with_field("content_type"));
+        }
+        announced.part_size = part_size(app, caller, &announced)?;
+        wanted.push((name, announced));
+    }
+    Ok(wanted)
 }
 
 /// What was recorded of plans.
@@ -218,8 +231,11 @@ async fn prepare(app: &Arc<App>, Plan { file, known }: &Plan) -> Result<Option<C
     if let Some(blob) = known.as_ref().filter(|_| app.limits.prove_possession) {
         return challenge(app, file.uid, blob).await.map(Some);
     }
+    if let Some(size) = file.announced.size.filter(|_| app.stores.have_places()) {
+        app.must_leave_free(size).await?;
+    }
     if has_several_parts(file) {
-        app.reserve(file.uid).await?;
+        app.reserve(file.uid, &file.tenant).await?;
     }
     Ok(None)
 }

@@ -24,6 +24,7 @@ pub struct Wanted<'a> {
 pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
     let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
     app.must_keep_up(Beginning::Upload)?;
+    app.must_leave_free(0).await?;
     if app.limits.prove_possession {
         // A client of API v0 could not answer.
         return Ok(vec![None; wanted.len()]);
@@ -32,6 +33,8 @@ pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -
     let (mut files, mut sizes) = (Vec::new(), Vec::new());
     for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {
         if let Some(blob) = app.meta.blob_by_md5(&caller.tenant, item.md5).await?
+            // A larger file is not the caller's to create: sending it is refused as well.
+            && caller.max_size.is_none_or(|max| blob.digests.size <= max)
             && app.is_intact(&blob).await?
         {
             let uid = app.next_uid().await?;

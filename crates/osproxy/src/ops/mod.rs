@@ -34,7 +34,6 @@ use crate::{
     app::{App, SizeHint},
     content_type,
     meta::{Claims, FileState},
-    uid::Uid,
 };
 pub use crate::{link::Terms, tenant::Tenant};
 
@@ -58,22 +57,18 @@ fn check_type(terms: &Terms, sniffed: Option<&str>, name: &str) -> Result<()> {
     if terms.take(&found) {
         return Ok(());
     }
-    let wanted = terms.content_type.as_deref().unwrap_or_default();
-    let message = format!("the link takes content of the type {wanted}, and this is {found}");
-    Err(Error::new(ErrorCode::UnsupportedMediaType, message))
+    Err(wrong_type(terms.content_type.as_deref().unwrap_or_default(), &found))
 }
 
-/// Refuses more than the link takes of an upload whose size was not announced.
-async fn check_received(app: &App, uid: Uid, terms: &Terms) -> Result<()> {
-    let Some(max) = terms.max_size else {
-        return Ok(());
-    };
-    let status = app.meta.upload_status(uid).await?;
-    if status.is_some_and(|status| status.state != FileState::Stored && status.received > max) {
-        let message = format!("a file that is sent by this link must not be larger than {max} bytes");
-        return Err(Error::new(ErrorCode::TooLarge, message));
-    }
-    Ok(())
+/// The content has another type than the link demands.
+fn wrong_type(wanted: &str, found: &str) -> Error {
+    let message = format!("the link takes content of the type {wanted}, and this is {found}");
+    Error::new(ErrorCode::UnsupportedMediaType, message)
+}
+
+/// There is more content than the link, or the key, allows.
+fn too_large(max: u64) -> Error {
+    Error::new(ErrorCode::TooLarge, format!("this file must not be larger than {max} bytes"))
 }
 
 /// Refuses what its tenant's quota has no room for, before it comes. What comes at the same time is charged at its end.
@@ -110,10 +105,9 @@ fn closed(state: FileState) -> Error {
         }
         FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete, and never changes"),
         FileState::Expired => (ErrorCode::FileGone, "the upload of this file was not completed in time"),
-        FileState::Corrupt => (
-            ErrorCode::FileCorrupt,
-            "the content of this file has not the md5 that was announced when it was merged",
-        ),
+        FileState::Corrupt => {
+            (ErrorCode::FileCorrupt, "the content of this file is not what was announced, and was removed")
+        }
         FileState::Deleted => (ErrorCode::FileGone, "this file was deleted"),
     };
     Error::new(code, message)

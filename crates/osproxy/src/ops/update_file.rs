@@ -6,7 +6,7 @@ use osproxy_api::v1::MetadataChanges;
 
 use super::{Tenant, closed, describe_file::describe_file, name_of, unknown_uid};
 use crate::{
-    Result,
+    Error, Result,
     app::{App, check_metadata, metadata_refused},
     meta::{FileRecord, Metadata, MetadataChange, Updated},
     uid::Uid,
@@ -26,9 +26,10 @@ pub async fn update_file(
     let updating = update(app.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
     // Brought to its end even if the client is gone: what is remembered of the file must go with it.
     let updating = app.background.spawn(updating);
-    match updating.await.map_err(crate::Error::internal)?? {
+    match updating.await.map_err(Error::internal)?? {
         Updated::Now => describe_file(app, tenant, uid).await,
         Updated::Refused => Err(metadata_refused()),
+        Updated::OverQuota => Err(Error::over_quota()),
         Updated::Closed(state) => Err(closed(state)),
         Updated::Unknown => Err(unknown_uid()),
     }

@@ -39,6 +39,7 @@ pub async fn upload_file(
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     app.must_keep_up(app::Beginning::Content)?;
+    app.must_leave_free(0).await?;
     let mut transfer = app.transfers.begin(&terms)?;
     // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
     let beginning = app.background.spawn(begin(app.clone(), uid));

@@ -7,15 +7,16 @@ use futures_util::Stream;
 use osproxy_api::ErrorCode;
 use osproxy_storage::{self as storage, Wanted};
 
-use super::{Said, Terms, check_quota, check_received, check_type, closed, complete_upload, unknown_uid};
+use super::{Said, Terms, check_quota, check_type, closed, complete_upload, too_large, unknown_uid};
 use crate::{
     Error, Result,
     app::{
         App, Attempt, Beginning, Bound, Received, SizeHint, Target, Transfer, Writing, check_claims,
         measured, publish,
     },
+    content_type::HEAD,
     error,
-    meta::{BegunPart, Claims, FileState, FinishedPart, Kind, Misfit, PartIntent},
+    meta::{BegunPart, Claims, FileState, FinishedPart, Kind, Misfit, PartIntent, ReceivedPart},
     uid::Uid,
 };
 
@@ -39,8 +40,8 @@ pub async fn upload_part(
 ) -> Result<()> {
     check_number(app, number)?;
     app.must_keep_up(Beginning::Content)?;
+    app.must_leave_free(0).await?;
     let transfer = app.transfers.begin(&terms)?;
-    check_received(app, uid, &terms).await?;
     let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
     let bound = Bound { what: "part", max };
     let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
@@ -79,7 +80,7 @@ async fn receive(
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
-    let beginning = app.background.spawn(begin(app.clone(), uid, number, size));
+    let beginning = app.background.spawn(begin(app.clone(), uid, number, size, expected.terms.max_size));
     let begun = beginning.await.map_err(Error::internal)??;
     let (attempt, intent, upload) = (begun.attempt, begun.intent, begun.upload);
     let target = match (&intent.native, &upload) {
@@ -99,12 +100,13 @@ async fn receive(
         }
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
         check_claims(&claims, &part.digests)?;
-        if number == 1 && terms.content_type.is_some() {
-            // The beginning speaks for all of it.
+        // The beginning speaks for all of it. Where this is too short to tell, the upload is judged when it is complete.
+        let speaks = part.digests.size >= HEAD as u64 || part.sniffed.is_some();
+        if number == 1 && speaks && terms.content_type.is_some() {
             let file = app.meta.describe_file(uid).await?.ok_or_else(unknown_uid)?;
             check_type(&terms, part.sniffed, &file.name)?;
         }
-        let ending = app.background.spawn(store(app.clone(), uid, attempt, intent.clone(), part));
+        let ending = app.background.spawn(store(app.clone(), uid, attempt, intent.clone(), part, terms));
         ending.await.map_err(Error::internal)?
     };
     match (outcome.await, upload) {
@@ -146,19 +148,21 @@ struct Begun {
     upload: Option<String>,
 }
 
-async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint) -> Result<Begun> {
+async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint, max_size: Option<u64>) -> Result<Begun> {
     let size = if let SizeHint::Exact(size) = size { Some(size) } else { None };
     for _ in 0..ROUNDS {
         let attempt = app.next_uid().await?;
         let writing = Writing::new(&app, attempt.get());
-        match app.meta.begin_part(uid, number, attempt, size).await? {
+        match app.meta.begin_part(uid, number, attempt, size, max_size).await? {
             BegunPart::Ready(intent) => {
                 let attempt = Attempt::new(Kind::Part, writing);
                 let Some(place) = &intent.native else {
                     return Ok(Begun { attempt, intent, upload: None });
                 };
                 // Otherwise the upload has come to an end meanwhile, and is looked at again.
-                if let Some(upload) = app.begun_upload(&intent.store, intent.blob_id, place).await? {
+                if let Some(upload) =
+                    app.begun_upload(&intent.store, intent.blob_id, place, &intent.tenant).await?
+                {
                     return Ok(Begun { attempt, intent, upload: Some(upload) });
                 }
             }
@@ -167,6 +171,7 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint) -> Result<B
             BegunPart::Elsewhere(store) => return Err(Error::elsewhere(&store)),
             BegunPart::Unknown => return Err(unknown_uid()),
             BegunPart::Misfit(misfit) => return Err(explain(misfit)),
+            BegunPart::TooLarge => return Err(too_large(max_size.unwrap_or_default())),
             BegunPart::Changed => {}
         }
     }
@@ -179,6 +184,7 @@ async fn store(
     mut attempt: Attempt,
     intent: PartIntent,
     part: Received,
+    terms: Terms,
 ) -> Result<()> {
     let _ending = app.metrics.endings.begin();
     let mut tag = String::new();
@@ -188,7 +194,9 @@ async fn store(
     } else {
         publish(&mut attempt, &mut Some(part.writer)).await?;
     }
-    let finished = app.meta.finish_part(uid, &intent, part.digests, part.sniffed, tag).await?;
+    let Terms { max_size, content_type, .. } = terms;
+    let received = ReceivedPart { digests: part.digests, sniffed: part.sniffed, tag, max_size, content_type };
+    let finished = app.meta.finish_part(uid, &intent, received).await?;
     if !matches!(finished, FinishedPart::Stored(_)) && intent.native.is_none() {
         // Its row may be gone already.
         app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
@@ -209,6 +217,7 @@ async fn store(
             Ok(())
         }
         FinishedPart::Same => Ok(()),
+        FinishedPart::TooLarge => Err(too_large(max_size.unwrap_or_default())),
         FinishedPart::OverQuota => Err(Error::over_quota()),
         FinishedPart::Closed => {
             let state = app.meta.file_state(uid).await?;

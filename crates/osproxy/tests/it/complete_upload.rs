@@ -1,8 +1,9 @@
 use std::time::Instant;
 
+use osproxy_api::{v0::UploadLinks, v1::FileState};
 use serde_json::json;
 
-use crate::support::{PATIENCE, Service, content, eventually, md5_hex, refused};
+use crate::support::{PATIENCE, Service, content, eventually, md5_hex, problem, refused};
 
 /// Looks for tasks every second, so that what was held goes on soon.
 async fn start() -> Service {
@@ -136,7 +137,7 @@ async fn empty_files_and_single_parts_work() {
 
 #[tokio::test]
 async fn a_false_md5_makes_the_file_corrupt() {
-    let mut service = Service::start().await;
+    let mut service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one", b"two"]).await;
     let url = format!("{}&num=2&size=6&md5={}", link.url.multi.merge, md5_hex(b"other"));
@@ -163,8 +164,52 @@ async fn a_false_md5_makes_the_file_corrupt() {
 }
 
 #[tokio::test]
+async fn digests_of_small_content_are_verified_before_the_answer() {
+    let mut service = Service::start().await;
+    // Nobody verifies anything later.
+    let tasks = "NEW.state = 'running' AND NEW.kind IN ('merge_parts', 'verify_blob')";
+    service.database().forbid("held", "BEFORE UPDATE", "tasks", tasks).await;
+    let bytes = content(5, 100_000);
+    let false_md5 = |link: &UploadLinks, size: usize| {
+        format!("{}&num=2&size={size}&md5={}", link.url.multi.merge, md5_hex(b"other"))
+    };
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[&bytes[..60_000], &bytes[60_000..]]).await;
+    let refusal = refused(service.put(&false_md5(&link, bytes.len()), b"").await, 422).await;
+    assert!(refusal.contains("md5"), "{refusal}");
+    assert!(service.download_link(&link.uid).await.is_none(), "nobody could read it");
+    assert_eq!(service.checkpoint(&link.uid).await, [1, 2], "it can be completed with the right one");
+    assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
+    assert!(service.read(&link.uid).await == bytes);
+    // Where the parts lie in the object to be: they cannot be read before it is.
+    for digest in ["md5", "sha256"] {
+        let wish = json!({"name": "y.bin", "size": bytes.len(), digest: hex::encode([7; 32])
+            .chars().take(if digest == "md5" { 32 } else { 64 }).collect::<String>()});
+        let upload = service.wish(&wish).await;
+        assert_eq!(service.v1_put_part(&upload, 1, &bytes).await.status(), 204);
+        problem(service.v1_complete(&upload).await, 422, "digest_mismatch").await;
+        let file = service.describe(&upload.uid).await;
+        assert_eq!((file.state, file.size), (FileState::Corrupt, Some(bytes.len() as u64)));
+        problem(service.v1_complete(&upload).await, 410, "file_corrupt").await;
+    }
+    let wish = json!({"name": "z.bin", "size": bytes.len(), "md5": md5_hex(&bytes)});
+    let upload = service.wish(&wish).await;
+    assert_eq!(service.v1_put_part(&upload, 1, &bytes).await.status(), 204);
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
+    service.database().release_merges().await;
+    service.database().settle().await;
+    service.assert_consistent().await;
+    // Beyond the limit it is found out afterwards.
+    service.set("UPLOADS__VERIFY_UP_TO", "99999");
+    service.restart().await;
+    let link = service.upload_link("x.bin").await;
+    service.put_parts(&link, &[&bytes[..60_000], &bytes[60_000..]]).await;
+    assert_eq!(service.put(&false_md5(&link, bytes.len()), b"").await.status(), 200);
+}
+
+#[tokio::test]
 async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
-    let service = start().await;
+    let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
     service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one"]).await;
@@ -174,7 +219,7 @@ async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
     assert_eq!(service.get(&url).await.status(), 200);
     service.database().release_merges().await;
     eventually("it is found out", async || (service.get(&url).await.status() == 404).then_some(())).await;
-    assert!(refused(service.get(&url).await, 404).await.contains("md5"));
+    assert!(refused(service.get(&url).await, 404).await.contains("not what was announced"));
 }
 
 #[tokio::test]
@@ -231,7 +276,7 @@ async fn what_shares_content_is_still_what_its_client_sent() {
 /// Nobody has these bytes: an answer that says so would be a lie.
 #[tokio::test]
 async fn content_that_was_only_claimed_is_not_there() {
-    let service = start().await;
+    let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
     service.database().hold_merges().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one"]).await;

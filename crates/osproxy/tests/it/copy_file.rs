@@ -2,7 +2,7 @@ use osproxy_api::v1::{CreatedLink, File, FileState};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, content, problem};
+use crate::support::{Service, answered, content, md5_hex, problem};
 
 async fn copy(service: &Service, uid: &str, body: &Value) -> Response {
     service.v1_post(&format!("/files/{uid}/copy"), body).await
@@ -40,7 +40,7 @@ async fn a_copy_shares_bytes_and_outlives_its_source() {
 
 #[tokio::test]
 async fn what_lies_in_parts_is_copied_too_and_merged_once_for_both() {
-    let mut service = Service::start().await;
+    let mut service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
     service.database().hold_merges().await;
     let bytes = content(1, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
@@ -205,4 +205,28 @@ async fn a_key_whose_request_failed_or_was_lost_is_free_again() {
         (service.sql("SELECT count(*) FROM idempotency_keys").await == ["0"]).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_key_that_may_create_small_files_gets_no_large_one_of_content_that_is_there() {
+    let service = Service::start().await;
+    let all = service.with_key(&service.create_key(&[]).await);
+    let small = service.with_key(&service.create_key(&["--max-size", "1000"]).await);
+    let bytes = content(1, 1001);
+    let (uid, md5) = (all.store("x.bin", &bytes).await, md5_hex(&bytes));
+    problem(small.v1_post(&format!("/files/{uid}/copy"), &json!({})).await, 413, "too_large").await;
+    problem(small.v1_post("/uploads", &json!({"name": "y.bin", "md5": md5})).await, 413, "too_large").await;
+    let sized = json!({"name": "y.bin", "size": bytes.len(), "md5": md5});
+    problem(small.v1_post("/uploads", &sized).await, 413, "too_large").await;
+    assert_eq!(
+        small.instant_upload(&[(&md5, "y.bin")]).await[0].uid,
+        "",
+        "it has to be sent, and is refused"
+    );
+    assert_eq!(service.sql("SELECT count(*) FROM files").await, ["1"]);
+    // What is small enough is there.
+    let bytes = content(2, 1000);
+    let (uid, md5) = (all.store("x.bin", &bytes).await, md5_hex(&bytes));
+    assert_eq!(small.v1_post(&format!("/files/{uid}/copy"), &json!({})).await.status(), 201);
+    assert_ne!(small.instant_upload(&[(&md5, "y.bin")]).await[0].uid, "");
 }

@@ -24,7 +24,17 @@ async fn a_file_is_described_in_every_state() {
     assert!(pending.expires_at.unwrap() > pending.created_at);
     assert!(pending.metadata.is_empty());
     service.put_parts(&link, &[b"one"]).await;
-    assert_eq!(describe(&service, &link.uid).await.state, FileState::Receiving);
+    let receiving = describe(&service, &link.uid).await;
+    assert_eq!((receiving.state, receiving.size, receiving.received), (FileState::Receiving, None, Some(3)));
+    let announced = service.wish(&json!({"name": "y.bin", "size": 100_000, "part_size": 65_536})).await;
+    let pending = describe(&service, &announced.uid).await;
+    assert_eq!((pending.size, pending.received), (Some(100_000), Some(0)));
+    assert_eq!(service.v1_put_part(&announced, 1, &content(2, 65_536)).await.status(), 204);
+    let receiving = describe(&service, &announced.uid).await;
+    assert_eq!((receiving.state, receiving.size), (FileState::Receiving, Some(100_000)));
+    assert_eq!((receiving.received, receiving.stored_at), (Some(65_536), None));
+    let listed = service.v1_get("/files?state=receiving").await.json::<serde_json::Value>().await.unwrap();
+    assert_eq!(listed["files"][1]["received"], 65_536);
 
     let bytes = content(1, 100_000);
     let uid = service.store("x.bin", &bytes).await;
@@ -37,7 +47,7 @@ async fn a_file_is_described_in_every_state() {
     );
     assert_eq!(stored.content_type.as_deref(), Some("application/octet-stream"));
     assert_eq!((stored.md5.unwrap(), stored.blake3.unwrap().len()), (md5_hex(&bytes), 64));
-    assert_eq!(stored.expires_at, None);
+    assert_eq!((stored.expires_at, stored.received), (None, None));
     let at = stored.stored_at.unwrap();
     assert!(at >= stored.created_at && at.len() == 24 && at.as_bytes()[23] == b'Z', "{at}");
 
@@ -57,7 +67,7 @@ async fn a_file_is_described_in_every_state() {
 
 #[tokio::test]
 async fn what_is_gone_is_told_from_what_never_was() {
-    let service = Service::start().await;
+    let service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
     problem(service.v1_get("/files/1").await, 404, "file_not_found").await;
     for uid in ["x", "0", "-1", "01", "99999999999999999999", "%31%20"] {
         let told = problem(service.v1_get(&format!("/files/{uid}")).await, 400, "invalid_argument").await;
@@ -89,7 +99,8 @@ async fn what_is_gone_is_told_from_what_never_was() {
     })
     .await;
     let corrupt = describe(&service, &link.uid).await;
-    assert_eq!((corrupt.size, corrupt.layout), (None, None));
+    assert_eq!((corrupt.size, corrupt.received, corrupt.layout), (Some(6), None, None));
+    assert_eq!(corrupt.stored_at, None, "it never was complete");
     let body = json!({"expires_in": 60});
     problem(service.v1_post(&format!("/files/{}/links", link.uid), &body).await, 410, "file_corrupt").await;
 }

@@ -1,9 +1,9 @@
-use std::{io::Write, path::Path};
+use std::{io::Write, os::unix::fs::MetadataExt, path::Path};
 
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Service, content, eventually, problem, refused};
+use crate::support::{Service, content, eventually, md5_hex, problem, refused};
 
 #[tokio::test]
 async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
@@ -118,4 +118,85 @@ async fn on_a_disk_that_others_have_filled_files_can_still_be_removed_and_change
     std::fs::remove_file(&filler).unwrap();
     eventually("there is room again", async || (create().await.status() == 201).then_some(())).await;
     assert_eq!(service.log().matches("the disk of the database is full; nothing new").count(), 1);
+}
+
+/// More than any disk has.
+const ALL: &str = "1152921504606846976";
+
+#[tokio::test]
+async fn nothing_is_begun_on_a_disk_that_has_no_more_than_is_kept_free() {
+    let mut service = Service::start().await;
+    let bytes = content(1, 1000);
+    let (uid, md5) = (service.store("x.bin", &bytes).await, md5_hex(&bytes));
+    let link = service.upload_link("y.bin").await;
+    let announced = service.wish(&json!({"name": "y.bin", "size": 1000})).await;
+    service.set("LOCAL__KEEP_FREE", ALL);
+    service.restart_killed().await;
+    let full = async |answer| {
+        problem(answer, 507, "storage_full").await;
+    };
+    full(service.v1_post("/uploads", &json!({"name": "x"})).await).await;
+    full(service.v1_post("/uploads", &json!({"name": "x", "size": 1})).await).await;
+    full(service.v1_post(&format!("/files/{uid}/copy"), &json!({})).await).await;
+    full(service.v1_put_part(&announced, 1, &bytes).await).await;
+    full(service.put(&announced.links.as_ref().unwrap().content, &bytes).await).await;
+    refused(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
+    let resume = json!({"data": [{"md5": md5, "path": "z.bin"}]});
+    refused(service.post("/resume", &resume).await, 507).await;
+    refused(service.put(&link.url.single, &bytes).await, 507).await;
+    refused(service.put_part(&link, 1, &bytes).await, 507).await;
+    assert_eq!(service.sql("SELECT count(*) FROM files").await, ["3"], "what was refused left nothing");
+    // Whoever reads or makes room goes on.
+    assert!(service.read(&uid).await == bytes);
+    assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
+    assert_eq!(service.v1_abort(&announced).await.status(), 204);
+}
+
+/// Bytes that the hidden files of a folder and its subfolders have on the disk.
+fn reserved(folder: &Path) -> u64 {
+    // One may go while it is looked at.
+    let entries = std::fs::read_dir(folder).unwrap().filter_map(Result::ok);
+    let of_entry = |entry: std::fs::DirEntry| {
+        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => reserved(&entry.path()),
+            Ok(metadata) if is_hidden => metadata.blocks() * 512,
+            _ => 0,
+        }
+    };
+    entries.map(of_entry).sum()
+}
+
+#[tokio::test]
+async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
+    const SIZE: usize = 4 << 20;
+    let mut service = Service::start().await;
+    let wish = json!({"name": "x.bin", "size": SIZE, "part_size": SIZE / 4});
+    let upload = service.wish(&wish).await;
+    let folder = service.objects_folder();
+    assert!(reserved(&folder) >= SIZE as u64, "room is reserved for what was announced");
+    // After its time it is given up, and reserved again by the first part.
+    service.set("LOCAL__RESERVE_SECS", "0");
+    service.restart_killed().await;
+    eventually("it is given up", async || (reserved(&folder) == 0).then_some(())).await;
+    let bytes = content(1, SIZE);
+    for (number, part) in (1..).zip(bytes.chunks(SIZE / 4)) {
+        assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
+        assert!(number == 4 || reserved(&folder) >= SIZE as u64);
+    }
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
+    assert!(service.read(&upload.uid).await == bytes);
+    // Beyond its share a tenant reserves nothing, and sends all the same.
+    service.set("LOCAL__RESERVE_TENANT_PERCENT", "0");
+    service.restart_killed().await;
+    let upload = service.wish(&wish).await;
+    assert!(reserved(&folder) < SIZE as u64 / 4, "nothing is reserved beyond the share");
+    let bytes = content(2, SIZE);
+    for (number, part) in (1..).zip(bytes.chunks(SIZE / 4)) {
+        assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
+    }
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
+    assert!(service.read(&upload.uid).await == bytes);
+    service.database().settle().await;
+    service.assert_consistent().await;
 }

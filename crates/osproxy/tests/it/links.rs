@@ -1,10 +1,13 @@
 //! What links are good for, and what they are not: forged, replayed, revoked, beyond their terms.
 
-use osproxy_api::v1::{CreatedLink, CreatedUpload, UploadStatus};
+use osproxy_api::{
+    grpc::v1::CompleteUploadRequest,
+    v1::{CreatedLink, CreatedUpload, UploadStatus},
+};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, content, eventually, problem, refused};
+use crate::support::{Service, answered, content, eventually, problem, reason, refused};
 
 /// A download link of API v1.
 async fn link(service: &Service, uid: &str, more: Value) -> String {
@@ -149,11 +152,15 @@ async fn content_is_not_larger_than_its_link_takes() {
     let links = upload.links.as_ref().unwrap();
     problem(service.put(&links.content, &content(1, 1001)).await, 413, "too_large").await;
     // In parts, each of which is small enough.
-    for number in 1..=2 {
-        assert_eq!(service.v1_put_part(&upload, number, &content(2, 600)).await.status(), 204);
-    }
+    assert_eq!(service.v1_put_part(&upload, 1, &content(2, 600)).await.status(), 204);
+    problem(service.v1_put_part(&upload, 2, &content(2, 600)).await, 413, "too_large").await;
+    assert_eq!(service.v1_put_part(&upload, 2, &content(2, 400)).await.status(), 204);
     problem(service.v1_put_part(&upload, 3, b"x").await, 413, "too_large").await;
-    problem(service.v1_complete(&upload).await, 413, "too_large").await;
+    // What replaces a part may have no more than that leaves.
+    problem(service.v1_put_part(&upload, 1, &content(3, 601)).await, 413, "too_large").await;
+    assert_eq!(service.v1_put_part(&upload, 1, &content(3, 600)).await.status(), 204);
+    assert_eq!(service.v1_status(&upload).await.received, 1000);
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
     let upload: CreatedUpload = service.wish(&limited).await;
     let sent = service.put(&upload.links.unwrap().content, &content(1, 1000)).await;
     answered::<UploadStatus>(sent, 200).await;
@@ -168,6 +175,84 @@ async fn content_is_not_larger_than_its_link_takes() {
     refused(service.put(&link.url.single, &content(3, 1001)).await, 413).await;
     assert_eq!(service.put(&link.url.single, &content(3, 1000)).await.status(), 200);
     problem(key.v1_post("/uploads", &json!({"name": "x", "size": 1001})).await, 413, "too_large").await;
+}
+
+#[tokio::test]
+async fn parts_sent_at_the_same_time_are_not_larger_together_than_their_link_takes() {
+    let service = Service::start().await;
+    let limited = json!({"name": "x.bin", "constraints": {"max_size": 1000}});
+    let upload = service.wish(&limited).await;
+    let url = upload.links.as_ref().unwrap().part.clone();
+    // All have begun before any of them ends.
+    let mut begun = Vec::new();
+    for number in 1..=8 {
+        let mut connection = service.connect().await;
+        let path = url.replace("{number}", &number.to_string());
+        connection.head("PUT", &path, "Content-Length: 300\r\nExpect: 100-continue\r\n").await;
+        assert!(connection.some().await.starts_with(b"HTTP/1.1 100"));
+        connection.send(&[7; 299]).await;
+        begun.push(connection);
+    }
+    let ends = begun.into_iter().map(async |mut connection| {
+        connection.send(&[7; 1]).await;
+        String::from_utf8(connection.some().await).unwrap()[9..12].to_owned()
+    });
+    let mut ends = futures_util::future::join_all(ends).await;
+    ends.sort();
+    assert_eq!(ends, ["204", "204", "204", "413", "413", "413", "413", "413"]);
+    let status = service.v1_status(&upload).await;
+    assert_eq!((status.received, status.parts.len()), (900, 3));
+}
+
+/// The beginning of a program.
+const PROGRAM: &[u8] =
+    b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0 and so on, for as many bytes as the \
+      header of a program has, and some more";
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR and so on";
+
+#[tokio::test]
+async fn the_first_bytes_decide_whichever_parts_they_come_in() {
+    let service = Service::start().await;
+    let of_type = json!({"name": "x.png", "constraints": {"content_type": "image/png"}});
+    let divided = |bytes: &[u8]| {
+        let (first, rest) = (&bytes[..1], &bytes[1..]);
+        [vec![b"".to_vec(), bytes.to_vec()], vec![first.to_vec(), b"".to_vec(), rest.to_vec()]]
+    };
+    for parts in divided(PROGRAM) {
+        let upload = service.wish(&of_type).await;
+        for (number, part) in (1..).zip(&parts) {
+            assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
+        }
+        problem(service.v1_complete(&upload).await, 415, "unsupported_media_type").await;
+        // Nor when the application completes it, whose links demand nothing.
+        let mut grpc = service.grpc();
+        let request = CompleteUploadRequest { uid: upload.uid.clone(), ..CompleteUploadRequest::default() };
+        let refused = grpc.files.complete_upload(request).await.unwrap_err();
+        assert_eq!(reason(&refused).0, "unsupported_media_type");
+        // It can be mended.
+        assert_eq!(service.v1_put_part(&upload, parts.len(), PNG).await.status(), 204);
+        for number in 1..parts.len() {
+            assert_eq!(service.v1_put_part(&upload, number, b"").await.status(), 204);
+        }
+        assert_eq!(service.v1_complete(&upload).await.status(), 200);
+        assert_eq!(service.describe(&upload.uid).await.content_type.as_deref(), Some("image/png"));
+    }
+    for parts in divided(PNG) {
+        let upload = service.wish(&of_type).await;
+        for (number, part) in (1..).zip(&parts) {
+            assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
+        }
+        assert_eq!(service.v1_complete(&upload).await.status(), 200);
+        assert!(service.read(&upload.uid).await == PNG);
+    }
+    // Without a demand the file gets the type that it has, over API v0 too.
+    for parts in divided(PROGRAM) {
+        let link = service.upload_link("x.png").await;
+        service.put_parts(&link, &parts.iter().map(Vec::as_slice).collect::<Vec<_>>()).await;
+        assert_eq!(service.merge(&link, parts.len(), PROGRAM).await.status(), 200);
+        let file = service.describe(&link.uid).await;
+        assert_eq!(file.content_type.as_deref(), Some("application/x-executable"));
+    }
 }
 
 #[tokio::test]

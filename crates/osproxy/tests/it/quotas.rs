@@ -20,8 +20,15 @@ async fn set(service: &Service, name: &str, max_bytes: &str) {
     assert_eq!(code, 0, "{said}");
 }
 
-/// How many bytes a tenant uses of its quota.
+/// How many bytes of content a tenant uses of its quota.
 async fn used(service: &Service, name: &str) -> u64 {
+    let all = used_with_records(service, name).await;
+    let records = service.sql(&format!("SELECT record_bytes FROM files WHERE tenant = '{name}'")).await;
+    all - records.iter().map(|bytes| bytes.parse::<u64>().unwrap()).sum::<u64>()
+}
+
+/// How many bytes a tenant uses of its quota, with what the rows of its files take.
+async fn used_with_records(service: &Service, name: &str) -> u64 {
     let (code, said) = service.cli(&["tenant", "ls", "--json"]).await;
     assert_eq!(code, 0, "{said}");
     let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -178,7 +185,7 @@ async fn copies_and_instant_uploads_count_as_files_of_their_own() {
 
 #[tokio::test]
 async fn content_that_turns_out_to_be_another_is_given_back() {
-    let service = Service::start().await;
+    let service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
     let api = tenant(&service, "a", "1MB").await;
     let link = api.upload_link("x.bin").await;
     let bytes = content(1, 800_000);
@@ -214,4 +221,69 @@ async fn a_quota_counts_what_was_there_before_it() {
     assert_eq!(used(&service, "a").await, 200_000);
     let (code, said) = service.cli(&["tenant", "set", "A b", "--max-bytes", "1MB"]).await;
     assert_ne!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn names_and_metadata_count_and_are_given_back() {
+    let service = Service::start().await;
+    let api = tenant(&service, "a", "50kB").await;
+    let noted = json!({"name": "x".repeat(1000), "metadata": {"a": "v".repeat(4096), "b": "v".repeat(4096)}});
+    let mut uploads = Vec::new();
+    loop {
+        let answer = api.v1_post("/uploads", &noted).await;
+        if answer.status() == 507 {
+            over_quota(answer).await;
+            break;
+        }
+        uploads.push(answered::<CreatedUpload>(answer, 201).await);
+        assert!(uploads.len() < 6, "50 kB are less than 6 times 9 kB");
+    }
+    assert_eq!(uploads.len(), 5);
+    assert_eq!(service.sql("SELECT uid FROM files").await.len(), 5, "what was refused left nothing");
+    // Nor by renaming, copying, or empty files.
+    let empty = api.put(&uploads[0].links.as_ref().unwrap().content, b"").await;
+    assert_eq!(empty.status(), 200);
+    let uid = &uploads[0].uid;
+    over_quota(api.v1_post(&format!("/files/{uid}/copy"), &json!({})).await).await;
+    let patch = async |patch: Value| {
+        api.client()
+            .patch(api.url(&format!("/api/v1/files/{uid}")))
+            .header("content-type", "application/merge-patch+json")
+            .json(&patch)
+            .send()
+            .await
+            .unwrap()
+    };
+    over_quota(patch(json!({"metadata": {"c": "v".repeat(4096)}})).await).await;
+    assert_eq!(patch(json!({"metadata": {"a": null}})).await.status(), 200, "less is always taken");
+    assert_eq!(patch(json!({"metadata": {"c": "v".repeat(4000)}})).await.status(), 200);
+    for upload in &uploads {
+        remove(&api, &upload.uid).await;
+    }
+    assert_eq!(used_with_records(&service, "a").await, 0);
+    assert_eq!(api.v1_post("/uploads", &noted).await.status(), 201);
+}
+
+#[tokio::test]
+async fn a_tenant_has_no_more_open_uploads_than_it_may() {
+    let service = Service::start_with(&[("LIMITS__MAX_TENANT_UPLOADS", "3")]).await;
+    let (one, other) = (
+        service.with_key(&service.create_key(&["--tenant", "one"]).await),
+        service.with_key(&service.create_key(&["--tenant", "other"]).await),
+    );
+    let first = one.wish(&json!({"name": "x"})).await;
+    let links = one.upload_links(&["a", "b"]).await;
+    over_quota(one.v1_post("/uploads", &json!({"name": "x"})).await).await;
+    refused(one.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
+    other.wish(&json!({"name": "x"})).await;
+    // Those that are complete or given up count no more.
+    assert_eq!(one.put(&links[0].url.single, b"a").await.status(), 200);
+    assert_eq!(one.v1_abort(&first).await.status(), 204);
+    for _ in 0..2 {
+        eventually("another one may begin", async || {
+            (one.v1_post("/uploads", &json!({"name": "x"})).await.status() == 201).then_some(())
+        })
+        .await;
+    }
+    over_quota(one.v1_post("/uploads", &json!({"name": "x"})).await).await;
 }

@@ -62,6 +62,29 @@ fn wrong(what: &'static str) -> Error {
     Error::new(ErrorKind::Other, NAME, "write part").about(what)
 }
 
+/// How much room is kept for an object to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reserve {
+    All,
+    /// There must be room for all of it now, and others may take it.
+    Nothing,
+}
+
+impl Local {
+    async fn begin_with(&self, key: &Key, shape: Shape, reserved: Reserve) -> Result<String> {
+        self.root.owned("begin upload")?;
+        let upload = shape.part_size.to_string();
+        let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
+        blocking("begin upload", move || {
+            reserve(&root, &key, &path, shape.size, reserved)?;
+            // Parts are durable when they are acknowledged; so the file that they are in must be.
+            Ok(root.sync_folder(key.folder())?)
+        })
+        .await?;
+        Ok(upload)
+    }
+}
+
 #[async_trait]
 impl Multipart for Local {
     fn min_part_size(&self) -> u64 {
@@ -77,17 +100,12 @@ impl Multipart for Local {
     }
 
     async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String> {
-        self.root.owned("begin upload")?;
         let shape = shape.ok_or_else(|| wrong("an upload of no known shape"))?;
-        let upload = shape.part_size.to_string();
-        let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
-        blocking("begin upload", move || {
-            reserve(&root, &key, &path, shape.size)?;
-            // Parts are durable when they are acknowledged; so the file that they are in must be.
-            Ok(root.sync_folder(key.folder())?)
-        })
-        .await?;
-        Ok(upload)
+        self.begin_with(key, shape, Reserve::All).await
+    }
+
+    async fn begin_unreserved(&self, key: &Key, shape: Shape) -> Result<String> {
+        self.begin_with(key, shape, Reserve::Nothing).await
     }
 
     async fn create_part(
@@ -163,7 +181,7 @@ fn upload(file: &walk::Entry<'_>) -> Option<ListedUpload> {
 }
 
 /// Makes a file of this size, with room for all of it. One that is there keeps what is in it.
-fn reserve(root: &Root, key: &Key, path: &str, size: u64) -> std::io::Result<()> {
+fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reserve) -> std::io::Result<()> {
     let create = |flags| {
         let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&root.folder, path, flags, FILE_MODE)
@@ -173,7 +191,7 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64) -> std::io::Result<()>
         created => (created?, true),
     };
     let looked = if is_new { root.must_have_room(size) } else { Ok(()) };
-    let reserved = looked.and_then(|()| allocate(&file, size)).and_then(|()| {
+    let reserved = looked.and_then(|()| allocate(&file, size, reserved)).and_then(|()| {
         if root.fsync {
             rustix::fs::fdatasync(&file)?;
         }
@@ -186,9 +204,12 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64) -> std::io::Result<()>
     Ok(reserved?)
 }
 
-fn allocate(file: &OwnedFd, size: u64) -> rustix::io::Result<()> {
+fn allocate(file: &OwnedFd, size: u64, reserved: Reserve) -> rustix::io::Result<()> {
     if size == 0 {
         return Ok(());
+    }
+    if reserved == Reserve::Nothing {
+        return rustix::fs::ftruncate(file, size);
     }
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
@@ -260,6 +281,29 @@ mod tests {
         assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(store.parts(&key, &upload).await.unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(listed(&store, None).await, []);
+    }
+
+    #[tokio::test]
+    async fn without_a_reservation_each_part_needs_room_of_its_own() {
+        let (root, store, key) = opened().await;
+        let shape = Shape { size: 1 << 20, part_size: 1 << 18 };
+        let upload = store.begin_unreserved(&key, shape).await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
+        assert_eq!(metadata.len(), shape.size);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < shape.size, "room is kept");
+        send(&store, &key, &upload, 1, &[1; 1 << 18]).await;
+        store.keep_free(u64::MAX >> 1);
+        let mut part = store.create_part(&key, &upload, 2, 1 << 18).await.unwrap();
+        part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
+        assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
+        assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), shape).await.is_err());
+        // What is reserved has its room.
+        store.keep_free(0);
+        let key = Key::parse("video/9.mp4").unwrap();
+        let upload = store.begin(&key, Some(shape)).await.unwrap();
+        store.keep_free(u64::MAX >> 1);
+        send(&store, &key, &upload, 1, &[1; 1 << 18]).await;
     }
 
     #[tokio::test]

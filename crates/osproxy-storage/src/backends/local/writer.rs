@@ -219,15 +219,27 @@ impl Sink {
         start + self.written
     }
 
-    /// Looks now and then whether the disk has room for what is to come, as far as that is known. Parts that have their
-    /// places have had it from the start.
+    /// Looks now and then whether the disk has room for what is to come, as far as that is known. Parts of a file that was
+    /// reserved have had it from the start.
     fn must_have_room(&mut self, coming: u64) -> rustix::io::Result<()> {
-        if self.written + coming > self.looked && matches!(self.place, Place::Temporary(_)) {
+        if self.written + coming > self.looked {
+            if matches!(self.place, Place::Slot(_)) && self.is_reserved()? {
+                self.looked = u64::MAX;
+                return Ok(());
+            }
             self.looked = self.written + LOOK;
             let announced = self.size_hint.saturating_sub(self.reserved.max(self.written));
             self.root.must_have_room(announced.max(coming))?;
         }
         Ok(())
+    }
+
+    /// Whether all of the file has its room on the disk.
+    fn is_reserved(&mut self) -> rustix::io::Result<bool> {
+        /// What the kernel counts room in, in bytes.
+        const BLOCK: i64 = 512;
+        let found = rustix::fs::fstat(self.file()?)?;
+        Ok(found.st_blocks.saturating_mul(BLOCK) >= found.st_size)
     }
 
     /// Refuses what would be written over the next part.

@@ -1,7 +1,7 @@
 //! What stores collect in uploads of their own, compared with the rows that name it.
 
 use futures_util::TryStreamExt;
-use osproxy_storage::{ErrorKind, Key, ListedUpload, Multipart};
+use osproxy_storage::{ErrorKind, Key, ListedUpload, Multipart, Wanted};
 
 use super::check::{Check, PAGE};
 use crate::{
@@ -134,7 +134,7 @@ impl Check {
         }
         let stored: Vec<_> =
             self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_object).collect();
-        let (each, _) = self.app.stores.digest_parts(&self.store, &stored).await?;
+        let (each, _) = self.app.stores.digest_parts(&self.store, &stored, Wanted::MD5).await?;
         for (part, digests) in stored.iter().zip(each) {
             if !part.known.is_of(&digests) {
                 self.difference(format!("{what} has other bytes than it had in part {}", part.number), false);

@@ -33,7 +33,7 @@ use crate::{
         openapi::UploadLinkQuery,
         ("num" = u32, Query, minimum = 1, maximum = 10_000, description = "How many parts there are.", example = 5),
         ("size" = u64, Query, description = "How many bytes they have together.", example = 41_943_040),
-        ("md5" = Option<Md5>, Query, description = "The md5 of the whole. If it is another, the file becomes corrupt when a task has found out."),
+        ("md5" = Option<Md5>, Query, description = "The md5 of the whole. If it is another, that is refused, or, of content beyond `uploads.verify_up_to`, the file becomes corrupt when a task has found out."),
     ),
     responses(
         (status = 200, description = "The file can be read. Sent again, it does no harm.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),

@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     Result,
-    app::{App, TakenKey},
+    app::{App, Caller, TakenKey},
     http::{
         auth::{By, Upload},
         openapi,
     },
-    ops::{self, Tenant},
+    ops,
     uid::Uid,
 };
 
@@ -54,19 +54,18 @@ pub(in crate::http) async fn copy_file(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CopyFileRequest = json::parse(&body)?;
-    let tenant = caller.tenant.clone();
-    once(&app, &caller, &request, &body, |key| copy(app.clone(), tenant, uid, wanted, key)).await
+    once(&app, &caller, &request, &body, |key| copy(app.clone(), caller.clone(), uid, wanted, key)).await
 }
 
 async fn copy(
     app: Arc<App>,
-    tenant: Tenant,
+    caller: Caller,
     uid: Uid,
     wanted: CopyFileRequest,
     key: Option<TakenKey>,
 ) -> Result<Created> {
     let CopyFileRequest { name, metadata } = wanted;
-    let copy = ops::copy_file::copy_file(&app, &tenant, uid, name.as_deref(), metadata, key.as_ref()).await?;
+    let copy = ops::copy_file::copy_file(&app, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let location = format!("{PREFIX}/files/{}", copy.uid);
     Created::new(Some(location), &render::file(copy))
 }

@@ -17,7 +17,8 @@ pub(super) fn file(file: FileRecord) -> v1::File {
     v1::File {
         uid: file.uid.to_string(),
         state: state(file.state),
-        size: content.map(|content| content.size),
+        size: file.size,
+        received: file.received,
         content_type: content.map(|_| file.content_type),
         category,
         created_at: moment(file.created_at),

@@ -2,13 +2,13 @@
 
 use super::{
     create, digests,
-    parts::{begin_merge, enqueued, task},
+    parts::{begin_merge, complete_as, enqueued, inspected, received, task},
     uid,
 };
 use crate::{
     meta::{
-        BegunPart, Completed, Completion, FileState, FinishedPart, Kind, Layout, Lost, Merged, Meta,
-        NativeUpload, PartIntent, StoredPart,
+        AfterCompletion, BegunPart, Completed, Completion, Conditions, FileState, FinishedPart, Kind, Layout,
+        Lost, Merged, Meta, NativeUpload, PartIntent, StoredPart,
     },
     tenant::Tenant,
 };
@@ -24,7 +24,7 @@ pub(in crate::meta) async fn run(meta: &Meta) {
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> PartIntent {
-    match meta.begin_part(uid(file), number, uid(attempt), Some(size)).await.unwrap() {
+    match meta.begin_part(uid(file), number, uid(attempt), Some(size), None).await.unwrap() {
         BegunPart::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
@@ -32,7 +32,7 @@ async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> 
 
 async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishedPart {
     let tag = format!("tag-{content}");
-    meta.finish_part(uid(file), intent, digests(content), None, tag).await.unwrap()
+    meta.finish_part(uid(file), intent, received(content, None, tag)).await.unwrap()
 }
 
 /// Sends a part, and says whether it went into the store's upload.
@@ -46,13 +46,21 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
-    meta.complete_upload(
-        uid(file),
-        Completion { parts: Some(parts), size: Some(size), claims: crate::meta::Claims::default() },
-        task(task_id),
-    )
-    .await
-    .unwrap()
+    let said = Completion { parts: Some(parts), size: Some(size), claims: crate::meta::Claims::default() };
+    complete_as(meta, file, said, task_id).await
+}
+
+/// Whether the upload became a file. `verify` is number 20 behind the file's, `merge` 21.
+async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
+    let after = AfterCompletion { verify: task(file + 20), merge: task(file + 21), removal: task(file + 22) };
+    let mut conditions = Conditions::default();
+    loop {
+        let finishing = meta.finish_completion(uid(file), blob_id, conditions.clone(), after.clone());
+        match finishing.await.unwrap() {
+            Completed::Inspect(_) => conditions.inspected = Some(inspected(meta, blob_id).await),
+            finished => return finished == Completed::Now,
+        }
+    }
 }
 
 async fn native(meta: &Meta, file: i64, parts: u32, size: u64) -> NativeUpload {
@@ -158,7 +166,7 @@ async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
         let blob = native(meta, file, 3, 23).await.blob_id;
         assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing));
         assert!(matches!(
-            meta.begin_part(uid(file), 2, uid(file + 10), Some(10)).await.unwrap(),
+            meta.begin_part(uid(file), 2, uid(file + 10), Some(10), None).await.unwrap(),
             BegunPart::Closed(FileState::Completing)
         ));
         let other = || "another".to_owned();
@@ -190,9 +198,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     assert_eq!(meta.completing("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
     assert_eq!(meta.completing("local", 10).await.unwrap(), []);
     assert!(meta.stored_file(uid(file)).await.unwrap().is_none());
-    let finish = async || {
-        meta.finish_completion(uid(file), upload.blob_id, task(file + 20), task(file + 21)).await.unwrap()
-    };
+    let finish = async || finish_completion(meta, file, upload.blob_id).await;
     assert!(finish().await);
     assert!(!finish().await);
     assert_eq!(enqueued(meta, file + 20).await, Some(upload.blob_id.to_string()));
@@ -222,7 +228,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     create(meta, other).await;
     assert!(send(meta, other, 1, other + 1, "the beginning end").await);
     let second = native(meta, other, 1, 17).await.blob_id;
-    assert!(meta.finish_completion(uid(other), second, task(other + 20), task(other + 21)).await.unwrap());
+    assert!(finish_completion(meta, other, second).await);
     assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Changed);
     // Should the first one's object be lost, it is the other way round.
     assert_eq!(meta.replace_lost(upload.blob_id, second, task(other + 22)).await.unwrap(), Merged::Stored);
@@ -241,9 +247,7 @@ async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
     assert!(!send(meta, file, 2, file + 2, "small").await);
     let upload = native(meta, file, 3, 25).await;
     assert_eq!((upload.parts.len(), upload.size), (2, 20));
-    assert!(
-        meta.finish_completion(uid(file), upload.blob_id, task(file + 20), task(file + 21)).await.unwrap()
-    );
+    assert!(finish_completion(meta, file, upload.blob_id).await);
     assert_eq!(enqueued(meta, file + 21).await, Some(upload.blob_id.to_string()));
     let parts = meta.parts(upload.blob_id).await.unwrap();
     let lie: Vec<_> = parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_object)).collect();

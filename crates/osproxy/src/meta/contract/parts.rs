@@ -5,9 +5,9 @@ use std::{ops::RangeInclusive, sync::Arc};
 use super::{create, digests, numbers_of_unfinished, uid};
 use crate::{
     meta::{
-        BegunPart, Completed, Completion, FileState, Finished, FinishedPart, Kind, Layout, Merge,
-        MergeIntent, Merged, Meta, NewTask, PartIntent, Removed, StoredPart, TaskForBlob, TaskState,
-        WholeBlob,
+        BegunPart, Completed, Completion, Conditions, FileState, Finished, FinishedPart, Inspected, Kind,
+        Layout, Merge, MergeIntent, Merged, Meta, NewTask, PartIntent, ReceivedPart, Removed, StoredPart,
+        TaskForBlob, TaskState, WholeBlob,
     },
     tenant::Tenant,
 };
@@ -37,14 +37,19 @@ pub(super) async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent {
-    match meta.begin_part(uid(file), number, uid(attempt), None).await.unwrap() {
+    match meta.begin_part(uid(file), number, uid(attempt), None, None).await.unwrap() {
         BegunPart::Ready(intent) => intent,
         other => panic!("{other:?}"),
     }
 }
 
+/// A part that was written.
+pub(super) fn received(content: &str, sniffed: Option<&'static str>, tag: String) -> ReceivedPart {
+    ReceivedPart { digests: digests(content), sniffed, tag, max_size: None, content_type: None }
+}
+
 async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishedPart {
-    meta.finish_part(uid(file), intent, digests(content), Some("image/png"), String::new()).await.unwrap()
+    meta.finish_part(uid(file), intent, received(content, Some("image/png"), String::new())).await.unwrap()
 }
 
 async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> PartIntent {
@@ -59,7 +64,26 @@ fn missing(there: u64, wanted: u32, missing: Option<RangeInclusive<u32>>) -> Com
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
     let said = Completion { parts: Some(parts), size: Some(size), claims: crate::meta::Claims::default() };
-    meta.complete_upload(uid(file), said, task(task_id)).await.unwrap()
+    complete_as(meta, file, said, task_id).await
+}
+
+/// Completes an upload of pictures.
+pub(super) async fn complete_as(meta: &Meta, file: i64, said: Completion, task_id: i64) -> Completed {
+    let mut conditions = Conditions::default();
+    loop {
+        match meta.complete_upload(uid(file), said, conditions.clone(), task(task_id)).await.unwrap() {
+            Completed::Inspect(inspection) => {
+                conditions.inspected = Some(inspected(meta, inspection.blob_id).await);
+            }
+            completed => return completed,
+        }
+    }
+}
+
+/// What reading all parts of a blob has shown.
+pub(super) async fn inspected(meta: &Meta, blob_id: i64) -> Inspected {
+    let attempts = meta.parts(blob_id).await.unwrap().iter().map(|part| part.id).collect();
+    Inspected { attempts, sniffed: Some("image/png"), digests: None }
 }
 
 /// A file of the parts `a` and `bc`, complete. Gives its blob.
@@ -83,7 +107,7 @@ async fn numbers(meta: &Meta, blob: i64) -> Vec<u32> {
 }
 
 async fn parts_become_a_file_and_then_whole(meta: &Meta) {
-    let unknown = meta.begin_part(uid(100), 1, uid(101), None).await.unwrap();
+    let unknown = meta.begin_part(uid(100), 1, uid(101), None, None).await.unwrap();
     assert!(matches!(unknown, BegunPart::Unknown));
     assert!(meta.upload_status(uid(100)).await.unwrap().is_none());
     create(meta, 100).await;
@@ -186,7 +210,7 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     assert_eq!(enqueued(meta, 130).await, None);
     // It takes no parts any more, not even those that were on their way.
     assert_eq!(finish(meta, 120, &late, "d").await, FinishedPart::Closed);
-    let closed = meta.begin_part(uid(120), 1, uid(131), None).await.unwrap();
+    let closed = meta.begin_part(uid(120), 1, uid(131), None, None).await.unwrap();
     assert!(matches!(closed, BegunPart::Closed(FileState::Stored)));
     assert!(meta.condemn(Kind::Part, 124).await.unwrap().is_some());
     meta.forget(Kind::Part, 124).await.unwrap();
@@ -242,16 +266,22 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
     send(meta, 160, 1, 161, "abc").await;
     let said =
         Completion { parts: Some(1), size: Some(3), claims: crate::meta::Claims::of_md5(Some([7; 16])) };
-    assert_eq!(meta.complete_upload(uid(160), said, task(162)).await.unwrap(), Completed::Now);
+    assert_eq!(
+        meta.complete_upload(uid(160), said, Conditions::default(), task(162)).await.unwrap(),
+        Completed::Now
+    );
     let other = Completion { claims: crate::meta::Claims::of_md5(Some([8; 16])), ..said };
-    assert_eq!(meta.complete_upload(uid(160), other, task(163)).await.unwrap(), Completed::Otherwise);
+    assert_eq!(
+        meta.complete_upload(uid(160), other, Conditions::default(), task(163)).await.unwrap(),
+        Completed::Otherwise
+    );
     assert_eq!(meta.stored_file(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
     assert_eq!(begin_merge(meta, 160, 164).await.claims.md5, Some([7; 16]));
     assert_eq!(meta.reject_content(160, task(165)).await.unwrap(), Merged::Stored);
     assert_eq!(enqueued(meta, 165).await.unwrap(), "160");
     assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
     assert_eq!(meta.file_state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
-    let closed = meta.complete_upload(uid(160), said, task(166)).await.unwrap();
+    let closed = meta.complete_upload(uid(160), said, Conditions::default(), task(166)).await.unwrap();
     assert_eq!(closed, Completed::Closed(FileState::Corrupt));
     remove(meta, 160, 1).await;
     assert!(meta.condemn(Kind::Blob, 164).await.unwrap().is_some());

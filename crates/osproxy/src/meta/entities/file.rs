@@ -52,6 +52,12 @@ pub struct Model {
     pub received_nodes: Option<i32>,
     /// How many bytes its tenant is charged with for it: those announced, or those that came; once stored, those that it has.
     pub charged: i64,
+    /// Bytes of the parts that count, as long as the upload is not complete.
+    pub received: i64,
+    /// MIME type that the content must have, or a family such as `image/*`: what the last link says that a part came by.
+    pub required_type: Option<String>,
+    /// How many bytes its tenant is charged with for the row itself.
+    pub record_bytes: i64,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }

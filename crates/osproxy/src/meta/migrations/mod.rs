@@ -11,6 +11,7 @@ mod m0008_history;
 mod m0009_access;
 mod m0010_quotas;
 mod m0011_text_files;
+mod m0012_received;
 mod m0013_idempotency;
 mod tools;
 
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_access::Migration),
             Box::new(m0010_quotas::Migration),
             Box::new(m0011_text_files::Migration),
+            Box::new(m0012_received::Migration),
             Box::new(m0013_idempotency::Migration),
         ]
     }

@@ -2,18 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{merge_parts, verify_blob};
+use super::{delete_blob, merge_parts, verify_blob};
 use crate::{
-    Result,
+    Error, Result,
     app::{App, PutTogether},
     error,
-    meta::NativeUpload,
+    meta::{AfterCompletion, Completed, Conditions, FileState, NativeUpload},
     tasks::{TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
 
 /// How many uploads are looked at in one go.
 const PAGE: u64 = 200;
+
+/// How often parts that change while they are read are read again.
+const ROUNDS: usize = 3;
 
 /// The handler.
 pub struct CompleteUploads;
@@ -41,15 +44,31 @@ impl TaskHandler for CompleteUploads {
     }
 }
 
-/// Lets the store put its parts together, and makes that the file. `false`: the file is not being completed any more.
-/// Harmless when it is called again, or twice at the same time; after an error it can be.
-pub async fn complete(app: &Arc<App>, uid: Uid, native: &NativeUpload) -> Result<bool> {
+/// Lets the store put its parts together, and makes that the file. `Closed`: the file is not being completed any more.
+/// `Digest` and `Type`: it is corrupt now. Harmless when it is called again, or twice at the same time; after an error it
+/// can be.
+pub async fn complete(app: &Arc<App>, uid: Uid, native: &NativeUpload) -> Result<Completed> {
     if app.put_together(native).await? == PutTogether::Lost {
-        return Ok(false);
+        return Ok(Completed::Closed(FileState::Receiving));
     }
-    let verify = verify_blob::verification(app, app.next_uid().await?);
-    let merge = merge_parts::merging(app, app.next_uid().await?);
-    let completed = app.meta.finish_completion(uid, native.blob_id, verify, merge).await?;
-    app.task_enqueued();
-    Ok(completed)
+    let after = AfterCompletion {
+        verify: verify_blob::verification(app, app.next_uid().await?),
+        merge: merge_parts::merging(app, app.next_uid().await?),
+        removal: delete_blob::removal(app, app.next_uid().await?),
+    };
+    let mut conditions = Conditions { verify_up_to: app.limits.verify_up_to, ..Conditions::default() };
+    for _ in 0..ROUNDS {
+        let completed = app.meta.finish_completion(uid, native.blob_id, conditions.clone(), after.clone());
+        match completed.await? {
+            Completed::Inspect(inspection) => conditions.inspected = app.inspect(&inspection).await?,
+            completed => {
+                if let Completed::Digest(..) | Completed::Type { .. } = &completed {
+                    tracing::warn!(%uid, "the content is not what was announced, or its links demand");
+                }
+                app.task_enqueued();
+                return Ok(completed);
+            }
+        }
+    }
+    Err(Error::unavailable("the parts changed while they were read"))
 }

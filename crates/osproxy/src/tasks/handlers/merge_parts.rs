@@ -120,7 +120,7 @@ pub(super) async fn check_parts(
     parts: &[StoredPart],
     merged: &Digests,
 ) -> Result<(), TaskError> {
-    let (each, all) = app.stores.digest_parts(store, parts).await?;
+    let (each, all) = app.stores.digest_parts(store, parts, Wanted::MD5).await?;
     for (part, digests) in parts.iter().zip(each) {
         if !part.known.is_of(&digests) {
             return Err(TaskError::fail(format!("part {} was damaged in the store", part.number)));

@@ -2,12 +2,14 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use super::delete_blob;
 use crate::{
     Result,
     app::App,
     error,
     meta::{Kind, Unfinished, now_ms},
     tasks::{TaskContext, TaskError, TaskHandler},
+    uid::Uid,
 };
 
 /// What was begun later than this before a sweep is left alone: it may not have told that it is running.
@@ -47,6 +49,7 @@ impl TaskHandler for Sweep {
         if removed > 0 {
             tracing::info!(removed, "swept away what unfinished uploads left");
         }
+        release_rooms(app, store).await?;
         app.meta.forget_gone_parts(None).await?;
         while app.meta.purge_tasks(before(KEEP_TASKS), PAGE).await? > 0 {}
         while app.meta.purge_files(before(KEEP_FILES), PAGE).await? > 0 {}
@@ -54,6 +57,24 @@ impl TaskHandler for Sweep {
         while app.meta.purge_challenges(PAGE).await? > 0 {}
         while app.meta.purge_link_uses(PAGE).await? > 0 {}
         Ok(())
+    }
+}
+
+/// Gives up room in a store that was reserved long ago for uploads of which nothing has come.
+async fn release_rooms(app: &App, store: &str) -> Result<()> {
+    let (created_before, mut after) = (now_ms().saturating_sub(app.limits.reserve), Uid::from_recorded(0));
+    loop {
+        let page = app.meta.idle_reservations(store, created_before, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = *last;
+        for uid in page {
+            let removal = delete_blob::removal(app, app.next_uid().await?);
+            if app.meta.release_room(uid, removal).await? {
+                app.task_enqueued();
+            }
+        }
     }
 }
 

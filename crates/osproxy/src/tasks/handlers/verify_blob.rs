@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use osproxy_storage::{Digests, Key};
+use osproxy_storage::{Digests, Key, Wanted};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -89,7 +89,7 @@ async fn digest_as_it_came(
     size: u64,
 ) -> Result<Digests, TaskError> {
     let parts = app.meta.parts(blob_id).await?;
-    let (each, all) = app.stores.digest_parts(store, &parts).await?;
+    let (each, all) = app.stores.digest_parts(store, &parts, Wanted::MD5).await?;
     if all.size != size {
         return Err(TaskError::retry(format!("the parts of {key} have not the size that it has")));
     }

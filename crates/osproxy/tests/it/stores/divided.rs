@@ -150,7 +150,7 @@ async fn content_that_is_one_small_part_is_stored_like_any() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() {
     on_each(async |store: Store| {
-        let mut service = Service::start_on_store(&store, None, &[]).await;
+        let mut service = Service::start_on_store(&store, None, &[("UPLOADS__VERIFY_UP_TO", "0")]).await;
         let bytes = content(4, PART + 100);
         let size = bytes.len();
         let claimed =
@@ -235,6 +235,35 @@ async fn an_upload_that_is_given_up_leaves_nothing_in_the_store() {
             service.database().settle().await;
             assert_eq!(service.objects(), [""; 0], "{sent} parts");
         }
+        service.assert_consistent().await;
+    })
+    .await;
+}
+
+/// What a store puts together can be read only after that: then it is judged before anybody else can read it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: just test-servers"]
+async fn the_type_is_judged_by_the_first_bytes_though_the_store_has_them() {
+    on_each(async |store: Store| {
+        let mut service = Service::start_on_store(&store, None, &[]).await;
+        let of_type = json!({"name": "x.png", "constraints": {"content_type": "image/png"}});
+        let png = [&b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..], &content(1, PART)].concat();
+        let program = [&b"\x7fELF\x02\x01\x01\0"[..], &content(2, PART)].concat();
+        for (bytes, is_taken) in [(&png, true), (&program, false)] {
+            let upload = service.wish(&of_type).await;
+            assert_eq!(service.v1_put_part(&upload, 1, &bytes[..1]).await.status(), 204);
+            assert_eq!(service.v1_put_part(&upload, 2, &bytes[1..]).await.status(), 204);
+            if is_taken {
+                assert_eq!(service.v1_complete(&upload).await.status(), 200);
+                assert_eq!(service.describe(&upload.uid).await.content_type.as_deref(), Some("image/png"));
+                service.wait_until_whole(&upload.uid).await;
+            } else {
+                problem(service.v1_complete(&upload).await, 415, "unsupported_media_type").await;
+                assert_eq!(service.describe(&upload.uid).await.state, FileState::Corrupt);
+            }
+        }
+        service.database().settle().await;
+        assert_eq!(service.objects().len(), 1, "what was refused is removed");
         service.assert_consistent().await;
     })
     .await;

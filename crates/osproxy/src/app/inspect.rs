@@ -1,0 +1,77 @@
+//! Reads parts of an upload before it is complete.
+
+use std::error::Error as _;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_storage::{self as storage, ErrorKind};
+
+use super::App;
+use crate::{
+    Error, Result,
+    content_type::{self, HEAD},
+    meta::{Inspected, Inspection, StoredPart},
+};
+
+/// How many uploads are read at the same time; others wait.
+pub(super) const PARALLEL: usize = 8;
+/// How many short parts are read at the same time.
+const READS: usize = 8;
+
+impl App {
+    /// Reads what has to be read of an upload. `None`: its parts were replaced or removed meanwhile.
+    pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<Inspected>> {
+        let _permit = self.inspections.acquire().await.map_err(Error::internal)?;
+        let parts = self.meta.parts(inspection.blob_id).await?;
+        match self.read(inspection, &parts).await {
+            Err(error) if is_gone(&error) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    async fn read(&self, inspection: &Inspection, parts: &[StoredPart]) -> Result<Inspected> {
+        let (store, mut inspected) = (inspection.store.as_str(), Inspected::default());
+        if inspection.head {
+            let (head, read) = self.head(store, parts).await?;
+            inspected.sniffed = content_type::sniff(&head);
+            inspected.attempts = parts.iter().take(read).map(|part| part.id).collect();
+        }
+        if let Some(wanted) = inspection.digests {
+            let (each, all) = self.stores.digest_parts(store, parts, wanted).await?;
+            if let Some((part, _)) = parts.iter().zip(each).find(|(part, found)| !part.known.is_of(found)) {
+                return Err(Error::internal(format!("part {} was damaged in the store", part.number)));
+            }
+            inspected.digests = Some(all);
+            inspected.attempts = parts.iter().map(|part| part.id).collect();
+        }
+        Ok(inspected)
+    }
+
+    /// The first bytes of content, and how many parts they lie in.
+    async fn head(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<u8>, usize)> {
+        let store = self.stores.get(store)?;
+        let (mut missing, mut ranges) = (HEAD as u64, Vec::new());
+        for part in parts {
+            if missing == 0 {
+                break;
+            }
+            let length = part.size.min(missing);
+            missing -= length;
+            ranges.push((part.key.clone(), part.offset..part.offset + length));
+        }
+        let read = ranges.len();
+        ranges.retain(|(_, range)| !range.is_empty());
+        let open = |(key, range)| async move {
+            let bytes: Vec<Bytes> = store.open(&key, range).await?.try_collect().await?;
+            Ok::<_, storage::Error>(bytes.concat())
+        };
+        let heads: Vec<_> = stream::iter(ranges.into_iter().map(open)).buffered(READS).try_collect().await?;
+        Ok((heads.concat(), read))
+    }
+}
+
+/// Whether bytes that were to be read are not there any more.
+fn is_gone(error: &Error) -> bool {
+    let of_store = error.source().and_then(|source| source.downcast_ref::<storage::Error>());
+    of_store.is_some_and(|error| matches!(error.kind, ErrorKind::NotFound | ErrorKind::Truncated))
+}

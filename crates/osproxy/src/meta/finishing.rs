@@ -1,0 +1,114 @@
+//! The last step of an upload that a store has put together.
+
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
+};
+
+use super::{
+    AfterCompletion, Completed, Conditions, blobs,
+    completions::refused_as,
+    entities::{blob, file, part},
+    inspection::{Judgement, Subject, judge},
+    now_ms, pieces,
+    quotas::Quotas,
+    removals, tasks,
+};
+use crate::{content_type, uid::Uid};
+
+/// An upload that a store has completed.
+pub(super) struct Ended<'a> {
+    pub(super) uid: Uid,
+    pub(super) blob_id: i64,
+    pub(super) conditions: &'a Conditions,
+    pub(super) after: &'a AfterCompletion,
+    pub(super) now: i64,
+}
+
+/// Makes it a file, if it is what it must be; else the file becomes corrupt.
+pub(super) async fn finish(
+    transaction: &DatabaseTransaction,
+    Ended { uid, blob_id, conditions, after, now }: Ended<'_>,
+    quotas: &Quotas,
+) -> Result<Completed, DbErr> {
+    let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
+    let Some(file) = file else {
+        return Ok(Completed::Unknown);
+    };
+    let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
+    let (file::State::Completing, true, Some(blob)) = (file.state, file.blob_id == Some(blob_id), blob)
+    else {
+        return Ok(Completed::Closed(file.state));
+    };
+    let subject = Subject {
+        file: &file,
+        blob: &blob,
+        parts: file.part_count.unwrap_or(1).cast_unsigned(),
+        size: blob.size.unsigned_abs(),
+        claims: blobs::claims(&blob),
+    };
+    let sniffed = match judge(transaction, subject, conditions).await? {
+        Judgement::Passed(sniffed) => sniffed,
+        Judgement::Inspect(inspection) => return Ok(Completed::Inspect(inspection)),
+        refused => {
+            removals::reject_upload(transaction, &file, &blob, &after.removal, now, quotas).await?;
+            return Ok(refused_as(refused));
+        }
+    };
+    let content_type = Some(file.content_type).filter(|known| !known.is_empty());
+    let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed.as_deref(), &file.name));
+    file::Entity::update_many()
+        .col_expr(file::Column::State, Expr::value(file::State::Stored))
+        .col_expr(file::Column::StoredAt, Expr::value(now_ms()))
+        .col_expr(file::Column::ContentType, Expr::value(content_type))
+        .filter(file::Column::Uid.eq(uid.get()))
+        .exec(transaction)
+        .await?;
+    let object = part::Entity::find()
+        .select_only()
+        .column(part::Column::Id)
+        .filter(part::Column::BlobId.eq(blob_id))
+        .filter(part::Column::State.eq(part::State::Stored))
+        .filter(part::Column::Tag.is_null());
+    let is_whole = object.into_tuple::<i64>().one(transaction).await?.is_none();
+    let layout = if is_whole { blob::Layout::Whole } else { blob::Layout::Parts };
+    let mut complete = blob::Entity::update_many()
+        .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
+        .col_expr(blob::Column::Layout, Expr::value(layout))
+        .col_expr(blob::Column::Refs, Expr::value(1))
+        .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
+        .filter(blob::Column::Id.eq(blob_id));
+    let known = if is_whole { known_digest(transaction, &blob).await? } else { None };
+    if let Some(blake3) = known {
+        complete = complete
+            .col_expr(blob::Column::Blake3, Expr::value(blake3.to_vec()))
+            .col_expr(blob::Column::UploadId, Expr::value(None::<String>));
+        pieces::forget(transaction, blob_id).await?;
+    }
+    complete.exec(transaction).await?;
+    if known.is_none() {
+        let task = if is_whole { &after.verify } else { &after.merge };
+        tasks::enqueue(transaction, task(blob_id), Some(blob.backend), now).await?;
+    }
+    Ok(Completed::Now)
+}
+
+/// The BLAKE3 of a blob, if it can be combined of its pieces, nothing else was said of it that had to be looked at, and
+/// there is no other blob of the same content: which of two stays is for the task to decide.
+async fn known_digest(
+    transaction: &DatabaseTransaction,
+    blob: &blob::Model,
+) -> Result<Option<[u8; 32]>, DbErr> {
+    if blob.claimed_md5.is_some() || blob.claimed_sha256.is_some() {
+        return Ok(None);
+    }
+    let Some(blake3) = pieces::combined(transaction, blob).await? else {
+        return Ok(None);
+    };
+    let same = blob::Entity::find()
+        .select_only()
+        .column(blob::Column::Id)
+        .filter(blob::Column::Tenant.eq(&blob.tenant))
+        .filter(blob::Column::Blake3.eq(blake3.to_vec()));
+    let same: Option<i64> = same.into_tuple().one(transaction).await?;
+    Ok(Some(blake3).filter(|_| same.is_none()))
+}

@@ -1,0 +1,52 @@
+use sea_orm_migration::{
+    MigrationName, MigrationTrait, SchemaManager,
+    async_trait::async_trait,
+    sea_orm::{ConnectionTrait, DbErr, DeriveIden},
+    sea_query::{ColumnDef, Index},
+};
+
+use super::tools::{add_column, create_index};
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0012_received"
+    }
+}
+
+#[derive(DeriveIden)]
+enum Files {
+    Tenant,
+    State,
+    Received,
+    RequiredType,
+    RecordBytes,
+}
+
+/// Counts the parts of uploads that are running.
+const COUNT: &str = "UPDATE files SET received = COALESCE((SELECT SUM(parts.size) FROM parts \
+    WHERE parts.blob_id = files.blob_id AND parts.state = 'stored'), 0) \
+    WHERE files.state IN ('receiving', 'completing')";
+
+#[async_trait]
+impl MigrationTrait for Migration {
+    /// All of it or nothing, where the database can.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    /// Records of existing files are not charged.
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let mut received = ColumnDef::new(Files::Received);
+        add_column(manager, "files", "received", received.big_integer().not_null().default(0)).await?;
+        let mut required = ColumnDef::new(Files::RequiredType);
+        add_column(manager, "files", "required_type", required.string_len(127)).await?;
+        let mut record = ColumnDef::new(Files::RecordBytes);
+        add_column(manager, "files", "record_bytes", record.big_integer().not_null().default(0)).await?;
+        let open = Index::create().col(Files::Tenant).col(Files::State).to_owned();
+        create_index(manager, "files", "ix_files_tenant_state", open).await?;
+        manager.get_connection().execute_unprepared(COUNT).await?;
+        Ok(())
+    }
+}

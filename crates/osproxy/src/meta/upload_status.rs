@@ -1,0 +1,66 @@
+//! Where an upload stands.
+
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use super::{
+    FileState, Meta,
+    entities::{blob, file, part},
+};
+use crate::{tenant::Tenant, uid::Uid};
+
+/// What is there of an upload.
+#[derive(Clone, Debug)]
+pub struct UploadStatus {
+    /// The owner of the file.
+    pub tenant: Tenant,
+    /// Where the file stands.
+    pub state: FileState,
+    /// The numbers of the parts that count, ascending.
+    pub parts: Vec<u32>,
+    /// Bytes of these parts together.
+    pub received: u64,
+    /// Bytes of the content, as they were announced, or as they are.
+    pub size: Option<u64>,
+    /// Bytes of each part but the last, if that is settled.
+    pub part_size: Option<u64>,
+}
+
+impl Meta {
+    /// Where an upload stands; `None` when the uid is unknown.
+    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, DbErr> {
+        let found =
+            file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
+        let Some((file, blob)) = found else {
+            return Ok(None);
+        };
+        let mut status = UploadStatus {
+            tenant: Tenant::from_recorded(&file.tenant),
+            state: file.state,
+            parts: Vec::new(),
+            received: 0,
+            size: file.announced_size.map(i64::unsigned_abs),
+            part_size: file.part_size.map(i64::unsigned_abs),
+        };
+        match blob {
+            Some(blob) if blob.state == blob::State::Receiving => {
+                let rows = part::Entity::find()
+                    .select_only()
+                    .columns([part::Column::Number, part::Column::Size])
+                    .filter(part::Column::BlobId.eq(blob.id))
+                    .filter(part::Column::State.eq(part::State::Stored))
+                    .order_by_asc(part::Column::Number);
+                for (number, size) in rows.into_tuple::<(i32, i64)>().all(&self.reader).await? {
+                    status.parts.push(number.cast_unsigned());
+                    status.received += size.unsigned_abs();
+                }
+            }
+            Some(blob) => {
+                status.parts.extend(1..=file.part_count.unwrap_or(0).cast_unsigned());
+                status.received = blob.size.unsigned_abs();
+                status.size = Some(status.received);
+            }
+            None => {}
+        }
+        Ok(Some(status))
+    }
+}
