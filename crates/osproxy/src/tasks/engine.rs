@@ -77,13 +77,11 @@ impl Engine {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = engine.app.task_bell.notified() => {}
-                Some(ended) = running.set.join_next() => running.ended(ended.ok()),
+                true = running.one_ends() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        while let Some(ended) = running.set.join_next().await {
-            running.ended(ended.ok());
-        }
+        while running.one_ends().await {}
     }
 
     /// Sees to it that there is a task for everything that comes again and again. Whether it could.
@@ -148,14 +146,12 @@ impl Engine {
                     }
                 };
                 claimed_any = true;
-                *running.kinds.entry(kind).or_default() += 1;
                 let (engine, registered, abort) = (self.clone(), registered.clone(), abort.clone());
-                running.set.spawn(async move {
+                running.spawn(kind, async move {
                     let began = Instant::now();
                     let span = traces::of_task(kind, claimed.id, claimed.attempt);
                     let outcome = engine.attempt(&registered, claimed, abort).instrument(span).await;
                     engine.app.metrics.tasks.ended(kind, outcome, began.elapsed());
-                    kind
                 });
             }
             if !claimed_any {
@@ -306,6 +302,8 @@ mod tests {
         begun: Arc<AtomicUsize>,
         most: Arc<AtomicUsize>,
         dropped: Arc<AtomicBool>,
+        /// Whether handlers panic when they are dropped.
+        is_bad: Arc<AtomicBool>,
         open: Arc<tokio::sync::Notify>,
     }
 
@@ -318,6 +316,7 @@ mod tests {
         fn drop(&mut self) {
             self.0.begun.fetch_sub(1, Ordering::SeqCst);
             self.0.dropped.store(true, Ordering::SeqCst);
+            assert!(!self.0.is_bad.load(Ordering::SeqCst), "as it was told");
         }
     }
 
@@ -454,6 +453,28 @@ mod tests {
         bench.until("the handler is dropped", async || bench.seen.dropped.load(Ordering::SeqCst)).await;
         let task = bench.task(id).await;
         assert_eq!((task.state, task.lease_owner.as_deref()), (TaskState::Running, Some("another")));
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_when_it_is_dropped_keeps_no_room() {
+        let bench = start(Settings { lease: Duration::from_millis(300), ..SETTINGS }).await;
+        bench.seen.is_bad.store(true, Ordering::SeqCst);
+        // As many as there may be at a time.
+        let mut lost = Vec::new();
+        for _ in 0..Gate::CONCURRENCY {
+            lost.push(bench.enqueue("wait").await);
+        }
+        for id in &lost {
+            bench.until_state(*id, TaskState::Running).await;
+        }
+        bench.app.meta.end_leases_of_others("another", Vec::new(), true).await.unwrap();
+        for id in lost {
+            bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
+        }
+        bench.until("both are dropped", async || bench.seen.begun.load(Ordering::SeqCst) == 0).await;
+        bench.seen.is_bad.store(false, Ordering::SeqCst);
+        let next = bench.enqueue("fail").await;
+        bench.until_state(next, TaskState::Dead).await;
     }
 
     #[tokio::test]

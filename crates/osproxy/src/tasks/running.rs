@@ -2,24 +2,36 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
-/// What runs, and how many of each kind.
+/// What runs, and of which kind.
 #[derive(Default)]
 pub(super) struct Running {
-    pub(super) set: JoinSet<&'static str>,
-    pub(super) kinds: HashMap<&'static str, usize>,
+    set: JoinSet<()>,
+    kinds: HashMap<Id, &'static str>,
 }
 
 impl Running {
+    /// How many of a kind run.
     pub(super) fn count(&self, kind: &str) -> usize {
-        self.kinds.get(kind).copied().unwrap_or(0)
+        self.kinds.values().filter(|running| **running == kind).count()
     }
 
-    pub(super) fn ended(&mut self, kind: Option<&'static str>) {
-        if let Some(count) = kind.and_then(|kind| self.kinds.get_mut(kind)) {
-            *count = count.saturating_sub(1);
+    pub(super) fn spawn(&mut self, kind: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let id = self.set.spawn(work).id();
+        self.kinds.insert(id, kind);
+    }
+
+    /// Waits until one has ended, in whatever way, and makes room for another of its kind; `false`: none runs.
+    pub(super) async fn one_ends(&mut self) -> bool {
+        let Some(ended) = self.set.join_next_with_id().await else {
+            return false;
+        };
+        let kind = self.kinds.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
+        if let Err(error) = ended {
+            tracing::error!(kind, %error, "a task ended without a record; it is taken over when its lease ends");
         }
+        true
     }
 }
 
