@@ -42,7 +42,7 @@ pub use advice::advice;
 pub use attempt::{Attempt, Writing};
 pub use background::Background;
 pub use backlog::Beginning;
-pub use condition::Need;
+pub use condition::{Condition, Need, clock_differs, uids_are_ahead};
 pub use content::ContentReader;
 pub use digests::Pace;
 pub use forward::{REQUEST_ID, Unforwarded, X_FORWARDED_FOR};
@@ -103,7 +103,7 @@ pub struct App {
     writing: Mutex<HashSet<i64>>,
     counted: stats::Counted,
     folders: exposition::Folders,
-    looked: condition::Looked,
+    observer: condition::Observer,
     beginning: native::Beginning,
     /// Held while parts of an upload are read before it is complete.
     inspections: Semaphore,
@@ -188,7 +188,12 @@ impl App {
         let is_alone = alone.is_some() || matches!(database, DatabaseLocation::File(_));
         let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
         meta.end_leases_of_others(&node, own, is_alone).await.map_err(cannot("cannot take over tasks"))?;
-        let newest = meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?;
+        // Nodes that share a database have their worker numbers from Redis, which knows what uids they have borne. Were the
+        // newest of all taken for this node's, a clock that was ahead would be passed on from node to node.
+        let newest = match config.is_clustered() {
+            true => None,
+            false => meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?,
+        };
         let links = link_keys(config, &meta).await?;
         let secret = config.cluster.secret().map_err(cannot(SECRET))?;
         let secrets = secret.map(|secret| vec![secret]);
@@ -232,7 +237,7 @@ impl App {
             writing: Mutex::default(),
             counted: stats::Counted::default(),
             folders: exposition::Folders::of(config),
-            looked: condition::Looked::default(),
+            observer: condition::Observer::default(),
             beginning: native::Beginning::default(),
             inspections: Semaphore::new(inspect::PARALLEL),
             room: room::Room::new(config, &database),
@@ -302,14 +307,15 @@ impl App {
         for _ in 0..ROUNDS {
             let worker = self.coordinator.worker();
             let worker = worker.ok_or_else(|| Error::unavailable("this node holds no worker number"))?;
-            self.uids.skip_to(worker.after_ms);
-            let uid = self.uids.next(worker.id).await.map_err(Error::unavailable)?;
-            // Only now: this process may have been stopped for long at any point before.
-            if worker.permits(uid) {
-                return Ok(uid);
+            let now_ms = u64::try_from(self.meta.now_ms()).unwrap_or(0);
+            match self.uids.next(worker.window(), now_ms) {
+                // Only now: this process may have been stopped for long at any point before.
+                Some(uid) if worker.permits(uid) => return Ok(uid),
+                // Renewing the lease makes more.
+                _ => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(Error::unavailable("the lease on the worker number ends too soon, or the clock leapt"))
+        Err(Error::unavailable("the lease on the worker number has no uids left, or ends too soon"))
     }
 
     /// The processes that may be writing to a store at this moment, this one among them.
@@ -368,8 +374,9 @@ pub fn create_private(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// How often a uid that came too late is made anew.
+/// How often a uid that came too late is made anew, and after what pause.
 const ROUNDS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What fails when nodes cannot agree.
 const REDIS: &str = "cannot use Redis";

@@ -15,7 +15,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Serve until SIGTERM or SIGINT; then finish running requests and exit 0
+    /// Serve until SIGTERM, SIGINT or SIGHUP; then finish running requests and exit 0
     Serve(Listening),
     /// Report everything that is wrong with the configuration
     CheckConfig(Listening),
@@ -164,7 +164,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
         Verb::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
         Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
-        Verb::Health { options, listening } => cli::health::run(&listening.load()?, options)?,
+        Verb::Health { options, listening } => return cli::health::run(&listening.load()?, options),
         Verb::Openapi => cli::openapi::run()?,
         Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
         Verb::ImportGo { options, settings } => return cli::import_go::run(&settings.load(None)?, &options),

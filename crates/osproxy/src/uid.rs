@@ -4,7 +4,6 @@ use std::{
     fmt,
     str::FromStr,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Milliseconds between the Unix epoch and that of the Go program, whose uids and ours so never meet.
@@ -12,8 +11,11 @@ const EPOCH_MS: u64 = 1_417_937_700_000;
 const WORKER_BITS: u32 = 10;
 const SEQUENCE_BITS: u32 = 12;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
-/// Longest time that a clock which stepped back is waited for.
-const MAX_STEP_BACK: Duration = Duration::from_secs(5);
+/// The last millisecond that a uid can bear, since our epoch: in August 2084.
+const LAST_MS: u64 = (1 << 41) - 1;
+/// The latest moment that is taken from a clock, in milliseconds since our epoch: in April 2080. A clock that was beyond it
+/// leaves four years of milliseconds, with 4,096 uids each, to go on with.
+const LAST_CLOCK_MS: u64 = LAST_MS - (1 << 37);
 
 /// Names a file. In JSON and in links a decimal string, since JavaScript cannot hold 63 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,73 +93,59 @@ impl WorkerId {
     }
 }
 
-/// The clock stands too far behind the last uid to wait for it.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the clock is {0:?} behind the newest uid")]
-pub struct ClockBehind(Duration);
+/// What uids of one worker number may bear: later moments than `after_ms`, and none later than `until_ms`, both in
+/// milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The worker number.
+    pub worker: WorkerId,
+    /// Exclusive.
+    pub after_ms: u64,
+    /// Inclusive.
+    pub until_ms: u64,
+}
 
 /// Issues uids: 41 bits of milliseconds since 2014-12-07, 10 of worker, 12 of sequence.
-pub struct UidGenerator<C = fn() -> SystemTime> {
-    clock: C,
+///
+/// The moment in a uid follows the clock, but never goes back: while the clock is behind the newest uid, each uid takes the
+/// next sequence number, and the next millisecond when those of one are used up. A clock that was ahead, or is behind, stops
+/// nothing.
+pub struct UidGenerator {
     /// Milliseconds and sequence of the newest uid.
     last: AtomicU64,
 }
 
 impl UidGenerator {
-    /// A generator on the system's clock. `newest` is the highest uid issued so far: a clock that stepped back
-    /// while the process was down must not issue it again.
+    /// `newest` is the highest uid issued so far under worker numbers that this process may use, if nothing else keeps it from
+    /// being issued again.
     pub fn new(newest: Option<Uid>) -> Self {
-        Self::with_clock(newest, SystemTime::now)
-    }
-}
-
-impl<C: Fn() -> SystemTime> UidGenerator<C> {
-    fn with_clock(newest: Option<Uid>, clock: C) -> Self {
         let newest = newest.map_or(0, |uid| {
             let ms = uid.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS);
             ms << SEQUENCE_BITS | SEQUENCE_MASK
         });
-        Self { clock, last: AtomicU64::new(newest) }
+        Self { last: AtomicU64::new(newest) }
     }
 
-    /// Issues nothing any more that bears this moment (milliseconds since the Unix epoch) or an earlier one.
-    pub fn skip_to(&self, ms: u64) {
-        let skipped = ms.saturating_sub(EPOCH_MS) << SEQUENCE_BITS | SEQUENCE_MASK;
-        self.last.fetch_max(skipped, Ordering::Relaxed);
+    /// The moment that the newest uid bears, in milliseconds since the Unix epoch; that of Go's first uid when there is none.
+    pub fn newest_ms(&self) -> u64 {
+        (self.last.load(Ordering::Relaxed) >> SEQUENCE_BITS) + EPOCH_MS
     }
 
-    /// The next uid, greater than every one before. Waits while the clock stands behind the newest uid
-    /// for at most 5 seconds' worth; beyond that it is an error at once.
-    pub async fn next(&self, worker: WorkerId) -> Result<Uid, ClockBehind> {
-        loop {
-            match self.try_next(worker)? {
-                Ok(uid) => return Ok(uid),
-                Err(wait) => tokio::time::sleep(wait).await,
-            }
-        }
-    }
-
-    /// A uid, or how long to wait before asking again.
-    fn try_next(&self, worker: WorkerId) -> Result<Result<Uid, Duration>, ClockBehind> {
-        let now = (self.clock)().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(EPOCH_MS);
+    /// The next uid, greater than every one before. `now_ms` is the clock, in milliseconds since the Unix epoch. `None`: the
+    /// window has no uid left.
+    pub fn next(&self, window: Window, now_ms: u64) -> Option<Uid> {
+        let since = |ms: u64| ms.saturating_sub(EPOCH_MS);
+        let until = since(window.until_ms).min(LAST_MS);
+        let now = since(now_ms).min(LAST_CLOCK_MS).max(since(window.after_ms).saturating_add(1)).min(until);
+        let step = |last: u64| {
+            let next = (now << SEQUENCE_BITS).max(last + 1);
+            (next >> SEQUENCE_BITS <= until).then_some(next)
+        };
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
-            let (last_ms, sequence) = (last >> SEQUENCE_BITS, last & SEQUENCE_MASK);
-            let next = if now > last_ms {
-                now << SEQUENCE_BITS
-            } else if now == last_ms && sequence < SEQUENCE_MASK {
-                last + 1
-            } else {
-                // The sequence of this millisecond is used up, or the clock went back.
-                let behind = Duration::from_millis(last_ms - now);
-                if behind > MAX_STEP_BACK {
-                    return Err(ClockBehind(behind));
-                }
-                return Ok(Err(behind.max(Duration::from_millis(1))));
-            };
+            let next = step(last)?;
             match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(Ok(compose(next, worker))),
+                Ok(_) => return Some(compose(next, window.worker)),
                 Err(newer) => last = newer,
             }
         }
@@ -169,84 +157,82 @@ fn compose(ms_and_sequence: u64, worker: WorkerId) -> Uid {
     let uid = ms << (WORKER_BITS + SEQUENCE_BITS)
         | u64::from(worker.0) << SEQUENCE_BITS
         | (ms_and_sequence & SEQUENCE_MASK);
-    // 41 bits of milliseconds last until 2084; the sign bit is never reached before.
-    Uid(i64::try_from(uid).unwrap_or(i64::MAX))
+    // Never negative: `next` keeps within 41 bits of milliseconds.
+    Uid(uid.cast_signed())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::{collections::HashSet, sync::Arc};
+    use std::collections::HashSet;
 
     const WORKER: WorkerId = WorkerId(7);
+    const OPEN: Window = Window { worker: WORKER, after_ms: 0, until_ms: u64::MAX };
 
-    fn at(ms: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(EPOCH_MS + ms)
-    }
-
-    fn stepping(clock: &Arc<AtomicU64>) -> impl Fn() -> SystemTime + use<> {
-        let clock = clock.clone();
-        move || at(clock.load(Ordering::SeqCst))
+    /// The uid that is issued when the clock shows so many milliseconds of ours.
+    fn at(generator: &UidGenerator, ms: u64) -> Uid {
+        generator.next(OPEN, EPOCH_MS + ms).unwrap()
     }
 
     #[test]
     fn bits_lie_where_the_go_program_has_them() {
-        let generator = UidGenerator::with_clock(None, || at(5));
-        let first = generator.try_next(WORKER).unwrap().unwrap();
-        let second = generator.try_next(WORKER).unwrap().unwrap();
-        assert_eq!(first.get(), 5 << 22 | 7 << 12);
-        assert_eq!(second.get(), 5 << 22 | 7 << 12 | 1);
+        let generator = UidGenerator::new(None);
+        assert_eq!(at(&generator, 5).get(), 5 << 22 | 7 << 12);
+        assert_eq!(at(&generator, 5).get(), 5 << 22 | 7 << 12 | 1);
     }
 
     #[test]
-    fn a_millisecond_holds_4096_uids() {
-        let generator = UidGenerator::with_clock(None, || at(5));
-        let issued = (0..4096).map(|_| generator.try_next(WORKER).unwrap().unwrap());
-        assert_eq!(issued.collect::<HashSet<_>>().len(), 4096);
-        assert_eq!(generator.try_next(WORKER), Ok(Err(Duration::from_millis(1))));
+    fn when_a_millisecond_is_used_up_the_next_one_is_taken() {
+        let generator = UidGenerator::new(None);
+        let issued: HashSet<_> = (0..4097).map(|_| at(&generator, 5)).collect();
+        assert_eq!(issued.len(), 4097);
+        assert_eq!(issued.iter().max().unwrap().get(), 6 << 22 | 7 << 12);
     }
 
     #[test]
-    fn a_clock_that_steps_back_is_waited_for_and_then_refused() {
-        let clock = Arc::new(AtomicU64::new(10_000));
-        let generator = UidGenerator::with_clock(None, stepping(&clock));
-        let before = generator.try_next(WORKER).unwrap().unwrap();
-        clock.store(9_000, Ordering::SeqCst);
-        assert_eq!(generator.try_next(WORKER), Ok(Err(Duration::from_secs(1))));
-        clock.store(4_999, Ordering::SeqCst);
-        assert_eq!(generator.try_next(WORKER), Err(ClockBehind(Duration::from_millis(5_001))));
-        clock.store(10_000, Ordering::SeqCst);
-        assert!(generator.try_next(WORKER).unwrap().unwrap() > before);
-    }
-
-    #[tokio::test]
-    async fn waiting_ends_when_the_clock_catches_up() {
-        let clock = Arc::new(AtomicU64::new(1_000));
-        let generator = UidGenerator::with_clock(None, stepping(&clock));
-        let before = generator.next(WORKER).await.unwrap();
-        clock.store(990, Ordering::SeqCst);
-        let (after, ()) = tokio::join!(generator.next(WORKER), async {
-            tokio::task::yield_now().await;
-            clock.store(1_001, Ordering::SeqCst);
-        });
-        assert!(after.unwrap() > before);
+    fn a_clock_that_goes_back_stops_nothing() {
+        let generator = UidGenerator::new(None);
+        let ahead = at(&generator, 7 * 24 * 3_600_000);
+        let behind = at(&generator, 10);
+        assert_eq!(behind.get(), ahead.get() + 1);
+        // The same after a restart.
+        let restarted = UidGenerator::new(Some(behind));
+        assert!(at(&restarted, 10) > behind);
+        assert_eq!(restarted.newest_ms(), ahead.issued_ms() + 1);
+        let restarted = UidGenerator::new(Some(behind));
+        let later = 8 * 24 * 3_600_000;
+        assert_eq!(at(&restarted, later).issued_ms(), EPOCH_MS + later);
     }
 
     #[test]
-    fn a_restart_does_not_issue_old_uids_again() {
-        let generator = UidGenerator::with_clock(None, || at(10_000));
-        let newest = generator.try_next(WORKER).unwrap().unwrap();
-        let restarted = UidGenerator::with_clock(Some(newest), || at(10_000));
-        assert_eq!(restarted.try_next(WORKER), Ok(Err(Duration::from_millis(1))));
-        let restarted = UidGenerator::with_clock(Some(newest), || at(10_001));
-        assert!(restarted.try_next(WORKER).unwrap().unwrap() > newest);
+    fn a_clock_beyond_the_last_year_leaves_room() {
+        let generator = UidGenerator::new(None);
+        let first = generator.next(OPEN, u64::MAX).unwrap();
+        assert_eq!(first.issued_ms(), EPOCH_MS + LAST_CLOCK_MS);
+        assert_eq!(generator.next(OPEN, u64::MAX).unwrap().get(), first.get() + 1);
+        let newest = UidGenerator::new(Some(compose(LAST_MS << SEQUENCE_BITS, WORKER)));
+        assert_eq!(newest.next(OPEN, u64::MAX), None);
+    }
+
+    #[test]
+    fn uids_keep_within_their_window() {
+        let window = Window { after_ms: EPOCH_MS + 100, until_ms: EPOCH_MS + 110, ..OPEN };
+        let generator = UidGenerator::new(None);
+        // A clock that is behind, then one that is ahead, then one that is right.
+        for (now, issued) in [(5, 101), (5_000, 110), (105, 110)] {
+            assert_eq!(generator.next(window, EPOCH_MS + now).unwrap().issued_ms(), EPOCH_MS + issued);
+        }
+        let rest = std::iter::from_fn(|| generator.next(window, EPOCH_MS + 105));
+        assert_eq!(rest.count(), 4094);
+        let wider = Window { until_ms: EPOCH_MS + 111, ..window };
+        assert_eq!(generator.next(wider, EPOCH_MS).unwrap().issued_ms(), EPOCH_MS + 111);
     }
 
     #[test]
     fn the_first_uid_of_a_moment_is_not_later_than_any_of_it() {
         let ms = (EPOCH_MS + 5).cast_signed();
-        let issued = UidGenerator::with_clock(None, || at(5)).try_next(WORKER).unwrap().unwrap();
+        let issued = at(&UidGenerator::new(None), 5);
         assert!(Uid::first_of(ms) <= issued && issued < Uid::first_of(ms + 1));
         assert_eq!(Uid::first_of(ms).issued_ms(), EPOCH_MS + 5);
         assert_eq!(Uid::first_of(i64::MIN), Uid(0));
@@ -268,11 +254,11 @@ mod tests {
             steps in proptest::collection::vec(-3i64..20, 1..50),
             threads in 2usize..5,
         ) {
-            let clock = Arc::new(AtomicU64::new(1_000));
-            let generator = UidGenerator::with_clock(None, stepping(&clock));
+            let clock = AtomicU64::new(1_000);
+            let generator = UidGenerator::new(None);
             let issued = std::thread::scope(|scope| {
                 let issuers: Vec<_> = (0..threads).map(|_| scope.spawn(|| {
-                    let attempts = (0..2_000).filter_map(|_| generator.try_next(WORKER).unwrap().ok());
+                    let attempts = (0..2_000).map(|_| at(&generator, clock.load(Ordering::SeqCst)));
                     attempts.collect::<Vec<_>>()
                 })).collect();
                 for step in steps {
@@ -285,8 +271,7 @@ mod tests {
                 prop_assert!(uids.is_sorted_by(|earlier, later| earlier < later));
             }
             let all: Vec<_> = issued.concat();
-            prop_assert!(!all.is_empty());
-            prop_assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+            prop_assert_eq!(all.iter().collect::<HashSet<_>>().len(), threads * 2_000);
         }
     }
 }

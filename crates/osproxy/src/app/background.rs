@@ -25,6 +25,14 @@ impl Background {
         self.tasks.spawn_on(work, &self.runtime)
     }
 
+    /// Begins something that changes nothing, and that nobody waits for when the node stops.
+    pub(super) fn detach<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.runtime.spawn(work)
+    }
+
     /// Waits as long as `patience` for all of it to end; `false`: it did not.
     pub async fn end(&self, patience: Duration) -> bool {
         self.tasks.close();

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use osproxy_storage::{DiskSpace, check_writable};
 
-use super::App;
+use super::{App, condition::Check};
 use crate::{
     config::{Config, StoreKind},
     error,
@@ -16,46 +16,69 @@ use crate::{
 /// How long what stands in the database is waited for. The rest is told in any case.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The folders of a node whose disks it needs, by what they are called.
+/// The folders of a node whose disks it needs.
 #[derive(Debug)]
-pub(super) struct Folders(Vec<(&'static str, PathBuf)>);
+pub(super) struct Folders {
+    folders: Arc<[Folder]>,
+    space: Check,
+}
+
+/// A folder, and what it is called.
+#[derive(Debug)]
+struct Folder {
+    name: &'static str,
+    path: PathBuf,
+    /// How much of its disk must stay free, in bytes.
+    keep_free: u64,
+}
 
 impl Folders {
     pub(super) fn of(config: &Config) -> Self {
-        let mut folders = vec![("data", config.data_dir.clone())];
-        if config.stores().contains(&StoreKind::Local) {
-            folders.push(("objects", config.objects_root()));
-        }
-        Self(folders)
+        let data = Folder { name: "data", path: config.data_dir.clone(), keep_free: 0 };
+        let has_objects = config.stores().contains(&StoreKind::Local);
+        let objects = has_objects.then(|| Folder {
+            name: "objects",
+            path: config.objects_root(),
+            keep_free: config.local.keep_free,
+        });
+        Self { folders: [data].into_iter().chain(objects).collect(), space: Check::default() }
     }
 
-    /// Finds out whether all of them can be written to, and have at least so many bytes of room.
-    pub(super) async fn are_writable(&self, least: u64) -> std::io::Result<()> {
-        let folders = self.0.clone();
-        let asking = tokio::task::spawn_blocking(move || {
-            for (name, folder) in folders {
-                let of_folder = |error| std::io::Error::other(format!("the {name} folder: {error}"));
-                check_writable(&folder).map_err(of_folder)?;
-                let DiskSpace { free, .. } = DiskSpace::of(&folder).map_err(of_folder)?;
-                if free < least {
-                    return Err(std::io::Error::other(format!("the {name} folder: {free} bytes are free")));
-                }
-            }
-            Ok(())
-        });
-        asking.await.map_err(std::io::Error::other)?
+    /// Finds out which of them cannot be written to, or have less than `least` bytes of room, or less than must stay free: their
+    /// names, and what is wrong.
+    pub(super) fn problems(&self, least: u64) -> impl Future<Output = Vec<(&'static str, String)>> + use<> {
+        let folders = self.folders.clone();
+        async move {
+            let asking = tokio::task::spawn_blocking(move || {
+                let problem = |folder: &Folder| Some((folder.name, folder.problem(least)?));
+                folders.iter().filter_map(problem).collect()
+            });
+            asking.await.unwrap_or_else(|error| vec![("data", error.to_string())])
+        }
     }
 
     /// How much room their disks have. A disk that cannot be asked is left out.
     async fn space(&self) -> Vec<(&'static str, DiskSpace)> {
-        let folders = self.0.clone();
-        let asking = tokio::task::spawn_blocking(move || {
-            let space = |(name, folder): &(_, PathBuf)| Some((*name, DiskSpace::of(folder).ok()?));
-            folders.iter().filter_map(space).collect()
+        let folders = self.folders.clone();
+        let asking = self.space.run(PATIENCE, async move {
+            let asking = tokio::task::spawn_blocking(move || {
+                let space = |folder: &Folder| Some((folder.name, DiskSpace::of(&folder.path).ok()?));
+                folders.iter().filter_map(space).collect()
+            });
+            asking.await.unwrap_or_default()
         });
-        match tokio::time::timeout(PATIENCE, asking).await {
-            Ok(Ok(space)) => space,
-            _ => Vec::new(),
+        asking.await.unwrap_or_default()
+    }
+}
+
+impl Folder {
+    /// Blocks.
+    fn problem(&self, least: u64) -> Option<String> {
+        let free = check_writable(&self.path).and_then(|()| DiskSpace::of(&self.path));
+        match free {
+            Err(error) => Some(format!("cannot be written to: {error}")),
+            Ok(space) if space.free < least.max(self.keep_free) => Some("has no room left".to_owned()),
+            Ok(_) => None,
         }
     }
 }

@@ -159,11 +159,15 @@ impl Stores {
         );
     }
 
-    /// Finds out whether all that are on other machines answer.
-    pub(super) async fn answer(&self) -> osproxy_storage::Result<()> {
+    /// Finds out which of those on other machines do not answer: their names, and what is wrong.
+    pub(super) async fn problems(&self) -> Vec<(String, String)> {
         let remote = self.places.iter().filter(|place| !place.is_disk);
-        let asking = remote.map(|place| place.store.prepare(false));
-        futures_util::future::try_join_all(asking).await.map(drop)
+        let asking = remote.map(async |place| {
+            let error = place.store.prepare(false).await.err()?;
+            let why = Diagnosis::of(&error);
+            Some((place.name.clone(), format!("fails ({why:?}): {}", error::chain(&error))))
+        });
+        futures_util::future::join_all(asking).await.into_iter().flatten().collect()
     }
 
     fn find(&self, name: &str) -> Option<&Place> {

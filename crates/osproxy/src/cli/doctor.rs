@@ -1,5 +1,6 @@
 //! `osproxy doctor`
 
+mod clock;
 mod local;
 mod probes;
 mod remote;
@@ -12,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Loaded, StoreKind};
 use report::Report;
 
-/// Tries every store that is configured, and says in a line of its own what became of each thing tried.
+/// Tries every store that is configured, looks at the clock, and says in a line of its own what became of each thing tried.
 pub fn run(loaded: &Loaded) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {
@@ -38,6 +39,7 @@ pub fn run(loaded: &Loaded) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        clock::examine(config, &mut report).await;
         Ok(report.end())
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -20,6 +21,9 @@ pub struct Options {
     /// Where a node is, such as `http://10.0.0.7:8888`; otherwise the one on this machine that has this configuration.
     #[arg(long)]
     url: Option<String>,
+    /// Exit 0 also while uploads are refused: for health checks that restart what is not well, which frees no disk.
+    #[arg(long)]
+    reads: bool,
 }
 
 /// What `/health/ready` says.
@@ -28,17 +32,21 @@ struct Readiness {
     status: String,
     #[serde(default)]
     down: Vec<String>,
+    uploads: Option<String>,
 }
 
+/// Exit code of a node that serves what is stored, and refuses uploads.
+const REFUSES_UPLOADS: u8 = 5;
+
 /// Asks a running node whether it is ready to serve. Fails when it is not, or does not answer.
-pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
+pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     // A name that is asked for says whom to expect. Nobody else listens where this machine's own node does.
     let is_own = options.url.is_none();
     let url = options.url.map_or_else(|| own(&loaded.config), Ok)?;
-    super::block_on(ask(url.trim_end_matches('/'), is_own))
+    super::block_on(ask(url.trim_end_matches('/'), is_own, options.reads))
 }
 
-async fn ask(url: &str, is_own: bool) -> anyhow::Result<()> {
+async fn ask(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
     // What does the cryptography has to be chosen, also where there will be none.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client =
@@ -46,15 +54,19 @@ async fn ask(url: &str, is_own: bool) -> anyhow::Result<()> {
     let asked = client.build()?.get(format!("{url}/health/ready")).send().await;
     let answer = asked.with_context(|| format!("{url} does not answer"))?;
     let status = answer.status();
-    let Ok(Readiness { status: said, down }) = answer.json().await else {
+    let Ok(Readiness { status: said, down, uploads }) = answer.json().await else {
         bail!("{url} answers {status}, and not as osproxy does");
     };
-    let told = if down.is_empty() { said } else { format!("{said}; down: {}", down.join(", ")) };
+    let mut told = if down.is_empty() { said } else { format!("{said}; down: {}", down.join(", ")) };
+    if let Some(uploads) = &uploads {
+        told = format!("{told}; uploads: {uploads}");
+    }
     if !status.is_success() {
         bail!("{url} is not ready: {told}");
     }
     super::say(&told);
-    Ok(())
+    let code = if uploads.is_some() && !reads { REFUSES_UPLOADS } else { 0 };
+    Ok(ExitCode::from(code))
 }
 
 /// Where the node of this configuration is reached on its own machine: at the listener that asks nobody who they are, if there is

@@ -36,7 +36,8 @@ Exit codes:
   1  failure; the message says what failed
   2  wrong usage: unknown command, option or value
   3  fsck: differences were found, and all of them repaired
-  4  fsck, scrub: differences are left; import-go: something was skipped";
+  4  fsck, scrub: differences are left; import-go: something was skipped
+  5  health: uploads are refused, and what is stored is served";
 
 /// Exit code when content differs from what is recorded.
 const DIFFERENT: u8 = 4;

@@ -31,16 +31,23 @@ const DRAIN: u64 = 5;
 /// How long the first request of a new connection may take when the node stops; not awaited where nothing is drained.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
+/// How long threads may be in calls of the system once everything has ended.
+const LAST_THREADS: Duration = Duration::from_secs(1);
+
 /// How long cleaning up may take once all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+/// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal ends the process at once.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     let _flush =
         telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot start the log")?;
     // What is written, and tasks, go on beside connections, however many of these there are.
     let (work, connections) = (runtime()?, runtime()?);
-    work.block_on(serve(loaded, connections.handle()))
+    let served = work.block_on(serve(loaded, connections.handle()));
+    // Dropped, they would wait for ever for threads that hang in calls to a disk. What these write is named by no row yet.
+    work.shutdown_timeout(LAST_THREADS);
+    connections.shutdown_timeout(LAST_THREADS);
+    served
 }
 
 fn runtime() -> anyhow::Result<Runtime> {
@@ -53,7 +60,7 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let signals = Signals::listen()?;
+    let signals = Signals::listen().await?;
     let app = App::open(&config).await?;
     let listeners = Listeners::open(&config).await?;
     let bootstrap_key = bootstrap_key::create(&app, &config).await?;
@@ -171,15 +178,24 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    async fn listen() -> anyhow::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // Whoever started it by `nohup` wants it to go on when the terminal is closed.
+        let mut hangup = if ignores_hangup().await { None } else { Some(signal(SignalKind::hangup())?) };
         let (count, received) = tokio::sync::watch::channel(0);
         tokio::spawn(async move {
             loop {
+                let hung_up = async {
+                    match &mut hangup {
+                        Some(hangup) => hangup.recv().await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
+                    _ = hung_up => {}
                 }
                 count.send_modify(|count| *count += 1);
             }
@@ -196,4 +212,13 @@ impl Signals {
         let _ = self.received.clone().wait_for(|count| *count >= 2).await;
         tracing::warn!("stopping at once: signalled again");
     }
+}
+
+/// Whether this process was started with SIGHUP ignored. Where the system does not tell, it was not.
+async fn ignores_hangup() -> bool {
+    const HANGUP: u64 = 1;
+    let status = tokio::fs::read_to_string("/proc/self/status").await.unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    ignored >> (HANGUP - 1) & 1 == 1
 }

@@ -10,7 +10,7 @@ section! {
         /// Address and port, such as `127.0.0.1:8888`; port 0 takes a free one. When not set,
         /// `app.port` on 127.0.0.1.
         listen: Option<String> = None,
-        /// How long it goes on serving after SIGTERM or SIGINT while `/health/ready` says that it is not ready, so that
+        /// How long it goes on serving after SIGTERM, SIGINT or SIGHUP while `/health/ready` says that it is not ready, so that
         /// whoever distributes requests stops sending them, in seconds. When not set, 5 in a cluster, and 0 alone.
         drain_delay: Option<u64> = None,
         /// How long requests that are running may go on after that, in seconds.
@@ -35,6 +35,9 @@ section! {
         max_header_bytes: u32 = 32 * 1024,
         /// Most connections at the same time; further ones wait to be accepted.
         max_connections: u16 = 4096,
+        /// Most of them that one address may have, or one network of IPv6 (/64); further ones are closed at once. Addresses in
+        /// `trusted_proxies` may have all. When not set, three quarters of `max_connections`.
+        max_connections_per_address: Option<u16> = None,
     }
     ignored []
 }
@@ -87,5 +90,14 @@ impl ServerSection {
         if self.max_connections == 0 {
             findings.problem("server.max_connections", "must be at least 1");
         }
+        if self.max_connections_per_address == Some(0) {
+            findings.problem("server.max_connections_per_address", "must be at least 1");
+        }
+    }
+
+    /// Most connections that one address may have.
+    pub fn connections_per_address(&self) -> usize {
+        let of_address = self.max_connections_per_address.unwrap_or(self.max_connections / 4 * 3).max(1);
+        of_address.min(self.max_connections).into()
     }
 }

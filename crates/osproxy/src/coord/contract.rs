@@ -63,8 +63,10 @@ async fn nobody_has(coordinator: &dyn Coordinator, store: &str) {
 async fn run(coordinator: &dyn Coordinator, id: &str) {
     let worker = coordinator.worker().unwrap();
     let generator = UidGenerator::new(None);
-    generator.skip_to(worker.after_ms);
-    assert!(worker.permits(generator.next(worker.id).await.unwrap()));
+    // Whatever the clock shows.
+    for now in [0, u64::MAX, 1_800_000_000_000] {
+        assert!(worker.permits(generator.next(worker.window(), now).unwrap()));
+    }
     assert!(coordinator.hears());
     assert!(coordinator.nodes().await.unwrap().is_empty());
     coordinator.announce(describe(node(id))).await;
@@ -214,7 +216,7 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
     eventually("the lease is over", async || one.worker().is_none().then_some(())).await;
     assert!(!held.holds());
     let generator = UidGenerator::new(None);
-    assert!(!held.permits(generator.next(held.id).await.unwrap()));
+    assert!(!held.permits(generator.next(held.window(), held.until_ms).unwrap()));
     // Whoever has that number next issues later stamps only. All others are taken, so that it must be this one.
     let workers = format!("{{{}}}:workers", redis.prefix);
     for number in (0..1024).filter(|number| *number != held.id.get()) {

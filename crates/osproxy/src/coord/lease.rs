@@ -2,15 +2,16 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::uid::{Uid, WorkerId};
+use crate::uid::{Uid, Window, WorkerId};
 
 /// A worker number that a node holds for some time.
 ///
 /// Two bounds keep uids unique. The lease is over at a moment of the machine's own clock, which goes on while the process
-/// or the machine sleeps: then the number is not used any more. And a uid bears the time of day of its node, which may be
-/// off: so whoever takes a number puts down the latest moment that its uids will bear, and the next holder issues none
-/// that bears that moment or an earlier one. A uid is held against both bounds *after* it was made. A process that was
-/// stopped anywhere before throws it away; one that is stopped later has a uid that no later holder can make.
+/// or the machine sleeps: then the number is not used any more. And whoever takes a number records the latest moment that
+/// its uids will bear, by the clock of Redis; the next holder issues none that bears that moment or an earlier one. Uids keep
+/// within these moments whatever the node's own clock shows. A uid is held against both bounds *after* it was made. A
+/// process that was stopped anywhere before throws it away; one that is stopped later has a uid that no later holder can
+/// make.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerLease {
     /// The number.
@@ -32,6 +33,11 @@ impl WorkerLease {
     /// Whether the lease is not over.
     pub fn holds(&self) -> bool {
         since_boot() < self.ends
+    }
+
+    /// What uids under the number may bear.
+    pub const fn window(&self) -> Window {
+        Window { worker: self.id, after_ms: self.after_ms, until_ms: self.until_ms }
     }
 
     /// Whether a uid that was made under the number may be given out.

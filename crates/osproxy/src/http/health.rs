@@ -16,14 +16,17 @@ use crate::{
 pub(super) struct Health {
     /// `live`, `ready`, `degraded`, `draining` or `unavailable`.
     pub(super) status: &'static str,
-    /// What is down: `database`, `cache`, `store` or `disk`.
+    /// What is down: `database`, `cache`, `store`, `disk` or `clock`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) down: Vec<&'static str>,
+    /// `refused` while every upload of a new file fails because of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uploads: Option<&'static str>,
 }
 
 impl Health {
     const fn of(status: &'static str) -> Self {
-        Self { status, down: Vec::new() }
+        Self { status, down: Vec::new(), uploads: None }
     }
 }
 
@@ -41,7 +44,8 @@ pub(super) async fn live() -> Json<Health> {
 /// nodes that have their own disks, while its own cannot be written to.
 ///
 /// Without Redis or a store it is: whatever lies elsewhere can be read, and for a while uids are issued. Were that not so,
-/// all nodes would be gone at once. A node that is alone is better than none, too. It says `degraded` then, and what is down.
+/// all nodes would be gone at once. A node that is alone is better than none, too. It says `degraded` then, what is down, and
+/// whether uploads are refused because of it.
 #[utoipa::path(
     get, path = "/health/ready", tag = "Health",
     summary = "Are requests welcome?", description = "",
@@ -51,11 +55,12 @@ pub(super) async fn live() -> Json<Health> {
             examples(
                 ("ready" = (value = json!({"status": "ready"}))),
                 ("degraded" = (value = json!({"status": "degraded", "down": ["cache"]}))),
+                ("refusing uploads" = (value = json!({"status": "degraded", "down": ["disk"], "uploads": "refused"}))),
             )
         ),
         (
             status = 503, description = "Requests should go to another node.", body = Health,
-            example = json!({"status": "unavailable", "down": ["database"]})
+            example = json!({"status": "unavailable", "down": ["database"], "uploads": "refused"})
         ),
     )
 )]
@@ -66,11 +71,12 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Heal
 
 /// Whether requests are welcome, and the status that says so.
 pub(super) async fn readiness(app: &Arc<App>) -> (StatusCode, Health) {
-    let (code, status, down) = match check_health::readiness(app).await {
-        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", Vec::new()),
-        Readiness::Ready => (StatusCode::OK, "ready", Vec::new()),
-        Readiness::Degraded(down) => (StatusCode::OK, "degraded", down),
-        Readiness::Unavailable(down) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", down),
+    let (code, status, condition) = match check_health::readiness(app).await {
+        Readiness::Draining => return (StatusCode::SERVICE_UNAVAILABLE, Health::of("draining")),
+        Readiness::Ready => return (StatusCode::OK, Health::of("ready")),
+        Readiness::Degraded(condition) => (StatusCode::OK, "degraded", condition),
+        Readiness::Unavailable(condition) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", condition),
     };
-    (code, Health { status, down: down.into_iter().map(Need::name).collect() })
+    let down = condition.down.into_iter().map(Need::name).collect();
+    (code, Health { status, down, uploads: condition.refuses_uploads.then_some("refused") })
 }

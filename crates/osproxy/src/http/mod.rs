@@ -91,7 +91,8 @@ impl Beside {
         let transfers =
             known(self.transfers).layer(from_fn_with_state(admission.clone(), middleware::limit_transfers));
         let limit_addresses = from_fn_with_state(admission.clone(), middleware::limit_addresses);
-        transfers.merge(reads).merge(changes).merge(self.open).layer(limit_addresses).with_state(())
+        let open = self.open.layer(from_fn(middleware::space_probes));
+        transfers.merge(reads).merge(changes).merge(open).layer(limit_addresses).with_state(())
     }
 }
 
@@ -105,7 +106,7 @@ pub fn router_beside(app: Arc<App>, config: &Config, admission: &Arc<Admission>,
 pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside: Beside) -> Router {
     let limit_requests = from_fn_with_state(admission.clone(), middleware::limit_requests);
     let v0 = Router::new()
-        .route("/ping", get(v0::check_health::ping))
+        .route("/ping", get(v0::check_health::ping).layer(from_fn(middleware::space_probes)))
         .route("/link/upload", post(v0::create_upload::create_upload))
         .route("/link/download", post(v0::create_download_link::create_download_link))
         .route("/resume", post(v0::instant_upload::instant_upload))
@@ -114,7 +115,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
         .route("/checkpoint", get(v0::upload_status::upload_status))
         .route("/download", get(v0::download_file::download_file))
         .route_layer(limit_requests.clone())
-        .route("/health", get(v0::check_health::health))
+        .route("/health", get(v0::check_health::health).layer(from_fn(middleware::space_probes)))
         .route("/upload", put(v0::upload_file::upload_file))
         .route("/upload/multi", put(v0::upload_part::upload_part));
     // What applications ask. A route is a line here, and an adapter of the operation's name in `v1/`.
@@ -146,6 +147,11 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
         .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
         .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
         .layer(from_fn(v1::without_useless_bodies));
+    let probes = Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/", get(page::page))
+        .route_layer(from_fn(middleware::space_probes));
     let rest = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0)
         .nest(osproxy_api::v1::PREFIX, v1)
@@ -161,9 +167,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
         )
         .route_layer(from_fn_with_state(admission.clone(), middleware::limit_addresses))
         .merge(beside.admitted(&app, admission))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/", get(page::page))
+        .merge(probes)
         .route("/openapi.json", get(openapi::serve))
         .route("/swagger", get(swagger::redirect))
         .route("/swagger/", get(swagger::index))

@@ -1,5 +1,6 @@
 //! The listener: accepts, serves, drains.
 
+mod addresses;
 mod connection;
 mod refusal;
 mod tls;
@@ -14,6 +15,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use addresses::{AddressPlace, Addresses};
 use connection::Protocol;
 
 use crate::config::ServerSection;
@@ -87,11 +89,16 @@ async fn renew(tls: Option<&Tls>) {
     }
 }
 
-/// Takes connections for ever. Beyond the limit they wait in the system's queue.
+/// Takes connections for ever. Beyond the limit they wait in the system's queue; those of an address that has too many are
+/// closed.
 async fn accept(listener: &TcpListener, connections: &Connections, places: &Arc<Semaphore>) {
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, peer)) => connections.take(stream, peer, Some(place)),
+            Ok((stream, peer)) => {
+                if let Some(of_address) = connections.addresses.take(peer.ip()) {
+                    connections.take(stream, peer, Some((place, of_address)));
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -114,9 +121,13 @@ fn accept_rest(listener: TcpListener, connections: &Connections) {
     }
 }
 
+/// What a connection has as long as it lasts: a place among all, and one among those of its address.
+type Place = (OwnedSemaphorePermit, AddressPlace);
+
 /// Connections that are being served.
 struct Connections {
     protocol: Arc<Protocol>,
+    addresses: Arc<Addresses>,
     tasks: TaskTracker,
     draining: CancellationToken,
     cut: CancellationToken,
@@ -126,11 +137,11 @@ impl Connections {
     fn new(router: Router, config: &ServerSection, tls: Option<Arc<Tls>>) -> Self {
         let protocol = Arc::new(Protocol::new(router, config, tls));
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
-        Self { protocol, tasks: TaskTracker::new(), draining, cut }
+        Self { protocol, addresses: Addresses::new(config), tasks: TaskTracker::new(), draining, cut }
     }
 
     /// Serves a connection, which has its `place` as long as it lasts.
-    fn take(&self, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
+    fn take(&self, stream: TcpStream, peer: SocketAddr, place: Option<Place>) {
         let (protocol, draining, cut) = (self.protocol.clone(), self.draining.clone(), self.cut.clone());
         self.tasks.spawn(async move {
             let _place = place;

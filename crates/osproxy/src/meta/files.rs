@@ -149,6 +149,9 @@ impl StoredFile {
     }
 }
 
+/// How far apart the moment in a uid and the one at which its file is recorded may be, in milliseconds.
+const CLOCKS: i64 = 10 * 60_000;
+
 impl Meta {
     /// The highest number recorded so far, of files, blobs, parts and tasks, and of those reserved for a request.
     pub async fn newest_uid(&self) -> Result<Option<Uid>, DbErr> {
@@ -306,6 +309,13 @@ pub(super) fn record_of(file: &NewFile) -> i64 {
     record_bytes(&file.name, listing::text(&file.announced.metadata).as_deref())
 }
 
+/// The moment at which a file is recorded. It keeps near to what the uid bears, by which files are listed, where the clock of
+/// this machine is wrong or was ahead.
+fn created_at(uid: Uid) -> i64 {
+    let issued = uid.issued_ms().cast_signed();
+    now_ms().clamp(issued.saturating_sub(CLOCKS), issued.saturating_add(CLOCKS))
+}
+
 /// A file that waits for its content.
 pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
     file::ActiveModel {
@@ -317,7 +327,7 @@ pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         part_count: Set(None),
         content_type: Set(file.announced.content_type.clone().unwrap_or_default()),
         expires_at: Set(expires_at),
-        created_at: Set(now_ms()),
+        created_at: Set(created_at(file.uid)),
         stored_at: Set(None),
         announced_size: Set(file.announced.size.map(u64::cast_signed)),
         part_size: Set(file.announced.part_size.map(u64::cast_signed)),

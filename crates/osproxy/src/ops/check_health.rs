@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-pub use crate::app::Need;
-use crate::{Result, app::App};
+pub use crate::app::{Condition, Need};
+use crate::{Error, Result, app::App};
 
 /// Whether requests are welcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// Nothing is missing.
     Ready,
-    /// Requests are welcome, even if some of them cannot be served now: this is down.
-    Degraded(Vec<Need>),
-    /// Requests should go to another node: this is down.
-    Unavailable(Vec<Need>),
+    /// Requests are welcome, even if some of them cannot be served now.
+    Degraded(Condition),
+    /// Requests should go to another node.
+    Unavailable(Condition),
     /// The node stops.
     Draining,
 }
@@ -25,20 +25,23 @@ impl Readiness {
     }
 }
 
-/// Looks whether everything that requests need answers.
+/// Looks whether everything that requests need answers. What was found within the last second is good enough.
 pub async fn readiness(app: &Arc<App>) -> Readiness {
     if app.is_draining() {
         return Readiness::Draining;
     }
-    let down = app.what_is_down().await;
-    match (down.is_empty(), app.is_better_spared(&down)) {
+    let condition = app.condition().await;
+    match (condition.down.is_empty(), app.is_better_spared(&condition.down)) {
         (true, _) => Readiness::Ready,
-        (false, false) => Readiness::Degraded(down),
-        (false, true) => Readiness::Unavailable(down),
+        (false, false) => Readiness::Degraded(condition),
+        (false, true) => Readiness::Unavailable(condition),
     }
 }
 
-/// Touches the database.
-pub async fn check_health(app: &App) -> Result<()> {
-    Ok(app.meta.ping().await?)
+/// Fails while the database does not answer.
+pub async fn check_health(app: &Arc<App>) -> Result<()> {
+    if app.condition().await.down.contains(&Need::Database) {
+        return Err(Error::unavailable("the database does not answer"));
+    }
+    Ok(())
 }

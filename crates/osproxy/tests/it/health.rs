@@ -1,8 +1,10 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectOptions, ConnectionTrait};
 
-use crate::support::{Service, Store, StoreServer, Unreliable, command, connect, eventually, spawn_failing};
+use crate::support::{
+    Hang, Service, Store, StoreServer, Unreliable, command, connect, eventually, refused, spawn_failing,
+};
 
 /// What `/health/ready` answers.
 async fn ready(service: &Service) -> (u16, String) {
@@ -27,8 +29,16 @@ async fn a_disk_that_takes_nothing_is_named_and_what_is_there_is_still_served() 
     // Alone, it is better than nothing: what is there can be read. Others with disks of their own do without it.
     let (code, status) =
         if service.database().url().is_some() { (503, "unavailable") } else { (200, "degraded") };
-    until_ready(&service, code, &format!(r#"{{"status":"{status}","down":["disk"]}}"#)).await;
+    until_ready(&service, code, &format!(r#"{{"status":"{status}","down":["disk"],"uploads":"refused"}}"#))
+        .await;
     assert_eq!(service.read(&uid).await, b"x");
+    // The verb tells scripts so, and does not where only reading matters.
+    let url = service.url("");
+    let (refused, said) = asks(&service, &[], &["--url", &url]).await;
+    let (reads, _) = asks(&service, &[], &["--url", &url, "--reads"]).await;
+    let expected = if code == 200 { (Some(5), Some(0)) } else { (Some(1), Some(1)) };
+    assert_eq!((refused, reads), expected, "{said}");
+    assert!(said.contains(&format!("{status}; down: disk; uploads: refused")), "{said}");
     assert!(service.get("/").await.text().await.unwrap().contains(&format!("{status} (down: disk)")));
     service.limit_files(None);
     until_ready(&service, 200, READY).await;
@@ -47,7 +57,7 @@ async fn a_database_that_does_not_answer_is_named() {
     options.max_connections(1);
     let other = connect(options).await;
     other.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
-    until_ready(&service, 503, r#"{"status":"unavailable","down":["database"]}"#).await;
+    until_ready(&service, 503, r#"{"status":"unavailable","down":["database"],"uploads":"refused"}"#).await;
     assert_eq!(service.get("/health/live").await.text().await.unwrap(), r#"{"status":"live"}"#);
     // What does not need the database is told all the same.
     let start = Instant::now();
@@ -66,8 +76,83 @@ async fn a_store_that_does_not_answer_is_named() {
     let service = Service::start_on_store(&store, Some(&proxy), &[("STORES__TIMEOUT", "2")]).await;
     until_ready(&service, 200, READY).await;
     proxy.silence(true);
-    until_ready(&service, 200, r#"{"status":"degraded","down":["store"]}"#).await;
+    until_ready(&service, 200, r#"{"status":"degraded","down":["store"],"uploads":"refused"}"#).await;
     proxy.silence(false);
+    until_ready(&service, 200, READY).await;
+}
+
+#[tokio::test]
+async fn a_disk_without_the_room_that_must_stay_free_refuses_uploads() {
+    let service = Service::start_with(&[("LOCAL__KEEP_FREE", "1125899906842624")]).await;
+    let link = service.upload_link("x.bin").await;
+    refused(service.put(&link.url.single, b"x").await, 507).await;
+    let (_, text) = ready(&service).await;
+    assert!(text.contains(r#""down":["disk"],"uploads":"refused""#), "{text}");
+}
+
+/// How many transactions it has had.
+async fn transactions(service: &Service) -> u64 {
+    let page = service.get("/metrics").await.text().await.unwrap();
+    let name = "osproxy_database_operation_seconds_count{operation=\"write\"} ";
+    let count = page.lines().find_map(|line| line.strip_prefix(name)).expect(&page);
+    count.parse().unwrap()
+}
+
+#[tokio::test]
+async fn any_number_of_probes_costs_one_look() {
+    let service = Service::start_used().await;
+    let before = transactions(&service).await;
+    let start = Instant::now();
+    let probe = async |number: usize| {
+        // Each has a connection of its own.
+        let mut connection = service.connect().await;
+        let route = ["/health/ready", "/", "/api/storage/v0/ping"][number % 3];
+        connection.head("GET", route, "Connection: close\r\n").await;
+        let answer = connection.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    for _ in 0..10 {
+        futures_util::future::join_all((0..60).map(probe)).await;
+    }
+    let looks = transactions(&service).await - before;
+    // One a second, and what the service does by itself.
+    assert!(looks <= 60 + 2 * start.elapsed().as_secs(), "{looks} transactions");
+}
+
+#[tokio::test]
+async fn answers_to_probes_on_one_connection_are_spaced() {
+    let service = Service::start().await;
+    for route in ["/health/live", "/health/ready", "/api/storage/v0/health", "/api/storage/v0/ping", "/"] {
+        let mut connection = service.connect().await;
+        let start = Instant::now();
+        for _ in 0..2 {
+            connection.head("GET", route, "").await;
+            connection.some().await;
+        }
+        connection.head("GET", route, "Connection: close\r\n").await;
+        connection.rest().await;
+        assert!(start.elapsed() >= Duration::from_millis(200), "{route}");
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_named_and_hangs_one_thread() {
+    let service = Service::start().await;
+    until_ready(&service, 200, READY).await;
+    let hang = Hang::opening(&service, "osproxy-data").await;
+    let (code, status) =
+        if service.database().url().is_some() { (503, "unavailable") } else { (200, "degraded") };
+    until_ready(&service, code, &format!(r#"{{"status":"{status}","down":["disk"],"uploads":"refused"}}"#))
+        .await;
+    // For longer than what was found of disks is good enough, twice.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(11) {
+        assert!(ready(&service).await.1.contains("disk"));
+        service.get("/metrics").await;
+    }
+    assert_eq!(hang.count().await, 1);
+    service.store("x.bin", b"x").await;
+    hang.end().await;
     until_ready(&service, 200, READY).await;
 }
 

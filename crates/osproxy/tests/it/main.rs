@@ -21,6 +21,7 @@ mod bodies;
 mod check_config;
 mod check_health;
 mod cli;
+mod clocks;
 mod cluster;
 mod complete_upload;
 mod configuration;

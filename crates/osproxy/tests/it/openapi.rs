@@ -26,7 +26,7 @@ fn routes() -> BTreeSet<String> {
                 match name.trim_end_matches(['=', ' ', '\n']) {
                     "v0" => osproxy_api::v0::PREFIX,
                     "v1" => osproxy_api::v1::PREFIX,
-                    "rest" => "",
+                    "probes" | "rest" => "",
                     other => panic!("what is {other}?"),
                 }
             }

@@ -1,11 +1,17 @@
+use std::net::SocketAddr;
+
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
 
-use crate::support::{RawConnection, Service, content, eventually, spawn_failing};
+use crate::support::{Database, Hang, RawConnection, Service, content, eventually, spawn_failing};
 
 #[tokio::test]
 async fn a_signal_lets_running_requests_end_and_exits_with_0() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut service = Service::start().await;
         let link = service.upload_link("x.bin").await;
         let bytes = content(1, 1_000_000);
@@ -79,6 +85,42 @@ async fn beyond_the_limit_connections_wait() {
     assert!(second.some().await.starts_with(b"HTTP/1.1 200"));
 }
 
+/// Asks on a connection from this address, and gives the beginning of the answer; empty when it was closed.
+async fn ask_from(address: &str, service: SocketAddr) -> (TcpStream, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    let mut stream = socket.connect(service).await.unwrap();
+    let mut answer = vec![0; 1000];
+    // The service may have closed it by now.
+    let _ = stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let count = stream.read(&mut answer).await.unwrap_or(0);
+    (stream, String::from_utf8_lossy(&answer[..count]).into_owned())
+}
+
+#[tokio::test]
+async fn one_address_cannot_have_all_connections() {
+    let settings = [("SERVER__MAX_CONNECTIONS", "4"), ("ADMIN__LISTEN", "127.0.0.1:0")];
+    let service = Service::start_with(&settings).await;
+    let admin = service.logged_address("the admin listener is there").await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let (connection, answer) = ask_from("127.0.0.1", service.address).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        held.push(connection);
+    }
+    assert_eq!(ask_from("127.0.0.1", service.address).await.1, "", "it is not served");
+    let (other, answer) = ask_from("127.0.0.2", service.address).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (_admin, answer) = ask_from("127.0.0.1", admin).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "health is told whatever clients do: {answer}");
+    drop((held.pop(), other));
+    let served =
+        async || ask_from("127.0.0.1", service.address).await.1.starts_with("HTTP/1.1 200").then_some(());
+    eventually("there is room again", served).await;
+    let told = async || service.log().contains("max_connections_per_address").then_some(());
+    eventually("the log says why", told).await;
+}
+
 #[tokio::test]
 async fn who_has_sent_everything_may_close_that_side() {
     let service = Service::start().await;
@@ -89,6 +131,38 @@ async fn who_has_sent_everything_may_close_that_side() {
     connection.finish().await;
     assert!(connection.rest().await.starts_with("HTTP/1.1 200"));
     assert_eq!(service.read(&link.uid).await, b"hello");
+}
+
+#[tokio::test]
+async fn who_was_started_to_outlive_its_terminal_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::create(folder.path()).await;
+    let settings = database.settings();
+    let nohup = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"];
+    let mut service = Service::start_at(folder, database, settings, &[], &nohup).await;
+    service.signal(Signal::HUP);
+    service.store("x.bin", b"x").await;
+    assert!(!service.log().contains("stopping"));
+    service.signal(Signal::TERM);
+    assert_eq!(service.exit_status().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_nobody_from_stopping() {
+    let mut service = Service::start().await;
+    let hang = Hang::opening(&service, "osproxy-data").await;
+    let hangs = async || {
+        service.get("/health/ready").await;
+        (hang.count().await > 0).then_some(())
+    };
+    eventually("a thread hangs", hangs).await;
+    service.signal(Signal::TERM);
+    // It has ended but for the thread that the tracer holds.
+    let status = format!("/proc/{}/status", service.pid().as_raw_pid());
+    let ended = async || std::fs::read_to_string(&status).unwrap().contains("State:\tZ").then_some(());
+    eventually("it has ended", ended).await;
+    hang.end().await;
+    assert_eq!(service.exit_status().await.code(), Some(0));
 }
 
 #[tokio::test]

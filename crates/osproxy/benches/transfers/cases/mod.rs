@@ -54,6 +54,7 @@ pub(crate) const CASES: [(&str, Case); 25] = [
     ("parts-memory", parts::memory),
     ("start", footprint::start),
     ("overload", overload::overload),
+    ("probes", overload::probes),
 ];
 
 /// How much is done.

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -127,12 +127,14 @@ struct Work {
     reads: Vec<Vec<u8>>,
     link: Vec<u8>,
     stored: AtomicUsize,
+    /// How many reads there are for each file that is stored.
+    reads_per_store: usize,
     /// Of one thread.
     runtime: Runtime,
 }
 
 impl Work {
-    fn prepare(server: &Server) -> Result<Self> {
+    fn prepare(server: &Server, reads_per_store: usize) -> Result<Self> {
         let content = Content::new(SMALL);
         let mut connection = Connection::open(server.address())?;
         let uids = (0..FILES).map(|number| connection.store(&content.variant(number)));
@@ -143,12 +145,12 @@ impl Work {
         }
         let (link, stored) = (upload_link_request("file.bin")?, AtomicUsize::new(FILES));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { content, reads, link, stored, runtime })
+        Ok(Self { content, reads, link, stored, reads_per_store, runtime })
     }
 
     /// Does the `turn`th piece of work of a client; `false`: it was refused.
     async fn run(&self, client: &mut Client, turn: usize) -> Result<bool> {
-        if turn % (READS + 1) < READS {
+        if turn % (self.reads_per_store + 1) < self.reads_per_store {
             let read = self.reads.get(turn % FILES).context("there is nothing to read")?;
             let content = client.ask(&[read]).await?;
             ensure!(content.is_none_or(|content| content.len() == SMALL), "something else came");
@@ -236,7 +238,7 @@ impl Work {
 /// Goodput, latency and memory under four times the load that the server carries, and how soon all is well afterwards.
 pub(super) fn overload(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
-    let work = Work::prepare(&server)?;
+    let work = Work::prepare(&server, READS)?;
     let time = if scale.quick { PHASE / 2 } else { PHASE };
     let (mut best, mut carried) = (0.0, 0);
     let mut p99 = f64::NAN;
@@ -261,6 +263,55 @@ pub(super) fn overload(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     report.figure(case, "RSS over before, MiB", peak - idle, Target::AtMost(MEMORY));
     report.figure(case, "all is well after, s", recovery, Target::AtMost(5.0));
     Ok(())
+}
+
+/// How many connections ask for the state of the service, each as fast as it is told.
+const PROBING: usize = 200;
+/// How many upload meanwhile.
+const UPLOADING: usize = 16;
+
+/// What uploads lose to anonymous probes.
+pub(super) fn probes(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
+    let server = Server::start(folder)?;
+    let work = Work::prepare(&server, 0)?;
+    let time = if scale.quick { PHASE / 2 } else { PHASE };
+    let (mut alone, mut beside, mut told) = (0.0, 0.0, 0);
+    for round in 0..=scale.rounds {
+        let undisturbed = work.load(&server, UPLOADING, None, time)?.goodput();
+        let (stop, address) = (AtomicBool::new(false), server.address());
+        let (disturbed, answers) = std::thread::scope(|scope| {
+            let probing = scope.spawn(|| probe(address, &stop));
+            let disturbed = work.load(&server, UPLOADING, None, time);
+            stop.store(true, Ordering::Relaxed);
+            let answers = probing.join().map_err(|_| anyhow::anyhow!("a prober panicked"))??;
+            anyhow::Ok((disturbed?.goodput(), answers))
+        })?;
+        if round > 0 {
+            (alone, beside, told) = (alone + undisturbed, beside + disturbed, told + answers);
+        }
+    }
+    let (case, rounds) = ("probes", scale.rounds as f64);
+    report.figure(case, "uploads without probes, per s", alone / rounds, Target::None);
+    report.figure(case, "answers to probes, per s", told as f64 / rounds / time.as_secs_f64(), Target::None);
+    report.figure(case, "uploads beside probes, of those without", beside / alone, Target::AtLeast(0.9));
+    Ok(())
+}
+
+/// Asks for the state of the service on many connections until it is told to stop; how many answers came.
+fn probe(address: SocketAddr, stop: &AtomicBool) -> Result<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let request = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n".as_slice();
+    runtime.block_on(async {
+        let probers = (0..PROBING).map(async |_| {
+            let (mut client, mut answers) = (Client::open(address).await?, 0);
+            while !stop.load(Ordering::Relaxed) {
+                ensure!(client.ask(&[request]).await?.is_some(), "it is not ready");
+                answers += 1;
+            }
+            anyhow::Ok(answers)
+        });
+        Ok(try_join_all(probers).await?.into_iter().sum())
+    })
 }
 
 /// After how many seconds it carries what it carried before.

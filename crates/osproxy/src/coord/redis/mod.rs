@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -202,15 +202,13 @@ impl Shared {
     /// Holds the worker number further, or takes one. An error says nothing about it: what is held stays held.
     async fn renew(&self, commands: &mut Commands) -> redis::RedisResult<()> {
         // From before Redis is asked: what it grants, it grants for longer than this.
-        let (asked, now) = (since_boot(), unix_ms());
-        let until_ms = now + millis(self.lease);
+        let asked = since_boot();
         // Clocks do not run at quite the same speed.
         let ends = asked + self.lease * 9 / 10;
         if let Some(held) = self.worker() {
-            let renew = self.keys.renew(held.id.get(), &self.id, millis(self.lease), until_ms);
-            if commands.ask::<i64>(&renew).await? == 1 {
-                let until_ms = until_ms.max(held.until_ms);
-                self.set_worker(Some(WorkerLease { until_ms, ends, ..held }));
+            let renew = self.keys.renew(held.id.get(), &self.id, millis(self.lease), held.until_ms);
+            if let Some(granted) = commands.ask::<Option<Granted>>(&renew).await? {
+                self.set_worker(lease(granted, ends));
                 return Ok(());
             }
             self.set_worker(None);
@@ -220,16 +218,21 @@ impl Shared {
         getrandom::fill(&mut random).map_err(|_| (redis::ErrorKind::Client, "no randomness"))?;
         // Anywhere: should Redis have lost what it knew, two nodes hardly meet.
         let first = u16::from_be_bytes(random) % WorkerId::COUNT;
-        let acquire = self.keys.acquire(first, &self.id, millis(self.lease), now, until_ms);
-        let taken: Option<(u16, u64)> = commands.ask(&acquire).await?;
-        let taken = taken.and_then(|(number, after_ms)| Some((WorkerId::new(number)?, after_ms)));
-        if let Some((id, after_ms)) = taken {
-            self.set_worker(Some(WorkerLease { id, after_ms, until_ms, ends }));
+        let acquire = self.keys.acquire(first, &self.id, millis(self.lease));
+        if let Some(granted) = commands.ask::<Option<Granted>>(&acquire).await? {
+            self.set_worker(lease(granted, ends));
         } else {
-            tracing::error!("no worker number is free, or this node's clock is behind all others");
+            tracing::error!("no worker number is free");
         }
         Ok(())
     }
+}
+
+/// What Redis answers to a request for a worker number: the number, and after and until when its uids may be.
+type Granted = (u16, u64, u64);
+
+fn lease((id, after_ms, until_ms): Granted, ends: Duration) -> Option<WorkerLease> {
+    Some(WorkerLease { id: WorkerId::new(id)?, after_ms, until_ms, ends })
 }
 
 /// The nodes that a Redis knows, for whoever is none of them.
@@ -259,9 +262,4 @@ fn known(record: &str) -> Option<KnownNode> {
 
 fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
-}
-
-/// The time of day, in milliseconds since the Unix epoch.
-fn unix_ms() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -32,30 +32,38 @@ impl Keys {
 
 const NOW: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) ";
 
-/// Takes the first number from `ARGV[1]` on that nobody holds and whose last holder's uids are all older than `ARGV[4]`, the
-/// caller's time. Answers with the number and the latest moment that its uids bear so far, or with nothing.
+/// Takes the first number from `ARGV[1]` on that nobody holds and whose last holder's uids are all older than now, for token
+/// `ARGV[2]` and `ARGV[3]` milliseconds. When there is none, because the clock was ahead before: the one with the oldest uids.
+/// Answers with the number, and the moments after and until which its uids may be; or with nothing.
 const ACQUIRE: &str = "
+local number, stamp
 for i = 0, 1023 do
   local n = (ARGV[1] + i) % 1024
   local holder = redis.call('HGET', KEYS[1], n)
-  local stamp = tonumber(redis.call('HGET', KEYS[2], n) or '0')
-  if stamp < tonumber(ARGV[4]) and (not holder or tonumber(string.match(holder, ' (%d+)$')) <= now) then
-    redis.call('HSET', KEYS[1], n, ARGV[2] .. ' ' .. string.format('%.0f', now + ARGV[3]))
-    redis.call('HSET', KEYS[2], n, ARGV[5])
-    return {n, string.format('%.0f', stamp)}
+  if not holder or tonumber(string.match(holder, ' (%d+)$')) <= now then
+    local newest = tonumber(redis.call('HGET', KEYS[2], n) or '0')
+    if not stamp or newest < stamp then number, stamp = n, newest end
+    if newest < now then break end
   end
 end
-return false";
+if not number then return false end
+local after = math.max(stamp, now)
+local till = after + ARGV[3]
+redis.call('HSET', KEYS[1], number, ARGV[2] .. ' ' .. string.format('%.0f', now + ARGV[3]))
+redis.call('HSET', KEYS[2], number, string.format('%.0f', till))
+return {number, after, till}";
 
-/// Holds number `ARGV[1]` further for the bearer of token `ARGV[2]`. 0: somebody else has it. A number that nobody has is
-/// the bearer's still: Redis lost its data, or the lease was over and nobody wanted it.
+/// Holds number `ARGV[1]` further for token `ARGV[2]`, for `ARGV[3]` milliseconds. Answers as `ACQUIRE`; with nothing if
+/// somebody else has it. A number that nobody has is the bearer's still: Redis lost its data, or the lease was over and nobody
+/// wanted it. Its uids have borne moments up to `ARGV[4]`.
 const RENEW: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
-if holder and string.match(holder, '^(%S+)') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + ARGV[3]))
+if holder and string.match(holder, '^(%S+)') ~= ARGV[2] then return false end
 local stamp = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
-if stamp < tonumber(ARGV[4]) then redis.call('HSET', KEYS[2], ARGV[1], ARGV[4]) end
-return 1";
+local till = math.max(now + ARGV[3], stamp, tonumber(ARGV[4]))
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now + ARGV[3]))
+redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', till))
+return {tonumber(ARGV[1]), now, till}";
 
 /// Notes that node `ARGV[1]` is there, for `ARGV[2]` milliseconds, says `ARGV[3]` of itself, and alone has the stores that
 /// follow. Of two that say so of one store the later is right: the other is dead.
@@ -97,9 +105,9 @@ fn script(text: &str, keys: &[&str]) -> Cmd {
 }
 
 impl Keys {
-    pub(super) fn acquire(&self, first: u16, token: &str, lease_ms: u64, now: u64, until: u64) -> Cmd {
+    pub(super) fn acquire(&self, first: u16, token: &str, lease_ms: u64) -> Cmd {
         let mut command = script(ACQUIRE, &[&self.workers, &self.stamps]);
-        command.arg(first).arg(token).arg(lease_ms).arg(now).arg(until);
+        command.arg(first).arg(token).arg(lease_ms);
         command
     }
 

@@ -154,7 +154,7 @@ async fn limit(admission: &Admission, changes: bool, request: Request, next: Nex
 }
 
 /// What one client has: an address, or, of IPv6, a whole network.
-fn network(address: IpAddr) -> IpAddr {
+pub(in crate::http) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

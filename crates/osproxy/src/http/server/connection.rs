@@ -26,7 +26,10 @@ use super::{
     tls::Tls,
     watch::{Lapse, Paced, Patience, Taking, Watch, Watched},
 };
-use crate::{config::ServerSection, http::pace::Pace};
+use crate::{
+    config::ServerSection,
+    http::{middleware::Probes, pace::Pace},
+};
 
 /// How much of an answer the system holds that was not sent yet, in bytes. Without a limit it takes megabytes for a client
 /// that reads nothing, and nobody sees for minutes how slowly they go.
@@ -115,11 +118,13 @@ impl Protocol {
         let refusal = Refusal::new(self.router.clone(), peer);
         let io = TokioIo::new(Watched { io, watch: watch.clone(), refusal });
         let (router, pace, seen) = (self.router.clone(), self.pace, watch.clone());
+        let probes = Probes::default();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;
             let running = seen.request(multiplexed);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(probes.clone());
             let (router, one) = (router.clone(), seen.taking.clone());
             async move {
                 let taking = TAKING.try_with(Arc::clone).unwrap_or(one);

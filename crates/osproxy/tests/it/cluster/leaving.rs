@@ -178,7 +178,10 @@ async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
         (answer.status() == 503).then_some(answer)
     })
     .await;
-    assert_eq!(answer.text().await.unwrap(), r#"{"status":"unavailable","down":["database","cache"]}"#);
+    assert_eq!(
+        answer.text().await.unwrap(),
+        r#"{"status":"unavailable","down":["database","cache"],"uploads":"refused"}"#
+    );
     to_database.set(Line::Whole);
     eventually("it is ready again", async || (status().await == 200).then_some(())).await;
 }

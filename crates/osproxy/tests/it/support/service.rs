@@ -347,7 +347,12 @@ impl Service {
 
     /// Runs another verb of the binary on the same folder: exit code and standard output.
     pub async fn cli(&self, arguments: &[&str]) -> (i32, String) {
-        let mut command = command(self.folder.path(), &self.settings, &[]);
+        self.cli_by(&[], arguments).await
+    }
+
+    /// The same by `wrapper`, a command with arguments.
+    pub async fn cli_by(&self, wrapper: &[&str], arguments: &[&str]) -> (i32, String) {
+        let mut command = command(self.folder.path(), &self.settings, wrapper);
         let output = command.args(arguments).output().await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         (output.status.code().unwrap(), text)

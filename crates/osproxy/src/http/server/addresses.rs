@@ -1,0 +1,115 @@
+//! How many connections each address has.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+
+use crate::{config::ServerSection, http::middleware::network};
+
+/// How often it is logged that addresses have too many.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Counts the connections of each address, or network of IPv6.
+pub(super) struct Addresses {
+    most: usize,
+    /// These may have as many as there are.
+    trusted: Vec<IpNet>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    counts: HashMap<IpAddr, usize>,
+    logged: Option<Instant>,
+}
+
+/// One connection of an address. Dropped, it counts no more.
+pub(super) struct AddressPlace {
+    addresses: Arc<Addresses>,
+    /// `None`: it is not counted.
+    network: Option<IpAddr>,
+}
+
+impl Addresses {
+    pub(super) fn new(config: &ServerSection) -> Arc<Self> {
+        let (most, trusted) = (config.connections_per_address(), config.trusted_proxies.clone());
+        Arc::new(Self { most, trusted, open: Mutex::default() })
+    }
+
+    /// Counts one more connection of an address. `None`: it has as many as it may.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<AddressPlace> {
+        let address = address.to_canonical();
+        if self.trusted.iter().any(|net| net.contains(&address)) {
+            return Some(AddressPlace { addresses: self.clone(), network: None });
+        }
+        let network = network(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.counts.entry(network).or_default();
+        if *count >= self.most {
+            if open.logged.is_none_or(|logged| logged.elapsed() > QUIET) {
+                open.logged = Some(Instant::now());
+                tracing::warn!(
+                    address = %network, connections = self.most,
+                    "closing connections of an address that has too many; see `server.max_connections_per_address`"
+                );
+            }
+            return None;
+        }
+        *count += 1;
+        Some(AddressPlace { addresses: self.clone(), network: Some(network) })
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let Some(network) = self.network else { return };
+        let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.counts.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                open.counts.remove(&network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_of_ipv6_count_as_one_and_proxies_do_not_count() {
+        let addresses = Addresses::new(&ServerSection {
+            max_connections: 8,
+            max_connections_per_address: Some(2),
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            ..ServerSection::default()
+        });
+        let take = |address: &str| addresses.take(address.parse().unwrap());
+        let places = [take("2001:db8::1"), take("2001:db8::ffff:2")];
+        assert!(places.iter().all(Option::is_some));
+        assert!(take("2001:db8::3").is_none());
+        assert!(take("2001:db8:0:1::1").is_some());
+        let mapped = [take("192.0.2.1"), take("::ffff:192.0.2.1")];
+        assert!(mapped.iter().all(Option::is_some) && take("192.0.2.1").is_none());
+        let proxies: Vec<_> = (0..5).map(|_| take("10.1.1.1")).collect();
+        assert!(proxies.iter().all(Option::is_some));
+        drop(places);
+        assert!(take("2001:db8::3").is_some());
+        drop((mapped, proxies));
+        assert!(addresses.open.lock().unwrap().counts.is_empty());
+    }
+
+    #[test]
+    fn one_address_cannot_have_all() {
+        for (all, most) in [(4096, 3072), (64, 48), (4, 3), (3, 1), (1, 1)] {
+            let section = ServerSection { max_connections: all, ..ServerSection::default() };
+            assert_eq!(section.connections_per_address(), most);
+        }
+    }
+}

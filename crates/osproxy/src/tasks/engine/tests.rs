@@ -1,0 +1,231 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::*;
+use crate::{
+    config,
+    meta::{AttemptOutcome, Task, TaskState},
+    tasks::{TaskHandler, enqueue},
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+/// Nobody is told of tasks but by the bell.
+const SETTINGS: Settings =
+    Settings { lease: HOUR, poll: HOUR, first_retry: Duration::from_millis(50), max_retry: HOUR };
+
+#[derive(Clone, Default)]
+struct Seen {
+    begun: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    dropped: Arc<AtomicBool>,
+    /// Whether handlers panic when they are dropped.
+    is_bad: Arc<AtomicBool>,
+    open: Arc<tokio::sync::Notify>,
+}
+
+/// Waits until it is let through, or fails as its payload says.
+struct Gate(Seen);
+
+struct Inside<'a>(&'a Seen);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.begun.fetch_sub(1, Ordering::SeqCst);
+        self.0.dropped.store(true, Ordering::SeqCst);
+        assert!(!self.0.is_bad.load(Ordering::SeqCst), "as it was told");
+    }
+}
+
+impl TaskHandler for Gate {
+    const KIND: &'static str = "gate";
+    const CONCURRENCY: usize = 2;
+    type Payload = String;
+
+    async fn run(&self, _: &TaskContext, payload: String) -> Result<(), TaskError> {
+        let begun = self.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        self.0.most.fetch_max(begun, Ordering::SeqCst);
+        let _inside = Inside(&self.0);
+        match payload.as_str() {
+            "wait" => self.0.open.notified().await,
+            "panic" => panic!("as it was told"),
+            "fail" => return Err(TaskError::fail("no use")),
+            _ => return Err(TaskError::retry("not now")),
+        }
+        Ok(())
+    }
+}
+
+struct Bench {
+    app: Arc<App>,
+    seen: Seen,
+    stop: CancellationToken,
+    abort: CancellationToken,
+    engine: tokio::task::JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+async fn start(settings: Settings) -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let overrides = config::Overrides { listen: None, data_dir: Some(folder.path().join("data")) };
+    let app = App::open(&config::load(None, overrides).unwrap().config).await.unwrap();
+    let (seen, stop, abort) = (Seen::default(), CancellationToken::new(), CancellationToken::new());
+    let registry = Registry::default().with(Gate(seen.clone()));
+    let engine = Engine::new(app.clone(), registry, settings).run(stop.clone(), abort.clone());
+    Bench { app, seen, stop, abort, engine: tokio::spawn(engine), _folder: folder }
+}
+
+impl Bench {
+    async fn enqueue(&self, payload: &str) -> i64 {
+        enqueue::<Gate>(&self.app, &payload.to_owned()).await.unwrap()
+    }
+
+    async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let waiting = async {
+            while !condition().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        waited.unwrap_or_else(|_| panic!("waited too long until {what}"));
+    }
+
+    async fn task(&self, id: i64) -> Task {
+        self.app.meta.task(id).await.unwrap().unwrap().0
+    }
+
+    async fn until_state(&self, id: i64, state: TaskState) {
+        self.until("it is in its state", async || self.task(id).await.state == state).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_enqueued_is_begun_at_once_and_only_so_many_at_a_time() {
+    let bench = start(SETTINGS).await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(bench.enqueue("wait").await);
+    }
+    let inside = || bench.seen.begun.load(Ordering::SeqCst);
+    bench.until("two are begun", async || inside() == 2).await;
+    for id in ids {
+        bench
+            .until("it is let through", async || {
+                bench.seen.open.notify_one();
+                bench.task(id).await.state == TaskState::Done
+            })
+            .await;
+    }
+    assert_eq!(bench.seen.most.load(Ordering::SeqCst), 2);
+    bench.stop.cancel();
+    bench.engine.await.unwrap();
+}
+
+#[tokio::test]
+async fn failures_and_panics_are_tried_again_and_what_is_of_no_use_is_not() {
+    let bench = start(SETTINGS).await;
+    for (payload, attempts, error) in
+        [("retry", 5, "not now"), ("panic", 5, "the handler panicked"), ("fail", 1, "no use")]
+    {
+        let id = bench.enqueue(payload).await;
+        bench.until_state(id, TaskState::Dead).await;
+        let task = bench.task(id).await;
+        assert_eq!((task.attempts, task.last_error.as_deref()), (attempts, Some(error)), "{payload}");
+    }
+    // A payload that nobody understands is of no use either.
+    let id = bench.app.next_uid().await.unwrap().get();
+    let new = NewTask { id, kind: "gate", payload: "{".to_owned(), max_attempts: 5 };
+    bench.app.meta.enqueue(new, None).await.unwrap();
+    bench.app.task_enqueued();
+    bench.until_state(id, TaskState::Dead).await;
+    assert_eq!(bench.task(id).await.attempts, 1);
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_while_its_handler_runs() {
+    let lease = Duration::from_millis(300);
+    let bench = start(Settings { lease, ..SETTINGS }).await;
+    let id = bench.enqueue("wait").await;
+    bench.until_state(id, TaskState::Running).await;
+    let first = bench.task(id).await.lease_until;
+    bench
+        .until("it is renewed three times", async || {
+            let due = bench.app.meta.due_tasks(&["gate"], 1).await.unwrap();
+            assert_eq!(due, [], "another could take it");
+            bench.task(id).await.lease_until > first.map(|until| until + 250)
+        })
+        .await;
+    assert!(!bench.seen.dropped.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn who_has_lost_the_lease_stops_and_has_no_say() {
+    let bench = start(Settings { lease: Duration::from_millis(300), ..SETTINGS }).await;
+    let id = bench.enqueue("wait").await;
+    bench.until_state(id, TaskState::Running).await;
+    // As a process would see it that was paused for too long.
+    bench.app.meta.end_leases_of_others("another", Vec::new(), true).await.unwrap();
+    let taken = bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
+    assert_eq!(taken.attempt, 2);
+    bench.until("the handler is dropped", async || bench.seen.dropped.load(Ordering::SeqCst)).await;
+    let task = bench.task(id).await;
+    assert_eq!((task.state, task.lease_owner.as_deref()), (TaskState::Running, Some("another")));
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_when_it_is_dropped_keeps_no_room() {
+    let bench = start(Settings { lease: Duration::from_millis(300), ..SETTINGS }).await;
+    bench.seen.is_bad.store(true, Ordering::SeqCst);
+    // As many as there may be at a time.
+    let mut lost = Vec::new();
+    for _ in 0..Gate::CONCURRENCY {
+        lost.push(bench.enqueue("wait").await);
+    }
+    for id in &lost {
+        bench.until_state(*id, TaskState::Running).await;
+    }
+    bench.app.meta.end_leases_of_others("another", Vec::new(), true).await.unwrap();
+    for id in lost {
+        bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
+    }
+    bench.until("both are dropped", async || bench.seen.begun.load(Ordering::SeqCst) == 0).await;
+    bench.seen.is_bad.store(false, Ordering::SeqCst);
+    let next = bench.enqueue("fail").await;
+    bench.until_state(next, TaskState::Dead).await;
+}
+
+#[tokio::test]
+async fn who_stops_lets_handlers_end_and_who_must_stop_hands_them_back() {
+    let mut bench = start(SETTINGS).await;
+    let first = bench.enqueue("wait").await;
+    bench.until_state(first, TaskState::Running).await;
+    bench.stop.cancel();
+    let late = bench.enqueue("wait").await;
+    bench.seen.open.notify_one();
+    bench.until_state(first, TaskState::Done).await;
+    (&mut bench.engine).await.unwrap();
+    assert_eq!(bench.task(late).await.state, TaskState::Queued, "it stopped claiming");
+
+    let mut bench = start(SETTINGS).await;
+    let id = bench.enqueue("wait").await;
+    bench.until_state(id, TaskState::Running).await;
+    bench.stop.cancel();
+    bench.abort.cancel();
+    (&mut bench.engine).await.unwrap();
+    let (task, attempts) = bench.app.meta.task(id).await.unwrap().unwrap();
+    assert_eq!((task.state, task.lease_owner), (TaskState::Queued, None));
+    assert_eq!(attempts[0].outcome, Some(AttemptOutcome::HandedBack));
+}
+
+#[tokio::test]
+async fn delays_double_and_are_spread() {
+    let bench = start(Settings { first_retry: Duration::from_secs(2), ..SETTINGS }).await;
+    bench.stop.cancel();
+    let settings =
+        Settings { first_retry: Duration::from_secs(2), max_retry: Duration::from_mins(10), ..SETTINGS };
+    let engine = Engine::new(bench.app.clone(), Registry::default(), settings);
+    for (attempt, full) in [(1, 2_000), (2, 4_000), (4, 16_000), (10, 600_000), (4_000_000, 600_000)] {
+        let delays: Vec<_> = (0..200).map(|_| engine.delay(attempt)).collect();
+        assert!(delays.iter().all(|delay| (full / 2..=full).contains(delay)), "{attempt}: {delays:?}");
+        let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+        assert!(most - least > full / 4, "{attempt}: they are all alike");
+    }
+}
