@@ -52,8 +52,10 @@ codes! {
     UnknownRoute = "unknown_route",
     /// The path exists, but not with this method.
     MethodNotAllowed = "method_not_allowed",
-    /// No file has this uid, or it is not complete yet.
+    /// No file has this uid.
     FileNotFound = "file_not_found",
+    /// The upload of the file is not complete, so it has no content yet.
+    NotStored = "not_stored",
     /// The file was deleted, or its upload was not completed in time.
     FileGone = "file_gone",
     /// No task has this number.
@@ -130,6 +132,7 @@ impl ErrorCode {
             | Self::UnknownRoute
             | Self::MethodNotAllowed
             | Self::FileNotFound
+            | Self::NotStored
             | Self::FileGone
             | Self::TaskNotFound
             | Self::TaskNotDead
@@ -170,9 +173,11 @@ impl ErrorCode {
             Self::FileNotFound | Self::FileGone | Self::TaskNotFound | Self::ChallengeGone => Code::NotFound,
             Self::FileCorrupt => Code::DataLoss,
             Self::AlreadyStored => Code::AlreadyExists,
-            Self::TaskNotDead | Self::KeyReused | Self::PartsMissing | Self::PreconditionFailed => {
-                Code::FailedPrecondition
-            }
+            Self::NotStored
+            | Self::TaskNotDead
+            | Self::KeyReused
+            | Self::PartsMissing
+            | Self::PreconditionFailed => Code::FailedPrecondition,
             Self::InProgress | Self::IncompleteBody => Code::Aborted,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::RangeNotSatisfiable => Code::OutOfRange,
@@ -202,6 +207,7 @@ impl ErrorCode {
             Self::PermissionDenied => 403,
             Self::UnknownRoute
             | Self::FileNotFound
+            | Self::NotStored
             | Self::FileGone
             | Self::TaskNotFound
             | Self::ChallengeGone
@@ -235,7 +241,11 @@ impl ErrorCode {
             Self::UnknownRoute | Self::FileNotFound | Self::TaskNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::IncompleteBody | Self::DeadlineExceeded => 408,
-            Self::AlreadyStored | Self::TaskNotDead | Self::PartsMissing | Self::InProgress => 409,
+            Self::NotStored
+            | Self::AlreadyStored
+            | Self::TaskNotDead
+            | Self::PartsMissing
+            | Self::InProgress => 409,
             Self::FileCorrupt | Self::FileGone | Self::ChallengeGone => 410,
             Self::PreconditionFailed => 412,
             Self::TooLarge => 413,
@@ -264,6 +274,7 @@ impl ErrorCode {
             Self::UnknownRoute => "Unknown route",
             Self::MethodNotAllowed => "Method not allowed",
             Self::FileNotFound => "File not found",
+            Self::NotStored => "Not stored",
             Self::FileGone => "File gone",
             Self::TaskNotFound => "Task not found",
             Self::TaskNotDead => "Task not dead",

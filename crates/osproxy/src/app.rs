@@ -131,6 +131,10 @@ pub struct Limits {
     pub task_attempts: u32,
     /// Longest time that a link may hold, in seconds.
     pub max_expire: i64,
+    /// Within how many seconds download links are the same; 0: they never are.
+    pub link_round: i64,
+    /// Whether shared caches may keep content.
+    pub public_links: bool,
     /// Most transactions and contents that may wait to be stored when an upload is created.
     pub max_backlog: u64,
 }
@@ -214,6 +218,8 @@ impl App {
                 reserve: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
                 task_attempts: config.tasks.max_attempts,
                 max_expire: config.links.max_expire.cast_signed(),
+                link_round: config.links.round_secs.cast_signed(),
+                public_links: config.links.public_cache,
                 max_backlog: config.limits.max_backlog.into(),
             },
             access: access::Access::new(config),

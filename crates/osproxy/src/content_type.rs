@@ -1,7 +1,9 @@
 //! What content is, and what a browser would do with it.
 
+use std::borrow::Cow;
+
 /// How many bytes from the beginning of a file are looked at.
-pub const HEAD: usize = 4096;
+const HEAD: usize = 4096;
 
 /// What is assumed of content that nothing is known about.
 const UNKNOWN: &str = "application/octet-stream";
@@ -10,14 +12,93 @@ const UNKNOWN: &str = "application/octet-stream";
 const CONTAINERS: [&str; 4] =
     ["application/zip", "text/xml", "application/x-ole-storage", "application/gzip"];
 
-/// The MIME type that the first bytes of content speak of, if they do.
-pub fn sniff(head: &[u8]) -> Option<&'static str> {
-    infer::get(head).map(|kind| kind.mime_type())
+/// What stands behind a type that was sniffed of content that is UTF-8.
+const UTF8: &str = "; charset=utf-8";
+
+/// Text of so many bytes may end within a character: it may be a part of something larger.
+const LONG: usize = 64 << 10;
+
+/// What stands for content that is UTF-8 and speaks of no type. The extension says which text it is.
+const TEXT: &str = "text/plain";
+
+/// Finds out, while content passes by, which type its first bytes speak of and whether all of it is UTF-8 text.
+#[derive(Debug, Default)]
+pub struct Sniffer {
+    head: Vec<u8>,
+    size: usize,
+    is_not_text: bool,
+    /// The beginning of a character whose rest has not come yet.
+    cut: Vec<u8>,
+}
+
+impl Sniffer {
+    /// Takes the next bytes. Those of what is not text cost nothing.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.size = self.size.saturating_add(bytes.len());
+        let missing = HEAD.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
+        let mut rest = bytes;
+        while !self.is_not_text
+            && !self.cut.is_empty()
+            && let Some((next, behind)) = rest.split_first()
+        {
+            self.cut.push(*next);
+            rest = behind;
+            match str::from_utf8(&self.cut) {
+                Ok(_) => self.cut.clear(),
+                Err(error) => self.is_not_text = error.error_len().is_some(),
+            }
+        }
+        if self.is_not_text {
+            return;
+        }
+        match str::from_utf8(rest) {
+            // UTF-16 without a mark is full of these, and no text has them.
+            Ok(text) => self.is_not_text = text.contains('\0'),
+            Err(error) if error.error_len().is_none() => {
+                let (text, cut) = rest.split_at(error.valid_up_to());
+                self.is_not_text = text.contains(&0);
+                self.cut.extend_from_slice(cut);
+            }
+            Err(_) => self.is_not_text = true,
+        }
+    }
+
+    /// The type that the first bytes speak of, if they do, as it is recorded: with a charset if all that came is UTF-8.
+    pub fn finish(self) -> Option<&'static str> {
+        let sniffed = infer::get(&self.head).map(|kind| kind.mime_type());
+        if self.is_not_text || !(self.cut.is_empty() || self.size >= LONG) {
+            return sniffed;
+        }
+        match sniffed {
+            None => Some("text/plain; charset=utf-8"),
+            Some("text/html") => Some("text/html; charset=utf-8"),
+            Some("text/xml") => Some("text/xml; charset=utf-8"),
+            Some("text/x-shellscript") => Some("text/x-shellscript; charset=utf-8"),
+            other => other,
+        }
+    }
+}
+
+/// Whether content was found to be UTF-8, by what was recorded of it.
+pub fn is_utf8(sniffed: Option<&str>) -> bool {
+    sniffed.is_some_and(|sniffed| sniffed.ends_with(UTF8))
+}
+
+/// The MIME type of content with its charset: text that is UTF-8 says so, unless its type names a charset already.
+pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
+    let lower = content_type.to_ascii_lowercase();
+    if is_utf8 && lower.starts_with("text/") && !lower.contains("charset") {
+        return format!("{content_type}{UTF8}").into();
+    }
+    content_type.into()
 }
 
 /// The MIME type of a file: what its content speaks of, falling back on the extension of its name.
 pub fn of_file(sniffed: Option<&str>, name: &str) -> String {
     let by_name = mime_guess::from_path(name).first_raw();
+    let sniffed = sniffed.map(|recorded| recorded.strip_suffix(UTF8).unwrap_or(recorded));
+    let sniffed = sniffed.filter(|sniffed| *sniffed != TEXT);
     let detected = match (sniffed, by_name) {
         (Some(content), Some(name)) if CONTAINERS.contains(&content) => name,
         (Some(content), _) => content,
@@ -53,7 +134,51 @@ mod tests {
     use super::*;
 
     fn detect(head: &[u8], name: &str) -> String {
-        of_file(sniff(head), name)
+        let mut sniffer = Sniffer::default();
+        sniffer.update(head);
+        of_file(sniffer.finish(), name)
+    }
+
+    fn sniff<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let mut sniffer = Sniffer::default();
+        chunks.into_iter().for_each(|chunk| sniffer.update(chunk));
+        is_utf8(sniffer.finish())
+    }
+
+    #[test]
+    fn text_is_utf8_to_its_last_byte_or_it_is_not() {
+        let text = "Grüße, 漢字, 🦀\n".repeat(1000);
+        for size in [1, 2, 3, 7, 4096, 100_000] {
+            assert!(sniff(text.as_bytes().chunks(size)), "{size}");
+        }
+        let latin1 = |text: &str| text.chars().map(|letter| letter as u8).collect::<Vec<_>>();
+        let late = [&b"words ".repeat(2000)[..], &latin1("Grüße")].concat();
+        let utf16: Vec<_> = "words".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for not in [&latin1("Grüße")[..], &late, &utf16, b"\xff\xfeG\0", b"a\0b", b"\xe6\xbc", b"\xc0\x80"]
+        {
+            for size in [1, 5, 4096] {
+                assert!(!sniff(not.chunks(size)), "{not:?}");
+            }
+        }
+        // A long part may end within a character, and must not be anything else.
+        let part = [&b"words ".repeat(20_000)[..], b"\xe6\xbc"].concat();
+        assert!(sniff([&part[..]]) && !sniff([&part[..], b" "]));
+        assert!(sniff([]));
+    }
+
+    #[test]
+    fn only_text_gets_a_charset_and_one_at_most() {
+        for (content_type, is_utf8, told) in [
+            ("text/plain", true, "text/plain; charset=utf-8"),
+            ("text/csv", true, "text/csv; charset=utf-8"),
+            ("TEXT/markdown; variant=GFM", true, "TEXT/markdown; variant=GFM; charset=utf-8"),
+            ("text/plain", false, "text/plain"),
+            ("text/plain; Charset=iso-8859-1", true, "text/plain; Charset=iso-8859-1"),
+            ("application/json", true, "application/json"),
+            ("image/png", true, "image/png"),
+        ] {
+            assert_eq!(with_charset(content_type, is_utf8), told);
+        }
     }
 
     #[test]

@@ -48,6 +48,29 @@ pub struct Claims<'a> {
     pub extra: &'a [&'a str],
 }
 
+/// When a link holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    /// Its date: from when on.
+    pub date: OffsetDateTime,
+    /// For how many seconds.
+    pub expire: i64,
+}
+
+impl Period {
+    /// The period of a link made at `now` that must hold at least `expire` seconds. All moments of a window of `round` seconds
+    /// have the same period, which is `round` seconds longer; with 0 there are no windows.
+    pub fn rounded(now: OffsetDateTime, expire: i64, round: i64) -> Self {
+        let into_window = now.unix_timestamp().checked_rem_euclid(round).unwrap_or(0);
+        Self { date: now - Duration::seconds(into_window), expire: expire.saturating_add(round) }
+    }
+
+    /// When it ends, in seconds since the Unix epoch: a link is dated in whole seconds.
+    pub fn ends_at(self) -> i64 {
+        self.date.unix_timestamp().saturating_add(self.expire)
+    }
+}
+
 /// What a link asks for beside what every link says. Travels within the signature, behind a second dot, so that clients
 /// that send back the parameters they know send it back as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -337,6 +360,18 @@ mod tests {
         for (offset, verdict) in [(-5, TAKEN), (0, TAKEN), (59, TAKEN), (60, Err(LinkError::Expired))] {
             assert_eq!(keys.verify(&claims, &signature, NOW + Duration::seconds(offset)), verdict);
         }
+    }
+
+    #[test]
+    fn links_of_one_window_have_the_same_period_and_hold_long_enough() {
+        assert_eq!(Period::rounded(NOW, 60, 0), Period { date: NOW, expire: 60 });
+        let moment = |second: i64| NOW + Duration::seconds(second);
+        for second in [0, 1, 299] {
+            let period = Period::rounded(moment(second), 60, 300);
+            assert_eq!((date(period.date), period.expire), (date(NOW), 360));
+            assert!(period.ends_at() >= moment(second).unix_timestamp() + 60);
+        }
+        assert_eq!(date(Period::rounded(moment(300), 60, 300).date), date(moment(300)));
     }
 
     #[test]

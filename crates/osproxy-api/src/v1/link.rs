@@ -27,7 +27,8 @@ pub struct CreateLinkRequest {
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,
-    /// How often the content may be read by the link, each range counting; as often as one likes if it is absent.
+    /// How often the content may be read by the link, each answer with content counting, also one with a range; as often as
+    /// one likes if it is absent.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 10, minimum = 1, maximum = 1_000_000)]
     pub max_uses: Option<u64>,

@@ -94,6 +94,11 @@ impl App {
         Ok(issued < self.meta.links_from(uid, action == Action::Download).await?)
     }
 
+    /// Whether a link was used as often as it may be.
+    pub async fn is_used_up(&self, uses: &Limit) -> Result<bool> {
+        Ok(self.meta.link_uses(&uses.id).await? >= uses.max)
+    }
+
     /// Counts one more use of a link that ends then, in seconds since the Unix epoch. `false`: it was used up.
     pub async fn use_link(&self, uses: &Limit, end: i64) -> Result<bool> {
         Ok(self.meta.use_link(&uses.id, uses.max, end.saturating_mul(1000)).await?)

@@ -7,7 +7,7 @@ pub use osproxy_storage::SizeHint;
 use osproxy_storage::{Digests, ErrorKind, Key, ObjectWriter, Wanted};
 
 use super::{App, Attempt};
-use crate::{Error, Result, content_type, meta::Claims};
+use crate::{Error, Result, content_type::Sniffer, meta::Claims};
 
 /// Content that has come in and is not published yet. Dropped, it leaves nothing in the store.
 pub struct Received {
@@ -15,7 +15,7 @@ pub struct Received {
     pub writer: Box<dyn ObjectWriter>,
     /// Of what came.
     pub digests: Digests,
-    /// MIME type that the first bytes speak of.
+    /// MIME type that the first bytes speak of, with a charset if all of it is UTF-8 text.
     pub sniffed: Option<&'static str>,
 }
 
@@ -112,7 +112,7 @@ impl App {
         let _running = self.metrics.uploads.begin();
         let mut writer = self.writer(store, target, size).await?;
         writer.want(wanted);
-        let mut head = Vec::new();
+        let mut sniffer = Sniffer::default();
         let mut received = 0;
         while let Some(bytes) = body.next().await {
             let bytes = bytes?;
@@ -124,10 +124,7 @@ impl App {
                 let message = format!("there are more bytes than the {size} that there must be");
                 return Err(Error::new(ErrorCode::SizeMismatch, message));
             }
-            if head.len() < content_type::HEAD {
-                let missing = (content_type::HEAD - head.len()).min(bytes.len());
-                head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
-            }
+            sniffer.update(&bytes);
             writer.write(bytes).await?;
         }
         if let SizeHint::Exact(size) = size
@@ -135,7 +132,7 @@ impl App {
         {
             return Err(Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"));
         }
-        Ok(Received { digests: writer.finish().await?, writer, sniffed: content_type::sniff(&head) })
+        Ok(Received { digests: writer.finish().await?, writer, sniffed: sniffer.finish() })
     }
 
     async fn writer(&self, store: &str, target: Target<'_>, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::App;
 use crate::{
-    link::{self, Action, Claims, LinkKeys, Terms},
+    link::{self, Action, Claims, LinkKeys, Period, Terms},
     uid::Uid,
 };
 
@@ -32,15 +32,15 @@ impl App {
         format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.links, uid, period, terms))
     }
 
-    /// The link by which a file is read under a name, which holds `expire` seconds from `date` on.
+    /// The link by which a file is read under a name.
     pub fn download_link(
         &self,
         (uid, filename): (Uid, &str),
-        (date, expire): (OffsetDateTime, i64),
+        period: Period,
         disposition: Disposition,
         terms: &Terms,
     ) -> String {
-        let (uid, date, expire) = (uid.to_string(), link::date(date), expire.to_string());
+        let (uid, date, expire) = (uid.to_string(), link::date(period.date), period.expire.to_string());
         let extra = [filename, disposition.as_str()];
         let claims =
             Claims { action: Action::Download, uid: &uid, date: &date, expire: &expire, extra: &extra };

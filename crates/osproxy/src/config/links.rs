@@ -11,6 +11,8 @@ const MIN_SECRET: usize = 16;
 const MAX_ID: usize = 32;
 /// Longest time that links may be made to hold, in seconds: a hundred years.
 const MAX_EXPIRE: u64 = 100 * 365 * 24 * 60 * 60;
+/// Longest window in which links are the same, in seconds: a day.
+const MAX_ROUND: u64 = 24 * 60 * 60;
 
 section! {
     /// `links`: signed links.
@@ -20,6 +22,13 @@ section! {
         keys: Vec<LinkKeySection> = Vec::new(),
         /// Longest time that a link may hold, in seconds.
         max_expire: u64 = 365 * 24 * 60 * 60,
+        /// Download links for the same file that are asked for within so many seconds are the same link, so that caches of
+        /// browsers and CDNs hit. Each holds for as long as was asked, and up to so many seconds longer. 0: every link is dated by its second.
+        /// Links with `max_uses` always differ.
+        round_secs: u64 = 0,
+        /// Whether shared caches, such as a CDN, may keep content until its link ends. They go on serving it after the link was
+        /// revoked or the file deleted. Never content of links that are bound to networks or a number of uses.
+        public_cache: bool = false,
     }
     ignored []
 }
@@ -69,6 +78,9 @@ impl LinksSection {
         }
         if !(1..=MAX_EXPIRE).contains(&self.max_expire) {
             findings.problem("links.max_expire", format_args!("must be 1 to {MAX_EXPIRE} seconds"));
+        }
+        if self.round_secs > MAX_ROUND {
+            findings.problem("links.round_secs", format_args!("must be 0 to {MAX_ROUND} seconds"));
         }
     }
 }

@@ -26,7 +26,7 @@ use time::{Duration, OffsetDateTime};
 use crate::{
     Error, Result,
     app::{App, Unforwarded},
-    link::Terms,
+    link::{Period, Terms},
     ops::{Said, complete_upload::Completion, download_file::StoredFile, upload_file::Claims},
     uid::Uid,
 };
@@ -102,7 +102,9 @@ pub(super) async fn download_file(
     range: Range<u64>,
     terms: &Terms,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
-    let path = app.download_link((file.uid, "content"), period(), Disposition::Attachment, terms);
+    let (date, expire) = period();
+    let path =
+        app.download_link((file.uid, "content"), Period { date, expire }, Disposition::Attachment, terms);
     let last = range.end.saturating_sub(1);
     let request = Request::get(path).header(header::RANGE, format!("bytes={}-{last}", range.start));
     let answer = ask(app, store, extensions, request.body(Body::empty()).map_err(Error::internal)?).await?;

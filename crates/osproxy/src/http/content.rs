@@ -18,10 +18,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
+use time::OffsetDateTime;
 
 use super::{
     conditional::{self, Validators, Verdict},
     disposition::{self, Disposition},
+    link::VerifiedLink,
     middleware::harden_content,
     range::{self, Requested},
 };
@@ -44,8 +46,8 @@ pub(super) struct Presentation<'a> {
     pub(super) disposition: Disposition,
     /// What it is called where it is saved, if that is not the file's own name.
     pub(super) name: Option<&'a str>,
-    /// What the link asks for beside.
-    pub(super) terms: &'a Terms,
+    /// The link that it is read by.
+    pub(super) link: &'a VerifiedLink,
 }
 
 /// Answers a GET or HEAD for `file`.
@@ -79,7 +81,8 @@ pub(super) async fn respond(
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     insert(headers, header::ETAG, etag);
     insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
-    harden_content(headers);
+    insert(headers, header::CACHE_CONTROL, cache_control(app, wanted.link));
+    harden_content(headers, &file.content_type);
     if verdict == Verdict::NotModified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
@@ -103,16 +106,28 @@ pub(super) async fn respond(
     let length = range.end - range.start;
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     if method == Method::GET && length > 0 {
-        *response.body_mut() = Body::new(Content::open(app, file, range, wanted.terms).await?);
+        *response.body_mut() = Body::new(Content::open(app, file, range, &wanted.link.terms).await?);
     }
     Ok(response)
+}
+
+/// What caches may do with content: it never changes, so browsers keep it until its link ends. Shared caches outlive a
+/// revocation, so they keep it only where that is configured, and never what depends on who asks or how often.
+fn cache_control(app: &App, link: &VerifiedLink) -> String {
+    if link.terms.uses.is_some() {
+        return "no-store, no-transform".to_owned();
+    }
+    let scope = if app.limits.public_links && link.terms.networks.is_empty() { "public" } else { "private" };
+    let max_age = link.ends_at.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0);
+    format!("{scope}, max-age={max_age}, no-transform")
 }
 
 /// Says what the content is, and that nothing else must be made of it.
 fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Presentation<'_>) {
     let active = content_type::is_active(&file.content_type);
     let disposition = if active { Disposition::Attachment } else { wanted.disposition };
-    insert(headers, header::CONTENT_TYPE, file.content_type.as_str());
+    let content_type = content_type::with_charset(&file.content_type, file.content.is_utf8);
+    insert(headers, header::CONTENT_TYPE, &*content_type);
     let name = wanted.name.unwrap_or(&file.name);
     headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition, name));
     if let Some(digests) = repr_digest(file) {

@@ -29,16 +29,17 @@ const EXPOSED: [HeaderName; 11] = [
     REQUEST_ID,
 ];
 
-/// Answers preflights, and says with every answer who may see it; if anybody may.
+/// Answers preflights, and says with every answer who may read it; `None` if no page of another origin may.
 pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
     let is_any = |list: &[String]| list.iter().any(|entry| entry == ANY);
-    let origins = if is_any(&section.allow_origins) {
-        AllowOrigin::any()
+    // Caches do not keep preflights, so only what depends on the origin varies.
+    let (origins, vary) = if is_any(&section.allow_origins) {
+        (AllowOrigin::any(), None)
     } else if section.allow_origins.is_empty() {
         return None;
     } else {
         let origins = section.allow_origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok());
-        AllowOrigin::list(origins)
+        (AllowOrigin::list(origins), Some(header::ORIGIN))
     };
     let headers = if is_any(&section.allow_headers) {
         // `*` would leave Authorization out.
@@ -47,5 +48,6 @@ pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
         AllowHeaders::list(section.allow_headers.iter().filter_map(|name| HeaderName::try_from(name).ok()))
     };
     let layer = CorsLayer::new().allow_origin(origins).allow_headers(headers).allow_methods(METHODS);
+    let layer = layer.vary(vary.into_iter().collect::<Vec<_>>());
     Some(layer.expose_headers(EXPOSED).max_age(Duration::from_secs(section.max_age)))
 }

@@ -23,8 +23,9 @@ pub(super) use parameters::{
 pub(super) use responses::{
     Away, BadRequest, BrokenOff, Coded, Conflict, Encoded, Exhausted, Failures, Fault, Forbidden, Full, Gone,
     Internal, Interrupted, Invalid, Keyless, Limited, Mismatch, Missing, NotFound, OfBody, OfContent, OfFile,
-    OfKey, OfLink, OfRoom, OutOfRange, Oversized, PreconditionFailed, RangeNotSatisfiable, Reading, Refused,
-    TooLarge, TooMany, Unauthenticated, Unavailable, Unimplemented, Unmet, Unscoped, UnsupportedType,
+    OfKey, OfLink, OfRoom, OfStored, OutOfRange, Oversized, PreconditionFailed, RangeNotSatisfiable, Reading,
+    Refused, TooLarge, TooMany, Unauthenticated, Unavailable, Unimplemented, Unmet, Unscoped,
+    UnsupportedType,
 };
 
 use super::{health, v0, v1};

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::{http::request::Parts, response::Response};
+use axum::{
+    http::{Method, request::Parts},
+    response::Response,
+};
 use osproxy_api::ErrorCode;
 
 use super::{
     content::{self, Presentation},
-    forward,
+    forward::{self, Origin},
+    link,
 };
 use crate::{
     Result,
@@ -38,5 +42,10 @@ pub(super) async fn serve_file(
         Ok(answer) => forward::is_misdirected(answer),
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
-    wherever_it_lies(app, file, read, has_moved).await
+    let answer = wherever_it_lies(app, file, read, has_moved).await?;
+    // Only content counts. The node that the client asked counts it.
+    if origin == Origin::Client && request.method == Method::GET && answer.status().is_success() {
+        link::count_use(app, wanted.link).await?;
+    }
+    Ok(answer)
 }

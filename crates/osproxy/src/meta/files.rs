@@ -16,7 +16,7 @@ use super::{
 };
 use time::OffsetDateTime;
 
-use crate::{tenant::Tenant, uid::Uid};
+use crate::{content_type, tenant::Tenant, uid::Uid};
 
 pub use file::State as FileState;
 
@@ -113,6 +113,8 @@ pub struct Content {
     pub digests: Option<Digests>,
     /// The md5 that the client said they have.
     pub claimed_md5: Option<[u8; 16]>,
+    /// Whether they were found to be UTF-8 text when they came.
+    pub is_utf8: bool,
 }
 
 impl Content {
@@ -391,6 +393,7 @@ pub(super) fn content(blob: blob::Model) -> Result<Content, DbErr> {
             blob::Layout::Parts => Layout::Parts,
         },
         digests: blobs::digests(&blob)?,
+        is_utf8: content_type::is_utf8(blob.sniffed.as_deref()),
         store: blob.backend,
         claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
     })

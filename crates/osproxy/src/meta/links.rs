@@ -51,6 +51,13 @@ impl Meta {
         revoked
     }
 
+    /// How often a link was used.
+    pub async fn link_uses(&self, id: &str) -> Result<u32, DbErr> {
+        let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
+        let uses: Option<i32> = uses.into_tuple().one(&self.reader).await?;
+        Ok(uses.map_or(0, i32::cast_unsigned))
+    }
+
     /// Counts one more use of a link, which may be used `max` times and ends at a moment in milliseconds since the Unix
     /// epoch. `false`: it was used up.
     pub async fn use_link(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, DbErr> {

@@ -132,8 +132,8 @@ mod tests {
 
     fn file(uid: i64, blob_id: i64) -> Arc<StoredFile> {
         let layout = Layout::Parts;
-        let content =
-            Content { blob_id, size: 0, store: String::new(), layout, digests: None, claimed_md5: None };
+        let (store, digests, claimed_md5) = (String::new(), None, None);
+        let content = Content { blob_id, size: 0, store, layout, digests, claimed_md5, is_utf8: false };
         let (name, content_type) = (String::new(), String::new());
         let (uid, tenant) = (Uid::from_recorded(uid), Tenant::default());
         Arc::new(StoredFile { uid, tenant, name, content_type, stored_at: 0, links_from: None, content })

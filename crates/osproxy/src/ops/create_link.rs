@@ -3,21 +3,19 @@
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire, download_file::own_file, name_of};
-use crate::{Error, Result, app::App, uid::Uid};
+use crate::{Error, Result, app::App, link::Period, uid::Uid};
 
 /// What a link is to say.
 #[derive(Debug)]
 pub struct Link {
     /// What the file is called where it is saved.
     pub filename: String,
-    /// When this was found out; the link is dated so.
-    pub date: OffsetDateTime,
-    /// From when on it no longer holds, in milliseconds since the Unix epoch.
-    pub expires_at: i64,
+    /// When it holds.
+    pub period: Period,
 }
 
-/// What a link to a complete file of a tenant says that holds `expires_in` seconds. The file is called by its own name there if
-/// there is no other.
+/// What a link to a complete file of a tenant says that holds at least `expires_in` seconds. The file is called by its own name
+/// there if there is no other.
 pub async fn create_link(
     app: &App,
     tenant: &Tenant,
@@ -39,10 +37,8 @@ pub async fn create_link(
         None if is_a_step(&file.name) => uid.to_string(),
         None => file.name.replace('/', "_"),
     };
-    let date = file.link_date(OffsetDateTime::now_utc());
-    // A link is dated in whole seconds.
-    let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
-    Ok(Link { filename, date, expires_at })
+    let period = Period::rounded(OffsetDateTime::now_utc(), expires_in, app.limits.link_round);
+    Ok(Link { filename, period: Period { date: file.link_date(period.date), ..period } })
 }
 
 /// Names that no URL can have at its end: whoever reads it takes them for a step to another folder, encoded or not.

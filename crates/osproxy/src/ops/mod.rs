@@ -98,7 +98,7 @@ fn unknown_uid() -> Error {
 fn closed(state: FileState) -> Error {
     let (code, message) = match state {
         FileState::Pending | FileState::Receiving => {
-            (ErrorCode::FileNotFound, "the upload of this file is not complete")
+            (ErrorCode::NotStored, "the upload of this file is not complete")
         }
         FileState::Completing => {
             return Error::unavailable("the store is putting the parts of this file together");

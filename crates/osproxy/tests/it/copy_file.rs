@@ -114,7 +114,7 @@ async fn bad_input_is_refused_and_makes_nothing() {
     problem(service.client().post(url).send().await.unwrap(), 415, "unsupported_media_type").await;
     problem(copy(&service, "1", &json!({})).await, 404, "file_not_found").await;
     let pending = service.upload_link("x.txt").await.uid;
-    problem(copy(&service, &pending, &json!({})).await, 404, "file_not_found").await;
+    problem(copy(&service, &pending, &json!({})).await, 409, "not_stored").await;
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["2"]);
 }
 

@@ -69,13 +69,24 @@ async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
     )
     .await;
     for (broken, field) in [
-        (format!("{url}&more=1"), "more"),
         (url.replace("&disposition=inline", ""), "disposition"),
         (url.replace("=inline", "=sideways"), "disposition"),
         (format!("{url}&expire=60"), "expire"),
     ] {
         assert_eq!(problem(service.get(&broken).await, 400, "invalid_argument").await["field"], field);
     }
+    // Messengers and trackers append parameters of their own, some of them twice.
+    for appended in [
+        format!("{url}&utm_source=mail&fbclid=x"),
+        format!("{url}&utm_source=a&utm_source=b"),
+        url.replace("?date", "?utm_source=a&date"),
+        format!("{url}&&=&%FF=%FF"),
+    ] {
+        assert_eq!(service.get(&appended).await.bytes().await.unwrap(), bytes, "{appended}");
+    }
+    // In requests of applications one that is not known is a mistake.
+    let posted = service.v1_post(&format!("/files/{uid}/links?more=1"), &json!({"expires_in": 60})).await;
+    assert_eq!(problem(posted, 400, "invalid_argument").await["field"], "more");
     problem(service.get("/f/%FF/x").await, 404, "unknown_route").await;
     problem(service.get(&format!("/f/{uid}")).await, 404, "unknown_route").await;
 }
@@ -144,7 +155,9 @@ async fn bad_input_is_refused_with_the_field_that_is_wrong() {
         assert_eq!(told["field"], "uid");
     }
     let pending = service.upload_link("pending.txt").await.uid;
-    problem(service.v1_post(&format!("/files/{pending}/links"), &body).await, 404, "file_not_found").await;
+    problem(service.v1_post(&format!("/files/{pending}/links"), &body).await, 409, "not_stored").await;
+    // It is described all the same.
+    assert_eq!(service.v1_get(&format!("/files/{pending}")).await.status(), 200);
     problem(service.v1_get(&route).await, 405, "method_not_allowed").await;
     problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
     problem(service.v1_get("/nothing").await, 404, "unknown_route").await;

@@ -17,7 +17,7 @@ const EVERYWHERE: [(&str, &str); 2] =
     [("json", "documentation::every_json_is_one"), ("yaml", "documentation::every_configuration_is_one")];
 
 /// Pages, and the test that runs all of their blocks in a language. `task-handlers.md` is a doctest of the crate.
-const RUN: [(&str, &str, &str); 20] = [
+const RUN: [(&str, &str, &str); 21] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -41,6 +41,11 @@ const RUN: [(&str, &str, &str); 20] = [
     ),
     ("docs/guides/stores.md", "sh", "documentation::the_commands_about_stores_work"),
     ("docs/guides/web.md", "html", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
+    (
+        "docs/guides/web.md",
+        "javascript",
+        "examples::what_the_web_guide_says_works_with_the_settings_that_it_has",
+    ),
     ("docs/guides/web.md", "js", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
 ];
 

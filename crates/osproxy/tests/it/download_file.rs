@@ -174,12 +174,12 @@ async fn what_a_browser_would_run_is_not_shown() {
     let svg = b"<svg xmlns=\"http://www.w3.org/2000/svg\" onload=\"alert(1)\"/>";
     let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
     for (name, bytes, content_type, active) in [
-        ("page.html", &b"<p>hello"[..], "text/html", true),
-        ("innocent.png", b"<!DOCTYPE html><script>alert(1)</script>", "text/html", true),
+        ("page.html", &b"<p>hello"[..], "text/html; charset=utf-8", true),
+        ("innocent.png", b"<!DOCTYPE html><script>alert(1)</script>", "text/html; charset=utf-8", true),
         ("drawing.svg", svg, "image/svg+xml", true),
         ("page.xhtml", b"<x/>", "application/xhtml+xml", true),
         ("picture.html", png, "image/png", false),
-        ("notes.txt", b"hello", "text/plain", false),
+        ("notes.txt", b"hello", "text/plain; charset=utf-8", false),
         ("unknown", b"hello", "application/octet-stream", false),
     ] {
         let uid = service.store(name, bytes).await;

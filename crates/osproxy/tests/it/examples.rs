@@ -2,8 +2,9 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use osproxy_api::v1::CreatedLink;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -137,7 +138,7 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     std::fs::write(folder.path().join("Resume.java"), Page::read(MOBILE).program("java")).unwrap();
     let bytes = content(13, (5 << 20) + 1);
     std::fs::write(folder.path().join("film.bin"), &bytes).unwrap();
-    let wanted = serde_json::json!({"name": "film.bin", "size": bytes.len(), "part_size": 1 << 20});
+    let wanted = json!({"name": "film.bin", "size": bytes.len(), "part_size": 1 << 20});
     let created = service.client().post(service.url("/api/v1/uploads")).json(&wanted).send().await.unwrap();
     let created: Value = created.json().await.unwrap();
     let url_of = |name: &str| created["links"][name].as_str().unwrap().to_owned();
@@ -247,4 +248,70 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     browser.open(&localhost).await;
     assert_eq!(browser.run(&script).await, "refused");
     service.assert_consistent().await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node and Chromium: just test-servers"]
+async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
+    let port = free_port().to_string();
+    let service = Service::start_configured(&Page::read(WEB).program("yaml").replace("3000", &port)).await;
+    let key = service.create_key(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let direct = format!("http://{}", service.address);
+    let settings = [("OSPROXY_URL", direct.as_str()), ("OSPROXY_KEY", &key), ("PORT", &port)];
+    let (_server, url) = web_back_end(folder.path(), &settings).await;
+    let browser = Browser::start().await;
+    browser.open(&url).await;
+    let guide = Page::read(WEB).program("javascript");
+    let run = async |script: &str| browser.resolve(&format!("{guide}\n{script}")).await;
+
+    // Of a type that a browser tells, and of none; what comes back is what was sent.
+    let uploaded = run("const text = new Blob(['words and more'], { type: 'text/plain' });
+         const uids = [];
+         for (const file of [new File([text], 'a.txt', { type: text.type }), new File([text], 'a')]) {
+             uids.push(await uploadSmall(file));
+         }
+         return [uids[0], await readStart(uids[0], 5), await readStart(uids[1], 100)]");
+    let uploaded = uploaded.await.unwrap();
+    assert_eq!(uploaded[1], json!({"size": 14, "start": "words"}));
+    assert_eq!(uploaded[2], json!({"size": 14, "start": "words and more"}));
+
+    // A part with its digest, which is compared: the one of `x` is not that of `y`.
+    let digests = run(
+        "const wanted = { method: 'POST', body: JSON.stringify({ name: 'x', size: 1 }) };
+         const { base, links } = await (await fetch('/uploads', wanted)).json();
+         const part = base + links.part.replace('{number}', 1);
+         const headers = { 'content-md5': 'ndTkYSaMgDT1yFZOFVxnpg==' };
+         const sent = [];
+         for (const body of ['y', 'x']) sent.push((await fetch(part, { method: 'PUT', headers, body })).status);
+         return sent",
+    );
+    assert_eq!(digests.await.unwrap(), json!([422, 204]));
+    // What is not listed is blocked by the browser.
+    let blocked =
+        format!("return (await fetch('{direct}/health/live', {{ headers: {{ 'x-other': 'x' }} }})).status");
+    assert!(run(&blocked).await.unwrap_err().contains("Failed to fetch"));
+
+    // As a picture, a film, and something to save.
+    let film = include_bytes!("media/film.mp4");
+    let picture = include_bytes!("media/picture.png");
+    let owner = service.with_key(&key);
+    let (film, picture) = (owner.store("film.mp4", film).await, owner.store("picture.png", picture).await);
+    let mut urls = Vec::new();
+    for uid in [&picture, &film] {
+        let made = owner.v1_post(&format!("/files/{uid}/links"), &json!({"expires_in": 600})).await;
+        urls.push(service.url(&crate::support::answered::<CreatedLink>(made, 201).await.url));
+    }
+    let shown = format!(
+        "const image = new Image();
+         image.src = {};
+         await image.decode();
+         const video = document.createElement('video');
+         video.src = {};
+         await new Promise((resolve, reject) => {{ video.onloadeddata = resolve; video.onerror = reject; }});
+         return [image.naturalWidth, video.videoWidth]",
+        Value::from(&*urls[0]),
+        Value::from(&*urls[1]),
+    );
+    assert_eq!(run(&shown).await.unwrap(), json!([8, 64]));
 }

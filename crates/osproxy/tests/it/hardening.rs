@@ -34,6 +34,9 @@ async fn every_answer_says_what_must_not_be_made_of_it() {
 async fn content_that_a_browser_would_run_is_never_shown() {
     let service = Service::start().await;
     let script = &b"<script>fetch('/api/v1/files')</script>"[..];
+    let passive =
+        "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox allow-same-origin";
+    let pdf = "default-src 'none'; object-src 'self'; style-src 'unsafe-inline'";
     for (name, bytes, shown) in [
         ("page.html", script, false),
         ("page.xhtml", b"<html xmlns=\"http://www.w3.org/1999/xhtml\"/>", false),
@@ -47,6 +50,11 @@ async fn content_that_a_browser_would_run_is_never_shown() {
         ("picture.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", true),
         ("notes.txt", b"fetch('/api/v1/files')", true),
     ] {
+        let policy = match (shown, name) {
+            (false, _) => "default-src 'none'; sandbox",
+            (true, "paper.pdf") => pdf,
+            (true, _) => passive,
+        };
         let uid = service.store(name, bytes).await;
         let v0 = service.download_link(&uid).await.unwrap().url;
         let wish = json!({"expires_in": 600, "disposition": "inline"});
@@ -56,15 +64,16 @@ async fn content_that_a_browser_would_run_is_never_shown() {
             let answer = service.get(url).await;
             let disposition = field(&answer, "content-disposition");
             assert_eq!(disposition.starts_with("inline"), shown, "{name}: {disposition}");
-            assert_eq!(field(&answer, "content-security-policy"), "default-src 'none'; sandbox", "{name}");
+            assert_eq!(field(&answer, "content-security-policy"), policy, "{name}");
             assert_eq!(field(&answer, "x-content-type-options"), "nosniff");
             assert_eq!(field(&answer, "cross-origin-resource-policy"), "cross-origin");
+            assert_eq!(field(&answer, "cross-origin-embedder-policy"), "require-corp");
             // What a browser has already, it does not get other rules for.
             let etag = field(&answer, "etag").to_owned();
             let again =
                 service.client().get(service.url(url)).header("if-none-match", etag).send().await.unwrap();
             assert_eq!(again.status(), 304);
-            assert_eq!(field(&again, "content-security-policy"), "default-src 'none'; sandbox");
+            assert_eq!(field(&again, "content-security-policy"), policy);
         }
     }
 }

@@ -129,6 +129,48 @@ async fn a_link_is_used_no_more_often_than_it_may_be() {
 }
 
 #[tokio::test]
+async fn only_content_counts_as_a_use_of_a_link() {
+    let mut service = Service::start().await;
+    let uid = service.store("x.bin", &content(1, 1000)).await;
+    let url = link(&service, &uid, json!({"max_uses": 3})).await;
+    let etag = format!("\"{uid}\"");
+    let get = async |service: &Service, name: &str, value: &str| {
+        let request = service.client().get(service.url(&url)).header(name, value);
+        request.send().await.unwrap().status().as_u16()
+    };
+    for _ in 0..5 {
+        for (name, value, status) in
+            [("if-none-match", &*etag, 304), ("if-match", "\"other\"", 412), ("range", "bytes=1000-", 416)]
+        {
+            assert_eq!(get(&service, name, value).await, status, "{name}");
+        }
+        let head = service.client().head(service.url(&url)).send().await.unwrap();
+        assert_eq!(head.status(), 200);
+    }
+    // Nor does content that the service cannot get at.
+    let object = service.objects_folder().join(&service.objects()[0]);
+    let aside = service.folder().join("aside");
+    std::fs::rename(&object, &aside).unwrap();
+    assert_eq!(get(&service, "accept", "*/*").await, 500);
+    service.restart_killed().await;
+    assert_eq!(get(&service, "accept", "*/*").await, 500);
+    std::fs::rename(&aside, &object).unwrap();
+    assert_eq!(get(&service, "accept", "*/*").await, 200);
+    // A range counts, and so does the whole.
+    assert_eq!(get(&service, "range", "bytes=0-9").await, 206);
+    assert_eq!(get(&service, "if-range", "\"other\"").await, 200);
+    // Then it is worth nothing to anybody.
+    problem(service.get(&url).await, 403, "link_used_up").await;
+    assert_eq!(get(&service, "if-none-match", &etag).await, 403);
+    assert_eq!(service.client().head(service.url(&url)).send().await.unwrap().status(), 403);
+    // Nothing at all is content, too.
+    let empty = service.store("empty.bin", b"").await;
+    let url = link(&service, &empty, json!({"max_uses": 1})).await;
+    assert_eq!(service.get(&url).await.status(), 200);
+    problem(service.get(&url).await, 403, "link_used_up").await;
+}
+
+#[tokio::test]
 async fn a_link_for_one_network_is_worth_nothing_in_another() {
     let service = Service::start().await;
     let uid = service.store("x.bin", b"x").await;

@@ -148,7 +148,7 @@ async fn what_misses_parts_stays_completable(protocol: Protocol) {
     client.send_part(&uid, 3, &bytes[200_000..], None).await.unwrap();
     assert_eq!(client.complete(&uid, 3, &bytes).await.unwrap_err().0, "parts_missing");
     let (code, _) = client.read(&uid, 0, None).await.unwrap_err();
-    assert_eq!(code, "file_not_found");
+    assert_eq!(code, "not_stored");
     client.send_part(&uid, 2, &bytes[100_000..200_000], None).await.unwrap();
     assert_eq!(client.complete(&uid, 3, &bytes[1..]).await.unwrap_err().0, "size_mismatch");
     client.complete(&uid, 3, &bytes).await.unwrap();

@@ -54,8 +54,8 @@ async fn who_has_the_content_need_not_send_it() {
         // It can be read once it is answered, not before.
         problem(
             service.v1_post(&format!("/files/{}/links", created.uid), &json!({"expires_in": 9})).await,
-            404,
-            "file_not_found",
+            409,
+            "not_stored",
         )
         .await;
         let status: UploadStatus =

@@ -56,6 +56,7 @@ pub(super) async fn download(
     let terms = download_terms(caller, &wanted)?;
     let (expire, name) = (wanted.expires_in, wanted.filename.as_deref());
     let link = ops::create_link::create_link(app, &caller.tenant, uid, expire, name).await?;
-    let url = app.download_link((uid, &link.filename), (link.date, expire), wanted.disposition, &terms);
-    Ok(DownloadLink { url, expires_at: Some(render::moment(link.expires_at)) })
+    let url = app.download_link((uid, &link.filename), link.period, wanted.disposition, &terms);
+    let expires_at = link.period.ends_at().saturating_mul(1000);
+    Ok(DownloadLink { url, expires_at: Some(render::moment(expires_at)) })
 }

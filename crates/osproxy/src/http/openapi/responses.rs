@@ -150,7 +150,7 @@ responses! { V1:
             (ErrorCode::LinkUsedUp, "the link was used as often as it may be"),
             (ErrorCode::PermissionDenied, "this takes an API key with the scope `read`"),
         ];
-    Missing, "There is no such file or task, or the file is not complete.", [],
+    Missing, "There is no such file or task.", [],
         [
             (ErrorCode::FileNotFound, "there is no file with this uid"),
             (ErrorCode::TaskNotFound, "there is no task with this number"),
@@ -158,6 +158,7 @@ responses! { V1:
         ];
     Conflict, "It does not go with what is there, or with what is being done.", [],
         [
+            (ErrorCode::NotStored, "the upload of this file is not complete"),
             (ErrorCode::AlreadyStored, "this uid already has other content, which never changes"),
             (ErrorCode::PartsMissing, "of 3 parts these are missing: 2"),
             (ErrorCode::InProgress, "the first request with this key has not ended yet"),
@@ -235,6 +236,8 @@ groups! {
     Failures: "400" BadRequest, "500" Fault, "503" Away;
     /// Of those on a file.
     OfFile: "404" Missing, "410" Gone;
+    /// Of those that read content.
+    OfStored: "409" Conflict;
     /// Of those by a signed link.
     OfLink: "403" Refused, "404" Missing, "410" Gone;
     /// Of those with a body of JSON.
@@ -258,6 +261,10 @@ impl IntoResponses for Reading {
         const LENGTH: (&str, &str) = ("content-length", "How many bytes follow.");
         const NAME: (&str, &str) = ("content-disposition", "Whether to show or to save it, and its name.");
         const RANGES: (&str, &str) = ("accept-ranges", "`bytes`.");
+        const CACHING: (&str, &str) = (
+            "cache-control",
+            "`private` and for how long the link holds; `no-store` if its uses are counted.",
+        );
         const DIGEST: (&str, &str) =
             ("repr-digest", "What the whole file hashes to, as far as known (RFC 9530).");
         let told = |description: &str, has_content: bool, headers: &[(&str, &str)]| {
@@ -271,9 +278,15 @@ impl IntoResponses for Reading {
         };
         let range = ("content-range", "Which bytes these are, of how many.");
         BTreeMap::from([
-            ("200".to_owned(), told("The content.", true, &[RANGES, NAME, LENGTH, ETAG, MODIFIED, DIGEST])),
-            ("206".to_owned(), told("The range.", true, &[NAME, LENGTH, range, ETAG, MODIFIED, DIGEST])),
-            ("304".to_owned(), told("The client has it.", false, &[ETAG, MODIFIED])),
+            (
+                "200".to_owned(),
+                told("The content.", true, &[RANGES, NAME, LENGTH, ETAG, MODIFIED, CACHING, DIGEST]),
+            ),
+            (
+                "206".to_owned(),
+                told("The range.", true, &[NAME, LENGTH, range, ETAG, MODIFIED, CACHING, DIGEST]),
+            ),
+            ("304".to_owned(), told("The client has it.", false, &[ETAG, MODIFIED, CACHING])),
         ])
     }
 }

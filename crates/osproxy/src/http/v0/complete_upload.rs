@@ -16,6 +16,7 @@ use crate::{
     app::App,
     http::{
         forward::{self, Origin},
+        link::VerifiedLink,
         openapi,
     },
     link::Action,
@@ -52,7 +53,7 @@ pub(in crate::http) async fn complete_upload(
 ) -> Result<Response> {
     let (request, _) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let (uid, terms) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+    let (uid, VerifiedLink { terms, .. }) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let (parts, size) = (query.number("num")?, query.number("size")?);
     let said = Completion { parts: Some(parts), size: Some(size), claims: Claims::of_md5(query.md5()?) };
     // Nobody is told that a file can be read which cannot.

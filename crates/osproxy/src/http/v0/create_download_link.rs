@@ -11,7 +11,7 @@ use crate::{
         auth::{By, Read},
         openapi,
     },
-    link::Action,
+    link::{Action, Period},
     ops::{self, download_file::StoredFile},
     uid::Uid,
 };
@@ -64,11 +64,12 @@ pub(in crate::http) async fn create_download_link(
             let (bucket, object) = object_of(file);
             let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
+            let Period { date, expire } = readable.period;
             let query = query::signed(
                 &app.links,
                 Action::Download,
                 file.uid,
-                (file.link_date(readable.date), expire),
+                (file.link_date(date), expire),
                 &extra,
                 &terms,
             );

@@ -43,11 +43,11 @@ pub(in crate::http) async fn download_file(
 ) -> Result<Response> {
     let (request, _) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let (uid, terms) = query.verified_uid(&app, &request, Action::Download, &LINK_PARAMETERS).await?;
+    let (uid, link) = query.verified_uid(&app, &request, Action::Download, &LINK_PARAMETERS).await?;
     let disposition = match query.get("online") {
         "" | "1" => Disposition::Inline,
         "0" => Disposition::Attachment,
         _ => return Err(Error::invalid("`online` must be 0 or 1")),
     };
-    serve_file(&app, &request, uid, Presentation { disposition, name: None, terms: &terms }).await
+    serve_file(&app, &request, uid, Presentation { disposition, name: None, link: &link }).await
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use crate::{
     Error, Result,
     app::App,
-    http::link,
+    http::link::{self, VerifiedLink},
     link::{self as signing, Action, Claims, LinkKeys, Terms},
     uid::Uid,
 };
@@ -43,7 +43,7 @@ impl<'a> Query<'a> {
         number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, not too large")))
     }
 
-    /// The uid of a link that allows `action` now, and its terms. `extra` names the parameters that this kind of link carries
+    /// The uid of a link that allows `action` now, and the link. `extra` names the parameters that this kind of link carries
     /// beside those that all have.
     pub(super) async fn verified_uid(
         &self,
@@ -51,12 +51,12 @@ impl<'a> Query<'a> {
         request: &Parts,
         action: Action,
         extra: &[&str],
-    ) -> Result<(Uid, Terms)> {
+    ) -> Result<(Uid, VerifiedLink)> {
         let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
         let extra: Vec<_> = extra.iter().map(|name| self.get(name)).collect();
-        let terms =
+        let link =
             link::verify(app, request, uid, &self.claims(action, &extra), self.get("signature")).await?;
-        Ok((uid, terms))
+        Ok((uid, link))
     }
 
     /// What a link says. `extra` are the values of the parameters that this kind of link carries beside those that all have.

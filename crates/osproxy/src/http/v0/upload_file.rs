@@ -13,7 +13,7 @@ use super::{body, query::Query};
 use crate::{
     Result,
     app::App,
-    http::openapi,
+    http::{link::VerifiedLink, openapi},
     link::Action,
     ops::{
         self, Said,
@@ -52,7 +52,7 @@ pub(in crate::http) async fn upload_file(
 ) -> Result<Json<Envelope<&'static str>>> {
     let (request, content) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let (uid, terms) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+    let (uid, VerifiedLink { terms, .. }) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let md5 = query.md5()?;
     let (size, content) = body::content(&request.headers, content, md5).await?;
     let said = Said { claims: Claims::of_md5(md5), wanted: Wanted::MD5, terms };

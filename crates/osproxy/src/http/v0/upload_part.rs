@@ -16,6 +16,7 @@ use crate::{
     app::App,
     http::{
         forward::{self, Origin},
+        link::VerifiedLink,
         openapi,
     },
     link::Action,
@@ -55,7 +56,7 @@ use crate::{
 pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (request, content) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let (uid, terms) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+    let (uid, VerifiedLink { terms, .. }) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let number = query.number("chunkNum")?;
     ops::upload_part::check_number(&app, number)?;
     let md5 = query.md5()?;

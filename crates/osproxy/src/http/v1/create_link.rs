@@ -62,6 +62,7 @@ async fn create(app: Arc<App>, caller: Caller, uid: Uid, wanted: CreateLinkReque
     let CreateLinkRequest { expires_in, disposition, filename, .. } = wanted;
     let name = filename.as_deref();
     let link = ops::create_link::create_link(&app, &caller.tenant, uid, expires_in, name).await?;
-    let url = app.download_link((uid, &link.filename), (link.date, expires_in), disposition, &terms);
-    Created::new(None, &CreatedLink { url, expires_at: moment(link.expires_at) })
+    let url = app.download_link((uid, &link.filename), link.period, disposition, &terms);
+    let expires_at = moment(link.period.ends_at().saturating_mul(1000));
+    Created::new(None, &CreatedLink { url, expires_at })
 }

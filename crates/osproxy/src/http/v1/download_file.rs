@@ -34,6 +34,7 @@ use crate::{
         openapi::Reading,
         openapi::Failures,
         openapi::OfLink,
+        openapi::OfStored,
         (status = 412, response = openapi::Unmet),
         (status = 416, response = openapi::OutOfRange),
     )
@@ -46,7 +47,7 @@ pub(in crate::http) async fn download_file(
     let (uid, filename) = path::parameters(parameters)?;
     let (request, _) = request.into_parts();
     json::must_be_empty(&request)?;
-    let query = Query::parse(request.uri.query(), &["date", "expire", "signature", "disposition"])?;
+    let query = Query::parse_known(request.uri.query(), &["date", "expire", "signature", "disposition"])?;
     let disposition = query.required("disposition")?;
     let claims = Claims {
         action: Action::Download,
@@ -68,7 +69,7 @@ pub(in crate::http) async fn download_file(
     let Ok(known) = path::parse_uid(&uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
     };
-    let terms = link::verify(&app, &request, known, &claims, signature).await?;
-    let wanted = Presentation { disposition: wanted, name: Some(&filename), terms: &terms };
+    let link = link::verify(&app, &request, known, &claims, signature).await?;
+    let wanted = Presentation { disposition: wanted, name: Some(&filename), link: &link };
     serve_file(&app, &request, known, wanted).await
 }

@@ -6,14 +6,21 @@ use crate::{Error, Result};
 pub(in crate::http) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// Takes a query apart that may have these parameters.
+    /// Parses a query; fails on a parameter that is not among these.
     pub(in crate::http) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
+        let names = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).map(|(name, _)| name);
+        for name in names.filter(|name| !known.contains(&&**name)) {
+            let message = format!("there is no parameter `{name}` here");
+            return Err(Error::invalid(message).with_field(name));
+        }
+        Self::parse_known(query, known)
+    }
+
+    /// Parses a query; ignores parameters that are not among these. For links that people pass on: messengers append their own.
+    pub(in crate::http) fn parse_known(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
         let mut parameters: Vec<(Cow<'a, str>, _)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if !known.contains(&&*name) {
-                let message = format!("there is no parameter `{name}` here");
-                return Err(Error::invalid(message).with_field(name));
-            }
+        let all = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        for (name, value) in all.filter(|(name, _)| known.contains(&&**name)) {
             if parameters.iter().any(|(before, _)| *before == name) {
                 return Err(Error::invalid(format!("`{name}` is given twice")).with_field(name));
             }
@@ -68,5 +75,8 @@ mod tests {
             assert!(error.message.contains(&format!("`{name}`")), "{error}");
             assert_eq!(error.members().collect::<Vec<_>>(), [("field", &name.into())]);
         }
+        let appended = Some("utm_source=a&limit=5&utm_source=b&=");
+        assert_eq!(Query::parse_known(appended, &["limit"]).unwrap().get("limit"), Some("5"));
+        assert!(Query::parse_known(Some("limit=5&x&limit=6"), &["limit"]).is_err());
     }
 }

@@ -20,8 +20,8 @@ pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(U
     let Ok(known) = path::parse_uid(uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
     };
-    let terms = link::verify(app, request, known, &claims, signature).await?;
-    Ok((known, terms))
+    let link = link::verify(app, request, known, &claims, signature).await?;
+    Ok((known, link.terms))
 }
 
 /// What the link to a uid says, and its signature.

@@ -277,7 +277,7 @@ impl File {
     }
 
     pub fn to_read(&self) -> Outcomes {
-        self.answer(|_| refused(ErrorCode::FileNotFound), |_| done())
+        self.answer(|_| refused(ErrorCode::NotStored), |_| done())
     }
 
     /// The parts that are told of an upload. `None`: of a file that shares what another sent, anything.

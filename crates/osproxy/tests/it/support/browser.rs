@@ -78,6 +78,59 @@ impl Browser {
         self.ask("execute/sync", &json!({"script": script, "args": []})).await.unwrap()
     }
 
+    /// What a script resolves to that ends in a `return` of a promise; why it was rejected otherwise.
+    pub async fn resolve(&self, script: &str) -> Result<Value, String> {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];\
+             (async () => {{ {script} }})().then(value => done({{value}}), why => done({{why: String(why)}}))"
+        );
+        let mut answer = self.ask("execute/async", &json!({"script": script, "args": []})).await.unwrap();
+        match answer["why"].as_str() {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(answer["value"].take()),
+        }
+    }
+
+    /// Does something within the frame that a CSS selector names.
+    pub async fn within<T>(&self, selector: &str, what: impl AsyncFnOnce() -> T) -> T {
+        let found = self.ask("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
+        self.ask("frame", &json!({"id": found})).await.unwrap();
+        let made = what().await;
+        self.ask("frame", &json!({"id": null})).await.unwrap();
+        made
+    }
+
+    /// How many of its pixels are red, within scripts' reach or not.
+    pub async fn red_pixels(&self) -> u64 {
+        let picture = self.client.get(format!("{}/screenshot", self.session)).send().await.unwrap();
+        let picture: Value = picture.json().await.unwrap();
+        // Another browser window takes it apart.
+        let here = self.client.get(format!("{}/window", self.session)).send().await.unwrap();
+        let here: Value = here.json().await.unwrap();
+        let window = self.ask("window/new", &json!({"type": "tab"})).await.unwrap();
+        self.ask("window", &json!({"handle": window["handle"]})).await.unwrap();
+        let script = format!(
+            "const picture = new Image();
+             picture.src = 'data:image/png;base64,' + {};
+             await picture.decode();
+             const canvas = document.createElement('canvas');
+             [canvas.width, canvas.height] = [picture.width, picture.height];
+             const context = canvas.getContext('2d');
+             context.drawImage(picture, 0, 0);
+             const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+             let red = 0;
+             for (let at = 0; at < pixels.length; at += 4) {{
+                 if (pixels[at] > 200 && pixels[at + 1] < 60 && pixels[at + 2] < 60) red++;
+             }}
+             return red;",
+            picture["value"]
+        );
+        let red = self.resolve(&script).await.unwrap().as_u64().unwrap();
+        self.client.delete(format!("{}/window", self.session)).send().await.unwrap();
+        self.ask("window", &json!({"handle": here["value"]})).await.unwrap();
+        red
+    }
+
     /// Gives a file to the field for one that a CSS selector names.
     pub async fn choose(&self, selector: &str, file: &Path) {
         self.fill(selector, file.to_str().unwrap()).await;

@@ -32,6 +32,19 @@ impl Nginx {
         Self::start_with("osproxy-https.conf", Some(certificate), host, nodes).await
     }
 
+    /// Starts it with a configuration of the test's own, which stands within `http {}`. `LISTEN` in it is its address.
+    pub async fn start_configured(http: &str) -> Self {
+        // Free a moment ago.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let http = http.replace("LISTEN", &address.to_string());
+        Self::start_written(address, &format!("access_log off;\n{http}")).await
+    }
+
+    /// Where files are that it may serve: the folder that paths in its configuration are relative to.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     async fn start_with(file: &str, certificate: Option<&Path>, host: &str, nodes: &[SocketAddr]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         configure(folder.path(), file, certificate, host, nodes);

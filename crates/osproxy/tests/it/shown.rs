@@ -1,0 +1,146 @@
+//! What a browser shows of content: opened in a tab, and on pages of other origins. Chromium is the judge.
+
+use osproxy_api::v1::CreatedLink;
+use serde_json::{Value, json};
+
+use crate::support::{Browser, Nginx, Service, answered, eventually};
+
+const FILM: &[u8] = include_bytes!("media/film.mp4");
+const MP3: &[u8] = include_bytes!("media/tone.mp3");
+const WAV: &[u8] = include_bytes!("media/tone.wav");
+/// One page, all red.
+const PDF: &[u8] = include_bytes!("media/paper.pdf");
+/// 8 by 8 pixels.
+const PICTURE: &[u8] = include_bytes!("media/picture.png");
+const TEXT: &str = "Grüße, 漢字";
+
+/// A link that shows a file of this content, by the name that the service has for pages of other origins.
+async fn shown(service: &Service, name: &str, bytes: &[u8]) -> String {
+    let uid = service.store(name, bytes).await;
+    let wish = json!({"expires_in": 600, "disposition": "inline"});
+    let made = service.v1_post(&format!("/files/{uid}/links"), &wish).await;
+    service.url(&answered::<CreatedLink>(made, 201).await.url)
+}
+
+/// Content that would tell if it ran: it asks the service for a path.
+fn active(service: &Service) -> [(&'static str, String); 3] {
+    let ask = format!("new Image().src='{}'", service.url("/it-ran"));
+    let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"";
+    [
+        (
+            "page.html",
+            format!("<!DOCTYPE html><title>ran</title><script>{ask}</script><img src=x onerror=\"{ask}\">"),
+        ),
+        ("drawing.svg", format!("{svg} onload=\"{ask}\"><script>{ask}</script></svg>")),
+        ("page.xhtml", format!("<html xmlns=\"http://www.w3.org/1999/xhtml\"><script>{ask}</script></html>")),
+    ]
+}
+
+/// Plays what there is on the page, or in the frame, until time goes on.
+async fn plays(browser: &Browser, selector: &str) {
+    let selector = Value::from(selector);
+    let play = format!(
+        "const media = document.querySelector({selector});\
+         if (media && media.readyState > 0 && media.paused && !media.currentTime) {{ media.muted = true; media.play() }}\
+         return !!media && media.duration > 0.5 && media.currentTime > 0"
+    );
+    eventually("it plays", async || (browser.run(&play).await == true).then_some(())).await;
+}
+
+/// What a policy of the service refused to the browser. A browser asks for an icon by itself.
+async fn complaints(browser: &Browser) -> Vec<Value> {
+    let mut all = browser.complaints().await;
+    all.retain(|entry| !entry["message"].as_str().unwrap().contains("/favicon.ico"));
+    all
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: just test-servers"]
+async fn what_is_opened_in_a_tab_is_shown() {
+    let service = Service::start().await;
+    let browser = Browser::start().await;
+    for (name, bytes) in [("film.mp4", FILM), ("tone.mp3", MP3), ("tone.wav", WAV)] {
+        browser.open(&shown(&service, name, bytes).await).await;
+        plays(&browser, "video").await;
+        assert_eq!(complaints(&browser).await, [Value::Null; 0], "{name}");
+    }
+    browser.open(&shown(&service, "picture.png", PICTURE).await).await;
+    assert_eq!(browser.run("return document.images[0].naturalWidth").await, 8);
+    browser.open(&shown(&service, "notes.txt", TEXT.as_bytes()).await).await;
+    browser.sees("pre", TEXT).await;
+    assert_eq!(
+        browser.run("return getComputedStyle(document.querySelector('pre')).whiteSpace").await,
+        "pre-wrap"
+    );
+    browser.open(&shown(&service, "paper.pdf", PDF).await).await;
+    eventually("the paper is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;
+    assert_eq!(complaints(&browser).await, [Value::Null; 0]);
+    // What would run is saved: the page before stays.
+    browser.open(&shown(&service, "notes.txt", TEXT.as_bytes()).await).await;
+    for (name, text) in active(&service) {
+        let url = shown(&service, name, text.as_bytes()).await;
+        browser.run(&format!("location = {}; return 0", Value::from(url))).await;
+    }
+    browser.sees("pre", TEXT).await;
+    assert!(!service.log().contains("/it-ran"));
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: just test-servers"]
+async fn pages_of_other_origins_show_it_isolated_or_not() {
+    let service = Service::start().await;
+    let browser = Browser::start().await;
+    let nginx = Nginx::start_configured(
+        "types { text/html html; }\n\
+         server {\n\
+             listen LISTEN;\n\
+             root html;\n\
+             location = /isolated.html {\n\
+                 add_header Cross-Origin-Opener-Policy same-origin;\n\
+                 add_header Cross-Origin-Embedder-Policy require-corp;\n\
+             }\n\
+         }",
+    )
+    .await;
+    let [film, tone, picture, text, paper] = [
+        shown(&service, "film.mp4", FILM).await,
+        shown(&service, "tone.mp3", MP3).await,
+        shown(&service, "picture.png", PICTURE).await,
+        shown(&service, "notes.txt", TEXT.as_bytes()).await,
+        shown(&service, "paper.pdf", PDF).await,
+    ];
+    let mut html = format!(
+        "<!DOCTYPE html><meta charset=utf-8><video src='{film}'></video><audio src='{tone}'></audio><img id=png src='{picture}'>\
+         <iframe id=text src='{text}'></iframe><iframe id=film src='{film}'></iframe>\
+         <iframe id=picture src='{picture}'></iframe><iframe id=paper src='{paper}' width=600 height=500></iframe>"
+    );
+    for (name, text) in active(&service) {
+        let url = shown(&service, name, text.as_bytes()).await;
+        html += &format!("<iframe src='{url}'></iframe>");
+        if name == "drawing.svg" {
+            html += &format!("<img id=svg src='{url}'>");
+        }
+    }
+    std::fs::create_dir(nginx.folder().join("html")).unwrap();
+    for name in ["plain.html", "isolated.html"] {
+        std::fs::write(nginx.folder().join("html").join(name), &html).unwrap();
+    }
+    for (name, is_isolated) in [("plain.html", false), ("isolated.html", true)] {
+        // Another host, so that it is another site as well.
+        browser.open(&format!("http://localhost:{}/{name}", nginx.address.port())).await;
+        assert_eq!(browser.run("return crossOriginIsolated").await, is_isolated);
+        plays(&browser, "video").await;
+        plays(&browser, "audio").await;
+        let widths = "return ['png', 'svg'].map(id => document.getElementById(id).naturalWidth)";
+        assert_eq!(browser.run(widths).await, json!([8, 9]));
+        browser.within("#text", async || browser.sees("pre", TEXT).await).await;
+        browser.within("#film", async || plays(&browser, "video").await).await;
+        browser
+            .within("#picture", async || {
+                assert_eq!(browser.run("return document.images[0].naturalWidth").await, 8);
+            })
+            .await;
+        eventually("the paper is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;
+    }
+    assert!(!service.log().contains("/it-ran"));
+}
