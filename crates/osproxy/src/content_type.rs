@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// How many bytes from the beginning of a file are looked at.
-const HEAD: usize = 4096;
+pub const HEAD: usize = 4096;
 
 /// What is assumed of content that nothing is known about.
 const UNKNOWN: &str = "application/octet-stream";
@@ -66,7 +66,7 @@ impl Sniffer {
 
     /// The type that the first bytes speak of, if they do, as it is recorded: with a charset if all that came is UTF-8.
     pub fn finish(self) -> Option<&'static str> {
-        let sniffed = infer::get(&self.head).map(|kind| kind.mime_type());
+        let sniffed = sniff(&self.head);
         if self.is_not_text || !(self.cut.is_empty() || self.size >= LONG) {
             return sniffed;
         }
@@ -78,6 +78,16 @@ impl Sniffer {
             other => other,
         }
     }
+}
+
+/// The MIME type that the first bytes of content speak of, if they do. Says nothing about text: its rest may be something else.
+pub fn sniff(head: &[u8]) -> Option<&'static str> {
+    infer::get(head).map(|kind| kind.mime_type())
+}
+
+/// Whether recorded bytes speak of a type, and are not just text that may continue as anything.
+pub fn speaks_of_type(sniffed: Option<&str>) -> bool {
+    sniffed.is_some_and(|sniffed| sniffed.strip_suffix(UTF8).unwrap_or(sniffed) != TEXT)
 }
 
 /// Whether content was found to be UTF-8, by what was recorded of it.

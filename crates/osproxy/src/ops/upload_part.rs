@@ -14,7 +14,7 @@ use crate::{
         App, Attempt, Beginning, Bound, Received, SizeHint, Target, Transfer, Writing, check_claims,
         measured, publish,
     },
-    content_type::HEAD,
+    content_type::{self, HEAD},
     error,
     meta::{BegunPart, Claims, FileState, FinishedPart, Kind, Misfit, PartIntent, ReceivedPart},
     uid::Uid,
@@ -101,7 +101,7 @@ async fn receive(
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
         check_claims(&claims, &part.digests)?;
         // The beginning speaks for all of it. Where this is too short to tell, the upload is judged when it is complete.
-        let speaks = part.digests.size >= HEAD as u64 || part.sniffed.is_some();
+        let speaks = part.digests.size >= HEAD as u64 || content_type::speaks_of_type(part.sniffed);
         if number == 1 && speaks && terms.content_type.is_some() {
             let file = app.meta.describe_file(uid).await?.ok_or_else(unknown_uid)?;
             check_type(&terms, part.sniffed, &file.name)?;
