@@ -13,7 +13,7 @@ use super::{
     small::{CONNECTIONS, SMALL},
 };
 use crate::{
-    client::{Connection, at_once, put_head},
+    client::{Connection, at_once, put_nothing},
     content::Content,
     measure::{self, Sample},
     report::{Report, Target},
@@ -34,7 +34,8 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let link = first.upload_link("complete.bin")?;
     let variant = content.variant(usize::MAX);
     first.put(&link.url.single, &variant, false)?;
-    let part = put_head(&format!("{}&chunkNum=1", link.url.multi.upload), &variant);
+    // Without a body, so that the connection stays open.
+    let part = put_nothing(&format!("{}&chunkNum=1", link.url.multi.upload));
     let each = scale.halved(400);
     let mut counts = Vec::new();
     let names = ["uploads alone", "uploads beside refusals", "refusals alone"];
@@ -43,7 +44,7 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
         let to_refuse = &mut refused;
         let refuse = |_: usize, connection: &mut Connection| -> Result<()> {
             while !stop.load(Ordering::Relaxed) {
-                connection.refused(&[&part, variant.rest()])?;
+                connection.refused(&[&part])?;
                 let done = refusals.fetch_add(1, Ordering::Relaxed) + 1;
                 if which == 2 && done >= 10 * each as u64 {
                     break;
