@@ -266,9 +266,9 @@ async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
     let run = async |script: &str| browser.resolve(&format!("{guide}\n{script}")).await;
 
     // Of a type that a browser tells, and of none; what comes back is what was sent.
-    let uploaded = run("const text = new Blob(['words and more'], { type: 'text/plain' });
+    let uploaded = run("const text = new Blob(['words and more'], { type: 'text/csv' });
          const uids = [];
-         for (const file of [new File([text], 'a.txt', { type: text.type }), new File([text], 'a')]) {
+         for (const file of [new File([text], 'a.csv', { type: text.type }), new File([text], 'a')]) {
              uids.push(await uploadSmall(file));
          }
          return [uids[0], await readStart(uids[0], 5), await readStart(uids[1], 100)]");
