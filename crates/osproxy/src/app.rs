@@ -194,9 +194,10 @@ impl App {
         meta.end_leases_of_others(&node, own, is_alone).await.map_err(cannot("cannot take over tasks"))?;
         // Nodes that share a database have their worker numbers from Redis, which knows what uids they have borne. Were the
         // newest of all taken for this node's, a clock that was ahead would be passed on from node to node.
-        let newest = match config.is_clustered() {
-            true => None,
-            false => meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?,
+        let newest = if config.is_clustered() {
+            None
+        } else {
+            meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?
         };
         let links = link_keys(config, &meta).await?;
         let secret = config.cluster.secret().map_err(cannot(SECRET))?;

@@ -91,7 +91,7 @@ fn log(error: &Error, status: StatusCode) {
     match error.code {
         // Either the disk is full, or a client asks for more than it has.
         ErrorCode::StorageFull => {
-            tracing::warn!(code, error = error::chain(error), "the request was refused")
+            tracing::warn!(code, error = error::chain(error), "the request was refused");
         }
         ErrorCode::QuotaExceeded | ErrorCode::Overloaded | ErrorCode::NotImplemented => {
             tracing::debug!(code, why = &*error.message, "the request was refused");

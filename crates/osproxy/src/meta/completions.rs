@@ -265,9 +265,9 @@ async fn complete(
     let native = native::upload_of(transaction, &blob).await?;
     let subject = Subject { file: &file, blob: &blob, parts: wanted, size, claims };
     let sniffed = match judge(transaction, subject, conditions).await? {
-        Judgement::Passed(sniffed) => Some(sniffed),
+        Judgement::Passed(sniffed) => Sniffed::Read(sniffed),
         // What lies in the store's upload cannot be read before the store has completed it.
-        Judgement::Inspect(_) if native.is_some() => None,
+        Judgement::Inspect(_) if native.is_some() => Sniffed::NotYet,
         refused => return Ok(refused_as(refused)),
     };
     let required_type = conditions.content_type.clone().or_else(|| file.required_type.clone());
@@ -281,6 +281,13 @@ async fn complete(
     Ok(taken)
 }
 
+/// The MIME type that the first bytes of an upload speak of.
+enum Sniffed {
+    /// They were read, and speak of this type, if of any.
+    Read(Option<String>),
+    NotYet,
+}
+
 /// What an upload is complete with.
 struct Taken<'a> {
     parts: u32,
@@ -291,8 +298,7 @@ struct Taken<'a> {
     node: &'a str,
     /// What the store completes first.
     native: Option<NativeUpload>,
-    /// The MIME type that the first bytes speak of, if that is known yet.
-    sniffed: Option<Option<String>>,
+    sniffed: Sniffed,
     /// MIME type that the content must have.
     required_type: Option<String>,
 }
@@ -309,10 +315,14 @@ async fn take(
     let Taken { parts, size, claims, came, node, native, sniffed, required_type } = taken;
     let blob_id = blob.id;
     let content_type = match &sniffed {
-        Some(sniffed) if file.content_type.is_empty() => {
+        Sniffed::Read(sniffed) if file.content_type.is_empty() => {
             content_type::of_file(sniffed.as_deref(), &file.name)
         }
         _ => file.content_type,
+    };
+    let sniffed = match sniffed {
+        Sniffed::Read(sniffed) => sniffed,
+        Sniffed::NotYet => None,
     };
     let (file_state, blob_state, refs) = match native {
         Some(_) => (file::State::Completing, blob::State::Receiving, 0),
@@ -325,7 +335,7 @@ async fn take(
         .col_expr(blob::Column::ClaimedMd5, Expr::value(to_record(claims.md5)))
         .col_expr(blob::Column::ClaimedSha256, Expr::value(to_record(claims.sha256)))
         .col_expr(blob::Column::ClaimedBlake3, Expr::value(to_record(claims.blake3)))
-        .col_expr(blob::Column::Sniffed, Expr::value(sniffed.flatten()))
+        .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Receiving))
         .exec(transaction)

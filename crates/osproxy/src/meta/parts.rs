@@ -402,8 +402,7 @@ async fn still_receiving(
         .filter(file::Column::State.eq(FileState::Receiving))
         .filter(file::Column::BlobId.eq(blob_id))
         .lock_exclusive();
-    let taken: Option<(String, i64, i64, Option<String>, Option<i64>)> =
-        taken.into_tuple().one(transaction).await?;
+    let taken = taken.into_tuple::<ReceivingRow>().one(transaction).await?;
     Ok(taken.map(|(tenant, charged, received, required_type, announced)| Receiving {
         tenant,
         charged,
@@ -412,6 +411,9 @@ async fn still_receiving(
         is_announced: announced.is_some(),
     }))
 }
+
+/// Tenant, charged bytes, received bytes, required type and announced size of a file.
+type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
 /// Counts so many bytes more that came of a file, or fewer. Its tenant is charged with them, unless it is charged with what
 /// was announced.
@@ -424,16 +426,16 @@ async fn count(
     quotas: &Quotas,
 ) -> Result<Charged, DbErr> {
     let Receiving { tenant, charged, received, required_type, is_announced } = receiving;
-    let charge = if is_announced { 0 } else { change };
+    let added = if is_announced { 0 } else { change };
     let required_type = content_type.or(required_type);
     file::Entity::update_many()
         .col_expr(file::Column::Received, Expr::value(received + change))
-        .col_expr(file::Column::Charged, Expr::value(charged + charge))
+        .col_expr(file::Column::Charged, Expr::value(charged + added))
         .col_expr(file::Column::RequiredType, Expr::value(required_type))
         .filter(file::Column::Uid.eq(uid.get()))
         .exec(transaction)
         .await?;
-    quotas.charge(transaction, &tenant, charge).await
+    quotas.charge(transaction, &tenant, added).await
 }
 
 /// A number of bytes as the database has them.

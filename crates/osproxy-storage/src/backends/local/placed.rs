@@ -292,7 +292,7 @@ mod tests {
         let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
         assert_eq!(metadata.len(), shape.size);
         assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < shape.size, "room is kept");
-        send(&store, &key, &upload, 1, &[1; 1 << 18]).await;
+        send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
         store.keep_free(u64::MAX >> 1);
         let mut part = store.create_part(&key, &upload, 2, 1 << 18).await.unwrap();
         part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
@@ -303,7 +303,7 @@ mod tests {
         let key = Key::parse("video/9.mp4").unwrap();
         let upload = store.begin(&key, Some(shape)).await.unwrap();
         store.keep_free(u64::MAX >> 1);
-        send(&store, &key, &upload, 1, &[1; 1 << 18]).await;
+        send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::{config::ServerSection, http::middleware::network};
 
 /// How often it is logged that addresses have too many.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 
 /// Counts the connections of each address, or network of IPv6.
 pub(super) struct Addresses {

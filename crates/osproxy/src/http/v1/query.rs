@@ -8,8 +8,8 @@ pub(in crate::http) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 impl<'a> Query<'a> {
     /// Parses a query; fails on a parameter that is not among these.
     pub(in crate::http) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
-        let names = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).map(|(name, _)| name);
-        for name in names.filter(|name| !known.contains(&&**name)) {
+        let mut names = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).map(|(name, _)| name);
+        if let Some(name) = names.find(|name| !known.contains(&&**name)) {
             let message = format!("there is no parameter `{name}` here");
             return Err(Error::invalid(message).with_field(name));
         }
