@@ -180,7 +180,7 @@ async fn sqlite_backups_link_what_they_have_in_common_and_are_never_written_over
     };
     assert_eq!(run("backup", &["osproxy-data", "one"]).await, (0, String::new()));
     assert_eq!(run("backup", &["--since", "one", "osproxy-data", "it's two"]).await, (0, String::new()));
-    let object = service.object_key(&format!("unknown/{uid}.bin"));
+    let object = Service::object_key(&format!("unknown/{uid}.bin"));
     let inode =
         |backup: &str| std::fs::metadata(folder.join(backup).join("objects").join(&object)).unwrap().ino();
     assert_eq!(inode("one"), inode("it's two"));

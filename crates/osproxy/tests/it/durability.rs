@@ -37,7 +37,8 @@ async fn synced_before_the_answer(in_parts: bool) {
     })
     .await;
 
-    let object = service.object_key(&format!("unknown/{}{}", link.uid, if in_parts { "_7" } else { ".bin" }));
+    let object =
+        Service::object_key(&format!("unknown/{}{}", link.uid, if in_parts { "_7" } else { ".bin" }));
     let folder = format!("/objects/{}>", object.split('/').next().unwrap());
     let steps: [&dyn Fn(&str) -> bool; 6] = [
         // The row that names the object, before there is one.
@@ -72,7 +73,7 @@ async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts
     service.wait_until_whole(&link.uid).await;
     service.database().settle().await;
     let calls = traced(&service).split_off(before);
-    let key = |suffix: &str| service.object_key(&format!("unknown/{}{suffix}", link.uid));
+    let key = |suffix: &str| Service::object_key(&format!("unknown/{}{suffix}", link.uid));
     let (whole, part) = (key(".bin"), key("_"));
     let folder = format!("/objects/{}>", whole.split('/').next().unwrap());
     let steps: [&dyn Fn(&str) -> bool; 8] = [

@@ -29,7 +29,7 @@ async fn it_needs_the_data_for_itself() {
 #[tokio::test]
 async fn what_is_missing_or_damaged_is_told_and_not_repaired() {
     let (service, whole, parts) = stopped().await;
-    let key = |name: &str| service.object_key(name);
+    let key = |name: &str| Service::object_key(name);
     let object = service.object_path(format!("unknown/{whole}.bin"));
     let mut bytes = content(1, 100_000);
     // A bit that turned: only reading shows it.
@@ -164,7 +164,7 @@ async fn parts_are_kept_when_they_may_be_all_there_is() {
 #[tokio::test]
 async fn what_other_rows_say_is_content_is_not_removed() {
     let (service, whole, _) = stopped().await;
-    let key = service.object_key(&format!("unknown/{whole}.bin"));
+    let key = Service::object_key(&format!("unknown/{whole}.bin"));
     let blob = "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at)";
     for (id, state) in [(1, "writing"), (2, "deleting"), (3, "stored")] {
         service
@@ -224,7 +224,7 @@ const PART: &str = "INSERT INTO parts (id, blob_id, number, state, object_key, s
 #[tokio::test]
 async fn parts_that_name_the_content_of_others_do_not_make_it_go() {
     let (service, whole, upload) = stopped().await;
-    let key = service.object_key(&format!("unknown/{whole}.bin"));
+    let key = Service::object_key(&format!("unknown/{whole}.bin"));
     service.sql(&format!("{BLOB} VALUES (4, 'default', 'deleting', 'parts', 'local', '', 0, 5, 0)")).await;
     for (id, blob) in [(1, whole.as_str()), (2, upload.as_str()), (3, "4")] {
         service.sql(&format!("{PART} VALUES ({id}, {blob}, 9, 'deleting', '{key}', 5, x'00', 0)")).await;

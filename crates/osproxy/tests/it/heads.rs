@@ -104,8 +104,11 @@ async fn the_one_page_that_may_use_the_service_sees_why() {
 async fn a_request_names_one_host() {
     let service = Service::start().await;
     let ask = async |version: &str, hosts: &[&str]| {
-        let hosts: String = hosts.iter().map(|host| format!("Host: {host}\r\n")).collect();
-        let head = format!("GET /health/live HTTP/{version}\r\n{hosts}Connection: close\r\n\r\n");
+        let mut head = format!("GET /health/live HTTP/{version}\r\n");
+        for host in hosts {
+            head.extend(["Host: ", host, "\r\n"]);
+        }
+        head.push_str("Connection: close\r\n\r\n");
         answer(&service, head.as_bytes()).await
     };
     for hosts in [&["x"][..], &["files.example.org:8888"], &["127.0.0.1"], &["[::1]:80"]] {

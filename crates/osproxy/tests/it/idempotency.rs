@@ -89,7 +89,7 @@ async fn dies_at_every_step(mut one: Service, other: Option<Service>) {
     // Of what was made all can be sent.
     let last: CreatedUpload = answered(create(&one, STEPS[2].0).await, 201).await;
     for number in 1..=3 {
-        assert_eq!(one.v1_put_part(&last, number, &[7; 64 << 10]).await.status(), 204);
+        assert_eq!(one.v1_put_part(&last, number, &vec![7; 64 << 10]).await.status(), 204);
     }
     assert_eq!(one.v1_complete(&last).await.status(), 200);
     drop(other);

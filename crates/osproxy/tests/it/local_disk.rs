@@ -121,7 +121,7 @@ async fn objects_of_the_version_before_are_read_completed_and_removed() {
 async fn an_object_that_no_row_names_is_never_replaced() {
     let service = Service::start().await;
     let link = service.upload_link("x.bin").await;
-    let there = service.objects_folder().join(service.object_key(&format!("unknown/{}.bin", link.uid)));
+    let there = service.objects_folder().join(Service::object_key(&format!("unknown/{}.bin", link.uid)));
     std::fs::create_dir_all(there.parent().unwrap()).unwrap();
     std::fs::write(&there, "somebody's").unwrap();
     refused(service.put(&link.url.single, b"other").await, 503).await;
@@ -134,7 +134,7 @@ async fn an_object_that_no_row_names_is_never_replaced() {
 
     let upload = service.wish(&json!({"name": "y.bin", "size": 5, "part_size": PART})).await;
     assert_eq!(service.v1_put_part(&upload, 1, b"bytes").await.status(), 204);
-    let there = service.objects_folder().join(service.object_key(&format!("unknown/{}.bin", upload.uid)));
+    let there = service.objects_folder().join(Service::object_key(&format!("unknown/{}.bin", upload.uid)));
     std::fs::write(&there, "somebody's").unwrap();
     problem(service.v1_complete(&upload).await, 503, "unavailable").await;
     assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");

@@ -84,7 +84,7 @@ async fn what_is_damaged_shorter_longer_or_missing_is_told() {
     let shared = service.store("y.bin", &content(1, 100_000)).await;
     let [turned, short, long, missing, _] = &uids[..] else { unreachable!() };
     let name = |uid: &str| format!("unknown/{uid}.bin");
-    let key = |uid: &str| service.object_key(&name(uid));
+    let key = |uid: &str| Service::object_key(&name(uid));
     turn(&object(&service, &name(turned)), 77_777);
     std::fs::write(object(&service, &name(short)), &content(2, 100_000)[..99_999]).unwrap();
     std::fs::write(object(&service, &name(long)), [&content(3, 100_000)[..], b"more"].concat()).unwrap();
@@ -157,7 +157,7 @@ async fn content_in_parts_is_known_by_its_parts() {
     assert_eq!(code, 4, "{said}");
     let store = store_name(&service).await;
     let what = "has other bytes than it had";
-    let key = service.object_key(&format!("unknown/{uid}_2"));
+    let key = Service::object_key(&format!("unknown/{uid}_2"));
     let told = format!("part 2 of blob {uid} ({store}: {key}; files: {uid}) {what}\n");
     assert!(said.starts_with(&told), "{said}");
     std::fs::remove_file(object(&service, &format!("unknown/{uid}_3"))).unwrap();
@@ -278,7 +278,7 @@ async fn what_went_or_moved_since_it_was_looked_up_is_no_fault() {
     service.database().hold_merges().await;
     let merged = service.store_in_parts("z.bin", &content(3, 1000), 300).await;
     let run = service.begin_cli(&["scrub", "--json", "--rate", "50KB"]);
-    until_it_reads(&run, &service.object_key(&format!("unknown/{slow}.bin"))).await;
+    until_it_reads(&run, &Service::object_key(&format!("unknown/{slow}.bin"))).await;
     signal(&run, Signal::STOP);
     let file = format!("/files/{deleted}");
     assert_eq!(service.v1(reqwest::Method::DELETE, &file, None).await.status(), 204);
@@ -299,7 +299,7 @@ async fn a_run_that_is_stopped_says_where_to_go_on() {
     let first = service.store("x.bin", b"first").await;
     let second = service.store("y.bin", &content(1, 1_000_000)).await;
     let run = service.begin_cli(&["scrub", "--rate", "1KiB"]);
-    until_it_reads(&run, &service.object_key(&format!("unknown/{second}.bin"))).await;
+    until_it_reads(&run, &Service::object_key(&format!("unknown/{second}.bin"))).await;
     signal(&run, Signal::TERM);
     let output = run.wait_with_output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();

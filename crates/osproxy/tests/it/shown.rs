@@ -116,9 +116,9 @@ async fn pages_of_other_origins_show_it_isolated_or_not() {
     );
     for (name, text) in active(&service) {
         let url = shown(&service, name, text.as_bytes()).await;
-        html += &format!("<iframe src='{url}'></iframe>");
+        html.extend(["<iframe src='", &url, "'></iframe>"]);
         if name == "drawing.svg" {
-            html += &format!("<img id=svg src='{url}'>");
+            html.extend(["<img id=svg src='", &url, "'>"]);
         }
     }
     std::fs::create_dir(nginx.folder().join("html")).unwrap();

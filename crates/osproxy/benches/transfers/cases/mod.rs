@@ -28,7 +28,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
 /// Every case by its name, in the order in which they run.
-pub(crate) const CASES: [(&str, Case); 25] = [
+pub(crate) const CASES: [(&str, Case); 26] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
     ("parts-1m", parts::of_1_mib),

@@ -366,7 +366,7 @@ async fn a_file_is_followed_that_moves_to_another_node() {
         assert!(node.read(&uid).await == bytes);
     }
     // Behind everybody's back: what they remember is wrong now.
-    let key = two.object_key(&format!("unknown/{uid}.bin"));
+    let key = Service::object_key(&format!("unknown/{uid}.bin"));
     let (from, to) = (two.objects_folder().join(&key), three.objects_folder().join(&key));
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
     std::fs::rename(from, to).unwrap();

@@ -27,7 +27,7 @@ pub fn listed(root: &Path) -> Vec<String> {
 
 impl Service {
     /// The key under which the service stores a new object on a disk, from `<category>/<name>`.
-    pub fn object_key(&self, name: &str) -> String {
+    pub fn object_key(name: &str) -> String {
         let key = Key::parse(name).unwrap();
         let number = key.name().split(['.', '_']).next().unwrap().parse().unwrap();
         key.in_shard(number).to_string()
