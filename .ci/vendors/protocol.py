@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from fastcrc import crc64
+
 from signatures import Cos
 from store import CHUNK, MAX_DOCUMENT, MAX_PART, Blob, Broken, Bucket, Refusal
 
@@ -208,28 +210,30 @@ class Handler(BaseHTTPRequestHandler):
         """The body in a file of its own; nothing, if it does not come to its end."""
         if self.unread > MAX_PART:
             raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size.")
-        path, size, digest = self.store.new_path(), self.unread, hashlib.md5()
+        path, size, digest, crc = self.store.new_path(), self.unread, hashlib.md5(), 0
         try:
             with open(path, "xb") as file:
                 while self.unread:
                     chunk = self.read(CHUNK)
                     digest.update(chunk)
+                    crc = crc64.xz(chunk, crc)
                     file.write(chunk)
             self.check_md5(digest)
         except BaseException:
             os.unlink(path)
             raise
-        return Blob(path, size, self.vendor.tag_of(digest.hexdigest()), time.time())
+        return Blob(path, size, self.vendor.tag_of(digest.hexdigest()), time.time()), crc
 
     def keep(self, keep, *where):
         """Puts the body where it belongs, if that is still there when it has come."""
-        blob = self.receive()
+        blob, crc = self.receive()
         try:
             keep(*where, blob)
         except Refusal:
             os.unlink(blob.path)
             raise
-        self.answer(200, headers=[("ETag", f'"{blob.tag}"')])
+        crc_header = f"{self.vendor.PREFIX}hash-crc64ecma", str(crc)
+        self.answer(200, headers=[("ETag", f'"{blob.tag}"'), crc_header])
 
     # Buckets.
 

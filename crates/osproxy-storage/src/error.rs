@@ -15,6 +15,10 @@ pub enum ErrorKind {
     Mismatch,
     /// There is an object under the key already, which stays as it is.
     Exists,
+    /// As many objects are read and written as may be at the same time; nothing was tried.
+    Busy,
+    /// The content is larger than the store takes in this way.
+    TooLarge,
     /// Everything else the store or the system says.
     Other,
 }
@@ -43,7 +47,13 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, backend: &'static str, operation: &'static str) -> Self {
-        Self { kind, retryable: matches!(kind, ErrorKind::Full), backend, operation, source: None }
+        Self {
+            kind,
+            retryable: matches!(kind, ErrorKind::Full | ErrorKind::Busy),
+            backend,
+            operation,
+            source: None,
+        }
     }
 
     /// Says why.
@@ -84,6 +94,8 @@ impl fmt::Display for Error {
             ErrorKind::Truncated => f.write_str("the object has not the size that it must have"),
             ErrorKind::Mismatch => f.write_str("the store has something else"),
             ErrorKind::Exists => f.write_str("there is another object under the key"),
+            ErrorKind::Busy => f.write_str("too many transfers at once"),
+            ErrorKind::TooLarge => f.write_str("the content is too large"),
             ErrorKind::Other => f.write_str("failed"),
         }
     }

@@ -30,6 +30,7 @@
 
 mod backend;
 pub mod backends;
+mod budget;
 mod buffer;
 #[cfg(test)]
 mod contract;
@@ -45,9 +46,10 @@ pub use backend::{
     Backend, Listed, ListedUpload, Multipart, ObjectList, ObjectReader, ObjectWriter, Shape, SizeHint,
     UploadList,
 };
+pub use budget::{BufferBudget, BufferReservation};
 pub use digest::{Digester, Digests, Wanted, combine};
 pub use disk::{DiskSpace, check_writable};
 pub use durations::{CountedDurations, Durations};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, extension};
-pub use remote::{Answer, Diagnosis, HttpSettings};
+pub use remote::{Answer, Diagnosis, HttpSettings, UNKNOWN_PART};

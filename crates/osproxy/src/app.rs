@@ -54,7 +54,7 @@ pub use receive::{Bound, Received, SizeHint, Target, check_claims, measured, pub
 pub use request::{ClientAddr, RequestId, Subject};
 pub use stores::Stores;
 pub use terms::{download_terms, upload_terms};
-pub use transfers::{Transfer, Transfers, too_many_transfers};
+pub use transfers::{Transfer, Transfers, kept, too_many_transfers};
 pub use urls::{UPLOAD_PARAMETERS, upload_query};
 
 use crate::{
@@ -184,7 +184,8 @@ impl App {
         let node = hex::encode(node);
         let (coordinator, alone) = coordinate(config, &database, &node).await?;
         let started_at = now_ms();
-        let stores = Stores::open(config, &database).await?;
+        let transfers = Transfers::new(&config.limits);
+        let stores = Stores::open(config, &database, transfers.buffers()).await?;
         let here = Here { node: node.clone(), stores: stores.here() };
         let meta = Meta::open(&database, here, memory(config)).await;
         let meta = meta.map_err(|error| StartError::told(Meta::explain(&database, &error)))?;
@@ -234,7 +235,7 @@ impl App {
             node,
             started_at,
             metrics: Metrics::default(),
-            transfers: Transfers::new(&config.limits),
+            transfers,
             uids: UidGenerator::new(newest),
             coordinator,
             cluster: Cluster::new(&secrets, patience, (config.server.max_connections / 2).max(1).into())

@@ -186,6 +186,17 @@ impl From<storage::Error> for Error {
         // An object that a row names must be there: the client is not to blame if it is not.
         match error.kind {
             storage::ErrorKind::Full => Self::storage_full(error),
+            storage::ErrorKind::Busy => Self {
+                source: Some(error.into()),
+                ..Self::new(ErrorCode::Overloaded, "too many transfers to and from the store; retry later")
+            },
+            storage::ErrorKind::TooLarge => Self {
+                source: Some(error.into()),
+                ..Self::new(
+                    ErrorCode::TooLarge,
+                    "content of this size cannot be stored without its length; announce it, or send parts",
+                )
+            },
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
             // The next attempt has another key.
             storage::ErrorKind::Exists => Self::unavailable(error),

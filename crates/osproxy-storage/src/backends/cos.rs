@@ -1,11 +1,12 @@
 use async_trait::async_trait;
+use crc_fast::CrcAlgorithm;
 use reqsign_core::Signer;
 use reqsign_tencent_cos::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
 
 use super::s3::split;
 use crate::{
     Backend, HttpSettings, Result,
-    remote::{Remote, Vendor, context},
+    remote::{CrcHeader, Remote, Vendor, context},
 };
 
 /// Where a Tencent COS store is, and who asks.
@@ -54,6 +55,8 @@ pub(crate) fn open(settings: CosSettings) -> Result<Remote<Cos>> {
 #[async_trait]
 impl Vendor for Cos {
     const NAME: &'static str = "cos";
+    const CRC: CrcHeader =
+        CrcHeader { name: "x-cos-hash-crc64ecma", algorithm: CrcAlgorithm::Crc64Xz, is_base64: false };
 
     fn bucket_url(&self, bucket: &str) -> String {
         let Self { scheme, authority, appid, .. } = self;

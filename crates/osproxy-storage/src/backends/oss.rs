@@ -4,6 +4,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use crc_fast::CrcAlgorithm;
 use http::{HeaderValue, header};
 use reqsign_aliyun_oss::{
     Credential, DefaultCredentialProvider, RequestSigner, SigningVersion, StaticCredentialProvider,
@@ -13,7 +14,7 @@ use reqsign_core::Signer;
 use super::s3::split;
 use crate::{
     Backend, HttpSettings, Result,
-    remote::{Remote, Vendor, context},
+    remote::{CrcHeader, Remote, Vendor, context},
 };
 
 /// Where an Aliyun OSS store is, and who asks.
@@ -79,6 +80,8 @@ impl Oss {
 #[async_trait]
 impl Vendor for Oss {
     const NAME: &'static str = "oss";
+    const CRC: CrcHeader =
+        CrcHeader { name: "x-oss-hash-crc64ecma", algorithm: CrcAlgorithm::Crc64Xz, is_base64: false };
 
     fn bucket_url(&self, bucket: &str) -> String {
         let Self { scheme, authority, .. } = self;

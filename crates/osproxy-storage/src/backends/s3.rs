@@ -1,10 +1,11 @@
 use async_trait::async_trait;
+use crc_fast::CrcAlgorithm;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
 use reqsign_core::Signer;
 
 use crate::{
     Backend, HttpSettings, Result,
-    remote::{Remote, Vendor, context},
+    remote::{CrcHeader, Remote, Vendor, context},
 };
 
 /// Where an S3 store is, and who asks.
@@ -64,6 +65,8 @@ pub(super) fn split(endpoint: &str) -> (String, String) {
 #[async_trait]
 impl Vendor for S3 {
     const NAME: &'static str = "s3";
+    const CRC: CrcHeader =
+        CrcHeader { name: "x-amz-checksum-crc64nvme", algorithm: CrcAlgorithm::Crc64Nvme, is_base64: true };
 
     fn bucket_url(&self, bucket: &str) -> String {
         let Self { scheme, authority, .. } = self;

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    convert::Infallible,
     error::Error as StdError,
     fmt,
     path::PathBuf,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use reqsign_core::{Context, OsEnv};
@@ -17,10 +19,12 @@ use reqwest::{Body, Response};
 
 use super::{
     Vendor,
+    checksum::Known,
     diagnosis::{CannotSign, NoStore},
+    sending::Target,
     xml,
 };
-use crate::{Error, ErrorKind, Key, Result};
+use crate::{BufferBudget, Error, ErrorKind, Key, Result};
 
 /// Longest answer that is not an object, in bytes: a thousand names of a kilobyte, and what stands around them.
 const MAX_ANSWER: usize = 8 << 20;
@@ -40,6 +44,9 @@ pub struct HttpSettings {
     pub proxy: Option<String>,
     /// How long it may take to get a connection.
     pub connect_timeout: Option<Duration>,
+    /// Where memory comes from for parts that are larger than 8 MiB, of content whose size is not known; without it there are
+    /// none.
+    pub buffers: Option<BufferBudget>,
 }
 
 /// Says once what encrypts connections.
@@ -66,6 +73,9 @@ pub(super) struct Client<V> {
     /// The one for everything; otherwise each folder of a key is a bucket.
     pub(super) bucket: Option<String>,
     http: reqwest::Client,
+    pub(super) buffers: Option<BufferBudget>,
+    checksums_of_objects: Known,
+    checksums_of_parts: Known,
 }
 
 /// A request, not signed yet.
@@ -90,6 +100,7 @@ enum Place {
 /// A body, whose length is always known.
 pub(super) enum Content {
     Whole(Bytes),
+    Pieces(Vec<Bytes>),
     Stream(Body, u64),
 }
 
@@ -154,7 +165,14 @@ impl<V: Vendor> Client<V> {
             builder = builder.proxy(proxy?);
         }
         let http = builder.build().map_err(|error| failed(error.into()))?;
-        Ok(Self { vendor, bucket, http })
+        Ok(Self {
+            vendor,
+            bucket,
+            http,
+            buffers: settings.buffers.clone(),
+            checksums_of_objects: Known::default(),
+            checksums_of_parts: Known::default(),
+        })
     }
 
     /// The bucket that an object lies in.
@@ -167,10 +185,19 @@ impl<V: Vendor> Client<V> {
         if self.bucket.is_some() { key.to_string() } else { key.name().to_owned() }
     }
 
+    /// Which checksums the answers to objects, or to parts, carry.
+    pub(super) fn checksums(&self, target: &Target) -> &Known {
+        match target {
+            Target::Object => &self.checksums_of_objects,
+            Target::Part { .. } => &self.checksums_of_parts,
+        }
+    }
+
     /// For tests: the same client of a vendor that is made of this one's.
     #[cfg(test)]
     pub(super) fn with_vendor<W>(self, make: impl FnOnce(V) -> W) -> Client<W> {
-        Client { vendor: make(self.vendor), bucket: self.bucket, http: self.http }
+        let Self { vendor, bucket, http, buffers, checksums_of_objects, checksums_of_parts } = self;
+        Client { vendor: make(vendor), bucket, http, buffers, checksums_of_objects, checksums_of_parts }
     }
 
     /// Sends a request and gives the answer, if it is that it was done.
@@ -237,6 +264,11 @@ impl<V: Vendor> Client<V> {
             Content::Whole(bytes) => {
                 let length = bytes.len() as u64;
                 (Body::from(bytes), length)
+            }
+            Content::Pieces(pieces) => {
+                let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+                let pieces = pieces.into_iter().map(Ok::<_, Infallible>);
+                (Body::wrap_stream(stream::iter(pieces)), length)
             }
             Content::Stream(body, length) => (body, length),
         };

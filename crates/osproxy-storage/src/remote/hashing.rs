@@ -1,55 +1,151 @@
-use bytes::Bytes;
+use std::{error::Error as StdError, fmt};
+
+use bytes::{Bytes, BytesMut};
+use md5::Md5;
 use tokio::task::JoinHandle;
 
-use crate::{Digester, Digests, Wanted};
+use crate::{Digester, Error, ErrorKind};
 
 /// Bytes are collected to this many before they are hashed in one go.
 const BATCH: usize = 256 * 1024;
+/// Pieces below this size are coalesced: each has a price of its own, and keeps a buffer of the connection.
+const SMALL: usize = 4096;
 
-/// Hashes what passes by on threads for blocking calls, one batch at a time.
-#[derive(Default)]
-pub(super) struct Hashing {
-    waiting: Vec<Bytes>,
-    waiting_len: usize,
-    idle: Digester,
-    busy: Option<JoinHandle<Digester>>,
+/// What can be computed of bytes that pass by.
+pub(super) trait Hasher: Send + 'static {
+    fn update(&mut self, bytes: &[u8]);
 }
 
-impl Hashing {
-    pub(super) fn new(wanted: Wanted) -> Self {
-        Self { idle: Digester::new(wanted), ..Self::default() }
+impl Hasher for Digester {
+    fn update(&mut self, bytes: &[u8]) {
+        Self::update(self, bytes);
+    }
+}
+
+impl Hasher for Md5 {
+    fn update(&mut self, bytes: &[u8]) {
+        md5::Digest::update(self, bytes);
+    }
+}
+
+/// A hashing job panicked, or was dropped with its runtime: what it computed is lost.
+#[derive(Debug)]
+pub(super) struct HashingFailed;
+
+impl fmt::Display for HashingFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a hashing job ended without a result")
+    }
+}
+
+impl StdError for HashingFailed {}
+
+impl HashingFailed {
+    pub(super) fn into_error(self, backend: &'static str) -> Error {
+        Error::new(ErrorKind::Other, backend, "hash").caused_by(Box::new(self))
+    }
+}
+
+/// Hashes bytes on threads for blocking calls, one batch at a time. After an error every call fails.
+pub(super) struct Hashing<H> {
+    waiting: Vec<Bytes>,
+    small: BytesMut,
+    waiting_len: usize,
+    idle: Option<H>,
+    busy: Option<JoinHandle<H>>,
+}
+
+impl<H: Hasher> Hashing<H> {
+    pub(super) fn new(hasher: H) -> Self {
+        Self { waiting: Vec::new(), small: BytesMut::new(), waiting_len: 0, idle: Some(hasher), busy: None }
     }
 
-    pub(super) async fn update(&mut self, bytes: Bytes) {
+    pub(super) async fn update(&mut self, bytes: Bytes) -> Result<(), HashingFailed> {
         self.waiting_len += bytes.len();
-        self.waiting.push(bytes);
+        if bytes.len() < SMALL {
+            self.small.extend_from_slice(&bytes);
+        } else {
+            self.push_small();
+            self.waiting.push(bytes);
+        }
         if self.waiting_len >= BATCH {
-            self.flush().await;
+            self.start().await?;
+        }
+        Ok(())
+    }
+
+    fn push_small(&mut self) {
+        if !self.small.is_empty() {
+            self.waiting.push(self.small.split().freeze());
         }
     }
 
-    async fn flush(&mut self) {
-        self.settle().await;
-        let (waiting, mut digester) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.idle));
+    async fn start(&mut self) -> Result<(), HashingFailed> {
+        let mut hasher = self.take_idle().await?;
+        self.push_small();
         self.waiting_len = 0;
+        let waiting = std::mem::take(&mut self.waiting);
         self.busy = Some(tokio::task::spawn_blocking(move || {
             for bytes in waiting {
-                digester.update(&bytes);
+                hasher.update(&bytes);
             }
-            digester
+            hasher
         }));
+        Ok(())
     }
 
-    async fn settle(&mut self) {
-        if let Some(busy) = self.busy.take() {
-            // Only a runtime that is being shut down gives none.
-            self.idle = busy.await.unwrap_or_default();
+    async fn take_idle(&mut self) -> Result<H, HashingFailed> {
+        // Awaited in place, so that a caller who gives up here loses nothing.
+        if let Some(busy) = &mut self.busy {
+            let hasher = busy.await;
+            self.busy = None;
+            return hasher.map_err(|_| HashingFailed);
+        }
+        self.idle.take().ok_or(HashingFailed)
+    }
+
+    /// The hasher, once it has seen all bytes.
+    pub(super) async fn finish(&mut self) -> Result<H, HashingFailed> {
+        self.start().await?;
+        self.take_idle().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bomb(Vec<u8>);
+
+    impl AsRef<[u8]> for Bomb {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
         }
     }
 
-    pub(super) async fn finish(&mut self) -> Digests {
-        self.flush().await;
-        self.settle().await;
-        self.idle.clone().finish()
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("this batch cannot be hashed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_gives_an_error_and_never_the_digest_of_the_rest() {
+        let mut hashing = Hashing::new(Digester::default());
+        hashing.update(Bytes::from_owner(Bomb(vec![0; BATCH]))).await.unwrap();
+        assert!(hashing.update(Bytes::from(vec![1; BATCH])).await.is_err());
+        assert!(hashing.update(Bytes::from(vec![2; BATCH])).await.is_err());
+        assert!(hashing.finish().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn pieces_of_all_sizes_are_hashed_in_their_order() {
+        let (mut hashing, mut whole) = (Hashing::new(Digester::default()), Digester::default());
+        for (number, size) in (0_u8..).zip([1, SMALL - 1, SMALL, 3, BATCH + 1, 5, BATCH, 7]) {
+            let piece = vec![number; size];
+            whole.update(&piece);
+            hashing.update(Bytes::from(piece)).await.unwrap();
+        }
+        assert_eq!(hashing.finish().await.unwrap().finish(), whole.finish());
     }
 }

@@ -1,9 +1,11 @@
 //! What stores behind HTTP have in common: the protocol that S3 began and the others took over. What sets a vendor apart,
 //! where buckets are and how requests are signed, is a [`Vendor`].
 
+mod checksum;
 mod client;
 mod diagnosis;
 mod hashing;
+mod kept;
 mod multipart;
 mod reader;
 mod sending;
@@ -27,11 +29,13 @@ use crate::{
     Backend, Category, Error, ErrorKind, Key, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter,
     Result, SizeHint,
 };
+pub(crate) use checksum::CrcHeader;
 pub(crate) use client::context;
 pub use client::{Answer, HttpSettings};
 use client::{Client, Request};
 pub use diagnosis::Diagnosis;
 use diagnosis::NoBucket;
+pub use sizes::FIRST_PART as UNKNOWN_PART;
 
 /// How many objects are removed at the same time.
 const DELETES: usize = 16;
@@ -43,6 +47,8 @@ const LOOKS: u32 = 10;
 pub(crate) trait Vendor: Send + Sync + 'static {
     /// Name of the backend.
     const NAME: &'static str;
+    /// The CRC that answers to objects and parts carry.
+    const CRC: CrcHeader;
 
     /// Where a bucket is: scheme and authority, and a path without a slash at its end, if the bucket stands in it.
     fn bucket_url(&self, bucket: &str) -> String;

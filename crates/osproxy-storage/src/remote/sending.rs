@@ -3,13 +3,16 @@ use std::io;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Method, StatusCode};
+use md5::{Digest as _, Md5};
 use reqwest::Body;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     Vendor,
+    checksum::{Received, Sent},
     client::{Content, Request, Shared},
-    xml,
+    hashing::{Hashing, HashingFailed},
+    sizes,
 };
 use crate::{Error, ErrorKind, Key, Result};
 
@@ -23,13 +26,6 @@ pub(super) enum Target {
     Part { upload: String, number: u32 },
 }
 
-/// What a store says of bytes that it has taken.
-pub(super) struct Taken {
-    pub(super) tag: String,
-    /// Whether the tag says nothing of the bytes, because the store encrypts them with a key of somebody's.
-    pub(super) is_opaque: bool,
-}
-
 fn request(key: &Key, target: &Target) -> Request {
     let put = Request::to_object(Method::PUT, key, "write");
     match target {
@@ -40,48 +36,71 @@ fn request(key: &Key, target: &Target) -> Request {
     }
 }
 
-/// Sends bytes that are all there.
+/// Sends bytes that are all there, and returns their tag. The store verifies their MD5, where that costs little or is needed
+/// anyway.
 pub(super) async fn send_whole<V: Vendor>(
     client: &Shared<V>,
     key: &Key,
     target: &Target,
-    content: Bytes,
-    md5: Option<[u8; 16]>,
-) -> Result<Taken> {
+    content: Vec<Bytes>,
+) -> Result<String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
+    let length: usize = content.iter().map(Bytes::len).sum();
+    let wants_md5 = length as u64 <= sizes::KEPT || client.checksums(target).needs_md5();
+    let pieces = content.clone();
+    let hashing = tokio::task::spawn_blocking(move || {
+        let (mut crc, mut md5) = (crc_fast::Digest::new(V::CRC.algorithm), wants_md5.then(Md5::new));
+        for piece in pieces {
+            crc.update(&piece);
+            if let Some(md5) = &mut md5 {
+                md5.update(&piece);
+            }
+        }
+        Sent { crc: crc.finalize(), md5: md5.map(|md5| md5.finalize().into()) }
+    });
+    let sent = hashing.await.map_err(|_| HashingFailed.into_error(V::NAME))?;
     let mut put = request(key, target);
-    put.body = Content::Whole(content);
-    if let Some(md5) = md5 {
+    put.body = Content::Pieces(content);
+    if let Some(md5) = sent.md5 {
         put.headers.insert(http::HeaderName::from_static("content-md5"), STANDARD.encode(md5));
     }
-    send(client, put).await
+    let received = send(client, put).await?;
+    client.checksums(target).check(&sent, &received, V::NAME)?;
+    Ok(received.tag)
 }
 
-async fn send<V: Vendor>(client: &Shared<V>, put: Request) -> Result<Taken> {
+async fn send<V: Vendor>(client: &Shared<V>, put: Request) -> Result<Received> {
     let answer = client.send(put).await?;
-    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-    let tag = header("etag").map(xml::tag).unwrap_or_default();
-    let encryption = header("x-amz-server-side-encryption").or(header("x-oss-server-side-encryption"));
-    let is_opaque = encryption.is_some_and(|algorithm| algorithm != "AES256")
-        || header("x-amz-server-side-encryption-customer-algorithm").is_some()
-        || header("x-cos-server-side-encryption-customer-algorithm").is_some()
-        || header("x-cos-server-side-encryption").is_some_and(|algorithm| algorithm != "AES256");
-    if tag.is_empty() && answer.status() == StatusCode::OK {
+    let received = Received::of(answer.headers(), V::CRC);
+    if received.tag.is_empty() && answer.status() == StatusCode::OK {
         return Err(Error::new(ErrorKind::Other, V::NAME, "write").about("no ETag in the answer"));
     }
-    Ok(Taken { tag, is_opaque })
+    Ok(received)
 }
 
 /// A request whose body comes as it is pushed. Dropped before the end, it breaks the connection: the store never has a
 /// body of the length that was announced, and takes nothing.
-pub(super) struct Sending {
+pub(super) struct Sending<V: Vendor> {
+    client: Shared<V>,
+    target: Target,
     chunks: mpsc::Sender<Bytes>,
     left: u64,
-    answer: JoinHandle<Result<Taken>>,
+    crc: crc_fast::Digest,
+    md5: Option<Hashing<Md5>>,
+    answer: JoinHandle<Result<Received>>,
 }
 
-impl Sending {
-    pub(super) fn start<V: Vendor>(client: &Shared<V>, key: &Key, target: &Target, length: u64) -> Self {
+/// Who computes the MD5 of what is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Md5Of {
+    /// The caller, who computes that of the same bytes anyway, and gives it in the end.
+    Caller,
+    /// The sending itself, where the store needs it.
+    Sending,
+}
+
+impl<V: Vendor> Sending<V> {
+    pub(super) fn start(client: &Shared<V>, key: &Key, target: &Target, length: u64, md5: Md5Of) -> Self {
         let (chunks, waiting) = mpsc::channel(WAITING);
         let body = stream::try_unfold((waiting, length), |(mut waiting, left)| async move {
             if left == 0 {
@@ -94,9 +113,17 @@ impl Sending {
         });
         let mut put = request(key, target);
         put.body = Content::Stream(Body::wrap_stream(body), length);
-        let client = client.clone();
-        let answer = tokio::spawn(async move { send(&client, put).await });
-        Self { chunks, left: length, answer }
+        let computes_md5 = md5 == Md5Of::Sending && client.checksums(target).needs_md5();
+        let sender = client.clone();
+        Self {
+            client: client.clone(),
+            target: target.clone(),
+            chunks,
+            left: length,
+            crc: crc_fast::Digest::new(V::CRC.algorithm),
+            md5: computes_md5.then(|| Hashing::new(Md5::new())),
+            answer: tokio::spawn(async move { send(&sender, put).await }),
+        }
     }
 
     /// Bytes that are still to come.
@@ -105,11 +132,15 @@ impl Sending {
     }
 
     /// Sends the next bytes, not more than are [`left`](Self::left).
-    pub(super) async fn push<V: Vendor>(&mut self, bytes: Bytes) -> Result<()> {
+    pub(super) async fn push(&mut self, bytes: Bytes) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         self.left -= bytes.len() as u64;
+        self.crc.update(&bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;
+        }
         if self.chunks.send(bytes).await.is_ok() {
             return Ok(());
         }
@@ -119,9 +150,19 @@ impl Sending {
         Err(gone::<V>("the store answered before it had all bytes".into()))
     }
 
-    /// Waits for the answer, when all bytes were pushed.
-    pub(super) async fn finish<V: Vendor>(self) -> Result<Taken> {
-        self.answer.await.map_err(|error| gone::<V>(error.into()))?
+    /// Waits for the answer, when all bytes were pushed, and returns their tag. `md5` is that of the caller, if it has one.
+    pub(super) async fn finish(mut self, md5: Option<[u8; 16]>) -> Result<String> {
+        let received = self.answer.await.map_err(|error| gone::<V>(error.into()))??;
+        let md5 = match &mut self.md5 {
+            Some(hashing) => {
+                let md5 = hashing.finish().await.map_err(|failed| failed.into_error(V::NAME))?;
+                Some(md5.finalize().into())
+            }
+            None => md5,
+        };
+        let sent = Sent { crc: self.crc.finalize(), md5 };
+        self.client.checksums(&self.target).check(&sent, &received, V::NAME)?;
+        Ok(received.tag)
     }
 }
 

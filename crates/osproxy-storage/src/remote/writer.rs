@@ -1,15 +1,19 @@
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
     Vendor,
     client::Shared,
     hashing::Hashing,
+    kept::Kept,
     multipart,
-    sending::{Sending, Taken, Target, send_whole},
+    sending::{Md5Of, Sending, Target, send_whole},
     sizes,
 };
-use crate::{Digests, Error, ErrorKind, Key, ObjectWriter, Result, SizeHint, Wanted, layers::Backoff};
+use crate::{
+    BufferReservation, Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result, SizeHint, Wanted,
+    layers::Backoff,
+};
 
 /// How often content that is still at hand is sent.
 const ROUNDS: u32 = 4;
@@ -17,8 +21,9 @@ const ROUNDS: u32 = 4;
 /// Writes an object, or a part of an upload.
 ///
 /// The last bytes are kept until it is published: until then the store has not got what was announced, and takes nothing.
-/// Of content whose size is not known the writer keeps as much as one part has, 8 MiB at first; what is larger goes into
-/// an upload of the store's, which appears as a whole too.
+/// Of content whose size is not known the writer keeps as much as one part has, [`sizes::FIRST_PART`] at first; what is larger
+/// goes into an upload of the store's, which appears as a whole too. The caller counts the first part in the budget of
+/// buffers; the writer counts what larger parts need beyond that.
 pub(super) struct Writer<V: Vendor> {
     client: Shared<V>,
     key: Key,
@@ -26,13 +31,24 @@ pub(super) struct Writer<V: Vendor> {
     size: SizeHint,
     /// Bytes that came.
     received: u64,
-    /// Of them those that are not on their way yet.
-    held: Vec<Bytes>,
-    held_len: u64,
-    hashing: Hashing,
+    held: Held,
+    /// Bytes of the next part of content whose size is not known.
+    part_size: u64,
+    /// What is counted for parts that are larger than the first.
+    grown: Option<BufferReservation>,
+    hashing: Hashing<Digester>,
+    wanted: Wanted,
     digests: Option<Digests>,
-    sending: Option<Sending>,
+    sending: Option<Sending<V>>,
     cut: Option<Cut<V>>,
+}
+
+/// Bytes that are not on their way yet.
+enum Held {
+    /// The last chunk of content that is passed on as it comes.
+    Last(Bytes),
+    /// All of small content, or a part of content whose size is not known: it can be sent again.
+    Kept(Kept),
 }
 
 /// Content that is cut into parts on its way.
@@ -47,6 +63,10 @@ struct Cut<V: Vendor> {
 impl<V: Vendor> Cut<V> {
     fn next(&self) -> u32 {
         u32::try_from(self.parts.len()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    fn target(&self) -> Target {
+        Target::Part { upload: self.upload.clone(), number: self.next() }
     }
 }
 
@@ -72,15 +92,21 @@ impl<V: Vendor> Writer<V> {
     }
 
     fn new(client: Shared<V>, key: Key, target: Target, size: SizeHint) -> Self {
+        let held = match size {
+            SizeHint::Exact(size) if size > sizes::KEPT => Held::Last(Bytes::new()),
+            _ => Held::Kept(Kept::default()),
+        };
         Self {
             client,
             key,
             target,
             size,
             received: 0,
-            held: Vec::new(),
-            held_len: 0,
-            hashing: Hashing::default(),
+            held,
+            part_size: sizes::FIRST_PART,
+            grown: None,
+            hashing: Hashing::new(Digester::default()),
+            wanted: Wanted::MD5,
             digests: None,
             sending: None,
             cut: None,
@@ -91,147 +117,109 @@ impl<V: Vendor> Writer<V> {
         Error::new(ErrorKind::Other, V::NAME, "write").about(what)
     }
 
-    /// Sends what is held as far as it may go.
-    async fn pass_on(&mut self) -> Result<()> {
-        match self.size {
-            SizeHint::Exact(size) if size <= sizes::KEPT => Ok(()),
-            SizeHint::Exact(size) if size <= sizes::MAX_PART => {
-                if self.sending.is_none() {
-                    self.sending = Some(Sending::start(&self.client, &self.key, &self.target, size));
-                }
-                self.push(false).await
-            }
-            SizeHint::Exact(size) => self.pass_on_in_parts(sizes::known_part(size)).await,
-            SizeHint::AtMost(_) | SizeHint::Unknown => self.fill_parts().await,
-        }
-    }
-
-    /// Pushes what is held to where it goes, up to the length announced there, but for the last chunk.
-    async fn push(&mut self, all: bool) -> Result<()> {
-        let keep = usize::from(!all);
-        while self.held.len() > keep
-            && let Some(sending) = &mut self.sending
-            && sending.left() > 0
+    /// Sends full parts of content whose size is not known, if it has become clear that they are not the last.
+    async fn send_full_parts(&mut self) -> Result<()> {
+        while let Held::Kept(kept) = &mut self.held
+            && let Some(part) = kept.take_part(self.part_size)
         {
-            let mut next = self.held.remove(0);
-            let fits = usize::try_from(sending.left()).unwrap_or(usize::MAX).min(next.len());
-            let rest = next.split_off(fits);
-            self.held_len -= next.len() as u64;
-            if !rest.is_empty() {
-                self.held.insert(0, rest);
-            }
-            sending.push::<V>(next).await?;
+            self.send_part(part).await?;
+            self.grow()?;
         }
         Ok(())
     }
 
-    /// Content of a known size that is too large for one piece.
-    async fn pass_on_in_parts(&mut self, part_size: u64) -> Result<()> {
-        loop {
-            if self.sending.is_none() && self.held.len() > 1 {
-                self.begin_part(part_size).await?;
-            }
-            self.push(false).await?;
-            if !self.end_part().await? {
-                return Ok(());
+    /// Makes the next parts larger where that is due, if there is memory for it; otherwise they stay as they are.
+    fn grow(&mut self) -> Result<()> {
+        let number = self.cut.as_ref().map_or(1, Cut::next);
+        if number > sizes::MAX_PARTS {
+            return Err(Error::new(ErrorKind::TooLarge, V::NAME, "write").about("it has too many parts"));
+        }
+        let more = sizes::unknown_part(number).saturating_sub(self.part_size);
+        let buffers = self.client.buffers.as_ref().filter(|_| more > 0);
+        if let Some(reserved) = buffers.and_then(|buffers| buffers.try_reserve(more)) {
+            self.part_size += more;
+            match &mut self.grown {
+                Some(grown) => grown.merge(reserved),
+                grown => *grown = Some(reserved),
             }
         }
+        Ok(())
     }
 
-    async fn begin_part(&mut self, part_size: u64) -> Result<()> {
+    /// Sends a part that is at hand.
+    async fn send_part(&mut self, part: Vec<Bytes>) -> Result<()> {
+        let target = self.cut().await?.target();
+        let tag = self.send_kept(&target, part).await?;
+        self.end_part(tag).await
+    }
+
+    /// Sends content that is at hand, more than once if it has to be, and returns its tag.
+    async fn send_kept(&self, target: &Target, content: Vec<Bytes>) -> Result<String> {
+        let mut backoff = Backoff::default();
+        for _ in 1..ROUNDS {
+            match send_whole(&self.client, &self.key, target, content.clone()).await {
+                Err(error) if error.retryable && error.kind == ErrorKind::Other => backoff.pause().await,
+                outcome => return outcome,
+            }
+        }
+        send_whole(&self.client, &self.key, target, content).await
+    }
+
+    /// Passes bytes of a known size on: into one piece, or, where that is too large, into parts.
+    async fn pass_on(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let mut sending = match self.sending.take() {
+                Some(sending) => sending,
+                None => self.begin_sending().await?,
+            };
+            let fits = usize::try_from(sending.left()).unwrap_or(usize::MAX).min(bytes.len());
+            sending.push(bytes.split_to(fits)).await?;
+            if self.cut.is_some() && sending.left() == 0 {
+                let tag = sending.finish(None).await?;
+                self.end_part(tag).await?;
+            } else {
+                self.sending = Some(sending);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_sending(&mut self) -> Result<Sending<V>> {
         let SizeHint::Exact(size) = self.size else {
-            return Ok(());
+            return Err(Self::wrong("the size is not known"));
         };
-        let number = self.cut().await?.next();
-        let left = size - (u64::from(number) - 1) * part_size;
-        let target = self.part_target(number);
-        self.sending = Some(Sending::start(&self.client, &self.key, &target, left.min(part_size)));
+        if size <= sizes::MAX_PART {
+            let md5 = if self.wanted.md5 { Md5Of::Caller } else { Md5Of::Sending };
+            return Ok(Sending::start(&self.client, &self.key, &self.target, size, md5));
+        }
+        let part_size = sizes::known_part(size);
+        let cut = self.cut().await?;
+        let left = size - (u64::from(cut.next()) - 1) * part_size;
+        let target = cut.target();
+        Ok(Sending::start(&self.client, &self.key, &target, left.min(part_size), Md5Of::Sending))
+    }
+
+    async fn end_part(&mut self, tag: String) -> Result<()> {
+        let cut = self.cut().await?;
+        cut.parts.push((cut.next(), tag));
         Ok(())
     }
 
-    /// Waits for the answer to a part that is complete. `false`: there is none.
-    async fn end_part(&mut self) -> Result<bool> {
-        let Some(sending) = self.sending.take_if(|sending| sending.left() == 0) else {
-            return Ok(false);
-        };
-        let taken = sending.finish::<V>().await?;
-        if let Some(cut) = &mut self.cut {
-            cut.parts.push((cut.next(), taken.tag));
-        }
-        Ok(true)
-    }
-
-    /// Content of unknown size: sends full parts, if it has become clear that they are not the last.
-    async fn fill_parts(&mut self) -> Result<()> {
-        loop {
-            let number = self.cut.as_ref().map_or(1, Cut::next);
-            let size = sizes::unknown_part(number);
-            if self.held_len <= size {
-                return Ok(());
-            }
-            self.cut().await?;
-            self.send_held(size, number).await?;
-        }
-    }
-
-    /// Sends the first `size` bytes of what is held as one part.
-    async fn send_held(&mut self, size: u64, number: u32) -> Result<()> {
-        let target = self.part_target(number);
-        self.sending = Some(Sending::start(&self.client, &self.key, &target, size));
-        self.push(true).await?;
-        self.end_part().await.map(|_| ())
-    }
-
-    fn part_target(&self, number: u32) -> Target {
-        let upload = self.cut.as_ref().map(|cut| cut.upload.clone()).unwrap_or_default();
-        Target::Part { upload, number }
-    }
-
-    async fn cut(&mut self) -> Result<&Cut<V>> {
+    async fn cut(&mut self) -> Result<&mut Cut<V>> {
         if self.cut.is_none() {
             let upload = multipart::begin(&self.client, &self.key).await?;
             let (client, key) = (self.client.clone(), self.key.clone());
             self.cut = Some(Cut { client, key, upload, parts: Vec::new(), settled: false });
         }
-        self.cut.as_ref().ok_or_else(|| Self::wrong("no upload"))
-    }
-
-    /// Sends content that was kept, more than once if it has to be.
-    async fn send_kept(&mut self, digests: &Digests) -> Result<Taken> {
-        let mut content = BytesMut::with_capacity(usize::try_from(self.held_len).unwrap_or(0));
-        for bytes in self.held.drain(..) {
-            content.extend_from_slice(&bytes);
-        }
-        let content = content.freeze();
-        let mut backoff = Backoff::default();
-        for _ in 1..ROUNDS {
-            match send_whole(&self.client, &self.key, &self.target, content.clone(), digests.md5).await {
-                Err(error) if error.retryable && error.kind == ErrorKind::Other => backoff.pause().await,
-                outcome => return outcome,
-            }
-        }
-        send_whole(&self.client, &self.key, &self.target, content, digests.md5).await
-    }
-
-    /// Compares what the store has taken with what came.
-    fn check(taken: &Taken, digests: &Digests) -> Result<()> {
-        let is_md5 = taken.tag.len() == 32 && taken.tag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let Some(md5) = digests.md5.filter(|_| is_md5 && !taken.is_opaque) else {
-            return Ok(());
-        };
-        if !taken.tag.eq_ignore_ascii_case(&hex::encode(md5)) {
-            let mut error = Self::wrong("the store has got other bytes than were sent");
-            error.retryable = true;
-            return Err(error);
-        }
-        Ok(())
+        self.cut.as_mut().ok_or_else(|| Self::wrong("no upload"))
     }
 }
 
 #[async_trait]
 impl<V: Vendor> ObjectWriter for Writer<V> {
     fn want(&mut self, wanted: Wanted) {
-        self.hashing = Hashing::new(wanted);
+        self.wanted = wanted;
+        self.hashing = Hashing::new(Digester::new(wanted));
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
@@ -244,10 +232,20 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
         {
             return Err(Self::wrong("there are more bytes than were announced"));
         }
-        self.hashing.update(bytes.clone()).await;
-        self.held_len += bytes.len() as u64;
-        self.held.push(bytes);
-        self.pass_on().await
+        self.hashing.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;
+        match &mut self.held {
+            Held::Kept(kept) => {
+                kept.push(bytes);
+                match self.size {
+                    SizeHint::Exact(_) => Ok(()),
+                    SizeHint::AtMost(_) | SizeHint::Unknown => self.send_full_parts().await,
+                }
+            }
+            Held::Last(last) => {
+                let before = std::mem::replace(last, bytes);
+                self.pass_on(before).await
+            }
+        }
     }
 
     async fn finish(&mut self) -> Result<Digests> {
@@ -256,38 +254,25 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
         {
             return Err(Self::wrong("there are fewer bytes than were announced"));
         }
-        let digests = self.hashing.finish().await;
+        let digester = self.hashing.finish().await.map_err(|failed| failed.into_error(V::NAME))?;
+        let digests = digester.finish();
         self.digests = Some(digests);
         Ok(digests)
     }
 
     async fn publish(mut self: Box<Self>) -> Result<String> {
         let digests = self.digests.ok_or_else(|| Self::wrong("published before it was finished"))?;
-        if self.sending.is_none() && self.cut.is_none() {
-            let taken = self.send_kept(&digests).await?;
-            Self::check(&taken, &digests)?;
-            return Ok(taken.tag);
-        }
-        if self.cut.is_none() {
-            self.push(true).await?;
-            let sending = self.sending.take().ok_or_else(|| Self::wrong("nothing to send"))?;
-            let taken = sending.finish::<V>().await?;
-            Self::check(&taken, &digests)?;
-            return Ok(taken.tag);
-        }
-        if let SizeHint::Exact(size) = self.size {
-            while self.held_len > 0 {
-                if self.sending.is_none() {
-                    self.begin_part(sizes::known_part(size)).await?;
-                }
-                self.push(true).await?;
-                self.end_part().await?;
+        match std::mem::replace(&mut self.held, Held::Last(Bytes::new())) {
+            Held::Kept(kept) if self.cut.is_none() => {
+                return self.send_kept(&self.target, kept.into_all()).await;
             }
-        } else if self.held_len > 0 {
-            let number = self.cut.as_ref().map_or(1, Cut::next);
-            self.send_held(self.held_len, number).await?;
+            Held::Kept(kept) => self.send_part(kept.into_all()).await?,
+            Held::Last(last) => self.pass_on(last).await?,
         }
-        let mut cut = self.cut.take().ok_or_else(|| Self::wrong("no upload"))?;
+        if let Some(sending) = self.sending.take() {
+            return sending.finish(digests.md5).await;
+        }
+        let mut cut = self.cut.take().ok_or_else(|| Self::wrong("nothing was sent"))?;
         multipart::complete(&self.client, &self.key, &cut.upload, &cut.parts).await?;
         cut.settled = true;
         Ok(String::new())

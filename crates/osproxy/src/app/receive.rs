@@ -1,10 +1,12 @@
 //! Takes a body off a client into the store.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use osproxy_api::ErrorCode;
 pub use osproxy_storage::SizeHint;
-use osproxy_storage::{Digests, ErrorKind, Key, ObjectWriter, Wanted};
+use osproxy_storage::{BufferReservation, Digests, ErrorKind, Key, ObjectWriter, UNKNOWN_PART, Wanted};
 
 use super::{App, Attempt};
 use crate::{Error, Result, content_type::Sniffer, meta::Claims};
@@ -17,6 +19,8 @@ pub struct Received {
     pub digests: Digests,
     /// MIME type that the first bytes speak of, with a charset if all of it is UTF-8 text.
     pub sniffed: Option<&'static str>,
+    /// The memory that is counted for what the writer keeps.
+    pub buffers: Option<Arc<BufferReservation>>,
 }
 
 /// The most that a body may have, and what it is.
@@ -49,7 +53,7 @@ pub enum Target<'a> {
 }
 
 /// Longest body that is kept until its length is known, in bytes.
-const KEPT: u64 = 8 << 20;
+const KEPT: u64 = UNKNOWN_PART;
 
 /// What is a small piece of it, in bytes.
 const SMALL: usize = 4096;
@@ -132,7 +136,8 @@ impl App {
         {
             return Err(Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"));
         }
-        Ok(Received { digests: writer.finish().await?, writer, sniffed: sniffer.finish() })
+        let (digests, sniffed) = (writer.finish().await?, sniffer.finish());
+        Ok(Received { writer, digests, sniffed, buffers: None })
     }
 
     async fn writer(&self, store: &str, target: Target<'_>, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {

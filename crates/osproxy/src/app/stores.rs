@@ -6,7 +6,7 @@ use std::{
 };
 
 use osproxy_storage::{
-    Backend, Diagnosis, Multipart,
+    Backend, BufferBudget, Diagnosis, Multipart,
     backends::Local,
     layers::{Counters, Layered, Limit, Metrics, Retry, Timeout},
 };
@@ -178,13 +178,16 @@ impl Stores {
     pub(super) async fn open(
         config: &Config,
         database: &DatabaseLocation,
+        buffers: &BufferBudget,
     ) -> std::result::Result<Self, StartError> {
         let mut places = Vec::new();
         for kind in config.stores() {
             let place = match kind {
                 StoreKind::Local => local(config, database).await?,
                 remote => {
-                    let store = config.open_store(remote).map_err(cannot(format!("cannot use {remote}")))?;
+                    let store = config
+                        .open_store(remote, Some(buffers.clone()))
+                        .map_err(cannot(format!("cannot use {remote}")))?;
                     let place = layered(config, store);
                     match place.store.prepare(config.stores.make_buckets).await {
                         Err(problem) if places.is_empty() => return Err(unusable(config, remote, &problem)),
@@ -220,7 +223,8 @@ impl Stores {
                     on_disk(store, database)
                 }
                 remote => {
-                    let store = config.open_store(remote).map_err(cannot(format!("cannot use {remote}")))?;
+                    let store =
+                        config.open_store(remote, None).map_err(cannot(format!("cannot use {remote}")))?;
                     layered(config, store)
                 }
             });

@@ -6,9 +6,11 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use osproxy_api::ErrorCode;
+use osproxy_storage::{BufferBudget, BufferReservation, SizeHint, UNKNOWN_PART};
 
 use crate::{
     Error, Result,
@@ -17,12 +19,19 @@ use crate::{
     tenant::Tenant,
 };
 
+/// What the buffers of a transfer take at most, beside content whose length is not known, in bytes.
+const BUFFERS: u64 = 1 << 20;
+const WAIT: Duration = Duration::from_secs(10);
+
 /// Counts transfers, and refuses those beyond a limit: each of them holds memory, a connection and perhaps a file.
 #[derive(Debug)]
 pub struct Transfers {
     max: u32,
     max_of_tenant: Option<u32>,
     running: AtomicU32,
+    buffers: BufferBudget,
+    /// How long a transfer waits for memory.
+    wait: Duration,
     /// Those that are counted for somebody.
     counted: Mutex<HashMap<Payer, u32>>,
 }
@@ -40,6 +49,7 @@ enum Payer {
 pub struct Transfer {
     transfers: Arc<Transfers>,
     payers: Vec<Payer>,
+    buffers: Option<Arc<BufferReservation>>,
 }
 
 impl Transfers {
@@ -48,24 +58,51 @@ impl Transfers {
             max: limits.max_transfers,
             max_of_tenant: limits.max_tenant_transfers,
             running: AtomicU32::new(0),
+            buffers: BufferBudget::new(limits.max_buffer),
+            wait: WAIT,
             counted: Mutex::default(),
         })
     }
 
-    /// Begins one by a link with these terms, if there may be one more.
-    pub fn begin(self: &Arc<Self>, terms: &Terms) -> Result<Transfer> {
+    /// The memory that buffers of all transfers share.
+    pub(super) fn buffers(&self) -> &BufferBudget {
+        &self.buffers
+    }
+
+    /// Begins one by a link with these terms, if there may be one more and there is memory for it, or is within 10 seconds.
+    /// `kept` are the bytes of content that it keeps in memory, beside its buffers.
+    pub async fn begin(self: &Arc<Self>, terms: &Terms, kept: u64) -> Result<Transfer> {
         let one_more = |running| (running < self.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         begun.map_err(|_| too_many_transfers())?;
-        let mut transfer = Transfer { transfers: self.clone(), payers: Vec::new() };
+        let mut transfer = Transfer { transfers: self.clone(), payers: Vec::new(), buffers: None };
         if let Some(Limit { id, max }) = &terms.transfers {
             transfer.count(Payer::Key(id.clone()), *max)?;
         }
+        let reserved = self.buffers.reserve(BUFFERS + kept, self.wait).await;
+        let reserved = reserved.ok_or_else(|| too_many("all memory for transfers is in use; retry later"))?;
+        transfer.buffers = Some(Arc::new(reserved));
         Ok(transfer)
     }
 }
 
+/// What is kept of content of this length, in bytes, where a store has to know the length of what it is sent.
+pub fn kept(size: SizeHint) -> u64 {
+    match size {
+        SizeHint::Exact(_) => 0,
+        // One part, and what comes while it is sent.
+        SizeHint::AtMost(_) | SizeHint::Unknown => {
+            size.at_most().unwrap_or(u64::MAX).min(UNKNOWN_PART) + BUFFERS
+        }
+    }
+}
+
 impl Transfer {
+    /// The memory that is counted for it. Whatever outlives the transfer with its buffers keeps this.
+    pub fn buffers(&self) -> Option<Arc<BufferReservation>> {
+        self.buffers.clone()
+    }
+
     /// Says whose content it is, which may have as many as it has already.
     pub fn of(&mut self, tenant: &Tenant) -> Result<()> {
         match self.transfers.max_of_tenant {
@@ -117,41 +154,68 @@ fn too_many(message: &'static str) -> Error {
 mod tests {
     use super::*;
 
-    #[test]
-    fn there_are_no_more_than_may_be_and_each_gives_its_place_back() {
+    async fn begin(transfers: &Arc<Transfers>, tenant: &Tenant) -> Result<Transfer> {
+        let mut transfer = transfers.begin(&Terms::default(), 0).await?;
+        transfer.of(tenant).map(|()| transfer)
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_than_may_be_and_each_gives_its_place_back() {
         let limits = LimitsSection { max_transfers: 3, max_tenant_transfers: Some(2), ..Default::default() };
         let transfers = Transfers::new(&limits);
         let (one, two): (Tenant, Tenant) = ("one".parse().unwrap(), "two".parse().unwrap());
-        let begin = |tenant| {
-            let mut transfer = transfers.begin(&Terms::default())?;
-            transfer.of(tenant).map(|()| transfer)
-        };
-        let (first, second) = (begin(&one).unwrap(), begin(&one).unwrap());
-        assert_eq!(begin(&one).unwrap_err().code, ErrorCode::Overloaded);
-        let third = begin(&two).unwrap();
-        assert!(begin(&two).is_err());
+        let (first, second) =
+            (begin(&transfers, &one).await.unwrap(), begin(&transfers, &one).await.unwrap());
+        assert_eq!(begin(&transfers, &one).await.unwrap_err().code, ErrorCode::Overloaded);
+        let third = begin(&transfers, &two).await.unwrap();
+        assert!(begin(&transfers, &two).await.is_err());
         drop((first, third));
-        let _again = (begin(&one).unwrap(), begin(&two).unwrap());
-        assert!(begin(&two).is_err());
+        let _again = (begin(&transfers, &one).await.unwrap(), begin(&transfers, &two).await.unwrap());
+        assert!(begin(&transfers, &two).await.is_err());
         drop(second);
-        assert!(begin(&two).is_ok());
+        assert!(begin(&transfers, &two).await.is_ok());
         assert_eq!(transfers.counted.lock().unwrap().len(), 2);
     }
 
-    #[test]
-    fn links_of_a_key_that_has_a_limit_share_it() {
+    #[tokio::test]
+    async fn links_of_a_key_that_has_a_limit_share_it() {
         let transfers = Transfers::new(&LimitsSection::default());
         let of =
             |id: &str| Terms { transfers: Some(Limit { id: id.to_owned(), max: 1 }), ..Terms::default() };
-        let first = transfers.begin(&of("a")).unwrap();
-        assert_eq!(transfers.begin(&of("a")).unwrap_err().code, ErrorCode::Overloaded);
-        let others = (transfers.begin(&of("b")).unwrap(), transfers.begin(&Terms::default()).unwrap());
+        let first = transfers.begin(&of("a"), 0).await.unwrap();
+        assert_eq!(transfers.begin(&of("a"), 0).await.unwrap_err().code, ErrorCode::Overloaded);
+        let others = (
+            transfers.begin(&of("b"), 0).await.unwrap(),
+            transfers.begin(&Terms::default(), 0).await.unwrap(),
+        );
         drop(first);
-        let _again = transfers.begin(&of("a")).unwrap();
+        let _again = transfers.begin(&of("a"), 0).await.unwrap();
         drop(others);
         assert_eq!(
             (transfers.running.load(Ordering::Relaxed), transfers.counted.lock().unwrap().len()),
             (1, 1)
         );
+    }
+
+    #[tokio::test]
+    async fn one_waits_for_memory_and_is_refused_when_none_becomes_free() {
+        let mut transfers = Transfers::new(&LimitsSection { max_buffer: 16 << 20, ..Default::default() });
+        Arc::get_mut(&mut transfers).unwrap().wait = Duration::ZERO;
+        let unknown = kept(SizeHint::Unknown);
+        assert_eq!(
+            (unknown, kept(SizeHint::AtMost(1000)), kept(SizeHint::Exact(1 << 40))),
+            (8 << 20, 1000, 0)
+        );
+        let first = transfers.begin(&Terms::default(), unknown).await.unwrap();
+        let refused = transfers.begin(&Terms::default(), unknown).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Overloaded);
+        let small = transfers.begin(&Terms::default(), kept(SizeHint::Exact(1 << 40))).await.unwrap();
+        // What is still being stored counts, whatever became of the request.
+        let outlives = first.buffers();
+        drop((first, small));
+        assert!(transfers.begin(&Terms::default(), unknown).await.is_err());
+        drop(outlives);
+        assert!(transfers.begin(&Terms::default(), unknown).await.is_ok());
+        assert_eq!(transfers.running.load(Ordering::Relaxed), 0);
     }
 }

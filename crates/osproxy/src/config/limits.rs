@@ -1,13 +1,17 @@
 use super::value::{Findings, section};
 
 section! {
-    /// `limits`: how much is done at the same time. What goes beyond that is refused at once, and never waits.
+    /// `limits`: how much is done at the same time. What goes beyond that is refused at once; only for memory a transfer waits,
+    /// for up to 10 seconds.
     LimitsSection {
         /// Most requests that are worked on at the same time, those that send content aside. Half of them at most may be others
         /// than GET and HEAD.
         max_requests: u32 = 1024,
         /// Most bodies with content that come in and go out at the same time, together.
         max_transfers: u32 = 1024,
+        /// Most memory, in bytes, that buffers of all transfers may take together. A transfer counts as 1 MiB, and as up to 10 MiB
+        /// when the length of its content is not told before it comes and a store on other machines is enabled.
+        max_buffer: u64 = 1 << 30,
         /// How many of them may be of one tenant; when not set, all.
         max_tenant_transfers: Option<u32> = None,
         /// Most uploads of a tenant that are not complete, together with links to upload that nobody has used yet.
@@ -24,6 +28,10 @@ section! {
 
 /// More than any machine does.
 const MAX: u32 = 1_000_000;
+/// So that a transfer of any kind fits in, in bytes.
+const MIN_BUFFER: u64 = 16 << 20;
+/// More than any machine has, in bytes.
+const MAX_BUFFER: u64 = 1 << 43;
 
 impl LimitsSection {
     pub(super) fn check(&self, findings: &mut Findings) {
@@ -38,6 +46,10 @@ impl LimitsSection {
             if value.is_some_and(|value| !(1..=MAX).contains(&value)) {
                 findings.problem(&format!("limits.{name}"), format_args!("must be 1 to {MAX}"));
             }
+        }
+        if !(MIN_BUFFER..=MAX_BUFFER).contains(&self.max_buffer) {
+            let what = format_args!("must be {MIN_BUFFER} (16 MiB) to {MAX_BUFFER} (8 TiB) bytes");
+            findings.problem("limits.max_buffer", what);
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use osproxy_storage::{Backend, HttpSettings};
+use osproxy_storage::{Backend, BufferBudget, HttpSettings};
 
 use super::{
     Config, Secret,
@@ -129,13 +129,19 @@ impl Config {
         self.section(kind)?.1.describe()
     }
 
-    /// Opens a store on other machines, without reaching for it. Blocks to read files of secrets and certificates.
-    pub fn open_store(&self, kind: StoreKind) -> Result<Arc<dyn Backend>, String> {
+    /// Opens a store on other machines, without reaching for it. Blocks to read files of secrets and certificates. `buffers` is
+    /// where memory for large parts comes from.
+    pub fn open_store(
+        &self,
+        kind: StoreKind,
+        buffers: Option<BufferBudget>,
+    ) -> Result<Arc<dyn Backend>, String> {
         let (_, section) = self.section(kind).ok_or("it is no store on other machines")?;
         let http = HttpSettings {
             ca: self.stores.ca.clone(),
             proxy: self.stores.proxy.as_ref().map(|proxy| proxy.reveal().to_owned()),
             connect_timeout: Some(Duration::from_secs(self.stores.timeout.min(10))),
+            buffers,
         };
         section.open(http)
     }
@@ -161,7 +167,7 @@ impl Config {
         self.stores.check(findings);
         for kind in kinds {
             if let Some((name, _)) = self.section(kind)
-                && let Err(problem) = self.open_store(kind)
+                && let Err(problem) = self.open_store(kind, None)
             {
                 findings.problem(name, problem);
             }

@@ -168,7 +168,7 @@ struct Content {
 
 impl Content {
     async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>, terms: &Terms) -> Result<Self> {
-        let mut transfer = app.transfers.begin(terms)?;
+        let mut transfer = app.transfers.begin(terms, 0).await?;
         transfer.of(&file.tenant)?;
         let running = (transfer, app.metrics.downloads.begin());
         let reader = open_content(app, file, range.clone()).await?;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    app::{self, App, Attempt, Bound, Received, Target, Writing, check_claims, publish},
+    app::{self, App, Attempt, Bound, Received, Target, Writing, check_claims, kept, publish},
     content_type, error,
     meta::{Begun, Blob, Content, FileState, Finished, Intent, Kind, Released, StoredFile},
     metrics::Saving,
@@ -40,7 +40,8 @@ pub async fn upload_file(
 ) -> Result<()> {
     app.must_keep_up(app::Beginning::Content)?;
     app.must_leave_free(0).await?;
-    let mut transfer = app.transfers.begin(&terms)?;
+    let kept = if app.stores.put_any_parts_together() { kept(size) } else { 0 };
+    let mut transfer = app.transfers.begin(&terms, kept).await?;
     // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
     let beginning = app.background.spawn(begin(app.clone(), uid));
     match beginning.await.map_err(Error::internal)?? {
@@ -57,6 +58,7 @@ pub async fn upload_file(
             let size = announced(&intent, size)?;
             let target = Target::Object(&intent.key);
             let content = app.receive(&intent.store, target, wanted, bound, size, body).await?;
+            let content = Received { buffers: transfer.buffers(), ..content };
             check_claims(&claims, &content.digests)?;
             check_type(&terms, content.sniffed, &intent.name)?;
             let ending = app.background.spawn(store(app.clone(), attempt, intent, uid, content));
@@ -184,7 +186,7 @@ async fn store(
     content: Received,
 ) -> Result<()> {
     let _ending = app.metrics.endings.begin();
-    let Received { writer, digests, sniffed } = content;
+    let Received { writer, digests, sniffed, buffers: _buffers } = content;
     let content_type = intent.content_type.clone();
     let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed, &intent.name));
     let intent_id = intent.blob_id;

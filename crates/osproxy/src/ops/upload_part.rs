@@ -11,7 +11,7 @@ use super::{Said, Terms, check_quota, check_type, closed, complete_upload, too_l
 use crate::{
     Error, Result,
     app::{
-        App, Attempt, Beginning, Bound, Received, SizeHint, Target, Transfer, Writing, check_claims,
+        App, Attempt, Beginning, Bound, Received, SizeHint, Target, Transfer, Writing, check_claims, kept,
         measured, publish,
     },
     content_type::{self, HEAD},
@@ -41,13 +41,14 @@ pub async fn upload_part(
     check_number(app, number)?;
     app.must_keep_up(Beginning::Content)?;
     app.must_leave_free(0).await?;
-    let transfer = app.transfers.begin(&terms)?;
+    // Such a store wants to know the length of a part before it comes.
+    let wants_length = app.stores.put_any_parts_together();
+    let transfer = app.transfers.begin(&terms, if wants_length { kept(size) } else { 0 }).await?;
     let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
     let bound = Bound { what: "part", max };
     let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
     let expected = Expected { claims, wanted, bound, terms };
-    if app.stores.put_any_parts_together() {
-        // Such a store wants to know the length of a part before it comes.
+    if wants_length {
         let (size, body) = measured(bound, size, body).await?;
         return receive(app, uid, number, (expected, transfer), size, body).await;
     }
@@ -99,6 +100,7 @@ async fn receive(
             check_quota(app, &intent.tenant, size).await?;
         }
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
+        let part = Received { buffers: transfer.buffers(), ..part };
         check_claims(&claims, &part.digests)?;
         // The beginning speaks for all of it. Where this is too short to tell, the upload is judged when it is complete.
         let speaks = part.digests.size >= HEAD as u64 || content_type::speaks_of_type(part.sniffed);

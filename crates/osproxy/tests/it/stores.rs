@@ -1,8 +1,10 @@
 //! Objects in stores on other machines: S3, and what stands in for COS and OSS.
 
+mod checksums;
 mod credentials;
 mod divided;
 mod faults;
+mod memory;
 mod nodes;
 mod traffic;
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use http::{HeaderValue, header, request::Parts};
 
-use super::super::{Remote, Vendor};
+use super::super::{CrcHeader, Remote, Vendor};
 use crate::{
     HttpSettings,
     backends::{Cos, CosSettings, Oss, OssSettings, S3, S3Settings, open_cos, open_oss, open_s3},
@@ -129,6 +129,7 @@ pub(super) struct Mistaken<V> {
 #[async_trait]
 impl<V: Vendor> Vendor for Mistaken<V> {
     const NAME: &'static str = V::NAME;
+    const CRC: CrcHeader = V::CRC;
 
     fn bucket_url(&self, bucket: &str) -> String {
         self.vendor.bucket_url(bucket)

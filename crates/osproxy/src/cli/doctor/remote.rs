@@ -32,7 +32,7 @@ pub(super) async fn examine(
 ) -> bool {
     let (place, buckets) = describe(config, kind);
     report.line(&format!("{kind}: {place}"));
-    let store = match config.open_store(kind) {
+    let store = match config.open_store(kind, None) {
         Ok(store) => store,
         Err(problem) => {
             report.wrong("settings", &report.quoted(&problem));

@@ -75,7 +75,7 @@ async fn open(
         let content = elsewhere::download_file(app, (store, extensions), &file, range, terms).await?;
         return Ok((content.boxed(), None));
     }
-    let mut transfer = app.transfers.begin(terms)?;
+    let mut transfer = app.transfers.begin(terms, 0).await?;
     transfer.of(&file.tenant)?;
     let running = (transfer, app.metrics.downloads.begin());
     Ok((ops::download_file::open_content(app, &file, range).await?.boxed(), Some(running)))

@@ -3,6 +3,7 @@
 mod api;
 mod browser;
 mod certificate;
+mod cgroup;
 mod database;
 mod grpc;
 mod h2;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 pub use api::{Api, answered, problem, refused};
 pub use browser::Browser;
 pub use certificate::Certificate;
+pub use cgroup::MemoryCgroup;
 pub use database::{Database, connect, redis_url, server_of};
 pub use grpc::{Grpc, MESSAGE, file_messages, part_messages, reason};
 pub use h2::H2;

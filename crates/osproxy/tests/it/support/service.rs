@@ -285,6 +285,11 @@ impl Service {
             .collect()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
     /// The most memory that it has had so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         super::peak_memory(self.process.id().unwrap())

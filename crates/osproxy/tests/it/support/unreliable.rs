@@ -38,6 +38,8 @@ pub enum Trouble {
     Reset(u64),
     /// Both ways bytes trickle.
     Slow,
+    /// One bit of the request's body arrives wrong: in the byte at this place, if there are so many.
+    Flip(u64),
 }
 
 /// A TCP proxy in front of a store, with one request on each connection, that goes wrong now and then, and counts what
@@ -215,6 +217,7 @@ impl State {
             Some(Trouble::ResetRequest(at) | Trouble::StallRequest(at)) => at,
             _ => u64::MAX,
         };
+        let mut before_flip = if let Some(Trouble::Flip(at)) = trouble { at } else { u64::MAX };
         let mut buffer = vec![0; chunk(trouble)];
         loop {
             let read = from.read(&mut buffer).await?;
@@ -222,6 +225,11 @@ impl State {
                 return to.shutdown().await;
             }
             let read = usize::try_from(left.min(read as u64)).unwrap();
+            if let Some(byte) = usize::try_from(before_flip).ok().and_then(|at| buffer[..read].get_mut(at)) {
+                *byte ^= 1;
+                before_flip = u64::MAX;
+            }
+            before_flip = before_flip.saturating_sub(read as u64);
             to.write_all(&buffer[..read]).await?;
             self.sent.fetch_add(read as u64, Ordering::SeqCst);
             left -= read as u64;

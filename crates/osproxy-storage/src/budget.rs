@@ -1,0 +1,84 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What is counted as one, in bytes.
+const UNIT: u64 = 4096;
+
+/// Memory for buffers that all transfers of the process share. Clones share it too.
+#[derive(Clone)]
+pub struct BufferBudget {
+    units: Arc<Semaphore>,
+    total: u32,
+}
+
+/// Memory that is counted for somebody until this is dropped.
+pub struct BufferReservation(OwnedSemaphorePermit);
+
+impl BufferBudget {
+    /// A budget of so many bytes.
+    pub fn new(bytes: u64) -> Self {
+        let total = units(bytes);
+        Self { units: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Reserves memory, at most the whole budget; waits for others to give some back, in the order of the questions.
+    /// `None`: there was not enough for so long.
+    pub async fn reserve(&self, bytes: u64, wait: Duration) -> Option<BufferReservation> {
+        if let Some(reservation) = self.try_reserve(bytes) {
+            return Some(reservation);
+        }
+        let waiting = self.units.clone().acquire_many_owned(units(bytes).min(self.total));
+        tokio::time::timeout(wait, waiting).await.ok()?.ok().map(BufferReservation)
+    }
+
+    /// Reserves memory if there is enough at this moment.
+    pub fn try_reserve(&self, bytes: u64) -> Option<BufferReservation> {
+        let wanted = units(bytes).min(self.total);
+        self.units.clone().try_acquire_many_owned(wanted).ok().map(BufferReservation)
+    }
+}
+
+impl BufferReservation {
+    /// Adds another one, of the same budget.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.0.merge(other.0);
+    }
+}
+
+impl fmt::Debug for BufferBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = self.units.available_permits() as u64 * UNIT;
+        f.debug_struct("BufferBudget").field("bytes_left", &left).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for BufferReservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.num_permits() as u64 * UNIT;
+        f.debug_struct("BufferReservation").field("bytes", &bytes).finish()
+    }
+}
+
+/// As many units as make up so many bytes; 16 TiB at most.
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_is_reserved_than_there_is_and_what_was_given_back_is_there_again() {
+        let budget = BufferBudget::new(10 * UNIT);
+        let first = budget.reserve(6 * UNIT, Duration::ZERO).await.unwrap();
+        assert!(budget.try_reserve(5 * UNIT).is_none());
+        assert!(budget.reserve(5 * UNIT, Duration::ZERO).await.is_none(), "nobody gives any back");
+        let rest = budget.try_reserve(3 * UNIT + 1).unwrap();
+        let giving = async { drop((first, rest)) };
+        let (all, ()) = tokio::join!(budget.reserve(1000 * UNIT, Duration::from_mins(1)), giving);
+        assert!(all.is_some(), "as much as there is at all");
+        assert!(budget.try_reserve(1).is_none());
+    }
+}

@@ -1,0 +1,183 @@
+//! Whether a store has the bytes that were sent to it.
+//!
+//! A store answers each object and each part with what it computed of the bytes that it received: a CRC-64, an MD5 as
+//! `ETag`, or both. osproxy computes the same of the bytes that it sends, and compares. The CRC costs next to nothing. The MD5
+//! costs more than all other work, so it is computed only for stores that have not answered with a CRC.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use crc_fast::CrcAlgorithm;
+use http::HeaderMap;
+
+use super::xml;
+use crate::{Error, ErrorKind, Result};
+
+/// The CRC-64 that a vendor's store computes of what it received.
+#[derive(Clone, Copy)]
+pub(crate) struct CrcHeader {
+    /// Header of the answer that carries it.
+    pub(crate) name: &'static str,
+    pub(crate) algorithm: CrcAlgorithm,
+    /// Base64 of the bytes, most significant first; otherwise a decimal number.
+    pub(crate) is_base64: bool,
+}
+
+impl CrcHeader {
+    fn parse(self, value: &str) -> Option<u64> {
+        if !self.is_base64 {
+            return value.parse().ok();
+        }
+        let bytes = STANDARD.decode(value).ok()?;
+        bytes.try_into().ok().map(u64::from_be_bytes)
+    }
+}
+
+/// What was sent.
+pub(super) struct Sent {
+    pub(super) crc: u64,
+    pub(super) md5: Option<[u8; 16]>,
+}
+
+/// What a store says of bytes that it has received.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Received {
+    pub(super) tag: String,
+    crc: Option<u64>,
+    /// Whether the tag says nothing of the bytes, because the store encrypts them with a key of somebody's.
+    is_opaque: bool,
+}
+
+impl Received {
+    pub(super) fn of(headers: &HeaderMap, crc: CrcHeader) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let encryption = header("x-amz-server-side-encryption")
+            .or(header("x-oss-server-side-encryption"))
+            .or(header("x-cos-server-side-encryption"));
+        let is_opaque = encryption.is_some_and(|algorithm| algorithm != "AES256")
+            || header("x-amz-server-side-encryption-customer-algorithm").is_some()
+            || header("x-cos-server-side-encryption-customer-algorithm").is_some();
+        Self {
+            tag: header("etag").map(xml::tag).unwrap_or_default(),
+            crc: header(crc.name).and_then(|value| crc.parse(value)),
+            is_opaque,
+        }
+    }
+
+    fn md5(&self) -> Option<[u8; 16]> {
+        let mut md5 = [0; 16];
+        let is_md5 = !self.is_opaque && hex::decode_to_slice(&self.tag, &mut md5).is_ok();
+        is_md5.then_some(md5)
+    }
+}
+
+/// Which checksums a store's answers carry, as far as was seen.
+#[derive(Default)]
+pub(super) struct Known(AtomicU8);
+
+const UNKNOWN: u8 = 0;
+/// Every answer so far had a CRC.
+const ALWAYS_CRC: u8 = 1;
+/// Some answer had none.
+const NOT_ALWAYS_CRC: u8 = 2;
+
+impl Known {
+    /// Whether an MD5 has to be computed for the answer to be comparable.
+    pub(super) fn needs_md5(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != ALWAYS_CRC
+    }
+
+    /// Compares what a store has received with what was sent. A retryable error: they differ, or the answer has only an MD5
+    /// and none was computed.
+    ///
+    /// An answer that says nothing of the bytes (no CRC, and a tag that is no MD5) is believed.
+    pub(super) fn check(&self, sent: &Sent, received: &Received, backend: &'static str) -> Result<()> {
+        let failed = |what: &'static str| {
+            let mut error = Error::new(ErrorKind::Other, backend, "write").about(what);
+            error.retryable = true;
+            error
+        };
+        match received.crc {
+            Some(_) => {
+                let _ = self.0.compare_exchange(UNKNOWN, ALWAYS_CRC, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            None => self.0.store(NOT_ALWAYS_CRC, Ordering::Relaxed),
+        }
+        let has_other_md5 = received.md5().zip(sent.md5).is_some_and(|(theirs, ours)| theirs != ours);
+        if received.crc.is_some_and(|crc| crc != sent.crc) || has_other_md5 {
+            tracing::error!(backend, "the store received other bytes than were sent; it is not believed");
+            return Err(failed("the store received other bytes than were sent"));
+        }
+        if received.crc.is_none() && received.md5().is_some() && sent.md5.is_none() {
+            return Err(failed("the answer has no CRC, though others had one"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use md5::{Digest, Md5};
+
+    use super::*;
+    use crate::{
+        backends::{Cos, Oss, S3},
+        remote::Vendor,
+    };
+
+    const TEXT: &[u8] = b"123456789";
+
+    fn sent<V: Vendor>(bytes: &[u8], with_md5: bool) -> Sent {
+        let crc = crc_fast::checksum(V::CRC.algorithm, bytes);
+        Sent { crc, md5: with_md5.then(|| Md5::digest(bytes).into()) }
+    }
+
+    fn received<V: Vendor>(headers: &[(&'static str, &str)]) -> Received {
+        let headers = headers.iter().map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()));
+        Received::of(&headers.collect(), V::CRC)
+    }
+
+    fn check<V: Vendor>(name: &'static str, value: &str) {
+        let (known, good) = (Known::default(), received::<V>(&[("etag", "\"x\""), (name, value)]));
+        known.check(&sent::<V>(TEXT, true), &good, V::NAME).unwrap();
+        assert!(!known.needs_md5(), "{value}");
+        known.check(&sent::<V>(TEXT, false), &good, V::NAME).unwrap();
+        let wrong = known.check(&sent::<V>(b"123456788", false), &good, V::NAME).unwrap_err();
+        assert!(wrong.retryable);
+    }
+
+    /// The check values of the catalogue of CRCs, as the vendors write them.
+    #[test]
+    fn each_vendors_crc_is_compared() {
+        check::<S3>("x-amz-checksum-crc64nvme", &STANDARD.encode(0xae8b_1486_0a79_9888_u64.to_be_bytes()));
+        check::<Cos>("x-cos-hash-crc64ecma", "11051210869376104954");
+        check::<Oss>("x-oss-hash-crc64ecma", "11051210869376104954");
+    }
+
+    #[test]
+    fn an_md5_is_compared_where_the_store_answers_with_no_crc() {
+        let known = Known::default();
+        assert!(known.needs_md5());
+        let good = received::<S3>(&[("etag", "\"25F9E794323B453885F5181F1B624D0B\"")]);
+        known.check(&sent::<S3>(TEXT, true), &good, "s3").unwrap();
+        assert!(known.needs_md5());
+        assert!(known.check(&sent::<S3>(b"123456788", true), &good, "s3").is_err());
+        // Encrypted with a key of somebody's: the tag is something else.
+        let opaque =
+            [("etag", "\"25f9e794323b453885f5181f1b624d0b\""), ("x-amz-server-side-encryption", "aws:kms")];
+        known.check(&sent::<S3>(b"123456788", true), &received::<S3>(&opaque), "s3").unwrap();
+    }
+
+    #[test]
+    fn a_store_that_no_longer_answers_with_a_crc_is_not_believed_until_an_md5_was_computed() {
+        let known = Known::default();
+        let crc = STANDARD.encode(0xae8b_1486_0a79_9888_u64.to_be_bytes());
+        let tag = ("etag", "\"25f9e794323b453885f5181f1b624d0b\"");
+        let both = received::<S3>(&[tag, ("x-amz-checksum-crc64nvme", &crc)]);
+        known.check(&sent::<S3>(TEXT, true), &both, "s3").unwrap();
+        assert!(known.check(&sent::<S3>(TEXT, false), &received::<S3>(&[tag]), "s3").unwrap_err().retryable);
+        assert!(known.needs_md5());
+        known.check(&sent::<S3>(TEXT, false), &both, "s3").unwrap();
+        assert!(known.needs_md5(), "it does not always have one");
+    }
+}

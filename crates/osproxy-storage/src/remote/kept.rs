@@ -1,0 +1,71 @@
+use bytes::Bytes;
+
+use crate::buffer::{Buffer, BufferPool};
+
+/// Bytes of a block. Parts are multiples of it.
+pub(super) const BLOCK: usize = 256 << 10;
+
+static BLOCKS: BufferPool = BufferPool::new(BLOCK, 16);
+
+/// Content that is kept in memory, in blocks of one size: a few large buffers that come and go would leave gaps that the
+/// process never gives back.
+#[derive(Default)]
+pub(super) struct Kept {
+    full: Vec<Bytes>,
+    filling: Option<Buffer>,
+}
+
+impl Kept {
+    pub(super) fn push(&mut self, mut bytes: Bytes) {
+        while !bytes.is_empty() {
+            let buffer = self.filling.get_or_insert_with(|| BLOCKS.take());
+            buffer.fill_from(&mut bytes);
+            if buffer.is_full()
+                && let Some(full) = self.filling.take()
+            {
+                self.full.push(full.freeze());
+            }
+        }
+    }
+
+    /// Takes the first `size` bytes, a multiple of [`BLOCK`], if there are more than that.
+    pub(super) fn take_part(&mut self, size: u64) -> Option<Vec<Bytes>> {
+        let blocks = usize::try_from(size / BLOCK as u64).ok()?;
+        let has_more = self.full.len() > blocks || (self.full.len() == blocks && self.filling.is_some());
+        has_more.then(|| self.full.drain(..blocks).collect())
+    }
+
+    /// Takes everything.
+    pub(super) fn into_all(mut self) -> Vec<Bytes> {
+        self.full.extend(self.filling.map(Buffer::freeze));
+        self.full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_taken_when_there_are_bytes_behind_them_and_nothing_is_lost() {
+        let content: Vec<u8> = (0..=250_u8).cycle().take(3 * BLOCK + 5).collect();
+        let (mut kept, mut taken) = (Kept::default(), Vec::new());
+        let part = BLOCK as u64;
+        for piece in content.chunks(100_003) {
+            kept.push(Bytes::copy_from_slice(piece));
+            while let Some(part) = kept.take_part(part) {
+                taken.push(part.concat());
+            }
+        }
+        assert!(taken.iter().all(|part| part.len() == BLOCK));
+        assert_eq!(taken.len(), 3);
+        taken.push(kept.into_all().concat());
+        assert!(taken.concat() == content);
+
+        let mut kept = Kept::default();
+        kept.push(Bytes::from(vec![7; BLOCK]));
+        assert!(kept.take_part(part).is_none(), "it may be all");
+        assert_eq!(kept.into_all().concat().len(), BLOCK);
+        assert!(Kept::default().into_all().is_empty());
+    }
+}
