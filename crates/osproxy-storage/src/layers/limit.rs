@@ -35,9 +35,6 @@ impl Layer for Limit {
         if let Ok(Ok(permit)) = waiting.await {
             return Ok(Some(Box::new(permit)));
         }
-        let mut error =
-            Error::new(ErrorKind::Other, self.backend, "wait").about("too many transfers at once");
-        error.retryable = true;
-        Err(error)
+        Err(Error::new(ErrorKind::Busy, self.backend, "wait"))
     }
 }

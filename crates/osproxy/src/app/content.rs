@@ -92,13 +92,35 @@ impl Stream for ContentReader {
 }
 
 /// A piece of a part that is to be read.
+#[derive(Clone)]
 struct Piece {
     key: Key,
     range: Range<u64>,
 }
 
-/// An open part, and its first bytes: so the store has begun to deliver before they are asked for.
-type Opened = storage::Result<(Option<storage::Result<Bytes>>, ObjectReader)>;
+/// An open piece, and its first bytes: so the store has begun to deliver before they are asked for.
+type Opened = storage::Result<(Option<Bytes>, ObjectReader)>;
+
+/// The next piece while it is opened.
+struct Next {
+    piece: Piece,
+    opening: BoxFuture<'static, Opened>,
+    /// Whether it was opened before it was needed.
+    is_ahead: bool,
+}
+
+impl Next {
+    fn open(store: &Arc<dyn Backend>, piece: Piece, is_ahead: bool) -> Self {
+        let opening = Box::pin(open_piece(store.clone(), piece.clone()));
+        Self { piece, opening, is_ahead }
+    }
+
+    /// Whether a piece that is needed now is to be opened again after this error. What failed ahead says nothing of now: the
+    /// reader held a place in the store itself. A reader that has begun waits for a place as long as its client does.
+    fn is_worth_another(&self, error: &storage::Error) -> bool {
+        error.kind == ErrorKind::Busy || (self.is_ahead && error.retryable)
+    }
+}
 
 /// Reads objects one after the other, with the next one opened ahead. When one is gone, its bytes have moved: then reading
 /// goes on where they are now.
@@ -109,7 +131,7 @@ pub struct FollowingReader {
     /// What is still to be read, of the whole file.
     rest: Range<u64>,
     reading: Option<ObjectReader>,
-    ahead: Option<BoxFuture<'static, Opened>>,
+    next: Option<Next>,
     pieces: VecDeque<Piece>,
     moving: Option<BoxFuture<'static, Result<ContentReader>>>,
     moved: Option<Box<ContentReader>>,
@@ -130,7 +152,7 @@ impl FollowingReader {
             uid: file.uid,
             rest: range,
             reading: None,
-            ahead: None,
+            next: None,
             pieces,
             moving: None,
             moved: None,
@@ -146,11 +168,7 @@ impl FollowingReader {
     }
 
     fn open_ahead(&mut self) {
-        let storage = self.store.clone();
-        self.ahead = self
-            .pieces
-            .pop_front()
-            .map(|piece| -> BoxFuture<'static, _> { Box::pin(open_piece(storage, piece)) });
+        self.next = self.pieces.pop_front().map(|piece| Next::open(&self.store, piece, true));
     }
 
     /// Looks up where the rest lies now.
@@ -196,22 +214,21 @@ impl FollowingReader {
                     }
                 }
             }
-            let Some(ahead) = &mut self.ahead else {
+            let Some(next) = &mut self.next else {
                 return Poll::Ready(None);
             };
-            let opened = ready!(ahead.as_mut().poll(cx));
-            self.ahead = None;
-            match opened {
+            match ready!(next.opening.as_mut().poll(cx)) {
                 Ok((first, reader)) => {
                     self.reading = Some(reader);
                     self.open_ahead();
-                    match first {
-                        Some(Err(error)) if error.kind == ErrorKind::NotFound => self.follow(),
-                        Some(first) => return Poll::Ready(Some(first.map_err(Error::from))),
-                        None => {}
+                    if let Some(first) = first {
+                        return Poll::Ready(Some(Ok(first)));
                     }
                 }
                 Err(error) if error.kind == ErrorKind::NotFound => self.follow(),
+                Err(error) if next.is_worth_another(&error) => {
+                    *next = Next::open(&self.store, next.piece.clone(), false);
+                }
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
         }
@@ -219,17 +236,18 @@ impl FollowingReader {
 
     /// Lets the store go on with the next part while nothing of this one is there.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        if let Some(ahead) = &mut self.ahead
-            && let Poll::Ready(opened) = ahead.as_mut().poll(cx)
+        if let Some(next) = &mut self.next
+            && let Poll::Ready(opened) = next.opening.as_mut().poll(cx)
         {
-            self.ahead = Some(Box::pin(std::future::ready(opened)));
+            next.opening = Box::pin(std::future::ready(opened));
         }
     }
 }
 
 async fn open_piece(storage: Arc<dyn Backend>, piece: Piece) -> Opened {
     let mut reader = storage.open(&piece.key, piece.range).await?;
-    Ok((reader.next().await, reader))
+    let first = reader.next().await.transpose()?;
+    Ok((first, reader))
 }
 
 impl Stream for FollowingReader {

@@ -6,6 +6,7 @@ mod divided;
 mod faults;
 mod memory;
 mod nodes;
+mod overload;
 mod traffic;
 
 use futures_util::{StreamExt, TryStreamExt, future::join_all};
