@@ -1,6 +1,6 @@
 //! What is tried on a store. Who calls bounds how long it takes, and removes what a failure leaves.
 
-use std::{ops::Range, time::SystemTime};
+use std::{error::Error as _, ops::Range, time::SystemTime};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -77,13 +77,13 @@ pub(super) async fn credentials(store: &dyn Backend) -> Outcome {
     }
 }
 
-/// Looks for the buckets, and makes them if it may.
-pub(super) async fn buckets(store: &dyn Backend, names: String, make: bool) -> Outcome {
+/// Looks for the buckets, and makes none: a name may be mistyped. The names of those that are missing, where the service would
+/// make them.
+pub(super) async fn missing_buckets(store: &dyn Backend, are_made: bool) -> Outcome<Option<String>> {
     match store.prepare(false).await {
-        Ok(()) => Ok(format!("there: {names}")),
-        Err(error) if make && Diagnosis::of(&error) == Diagnosis::NoBucket => {
-            store.prepare(true).await?;
-            Ok(format!("there, those that were missing made: {names}"))
+        Ok(()) => Ok(None),
+        Err(error) if are_made && Diagnosis::of(&error) == Diagnosis::NoBucket => {
+            Ok(Some(error.source().map_or_else(String::new, ToString::to_string)))
         }
         Err(error) => Err(error.into()),
     }

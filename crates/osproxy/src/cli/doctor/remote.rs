@@ -88,12 +88,30 @@ impl Visit<'_> {
         if !is_known {
             return self.report.skipped(&PROBES);
         }
-        let buckets = self.buckets.join(", ");
-        let buckets = probes::buckets(&*store, buckets, self.config.stores.make_buckets);
-        if !self.try_out("buckets", buckets).await {
+        if !self.probe_buckets(&*store).await {
             return self.report.skipped(PROBES.get(1..).unwrap_or_default());
         }
         self.probe_objects(&*store).await;
+    }
+
+    /// Whether all buckets are there.
+    async fn probe_buckets(&mut self, store: &dyn Backend) -> bool {
+        let looking = probes::missing_buckets(store, self.config.stores.make_buckets);
+        match self.probe("buckets", looking).await {
+            None => false,
+            Some(None) => {
+                self.report.ok("buckets", &format!("there: {}", self.buckets.join(", ")));
+                true
+            }
+            Some(Some(missing)) => {
+                let what = format!(
+                    "missing: {missing}; is the name right? `osproxy serve` makes what is missing when it starts, \
+                     because `stores.make_buckets` is on"
+                );
+                self.report.warning("buckets", &what);
+                false
+            }
+        }
     }
 
     async fn probe_objects(&mut self, store: &dyn Backend) {

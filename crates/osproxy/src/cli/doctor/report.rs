@@ -9,6 +9,7 @@ const LONGEST: usize = 400;
 pub(super) struct Report {
     secrets: Vec<String>,
     wrong: u32,
+    has_skipped: bool,
 }
 
 impl Report {
@@ -18,7 +19,7 @@ impl Report {
         secrets.retain(|secret| !secret.is_empty());
         // One may be part of another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { secrets, wrong: 0 }
+        Self { secrets, wrong: 0, has_skipped: false }
     }
 
     pub(super) fn ok(&self, probe: &str, what: &str) {
@@ -34,8 +35,9 @@ impl Report {
         self.line(&format!("  wrong    {probe:<12} {what}"));
     }
 
-    pub(super) fn skipped(&self, probes: &[&str]) {
+    pub(super) fn skipped(&mut self, probes: &[&str]) {
         if !probes.is_empty() {
+            self.has_skipped = true;
             self.line(&format!("  skipped  {}", probes.join(", ")));
         }
     }
@@ -59,6 +61,7 @@ impl Report {
     /// Sums up.
     pub(super) fn end(&self) -> ExitCode {
         match self.wrong {
+            0 if self.has_skipped => self.line("nothing is wrong so far; what was skipped was not tried"),
             0 => self.line("all is well"),
             1 => self.line("one thing is wrong"),
             wrong => self.line(&format!("{wrong} things are wrong")),

@@ -117,21 +117,40 @@ async fn a_store_that_is_well_is_told_so_and_left_as_it_was() {
     for kind in KINDS {
         let bucket = bucket("well");
         let server = Server::of(kind, Some(&bucket));
-        for buckets in ["there, those that were missing made: ", "there: "] {
+        server.store.prepare(true).await.unwrap();
+        let (code, said) = doctor(&server.settings).await;
+        let probes: Vec<_> = PROBES.iter().map(|probe| line(&said, "ok", probe)).collect();
+        assert_eq!(probes[3], format!("there: {bucket}"));
+        assert_eq!(said.lines().count(), 1 + PROBES.len() + 1, "{said}");
+        assert_eq!((code, said.lines().last()), (0, Some("all is well")));
+        assert_eq!(server.left().await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_bucket_whose_name_is_mistyped_is_told_and_not_made() {
+    for kind in KINDS {
+        let bucket = bucket("mistyped");
+        let server = Server::of(kind, Some(&bucket));
+        for _ in 0..2 {
             let (code, said) = doctor(&server.settings).await;
-            let probes: Vec<_> = PROBES.iter().map(|probe| line(&said, "ok", probe)).collect();
-            assert_eq!(probes[3], format!("{buckets}{bucket}"));
-            assert_eq!(said.lines().count(), 1 + PROBES.len() + 1, "{said}");
-            assert_eq!((code, said.lines().last()), (0, Some("all is well")));
-            assert_eq!(server.left().await, [""; 0]);
+            let what = line(&said, "warning", "buckets");
+            assert!(what.starts_with(&format!("missing: {bucket}; is the name right?")), "{said}");
+            assert!(said.contains("skipped  put, get, range, parts, abort, list, delete\n"), "{said}");
+            let last = "nothing is wrong so far; what was skipped was not tried";
+            assert_eq!((code, said.lines().last()), (0, Some(last)));
         }
+        assert!(server.store.prepare(false).await.is_err(), "{kind}: the bucket was made");
     }
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn several_stores_are_looked_at_one_after_the_other() {
-    let mut both = Server::of("S3_PARTS", None).settings;
+    let stores = Server::of("S3_PARTS", None);
+    stores.store.prepare(true).await.unwrap();
+    let mut both = stores.settings;
     both.extend(settings(&[("LOCAL__ENABLED", "true"), ("STORES__UPLOAD_TO", "s3")]));
     let (code, said) = doctor(&both).await;
     let buckets = line(&said, "ok", "buckets");
