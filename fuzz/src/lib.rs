@@ -14,6 +14,7 @@ mod api_key;
 mod config;
 mod digest;
 mod form;
+mod forwarded;
 mod key;
 mod link;
 mod range;
@@ -22,11 +23,12 @@ mod range;
 pub type Check = fn(&[u8]);
 
 /// All targets, by name. One has a folder of its name in `corpus/`, and a file in `words/`.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("api_key", api_key::check),
     ("config", config::check),
     ("digest", digest::check),
     ("form", form::check),
+    ("forwarded", forwarded::check),
     ("key", key::check),
     ("link", link::check),
     ("range", range::check),

@@ -2,8 +2,17 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use osproxy_api::{ERROR_HEADER, v1::IDEMPOTENCY_REPLAYED};
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use osproxy_api::{
+    ERROR_HEADER, v0,
+    v1::{self, IDEMPOTENCY_REPLAYED},
+};
+use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
@@ -50,4 +59,15 @@ pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
     let layer = CorsLayer::new().allow_origin(origins).allow_headers(headers).allow_methods(METHODS);
     let layer = layer.vary(vary.into_iter().collect::<Vec<_>>());
     Some(layer.expose_headers(EXPOSED).max_age(Duration::from_secs(section.max_age)))
+}
+
+/// Applies CORS to requests of the API and of links. Metrics, health and pages are for their own origin alone.
+pub(super) async fn of_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    if [v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
+        cors.layer(next).oneshot(request).await.into_response()
+    } else {
+        next.run(request).await
+    }
 }

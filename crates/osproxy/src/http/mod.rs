@@ -8,6 +8,7 @@ mod cors;
 mod disposition;
 mod error;
 mod forward;
+mod forwarded;
 mod health;
 mod json;
 mod link;
@@ -60,7 +61,7 @@ fn with_middleware(
     let routes =
         routes.layer(from_fn_with_state(terms.clone(), middleware::head)).layer(from_fn(error::render));
     let routes = match cors {
-        Some(cors) => routes.layer(cors),
+        Some(cors) => routes.layer(from_fn_with_state(cors, cors::of_api)),
         None => routes,
     };
     routes.layer(from_fn_with_state((app.clone(), terms), middleware::request)).with_state(app)

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub use super::{
+    forwarded::addresses as forwarded,
     range::{Requested, parse as range},
     v1::digest::of_headers as digests,
 };

@@ -89,3 +89,28 @@ async fn what_is_no_origin_is_told() {
         assert!(complaint.contains(problem), "{complaint}");
     }
 }
+
+#[tokio::test]
+async fn what_is_not_of_the_api_is_for_no_other_page() {
+    let service = Service::start().await;
+    for path in ["/metrics", "/health/ready", "/health/live", "/", "/openapi.json", "/swagger/", "/apis/x"] {
+        for answer in [
+            service
+                .client()
+                .get(service.url(path))
+                .header("origin", "https://evil.example")
+                .send()
+                .await
+                .unwrap(),
+            preflight(&service, "https://evil.example", path).await,
+        ] {
+            let told = answer.headers().keys().find(|name| name.as_str().starts_with("access-control-"));
+            assert_eq!(told, None, "{path}");
+        }
+    }
+    // What nobody serves of the API is.
+    for path in ["/api/v1/nothing", "/api/storage/v0/nothing", "/f/nothing"] {
+        let answer = preflight(&service, "https://app.example", path).await;
+        assert_eq!(field(&answer, "access-control-allow-origin"), Some("*"), "{path}");
+    }
+}

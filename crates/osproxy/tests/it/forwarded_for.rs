@@ -34,6 +34,14 @@ async fn a_forged_x_forwarded_for_is_not_believed() {
         peer_of(&service, "five", "forwarded", "for=\"[2001:db8::1]:1\";proto=https").await,
         "2001:db8::1"
     );
+    // What stands in quotes is one value, and what is malformed names nobody.
+    let quoted = "host=\"a,for=10.1.1.1\";for=203.0.113.9";
+    assert_eq!(peer_of(&service, "quoted", "forwarded", quoted).await, "203.0.113.9");
+    for (id, malformed) in
+        [("open", "host=\"a, for=198.51.100.1"), ("twice", "for=198.51.100.1;for=198.51.100.2")]
+    {
+        assert_eq!(peer_of(&service, id, "forwarded", malformed).await, "127.0.0.1");
+    }
     assert_eq!(peer_of(&service, "six", "x-forwarded-for", "203.0.113.9, nonsense").await, "127.0.0.1");
 }
 

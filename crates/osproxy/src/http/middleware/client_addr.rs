@@ -1,9 +1,12 @@
 use std::net::{IpAddr, SocketAddr};
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, header};
 use ipnet::IpNet;
 
-use crate::app::{ClientAddr, X_FORWARDED_FOR};
+use crate::{
+    app::{ClientAddr, X_FORWARDED_FOR},
+    http::forwarded,
+};
 
 impl ClientAddr {
     /// Each proxy adds whom it was asked by, so that the last ones are told by proxies that are `trusted`. The first one from
@@ -15,7 +18,7 @@ impl ClientAddr {
         if !is_trusted(&peer) {
             return Self(peer);
         }
-        let told = match told(headers, &X_FORWARDED_FOR, |entry| Some(entry)) {
+        let told = match told_by_x_forwarded_for(headers) {
             told if told.is_empty() => told_by_forwarded(headers),
             told => told,
         };
@@ -31,22 +34,21 @@ impl ClientAddr {
     }
 }
 
+/// The addresses that `Forwarded` names, in their order. Of a line that is malformed nobody is known.
 fn told_by_forwarded(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    told(headers, &header::FORWARDED, |entry| {
-        let mut pairs = entry.split(';').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, node)| node)
-    })
+    let lines = headers.get_all(header::FORWARDED).iter();
+    lines.flat_map(|line| line.to_str().ok().and_then(forwarded::addresses).unwrap_or(vec![None])).collect()
 }
 
-/// The addresses that the lines of a header name, in their order; none where an entry is not an address.
-fn told(headers: &HeaderMap, name: &HeaderName, node: impl Fn(&str) -> Option<&str>) -> Vec<Option<IpAddr>> {
-    let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default());
-    lines.flat_map(|line| line.split(',')).map(|entry| address(node(entry)?)).collect()
+/// The addresses that `X-Forwarded-For` names, in their order; `None` where an entry is not an address.
+fn told_by_x_forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
+    lines.flat_map(|line| line.split(',')).map(address).collect()
 }
 
 /// An address, with or without a port.
 fn address(text: &str) -> Option<IpAddr> {
-    let text = text.trim().trim_matches('"');
+    let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
     Some(address.to_canonical())
@@ -102,9 +104,14 @@ mod tests {
             ("for=unknown", "10.0.0.1"),
             ("for=_hidden, for=10.2.2.2", "10.0.0.1"),
             ("proto=https", "10.0.0.1"),
+            ("host=\"a,for=10.1.1.1\";for=8.8.8.8", "8.8.8.8"),
+            ("host=\"a, for=8.8.8.8", "10.0.0.1"),
         ] {
             assert_eq!(client("10.0.0.1", &[("forwarded", field)]), expected, "{field}");
         }
+        // A proxy that adds a line of its own says what counts.
+        let lines = [("forwarded", "host=\"a"), ("forwarded", "for=1.1.1.1")];
+        assert_eq!(client("10.0.0.1", &lines), "1.1.1.1");
         let both = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")];
         assert_eq!(client("10.0.0.1", &both), "1.1.1.1");
     }

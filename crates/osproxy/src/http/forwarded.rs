@@ -1,0 +1,138 @@
+//! The `Forwarded` field of a request (RFC 7239).
+
+use std::net::{IpAddr, SocketAddr};
+
+/// The addresses in `for` of a line's elements, in their order; `None` for an element that has none there.
+/// Returns `None` for a line that is malformed: where one of its elements ends cannot be known.
+pub fn addresses(line: &str) -> Option<Vec<Option<IpAddr>>> {
+    let mut addresses = Vec::new();
+    let mut rest = line;
+    loop {
+        let (node, after) = element(rest)?;
+        addresses.push(node.and_then(|node| address(&node)));
+        match after.strip_prefix(',') {
+            Some(next) => rest = next,
+            None if after.is_empty() => return Some(addresses),
+            None => return None,
+        }
+    }
+}
+
+/// The value of `for` in the first element, and what follows the element.
+fn element(text: &str) -> Option<(Option<String>, &str)> {
+    let (mut node, mut rest) = (None, text);
+    loop {
+        rest = skip_spaces(rest);
+        if !rest.is_empty() && !rest.starts_with([',', ';']) {
+            let (name, after) = token(rest)?;
+            let (value, after) = value(after.strip_prefix('=')?)?;
+            // A parameter stands at most once in an element.
+            if name.eq_ignore_ascii_case("for") && node.replace(value).is_some() {
+                return None;
+            }
+            rest = skip_spaces(after);
+        }
+        match rest.strip_prefix(';') {
+            Some(next) => rest = next,
+            None => return Some((node, rest)),
+        }
+    }
+}
+
+fn skip_spaces(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t'])
+}
+
+fn token(text: &str) -> Option<(&str, &str)> {
+    let is_token = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
+    let end = text.find(|letter| !is_token(letter)).unwrap_or(text.len());
+    (end > 0).then(|| text.split_at(end))
+}
+
+/// A token or a quoted string, without its quotes and escapes.
+fn value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        return token(text).map(|(value, rest)| (value.to_owned(), rest));
+    };
+    let mut value = String::new();
+    let mut letters = quoted.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return quoted.get(at + 1..).map(|rest| (value, rest)),
+            '\\' => value.push(letters.next()?.1),
+            _ => value.push(letter),
+        }
+    }
+    None
+}
+
+/// An address, an IPv6 one in brackets, with or without a port.
+fn address(node: &str) -> Option<IpAddr> {
+    let bracketed = node.strip_prefix('[').and_then(|node| node.strip_suffix(']'));
+    let address = match bracketed {
+        Some(bare) => IpAddr::V6(bare.parse().ok()?),
+        None => {
+            node.parse().map(IpAddr::V4).or_else(|_| node.parse().map(|node: SocketAddr| node.ip())).ok()?
+        }
+    };
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(line: &str) -> Option<Vec<String>> {
+        let shown = |address: Option<IpAddr>| address.map_or_else(|| "-".to_owned(), |it| it.to_string());
+        addresses(line).map(|found| found.into_iter().map(shown).collect())
+    }
+
+    #[test]
+    fn elements_and_their_addresses() {
+        for (line, expected) in [
+            ("for=192.0.2.60;proto=http;by=203.0.113.43", &["192.0.2.60"][..]),
+            ("For=\"[2001:db8:cafe::17]:4711\"", &["2001:db8:cafe::17"]),
+            ("for=\"[2001:db8::1]\" , for=\"192.0.2.43:80\"", &["2001:db8::1", "192.0.2.43"]),
+            ("for=192.0.2.43, for=198.51.100.17;by=203.0.113.60", &["192.0.2.43", "198.51.100.17"]),
+            ("host=\"a,for=10.1.1.1\";for=8.8.8.8", &["8.8.8.8"]),
+            ("host=\"a\\\",for=10.1.1.1\";for=8.8.8.8", &["8.8.8.8"]),
+            ("host=\"a;for=10.1.1.1\", for=8.8.8.8", &["-", "8.8.8.8"]),
+            ("for=\"\\1.1.1.1\"", &["1.1.1.1"]),
+            ("for=\"[::ffff:1.1.1.1]\"", &["1.1.1.1"]),
+            ("for=unknown, for=_hidden, proto=https", &["-", "-", "-"]),
+            ("for=\"2001:db8::1\"", &["-"]),
+            ("for=1.1.1.1,", &["1.1.1.1", "-"]),
+            ("", &["-"]),
+        ] {
+            assert_eq!(
+                read(line).as_deref(),
+                Some(&expected.iter().map(ToString::to_string).collect::<Vec<_>>()[..]),
+                "{line}"
+            );
+        }
+        for malformed in [
+            "for=1.1.1.1:80",
+            "for=[2001:db8::1]",
+            "for=\"1.1.1.1",
+            "for=\"1.1.1.1\\",
+            "for=\"1.1.1.1\"x",
+            "for = 1.1.1.1",
+            "for=1.1.1.1;for=2.2.2.2",
+            "for=1.1.1.1 for=2.2.2.2",
+            "host=\"a, for=1.1.1.1",
+            "=1.1.1.1",
+            "for",
+        ] {
+            assert_eq!(read(malformed), None, "{malformed}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_in_a_quoted_string_names_nobody(text in ".*") {
+            let quoted: String = text.chars().flat_map(|letter| ['\\', letter]).collect();
+            prop_assert_eq!(read(&format!("host=\"{quoted}\", for=8.8.8.8")), Some(vec!["-".to_owned(), "8.8.8.8".to_owned()]));
+        }
+    }
+}

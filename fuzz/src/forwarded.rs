@@ -1,0 +1,17 @@
+//! Lines of `Forwarded`.
+
+use osproxy::http::parsers::forwarded;
+
+/// What a proxy adds behind a line is read as it is, or the whole line is malformed; it stays malformed whatever is added.
+pub(crate) fn check(input: &[u8]) {
+    let ([line], _) = crate::lines(input);
+    let added = forwarded(&format!("{line}, for=192.0.2.1;proto=https"));
+    let own = Some("192.0.2.1".parse().unwrap());
+    match (forwarded(line), added) {
+        (Some(mut before), Some(added)) => {
+            before.push(own);
+            assert_eq!(before, added, "{line:?}");
+        }
+        (before, added) => assert!(before.is_none() && added.is_none(), "{line:?}: {before:?} {added:?}"),
+    }
+}
