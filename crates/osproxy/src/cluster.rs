@@ -135,7 +135,7 @@ impl Cluster {
         self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends a request on to a node, and gives its answer as it comes. Both bodies are passed on piece by piece; what is
+    /// Sends a request, whose head was [stripped](strip), on to a node, and gives its answer as it comes. Both bodies are passed on piece by piece; what is
     /// dropped here breaks off there.
     pub async fn forward(
         &self,
@@ -185,7 +185,6 @@ impl Cluster {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.clone_from(&parts.headers);
-        strip(headers);
         // Its sender is asked for the body when the node wants it.
         headers.remove(header::EXPECT);
         // Told anew from what is really sent: a length without its bytes would make the node take the next request for them.
@@ -275,7 +274,7 @@ pub fn is_error<B>(answer: &Response<B>, status: StatusCode, code: ErrorCode) ->
 }
 
 /// Removes what belongs to the connection that a head came through.
-fn strip(headers: &mut HeaderMap) {
+pub fn strip(headers: &mut HeaderMap) {
     let named: Vec<_> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -8,7 +8,7 @@ use axum::{
 use super::{App, ClientAddr, Node, RequestId};
 use crate::{
     Error, Result,
-    cluster::{Destination, Unanswered},
+    cluster::{self, Destination, Unanswered},
     error, traces,
 };
 
@@ -51,6 +51,8 @@ impl App {
         store: &str,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Unforwarded> {
+        // First of all: what a client calls part of its connection must not take away what is said here.
+        cluster::strip(request.headers_mut());
         if let Some(RequestId(id)) = request.extensions().get().cloned()
             && let Ok(id) = HeaderValue::try_from(&*id)
         {

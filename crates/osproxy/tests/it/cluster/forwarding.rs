@@ -376,3 +376,33 @@ async fn a_file_is_followed_that_moves_to_another_node() {
         assert!(node.read(&uid).await == bytes);
     }
 }
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn no_client_takes_away_what_a_node_says_of_it() {
+    let settings = [("LOG__FORMAT", "json")];
+    let mut one = Service::start_on(SERVER, &settings).await;
+    let mut two = one.start_beside(&settings).await;
+    // Nodes believe each other, and this machine.
+    for node in [&mut one, &mut two] {
+        std::fs::write(node.folder().join("config.yaml"), "server: {trusted_proxies: [127.0.0.0/8]}")
+            .unwrap();
+        node.restart_configured().await;
+    }
+    let uid = one.store("x.bin", b"x").await;
+    let url = two.download_link(&uid).await.unwrap().url;
+    eventually("one is found", async || (two.get(&url).await.status() == 200).then_some(())).await;
+    let mut client = two.connect().await;
+    let fields = "Connection: close, x-forwarded-for, x-request-id, osproxy-forwarded\r\n\
+                  X-Forwarded-For: 203.0.113.9\r\nX-Request-Id: of-the-client\r\n";
+    client.head("GET", &url, fields).await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 200"));
+    for node in [&two, &one] {
+        let line = eventually("it is logged", async || {
+            let log = node.log();
+            log.lines().find(|line| line.contains("\"of-the-client\"")).map(str::to_owned)
+        })
+        .await;
+        assert!(line.contains("\"peer\":\"203.0.113.9\""), "{line}");
+    }
+}
