@@ -26,6 +26,20 @@ pub const MAX_METADATA_VALUE: usize = 4096;
 /// Most bytes that keys and values of the metadata of a file have together.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 
+/// A file that was copied: what is known of it, or its uid alone for keys without the scope `read`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum CopiedFile {
+    /// What is known of it.
+    Known(Box<File>),
+    /// Its uid alone.
+    Unread {
+        /// The file's uid.
+        #[schema(value_type = Uid)]
+        uid: String,
+    },
+}
+
 /// What is known of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct File {

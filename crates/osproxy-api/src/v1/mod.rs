@@ -12,8 +12,8 @@ mod task;
 mod upload;
 
 pub use file::{
-    CopyFileRequest, DEFAULT_PAGE, File, FileState, Files, Layout, MAX_METADATA_BYTES, MAX_METADATA_KEY,
-    MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, MetadataChanges, UpdateFileRequest,
+    CopiedFile, CopyFileRequest, DEFAULT_PAGE, File, FileState, Files, Layout, MAX_METADATA_BYTES,
+    MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, MetadataChanges, UpdateFileRequest,
 };
 pub use link::{CreateLinkRequest, CreatedLink, Disposition};
 pub use node::{Node, NodeLoad, Nodes};

@@ -27,6 +27,8 @@ use crate::{
 const REMEMBERED: Duration = Duration::from_secs(4);
 /// How long a stale key is still served while one request reads it anew.
 const LOOKING: Duration = Duration::from_secs(1);
+/// How often a transfer looks whether its key is still worth something.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How many keys are remembered.
 const KEYS: usize = 10_000;
 
@@ -67,9 +69,14 @@ impl Caller {
         Terms { max_size: self.max_size, ..self.terms() }
     }
 
-    /// Refuses who may not do that.
+    /// Whether the caller has a scope.
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.has(scope)
+    }
+
+    /// Returns `PermissionDenied` unless the caller has `scope`.
     pub fn must_have(&self, scope: Scope) -> Result<()> {
-        if self.scopes.has(scope) {
+        if self.has(scope) {
             return Ok(());
         }
         let message = format!("this takes an API key with the scope `{}`", scope.as_str());
@@ -109,6 +116,22 @@ impl App {
             Some(token) if !is_open || ApiKey::is_meant(token) => self.holder(token).await,
             _ if is_open => Ok(Caller::trusted()),
             _ => Err(unauthenticated("this takes an API key, as `Authorization: Bearer KEY`")),
+        }
+    }
+
+    /// Waits until the key of a caller is revoked or has expired, and returns the error for that. Of callers without a key it never returns.
+    pub async fn revocation(&self, caller: &Caller) -> Error {
+        let Some(id) = &caller.key else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            // Transfers go on while the database does not answer.
+            if let Ok(known) = self.known_key(id).await
+                && !known.kept.as_ref().is_some_and(|kept| kept.holds(self.meta.now_ms()))
+            {
+                return unauthenticated("the API key was revoked or has expired meanwhile");
+            }
         }
     }
 

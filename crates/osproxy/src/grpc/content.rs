@@ -2,12 +2,16 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, future, stream::BoxStream};
+use futures_util::{
+    Stream, StreamExt, future,
+    stream::{self, BoxStream},
+};
 use http_body_util::BodyExt;
 use osproxy_api::{
     ErrorCode,
@@ -18,7 +22,12 @@ use osproxy_api::{
 };
 use tonic::{Status, Streaming};
 
-use crate::{Error, Result, app::Transfer, error, metrics::Running};
+use crate::{
+    Error, Result,
+    app::{App, Caller, Transfer},
+    error,
+    metrics::Running,
+};
 
 /// A message of a stream that sends content.
 pub(super) trait Sent {
@@ -73,6 +82,25 @@ pub(super) fn body<M: Sent + Send + 'static>(
     });
     // Of what has no byte there may be any number.
     pieces.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
+}
+
+/// The same content, which breaks off when the key of its caller is revoked or expires.
+pub(super) fn until_revoked(
+    app: Arc<App>,
+    caller: Caller,
+    content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
+) -> BoxStream<'static, Result<Bytes>> {
+    let revoked = Box::pin(async move { app.revocation(&caller).await });
+    let next = |state: Option<_>| async move {
+        let (mut content, mut revoked) = state?;
+        let piece = tokio::select! {
+            biased;
+            error = &mut revoked => return Some((Err(error), None)),
+            piece = StreamExt::next(&mut content) => piece?,
+        };
+        Some((piece, Some((content, revoked))))
+    };
+    stream::unfold(Some((content, revoked)), next).boxed()
 }
 
 /// The client went away, was too slow, or sent what is no message.

@@ -118,6 +118,12 @@ impl FileService for Service {
         let metadata = metadata.map(|metadata| metadata.entries.into_iter().collect());
         let name = name.as_deref();
         let copy = ops::copy_file::copy_file(&self.0, &caller, uid, name, metadata, None).await?;
-        Ok(Response::new(render::file(copy)))
+        // Whoever may copy files need not be one who may look at them.
+        let told = if caller.has(Scope::Read) {
+            render::file(copy)
+        } else {
+            File { uid: copy.uid.to_string(), ..File::default() }
+        };
+        Ok(Response::new(told))
     }
 }

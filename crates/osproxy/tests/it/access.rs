@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 
+use osproxy_api::grpc::v1::{self as pb, CopyFileRequest};
 use osproxy_api::v1::{CreatedState, CreatedUpload, File, Files};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -39,7 +40,9 @@ fn operations() -> Vec<Operation> {
 }
 
 async fn send(api: &Api, operation: &Operation) -> Response {
-    let query = if operation.or_link { "?uid=1" } else { "" };
+    // API v1 has the uid in the path, and takes any parameters for those of a link.
+    let query =
+        if operation.or_link && operation.path.starts_with("/api/storage/v0") { "?uid=1" } else { "" };
     let url = api.url(&format!("{}{query}", operation.path));
     let request = api.client().request(operation.method.clone(), url);
     let has_body = [Method::POST, Method::PATCH].contains(&operation.method);
@@ -79,7 +82,7 @@ async fn no_operation_is_done_without_a_key_or_without_its_scope() {
             assert_eq!(answer.status() == 403, is_refused, "{what}");
         }
     }
-    assert_eq!(scoped, 18);
+    assert_eq!(scoped, 20);
 }
 
 #[tokio::test]
@@ -376,4 +379,34 @@ async fn a_plain_nginx_gives_nobody_rights() {
     problem(stranger.get("/metrics").await, 401, "unauthenticated").await;
     let owner = stranger.with_key(service.key().unwrap());
     assert_eq!(owner.v1_post("/uploads", &json!({"name": "x"})).await.status(), 201);
+}
+
+#[tokio::test]
+async fn a_key_without_the_scope_read_is_told_nothing_of_files() {
+    let service = Service::start().await;
+    let secret = json!({"name": "secret.txt", "metadata": {"owner": "ann"}});
+    let upload = service.wish(&secret).await;
+    let uid = upload.uid.clone();
+    assert_eq!(service.put(&upload.links.unwrap().content, b"content").await.status(), 200);
+    let uploader = service.with_key(&service.create_key(&["--scopes", "upload"]).await);
+    let file = format!("/files/{uid}");
+    for patch in [json!({}), json!({"metadata": {"seen": "yes"}})] {
+        let answer = uploader.v1(Method::PATCH, &file, Some(&patch)).await;
+        assert_eq!(answer.status(), 204);
+        assert_eq!(answer.text().await.unwrap(), "");
+    }
+    let answer = uploader.v1_post(&format!("{file}/copy"), &json!({})).await;
+    let location = answer.headers()["location"].to_str().unwrap().to_owned();
+    let told: Value = answered(answer, 201).await;
+    let copy = told["uid"].as_str().unwrap();
+    assert_eq!(told, json!({ "uid": copy }));
+    assert_eq!(location, format!("/api/v1/files/{copy}"));
+    let request = CopyFileRequest { uid: uid.clone(), ..CopyFileRequest::default() };
+    let told = uploader.grpc().files.copy_file(request.clone()).await.unwrap().into_inner();
+    assert_eq!(told, pb::File { uid: told.uid.clone(), ..pb::File::default() });
+    // It was done, and whoever may read sees it.
+    assert_eq!(service.describe(&uid).await.metadata["seen"], "yes");
+    assert_eq!(service.describe(copy).await.name, "secret.txt");
+    let told = service.grpc().files.copy_file(request).await.unwrap().into_inner();
+    assert_eq!(told.name, "secret.txt");
 }

@@ -20,7 +20,10 @@ use tonic::Extensions;
 use crate::{
     Error, Result,
     app::{App, Caller, Transfer},
-    grpc::{content::Download, elsewhere, parse, render},
+    grpc::{
+        content::{Download, until_revoked},
+        elsewhere, parse, render,
+    },
     link::Terms,
     metrics::Running,
     ops::{
@@ -57,6 +60,7 @@ pub(super) async fn download(
         };
         ops::download_file::wherever_it_lies(app, file, open, has_moved).await?
     };
+    let content = until_revoked(app.clone(), caller.clone(), content);
     let part = Some(download_file_response::Part::File(render::file(record)));
     Ok(Download { first: Some(DownloadFileResponse { part }), content, _running: running })
 }

@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     app::{App, Caller},
     grpc::{
-        content::{body, header},
+        content::{body, header, until_revoked},
         elsewhere, parse, render,
     },
     ops::{
@@ -85,7 +85,8 @@ pub(super) async fn whole(
     let uid = own(app, caller, extensions, &uid).await?;
     let claims = parse::claims(digests.as_ref())?;
     let said = Said { claims, wanted: Wanted::default(), terms: caller.upload_terms() };
-    ops::upload_file::upload_file(app, uid, said, size(announced), body(messages)).await?;
+    let content = until_revoked(app.clone(), caller.clone(), body(messages));
+    ops::upload_file::upload_file(app, uid, said, size(announced), content).await?;
     status(app, uid).await
 }
 
@@ -102,7 +103,7 @@ pub(super) async fn part(
     let said = Said { claims, wanted: Wanted::default(), terms: caller.upload_terms() };
     let received = Arc::<AtomicU64>::default();
     let count = received.clone();
-    let content = body(messages).inspect_ok(move |bytes| {
+    let content = until_revoked(app.clone(), caller.clone(), body(messages)).inspect_ok(move |bytes| {
         count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     });
     match ops::locate_content::settle_parts(app, uid).await? {

@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use osproxy_api::v1::{CopyFileRequest, File, PREFIX};
+use osproxy_api::v1::{CopiedFile, CopyFileRequest, PREFIX};
 
 use super::{
     idempotency::{Created, once},
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Result,
+    api_key::Scope,
     app::{App, Caller, TakenKey},
     http::{
         auth::{By, Upload},
@@ -35,7 +36,7 @@ use crate::{
     request_body(content = CopyFileRequest),
     security(("api_key" = ["upload"])),
     responses(
-        (status = 201, description = "It is made.", body = File, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
+        (status = 201, description = "It is made.", body = CopiedFile, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
         openapi::Failures,
         openapi::OfFile,
         openapi::OfBody,
@@ -66,6 +67,13 @@ async fn copy(
 ) -> Result<Created> {
     let CopyFileRequest { name, metadata } = wanted;
     let copy = ops::copy_file::copy_file(&app, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
-    let location = format!("{PREFIX}/files/{}", copy.uid);
-    Created::new(Some(location), &render::file(copy))
+    let uid = copy.uid.to_string();
+    let location = format!("{PREFIX}/files/{uid}");
+    // Whoever may copy files need not be one who may look at them.
+    let told = if caller.has(Scope::Read) {
+        CopiedFile::Known(Box::new(render::file(copy)))
+    } else {
+        CopiedFile::Unread { uid }
+    };
+    Created::new(Some(location), &told)
 }

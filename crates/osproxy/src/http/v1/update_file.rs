@@ -4,7 +4,8 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, StatusCode, Uri},
+    response::{IntoResponse, Response},
 };
 use osproxy_api::v1::{File, PREFIX, UpdateFileRequest};
 
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     Result,
+    api_key::Scope,
     app::App,
     http::{
         auth::{By, Upload},
@@ -38,6 +40,7 @@ use crate::{
     security(("api_key" = ["upload"])),
     responses(
         (status = 200, description = "The file as it is now.", body = File),
+        (status = 204, description = "It is done. The key lacks the scope `read`, so the file is not described."),
         openapi::Failures,
         openapi::OfFile,
         openapi::OfBody,
@@ -50,10 +53,14 @@ pub(in crate::http) async fn update_file(
     uri: Uri,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<File>> {
+) -> Result<Response> {
     let uid = path::uid(uid)?;
     Query::parse(uri.query(), &[])?;
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
     let file = ops::update_file::update_file(&app, &caller.tenant, uid, name.as_deref(), metadata).await?;
-    Ok(Json(render::file(file)))
+    // Whoever may rename files need not be one who may look at them.
+    if !caller.has(Scope::Read) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(render::file(file)).into_response())
 }

@@ -149,3 +149,38 @@ async fn memory_does_not_grow_with_content() {
     let grown = service.peak_memory() - before;
     assert!(grown < 40 << 20, "{grown}");
 }
+
+#[tokio::test]
+async fn content_breaks_off_when_its_key_is_revoked() {
+    let mut service = Service::start().await;
+    let stored = store(&mut service.grpc(), &content(1, 40_000_000)).await;
+    let key = service.create_key(&["--scopes", "upload,read"]).await;
+    let mut grpc = service.with_key(&key).grpc();
+    let uid = create(&mut grpc).await;
+    let header = UploadFileHeader { uid: uid.clone(), ..UploadFileHeader::default() };
+    // More is always to come.
+    let beginning = stream::iter(file_messages(header, &content(2, 100_000)));
+    let mut other = grpc.clone();
+    let sending =
+        tokio::spawn(async move { other.files.upload_file(beginning.chain(stream::pending())).await });
+    // Nobody takes more than the beginning of this.
+    let request = DownloadFileRequest { uid: stored, offset: 0, length: None };
+    let mut reading = grpc.files.download_file(request).await.unwrap().into_inner();
+    assert!(reading.message().await.unwrap().is_some());
+    let writing = async || service.sql("SELECT count(*) FROM blobs WHERE state = 'writing'").await;
+    eventually("both have begun", async || (writing().await == ["1"]).then_some(())).await;
+    let (code, said) = service.cli(&["key", "revoke", &key]).await;
+    assert_eq!(code, 0, "{said}");
+    let refused = sending.await.unwrap().unwrap_err();
+    assert_eq!(reason(&refused).0, "unauthenticated");
+    // Whoever reads on is told with the next message that is not on its way yet.
+    let refused = loop {
+        match reading.message().await {
+            Ok(message) => assert!(message.is_some(), "all of it came"),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    eventually("nothing is left", async || (writing().await == ["0"]).then_some(())).await;
+    service.assert_consistent().await;
+}
