@@ -6,7 +6,7 @@ use osproxy::http::parsers::forwarded;
 pub(crate) fn check(input: &[u8]) {
     let ([line], _) = crate::lines(input);
     let added = forwarded(&format!("{line}, for=192.0.2.1;proto=https"));
-    let own = Some("192.0.2.1".parse().unwrap());
+    let own = Some(std::net::IpAddr::from([192, 0, 2, 1]));
     match (forwarded(line), added) {
         (Some(mut before), Some(added)) => {
             before.push(own);

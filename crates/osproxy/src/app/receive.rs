@@ -116,7 +116,7 @@ impl App {
         let _running = self.metrics.uploads.begin();
         let mut writer = self.writer(store, target, size).await?;
         writer.want(wanted);
-        let mut sniffer = Sniffer::default();
+        let mut content_type = Sniffer::default();
         let mut received = 0;
         while let Some(bytes) = body.next().await {
             let bytes = bytes?;
@@ -128,7 +128,7 @@ impl App {
                 let message = format!("there are more bytes than the {size} that there must be");
                 return Err(Error::new(ErrorCode::SizeMismatch, message));
             }
-            sniffer.update(&bytes);
+            content_type.update(&bytes);
             writer.write(bytes).await?;
         }
         if let SizeHint::Exact(size) = size
@@ -136,7 +136,7 @@ impl App {
         {
             return Err(Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete"));
         }
-        let (digests, sniffed) = (writer.finish().await?, sniffer.finish());
+        let (digests, sniffed) = (writer.finish().await?, content_type.finish());
         Ok(Received { writer, digests, sniffed, buffers: None })
     }
 

@@ -46,8 +46,8 @@ impl Meta {
             let usage = Usage { tenant: Tenant::from_recorded(&name), max_bytes: None, used: 0 };
             tenants.insert(name, TenantUsage { usage, stored: Some(0) });
         }
-        for (name, bytes) in self.logical_bytes().await? {
-            tenants.entry(name).and_modify(|found| found.usage.used = bytes);
+        for (name, bytes) in self.logical_bytes().await?.into_iter().chain(self.record_bytes().await?) {
+            tenants.entry(name).and_modify(|found| found.usage.used += bytes);
         }
         for (name, bytes) in self.stored_bytes().await? {
             tenants.entry(name).and_modify(|found| found.stored = Some(bytes));
@@ -76,6 +76,16 @@ impl Meta {
             .column_as(dialect::whole_sum(backend, blob::Column::Size), "bytes")
             .join(JoinType::InnerJoin, file::Relation::Blob.def())
             .filter(file::Column::State.eq(file::State::Stored))
+            .group_by(file::Column::Tenant);
+        Ok(whole(sums.into_tuple().all(&self.reader).await?))
+    }
+
+    async fn record_bytes(&self) -> Result<Vec<(String, u64)>, DbErr> {
+        let backend = self.reader.get_database_backend();
+        let sums = file::Entity::find()
+            .select_only()
+            .column(file::Column::Tenant)
+            .column_as(dialect::whole_sum(backend, file::Column::RecordBytes), "bytes")
             .group_by(file::Column::Tenant);
         Ok(whole(sums.into_tuple().all(&self.reader).await?))
     }

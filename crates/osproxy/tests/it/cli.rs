@@ -70,12 +70,15 @@ async fn tenants_are_listed_with_logical_and_stored_bytes() {
     }
     let (_, printed) = service.cli(&["tenant", "ls", "--json"]).await;
     let counted: Value = serde_json::from_str(printed.trim_end()).unwrap();
-    assert_eq!(counted, json!({"tenant": "shop", "max_bytes": 10_000_000, "used": 100_000}));
+    // 512 bytes and the name are counted for each file.
+    let record = 512 + "x.bin".len();
+    let used = 100_000 + 2 * record;
+    assert_eq!(counted, json!({"tenant": "shop", "max_bytes": 10_000_000, "used": used}));
     let (_, printed) = service.cli(&["tenant", "ls", "--all", "--json"]).await;
     let all: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |name: &str| all.iter().find(|line| line["tenant"] == name).unwrap().clone();
-    assert_eq!((&of("shop")["used"], &of("shop")["stored"]), (&json!(100_000), &json!(50_000)));
-    assert_eq!((&of("other")["used"], &of("other")["stored"]), (&json!(50_000), &json!(50_000)));
+    assert_eq!((&of("shop")["used"], &of("shop")["stored"]), (&json!(used), &json!(50_000)));
+    assert_eq!((&of("other")["used"], &of("other")["stored"]), (&json!(50_000 + record), &json!(50_000)));
     let (_, printed) = service.cli(&["tenant", "ls", "--all"]).await;
     assert!(printed.starts_with("TENANT"), "{printed}");
     assert!(printed.contains("USED (LOGICAL)") && printed.contains("STORED"), "{printed}");

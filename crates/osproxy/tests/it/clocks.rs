@@ -118,8 +118,8 @@ async fn nodes_whose_clocks_differ_make_files_and_say_so() {
     let (two, three) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (second, third) = (beside(&two), beside(&three));
     let ahead = start(folder, database, "+7d").await;
-    let behind = start(two, second, "-20m").await;
-    let mut jumping = start(three, third, "+0").await;
+    let behind = start(two, second, "-20m").await.with_key_of(&ahead);
+    let mut jumping = start(three, third, "+0").await.with_key_of(&ahead);
     let mut uids = HashSet::new();
     let mut make = async |service: &Service| {
         for _ in 0..5 {

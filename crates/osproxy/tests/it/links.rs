@@ -148,7 +148,7 @@ async fn only_content_counts_as_a_use_of_a_link() {
         assert_eq!(head.status(), 200);
     }
     // Nor does content that the service cannot get at.
-    let object = service.objects_folder().join(&service.objects()[0]);
+    let object = service.object_path(&service.objects()[0]);
     let aside = service.folder().join("aside");
     std::fs::rename(&object, &aside).unwrap();
     assert_eq!(get(&service, "accept", "*/*").await, 500);

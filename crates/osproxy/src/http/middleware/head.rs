@@ -109,7 +109,6 @@ mod tests {
             &b""[..],
             b" ",
             b"a b",
-            b"a,b",
             b"a/b",
             b"u@x",
             b"x:80:90",
