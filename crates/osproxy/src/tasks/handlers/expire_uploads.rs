@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::delete_blob;
-use crate::{
-    meta::now_ms,
-    tasks::{TaskContext, TaskError, TaskHandler},
-};
+use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
 /// How many uploads are looked at in one go.
 const PAGE: u64 = 200;
@@ -21,7 +18,8 @@ impl TaskHandler for ExpireUploads {
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
         let app = &context.app;
-        let lapsed_before = now_ms().saturating_sub(app.limits.keep_lapsed);
+        // By the clock of the database: one node whose own is ahead must not end the uploads of all.
+        let lapsed_before = app.meta.now_ms().saturating_sub(app.limits.keep_lapsed);
         let mut expired = 0_u64;
         loop {
             let lapsed = app.meta.lapsed_uploads(lapsed_before, PAGE).await?;

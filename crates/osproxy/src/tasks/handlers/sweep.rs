@@ -7,7 +7,7 @@ use crate::{
     Result,
     app::App,
     error,
-    meta::{Kind, Unfinished, now_ms},
+    meta::{Kind, Unfinished},
     tasks::{TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -35,7 +35,7 @@ impl TaskHandler for Sweep {
         let Some(store) = &context.store else {
             return Ok(());
         };
-        let mut begun_before = before(GRACE);
+        let mut begun_before = before(app, GRACE);
         if !app.stores.is_shared(store) {
             // Nobody alive has begun what is older than this process.
             begun_before = begun_before.max(app.started_at);
@@ -51,8 +51,8 @@ impl TaskHandler for Sweep {
         }
         release_rooms(app, store).await?;
         app.meta.forget_gone_parts(None).await?;
-        while app.meta.purge_tasks(before(KEEP_TASKS), PAGE).await? > 0 {}
-        while app.meta.purge_files(before(KEEP_FILES), PAGE).await? > 0 {}
+        while app.meta.purge_tasks(before(app, KEEP_TASKS), PAGE).await? > 0 {}
+        while app.meta.purge_files(before(app, KEEP_FILES), PAGE).await? > 0 {}
         while app.meta.purge_keys(PAGE).await? > 0 {}
         while app.meta.purge_challenges(PAGE).await? > 0 {}
         while app.meta.purge_link_uses(PAGE).await? > 0 {}
@@ -62,7 +62,8 @@ impl TaskHandler for Sweep {
 
 /// Gives up room in a store that was reserved long ago for uploads of which nothing has come.
 async fn release_rooms(app: &App, store: &str) -> Result<()> {
-    let (created_before, mut after) = (now_ms().saturating_sub(app.limits.reserve), Uid::from_recorded(0));
+    let (created_before, mut after) =
+        (app.meta.now_ms().saturating_sub(app.limits.reserve), Uid::from_recorded(0));
     loop {
         let page = app.meta.idle_reservations(store, created_before, after, PAGE).await?;
         let Some(last) = page.last() else {
@@ -79,8 +80,8 @@ async fn release_rooms(app: &App, store: &str) -> Result<()> {
 }
 
 /// A moment so long ago, in milliseconds since the Unix epoch.
-fn before(age: Duration) -> i64 {
-    now_ms().saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
+fn before(app: &App, age: Duration) -> i64 {
+    app.meta.now_ms().saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
 /// What is looked at.
