@@ -204,7 +204,7 @@ mod tests {
         let unknown = kept(SizeHint::Unknown);
         assert_eq!(
             (unknown, kept(SizeHint::AtMost(1000)), kept(SizeHint::Exact(1 << 40))),
-            (8 << 20, 1000, 0)
+            (9 << 20, (1 << 20) + 1000, 0)
         );
         let first = transfers.begin(&Terms::default(), unknown).await.unwrap();
         let refused = transfers.begin(&Terms::default(), unknown).await.unwrap_err();

@@ -65,7 +65,8 @@ pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
 pub(super) async fn of_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
-    if [v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
+    // The path of a head that could not be read is `*`.
+    if path == "*" || [v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
         cors.layer(next).oneshot(request).await.into_response()
     } else {
         next.run(request).await

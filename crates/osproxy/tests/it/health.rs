@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectOptions, ConnectionTrait};
+use serde_json::json;
 
 use crate::support::{
     Hang, Service, Store, StoreServer, Unreliable, command, connect, eventually, refused, spawn_failing,
@@ -84,8 +85,8 @@ async fn a_store_that_does_not_answer_is_named() {
 #[tokio::test]
 async fn a_disk_without_the_room_that_must_stay_free_refuses_uploads() {
     let service = Service::start_with(&[("LOCAL__KEEP_FREE", "1125899906842624")]).await;
-    let link = service.upload_link("x.bin").await;
-    refused(service.put(&link.url.single, b"x").await, 507).await;
+    let created = service.post("/link/upload", &json!({"filePath": ["x.bin"], "expire": 600})).await;
+    refused(created, 507).await;
     let (_, text) = ready(&service).await;
     assert!(text.contains(r#""down":["disk"],"uploads":"refused""#), "{text}");
 }
