@@ -34,9 +34,8 @@ enum Blow {
 const BLOWS: [Blow; 6] =
     [Blow::Kill, Blow::Pause, Blow::Restart, Blow::CutRedis, Blow::CutDatabase, Blow::SilenceDatabase];
 
-/// How patient nodes are: little, so that it does not take long. They take whomever nginx speaks for.
-const SETTINGS: [(&str, &str); 9] = [
-    ("AUTH__MODE", "open"),
+/// How patient nodes are: little, so that it does not take long.
+const SETTINGS: [(&str, &str); 8] = [
     ("CLUSTER__HEARTBEAT", "1"),
     ("CLUSTER__FORWARD_TIMEOUT", "3"),
     ("TASKS__LEASE", "3"),
