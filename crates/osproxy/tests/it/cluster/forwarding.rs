@@ -261,7 +261,10 @@ async fn a_body_that_nobody_asked_for_disturbs_nobody() {
         client.head("PUT", &merge, "Content-Length: 40\r\nConnection: close\r\n").await;
         client.send(b"GET /api/storage/v0/ping HTTP/1.1\r\nA: b\r\n").await;
         let answer = client.rest().await;
-        assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("osproxy-error: parts_missing\r\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 422 ") && answer.contains("osproxy-error: parts_missing\r\n"),
+            "{answer}"
+        );
         assert_eq!(other.read(&uid).await, b"content");
         assert_eq!(other.put_part(&link, 1, b"one").await.status(), 200);
     }
@@ -279,7 +282,8 @@ async fn a_node_that_is_back_at_its_address_is_found_at_once() {
     let database = other.database().beside(folder.path());
     let settings = database.settings();
     let listen = "127.77.77.77:8888";
-    let mut owner = Service::start_listening(listen, folder, database, None, settings).await.with_key_of(&other);
+    let mut owner =
+        Service::start_listening(listen, folder, database, None, settings).await.with_key_of(&other);
     let uid = owner.store("x.bin", b"content").await;
     let link = other.upload_link("y.bin").await;
     assert_eq!(owner.put_part(&link, 1, b"one").await.status(), 200);
