@@ -33,11 +33,16 @@ pub enum CopiedFile {
     /// What is known of it.
     Known(Box<File>),
     /// Its uid alone.
-    Unread {
-        /// The file's uid.
-        #[schema(value_type = Uid)]
-        uid: String,
-    },
+    Unread(FileUid),
+}
+
+/// The uid of a file, and nothing else of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileUid {
+    /// The file's uid.
+    #[schema(value_type = Uid)]
+    pub uid: String,
 }
 
 /// What is known of a file.

@@ -12,7 +12,7 @@ mod task;
 mod upload;
 
 pub use file::{
-    CopiedFile, CopyFileRequest, DEFAULT_PAGE, File, FileState, Files, Layout, MAX_METADATA_BYTES,
+    CopiedFile, CopyFileRequest, DEFAULT_PAGE, File, FileState, FileUid, Files, Layout, MAX_METADATA_BYTES,
     MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE, MAX_PAGE, MetadataChanges, UpdateFileRequest,
 };
 pub use link::{CreateLinkRequest, CreatedLink, Disposition};

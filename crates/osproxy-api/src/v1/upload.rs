@@ -50,7 +50,7 @@ pub struct CreateUploadRequest {
     #[schema(value_type = Option<Metadata>, required = false)]
     pub metadata: BTreeMap<String, String>,
     /// What the links take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "nullable::object", skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Constraints>,
     /// How long the links hold, in seconds; an hour if it is absent.
     #[serde(default = "an_hour", deserialize_with = "seconds")]
@@ -122,7 +122,7 @@ pub struct CreateUploadLinksRequest {
     #[schema(value_type = Option<i64>, required = false, example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,
     /// What the links take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "nullable::object", skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Constraints>,
 }
 

@@ -415,7 +415,7 @@ async fn what_is_taken_over_counts_towards_the_quota() {
     pending(&go, 2).await;
     part(&go, 2, 1, &bytes).await;
     let quota = async |tenant, bytes| {
-        let arguments = ["tenant", "set", tenant, "--max-bytes", bytes];
+        let arguments = ["tenant", "set", tenant, "--new", "--max-bytes", bytes];
         let (status, said, complaint) = spawn_failing(folder.path(), &settings, &arguments).await;
         assert!(status.success(), "{said}{complaint}");
     };

@@ -124,6 +124,7 @@ async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
     let settings = database.settings_through(&through, Some(&proxy));
     let two =
         Service::start_at(folder, database, settings, &[("DATABASE__CACHE_SECONDS", "3600")], &[]).await;
+    let two = two.with_key_of(&one);
     let uid = two.store("x.bin", b"x").await;
     assert_eq!(two.read(&uid).await, b"x");
     proxy.set(Line::Cut);

@@ -64,7 +64,6 @@ async fn operations_ask_no_more_than_they_must() {
     let number = |number: u64| usize::try_from(number % 1_000).unwrap();
 
     let mut counted = BTreeMap::new();
-    counted.insert("ping", count(&service, async |_| drop(service.get("/api/storage/v0/ping").await)).await);
     let link = async |_| drop(service.upload_link("x.bin").await);
     counted.insert("create_upload", count(&service, link).await);
     let upload = async |at: u64| {
@@ -98,16 +97,14 @@ async fn operations_ask_no_more_than_they_must() {
         ("download_file", 2),
         // By md5; BEGIN, the reference, the file, COMMIT.
         ("instant_upload", 5),
-        // A read, and an empty transaction.
-        ("ping", 3),
         // Whether its links were revoked, which is remembered otherwise, as of the others below;
         // BEGIN, the file, its state, the intent, COMMIT; by BLAKE3; BEGIN, the blob, the file, COMMIT.
         ("upload_file", 11),
         // The same, but that the reference is taken and the intent goes.
         ("upload_file of known content", 12),
         // Whose disk has the others; BEGIN, the file and attempts before, the intent, COMMIT; BEGIN, the file, the part before,
-        // the part, COMMIT.
-        ("upload_part", 11),
+        // the part, what the file has received, COMMIT.
+        ("upload_part", 12),
         ("upload_status", 2),
     ];
     assert_eq!(counted, BTreeMap::from(expected));

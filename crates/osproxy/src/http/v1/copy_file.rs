@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use osproxy_api::v1::{CopiedFile, CopyFileRequest, PREFIX};
+use osproxy_api::v1::{CopiedFile, CopyFileRequest, FileUid, PREFIX};
 
 use super::{
     idempotency::{Created, once},
@@ -73,7 +73,7 @@ async fn copy(
     let told = if caller.has(Scope::Read) {
         CopiedFile::Known(Box::new(render::file(copy)))
     } else {
-        CopiedFile::Unread { uid }
+        CopiedFile::Unread(FileUid { uid })
     };
     Created::new(Some(location), &told)
 }

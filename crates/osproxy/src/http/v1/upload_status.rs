@@ -21,10 +21,10 @@ use crate::{
     uid::Uid,
 };
 
-/// `GET /uploads/{uid}`: by a link, or with an API key and no parameters.
+/// `GET /uploads/{uid}`: by a link, or with an API key and no signature.
 #[utoipa::path(
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
-    summary = "Say what has been received", description = "By a link; or, with an API key and no parameters, for the application.",
+    summary = "Say what has been received", description = "By a link; or, with an API key and no `signature`, for the application.",
     params(
         openapi::UidInPath,
         openapi::OptionalSignedQuery,
@@ -42,7 +42,8 @@ pub(in crate::http) async fn upload_status(
     request: Request,
 ) -> Result<Json<UploadStatus>> {
     let (mut request, _) = request.into_parts();
-    if request.uri.query().is_none_or(str::is_empty) {
+    let query = request.uri.query().unwrap_or_default().as_bytes();
+    if !form_urlencoded::parse(query).any(|(name, _)| name == "signature") {
         let By { caller, .. } = By::<Upload>::from_request_parts(&mut request, &app).await?;
         let uid = path::uid(uid)?;
         return Ok(render(uid, ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?));
