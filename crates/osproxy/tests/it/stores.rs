@@ -453,7 +453,8 @@ async fn connections_are_encrypted_and_certificates_checked() {
     let (status, _, said) = crate::support::spawn_failing(folder.path(), &store.settings(), &arguments).await;
     assert!(!status.success(), "nobody knows who has signed the certificate: {said}");
     let ca = std::env::var("OSPROXY_TEST_CA").unwrap();
-    let mut service = Service::start_on_store(&store, None, &[("STORES__CA", &ca)]).await;
+    let mut service =
+        Service::start_on_store(&store, None, &[("STORES__CA", &ca), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
     let bytes = content(21, MIN + 100);
     let uid = service.store_in_parts("x.bin", &bytes, MIN).await;
     service.wait_until_whole(&uid).await;
