@@ -234,12 +234,9 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     service.kill().await;
     let (code, said) = service.cli(&["fsck", "--deep"]).await;
     assert_eq!(code, 4, "{said}");
-    for stray in [
-        format!("doc/{}.pdf", uid(8)),
-        format!("video/{}_1", uid(12)),
-        format!("video/{}.mp4", uid(15)),
-        format!("doc/{}.pdf", uid(17)),
-    ] {
+    let strays = [("doc", 8, ".pdf"), ("video", 12, "_1"), ("video", 15, ".mp4"), ("doc", 17, ".pdf")];
+    for (folder, number, end) in strays {
+        let stray = format!("{folder}/{}{end}", uid(number));
         assert!(said.contains(&stray), "{stray} is not in {said}");
     }
     assert!(said.contains(" 4 differences"), "{said}");
