@@ -30,7 +30,7 @@ async fn let_lapse(service: &Service, uid: &str) {
 async fn an_upload_whose_links_have_ended_goes_on_where_it_was() {
     let mut service = Service::start().await;
     let bytes = content(1, 2 * PART + 5);
-    let upload = begun(&service, &bytes, 1).await;
+    let upload = begun(&service, &bytes, 3).await;
     let state = &upload.links.as_ref().unwrap().state;
     eventually("the links end", async || (service.get(state).await.status() == 403).then_some(())).await;
     problem(service.v1_put_part(&upload, 2, &bytes[PART..2 * PART]).await, 403, "link_expired").await;
