@@ -186,7 +186,7 @@ impl App {
         let started_at = now_ms();
         let transfers = Transfers::new(&config.limits);
         let stores = Stores::open(config, &database, transfers.buffers()).await?;
-        let here = Here { node: node.clone(), stores: stores.here() };
+        let here = Here::new(node.clone(), stores.here());
         let meta = Meta::open(&database, here, memory(config)).await;
         let meta = meta.map_err(|error| StartError::told(Meta::explain(&database, &error)))?;
         // Nobody else works on a store of this node alone, perhaps on this database: what was being worked on is free again.

@@ -38,7 +38,7 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         let database = super::existing(config).await?;
         let stores = Stores::open_to_read(config, &database, Pace::new(options.rate.as_u64())).await?;
-        let here = Here { stores: stores.here(), ..Here::default() };
+        let here = Here::new(String::new(), stores.here());
         let meta = Meta::open_existing(&database, here, app::memory(config)).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::explain(&database, &error)))?;
         let mut walk = Walk { meta, stores, report: Report::new(options.json, options.after) };

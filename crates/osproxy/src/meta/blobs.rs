@@ -6,10 +6,9 @@ use sea_orm::{
 };
 
 use super::{
-    Claims, Meta, NewFile,
+    Claims, Here, Meta, NewFile,
     entities::{blob, file},
     files::{record_of, recorded_key, stored_row},
-    now_ms,
 };
 use crate::tenant::Tenant;
 
@@ -66,7 +65,7 @@ pub(super) fn writing_row(
     (id, tenant): (i64, &str),
     backend: &str,
     object_key: String,
-    node: &str,
+    here: &Here,
 ) -> blob::ActiveModel {
     blob::ActiveModel {
         id: Set(id),
@@ -81,8 +80,8 @@ pub(super) fn writing_row(
         md5: Set(None),
         blake3: Set(None),
         sniffed: Set(None),
-        created_at: Set(now_ms()),
-        written_by: Set(Some(node.to_owned())),
+        created_at: Set(here.clock.now_ms()),
+        written_by: Set(Some(here.node.clone())),
         upload_id: Set(None),
         native_highest: Set(None),
         native_small: Set(None),

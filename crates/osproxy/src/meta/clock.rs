@@ -1,7 +1,7 @@
 //! The database's clock, as it is known here.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,10 +14,10 @@ const STALE: Duration = Duration::from_secs(10);
 
 /// What time the database has, within the time that a question to it takes: leases are measured by it, since every node
 /// sees the same one, whatever its own clock says.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Clock {
     /// When the database was asked, and what it said, in milliseconds since the Unix epoch.
-    asked: Mutex<Option<(Instant, i64)>>,
+    asked: Arc<Mutex<Option<(Instant, i64)>>>,
 }
 
 impl Clock {

@@ -112,7 +112,7 @@ pub(super) async fn collect(
         (closed, _) => return Ok(Err(BegunPart::Closed(closed))),
     };
     if known.is_none() {
-        blob::Entity::insert(receiving_blob((blob_id, &tenant), &store, &here.node, shape))
+        blob::Entity::insert(receiving_blob((blob_id, &tenant), &store, here, shape))
             .exec_without_returning(transaction)
             .await?;
         file::Entity::update_many()
@@ -141,12 +141,12 @@ async fn begin_receiving(
     Ok(taken.rows_affected == 1)
 }
 
-fn receiving_blob(blob: (i64, &str), store: &str, node: &str, shape: Option<Shape>) -> blob::ActiveModel {
+fn receiving_blob(blob: (i64, &str), store: &str, here: &Here, shape: Option<Shape>) -> blob::ActiveModel {
     blob::ActiveModel {
         state: Set(blob::State::Receiving),
         layout: Set(blob::Layout::Parts),
         size: Set(shape.map_or(0, |shape| shape.size.cast_signed())),
         part_size: Set(shape.map(|shape| shape.part_size.cast_signed())),
-        ..blobs::writing_row(blob, store, String::new(), node)
+        ..blobs::writing_row(blob, store, String::new(), here)
     }
 }

@@ -12,7 +12,7 @@ use sea_orm::{
 };
 
 use super::{
-    Announced, Meta, NewFile, NewTask,
+    Announced, Here, Meta, NewFile, NewTask,
     blobs::{self, to_record},
     entities::{blob, file, part},
     files, tasks,
@@ -107,7 +107,7 @@ pub struct ImportInto {
 struct Importing<'a> {
     transaction: &'a DatabaseTransaction,
     into: &'a ImportInto,
-    node: &'a str,
+    here: &'a Here,
     now: i64,
 }
 
@@ -134,12 +134,12 @@ impl Meta {
         files: Vec<ImportedFile>,
         into: &ImportInto,
     ) -> Result<Option<Vec<Imported>>, DbErr> {
-        let (files, into, node) = (Arc::new(files), into.clone(), self.here.node.clone());
+        let (files, into, here) = (Arc::new(files), into.clone(), self.here.clone());
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
-            let (files, into, quotas, node) = (files.clone(), into.clone(), quotas.clone(), node.clone());
+            let (files, into, quotas, here) = (files.clone(), into.clone(), quotas.clone(), here.clone());
             Box::pin(async move {
-                let importing = Importing { transaction, into: &into, node: &node, now };
+                let importing = Importing { transaction, into: &into, here: &here, now };
                 let (imported, Charges { charge, released }) = importing.all(&files).await?;
                 for (tenant, released) in released {
                     quotas.charge(transaction, &tenant, -released).await?;
@@ -436,7 +436,7 @@ impl Importing<'_> {
             layout: Set(blob::Layout::Parts),
             created_at: Set(Uid::from_recorded(id).issued_ms().cast_signed()),
             written_by: Set(None),
-            ..blobs::writing_row((id, self.into.tenant.as_str()), &self.into.store, object_key, self.node)
+            ..blobs::writing_row((id, self.into.tenant.as_str()), &self.into.store, object_key, self.here)
         }
     }
 }

@@ -88,7 +88,8 @@ pub(super) async fn judge(
     let first: Option<(i64, Option<String>)> = first.into_tuple().one(transaction).await?;
     let (first_size, mut sniffed) = first.unwrap_or_default();
     let head = parts > 1 && first_size.unsigned_abs() < HEAD as u64;
-    let is_unverified = size <= conditions.verify_up_to
+    let is_unverified = conditions.verify_up_to > 0
+        && size <= conditions.verify_up_to
         && (claims.need_reading()
             || claims.blake3.is_some() && pieces::combined(transaction, blob).await?.is_none());
     let digests = is_unverified.then(|| claims.wanted());

@@ -9,7 +9,7 @@ use super::{
     blobs::{self, to_record},
     entities::{blob, file},
     files::{part_size, recorded_key},
-    now_ms, tasks,
+    tasks,
     write_queue::Verdict,
 };
 use crate::tenant::Tenant;
@@ -245,7 +245,7 @@ impl Meta {
                     .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
                     .col_expr(file::Column::Charged, Expr::value(0))
                     .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-                    .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+                    .col_expr(file::Column::ExpiresAt, Expr::value(now))
                     .filter(file::Column::BlobId.eq(blob_id))
                     .exec(transaction)
                     .await?;
@@ -304,7 +304,7 @@ async fn begin(
         .exec(transaction)
         .await?;
     let key = if named.rows_affected == 1 { own } else { key(spare) };
-    let row = blobs::writing_row((spare, &blob.tenant), &blob.backend, key.to_string(), &here.node);
+    let row = blobs::writing_row((spare, &blob.tenant), &blob.backend, key.to_string(), here);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Merge::Ready(MergeIntent {
         intent_id: spare,

@@ -140,6 +140,7 @@ pub struct Here {
     pub node: String,
     /// The stores. New files go to the first.
     pub stores: Vec<StoreHere>,
+    clock: Clock,
 }
 
 /// A store whose objects a process has at hand.
@@ -165,6 +166,11 @@ pub struct PartSizes {
 }
 
 impl Here {
+    /// `stores`: new files go to the first.
+    pub fn new(node: String, stores: Vec<StoreHere>) -> Self {
+        Self { node, stores, clock: Clock::default() }
+    }
+
     fn store(&self, name: &str) -> Option<&StoreHere> {
         self.stores.iter().find(|here| here.name == name)
     }
@@ -281,7 +287,7 @@ impl Meta {
         Ok(Self {
             reader: Measured::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
-            clock: Clock::default(),
+            clock: here.clock.clone(),
             here: Arc::new(here),
             stored: Remembered::new(memory),
             quotas: Arc::default(),
@@ -297,7 +303,7 @@ impl Meta {
         let meta = Self {
             reader: Measured::new(Reader::Server(server.clone())),
             writer: Writer::Server(server),
-            clock: Clock::default(),
+            clock: here.clock.clone(),
             here: Arc::new(here),
             stored: Remembered::new(memory),
             quotas: Arc::default(),

@@ -351,7 +351,7 @@ async fn begin(
         size: Set(0),
         md5: Set(None),
         sniffed: Set(None),
-        created_at: Set(now_ms()),
+        created_at: Set(here.clock.now_ms()),
         written_by: Set(Some(here.node.clone())),
         tag: Set(native.as_ref().map(|_| String::new())),
         piece: Set(None),

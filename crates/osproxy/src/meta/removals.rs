@@ -8,7 +8,6 @@ use super::{
     Change, FileState, Meta, TaskForBlob,
     entities::{blob, file, part},
     files::{is_blob, part_size, recorded_key},
-    now_ms,
     parts::own_object,
     quotas::Quotas,
     tasks,
@@ -201,7 +200,7 @@ async fn remove(
         .col_expr(file::Column::State, Expr::value(*to))
         .col_expr(file::Column::Listed, Expr::value(0))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-        .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+        .col_expr(file::Column::ExpiresAt, Expr::value(now))
         .col_expr(file::Column::Charged, Expr::value(0))
         .col_expr(file::Column::RecordBytes, Expr::value(0))
         .col_expr(file::Column::Metadata, Expr::value(None::<String>))
@@ -236,7 +235,7 @@ pub(super) async fn reject_upload(
         .col_expr(file::Column::State, Expr::value(FileState::Corrupt))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
         .col_expr(file::Column::StoredAt, Expr::value(None::<i64>))
-        .col_expr(file::Column::ExpiresAt, Expr::value(now_ms()))
+        .col_expr(file::Column::ExpiresAt, Expr::value(now))
         .col_expr(file::Column::Charged, Expr::value(0))
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)

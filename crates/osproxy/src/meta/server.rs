@@ -59,7 +59,14 @@ impl Suspicion {
         if !self.is_raised(timeout) {
             return Ok(true);
         }
-        let pinging = tokio::time::timeout(timeout + PING, connection.ping()).await;
+        let ping = async {
+            match connection.ping().await {
+                // The answer to the abandoned statement: the server has just ended it, and the connection is fine.
+                Err(sqlx::Error::Database(_)) => connection.ping().await,
+                answer => answer,
+            }
+        };
+        let pinging = tokio::time::timeout(timeout + PING, ping).await;
         pinging.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into()))).map(|()| true)
     }
 }

@@ -9,7 +9,7 @@ fn here() -> Here {
         StoreHere { name: "local".to_owned(), parts: None, has_shards: false },
         StoreHere { name: "s3".to_owned(), parts, has_shards: false },
     ];
-    Here { node: "this".to_owned(), stores }
+    Here::new("this".to_owned(), stores)
 }
 
 #[tokio::test]

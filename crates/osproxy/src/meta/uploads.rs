@@ -210,7 +210,7 @@ async fn begin(
     };
     let store = here.for_new();
     let key = here.whole_key(store, &file.name, blob_id);
-    let row = blobs::writing_row((blob_id, &file.tenant), store, key.to_string(), &here.node);
+    let row = blobs::writing_row((blob_id, &file.tenant), store, key.to_string(), here);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Begun::Ready(Box::new(Intent {
         blob_id,

@@ -348,12 +348,12 @@ mod tests {
             })
         });
         // All of them wait together, so that they share a transaction.
-        let (one, again, undone, panicked, four, two) = tokio::join!(
+        let (one, four, again, undone, panicked, two) = tokio::join!(
             insert(&queue, 1, true),
+            neighbour,
             insert(&queue, 1, true),
             insert(&queue, 3, false),
             panics(&queue, 5),
-            neighbour,
             insert(&queue, 2, true),
         );
         assert_eq!((one, undone, four, two), (Ok(1), Ok(-3), Ok(4), Ok(2)));
