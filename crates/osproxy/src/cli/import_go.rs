@@ -49,6 +49,8 @@ pub struct Options {
     /// Let the sweep remove the objects of parts that the Go program left behind when it had merged them.
     #[arg(long)]
     remove_leftovers: bool,
+    #[command(flatten)]
+    init: super::Init,
 }
 
 /// Takes over the files of a Go program that is stopped. The objects stay where they are. Can be done again.
@@ -73,6 +75,7 @@ pub fn run(loaded: &Loaded, options: &Options) -> anyhow::Result<ExitCode> {
                 root.display()
             );
         }
+        super::existing_or_init(&loaded.config, options.init).await?;
         let app = App::open(&loaded.config).await?;
         let into = ImportInto {
             tenant: options.tenant.clone(),

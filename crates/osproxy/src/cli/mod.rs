@@ -83,11 +83,17 @@ async fn open(config: &Config) -> anyhow::Result<Meta> {
     meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
 }
 
-/// As [`open`], but with `--init` creates the database and its tables first.
-async fn open_or_init(config: &Config, init: Init) -> anyhow::Result<Meta> {
+/// As [`existing`], but with `--init` creates the database and its tables first.
+async fn existing_or_init(config: &Config, init: Init) -> anyhow::Result<DatabaseLocation> {
     if init.init {
         migrate(config).await?;
     }
+    existing(config).await
+}
+
+/// As [`open`], but with `--init` creates the database and its tables first.
+async fn open_or_init(config: &Config, init: Init) -> anyhow::Result<Meta> {
+    existing_or_init(config, init).await?;
     open(config).await
 }
 

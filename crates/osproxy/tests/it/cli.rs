@@ -8,7 +8,7 @@ use crate::support::{Service, answered, content, eventually, spawn_failing};
 #[tokio::test]
 async fn only_serve_migrate_and_init_create_a_database() {
     let folder = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 10] = [
         &["key", "create"],
         &["key", "ls"],
         &["key", "revoke", "0"],
@@ -19,7 +19,6 @@ async fn only_serve_migrate_and_init_create_a_database() {
         &["explain", "1"],
         &["fsck"],
         &["scrub"],
-        &["import-go", "--database", "none.db"],
     ];
     for arguments in commands {
         let (status, printed, complaint) = spawn_failing(folder.path(), &[], arguments).await;

@@ -63,7 +63,7 @@ fn port_of(database: &Database) -> String {
 
 /// Runs the verb: exit code and what it said.
 async fn import(folder: &Path, settings: &[(String, String)], options: &[&str]) -> (i32, String) {
-    let arguments = [&["import-go", "--from", "go.yaml"], options].concat();
+    let arguments = [&["import-go", "--init", "--from", "go.yaml"], options].concat();
     let (status, said, complaint) = spawn_failing(folder, settings, &arguments).await;
     (status.code().unwrap(), said + &complaint)
 }
@@ -421,7 +421,8 @@ async fn what_is_taken_over_counts_towards_the_quota() {
     let (code, said) = import(folder.path(), &settings, &[]).await;
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("quota"), "{said}");
-    assert_eq!(database.sql("SELECT uid FROM files").await, [""; 0]);
+    // Batches before the one that the quota refuses may stay.
+    assert!(!database.sql("SELECT uid FROM files").await.contains(&uid(2).to_string()));
     quota("default", "4000B").await;
     // The second time the upload is taken anew, and counts once.
     for _ in 0..2 {
@@ -440,7 +441,7 @@ async fn what_is_taken_over_counts_towards_the_quota() {
     go.update_file(uid(2), &format!("status = 1, multi_part = false, storage_size = 2000, {shared}")).await;
     assert_eq!(import(folder.path(), &settings, &to_other).await.0, 4);
     assert_eq!(database.sql(used).await, ["2000", "2000"]);
-    let files = "SELECT sum(charged) FROM files GROUP BY tenant ORDER BY tenant";
+    let files = "SELECT CAST(sum(charged) AS BIGINT) FROM files GROUP BY tenant ORDER BY tenant";
     assert_eq!(database.sql(files).await, ["2000", "2000"]);
 }
 
