@@ -15,7 +15,7 @@ section! {
         /// API v0 cannot, and have to send it.
         prove_possession: bool = false,
         /// Up to which size of the content, in bytes, digests that a client claims when it completes an upload are verified
-        /// before it is answered. Larger content is answered at once, and becomes corrupt when a task finds it to be other.
+        /// before it is answered. Larger content is answered at once, and becomes corrupt when a task finds it to be other. 0: that is so of all content.
         verify_up_to: u64 = 64 << 20,
     }
     ignored []
