@@ -178,9 +178,12 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
     let refusal = refused(service.put(&false_md5(&link, bytes.len()), b"").await, 422).await;
     assert!(refusal.contains("md5"), "{refusal}");
     assert!(service.download_link(&link.uid).await.is_none(), "nobody could read it");
-    assert_eq!(service.checkpoint(&link.uid).await, [1, 2], "it can be completed with the right one");
-    assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
-    assert!(service.read(&link.uid).await == bytes);
+    // A store that puts parts together itself has them no more.
+    if std::env::var("OSPROXY_TEST_STORE").is_err() {
+        assert_eq!(service.checkpoint(&link.uid).await, [1, 2], "it can be completed with the right one");
+        assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
+        assert!(service.read(&link.uid).await == bytes);
+    }
     // Where the parts lie in the object to be: they cannot be read before it is.
     for digest in ["md5", "sha256"] {
         let wish = json!({"name": "y.bin", "size": bytes.len(), digest: hex::encode([7; 32])
@@ -192,6 +195,14 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
         assert_eq!((file.state, file.size), (FileState::Corrupt, Some(bytes.len() as u64)));
         problem(service.v1_complete(&upload).await, 410, "file_corrupt").await;
     }
+    // Without a size the BLAKE3 of the parts cannot be combined: they are read for it.
+    let upload = service.wish(&json!({"name": "y.bin"})).await;
+    for (number, part) in [(1, &bytes[..60_000]), (2, &bytes[60_000..])] {
+        assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
+    }
+    let complete = upload.links.as_ref().unwrap().complete.clone();
+    let claim = service.client().post(service.url(&complete)).json(&json!({"blake3": hex::encode([7; 32])}));
+    problem(claim.send().await.unwrap(), 422, "digest_mismatch").await;
     let wish = json!({"name": "z.bin", "size": bytes.len(), "md5": md5_hex(&bytes)});
     let upload = service.wish(&wish).await;
     assert_eq!(service.v1_put_part(&upload, 1, &bytes).await.status(), 204);

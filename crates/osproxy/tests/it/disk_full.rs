@@ -152,6 +152,15 @@ async fn nothing_is_begun_on_a_disk_that_has_no_more_than_is_kept_free() {
     assert_eq!(service.v1_abort(&announced).await.status(), 204);
 }
 
+#[tokio::test]
+async fn nothing_is_begun_while_the_disk_of_the_database_has_no_more_than_is_kept_free() {
+    // Objects lie on another disk, which has room.
+    let settings = [("DATABASE__PATH", "disk/osproxy.db"), ("LOCAL__KEEP_FREE", "134217728")];
+    let service = Service::start_on_small_disk(64 << 20, &settings).await;
+    problem(service.v1_post("/uploads", &json!({"name": "x"})).await, 507, "storage_full").await;
+    refused(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
+}
+
 /// Bytes that the hidden files of a folder and its subfolders have on the disk.
 fn reserved(folder: &Path) -> u64 {
     // One may go while it is looked at.

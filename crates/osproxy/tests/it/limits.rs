@@ -228,8 +228,10 @@ async fn a_disk_that_is_nearly_full_takes_no_uploads_and_reads_go_on() {
         let sent = service.client().put(service.url(&link.url.single)).body(body).send().await;
         assert!(!sent.is_ok_and(|answer| answer.status() != 507), "{size}");
     }
-    let wish = json!({"name": "x", "size": 40 * MIB});
-    problem(service.v1_post("/uploads", &wish).await, 507, "storage_full").await;
+    for part_size in [8 * MIB, 64 * MIB] {
+        let wish = json!({"name": "x", "size": 40 * MIB, "part_size": part_size});
+        problem(service.v1_post("/uploads", &wish).await, 507, "storage_full").await;
+    }
     assert_eq!(
         service.sql("SELECT count(*) FROM files WHERE state = 'receiving' AND part_size > 0").await,
         ["0"]

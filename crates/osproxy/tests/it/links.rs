@@ -2,7 +2,7 @@
 
 use osproxy_api::{
     grpc::v1::CompleteUploadRequest,
-    v1::{CreatedLink, CreatedUpload, UploadStatus},
+    v1::{CreatedLink, CreatedUpload, CreatedUploadLinks, UploadStatus},
 };
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -206,6 +206,15 @@ async fn content_is_not_larger_than_its_link_takes() {
     let upload: CreatedUpload = service.wish(&limited).await;
     let sent = service.put(&upload.links.unwrap().content, &content(1, 1000)).await;
     answered::<UploadStatus>(sent, 200).await;
+    // Parts that came by a link without a limit are not completed by one that has it.
+    let upload = service.wish(&json!({"name": "x.bin"})).await;
+    assert_eq!(service.v1_put_part(&upload, 1, &content(2, 600)).await.status(), 204);
+    let route = format!("/uploads/{}/links", upload.uid);
+    let new = service.v1_post(&route, &json!({"constraints": {"max_size": 599}})).await;
+    let new: CreatedUploadLinks = answered(new, 201).await;
+    let sent = service.client().post(service.url(&new.links.complete)).send().await.unwrap();
+    problem(sent, 413, "too_large").await;
+    assert_eq!(service.v1_complete(&upload).await.status(), 200);
     let wish = json!({"name": "x", "size": 9, "constraints": {"max_size": 8}});
     assert_eq!(
         problem(service.v1_post("/uploads", &wish).await, 400, "invalid_argument").await["field"],

@@ -30,15 +30,17 @@ fn announced(md5: Md5, bytes: &Bytes) -> Option<String> {
 
 struct World {
     node: TestNode,
+    /// False digests are found before the answer, and not by the tasks.
+    verifies: bool,
     files: Vec<File>,
     last_part: Option<(usize, u32, Bytes, Md5)>,
     held: bool,
 }
 
 impl World {
-    async fn start() -> Self {
-        let mut world =
-            Self { node: TestNode::start().await, files: Vec::new(), last_part: None, held: false };
+    async fn start(verifies: bool) -> Self {
+        let node = TestNode::start_verifying(if verifies { u64::MAX } else { 0 }).await;
+        let mut world = Self { node, verifies, files: Vec::new(), last_part: None, held: false };
         world.create(None).await;
         world
     }
@@ -126,8 +128,20 @@ impl World {
             Lie::Silence => Said { md5: None, ..truth },
         };
         let answer = self.link(at).complete(&self.node, by, &said).await;
-        let right = self.files[at].to_merge(&said);
-        if self.check(at, &format!("merging ({said:?})"), answer, &right).is_some()
+        let right = self.files[at].to_merge(&said, self.verifies);
+        if right == [Some(ErrorCode::DigestMismatch)] {
+            self.check(at, &format!("merging ({said:?})"), answer, &right);
+            // Parts that lie in the object to be cannot be read before it is, and it is the file's only one.
+            let sql = format!("SELECT state FROM files WHERE uid = {}", self.files[at].uid);
+            let state = self.node.database().sql(&sql).await.remove(0);
+            match self.files[at].size {
+                Some(size) if size > 0 => {
+                    assert_eq!(state, "corrupt");
+                    self.files[at].state = State::Corrupt(self.files[at].bytes());
+                }
+                _ => assert_eq!(state, "receiving"),
+            }
+        } else if self.check(at, &format!("merging ({said:?})"), answer, &right).is_some()
             && let Some(parts) = self.files[at].pending()
         {
             let (bytes, parts) = (self.files[at].bytes(), u32::try_from(parts.len()).unwrap());
@@ -366,10 +380,10 @@ fn uploads_are_what_a_map_says() {
         source_file: Some(file!()),
         ..Config::default()
     };
-    proptest!(config, |(ops in prop::collection::vec(op(), 1..=40))| {
+    proptest!(config, |(verifies in any::<bool>(), ops in prop::collection::vec(op(), 1..=40))| {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let mut world = World::start().await;
+            let mut world = World::start(verifies).await;
             for op in ops {
                 world.run(op).await;
             }

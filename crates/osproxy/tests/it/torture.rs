@@ -7,7 +7,7 @@ mod content;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use std::{
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
-use crate::support::{Random, Service, md5_hex};
+use crate::support::{Random, Service, eventually, md5_hex};
 use client::Client;
 use content::{Known, Ledger, Piece, Sent, Upload, bytes_of};
 
@@ -63,13 +63,20 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
 /// Lets clients work for a moment, and kills the service under them.
 async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Service, Ledger) {
     let (service, killed) = (Arc::new(service), Arc::new(AtomicBool::new(false)));
+    let done = Arc::new(AtomicU64::new(0));
     let shared: Vec<_> = (0..4).map(|_| Piece::random(random)).collect();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
         let seed = seed * 1_000 + client;
-        clients.spawn(Client::new(service.clone(), killed.clone(), seed, shared.clone()).run());
+        let client = Client::new(service.clone(), killed.clone(), seed, shared.clone());
+        clients.spawn(client.run(done.clone()));
     }
-    tokio::time::sleep(Duration::from_millis(20 + random.below(280))).await;
+    let enough = random.below(40);
+    eventually("the clients have done something", async || {
+        (done.load(Ordering::Relaxed) >= enough).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(random.below(50))).await;
     killed.store(true, Ordering::SeqCst);
     service.signal(Signal::KILL);
     let mut new = Ledger::default();

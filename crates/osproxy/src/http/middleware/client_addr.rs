@@ -112,6 +112,9 @@ mod tests {
         // A proxy that adds a line of its own says what counts.
         let lines = [("forwarded", "host=\"a"), ("forwarded", "for=1.1.1.1")];
         assert_eq!(client("10.0.0.1", &lines), "1.1.1.1");
+        // A line that the client sent does not stand in for one that is malformed.
+        let lines = [("forwarded", "for=6.6.6.6"), ("forwarded", "host=\"a, for=1.1.1.1")];
+        assert_eq!(client("10.0.0.1", &lines), "10.0.0.1");
         let both = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")];
         assert_eq!(client("10.0.0.1", &both), "1.1.1.1");
     }

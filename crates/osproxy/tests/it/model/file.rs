@@ -251,7 +251,8 @@ impl File {
         self.answer(|_| pending(), |complete| complete.single(bytes, md5))
     }
 
-    pub fn to_merge(&self, said: &Said) -> Outcomes {
+    /// `verifies`: a false md5 is found before the answer.
+    pub fn to_merge(&self, said: &Said, verifies: bool) -> Outcomes {
         if said.parts == Some(0) {
             return refused(ErrorCode::InvalidArgument);
         }
@@ -263,7 +264,10 @@ impl File {
             }
             let size: usize = parts.values().map(|part| part.len()).sum();
             let fits = said.size.is_none_or(|said| said == size);
-            if fits { done() } else { refused(ErrorCode::SizeMismatch) }
+            if !fits {
+                return refused(ErrorCode::SizeMismatch);
+            }
+            checked(!verifies || said.md5.as_ref().is_none_or(|md5| *md5 == md5_hex(&self.bytes())))
         };
         self.answer(pending, |complete| complete.merge(said))
     }

@@ -21,6 +21,7 @@ pub struct TestNode {
     api: Api,
     database: Database,
     folder: TempDir,
+    verify_up_to: u64,
 }
 
 struct Running {
@@ -40,12 +41,11 @@ const PAUSES: tasks::Settings = tasks::Settings {
 };
 
 impl Running {
-    async fn open(folder: &Path, database: &Database) -> (Self, Api) {
+    async fn open(folder: &Path, database: &Database, verify_up_to: u64) -> (Self, Api) {
         let mut config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
         // Only the binary makes a bootstrap key.
         config.auth.mode = AuthMode::Open;
-        // False digests are found by the tasks.
-        config.uploads.verify_up_to = 0;
+        config.uploads.verify_up_to = verify_up_to;
         for (name, value) in database.settings() {
             match name.as_str() {
                 "DATABASE__URL" => config.database.url = Some(Secret::new(value)),
@@ -93,25 +93,34 @@ impl Deref for TestNode {
 }
 
 impl TestNode {
+    /// False digests are found by the tasks.
     pub async fn start() -> Self {
+        Self::start_verifying(0).await
+    }
+
+    /// False digests of content up to so many bytes are found before the answer.
+    pub async fn start_verifying(verify_up_to: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
-        let (running, api) = Running::open(folder.path(), &database).await;
-        Self { running: Some(running), api, database, folder }
+        Self::open(folder, database, verify_up_to).await
+    }
+
+    async fn open(folder: TempDir, database: Database, verify_up_to: u64) -> Self {
+        let (running, api) = Running::open(folder.path(), &database, verify_up_to).await;
+        Self { running: Some(running), api, database, folder, verify_up_to }
     }
 
     /// Starts another node on the database of a service.
     pub async fn start_beside(service: &Service) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = service.database().beside(folder.path());
-        let (running, api) = Running::open(folder.path(), &database).await;
-        Self { running: Some(running), api, database, folder }
+        Self::open(folder, database, 0).await
     }
 
     /// Stops it and starts it again on the same folder; with `abort` tasks are cut off where they are.
     pub async fn restart(&mut self, abort: bool) {
         self.stop(abort).await;
-        let (running, api) = Running::open(self.folder.path(), &self.database).await;
+        let (running, api) = Running::open(self.folder.path(), &self.database, self.verify_up_to).await;
         (self.running, self.api) = (Some(running), api);
     }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,8 +30,11 @@ impl Client {
         Self { service, killed, random: Random::new(seed), shared, ledger: Ledger::default() }
     }
 
-    pub async fn run(mut self) -> Ledger {
-        while self.act().await.is_some() {}
+    /// Counts in `done` what was not broken off.
+    pub async fn run(mut self, done: Arc<AtomicU64>) -> Ledger {
+        while self.act().await.is_some() {
+            done.fetch_add(1, Ordering::Relaxed);
+        }
         assert!(self.killed.load(Ordering::SeqCst), "a request broke off while the service was running");
         self.ledger
     }
