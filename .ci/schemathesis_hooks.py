@@ -1,6 +1,6 @@
-"""Gives the cases that schemathesis makes up what it cannot: links that the service has signed, and uids of files.
+"""Completes the generated cases with values that schemathesis cannot generate: signed links, and uids of files.
 
-What a case got wrong on purpose stays wrong: a link is put in only where the case has all that a link has, each well formed.
+Invalid values of a case stay invalid: a link is only inserted if the case has all parameters of a link in valid form.
 """
 
 import itertools
@@ -20,7 +20,7 @@ WELL_FORMED = {
     "expire": r"[1-9][0-9]*",
     "signature": r".*",
 }
-# So large that a disk for playing has room for it.
+# Small enough for the disk of a test machine.
 LARGEST = 1 << 20
 http = requests.Session()
 http.headers["Authorization"] = f"Bearer {os.environ['OSPROXY_KEY']}"
@@ -46,7 +46,7 @@ def query_of(url):
 
 
 def a_file():
-    """A file for all to read, with the link to it."""
+    """Stores a file that all cases read; returns its uid and the parameters of a link."""
     link = upload_link()
     put(link["single"], b"<p>read me</p>")
     uid = query_of(link["single"])["uid"]
@@ -73,7 +73,7 @@ def is_well_formed(values, patterns):
 def before_v0(route, case, fits):
     query = case.query
     if route in ("/checkpoint", "/proxy"):
-        # The others are uids that were never issued.
+        # Other cases keep uids that were never issued.
         if fits and not query.keys().isdisjoint(WELL_FORMED):
             query.update(UPLOAD)
         elif fits and next(turn) % 2:
@@ -89,7 +89,7 @@ def before_v0(route, case, fits):
         link = upload_link()
         query.update(query_of(link["single"]))
         if fits:
-            # Chance never hits the digest, nor what the parts are together.
+            # Generated digests, part counts and sizes never match.
             query.pop("md5", None)
             if route == "/upload/merge":
                 put(link["multi"]["upload"] + "&chunkNum=1", b"whole")
@@ -97,7 +97,7 @@ def before_v0(route, case, fits):
 
 
 def before_upload(route, case, fits):
-    """Cases about an upload get one of their own, with a link to it."""
+    """Gives each case about an upload its own upload, with a link."""
     if not is_well_formed(case.query, WELL_FORMED) or not is_well_formed(case.path_parameters, {"uid": UID}):
         return
     upload = post(f"{V1}/uploads", {"name": "page.html"})
@@ -116,7 +116,7 @@ def before_upload(route, case, fits):
 def before_v1(route, case, fits):
     if route.startswith("/uploads/"):
         before_upload(route, case, fits)
-    # Also where the case gets something else wrong: it is to be refused for that.
+    # Also for invalid cases: they must be rejected for their own fault, not for an unknown uid.
     names = case.path_parameters or {}
     if route.startswith("/files/{uid}") and is_well_formed(names, {"uid": UID}):
         names["uid"] = upload_of_its_own() if case.method == "DELETE" else FILE
@@ -129,16 +129,17 @@ def before_v1(route, case, fits):
             if terms and terms.get("networks"):
                 terms["networks"] = ["10.0.0.0/8", "2001:db8::/32"][: len(terms["networks"])]
     if route == "/uploads":
-        # What no schema can say: part sizes go with sizes, and are powers of two, and sizes are within constraints.
+        # Rules that a schema cannot express: a part size requires a size and is a power of two, and the size is within the
+        # constraints.
         case.body.pop("part_size", None)
         if case.body.get("size") is not None:
             case.body["size"] = min(case.body["size"], LARGEST)
             constraints = case.body.get("constraints") or {}
             if constraints.get("max_size") is not None:
                 constraints["max_size"] = max(constraints["max_size"], case.body["size"])
-    # A cursor is nothing that can be made up.
+    # Cursors are signed and cannot be generated.
     case.query.pop("cursor", None)
-    # A key that chance hits twice is another request's.
+    # A key that is generated twice would belong to another request.
     case.headers.pop("idempotency-key", None)
 
 

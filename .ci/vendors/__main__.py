@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Stands in for Tencent COS and Aliyun OSS in tests, each on a port of its own on 127.0.0.1.
+"""Stands in for Tencent COS and Aliyun OSS in tests, each on its own port of 127.0.0.1.
 
-Signatures are computed again with the code of the vendors' own SDKs, so that both sides cannot share a mistake of ours.
-The rest is what the vendors' documents say of the calls that osproxy makes, and no more of it.
+Signatures are checked with the vendors' own SDKs, so that a mistake of ours cannot be on both sides. The rest follows the
+vendors' documentation, and covers only the calls that osproxy makes.
 
-Buckets stand in names of hosts, which nobody resolves here: a client comes as to a proxy, and asks for
+Buckets are part of host names, which cannot be resolved here: clients use this server as a proxy, and request
 `http://<bucket>-<appid>.cos.<region>.myqcloud.com/...` or `http://<bucket>.oss-<region>.aliyuncs.com/...`.
 
-Names, tags and uploads are remembered in memory, content lies in files of the folder, and all is gone at the end.
+Names, tags and uploads are in memory, content is in files of the folder; nothing survives the process.
 """
 
 import argparse
@@ -29,7 +29,7 @@ class Server(ThreadingHTTPServer):
         self.vendor, self.store = vendor, Store(folder)
 
     def handle_error(self, request, client_address):
-        # Clients that go away are what some tests are about.
+        # Some tests disconnect on purpose.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 

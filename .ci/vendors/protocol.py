@@ -1,4 +1,4 @@
-"""How stores are asked: the calls that osproxy makes, and no more of the protocols."""
+"""The protocols of the stores, limited to the calls that osproxy makes."""
 
 import base64
 import binascii
@@ -21,7 +21,7 @@ from fastcrc import crc64
 from signatures import Cos
 from store import CHUNK, MAX_DOCUMENT, MAX_PART, Blob, Broken, Bucket, Refusal
 
-# Entries of a page, however many are asked for: vendors may give fewer too, and tests must see more than one page.
+# Maximum entries of a page, whatever the request: vendors may return fewer too, and tests must see several pages.
 PAGE = 2
 
 
@@ -38,7 +38,7 @@ def text(name, value):
 
 
 def page_of(entries, asked):
-    """The first of the entries, and whether there are more."""
+    """The first page of the entries, and whether there are more."""
     size = min(PAGE, number_in(asked, 1, 1000))
     return entries[:size], len(entries) > size
 
@@ -137,10 +137,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def refuse(self, refusal):
         if self.answered:
-            # In the middle of something else: breaking off is all that is left.
+            # The answer has begun already: only the connection can be closed.
             self.close_connection = True
             return
-        # As vendors do: whoever sends much is told before it is all there, on a connection that then ends.
+        # As the vendors do: a large body is rejected before it has arrived, and the connection is closed.
         early = self.unread > CHUNK
         self.close_connection |= early
         try:
@@ -155,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
         return element("Error", *said, text("Resource", self.path))
 
     def linger(self):
-        """An answer is lost if a connection is closed with bytes that nobody has read."""
+        """Reads the rest of the body: closing a connection with unread bytes would lose the answer."""
         self.connection.shutdown(socket.SHUT_WR)
         self.connection.settimeout(1)
         until = time.time() + 5
@@ -207,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(400, self.vendor.BAD_MD5, "The Content-MD5 you specified did not match what we received.")
 
     def receive(self):
-        """The body in a file of its own; nothing, if it does not come to its end."""
+        """Writes the body into a new file, which is removed if the body is incomplete."""
         if self.unread > MAX_PART:
             raise Refusal(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size.")
         path, size, digest, crc = self.store.new_path(), self.unread, hashlib.md5(), 0
@@ -225,7 +225,7 @@ class Handler(BaseHTTPRequestHandler):
         return Blob(path, size, self.vendor.tag_of(digest.hexdigest()), time.time()), crc
 
     def keep(self, keep, *where):
-        """Puts the body where it belongs, if that is still there when it has come."""
+        """Stores the body, unless its bucket or upload has disappeared meanwhile."""
         blob, crc = self.receive()
         try:
             keep(*where, blob)
@@ -313,7 +313,7 @@ class Handler(BaseHTTPRequestHandler):
                 left -= len(chunk)
 
     def range_of(self, blob):
-        """What of an object is asked for, and the status to say so."""
+        """The requested range of an object, and the status of the answer."""
         whole = 0, blob.size, 200
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not asked or asked[0] == "bytes=-":
@@ -333,7 +333,7 @@ class Handler(BaseHTTPRequestHandler):
         self.store.delete(self.bucket, self.name)
         self.answer(204)
 
-    # Uploads in parts.
+    # Multipart uploads.
 
     def begin_upload(self):
         upload_id = self.store.begin(self.bucket, self.name)
@@ -378,7 +378,7 @@ class Handler(BaseHTTPRequestHandler):
         self.document(self.completed(self.store.complete(*where, chosen, self.vendor.tag_of)))
 
     def complete_slowly(self, where, chosen):
-        """COS says 200 before it has begun, blanks while it works, and at the end what has come of it."""
+        """COS sends 200 before it starts, blanks while it works, and the result at the end."""
         self.answered = True
         self.send_response(200)
         self.send_header(f"{self.vendor.PREFIX}request-id", self.request_id)
@@ -401,7 +401,7 @@ class Handler(BaseHTTPRequestHandler):
         self.store.abort(self.bucket, self.name, self.parameters["uploadId"])
         self.answer(204)
 
-    # Method, place, parameters that it needs and such that it may have.
+    # Method, target, required and optional parameters, handler.
     ROUTES = [
         ("HEAD", "bucket", set(), set(), head_bucket),
         ("PUT", "bucket", set(), set(), put_bucket),

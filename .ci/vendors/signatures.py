@@ -1,4 +1,4 @@
-"""What sets the vendors apart: names of hosts and errors, and how requests are signed."""
+"""Differences between the vendors: host names, error codes, and signatures."""
 
 import calendar
 import re
@@ -12,13 +12,13 @@ from qcloud_cos import CosConfig, cos_auth
 
 from store import Refusal
 
-# Seconds that clocks may differ, and that a signature may be good for.
+# Maximum clock difference and maximum lifetime of a signature, in seconds.
 SKEW = 900
 VALIDITY = 3 * 3600
 
 
 class Clock(threading.local):
-    """What an SDK takes for the time: the moment at which the client signed, as far as its thread is concerned."""
+    """The time as an SDK sees it: that of the client's signature, per thread."""
 
     now = None
 
@@ -30,7 +30,7 @@ class Clock(threading.local):
 
 
 class Keys:
-    """Whoever may ask: secrets and, for temporary ones, tokens by the ids of keys."""
+    """The accepted keys: secrets by key id, with tokens for temporary keys."""
 
     def __init__(self, lasting, temporary):
         self.known = {lasting[0]: (lasting[1], None), temporary[0]: (temporary[1], temporary[2])}
@@ -89,7 +89,7 @@ class Cos:
         if not time.time() < end <= start + VALIDITY:
             raise denied("Request has expired.")
         headers = said.get("q-header-list", "").split(";")
-        # Without the host a signature would be good for each bucket.
+        # Without the host, a signature would be valid for every bucket.
         if "host" not in headers:
             raise mismatch()
         config = CosConfig(Region=self.region, SecretId=said["q-ak"], SecretKey=secret)
@@ -97,7 +97,7 @@ class Cos:
         signed = {name: value for name, value in request.headers.items() if name.lower() in headers}
         copy = requests.Request(request.command, request.url, headers=signed)
         sign = cos_auth.CosS3Auth(config, request.url_path, request.parameters, end - start - 60)
-        # The SDK signs all parameters, and its whole header is compared: the signature, and what was signed.
+        # The SDK signs all parameters. Comparing the whole header also compares the lists of what was signed.
         if sign(copy).headers["Authorization"] != request.headers["Authorization"]:
             raise mismatch()
 
@@ -151,5 +151,5 @@ class Oss:
 
     @staticmethod
     def whole_instead(headers):
-        """Of a range that reaches beyond the end OSS sends everything, unless it is asked to do as others do."""
+        """For a range beyond the end, OSS sends the whole object, unless the standard behaviour is requested."""
         return headers.get("x-oss-range-behavior") != "standard"

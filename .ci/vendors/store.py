@@ -1,4 +1,4 @@
-"""What is stored: names, tags and uploads in memory, content in files."""
+"""The stored data: names, tags and uploads in memory, content in files."""
 
 import hashlib
 import itertools
@@ -8,16 +8,16 @@ import time
 import uuid
 from collections import namedtuple
 
-# Bytes that are in memory at a time.
+# Buffer size, in bytes.
 CHUNK = 256 * 1024
-# osproxy keeps to what is the smallest part at S3; both vendors would take smaller ones.
+# osproxy uses the minimum part size of S3; both vendors would accept smaller parts.
 MIN_PART = 5 << 20
 MAX_PART = 5 << 30
 MAX_DOCUMENT = 2 << 20
 
 
 class Refusal(Exception):
-    """What is not done, and why."""
+    """An error of the store."""
 
     def __init__(self, status, code, message):
         super().__init__(code)
@@ -25,7 +25,7 @@ class Refusal(Exception):
 
 
 class Broken(Exception):
-    """The client went away in the middle of a body."""
+    """The client disconnected in the middle of a body."""
 
 
 Blob = namedtuple("Blob", "path size tag time")
@@ -42,7 +42,7 @@ class Bucket:
 
 
 class Store:
-    """Every blob has a file of its own that is never written again: whoever has it open keeps it when another takes its place."""
+    """Each blob is a file that never changes, so that readers can continue when it is replaced."""
 
     def __init__(self, folder):
         self.folder, self.buckets, self.lock = folder, {}, threading.Lock()
@@ -107,7 +107,7 @@ class Store:
             os.unlink(part.path)
 
     def choose(self, bucket, name, upload_id, asked):
-        """The parts that an object is to be made of, opened; `asked` are their numbers and tags."""
+        """Opens the parts of an upload to complete; `asked` has their numbers and tags."""
         with self.lock:
             upload = self.upload(bucket, name, upload_id)
             numbers = [number for number, _ in asked]

@@ -1,6 +1,7 @@
-//! Compiles the messages and services of gRPC, by a compiler that comes with cargo: nobody has to install one.
+//! Compiles the gRPC messages and services with a compiler written in Rust, so that `protoc` need
+//! not be installed.
 
-#![expect(clippy::disallowed_methods, reason = "a build has no settings and no reactor")]
+#![expect(clippy::disallowed_methods, reason = "a build script has no settings and no reactor")]
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -13,12 +14,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(SERVICES, ["proto"])?;
     let mut described = files.clone();
-    // Where everything stands, and the comments: of use to nobody who asks a running service.
+    // Reflection does not need comments and source positions.
     described.file.iter_mut().for_each(|file| file.source_code_info = None);
     let folder = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(folder.join("descriptors.bin"), described.encode_to_vec())?;
     tonic_prost_build::configure()
-        // Content is handed on as it comes, without a copy.
+        // Message content is passed on without a copy.
         .bytes(".osproxy.v1")
         .compile_fds(files)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Tells the program which commit it is built from.
+//! Embeds the commit the program is built from.
 
 #![expect(clippy::disallowed_methods, reason = "a build has no settings and no reactor")]
 
@@ -7,7 +7,8 @@ use std::{env, process::Command};
 fn main() {
     println!("cargo:rerun-if-env-changed=OSPROXY_COMMIT");
     let told = env::var("OSPROXY_COMMIT").ok().filter(|commit| !commit.is_empty());
-    // Whoever only tests would have everything built anew after each commit.
+    // Only release builds have it: otherwise every commit would rebuild everything for those who
+    // only test.
     let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let commit = told.or_else(|| is_release.then(of_repository).flatten()).unwrap_or_default();
     let number = env!("CARGO_PKG_VERSION");
@@ -16,10 +17,11 @@ fn main() {
     println!("cargo:rustc-env=OSPROXY_VERSION={version}");
 }
 
-/// What is checked out here, marked if it was changed; nothing where there is no repository.
+/// The commit checked out here, marked if there are changes; `None` outside a repository.
 fn of_repository() -> Option<String> {
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    // `logs/HEAD` changes with every commit, wherever the branch is recorded; the index with what is added.
+    // `logs/HEAD` changes with every commit, wherever the branch is stored; `index` changes when
+    // files are staged.
     for file in ["HEAD", "logs/HEAD", "index"] {
         println!("cargo:rerun-if-changed={}", git(&["rev-parse", "--git-path", file])?);
     }

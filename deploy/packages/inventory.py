@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Says what is in the program: as a CycloneDX document, or as the notices that its licences want to go along with it.
+"""Lists the third-party components of the program, as a CycloneDX document or as licence notices.
 
     deploy/packages/inventory.py sbom VERSION COMMIT EPOCH
     deploy/packages/inventory.py notices
 
-It looks at what Cargo links for this machine, features as they are, without procedural macros and whatever only builds or tests.
+Covers the crates that Cargo links for this machine with the default features, without procedural
+macros, build dependencies and dev dependencies.
 """
 
 import datetime
@@ -22,7 +23,7 @@ import zipfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OWN = {"osproxy", "osproxy-api", "osproxy-storage"}
 TEXT = re.compile(r"(licen[cs]e|copying|notice|unlicense|copyright)[^/]*", re.IGNORECASE)
-# Whose archives have no text are held to that of their licence.
+# For crates whose archives contain no licence text.
 MIT = """Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation
 files (the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy, modify,
 merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is furnished to
@@ -52,7 +53,7 @@ def metadata():
 
 
 def linked():
-    """The crates that are linked, as Cargo describes them, in order."""
+    """The linked crates, as described by Cargo, sorted."""
     tree = ("cargo", "tree", "--locked", "-p", "osproxy", "-e", "normal,no-proc-macro", "--target", machine())
     lines = run(*tree, "--prefix", "none", "--no-dedupe").splitlines()
     found = {tuple(line.split()[:2]) for line in lines}
@@ -66,13 +67,13 @@ def licence(package):
 
 
 def swagger():
-    """The archive of the page that is served under /swagger: a build script puts it into the program."""
+    """The archive of the page under /swagger, which a build script embeds into the program."""
     crate = next(p for p in metadata()["packages"] if p["name"] == "utoipa-swagger-ui-vendored")
     return next(pathlib.Path(crate["manifest_path"]).parent.glob("res/*.zip"))
 
 
 def besides():
-    """What is linked and is no crate: kind, name, version, licence, texts."""
+    """Linked components other than crates: kind, name, version, licence, texts."""
     sqlite = next(p for p in metadata()["packages"] if p["name"] == "libsqlite3-sys")
     header = pathlib.Path(sqlite["manifest_path"]).parent / "sqlite3/sqlite3.h"
     number = re.search(r'SQLITE_VERSION +"(.+)"', header.read_text())[1]
@@ -86,7 +87,7 @@ def besides():
         texts = [files.read(folder + name).decode() for name in ("LICENSE", "NOTICE")]
         lock = json.loads(files.read(folder + "package-lock.json"))
     yield "npm", "swagger-ui", archive.stem.removeprefix("v"), "Apache-2.0", texts
-    # Its pages are bundles, of what its lock file says. Their texts are not in the archive.
+    # Its pages bundle the packages of its lock file, whose licence texts are not in the archive.
     not_bundled = ("dev", "devOptional", "optional", "peer")
     for path, part in sorted(lock["packages"].items()):
         if path and not any(part.get(mark) for mark in not_bundled):
@@ -94,7 +95,7 @@ def besides():
 
 
 def texts_of(package):
-    """The texts that come with a crate, of what it has taken in too."""
+    """The licence texts in a crate, including those of code that it contains."""
     folder = pathlib.Path(package["manifest_path"]).parent
     files = (path for path in folder.rglob("*") if TEXT.fullmatch(path.name) and path.is_file())
     files = [path for path in files if path.suffix not in {".rs", ".toml"}]
@@ -108,17 +109,17 @@ def texts_of(package):
 
 
 def notices():
-    """Every text once, below all that it is for."""
+    """Prints every text once, below the components that it applies to."""
     rows, texts = [], {}
     third = [p for p in linked() if p["name"] not in OWN]
     crates = [("cargo", p["name"], p["version"], licence(p), texts_of(p)) for p in third]
     for kind, name, version, expression, found in [*crates, *besides()]:
-        # One of npm's says no licence in its lock file.
+        # One npm package has no licence in the lock file.
         rows.append(f"{name} {version}: {expression or 'see https://www.npmjs.com/package/' + name}")
         for text in found:
             text = "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
             texts.setdefault(" ".join(text.split()), (text, []))[1].append(f"{name} {version}")
-    print("osproxy is licensed under the Apache License, Version 2.0. It contains what others have made:\n")
+    print("osproxy is licensed under the Apache License, Version 2.0. It contains these third-party components:\n")
     print("\n".join(rows))
     for text, names in texts.values():
         print(f"\n{'=' * 80}\n{', '.join(dict.fromkeys(names))}\n{'-' * 80}\n\n{text}")
@@ -153,7 +154,7 @@ def sbom(version, commit, epoch):
         more.append({"type": "library", "bom-ref": purl, "name": name, "version": number, "purl": purl})
         if expression:
             more[-1]["licenses"] = [{"expression": expression}]
-    # Of npm's parts, two may be the same in different places.
+    # The lock file may list an npm package more than once.
     more = list({c["bom-ref"]: c for c in more}.values())
     dependencies = []
     for node in metadata()["resolve"]["nodes"]:

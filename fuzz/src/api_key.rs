@@ -1,8 +1,9 @@
-//! API keys. The first line of an input is a key, the second one scopes.
+//! API keys. The first line of an input is a key, the second its scopes.
 
 use osproxy::api_key::{ApiKey, Scope, Scopes};
 
-/// A key that is read is its text, tells nothing of its secret, and is no other key; scopes are those that are named.
+/// A key that parses has exactly its text, does not show its secret, and equals no other key;
+/// scopes are those that are named.
 pub(crate) fn check(input: &[u8]) {
     let ([text, scopes], _) = crate::lines(input);
     if let Some(key) = ApiKey::parse(text) {

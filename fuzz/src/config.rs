@@ -1,11 +1,12 @@
-//! Configurations. An input is a file of settings; lines behind one that says `# environment` are variables.
+//! Configurations. An input is a configuration file; lines after `# environment` are environment
+//! variables.
 
 use osproxy::config::{Config, Overrides, read};
 use serde_json::Value;
 
-/// Behind this line stand variables of the environment.
+/// Environment variables follow this line.
 const ENVIRONMENT: &str = "\n# environment\n";
-/// What is secret by the name of its setting.
+/// Names of settings with secrets.
 const SECRETS: [&str; 13] = [
     "secret",
     "password",
@@ -18,24 +19,24 @@ const SECRETS: [&str; 13] = [
     "secret_key",
     "appid",
     "proxy",
-    // Slips of the keyboard.
+    // Misspelled names.
     "passwrd",
     "secrte",
 ];
-/// What the secrets in `corpus/` have in them.
+/// Part of the secrets in `corpus/`.
 const MARK: &str = "hush";
 
-/// A configuration is refused with reasons, or what it says is within bounds; nobody is told a secret.
+/// A configuration is rejected with reasons, or its values are within bounds; no secret is shown.
 pub(crate) fn check(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
-    // Such files end never, or tell of this machine.
+    // Such files never end, or describe this machine.
     if ["/dev", "/proc", "/sys"].iter().any(|folder| text.contains(folder)) {
         return;
     }
     let (file, variables) = text.split_once(ENVIRONMENT).unwrap_or((text, ""));
     let variables: Vec<_> = variables.lines().filter_map(|line| line.split_once('=')).collect();
     check_one(file, &variables);
-    // What is wrong with one may hide what is not seen to be wrong with another.
+    // An error in one variable may hide a missed error in another.
     for variable in &variables {
         check_one("", &[*variable]);
     }
@@ -58,7 +59,7 @@ fn check_one(file: &str, variables: &[(&str, &str)]) {
     }
 }
 
-/// Whether the mark stands in secrets alone, so that it must not be told.
+/// Whether the mark occurs only in secrets, so that it must not be shown.
 fn hidden(file: &str, variables: &[(&str, &str)]) -> bool {
     let is_secret = |name: &str| SECRETS.contains(&name.to_ascii_lowercase().as_str());
     let in_variables = variables.iter().all(|(name, value)| {
@@ -73,7 +74,7 @@ fn hidden(file: &str, variables: &[(&str, &str)]) -> bool {
     in_variables && in_file
 }
 
-/// In a file that is one: at the depth of settings, under the names of secrets.
+/// For a file that parses: at the depth of settings, under the names of secrets.
 fn in_tree(node: &Value, depth: usize) -> bool {
     match node {
         Value::Object(map) => map.iter().all(|(name, node)| {
@@ -86,7 +87,8 @@ fn in_tree(node: &Value, depth: usize) -> bool {
     }
 }
 
-/// In a file that is none, what stands behind the name of a secret and a colon, up to what ends a value.
+/// For a file that does not parse: after the name of a secret and a colon, up to the end of the
+/// value.
 fn in_lines(file: &str) -> bool {
     file.match_indices(MARK).all(|(at, _)| {
         let line = file[..at].rsplit('\n').next().unwrap_or_default();
@@ -97,7 +99,7 @@ fn in_lines(file: &str) -> bool {
     })
 }
 
-/// What the sections say of themselves in `config/config.yaml`.
+/// The bounds that the sections state in `config/config.yaml`.
 fn within_bounds(config: &Config) {
     const DAY: u64 = 24 * 60 * 60;
     let (server, uploads, tasks, stores) = (&config.server, &config.uploads, &config.tasks, &config.stores);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use osproxy::http::parsers::digests;
 
-/// What is read is what stands there, and nothing is read where something is wrong.
+/// The parsed digests are exactly those in the fields, and a malformed field is rejected.
 pub(crate) fn check(input: &[u8]) {
     let (mut headers, mut fields) = (HeaderMap::new(), Vec::new());
     for line in input.split(|byte| *byte == b'\n').take(16) {
@@ -20,7 +20,7 @@ pub(crate) fn check(input: &[u8]) {
         headers.append(name, value);
     }
     let read = digests(&headers).ok().map(|claims| {
-        assert_eq!(claims.blake3, None, "no header has it");
+        assert_eq!(claims.blake3, None, "no field has this digest");
         (claims.md5.map(Vec::from), claims.sha256.map(Vec::from))
     });
     assert_eq!(read, reference(&fields), "{headers:?}");
@@ -28,7 +28,7 @@ pub(crate) fn check(input: &[u8]) {
 
 type Digest = Option<Vec<u8>>;
 
-/// The same by bytes: `None` where something is wrong.
+/// A reference parser on bytes: `None` for malformed fields.
 fn reference(fields: &[(String, Vec<u8>)]) -> Option<(Digest, Digest)> {
     let (mut md5, mut sha256) = (BTreeSet::new(), BTreeSet::new());
     for (name, value) in fields {
@@ -37,7 +37,7 @@ fn reference(fields: &[(String, Vec<u8>)]) -> Option<(Digest, Digest)> {
                 md5.insert(decode(value, 16)?);
             }
             "content-digest" | "repr-digest" => {
-                // The library gives no text of fields with such bytes.
+                // The library has no text for fields with such bytes.
                 if value.iter().any(|byte| !matches!(byte, b'\t' | b' '..=b'~')) {
                     return None;
                 }
@@ -65,7 +65,7 @@ fn reference(fields: &[(String, Vec<u8>)]) -> Option<(Digest, Digest)> {
     Some((md5.pop_first(), sha256.pop_first()))
 }
 
-/// Base64 of so many bytes, with its padding and no bit too many.
+/// Decodes base64 of this many bytes, with padding and without excess bits.
 fn decode(text: &[u8], size: usize) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let text = text.trim_ascii();

@@ -1,5 +1,5 @@
-//! Forms. The first line of an input is a content type, the second one the sizes of the pieces in which the form arrives, and the
-//! rest the form.
+//! Forms. The first line of an input is a content type, the second the sizes of the chunks in which
+//! the form arrives; the rest is the form.
 
 use std::{
     pin::pin,
@@ -13,37 +13,37 @@ use std::{
 use osproxy::http::parsers::{form, is_form};
 use osproxy_api::ErrorCode;
 
-/// What comes of a form does not depend on how it is cut, and is a piece of it between two boundaries.
+/// The result does not depend on the chunks, and is a piece of the form between two boundaries.
 pub(crate) fn check(input: &[u8]) {
     let ([content_type, sizes], body) = crate::lines(input);
     let is_taken = is_form(content_type);
     let whole = read(content_type, &[body.len()], body);
     let sizes: Vec<usize> = sizes.split(' ').filter_map(|size| size.parse().ok()).collect();
     for sizes in [&sizes[..], &[1]] {
-        assert_eq!(read(content_type, sizes, body), whole, "in pieces of {sizes:?}");
+        assert_eq!(read(content_type, sizes, body), whole, "in chunks of {sizes:?}");
     }
     let Ok(content) = whole else { return };
-    let boundary = multer::parse_boundary(content_type).expect("there is no form without one");
-    assert!(is_taken, "{content_type:?} is the type of a form");
+    let boundary = multer::parse_boundary(content_type).expect("a parsed form has a boundary");
+    assert!(is_taken, "{content_type:?} is not the type of a form");
     let end = [b"\r\n--", boundary.as_bytes()].concat();
     let framed = [b"\r\n\r\n", &content[..], &end].concat();
-    assert!(contains(body, &framed), "the content stands in the form, between a head and a boundary");
-    assert!(!contains(&content, &end), "a boundary is no content");
-    assert!(contains(body, &[end, b"--".to_vec()].concat()), "the form ends");
+    assert!(contains(body, &framed), "the content is not between a head and a boundary");
+    assert!(!contains(&content, &end), "the content contains a boundary");
+    assert!(contains(body, &[end, b"--".to_vec()].concat()), "the form has no closing boundary");
 }
 
 fn contains(body: &[u8], wanted: &[u8]) -> bool {
     body.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// What comes of a form that arrives in pieces of these sizes, again and again; what does not, by its code.
+/// Parses a form that arrives in chunks of these sizes, repeated. Fails with the code of the error.
 fn read(content_type: &str, sizes: &[usize], body: &[u8]) -> Result<Vec<u8>, ErrorCode> {
     let (mut pieces, mut rest) = (Vec::new(), body);
     for size in sizes.iter().cycle() {
         if rest.is_empty() {
             break;
         }
-        // One of no bytes now and then, and never nothing else.
+        // Some chunks are empty, but never two in succession.
         let size = if *size == 0 && pieces.last().is_none_or(Vec::is_empty) { 1 } else { *size };
         let (piece, behind) = rest.split_at(size.min(rest.len()));
         pieces.push(piece.to_vec());
@@ -61,9 +61,9 @@ fn read(content_type: &str, sizes: &[usize], body: &[u8]) -> Result<Vec<u8>, Err
         if let Poll::Ready(read) = reading.as_mut().poll(&mut Context::from_waker(&waker)) {
             return read.map_err(|error| error.code);
         }
-        assert!(woken.0.swap(false, Ordering::Relaxed), "everything is there and nobody goes on");
+        assert!(woken.0.swap(false, Ordering::Relaxed), "pending, although all input is available");
     }
-    panic!("everything is there and it takes forever");
+    panic!("pending, although all input is available");
 }
 
 #[derive(Default)]

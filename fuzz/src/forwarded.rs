@@ -1,8 +1,9 @@
-//! Lines of `Forwarded`.
+//! `Forwarded` header fields.
 
 use osproxy::http::parsers::forwarded;
 
-/// What a proxy adds behind a line is read as it is, or the whole line is malformed; it stays malformed whatever is added.
+/// What a proxy appends to a field is parsed as it is, or the whole field is malformed; a malformed
+/// field stays malformed, whatever is appended.
 pub(crate) fn check(input: &[u8]) {
     let ([line], _) = crate::lines(input);
     let added = forwarded(&format!("{line}, for=192.0.2.1;proto=https"));

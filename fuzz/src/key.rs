@@ -1,11 +1,11 @@
-//! Keys of objects. The first line of an input is a key, the second one the name of a file, the third one a number.
+//! Object keys. The first line of an input is a key, the second a file name, the third a number.
 
 use std::path::{Component, Path};
 
 use osproxy_storage::{Category, Key, extension};
 
-/// A key is its text, and names a file two folders down from the root of a store, wherever that is; whatever a file is called
-/// has such a key.
+/// A key that parses has exactly its text, and names a file two folders below the root of a store.
+/// Any file name gives such a key.
 pub(crate) fn check(input: &[u8]) {
     let ([text, name, number], _) = crate::lines(input);
     if let Ok(key) = Key::parse(text) {
@@ -30,11 +30,11 @@ fn stays_inside(key: &Key) {
     assert_eq!(format!("{}/{}", key.folder(), key.name()), text);
     let root = Path::new("/some/root");
     let path = root.join(text);
-    let below = path.strip_prefix(root).expect("it is below the root");
+    let below = path.strip_prefix(root).expect("the path is below the root");
     let below: Vec<_> = below.components().collect();
     assert!(matches!(below[..], [Component::Normal(_), Component::Normal(_)]), "{text:?}");
-    // What a URL, a shell or a log would take for something else.
+    // No characters that are special in URLs, shells or logs.
     assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte)), "{text:?}");
-    // The longest name that a file system takes, less the suffix of a temporary one.
+    // The limit of file systems, minus the suffix of a temporary file.
     assert!(key.folder().len() <= 255 && key.name().len() <= 230, "{text:?}");
 }

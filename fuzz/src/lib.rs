@@ -1,13 +1,13 @@
-//! What holds for whatever the parsers of osproxy are given. A target is a function that takes any bytes and panics when
-//! something does not hold.
+//! Properties of osproxy's parsers for any input. A target is a function that takes any bytes and
+//! panics if a property does not hold.
 //!
-//! `just fuzz` looks for such bytes by what they reach; the tests of this crate try what is kept in `corpus/`, and mutations of
-//! it, for a moment.
+//! `just fuzz` searches for such inputs by coverage; the tests of this crate briefly try the inputs
+//! in `corpus/`, and mutations of them.
 
 #![allow(
     clippy::missing_panics_doc,
     clippy::indexing_slicing,
-    reason = "to panic is how a target says that something does not hold"
+    reason = "a target panics if a property does not hold"
 )]
 
 mod api_key;
@@ -19,10 +19,10 @@ mod key;
 mod link;
 mod range;
 
-/// Takes any bytes; panics when something does not hold for them.
+/// Takes any bytes; panics if a property does not hold for them.
 pub type Check = fn(&[u8]);
 
-/// All targets, by name. One has a folder of its name in `corpus/`, and a file in `words/`.
+/// All targets, by name. Each has a folder of its name in `corpus/`, and a file in `words/`.
 pub const TARGETS: [(&str, Check); 8] = [
     ("api_key", api_key::check),
     ("config", config::check),
@@ -34,7 +34,7 @@ pub const TARGETS: [(&str, Check); 8] = [
     ("range", range::check),
 ];
 
-/// The first lines of an input, and what is left behind them.
+/// Returns the first lines of an input, and the rest.
 fn lines<const N: usize>(input: &[u8]) -> ([&str; N], &[u8]) {
     let mut rest = input;
     let lines = std::array::from_fn(|_| {

@@ -1,5 +1,5 @@
-//! Signed links. The lines of an input are: the query of a link; a uid, a date and for how long a link holds from then on, in
-//! seconds; terms, as JSON; the name of a file; a place in a signature and a byte to stand there.
+//! Signed links. The lines of an input are: the query of a link; a uid, a date and a validity in
+//! seconds; constraints as JSON; a file name; an offset in the signature and a byte to write there.
 
 use std::sync::LazyLock;
 
@@ -13,10 +13,10 @@ use time::OffsetDateTime;
 /// The last second of the year 9999.
 const LAST: i64 = 253_402_300_799;
 
-/// The keys that links in `corpus/` are signed with.
+/// The keys that sign the links in `corpus/`.
 static KEYS: LazyLock<LinkKeys> =
     LazyLock::new(|| LinkKeys::new(key("k1", b"hush-hush-hush-1"), vec![key("k0", b"hush-hush-hush-0")]));
-/// The older of them alone.
+/// Only the older key.
 static OLDER: LazyLock<LinkKeys> =
     LazyLock::new(|| LinkKeys::new(key("k0", b"hush-hush-hush-0"), Vec::new()));
 /// The same ids with other secrets.
@@ -27,19 +27,19 @@ fn key(id: &str, secret: &[u8]) -> LinkKey {
     LinkKey::new(id, secret).expect("HMAC takes secrets of any length")
 }
 
-/// Nothing but what was signed verifies, as it was signed, for what it was signed for and as long as that says.
+/// Only what was signed verifies, unchanged, for its uid and action, and until its expiry.
 pub(crate) fn check(input: &[u8]) {
     let ([query, numbers, terms, name, change], _) = crate::lines(input);
     given(query);
     let mut numbers = numbers.split(' ').map(|number| number.parse().unwrap_or(60_i64));
     let mut number = || numbers.next().unwrap_or(60);
     let uid = Uid::from_recorded(number().saturating_abs().max(1));
-    let date = OffsetDateTime::from_unix_timestamp(number().rem_euclid(LAST)).expect("it is in range");
+    let date = OffsetDateTime::from_unix_timestamp(number().rem_euclid(LAST)).expect("the time is in range");
     let made = Made { uid, date, expire: number(), terms: serde_json::from_str(terms).unwrap_or_default() };
     made.check(name, change);
 }
 
-/// A link that came from anywhere.
+/// Checks any link.
 fn given(query: &str) {
     let said = query_v0(query);
     let [uid, date_text, expire, signature] = &said;
@@ -47,8 +47,8 @@ fn given(query: &str) {
         assert_eq!(read.to_string(), *uid);
     }
     if let Some(moment) = issued(date_text) {
-        let moment = OffsetDateTime::from_unix_timestamp(moment).expect("it was one");
-        assert_eq!(date(moment), *date_text, "a moment has one spelling");
+        let moment = OffsetDateTime::from_unix_timestamp(moment).expect("the time parsed");
+        assert_eq!(date(moment), *date_text, "a time has two spellings");
         if let Some(end) = end(date_text, expire) {
             assert_eq!(expire.parse().ok(), Some(end - moment.unix_timestamp()));
         }
@@ -67,7 +67,7 @@ fn given(query: &str) {
         let refused = verify_v0(keys, action, query, extra, now);
         assert_eq!(refused, Err(LinkError::Signature), "{action:?} {extra:?}");
     }
-    // Of a link that both versions of the API read they make the same.
+    // If both versions of the API can parse a link, they parse the same.
     let rest = query.strip_prefix("uid=").and_then(|rest| rest.split_once('&'));
     if let Some((path, rest)) = rest.filter(|(path, _)| path == uid)
         && let Some(verdict_v1) = verify_v1(&KEYS, path, rest, now)
@@ -77,7 +77,7 @@ fn given(query: &str) {
     }
 }
 
-/// A link of ours.
+/// A link that we signed.
 struct Made {
     uid: Uid,
     date: OffsetDateTime,
@@ -109,16 +109,16 @@ impl Made {
             let forged = query.replacen(from, to, 1);
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{forged}");
         }
-        // In API v1 the uid stands in the path.
+        // In API v1 the uid is in the path.
         let (path, query) = (uid.to_string(), sign_v1(&KEYS, uid, when, &self.terms));
-        let said = query_v1(&path, &query).expect("it has all that it needs");
+        let said = query_v1(&path, &query).expect("it has all parameters");
         assert_eq!(said[..3], texts);
-        let verify = |path: &str, now| verify_v1(&KEYS, path, &query, now).expect("it has all that it needs");
+        let verify = |path: &str, now| verify_v1(&KEYS, path, &query, now).expect("it has all parameters");
         self.check_time(end(date_text, expire), |now| verify(&path, now));
         assert_eq!(verify(&format!("1{path}"), self.date), Err(LinkError::Signature));
     }
 
-    /// Terms cannot be left out, added or exchanged.
+    /// Constraints cannot be removed, added or exchanged.
     fn check_terms(&self, claims: &Claims<'_>, signature: &str) {
         let bare = |signature: &str| signature.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
         for other in [Terms::default(), Terms { max_size: Some(u64::MAX), ..self.terms.clone() }] {
@@ -131,13 +131,13 @@ impl Made {
         }
     }
 
-    /// A link holds from its date until its end, and gives its terms back.
+    /// A link is valid from its date until its expiry, and returns its constraints.
     fn check_time(&self, end: Option<i64>, verify: impl Fn(OffsetDateTime) -> Result<Terms, LinkError>) {
         let wanted = self.date.unix_timestamp().checked_add(self.expire).filter(|end| *end <= LAST);
         let Some(end) = end else {
             let early = wanted.is_some_and(|end| OffsetDateTime::from_unix_timestamp(end).is_ok());
-            assert!(!early, "the link has an end");
-            assert_eq!(verify(self.date), Err(LinkError::Signature), "a link without an end is none");
+            assert!(!early, "a link with an expiry was rejected");
+            assert_eq!(verify(self.date), Err(LinkError::Signature), "a link without an expiry verified");
             return;
         };
         assert_eq!(wanted, Some(end));
@@ -154,7 +154,7 @@ impl Made {
 }
 
 fn encoded(signature: &str) -> String {
-    // Hexadecimal, base64 for URLs and dots stand in a query as they are.
+    // Hexadecimal, base64url and dots are not escaped in a query.
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
         byte => format!("%{byte:02X}"),
@@ -162,7 +162,7 @@ fn encoded(signature: &str) -> String {
     signature.bytes().map(encode).collect()
 }
 
-/// A signature with another byte at some place, one more or one less.
+/// The signature with one byte replaced, inserted or removed.
 fn changed(signature: &str, change: &str) -> String {
     let (place, with) = change.split_once(' ').unwrap_or((change, ""));
     let place = place.parse().unwrap_or(0_usize) % (signature.len() + 1);

@@ -1,11 +1,11 @@
-//! `Range` fields. The first line of an input is the size of the content, the second one the field.
+//! `Range` fields. The first line of an input is the size of the content, the second the field.
 
 use osproxy::http::parsers::{Requested, range};
 
-/// A range lies within the content, in order, and is the one that was asked for.
+/// A range lies within the content, is in order, and is the requested one.
 pub(crate) fn check(input: &[u8]) {
     let ([size, field], _) = crate::lines(input);
-    // There is no larger content.
+    // No content is larger.
     let size = size.parse().unwrap_or(10_u64) & (u64::MAX >> 1);
     let requested = range(field, size);
     if let Requested::Part(part) = &requested {
@@ -14,7 +14,7 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(requested, reference(field, size), "{field:?} of {size} bytes");
 }
 
-/// The same, read off RFC 9110: a unit that is known, one range, decimal numbers of any length.
+/// A reference parser after RFC 9110: a known unit, one range, decimal numbers of any length.
 fn reference(field: &str, size: u64) -> Requested {
     let mut halves = field.splitn(2, '=');
     let (unit, set) = (halves.next().unwrap_or_default(), halves.next());

@@ -1,4 +1,4 @@
-//! Every target for a moment: with what is kept, and with mutations of it.
+//! Runs every target briefly: with the inputs in `corpus/`, and with mutations of them.
 
 #![allow(
     clippy::disallowed_methods,
@@ -25,7 +25,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// What is kept for a target.
+/// The inputs of a target in `corpus/`.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let entries = std::fs::read_dir(folder("corpus").join(target)).unwrap();
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -33,14 +33,14 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Words that the parser of a target knows.
+/// Words of the target's syntax.
 fn words(target: &str) -> Vec<Vec<u8>> {
     let text = std::fs::read_to_string(folder("words").join(target)).unwrap();
     let unquoted = text.lines().map(|line| line.strip_prefix('"').unwrap().strip_suffix('"').unwrap());
     unquoted.map(unescaped).collect()
 }
 
-/// A word as libFuzzer reads it: some bytes are `\x` and two digits.
+/// Parses a word as libFuzzer does: `\x` and two digits are a byte.
 fn unescaped(word: &str) -> Vec<u8> {
     let mut pieces = word.split("\\x");
     let mut bytes = pieces.next().unwrap().as_bytes().to_vec();
@@ -51,7 +51,7 @@ fn unescaped(word: &str) -> Vec<u8> {
     bytes
 }
 
-/// Shows an input that a target panics at.
+/// Prints the input if the target panics.
 struct Shown<'a>(&'a [u8]);
 
 impl Drop for Shown<'_> {
@@ -65,7 +65,7 @@ impl Drop for Shown<'_> {
 struct Random(u64);
 
 impl Random {
-    /// Less than `end`, which is not 0.
+    /// A number below `end`, which is not 0.
     fn below(&mut self, end: usize) -> usize {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -78,7 +78,7 @@ impl Random {
         &list[self.below(list.len())]
     }
 
-    /// Puts another number in the place of one, if there is one from `start` on.
+    /// Replaces the first number after `start`, if there is one.
     fn renumber(&mut self, input: &mut Vec<u8>, start: usize) {
         let Some(start) = input[start..].iter().position(u8::is_ascii_digit).map(|at| start + at) else {
             return;
@@ -92,7 +92,7 @@ impl Random {
         input.splice(start..end, other.into_bytes());
     }
 
-    /// Changes an input somewhere: a byte, a number, a word, a piece of another one.
+    /// Changes an input somewhere: a byte, a number, a word, or a piece of another input.
     fn mutate(&mut self, input: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[Vec<u8>]) {
         let start = self.below(input.len() + 1);
         let end = (start + self.below(9)).min(input.len());
@@ -120,7 +120,7 @@ impl Random {
 fn short(target: &str) {
     let check = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
     let (mut corpus, words) = (corpus(target), words(target));
-    // The quickest come first.
+    // The fastest inputs come first.
     corpus.sort_by_cached_key(|input| {
         let (_shown, begun) = (Shown(input), Instant::now());
         check(input);
@@ -129,7 +129,7 @@ fn short(target: &str) {
     let mut random = Random(RandomState::new().hash_one(target));
     let begun = Instant::now();
     while begun.elapsed() < LONG {
-        // And are taken more often.
+        // They are chosen more often.
         let chosen = random.below(corpus.len()).min(random.below(corpus.len()));
         let mut input = corpus[chosen].clone();
         for _ in 0..=random.below(4) {
@@ -140,7 +140,7 @@ fn short(target: &str) {
     }
 }
 
-/// A test of the target's name for each.
+/// Defines a test for each target, with its name.
 macro_rules! targets {
     ($($name:ident)*) => {
         $(

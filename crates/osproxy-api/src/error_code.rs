@@ -2,27 +2,27 @@ use std::fmt;
 
 use tonic::Code;
 
-/// The header of an answer that says which error it is, whatever the body looks like.
+/// Response header with the error code. It is set whatever the format of the body.
 pub const ERROR_HEADER: &str = "osproxy-error";
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident = $name:literal,)*) => {
-        /// Why a request was not served. The list is closed: each protocol maps it in an exhaustive match,
-        /// so a new code cannot be forgotten anywhere.
+        /// Why a request failed. The list is closed, and each protocol maps it in an exhaustive
+        /// match, so that no protocol misses a new code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
             $($(#[$doc])* $code,)*
         }
 
         impl ErrorCode {
-            /// The stable name, in `snake_case`, for logs and for protocols that carry it.
+            /// The stable name in `snake_case`, used in logs and on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$code => $name,)*
                 }
             }
 
-            /// The code with a name.
+            /// The code with this name.
             pub fn named(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$code),)*
@@ -34,85 +34,85 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A parameter or the body is missing, malformed or out of bounds.
+    /// A parameter or the body is missing, malformed or out of range.
     InvalidArgument = "invalid_argument",
-    /// The signature of a link does not fit what the link says.
+    /// The signature of the link does not match the link.
     InvalidSignature = "invalid_signature",
-    /// The link was valid once; its time is over.
+    /// The link has expired.
     LinkExpired = "link_expired",
-    /// The link was good once; the links of its file were revoked.
+    /// The links of the file were revoked.
     LinkRevoked = "link_revoked",
-    /// The link was used as often as it may be.
+    /// The link has reached its maximum number of uses.
     LinkUsedUp = "link_used_up",
-    /// There is no API key, or one that is worth nothing.
+    /// The API key is missing or invalid.
     Unauthenticated = "unauthenticated",
-    /// The sender may not do that.
+    /// The caller lacks the permission for this request.
     PermissionDenied = "permission_denied",
-    /// The request's path names nothing.
+    /// There is no route with this path.
     UnknownRoute = "unknown_route",
-    /// The path exists, but not with this method.
+    /// The route does not support this method.
     MethodNotAllowed = "method_not_allowed",
-    /// No file has this uid.
+    /// There is no file with this uid.
     FileNotFound = "file_not_found",
-    /// The upload of the file is not complete, so it has no content yet.
+    /// The file has no content yet, because its upload is not complete.
     NotStored = "not_stored",
-    /// The file was deleted, or its upload was not completed in time.
+    /// The file was deleted, or its upload expired.
     FileGone = "file_gone",
-    /// No task has this number.
+    /// There is no task with this id.
     TaskNotFound = "task_not_found",
-    /// Only a task that was given up can be tried again.
+    /// Only dead tasks can be retried.
     TaskNotDead = "task_not_dead",
-    /// The file already has other content; content of a uid never changes.
+    /// The file has other content already; the content of a uid never changes.
     AlreadyStored = "already_stored",
-    /// The content that was merged is not what the client had announced.
+    /// The merged content does not match the expected digests.
     FileCorrupt = "file_corrupt",
-    /// The key that makes a request idempotent was used with another request.
+    /// The idempotency key was used for a different request.
     KeyReused = "key_reused",
-    /// What is asked for is being done already, and has not ended.
+    /// The same operation is already in progress.
     InProgress = "in_progress",
-    /// The body is not of a type that is taken here.
+    /// The content type of the body is not supported.
     UnsupportedMediaType = "unsupported_media_type",
-    /// The challenge was answered already, or not in time.
+    /// The challenge was answered before, or has expired.
     ChallengeGone = "challenge_gone",
-    /// Parts of the upload are missing, or there are more than the client says.
+    /// Parts of the upload are missing, or there are more than the client declared.
     PartsMissing = "parts_missing",
-    /// The parts have another size together than the client says.
+    /// The total size of the parts differs from the declared size.
     SizeMismatch = "size_mismatch",
-    /// The bytes that arrived are not those that the client announced.
+    /// The received bytes do not match the expected digests.
     DigestMismatch = "digest_mismatch",
-    /// The body broke off: the connection was lost, or the client stalled or sent too slowly.
+    /// The body ended early: the connection was lost, or the client stalled or sent too slowly.
     IncompleteBody = "incomplete_body",
-    /// `If-Match` or `If-Unmodified-Since` did not hold.
+    /// The condition of `If-Match` or `If-Unmodified-Since` is not met.
     PreconditionFailed = "precondition_failed",
-    /// The time that the client gave its call ran out.
+    /// The client's deadline has passed.
     DeadlineExceeded = "deadline_exceeded",
-    /// No byte of the file lies in the range asked for.
+    /// The requested range contains no byte of the file.
     RangeNotSatisfiable = "range_not_satisfiable",
-    /// The body is larger than the server takes.
+    /// The body exceeds the maximum size.
     TooLarge = "too_large",
-    /// The tenant's quota has not so much left.
+    /// The request would exceed the tenant's quota.
     QuotaExceeded = "quota_exceeded",
-    /// The store has not so much room left, or keeps what it has for others.
+    /// The store is full, or its remaining space is reserved.
     StorageFull = "storage_full",
-    /// There were too many requests; fewer of them will be served.
+    /// The client exceeded its rate limit.
     RateLimited = "rate_limited",
-    /// As much is being done at this moment as the service takes on; the same request may succeed in a moment.
+    /// The service is at its limit of concurrent work; retry later.
     Overloaded = "overloaded",
-    /// The head of the request is larger than the server takes.
+    /// The request header exceeds the maximum size.
     HeaderTooLarge = "header_too_large",
-    /// The node that holds the bytes cannot be asked for them; the same request may succeed later.
+    /// The node that stores the bytes cannot be reached; retry later.
     NodeUnavailable = "node_unavailable",
-    /// Something osproxy depends on is away or full; the same request may succeed later.
+    /// A dependency of osproxy is unavailable or full; retry later.
     Unavailable = "unavailable",
-    /// The request uses a feature of HTTP that the service does not implement, such as a transfer coding.
+    /// The request uses an HTTP feature that is not supported, such as a transfer coding.
     NotImplemented = "not_implemented",
-    /// A fault of osproxy itself.
+    /// A bug in osproxy.
     Internal = "internal",
 }
 
 impl ErrorCode {
-    /// Whether the same request may succeed when it is sent again after a pause, without anybody doing anything about it.
-    /// What is not retryable needs another request first, or somebody who looks after the service.
+    /// Whether the same request may succeed after a pause without any intervention. Other errors
+    /// require a different request, or action by an operator.
     pub const fn is_retryable(self) -> bool {
         match self {
             Self::IncompleteBody
@@ -155,7 +155,7 @@ impl ErrorCode {
         }
     }
 
-    /// The code that gRPC answers with.
+    /// The gRPC status code.
     pub const fn grpc_code(self) -> Code {
         match self {
             Self::InvalidArgument
@@ -189,8 +189,8 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status that API v0 answers with: 422 for wrong parameters, links and bytes, as the clients of the
-    /// Go program expect.
+    /// The HTTP status of API v0: 422 for invalid parameters, links and bytes, as clients of the Go
+    /// program expect.
     pub const fn v0_status(self) -> u16 {
         match self {
             Self::InvalidArgument
@@ -228,7 +228,7 @@ impl ErrorCode {
         }
     }
 
-    /// The HTTP status that API v1 and its links answer with.
+    /// The HTTP status of API v1 and its links.
     pub const fn v1_status(self) -> u16 {
         match self {
             Self::InvalidArgument => 400,
@@ -261,7 +261,7 @@ impl ErrorCode {
         }
     }
 
-    /// What went wrong in a few words that are the same every time: the title of a problem document.
+    /// The title of the problem document: a short summary that is the same for every occurrence.
     pub const fn title(self) -> &'static str {
         match self {
             Self::InvalidArgument => "Invalid argument",

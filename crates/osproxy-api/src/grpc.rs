@@ -1,4 +1,4 @@
-//! Messages and services of gRPC, as `proto/` has them.
+//! gRPC messages and services, generated from `proto/`.
 
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, method_options::IdempotencyLevel};
@@ -9,23 +9,24 @@ pub mod v1 {
     tonic::include_proto!("osproxy.v1");
 }
 
-/// All files of `proto/` and what they import, as a `FileDescriptorSet`: what reflection tells.
+/// All files of `proto/` and their imports as an encoded `FileDescriptorSet`, for server
+/// reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// A method of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Method {
-    /// Where it is called: `/package.Service/Method`.
+    /// The path of the HTTP request: `/package.Service/Method`.
     pub path: String,
-    /// Whether more than one message goes either way.
+    /// Whether the request or the response is a stream.
     pub streams: bool,
-    /// Whether it changes nothing.
+    /// Whether the method has no side effects.
     pub reads: bool,
 }
 
 /// The methods of a service, such as `osproxy.v1.FileService`.
 pub fn methods(service: &str) -> Vec<Method> {
-    // Written by the build; what is no set of descriptors would have no methods, and no route.
+    // Written by the build script, so it always decodes.
     let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
     let services = files.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
     let found = services.filter(|(package, found)| {

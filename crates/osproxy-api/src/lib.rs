@@ -1,23 +1,26 @@
-//! The wire contract of osproxy: what clients and server agree on, and nothing else.
+//! The wire contract of osproxy: the types that clients and server exchange, and nothing else.
 //!
-//! [`ErrorCode`] is the closed list of things that can go wrong, the same for every protocol.
-//! [`v0`] holds the JSON of `/api/storage/v0`, [`v1`] that of `/api/v1`, [`grpc`] the
-//! messages and services of gRPC. [`schema`] says in the OpenAPI document what texts
-//! look like.
+//! [`ErrorCode`] is the closed list of errors, the same for every protocol. [`v0`] holds the JSON
+//! of `/api/storage/v0`, [`v1`] that of `/api/v1`, and [`grpc`] the gRPC messages and services.
+//! [`schema`] describes string formats in the OpenAPI document.
 //!
-//! A client in Rust takes the types of [`v1`] for the bodies of its requests and of their answers:
+//! A Rust client uses the types of [`v1`] for request and response bodies:
 //!
 //! ```
 //! use osproxy_api::{ErrorCode, v1};
 //!
-//! let wanted = v1::CreateUploadRequest { name: "film.mp4".into(), size: Some(40 << 20), ..Default::default() };
-//! let body = serde_json::to_value(&wanted)?;
+//! let request = v1::CreateUploadRequest {
+//!     name: "film.mp4".into(),
+//!     size: Some(40 << 20),
+//!     ..Default::default()
+//! };
+//! let body = serde_json::to_value(&request)?;
 //! assert_eq!(body["size"], 41_943_040);
 //!
-//! // What came instead of an upload.
+//! // An error response instead of an upload.
 //! let problem: v1::Problem = serde_json::from_str(
 //!     r#"{"type": "urn:osproxy:error:overloaded", "title": "Overloaded", "status": 503,
-//!         "detail": "as much is being done as the service takes on", "code": "overloaded"}"#,
+//!         "detail": "too many concurrent requests; retry later", "code": "overloaded"}"#,
 //! )?;
 //! assert_eq!(ErrorCode::named(&problem.code), Some(ErrorCode::Overloaded));
 //! # Ok::<(), serde_json::Error>(())

@@ -1,22 +1,22 @@
-//! What may be absent from JSON. `null` is as good as absent, except in a merge patch, where it removes.
+//! Optional fields in JSON. `null` means absent, except in a merge patch, where it removes a value.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
 
-/// Reads what may be `null`, which stands for the default.
+/// Deserializes a value, or its default for `null`.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Reads strings by distinct keys, or `null`, which stands for none.
+/// Deserializes a map with distinct keys; empty for `null`.
 pub(crate) fn map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     optional_map(deserializer).map(Option::unwrap_or_default)
 }
 
-/// The same where it matters whether there are any.
+/// Like [`map`], but returns `None` for `null`.
 pub(crate) fn optional_map<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {
@@ -24,8 +24,8 @@ pub(crate) fn optional_map<'de, D: Deserializer<'de>>(
     Ok(read.map(|DistinctKeys(map)| map))
 }
 
-/// An object whose keys are not known beforehand. A key that is there twice is refused: whichever value counted, some
-/// readers would take the other one.
+/// A map that rejects duplicate keys. Otherwise readers of the same JSON could disagree on which
+/// value counts.
 pub(crate) struct DistinctKeys<T>(pub(crate) BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for DistinctKeys<T> {
@@ -55,7 +55,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
     }
 }
 
-/// An object, or `null` for none. Left to itself, serde takes a list for an object whose fields have lost their names.
+/// Deserializes an object, or `None` for `null`. Rejects arrays, which serde's derive would accept
+/// as the values of the fields in order.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     input: D,
 ) -> Result<Option<T>, D::Error> {

@@ -1,5 +1,4 @@
-//! Texts that have a form of their own, by the names that the OpenAPI document gives them. Nothing is ever one of these types:
-//! they only describe.
+//! String formats of the OpenAPI document. These types have no values; they only describe schemas.
 
 use serde_json::{Value, json};
 use utoipa::{
@@ -16,31 +15,31 @@ use crate::v1::{MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
 #[derive(Debug)]
 pub enum Uid {}
 
-/// An md5, as clients may write it.
+/// An MD5 in hexadecimal.
 #[derive(Debug)]
 pub enum Md5 {}
 
-/// A SHA-256 or BLAKE3, as clients may write it.
+/// A SHA-256 or BLAKE3 digest in hexadecimal.
 #[derive(Debug)]
 pub enum Digest {}
 
-/// A moment.
+/// A timestamp.
 #[derive(Debug)]
 pub enum Moment {}
 
-/// What an owner notes of a file.
+/// Metadata of a file.
 #[derive(Debug)]
 pub enum Metadata {}
 
-/// How notes change.
+/// A merge patch of metadata.
 #[derive(Debug)]
 pub enum MetadataPatch {}
 
-/// Numbers of parts that are missing.
+/// Numbers of missing parts.
 #[derive(Debug)]
 pub enum MissingParts {}
 
-/// The path that a file has on the client.
+/// The path of a file on the client.
 #[derive(Debug)]
 pub enum ClientPath {}
 
@@ -48,7 +47,7 @@ pub enum ClientPath {}
 #[derive(Debug)]
 pub enum Content {}
 
-/// Where clients are.
+/// A network in CIDR notation.
 #[derive(Debug)]
 pub enum Network {}
 
@@ -58,7 +57,7 @@ fn text(description: &str) -> ObjectBuilder {
 
 impl PartialSchema for Uid {
     fn schema() -> RefOr<Schema> {
-        text("Names a file: a 63-bit number as a decimal string, since JavaScript cannot hold it.")
+        text("Id of a file: a 63-bit number, as a decimal string because JavaScript cannot represent it.")
             .pattern(Some("^[1-9][0-9]{0,18}$"))
             .examples(["1548722401845518336"])
             .into()
@@ -69,7 +68,7 @@ impl ToSchema for Uid {}
 
 impl PartialSchema for Network {
     fn schema() -> RefOr<Schema> {
-        text("A network, as an address and how many of its bits count, or a single address.")
+        text("A network in CIDR notation, or a single address.")
             .examples(["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"])
             .into()
     }
@@ -101,7 +100,7 @@ impl ToSchema for Digest {}
 
 impl PartialSchema for Moment {
     fn schema() -> RefOr<Schema> {
-        text("A moment of RFC 3339; the service tells moments in UTC, with three decimals.")
+        text("An RFC 3339 timestamp. Responses use UTC with three decimals.")
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
             .examples(["2026-11-22T12:00:00.000Z"])
             .into()
@@ -110,12 +109,12 @@ impl PartialSchema for Moment {
 
 impl ToSchema for Moment {}
 
-/// Strings by keys of 1 to 128 bytes.
+/// An object with string keys of 1 to 128 bytes.
 fn notes(value: ObjectBuilder, example: Value) -> Object {
     let key = Object::builder().schema_type(SchemaType::new(Type::String));
     let key = key.min_length(Some(1)).max_length(Some(MAX_METADATA_KEY)).build();
     Object::builder()
-        .description(Some("Keys have 1 to 128 bytes, values up to 4,096; 16 KiB in all."))
+        .description(Some("Keys have 1 to 128 bytes, values up to 4,096 bytes; 16 KiB in total."))
         .additional_properties(Some(value.max_length(Some(MAX_METADATA_VALUE))))
         .property_names(Some(key))
         .max_properties(Some(MAX_METADATA_KEYS))
@@ -144,7 +143,7 @@ impl ToSchema for MetadataPatch {}
 impl PartialSchema for MissingParts {
     fn schema() -> RefOr<Schema> {
         let part = Object::builder().schema_type(SchemaType::from_iter([Type::Integer, Type::String]));
-        let part = part.description(Some("The number of a part, or a range of them, both ends included."));
+        let part = part.description(Some("A part number, or an inclusive range of part numbers."));
         Array::builder()
             .items(part.minimum(Some(1)).pattern(Some("^[0-9]+-[0-9]+$")))
             .examples([json!([2, "4-9999"])])
@@ -156,7 +155,7 @@ impl ToSchema for MissingParts {}
 
 impl PartialSchema for ClientPath {
     fn schema() -> RefOr<Schema> {
-        text("Its last component is the file's name: 1 to 1,024 bytes, anything but NUL.")
+        text("The last component is the file name: 1 to 1,024 bytes without NUL.")
             .pattern(Some(r"(^|/)[^/\x00]+/*$"))
             .examples(["holiday/film.mp4"])
             .into()
@@ -167,7 +166,7 @@ impl ToSchema for ClientPath {}
 
 impl PartialSchema for Content {
     fn schema() -> RefOr<Schema> {
-        text("The bytes, as they are.").format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary))).into()
+        text("The raw bytes.").format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary))).into()
     }
 }
 

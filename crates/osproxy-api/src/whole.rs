@@ -1,10 +1,10 @@
-//! Whole numbers in JSON, which has one kind of number: `3600.0` is as whole as `3600`, and some clients write it so.
+//! Integers in JSON, which has one number type: some clients write `3600.0` for `3600`.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-/// Reads a whole number that may be absent, or `null`, however it is written.
+/// Deserializes an optional integer, also from a number such as `3600.0`.
 pub(crate) fn optional<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -23,7 +23,7 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// Reads a whole number, however it is written.
+/// Deserializes an integer, also from a number such as `3600.0`.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     deserializer.deserialize_any(Whole)
 }
@@ -46,7 +46,7 @@ impl Visitor<'_> for Whole {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<i64, E> {
-        // By way of text, which has no number that is cut or rounded to fit.
+        // Converted by way of text, which never truncates or rounds.
         let whole = Some(value).filter(|value| value.fract() == 0.0);
         let parsed = whole.and_then(|value| format!("{value:.0}").parse().ok());
         parsed.ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))

@@ -1,4 +1,5 @@
-//! What clients of gRPC were compiled with goes on to work: everything that `proto/wire.txt` has is there.
+//! Checks that the wire format stays compatible: everything recorded in `proto/wire.txt` must still
+//! exist.
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -16,7 +17,7 @@ use prost_types::{
 
 const PACKAGE: &str = "osproxy.v1";
 
-/// A line for all that is on the wire: each field with its number and type, each value, each call.
+/// One line for each field with its number and type, each enum value and each method.
 fn wire() -> BTreeSet<String> {
     let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
     let ours = files.iter().filter(|file| file.package() == PACKAGE);
@@ -72,8 +73,8 @@ fn what_clients_were_compiled_with_is_still_there() {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
     let wire = wire();
     let gone: Vec<_> = recorded.difference(&wire).collect();
-    assert!(gone.is_empty(), "clients that know these would break: {gone:#?}");
+    assert!(gone.is_empty(), "removing these breaks existing clients: {gone:#?}");
     let new: Vec<_> = wire.difference(&recorded).cloned().collect();
-    assert!(new.is_empty(), "what is new belongs into proto/wire.txt, to stay:\n{}", new.join("\n"));
+    assert!(new.is_empty(), "add these lines to proto/wire.txt, permanently:\n{}", new.join("\n"));
     assert!(recorded.len() > 100, "{}", recorded.len());
 }

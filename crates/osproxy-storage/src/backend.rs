@@ -8,82 +8,88 @@ use crate::{Digests, Key, Result, Wanted};
 
 /// A store of objects.
 ///
-/// Implementations take care of their own locking: every method may be called from any task at any time.
-/// The caller validates names, limits and permissions, and sees to it that no key is written again after
-/// a row has named it; an implementation must still survive two writers of one key: the later one wins whole, or gets
-/// `Exists`.
+/// Implementations do their own locking: every method may be called from any task at any time. The
+/// caller validates names, limits and permissions, and does not write a key again once a row names
+/// it. An implementation must still survive two writers of one key: the later one replaces the
+/// object as a whole, or fails with `Exists`.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// The name that is recorded beside every blob, such as `local`.
+    /// Name of the backend, such as `local`, which is recorded with every blob.
     fn name(&self) -> &'static str;
 
-    /// Sees to it that objects can be put somewhere: finds the places, and makes those that are missing, if it may.
-    /// For stores that are somewhere else; `NotFound` when something is missing.
+    /// Checks that objects can be stored: looks for the buckets and, if `make` is set, creates
+    /// those that are missing. For remote stores; fails with `NotFound` if a bucket is missing.
     async fn prepare(&self, _make: bool) -> Result<()> {
         Ok(())
     }
 
-    /// What time it is where the store is, to the second, if it is somewhere else and says so. Needs no credentials: an error
-    /// means that the store was not reached, or that what was reached is none.
+    /// The time of a remote store, to the second, if it reports one. Needs no credentials: an error
+    /// means that nothing answered, or that what answered is not an object store.
     async fn clock(&self) -> Result<Option<SystemTime>> {
         Ok(None)
     }
 
     /// Begins an object. Nothing can be read under `key` until [`ObjectWriter::publish`].
-    /// `size` must not be trusted with space. What turns out not to be [`SizeHint::Exact`] may be refused by the writer.
+    /// Implementations must not reserve space for all of `size`, which is the client's claim. The
+    /// writer may fail if a [`SizeHint::Exact`] turns out to be wrong.
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>>;
 
-    /// Opens the bytes `range` of an object. A reader keeps its object: when that is deleted or replaced meanwhile, it
-    /// goes on to the end undisturbed, or fails; it never goes on with other bytes.
+    /// Opens the bytes `range` of an object. If the object is deleted or replaced meanwhile, the
+    /// reader either continues with the bytes of the opened object or fails; it never returns bytes
+    /// of another object.
     ///
-    /// `NotFound` when there is no such object. A range beyond the end gives `Truncated`, here or from the reader.
+    /// Fails with `NotFound` if there is no such object. For a range beyond the end, this call or
+    /// the reader fails with `Truncated`.
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader>;
 
     /// The size of an object in bytes, or `NotFound`.
     async fn size(&self, key: &Key) -> Result<u64>;
 
-    /// Removes objects, durably. One that does not exist is removed already: `Ok`. After an error some of them may
-    /// be removed and others not; the same call again goes on.
+    /// Removes objects durably. An object that does not exist counts as removed. After an error
+    /// some objects may be removed and others not; call again with the same keys to continue.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
 
-    /// Everything that can be read, in no order. What appears or goes meanwhile may be told or not.
+    /// All objects, in no order. An object that appears or is removed meanwhile may be listed or
+    /// not.
     async fn list(&self) -> Result<ObjectList>;
 
-    /// How objects are sent in parts that the store itself puts together, if it can do that.
+    /// The store's own multipart uploads, if it supports them.
     fn multipart(&self) -> Option<&dyn Multipart> {
         None
     }
 }
 
-/// The store's own uploads in parts. Whoever knows key, upload and number can send a part, through any process; nothing
-/// can be read under the key before [`complete`](Self::complete). What an upload holds takes room until it is completed or
-/// aborted: the caller remembers it.
+/// Multipart uploads of a store. Anyone who knows key, upload and number can send a part, from any
+/// process. Nothing can be read under the key before [`complete`](Self::complete). An upload takes
+/// up space until it is completed or aborted, so the caller must record it.
 #[async_trait]
 pub trait Multipart: Send + Sync {
-    /// Smallest part, in bytes, but for the last one of an upload.
+    /// Minimum part size in bytes; the last part may be smaller.
     fn min_part_size(&self) -> u64;
 
-    /// Largest part, in bytes.
+    /// Maximum part size in bytes.
     fn max_part_size(&self) -> u64;
 
-    /// Whether parts have their places in the object from the start. Such a store takes only uploads of a known
-    /// [`Shape`], keeps the room for them, and believes the caller that all parts have been sent when it completes them: it
-    /// keeps no list of them.
+    /// Whether parts are written directly into a preallocated file. Such a store requires the
+    /// [`Shape`] of an upload and reserves space for all of it. It keeps no list of parts: on
+    /// completion it relies on the caller that all of them were sent.
     fn has_places(&self) -> bool {
         false
     }
 
-    /// Begins an upload, of this shape if that is known, and gives its name, at most 1,024 bytes. `Full`: there is no room
-    /// for all of it, and nothing was begun.
+    /// Begins an upload, with this shape if it is known. Returns the id of the upload, at most
+    /// 1,024 bytes. Fails with `Full`, and begins nothing, if there is no space for all of it.
     async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String>;
 
-    /// As [`begin`](Self::begin), without keeping room, where parts have places: each part finds out whether there is some.
+    /// Like [`begin`](Self::begin), but a preallocating store only checks that there is space for
+    /// all of it now, without reserving it. A later part may still fail with `Full`.
     async fn begin_unreserved(&self, key: &Key, shape: Shape) -> Result<String> {
         self.begin(key, Some(shape)).await
     }
 
-    /// Begins part `number` (1 to 10,000) of `size` bytes. What [`ObjectWriter::publish`] returns is the part's tag. A part
-    /// that was there under the number is replaced at that moment. `NotFound` from the writer: there is no such upload.
+    /// Begins part `number` (1 to 10,000) of `size` bytes. [`ObjectWriter::publish`] returns the
+    /// tag of the part and replaces an earlier part with this number. If there is no such upload,
+    /// the writer fails with `NotFound`.
     async fn create_part(
         &self,
         key: &Key,
@@ -92,20 +98,21 @@ pub trait Multipart: Send + Sync {
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>>;
 
-    /// Makes the object of parts with these numbers and tags, in this order, durably and at once; other parts are dropped.
-    /// `NotFound`: there is no such upload, perhaps because it was completed before; a store may also say `Ok` to that. `Mismatch`: some part is not there
-    /// under that tag; nothing has changed.
+    /// Makes an object of the parts with these numbers and tags, in this order, durably and at
+    /// once; drops all other parts. Fails with `NotFound` if there is no such upload, perhaps
+    /// because it was completed before; some stores return `Ok` then. Fails with `Mismatch`, and
+    /// changes nothing, if a part is missing or has another tag.
     async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()>;
 
-    /// Drops an upload with all its parts. One that does not exist is dropped already: `Ok`.
+    /// Drops an upload with all its parts. An upload that does not exist counts as dropped.
     async fn abort(&self, key: &Key, upload: &str) -> Result<()>;
 
-    /// The parts that an upload has: their numbers and tags, by their numbers; none, where no list of them is kept.
-    /// `NotFound`: there is no such upload.
+    /// Numbers and tags of the parts of an upload, ordered by number. Empty if the store keeps no
+    /// list of parts. Fails with `NotFound` if there is no such upload.
     async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
 
-    /// Drops every upload for a key, also one whose name nobody knows. `part_size`: of the [`Shape`] that uploads for this
-    /// key are begun with, if it has one.
+    /// Drops every upload for a key, including those whose ids are not recorded. `part_size` is
+    /// that of the [`Shape`] with which uploads for this key are begun, if they have one.
     async fn abort_all(&self, key: &Key, _part_size: Option<u64>) -> Result<()> {
         let mut uploads = self.uploads(Some(key)).await?;
         while let Some(upload) = uploads.try_next().await? {
@@ -114,39 +121,40 @@ pub trait Multipart: Send + Sync {
         Ok(())
     }
 
-    /// The uploads that are neither completed nor aborted, all of them or those for one key, in no order. May look through
-    /// everything that the store has: never for a request, nor for a task of one file.
+    /// The uploads that are neither completed nor aborted, of one key or of the whole store, in no
+    /// order. May scan the whole store: never call it for a request or for a task of one file.
     async fn uploads(&self, key: Option<&Key>) -> Result<UploadList>;
 }
 
-/// An upload that a store has not put together yet.
+/// An upload that is neither completed nor aborted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListedUpload {
-    /// The name of the object to be, which need not be a [`Key`]: others may have begun it.
+    /// Name of the future object. Not necessarily a [`Key`]: other programs may have begun the
+    /// upload.
     pub name: String,
-    /// What the store calls the upload.
+    /// The store's id of the upload.
     pub id: String,
 }
 
-/// The uploads of a store.
+/// A stream of the uploads of a store.
 pub type UploadList = Pin<Box<dyn Stream<Item = Result<ListedUpload>> + Send>>;
 
-/// How content is divided into parts before it has come.
+/// How content of a known size is divided into parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Bytes of all parts together.
+    /// Bytes of all parts.
     pub size: u64,
-    /// Bytes of each part but the last, which has the rest. Not 0.
+    /// Bytes of each part except the last, which has the rest. Not 0.
     pub part_size: u64,
 }
 
 impl Shape {
-    /// How many parts there are. Nothing is one empty part.
+    /// Number of parts; empty content is one empty part.
     pub fn parts(self) -> u64 {
         self.size.div_ceil(self.part_size).max(1)
     }
 
-    /// Where in the content the part of this number (from 1 on) lies. `None`: there is no such part.
+    /// Byte range of part `number` (1-based) in the content. `None` if there is no such part.
     pub fn range(self, number: u32) -> Option<Range<u64>> {
         let index = u64::from(number).checked_sub(1).filter(|index| *index < self.parts())?;
         let start = index * self.part_size;
@@ -154,19 +162,19 @@ impl Shape {
     }
 }
 
-/// What is known of the length of content before it has come.
+/// What is known about the length of content before it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeHint {
-    /// So many bytes, or the content is broken.
+    /// Exactly this many bytes; otherwise the content is broken.
     Exact(u64),
-    /// Not more than so many bytes, as far as is known.
+    /// Probably at most this many bytes.
     AtMost(u64),
-    /// Nothing.
+    /// Nothing is known.
     Unknown,
 }
 
 impl SizeHint {
-    /// How many bytes to expect at most, as far as is known.
+    /// The probable maximum in bytes.
     pub const fn at_most(self) -> Option<u64> {
         match self {
             Self::Exact(size) | Self::AtMost(size) => Some(size),
@@ -175,45 +183,47 @@ impl SizeHint {
     }
 }
 
-/// What lies in a store under one name.
+/// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Listed {
-    /// `<folder>/<name>`, which need not be a [`Key`]: others may have put things there.
+    /// `<folder>/<name>`. Not necessarily a [`Key`]: other programs may have put objects there.
     pub name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// The objects of a store.
+/// A stream of the objects of a store.
 pub type ObjectList = Pin<Box<dyn Stream<Item = Result<Listed>> + Send>>;
 
-/// An object that is being written. Dropping it at any moment before [`publish`](Self::publish) removes
-/// what was written, without the caller's help.
+/// An object being written. Dropping it before [`publish`](Self::publish) removes what was written.
 #[async_trait]
 pub trait ObjectWriter: Send {
-    /// Says which digests [`finish`](Self::finish) is to give, before the first byte. Otherwise it gives those that API v0
-    /// needs ([`Wanted::MD5`]).
+    /// Selects the digests that [`finish`](Self::finish) returns; call it before the first write.
+    /// The default is [`Wanted::MD5`], which API v0 needs.
     fn want(&mut self, wanted: Wanted);
 
-    /// Appends bytes. Returns when it can take more, not when they are stored: memory stays bounded by what
-    /// implementations buffer (1 MiB; where the size is not known before, more: see there). An error is final.
+    /// Appends bytes. Returns when the writer can take more, not when the bytes are stored: memory
+    /// stays bounded by what the implementation buffers (1 MiB; more if the size is not known, see
+    /// the implementations). An error is final.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Appends another object of the same store, which has `size` bytes, without moving it through this process's
-    /// memory. `NotFound` or `Truncated` when it is not there in this size; an error is final. `false`: this store
-    /// cannot do that, and nothing was appended; who reads the object and writes its bytes loses nothing.
+    /// Appends another object of the same store, of `size` bytes, without copying it through the
+    /// memory of this process. Fails with `NotFound` or `Truncated` if it is missing or has another
+    /// size; an error is final. Returns `false`, and appends nothing, if the store does not support
+    /// this; the caller then reads the object and writes its bytes.
     async fn append_object(&mut self, _key: &Key, _size: u64) -> Result<bool> {
         Ok(false)
     }
 
-    /// Says that all bytes are there, and returns their digests, computed in passing off the reactor.
+    /// Ends the content and returns its digests, which were computed off the reactor while it
+    /// arrived.
     async fn finish(&mut self) -> Result<Digests>;
 
-    /// Makes the finished object appear under its key, durably and at once, and gives the tag that the store has for it,
-    /// which may be empty. Call [`finish`](Self::finish) first. After an error the object may have appeared, or appear
-    /// later.
+    /// Makes the finished object appear under its key, durably and at once, and returns the store's
+    /// tag for it, which may be empty. Call [`finish`](Self::finish) first. After an error the
+    /// object may have appeared, or may appear later.
     async fn publish(self: Box<Self>) -> Result<String>;
 }
 
-/// The bytes of a range, in order, exactly as many as the range has. An error is final.
+/// The bytes of a range, in order and exactly as many as the range has. An error is final.
 pub type ObjectReader = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;

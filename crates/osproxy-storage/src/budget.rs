@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What is counted as one, in bytes.
+/// Granularity of the budget, in bytes.
 const UNIT: u64 = 4096;
 
 /// Memory for buffers that all transfers of the process share. Clones share it too.
@@ -12,18 +12,18 @@ pub struct BufferBudget {
     total: u32,
 }
 
-/// Memory that is counted for somebody until this is dropped.
+/// Memory reserved in a [`BufferBudget`]; dropping it gives the memory back.
 pub struct BufferReservation(OwnedSemaphorePermit);
 
 impl BufferBudget {
-    /// A budget of so many bytes.
+    /// A budget of `bytes`.
     pub fn new(bytes: u64) -> Self {
         let total = units(bytes);
         Self { units: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Reserves memory, at most the whole budget; waits for others to give some back, in the order of the questions.
-    /// `None`: there was not enough for so long.
+    /// Reserves `bytes`, at most the whole budget. Waits in FIFO order until others give memory
+    /// back. Returns `None` if there was not enough within `wait`.
     pub async fn reserve(&self, bytes: u64, wait: Duration) -> Option<BufferReservation> {
         if let Some(reservation) = self.try_reserve(bytes) {
             return Some(reservation);
@@ -32,7 +32,7 @@ impl BufferBudget {
         tokio::time::timeout(wait, waiting).await.ok()?.ok().map(BufferReservation)
     }
 
-    /// Reserves memory if there is enough at this moment.
+    /// Reserves `bytes`, at most the whole budget, if they are free now.
     pub fn try_reserve(&self, bytes: u64) -> Option<BufferReservation> {
         let wanted = units(bytes).min(self.total);
         self.units.clone().try_acquire_many_owned(wanted).ok().map(BufferReservation)
@@ -40,7 +40,7 @@ impl BufferBudget {
 }
 
 impl BufferReservation {
-    /// Adds another one, of the same budget.
+    /// Merges another reservation of the same budget into this one.
     pub(crate) fn merge(&mut self, other: Self) {
         self.0.merge(other.0);
     }
@@ -60,7 +60,7 @@ impl fmt::Debug for BufferReservation {
     }
 }
 
-/// As many units as make up so many bytes; 16 TiB at most.
+/// Rounds `bytes` up to units; 16 TiB at most.
 fn units(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
@@ -74,11 +74,11 @@ mod tests {
         let budget = BufferBudget::new(10 * UNIT);
         let first = budget.reserve(6 * UNIT, Duration::ZERO).await.unwrap();
         assert!(budget.try_reserve(5 * UNIT).is_none());
-        assert!(budget.reserve(5 * UNIT, Duration::ZERO).await.is_none(), "nobody gives any back");
+        assert!(budget.reserve(5 * UNIT, Duration::ZERO).await.is_none(), "nothing was given back");
         let rest = budget.try_reserve(3 * UNIT + 1).unwrap();
         let giving = async { drop((first, rest)) };
         let (all, ()) = tokio::join!(budget.reserve(1000 * UNIT, Duration::from_mins(1)), giving);
-        assert!(all.is_some(), "as much as there is at all");
+        assert!(all.is_some(), "a request is capped at the whole budget");
         assert!(budget.try_reserve(1).is_none());
     }
 }

@@ -2,12 +2,13 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Where a buffer begins: copies between the page cache and memory that is not aligned to a page
-/// cost twice the CPU time.
+/// Alignment of buffers. Copies between the page cache and memory that is not page-aligned cost
+/// twice the CPU time.
 const ALIGNMENT: usize = 4096;
 
-/// Page-aligned buffers of one size that are used again. A pool never waits: beyond what it holds it allocates,
-/// and beyond `max_idle` it frees, so the number in use is bounded by its users alone.
+/// Reusable page-aligned buffers of one size. A pool never waits: it allocates when it is empty,
+/// and frees a returned buffer once `max_idle` are idle. So only its users bound how many are in
+/// use.
 pub(crate) struct BufferPool {
     size: usize,
     max_idle: usize,
@@ -19,7 +20,8 @@ impl BufferPool {
         Self { size, max_idle, idle: Mutex::new(Vec::new()) }
     }
 
-    /// An empty buffer. Its memory holds leftovers, of which only what is filled anew can be read.
+    /// An empty buffer. Its memory holds old data, but only bytes that were filled since can be
+    /// read.
     pub(crate) fn take(&'static self) -> Buffer {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let memory = idle.unwrap_or_else(|| vec![0; self.size + ALIGNMENT]);
@@ -35,7 +37,8 @@ impl BufferPool {
     }
 }
 
-/// A page-aligned buffer. Dropping it, or the last [`Bytes`] it became, returns the memory to its pool.
+/// A page-aligned buffer. Its memory returns to the pool when the buffer, or the last [`Bytes`]
+/// made from it, is dropped.
 pub(crate) struct Buffer {
     memory: Vec<u8>,
     start: usize,
@@ -49,19 +52,20 @@ impl Buffer {
         self.memory.get(self.start..self.start + self.filled).unwrap_or_default()
     }
 
-    /// The part that can still be filled, at most `limit` bytes of it. Follow with [`advance`](Self::advance).
+    /// The writable rest of the buffer, at most `limit` bytes. Call [`advance`](Self::advance)
+    /// after writing.
     pub(crate) fn unfilled(&mut self, limit: usize) -> &mut [u8] {
         let from = self.start + self.filled;
         let len = limit.min(self.pool.size - self.filled);
         self.memory.get_mut(from..from + len).unwrap_or_default()
     }
 
-    /// Says that the first `count` bytes of [`unfilled`](Self::unfilled) are filled now.
+    /// Marks the first `count` bytes of [`unfilled`](Self::unfilled) as filled.
     pub(crate) fn advance(&mut self, count: usize) {
         self.filled = (self.filled + count).min(self.pool.size);
     }
 
-    /// Moves as much of `bytes` in as there is room for.
+    /// Moves as many of `bytes` into the buffer as fit.
     pub(crate) fn fill_from(&mut self, bytes: &mut Bytes) {
         let target = self.unfilled(bytes.len());
         let count = target.len();
@@ -69,7 +73,7 @@ impl Buffer {
         self.advance(count);
     }
 
-    /// Makes all of it fillable again.
+    /// Makes the whole buffer writable again.
     pub(crate) fn clear(&mut self) {
         self.filled = 0;
     }
@@ -78,7 +82,7 @@ impl Buffer {
         self.filled == self.pool.size
     }
 
-    /// Hands the filled bytes on without a copy.
+    /// Returns the filled bytes without a copy.
     pub(crate) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }

@@ -1,5 +1,5 @@
-//! What every backend must do, checked against the real thing. A backend's own tests call [`run`], which leaves
-//! the store empty.
+//! Conformance suite of [`Backend`], run against real implementations. A backend's own tests call
+//! [`run`], which leaves the store empty.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -43,7 +43,7 @@ async fn put(store: &dyn Backend, key: &Key, content: &Bytes, hint: SizeHint) {
     writer.publish().await.unwrap();
 }
 
-/// Puts an object where there is one: at once, if the store does that.
+/// Writes an object over an existing one; deletes that first if the store does not replace objects.
 async fn replace(store: &dyn Backend, key: &Key, content: &Bytes) {
     let mut writer = store.create(key, SizeHint::Exact(content.len() as u64)).await.unwrap();
     writer.write(content.clone()).await.unwrap();
@@ -104,7 +104,7 @@ async fn ranges_are_exact(store: &dyn Backend) {
         let read = get(store, &key, start, end).await;
         assert!(read == content[start..end], "{start}..{end}");
     }
-    // Refused when it is opened, or when it is read: never a short answer that looks whole.
+    // It fails on open or while reading: a short read must never look complete.
     let beyond = match store.open(&key, 0..len as u64 + 1).await {
         Err(error) => Err(error),
         Ok(reader) => reader.try_for_each(|_| std::future::ready(Ok(()))).await,
@@ -160,7 +160,7 @@ async fn one_of_two_writers_wins_whole(store: &dyn Backend) {
     two.finish().await.unwrap();
     one.publish().await.unwrap();
     assert!(get(store, &key, 0, first.len()).await == first);
-    // The later one replaces it, or is refused.
+    // The later one replaces the object, or fails.
     let winner = match two.publish().await {
         Ok(_) => second,
         Err(error) => {
@@ -185,15 +185,15 @@ async fn a_reader_keeps_its_object(store: &dyn Backend) {
 
     let mut read = first.to_vec();
     let went_on = read_on(&mut before_replacing, &mut read).await;
-    assert!(content.starts_with(&read), "other bytes under a reader");
-    assert!(read == content || !went_on, "replaced under a reader");
+    assert!(content.starts_with(&read), "the reader returned bytes of another object");
+    assert!(read == content || !went_on, "the reader ended early after the object was replaced");
     let mut read = Vec::new();
     let went_on = read_on(&mut before_deleting, &mut read).await;
-    assert!(pattern(9, 2_000_000).starts_with(&read), "other bytes under a reader");
-    assert!(read.len() == 2_000_000 || !went_on, "deleted under a reader");
+    assert!(pattern(9, 2_000_000).starts_with(&read), "the reader returned bytes of another object");
+    assert!(read.len() == 2_000_000 || !went_on, "the reader ended early after the object was deleted");
 }
 
-/// Reads to the end; `false`: it failed before.
+/// Reads to the end; returns `false` if the reader failed before.
 async fn read_on(reader: &mut crate::ObjectReader, into: &mut Vec<u8>) -> bool {
     while let Some(bytes) = reader.next().await {
         match bytes {
@@ -216,7 +216,7 @@ async fn a_wrong_size_hint_does_no_harm(store: &dyn Backend) {
 }
 
 async fn objects_can_be_appended_to_another(store: &dyn Backend) {
-    // Sizes around those in which implementations copy, and none that a file system has to like.
+    // Sizes around the chunk sizes of implementations, and some that are not multiples of a block.
     let sizes = [1, 0, 4096, 1_048_576, 9_000_001, 262_144, 7];
     let content = pattern(11, sizes.iter().sum());
     let (mut parts, mut at) = (Vec::new(), 0);
@@ -228,7 +228,7 @@ async fn objects_can_be_appended_to_another(store: &dyn Backend) {
     }
     let whole = key("whole");
     let mut writer = store.create(&whole, SizeHint::Exact(content.len() as u64 + 3)).await.unwrap();
-    // Bytes before and behind stay where they are.
+    // Bytes before and after the appended objects stay in place.
     writer.write(Bytes::from_static(b"<")).await.unwrap();
     for (part, size) in &parts {
         append(store, &mut *writer, part, *size).await;
@@ -244,13 +244,13 @@ async fn objects_can_be_appended_to_another(store: &dyn Backend) {
     assert!(get(store, &whole, 1, content.len() + 1).await == content);
     assert_eq!(get(store, &whole, content.len() + 1, content.len() + 3).await, b"/>");
     for (part, size) in &parts {
-        assert_eq!(store.size(part).await.unwrap(), *size, "a part was changed");
+        assert_eq!(store.size(part).await.unwrap(), *size, "an appended object was changed");
     }
     parts.push((whole, 0));
     store.delete(&parts.into_iter().map(|(key, _)| key).collect::<Vec<_>>()).await.unwrap();
 }
 
-/// By itself, or as those do it that cannot.
+/// Appends an object in the store, or copies its bytes if the store cannot.
 async fn append(store: &dyn Backend, writer: &mut dyn ObjectWriter, key: &Key, size: u64) {
     if writer.append_object(key, size).await.unwrap() {
         return;

@@ -2,44 +2,45 @@ use blake3::hazmat::{self, HasherExt, Mode};
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
-/// What is known about content once every byte of it has passed by.
+/// Length and digests of content, known once all of its bytes were hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
     /// Length in bytes.
     pub size: u64,
-    /// MD5: what clients of API v0 compare.
+    /// MD5, which clients of API v0 compare.
     pub md5: Option<[u8; 16]>,
-    /// SHA-256, which some clients announce.
+    /// SHA-256, which some clients send as an expected digest.
     pub sha256: Option<[u8; 32]>,
-    /// BLAKE3: what deduplication trusts. Of a piece ([`Wanted::piece_at`]) it is what [`combine`] takes.
+    /// BLAKE3, which deduplication relies on. For a subtree ([`Wanted::piece_at`]) it is the
+    /// chaining value that [`combine`] takes.
     pub blake3: [u8; 32],
 }
 
 impl Digests {
-    /// What has to be computed of content to know whether it has these.
+    /// The selection with which these digests are computed again from the content.
     pub fn wanted(&self) -> Wanted {
         Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), piece_at: None }
     }
 }
 
-/// Which digests are computed beside BLAKE3.
+/// Selects which digests are computed besides BLAKE3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// MD5, which costs six times as much as BLAKE3.
+    /// MD5, which costs six times as much CPU time as BLAKE3.
     pub md5: bool,
-    /// SHA-256, which costs twice as much.
+    /// SHA-256, which costs twice as much CPU time as BLAKE3.
     pub sha256: bool,
-    /// Where the content is a piece of something larger: at which byte of that it begins.
+    /// Set if the content is a subtree of larger content: its byte offset in that content.
     pub piece_at: Option<u64>,
 }
 
 impl Wanted {
-    /// MD5 and BLAKE3: what API v0 needs.
+    /// MD5 and BLAKE3, which API v0 needs.
     pub const MD5: Self = Self { md5: true, sha256: false, piece_at: None };
 }
 
-/// Computes [`Digests`] of a stream in one pass. With MD5 it costs about 2.2 CPU seconds per GiB, nearly all of it MD5's:
-/// call it where the reactor is not held up.
+/// Computes [`Digests`] of a stream in one pass. With MD5 it costs about 2.2 CPU seconds per GiB,
+/// almost all of it for MD5: call it off the reactor.
 #[derive(Clone)]
 pub struct Digester {
     size: u64,
@@ -50,14 +51,15 @@ pub struct Digester {
 }
 
 impl Default for Digester {
-    /// Of whole content, what API v0 needs.
+    /// Computes MD5 and BLAKE3 of whole content, as API v0 needs.
     fn default() -> Self {
         Self::new(Wanted::MD5)
     }
 }
 
 impl Digester {
-    /// Begins. A piece must begin at a multiple of its largest size, which is a power of two, 1,024 or more.
+    /// Creates a digester. A subtree must begin at a multiple of the subtree size, which is a power
+    /// of two and at least 1,024 bytes.
     pub fn new(wanted: Wanted) -> Self {
         let mut blake3 = blake3::Hasher::new();
         if let Some(offset) = wanted.piece_at {
@@ -72,7 +74,8 @@ impl Digester {
         }
     }
 
-    /// Takes the next bytes. The caller sees to it that a piece gets no more than its size.
+    /// Hashes the next bytes. The caller ensures that a subtree gets no more bytes than the subtree
+    /// size.
     pub fn update(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         if let Some(md5) = &mut self.md5 {
@@ -84,7 +87,7 @@ impl Digester {
         self.blake3.update(bytes);
     }
 
-    /// The digests of everything taken so far.
+    /// The digests of all bytes so far.
     pub fn finish(self) -> Digests {
         Digests {
             size: self.size,
@@ -99,9 +102,9 @@ impl Digester {
     }
 }
 
-/// The BLAKE3 of content, out of what was computed of its pieces: all of them have `piece_size` bytes, a power of two, but
-/// for the last, which may have fewer, and `size` bytes together. `None`: these are not the pieces of that, or there are
-/// fewer than two.
+/// The BLAKE3 digest of content of `size` bytes, computed from the chaining values of its subtrees.
+/// All subtrees have `piece_size` bytes, a power of two, except the last, which may be shorter.
+/// Returns `None` if number and sizes do not fit together, or if there are fewer than two subtrees.
 pub fn combine(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> {
     let fits = piece_size.is_power_of_two()
         && piece_size >= blake3::CHUNK_LEN as u64
@@ -114,7 +117,7 @@ pub fn combine(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 3
     Some(hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into())
 }
 
-/// What the two halves of a tree come to.
+/// The chaining values of the two child subtrees of the root.
 fn halves(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
     let left_size = hazmat::left_subtree_len(size);
     let (left, right) = pieces.split_at_checked(usize::try_from(left_size / piece_size).ok()?)?;

@@ -1,4 +1,4 @@
-//! How much room a disk has, and whether it takes anything.
+//! Free space of a disk, and whether it can be written to.
 
 use std::{
     io::{self, Write},
@@ -10,17 +10,17 @@ use rustix::{
     io::Errno,
 };
 
-/// How much room there is, in bytes.
+/// Space of a file system, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// On the whole file system.
+    /// Size of the whole file system.
     pub total: u64,
-    /// Of it, what this process may still use.
+    /// Bytes this process may still use.
     pub free: u64,
 }
 
 impl DiskSpace {
-    /// That of the file system that a folder lies on. Blocks.
+    /// The space of the file system that holds `folder`. Blocks.
     pub fn of(folder: &Path) -> io::Result<Self> {
         let found = rustix::fs::statvfs(folder)?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
@@ -28,8 +28,9 @@ impl DiskSpace {
     }
 }
 
-/// Finds out whether a folder can be written to, by a file without a name that is gone at once. Blocks. A file system that
-/// has no such files is taken to be well.
+/// Checks that `folder` is writable by writing 4 KiB to an unnamed temporary file, which the kernel
+/// removes at once. Blocks. Succeeds without a check on file systems that do not support
+/// `O_TMPFILE`.
 pub fn check_writable(folder: &Path) -> io::Result<()> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {

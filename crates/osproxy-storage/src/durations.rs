@@ -1,4 +1,4 @@
-//! How long things took, counted in buckets.
+//! Histograms of durations.
 
 use std::{
     iter,
@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-/// The upper bounds of the buckets but the last, which has none, in microseconds: from what the page cache answers to what
-/// a merge of a large file takes.
+/// Upper bounds of the buckets in microseconds, from reads of the page cache to merges of large
+/// files. The last bucket has no bound.
 const BOUNDS_US: [u64; 18] = [
     100,
     500,
@@ -29,7 +29,7 @@ const BOUNDS_US: [u64; 18] = [
     300_000_000,
 ];
 
-/// How long things took. Counting takes no lock.
+/// A histogram of durations. Counting takes no lock.
 #[derive(Debug, Default)]
 pub struct Durations {
     buckets: [AtomicU64; BOUNDS_US.len()],
@@ -37,19 +37,19 @@ pub struct Durations {
     sum_us: AtomicU64,
 }
 
-/// What was counted, at one moment.
+/// A snapshot of [`Durations`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct CountedDurations {
-    /// How many there were.
+    /// Number of observations.
     pub count: u64,
-    /// How long they took together, in seconds.
+    /// Sum of all observations, in seconds.
     pub sum: f64,
-    /// How many took longer than the bucket before allows, and no longer than this one does, in seconds.
+    /// Upper bound in seconds and number of observations of each bucket; not cumulative.
     pub buckets: Vec<(f64, u64)>,
 }
 
 impl Durations {
-    /// Counts something that took so long.
+    /// Counts one observation.
     pub fn observe(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
@@ -57,13 +57,14 @@ impl Durations {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// How many were counted, and how many microseconds they took together.
+    /// Number of observations and their sum in microseconds.
     pub fn total(&self) -> (u64, u64) {
         let counts = self.buckets.iter().chain(iter::once(&self.longer));
         (counts.map(|count| count.load(Ordering::Relaxed)).sum(), self.sum_us.load(Ordering::Relaxed))
     }
 
-    /// What was counted up to now. The count is that of the buckets, whatever is counted meanwhile.
+    /// A snapshot. Its count is always the sum of its buckets, even if observations are counted
+    /// meanwhile.
     pub fn counted(&self) -> CountedDurations {
         let counts = self.buckets.iter().chain(iter::once(&self.longer));
         let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain(iter::once(f64::INFINITY));

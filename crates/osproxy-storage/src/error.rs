@@ -7,37 +7,38 @@ use rustix::io::Errno;
 pub enum ErrorKind {
     /// There is no object under the key.
     NotFound,
-    /// The store has no room left.
+    /// The store is full.
     Full,
-    /// The object has not the size that it must have: it was damaged behind our back.
+    /// The object does not have its recorded size: it was damaged.
     Truncated,
-    /// What the store has is not what it was said to have; see the operation.
+    /// The content of the store differs from what the caller expects; see the operation.
     Mismatch,
-    /// There is an object under the key already, which stays as it is.
+    /// There is an object under the key already; it is left as it is.
     Exists,
-    /// As many objects are read and written as may be at the same time; nothing was tried.
+    /// The limit of concurrent transfers is reached; nothing was tried.
     Busy,
-    /// The content is larger than the store takes in this way.
+    /// The content is larger than the store accepts in this way.
     TooLarge,
-    /// Everything else the store or the system says.
+    /// Any other failure of the store or the system.
     Other,
 }
 
-/// A failed operation of a backend. `source` may name paths and vendors: it belongs into logs, never to clients.
+/// A failed operation of a backend. `source` may name paths and vendors: log it, never send it to
+/// clients.
 #[derive(Debug)]
 pub struct Error {
-    /// What it means.
+    /// What the failure means to the caller.
     pub kind: ErrorKind,
-    /// Whether the same operation may succeed when it is tried again.
+    /// Whether the same operation may succeed if it is retried.
     pub retryable: bool,
     /// Name of the backend, as in [`Backend::name`](crate::Backend::name).
     pub backend: &'static str,
-    /// What was attempted, a verb such as `open`.
+    /// The operation that failed, a verb such as `open`.
     pub operation: &'static str,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What every operation of a backend returns.
+/// Result of the operations of a backend.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -56,12 +57,12 @@ impl Error {
         }
     }
 
-    /// Says why.
+    /// Sets the source.
     pub(crate) fn caused_by(self, source: Box<dyn StdError + Send + Sync>) -> Self {
         Self { source: Some(source), ..self }
     }
 
-    /// Says in words what it is about; what caused it stays, if that is known.
+    /// Sets a message as the source, unless there is a source already.
     pub(crate) fn about(self, what: impl Into<String>) -> Self {
         if self.source.is_some() { self } else { self.caused_by(what.into().into()) }
     }
@@ -89,12 +90,12 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: ", self.backend, self.operation)?;
         match self.kind {
-            ErrorKind::NotFound => f.write_str("no such object"),
-            ErrorKind::Full => f.write_str("no room left"),
-            ErrorKind::Truncated => f.write_str("the object has not the size that it must have"),
-            ErrorKind::Mismatch => f.write_str("the store has something else"),
-            ErrorKind::Exists => f.write_str("there is another object under the key"),
-            ErrorKind::Busy => f.write_str("too many transfers at once"),
+            ErrorKind::NotFound => f.write_str("not found"),
+            ErrorKind::Full => f.write_str("the store is full"),
+            ErrorKind::Truncated => f.write_str("the object does not have its recorded size"),
+            ErrorKind::Mismatch => f.write_str("the content of the store differs from what was expected"),
+            ErrorKind::Exists => f.write_str("there is an object under the key already"),
+            ErrorKind::Busy => f.write_str("too many concurrent transfers; retry later"),
             ErrorKind::TooLarge => f.write_str("the content is too large"),
             ErrorKind::Other => f.write_str("failed"),
         }

@@ -1,30 +1,32 @@
 use std::fmt;
 
-/// What kind of content a file is by its name; the first segment of every object key.
+/// The category of a file, derived from the extension of its name; the first segment of every
+/// object key.
 ///
-/// The lists are those of the Go program, so that both give an object the same key.
+/// The lists of extensions are those of the Go program, so that both programs give an object the
+/// same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
-    /// Pictures.
+    /// Images.
     Image,
-    /// Moving pictures.
+    /// Videos.
     Video,
     /// Sound.
     Audio,
-    /// Office documents.
+    /// Office documents; in API v1 and gRPC also text files.
     Doc,
-    /// Archives and compressed files.
+    /// Everything else, including names without an extension.
     Archive,
     /// Everything else, and names without an extension.
     Unknown,
 }
 
 impl Category {
-    /// All of them.
+    /// All categories.
     pub const ALL: [Self; 6] =
         [Self::Image, Self::Video, Self::Audio, Self::Doc, Self::Archive, Self::Unknown];
 
-    /// The category of a file with this name, as API v1 and gRPC give it.
+    /// The category of a file with this name, as reported by API v1 and gRPC.
     pub fn of_name(name: &str) -> Self {
         match extension(name).as_deref() {
             Some(
@@ -35,8 +37,8 @@ impl Category {
         }
     }
 
-    /// The category under which the object of a file with this name is stored, as the Go program had it: it is part of keys,
-    /// and of the links of API v0.
+    /// The category under which the object of a file with this name is stored. It is part of object
+    /// keys and of the links of API v0, so it must stay what the Go program chose.
     pub fn of_object(name: &str) -> Self {
         match extension(name).as_deref() {
             Some("jpg" | "jpeg" | "png" | "gif" | "bmp") => Self::Image,
@@ -48,7 +50,7 @@ impl Category {
         }
     }
 
-    /// The name, as it stands in keys, links and filters.
+    /// The name used in keys, links and filters.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Image => "image",
@@ -67,11 +69,11 @@ impl fmt::Display for Category {
     }
 }
 
-/// Longest extension that becomes part of a key, in bytes.
+/// Maximum length of an extension in a key, in bytes.
 const MAX_EXTENSION: usize = 16;
 
-/// The extension of a file name in lower case, if it is one that can stand in a key: ASCII letters and
-/// digits, at most 16. Anything else counts as no extension; the name itself keeps it.
+/// The extension of a file name in lower case, if it may be part of a key: 1 to 16 ASCII letters
+/// and digits. Returns `None` for anything else; the file name itself keeps its extension.
 pub fn extension(name: &str) -> Option<String> {
     let (_, extension) = name.rsplit_once('.')?;
     let fits = (1..=MAX_EXTENSION).contains(&extension.len())
@@ -79,17 +81,18 @@ pub fn extension(name: &str) -> Option<String> {
     fits.then(|| extension.to_ascii_lowercase())
 }
 
-/// Where an object lies: `<category>/<object name>`, nothing that a file system or a URL could misread.
+/// Where an object is stored: `<category>/<object name>`, in characters that are safe in paths and
+/// URLs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
 
-/// A string that is no key.
+/// The string is not an object key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an object key")]
 pub struct InvalidKey;
 
 impl Key {
-    /// Longest object name, in bytes; leaves room for the suffix of a temporary name.
+    /// Maximum length of an object name in bytes; leaves room for the suffix of a temporary name.
     const MAX_NAME: usize = 200;
 
     /// The key of a whole blob: `<category>/<id>.<extension>`.
@@ -100,8 +103,8 @@ impl Key {
         }
     }
 
-    /// The key of a part of an upload: `<category>/<id>_<number>`. An `attempt` other than the first has its own
-    /// number behind it.
+    /// The key of a part of an upload: `<category>/<id>_<number>`. If `attempt` is set, it is
+    /// appended, so that another write of the same part gets a key of its own.
     pub fn part(category: Category, id: i64, number: u32, attempt: Option<i64>) -> Self {
         match attempt {
             Some(attempt) => Self(format!("{category}/{id}_{number}_{attempt}")),
@@ -109,21 +112,23 @@ impl Key {
         }
     }
 
-    /// The same object in one of 256 folders of its category, `<category>-<two hexadecimal digits>`, which all objects
-    /// of a blob share. For stores that are disks: no folder there gets so many files that its size matters.
+    /// The same object in one of 256 shard folders of its category, `<category>-<two hexadecimal
+    /// digits>`. All objects of a blob share one shard folder. Used by stores on disks, so that no
+    /// folder grows so large that its size matters.
     #[must_use]
     pub fn in_shard(&self, blob_id: i64) -> Self {
-        // The low bits of an id count within a millisecond, and those above are the worker's.
+        // The low bits of an id are a counter within one millisecond; the bits above are the worker
+        // id.
         let shard = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
         Self(format!("{}-{shard:02x}/{}", self.folder(), self.name()))
     }
 
-    /// Whether this is the key of the first attempt to send a part.
+    /// Whether this is the key of the first write of a part.
     pub fn is_first_attempt(&self) -> bool {
         self.name().matches('_').count() == 1
     }
 
-    /// Takes a key from where it was recorded.
+    /// Parses a recorded key.
     pub fn parse(key: &str) -> Result<Self, InvalidKey> {
         let (folder, name) = key.split_once('/').ok_or(InvalidKey)?;
         let plain = |segment: &str| {
@@ -135,17 +140,17 @@ impl Key {
         if plain(folder) && plain(name) { Ok(Self(key.to_owned())) } else { Err(InvalidKey) }
     }
 
-    /// The whole key.
+    /// The key as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The segment before the slash.
+    /// The segment before the slash: a category or one of its shard folders.
     pub fn folder(&self) -> &str {
         self.0.split_once('/').map_or("", |(folder, _)| folder)
     }
 
-    /// The segment behind the slash.
+    /// The segment after the slash.
     pub fn name(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, name)| name)
     }
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn consecutive_blobs_spread_over_all_shards() {
         let shard = |id| Key::whole(Category::Video, id, Some("mp4")).in_shard(id).folder().to_owned();
-        // A millisecond has the low 22 bits of a uid; most of them are 0.
+        // A millisecond owns the low 22 bits of a uid; most of them are 0.
         let shards: std::collections::HashSet<_> =
             (0..4096).map(|ms| shard((1_700_000_000 + ms) << 22)).collect();
         assert_eq!(shards.len(), 256);

@@ -1,8 +1,9 @@
 //! Object stores behind one trait.
 //!
-//! A [`Backend`] holds objects under [`Key`]s. Writing streams: bytes go in, digests come out, and the
-//! object appears under its key as a whole or not at all. Reading streams a byte range.
-//! Nothing here knows files, uids or links; nothing above knows paths, descriptors or vendors.
+//! A [`Backend`] stores objects under [`Key`]s. Writes are streamed: bytes go in, digests come out,
+//! and the object appears under its key as a whole or not at all. Reads stream a byte range. This
+//! crate knows nothing of files, uids or links; its users know nothing of paths, file descriptors
+//! or vendors.
 //!
 //! ```
 //! use futures_util::TryStreamExt;
@@ -14,7 +15,7 @@
 //! let key = Key::whole(Category::of_name("film.mp4"), 1, Some("mp4"));
 //! assert_eq!(key.as_str(), "video/1.mp4");
 //!
-//! // Until it is published nobody sees it; dropped before that, the writer leaves nothing.
+//! // The object is invisible until it is published; a writer dropped before leaves nothing.
 //! let mut writer = store.create(&key, SizeHint::Exact(9)).await?;
 //! writer.write("any bytes".into()).await?;
 //! let digests = writer.finish().await?;

@@ -1,32 +1,33 @@
-//! API keys: what applications show to be let in. A key is `osk_<id>_<secret>`; only a hash of it is kept.
+//! API keys, which authenticate applications. A key is `osk_<id>_<secret>`; only a hash of the
+//! secret is stored.
 
 use std::{fmt, str::FromStr};
 
-/// What every key begins with, so that scanners for secrets find it.
+/// Prefix of every key, which scanners for leaked secrets recognise.
 const PREFIX: &str = "osk_";
-/// Bytes of an id.
+/// Length of an id in bytes.
 const ID: usize = 6;
-/// Bytes of a secret. It cannot be guessed, so one round of a hash is enough to keep it by.
+/// Length of a secret in bytes. It cannot be guessed, so a single round of a fast hash protects it.
 const SECRET: usize = 32;
 
-/// What a key allows.
+/// A permission of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Creating, renaming and copying files.
     Upload,
-    /// Looking at files, and handing out links to read them.
+    /// Reading metadata of files and issuing download links.
     Read,
-    /// Removing files.
+    /// Deleting files.
     Delete,
-    /// Looking after the service: tasks, nodes, statistics. Not bound to a tenant.
+    /// Operating the service: tasks, nodes, statistics. Not bound to a tenant.
     Admin,
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 4] = [Self::Upload, Self::Read, Self::Delete, Self::Admin];
 
-    /// The name.
+    /// The name of the scope.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Upload => "upload",
@@ -41,15 +42,15 @@ impl Scope {
     }
 }
 
-/// Some scopes; as text, their names with commas between them.
+/// A set of scopes. As text: their names, separated by commas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Everything is allowed.
+    /// Every scope.
     pub const ALL: Self = Self(u8::MAX);
 
-    /// Whether a scope is among them.
+    /// Whether the set contains a scope.
     pub const fn has(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
@@ -75,19 +76,19 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// A name that is no scope.
+/// The text is not a scope.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no scope; there are upload, read, delete and admin")]
+#[error("`{0}` is not a scope; use upload, read, delete or admin")]
 pub struct UnknownScope(String);
 
-/// A key as its owner has it.
+/// An API key with its secret.
 pub struct ApiKey {
     id: String,
     secret: [u8; SECRET],
 }
 
 impl ApiKey {
-    /// A key that nobody has.
+    /// Generates a random key.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let (mut id, mut secret) = ([0; ID], [0; SECRET]);
         getrandom::fill(&mut id)?;
@@ -95,39 +96,39 @@ impl ApiKey {
         Ok(Self { id: hex::encode(id), secret })
     }
 
-    /// Whether a text means to be a key.
+    /// Whether the text has the prefix of keys.
     pub fn is_meant(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 
-    /// Reads a key; `None`: the text is none.
+    /// Parses a key; `None` if the text is not a valid key.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret_text) = text.strip_prefix(PREFIX)?.split_once('_')?;
         let mut secret = [0; SECRET];
         hex::decode_to_slice(secret_text, &mut secret).ok()?;
-        // A key has one spelling.
+        // A key has only one valid spelling.
         let is_plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let is_key = id.len() == 2 * ID && is_plain(id) && is_plain(secret_text);
         is_key.then(|| Self { id: id.to_owned(), secret })
     }
 
-    /// What it is known by. No secret.
+    /// The public id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What it is kept by.
+    /// Hash of the secret, which is what the database stores.
     pub fn hash(&self) -> [u8; 32] {
         blake3::hash(&self.secret).into()
     }
 
-    /// Whether this is the key that a hash was made of. Compared in constant time.
+    /// Whether `hash` is the hash of this key. Compares in constant time.
     pub fn is_of(&self, hash: &[u8; 32]) -> bool {
-        // Hashes of this type are compared so.
+        // `blake3::Hash` compares in constant time.
         blake3::hash(&self.secret) == blake3::Hash::from_bytes(*hash)
     }
 
-    /// The whole key, to be shown once.
+    /// The whole key in plain text, to be shown once.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}_{}", self.id, hex::encode(self.secret))
     }

@@ -1,4 +1,4 @@
-//! What the operations share: handles, no transport.
+//! [`App`], the state of a running node that all operations share. No transport code.
 
 mod access;
 mod advice;
@@ -68,78 +68,80 @@ use crate::{
     uid::{Uid, UidGenerator},
 };
 
-/// A running node.
+/// A running node: the state that operations, tasks and transports share.
 pub struct App {
     /// Metadata.
     pub meta: Meta,
-    /// Where objects lie.
+    /// Object stores.
     pub stores: Stores,
     /// Signs and verifies links.
     pub links: LinkKeys,
-    /// Bounds on what is asked for.
+    /// Configured limits.
     pub limits: Limits,
     access: access::Access,
     renewal: links::Renewal,
-    /// Work that outlives the request that caused it. Awaited when the node stops.
+    /// Work that outlives the request that started it. Awaited when the node stops.
     pub background: Background,
-    /// Rung when a task was enqueued: the task engine looks at once.
+    /// Notified when a task is enqueued, so that the task engine looks for it at once.
     pub task_bell: Notify,
-    /// What this process is called where it holds leases; no two have the same.
+    /// Random id of this process, under which it holds leases.
     pub node: String,
-    /// When it was opened, in milliseconds since the Unix epoch: what is unfinished from before is of nobody alive.
+    /// When the node started, in milliseconds since the Unix epoch. Unfinished writes that are
+    /// older, in a store of this node alone, belong to no live process.
     pub started_at: i64,
-    /// What is counted.
+    /// Metrics of this node.
     pub metrics: Metrics,
-    /// Content that is on its way.
+    /// Admission of transfers: concurrency limits and buffer memory.
     pub transfers: Arc<Transfers>,
-    /// What other nodes are known by, and told.
+    /// Node registry, worker id, and messages between nodes.
     pub coordinator: Box<dyn Coordinator>,
-    /// The way to them.
+    /// Client for requests that are forwarded to other nodes.
     pub cluster: Cluster,
     nodes: nodes::Nodes,
     uids: UidGenerator,
-    /// Held where this node is the only one of its database server.
+    /// Exclusive lock on the database, on a database server without Redis.
     alone: Option<Alone>,
     writing: Mutex<HashSet<i64>>,
     counted: stats::Counted,
     folders: exposition::Folders,
     observer: condition::Observer,
     beginning: native::Beginning,
-    /// Held while parts of an upload are read before it is complete.
+    /// Bounds the number of uploads whose parts are read before completion at the same time.
     inspections: Semaphore,
     room: room::Room,
 }
 
-/// Bounds on what is asked for.
+/// Limits from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Largest file, in bytes.
+    /// Maximum size of a file, in bytes.
     pub max_size: u64,
-    /// Largest part of an upload, in bytes.
+    /// Maximum size of a part, in bytes.
     pub max_part_size: u64,
-    /// Highest number of a part.
+    /// Highest part number.
     pub max_parts: u32,
-    /// How long an upload is kept after its link has lapsed, in milliseconds.
+    /// How long an upload session is kept after it has expired, in milliseconds.
     pub keep_lapsed: i64,
-    /// Whether who wants a file of content that is stored must show to have it.
+    /// Whether an instant upload requires a proof of possession.
     pub prove_possession: bool,
-    /// Up to which size claimed digests are verified before an upload is complete, in bytes.
+    /// Maximum size for which expected digests are verified before an upload is complete, in bytes.
     pub verify_up_to: u64,
-    /// How long room is reserved for an upload of which nothing has come, in milliseconds.
+    /// How long disk space stays reserved for an upload that has received nothing, in milliseconds.
     pub reserve: i64,
-    /// How often a task is begun before it is given up.
+    /// Maximum attempts of a task.
     pub task_attempts: u32,
-    /// Longest time that a link may hold, in seconds.
+    /// Maximum lifetime of a link, in seconds.
     pub max_expire: i64,
-    /// Within how many seconds download links are the same; 0: they never are.
+    /// Download links to a file that are issued within this many seconds are identical, which lets
+    /// caches share them. 0: every link is different.
     pub link_round: i64,
-    /// Whether shared caches may keep content.
+    /// Whether shared caches may store content.
     pub public_links: bool,
-    /// Most transactions and contents that may wait to be stored when an upload is created.
+    /// Maximum pending writes (transactions and received content) when an upload is created.
     pub max_backlog: u64,
 }
 
-/// What a node cannot start without.
+/// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct StartError {
@@ -148,13 +150,13 @@ pub struct StartError {
 }
 
 impl StartError {
-    /// A sentence that says why already.
+    /// An error whose message includes its cause.
     fn told(what: String) -> Self {
         Self { what, source: None }
     }
 }
 
-/// Says what could not be done, beside why.
+/// Returns a closure for `map_err` that adds `what` failed to the error.
 fn cannot<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     what: impl Into<String>,
 ) -> impl FnOnce(E) -> StartError {
@@ -162,7 +164,7 @@ fn cannot<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     move |source| StartError { what, source: Some(source.into()) }
 }
 
-/// Explains why something that one process alone may use cannot be locked.
+/// Explains why the exclusive lock on `what` cannot be taken.
 fn cannot_lock<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> StartError {
     let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
     let mut causes = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
@@ -173,14 +175,15 @@ fn cannot_lock<E: std::error::Error + Send + Sync + 'static>(what: &str, error: 
 }
 
 impl App {
-    /// Opens everything that a node stands on. Fails with a sentence that says what cannot be used, and why.
+    /// Opens the database, the stores and the connections of a node. The error names what cannot be
+    /// used, and why.
     pub async fn open(config: &Config) -> std::result::Result<Arc<Self>, StartError> {
         let data_dir = &config.data_dir;
         create_private(data_dir)
             .map_err(cannot(format!("cannot use the data folder {}", data_dir.display())))?;
         let database = config.database_location().map_err(cannot("cannot use the database"))?;
         let mut node = [0; 8];
-        getrandom::fill(&mut node).map_err(cannot("cannot name this process"))?;
+        getrandom::fill(&mut node).map_err(cannot("cannot generate an id for this process"))?;
         let node = hex::encode(node);
         let (coordinator, alone) = coordinate(config, &database, &node).await?;
         let started_at = now_ms();
@@ -189,12 +192,16 @@ impl App {
         let here = Here::new(node.clone(), stores.here());
         let meta = Meta::open(&database, here, memory(config)).await;
         let meta = meta.map_err(|error| StartError::told(Meta::explain(&database, &error)))?;
-        // Nobody else works on a store of this node alone, perhaps on this database: what was being worked on is free again.
+        // No other process works on the stores of this node alone, nor, if `is_alone`, on this
+        // database: leases of earlier processes are void.
         let is_alone = alone.is_some() || matches!(database, DatabaseLocation::File(_));
         let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
-        meta.end_leases_of_others(&node, own, is_alone).await.map_err(cannot("cannot take over tasks"))?;
-        // Nodes that share a database have their worker numbers from Redis, which knows what uids they have borne. Were the
-        // newest of all taken for this node's, a clock that was ahead would be passed on from node to node.
+        meta.end_leases_of_others(&node, own, is_alone)
+            .await
+            .map_err(cannot("cannot release the leases of earlier processes"))?;
+        // Nodes that share a database get their worker ids from Redis, which records the newest uid
+        // of each. If every node continued from the newest uid in the database, one clock that was
+        // ahead would affect all nodes.
         let newest = if config.is_clustered() {
             None
         } else {
@@ -255,7 +262,7 @@ impl App {
         Ok(app)
     }
 
-    /// Lets other nodes know of changes made here, and this one of theirs.
+    /// Sends cache invalidations of this node to the other nodes, and applies theirs.
     fn keep_in_touch(self: &Arc<Self>) {
         let (teller, listener) = (Arc::downgrade(self), Arc::downgrade(self));
         self.meta.tell_changes(move |change| {
@@ -295,38 +302,40 @@ impl App {
         });
     }
 
-    /// Wakes this node's task engine for a task that it may run. Others look for what it does not get to by themselves: a
-    /// message costs each of them something, so uploads must not need any.
+    /// Wakes the task engine of this node, for a task that it may run. Other nodes find the task by
+    /// polling: a message costs each of them something, so uploads must not send any.
     pub fn task_enqueued(&self) {
         self.task_bell.notify_one();
     }
 
-    /// Wakes the task engines of all nodes: only another one may have at hand what the task is about.
+    /// Wakes the task engines of all nodes, because the store that the task needs may be another
+    /// node's.
     pub fn task_enqueued_elsewhere(&self) {
         self.task_enqueued();
         self.coordinator.send(Message::TaskEnqueued);
     }
 
-    /// A uid that nobody has.
+    /// Returns a new uid, unique in the cluster. Fails with `Unavailable` if this node has no valid
+    /// worker id or has lost its exclusive lock on the database.
     pub async fn next_uid(&self) -> Result<Uid> {
         if self.alone.as_ref().is_some_and(|alone| !alone.is_held()) {
-            return Err(Error::unavailable("this node does not know that it is alone"));
+            return Err(Error::unavailable("this node has lost its exclusive lock on the database"));
         }
         for _ in 0..ROUNDS {
             let worker = self.coordinator.worker();
-            let worker = worker.ok_or_else(|| Error::unavailable("this node holds no worker number"))?;
+            let worker = worker.ok_or_else(|| Error::unavailable("this node has no worker id"))?;
             let now_ms = u64::try_from(self.meta.now_ms()).unwrap_or(0);
             match self.uids.next(worker.window(), now_ms) {
-                // Only now: this process may have been stopped for long at any point before.
+                // Checked last: the process may have been suspended for long at any point before.
                 Some(uid) if worker.permits(uid) => return Ok(uid),
-                // Renewing the lease makes more.
+                // Renewing the lease adds more uids.
                 _ => tokio::time::sleep(PAUSE).await,
             }
         }
-        Err(Error::unavailable("the lease on the worker number has no uids left, or ends too soon"))
+        Err(Error::unavailable("the worker id lease has no uids left, or ends too soon"))
     }
 
-    /// The processes that may be writing to a store at this moment, this one among them.
+    /// Returns the ids of the processes that may be writing to a store now, including this one.
     pub async fn writers_of(&self, store: &str) -> Result<HashSet<String>> {
         let mut writers = HashSet::from([self.node.clone()]);
         if self.stores.is_shared(store) {
@@ -336,13 +345,13 @@ impl App {
         Ok(writers)
     }
 
-    /// Numbers of the blobs and parts that this process is writing at this moment.
+    /// Ids of the blobs and parts that this process is writing now.
     pub fn writing(&self) -> MutexGuard<'_, HashSet<i64>> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How a node agrees with others, or makes sure that there are none.
+/// Connects to Redis if it is configured; otherwise ensures that this is the only node.
 async fn coordinate(
     config: &Config,
     database: &DatabaseLocation,
@@ -362,14 +371,14 @@ async fn coordinate(
             }
             let alone = Alone::lock(server).await;
             let alone = alone.map_err(|error| StartError::told(Meta::explain(database, &error)))?;
-            let taken = "another node uses this database; with `redis` in the configuration of both they can share it";
-            let alone = alone.ok_or(taken).map_err(cannot("cannot have the database alone"))?;
+            let taken = "another node uses this database; configure `redis` on both nodes to share it";
+            let alone = alone.ok_or(taken).map_err(cannot("cannot lock the database"))?;
             Ok((Box::new(InProcess::alone()), Some(alone)))
         }
     }
 }
 
-/// How much metadata is remembered.
+/// Returns the configured size and lifetime of the metadata cache.
 pub fn memory(config: &Config) -> Memory {
     Memory {
         entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
@@ -377,25 +386,22 @@ pub fn memory(config: &Config) -> Memory {
     }
 }
 
-/// Creates the folder for its owner alone: it holds the keys that sign links.
+/// Creates a folder that only its owner can access: it holds the link keys.
 pub fn create_private(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// How often a uid that came too late is made anew, and after what pause.
+/// How often, and after what pause, `next_uid` tries again.
 const ROUNDS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What fails when nodes cannot agree.
 const REDIS: &str = "cannot use Redis";
 
-/// What fails when nodes cannot know each other.
-const SECRET: &str = "cannot use the secret of the cluster";
+const SECRET: &str = "cannot use the cluster secret";
 
-/// What fails when links cannot be signed.
-const KEYS: &str = "cannot use the keys that sign links";
+const KEYS: &str = "cannot use the link keys";
 
-/// Id and secret of a key that nobody has.
+/// Generates the id and the secret of a link key.
 pub fn fresh_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::Error> {
     let (mut id, mut secret) = ([0; 4], vec![0; 32]);
     getrandom::fill(&mut id)?;
@@ -403,7 +409,8 @@ pub fn fresh_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::Err
     Ok((hex::encode(id), secret))
 }
 
-/// The configured keys; else those in the database, made at the first start.
+/// Returns the configured link keys, or else those in the database, which are created at the first
+/// start.
 async fn link_keys(config: &Config, meta: &Meta) -> std::result::Result<LinkKeys, StartError> {
     let mut secrets = Vec::new();
     for key in &config.links.keys {
@@ -413,5 +420,5 @@ async fn link_keys(config: &Config, meta: &Meta) -> std::result::Result<LinkKeys
         let fresh = fresh_link_key().map_err(cannot(KEYS))?;
         secrets = meta.link_keys(fresh).await.map_err(cannot(KEYS))?;
     }
-    links::link_keys(&secrets).map_err(cannot(KEYS))?.ok_or("there is none").map_err(cannot(KEYS))
+    links::link_keys(&secrets).map_err(cannot(KEYS))?.ok_or("there are none").map_err(cannot(KEYS))
 }

@@ -1,7 +1,9 @@
-//! Forwards a request to the node that holds the data, and knows such a request when it comes from another node.
+//! Forwards requests to the node that holds the data, and verifies requests forwarded by other
+//! nodes.
 //!
-//! Where it goes is what that node says of itself in the registry; nothing that a client sends has a part in it. The
-//! request bears a mark that only nodes can make, for this one request and node, and whoever gets one never forwards it.
+//! The destination comes from the registry; nothing that a client sends influences it. Each
+//! forwarded request carries a token, a MAC over this request and the destination node that only
+//! nodes can create. A node never forwards a forwarded request again.
 
 mod outgoing;
 
@@ -35,17 +37,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::idle::Idle;
 use outgoing::{Outgoing, Turn};
 
-/// What a node marks the requests with that it forwards.
+/// Header with the token of a forwarded request.
 const MARK: HeaderName = HeaderName::from_static("osproxy-forwarded");
-/// How far clocks of nodes may be apart, in seconds.
+/// Maximum clock difference between nodes, in seconds.
 const CLOCKS: u64 = 300;
-/// How long a connection may take.
+/// Connect timeout.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long a connection is kept for the next request: shorter than nodes keep it.
+/// How long an idle connection is kept; shorter than nodes keep theirs.
 const KEEP: Duration = Duration::from_secs(2);
-/// How much of a request or an answer is collected before it is passed on.
+/// Maximum bytes of a request or response buffered before they are passed on.
 const MAX_BUFFERED: usize = 64 << 10;
-/// What belongs to a connection, and not to what it carries.
+/// Headers that concern one connection only.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -58,60 +60,60 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// The way to other nodes.
+/// Client and verifier for requests between nodes.
 pub struct Cluster {
     client: Client<HttpConnector, Outgoing>,
-    /// The first marks, all are known.
+    /// The first secret signs tokens; all of them are accepted.
     secrets: RwLock<Arc<[Hmac<Sha256>]>>,
     patience: Duration,
-    /// For requests that wait for other nodes: some of the connections must be for those that do not, or two nodes that are
-    /// full could wait for each other.
+    /// Limits the requests that wait for other nodes. The rest of the connections stays free for
+    /// local requests; otherwise two nodes at their limit could wait for each other.
     places: Arc<Semaphore>,
 }
 
-/// Where a request is to go.
+/// The node to which a request is forwarded.
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'a> {
-    /// What the node is called.
+    /// Id of the node.
     pub id: &'a str,
-    /// Its host and port.
+    /// Host and port of the node.
     pub address: &'a str,
 }
 
-/// A request that was not answered.
+/// A forwarded request failed without a response.
 #[derive(Debug)]
 pub struct Unanswered {
-    /// What happened.
+    /// The cause.
     pub why: Box<dyn std::error::Error + Send + Sync>,
-    /// Whether it is the client that broke its body off.
+    /// Whether the client aborted the request body.
     pub is_clients: bool,
-    /// The request, if nothing of its body was touched: it may be tried again.
+    /// The request, if none of its body was read: it can be retried.
     pub untouched: Option<Box<Request<Body>>>,
 }
 
-/// A mark that no node made for this request, or too long ago.
+/// The token is not valid for this request, or has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the mark of a forwarded request is wrong: have all nodes the same secret, and the same time?")]
+#[error("the token of a forwarded request is invalid; check that all nodes have the same secret and time")]
 pub struct Stranger;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the node does nothing")]
+#[error("the node made no progress before the timeout")]
 struct Silent;
 
-/// No client is to blame for that.
+/// The cause is the configuration or the registry, not the client.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "it is another process by now, or takes this one for a stranger: have all nodes the same secret and time?"
+    "the node rejected the token: another process has its address now, or the nodes differ in secret or time"
 )]
 struct Refused;
 
 #[derive(Debug, thiserror::Error)]
-#[error("too many requests wait for other nodes")]
+#[error("too many concurrent forwarded requests; retry later")]
 struct Crowded;
 
 impl Cluster {
-    /// Knows nodes by these secrets, the first of which marks; gives a node up that does nothing for `patience`; and has
-    /// so many requests wait for others at the same time at most.
+    /// Signs with the first of `secrets` and accepts all of them. Fails requests to nodes that make
+    /// no progress for `patience`. At most `places` requests wait for other nodes at the same time.
     pub fn new(secrets: &[Vec<u8>], patience: Duration, places: usize) -> Result<Self, InvalidLength> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -125,7 +127,7 @@ impl Cluster {
         Ok(Self { client, secrets, patience, places: Arc::new(Semaphore::new(places)) })
     }
 
-    /// Knows nodes by other secrets from now on.
+    /// Replaces the secrets.
     pub fn replace(&self, secrets: &[Vec<u8>]) -> Result<(), InvalidLength> {
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = keyed(secrets)?;
         Ok(())
@@ -135,8 +137,9 @@ impl Cluster {
         self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends a request, whose head was [stripped](strip), on to a node, and gives its answer as it comes. Both bodies are passed on piece by piece; what is
-    /// dropped here breaks off there.
+    /// Forwards a request whose hop-by-hop headers were [stripped](strip), and returns the
+    /// response. Both bodies are streamed. Dropping the future or the response body aborts the
+    /// request on the other node.
     pub async fn forward(
         &self,
         to: Destination<'_>,
@@ -167,7 +170,7 @@ impl Cluster {
         }
     }
 
-    /// The head of a request as the other node is to see it.
+    /// The head of the request for the other node.
     fn head(
         &self,
         to: Destination<'_>,
@@ -185,9 +188,10 @@ impl Cluster {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.clone_from(&parts.headers);
-        // Its sender is asked for the body when the node wants it.
+        // This node sends 100 Continue to its client itself, when it reads the body.
         headers.remove(header::EXPECT);
-        // Told anew from what is really sent: a length without its bytes would make the node take the next request for them.
+        // Set again from the body that is really sent: a length without its bytes would make the
+        // node take the next request for the body.
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(MARK, HeaderValue::try_from(mark)?);
         Ok(request)
@@ -204,13 +208,13 @@ impl Cluster {
             tokio::select! {
                 answer = &mut answer => {
                     let answer = answer?;
-                    // It does not know the mark.
+                    // The node does not accept the token.
                     let is_refused = is_error(&answer, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied);
                     return if is_refused { Err(Refused.into()) } else { Ok(answer) };
                 }
                 () = tokio::time::sleep(self.patience) => {}
             }
-            // Where the client is waited for, its own time-out counts.
+            // While the client is the slow side, its own timeout applies.
             if turn.passed() == passed && !turn.is_clients() {
                 return Err(Silent.into());
             }
@@ -218,7 +222,8 @@ impl Cluster {
         }
     }
 
-    /// Whether a request was forwarded to the node called `id`, which is this one. An error: it says so, and is not.
+    /// Whether a request was forwarded to node `id`, which is this one. Fails if the request claims
+    /// so with an invalid token.
     pub fn is_forwarded(
         &self,
         id: &str,
@@ -242,7 +247,7 @@ impl Cluster {
         made().ok_or(Stranger)
     }
 
-    /// `<seconds since the Unix epoch>.<mac in hexadecimal>`
+    /// Creates a token: `<seconds since the Unix epoch>.<MAC in hexadecimal>`.
     fn mark(&self, id: &str, method: &Method, path: &str, at: u64) -> Result<String, Stranger> {
         let secret = self.secrets().first().ok_or(Stranger)?.clone();
         let mac = covering(secret, id, method, path, at).finalize().into_bytes();
@@ -254,7 +259,7 @@ fn keyed(secrets: &[Vec<u8>]) -> Result<Arc<[Hmac<Sha256>]>, InvalidLength> {
     secrets.iter().map(|secret| Hmac::new_from_slice(secret)).collect()
 }
 
-/// What a mark is made of, every field with its length before it.
+/// Adds the fields covered by a token to the MAC, each prefixed with its length.
 fn covering(mut mac: Hmac<Sha256>, id: &str, method: &Method, path: &str, at: u64) -> Hmac<Sha256> {
     for field in ["forward", id, method.as_str(), path, &at.to_string()] {
         mac.update(&(field.len() as u64).to_be_bytes());
@@ -267,13 +272,13 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Whether an answer of a node is this error.
+/// Whether a response of a node is this error.
 pub fn is_error<B>(answer: &Response<B>, status: StatusCode, code: ErrorCode) -> bool {
     let said = answer.headers().get(ERROR_HEADER);
     answer.status() == status && said.is_some_and(|said| said.as_bytes() == code.as_str().as_bytes())
 }
 
-/// Removes what belongs to the connection that a head came through.
+/// Removes hop-by-hop headers.
 pub fn strip(headers: &mut HeaderMap) {
     let named: Vec<_> = headers
         .get_all(header::CONNECTION)
@@ -287,7 +292,7 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The body of an answer, which breaks off when its node does nothing for too long.
+/// A response body that fails when its node makes no progress before the timeout.
 struct Watched {
     body: Incoming,
     idle: Idle,
@@ -359,7 +364,7 @@ mod tests {
             assert_eq!(is_forwarded(&ours, "two", &request(Method::PUT, "/x?uid=1", &mark)), Err(Stranger));
         }
         assert_eq!(is_forwarded(&cluster(&[b"another secret"]), "two", &marked), Err(Stranger));
-        // While secrets are exchanged, nodes know each other by both.
+        // During a rotation of secrets nodes accept both.
         let rotated = cluster(&[b"another secret", b"secret of all nodes"]);
         assert_eq!(is_forwarded(&rotated, "two", &marked), Ok(true));
         let mut unmarked = marked;

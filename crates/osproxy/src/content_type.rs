@@ -1,38 +1,40 @@
-//! What content is, and what a browser would do with it.
+//! Detects the MIME type of content, and whether browsers would execute it.
 
 use std::borrow::Cow;
 
-/// How many bytes from the beginning of a file are looked at.
+/// Number of leading bytes that are sniffed.
 pub const HEAD: usize = 4096;
 
-/// What is assumed of content that nothing is known about.
+/// Type of content that nothing is known about.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// Types that say how content is packed, not what it is: a more telling extension wins.
+/// Container formats: for these, a more specific file extension wins.
 const CONTAINERS: [&str; 4] =
     ["application/zip", "text/xml", "application/x-ole-storage", "application/gzip"];
 
-/// What stands behind a type that was sniffed of content that is UTF-8.
+/// Appended to a sniffed type if the content is UTF-8.
 const UTF8: &str = "; charset=utf-8";
 
-/// Text of so many bytes may end within a character: it may be a part of something larger.
+/// Text of at least this size may end inside a character: it may be a part of a larger text.
 const LONG: usize = 64 << 10;
 
-/// What stands for content that is UTF-8 and speaks of no type. The extension says which text it is.
+/// Recorded for UTF-8 content without a recognised type. The extension tells which kind of text it
+/// is.
 const TEXT: &str = "text/plain";
 
-/// Finds out, while content passes by, which type its first bytes speak of and whether all of it is UTF-8 text.
+/// Detects, while content streams through, its type by the first bytes and whether all of it is
+/// UTF-8.
 #[derive(Debug, Default)]
 pub struct Sniffer {
     head: Vec<u8>,
     size: usize,
     is_not_text: bool,
-    /// The beginning of a character whose rest has not come yet.
+    /// An incomplete character at the end of the bytes seen so far.
     cut: Vec<u8>,
 }
 
 impl Sniffer {
-    /// Takes the next bytes. Those of what is not text cost nothing.
+    /// Processes the next bytes. Costs nothing once the content is known not to be text.
     pub fn update(&mut self, bytes: &[u8]) {
         self.size = self.size.saturating_add(bytes.len());
         let missing = HEAD.saturating_sub(self.head.len()).min(bytes.len());
@@ -53,7 +55,7 @@ impl Sniffer {
             return;
         }
         match str::from_utf8(rest) {
-            // UTF-16 without a mark is full of these, and no text has them.
+            // Common in UTF-16 without a byte order mark, and never part of text.
             Ok(text) => self.is_not_text = text.contains('\0'),
             Err(error) if error.error_len().is_none() => {
                 let (text, cut) = rest.split_at(error.valid_up_to());
@@ -64,7 +66,7 @@ impl Sniffer {
         }
     }
 
-    /// The type that the first bytes speak of, if they do, as it is recorded: with a charset if all that came is UTF-8.
+    /// Returns the detected type as it is recorded: with a charset if all bytes are UTF-8.
     pub fn finish(self) -> Option<&'static str> {
         let sniffed = sniff(&self.head);
         if self.is_not_text || !(self.cut.is_empty() || self.size >= LONG) {
@@ -80,22 +82,23 @@ impl Sniffer {
     }
 }
 
-/// The MIME type that the first bytes of content speak of, if they do. Says nothing about text: its rest may be something else.
+/// The MIME type that the first bytes show, if any. Never detects plain text, since the rest may be
+/// binary.
 pub fn sniff(head: &[u8]) -> Option<&'static str> {
     infer::get(head).map(|kind| kind.mime_type())
 }
 
-/// Whether recorded bytes speak of a type, and are not just text that may continue as anything.
+/// Whether the recorded type is more specific than plain text, which may continue as anything.
 pub fn speaks_of_type(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.strip_suffix(UTF8).unwrap_or(sniffed) != TEXT)
 }
 
-/// Whether content was found to be UTF-8, by what was recorded of it.
+/// Whether the content is UTF-8 according to its recorded type.
 pub fn is_utf8(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.ends_with(UTF8))
 }
 
-/// The MIME type of content with its charset: text that is UTF-8 says so, unless its type names a charset already.
+/// Adds the charset to a text type if the content is UTF-8, unless the type has a charset already.
 pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
     let lower = content_type.to_ascii_lowercase();
     if is_utf8 && lower.starts_with("text/") && !lower.contains("charset") {
@@ -104,7 +107,7 @@ pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
     content_type.into()
 }
 
-/// The MIME type of a file: what its content speaks of, falling back on the extension of its name.
+/// The MIME type of a file: that of its content, else that of the extension of its name.
 pub fn of_file(sniffed: Option<&str>, name: &str) -> String {
     let by_name = mime_guess::from_path(name).first_raw();
     let sniffed = sniffed.map(|recorded| recorded.strip_suffix(UTF8).unwrap_or(recorded));
@@ -118,7 +121,7 @@ pub fn of_file(sniffed: Option<&str>, name: &str) -> String {
     detected.to_owned()
 }
 
-/// Whether a MIME type is the one that is wanted, or of the family that is, such as `image/*`. Parameters don't count.
+/// Whether a MIME type equals `wanted` or is in its family, such as `image/*`. Ignores parameters.
 pub fn fits(wanted: &str, content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     match wanted.strip_suffix('*') {
@@ -127,7 +130,8 @@ pub fn fits(wanted: &str, content_type: &str) -> bool {
     }
 }
 
-/// Whether a browser that opens content of this type runs what is written in it, with the rights of our origin.
+/// Whether a browser that opens content of this type executes scripts in it, with the rights of our
+/// origin.
 pub fn is_active(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let markup = essence.contains("html") || essence.ends_with("xml") || essence.ends_with("xsl");

@@ -8,21 +8,22 @@ use osproxy_storage as storage;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// After how long a client may try again when something is away.
+/// Retry delay of retryable errors that set none of their own.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Who errors of gRPC are of, beside their names.
+/// Domain in the `ErrorInfo` details of gRPC errors.
 const DOMAIN: &str = "osproxy";
 
-/// Longest member that gRPC carries, in bytes: errors travel in header fields there, which clients limit to some KiB.
+/// Longest member that is sent over gRPC, in bytes. gRPC carries errors in header fields, which
+/// clients limit to a few KiB.
 const MAX_GRPC_MEMBER: usize = 2048;
 
-/// Why an operation did not succeed. Code and message are for the client; the source is for the log alone.
+/// Why an operation failed. Code and message are for the client; the source goes to the log only.
 #[derive(Debug)]
 pub struct Error {
-    /// What went wrong, for programs.
+    /// Machine-readable reason.
     pub code: ErrorCode,
-    /// What went wrong, for people: one sentence that names no vendor, path or query.
+    /// Human-readable reason: one sentence that names no vendor, path or query.
     pub message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     size: Option<u64>,
@@ -30,11 +31,11 @@ pub struct Error {
     members: Vec<(Cow<'static, str>, serde_json::Value)>,
 }
 
-/// What every operation returns.
+/// Result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error that the client caused.
+    /// Creates an error that the client caused.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -46,42 +47,39 @@ impl Error {
         }
     }
 
-    /// A parameter that is not what it must be.
+    /// Creates an error for an invalid parameter.
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::InvalidArgument, message)
     }
 
-    /// There were too many requests; after this time there may be one more.
+    /// Rate limit exceeded. The client may send its next request after `wait`.
     pub(crate) fn rate_limited(wait: Duration) -> Self {
-        let error = Self::new(ErrorCode::RateLimited, "there were too many requests, try again later");
+        let error = Self::new(ErrorCode::RateLimited, "too many requests; retry later");
         Self { retry_after: Some(wait), ..error }
     }
 
-    /// The tenant's quota has not so much left.
+    /// The request would exceed the tenant's quota.
     pub(crate) fn over_quota() -> Self {
-        Self::new(
-            ErrorCode::QuotaExceeded,
-            "there is not so much left of what may be stored; remove something first",
-        )
+        Self::new(ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space")
     }
 
-    /// How long the client waits before it repeats the request, if the code is retryable.
+    /// How long the client should wait before it retries; `None` if the code is not retryable.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.code.is_retryable().then(|| self.retry_after.unwrap_or(RETRY_AFTER))
     }
 
-    /// Tells the size in bytes of the file that has no byte in the range asked for.
+    /// Adds the size of the file in bytes, for `RangeNotSatisfiable`.
     pub(crate) fn with_size(self, size: u64) -> Self {
         Self { size: Some(size), ..self }
     }
 
-    /// With `RangeNotSatisfiable`, the size of the file in bytes.
+    /// Size of the file in bytes, if it was added for `RangeNotSatisfiable`.
     pub(crate) fn size(&self) -> Option<u64> {
         self.size
     }
 
-    /// Tells a program more than the code does: a member of its own, where the protocol has room for it. A name that is
-    /// given twice counts once, with what was said last.
+    /// Adds a machine-readable member, which protocols carry where they can. Replaces an earlier
+    /// value of the same name.
     #[must_use]
     pub fn with_member(
         mut self,
@@ -94,13 +92,13 @@ impl Error {
         self
     }
 
-    /// Names the field or parameter that is wrong.
+    /// Names the invalid field or parameter.
     #[must_use]
     pub fn with_field(self, name: impl Into<String>) -> Self {
         self.with_member("field", name.into())
     }
 
-    /// Names the parts that are missing: each range is a number, or text such as `4-9`.
+    /// Lists the missing parts: each range becomes a number, or text such as `4-9`.
     #[must_use]
     pub fn with_missing(self, parts: &[RangeInclusive<u32>]) -> Self {
         let range = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {
@@ -110,16 +108,16 @@ impl Error {
         self.with_member("missing", parts.iter().map(range).collect::<Vec<_>>())
     }
 
-    /// What a program is told beside the code.
+    /// The machine-readable members beside the code.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
         self.members.iter().map(|(name, value)| (&**name, value))
     }
 
-    /// Something osproxy depends on does not answer as it should; trying again may help.
+    /// A dependency of osproxy failed; a retry may succeed.
     pub fn unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             code: ErrorCode::Unavailable,
-            message: "the service cannot do this right now, try again later".into(),
+            message: "the service is temporarily unavailable; retry later".into(),
             source: Some(source.into()),
             size: None,
             retry_after: None,
@@ -127,28 +125,27 @@ impl Error {
         }
     }
 
-    /// A disk has no room left, or the database has not.
+    /// The disk of a store or of the database is full.
     pub fn storage_full(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             source: Some(source.into()),
             ..Self::new(
                 ErrorCode::StorageFull,
-                "the store has no room for this; it goes on once the operator has made room",
+                "the storage is full; uploads work again once the operator has freed space",
             )
         }
     }
 
-    /// The bytes lie with another node.
+    /// The content is in a store of another node, and no live node serves that store.
     pub fn elsewhere(store: &str) -> Self {
-        Self::node_unavailable(format!("they lie in the store {store}, and no node says that it has it"))
+        Self::node_unavailable(format!("the content is in the store {store}, which no live node serves"))
     }
 
-    /// The node that has the bytes does not answer as it should.
+    /// The node that has the content does not answer, or answers incorrectly.
     pub fn node_unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             code: ErrorCode::NodeUnavailable,
-            message: "the node that holds the bytes of this file cannot be asked for them, try again later"
-                .into(),
+            message: "the node that has the content of this file is unreachable; retry later".into(),
             source: Some(source.into()),
             size: None,
             retry_after: None,
@@ -156,7 +153,7 @@ impl Error {
         }
     }
 
-    /// A fault that the client has no part in and that trying again will not mend.
+    /// A fault that the client did not cause and that a retry will not fix.
     pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             code: ErrorCode::Internal,
@@ -183,7 +180,7 @@ impl StdError for Error {
 
 impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
-        // An object that a row names must be there: the client is not to blame if it is not.
+        // An object that a row names must exist: the client is not to blame if it is missing.
         match error.kind {
             storage::ErrorKind::Full => Self::storage_full(error),
             storage::ErrorKind::Busy => Self {
@@ -194,11 +191,11 @@ impl From<storage::Error> for Error {
                 source: Some(error.into()),
                 ..Self::new(
                     ErrorCode::TooLarge,
-                    "content of this size cannot be stored without its length; announce it, or send parts",
+                    "content of this size needs a known length; declare it or upload in parts",
                 )
             },
             storage::ErrorKind::Other if error.retryable => Self::unavailable(error),
-            // The next attempt has another key.
+            // A retry uses another key.
             storage::ErrorKind::Exists => Self::unavailable(error),
             storage::ErrorKind::NotFound
             | storage::ErrorKind::Truncated
@@ -208,12 +205,13 @@ impl From<storage::Error> for Error {
     }
 }
 
-/// An error that gRPC carries to where it is logged.
+/// Carries an [`Error`] inside a gRPC status to the place that logs it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Carried(pub(crate) Arc<Error>);
 
-/// An error as gRPC has it, with its name, the field that is wrong, and when to come again as details.
+/// Converts an error to a gRPC status. Its details carry the name, the invalid field and the retry
+/// delay.
 pub(crate) fn status(error: Arc<Error>) -> Status {
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let fits = |(_, text): &(String, String)| text.len() <= MAX_GRPC_MEMBER;
@@ -238,8 +236,8 @@ impl From<Error> for Status {
     }
 }
 
-/// A chain of causes in one line, for the log and for command lines. Many errors say what their cause says: that is not
-/// repeated.
+/// Joins an error and its causes into one line, for logs and the command line. A cause that its
+/// parent already quotes is not repeated.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

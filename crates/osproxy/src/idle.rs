@@ -1,4 +1,4 @@
-//! Ends the wait for somebody who does nothing.
+//! Idle timeout of a poll-based stream or body.
 
 use std::{
     pin::Pin,
@@ -8,21 +8,21 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-/// A time-out of each single wait.
+/// Limits the duration of each single wait.
 pub(crate) struct Idle {
     timeout: Duration,
-    /// Made with the first wait: most never wait.
+    /// Created with the first wait: most connections never wait.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
 impl Idle {
-    /// Lets every wait take so long.
+    /// Creates an idle timeout of `timeout` for each wait.
     pub(crate) const fn new(timeout: Duration) -> Self {
         Self { timeout, timer: None, waiting: false }
     }
 
-    /// To be called while the other side is waited for. Ready when that has taken too long.
+    /// Call this while the other side is pending. Ready when the current wait exceeds the timeout.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
         if !self.waiting {
@@ -32,7 +32,7 @@ impl Idle {
         timer.as_mut().poll(cx)
     }
 
-    /// To be called when something has come: the next wait is another one.
+    /// Call this when the other side made progress: the next wait starts a new timeout.
     pub(crate) fn stir(&mut self) {
         self.waiting = false;
     }

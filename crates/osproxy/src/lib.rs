@@ -1,8 +1,8 @@
-//! osproxy: a file-storage microservice between applications and any object store.
+//! osproxy: a file-storage service between applications and object stores.
 //!
-//! Imports run one way: `main` → `cli` → {`grpc`, `http`} → `ops` → `tasks` → `app` → {`meta`, `coord`, storage,
-//! `cluster`, `link`, `tenant`, `uid`} → `metrics`.
-//! See docs/ARCHITECTURE.md for the map.
+//! Modules import each other in one direction: `main` → `cli` → {`grpc`, `http`} → `ops` → `tasks`
+//! → `app` → {`meta`, `coord`, storage, `cluster`, `link`, `tenant`, `uid`} → `metrics`.
+//! docs/ARCHITECTURE.md has the map.
 
 pub mod api_key;
 pub mod app;
@@ -28,7 +28,7 @@ pub mod version;
 
 pub use error::{Error, Result};
 
-/// The examples of the guides, compiled and run with the tests.
+/// Compiles and runs the examples of the guides as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guides/task-handlers.md")]
 mod guides {}

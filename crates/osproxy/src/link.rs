@@ -1,8 +1,8 @@
-//! Signed links: a URL that grants one action on one uid until a moment.
+//! Signed links: a URL that grants one action on one uid until it expires.
 //!
-//! A link carries `uid`, `date`, `expire` and what its action needs besides; the signature covers all of them.
-//! Clients take links apart and put them together again, so the signature is over the decoded values
-//! and not over the text of the URL.
+//! A link carries `uid`, `date`, `expire` and the parameters of its action; the signature covers
+//! all of them. Clients parse links and rebuild them, so the signature covers the decoded values
+//! and not the text of the URL.
 
 use std::{
     fmt,
@@ -24,101 +24,102 @@ use crate::content_type;
 
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 
-/// What a link allows.
+/// The action that a link grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Sending the content of the uid, in one piece or in parts.
+    /// Sending the content of the uid, whole or in parts.
     Upload,
     /// Reading the content of the uid.
     Download,
 }
 
-/// Everything that a link says, as text, since that is what comes back.
+/// All signed values of a link, as text: clients send them back as text.
 #[derive(Clone, Copy, Debug)]
 pub struct Claims<'a> {
-    /// What the link allows.
+    /// The granted action.
     pub action: Action,
-    /// What it allows it on.
+    /// The uid on which it is granted.
     pub uid: &'a str,
-    /// When it was issued: `2006-01-02T15:04:05Z`, UTC.
+    /// When the link was issued: `2006-01-02T15:04:05Z`, UTC.
     pub date: &'a str,
-    /// How many seconds it holds from `date` on.
+    /// Lifetime in seconds, counted from `date`.
     pub expire: &'a str,
-    /// What else stands in the link, in a fixed order.
+    /// The other parameters of the link, in a fixed order.
     pub extra: &'a [&'a str],
 }
 
-/// When a link holds.
+/// Validity period of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period {
-    /// Its date: from when on.
+    /// Start: the link's date.
     pub date: OffsetDateTime,
-    /// For how many seconds.
+    /// Length in seconds.
     pub expire: i64,
 }
 
 impl Period {
-    /// The period of a link made at `now` that must hold at least `expire` seconds. All moments of a window of `round` seconds
-    /// have the same period, which is `round` seconds longer; with 0 there are no windows.
+    /// Returns the period of a link that is issued at `now` and must be valid for at least `expire`
+    /// seconds. All links issued within the same window of `round` seconds get the same period,
+    /// which is `round` seconds longer; 0 turns windows off.
     pub fn rounded(now: OffsetDateTime, expire: i64, round: i64) -> Self {
         let into_window = now.unix_timestamp().checked_rem_euclid(round).unwrap_or(0);
         Self { date: now - Duration::seconds(into_window), expire: expire.saturating_add(round) }
     }
 
-    /// When it ends, in seconds since the Unix epoch: a link is dated in whole seconds.
+    /// End in seconds since the Unix epoch: a link is dated in whole seconds.
     pub fn ends_at(self) -> i64 {
         self.date.unix_timestamp().saturating_add(self.expire)
     }
 }
 
-/// What a link asks for beside what every link says. Travels within the signature, behind a second dot, so that clients
-/// that send back the parameters they know send it back as well.
+/// Constraints of a link. They travel inside the signature, after a second dot, so that clients
+/// which send back only the parameters they know still send them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
-    /// Largest content that may be sent by it, in bytes.
+    /// Largest content that may be sent, in bytes.
     #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u64>,
-    /// MIME type that the content must have: `image/png`, or `image/*`.
+    /// MIME type that the content must have: `image/png` or `image/*`.
     #[serde(default, rename = "t", skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// Networks that it may come from; any, if there are none.
+    /// Networks from which the link may be used; empty: any.
     #[serde(default, rename = "a", skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<IpNet>,
-    /// How often content may be read by it.
+    /// How many times the content may be read with this link.
     #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
     pub uses: Option<Limit>,
-    /// How many contents may be on their way by links of the same key.
+    /// How many transfers may run at the same time with links of the same API key.
     #[serde(default, rename = "k", skip_serializing_if = "Option::is_none")]
     pub transfers: Option<Limit>,
 }
 
-/// How often something may be done, and what that is counted under.
+/// A maximum, with the id under which uses are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
-    /// Whatever is counted together has the same.
+    /// Links with the same id share one counter.
     pub id: String,
-    /// How often.
+    /// The maximum.
     pub max: u32,
 }
 
 impl Terms {
-    /// Whether it asks for nothing.
+    /// Whether there are no constraints.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether a client at this address may use the link.
+    /// Whether a client with this address may use the link.
     pub fn allow(&self, client: IpAddr) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&client))
     }
 
-    /// Whether content of this MIME type may be sent by it.
+    /// Whether content of this MIME type may be sent.
     pub fn take(&self, content_type: &str) -> bool {
         self.content_type.as_deref().is_none_or(|wanted| content_type::fits(wanted, content_type))
     }
 
-    /// As it stands in a signature; `None`: it asks for nothing.
+    /// Encodes the constraints for the signature; `None` if there are none.
     fn encode(&self) -> Option<String> {
         let text = || serde_json::to_vec(self).unwrap_or_default();
         (!self.is_empty()).then(|| BASE64_URL_SAFE_NO_PAD.encode(text()))
@@ -129,18 +130,18 @@ impl Terms {
     }
 }
 
-/// Why a link is not honoured.
+/// Why a link is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// Signed by a key that is not known, or for other claims.
-    #[error("the signature does not fit this link")]
+    /// Signed with an unknown key, or for other values.
+    #[error("the signature does not match this link")]
     Signature,
-    /// Signed, but its time is over.
+    /// Signed correctly, but expired.
     #[error("the link has expired")]
     Expired,
 }
 
-/// One secret that signs links.
+/// A secret that signs links.
 #[derive(Clone)]
 pub struct LinkKey {
     id: String,
@@ -148,8 +149,8 @@ pub struct LinkKey {
 }
 
 impl LinkKey {
-    /// A key. The caller sees to it that the id survives in a URL and the secret cannot be guessed;
-    /// `InvalidLength` is for secrets that the MAC cannot take, of which HMAC knows none.
+    /// Creates a key. The caller ensures that the id is safe in URLs and the secret cannot be
+    /// guessed. `InvalidLength` is for secrets that the MAC cannot take; HMAC takes any length.
     pub fn new(id: &str, secret: &[u8]) -> Result<Self, InvalidLength> {
         Ok(Self { id: id.to_owned(), mac: Hmac::new_from_slice(secret)? })
     }
@@ -161,13 +162,13 @@ impl LinkKey {
             Action::Download => "download",
         };
         let fixed = [action, claims.uid, claims.date, claims.expire];
-        // Every field with its length before it: no two sets of claims give the same bytes.
+        // Each field is preceded by its length: no two sets of claims give the same bytes.
         for field in fixed.iter().chain(claims.extra) {
             mac.update(&(field.len() as u64).to_be_bytes());
             mac.update(field.as_bytes());
         }
         if let Some(terms) = terms {
-            // No field is so long.
+            // Not the length of any field.
             mac.update(&u64::MAX.to_be_bytes());
             mac.update(terms.as_bytes());
         }
@@ -181,32 +182,32 @@ impl fmt::Debug for LinkKey {
     }
 }
 
-/// The keys in use: the first signs, all verify. To rotate, put a new one in front and drop the old one
-/// when the last link that it signed has expired.
+/// The keys in use: the first signs, all verify. To rotate, put a new key in front and drop the old
+/// one when the last link that it signed has expired.
 #[derive(Debug)]
 pub struct LinkKeys {
     keys: RwLock<Arc<[LinkKey]>>,
 }
 
 impl LinkKeys {
-    /// Keys that sign with `signing` and also accept `older`.
+    /// Creates keys that sign with `signing` and also accept signatures of `older`.
     pub fn new(signing: LinkKey, older: Vec<LinkKey>) -> Self {
         let keys = std::iter::once(signing).chain(older).collect();
         Self { keys: RwLock::new(keys) }
     }
 
-    /// Uses other keys from now on.
+    /// Replaces all keys.
     pub fn replace(&self, others: &Self) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = others.known();
     }
 
-    /// Whether the key of this signature is among them.
+    /// Whether the key that made this signature is among them.
     pub fn know(&self, signature: &str) -> bool {
         let id = signature.split('.').next();
         self.known().iter().any(|key| Some(key.id.as_str()) == id)
     }
 
-    /// Which keys there are, by their ids.
+    /// Whether both have the same key ids in the same order.
     pub fn are(&self, others: &Self) -> bool {
         self.known().iter().map(|key| &key.id).eq(others.known().iter().map(|key| &key.id))
     }
@@ -215,16 +216,18 @@ impl LinkKeys {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A secret for something else out of each key, in their order; it tells nothing of the key.
+    /// Derives a secret for another purpose from each key, in their order. It reveals nothing about
+    /// the key.
     pub fn derived(&self, label: &str) -> Vec<Vec<u8>> {
-        // No claims begin like this: those begin with the length of an action.
+        // Distinct from all signed input, which begins with the length of an action.
         let derive = |key: &LinkKey| {
             key.mac.clone().chain_update(b"derive").chain_update(label).finalize().into_bytes().to_vec()
         };
         self.known().iter().map(derive).collect()
     }
 
-    /// The signature of a link: `<key id>.<mac in hexadecimal>`, and `.<terms>` if there are some.
+    /// Signs a link: `<key id>.<mac in hexadecimal>`, followed by `.<constraints>` if there are
+    /// any.
     pub fn sign(&self, claims: &Claims<'_>, terms: &Terms) -> String {
         let (keys, terms) = (self.known(), terms.encode());
         let Some(key) = keys.first() else {
@@ -237,8 +240,8 @@ impl LinkKeys {
         }
     }
 
-    /// Checks that a link was signed by one of these keys for exactly these claims, and holds at `now`. Gives the terms that
-    /// were signed with it.
+    /// Checks that one of these keys signed exactly these claims and that the link is valid at
+    /// `now`. Returns the constraints that were signed with it.
     pub fn verify(
         &self,
         claims: &Claims<'_>,
@@ -254,12 +257,12 @@ impl LinkKeys {
         let key = keys.iter().find(|key| key.id == id).ok_or(LinkError::Signature)?;
         let mut given = [0; 32];
         hex::decode_to_slice(mac, &mut given).map_err(|_| LinkError::Signature)?;
-        // A signature has one spelling.
+        // A signature has only one valid spelling.
         if mac.bytes().any(|digit| digit.is_ascii_uppercase()) {
             return Err(LinkError::Signature);
         }
         key.mac(claims, terms).verify(&given.into()).map_err(|_| LinkError::Signature)?;
-        // Whatever is signed was written by us and parses.
+        // We wrote everything that is signed, so it parses.
         let end = expiry(claims.date, claims.expire).ok_or(LinkError::Signature)?;
         let terms = terms.map_or_else(|| Some(Terms::default()), Terms::decode);
         let terms = terms.ok_or(LinkError::Signature)?;
@@ -267,29 +270,30 @@ impl LinkKeys {
     }
 }
 
-/// The text of a moment in a link, cut to whole seconds.
+/// Formats the date of a link, truncated to whole seconds.
 pub fn date(moment: OffsetDateTime) -> String {
     // Formatting a fixed pattern into a string cannot fail.
     moment.to_offset(time::UtcOffset::UTC).format(DATE).unwrap_or_default()
 }
 
-/// When a link was issued, in seconds since the Unix epoch; `None` when the text is not what [`date`] writes.
+/// When a link was issued, in seconds since the Unix epoch; `None` if the text was not written by
+/// [`date`].
 pub fn issued(date: &str) -> Option<i64> {
     moment(date).map(OffsetDateTime::unix_timestamp)
 }
 
 fn moment(text: &str) -> Option<OffsetDateTime> {
     let moment = PrimitiveDateTime::parse(text, DATE).ok()?.assume_utc();
-    // A plus sign before the year is parsed, and never written.
+    // The parser accepts a plus sign before the year, which `date` never writes.
     (date(moment) == text).then_some(moment)
 }
 
-/// The moment from which on a link no longer holds, in seconds since the Unix epoch.
+/// When a link expires, in seconds since the Unix epoch.
 pub fn end(date: &str, expire: &str) -> Option<i64> {
     expiry(date, expire).map(OffsetDateTime::unix_timestamp)
 }
 
-/// The moment from which on a link no longer holds; `None` when the texts are not what [`date`] writes.
+/// When a link expires; `None` if the date was not written by [`date`] or `expire` is not a number.
 fn expiry(date: &str, expire: &str) -> Option<OffsetDateTime> {
     moment(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
 }
@@ -306,7 +310,7 @@ mod tests {
         LinkKeys::new(LinkKey::new("k1", secret).unwrap(), Vec::new())
     }
 
-    /// What becomes of a link without terms that holds.
+    /// The result for a valid link without constraints.
     const TAKEN: Result<Terms, LinkError> =
         Ok(Terms { max_size: None, content_type: None, networks: Vec::new(), uses: None, transfers: None });
 
@@ -330,7 +334,7 @@ mod tests {
         {
             assert_eq!(keys.verify(&claims, &forged, NOW), Err(LinkError::Signature), "{forged}");
         }
-        // Nor do they pass for a parameter of another kind of link.
+        // Nor are they accepted as a parameter of another kind of link.
         let extra = ["name", encoded];
         let other = Claims { extra: &extra, ..claims };
         assert_eq!(keys.verify(&other, bare, NOW), Err(LinkError::Signature));
@@ -422,7 +426,7 @@ mod tests {
 
     #[test]
     fn signatures_are_those_of_rfc_4231() {
-        // Test cases 2 and 6: a key shorter than a block, and one that is longer.
+        // Test cases 2 and 6: a key shorter than a block and a longer one.
         let long = [0xaa; 131];
         for (key, message, mac) in [
             (&b"Jefe"[..], &b"what do ya want for nothing?"[..], "5bdcc146bf60754e6a042426089575c7"),

@@ -1,11 +1,11 @@
-//! The one binary. What the verbs do is in `osproxy::cli`.
+//! The osproxy binary: parses the command line and runs one subcommand of `osproxy::cli`.
 
 use std::{fmt::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use osproxy::{cli, config, version};
 
-/// A file-storage microservice between applications and any object store.
+/// A file-storage service between applications and object stores.
 #[derive(Parser)]
 #[command(version = version::FULL, about)]
 struct Cli {
@@ -15,15 +15,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Serve until SIGTERM, SIGINT or SIGHUP; then finish running requests and exit 0
+    /// Run the service; on SIGTERM, SIGINT or SIGHUP finish running requests and exit 0
     Serve(Listening),
-    /// Report everything that is wrong with the configuration
+    /// Check the configuration and print every problem
     CheckConfig(Listening),
-    /// Test the configured stores and report what is wrong and what to do; changes nothing
+    /// Test the configured stores and the clock; print problems and how to fix them
     Doctor(Settings),
-    /// Create the database if there is none, and update its tables, as `serve` does
+    /// Create the database if it is missing and update its tables, as `serve` does
     Migrate(Settings),
-    /// List background tasks, and retry failed ones
+    /// List background tasks, show one with its attempts, or retry a failed one
     Tasks {
         #[command(subcommand)]
         verb: cli::tasks::Verb,
@@ -37,7 +37,7 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Set quotas of tenants, and list what tenants use
+    /// Set quotas of tenants and show how much they use
     Tenant {
         #[command(subcommand)]
         verb: cli::tenant::Verb,
@@ -65,14 +65,14 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Ask the running node whether it is ready; for health checks of containers
+    /// Check whether the running node is ready; for health checks of containers
     Health {
         #[command(flatten)]
         options: cli::health::Options,
         #[command(flatten)]
         listening: Listening,
     },
-    /// Print the OpenAPI document that `serve` has at /openapi.json
+    /// Print the OpenAPI document that `serve` publishes at /openapi.json
     Openapi,
     /// Compare metadata and stores, and repair differences; the service must be stopped
     Fsck {
@@ -81,14 +81,14 @@ enum Verb {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Import the files of the Go program of the same name; both services must be stopped
+    /// Import files from the Go program of the same name; both services must be stopped
     ImportGo {
         #[command(flatten)]
         options: cli::import_go::Options,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Read all stored content at a limited rate, and report what differs; changes nothing
+    /// Read all stored content at a limited rate and report damage; changes nothing
     Scrub {
         #[command(flatten)]
         options: cli::scrub::Options,
@@ -97,7 +97,8 @@ enum Verb {
     },
 }
 
-/// The commands as `osproxy --help` groups them. All but those under `Repair` may run beside services.
+/// Subcommands as `osproxy --help` groups them. All except those under `Repair` may run while
+/// services are running.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
@@ -105,7 +106,6 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Repair", &["fsck", "import-go"]),
 ];
 
-/// The command line, with the commands in groups.
 fn command() -> Command {
     let command = Cli::command();
     let mut help = String::from("{about}\n\n{usage-heading} {usage}\n");
@@ -122,17 +122,17 @@ fn command() -> Command {
 
 #[derive(Args)]
 struct Settings {
-    /// Folder for everything osproxy keeps on this machine [default: osproxy-data].
+    /// Folder for all data that osproxy keeps on this machine [default: osproxy-data].
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// YAML file with settings; see config/config.yaml [default: the one that `OSPROXY_CONFIG` names].
+    /// YAML configuration file; see config/config.yaml [default: `OSPROXY_CONFIG`].
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
 #[derive(Args)]
 struct Listening {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8888].
+    /// Address and port to listen on; port 0 picks a free port [default: 127.0.0.1:8888].
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
     #[command(flatten)]

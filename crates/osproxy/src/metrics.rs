@@ -1,5 +1,5 @@
-//! What is counted while the service runs. Counting takes no lock that anybody holds for long; what is counted is bounded
-//! by what the program knows, whatever clients send.
+//! Metrics of the running service. Counting never waits for a long-held lock, and the number of
+//! time series is bounded whatever clients send.
 
 mod by_label;
 mod database;
@@ -20,35 +20,35 @@ pub use tasks::{Outcome, Tasks};
 
 use by_label::ByLabel;
 
-/// What a node counts, but for what its database and its stores count themselves.
+/// Metrics of a node, except those of its database and stores.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Of requests.
+    /// Metrics of requests.
     pub requests: Requests,
-    /// Of background work.
+    /// Metrics of background tasks.
     pub tasks: Tasks,
-    /// Bodies with content that are coming in.
+    /// Request bodies with content in progress.
     pub uploads: InFlight,
-    /// Bodies with content that are going out.
+    /// Response bodies with content in progress.
     pub downloads: InFlight,
-    /// Contents that have come, and are being made durable and recorded.
+    /// Received content that is being made durable and recorded.
     pub endings: InFlight,
-    /// Content that was not stored because it was there, by how that was found out.
+    /// Deduplicated content, by how the match was found.
     shared: ByLabel<Saving, Shared>,
-    /// Content that clients asked for by its digests and that was not there.
+    /// Instant uploads of unknown content.
     not_there: AtomicU64,
 }
 
-/// How it was found out that content is stored already.
+/// How deduplication found existing content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Saving {
-    /// The client told its digest, and sent nothing.
+    /// By the digest that the client sent instead of the content.
     Instant,
-    /// The same, and the client showed to have it.
+    /// By the digest, and the client proved possession.
     Proof,
-    /// It was sent in one piece, and was the same.
+    /// After the content was sent as a whole.
     Upload,
-    /// It was sent in parts, and was the same.
+    /// After the content was sent in parts.
     Parts,
 }
 
@@ -70,62 +70,62 @@ struct Shared {
 }
 
 impl Metrics {
-    /// A file of so many bytes shares content that was stored before.
+    /// Counts a file of `bytes` bytes that shares existing content.
     pub fn shared(&self, saving: Saving, bytes: u64) {
         let shared = self.shared.of(&saving);
         shared.files.fetch_add(1, Ordering::Relaxed);
         shared.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Content was asked for by its digests, and has to be sent.
+    /// Counts an instant upload whose content is unknown.
     pub fn not_there(&self) {
         self.not_there.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Puts on a page what was counted.
+    /// Adds these metrics to a page.
     pub fn tell(&self, page: &mut Page) {
         self.requests.tell(page);
         let transfers = [("upload", &self.uploads), ("download", &self.downloads)]
             .map(|(direction, running)| (vec![("direction", direction.to_owned())], running.count()));
-        page.gauge("transfers_in_flight", "Bodies with content that are on their way", transfers);
+        page.gauge("transfers_in_flight", "Uploads and downloads in progress", transfers);
         self.tasks.tell(page);
         let shared = self.shared.all();
         let label = |saving: Saving| vec![("by", saving.name().to_owned())];
         page.counter(
             "shared_files",
-            "Files whose content was stored already, by how that was found out",
+            "Deduplicated files, by how the existing content was found",
             shared.iter().map(|(saving, shared)| (label(*saving), shared.files.load(Ordering::Relaxed))),
         );
         page.counter(
             "shared_bytes",
-            "Bytes of those files, which were not stored again",
+            "Bytes of deduplicated files, which were not stored again",
             shared.iter().map(|(saving, shared)| (label(*saving), shared.bytes.load(Ordering::Relaxed))),
         );
         page.counter(
             "instant_upload_misses",
-            "Content that was asked for by its digest and has to be sent",
+            "Instant uploads of unknown content, which must be sent",
             [(Vec::new(), self.not_there.load(Ordering::Relaxed))],
         );
     }
 }
 
-/// How many of something are running.
+/// Number of running operations of one kind.
 #[derive(Debug, Default)]
 pub struct InFlight(Arc<AtomicU64>);
 
-/// Counts among what is running until it is dropped.
+/// Counts one running operation until it is dropped.
 #[derive(Debug)]
 pub struct Running(Arc<AtomicU64>);
 
 impl InFlight {
-    /// Another one runs from now on.
+    /// Counts another running operation.
     #[must_use]
     pub fn begin(&self) -> Running {
         self.0.fetch_add(1, Ordering::Relaxed);
         Running(self.0.clone())
     }
 
-    /// How many run.
+    /// Number of running operations.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,4 +1,5 @@
-//! Logs: structured lines on standard error. Traces: sent to a collector, if there is one.
+//! Logs as structured lines on standard error, and traces exported to a collector if one is
+//! configured.
 
 mod log_writer;
 
@@ -24,15 +25,15 @@ use crate::{
 };
 use log_writer::{FlushOnDrop, LogWriter};
 
-/// How long a collector may take for what it is sent.
+/// Timeout of an export to the collector.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same for what is left when the process ends.
+/// Timeout of the last export at shutdown.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is left of logs and traces is written and sent when this is dropped.
+/// Dropping this writes the remaining log lines and exports the remaining traces.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
-    /// The last to go: what becomes of the traces is told there.
+    /// Dropped last, because errors of the trace export are logged.
     _flush: FlushOnDrop,
 }
 
@@ -41,13 +42,14 @@ impl Drop for Telemetry {
         if let Some(traces) = &self.traces
             && let Err(error) = traces.shutdown_with_timeout(LAST_PATIENCE)
         {
-            tracing::warn!(%error, "the last traces could not be sent");
+            tracing::warn!(%error, "could not export the last traces");
         }
     }
 }
 
-/// Starts logging, and sending traces if somebody collects them. Lines are written by a thread of their own, so that a full
-/// pipe holds up no request, and traces by another. Blocks, so it is to be called before the reactor runs.
+/// Starts logging and, if a collector is configured, exporting traces. Log lines are written by a
+/// thread of their own, so that a full pipe delays no request; traces are exported by another.
+/// Blocks: call it before the reactor runs.
 pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Telemetry> {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -56,7 +58,7 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Libraries speak up when it matters, or when everything is asked for.
+    // Libraries log warnings and errors only, unless everything is requested.
     let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_default(others).with_target("osproxy", level);
     let coloured = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
@@ -76,9 +78,9 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
     Ok(Telemetry { traces: provider, _flush: flush })
 }
 
-/// Sends traces to a collector, some at a time.
+/// Creates a provider that exports traces in batches.
 fn provider(url: &str) -> io::Result<SdkTracerProvider> {
-    // Whoever was first has chosen the same.
+    // Ignored: another part of the program has installed the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
     let exporter = SpanExporter::builder()
@@ -92,7 +94,8 @@ fn provider(url: &str) -> io::Result<SdkTracerProvider> {
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
-/// Makes traces of this program's own spans. Events stay in the log: they may say more than others are to know.
+/// Exports spans of this program only. Events stay in the log: they may contain more than the
+/// collector should see.
 fn layer<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
@@ -110,10 +113,10 @@ where
         .with_filter(own)
 }
 
-/// Says where a panic was, with the id of the request that it ended. What it says is told only where it is written in the
-/// source: anything else may hold what a client sent.
+/// Logs the location of a panic; the current span adds the id of the request. The message is logged
+/// only if it is a literal: a formatted one may contain data that a client sent.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let location = panic.location().map(tracing::field::display);
     let message = panic.payload().downcast_ref::<&'static str>();
-    tracing::error!(location, message, "a panic");
+    tracing::error!(location, message, "panic");
 }

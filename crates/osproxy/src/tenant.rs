@@ -1,22 +1,23 @@
-//! Owners of files. No tenant learns what another one has, not even that content is there already.
+//! Tenants, the owners of files. A tenant learns nothing about the content of others, not even that
+//! it exists.
 
 use std::{fmt, sync::Arc};
 
 /// Longest name, in bytes.
 pub const MAX_NAME: usize = 64;
 
-/// The name of an owner of files: 1 to [`MAX_NAME`] of `a`-`z`, `0`-`9`, `-` and `_`, so that every database compares
-/// names alike.
+/// Name of a tenant: 1 to [`MAX_NAME`] characters of `a`-`z`, `0`-`9`, `-` and `_`, which all
+/// databases compare alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
-/// Says what is wrong with a name.
+/// The text is not a tenant name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a tenant's name must have 1 to {MAX_NAME} of a-z, 0-9, - and _")]
+#[error("a tenant name must have 1 to {MAX_NAME} characters of a-z, 0-9, - and _")]
 pub struct InvalidTenant;
 
 impl Tenant {
-    /// A tenant from the database, where only names were put.
+    /// Converts a name from the database, which stores only valid names.
     pub(crate) fn from_recorded(name: &str) -> Self {
         Self(name.into())
     }
@@ -27,7 +28,7 @@ impl Tenant {
     }
 }
 
-/// The owner of everything, as long as there are no API keys.
+/// Tenant of requests without an API key, and the default for new keys.
 impl Default for Tenant {
     fn default() -> Self {
         Self("default".into())

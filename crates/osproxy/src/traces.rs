@@ -1,5 +1,5 @@
-//! What belongs together across nodes and services, for OpenTelemetry. As long as nobody collects traces, all of this is one
-//! look at a flag.
+//! Spans and trace context across nodes and services, for OpenTelemetry. While traces are not
+//! collected, each function costs one load of a flag.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,12 +14,12 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// What spans are called that are of use in traces alone: the log does not show them.
+/// Target of spans that appear in traces only: the log filters it out.
 pub const TARGET: &str = "traces";
 
 static COLLECTED: AtomicBool = AtomicBool::new(false);
 
-/// Says that somebody collects traces from now on.
+/// Enables trace collection.
 pub fn collect() {
     COLLECTED.store(true, Ordering::Relaxed);
 }
@@ -28,8 +28,8 @@ fn is_collected() -> bool {
     COLLECTED.load(Ordering::Relaxed)
 }
 
-/// Makes the span of a request part of the trace that its `traceparent` names, if it has one. Before anything else is done
-/// with the span.
+/// Attaches the span of a request to the trace in its `traceparent` header, if there is one. Call
+/// this before the span is used.
 pub fn go_on(span: &Span, headers: &HeaderMap) {
     if !is_collected() {
         return;
@@ -37,12 +37,12 @@ pub fn go_on(span: &Span, headers: &HeaderMap) {
     span.record("otel.kind", "server");
     if headers.contains_key("traceparent") {
         let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-        // A span that has begun already would have a trace of its own.
+        // A span that has started already would keep a trace of its own.
         let _ = span.set_parent(parent);
     }
 }
 
-/// Names the trace of the current span in the head of a request to another node.
+/// Writes the trace context of the current span into the headers of a request to another node.
 pub fn hand_on(headers: &mut HeaderMap) {
     if is_collected() {
         let context = Span::current().context();
@@ -50,7 +50,7 @@ pub fn hand_on(headers: &mut HeaderMap) {
     }
 }
 
-/// Says what a request is about. Never its query, which has signatures.
+/// Records method, route and uid of a request. Never its query, which contains signatures.
 pub fn describe_request(span: &Span, method: &str, route: &str, uid: Option<u64>) {
     if is_collected() {
         let context = span.context();
@@ -64,7 +64,7 @@ pub fn describe_request(span: &Span, method: &str, route: &str, uid: Option<u64>
     }
 }
 
-/// Says what came of a request.
+/// Records the status and error code of a response.
 pub fn describe_answer(span: &Span, status: Option<u16>, error: Option<&str>) {
     if is_collected() {
         let context = span.context();
@@ -81,7 +81,7 @@ pub fn describe_answer(span: &Span, status: Option<u16>, error: Option<&str>) {
     }
 }
 
-/// A span for an attempt at a task.
+/// Creates a span for one attempt of a task.
 pub fn of_task(kind: &str, task_id: i64, attempt: u32) -> Span {
     if !is_collected() {
         return Span::none();

@@ -1,4 +1,4 @@
-//! Unique ids of files: 63 bits, ordered by time, issued without asking anyone.
+//! Unique ids of files: 63 bits, ordered by time, issued without coordination per uid.
 
 use std::{
     fmt,
@@ -6,44 +6,46 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Milliseconds between the Unix epoch and that of the Go program, whose uids and ours so never meet.
+/// Epoch of uids, in milliseconds since the Unix epoch. The Go program has the same, so its uids
+/// never collide with ours.
 const EPOCH_MS: u64 = 1_417_937_700_000;
 const WORKER_BITS: u32 = 10;
 const SEQUENCE_BITS: u32 = 12;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
-/// The last millisecond that a uid can bear, since our epoch: in August 2084.
+/// Last millisecond since our epoch that fits into a uid: August 2084.
 const LAST_MS: u64 = (1 << 41) - 1;
-/// The latest moment that is taken from a clock, in milliseconds since our epoch: in April 2080. A clock that was beyond it
-/// leaves four years of milliseconds, with 4,096 uids each, to go on with.
+/// Latest accepted clock reading, in milliseconds since our epoch: April 2080. A clock beyond it
+/// still leaves four years of milliseconds, with 4,096 uids each.
 const LAST_CLOCK_MS: u64 = LAST_MS - (1 << 37);
 
-/// Names a file. In JSON and in links a decimal string, since JavaScript cannot hold 63 bits.
+/// The id of a file. A decimal string in JSON and in links, since JavaScript numbers cannot hold 63
+/// bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uid(i64);
 
 impl Uid {
-    /// The number, as the database keeps it.
+    /// The number, as the database stores it.
     pub const fn get(self) -> i64 {
         self.0
     }
 
-    /// When it was issued, by the clock of its node: milliseconds since the Unix epoch.
+    /// When the uid was issued by the clock of its node, in milliseconds since the Unix epoch.
     pub const fn issued_ms(self) -> u64 {
         (self.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH_MS
     }
 
-    /// The least uid that can have been issued at a moment, in milliseconds since the Unix epoch.
+    /// The smallest uid that can be issued at `ms`, in milliseconds since the Unix epoch.
     pub const fn first_of(ms: i64) -> Self {
         let since = ms.saturating_sub(EPOCH_MS.cast_signed());
         if since <= 0 {
             return Self(0);
         }
-        // Far beyond the last moment that a uid can bear.
+        // Far beyond the last moment that fits into a uid.
         let most = i64::MAX >> (WORKER_BITS + SEQUENCE_BITS);
         Self((if since < most { since } else { most }) << (WORKER_BITS + SEQUENCE_BITS))
     }
 
-    /// A uid from where it was recorded.
+    /// Converts a number that was stored as a uid.
     pub const fn from_recorded(uid: i64) -> Self {
         Self(uid)
     }
@@ -55,7 +57,7 @@ impl fmt::Display for Uid {
     }
 }
 
-/// A string that is no uid.
+/// The text is not a uid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a uid is a positive decimal number")]
 pub struct InvalidUid;
@@ -64,7 +66,7 @@ impl FromStr for Uid {
     type Err = InvalidUid;
 
     fn from_str(text: &str) -> Result<Self, InvalidUid> {
-        // One uid has one spelling: no sign, no leading zero.
+        // A uid has only one valid spelling: no sign, no leading zero.
         if !text.starts_with(|first: char| matches!(first, '1'..='9')) {
             return Err(InvalidUid);
         }
@@ -72,32 +74,33 @@ impl FromStr for Uid {
     }
 }
 
-/// The worker number of this process, 0 to 1023: no two processes may issue uids under one at the same time.
+/// The worker id of this process, 0 to 1023. No two processes may issue uids under the same id at
+/// the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(u16);
 
 impl WorkerId {
-    /// The number of a node that is alone.
+    /// The worker id of a single node.
     pub const FIRST: Self = Self(0);
-    /// How many numbers there are.
+    /// Number of worker ids.
     pub const COUNT: u16 = 1 << WORKER_BITS;
 
-    /// The number.
+    /// The id as a number.
     pub const fn get(self) -> u16 {
         self.0
     }
 
-    /// `None` beyond 1023.
+    /// Creates a worker id; `None` beyond 1023.
     pub const fn new(number: u16) -> Option<Self> {
         if number < 1 << WORKER_BITS { Some(Self(number)) } else { None }
     }
 }
 
-/// What uids of one worker number may bear: later moments than `after_ms`, and none later than `until_ms`, both in
+/// The moments that uids of one worker id may carry: after `after_ms` and up to `until_ms`, both in
 /// milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// The worker number.
+    /// The worker id.
     pub worker: WorkerId,
     /// Exclusive.
     pub after_ms: u64,
@@ -105,19 +108,20 @@ pub struct Window {
     pub until_ms: u64,
 }
 
-/// Issues uids: 41 bits of milliseconds since 2014-12-07, 10 of worker, 12 of sequence.
+/// Issues uids: 41 bits of milliseconds since 2014-12-07, 10 bits of worker id, 12 bits of
+/// sequence.
 ///
-/// The moment in a uid follows the clock, but never goes back: while the clock is behind the newest uid, each uid takes the
-/// next sequence number, and the next millisecond when those of one are used up. A clock that was ahead, or is behind, stops
-/// nothing.
+/// The time in a uid follows the clock but never goes back: while the clock is behind the newest
+/// uid, each uid takes the next sequence number, and the next millisecond when a sequence is used
+/// up. A wrong clock therefore never stops uids from being issued.
 pub struct UidGenerator {
     /// Milliseconds and sequence of the newest uid.
     last: AtomicU64,
 }
 
 impl UidGenerator {
-    /// `newest` is the highest uid issued so far under worker numbers that this process may use, if nothing else keeps it from
-    /// being issued again.
+    /// `newest` is the highest uid issued so far under worker ids that this process may use. `None`
+    /// if another mechanism prevents reuse.
     pub fn new(newest: Option<Uid>) -> Self {
         let newest = newest.map_or(0, |uid| {
             let ms = uid.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS);
@@ -126,13 +130,14 @@ impl UidGenerator {
         Self { last: AtomicU64::new(newest) }
     }
 
-    /// The moment that the newest uid bears, in milliseconds since the Unix epoch; that of Go's first uid when there is none.
+    /// The time of the newest uid, in milliseconds since the Unix epoch; our epoch if there is
+    /// none.
     pub fn newest_ms(&self) -> u64 {
         (self.last.load(Ordering::Relaxed) >> SEQUENCE_BITS) + EPOCH_MS
     }
 
-    /// The next uid, greater than every one before. `now_ms` is the clock, in milliseconds since the Unix epoch. `None`: the
-    /// window has no uid left.
+    /// Returns the next uid, greater than all earlier ones. `now_ms` is the clock in milliseconds
+    /// since the Unix epoch. `None` if the window has no uid left.
     pub fn next(&self, window: Window, now_ms: u64) -> Option<Uid> {
         let since = |ms: u64| ms.saturating_sub(EPOCH_MS);
         let until = since(window.until_ms).min(LAST_MS);
@@ -157,7 +162,7 @@ fn compose(ms_and_sequence: u64, worker: WorkerId) -> Uid {
     let uid = ms << (WORKER_BITS + SEQUENCE_BITS)
         | u64::from(worker.0) << SEQUENCE_BITS
         | (ms_and_sequence & SEQUENCE_MASK);
-    // Never negative: `next` keeps within 41 bits of milliseconds.
+    // Never negative: `next` stays within 41 bits of milliseconds.
     Uid(uid.cast_signed())
 }
 
@@ -170,7 +175,7 @@ mod tests {
     const WORKER: WorkerId = WorkerId(7);
     const OPEN: Window = Window { worker: WORKER, after_ms: 0, until_ms: u64::MAX };
 
-    /// The uid that is issued when the clock shows so many milliseconds of ours.
+    /// Issues a uid at `ms` milliseconds after our epoch.
     fn at(generator: &UidGenerator, ms: u64) -> Uid {
         generator.next(OPEN, EPOCH_MS + ms).unwrap()
     }
@@ -219,7 +224,7 @@ mod tests {
     fn uids_keep_within_their_window() {
         let window = Window { after_ms: EPOCH_MS + 100, until_ms: EPOCH_MS + 110, ..OPEN };
         let generator = UidGenerator::new(None);
-        // A clock that is behind, then one that is ahead, then one that is right.
+        // A slow clock, then a fast one, then a correct one.
         for (now, issued) in [(5, 101), (5_000, 110), (105, 110)] {
             assert_eq!(generator.next(window, EPOCH_MS + now).unwrap().issued_ms(), EPOCH_MS + issued);
         }

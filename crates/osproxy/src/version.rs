@@ -1,10 +1,10 @@
-//! Which version this is, for whoever asks.
+//! Version of this build.
 
-/// The number alone, as nodes and metrics tell it.
+/// Version number, as in the node registry and metrics.
 pub const NUMBER: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit that it was built from; `-dirty` behind it if sources were changed. Empty where that is not known.
+/// Commit of the build, with `-dirty` appended if sources were changed. Empty if unknown.
 pub const COMMIT: &str = env!("OSPROXY_COMMIT");
 
-/// Both, for people: `1.0.0 (1c29f64abcde)`.
+/// Version number and commit, for people: `1.0.0 (1c29f64abcde)`.
 pub const FULL: &str = env!("OSPROXY_VERSION");

@@ -8,77 +8,78 @@ use crate::{
     schema::{ClientPath, Digest, Md5, Metadata, MetadataPatch, Moment, Uid},
 };
 
-/// Most files, or tasks, on a page.
+/// Maximum number of files or tasks per page.
 pub const MAX_PAGE: u64 = 1000;
 
-/// How many there are on a page if nothing is said.
+/// Default number of files or tasks per page.
 pub const DEFAULT_PAGE: u64 = 100;
 
-/// Most entries in the metadata of a file.
+/// Maximum number of metadata entries of a file.
 pub const MAX_METADATA_KEYS: usize = 64;
 
-/// Longest key in the metadata of a file, in bytes.
+/// Maximum length of a metadata key in bytes.
 pub const MAX_METADATA_KEY: usize = 128;
 
-/// Longest value in the metadata of a file, in bytes.
+/// Maximum length of a metadata value in bytes.
 pub const MAX_METADATA_VALUE: usize = 4096;
 
-/// Most bytes that keys and values of the metadata of a file have together.
+/// Maximum total size of the metadata keys and values of a file in bytes.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 
-/// A file that was copied: what is known of it, or its uid alone for keys without the scope `read`.
+/// The copy of a file; only its uid if the API key lacks the scope `read`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum CopiedFile {
-    /// What is known of it.
+    /// The file.
     Known(Box<File>),
-    /// Its uid alone.
+    /// Only the uid.
     Unread(FileUid),
 }
 
-/// The uid of a file, and nothing else of it.
+/// The uid of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileUid {
-    /// The file's uid.
+    /// Uid of the file.
     #[schema(value_type = Uid)]
     pub uid: String,
 }
 
-/// What is known of a file.
+/// A file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct File {
-    /// The file's uid.
+    /// Uid of the file.
     #[schema(value_type = Uid)]
     pub uid: String,
-    /// What its owner calls it.
+    /// Name of the file.
     #[schema(example = "film.mp4")]
     pub name: String,
-    /// Where it stands.
+    /// State of the file.
     pub state: FileState,
-    /// Bytes: of the content, or, as long as it is not complete, as they were announced. Of a corrupt file, as they were sent
-    /// in parts.
+    /// Size in bytes. Until the content is complete this is the announced size, if there is one;
+    /// for a corrupt file it is the total size of its parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Bytes of the parts that were received, as long as the content is not complete.
+    /// Bytes of the parts received so far. Absent when the content is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received: Option<u64>,
-    /// MIME type, once it is stored.
+    /// MIME type; absent until the file is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "video/mp4")]
     pub content_type: Option<String>,
-    /// `image`, `video`, `audio`, `doc`, `archive` or `unknown`, by the extension of the name.
+    /// `image`, `video`, `audio`, `doc`, `archive` or `unknown`, derived from the extension of the
+    /// name.
     #[schema(example = "video")]
     pub category: String,
-    /// When it was made.
+    /// When the file was created.
     #[schema(value_type = Moment)]
     pub created_at: String,
-    /// When its content was complete.
+    /// When the content was completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub stored_at: Option<String>,
-    /// When the links that its content is sent by end, as long as it is not complete. Its upload is given up some time
-    /// after.
+    /// When the upload links expire. The upload itself is removed some time later. Absent when the
+    /// content is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub expires_at: Option<String>,
@@ -94,36 +95,37 @@ pub struct File {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Digest>)]
     pub blake3: Option<String>,
-    /// Where its bytes lie, once it is stored. Both can be read.
+    /// How the bytes are stored; absent until the file is stored. Files of both layouts can be
+    /// read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
-    /// What its owner notes of it.
+    /// Metadata set by the application.
     #[schema(value_type = Metadata)]
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Where a file stands.
+/// The state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
-    /// Its content may be sent.
+    /// Waits for content.
     Pending,
-    /// Its content has begun to arrive.
+    /// Some content has arrived.
     Receiving,
-    /// All of its content is there, and is being put together.
+    /// All parts have arrived, and are being merged.
     Completing,
-    /// It can be read, and its content never changes.
+    /// Can be read; its content never changes.
     Stored,
-    /// Its content is not what was announced, and was removed.
+    /// Its content did not match the expected digests, and was removed.
     Corrupt,
-    /// Its upload was not completed in time. Such files are known for a week.
+    /// Its upload was not completed in time. Expired files are listed for a week.
     Expired,
-    /// It was deleted. Such files are known for a week.
+    /// Was deleted. Deleted files are listed for a week.
     Deleted,
 }
 
 impl FileState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Receiving,
@@ -134,7 +136,7 @@ impl FileState {
         Self::Deleted,
     ];
 
-    /// The name, as it stands in JSON and in the parameter `state`.
+    /// The name used in JSON and in the query parameter `state`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -148,28 +150,28 @@ impl FileState {
     }
 }
 
-/// Where the bytes of a file lie.
+/// How the bytes of a file are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
     /// In one object.
     Whole,
-    /// In the parts that it was sent in.
+    /// In the parts in which they were sent.
     Parts,
 }
 
 /// A page of files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Files {
-    /// The files, in their order.
+    /// The files of this page, in order.
     pub files: Vec<File>,
-    /// The parameter `cursor` of the next page; absent on the last one.
+    /// Value of the parameter `cursor` for the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "3q2-7w")]
     pub next_cursor: Option<String>,
 }
 
-/// Body of `PATCH /files/{uid}`, a merge patch of RFC 7396.
+/// Body of `PATCH /files/{uid}`, a JSON merge patch (RFC 7396).
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateFileRequest {
@@ -177,19 +179,20 @@ pub struct UpdateFileRequest {
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = ClientPath, required = false)]
     pub name: Option<String>,
-    /// What changes of the metadata: `null` removes a key, or all of them.
+    /// Changes of the metadata: `null` removes a key, or all keys if it is the value of `metadata`
+    /// itself.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<MetadataPatch>, required = false)]
     pub metadata: Option<MetadataChanges>,
 }
 
-/// What changes of the metadata of a file.
+/// Changes of the metadata of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum MetadataChanges {
-    /// `null`: all of it is removed.
+    /// `null`: removes all keys.
     RemoveAll,
-    /// These keys are set, or removed if there is no value.
+    /// Sets these keys, or removes those without a value.
     Set(BTreeMap<String, Option<String>>),
 }
 
@@ -204,17 +207,17 @@ impl<'de> Deserialize<'de> for MetadataChanges {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopyFileRequest {
-    /// The name of the copy; that of the file if it is absent.
+    /// Name of the copy; defaults to the name of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ClientPath>)]
     pub name: Option<String>,
-    /// The metadata of the copy; that of the file if it is absent.
+    /// Metadata of the copy; defaults to the metadata of the file.
     #[serde(default, deserialize_with = "nullable::optional_map", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Metadata>)]
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
-/// What may be absent. `null` is not the same: in a merge patch it asks for removal.
+/// Deserializes an optional field of a merge patch, in which `null` is not the same as absent.
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
     T::deserialize(input).map(Some)
 }

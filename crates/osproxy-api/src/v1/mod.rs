@@ -1,7 +1,8 @@
-//! API v1: `/api/v1` for applications, `/f` for those whom they give links.
+//! JSON of API v1: `/api/v1` for applications, `/f` for the holders of download links.
 //!
-//! Names are `snake_case`, uids are decimal strings, digests lower-case hexadecimal, and moments RFC 3339 in UTC with
-//! three decimals: `2026-11-22T12:00:00.000Z`. What is not known is left out.
+//! Field names are `snake_case`, uids are decimal strings, digests are lower-case hexadecimal, and
+//! timestamps are RFC 3339 in UTC with three decimals: `2026-11-22T12:00:00.000Z`. Unknown values
+//! are omitted.
 
 mod file;
 mod link;
@@ -25,17 +26,19 @@ pub use upload::{
     CreatedState, CreatedUpload, CreatedUploadLinks, ProofRequest, UploadLinks, UploadState, UploadStatus,
 };
 
-/// Where the routes of applications begin.
+/// Path prefix of the routes for applications.
 pub const PREFIX: &str = "/api/v1";
 
-/// Where download links begin.
+/// Path prefix of download links.
 pub const LINKS: &str = "/f";
 
-/// The header that makes a POST idempotent: up to [`MAX_IDEMPOTENCY_KEY`] bytes of visible ASCII, chosen by the client.
+/// Request header that makes a POST idempotent: up to [`MAX_IDEMPOTENCY_KEY`] bytes of visible
+/// ASCII, chosen by the client.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The header of an answer that was given before, to the same request with the same key. Its value is `true`.
+/// Response header of a replayed response, one recorded for an earlier request with the same key.
+/// Its value is `true`.
 pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
-/// Longest key that makes a POST idempotent, in bytes.
+/// Maximum length of an idempotency key in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;

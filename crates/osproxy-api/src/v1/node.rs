@@ -6,43 +6,43 @@ use crate::schema::Moment;
 /// The nodes of a cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Nodes {
-    /// Those that were heard of lately. A node that is alone knows itself.
+    /// Nodes with a recent heartbeat. A node without a cluster lists itself.
     pub nodes: Vec<Node>,
 }
 
-/// A node that was heard of.
+/// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
-    /// What the process is called; no two have the same.
+    /// Unique id of the process.
     #[schema(example = "b5f1c2a0d3e4f607")]
     pub id: String,
-    /// Host and port at which other nodes reach it.
+    /// Host and port at which other nodes reach this node.
     #[schema(example = "10.0.0.7:8888")]
     pub address: String,
-    /// Of the program.
+    /// Version of osproxy.
     #[schema(example = "0.1.0")]
     pub version: String,
-    /// The stores that it has at hand, that of new files first.
+    /// Stores that this node can access; the store of new files comes first.
     pub stores: Vec<String>,
-    /// Those of them that no other node has at hand.
+    /// Stores that only this node can access.
     pub own_stores: Vec<String>,
-    /// When it started.
+    /// When the node started.
     #[schema(value_type = Moment)]
     pub started_at: String,
-    /// When it was heard of last.
+    /// When the last heartbeat was received.
     #[schema(value_type = Moment)]
     pub heard_at: String,
-    /// How busy it is.
+    /// Current load.
     pub load: NodeLoad,
 }
 
-/// How busy a node is.
+/// Load of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeLoad {
-    /// Requests that are running.
+    /// Number of running requests.
     pub requests: u64,
-    /// Tasks that are running.
+    /// Number of running tasks.
     pub tasks: u64,
-    /// Processes of its machine that run or wait to, on average over the last minute.
+    /// Load average of the machine over the last minute.
     pub load_average: f64,
 }

@@ -5,20 +5,20 @@ use utoipa::ToSchema;
 
 use crate::schema::Moment;
 
-/// How much there is of everything.
+/// Counts of files, content and tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
-    /// When it was counted: an answer may be some seconds old.
+    /// When the counts were taken. A response may be some seconds old.
     #[schema(value_type = Moment)]
     pub counted_at: String,
-    /// Files by their state. A state that no file is in is left out.
+    /// Number of files by state. States without files are omitted.
     pub files: BTreeMap<String, u64>,
-    /// Contents that are stored.
+    /// Number of stored blobs.
     pub blobs: u64,
-    /// Bytes that these have together.
+    /// Total size of the stored blobs in bytes.
     pub bytes_stored: u64,
-    /// Bytes that would be stored besides if files of the same content did not share it.
+    /// Bytes saved by deduplication: files with the same content share one blob.
     pub bytes_saved: u64,
-    /// Tasks by their state. A state that no task is in is left out.
+    /// Number of tasks by state. States without tasks are omitted.
     pub tasks: BTreeMap<String, u64>,
 }

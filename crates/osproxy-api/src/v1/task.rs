@@ -3,65 +3,65 @@ use utoipa::ToSchema;
 
 use crate::schema::Moment;
 
-/// A piece of background work.
+/// A background task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Task {
-    /// Its number, a decimal string.
+    /// Id of the task, a decimal string.
     #[schema(example = "1548722401845518337")]
     pub id: String,
-    /// What is done.
+    /// Kind of work.
     #[schema(example = "merge_parts")]
     pub kind: String,
-    /// What it is done to, as the kind has it.
+    /// Arguments of the task; their format depends on the kind.
     pub payload: serde_json::Value,
-    /// Where it stands.
+    /// State of the task.
     pub state: TaskState,
-    /// How often it was begun.
+    /// Number of attempts so far.
     pub attempts: i32,
-    /// How often it is begun before it is given up.
+    /// Number of attempts after which the task is dead.
     pub max_attempts: i32,
-    /// When it was made.
+    /// When the task was created.
     #[schema(value_type = Moment)]
     pub created_at: String,
-    /// When it may be begun, as long as it is queued.
+    /// Earliest start of the next attempt. Absent unless the task is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub run_at: Option<String>,
-    /// The process that works on it.
+    /// The process that holds the lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_owner: Option<String>,
-    /// Until when that process has it.
+    /// When the lease expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub lease_until: Option<String>,
-    /// When it was done or given up.
+    /// When the task was done or became dead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub ended_at: Option<String>,
-    /// Why the last attempt did not succeed.
+    /// Error of the last failed attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
-/// Where a task stands.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
-    /// Waits for its time, or for a worker.
+    /// Waits for its start time or for a worker.
     Queued,
-    /// A worker has it.
+    /// Is executed by a worker.
     Running,
-    /// Ended well.
+    /// Succeeded.
     Done,
-    /// Given up.
+    /// Failed in all of its attempts.
     Dead,
 }
 
 impl TaskState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Queued, Self::Running, Self::Done, Self::Dead];
 
-    /// The name, as it stands in JSON and in the parameter `state`.
+    /// The name used in JSON and in the query parameter `state`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -75,41 +75,41 @@ impl TaskState {
 /// A page of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Tasks {
-    /// The tasks, the newest first.
+    /// The tasks of this page, newest first.
     pub tasks: Vec<Task>,
-    /// The parameter `cursor` of the next page; absent on the last one.
+    /// Value of the parameter `cursor` for the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// A task and its history.
+/// A task with its history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskDetails {
     /// The task.
     #[serde(flatten)]
     pub task: Task,
-    /// Every time that it was begun, in their order.
+    /// All attempts, in order.
     pub history: Vec<TaskAttempt>,
 }
 
-/// One time that a task was begun.
+/// One attempt of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskAttempt {
-    /// From 1 on.
+    /// Number of the attempt, starting at 1.
     pub number: i32,
-    /// The process that worked on it.
+    /// The process that executed it.
     pub lease_owner: String,
-    /// When it began.
+    /// When the attempt started.
     #[schema(value_type = Moment)]
     pub started_at: String,
-    /// When it ended; absent while it runs.
+    /// When the attempt ended; absent while it is running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub ended_at: Option<String>,
-    /// `done`, `failed`, `lost` or `handed_back`; absent while it runs.
+    /// `done`, `failed`, `lost` or `handed_back`; absent while it is running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
-    /// What went wrong.
+    /// Why the attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

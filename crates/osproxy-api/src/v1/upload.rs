@@ -14,14 +14,15 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[schema(as = v1::CreateUploadRequest)]
 pub struct CreateUploadRequest {
-    /// What the file is called: 1 to 1,024 bytes. Of a path the last component counts.
+    /// Name of the file, 1 to 1,024 bytes. If it is a path, its last component is used.
     #[schema(value_type = ClientPath)]
     pub name: String,
-    /// Bytes of the content. With it the upload gets a part size, and room is kept for it where the store can do that.
+    /// Size of the content in bytes. If it is set, the upload gets a part size, and space is
+    /// reserved if the store supports that.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 22_888_896)]
     pub size: Option<u64>,
-    /// MIME type; otherwise it is found out from the content and the name.
+    /// MIME type; by default it is detected from the content and the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         example = "video/mp4",
@@ -29,44 +30,47 @@ pub struct CreateUploadRequest {
         pattern = "^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+ *(;[ -~]*)?$"
     )]
     pub content_type: Option<String>,
-    /// MD5 of the content, in hexadecimal.
+    /// Expected MD5 of the content, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Md5>)]
     pub md5: Option<String>,
-    /// SHA-256 of the content, in hexadecimal.
+    /// Expected SHA-256 of the content, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Digest>)]
     pub sha256: Option<String>,
-    /// BLAKE3 of the content, in hexadecimal.
+    /// Expected BLAKE3 of the content, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Digest>)]
     pub blake3: Option<String>,
-    /// Bytes of each part but the last: a power of two. Goes with `size`; otherwise the server chooses.
+    /// Size of each part except the last, in bytes: a power of two. Requires `size`; by default the
+    /// server chooses.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 8_388_608, minimum = 65_536)]
     pub part_size: Option<u64>,
-    /// What its owner notes of it: up to 64 keys of up to 128 bytes, values of up to 4,096 bytes, 16 KiB in all.
+    /// Metadata: up to 64 keys of up to 128 bytes, with values of up to 4,096 bytes; 16 KiB in
+    /// total.
     #[serde(default, deserialize_with = "nullable::map", skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Option<Metadata>, required = false)]
     pub metadata: BTreeMap<String, String>,
-    /// What the links take.
+    /// Constraints of the upload links.
     #[serde(default, deserialize_with = "nullable::object", skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Constraints>,
-    /// How long the links hold, in seconds; an hour if it is absent.
+    /// Lifetime of the upload links in seconds; defaults to one hour.
     #[serde(default = "an_hour", deserialize_with = "seconds")]
     #[schema(value_type = Option<i64>, required = false, example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,
 }
 
-/// What upload links take, signed with them.
+/// Constraints of upload links, which are part of their signature.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Constraints {
-    /// Bytes of the content at most.
+    /// Maximum size of the content in bytes.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 1_073_741_824)]
     pub max_size: Option<u64>,
-    /// MIME type that the content must be of, as its beginning or else its name tells: `image/png`, or `image/*`.
+    /// Required MIME type, such as `image/png` or `image/*`; checked against the beginning of the
+    /// content, or else the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         example = "image/*",
@@ -74,7 +78,7 @@ pub struct Constraints {
         pattern = "^[A-Za-z0-9!#$&^_.+-]+/([A-Za-z0-9!#$&^_.+-]+|\\*)$"
     )]
     pub content_type: Option<String>,
-    /// Networks that the links may be used from, such as `10.0.0.0/8`; any, if there are none.
+    /// Networks from which the links may be used, such as `10.0.0.0/8`; any network if it is empty.
     #[serde(default, deserialize_with = "nullable::deserialize", skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Option<Vec<Network>>, required = false, max_items = 16)]
     pub networks: Vec<String>,
@@ -84,31 +88,32 @@ const fn an_hour() -> i64 {
     3600
 }
 
-/// How long something holds: an hour if it is `null`.
+/// Deserializes a lifetime in seconds; `null` means one hour.
 fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<i64, D::Error> {
     whole::optional(input).map(|seconds| seconds.unwrap_or(an_hour()))
 }
 
-/// Answer to `POST /uploads`.
+/// Response to `POST /uploads`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CreatedUpload {
-    /// The new file's uid.
+    /// Uid of the new file.
     #[schema(value_type = Uid)]
     pub uid: String,
-    /// `pending`: the content is to be sent. `stored`: content with the digests was there, and the file has it.
+    /// `pending` if the content must be sent; `stored` if content with the expected digests exists,
+    /// which the file now has.
     pub state: CreatedState,
-    /// Bytes of each part but the last, if the size was told.
+    /// Size of each part except the last, in bytes, if `size` was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_size: Option<u64>,
-    /// Where to send the content, as long as it is to be sent.
+    /// Links for sending the content; absent if the file is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<UploadLinks>,
-    /// From when on the links no longer hold.
+    /// When the links expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Moment>)]
     pub expires_at: Option<String>,
-    /// The service has content with the digests: whoever answers this need not send it. Only with
-    /// `uploads.prove_possession`.
+    /// A challenge, if content with the expected digests exists: a client that solves it need not
+    /// send the content. Requires the setting `uploads.prove_possession`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Challenge>,
 }
@@ -117,56 +122,56 @@ pub struct CreatedUpload {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateUploadLinksRequest {
-    /// How long the links hold, in seconds; an hour if it is absent.
+    /// Lifetime of the links in seconds; defaults to one hour.
     #[serde(default = "an_hour", deserialize_with = "seconds")]
     #[schema(value_type = Option<i64>, required = false, example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,
-    /// What the links take.
+    /// Constraints of the links.
     #[serde(default, deserialize_with = "nullable::object", skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Constraints>,
 }
 
-/// New links of an upload.
+/// New upload links of an upload session.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CreatedUploadLinks {
-    /// The file's uid.
+    /// Uid of the file.
     #[schema(value_type = Uid)]
     pub uid: String,
-    /// Bytes of each part but the last, if that is settled.
+    /// Size of each part except the last, in bytes, if it is fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_size: Option<u64>,
-    /// Where to send the content.
+    /// Links for sending the content.
     pub links: UploadLinks,
-    /// From when on the links no longer hold.
+    /// When the links expire.
     #[schema(value_type = Moment)]
     pub expires_at: String,
 }
 
-/// A question that only who has the content can answer: what is the BLAKE3, keyed with `key`, of the bytes in `ranges`, one
-/// after the other?
+/// A proof of possession: the client computes the keyed BLAKE3, with `key`, of the concatenated
+/// bytes in `ranges`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Challenge {
-    /// 32 bytes, in hexadecimal.
+    /// BLAKE3 key: 32 bytes in hexadecimal.
     #[schema(value_type = Digest)]
     pub key: String,
-    /// Where the bytes lie in the content. They may overlap.
+    /// Byte ranges of the content. They may overlap.
     pub ranges: Vec<ByteRange>,
-    /// `POST`: the answer, once. Relative.
+    /// `POST` the answer here; only one answer is accepted. Relative URL.
     #[schema(
         example = "/api/v1/uploads/1548722401845518336/proof?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
     )]
     pub link: String,
-    /// From when on it can no longer be answered: a minute later.
+    /// When the challenge expires: one minute after it was created.
     #[schema(value_type = Moment)]
     pub expires_at: String,
 }
 
-/// Bytes of content.
+/// A byte range of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ByteRange {
-    /// How many bytes are before them.
+    /// Offset of the first byte.
     pub offset: u64,
-    /// How many there are.
+    /// Number of bytes.
     pub length: u64,
 }
 
@@ -174,102 +179,102 @@ pub struct ByteRange {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProofRequest {
-    /// The answer to the challenge, in hexadecimal.
+    /// Answer to the challenge, in hexadecimal.
     #[schema(value_type = Digest)]
     pub proof: String,
 }
 
-/// Where a new upload stands.
+/// The state of a new upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CreatedState {
-    /// The content is to be sent.
+    /// The content must be sent.
     Pending,
     /// The file has its content.
     Stored,
 }
 
-/// Relative URLs that take the content of one file, for whoever has them.
+/// Relative URLs for sending the content of one file. Anyone who has them can use them.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = v1::UploadLinks)]
 pub struct UploadLinks {
-    /// `PUT`: the whole content.
+    /// `PUT` the whole content.
     #[schema(
         example = "/api/v1/uploads/1548722401845518336/content?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
     )]
     pub content: String,
-    /// `PUT`: a part, with its number, from 1 on, in the place of `{number}`.
+    /// `PUT` one part; replace `{number}` with the part number, starting at 1.
     #[schema(
         example = "/api/v1/uploads/1548722401845518336/parts/{number}?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
     )]
     pub part: String,
-    /// `GET`: what has been received. `DELETE`: give the upload up.
+    /// `GET` the state of the upload; `DELETE` aborts it.
     #[schema(
         example = "/api/v1/uploads/1548722401845518336?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
     )]
     pub state: String,
-    /// `POST`: all parts have been sent.
+    /// `POST` completes the upload when all parts have been sent.
     #[schema(
         example = "/api/v1/uploads/1548722401845518336/complete?date=2026-11-22T12:00:00Z&expire=3600&signature=k1.c2lnbmF0dXJl"
     )]
     pub complete: String,
 }
 
-/// Body of `POST /uploads/{uid}/complete`, which may be empty. What is said must be so.
+/// Body of `POST /uploads/{uid}/complete`; may be empty. Fields that are set are checked.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CompleteUploadRequest {
-    /// How many parts there are.
+    /// Expected number of parts.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 3, minimum = 1, maximum = 10_000)]
     pub parts: Option<u32>,
-    /// Bytes of all parts together.
+    /// Expected total size of all parts in bytes.
     #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// MD5 of all parts together, in hexadecimal.
+    /// Expected MD5 of the whole content, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Md5>)]
     pub md5: Option<String>,
-    /// SHA-256 of all parts together, in hexadecimal.
+    /// Expected SHA-256 of the whole content, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Digest>)]
     pub sha256: Option<String>,
-    /// BLAKE3 of all parts together, in hexadecimal.
+    /// Expected BLAKE3 of the whole content, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Digest>)]
     pub blake3: Option<String>,
 }
 
-/// Where an upload stands.
+/// The state of an upload session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UploadStatus {
-    /// The file's uid.
+    /// Uid of the file.
     #[schema(value_type = Uid)]
     pub uid: String,
-    /// Where the file stands.
+    /// State of the upload.
     pub state: UploadState,
-    /// Bytes of the content, as they were announced, or as they are once it is stored.
+    /// Size of the content in bytes; the announced size until it is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Bytes of each part but the last, if that is settled.
+    /// Size of each part except the last, in bytes, if it is fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_size: Option<u64>,
-    /// The numbers of the parts that were received, ascending.
+    /// Numbers of the received parts, in ascending order.
     pub parts: Vec<u32>,
-    /// Bytes of these parts together.
+    /// Total size of the received parts in bytes.
     pub received: u64,
 }
 
-/// Where the file of an upload stands.
+/// The state of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadState {
-    /// Nothing has come.
+    /// No content has arrived.
     Pending,
-    /// Content is coming.
+    /// Some content has arrived.
     Receiving,
-    /// The store puts the parts together.
+    /// The parts are being merged.
     Completing,
-    /// Complete.
+    /// The content is stored.
     Stored,
 }

@@ -9,18 +9,20 @@ use crate::{
     remote::{CrcHeader, Remote, Vendor, context},
 };
 
-/// Where a Tencent COS store is, and who asks.
+/// Address and credentials of a Tencent COS store.
 #[derive(Clone)]
 pub struct CosSettings {
-    /// Scheme and name, such as `https://cos.ap-nanjing.myqcloud.com`.
+    /// Scheme and host, such as `https://cos.ap-nanjing.myqcloud.com`.
     pub endpoint: String,
-    /// Number of the account; buckets are called `<name>-<appid>`.
+    /// The `appid` of the account; buckets are named `<name>-<appid>`.
     pub appid: String,
-    /// The bucket of everything, without the number; without it each category has its own.
+    /// One bucket for all categories, without the `appid`. If it is not set, each category has its
+    /// own bucket.
     pub bucket: Option<String>,
-    /// Key id and secret, and the token of temporary ones; without them the environment is asked.
+    /// Key id, secret, and the token of a temporary key. If it is not set, credentials come from
+    /// the environment.
     pub credentials: Option<(String, String, Option<String>)>,
-    /// How it is reached.
+    /// Connection settings.
     pub http: HttpSettings,
 }
 
@@ -32,7 +34,7 @@ pub(crate) struct Cos {
     signer: Signer<Credential>,
 }
 
-/// Opens a COS store, without reaching for it.
+/// Creates a COS backend. Does not contact the store.
 pub fn cos(settings: CosSettings) -> Result<impl Backend> {
     open(settings)
 }

@@ -34,10 +34,10 @@ pub use probe::Probed;
 
 const NAME: &str = "local";
 
-/// File under the root that says which store it is.
+/// File under the root with the id of the store.
 const ID: &str = "store-id";
 
-/// Folder under the root for objects that are not published yet.
+/// Folder under the root for unpublished objects.
 const TEMPORARY: &str = ".tmp";
 
 const FOLDER_MODE: Mode = Mode::from_bits_retain(0o700);
@@ -45,9 +45,9 @@ const FILE_MODE: Mode = Mode::from_bits_retain(0o600);
 
 /// Objects as files: `<root>/<folder>/<object name>`.
 ///
-/// An object is written under a temporary name, synced, renamed and its folder synced, so that it is whole or
-/// absent whenever the power goes. One process owns a root: it holds a lock on it, and clears the temporary
-/// names that a crash left when it opens it.
+/// An object is written under a temporary name, synced and renamed, then its folder is synced; so
+/// it is whole or absent after a power failure at any moment. One process owns a root: it holds a
+/// lock on it and, on open, removes temporary files that a crash left.
 #[derive(Clone)]
 pub struct Local {
     root: Arc<Root>,
@@ -57,22 +57,24 @@ struct Root {
     folder: OwnedFd,
     fsync: bool,
     id: String,
-    /// Makes temporary names unique within this process; the lock makes them unique among processes.
+    /// Makes temporary names unique within this process; the lock makes them unique among
+    /// processes.
     next_temporary: AtomicU64,
-    /// How many bytes of the disk are not for objects.
+    /// Bytes of the disk that objects must not use.
     keep_free: AtomicU64,
     slots: placed::Slots,
-    /// Folders that a power failure does not take.
+    /// Folders whose creation was synced to disk.
     durable_folders: Mutex<HashSet<String>>,
-    /// Held as long as the backend lives; none where objects are only read.
+    /// Held while the backend exists; `None` if it was opened to read.
     lock: Option<OwnedFd>,
 }
 
 impl Local {
-    /// Opens the store under `root`, which is created when missing. With `fsync` off an object that was
-    /// published may be lost or short after a power failure; a crash of the process alone loses nothing either way.
+    /// Opens the store under `root`, which is created if it is missing. Without `fsync`, a power
+    /// failure may lose or truncate published objects; a crash of the process alone loses nothing
+    /// in either case.
     ///
-    /// Fails when another process has the same root open.
+    /// Fails if another process has the same root open.
     pub async fn open(root: &Path, fsync: bool) -> Result<Self> {
         let root = root.to_owned();
         blocking("open root", move || {
@@ -106,27 +108,27 @@ impl Local {
         .await
     }
 
-    /// Opens the store under `root` to read objects, beside the process that owns it, if there is one. Makes nothing:
-    /// fails when the root is none yet. Whatever would change an object fails.
+    /// Opens the store under `root` to read objects, even while another process owns it. Creates
+    /// nothing, and fails if `root` is not a store yet. All operations that write fail.
     pub async fn open_to_read(root: &Path) -> Result<Self> {
         let root = root.to_owned();
         blocking("open root", move || {
             let folder = open_folder(CWD, &root)?;
             let id = known_id(&folder)?;
-            let id = id.ok_or_else(|| std::io::Error::other(format!("there is no file {ID} in it")))?;
+            let id = id.ok_or_else(|| std::io::Error::other(format!("not a store: file {ID} is missing")))?;
             Ok(Self { root: Arc::new(Root::new(folder, false, id)) })
         })
         .await
     }
 
-    /// Leaves so many bytes of the disk to others, the database for one: what would take them is refused as on a full disk.
-    /// Several that are written at the same time may go beyond that by some MiB each.
+    /// Leaves `bytes` of the disk free for others, such as the database: writes that would use them
+    /// fail as on a full disk. Concurrent writes may exceed the limit by some MiB each.
     pub fn keep_free(&self, bytes: u64) {
         self.root.keep_free.store(bytes, Ordering::Relaxed);
     }
 
-    /// Eight digits that no other store has, made with the root and kept in it: they go with the objects, wherever
-    /// those are moved.
+    /// The id of the store: eight hexadecimal digits, random and kept in a file under the root, so
+    /// that objects keep their store id when the root is moved.
     pub fn id(&self) -> &str {
         &self.root.id
     }
@@ -149,7 +151,7 @@ impl Backend for Local {
         let file = match self.root.open_cached(key) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Err(Error::new(ErrorKind::NotFound, NAME, "open")),
-            // The path is not in the directory cache, or the kernel does not know the question.
+            // The path is not in the dentry cache, or the kernel does not support the flag.
             Err(_) => {
                 let (root, key) = (self.root.clone(), key.clone());
                 blocking("open", move || Ok(root.open(&key)?)).await?
@@ -160,7 +162,8 @@ impl Backend for Local {
         if range.start > range.end || range.end > size {
             return Err(Error::new(ErrorKind::Truncated, NAME, "open"));
         }
-        // Whoever only reads looks for what the disk has lost.
+        // A store opened to read is used to find damage on the disk, so the page cache must not
+        // hide it.
         let open = if self.root.lock.is_none() { reader::Reader::past_cache } else { reader::Reader::new };
         Ok(Box::pin(open(file, range)))
     }
@@ -183,7 +186,8 @@ impl Backend for Local {
         blocking("delete", move || {
             for key in &keys {
                 match rustix::fs::unlinkat(&root.folder, key.as_str(), AtFlags::empty()) {
-                    // One that is gone already may have gone just before a crash, and not be gone on the disk yet.
+                    // A file that is already gone may have been removed just before a crash, not
+                    // yet durably: sync its folder.
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -230,7 +234,7 @@ impl Root {
         }
     }
 
-    /// Refuses so many bytes more where they are not to be had.
+    /// Fails with `NOSPC` if `bytes` more would leave less than [`Local::keep_free`] free.
     fn must_have_room(&self, bytes: u64) -> rustix::io::Result<()> {
         let keep_free = self.keep_free.load(Ordering::Relaxed);
         if keep_free > 0 && free(&self.folder)? < keep_free.saturating_add(bytes) {
@@ -239,7 +243,7 @@ impl Root {
         Ok(())
     }
 
-    /// Refuses changes where this process does not own the root.
+    /// Fails with `ROFS` if the store was opened to read.
     fn owned(&self, operation: &'static str) -> Result<()> {
         match self.lock {
             Some(_) => Ok(()),
@@ -252,7 +256,7 @@ impl Root {
         rustix::fs::openat(&self.folder, key.as_str(), flags, Mode::empty())
     }
 
-    /// Opens a file without ever waiting for the disk; fails when that cannot be done.
+    /// Opens a file without blocking on the disk; fails if that is not possible.
     fn open_cached(&self, key: &Key) -> rustix::io::Result<OwnedFd> {
         rustix::fs::openat2(
             &self.folder,
@@ -263,14 +267,14 @@ impl Root {
         )
     }
 
-    /// Puts a file into a folder by `work`. Makes the folder when it is missing, and sees to it that it stays after a power
-    /// failure.
+    /// Runs `work`, which creates a file in `folder`. Creates the folder first if it is missing,
+    /// and syncs its parent so that it survives a power failure.
     fn in_folder<T>(&self, folder: &str, work: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         let folders = || self.durable_folders.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             make_folder(&self.folder, folder)?;
             if self.fsync {
-                // Who finds the folder made by another waits for the disk all the same.
+                // Sync even if another thread created the folder: its sync may not be done yet.
                 rustix::fs::fsync(&self.folder)?;
             }
             folders().insert(folder.to_owned());
@@ -281,7 +285,7 @@ impl Root {
             make()?;
         }
         match work() {
-            // Somebody has tidied up.
+            // Someone removed the empty folder.
             Err(Errno::NOENT) if is_durable => {
                 make()?;
                 work()
@@ -290,12 +294,14 @@ impl Root {
         }
     }
 
-    /// Gives a finished file the name of its object. `EXIST`: there is an object of this name, which stays as it is.
+    /// Renames a finished file to the name of its object. Fails with `EXIST` if there is an object
+    /// of this name, which is left as it is.
     fn publish(&self, file: &str, key: &Key) -> rustix::io::Result<()> {
         let (folder, name) = (&self.folder, key.as_str());
         self.in_folder(key.folder(), || {
             match rustix::fs::renameat_with(folder, file, folder, name, RenameFlags::NOREPLACE) {
-                // Not every file system can promise that. No other process writes here.
+                // Not every file system supports `NOREPLACE`. Checking first is enough, because no
+                // other process writes here.
                 Err(Errno::INVAL | Errno::NOSYS) => {
                     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Err(Errno::NOENT) => rustix::fs::renameat(folder, file, folder, name),
@@ -315,7 +321,7 @@ impl Root {
     }
 }
 
-/// How many bytes this process may still write.
+/// Bytes this process may still write.
 fn free(folder: &OwnedFd) -> rustix::io::Result<u64> {
     let system = rustix::fs::fstatvfs(folder)?;
     Ok(system.f_bavail.saturating_mul(system.f_frsize))
@@ -326,7 +332,7 @@ fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rust
     rustix::fs::openat(at, path, flags, Mode::empty())
 }
 
-/// Whether this is the name of a category's folder, or of a shard of one.
+/// Whether this is the name of a category folder or of one of its shard folders.
 fn is_of_objects(folder: &str) -> bool {
     Category::ALL.iter().any(|category| {
         let rest = folder.strip_prefix(category.as_str());
@@ -334,7 +340,7 @@ fn is_of_objects(folder: &str) -> bool {
     })
 }
 
-/// The folders of objects that a root has.
+/// The category and shard folders that exist under a root.
 fn object_folders(root: &OwnedFd) -> std::io::Result<HashSet<String>> {
     let mut found = HashSet::new();
     for entry in Dir::read_from(root)? {
@@ -346,7 +352,7 @@ fn object_folders(root: &OwnedFd) -> std::io::Result<HashSet<String>> {
     Ok(found)
 }
 
-/// Reads which store a root is, or makes it one: whole or not at all.
+/// Reads the id of the store, or creates one atomically.
 fn store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
     if let Some(id) = known_id(root)? {
         return Ok(id);
@@ -362,7 +368,7 @@ fn store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
     Ok(id)
 }
 
-/// Which store a root is, if it was one before.
+/// The id of the store, if the root has one.
 fn known_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
     let text = match rustix::fs::openat(root, ID, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => std::io::read_to_string(File::from(file))?,
@@ -371,12 +377,12 @@ fn known_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
     };
     let id = text.trim();
     if id.len() != 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(std::io::Error::other(format!("the file {ID} holds no id of a store")));
+        return Err(std::io::Error::other(format!("the file {ID} does not contain a store id")));
     }
     Ok(Some(id.to_owned()))
 }
 
-/// Syncs a folder and those above it that may have been created with it.
+/// Syncs a folder and two of its parents, which may have been created with it.
 fn sync_with_parents(root: &Path) -> std::io::Result<()> {
     #[expect(clippy::disallowed_methods, reason = "on a thread for blocking calls")]
     let root = std::fs::canonicalize(root)?;
@@ -386,7 +392,7 @@ fn sync_with_parents(root: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Creates a folder; one that exists is fine.
+/// Creates a folder unless it exists.
 fn make_folder(at: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     match rustix::fs::mkdirat(at, name, FOLDER_MODE) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -394,7 +400,7 @@ fn make_folder(at: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     }
 }
 
-/// Runs system calls that may wait for the disk where they hold up nobody.
+/// Runs system calls that may block on the disk on a thread for blocking calls.
 async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
@@ -402,7 +408,7 @@ async fn blocking<T: Send + 'static>(
     finished(operation, tokio::task::spawn_blocking(work).await)
 }
 
-/// What became of blocking work: its own answer, or that it panicked or was cancelled by the runtime's end.
+/// The result of a blocking job, or an error if it panicked or the runtime shut down.
 fn finished<T>(
     operation: &'static str,
     joined: std::result::Result<std::io::Result<T>, tokio::task::JoinError>,

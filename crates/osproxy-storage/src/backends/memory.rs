@@ -15,7 +15,7 @@ use crate::{
 
 const NAME: &str = "memory";
 
-/// Objects in memory: the smallest thing that keeps the contract. For tests; whatever it holds is gone with it.
+/// Objects in memory, for tests: the smallest backend that passes the conformance suite.
 #[derive(Clone, Default)]
 pub struct Memory {
     objects: Arc<Mutex<HashMap<Key, Bytes>>>,

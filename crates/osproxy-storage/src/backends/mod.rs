@@ -1,4 +1,4 @@
-//! One file for each store.
+//! Backends: one file for each kind of store.
 
 mod cos;
 mod local;

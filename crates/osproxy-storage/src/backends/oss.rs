@@ -17,19 +17,19 @@ use crate::{
     remote::{CrcHeader, Remote, Vendor, context},
 };
 
-/// Where an Aliyun OSS store is, and who asks.
+/// Address and credentials of an Aliyun OSS store.
 #[derive(Clone)]
 pub struct OssSettings {
-    /// Scheme and name, such as `https://oss-cn-beijing.aliyuncs.com`.
+    /// Scheme and host, such as `https://oss-cn-beijing.aliyuncs.com`.
     pub endpoint: String,
-    /// Region that requests are signed for, such as `cn-beijing`.
+    /// Region for which requests are signed, such as `cn-beijing`.
     pub region: String,
-    /// The bucket of everything; without it each category has its own.
+    /// One bucket for all categories. If it is not set, each category has its own bucket.
     pub bucket: Option<String>,
-    /// Key id and secret, and the token of temporary ones; without them the environment, the usual files and the services of
-    /// the machine are asked.
+    /// Key id, secret, and the token of a temporary key. If it is not set, credentials come from
+    /// the environment, the usual files, or the metadata service of the machine.
     pub credentials: Option<(String, String, Option<String>)>,
-    /// How it is reached.
+    /// Connection settings.
     pub http: HttpSettings,
 }
 
@@ -38,12 +38,12 @@ pub(crate) struct Oss {
     scheme: String,
     authority: String,
     region: String,
-    /// Signs for no bucket; those of buckets share its credential.
+    /// Signs requests to no particular bucket. The signers of buckets share its credential cache.
     signer: Signer<Credential>,
     of_buckets: Mutex<HashMap<String, Signer<Credential>>>,
 }
 
-/// Opens an OSS store, without reaching for it.
+/// Creates an OSS backend. Does not contact the store.
 pub fn oss(settings: OssSettings) -> Result<impl Backend> {
     open(settings)
 }
@@ -90,8 +90,8 @@ impl Vendor for Oss {
 
     async fn sign(&self, bucket: &str, request: &mut http::request::Parts) -> reqsign_core::Result<()> {
         if request.headers.contains_key(header::RANGE) {
-            // Otherwise a range that reaches beyond the end is answered with status 200 and the whole object, which may
-            // be just as long as the range.
+            // Otherwise OSS answers a range beyond the end with status 200 and the whole object,
+            // which may be exactly as long as the range.
             request.headers.insert("x-oss-range-behavior", HeaderValue::from_static("standard"));
         }
         self.signer(bucket).sign(request, None).await

@@ -8,25 +8,25 @@ use crate::{
     remote::{CrcHeader, Remote, Vendor, context},
 };
 
-/// Where an S3 store is, and who asks.
+/// Address and credentials of an S3 store.
 #[derive(Clone)]
 pub struct S3Settings {
-    /// Scheme, name and port, such as `http://127.0.0.1:9000`.
+    /// Scheme, host and port, such as `http://127.0.0.1:9000`.
     pub endpoint: String,
-    /// Region that requests are signed for.
+    /// Region for which requests are signed.
     pub region: String,
-    /// The bucket of everything; without it each category has its own.
+    /// One bucket for all categories. If it is not set, each category has its own bucket.
     pub bucket: Option<String>,
-    /// Whether the bucket stands in the path, and not in the name of the host.
+    /// Whether the bucket is part of the path instead of the host name.
     pub path_style: bool,
-    /// Key id and secret, and the token of temporary ones; without them the environment, the usual files and the services of
-    /// the machine are asked.
+    /// Key id, secret, and the token of a temporary key. If it is not set, credentials come from
+    /// the environment, the usual files, or the metadata service of the machine.
     pub credentials: Option<(String, String, Option<String>)>,
-    /// How it is reached.
+    /// Connection settings.
     pub http: HttpSettings,
 }
 
-/// S3, `MinIO`, and all that speak the same.
+/// S3, `MinIO` and other stores with the S3 API.
 pub(crate) struct S3 {
     scheme: String,
     authority: String,
@@ -35,7 +35,7 @@ pub(crate) struct S3 {
     signer: Signer<Credential>,
 }
 
-/// Opens a store that speaks S3, without reaching for it.
+/// Creates an S3 backend. Does not contact the store.
 pub fn s3(settings: S3Settings) -> Result<impl Backend> {
     open(settings)
 }
@@ -56,7 +56,7 @@ pub(crate) fn open(settings: S3Settings) -> Result<Remote<S3>> {
     Remote::new(vendor, settings.bucket, &settings.http)
 }
 
-/// Scheme and authority of an endpoint.
+/// Splits an endpoint into scheme and authority.
 pub(super) fn split(endpoint: &str) -> (String, String) {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
     (scheme.to_owned(), rest.trim_end_matches('/').to_owned())
@@ -82,7 +82,7 @@ impl Vendor for S3 {
     }
 
     fn bucket_configuration(&self) -> String {
-        // The first region is the one that must not be named.
+        // S3 rejects a `LocationConstraint` that names its default region.
         if self.region == "us-east-1" {
             return String::new();
         }

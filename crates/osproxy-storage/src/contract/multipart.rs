@@ -1,4 +1,4 @@
-//! What every store that takes uploads in parts must do.
+//! Conformance suite of [`Multipart`].
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -8,7 +8,7 @@ use crate::{Backend, Digester, ErrorKind, Key, ListedUpload, Multipart, Result};
 
 const MIB: usize = 1 << 20;
 
-/// What servers do too that hand parts on as they come, in their order, and cannot take them back.
+/// For servers that append parts to the object in order as they arrive, and cannot replace them.
 pub(crate) async fn run_without_replacing(store: &dyn Backend) {
     let uploads = store.multipart().unwrap();
     parts_in_any_order_become_one_object(store, uploads).await;
@@ -16,7 +16,7 @@ pub(crate) async fn run_without_replacing(store: &dyn Backend) {
     what_is_aborted_is_gone(store, uploads).await;
 }
 
-/// What becomes of parts that are sent again, or not at all.
+/// For servers that store parts separately: parts sent again, and parts left out.
 pub(crate) async fn run_replacing(store: &dyn Backend) {
     let uploads = store.multipart().unwrap();
     parts_in_any_order_become_one_object(store, uploads).await;

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
-/// Growing pauses between attempts, each shortened by chance, so that those who failed together do not meet again.
+/// Exponential backoff with jitter, so that callers that failed together do not retry together.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
 }
 
-/// Longest pause.
+/// Maximum pause.
 const LONGEST: Duration = Duration::from_secs(5);
 
 impl Default for Backoff {
@@ -16,10 +16,10 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Waits for a half to the whole of the next pause, and doubles it.
+    /// Sleeps for 50 to 100 % of the next pause, then doubles it.
     pub async fn pause(&mut self) {
         let mut chance = [0];
-        // Without chance the pause is just longer.
+        // Without randomness there is no jitter, which is harmless.
         let _ = getrandom::fill(&mut chance);
         let pause = self.next.mul_f64(1.0 - f64::from(chance[0]) / 512.0);
         self.next = (self.next * 2).min(LONGEST);

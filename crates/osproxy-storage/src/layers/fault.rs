@@ -1,4 +1,4 @@
-//! A store that fails on purpose, for tests.
+//! Fault injection for tests.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,15 +8,17 @@ use futures_util::{StreamExt, future::BoxFuture, stream};
 use super::{Layer, Opened, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Lets operations fail before they are done, or after, as if the answer was lost; lets readers break off.
+/// Makes operations fail, either before they run or afterwards as if the response was lost, and
+/// makes readers break off.
 pub struct Fault {
-    /// One operation in so many fails; 0: none.
+    /// One operation in this many fails; 0 disables faults.
     one_in: u64,
     state: Mutex<u64>,
 }
 
 impl Fault {
-    /// The same seed gives the same faults to the same operations.
+    /// Creates a deterministic fault layer: the same seed gives the same faults to the same
+    /// operations.
     pub fn new(one_in: u64, seed: u64) -> Self {
         Self { one_in, state: Mutex::new(seed | 1) }
     }
@@ -35,7 +37,7 @@ impl Fault {
 }
 
 fn broken() -> Error {
-    let mut error = Error::new(ErrorKind::Other, "fault", "break").about("broken on purpose");
+    let mut error = Error::new(ErrorKind::Other, "fault", "break").about("injected fault");
     error.retryable = true;
     error
 }
@@ -51,7 +53,7 @@ impl Layer for Fault {
             return running.await;
         }
         if self.draw() & (1 << 20) == 0 {
-            // Done, and nobody hears of it.
+            // The operation is done, but its result is lost.
             running.await?;
         }
         Err(broken())
@@ -71,7 +73,7 @@ impl Layer for Fault {
             left -= bytes.len() as u64;
             Ok(bytes)
         });
-        // An error is final, and so is an end that comes too early.
+        // An error is final, and so is a premature end.
         Box::pin(until.chain(stream::iter([Err(broken())])))
     }
 }

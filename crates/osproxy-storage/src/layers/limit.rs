@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::{Layer, Opened};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Bounds how many readers and writers there are at once. Further ones wait, for a while, and are then refused.
+/// Limits concurrent readers and writers. Further ones wait for a while and then fail with `Busy`.
 pub struct Limit {
     backend: &'static str,
     transfers: Arc<Semaphore>,
@@ -15,7 +15,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// At most `transfers` readers and writers; one more waits so long.
+    /// Allows `transfers` concurrent readers and writers; a further one waits up to `wait`.
     pub fn new(backend: &'static str, transfers: usize, wait: Duration) -> Self {
         Self { backend, transfers: Arc::new(Semaphore::new(transfers)), wait }
     }

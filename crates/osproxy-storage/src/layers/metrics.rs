@@ -12,31 +12,30 @@ use futures_util::{StreamExt, future::BoxFuture};
 use super::{Layer, Opened, Operation};
 use crate::{Durations, ErrorKind, ObjectReader, Result};
 
-/// What was done to a store since the program started.
+/// Counters of a store since the program started.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Of each operation, in the order of [`Operation::ALL`].
+    /// Indexed in the order of [`Operation::ALL`].
     operations: [OperationCounters; Operation::ALL.len()],
-    /// Readers that broke off.
     broken_readers: AtomicU64,
-    /// Bytes that readers gave.
+    /// Bytes returned by readers.
     pub read_bytes: AtomicU64,
-    /// Bytes that writers took.
+    /// Bytes accepted by writers.
     pub written_bytes: AtomicU64,
 }
 
-/// What came of one kind of operation.
+/// Counters of one kind of operation.
 #[derive(Debug, Default)]
 pub struct OperationCounters {
-    /// How long they took, however they ended.
+    /// Durations of successful and failed operations.
     pub durations: Durations,
-    /// Those of them that failed, but for objects that were not there.
+    /// Failed operations; objects that were not found do not count.
     pub failures: AtomicU64,
 }
 
 impl Counters {
-    /// Operations, failures, microseconds, bytes read and bytes written, as they are now. The pieces of readers and writers
-    /// do not count as operations.
+    /// Totals of operations, failures, microseconds, bytes read and bytes written. Chunks of
+    /// readers and writers do not count as operations.
     pub fn now(&self) -> [u64; 5] {
         let (mut operations, mut busy_us) = (0, 0);
         let mut failures = self.broken_readers.load(Ordering::Relaxed);
@@ -50,22 +49,22 @@ impl Counters {
         [operations, failures, busy_us, read, written]
     }
 
-    /// Each operation that was asked for, and what came of it.
+    /// Each operation that was called, with its counters.
     pub fn operations(&self) -> impl Iterator<Item = (Operation, &OperationCounters)> {
         let all = Operation::ALL.into_iter().zip(&self.operations);
         all.filter(|(_, counters)| counters.durations.total().0 > 0)
     }
 
-    /// Readers that broke off before their end.
+    /// Number of readers that failed before their end.
     pub fn broken_readers(&self) -> u64 {
         self.broken_readers.load(Ordering::Relaxed)
     }
 }
 
-/// Counts.
+/// A layer that counts operations, failures and bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    /// The counters, for whoever wants to look at them.
+    /// The shared counters.
     pub counters: Arc<Counters>,
 }
 

@@ -1,6 +1,6 @@
-//! What is put around a store, whichever it is: trying again, time-outs, bounds and counters.
+//! Layers around any store: retries, timeouts, limits, counters and injected faults.
 //!
-//! A [`Layer`] sees every operation. [`Layered`] puts one around a store, and is a store itself.
+//! A [`Layer`] sees every operation. [`Layered`] wraps a store in one layer and is a store itself.
 
 mod backoff;
 pub mod fault;
@@ -27,7 +27,7 @@ use crate::{
     UploadList, Wanted,
 };
 
-/// What is done to a store.
+/// An operation of a store, as layers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// [`Backend::prepare`]
@@ -63,7 +63,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 15] = [
         Self::Prepare,
         Self::Clock,
@@ -82,7 +82,7 @@ impl Operation {
         Self::ListUploads,
     ];
 
-    /// The name, as it stands in metrics.
+    /// The name used in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
@@ -104,18 +104,18 @@ impl Operation {
     }
 }
 
-/// How an operation can be run: once more each time that it is called.
+/// An operation that can be run again: each call runs it once.
 pub type Run<'a, T> = dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
 
-/// Something to put around a store.
+/// Middleware around a store.
 #[async_trait]
 pub trait Layer: Send + Sync + 'static {
-    /// Runs an operation that may be run again.
+    /// Runs an operation that may be retried.
     async fn repeatable<'a, T: Send + 'a>(&'a self, operation: Operation, run: &Run<'a, T>) -> Result<T> {
         self.once(operation, run()).await
     }
 
-    /// Runs an operation that must not be run again: nobody has its bytes any more.
+    /// Runs an operation that must not be retried, because its bytes are no longer available.
     async fn once<'a, T: Send + 'a>(
         &'a self,
         _operation: Operation,
@@ -124,40 +124,41 @@ pub trait Layer: Send + Sync + 'static {
         running.await
     }
 
-    /// Puts itself around a reader of `range`.
+    /// Wraps the reader of an opened object.
     fn reader(&self, _opened: Opened, reader: ObjectReader) -> ObjectReader {
         reader
     }
 
-    /// Told of bytes that were written.
+    /// Records that a writer accepted `bytes`.
     fn written(&self, _bytes: usize) {}
 
-    /// Something that a writer keeps as long as it lives.
+    /// Acquires what a reader or writer must hold while it exists, such as a permit. Called before
+    /// it is opened.
     async fn hold(&self) -> Result<Option<Box<dyn Send>>> {
         Ok(None)
     }
 }
 
-/// What a reader reads, and where.
+/// An opened object, as passed to [`Layer::reader`].
 pub struct Opened {
     /// The store below the layer.
     pub store: Arc<dyn Backend>,
     /// The object.
     pub key: Key,
-    /// The bytes that the reader gives.
+    /// The byte range of the reader.
     pub range: Range<u64>,
-    /// What the layer holds for it.
+    /// What [`Layer::hold`] returned for this reader.
     pub held: Option<Box<dyn Send>>,
 }
 
-/// A store with a layer around it.
+/// A store wrapped in a layer.
 pub struct Layered<L> {
     layer: Arc<L>,
     store: Arc<dyn Backend>,
 }
 
 impl<L: Layer> Layered<L> {
-    /// Puts a layer around a store.
+    /// Wraps a store in a layer.
     pub fn new(layer: L, store: Arc<dyn Backend>) -> Self {
         Self { layer: Arc::new(layer), store }
     }
@@ -215,9 +216,9 @@ impl<L: Layer> Backend for Layered<L> {
 }
 
 impl<L> Layered<L> {
-    /// Only called through [`Backend::multipart`], which knows that there is one.
+    /// Only called if [`Backend::multipart`] returned `Some`.
     fn inner(&self) -> Result<&dyn Multipart> {
-        let none = || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "upload in parts");
+        let none = || crate::Error::new(crate::ErrorKind::Other, self.store.name(), "multipart upload");
         self.store.multipart().ok_or_else(none)
     }
 }

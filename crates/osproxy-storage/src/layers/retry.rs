@@ -7,15 +7,17 @@ use futures_util::{StreamExt, stream};
 use super::{Backoff, Layer, Opened, Operation, Run};
 use crate::{Backend, Error, ErrorKind, Key, ObjectReader, Result};
 
-/// Tries again what failed, if that may help and does no harm. Readers go on at the byte where they broke off.
+/// Retries operations that failed with a transient error. Readers reopen the object at the byte
+/// where they broke off.
 ///
-/// What writes a stream is never tried again: nobody has its bytes any more. [`Multipart::complete`] is: should the first
-/// attempt have succeeded after all, the second finds no upload.
+/// Operations that write a stream are never retried, because their bytes are no longer available.
+/// [`Multipart::complete`] is retried: if the first attempt succeeded after all, the second finds
+/// no upload.
 ///
 /// [`Multipart::complete`]: crate::Multipart::complete
 #[derive(Clone, Debug)]
 pub struct Retry {
-    /// How often something is tried.
+    /// Maximum number of attempts, including the first.
     pub attempts: u32,
 }
 
@@ -30,7 +32,7 @@ impl Layer for Retry {
         for _ in 1..self.attempts {
             match run().await {
                 Err(error) if may_help(&error) => {
-                    tracing::debug!(?operation, %error, "the store failed; trying again");
+                    tracing::debug!(?operation, %error, "store operation failed; retrying");
                     backoff.pause().await;
                 }
                 outcome => return outcome,
@@ -61,7 +63,7 @@ struct Rest {
     key: Key,
     left: Range<u64>,
     reader: Option<ObjectReader>,
-    /// In a row, without a byte in between.
+    /// Consecutive failures without a byte in between.
     failures: u32,
     attempts: u32,
     backoff: Backoff,
@@ -78,7 +80,12 @@ impl Rest {
                 }
                 Ok(None) => return Ok(None),
                 Err(error) if may_help(&error) && self.failures + 1 < self.attempts => {
-                    tracing::debug!(key = %self.key, at = self.left.start, %error, "a reader broke off; going on there");
+                    tracing::debug!(
+                        key = %self.key,
+                        at = self.left.start,
+                        %error,
+                        "reader broke off; reopening at this offset"
+                    );
                     self.failures += 1;
                     self.reader = None;
                     self.backoff.pause().await;
@@ -99,7 +106,7 @@ impl Rest {
         if let Some(bytes) = reader.next().await {
             return bytes.map(Some);
         }
-        let mut error = Error::new(ErrorKind::Other, self.store.name(), "read").about("ended early");
+        let mut error = Error::new(ErrorKind::Other, self.store.name(), "read").about("reader ended early");
         error.retryable = true;
         Err(error)
     }

@@ -6,18 +6,18 @@ use futures_util::{StreamExt, future::BoxFuture, stream};
 use super::{Layer, Opened, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Gives a store up that does not answer in time.
+/// Fails operations of a store that take too long.
 #[derive(Clone, Debug)]
 pub struct Timeout {
     /// Name of the backend.
     pub backend: &'static str,
-    /// For one operation, for the next bytes of a reader, and for taking the next bytes of a writer.
+    /// Limit for one operation, for the next bytes of a reader, and for a writer to accept bytes.
     pub operation: Duration,
-    /// For completing an upload, which some stores work on for long.
+    /// Limit for operations that take long in some stores: completing an upload, deleting objects
+    /// and preparing buckets.
     pub complete: Duration,
 }
 
-/// The time was over.
 #[derive(Debug)]
 pub(crate) struct Late;
 

@@ -1,8 +1,9 @@
-//! Whether a store has the bytes that were sent to it.
+//! Checks that a store received the bytes that were sent.
 //!
-//! A store answers each object and each part with what it computed of the bytes that it received: a CRC-64, an MD5 as
-//! `ETag`, or both. osproxy computes the same of the bytes that it sends, and compares. The CRC costs next to nothing. The MD5
-//! costs more than all other work, so it is computed only for stores that have not answered with a CRC.
+//! A store returns for each object and part what it computed from the bytes it received: a CRC-64,
+//! an MD5 as `ETag`, or both. osproxy computes the same from the bytes it sends and compares. The
+//! CRC is almost free. The MD5 costs more than all other work, so it is computed only for stores
+//! that have not returned a CRC.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -13,13 +14,13 @@ use http::HeaderMap;
 use super::xml;
 use crate::{Error, ErrorKind, Result};
 
-/// The CRC-64 that a vendor's store computes of what it received.
+/// The CRC-64 that a vendor computes.
 #[derive(Clone, Copy)]
 pub(crate) struct CrcHeader {
-    /// Header of the answer that carries it.
+    /// Response header that carries it.
     pub(crate) name: &'static str,
     pub(crate) algorithm: CrcAlgorithm,
-    /// Base64 of the bytes, most significant first; otherwise a decimal number.
+    /// Base64 of the big-endian bytes; otherwise a decimal number.
     pub(crate) is_base64: bool,
 }
 
@@ -33,18 +34,19 @@ impl CrcHeader {
     }
 }
 
-/// What was sent.
+/// Checksums of the bytes that were sent.
 pub(super) struct Sent {
     pub(super) crc: u64,
     pub(super) md5: Option<[u8; 16]>,
 }
 
-/// What a store says of bytes that it has received.
+/// What a store reports about the bytes it received.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Received {
     pub(super) tag: String,
     crc: Option<u64>,
-    /// Whether the tag says nothing of the bytes, because the store encrypts them with a key of somebody's.
+    /// The tag is not an MD5, because the store encrypts with a key of its key service or of the
+    /// customer.
     is_opaque: bool,
 }
 
@@ -71,26 +73,26 @@ impl Received {
     }
 }
 
-/// Which checksums a store's answers carry, as far as was seen.
+/// Which checksums the responses of a store carry, as seen so far.
 #[derive(Default)]
 pub(super) struct Known(AtomicU8);
 
 const UNKNOWN: u8 = 0;
-/// Every answer so far had a CRC.
+/// Every response so far had a CRC.
 const ALWAYS_CRC: u8 = 1;
-/// Some answer had none.
+/// Some response had none.
 const NOT_ALWAYS_CRC: u8 = 2;
 
 impl Known {
-    /// Whether an MD5 has to be computed for the answer to be comparable.
+    /// Whether an MD5 has to be computed so that the response can be checked.
     pub(super) fn needs_md5(&self) -> bool {
         self.0.load(Ordering::Relaxed) != ALWAYS_CRC
     }
 
-    /// Compares what a store has received with what was sent. A retryable error: they differ, or the answer has only an MD5
-    /// and none was computed.
+    /// Compares the checksums of a store with those of the bytes sent. Fails with a retryable error
+    /// if they differ, or if the response has only an MD5 and none was computed.
     ///
-    /// An answer that says nothing of the bytes (no CRC, and a tag that is no MD5) is believed.
+    /// A response that allows no check (no CRC, and a tag that is not an MD5) is accepted.
     pub(super) fn check(&self, sent: &Sent, received: &Received, backend: &'static str) -> Result<()> {
         let failed = |what: &'static str| {
             let mut error = Error::new(ErrorKind::Other, backend, "write").about(what);
@@ -105,11 +107,11 @@ impl Known {
         }
         let has_other_md5 = received.md5().zip(sent.md5).is_some_and(|(theirs, ours)| theirs != ours);
         if received.crc.is_some_and(|crc| crc != sent.crc) || has_other_md5 {
-            tracing::error!(backend, "the store received other bytes than were sent; it is not believed");
-            return Err(failed("the store received other bytes than were sent"));
+            tracing::error!(backend, "checksum mismatch: the store received different bytes than were sent");
+            return Err(failed("checksum mismatch: the store received different bytes than were sent"));
         }
         if received.crc.is_none() && received.md5().is_some() && sent.md5.is_none() {
-            return Err(failed("the answer has no CRC, though others had one"));
+            return Err(failed("the response has no CRC, although earlier ones had"));
         }
         Ok(())
     }
@@ -146,7 +148,7 @@ mod tests {
         assert!(wrong.retryable);
     }
 
-    /// The check values of the catalogue of CRCs, as the vendors write them.
+    /// The check values of the CRC catalogue, in the format of each vendor.
     #[test]
     fn each_vendors_crc_is_compared() {
         check::<S3>("x-amz-checksum-crc64nvme", &STANDARD.encode(0xae8b_1486_0a79_9888_u64.to_be_bytes()));
@@ -162,7 +164,7 @@ mod tests {
         known.check(&sent::<S3>(TEXT, true), &good, "s3").unwrap();
         assert!(known.needs_md5());
         assert!(known.check(&sent::<S3>(b"123456788", true), &good, "s3").is_err());
-        // Encrypted with a key of somebody's: the tag is something else.
+        // Encrypted with a managed key: the tag is not an MD5.
         let opaque =
             [("etag", "\"25f9e794323b453885f5181f1b624d0b\""), ("x-amz-server-side-encryption", "aws:kms")];
         known.check(&sent::<S3>(b"123456788", true), &received::<S3>(&opaque), "s3").unwrap();
@@ -178,6 +180,6 @@ mod tests {
         assert!(known.check(&sent::<S3>(TEXT, false), &received::<S3>(&[tag]), "s3").unwrap_err().retryable);
         assert!(known.needs_md5());
         known.check(&sent::<S3>(TEXT, false), &both, "s3").unwrap();
-        assert!(known.needs_md5(), "it does not always have one");
+        assert!(known.needs_md5(), "responses do not always have a CRC");
     }
 }

@@ -26,39 +26,40 @@ use super::{
 };
 use crate::{BufferBudget, Error, ErrorKind, Key, Result};
 
-/// Longest answer that is not an object, in bytes: a thousand names of a kilobyte, and what stands around them.
+/// Maximum size of a response other than an object, in bytes: a list of a thousand names of one
+/// kilobyte, with markup.
 const MAX_ANSWER: usize = 8 << 20;
-/// How long a connection may be unused before it is closed. Shorter than what stores do, so that they do not close it at
-/// the moment of the next request.
+/// How long an idle connection is kept. Shorter than the timeouts of stores, so that they do not
+/// close it just as the next request is sent.
 const IDLE: Duration = Duration::from_secs(15);
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const UNRESERVED_AND_SLASH: &AsciiSet = &UNRESERVED.remove(b'/');
 
-/// How a store is reached.
+/// Connection settings of a store.
 #[derive(Clone, Debug, Default)]
 pub struct HttpSettings {
-    /// PEM file with the certificates that the store's is checked against, instead of those of the public authorities.
+    /// PEM file with trusted CA certificates, which replace the public ones.
     pub ca: Option<PathBuf>,
-    /// Proxy to go through, such as `http://proxy:3128`.
+    /// Proxy URL, such as `http://proxy:3128`.
     pub proxy: Option<String>,
-    /// How long it may take to get a connection.
+    /// Connection timeout; 5 seconds if it is not set.
     pub connect_timeout: Option<Duration>,
-    /// Where memory comes from for parts that are larger than 8 MiB, of content whose size is not known; without it there are
-    /// none.
+    /// Memory budget for parts larger than 8 MiB when the size of the content is not known. Without
+    /// it parts stay at 8 MiB.
     pub buffers: Option<BufferBudget>,
 }
 
-/// Says once what encrypts connections.
+/// Installs the crypto provider of TLS once per process.
 fn choose_crypto() {
-    // Another part of the program may have done so before.
+    // Ignored: another part of the program may have installed one.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// The handles that credentials are found with: environment, files, and services that hand them out.
+/// Access to environment, files and HTTP services, from which credentials are loaded.
 pub(crate) fn context() -> Context {
     choose_crypto();
-    // For credentials only: the metadata services of clouds, on addresses of their own.
+    // For credentials only: cloud metadata services, which are not behind a proxy.
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build();
     let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv);
     match http {
@@ -67,10 +68,10 @@ pub(crate) fn context() -> Context {
     }
 }
 
-/// Makes requests of one store.
+/// Sends requests to one store.
 pub(super) struct Client<V> {
     pub(super) vendor: V,
-    /// The one for everything; otherwise each folder of a key is a bucket.
+    /// The bucket for all objects; if it is not set, each category has its own bucket.
     pub(super) bucket: Option<String>,
     http: reqwest::Client,
     pub(super) buffers: Option<BufferBudget>,
@@ -78,7 +79,7 @@ pub(super) struct Client<V> {
     checksums_of_parts: Known,
 }
 
-/// A request, not signed yet.
+/// An unsigned request.
 pub(super) struct Request {
     pub(super) method: Method,
     place: Place,
@@ -92,12 +93,12 @@ pub(super) struct Request {
 enum Place {
     Bucket(String),
     Object(Key),
-    /// For tests: whatever lies in a bucket.
+    /// For tests: any name in a bucket.
     #[cfg(test)]
     Named(String, String),
 }
 
-/// A body, whose length is always known.
+/// A body of known length.
 pub(super) enum Content {
     Whole(Bytes),
     Pieces(Vec<Bytes>),
@@ -152,13 +153,13 @@ impl<V: Vendor> Client<V> {
             .tcp_nodelay(true)
             .no_proxy();
         if let Some(ca) = &settings.ca {
-            #[expect(clippy::disallowed_methods, reason = "once, when the program starts")]
+            #[expect(clippy::disallowed_methods, reason = "only at startup")]
             let pem = std::fs::read(ca).map_err(|error| failed(error.into()))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem);
             builder = builder.tls_certs_only(certificates.map_err(|error| failed(error.into()))?);
         }
         if let Some(proxy) = &settings.proxy {
-            // What is wrong with it is not told: that shows its URL, which may bear a password.
+            // The error is not shown: it contains the URL, which may include a password.
             let proxy = reqwest::Proxy::all(proxy);
             let proxy =
                 proxy.map_err(|_| failed("the proxy must be a URL, such as http://proxy:3128".into()));
@@ -175,17 +176,17 @@ impl<V: Vendor> Client<V> {
         })
     }
 
-    /// The bucket that an object lies in.
+    /// The bucket of an object.
     pub(super) fn bucket_of<'a>(&'a self, key: &'a Key) -> &'a str {
         self.bucket.as_deref().unwrap_or(key.folder())
     }
 
-    /// What an object is called in its bucket.
+    /// The name of an object in its bucket.
     pub(super) fn name_of(&self, key: &Key) -> String {
         if self.bucket.is_some() { key.to_string() } else { key.name().to_owned() }
     }
 
-    /// Which checksums the answers to objects, or to parts, carry.
+    /// The checksums seen in responses to objects or to parts.
     pub(super) fn checksums(&self, target: &Target) -> &Known {
         match target {
             Target::Object => &self.checksums_of_objects,
@@ -193,14 +194,14 @@ impl<V: Vendor> Client<V> {
         }
     }
 
-    /// For tests: the same client of a vendor that is made of this one's.
+    /// For tests: the same client with another vendor.
     #[cfg(test)]
     pub(super) fn with_vendor<W>(self, make: impl FnOnce(V) -> W) -> Client<W> {
         let Self { vendor, bucket, http, buffers, checksums_of_objects, checksums_of_parts } = self;
         Client { vendor: make(vendor), bucket, http, buffers, checksums_of_objects, checksums_of_parts }
     }
 
-    /// Sends a request and gives the answer, if it is that it was done.
+    /// Sends a request. Fails with [`Answer`] as the source unless the status is a success.
     pub(super) async fn send(&self, request: Request) -> Result<Response> {
         let operation = request.operation;
         let response = self.exchange(request).await?;
@@ -212,17 +213,17 @@ impl<V: Vendor> Client<V> {
         Err(Answer::from_parts(status, &text).into_error(V::NAME, operation))
     }
 
-    /// As [`send`](Self::send), and reads the answer, which is short.
+    /// Like [`send`](Self::send), but also reads the response, which is short.
     pub(super) async fn ask(&self, request: Request) -> Result<String> {
         let operation = request.operation;
         let response = self.send(request).await?;
         text_of(response).await.map_err(|error| lost::<V>(operation, error))
     }
 
-    /// What the time is at the store, which is asked for a list without a signature: whatever it thinks of that, it says so
-    /// in a document of stores.
+    /// The time of the store, from an unsigned list request: whatever the result, a store answers
+    /// with one of its XML documents.
     pub(super) async fn clock(&self, bucket: &str) -> Result<Option<SystemTime>> {
-        let operation = "ask for the time";
+        let operation = "read clock";
         let mut ask = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");
         ask.is_signed = false;
         let answer = self.exchange(ask).await?;
@@ -283,7 +284,7 @@ impl<V: Vendor> Client<V> {
         }
         if request.is_signed {
             let signing = self.vendor.sign(bucket, &mut parts).await;
-            // Not the error itself: it may quote what was found, the key among it.
+            // The error itself is not kept: it may quote the credentials that were found.
             signing.map_err(|error| {
                 let mut failed = broken(Box::new(CannotSign(error.kind())));
                 failed.retryable = error.is_retryable();
@@ -296,7 +297,7 @@ impl<V: Vendor> Client<V> {
     }
 }
 
-/// The store was not reached, or went away in the middle.
+/// The store could not be reached, or the connection broke.
 pub(super) fn lost<V: Vendor>(operation: &'static str, error: reqwest::Error) -> Error {
     let retryable = !error.is_builder();
     let mut error = Error::new(ErrorKind::Other, V::NAME, operation).caused_by(error.without_url().into());
@@ -315,19 +316,19 @@ async fn text_of(mut response: Response) -> std::result::Result<String, reqwest:
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Of the body as it will come, also where there is none to come.
+/// Parsed from the header, because the body of a response to HEAD is empty.
 pub(super) fn content_length(answer: &Response) -> Option<u64> {
     answer.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What a store says when it does not do what it was asked for.
+/// The error response of a store.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// The vendor's word for what is wrong, such as `SignatureDoesNotMatch`; empty when it said none.
+    /// Error code of the vendor, such as `SignatureDoesNotMatch`; empty if there is none.
     pub code: String,
-    /// The vendor's sentence.
+    /// Error message of the vendor.
     pub message: String,
 }
 
@@ -340,7 +341,7 @@ impl fmt::Display for Answer {
 impl StdError for Answer {}
 
 impl Answer {
-    /// What the store said, if it is that an error comes from.
+    /// The response that caused an error, if there was one.
     pub fn of(error: &Error) -> Option<&Self> {
         error.source()?.downcast_ref()
     }
@@ -373,5 +374,5 @@ impl Answer {
     }
 }
 
-/// Shared by the parts of one store.
+/// A client shared by the readers and writers of one store.
 pub(super) type Shared<V> = Arc<Client<V>>;

@@ -5,67 +5,67 @@ use rustls::{CertificateError, Error as TlsError};
 use super::Answer;
 use crate::{Error, ErrorKind, layers::Late};
 
-/// Why a store on another machine did not do what it was asked for, as far as the error tells.
+/// Why a remote store failed an operation, as far as the error shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Diagnosis {
-    /// Nobody knows a host of that name.
+    /// The host name cannot be resolved.
     NameUnknown,
-    /// Nothing listens at the port.
+    /// The connection was refused: nothing listens on the port.
     NothingListens,
-    /// There is no way to the host.
+    /// There is no route to the host.
     Unreachable,
-    /// It did not answer in time.
+    /// The store did not answer in time.
     Late,
-    /// Its certificate is of an authority that is not trusted here.
+    /// The certificate is signed by an authority that is not trusted here.
     Untrusted,
-    /// Its certificate is for another name.
+    /// The certificate is for another name.
     OtherName,
-    /// Its certificate is not valid yet, or no longer, by the clock of this machine.
+    /// The certificate is not yet or no longer valid, according to the clock of this machine.
     NotValidNow,
-    /// It does not speak TLS.
+    /// The server does not speak TLS.
     NotEncrypted,
-    /// Nothing came of encryption for another reason.
+    /// The TLS handshake failed for another reason.
     Encryption,
-    /// It went away instead of answering.
+    /// The connection was closed without a response.
     Closed,
-    /// What it says is not HTTP.
+    /// The response is not HTTP.
     NotHttp,
-    /// It speaks HTTP, but not as a store.
+    /// The server speaks HTTP, but is not an object store.
     NoStore,
-    /// The proxy lets nothing through.
+    /// The proxy refused the request.
     Proxy,
-    /// No credentials were given, and none were found.
+    /// No credentials were configured, and none were found.
     NoCredentials,
-    /// The store knows no such key.
+    /// The store does not know the access key.
     KeyUnknown,
-    /// The signature is not that of the key: the secret is another one.
+    /// The signature does not match the key: the secret is wrong.
     WrongSecret,
-    /// The token of the temporary key is not one, or not of this key.
+    /// The token of the temporary key is invalid or belongs to another key.
     WrongToken,
-    /// The temporary key was good until some time ago.
+    /// The temporary key has expired.
     Expired,
-    /// The clocks are too far apart for a signature to be good.
+    /// The clocks of client and store differ too much for a signature to be valid.
     ClockSkewed,
-    /// The key may not do this.
+    /// The key does not have this permission.
     Denied,
-    /// Refused without a word, as answers to HEAD are.
+    /// Refused without a reason, as responses to HEAD are.
     Refused,
-    /// There is no such bucket.
+    /// The bucket does not exist.
     NoBucket,
-    /// The bucket is somebody else's.
+    /// The bucket belongs to another account.
     BucketTaken,
     /// The bucket is in another region, or the request was signed for another one.
     OtherRegion,
-    /// It cannot do it now.
+    /// The store cannot process the request now.
     Busy,
-    /// It has no room.
+    /// The store is full.
     Full,
-    /// Something else.
+    /// Another reason.
     Other,
 }
 
 impl Diagnosis {
-    /// What an error says.
+    /// Diagnoses an error.
     pub fn of(error: &Error) -> Self {
         if let Some(answer) = Answer::of(error) {
             return Self::of_answer(answer, error);
@@ -77,7 +77,8 @@ impl Diagnosis {
         let of = |what: fn(&(dyn StdError + 'static)) -> Option<Self>| {
             causes.iter().find_map(|&cause| what(cause))
         };
-        // A connection that fails is the cause of several errors at once, the plainest of which is the last.
+        // A failed connection causes a chain of errors. Try the checks in order of precision, each
+        // on the whole chain.
         of(of_ours)
             .or_else(|| of(of_name))
             .or_else(|| of(of_io))
@@ -108,7 +109,7 @@ impl Diagnosis {
                 | "PermanentRedirect"
                 | "TemporaryRedirect",
             ) => Self::OtherRegion,
-            // Aliyun says so of buckets in other regions.
+            // Aliyun's response for buckets in another region.
             (403, "AccessDenied") if answer.message.contains("specified endpoint") => Self::OtherRegion,
             (400 | 401 | 403, "") => Self::Refused,
             (401 | 403, _) => Self::Denied,
@@ -120,18 +121,18 @@ impl Diagnosis {
     }
 }
 
-/// What this crate found out itself.
+/// Errors of this crate.
 fn of_ours(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     if let Some(NoStore { status }) = cause.downcast_ref() {
         return Some(match status {
             407 => Diagnosis::Proxy,
-            // Something between is there, and the store behind it is not.
+            // A proxy or load balancer answered for an unavailable store.
             500.. => Diagnosis::Busy,
             _ => Diagnosis::NoStore,
         });
     }
     if let Some(CannotSign(kind)) = cause.downcast_ref() {
-        // What one of the places where credentials are looked for says is of no use when none has any.
+        // The error of a single credential source is useless if no source has any credentials.
         let is_request = *kind == reqsign_core::ErrorKind::RequestInvalid;
         return Some(if is_request { Diagnosis::Other } else { Diagnosis::NoCredentials });
     }
@@ -141,14 +142,14 @@ fn of_ours(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     cause.is::<Late>().then_some(Diagnosis::Late)
 }
 
-/// What has no type that could be asked, but a text.
+/// An error without a public type; only its text can be compared.
 fn of_name(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     (cause.to_string() == "dns error").then_some(Diagnosis::NameUnknown)
 }
 
 fn of_io(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     let error: &io::Error = cause.downcast_ref()?;
-    // What stands in it is not its source, and may be another one of its kind.
+    // The wrapped error is not its source, and may be an `io::Error` again.
     if let Some(inner) = error.get_ref() {
         let tls = inner.downcast_ref().map(of_tls);
         if let Some(found) = tls.or_else(|| of_io(inner)) {
@@ -207,7 +208,7 @@ fn of_http(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     cause.to_string().starts_with("tunnel error").then_some(Diagnosis::Proxy)
 }
 
-/// What answers is no store.
+/// The server is not an object store.
 #[derive(Debug)]
 pub(super) struct NoStore {
     pub(super) status: u16,
@@ -215,25 +216,25 @@ pub(super) struct NoStore {
 
 impl fmt::Display for NoStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "status {}, and not the document of a store", self.status)
+        write!(f, "status {}, and the response is not from an object store", self.status)
     }
 }
 
 impl StdError for NoStore {}
 
-/// A request could not be signed. Nothing but the kind is kept: the rest may tell of secrets.
+/// A request could not be signed. Only the kind is kept: the message may contain secrets.
 #[derive(Debug)]
 pub(super) struct CannotSign(pub(super) reqsign_core::ErrorKind);
 
 impl fmt::Display for CannotSign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot sign: {}", self.0)
+        write!(f, "cannot sign the request: {}", self.0)
     }
 }
 
 impl StdError for CannotSign {}
 
-/// Buckets that are not there, by their names.
+/// Names of the buckets that do not exist.
 #[derive(Debug)]
 pub(super) struct NoBucket(pub(super) String);
 

@@ -6,12 +6,13 @@ use tokio::task::JoinHandle;
 
 use crate::{Digester, Error, ErrorKind};
 
-/// Bytes are collected to this many before they are hashed in one go.
+/// Bytes are collected into batches of this size before they are hashed.
 const BATCH: usize = 256 * 1024;
-/// Pieces below this size are coalesced: each has a price of its own, and keeps a buffer of the connection.
+/// Chunks below this size are coalesced: each chunk has a fixed cost, and keeps a buffer of the
+/// connection alive.
 const SMALL: usize = 4096;
 
-/// What can be computed of bytes that pass by.
+/// A hash over a stream of bytes.
 pub(super) trait Hasher: Send + 'static {
     fn update(&mut self, bytes: &[u8]);
 }
@@ -28,13 +29,13 @@ impl Hasher for Md5 {
     }
 }
 
-/// A hashing job panicked, or was dropped with its runtime: what it computed is lost.
+/// A hashing job panicked, or was cancelled by the shutdown of the runtime; its state is lost.
 #[derive(Debug)]
 pub(super) struct HashingFailed;
 
 impl fmt::Display for HashingFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a hashing job ended without a result")
+        f.write_str("the hashing job ended without a result")
     }
 }
 
@@ -46,7 +47,8 @@ impl HashingFailed {
     }
 }
 
-/// Hashes bytes on threads for blocking calls, one batch at a time. After an error every call fails.
+/// Hashes bytes on threads for blocking calls, one batch at a time. After an error every call
+/// fails.
 pub(super) struct Hashing<H> {
     waiting: Vec<Bytes>,
     small: BytesMut,
@@ -95,7 +97,7 @@ impl<H: Hasher> Hashing<H> {
     }
 
     async fn take_idle(&mut self) -> Result<H, HashingFailed> {
-        // Awaited in place, so that a caller who gives up here loses nothing.
+        // Awaited in place, so that nothing is lost if the caller is cancelled here.
         if let Some(busy) = &mut self.busy {
             let hasher = busy.await;
             self.busy = None;
@@ -104,7 +106,7 @@ impl<H: Hasher> Hashing<H> {
         self.idle.take().ok_or(HashingFailed)
     }
 
-    /// The hasher, once it has seen all bytes.
+    /// Returns the hasher after all bytes were hashed.
     pub(super) async fn finish(&mut self) -> Result<H, HashingFailed> {
         self.start().await?;
         self.take_idle().await

@@ -2,13 +2,13 @@ use bytes::Bytes;
 
 use crate::buffer::{Buffer, BufferPool};
 
-/// Bytes of a block. Parts are multiples of it.
+/// Block size in bytes. Part sizes are multiples of it.
 pub(super) const BLOCK: usize = 256 << 10;
 
 static BLOCKS: BufferPool = BufferPool::new(BLOCK, 16);
 
-/// Content that is kept in memory, in blocks of one size: a few large buffers that come and go would leave gaps that the
-/// process never gives back.
+/// Content buffered in memory, in blocks of one size: large buffers that are allocated and freed
+/// would fragment the heap, and the process would never return that memory.
 #[derive(Default)]
 pub(super) struct Kept {
     full: Vec<Bytes>,
@@ -28,14 +28,14 @@ impl Kept {
         }
     }
 
-    /// Takes the first `size` bytes, a multiple of [`BLOCK`], if there are more than that.
+    /// Takes the first `size` bytes, a multiple of [`BLOCK`], if there are more than `size`.
     pub(super) fn take_part(&mut self, size: u64) -> Option<Vec<Bytes>> {
         let blocks = usize::try_from(size / BLOCK as u64).ok()?;
         let has_more = self.full.len() > blocks || (self.full.len() == blocks && self.filling.is_some());
         has_more.then(|| self.full.drain(..blocks).collect())
     }
 
-    /// Takes everything.
+    /// Takes all bytes.
     pub(super) fn into_all(mut self) -> Vec<Bytes> {
         self.full.extend(self.filling.map(Buffer::freeze));
         self.full
@@ -64,7 +64,7 @@ mod tests {
 
         let mut kept = Kept::default();
         kept.push(Bytes::from(vec![7; BLOCK]));
-        assert!(kept.take_part(part).is_none(), "it may be all");
+        assert!(kept.take_part(part).is_none(), "this may be the whole content");
         assert_eq!(kept.into_all().concat().len(), BLOCK);
         assert!(Kept::default().into_all().is_empty());
     }

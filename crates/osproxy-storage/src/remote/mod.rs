@@ -1,5 +1,5 @@
-//! What stores behind HTTP have in common: the protocol that S3 began and the others took over. What sets a vendor apart,
-//! where buckets are and how requests are signed, is a [`Vendor`].
+//! Stores behind HTTP: the protocol of S3, which other vendors adopted. A [`Vendor`] implements
+//! what differs: the addresses of buckets and the signing of requests.
 
 mod checksum;
 mod client;
@@ -37,26 +37,27 @@ pub use diagnosis::Diagnosis;
 use diagnosis::NoBucket;
 pub use sizes::FIRST_PART as UNKNOWN_PART;
 
-/// How many objects are removed at the same time.
+/// Concurrent DELETE requests.
 const DELETES: usize = 16;
-/// How often a bucket that was just made is looked for.
+/// How often the existence of a new bucket is checked.
 const LOOKS: u32 = 10;
 
-/// What sets a vendor apart.
+/// What differs between vendors.
 #[async_trait]
 pub(crate) trait Vendor: Send + Sync + 'static {
     /// Name of the backend.
     const NAME: &'static str;
-    /// The CRC that answers to objects and parts carry.
+    /// The CRC header in responses to objects and parts.
     const CRC: CrcHeader;
 
-    /// Where a bucket is: scheme and authority, and a path without a slash at its end, if the bucket stands in it.
+    /// URL of a bucket: scheme and authority, and a path without trailing slash if the bucket is
+    /// part of it.
     fn bucket_url(&self, bucket: &str) -> String;
 
     /// Signs a request to a bucket.
     async fn sign(&self, bucket: &str, request: &mut http::request::Parts) -> reqsign_core::Result<()>;
 
-    /// What is sent to make a bucket; most vendors need nothing.
+    /// Body of the request that creates a bucket; empty for most vendors.
     fn bucket_configuration(&self) -> String {
         String::new()
     }
@@ -68,8 +69,8 @@ pub(crate) struct Remote<V> {
 }
 
 impl<V: Vendor> Remote<V> {
-    /// Does not reach for the store yet. Objects of all categories go into `bucket`, or, without one, each category's into
-    /// the bucket of its name.
+    /// Does not contact the store. Objects of all categories go into `bucket`; without it, each
+    /// category has a bucket of its own name.
     pub(crate) fn new(vendor: V, bucket: Option<String>, http: &HttpSettings) -> Result<Self> {
         Ok(Self { client: Arc::new(Client::new(vendor, bucket, http)?) })
     }
@@ -82,8 +83,8 @@ impl<V: Vendor> Remote<V> {
     }
 
     async fn bucket_exists(&self, bucket: &str) -> Result<bool> {
-        // Not HEAD, which not every vendor documents for buckets, and which gives no reason when it is refused.
-        let list = Request::to_bucket(Method::GET, bucket, "look for bucket").query("max-keys", "1");
+        // Not HEAD: not every vendor documents it for buckets, and a refusal would carry no reason.
+        let list = Request::to_bucket(Method::GET, bucket, "find bucket").query("max-keys", "1");
         match self.client.send(list).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
@@ -92,11 +93,12 @@ impl<V: Vendor> Remote<V> {
     }
 
     async fn make_bucket(&self, bucket: &str) -> Result<()> {
-        let mut put = Request::to_bucket(Method::PUT, bucket, "make bucket");
+        let mut put = Request::to_bucket(Method::PUT, bucket, "create bucket");
         put.body = self.client.vendor.bucket_configuration().into();
         match self.client.send(put).await {
             Ok(_) => {}
-            // Another node was faster; whether it is ours shows in a moment.
+            // Another node was faster, or the bucket belongs to someone else: the check below finds
+            // out.
             Err(error) if Answer::status_of(&error) == Some(409) => {}
             Err(error) => return Err(error),
         }
@@ -107,7 +109,7 @@ impl<V: Vendor> Remote<V> {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         let missing = NoBucket(bucket.to_owned());
-        Err(Error::not_found(V::NAME, "make bucket").caused_by(Box::new(missing)))
+        Err(Error::not_found(V::NAME, "create bucket").caused_by(Box::new(missing)))
     }
 }
 
@@ -133,11 +135,11 @@ impl<V: Vendor> Backend for Remote<V> {
             return Ok(());
         }
         let missing = NoBucket(missing.join(", "));
-        Err(Error::not_found(V::NAME, "look for bucket").caused_by(Box::new(missing)))
+        Err(Error::not_found(V::NAME, "find bucket").caused_by(Box::new(missing)))
     }
 
     async fn clock(&self) -> Result<Option<SystemTime>> {
-        // Which bucket is asked does not matter, nor whether it is there.
+        // Any bucket will do, even one that does not exist.
         let bucket = self.buckets().into_iter().next().unwrap_or_default();
         self.client.clock(&bucket).await
     }
@@ -174,7 +176,7 @@ impl<V: Vendor> Backend for Remote<V> {
             keys.iter().map(|key| Request::to_object(Method::DELETE, key, "delete")).collect();
         let mut deleting = stream::iter(requests).map(delete).buffer_unordered(DELETES);
         let mut outcome = Ok(());
-        // One that fails must not keep the others.
+        // One failure must not stop the other deletions.
         while let Some(deleted) = deleting.next().await {
             outcome = outcome.and(deleted);
         }

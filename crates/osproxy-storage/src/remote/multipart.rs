@@ -11,17 +11,17 @@ use super::{
 };
 use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, Result, Shape, UploadList};
 
-/// Begins an upload and gives its name.
+/// Begins a multipart upload and returns its id.
 pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<String> {
     let begin = Request::to_object(Method::POST, key, "begin upload").query("uploads", "");
     let answer: xml::Initiated = xml::parse::<V, _>("begin upload", &client.ask(begin).await?)?;
     if answer.upload_id.is_empty() {
-        return Err(Error::new(ErrorKind::Other, V::NAME, "begin upload").about("no upload id"));
+        return Err(Error::new(ErrorKind::Other, V::NAME, "begin upload").about("response without upload id"));
     }
     Ok(answer.upload_id)
 }
 
-/// Makes the object. A store may say in the middle of an answer with status 200 that it could not.
+/// Completes an upload. A store may report a failure in the body of a response with status 200.
 pub(super) async fn complete<V: Vendor>(
     client: &Client<V>,
     key: &Key,
@@ -38,15 +38,15 @@ pub(super) async fn complete<V: Vendor>(
         return Err(answer.into_error(V::NAME, operation));
     }
     if !text.contains("CompleteMultipartUploadResult") {
-        // Cut off before it said anything.
-        let mut error = Error::new(ErrorKind::Other, V::NAME, operation).about("no result in the answer");
+        // The response was cut off.
+        let mut error = Error::new(ErrorKind::Other, V::NAME, operation).about("response without result");
         error.retryable = true;
         return Err(error);
     }
     Ok(())
 }
 
-/// Drops an upload.
+/// Drops an upload; one that does not exist counts as dropped.
 pub(super) async fn abort<V: Vendor>(client: &Client<V>, key: &Key, upload: &str) -> Result<()> {
     let abort = Request::to_object(Method::DELETE, key, "abort upload").query("uploadId", upload);
     match client.send(abort).await {
@@ -115,14 +115,14 @@ impl<V: Vendor> Multipart for Remote<V> {
     }
 }
 
-/// Where the list of a bucket's uploads goes on: names of the object and the upload that came last.
+/// Where the next page of a bucket's uploads starts: object name and id of the last upload.
 #[derive(Default)]
 struct Marker {
     key: String,
     upload: String,
 }
 
-/// The uploads in a bucket, page by page; of one object, if `prefix` is its name.
+/// The uploads in a bucket, page by page; only those of the object named `prefix`, if it is set.
 fn uploads_in<V: Vendor>(
     client: Arc<Client<V>>,
     bucket: String,
@@ -147,7 +147,7 @@ fn uploads_in<V: Vendor>(
             };
             let page: xml::Uploads = xml::parse::<V, _>("list uploads", &text)?;
             let in_one_bucket = client.bucket.is_some();
-            // A prefix has longer names too.
+            // The prefix also matches longer names.
             let wanted = |upload: &xml::Upload| prefix.as_ref().is_none_or(|name| upload.key == *name);
             let found: Vec<_> = page.upload.into_iter().filter(wanted).collect();
             let found = found.into_iter().map(move |upload| {

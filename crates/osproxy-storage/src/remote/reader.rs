@@ -24,12 +24,12 @@ pub(super) async fn open<V: Vendor>(
     Ok(Box::pin(exactly::<V>(answer, skip, range.end - range.start)))
 }
 
-/// How many bytes of the answer come before the range. There are stores that say 200 and send the range, and such that
-/// know no ranges.
+/// Number of bytes in the response before the range. Some stores send the range with status 200,
+/// and some ignore ranges and send the whole object.
 fn bytes_before<V: Vendor>(answer: &Response, range: &Range<u64>) -> Result<u64> {
     let wanted = range.end - range.start;
     let truncated = || Error::new(ErrorKind::Truncated, V::NAME, "open");
-    let odd = || Error::new(ErrorKind::Other, V::NAME, "open").about("the answer is of another range");
+    let odd = || Error::new(ErrorKind::Other, V::NAME, "open").about("response with another range");
     let length = content_length(answer).ok_or_else(odd)?;
     let said = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     if let Some(said) = said {
@@ -54,13 +54,13 @@ struct Rest {
     left: u64,
 }
 
-/// `left` bytes of the answer behind the first `skip`, or an error.
+/// Exactly `left` bytes of the response after the first `skip`, or an error.
 fn exactly<V: Vendor>(answer: Response, skip: u64, left: u64) -> impl Stream<Item = Result<Bytes>> + Send {
     let pieces = stream::try_unfold(Rest { answer, skip, left }, |mut rest| async move {
         while rest.left > 0 {
             let next = rest.answer.chunk().await.map_err(|error| lost::<V>("read", error))?;
             let Some(mut bytes) = next else {
-                let mut error = Error::new(ErrorKind::Other, V::NAME, "read").about("the answer ended early");
+                let mut error = Error::new(ErrorKind::Other, V::NAME, "read").about("response ended early");
                 error.retryable = true;
                 return Err(error);
             };

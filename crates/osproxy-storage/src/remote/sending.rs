@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{Error, ErrorKind, Key, Result};
 
-/// Chunks that may wait for the socket.
+/// Maximum chunks queued for the socket.
 const WAITING: usize = 4;
 
-/// Where bytes go.
+/// What is written.
 #[derive(Clone)]
 pub(super) enum Target {
     Object,
@@ -36,8 +36,8 @@ fn request(key: &Key, target: &Target) -> Request {
     }
 }
 
-/// Sends bytes that are all there, and returns their tag. The store verifies their MD5, where that costs little or is needed
-/// anyway.
+/// Sends buffered bytes and returns their tag. Sends `Content-MD5`, which the store verifies, where
+/// MD5 is cheap or needed anyway.
 pub(super) async fn send_whole<V: Vendor>(
     client: &Shared<V>,
     key: &Key,
@@ -73,13 +73,13 @@ async fn send<V: Vendor>(client: &Shared<V>, put: Request) -> Result<Received> {
     let answer = client.send(put).await?;
     let received = Received::of(answer.headers(), V::CRC);
     if received.tag.is_empty() && answer.status() == StatusCode::OK {
-        return Err(Error::new(ErrorKind::Other, V::NAME, "write").about("no ETag in the answer"));
+        return Err(Error::new(ErrorKind::Other, V::NAME, "write").about("response without ETag"));
     }
     Ok(received)
 }
 
-/// A request whose body comes as it is pushed. Dropped before the end, it breaks the connection: the store never has a
-/// body of the length that was announced, and takes nothing.
+/// A PUT request whose body is streamed. Dropping it early breaks the connection: the store has not
+/// received the announced length, and stores nothing.
 pub(super) struct Sending<V: Vendor> {
     client: Shared<V>,
     target: Target,
@@ -90,12 +90,12 @@ pub(super) struct Sending<V: Vendor> {
     answer: JoinHandle<Result<Received>>,
 }
 
-/// Who computes the MD5 of what is sent.
+/// Where the MD5 of the bytes sent is computed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Md5Of {
-    /// The caller, who computes that of the same bytes anyway, and gives it in the end.
+    /// The caller computes it anyway, and passes it to [`Sending::finish`].
     Caller,
-    /// The sending itself, where the store needs it.
+    /// [`Sending`] computes it, if the store needs it.
     Sending,
 }
 
@@ -126,12 +126,12 @@ impl<V: Vendor> Sending<V> {
         }
     }
 
-    /// Bytes that are still to come.
+    /// Bytes still to send.
     pub(super) fn left(&self) -> u64 {
         self.left
     }
 
-    /// Sends the next bytes, not more than are [`left`](Self::left).
+    /// Sends the next bytes, not more than [`left`](Self::left).
     pub(super) async fn push(&mut self, bytes: Bytes) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -144,13 +144,14 @@ impl<V: Vendor> Sending<V> {
         if self.chunks.send(bytes).await.is_ok() {
             return Ok(());
         }
-        // Nobody takes them any more: the answer says why.
+        // The request has ended early: its result has the reason.
         let early = (&mut self.answer).await.map_err(|error| gone::<V>(error.into()))?;
         early?;
-        Err(gone::<V>("the store answered before it had all bytes".into()))
+        Err(gone::<V>("the store responded before it had received all bytes".into()))
     }
 
-    /// Waits for the answer, when all bytes were pushed, and returns their tag. `md5` is that of the caller, if it has one.
+    /// Waits for the response after all bytes were pushed, checks the checksums, and returns the
+    /// tag. `md5` is the one computed by the caller, if any.
     pub(super) async fn finish(mut self, md5: Option<[u8; 16]>) -> Result<String> {
         let received = self.answer.await.map_err(|error| gone::<V>(error.into()))??;
         let md5 = match &mut self.md5 {

@@ -1,27 +1,28 @@
-//! What fits into what. All sizes in bytes.
+//! Size limits of parts and objects, in bytes.
 
-/// Smallest part of an upload but for the last one.
+/// Minimum part size; the last part may be smaller.
 pub(super) const MIN_PART: u64 = 5 << 20;
-/// Largest part, and largest object that is sent in one piece.
+/// Maximum size of a part, and of an object sent in one request.
 pub(super) const MAX_PART: u64 = 5 << 30;
-/// Content up to this size is kept until it is published, so that it can be sent again.
+/// Content up to this size is buffered until it is published, so that it can be sent again.
 pub(super) const KEPT: u64 = 1 << 20;
-/// What is held at first of content whose size is not known: as much as one part of it has.
+/// First part size of content of unknown size, and thus the memory such a write needs at first.
 pub const FIRST_PART: u64 = 8 << 20;
-/// After so many parts they double in size.
+/// Number of parts after which the part size doubles.
 const DOUBLED_AFTER: u32 = 1000;
-/// How often they double at most.
+/// Maximum number of doublings.
 const DOUBLINGS: u32 = 4;
-/// Highest number of a part.
+/// Maximum part number.
 pub(super) const MAX_PARTS: u32 = 10_000;
 
-/// The size that part `number` of content should have whose size is not known, if there is memory for it: what is not large is
-/// cut small, and all 10,000 parts together hold 867 GiB.
+/// Preferred size of part `number` for content of unknown size, if there is memory for it. Small
+/// content is cut into small parts, and all 10,000 parts together hold 867 GiB.
 pub(super) fn unknown_part(number: u32) -> u64 {
     FIRST_PART << (number.saturating_sub(1) / DOUBLED_AFTER).min(DOUBLINGS)
 }
 
-/// The size of all parts, but for the last one, of content of `size` bytes that does not fit into one.
+/// Part size for content of `size` bytes that does not fit into one request; the last part may be
+/// smaller.
 pub(super) fn known_part(size: u64) -> u64 {
     size.div_ceil(MAX_PARTS.into()).next_multiple_of(1 << 20).max(64 << 20)
 }
@@ -30,7 +31,7 @@ pub(super) fn known_part(size: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// More than S3 takes: 50 TB.
+    /// More than the maximum object size of S3, 50 TB.
     const LARGEST: u64 = 48 << 40;
 
     #[test]

@@ -1,4 +1,5 @@
-//! What stores must do, on a real S3 server and on what stands in for COS and OSS, all started by the test script.
+//! Conformance tests against a real S3 server and against stand-ins for COS and OSS, all started by
+//! the test script.
 
 mod servers;
 
@@ -132,7 +133,7 @@ async fn names<V: Vendor>(store: &Remote<V>) -> Result<Vec<String>> {
     store.list().await?.map_ok(|listed| listed.name).try_collect().await
 }
 
-/// Everything that an error says of itself.
+/// All text of an error and its causes.
 fn told(error: &Error) -> String {
     let causes = iter::successors(error.source(), |&cause| cause.source());
     let causes: Vec<_> = causes.map(|cause| format!("{cause} {cause:?}")).collect();
@@ -152,7 +153,7 @@ async fn a_wrong_secret_is_refused_and_not_told<V: Tried>() {
             names(&store).await.unwrap_err(),
             store.open(&key("unknown/refused"), 0..1).await.err().unwrap(),
             put(&store, "unknown/refused", Bytes::from_static(b"small")).await.unwrap_err(),
-            // Refused while it is still on its way.
+            // Refused during the upload.
             put(&store, "unknown/refused", Bytes::from(vec![b'x'; 30_000_000])).await.unwrap_err(),
         ];
         for error in &refused {
@@ -165,7 +166,7 @@ async fn a_wrong_secret_is_refused_and_not_told<V: Tried>() {
     }
 }
 
-/// Lists a store that signs as if its requests were others, and reads an object.
+/// Lists a store and reads an object with requests that are signed as if they were others.
 async fn ask_signed_as<V: Tried>(signed_as: fn(&str) -> String) -> [Result<()>; 2] {
     let client = Arc::into_inner(V::open(Some("signed")).client).unwrap();
     let client = client.with_vendor(|vendor| Mistaken { vendor, signed_as });
@@ -174,7 +175,7 @@ async fn ask_signed_as<V: Tried>(signed_as: fn(&str) -> String) -> [Result<()>; 
     [names(&store).await.map(|_| ()), read.map(|_| ())]
 }
 
-/// Servers that believe every signature would prove nothing.
+/// Proves that the test servers verify signatures.
 async fn what_is_not_what_was_signed_is_refused<V: Tried>() {
     let store = V::open(Some("signed"));
     store.prepare(true).await.unwrap();
@@ -207,7 +208,7 @@ async fn what_fails_now_and_then_is_hidden_by_the_layers<V: Tried>() {
     store.delete(&[key]).await.unwrap();
 }
 
-/// Others may have put things into the bucket, under names that are no keys.
+/// Other programs may have put objects with arbitrary names into the bucket.
 async fn names_of_all_kinds_are_listed_as_they_are<V: Tried>() {
     let store = V::open(Some("names"));
     store.prepare(true).await.unwrap();
@@ -232,7 +233,7 @@ async fn names_of_all_kinds_are_listed_as_they_are<V: Tried>() {
     assert_eq!(listed, expected);
 }
 
-/// OSS then sends the whole object with status 200, if it is not asked to do as others do.
+/// OSS sends the whole object with status 200 unless it is asked for standard behavior.
 async fn a_range_beyond_the_end_is_never_filled_with_other_bytes<V: Tried>() {
     let store = V::open(Some("ranges"));
     store.prepare(true).await.unwrap();
@@ -261,7 +262,7 @@ async fn a_temporary_key_goes_with_its_token<V: Tried>() {
     }
 }
 
-/// What stands in for the vendors gives two entries at a time. That is so for objects too: see the names of all kinds.
+/// The stand-ins return two entries per page, of objects as well.
 async fn long_lists_are_read_to_their_ends<V: Tried>() {
     let store = V::open(Some("pages"));
     store.prepare(true).await.unwrap();

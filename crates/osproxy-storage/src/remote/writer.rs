@@ -15,26 +15,27 @@ use crate::{
     layers::Backoff,
 };
 
-/// How often content that is still at hand is sent.
+/// How often buffered content is sent.
 const ROUNDS: u32 = 4;
 
 /// Writes an object, or a part of an upload.
 ///
-/// The last bytes are kept until it is published: until then the store has not got what was announced, and takes nothing.
-/// Of content whose size is not known the writer keeps as much as one part has, [`sizes::FIRST_PART`] at first; what is larger
-/// goes into an upload of the store's, which appears as a whole too. The caller counts the first part in the budget of
-/// buffers; the writer counts what larger parts need beyond that.
+/// The last chunk is held back until the writer is published: until then the store has not received
+/// the announced length, and stores nothing. If the size is not known, the writer buffers one part,
+/// [`sizes::FIRST_PART`] at first; larger content becomes a multipart upload, which also appears as
+/// a whole. The caller reserves memory for the first part in the buffer budget; the writer reserves
+/// what larger parts need beyond that.
 pub(super) struct Writer<V: Vendor> {
     client: Shared<V>,
     key: Key,
     target: Target,
     size: SizeHint,
-    /// Bytes that came.
+    /// Bytes written so far.
     received: u64,
     held: Held,
-    /// Bytes of the next part of content whose size is not known.
+    /// Size of the next part, for content of unknown size.
     part_size: u64,
-    /// What is counted for parts that are larger than the first.
+    /// Memory reserved for parts larger than the first.
     grown: Option<BufferReservation>,
     hashing: Hashing<Digester>,
     wanted: Wanted,
@@ -43,15 +44,15 @@ pub(super) struct Writer<V: Vendor> {
     cut: Option<Cut<V>>,
 }
 
-/// Bytes that are not on their way yet.
+/// Bytes that are not sent yet.
 enum Held {
-    /// The last chunk of content that is passed on as it comes.
+    /// The last chunk of content that is streamed.
     Last(Bytes),
-    /// All of small content, or a part of content whose size is not known: it can be sent again.
+    /// All of small content, or the next part of content of unknown size; can be sent again.
     Kept(Kept),
 }
 
-/// Content that is cut into parts on its way.
+/// Content that the writer splits into a multipart upload.
 struct Cut<V: Vendor> {
     client: Shared<V>,
     key: Key,
@@ -72,7 +73,7 @@ impl<V: Vendor> Cut<V> {
 
 impl<V: Vendor> Drop for Cut<V> {
     fn drop(&mut self) {
-        // What this cannot abort, the sweep finds.
+        // If this fails, the sweep finds the upload.
         if !self.settled
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
@@ -117,7 +118,8 @@ impl<V: Vendor> Writer<V> {
         Error::new(ErrorKind::Other, V::NAME, "write").about(what)
     }
 
-    /// Sends full parts of content whose size is not known, if it has become clear that they are not the last.
+    /// Sends buffered parts of content of unknown size, once more bytes show that they are not the
+    /// last.
     async fn send_full_parts(&mut self) -> Result<()> {
         while let Held::Kept(kept) = &mut self.held
             && let Some(part) = kept.take_part(self.part_size)
@@ -128,11 +130,11 @@ impl<V: Vendor> Writer<V> {
         Ok(())
     }
 
-    /// Makes the next parts larger where that is due, if there is memory for it; otherwise they stay as they are.
+    /// Increases the part size where that is due and the memory budget allows it.
     fn grow(&mut self) -> Result<()> {
         let number = self.cut.as_ref().map_or(1, Cut::next);
         if number > sizes::MAX_PARTS {
-            return Err(Error::new(ErrorKind::TooLarge, V::NAME, "write").about("it has too many parts"));
+            return Err(Error::new(ErrorKind::TooLarge, V::NAME, "write").about("more than 10,000 parts"));
         }
         let more = sizes::unknown_part(number).saturating_sub(self.part_size);
         let buffers = self.client.buffers.as_ref().filter(|_| more > 0);
@@ -146,14 +148,14 @@ impl<V: Vendor> Writer<V> {
         Ok(())
     }
 
-    /// Sends a part that is at hand.
+    /// Sends a buffered part.
     async fn send_part(&mut self, part: Vec<Bytes>) -> Result<()> {
         let target = self.cut().await?.target();
         let tag = self.send_kept(&target, part).await?;
         self.end_part(tag).await
     }
 
-    /// Sends content that is at hand, more than once if it has to be, and returns its tag.
+    /// Sends buffered content, retrying transient errors, and returns its tag.
     async fn send_kept(&self, target: &Target, content: Vec<Bytes>) -> Result<String> {
         let mut backoff = Backoff::default();
         for _ in 1..ROUNDS {
@@ -165,7 +167,7 @@ impl<V: Vendor> Writer<V> {
         send_whole(&self.client, &self.key, target, content).await
     }
 
-    /// Passes bytes of a known size on: into one piece, or, where that is too large, into parts.
+    /// Streams content of known size: in one request, or in parts if it is too large.
     async fn pass_on(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             let mut sending = match self.sending.take() {
@@ -186,7 +188,7 @@ impl<V: Vendor> Writer<V> {
 
     async fn begin_sending(&mut self) -> Result<Sending<V>> {
         let SizeHint::Exact(size) = self.size else {
-            return Err(Self::wrong("the size is not known"));
+            return Err(Self::wrong("the content size is not known"));
         };
         if size <= sizes::MAX_PART {
             let md5 = if self.wanted.md5 { Md5Of::Caller } else { Md5Of::Sending };
@@ -230,7 +232,7 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
         if let SizeHint::Exact(size) = self.size
             && self.received > size
         {
-            return Err(Self::wrong("there are more bytes than were announced"));
+            return Err(Self::wrong("the content is longer than announced"));
         }
         self.hashing.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;
         match &mut self.held {
@@ -252,7 +254,7 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
         if let SizeHint::Exact(size) = self.size
             && self.received != size
         {
-            return Err(Self::wrong("there are fewer bytes than were announced"));
+            return Err(Self::wrong("the content is shorter than announced"));
         }
         let digester = self.hashing.finish().await.map_err(|failed| failed.into_error(V::NAME))?;
         let digests = digester.finish();
@@ -261,7 +263,7 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
     }
 
     async fn publish(mut self: Box<Self>) -> Result<String> {
-        let digests = self.digests.ok_or_else(|| Self::wrong("published before it was finished"))?;
+        let digests = self.digests.ok_or_else(|| Self::wrong("publish was called before finish"))?;
         match std::mem::replace(&mut self.held, Held::Last(Bytes::new())) {
             Held::Kept(kept) if self.cut.is_none() => {
                 return self.send_kept(&self.target, kept.into_all()).await;

@@ -1,4 +1,4 @@
-//! The documents that stores speak in.
+//! The XML documents of stores.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(super) struct Said {
     pub(super) message: String,
 }
 
-/// What an error document says; nothing, if it is none.
+/// Parses an error document; returns empty strings if the text is not one.
 pub(super) fn error(text: &str) -> Said {
     if !text.contains("<Error") {
         return Said::default();
@@ -27,7 +27,7 @@ pub(super) fn error(text: &str) -> Said {
     quick_xml::de::from_str(text).unwrap_or_default()
 }
 
-/// Whether it is what a store answers when it is asked for a list.
+/// Whether the text is what a store returns for a list request.
 pub(super) fn is_of_store(text: &str) -> bool {
     text.contains("<Error") || text.contains("<ListBucketResult")
 }
@@ -90,12 +90,12 @@ pub(super) fn parse<V: Vendor, T: DeserializeOwned>(operation: &'static str, tex
         .map_err(|error| Error::new(ErrorKind::Other, V::NAME, operation).caused_by(error.into()))
 }
 
-/// A tag without what stands around it.
+/// An `ETag` without quotes.
 pub(super) fn tag(quoted: &str) -> String {
     quoted.trim_matches('"').to_owned()
 }
 
-/// The list of parts that a completed upload is made of.
+/// The request document that completes an upload with these parts.
 pub(super) fn completion(parts: &[(u32, String)]) -> String {
     let mut text = String::from("<CompleteMultipartUpload>");
     for (number, tag) in parts {
@@ -113,7 +113,7 @@ pub(super) fn completion(parts: &[(u32, String)]) -> String {
     text
 }
 
-/// All objects of a bucket, page by page: bucket, name and size. A bucket that is not there has none.
+/// All objects of a bucket, page by page: bucket, name and size. A missing bucket has none.
 pub(super) fn list_objects<V: Vendor>(
     client: Arc<Client<V>>,
     bucket: String,

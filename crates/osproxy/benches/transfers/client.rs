@@ -1,4 +1,4 @@
-//! A client that costs little: blocking sockets, one buffer per connection, no copies.
+//! A cheap client: blocking sockets, one buffer per connection, no copies.
 
 use std::{
     io::{Read, Write},
@@ -24,12 +24,12 @@ use crate::content::{Aligned, Variant};
 /// Small enough to stay in a core's cache, large enough for few system calls.
 const BUFFER: usize = 256 * 1024;
 
-/// How long the links hold that the benchmark asks for, in seconds.
+/// Validity of the benchmark's links, in seconds.
 const EXPIRE: i64 = 24 * 60 * 60;
 
 const BOUNDARY: &str = "----osproxy-transfers-7d1b0c5e";
 
-/// As much as a slower network lets through, of all connections that share it.
+/// The bandwidth of a slower network, shared by all its connections.
 pub(crate) struct Network {
     start: Instant,
     bytes_per_second: f64,
@@ -41,7 +41,7 @@ impl Network {
         Arc::new(Self { start: Instant::now(), bytes_per_second, passed: AtomicU64::new(0) })
     }
 
-    /// Waits as long as these bytes, behind those of others, would be on their way.
+    /// Waits as long as these bytes would take on the network, after those of other connections.
     fn pass(&self, count: usize) {
         let count = count as u64;
         let passed = self.passed.fetch_add(count, Ordering::Relaxed) + count;
@@ -68,23 +68,23 @@ impl Connection {
         (0..count).map(|_| Self::open(address)).collect()
     }
 
-    /// Sends and receives through this from now on.
+    /// Sends and receives through this network from now on.
     pub(crate) fn set_network(&mut self, network: Option<Arc<Network>>) {
         self.network = network;
     }
 
-    /// Sends a request and hands the pieces of the answer's body to `take`. Anything but a whole answer that says that it
-    /// was done is an error. Returns the body's length.
+    /// Sends a request and passes the chunks of the body to `take`. Fails unless the answer is
+    /// complete and successful. Returns the length of the body.
     pub(crate) fn exchange(&mut self, request: &[&[u8]], take: impl FnMut(&[u8])) -> Result<u64> {
         self.exchange_for(&[200, 201, 204, 206], request, take)
     }
 
-    /// Sends a request that is refused as one that comes too late.
+    /// Sends a request that must be refused as too late.
     pub(crate) fn refused(&mut self, request: &[&[u8]]) -> Result<()> {
         self.exchange_for(&[409, 422], request, |_| {}).map(drop)
     }
 
-    /// As [`exchange`](Self::exchange), for an answer of one of these statuses.
+    /// As [`exchange`](Self::exchange), for an answer with one of these statuses.
     fn exchange_for(
         &mut self,
         expected: &[u16],
@@ -99,7 +99,7 @@ impl Connection {
         let (body, length) = loop {
             let free = buffer.get_mut(filled..).unwrap_or_default();
             let count = self.stream.read(free)?;
-            ensure!(count > 0, "the connection was closed before there was an answer");
+            ensure!(count > 0, "the connection was closed before an answer");
             self.network.iter().for_each(|network| network.pass(count));
             filled += count;
             let read = buffer.get(..filled).unwrap_or_default();
@@ -119,7 +119,7 @@ impl Connection {
             self.network.iter().for_each(|network| network.pass(count));
             take(buffer.get(..count).unwrap_or_default());
         }
-        ensure!(received == length, "more came than the {length} bytes announced");
+        ensure!(received == length, "received more than the announced {length} bytes");
         Ok(length)
     }
 
@@ -132,14 +132,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Gets a body of `length` bytes and forgets it.
+    /// Reads a body of `length` bytes and discards it.
     pub(crate) fn get(&mut self, request: &[u8], length: u64) -> Result<()> {
         let received = self.exchange(&[request], |_| {})?;
-        ensure!(received == length, "{received} bytes came instead of {length}");
+        ensure!(received == length, "received {received} bytes instead of {length}");
         Ok(())
     }
 
-    /// Gets a body and checks that it is `expected`.
+    /// Reads a body and checks that it is `expected`.
     pub(crate) fn verify(&mut self, request: &[u8], expected: &Variant<'_>) -> Result<()> {
         let mut md5 = crate::content::Digester::default();
         self.exchange(&[request], |bytes| md5.update(bytes))?;
@@ -148,7 +148,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Puts the content to a link: as it is, or as the field `file` of a form.
+    /// Puts content to a link: as the body, or as the field `file` of a form.
     pub(crate) fn put(&mut self, target: &str, content: &Variant<'_>, form: bool) -> Result<()> {
         if !form {
             return self.exchange(&[&put_head(target, content), content.rest()], |_| {}).map(drop);
@@ -162,16 +162,16 @@ impl Connection {
         self.exchange(&parts, |_| {}).map(drop)
     }
 
-    /// Links for one new file.
+    /// Creates the links for one new file.
     pub(crate) fn upload_link(&mut self, path: &str) -> Result<UploadLinks> {
         let links: Vec<_> = self.call(&upload_link_request(path)?)?;
-        links.into_iter().next().context("no link came")
+        links.into_iter().next().context("the answer has no link")
     }
 
-    /// One link for each uid, in their order.
+    /// Creates a link for each uid, in order.
     pub(crate) fn download_links(&mut self, uids: &[String]) -> Result<Vec<DownloadLink>> {
         let links: Vec<_> = self.call(&download_link_request(uids)?)?;
-        ensure!(links.len() == uids.len(), "{} links came for {} files", links.len(), uids.len());
+        ensure!(links.len() == uids.len(), "received {} links for {} files", links.len(), uids.len());
         Ok(links)
     }
 
@@ -185,11 +185,12 @@ impl Connection {
     /// Checks that the file of this uid has the content.
     pub(crate) fn verify_stored(&mut self, uid: &str, content: &Variant<'_>) -> Result<()> {
         let links = self.download_links(&[uid.to_owned()])?;
-        let link = links.first().context("no link came")?;
+        let link = links.first().context("the answer has no link")?;
         self.verify(&get(&link.url), content)
     }
 
-    /// Whether content can be had by its md5: not before the service itself has read it. If so, a file is made of it.
+    /// Whether instant upload finds the md5, which it does only after the service has verified the
+    /// content. If so, it creates a file.
     pub(crate) fn is_verified(&mut self, md5: &str) -> Result<bool> {
         let item = InstantUploadItem { md5: md5.to_owned(), path: "file.bin".to_owned() };
         let results: Vec<InstantUploadResult> =
@@ -197,7 +198,7 @@ impl Connection {
         Ok(results.iter().any(|result| !result.uid.is_empty()))
     }
 
-    /// Creates an upload over API v1 whose size is announced, in parts of `part_size` bytes.
+    /// Creates an upload of announced size over API v1, in parts of `part_size` bytes.
     pub(crate) fn create_upload(
         &mut self,
         size: usize,
@@ -206,16 +207,16 @@ impl Connection {
         let (size, part_size) = (Some(size as u64), Some(part_size as u64));
         let wish = v1::CreateUploadRequest { size, part_size, ..upload_wish() };
         let created: v1::CreatedUpload = self.json(&post_v1("/uploads", &wish)?)?;
-        Ok((created.uid, created.links.context("no links came")?))
+        Ok((created.uid, created.links.context("the answer has no links")?))
     }
 
-    /// A link of API v1 for each uid, in their order.
+    /// Creates a link of API v1 for each uid, in order.
     pub(crate) fn v1_links(&mut self, uids: &[String]) -> Result<Vec<String>> {
         let link = |uid: &String| Ok(self.json::<v1::CreatedLink>(&v1_link_request(uid)?)?.url);
         uids.iter().map(link).collect()
     }
 
-    /// Removes a file, so that the disk does not fill up from round to round.
+    /// Deletes a file, so that the disk does not fill up.
     pub(crate) fn delete(&mut self, uid: &str) -> Result<()> {
         self.exchange(
             &[&head("DELETE", &format!("{}/files/{uid}", v1::PREFIX), &content_type(false), 0)],
@@ -224,7 +225,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request and returns the body of the answer, which is short.
+    /// Sends a request and returns the short body of its answer.
     pub(crate) fn text(&mut self, request: &[&[u8]]) -> Result<String> {
         let mut body = Vec::new();
         self.exchange(request, |bytes| body.extend_from_slice(bytes))?;
@@ -240,24 +241,25 @@ impl Connection {
     }
 }
 
-/// The request for the body behind a path.
+/// A GET request for a path.
 pub(crate) fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
 }
 
-/// The request that puts content to a link, with the first bytes of that: one segment for a small one, not two.
+/// The head of a PUT request with the first bytes of the content: a small file is one segment, not
+/// two.
 pub(crate) fn put_head(target: &str, content: &Variant<'_>) -> Vec<u8> {
     let mut head = head("PUT", target, &content_type(false), content.len());
     head.extend_from_slice(content.first());
     head
 }
 
-/// The request without a body that completes something.
+/// A PUT request without a body.
 pub(crate) fn put_nothing(target: &str) -> Vec<u8> {
     head("PUT", target, &content_type(false), 0)
 }
 
-/// The same over API v1.
+/// A POST request without a body.
 pub(crate) fn post_nothing(target: &str) -> Vec<u8> {
     head("POST", target, &content_type(false), 0)
 }
@@ -293,7 +295,7 @@ fn upload_wish() -> v1::CreateUploadRequest {
     v1::CreateUploadRequest { name: "file.bin".to_owned(), expires_in: EXPIRE, ..Default::default() }
 }
 
-/// Gives each connection, or whatever has some, a thread and waits for all of them.
+/// Runs work on each connection in its own thread, and waits for all of them.
 pub(crate) fn at_once<T: Send>(
     connections: &mut [T],
     work: impl Fn(usize, &mut T) -> Result<()> + Sync,
@@ -340,7 +342,7 @@ fn content_type(form: bool) -> String {
     }
 }
 
-/// What stands before and after the content in a form.
+/// The text before and after the content in a form.
 fn form_around() -> (String, String) {
     let opening = format!(
         "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"file.bin\"\r\n\
@@ -349,19 +351,19 @@ fn form_around() -> (String, String) {
     (opening, format!("\r\n--{BOUNDARY}--\r\n"))
 }
 
-/// The status of an answer, and the length that its head announces.
+/// The status of an answer, and its declared length.
 pub(crate) fn status_and_length(head: &[u8]) -> Result<(u16, u64)> {
     let status = std::str::from_utf8(head)?.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.context("the answer has no status")?;
     if status == 204 {
-        // Has no body, and does not say so.
+        // This status has no body and no declared length.
         return Ok((status, 0));
     }
-    let length = field(head, "content-length").context("the answer does not announce its length")?;
+    let length = field(head, "content-length").context("the answer declares no length")?;
     Ok((status, length.parse()?))
 }
 
-/// What an answer's head says under a name.
+/// A field of an answer's head.
 pub(crate) fn field<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
     let lines = std::str::from_utf8(head).ok()?.split("\r\n").skip(1);
     let mut fields = lines.filter_map(|line| line.split_once(':'));

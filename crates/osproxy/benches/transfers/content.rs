@@ -1,14 +1,14 @@
-//! Bytes to send: different each time, since what is stored already is not stored again.
+//! Bytes to send: different every time, since stored content is not stored again.
 
 use std::iter;
 
 use md5::{Digest, Md5};
 
 const PAGE: usize = 4096;
-/// How much is hashed at once: what a core's cache holds.
+/// Bytes to hash at once: they fit into a core's cache.
 const SLICE: usize = 256 * 1024;
 
-/// Memory that begins at a page: copies from and to it cost the kernel, and so the client, much less.
+/// Page-aligned memory: the kernel copies it with much less processor time.
 pub(crate) struct Aligned {
     memory: Vec<u8>,
     start: usize,
@@ -31,7 +31,7 @@ impl Aligned {
     }
 }
 
-/// Pseudo-random bytes of which any number of variants can be had without a copy.
+/// Pseudo-random bytes with any number of variants, without copying them.
 pub(crate) struct Content(Aligned);
 
 impl Content {
@@ -50,7 +50,7 @@ impl Content {
 
     /// The content with `number` in its first bytes.
     pub(crate) fn variant(&self, number: usize) -> Variant<'_> {
-        // A whole page, so that the rest begins at one.
+        // A whole page, so that the rest stays aligned.
         let (first, rest) = self.0.bytes().split_at(PAGE.min(self.0.len));
         let mut first = first.to_vec();
         for (byte, changed) in first.iter_mut().zip(number.to_le_bytes()) {
@@ -60,14 +60,14 @@ impl Content {
     }
 }
 
-/// Content that no other variant has, or a part of it.
+/// Unique content, or a part of it.
 pub(crate) struct Variant<'a> {
     first: Vec<u8>,
     rest: &'a [u8],
 }
 
 impl<'a> Variant<'a> {
-    /// The content in parts of `size` bytes, which is a page or more.
+    /// Splits the content into parts of `size` bytes, at least a page each.
     pub(crate) fn parts(&self, size: usize) -> Vec<Self> {
         let (rest, others) = self.rest.split_at(size.saturating_sub(self.first.len()).min(self.rest.len()));
         let others = others.chunks(size).map(|part| {
@@ -89,7 +89,7 @@ impl<'a> Variant<'a> {
         self.first.len() + self.rest.len()
     }
 
-    /// Hashes it with BLAKE3, on one core, in pieces as a server would.
+    /// Hashes the content with BLAKE3 on one core, in chunks as a server would.
     pub(crate) fn blake3(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.first);
@@ -97,7 +97,7 @@ impl<'a> Variant<'a> {
         hasher.finalize()
     }
 
-    /// In hexadecimal.
+    /// The md5 in hexadecimal.
     pub(crate) fn md5(&self) -> String {
         let mut digester = Digester::default();
         digester.update(&self.first);

@@ -1,15 +1,15 @@
-//! Measures the real binary on this machine: throughput, CPU time and memory, beside nginx, beside an S3 store alone, beside
-//! md5 or BLAKE3 alone, and API v1 beside v0.
+//! Measures the real binary on this machine: throughput, CPU time and memory, compared with nginx,
+//! with an S3 store alone, with hashing alone (md5, BLAKE3), and API v1 with v0.
 //!
-//! `just bench` runs every case, `just bench download links` those two, and `--quick` halves the sizes, or more, and
-//! the rounds. Absolute figures drift with whatever else a machine does, so each case and its peer take turns within
-//! one run, and what counts is the ratio.
+//! `just bench` runs every case, `just bench download links` those two, and `--quick` reduces the
+//! sizes and the rounds by half or more. Absolute figures depend on what else the machine does, so
+//! each case and its peer take turns within one run, and the ratio counts.
 #![expect(
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a benchmark has no reactor to block, prints its figures, and counts nothing beyond 2^52"
+    reason = "a benchmark has no async runtime to block, prints its figures, and counts nothing beyond 2^52"
 )]
 
 mod cases;
@@ -40,16 +40,16 @@ fn main() -> Result<()> {
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--quick" => quick = true,
-            // What cargo adds by itself.
+            // Added by cargo.
             "--bench" => {}
             name if CASES.iter().any(|(known, _)| *known == name) => wanted.push(argument),
             other => {
                 let known: Vec<_> = CASES.iter().map(|(name, _)| *name).collect();
-                bail!("{other:?} is neither --quick nor a case; the cases are {}", known.join(", "));
+                bail!("{other:?} is neither --quick nor a case; cases: {}", known.join(", "));
             }
         }
     }
-    // The cases of memory need more descriptors at once, here and in the server, than many shells allow.
+    // The memory cases need more descriptors, here and in the server, than many shells allow.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let scale = Scale::new(quick);
@@ -67,11 +67,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Saves the server's log from a folder that is about to go.
+/// Saves the server's log from a folder that is about to be removed.
 fn keep_log(folder: &Path) -> String {
     let kept = Path::new(TARGET).join(LOG);
     match fs::rename(folder.join(LOG), &kept) {
-        Ok(()) => format!("osproxy's log is kept in {}", kept.display()),
-        Err(error) => format!("osproxy's log cannot be kept: {error}"),
+        Ok(()) => format!("the log of osproxy is kept in {}", kept.display()),
+        Err(error) => format!("the log of osproxy cannot be kept: {error}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel tells about processes, and samples made of it.
+//! Process statistics of the kernel, and samples made of them.
 
 use std::{fs, time::Instant};
 
@@ -13,7 +13,7 @@ pub(crate) struct Sample {
     pub(crate) wall: f64,
     /// User and system time of the server's processes.
     pub(crate) server_cpu: f64,
-    /// The same of the benchmark itself: what it takes is missing to the server.
+    /// The same of the benchmark itself: processor time that the server does not get.
     pub(crate) client_cpu: f64,
 }
 
@@ -30,7 +30,8 @@ impl Rounds {
         median(self.0.iter().map(figure).collect())
     }
 
-    /// Median of the ratios to the peer's rounds. Neighbours in time share the machine's mood.
+    /// Median of the ratios to the peer's rounds. Rounds next to each other run under the same
+    /// conditions.
     pub(crate) fn ratio(&self, peer: &Self, figure: impl Fn(&Sample) -> f64) -> f64 {
         median(self.0.iter().zip(&peer.0).map(|(own, peer)| figure(own) / figure(peer)).collect())
     }
@@ -41,7 +42,7 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Times `work` and what it costs the processes with these ids.
+/// Measures the duration of `work` and the processor time of these processes.
 pub(crate) fn sample(server: &[u32], work: impl FnOnce() -> Result<()>) -> Result<Sample> {
     let cpu_of_server = || server.iter().try_fold(0.0, |sum, id| anyhow::Ok(sum + cpu(&id.to_string())?));
     let (server_before, client_before) = (cpu_of_server()?, cpu("self")?);
@@ -65,7 +66,7 @@ fn cpu(process: &str) -> Result<f64> {
     Ok(f64::from(ticks) * TICK)
 }
 
-/// The processes that a process has started.
+/// The child processes of a process.
 pub(crate) fn children(id: u32) -> Result<Vec<u32>> {
     let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
     Ok(children.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>()?)

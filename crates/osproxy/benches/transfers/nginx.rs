@@ -1,4 +1,4 @@
-//! nginx with sendfile: the peer of downloads, and of uploads where it has the module for them.
+//! nginx with sendfile: the peer of downloads, and of uploads if it has the module for them.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{
     server::{Process, forget},
 };
 
-/// Where it may be; an ordinary user's path often leaves out the second.
+/// Where the binary may be; the path of an ordinary user often lacks the second.
 const PLACES: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -29,7 +29,7 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts an nginx of its own that serves `<folder>/nginx/files`.
+    /// Starts an nginx that serves `<folder>/nginx/files`.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let prefix = folder.join("nginx");
         let files = prefix.join("files");
@@ -77,23 +77,23 @@ impl Nginx {
         Ok(format!("/{name}"))
     }
 
-    /// Whether the nginx of this machine takes files by PUT.
+    /// Whether this machine's nginx accepts files by PUT.
     pub(crate) fn takes_files() -> bool {
         let said = PLACES.into_iter().find_map(|place| Command::new(place).arg("-V").output().ok());
         said.is_some_and(|said| String::from_utf8_lossy(&said.stderr).contains("http_dav_module"))
     }
 
-    /// Makes the kernel forget the content of every file.
+    /// Drops the content of every file from the page cache.
     pub(crate) fn forget_content(&self) -> Result<()> {
         forget(&self.files)
     }
 }
 
-/// Like Debian's defaults in all that counts. It logs requests to a file, since osproxy does too.
+/// Like Debian's defaults where it matters. It logs requests to a file, since osproxy does too.
 fn configuration(prefix: &Path, address: SocketAddr) -> String {
-    // Workers give up root's rights, and with them the way into the folder, unless they are told not to.
+    // By default, workers give up the rights of root, and could not read the folder.
     let user = if rustix::process::geteuid().is_root() { "user root root;" } else { "" };
-    // Files are sent to a temporary name beside the others, and renamed, as osproxy does it.
+    // Files are written under a temporary name beside the others and renamed, as in osproxy.
     let put = if Nginx::takes_files() { "dav_methods PUT; client_max_body_size 0;" } else { "" };
     let prefix = prefix.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

@@ -1,4 +1,4 @@
-//! The table at the end.
+//! The table of results.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(crate) struct Report {
     remarks: Vec<&'static str>,
 }
 
-/// What a figure has to keep to: of the ratio where there is a peer, else of the figure itself.
+/// The target of a figure: for the ratio where there is a peer, else for the figure itself.
 #[derive(Clone, Copy)]
 pub(crate) enum Target {
     None,
@@ -22,12 +22,12 @@ pub(crate) enum Target {
 }
 
 impl Report {
-    /// A figure without a peer.
+    /// Adds a figure without a peer.
     pub(crate) fn figure(&mut self, case: &str, what: &str, own: f64, target: Target) {
         self.row(case, what, number(own), [String::new(), String::new()], own, target);
     }
 
-    /// A figure beside the peer's.
+    /// Adds a figure compared with the peer's.
     pub(crate) fn against(
         &mut self,
         case: &str,
@@ -41,7 +41,7 @@ impl Report {
         self.row(case, what, number(own), [number(peer), format!("{ratio:.2}")], ratio, target);
     }
 
-    /// A sentence under the table.
+    /// Adds a sentence under the table.
     pub(crate) fn remark(&mut self, remark: &'static str) {
         if !self.remarks.contains(&remark) {
             self.remarks.push(remark);
@@ -95,7 +95,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Three digits that mean something.
+/// Formats a value with three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! An S3 store, asked by the benchmark's own client, with nothing in between.
+//! An S3 store, used directly by the benchmark's own client.
 
 use std::{env, fmt::Write, net::SocketAddr, ops::Range};
 
@@ -10,12 +10,12 @@ use time::{OffsetDateTime, macros::format_description};
 
 use crate::client::Connection;
 
-/// Also that of osproxy's objects.
+/// The bucket is also that of osproxy's objects.
 const BUCKET: &str = "bench";
 const REGION: &str = "us-east-1";
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What the store does not check is not hashed here either.
+/// The store does not check the hash of the body, so none is computed here.
 const BODY: &str = "UNSIGNED-PAYLOAD";
 
 /// A running store.
@@ -28,14 +28,14 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// The strict one of those that `.ci/servers` starts.
+    /// The store of `.ci/servers` that checks signatures.
     pub(crate) fn started() -> Result<Self> {
         let from = |name: &str| {
             env::var(format!("OSPROXY_TEST_S3{name}"))
-                .context("run this by `just bench`, which starts servers")
+                .context("run this with `just bench`, which starts servers")
         };
         let endpoint = from("")?;
-        let (_, address) = endpoint.split_once("://").context("an endpoint without a scheme")?;
+        let (_, address) = endpoint.split_once("://").context("the endpoint has no scheme")?;
         Ok(Self {
             address: address.parse()?,
             id: from("_PID")?.parse()?,
@@ -53,7 +53,7 @@ impl Store {
         self.address
     }
 
-    /// What an osproxy that keeps its objects there has to be told.
+    /// The settings of an osproxy that keeps its objects in this store.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let settings = [
             ("S3__ENABLED", "true"),
@@ -66,7 +66,7 @@ impl Store {
         settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
-    /// Begins an upload in parts, and returns its name.
+    /// Starts a multipart upload, and returns its id.
     pub(crate) fn begin(&self, connection: &mut Connection, object: &str) -> Result<String> {
         let answer = connection.text(&[&self.head("POST", object, &[("uploads", "")], 0)?])?;
         let id = answer.split_once("<UploadId>").and_then(|(_, rest)| rest.split_once("</UploadId>"));
@@ -79,7 +79,8 @@ impl Store {
         self.head("PUT", object, &[("partNumber", &number.to_string()), ("uploadId", upload)], length)
     }
 
-    /// The request that makes the object of parts with these md5s, which stores like this one take for their tags.
+    /// The request that completes a multipart upload. In this store, the entity tag of a part is
+    /// its md5.
     pub(crate) fn completion(&self, object: &str, upload: &str, md5s: &[String]) -> Result<Vec<u8>> {
         let mut body = "<CompleteMultipartUpload>".to_owned();
         for (number, md5) in (1..).zip(md5s) {
@@ -96,8 +97,7 @@ impl Store {
         self.head("GET", object, &[], 0)
     }
 
-    /// The head of a request, signed. What is asked for must be in the order of its names, and the answer is had within a
-    /// quarter of an hour.
+    /// A signed request head, valid for 15 minutes. The query must be sorted by name.
     fn head(&self, method: &str, object: &str, query: &[(&str, &str)], length: usize) -> Result<Vec<u8>> {
         let now = OffsetDateTime::now_utc();
         let moment = now.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;
@@ -133,7 +133,7 @@ fn keyed(key: &[u8], text: &str) -> Result<Vec<u8>> {
     Ok(keyed.finalize().into_bytes().to_vec())
 }
 
-/// The request for a range of what another is for.
+/// Adds a range to a request.
 pub(crate) fn ranged(request: &[u8], range: &Range<usize>) -> Vec<u8> {
     // Before the empty line. It does not have to be signed.
     let mut ranged = request.strip_suffix(b"\r\n").unwrap_or(request).to_vec();

@@ -20,23 +20,23 @@ use rustix::{
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_osproxy");
 
-/// Its log, in the folder that it is started on.
+/// Its log file, in the folder of the case.
 pub(crate) const LOG: &str = "osproxy.log";
 
-/// How often, and how far apart, the kernel is asked to forget a file.
+/// Tries to drop a file from the page cache, and the pause between them.
 const ATTEMPTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a merge is looked after, and how long at most.
+/// Poll interval and timeout of a merge.
 const LOOK: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// A child process that is asked to stop, and waited for, when it goes out of scope.
+/// A child process that is terminated and waited for on drop.
 pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Neither can be mended here: the process may have ended by itself.
+        // Errors are ignored: the process may have ended by itself.
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let _ = self.0.wait();
     }
@@ -47,25 +47,25 @@ pub(crate) struct Server {
     process: Process,
     address: SocketAddr,
     data: PathBuf,
-    /// From its spawning to the line that says that it is ready.
+    /// The time from spawning to the line that says the service is ready.
     pub(crate) took: Duration,
 }
 
 impl Server {
-    /// Starts a server that keeps its data, and its log, under `folder`.
+    /// Starts a server with its data and log under `folder`.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         Self::start_with(folder, &[])
     }
 
-    /// Starts one with settings, in the environment's spelling without its prefix.
+    /// Starts a server with settings, in the environment's spelling without its prefix.
     pub(crate) fn start_with(folder: &Path, settings: &[(String, String)]) -> Result<Self> {
         let data = folder.join("data");
         let log = File::options().create(true).append(true).open(folder.join(LOG))?;
         let mut command = Command::new(BINARY);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
-        // Settings of whoever runs the benchmark would change what is measured.
+        // Settings of the user's environment would change the results.
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        // Clients show no key.
+        // Clients send no key.
         command.env("OSPROXY__AUTH__MODE", "open");
         command.envs(settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
         let start = Instant::now();
@@ -88,26 +88,27 @@ impl Server {
         self.address
     }
 
-    /// Makes the kernel forget the content of every stored file.
+    /// Drops the content of every stored file from the page cache.
     pub(crate) fn forget_content(&self) -> Result<()> {
         forget(&self.data.join("objects"))
     }
 
-    /// Waits until the parts of a file `*.bin` are merged and gone, and nothing is being written.
+    /// Waits until the parts of a file `*.bin` are merged and removed, and nothing is being
+    /// written.
     pub(crate) fn wait_until_whole(&self, uid: &str) -> Result<()> {
         let start = Instant::now();
         while !self.is_whole(uid)? {
-            ensure!(start.elapsed() < PATIENCE, "the file {uid} does not become whole");
+            ensure!(start.elapsed() < PATIENCE, "timed out waiting for the merge of {uid}");
             thread::sleep(LOOK);
         }
         Ok(())
     }
 
-    /// Waits until the object of a removed file `*.bin` is gone.
+    /// Waits until the object of a deleted file `*.bin` is removed.
     pub(crate) fn wait_until_gone(&self, uid: &str) -> Result<()> {
         let (start, object) = (Instant::now(), self.object(uid)?);
         while object.try_exists()? {
-            ensure!(start.elapsed() < PATIENCE, "the file {uid} does not go");
+            ensure!(start.elapsed() < PATIENCE, "timed out waiting for the deletion of {uid}");
             thread::sleep(LOOK);
         }
         Ok(())
@@ -115,14 +116,14 @@ impl Server {
 
     fn is_whole(&self, uid: &str) -> Result<bool> {
         let object = self.object(uid)?;
-        let folder = object.parent().context("an object in no folder")?;
-        // What takes the least time, and is missing the longest, comes first.
+        let folder = object.parent().context("the object has no folder")?;
+        // The cheapest check, which is also the last to become true, comes first.
         Ok(object.try_exists()?
             && !any_name(folder, |name| name.strip_prefix(uid).is_some_and(|rest| rest.starts_with('_')))?
             && !any_name(&self.data.join("objects/.tmp"), |name| name != "lock")?)
     }
 
-    /// Where the object of a file `*.bin` lies.
+    /// The path of the object of a file `*.bin`.
     fn object(&self, uid: &str) -> Result<PathBuf> {
         let uid = uid.parse()?;
         let key = Key::whole(Category::Unknown, uid, Some("bin")).in_shard(uid);
@@ -139,7 +140,7 @@ fn any_name(folder: &Path, what: impl Fn(&str) -> bool) -> Result<bool> {
     Ok(false)
 }
 
-/// Removes the files under `folder` from the page cache, and makes sure that they are gone.
+/// Drops the files under `folder` from the page cache, and checks that they are gone.
 pub(crate) fn forget(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -155,9 +156,9 @@ pub(crate) fn forget(folder: &Path) -> Result<()> {
 
 fn forget_file(path: &Path, size: u64) -> Result<()> {
     let file = File::open(path)?;
-    // Pages that are not on the disk yet would stay.
+    // Dirty pages would stay.
     file.sync_all()?;
-    // Asking below must not make the kernel read ahead.
+    // The check below must not make the kernel read ahead.
     rustix::fs::fadvise(&file, 0, None, Advice::Random)?;
     for _ in 0..ATTEMPTS {
         rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
@@ -165,9 +166,9 @@ fn forget_file(path: &Path, size: u64) -> Result<()> {
         let mut target = [IoSliceMut::new(&mut byte)];
         match rustix::io::preadv2(&file, &mut target, size / 2, ReadWriteFlags::NOWAIT) {
             Err(Errno::AGAIN) => return Ok(()),
-            // Pages that are just being read or written stay this time.
+            // Pages that are being read or written stay for now.
             _ => thread::sleep(PAUSE),
         }
     }
-    bail!("the kernel does not forget the file")
+    bail!("the kernel keeps the file in the page cache")
 }

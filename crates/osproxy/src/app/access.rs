@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Authentication with API keys, and authorization by scope.
 
 use std::{
     num::NonZeroU32,
@@ -23,31 +23,32 @@ use crate::{
     tenant::Tenant,
 };
 
-/// How long a key is believed to be what it was: one that is revoked is worth nothing after that.
+/// How long a cached key is used without reading it again. A revoked key works at most this long
+/// plus [`LOOKING`].
 const REMEMBERED: Duration = Duration::from_secs(4);
-/// How long a stale key is still served while one request reads it anew.
+/// Stale-while-revalidate window: one request reads the key again, the others use the cached one.
 const LOOKING: Duration = Duration::from_secs(1);
-/// How often a transfer looks whether its key is still worth something.
+/// How often a transfer checks that its key is still valid.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How many keys are remembered.
+/// Maximum number of cached keys.
 const KEYS: usize = 10_000;
 
-/// Who asks for something.
+/// An authenticated caller and its limits.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Whose files they are about.
+    /// The tenant whose files the caller works on.
     pub tenant: Tenant,
-    /// Largest file that they may create, in bytes, if their key says so.
+    /// Maximum size of a file that the caller creates, in bytes, if the key has a limit.
     pub max_size: Option<u64>,
-    /// The id of their key, if they have one.
+    /// Id of the API key, if the caller has one.
     pub key: Option<String>,
-    /// How many contents may be on their way by links of theirs, if their key says so.
+    /// Maximum concurrent transfers through links issued by the caller, if the key has a limit.
     max_transfers: Option<u32>,
     scopes: Scopes,
 }
 
 impl Caller {
-    /// The caller without a key of `auth.mode: open`.
+    /// The caller without a key in `auth.mode: open`.
     fn trusted() -> Self {
         Self {
             tenant: Tenant::default(),
@@ -58,18 +59,18 @@ impl Caller {
         }
     }
 
-    /// What every link of theirs is held to.
+    /// Returns the constraints of every link that the caller issues.
     pub fn terms(&self) -> Terms {
         let limit = self.key.clone().zip(self.max_transfers);
         Terms { transfers: limit.map(|(id, max)| Limit { id, max }), ..Terms::default() }
     }
 
-    /// What their upload links are held to.
+    /// Returns the constraints of upload links that the caller issues.
     pub fn upload_terms(&self) -> Terms {
         Terms { max_size: self.max_size, ..self.terms() }
     }
 
-    /// Whether the caller has a scope.
+    /// Returns whether the caller has `scope`.
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.has(scope)
     }
@@ -79,18 +80,18 @@ impl Caller {
         if self.has(scope) {
             return Ok(());
         }
-        let message = format!("this takes an API key with the scope `{}`", scope.as_str());
+        let message = format!("this request requires an API key with the scope `{}`", scope.as_str());
         Err(Error::new(ErrorCode::PermissionDenied, message))
     }
 }
 
-/// A key as it is remembered.
+/// A cached lookup of an API key, which may have found none.
 struct KnownKey {
     since: Instant,
-    /// Somebody is reading it anew: one, however many requests there are with it.
+    /// Set while one request reads the key again.
     is_looked_up: AtomicBool,
     kept: Option<KeptKey>,
-    /// Goes on when the key is read anew.
+    /// Carried over when the key is read again, so that its rate limit continues.
     rate: Option<Arc<DefaultDirectRateLimiter>>,
 }
 
@@ -107,37 +108,40 @@ impl Access {
 }
 
 impl App {
-    /// Returns the caller with this token of `Authorization: Bearer`, and counts the request in the rate of its key.
-    /// Only `auth.mode: open` serves callers without a key.
+    /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
+    /// the rate limit of its key. Callers without a key are served only in `auth.mode: open`.
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
         let is_open = self.access.mode == AuthMode::Open;
         match token {
-            // An open service ignores tokens of other services.
+            // An open service ignores tokens that are meant for other services.
             Some(token) if !is_open || ApiKey::is_meant(token) => self.holder(token).await,
             _ if is_open => Ok(Caller::trusted()),
-            _ => Err(unauthenticated("this takes an API key, as `Authorization: Bearer KEY`")),
+            _ => Err(unauthenticated(
+                "this request requires an API key; send it as `Authorization: Bearer KEY`",
+            )),
         }
     }
 
-    /// Waits until the key of a caller is revoked or has expired, and returns the error for that. Of callers without a key it never returns.
+    /// Waits until the key of a caller is revoked or expires, and returns that error. Never returns
+    /// for callers without a key.
     pub async fn revocation(&self, caller: &Caller) -> Error {
         let Some(id) = &caller.key else {
             return std::future::pending().await;
         };
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            // Transfers go on while the database does not answer.
+            // A database outage does not end running transfers.
             if let Ok(known) = self.known_key(id).await
                 && !known.kept.as_ref().is_some_and(|kept| kept.holds(self.meta.now_ms()))
             {
-                return unauthenticated("the API key was revoked or has expired meanwhile");
+                return unauthenticated("the API key was revoked or has expired during the transfer");
             }
         }
     }
 
-    /// Who has this key. Nobody is told what is wrong with it.
+    /// Returns the caller who has this key. The error does not tell what is wrong with the key.
     async fn holder(&self, token: &str) -> Result<Caller> {
-        let refused = || unauthenticated("the API key is not known, was revoked, or has expired");
+        let refused = || unauthenticated("the API key is unknown, revoked or expired");
         let key = ApiKey::parse(token).ok_or_else(refused)?;
         let known = self.known_key(key.id()).await?;
         let kept = known.kept.as_ref().filter(|kept| key.is_of(&kept.hash)).ok_or_else(refused)?;

@@ -1,108 +1,106 @@
-//! What is wrong with a store, and what to do about it, in words for people.
+//! Explains store errors to operators: what is wrong, and which settings to check.
 
 use osproxy_storage::Diagnosis;
 
 use crate::config::{Config, StoreKind};
 
-/// Says what is wrong with a store on another machine, and which settings to look at.
+/// Explains what is wrong with a remote store, and which settings to check.
 pub fn advice(config: &Config, kind: StoreKind, diagnosis: Diagnosis) -> String {
     let names = Names::of(config, kind);
     let Names { section, id, secret } = names;
-    // With a proxy it is that which is connected to.
+    // With a proxy, connections go to the proxy.
     let (place, host) = match config.stores.proxy {
         Some(_) => ("stores.proxy".to_owned(), "the proxy"),
         None => (names.endpoint(), "the store"),
     };
     match diagnosis {
         Diagnosis::NameUnknown => format!(
-            "no host of that name can be found; is `{place}` right, and does this machine have a DNS that knows it?{}",
+            "the host name cannot be resolved; check `{place}` and the DNS settings of this machine{}",
             names.hint_at_path_style(config, kind)
         ),
-        Diagnosis::NothingListens => format!("nothing listens there; is {host} running, and is `{place}` right?"),
+        Diagnosis::NothingListens => format!("connection refused; check that {host} is running at `{place}`"),
         Diagnosis::Unreachable => {
-            format!("there is no way to that host; is `{place}` right, is a firewall or a route in the way?")
+            format!("the host is unreachable; check `{place}`, firewalls and routes")
         }
         Diagnosis::Late => {
-            format!("it does not answer in time; is `{place}` right, is a firewall in the way, is {host} overloaded?")
+            format!("there was no answer in time; check `{place}`, firewalls and the load of {host}")
         }
-        Diagnosis::Untrusted => "its certificate is of an authority that this machine does not trust; if it is your own, \
-                                 give its certificate as `stores.ca`"
-            .to_owned(),
+        Diagnosis::Untrusted => "the certificate is not trusted; set `stores.ca` for your own CA".to_owned(),
         Diagnosis::OtherName => format!(
-            "its certificate is for another name; is that in `{}` one that the certificate has?{}",
+            "the certificate is for another host name; check the name in `{}`{}",
             names.endpoint(),
             names.hint_at_path_style(config, kind)
         ),
         Diagnosis::NotValidNow => {
-            "its certificate has ended or not begun; renew it, or set the clock of this machine".to_owned()
+            "the certificate has expired or is not valid yet; renew it, or set the clock".to_owned()
         }
         Diagnosis::NotEncrypted => format!(
-            "what listens there does not encrypt; begin `{}` with http://, or is it another port?",
+            "the server does not use TLS; start `{}` with http:// instead of https://, or check its port",
             names.endpoint()
         ),
         Diagnosis::Encryption => {
-            "no encrypted connection came about; does it want another version of TLS, or certificates of clients?".to_owned()
+            "the TLS handshake failed; check TLS versions and client certificates".to_owned()
         }
         Diagnosis::Closed => format!(
-            "{host} closes connections without an answer; is `{place}` right, with its port and its http:// or https://?"
+            "{host} closes connections without an answer; check the scheme, host and port in `{place}`"
         ),
         Diagnosis::NotHttp => format!(
-            "what listens there does not speak HTTP; is `{place}` right, with its port and its http:// or https://?"
+            "the server does not speak HTTP; check whether scheme, host and port in `{place}` are right"
         ),
         Diagnosis::NoStore => format!(
-            "what answers there is no store; is `{}` right, and not that of a console or of a web server?",
+            "the server is not an object store; check that `{}` is not a console or a web server",
             names.endpoint()
         ),
-        Diagnosis::Proxy => "the proxy lets nothing through to the store; is `stores.proxy` right?".to_owned(),
+        Diagnosis::Proxy => "the proxy does not connect to the store; check `stores.proxy`".to_owned(),
         Diagnosis::NoCredentials => {
             format!("there are no credentials; set `{section}.{id}` and `{section}.{secret}`")
         }
-        Diagnosis::KeyUnknown => format!("the store does not know the key; is `{section}.{id}` right?"),
+        Diagnosis::KeyUnknown => format!("the store does not know the access key; check `{section}.{id}`"),
         Diagnosis::WrongSecret => {
-            format!("the secret is not that of the key; is `{section}.{secret}` right?")
+            format!("the secret does not match the access key; check `{section}.{secret}`")
         }
         _ => of_rights(config, &names, diagnosis),
     }
 }
 
-/// Of those who were let in so far.
+/// Explains errors of a store that accepted the connection and knows the access key.
 fn of_rights(config: &Config, names: &Names, diagnosis: Diagnosis) -> String {
     let Names { section, .. } = names;
     match diagnosis {
         Diagnosis::WrongToken => {
-            format!("the token is not that of the key; is `{section}.session_token` right?")
+            format!("the session token does not match the access key; check `{section}.session_token`")
         }
         Diagnosis::Expired => {
-            format!("the temporary key was good until some time ago; get a new one, with its `{section}.session_token`")
+            format!("the temporary access key has expired; get a new one, with its `{section}.session_token`")
         }
         Diagnosis::ClockSkewed => {
-            "the clock of this machine is too far from the store's; set it, by NTP at best".to_owned()
+            "the clock differs too much from that of the store; set it, preferably with NTP".to_owned()
         }
-        Diagnosis::Denied => "the key may not do this; give it the rights to look for buckets and to make them, and to put, \
-                              get, list and delete objects and uploads in them"
+        Diagnosis::Denied => "the access key lacks permissions; it must be allowed to find and to create buckets, and to put, get, \
+                              list and delete objects and multipart uploads in them"
             .to_owned(),
         Diagnosis::Refused => {
-            "the store refuses it and does not say why; is the key right, may it look for buckets, and is the bucket its own?"
+            "the store refused the request; check the access key, its permissions, and who owns the bucket"
                 .to_owned()
         }
-        Diagnosis::NoBucket if config.stores.make_buckets => "there is no such bucket".to_owned(),
+        Diagnosis::NoBucket if config.stores.make_buckets => "the bucket does not exist".to_owned(),
         Diagnosis::NoBucket => {
-            "there is no such bucket, and `stores.make_buckets` is off; make it, or let it be made".to_owned()
+            "the bucket does not exist and `stores.make_buckets` is off; create it or turn that on".to_owned()
         }
         Diagnosis::BucketTaken => {
-            format!("somebody else has a bucket of that name; choose another one as `{section}.bucket`")
+            format!("the bucket belongs to another account; choose another name as `{section}.bucket`")
         }
         Diagnosis::OtherRegion => format!(
-            "the bucket is in another region, or the store is; are `{section}.region` and `{}` right?",
+            "the bucket or the store is in another region; check `{section}.region` and `{}`",
             names.endpoint()
         ),
-        Diagnosis::Busy => "it cannot do it now, or what stands behind it cannot; try again later".to_owned(),
-        Diagnosis::Full => "it has no room left".to_owned(),
-        _ => "it fails for a reason of its own".to_owned(),
+        Diagnosis::Busy => "the store, or a service behind it, is unavailable; try again later".to_owned(),
+        Diagnosis::Full => "the store is full".to_owned(),
+        _ => "the store returned an unexpected error".to_owned(),
     }
 }
 
-/// What settings are called.
+/// Names of the settings of a store.
 struct Names {
     section: &'static str,
     id: &'static str,
@@ -129,7 +127,7 @@ impl Names {
         let s3 = if config.s3.enabled { &config.s3 } else { &config.minio };
         if kind == StoreKind::S3 && !s3.path_style {
             return format!(
-                " The bucket stands in the name of the host, which many stores do not know: see `{}.path_style`.",
+                " (the bucket is part of the host name, which not all stores support: see `{}.path_style`)",
                 self.section
             );
         }

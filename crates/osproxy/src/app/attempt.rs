@@ -1,17 +1,20 @@
+//! Write guards: they protect running writes from the sweep, and clean up after unfinished ones.
+
 use std::sync::Arc;
 
 use super::App;
 use crate::{error, meta::Kind};
 
-/// A number that nobody removes as long as this lives: what it names is being written.
+/// Marks a blob or part as being written by this process. Nothing removes it while this value
+/// lives.
 pub struct Writing {
     app: Arc<App>,
     id: i64,
 }
 
 impl Writing {
-    /// Takes the number of a blob or part, which is that of one attempt alone; where it can be, before there is a row
-    /// of it: whoever removes such rows must find it taken.
+    /// Marks the blob or part `id`, which belongs to one write only. Call this before its row
+    /// exists, where possible: code that removes such rows must find the mark.
     pub fn new(app: &Arc<App>, id: i64) -> Self {
         app.writing().insert(id);
         Self { app: app.clone(), id }
@@ -24,50 +27,51 @@ impl Drop for Writing {
     }
 }
 
-/// An object that is being written: an intent in the database, with or without an object. Dropped before it is
-/// settled, it is removed with everything that was written for it.
+/// A write guard: the write intent is in the database, the object may exist or not. Dropped before
+/// [`settle`](Self::settle), it removes the row and everything that was written.
 ///
-/// What publishes the object must not be dropped half way: the object could appear after its row was removed.
+/// A future that publishes the object must run to its end: if it is dropped half way, the object
+/// can appear after its row was removed.
 pub struct Attempt {
     kind: Kind,
     writing: Option<Writing>,
     cleanup: Cleanup,
 }
 
-/// What becomes of an attempt that is dropped.
+/// What a dropped guard removes.
 #[derive(Clone, Copy)]
 enum Cleanup {
-    /// The object is removed, then the row.
+    /// The object, then the row.
     Remove,
-    /// The sweep removes both.
+    /// Nothing: the sweep removes both.
     LeaveToSweep,
-    /// The row is removed. The object under its key is not this attempt's.
+    /// Only the row. The object under its key is not from this write.
     KeepObject,
 }
 
 impl Attempt {
-    /// Takes care of an intent that was just recorded, under a number that was taken before.
+    /// Guards a write intent that was just recorded.
     pub fn new(kind: Kind, writing: Writing) -> Self {
         Self { kind, writing: Some(writing), cleanup: Cleanup::Remove }
     }
 
-    /// Says that the store may bring forth the object at a later time, because it did not answer. Then the row stays until
-    /// the sweep comes.
+    /// Leaves the cleanup to the sweep, because the store did not answer and may create the object
+    /// later. The row must stay until then.
     pub fn may_appear_later(&mut self) {
         self.cleanup = Cleanup::LeaveToSweep;
     }
 
-    /// Says that there was an object under the key that no row names, and which stays: the database may be older than the
-    /// store.
+    /// Keeps the object under the key: it was there before, although no row names it. That happens
+    /// when the database is older than the store, such as after a restore.
     pub fn keep_object(&mut self) {
         tracing::error!(
             id = self.writing.as_ref().map(|writing| writing.id),
-            "an object that nothing names is in the way"
+            "the key is taken by an object without a row"
         );
         self.cleanup = Cleanup::KeepObject;
     }
 
-    /// Leaves things as they are: the object has become content, or its row is gone and it was never published.
+    /// Disarms the guard: the object is content now, or it was never published and its row is gone.
     pub fn settle(mut self) {
         self.writing = None;
     }
@@ -85,10 +89,10 @@ impl Drop for Attempt {
                 Cleanup::LeaveToSweep => Ok(true),
                 Cleanup::KeepObject => writing.app.forget_unpublished(kind, writing.id).await,
             };
-            // Whatever this cannot remove now, the sweep does later.
+            // The sweep removes later what cannot be removed now.
             if let Err(error) = cleaned {
                 let (id, error) = (writing.id, error::chain(&error));
-                tracing::warn!(id, ?kind, error, "cannot remove an unfinished upload yet");
+                tracing::warn!(id, ?kind, error, "cannot remove an unfinished write; the sweep retries");
             }
         });
     }

@@ -1,10 +1,12 @@
+//! Work that outlives the request that started it.
+
 use std::time::Duration;
 
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
-/// Work that outlives the request that caused it, and has a runtime that is not the one of connections: at each of its steps
-/// it would have to wait there for its turn among thousands of them.
+/// Spawns work that outlives the request that started it, on the runtime that does not serve
+/// connections: there, each step of the work would wait behind thousands of them.
 #[derive(Debug)]
 pub struct Background {
     runtime: Handle,
@@ -12,12 +14,12 @@ pub struct Background {
 }
 
 impl Background {
-    /// On the runtime that this is called on.
+    /// Spawns on the current runtime.
     pub(super) fn here() -> Self {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
-    /// Begins something. It goes on when what this gives is dropped.
+    /// Spawns `work`. Dropping the handle does not cancel it, and [`end`](Self::end) waits for it.
     pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -25,7 +27,7 @@ impl Background {
         self.tasks.spawn_on(work, &self.runtime)
     }
 
-    /// Begins something that changes nothing, and that nobody waits for when the node stops.
+    /// Spawns `work` that changes nothing. The node stops without waiting for it.
     pub(super) fn detach<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -33,7 +35,7 @@ impl Background {
         self.runtime.spawn(work)
     }
 
-    /// Waits as long as `patience` for all of it to end; `false`: it did not.
+    /// Waits up to `patience` until all spawned work has ended. Returns whether it has.
     pub async fn end(&self, patience: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()

@@ -1,19 +1,22 @@
+//! Backpressure: refuses new work while too many writes are pending.
+
 use osproxy_api::ErrorCode;
 
 use super::App;
 use crate::{Error, Result};
 
-/// What somebody wants to begin.
+/// What a request starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
-    /// An upload that nobody has heard of yet.
+    /// A new upload session.
     Upload,
-    /// Sending content for one that was granted.
+    /// Content of an existing upload session.
     Content,
 }
 
 impl App {
-    /// Returns `StorageFull` while the disk of the database is full: what is left is for what makes room.
+    /// Returns `StorageFull` while the disk of the database is full: the space left is kept for
+    /// operations that free space.
     pub fn must_have_room(&self) -> Result<()> {
         if self.meta.is_full() {
             return Err(Error::storage_full("the disk of the database is full"));
@@ -21,9 +24,11 @@ impl App {
         Ok(())
     }
 
-    /// Refuses to begin something new while more than `limits.max_backlog` transactions and contents that have come wait for
-    /// the database and the disk; content, while half as many again do. What has begun goes on: to give that up would cost what was
-    /// done for it, and the more there is to do, the less would be done. Nor do those who only read wait for it then.
+    /// Returns `Overloaded` while too many writes are pending. Pending writes are transactions that
+    /// wait for the database and received content that is not durable yet. New uploads are refused
+    /// from `limits.max_backlog` on, content from one and a half times as many on. Running
+    /// transfers continue, because aborting them would waste the work done for them, and downloads
+    /// are never refused.
     pub fn must_keep_up(&self, beginning: Beginning) -> Result<()> {
         self.must_have_room()?;
         let backlog = self.meta.waiting_writes() + self.metrics.endings.count();
@@ -34,7 +39,7 @@ impl App {
         if backlog < most {
             return Ok(());
         }
-        let message = "as much is being stored as this service takes on, try again in a moment";
+        let message = "too many pending writes; retry later";
         Err(Error::new(ErrorCode::Overloaded, message))
     }
 }

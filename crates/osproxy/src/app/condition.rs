@@ -1,4 +1,4 @@
-//! What a node needs, and whether it has it.
+//! Health of a node: checks its dependencies and caches the results.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,34 +13,35 @@ use futures_util::{
 use super::App;
 use crate::{error, meta::now_ms};
 
-/// How long what was found is good enough, whoever asks.
+/// How long a result is reused.
 const FRESH: Duration = Duration::from_secs(1);
-/// The same of disks and of stores, whose checks cost more.
+/// How long results for disks and stores are reused. These checks cost more.
 const DISKS_FRESH: Duration = Duration::from_secs(5);
-/// How long a check may take before what it looks at counts as down.
+/// How long a check may take before its dependency counts as failed.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Less room on a disk than this is none, in bytes: the database needs some to go on.
+/// A disk with less free space, in bytes, counts as full: the database needs some to keep working.
 const FULL: u64 = 64 << 20;
-/// How far the clock of this machine may be from that of the database, and how far uids may be ahead of it, in milliseconds.
+/// Tolerance in milliseconds: of the clock of this machine against that of the database, and of the
+/// newest uid against the clock.
 const CLOCK_TOLERANCE: i64 = 60_000;
 
-/// What a node needs.
+/// A dependency of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// The database: nothing goes without it.
+    /// The database. Nothing works without it.
     Database,
-    /// Redis, through which nodes hear of each other.
+    /// Redis, through which nodes coordinate.
     Cache,
-    /// A store on other machines.
+    /// A remote store.
     Store,
-    /// Room on the disks of this machine, and that they can be written to.
+    /// Local disks: free space and write access.
     Disk,
-    /// A clock that is right: links expire by it. Uploads go on.
+    /// A correct clock: links expire by it. Uploads continue without one.
     Clock,
 }
 
 impl Need {
-    /// Its name: no vendor, no address.
+    /// Name without vendor or address.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Database => "database",
@@ -52,16 +53,16 @@ impl Need {
     }
 }
 
-/// What was found when everything was looked at.
+/// Result of a health check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// What this node needs and does not have, in the order of [`Need`], each once.
+    /// Failed dependencies, in the order of [`Need`], each once.
     pub down: Vec<Need>,
-    /// Whether every upload of a new file fails because of it.
+    /// Whether every upload of a new file fails.
     pub refuses_uploads: bool,
 }
 
-/// Something that this node needs and does not have.
+/// A failed dependency.
 #[derive(Clone, Debug)]
 struct Problem {
     need: Need,
@@ -69,29 +70,30 @@ struct Problem {
     what: String,
 }
 
-/// Looks at everything, once at a time, and remembers what it found.
+/// Runs health checks, one at a time, and caches their results.
 #[derive(Default)]
 pub(super) struct Observer {
     look: Mutex<Option<Look>>,
-    /// What was wrong with disks and stores, and when they were looked at.
+    /// Problems of disks and stores, and when these were checked.
     slow: tokio::sync::Mutex<Option<(Instant, Vec<Problem>)>>,
     database: Check,
     disks: Check,
     stores: Check,
-    /// What was down at the last look.
+    /// Dependencies that had failed at the last check; those are not logged again.
     logged: Mutex<Vec<Need>>,
 }
 
-/// A look that somebody began. All who ask meanwhile, and for a while afterwards, share it.
+/// A health check that is running or done. All requests meanwhile, and for [`FRESH`] after it,
+/// share it.
 type Look = Shared<BoxFuture<'static, (Instant, Condition)>>;
 
-/// Keeps a check from being begun again before it has ended: one that hangs does so once.
+/// Runs a check only once at a time, so that a check that hangs ties up one task only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Check(Arc<tokio::sync::Mutex<()>>);
 
 impl Check {
-    /// Runs `check` to its end on this runtime, and waits for it as long as `patience`. `None`: it did not end in time, or the
-    /// one before it is still running.
+    /// Spawns `check` on this runtime and waits for it up to `patience`. Returns `None` if it has
+    /// not ended by then, or if the previous one is still running.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         patience: Duration,
@@ -111,8 +113,8 @@ impl Check {
 }
 
 impl App {
-    /// What this node needs and does not have. Costs at most one look a second, however many ask, and ends within a few
-    /// seconds whatever hangs.
+    /// Returns the health of this node. Runs at most one check a second, however many requests ask,
+    /// and returns within a few seconds even if a check hangs.
     pub async fn condition(self: &Arc<Self>) -> Condition {
         let look = {
             let mut look = self.observer.look.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,18 +129,19 @@ impl App {
             condition.down.push(Need::Cache);
             condition.down.sort_unstable();
         }
-        // Without Redis for too long there are no uids.
+        // Without a worker id (Redis has been away for too long) there are no uids.
         condition.refuses_uploads |= self.coordinator.worker().is_none();
         condition
     }
 
-    /// Whether other nodes are better off without this one: what is down is its own, and not theirs too.
+    /// Whether requests should go to other nodes, because this node cannot reach the database, or
+    /// the disk of a store that only this node has failed.
     pub fn is_better_spared(&self, down: &[Need]) -> bool {
         let has_own = self.stores.are_apart() && !self.stores.is_shared(self.stores.for_new());
         down.contains(&Need::Database) || has_own && down.contains(&Need::Disk)
     }
 
-    /// Begins a look. It goes on when whoever asked for it no longer waits.
+    /// Starts a health check, which continues if the request that started it is dropped.
     fn begin_look(self: &Arc<Self>) -> Look {
         let app = self.clone();
         let looking = self.background.detach(async move { app.look().await });
@@ -172,7 +175,7 @@ impl App {
         Some(Problem { need: Need::Database, refuses_uploads: true, what })
     }
 
-    /// Looks at disks and stores, unless that was done lately.
+    /// Checks disks and stores, unless the last results are fresh.
     async fn look_at_disks_and_stores(self: &Arc<Self>) -> Vec<Problem> {
         let mut known = self.observer.slow.lock().await;
         if let Some((at, problems)) = &*known
@@ -220,23 +223,24 @@ impl App {
         Some(Problem { need: Need::Clock, refuses_uploads: false, what })
     }
 
-    /// Logs what is wrong, once for as long as it is.
+    /// Logs each problem once while it lasts.
     fn log_problems(&self, problems: &[Problem]) {
         let mut logged = self.observer.logged.lock().unwrap_or_else(PoisonError::into_inner);
         for Problem { need, what, .. } in problems {
             if !logged.contains(need) {
-                tracing::warn!(problem = what, "this node is not well");
+                tracing::warn!(problem = what, "health check failed");
             }
         }
         if problems.is_empty() && !logged.is_empty() {
-            tracing::info!("this node is well again");
+            tracing::info!("all health checks succeed again");
         }
         *logged = problems.iter().map(|problem| problem.need).collect();
     }
 }
 
-/// Says by how much the clock of this machine differs from that of the database, if it is too much. Both are in milliseconds
-/// since the Unix epoch. A file of `SQLite` has no clock but this one.
+/// Describes the difference between the clocks of this machine and of the database, if it exceeds
+/// the tolerance. Both times are in milliseconds since the Unix epoch. For `SQLite`, both clocks
+/// are the same.
 pub fn clock_differs(here: i64, database: i64) -> Option<String> {
     let off = here.saturating_sub(database);
     let direction = if off > 0 { "ahead of" } else { "behind" };
@@ -244,15 +248,19 @@ pub fn clock_differs(here: i64, database: i64) -> Option<String> {
         .then(|| format!("the clock of this machine is {} {direction} that of the database", span(off)))
 }
 
-/// Says by how much the newest uid is ahead of the clock, if it is too much. Both are in milliseconds since the Unix epoch.
+/// Describes how far the newest uid is ahead of the clock, if that exceeds the tolerance. Both
+/// times are in milliseconds since the Unix epoch.
 pub fn uids_are_ahead(newest: i64, clock: i64) -> Option<String> {
     let lead = newest.saturating_sub(clock);
     (lead > CLOCK_TOLERANCE).then(|| {
-        format!("the newest uid is {} ahead of the clock, which was ahead before, or is behind", span(lead))
+        format!(
+            "the newest uid is {} ahead of the clock: the clock was ahead before, or is behind now",
+            span(lead)
+        )
     })
 }
 
-/// A time in the largest unit that it has two of.
+/// Formats a time span, in the largest unit that gives a value of at least 2.
 fn span(ms: i64) -> String {
     let seconds = ms.unsigned_abs() / 1000;
     match seconds {

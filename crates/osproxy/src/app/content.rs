@@ -1,4 +1,4 @@
-//! The bytes of a file, wherever they lie while they are read.
+//! Reads the content of a file, also while a merge or a move relocates its bytes.
 
 use std::{
     collections::VecDeque,
@@ -19,14 +19,15 @@ use crate::{
     uid::Uid,
 };
 
-/// How often a file whose bytes are moved is looked up again before its reader gives up.
+/// How often a reader looks up a file whose bytes are relocated before it fails.
 const ROUNDS: usize = 3;
 
 impl App {
-    /// Opens the bytes `range` of a file, which lies within its size. `None`: the file is gone.
+    /// Opens the bytes `range` of a file, which must lie within its size. Returns `None` if the
+    /// file is gone.
     ///
-    /// The reader goes on to the end undisturbed while the bytes move: from parts into one object, or to an object
-    /// with the same content.
+    /// The reader is not disturbed when the bytes are relocated: from parts into one object, or to
+    /// an object with the same content.
     pub async fn open_content(
         self: &Arc<Self>,
         file: &StoredFile,
@@ -36,7 +37,7 @@ impl App {
             Err(error) if error.kind == ErrorKind::NotFound => {}
             opened => return Ok(Some(opened?)),
         }
-        // What is known of the file may be from before its bytes moved.
+        // The cached row may be older than the relocation.
         self.meta.forget_remembered(file.uid);
         let Some(file) = self.meta.stored_file(file.uid).await? else {
             return Ok(None);
@@ -45,7 +46,7 @@ impl App {
     }
 }
 
-/// Opens the bytes of a file where they lie, as far as is known.
+/// Opens the bytes of a file at their last known location.
 async fn open(
     app: &Arc<App>,
     file: &StoredFile,
@@ -53,7 +54,7 @@ async fn open(
 ) -> Result<storage::Result<ContentReader>> {
     let store = app.stores.get(&file.content.store)?;
     Ok(match &file.content.layout {
-        // Whoever has it open can read it to its end.
+        // An object on a local disk stays readable while it is open.
         Layout::Whole(key) if store.multipart().is_none_or(Multipart::has_places) => {
             store.open(key, range).await.map(ContentReader::Object)
         }
@@ -64,7 +65,7 @@ async fn open(
         Layout::Parts => {
             let parts = app.meta.parts(file.content.blob_id).await?;
             let Some(pieces) = pieces(parts, &range, file.content.size) else {
-                // They are being removed: whoever did that has put the bytes elsewhere.
+                // The parts are being removed, so the bytes have been relocated.
                 return Ok(Err(storage::Error::not_found(store.name(), "open")));
             };
             FollowingReader::open(app, file, range, pieces).await?.map(ContentReader::Following)
@@ -72,11 +73,12 @@ async fn open(
     })
 }
 
-/// The bytes of a range of a file, in order, exactly as many as the range has. An error is final.
+/// A stream of a byte range of a file. It yields exactly as many bytes as the range has, or an
+/// error, after which it ends.
 pub enum ContentReader {
-    /// Out of one object.
+    /// Reads one object.
     Object(ObjectReader),
-    /// Out of one or several that may be gone before the end, one after the other.
+    /// Reads objects that may be removed before the end, one after the other.
     Following(Box<FollowingReader>),
 }
 
@@ -91,17 +93,17 @@ impl Stream for ContentReader {
     }
 }
 
-/// A piece of a part that is to be read.
+/// A range of an object to read.
 #[derive(Clone)]
 struct Piece {
     key: Key,
     range: Range<u64>,
 }
 
-/// An open piece, and its first bytes: so the store has begun to deliver before they are asked for.
+/// An open piece and its first bytes. Reading them ahead makes the store start to send.
 type Opened = storage::Result<(Option<Bytes>, ObjectReader)>;
 
-/// The next piece while it is opened.
+/// The next piece, while it is being opened.
 struct Next {
     piece: Piece,
     opening: BoxFuture<'static, Opened>,
@@ -115,20 +117,21 @@ impl Next {
         Self { piece, opening, is_ahead }
     }
 
-    /// Whether a piece that is needed now is to be opened again after this error. What failed ahead says nothing of now: the
-    /// reader held a place in the store itself. A reader that has begun waits for a place as long as its client does.
+    /// Whether to open the piece again, now that it is needed, after this error. An error from
+    /// opening ahead says little: the reader itself held one of the store's slots. A reader that
+    /// has started waits for a slot as long as its client waits.
     fn is_worth_another(&self, error: &storage::Error) -> bool {
         error.kind == ErrorKind::Busy || (self.is_ahead && error.retryable)
     }
 }
 
-/// Reads objects one after the other, with the next one opened ahead. When one is gone, its bytes have moved: then reading
-/// goes on where they are now.
+/// Reads objects one after the other, and opens the next one ahead. When an object is gone, looks
+/// up where its bytes are now and continues there.
 pub struct FollowingReader {
     app: Arc<App>,
     store: Arc<dyn Backend>,
     uid: Uid,
-    /// What is still to be read, of the whole file.
+    /// The bytes of the file that are not read yet.
     rest: Range<u64>,
     reading: Option<ObjectReader>,
     next: Option<Next>,
@@ -138,7 +141,7 @@ pub struct FollowingReader {
 }
 
 impl FollowingReader {
-    /// Opens the first of the pieces that make up the range.
+    /// Opens the first piece of the range.
     async fn open(
         app: &Arc<App>,
         file: &StoredFile,
@@ -171,7 +174,7 @@ impl FollowingReader {
         self.next = self.pieces.pop_front().map(|piece| Next::open(&self.store, piece, true));
     }
 
-    /// Looks up where the rest lies now.
+    /// Starts to look up where the rest of the bytes is now.
     fn follow(&mut self) {
         let (app, uid, rest) = (self.app.clone(), self.uid, self.rest.clone());
         self.moving = Some(Box::pin(async move {
@@ -184,7 +187,7 @@ impl FollowingReader {
                     opened => return Ok(opened?),
                 }
             }
-            Err(Error::internal("the bytes of the file are nowhere"))
+            Err(Error::internal("no object has the bytes of the file"))
         }));
     }
 
@@ -202,7 +205,7 @@ impl FollowingReader {
             if let Some(reading) = &mut self.reading {
                 match reading.as_mut().poll_next(cx) {
                     Poll::Ready(None) => self.reading = None,
-                    // A store that cannot keep it open has lost it on the way.
+                    // This store cannot keep a removed object open.
                     Poll::Ready(Some(Err(error))) if error.kind == ErrorKind::NotFound => {
                         self.follow();
                         continue;
@@ -234,7 +237,7 @@ impl FollowingReader {
         }
     }
 
-    /// Lets the store go on with the next part while nothing of this one is there.
+    /// Lets the store open the next piece while this one has no bytes ready.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) {
         if let Some(next) = &mut self.next
             && let Poll::Ready(opened) = next.opening.as_mut().poll(cx)
@@ -271,7 +274,7 @@ impl Stream for FollowingReader {
     }
 }
 
-/// What has to be read of which part; `None` when the parts do not make up the file.
+/// Maps `wanted` to ranges of parts. Returns `None` if the parts do not add up to the file.
 fn pieces(parts: Vec<StoredPart>, wanted: &Range<u64>, size: u64) -> Option<VecDeque<Piece>> {
     let (mut pieces, mut at) = (VecDeque::new(), 0);
     for part in parts {

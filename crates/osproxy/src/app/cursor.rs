@@ -1,3 +1,5 @@
+//! Signed cursors for lists that are read page by page.
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Serialize, de::DeserializeOwned};
@@ -6,25 +8,26 @@ use sha2::Sha256;
 use super::App;
 use crate::{Error, Result};
 
-/// What the secret of cursors is derived for.
+/// Label for deriving the secret of cursors.
 const LABEL: &str = "osproxy cursor v1";
 
-/// How many bytes authenticate a cursor.
+/// Length of the authentication code, in bytes.
 const MAC: usize = 32;
 
 impl App {
-    /// A cursor that says where a page begins. It is worth something with the same `filters` alone, and nobody but this
-    /// service can make one.
+    /// Returns a cursor for the page that starts at `position`. It is valid with the same `filters`
+    /// only, and only this service can create one.
     pub fn cursor<T: Serialize>(&self, filters: &[&str], position: &T) -> Result<String> {
         let position = serde_json::to_vec(position).map_err(Error::internal)?;
         let secrets = self.links.derived(LABEL);
-        let secret = secrets.first().ok_or_else(|| Error::internal("there is no key"))?;
+        let secret = secrets.first().ok_or_else(|| Error::internal("there is no link key"))?;
         let mut cursor = mac(secret, filters, &position)?.finalize().into_bytes().to_vec();
         cursor.extend(position);
         Ok(BASE64_URL_SAFE_NO_PAD.encode(cursor))
     }
 
-    /// Where the page of a cursor begins; `None`: it was not given out for these filters.
+    /// Returns the start of the page of a cursor. Returns `None` if the cursor was not issued for
+    /// these filters.
     pub fn position<T: DeserializeOwned>(&self, filters: &[&str], cursor: &str) -> Result<Option<T>> {
         let Ok(cursor) = BASE64_URL_SAFE_NO_PAD.decode(cursor) else {
             return Ok(None);
@@ -43,7 +46,7 @@ impl App {
 
 fn mac(secret: &[u8], filters: &[&str], position: &[u8]) -> Result<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(Error::internal)?;
-    // Every field with its length before it: no two lists of filters give the same bytes.
+    // Every field is preceded by its length, so no two lists of filters give the same bytes.
     for field in filters.iter().map(|filter| filter.as_bytes()).chain([position]) {
         mac.update(&(field.len() as u64).to_be_bytes());
         mac.update(field);

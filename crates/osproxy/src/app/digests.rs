@@ -1,4 +1,4 @@
-//! Reads stored content again and gives its digests, no faster than it may be read.
+//! Computes digests of stored content, with a rate limit on reading it.
 
 use std::{
     num::NonZeroU64,
@@ -14,18 +14,18 @@ use tokio::{task::JoinHandle, time::Instant};
 use super::Stores;
 use crate::{Error, Result, meta::StoredPart};
 
-/// How much time may be made up for that was lost in waiting for a store.
+/// How far reading may fall behind the rate limit and still catch up.
 const SLACK: Duration = Duration::from_millis(100);
 
 impl Stores {
-    /// Reads a range of an object and gives its digests, computed where they hold nobody up.
+    /// Reads a range of an object and returns its digests. Hashing runs on blocking threads.
     pub async fn digest(&self, store: &str, key: &Key, range: Range<u64>, wanted: Wanted) -> Result<Digests> {
         let [own] = self.read_through(store, key, range, [Digester::new(wanted)]).await?;
         Ok(own.finish())
     }
 
-    /// Reads parts and gives the digests of each, those that are known of it, and of all of them one behind the other,
-    /// those that are `wanted`.
+    /// Reads parts. Returns the digests of each part (those recorded for it) and of all parts
+    /// concatenated (those in `wanted`).
     pub async fn digest_parts(
         &self,
         store: &str,
@@ -52,7 +52,7 @@ impl Stores {
     ) -> Result<[Digester; N]> {
         let mut object = self.get(store)?.open(key, range).await?;
         let mut digesting: Option<JoinHandle<[Digester; N]>> = None;
-        // The next bytes come while the ones before are digested.
+        // The next bytes are read while the previous ones are hashed.
         while let Some(bytes) = object.try_next().await? {
             let count = bytes.len();
             if let Some(before) = digesting.take() {
@@ -74,28 +74,28 @@ impl Stores {
     }
 }
 
-/// How fast content is read again.
+/// Rate limiter for reading stored content.
 pub struct Pace {
-    /// Bytes a second; `None`: as fast as it can be had.
+    /// Bytes per second; `None`: unlimited.
     limit: Option<NonZeroU64>,
-    /// When what was read so far may have been read.
+    /// When all bytes read so far are due at this rate.
     due: Mutex<Instant>,
 }
 
 impl Pace {
-    /// At most so many bytes a second; 0: no limit.
+    /// Limits reading to `bytes_per_second`; 0: no limit.
     pub fn new(bytes_per_second: u64) -> Self {
         Self { limit: NonZeroU64::new(bytes_per_second), due: Mutex::new(Instant::now()) }
     }
 
-    /// Waits for as long as so many bytes have to take.
+    /// Waits until these bytes are due.
     async fn pass(&self, bytes: usize) {
         if let Some(until) = self.due(bytes, Instant::now()) {
             tokio::time::sleep_until(until).await;
         }
     }
 
-    /// Until when there is to be waited once so many bytes were read, if it is `now`.
+    /// Returns when `bytes` that were read at `now` are due. `None`: there is no limit.
     fn due(&self, bytes: usize, now: Instant) -> Option<Instant> {
         let taking = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.limit?);
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,12 +117,12 @@ mod tests {
             now = pace.due(10, now).unwrap();
         }
         assert_eq!(now - start, Duration::from_secs(1));
-        // What the store itself takes is no further wait.
+        // Time spent in the store counts.
         for _ in 0..10 {
             now = pace.due(10, now + Duration::from_millis(9)).unwrap();
         }
         assert_eq!(now - start, Duration::from_millis(1100));
-        // What was not read for long is not read at once after it.
+        // A pause allows no burst after it.
         let later = now + Duration::from_mins(1);
         assert_eq!(pace.due(1000, later).unwrap() - later, Duration::from_millis(900));
     }

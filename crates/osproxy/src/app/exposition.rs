@@ -1,4 +1,4 @@
-//! What is counted, for who collects it.
+//! Exports metrics in the text format of Prometheus.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,22 +13,22 @@ use crate::{
     version,
 };
 
-/// How long what stands in the database is waited for. The rest is told in any case.
+/// How long to wait for the database statistics and for the disks. All other metrics are exported
+/// in any case.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The folders of a node whose disks it needs.
+/// The folders whose disks a node needs.
 #[derive(Debug)]
 pub(super) struct Folders {
     folders: Arc<[Folder]>,
     space: Check,
 }
 
-/// A folder, and what it is called.
 #[derive(Debug)]
 struct Folder {
     name: &'static str,
     path: PathBuf,
-    /// How much of its disk must stay free, in bytes.
+    /// Space on its disk that must stay free, in bytes.
     keep_free: u64,
 }
 
@@ -44,8 +44,8 @@ impl Folders {
         Self { folders: [data].into_iter().chain(objects).collect(), space: Check::default() }
     }
 
-    /// Finds out which of them cannot be written to, or have less than `least` bytes of room, or less than must stay free: their
-    /// names, and what is wrong.
+    /// Returns the folders that are not writable, or whose disk has less free space than `least`
+    /// bytes or than `keep_free`: their names, and what is wrong.
     pub(super) fn problems(&self, least: u64) -> impl Future<Output = Vec<(&'static str, String)>> + use<> {
         let folders = self.folders.clone();
         async move {
@@ -57,7 +57,7 @@ impl Folders {
         }
     }
 
-    /// How much room their disks have. A disk that cannot be asked is left out.
+    /// Returns the space on the disks. A disk that does not answer is left out.
     async fn space(&self) -> Vec<(&'static str, DiskSpace)> {
         let folders = self.folders.clone();
         let asking = self.space.run(PATIENCE, async move {
@@ -72,30 +72,34 @@ impl Folders {
 }
 
 impl Folder {
-    /// Blocks.
+    /// Blocks the thread.
     fn problem(&self, least: u64) -> Option<String> {
         let free = check_writable(&self.path).and_then(|()| DiskSpace::of(&self.path));
         match free {
-            Err(error) => Some(format!("cannot be written to: {error}")),
-            Ok(space) if space.free < least.max(self.keep_free) => Some("has no room left".to_owned()),
+            Err(error) => Some(format!("is not writable: {error}")),
+            Ok(space) if space.free < least.max(self.keep_free) => Some("is nearly full".to_owned()),
             Ok(_) => None,
         }
     }
 }
 
 impl App {
-    /// Everything that is counted, as text for Prometheus. What has to be counted in the database is as old as
-    /// [`stats`](Self::stats) has it, and is left out while the database does not answer.
+    /// Returns all metrics as Prometheus text. Database statistics are as old as those of
+    /// [`stats`](Self::stats), and are left out while the database does not answer.
     pub async fn metrics_page(self: &Arc<Self>) -> Result<String, std::fmt::Error> {
         let mut page = Page::default();
         let build = vec![("version", version::NUMBER.to_owned()), ("commit", version::COMMIT.to_owned())];
-        page.gauge("build_info", "Always 1; the labels say which version this is", [(build, 1)]);
-        page.moment("start_time_seconds", "When the process started, since the Unix epoch", self.started_at);
+        page.gauge(
+            "build_info",
+            "Version and commit of osproxy, as labels; the value is always 1",
+            [(build, 1)],
+        );
+        page.moment("start_time_seconds", "Unix time at which the process started", self.started_at);
         let draining = u64::from(self.is_draining());
-        page.gauge("draining", "1 while the node says that it is about to stop", [(Vec::new(), draining)]);
+        page.gauge("draining", "1 while the node drains before it stops", [(Vec::new(), draining)]);
         let (requests, tasks) = self.running();
-        page.gauge("requests_in_flight", "Requests that have not ended", [(Vec::new(), requests)]);
-        page.gauge("tasks_running", "Tasks that this node works on", [(Vec::new(), tasks)]);
+        page.gauge("requests_in_flight", "Requests in progress", [(Vec::new(), requests)]);
+        page.gauge("tasks_running", "Tasks running on this node", [(Vec::new(), tasks)]);
         self.metrics.tell(&mut page);
         self.meta.tell(&mut page);
         self.stores.tell(&mut page);
@@ -103,15 +107,15 @@ impl App {
         match stats {
             Ok(Ok(stats)) => tell_stats(&stats, &mut page),
             Ok(Err(error)) => {
-                tracing::warn!(error = error::chain(&error), "cannot count what stands in the database");
+                tracing::warn!(error = error::chain(&error), "cannot read the database statistics");
             }
-            Err(_) => tracing::warn!("the database takes too long to count what stands in it"),
+            Err(_) => tracing::warn!("the database statistics were not ready in time"),
         }
         let disk = |name: &str| vec![("disk", name.to_owned())];
         let free = space.iter().map(|(name, space)| (disk(name), space.free));
-        page.gauge("disk_free_bytes", "Room that is left on a disk for this process", free);
+        page.gauge("disk_free_bytes", "Free space on the disk of a folder", free);
         let size = space.iter().map(|(name, space)| (disk(name), space.total));
-        page.gauge("disk_size_bytes", "Room that a disk has", size);
+        page.gauge("disk_size_bytes", "Size of the disk of a folder", size);
         page.text()
     }
 }
@@ -119,7 +123,7 @@ impl App {
 fn tell_stats(stats: &Stats, page: &mut Page) {
     page.moment(
         "counted_time_seconds",
-        "When the next five were counted, since the Unix epoch",
+        "Unix time of the last refresh of the database statistics",
         stats.counted_at,
     );
     let tasks = stats
@@ -129,11 +133,11 @@ fn tell_stats(stats: &Stats, page: &mut Page) {
     page.gauge("tasks", "Tasks in the database", tasks);
     let files = stats.files.iter().map(|(state, count)| (vec![("state", state.name())], *count));
     page.gauge("files", "Files in the database", files);
-    page.gauge("blobs", "Contents that are stored", [(Vec::new(), stats.blobs)]);
-    page.gauge("stored_bytes", "Bytes that they have together", [(Vec::new(), stats.bytes_stored)]);
+    page.gauge("blobs", "Stored blobs", [(Vec::new(), stats.blobs)]);
+    page.gauge("stored_bytes", "Total size of stored blobs", [(Vec::new(), stats.bytes_stored)]);
     page.gauge(
         "saved_bytes",
-        "Bytes that they would have besides if every file had a content of its own",
+        "Additional bytes that would be stored without deduplication",
         [(Vec::new(), stats.bytes_saved)],
     );
 }

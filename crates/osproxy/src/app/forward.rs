@@ -1,4 +1,4 @@
-//! Hands requests on to the node that holds their data.
+//! Forwards requests to the node that has their data.
 
 use axum::{
     body::Body,
@@ -12,17 +12,17 @@ use crate::{
     error, traces,
 };
 
-/// The header with the id of a request.
+/// Header with the id of a request.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The header in which proxies say whose request it is.
+/// Header in which proxies name the client.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Why another node gave no answer.
+/// Why a forwarded request has no response.
 #[derive(Debug)]
 pub enum Unforwarded {
-    /// The body that was to be sent broke off, for this reason. The node is not to blame.
+    /// The request body broke off, for this reason. The other node is not to blame.
     Broken(Box<dyn std::error::Error + Send + Sync>),
-    /// The node cannot be asked, or does not answer.
+    /// The node is unknown or does not answer.
     Failed(Error),
 }
 
@@ -35,7 +35,7 @@ impl From<Error> for Unforwarded {
 impl From<Unanswered> for Unforwarded {
     fn from(Unanswered { why, is_clients, .. }: Unanswered) -> Self {
         if is_clients {
-            tracing::debug!(error = error::chain(&*why), "the client broke off");
+            tracing::debug!(error = error::chain(&*why), "the client aborted a forwarded request");
             Self::Broken(why)
         } else {
             Self::Failed(Error::node_unavailable(why))
@@ -44,14 +44,15 @@ impl From<Unanswered> for Unforwarded {
 }
 
 impl App {
-    /// Hands a request on to the node that has a store at hand, and gives its answer. Both bodies are passed on piece by
-    /// piece. Must not be called for a request that comes from a node.
+    /// Forwards a request to the node that has `store`, and returns its response. Both bodies are
+    /// streamed. Must not be called for a request that was itself forwarded.
     pub async fn forward(
         &self,
         store: &str,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Unforwarded> {
-        // First of all: what a client calls part of its connection must not take away what is said here.
+        // Must come first: a client that lists a header in `Connection` must not remove one that is
+        // set below.
         cluster::strip(request.headers_mut());
         if let Some(RequestId(id)) = request.extensions().get().cloned()
             && let Ok(id) = HeaderValue::try_from(&*id)
@@ -68,7 +69,7 @@ impl App {
         };
         let (address, why) = (&node.address, error::chain(&*unanswered.why));
         tracing::warn!(node = node.id, address, error = why, "a node does not answer");
-        // It may have been started anew since it was heard of.
+        // It may have restarted since its last heartbeat.
         let follower = self.node_with(store, true).await?;
         match unanswered.untouched {
             Some(request) if follower.id != node.id => Ok(self.forward_to(&follower, *request).await?),
@@ -80,14 +81,15 @@ impl App {
         let answer =
             self.cluster.forward(Destination { id: &node.id, address: &node.address }, request).await;
         answer.map(|mut answer| {
-            // This node says it as well, as of every answer.
+            // This node adds it to every response itself.
             answer.headers_mut().remove(header::VARY);
             answer
         })
     }
 }
 
-/// Says whose request it is. Only what this node knows: the other one may believe it, as it would a proxy.
+/// Names the client to the other node, which trusts this node as it would a proxy. Passes on only
+/// what this node knows.
 fn tell_client(request: &mut Request<Body>) {
     let client = request.extensions().get().and_then(|ClientAddr(client)| client.to_string().parse().ok());
     let headers = request.headers_mut();

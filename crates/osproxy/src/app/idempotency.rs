@@ -1,4 +1,4 @@
-//! Requests that must not take effect twice.
+//! Idempotency keys: a request that is repeated takes effect once.
 
 use osproxy_api::ErrorCode;
 use sha2::{Digest, Sha256};
@@ -11,11 +11,12 @@ use crate::{
     uid::Uid,
 };
 
-/// A key that this process has for a request. Whoever has it says how it ended, by [`App::answer_key`] or
-/// [`App::release_key`]; if nobody does, another attempt may take it over after a minute.
+/// An idempotency key that is held for a request. The holder ends it with [`App::answer_key`] or
+/// [`App::release_key`]. If nobody does, a repetition of the request may take the key over after a
+/// minute.
 ///
-/// What the request makes has the reserved uid, whichever attempt makes it: of several, one makes it, and the others find
-/// it there.
+/// Every repetition creates its result under the same reserved uid: one of them creates it, the
+/// others find it.
 #[derive(Clone, Debug)]
 pub struct TakenKey {
     request: KeyedRequest,
@@ -23,27 +24,28 @@ pub struct TakenKey {
 }
 
 impl TakenKey {
-    /// The uid that is reserved for what the request makes.
+    /// Returns the uid that is reserved for the result of the request.
     pub fn uid(&self) -> Uid {
         self.uid
     }
 }
 
-/// What a request finds under its key.
+/// Result of taking an idempotency key.
 #[derive(Clone, Debug)]
 pub enum KeyOutcome {
-    /// No answer: the request is to be done.
+    /// There is no response yet: carry out the request.
     Taken(TakenKey),
-    /// The answer to the same request before.
+    /// The response to the same request before.
     Answered(KeyedAnswer),
 }
 
 impl App {
-    /// Takes a key of a caller for a request, told by what it hashes to, or gives what was answered to it before. Fails with
-    /// `KeyReused` if the key is another request's, and with `InProgress` if the same one has not ended.
+    /// Takes an idempotency key for a request, which is identified by its hash, or returns the
+    /// response that was recorded for it. Fails with `KeyReused` if the key was used for another
+    /// request, and with `InProgress` if the same request has not ended.
     pub async fn take_key(&self, caller: &Caller, key: &str, request: [u8; 32]) -> Result<KeyOutcome> {
         self.must_have_room()?;
-        // No two attempts have the same number, in this process or another.
+        // Identifies this holder of the key, in this process and all others.
         let attempt = self.next_uid().await?;
         let key = scoped(caller.key.as_deref(), key);
         let request = KeyedRequest { tenant: caller.tenant.clone(), key, request, attempt };
@@ -52,28 +54,29 @@ impl App {
             Keyed::Answered(answer) => Ok(KeyOutcome::Answered(answer)),
             Keyed::Running => Err(in_progress()),
             Keyed::Other => {
-                Err(Error::new(ErrorCode::KeyReused, "this key was used before, with another request"))
+                Err(Error::new(ErrorCode::KeyReused, "the idempotency key belongs to another request"))
             }
         }
     }
 
-    /// Remembers what was answered to the request of a key.
+    /// Records the response to the request of a key.
     pub async fn answer_key(&self, key: TakenKey, answer: KeyedAnswer) -> Result<()> {
         Ok(self.meta.answer_key(key.request, answer).await?)
     }
 
-    /// Gives a key back whose request failed.
+    /// Releases the key of a request that failed.
     pub async fn release_key(&self, key: TakenKey) -> Result<()> {
         Ok(self.meta.release_key(key.request).await?)
     }
 
-    /// Whether this attempt still has its key: only then it may take back what was made under the reserved uid.
+    /// Returns whether this holder still has its key. Only then may it undo what was created under
+    /// the reserved uid.
     pub async fn hold_key(&self, key: &TakenKey) -> Result<bool> {
         Ok(self.meta.hold_key(key.request.clone()).await?)
     }
 
-    /// Reserves another uid for what the request makes, where that of an earlier attempt was taken back. Fails with
-    /// `InProgress` if another attempt has taken the key over.
+    /// Reserves another uid for the result, after what was created under the first one was undone.
+    /// Fails with `InProgress` if another holder has taken the key over.
     pub async fn reserve_uid(&self, key: &TakenKey) -> Result<Uid> {
         let uid = self.next_uid().await?;
         if self.meta.reserve_uid(key.request.clone(), uid).await? { Ok(uid) } else { Err(in_progress()) }
@@ -81,11 +84,11 @@ impl App {
 }
 
 fn in_progress() -> Error {
-    Error::new(ErrorCode::InProgress, "the first request with this key has not ended yet")
+    Error::new(ErrorCode::InProgress, "the first request with this idempotency key has not ended yet")
 }
 
-/// What the key of a request is called: every API key has a space of names of its own. A digest, since the database has room
-/// for no more than the longest key.
+/// Scopes an idempotency key to an API key. Returns a digest, because the column is as long as the
+/// longest key only.
 fn scoped(api_key: Option<&str>, key: &str) -> String {
     let Some(id) = api_key else {
         return key.to_owned();

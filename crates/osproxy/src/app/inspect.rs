@@ -1,4 +1,4 @@
-//! Reads parts of an upload before it is complete.
+//! Reads parts of an upload before it is complete, to detect its MIME type and compute digests.
 
 use std::error::Error as _;
 
@@ -15,11 +15,12 @@ use crate::{
 
 /// How many uploads are read at the same time; others wait.
 pub(super) const PARALLEL: usize = 8;
-/// How many short parts are read at the same time.
+/// How many short parts of an upload are read at the same time.
 const READS: usize = 8;
 
 impl App {
-    /// Reads what has to be read of an upload. `None`: its parts were replaced or removed meanwhile.
+    /// Reads what is needed of an upload. Returns `None` if its parts were replaced or removed
+    /// meanwhile.
     pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<Inspected>> {
         let _permit = self.inspections.acquire().await.map_err(Error::internal)?;
         let parts = self.meta.parts(inspection.blob_id).await?;
@@ -47,7 +48,7 @@ impl App {
         Ok(inspected)
     }
 
-    /// The first bytes of content, and how many parts they lie in.
+    /// Returns the first bytes of the content, and the number of parts that have them.
     async fn head(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<u8>, usize)> {
         let store = self.stores.get(store)?;
         let (mut missing, mut ranges) = (HEAD as u64, Vec::new());
@@ -70,7 +71,7 @@ impl App {
     }
 }
 
-/// Whether bytes that were to be read are not there any more.
+/// Whether the bytes to read are gone.
 fn is_gone(error: &Error) -> bool {
     let of_store = error.source().and_then(|source| source.downcast_ref::<storage::Error>());
     of_store.is_some_and(|error| matches!(error.kind, ErrorKind::NotFound | ErrorKind::Truncated))

@@ -1,4 +1,4 @@
-//! Keys that sign links, which change while a node runs, and what has become of links that were signed.
+//! Key rotation while a node runs, and the revocation and use limits of links.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,35 +14,35 @@ use crate::{
     uid::Uid,
 };
 
-/// How often keys are looked for that were made elsewhere.
+/// How often a node looks for new link keys.
 const LOOK: Duration = Duration::from_secs(10);
-/// How often at most because of a link that is signed by one that is not known.
+/// Minimum time between two lookups caused by links with an unknown key.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where the keys come from.
+/// Where the link keys come from.
 pub(super) struct Renewal {
-    /// They stand in the configuration, and stay what they are.
+    /// The keys are configured, so they never change.
     pub(super) is_configured: bool,
-    /// What nodes know each other by comes from them.
+    /// The secret that nodes share is derived from the keys.
     pub(super) is_for_cluster: bool,
     pub(super) looked: Mutex<Instant>,
 }
 
 impl App {
-    /// Whether a link says what was signed, and holds now; gives the terms that were signed with it.
+    /// Checks the signature and the lifetime of a link, and returns its constraints.
     pub async fn verify_link(
         &self,
         claims: &Claims<'_>,
         signature: &str,
     ) -> Result<std::result::Result<Terms, LinkError>> {
         if !self.links.know(signature) {
-            // Another node may have been told of a key a moment ago.
+            // Another node may sign with a key that was created a moment ago.
             self.renew_link_keys(LOOK_AGAIN).await?;
         }
         Ok(self.links.verify(claims, signature, OffsetDateTime::now_utc()))
     }
 
-    /// Reads the keys anew, unless that was done lately.
+    /// Reads the keys again, unless that was done within `lately`.
     async fn renew_link_keys(&self, lately: Duration) -> Result<()> {
         if self.renewal.is_configured {
             return Ok(());
@@ -55,7 +55,7 @@ impl App {
             *looked = Instant::now();
         }
         let Some(keys) = link_keys(&self.meta.known_link_keys().await?)? else {
-            // A node without any could not serve a link.
+            // Keep the old keys: a node without any cannot serve links.
             return Ok(());
         };
         if self.links.are(&keys) {
@@ -65,11 +65,11 @@ impl App {
         if self.renewal.is_for_cluster {
             self.cluster.replace(&cluster_secrets(&self.links)).map_err(Error::internal)?;
         }
-        tracing::info!("the keys that sign links have changed");
+        tracing::info!("the link keys have changed");
         Ok(())
     }
 
-    /// Looks for keys that were made elsewhere, as long as the node runs.
+    /// Spawns a task that looks for new link keys while the node runs.
     pub(super) fn keep_link_keys(self: &Arc<Self>) {
         if self.renewal.is_configured {
             return;
@@ -83,29 +83,31 @@ impl App {
                 };
                 if let Err(error) = app.renew_link_keys(LOOK_AGAIN).await {
                     let error = error::chain(&error);
-                    tracing::warn!(error, "cannot look for keys that sign links");
+                    tracing::warn!(error, "cannot read the link keys");
                 }
             }
         });
     }
 
-    /// Whether links to `uid` that were issued then, in seconds since the Unix epoch, were revoked.
+    /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix
+    /// epoch, are revoked.
     pub async fn is_revoked(&self, uid: Uid, action: Action, issued: i64) -> Result<bool> {
         Ok(issued < self.meta.links_from(uid, action == Action::Download).await?)
     }
 
-    /// Whether a link was used as often as it may be.
+    /// Returns whether a link has no uses left.
     pub async fn is_used_up(&self, uses: &Limit) -> Result<bool> {
         Ok(self.meta.link_uses(&uses.id).await? >= uses.max)
     }
 
-    /// Counts one more use of a link that ends then, in seconds since the Unix epoch. `false`: it was used up.
+    /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
+    /// `false` if it had no uses left.
     pub async fn use_link(&self, uses: &Limit, end: i64) -> Result<bool> {
         Ok(self.meta.use_link(&uses.id, uses.max, end.saturating_mul(1000)).await?)
     }
 }
 
-/// The keys of these ids and secrets, the first of which signs; `None`: there are none.
+/// Creates link keys from ids and secrets. The first one signs. Returns `None` if there are none.
 pub(super) fn link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<LinkKeys>> {
     let keys: std::result::Result<Vec<_>, _> =
         secrets.iter().map(|(id, secret)| LinkKey::new(id, secret)).collect();
@@ -113,8 +115,8 @@ pub(super) fn link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<LinkKeys
     Ok(keys.next().map(|signing| LinkKeys::new(signing, keys.collect())))
 }
 
-/// What nodes know each other by, where no secret is configured. The oldest key comes first: every node knows it, also one
-/// that has not heard of the newest.
+/// Derives the secrets that nodes share when none is configured. The oldest comes first: every node
+/// has it, also one that has not read the newest yet.
 pub(super) fn cluster_secrets(links: &LinkKeys) -> Vec<Vec<u8>> {
     let mut secrets = links.derived("osproxy nodes v1");
     secrets.reverse();

@@ -1,10 +1,10 @@
-//! What applications may note of a file.
+//! Limits of file metadata that applications set.
 
 use osproxy_api::v1::{MAX_METADATA_BYTES, MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
 
 use crate::{Error, Result, meta::Metadata};
 
-/// Refuses metadata that is more than it may be.
+/// Fails if the metadata exceeds its limits.
 pub fn check_metadata(metadata: &Metadata) -> Result<()> {
     let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     let fits = metadata.len() <= MAX_METADATA_KEYS
@@ -14,7 +14,7 @@ pub fn check_metadata(metadata: &Metadata) -> Result<()> {
     if fits { Ok(()) } else { Err(metadata_refused()) }
 }
 
-/// The answer to metadata that is more than it may be.
+/// The error for metadata that exceeds its limits.
 pub fn metadata_refused() -> Error {
     Error::invalid(format!(
         "`metadata` must have at most {MAX_METADATA_KEYS} keys of 1 to {MAX_METADATA_KEY} bytes, values of at most \

@@ -1,4 +1,5 @@
-//! Uploads that the store itself puts together, between metadata and store.
+//! Multipart uploads of the store: keeps metadata and store consistent when they start, complete or
+//! get lost.
 
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use crate::{
     uid::Uid,
 };
 
-/// How often an object is looked for before all of its parts are given up, and how long between: not every store takes an
-/// upload away and shows the object in the same moment.
+/// How often, and at what interval, to look for a completed object before its parts count as lost:
+/// some stores remove a multipart upload before they show the object.
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Bounds how often the same upload is begun at the same time: blobs whose numbers fall together wait for each other.
+/// Striped locks that keep a node from starting the same multipart upload twice. Blobs of the same
+/// stripe wait for each other.
 pub(super) struct Beginning([Mutex<()>; 64]);
 
 impl Default for Beginning {
@@ -29,25 +31,26 @@ impl Default for Beginning {
 
 impl Beginning {
     fn of(&self, blob_id: i64) -> &Mutex<()> {
-        // The low bits of a uid count within a millisecond, those above are the worker's.
+        // The low bits of a uid are a counter within a millisecond, the bits above are the worker
+        // id.
         let mixed = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
         let [first, ..] = &self.0;
         usize::try_from(mixed).ok().and_then(|at| self.0.get(at)).unwrap_or(first)
     }
 }
 
-/// What became of an upload that was to be completed.
+/// Result of completing a multipart upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutTogether {
-    /// The object is there.
+    /// The object exists.
     Done,
-    /// The store has not got all parts as they were sent; those that it has not can be sent again.
+    /// The store does not have all parts as they were sent. The missing ones can be sent again.
     Lost,
 }
 
 impl App {
-    /// What the store calls the upload that a part is to go into: it is begun, if it has not been. `None`: nothing is
-    /// collected under this blob any more.
+    /// Returns the store's id of the multipart upload for a part. Starts the upload if necessary.
+    /// Returns `None` if the blob no longer accepts parts.
     pub async fn begun_upload(
         &self,
         store: &str,
@@ -59,7 +62,7 @@ impl App {
             return Ok(place.upload.clone());
         }
         let multipart = self.stores.multipart(store)?;
-        // Of parts that come at the same time one begins it here; another node may do so too.
+        // Of concurrent parts, one starts the upload. Another node may start one too.
         let _beginning = self.beginning.of(blob_id).lock().await;
         if let Some(named) = self.meta.named_upload(blob_id).await? {
             return Ok(Some(named));
@@ -74,16 +77,21 @@ impl App {
         };
         let named = self.meta.name_upload(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
-            // What this cannot drop goes when the content is verified, or removed: it is under the blob's key.
+            // If this fails, the upload is aborted when the content is verified or deleted: both
+            // are under the blob's key.
             && let Err(error) = multipart.abort(&place.key, &begun).await
         {
-            tracing::warn!(blob_id, error = error::chain(&error), "cannot drop a second upload yet");
+            tracing::warn!(
+                blob_id,
+                error = error::chain(&error),
+                "cannot abort a duplicate multipart upload yet"
+            );
         }
         Ok(named)
     }
 
-    /// Keeps room for content of a tenant that was announced, where its parts have places in the object to be. An error:
-    /// there is none.
+    /// Reserves disk space for announced content, in a store that preallocates files. Fails if
+    /// there is not enough.
     pub async fn reserve(&self, uid: Uid, tenant: &Tenant) -> Result<()> {
         if !self.stores.have_places() {
             return Ok(());
@@ -95,7 +103,7 @@ impl App {
         Ok(())
     }
 
-    /// The size of an object that another request may be bringing forth at this moment.
+    /// Returns the size of an object that another request may be creating now.
     async fn appeared(&self, store: &str, key: &Key) -> Result<Option<u64>> {
         for _ in 0..LOOKS {
             match self.stores.get(store)?.size(key).await {
@@ -107,8 +115,9 @@ impl App {
         Ok(None)
     }
 
-    /// Finds out whether the store has lost an upload that does not take a part. If so, its parts can be sent again. An upload
-    /// that is complete, or given up, is not lost.
+    /// Checks whether the store has lost a multipart upload that refused a part, and if so, lets
+    /// the client send its parts again. An upload that was completed or aborted is not lost.
+    /// Returns whether it is lost.
     pub async fn lose_if_gone(&self, store: &str, blob_id: i64, key: &Key, upload: &str) -> Result<bool> {
         match self.stores.multipart(store)?.parts(key, upload).await {
             Err(error) if error.kind == ErrorKind::NotFound => {
@@ -116,17 +125,17 @@ impl App {
                 if is_lost {
                     tracing::error!(
                         blob_id,
-                        "the store has lost an upload with its parts; they have to be sent again"
+                        "the store has lost a multipart upload; its parts must be sent again"
                     );
                 }
                 Ok(is_lost)
             }
-            // It has, or does not say so now.
+            // It exists, or the store cannot tell now.
             _ => Ok(false),
         }
     }
 
-    /// Lets the store make an object of the parts that it has. Harmless when it is called again.
+    /// Completes a multipart upload, so that its parts become one object. Can be repeated.
     pub async fn put_together(&self, native: &NativeUpload) -> Result<PutTogether> {
         let NativeUpload { blob_id, store, key, upload, parts, size } = native;
         let multipart = self.stores.multipart(store)?;
@@ -135,7 +144,8 @@ impl App {
         };
         let there = multipart.parts(key, upload).await;
         let lost = match (problem.kind, there) {
-            // It was done before, and nobody heard of it; or all is lost.
+            // An earlier call completed the upload and its response was lost, or all parts are
+            // lost.
             (_, Err(gone)) if gone.kind == ErrorKind::NotFound => match self.appeared(store, key).await? {
                 Some(found) if found == *size => return Ok(PutTogether::Done),
                 Some(found) => {
@@ -149,14 +159,14 @@ impl App {
                 let lost: Vec<_> = parts.iter().filter(differs).map(|(number, _)| *number).collect();
                 if lost.is_empty() { Lost::Refused } else { Lost::Parts(lost) }
             }
-            // What the store said may be of a moment in which it was done; it is asked again.
+            // A concurrent call may have completed the upload in between. Calling again finds out.
             _ => return Err(problem.into()),
         };
         tracing::error!(
             blob_id,
             ?lost,
             error = error::chain(&problem),
-            "the store has not the parts that it had; they have to be sent again"
+            "the store has lost parts; they must be sent again"
         );
         self.meta.lose_native_parts(*blob_id, upload.clone(), lost).await?;
         Ok(PutTogether::Lost)

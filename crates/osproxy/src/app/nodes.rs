@@ -1,4 +1,4 @@
-//! This node among others: what it says of itself, and which of them has what.
+//! This node in the cluster: what it announces about itself, and which node has which store.
 
 use std::{
     collections::HashMap,
@@ -13,34 +13,35 @@ use super::App;
 pub use crate::coord::{KnownNode, Node};
 use crate::{Error, Result, config::Config, coord::Load, version};
 
-/// How long a node that is away is not looked for again: all that others want of it would ask.
+/// How long it is remembered that the node of a store was not found: otherwise every request for
+/// the store would look it up.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// The same, where a node was not found at the address that it had.
+/// The same, if the node does not answer at its known address.
 const ASK_ANEW: Duration = Duration::from_millis(200);
 
-/// What a node knows of itself and of others.
+/// State of this node, and known owners of stores.
 pub(super) struct Nodes {
-    /// Where others reach this one, once it listens.
+    /// Address at which other nodes reach this one, once it listens.
     address: OnceLock<String>,
     draining: AtomicBool,
     requests: AtomicU64,
     tasks: AtomicU64,
-    /// How long it is taken for true what was heard of a node.
+    /// How long a known owner is trusted.
     fresh: Duration,
-    /// The nodes with stores that were asked for.
+    /// Owners of stores, by the name of the store.
     owners: Mutex<HashMap<String, Heard>>,
 }
 
-/// What was heard of the node with a store.
+/// The known owner of a store.
 #[derive(Clone)]
 struct Heard {
     at: Instant,
     owner: Option<Node>,
-    /// Whether that was all there is to know.
+    /// Whether the lookup succeeded, so that a missing owner is away.
     is_sure: bool,
 }
 
-/// Counts among what is running until it is dropped.
+/// Counts a running request or task until it is dropped.
 pub struct Busy {
     app: Arc<App>,
     counter: fn(&Nodes) -> &AtomicU64,
@@ -52,12 +53,12 @@ impl Busy {
         Self { app: app.clone(), counter }
     }
 
-    /// A request that runs from now on.
+    /// Counts a request as running from now on.
     pub fn request(app: &Arc<App>) -> Self {
         Self::new(app, |nodes| &nodes.requests)
     }
 
-    /// A task that runs from now on.
+    /// Counts a task as running from now on.
     pub fn task(app: &Arc<App>) -> Self {
         Self::new(app, |nodes| &nodes.tasks)
     }
@@ -87,7 +88,7 @@ impl Nodes {
 }
 
 impl App {
-    /// Lets other nodes know of this one, which they reach at `address`.
+    /// Announces this node to others, which reach it at `address`.
     pub async fn announce(self: &Arc<Self>, address: String) {
         self.nodes.address.get_or_init(|| address);
         let app = Arc::downgrade(self);
@@ -96,14 +97,14 @@ impl App {
         self.coordinator.announce(Arc::new(describe)).await;
     }
 
-    /// Where other nodes reach this one; empty as long as it does not listen.
+    /// Address at which other nodes reach this one; empty before it listens.
     pub fn address(&self) -> &str {
         self.nodes.address.get().map_or("", String::as_str)
     }
 
     fn describe(&self) -> Node {
         let load = rustix::system::sysinfo().loads.first().copied().unwrap_or(0);
-        // A fixed-point number; two decimals are plenty.
+        // A fixed-point number with 16 fractional bits. Two decimals are enough.
         let hundredths = u32::try_from(load.saturating_mul(100) >> 16).unwrap_or(u32::MAX);
         Node {
             id: self.node.clone(),
@@ -120,14 +121,14 @@ impl App {
         }
     }
 
-    /// How many requests and tasks run at this moment.
+    /// Number of running requests and tasks.
     pub(super) fn running(&self) -> (u64, u64) {
         let [requests, tasks] =
             [&self.nodes.requests, &self.nodes.tasks].map(|counter| counter.load(Ordering::Relaxed));
         (requests, tasks)
     }
 
-    /// Says from now on that this node is not ready, and asks clients to connect to another one.
+    /// Reports this node as not ready from now on, and asks clients to connect to another one.
     pub fn drain(&self) {
         self.nodes.draining.store(true, Ordering::Relaxed);
     }
@@ -137,14 +138,15 @@ impl App {
         self.nodes.draining.load(Ordering::Relaxed)
     }
 
-    /// The node that has a store at hand which this one has not; else an error that says that it is away. What was heard
-    /// within a heartbeat will do; with `anew` it was not right, and is asked for again.
+    /// Returns the node that has a store which this one does not have. Fails if there is none. The
+    /// cached owner is at most one heartbeat old; `anew` looks it up again, because the owner did
+    /// not answer.
     pub async fn node_with(&self, store: &str, anew: bool) -> Result<Node> {
         let Heard { owner, .. } = self.look_for(store, anew).await;
         owner.ok_or_else(|| Error::elsewhere(store))
     }
 
-    /// Whether the node that has a store at hand is known to be away, and not merely not known.
+    /// Whether the node that has a store is known to be away, as opposed to unknown.
     pub async fn is_away(&self, store: &str) -> bool {
         let Heard { owner, is_sure, .. } = self.look_for(store, false).await;
         owner.is_none() && is_sure
@@ -162,8 +164,8 @@ impl App {
         let (owner, is_sure) = match self.coordinator.node_with(store).await {
             Ok(owner) => (owner, true),
             Err(error) => {
-                tracing::warn!(%error, "cannot ask which node has a store");
-                // What was known before Redis went away is better than nothing.
+                tracing::warn!(%error, "cannot look up the node of a store");
+                // Without Redis, the last known owner is the best guess.
                 (known.and_then(|heard| heard.owner), false)
             }
         };

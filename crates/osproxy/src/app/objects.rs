@@ -1,4 +1,5 @@
-//! What has to be done to rows and objects together, in this order and no other.
+//! Cleanup of objects and their rows. An object is always deleted before its row, so that every
+//! object has a row.
 
 use futures_util::TryStreamExt;
 use osproxy_storage::{ErrorKind, Key, ObjectWriter};
@@ -9,15 +10,17 @@ use crate::{
     meta::{Blob, Condemned, Kind, StoredPart},
 };
 
-/// How many objects are removed at once.
+/// Maximum number of objects per delete request.
 const BATCH: usize = 500;
 
 impl App {
-    /// Whether the object of a blob is there in its full length. Content is shared only then: what was damaged behind
-    /// osproxy's back must not swallow what clients send again.
+    /// Returns whether the object of a blob exists with its full size. Only then is its content
+    /// shared: if an object was damaged outside of osproxy, content that clients send again must
+    /// replace it.
     ///
-    /// Of what lies with another node this is taken for granted as long as that node is there: it alone can find out, and
-    /// mend. If it is away, whoever sends the content again brings it back.
+    /// A blob in the store of another node counts as intact while that node is alive, since only
+    /// that node can check and repair it. If the node is away, content that a client sends again
+    /// replaces the blob.
     pub async fn is_intact(&self, blob: &Blob) -> Result<bool> {
         if !self.stores.has(&blob.backend) {
             return Ok(!self.is_away(&blob.backend).await);
@@ -29,9 +32,9 @@ impl App {
         }
     }
 
-    /// Removes an object that is no content: decides it, removes the object that the row names, then the row, so that no
-    /// object is ever without a row. `false` when it became content meanwhile, or is gone already. A crash in between
-    /// leaves the row for the sweep.
+    /// Removes an object that is not content: marks the row for deletion, deletes the object, then
+    /// the row. Returns `false` if it has become content or is gone already. After a crash in
+    /// between, the sweep continues.
     pub async fn discard(&self, kind: Kind, id: i64) -> Result<bool> {
         let Some(Condemned { store, key, part_size }) = self.meta.condemn(kind, id).await? else {
             return Ok(false);
@@ -43,12 +46,13 @@ impl App {
         Ok(true)
     }
 
-    /// Removes the row of an attempt that has published nothing. Whatever lies under its key stays.
+    /// Deletes the row of a write that published nothing. An object under its key stays.
     pub async fn forget_unpublished(&self, kind: Kind, id: i64) -> Result<bool> {
         Ok(self.meta.condemn(kind, id).await?.is_some() && self.meta.forget(kind, id).await?)
     }
 
-    /// Removes what lies under the key of a row. An upload of the store's goes before the object that it could still become.
+    /// Deletes the object of a row. Multipart uploads for its key are aborted first, because they
+    /// could still become that object.
     async fn erase(&self, store: &str, kind: Kind, key: Key, part_size: Option<u64>) -> Result<()> {
         if kind == Kind::Blob {
             self.abort_uploads(store, &key, part_size).await?;
@@ -56,8 +60,8 @@ impl App {
         Ok(self.stores.get(store)?.delete(&[key]).await?)
     }
 
-    /// Drops all uploads in which a store, if it can, collects parts for a key. `part_size`: of the parts of that blob, if
-    /// it was settled.
+    /// Aborts all multipart uploads for a key, if the store has such uploads. `part_size` is that
+    /// of the blob, if it was settled.
     pub async fn abort_uploads(&self, store: &str, key: &Key, part_size: Option<u64>) -> Result<()> {
         match self.stores.get(store)?.multipart() {
             Some(multipart) => Ok(multipart.abort_all(key, part_size).await?),
@@ -65,7 +69,7 @@ impl App {
         }
     }
 
-    /// Appends a part to what is being written in the same store.
+    /// Appends a part to an object that is being written to the same store.
     pub async fn append_part(
         &self,
         store: &str,
@@ -82,7 +86,7 @@ impl App {
         Ok(())
     }
 
-    /// Removes the rows of parts, and the objects of those that have some.
+    /// Deletes the objects of parts, where they have their own, then the rows.
     pub async fn remove_parts(&self, store: &str, parts: &[(i64, Option<Key>)]) -> Result<()> {
         for batch in parts.chunks(BATCH) {
             let (ids, keys): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
@@ -93,8 +97,8 @@ impl App {
         Ok(())
     }
 
-    /// Removes a blob in state `deleting` with all that it lies in. `false`: parts of it are still being written;
-    /// they go when that ends, and the blob with the next call.
+    /// Deletes a blob in state `deleting` with its objects. Returns `false` if some of its parts
+    /// are still being written: their write guards remove them, and the next call deletes the blob.
     pub async fn remove_blob(&self, blob_id: i64) -> Result<bool> {
         let Some(remains) = self.meta.remains(blob_id).await? else {
             return Ok(true);
@@ -103,7 +107,7 @@ impl App {
         let mut idle = remains.parts;
         {
             let writing = self.writing();
-            // Who writes them removes them, when it finds out that they are not wanted any more.
+            // The write guards of these remove them, once the writes find the blob gone.
             idle.retain(|(id, _)| !writing.contains(id));
         }
         self.remove_parts(&remains.store, &idle).await?;

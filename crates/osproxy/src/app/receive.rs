@@ -1,4 +1,4 @@
-//! Takes a body off a client into the store.
+//! Streams a request body into a store.
 
 use std::sync::Arc;
 
@@ -11,22 +11,22 @@ use osproxy_storage::{BufferReservation, Digests, ErrorKind, Key, ObjectWriter, 
 use super::{App, Attempt};
 use crate::{Error, Result, content_type::Sniffer, meta::Claims};
 
-/// Content that has come in and is not published yet. Dropped, it leaves nothing in the store.
+/// Content that was received but not published. Dropped, it leaves nothing in the store.
 pub struct Received {
-    /// Publishes it.
+    /// Publishes the content.
     pub writer: Box<dyn ObjectWriter>,
-    /// Of what came.
+    /// Computed digests of the content.
     pub digests: Digests,
-    /// MIME type that the first bytes speak of, with a charset if all of it is UTF-8 text.
+    /// MIME type detected from the first bytes, with a charset if all of it is UTF-8 text.
     pub sniffed: Option<&'static str>,
-    /// The memory that is counted for what the writer keeps.
+    /// Reservation of the buffers that the writer holds.
     pub buffers: Option<Arc<BufferReservation>>,
 }
 
-/// The most that a body may have, and what it is.
+/// Maximum size of a body.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// Such as `file`.
+    /// What the body is, such as `file`; for the error message.
     pub what: &'static str,
     /// In bytes.
     pub max: u64,
@@ -43,32 +43,32 @@ impl Bound {
     }
 }
 
-/// Where a body goes.
+/// Write target of a body.
 #[derive(Clone, Copy)]
 pub enum Target<'a> {
-    /// Under a key.
+    /// An object under this key.
     Object(&'a Key),
-    /// Into an upload of the store's for a key, as the part of this number.
+    /// A part of a multipart upload: the key of its object, the store's upload id, the part number.
     Part(&'a Key, &'a str, u32),
 }
 
-/// Longest body that is kept until its length is known, in bytes.
+/// Longest body that is buffered to find out its length, in bytes.
 const KEPT: u64 = UNKNOWN_PART;
 
-/// What is a small piece of it, in bytes.
+/// Chunks below this size, in bytes, are coalesced.
 const SMALL: usize = 4096;
 
-/// Finds out the length of a body that does not tell it, by waiting for its end, if it is short. One that is too large is
-/// refused as soon as that shows.
+/// Finds out the length of a short body of unknown length, by buffering it to its end. Fails as
+/// soon as the body exceeds `bound`.
 pub async fn measured(
     bound: Bound,
     size: SizeHint,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
-    // What stands around the content of a form is little.
+    // In a form, the content is surrounded by little else.
     let is_short = !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= KEPT + (64 << 10);
     let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);
-    // What comes in small pieces is put together: each has a price of its own.
+    // Small chunks are coalesced, because each chunk has a fixed cost.
     let mut small = BytesMut::new();
     while is_short && !ended && length <= KEPT {
         match body.next().await {
@@ -99,8 +99,8 @@ pub async fn measured(
 }
 
 impl App {
-    /// Takes a body off the client: all of it, or an error. What is announced as too large is refused before any of it
-    /// is read. The digests are those that are `wanted`.
+    /// Streams a body to `target` and returns once all of it has arrived. If the announced size is
+    /// too large, fails before reading the body. Computes the digests in `wanted`.
     pub async fn receive(
         &self,
         store: &str,
@@ -125,7 +125,7 @@ impl App {
             if let SizeHint::Exact(size) = size
                 && received > size
             {
-                let message = format!("there are more bytes than the {size} that there must be");
+                let message = format!("the body has more than the expected {size} bytes");
                 return Err(Error::new(ErrorCode::SizeMismatch, message));
             }
             content_type.update(&bytes);
@@ -145,7 +145,7 @@ impl App {
             Target::Object(key) => self.stores.get(store)?.create(key, size).await?,
             Target::Part(key, upload, number) => {
                 let SizeHint::Exact(size) = size else {
-                    return Err(Error::internal("a part whose size is not known"));
+                    return Err(Error::internal("the size of a part is not known"));
                 };
                 self.stores.multipart(store)?.create_part(key, upload, number, size).await?
             }
@@ -153,18 +153,19 @@ impl App {
     }
 }
 
-/// Refuses content that has not the digests that were announced with it.
+/// Fails with `DigestMismatch` if the content does not have the expected digests.
 pub fn check_claims(claims: &Claims, digests: &Digests) -> Result<()> {
     match claims.refuted_by(digests) {
         Some((name, found)) => Err(Error::new(
             ErrorCode::DigestMismatch,
-            format!("the content's {name} is {found}, not the one announced"),
+            format!("the {name} of the content is {found}, not the expected one"),
         )),
         None => Ok(()),
     }
 }
 
-/// Publishes what is not published yet.
+/// Publishes the writer, unless that was done before. On failure, tells the write guard what it may
+/// clean up.
 pub async fn publish(attempt: &mut Attempt, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
     let Some(writer) = unpublished.take() else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What uploads may hold before they are complete: rows of the database, and room on the disks of this machine.
+//! Limits on uploads that are not complete: their number, and the disk space reserved for them.
 
 use std::{
     path::PathBuf,
@@ -21,28 +21,29 @@ use crate::{
     tenant::Tenant,
 };
 
-/// How long a measured disk is taken to be as it was.
+/// How long a measurement of a disk is reused.
 const MEASURED: Duration = Duration::from_secs(1);
-/// How long a disk may take to be measured; after that, uploads find out for themselves.
+/// How long measuring a disk may take. After that, uploads go on without it, and fail if the disk
+/// is full.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long what a tenant's uploads hold is taken to be what was counted, and what was begun here since.
+/// How long a count of a tenant's uploads is reused, together with what started here since.
 const COUNTED: Duration = Duration::from_secs(10);
-/// How long a refusal is based on the same count.
+/// Maximum age of a count that a refusal is based on.
 const REFUSED: Duration = Duration::from_secs(1);
-/// Of how many tenants it is known.
+/// Maximum number of cached tenants.
 const TENANTS: usize = 10_000;
 
-/// Bounds on what uploads hold.
+/// Limits on uploads that are not complete.
 pub(super) struct Room {
     disks: Vec<Disk>,
-    /// Most uploads of a tenant that are not complete.
+    /// Maximum uploads of a tenant that are not complete.
     max_uploads: u64,
     tenants: Cache<Tenant, Arc<Held>>,
-    /// Held while a tenant's uploads are counted: one is, however many requests there are.
+    /// Held while the uploads of a tenant are counted, so that concurrent requests share one count.
     counting: Mutex<()>,
-    /// Bytes that are reserved for uploads of all tenants.
+    /// Bytes reserved for uploads of all tenants.
     reserved: AtomicU64,
-    /// Per cent of the objects' disk that may be reserved, and for one tenant.
+    /// Percentage of the disk with the objects that may be reserved, in total and for one tenant.
     share: u64,
     tenant_share: u64,
 }
@@ -51,16 +52,16 @@ pub(super) struct Room {
 struct Disk {
     folder: PathBuf,
     has_objects: bool,
-    /// What uploads must leave free, in bytes.
+    /// Space that uploads must leave free, in bytes.
     keep_free: u64,
     measured: Mutex<Option<(Instant, DiskSpace)>>,
 }
 
-/// What the uploads of a tenant hold that are not complete.
+/// Usage of the uploads of a tenant that are not complete.
 struct Held {
     counted: Instant,
     uploads: AtomicU64,
-    /// Bytes.
+    /// In bytes.
     reserved: AtomicU64,
 }
 
@@ -75,7 +76,7 @@ impl Room {
         };
         let mut disks = Vec::new();
         if let DatabaseLocation::File(path) = database {
-            // A bare file name lies in the working directory.
+            // A bare file name is relative to the working directory.
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             disks.push(disk(folder.map_or_else(|| PathBuf::from("."), Into::into), false));
         }
@@ -95,7 +96,7 @@ impl Room {
 }
 
 impl Disk {
-    /// How much room there is; `None` if the disk does not answer.
+    /// Returns the space on the disk; `None` if it does not answer.
     async fn space(&self) -> Option<DiskSpace> {
         let mut measured = self.measured.lock().await;
         if let Some((at, space)) = *measured
@@ -112,20 +113,21 @@ impl Disk {
 }
 
 impl App {
-    /// Returns `StorageFull` unless there is room for `bytes` of content beside `local.keep_free`, and for the rows of the
-    /// database that lies on a disk of this machine.
+    /// Returns `StorageFull` unless the local disks have space for `bytes` of content and for the
+    /// rows of a local database, beyond `local.keep_free`.
     pub async fn must_leave_free(&self, bytes: u64) -> Result<()> {
         for disk in self.room.disks.iter().filter(|disk| disk.keep_free > 0) {
             let needed = if disk.has_objects { disk.keep_free.saturating_add(bytes) } else { disk.keep_free };
             if disk.space().await.is_some_and(|space| space.free < needed) {
-                return Err(Error::storage_full("a disk has no more room than is kept free"));
+                return Err(Error::storage_full("the free disk space is down to `local.keep_free`"));
             }
         }
         Ok(())
     }
 
-    /// Returns `QuotaExceeded` unless a tenant may have `more` uploads that are not complete. What other nodes have begun is known
-    /// some seconds later.
+    /// Charges `more` uploads to a tenant; returns `QuotaExceeded` if it would exceed its limit of
+    /// uploads that are not complete. Uploads that other nodes create are counted some seconds
+    /// later.
     pub async fn must_complete_uploads(&self, tenant: &Tenant, more: u64) -> Result<()> {
         let max = self.room.max_uploads;
         let mut held = self.held(tenant, COUNTED).await?;
@@ -139,11 +141,12 @@ impl App {
         }
         held.uploads.fetch_sub(more, Ordering::Relaxed);
         let message =
-            format!("there must be at most {max} uploads that are not complete; complete or abort some");
+            format!("at most {max} uploads may be incomplete at the same time; complete or abort some");
         Err(Error::new(ErrorCode::QuotaExceeded, message))
     }
 
-    /// Whether room on the disk may be reserved for an upload of a tenant that has `bytes`.
+    /// Reserves disk space for an upload of `bytes`. Returns whether the shares of the tenant and
+    /// of all tenants allow it.
     pub(super) async fn may_reserve(&self, tenant: &Tenant, bytes: u64) -> Result<bool> {
         let room = &self.room;
         let Some(disk) = room.disks.iter().find(|disk| disk.has_objects) else {
@@ -164,7 +167,7 @@ impl App {
         Ok(true)
     }
 
-    /// What the uploads of a tenant hold, counted not longer than this ago.
+    /// Returns the usage of a tenant, counted at most `age` ago.
     async fn held(&self, tenant: &Tenant, age: Duration) -> Result<Arc<Held>> {
         let room = &self.room;
         let known = || room.tenants.get(tenant).filter(|held| held.counted.elapsed() < age);

@@ -1,4 +1,4 @@
-//! How much there is of everything, counted seldom.
+//! Database statistics, with a cache.
 
 use std::{
     sync::Arc,
@@ -10,15 +10,15 @@ use tokio::sync::Mutex;
 use super::App;
 use crate::{Error, Result, meta::Stats};
 
-/// How long what was counted is good enough.
+/// How long statistics are reused.
 const GOOD_ENOUGH: Duration = Duration::from_secs(10);
 
-/// What was counted last, and when that was done.
+/// The last statistics, and when they were read.
 pub(super) type Counted = Arc<Mutex<Option<(Instant, Arc<Stats>)>>>;
 
 impl App {
-    /// How much there is of everything. Counting reads whole tables, so it is done once at a time, however many ask and go
-    /// away again, and not anew for a while.
+    /// Returns database statistics, at most ten seconds old. Counting reads whole tables, so it
+    /// runs once at a time, and continues when the request that started it is dropped.
     pub async fn stats(self: &Arc<Self>) -> Result<Arc<Stats>> {
         let app = self.clone();
         let counting = self.background.spawn(async move {

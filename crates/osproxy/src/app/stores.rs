@@ -1,4 +1,4 @@
-//! The stores that a node has at hand, as rows call them.
+//! The stores that a node has, by the names in rows.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -20,11 +20,11 @@ use crate::{
     metrics::Page,
 };
 
-/// Every store that rows may name here. New files go to the first.
+/// All stores of this node. New files go to the first.
 pub struct Stores {
     places: Vec<Place>,
     are_apart: bool,
-    /// How fast content is read to be digested.
+    /// Rate limiter for reading content to compute digests.
     pub(super) pace: Pace,
 }
 
@@ -37,17 +37,17 @@ struct Place {
 }
 
 impl Stores {
-    /// The names of all, that of new files first.
+    /// Names of all stores, with the store for new files first.
     pub fn names(&self) -> Vec<String> {
         self.places.iter().map(|place| place.name.clone()).collect()
     }
 
-    /// The name of the store that new files go to.
+    /// Name of the store for new files.
     pub fn for_new(&self) -> &str {
         self.places.first().map_or("", |place| &place.name)
     }
 
-    /// What metadata has to know of them.
+    /// What the metadata layer needs to know about the stores.
     pub fn here(&self) -> Vec<StoreHere> {
         let here = |place: &Place| StoreHere {
             name: place.name.clone(),
@@ -61,61 +61,61 @@ impl Stores {
         self.places.iter().map(here).collect()
     }
 
-    /// Whether a store is at hand.
+    /// Whether this node has a store.
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
 
-    /// Whether other nodes may use a store too.
+    /// Whether other nodes can use a store too.
     pub fn is_shared(&self, name: &str) -> bool {
         self.find(name).is_some_and(|place| place.is_shared)
     }
 
-    /// Whether a store is on other machines.
+    /// Whether a store is remote.
     pub fn is_remote(&self, name: &str) -> bool {
         self.find(name).is_some_and(|place| !place.is_disk)
     }
 
-    /// Whether objects may lie where only one of several nodes has them at hand.
+    /// Whether some objects of a cluster are in stores that only one node has.
     pub fn are_apart(&self) -> bool {
         self.are_apart
     }
 
-    /// A store; else an error that says that its bytes cannot be had here.
+    /// Returns a store. Fails if this node does not have it.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Backend>> {
         self.find(name).map(|place| &place.store).ok_or_else(|| Error::elsewhere(name))
     }
 
-    /// Whether any of them puts parts together of whose sizes nothing was said before.
+    /// Whether any store has multipart uploads of parts whose sizes are not known in advance.
     pub fn put_any_parts_together(&self) -> bool {
         self.places.iter().filter_map(|place| place.store.multipart()).any(|parts| !parts.has_places())
     }
 
-    /// The smallest part that the store of new files takes, in bytes.
+    /// Minimum part size in the store for new files, in bytes.
     pub fn min_part_size(&self) -> u64 {
         let parts = self.places.first().and_then(|place| place.store.multipart());
         parts.map_or(0, Multipart::min_part_size)
     }
 
-    /// Whether parts have places in the object to be, in the store of new files.
+    /// Whether the store for new files preallocates files.
     pub fn have_places(&self) -> bool {
         let parts = self.places.first().and_then(|place| place.store.multipart());
         parts.is_some_and(Multipart::has_places)
     }
 
-    /// The uploads in parts of a store that has them.
+    /// Returns the multipart interface of a store. Fails if it has none.
     pub fn multipart(&self, name: &str) -> Result<&dyn Multipart> {
         let multipart = self.get(name)?.multipart();
-        multipart.ok_or_else(|| Error::internal("a store that does not put parts together"))
+        multipart.ok_or_else(|| Error::internal("the store has no multipart uploads"))
     }
 
-    /// What was done to each of them that is on other machines.
+    /// Operation counters of the remote stores.
     pub fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
         let remote = self.places.iter().filter(|place| !place.is_disk);
         remote.map(|place| (place.name.as_str(), &*place.counters))
     }
 
-    /// Puts on a page what was done to each of them.
+    /// Exports the operation counters of all stores.
     pub(super) fn tell(&self, page: &mut Page) {
         let label = |place: &Place| vec![("backend", place.store.name().to_owned())];
         let operations = || {
@@ -129,37 +129,33 @@ impl Stores {
         };
         page.durations(
             "store_operation_seconds",
-            "How long a store took for an operation, each time that it was tried",
+            "Duration of store operations; each try counts",
             operations().map(|(labels, counters)| (labels, counters.durations.counted())),
         );
         let failures =
             operations().map(|(labels, counters)| (labels, counters.failures.load(Ordering::Relaxed)));
-        page.counter(
-            "store_errors",
-            "Those of them that failed, but for objects that were not there",
-            failures,
-        );
+        page.counter("store_errors", "Failed store operations, not-found excluded", failures);
         let of_stores = |counter: fn(&Counters) -> u64| {
             self.places.iter().map(move |place| (label(place), counter(&place.counters)))
         };
         page.counter(
             "store_broken_reads",
-            "Objects whose bytes ended before they should",
+            "Reads of objects that ended too early",
             of_stores(Counters::broken_readers),
         );
         page.counter(
             "store_read_bytes",
-            "Bytes that were read from a store",
+            "Bytes read from a store",
             of_stores(|counters| counters.read_bytes.load(Ordering::Relaxed)),
         );
         page.counter(
             "store_written_bytes",
-            "Bytes that were written to a store",
+            "Bytes written to a store",
             of_stores(|counters| counters.written_bytes.load(Ordering::Relaxed)),
         );
     }
 
-    /// Finds out which of those on other machines do not answer: their names, and what is wrong.
+    /// Returns the remote stores that fail: their names, and what is wrong.
     pub(super) async fn problems(&self) -> Vec<(String, String)> {
         let remote = self.places.iter().filter(|place| !place.is_disk);
         let asking = remote.map(async |place| {
@@ -174,7 +170,8 @@ impl Stores {
         self.places.iter().find(|place| place.name == name)
     }
 
-    /// Opens every store that is configured, and sees to it that those on other machines have their buckets.
+    /// Opens every configured store, and creates the buckets of remote ones if that is configured.
+    /// Fails if the store for new files cannot be used; others are logged.
     pub(super) async fn open(
         config: &Config,
         database: &DatabaseLocation,
@@ -191,7 +188,7 @@ impl Stores {
                     let place = layered(config, store);
                     match place.store.prepare(config.stores.make_buckets).await {
                         Err(problem) if places.is_empty() => return Err(unusable(config, remote, &problem)),
-                        // It has older files, and comes back.
+                        // It has older files only, and may recover.
                         Err(problem) => tracing::warn!("{}", unusable(config, remote, &problem)),
                         Ok(()) => {}
                     }
@@ -203,8 +200,8 @@ impl Stores {
         Ok(Self::of(config, places, Pace::new(0)))
     }
 
-    /// Opens every store that is configured for who only reads, beside a service that may be running. Content is read to
-    /// be digested at this pace.
+    /// Opens every configured store for reading, possibly beside a running service. `pace` limits
+    /// the rate at which content is read to compute digests.
     pub async fn open_to_read(
         config: &Config,
         database: &DatabaseLocation,
@@ -238,7 +235,7 @@ impl Stores {
     }
 }
 
-/// Says what is wrong with a store, for people.
+/// The startup error for a store that cannot be used.
 fn unusable(config: &Config, kind: StoreKind, problem: &osproxy_storage::Error) -> StartError {
     let advice = advice(config, kind, Diagnosis::of(problem));
     StartError::told(format!("cannot use {kind}: {advice} ({})", error::chain(problem)))
@@ -254,19 +251,22 @@ async fn local(config: &Config, database: &DatabaseLocation) -> std::result::Res
 }
 
 fn on_disk(store: Local, database: &DatabaseLocation) -> Place {
-    // On a database of its own there is only one folder; on a server each node's has a name.
+    // With a database file there is one object folder. On a database server, the folder of each
+    // node needs its own name.
     let name = match database {
         DatabaseLocation::File(_) => store.name().to_owned(),
         DatabaseLocation::Server(_) => format!("{}:{}", store.name(), store.id()),
     };
-    // A disk does not come back by being asked again, and its descriptors are not worth a queue: it is only measured.
+    // Local disks need metrics only: retries do not help, and file descriptors are too cheap to
+    // limit.
     let metrics = Metrics::default();
     let counters = metrics.counters.clone();
     let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, Arc::new(store)));
     Place { name, store, counters, is_shared: false, is_disk: true }
 }
 
-/// Puts everything around a store that one on other machines needs.
+/// Wraps a remote store in the layers that it needs: timeouts, metrics, retries, a concurrency
+/// limit.
 fn layered(config: &Config, store: Arc<dyn Backend>) -> Place {
     let section = &config.stores;
     let backend = store.name();

@@ -1,3 +1,5 @@
+//! Constraints of links, from the request and the caller's key.
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,14 +11,15 @@ use crate::{
     link::{Limit, Terms},
 };
 
-/// Most networks of one link: they travel with it.
+/// Maximum networks of a link: they are part of its URL.
 const MAX_NETWORKS: usize = 16;
-/// Longest MIME type, in bytes.
+/// Maximum length of a MIME type, in bytes.
 const MAX_TYPE: usize = 127;
-/// Most uses that are counted.
+/// Maximum value of `max_uses`.
 const MAX_USES: u64 = 1_000_000;
 
-/// What the links of an upload take: what the request says, and no more than the caller's key allows.
+/// Returns the constraints of upload links: those in the request, within the limits of the caller's
+/// key.
 pub fn upload_terms(caller: &Caller, size: Option<u64>, constraints: Option<Constraints>) -> Result<Terms> {
     let Constraints { max_size, content_type, networks } = constraints.unwrap_or_default();
     if let (Some(size), Some(max_size)) = (size, max_size)
@@ -36,7 +39,7 @@ pub fn upload_terms(caller: &Caller, size: Option<u64>, constraints: Option<Cons
     })
 }
 
-/// What a download link asks for. Its uses are counted under a name that no other link has.
+/// Returns the constraints of a download link. Its uses are counted under a unique id.
 pub fn download_terms(caller: &Caller, request: &CreateLinkRequest) -> Result<Terms> {
     let uses = request.max_uses.map(uses);
     Ok(Terms { networks: parse("networks", &request.networks)?, uses: uses.transpose()?, ..caller.terms() })
@@ -60,12 +63,12 @@ fn parse(field: &'static str, texts: &[String]) -> Result<Vec<IpNet>> {
     }
     let one = |text: &String| {
         let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-        network.ok_or_else(|| refused(field, format!("`{field}` must be networks such as 10.0.0.0/8")))
+        network.ok_or_else(|| refused(field, format!("`{field}` must contain networks such as 10.0.0.0/8")))
     };
     texts.iter().map(one).collect()
 }
 
-/// Whether a text is a MIME type without parameters, or a family of them.
+/// Whether `text` is a MIME type without parameters, or a family such as `image/*`.
 fn is_type(text: &str) -> bool {
     let is_token = |part: &str| {
         !part.is_empty()

@@ -1,4 +1,4 @@
-//! How many bodies with content are on their way.
+//! Admission of transfers: concurrency limits and buffer memory.
 
 use std::{
     collections::HashMap,
@@ -19,11 +19,11 @@ use crate::{
     tenant::Tenant,
 };
 
-/// What the buffers of a transfer take at most, beside content whose length is not known, in bytes.
+/// Maximum buffer memory of a transfer, in bytes, without content of unknown length.
 const BUFFERS: u64 = 1 << 20;
 const WAIT: Duration = Duration::from_secs(10);
 
-/// Counts transfers, and refuses those beyond a limit: each of them holds memory, a connection and perhaps a file.
+/// Admits transfers up to a limit, because each holds memory, a connection and perhaps a file.
 #[derive(Debug)]
 pub struct Transfers {
     max: u32,
@@ -32,19 +32,19 @@ pub struct Transfers {
     buffers: BufferBudget,
     /// How long a transfer waits for memory.
     wait: Duration,
-    /// Those that are counted for somebody.
+    /// Running transfers by payer.
     counted: Mutex<HashMap<Payer, u32>>,
 }
 
-/// Whom a transfer is counted for, where that is limited.
+/// What a transfer is charged to, if that has a limit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Payer {
     Tenant(Tenant),
-    /// An API key, by its id.
+    /// The id of an API key.
     Key(String),
 }
 
-/// One that runs until this is dropped.
+/// A running transfer. Dropping it releases its slot and its memory.
 #[derive(Debug)]
 pub struct Transfer {
     transfers: Arc<Transfers>,
@@ -64,13 +64,14 @@ impl Transfers {
         })
     }
 
-    /// The memory that buffers of all transfers share.
+    /// The memory that the buffers of all transfers share.
     pub(super) fn buffers(&self) -> &BufferBudget {
         &self.buffers
     }
 
-    /// Begins one by a link with these terms, if there may be one more and there is memory for it, or is within 10 seconds.
-    /// `kept` are the bytes of content that it keeps in memory, beside its buffers.
+    /// Admits a transfer through a link with these constraints. Fails at a concurrency limit, or if
+    /// no memory becomes free within 10 seconds. `kept` is the memory for content that the transfer
+    /// buffers, in bytes, beside its other buffers.
     pub async fn begin(self: &Arc<Self>, terms: &Terms, kept: u64) -> Result<Transfer> {
         let one_more = |running| (running < self.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
@@ -86,11 +87,12 @@ impl Transfers {
     }
 }
 
-/// What is kept of content of this length, in bytes, where a store has to know the length of what it is sent.
+/// Returns the memory for buffered content of this length, in bytes, for a store that needs to know
+/// the length of what it receives.
 pub fn kept(size: SizeHint) -> u64 {
     match size {
         SizeHint::Exact(_) => 0,
-        // One part, and what comes while it is sent.
+        // One part, and what arrives while it is sent.
         SizeHint::AtMost(_) | SizeHint::Unknown => {
             size.at_most().unwrap_or(u64::MAX).min(UNKNOWN_PART) + BUFFERS
         }
@@ -98,12 +100,13 @@ pub fn kept(size: SizeHint) -> u64 {
 }
 
 impl Transfer {
-    /// The memory that is counted for it. Whatever outlives the transfer with its buffers keeps this.
+    /// Returns the memory reservation. Code that holds the buffers longer than the transfer must
+    /// keep it.
     pub fn buffers(&self) -> Option<Arc<BufferReservation>> {
         self.buffers.clone()
     }
 
-    /// Says whose content it is, which may have as many as it has already.
+    /// Charges this transfer to `tenant`; fails at its concurrency limit.
     pub fn of(&mut self, tenant: &Tenant) -> Result<()> {
         match self.transfers.max_of_tenant {
             Some(max) => self.count(Payer::Tenant(tenant.clone()), max),
@@ -115,7 +118,7 @@ impl Transfer {
         let mut counted = self.transfers.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let running = counted.get(&payer).copied().unwrap_or(0);
         if running >= max {
-            return Err(too_many("as much is being sent as may be at the same time, try again in a moment"));
+            return Err(too_many("too many concurrent transfers for this tenant or API key; retry later"));
         }
         counted.insert(payer.clone(), running + 1);
         self.payers.push(payer);
@@ -141,9 +144,9 @@ impl Drop for Transfer {
     }
 }
 
-/// The answer when there are as many as there may be at all.
+/// The error when the service has too many transfers.
 pub fn too_many_transfers() -> Error {
-    too_many("as much is being sent as this service takes on, try again in a moment")
+    too_many("too many concurrent transfers; retry later")
 }
 
 fn too_many(message: &'static str) -> Error {
@@ -210,7 +213,7 @@ mod tests {
         let refused = transfers.begin(&Terms::default(), unknown).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Overloaded);
         let small = transfers.begin(&Terms::default(), kept(SizeHint::Exact(1 << 40))).await.unwrap();
-        // What is still being stored counts, whatever became of the request.
+        // Content that is still being stored counts, even if its request has ended.
         let outlives = first.buffers();
         drop((first, small));
         assert!(transfers.begin(&Terms::default(), unknown).await.is_err());

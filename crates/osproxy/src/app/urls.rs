@@ -1,3 +1,5 @@
+//! Signed URLs of uploads and downloads.
+
 use osproxy_api::v1::{Disposition, LINKS, PREFIX, UploadLinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
@@ -8,14 +10,15 @@ use crate::{
     uid::Uid,
 };
 
-/// What RFC 3986 lets stand as it is anywhere.
+/// The unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The parameters of a link that lets whoever has it send content.
+/// Query parameters of an upload link.
 pub const UPLOAD_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 
 impl App {
-    /// The links of an upload, which hold `expire` seconds from `date` on.
+    /// Returns the links of an upload. They are valid during `period`: its start, and its length in
+    /// seconds.
     pub fn upload_links(&self, uid: Uid, period: (OffsetDateTime, i64), terms: &Terms) -> UploadLinks {
         let query = upload_query(&self.links, uid, period, terms);
         let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
@@ -27,12 +30,12 @@ impl App {
         }
     }
 
-    /// The link that takes the answer to the challenge of an upload.
+    /// Returns the link for the proof of possession of an upload.
     pub fn proof_link(&self, uid: Uid, period: (OffsetDateTime, i64), terms: &Terms) -> String {
         format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.links, uid, period, terms))
     }
 
-    /// The link by which a file is read under a name.
+    /// Returns the download link of a file, with the name under which it is saved.
     pub fn download_link(
         &self,
         (uid, filename): (Uid, &str),
@@ -54,7 +57,7 @@ impl App {
     }
 }
 
-/// What lets whoever has it send the content of `uid`.
+/// Returns the query of an upload link to `uid`.
 pub fn upload_query(
     links: &LinkKeys,
     uid: Uid,

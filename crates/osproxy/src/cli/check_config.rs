@@ -2,7 +2,7 @@
 
 use crate::config::Loaded;
 
-/// Says that a configuration which could be loaded is fine, and what in it has no effect.
+/// Prints the warnings of a valid configuration. Invalid ones are reported while loading.
 pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         super::say(&format!("warning: {warning}"));

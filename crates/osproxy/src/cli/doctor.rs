@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Loaded, StoreKind};
 use report::Report;
 
-/// Tries every store that is configured, looks at the clock, and says in a line of its own what became of each thing tried.
+/// Tests every configured store and the clock, and prints one line for each probe.
 pub fn run(loaded: &Loaded) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {
@@ -35,7 +35,7 @@ pub fn run(loaded: &Loaded) -> anyhow::Result<ExitCode> {
                 remote => remote::examine(config, remote, &mut report, &mut stopped).await,
             };
             if is_stopped {
-                report.line("stopped before the end");
+                report.line("interrupted");
                 return Ok(ExitCode::FAILURE);
             }
         }

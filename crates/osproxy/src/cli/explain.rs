@@ -14,18 +14,18 @@ use crate::{
 };
 use story::Story;
 
-/// What to explain, and how.
+/// Options of `osproxy explain`.
 #[derive(Args, Clone, Copy)]
 pub struct Options {
-    /// The uid of a file, in whatever state it is.
+    /// Uid of the file, in any state.
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     uid: i64,
-    /// Print one JSON object, with moments in milliseconds since the Unix epoch.
+    /// Print one JSON object, with times in milliseconds since the Unix epoch.
     #[arg(long)]
     json: bool,
 }
 
-/// Tells the story of an upload as it stands in the database.
+/// Prints the history of an upload from the database.
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
     super::block_on(async {
         let location = super::existing(&loaded.config).await?;
@@ -45,16 +45,16 @@ async fn story(meta: &Meta, uid: i64) -> anyhow::Result<Story> {
     let history = meta.history(Uid::from_recorded(uid)).await?;
     let history = history.with_context(|| {
         format!(
-            "there is no file {uid}: it was never created, or went so long ago that nothing is left of it"
+            "there is no file {uid}: it was never created, or its record was removed after it was deleted"
         )
     })?;
-    // The first attempt to send content has the number of the file.
+    // The id of the first write's blob is the uid of the file.
     let mut blobs = vec![uid];
     blobs.extend(history.received_as);
     blobs.extend(history.blob.as_ref().map(|blob| blob.id));
     blobs.sort_unstable();
     blobs.dedup();
-    // Whatever is done with content in the background has the same payload.
+    // All background tasks for a blob have the same payload.
     let payloads: Result<Vec<_>, _> = blobs
         .iter()
         .map(|blob_id| serde_json::to_string(&delete_blob::Payload { blob_id: *blob_id }))

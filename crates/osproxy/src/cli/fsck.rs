@@ -14,27 +14,29 @@ use crate::{
 };
 use check::Check;
 
-/// Exit code when there were differences, all of them repaired.
+/// Exit code: differences were found and all of them repaired.
 const REPAIRED: u8 = 3;
 
-/// How long the database may take for an answer, in seconds.
+/// Timeout for answers of the database, in seconds.
 const PATIENCE: u64 = 600;
 
-/// How far to go.
+/// Options of `osproxy fsck`.
 #[derive(Args, Clone, Copy)]
 pub struct Options {
-    /// Read every object and compare its digests too.
+    /// Also read every object and compare its digests.
     #[arg(long)]
     deep: bool,
-    /// Repair what is safe to repair: counts, and whatever no file names. No content of a file is touched.
+    /// Repair what is safe to repair: reference counts, missing tasks, and data that belongs to no
+    /// file. Content of files is never changed.
     #[arg(long)]
     repair: bool,
-    /// Delete objects that nothing in the metadata names. Do not, if the metadata may be older than the store.
+    /// Delete orphans: objects that no metadata refers to. Do not use this if the metadata may be
+    /// older than the store.
     #[arg(long)]
     delete_strays: bool,
 }
 
-/// Compares metadata and store both ways, and says every difference in a line of its own.
+/// Compares metadata and stores in both directions and prints one line for each difference.
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     super::block_on(async {
         super::existing(&loaded.config).await?;
@@ -45,7 +47,7 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
             bail!("there is no object folder {}; check --data-dir", objects.display());
         }
         let mut config = loaded.config.clone();
-        // Whole tables are looked through.
+        // Scans whole tables.
         config.database.timeout = PATIENCE;
         let app = App::open(&config).await?;
         let mut check = Check::new(app, options);

@@ -12,21 +12,23 @@ use serde::Deserialize;
 
 use crate::config::{Config, Loaded};
 
-/// How long an answer is waited for.
+/// Timeout of the request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Which node to ask.
+/// Options of `osproxy health`.
 #[derive(Args)]
 pub struct Options {
-    /// Where a node is, such as `http://10.0.0.7:8888`; otherwise the one on this machine that has this configuration.
+    /// URL of the node, such as `http://10.0.0.7:8888` [default: the node with this configuration
+    /// on this machine].
     #[arg(long)]
     url: Option<String>,
-    /// Exit 0 also while uploads are refused: for health checks that restart what is not well, which frees no disk.
+    /// Exit 0 even while uploads are refused. For health checks that restart the service: a restart
+    /// frees no disk space.
     #[arg(long)]
     reads: bool,
 }
 
-/// What `/health/ready` says.
+/// Body of `/health/ready`.
 #[derive(Deserialize)]
 struct Readiness {
     status: String,
@@ -35,19 +37,20 @@ struct Readiness {
     uploads: Option<String>,
 }
 
-/// Exit code of a node that serves what is stored, and refuses uploads.
+/// Exit code of a node that serves reads but refuses uploads.
 const REFUSES_UPLOADS: u8 = 5;
 
-/// Asks a running node whether it is ready to serve. Fails when it is not, or does not answer.
+/// Asks a running node whether it is ready. Fails if it is not ready or does not answer.
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
-    // A name that is asked for says whom to expect. Nobody else listens where this machine's own node does.
+    // With `--url`, the certificate must match the host name. Nobody else listens on the address of
+    // this machine's own node.
     let is_own = options.url.is_none();
     let url = options.url.map_or_else(|| own(&loaded.config), Ok)?;
     super::block_on(ask(url.trim_end_matches('/'), is_own, options.reads))
 }
 
 async fn ask(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
-    // What does the cryptography has to be chosen, also where there will be none.
+    // reqwest needs a crypto provider even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client =
         reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_danger_accept_invalid_certs(is_own);
@@ -55,7 +58,7 @@ async fn ask(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
     let answer = asked.with_context(|| format!("{url} does not answer"))?;
     let status = answer.status();
     let Ok(Readiness { status: said, down, uploads }) = answer.json().await else {
-        bail!("{url} answers {status}, and not as osproxy does");
+        bail!("{url} answers {status}, but not like osproxy; check the URL");
     };
     let mut told = if down.is_empty() { said } else { format!("{said}; down: {}", down.join(", ")) };
     if let Some(uploads) = &uploads {
@@ -69,13 +72,13 @@ async fn ask(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Where the node of this configuration is reached on its own machine: at the listener that asks nobody who they are, if there is
-/// one.
+/// The URL of this configuration's node on this machine: the admin listener if there is one, since
+/// it needs no client certificate.
 fn own(config: &Config) -> anyhow::Result<String> {
     let admin = config.admin.address()?;
     if admin.is_none() && config.tls.client_ca.is_some() {
         bail!(
-            "it lets in nobody without a certificate (`tls.client_ca`): set `admin.listen`, which is asked then"
+            "the node requires client certificates (`tls.client_ca`): set `admin.listen`, which needs none"
         );
     }
     let scheme = if admin.is_none() && config.tls.is_on() { "https" } else { "http" };

@@ -24,56 +24,59 @@ use crate::{
 use judge::{Judge, Verdict};
 use report::Report;
 
-/// How many files are looked at in one go: for each go the parts of all files are searched through.
+/// Files per page. Each page scans the parts of all files, so pages are large.
 const PAGE: u64 = 1000;
-/// How many are recorded in one transaction.
+/// Files that are recorded in one transaction.
 const BATCH: usize = 500;
-/// How many objects are asked for at the same time.
+/// Number of concurrent requests to the store.
 const AT_ONCE: usize = 16;
 
-/// What to take over, and how.
+/// Options of `osproxy import-go`.
 #[derive(Args)]
 pub struct Options {
-    /// The configuration of the Go program: which database it used, and which store.
+    /// Configuration file of the Go program, which names its database and store.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Look at everything and say what would become of it, but take over nothing.
+    /// Check all files and print what would happen, but import nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Who owns the files from now on.
+    /// Tenant that will own the files.
     #[arg(long, value_name = "NAME", default_value_t)]
     tenant: Tenant,
-    /// Do not read all content once in the background, as is needed to recognise it when it is uploaded again.
+    /// Do not compute digests of the imported content in the background. Uploads of the same
+    /// content are then not deduplicated.
     #[arg(long)]
     no_verify: bool,
-    /// Let the sweep remove the objects of parts that the Go program left behind when it had merged them.
+    /// Let the sweep delete part objects that the Go program left behind after merging.
     #[arg(long)]
     remove_leftovers: bool,
     #[command(flatten)]
     init: super::Init,
 }
 
-/// Takes over the files of a Go program that is stopped. The objects stay where they are. Can be done again.
+/// Imports the files of a stopped Go program. Objects stay where they are. Can be repeated.
 pub fn run(loaded: &Loaded, options: &Options) -> anyhow::Result<ExitCode> {
     let from = from(&options.from)?;
     super::block_on(async {
         let DatabaseLocation::Server(server) = from.config.database_location().map_err(anyhow::Error::msg)?
         else {
-            bail!("{} names no PostgreSQL or MySQL", options.from.display());
+            bail!("{} configures no PostgreSQL or MySQL database", options.from.display());
         };
         let go = GoDatabase::open(&server).await.map_err(anyhow::Error::msg)?;
         let tables = go.tables().await?;
         if tables.is_empty() {
             bail!("the database has no tables of the Go program: neither meta_data_info nor meta_data_infos");
         }
-        let kind = from.config.stores().first().copied().context("it has no store")?;
+        let kind = from
+            .config
+            .stores()
+            .first()
+            .copied()
+            .context("the configuration of the Go program enables no store")?;
         must_have_its_store(loaded, kind)?;
         let root = loaded.config.objects_root();
         if kind == StoreKind::Local && !tokio::fs::try_exists(&root).await.unwrap_or(false) {
-            bail!(
-                "there is no folder {}: `local.root` is to be the Go program's `localstore`",
-                root.display()
-            );
+            bail!("there is no folder {}; set `local.root` to the Go program's `localstore`", root.display());
         }
         super::existing_or_init(&loaded.config, options.init).await?;
         let app = App::open(&loaded.config).await?;
@@ -90,7 +93,7 @@ pub fn run(loaded: &Loaded, options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The configuration of the Go program, as it is: what the environment says is about this one.
+/// Reads the Go program's configuration from its file alone: the environment configures osproxy.
 fn from(path: &Path) -> anyhow::Result<Loaded> {
     #[expect(clippy::disallowed_methods, reason = "before the reactor runs")]
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -98,23 +101,22 @@ fn from(path: &Path) -> anyhow::Result<Loaded> {
     read.with_context(|| format!("{} cannot be read", path.display()))
 }
 
-/// Objects are to be found where the Go program put them: in a folder, or a bucket, for each category.
+/// Fails unless objects can be found where the Go program stored them: in a folder or bucket for
+/// each category.
 fn must_have_its_store(loaded: &Loaded, kind: StoreKind) -> anyhow::Result<()> {
     let config = &loaded.config;
     if !config.stores().contains(&kind) {
         bail!(
-            "the Go program keeps its objects in {kind}, which the configuration of osproxy does not enable"
+            "the Go program stores its objects in {kind}; enable that store in the configuration of osproxy"
         );
     }
     if config.describe_store(kind).is_some_and(|store| store.bucket.is_some()) {
-        bail!(
-            "the Go program has a bucket for each category: leave `bucket` of {kind} out of the configuration"
-        );
+        bail!("the Go program uses a bucket for each category; remove `bucket` from the section of {kind}");
     }
     Ok(())
 }
 
-/// What rows call the store.
+/// The name of the store in the database.
 fn store_of(app: &App, kind: StoreKind) -> anyhow::Result<String> {
     let is_it = |name: &String| name.split(':').next() == Some(kind.as_str());
     app.stores.names().into_iter().find(is_it).with_context(|| format!("there is no store {kind}"))
@@ -128,7 +130,7 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// Takes over what is in some tables.
+    /// Imports the files of one set of tables.
     async fn take(&self, tables: GoTables, report: &mut Report) -> anyhow::Result<()> {
         report.begin(tables.files, self.go.count(tables).await?);
         let judge = Judge::new(self.app, &self.into.store, !self.options.no_verify);
@@ -143,7 +145,7 @@ impl Import<'_> {
             let uids: Vec<_> = files.iter().map(|file| file.uid).collect();
             let settled = self.app.meta.settled(&uids).await?;
             let (here, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
-                // What is here is looked at again only for what may be left of it.
+                // Files that are already imported are checked again only for leftover part objects.
                 settled.contains(&file.uid) && !self.options.remove_leftovers
             });
             report.known(here.len());
@@ -161,7 +163,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Records what is to be taken over, and says what became of everything.
+    /// Records files to import and reports the result for each.
     async fn record(
         &self,
         verdicts: Vec<Verdict>,
@@ -186,7 +188,7 @@ impl Import<'_> {
         }
         let kinds: Vec<_> = files.iter().map(|file| (file.uid, report::kind_of(&file.content))).collect();
         let imported = self.app.meta.import_files(files, self.into).await?;
-        let imported = imported.context("the tenant's quota has not so much left; see `osproxy tenant`")?;
+        let imported = imported.context("the tenant's quota is too small; see `osproxy tenant`")?;
         for (((uid, kind), imported), remarks) in kinds.into_iter().zip(imported).zip(remarks) {
             report.imported(uid.get(), kind, imported, &remarks);
         }

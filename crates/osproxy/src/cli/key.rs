@@ -13,61 +13,63 @@ use crate::{
     tenant::Tenant,
 };
 
-/// Longest label, in bytes.
+/// Maximum length of a label in bytes.
 const MAX_LABEL: usize = 255;
 
-/// What to do about API keys.
+/// Subcommands of `osproxy key`.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Create a key and print it. It is shown only now.
+    /// Create a key and print it; it cannot be shown again.
     Create {
-        /// What it is to be.
+        /// Properties of the key.
         #[command(flatten)]
         wanted: Wanted,
         /// Whether to create the database.
         #[command(flatten)]
         init: Init,
     },
-    /// List the keys, without their secrets.
+    /// List the keys without their secrets.
     Ls {
-        /// One JSON object a line instead, with times in milliseconds since the Unix epoch.
+        /// Print one JSON object per line, with times in milliseconds since the Unix epoch.
         #[arg(long)]
         json: bool,
     },
-    /// Make a key worthless, everywhere within 5 seconds. Links that were made with it stay good.
+    /// Revoke a key: all nodes reject it within 5 seconds. Links that were created with it stay
+    /// valid.
     Revoke {
-        /// What `ls` calls it; the whole key does, too.
+        /// Id of the key as printed by `ls`, or the whole key.
         id: String,
     },
 }
 
-/// What a key is to be.
+/// Properties of a new key.
 #[derive(Args)]
 pub struct Wanted {
-    /// What people call it.
+    /// Description of the key, for people.
     #[arg(long, default_value = "")]
     label: String,
-    /// Whose files it is for; no other tenant sees them.
+    /// Tenant whose files the key can access.
     #[arg(long, default_value_t = Tenant::default())]
     tenant: Tenant,
-    /// What it allows, with commas between: upload, read, delete, and admin, which is for tasks, nodes and statistics.
+    /// Comma-separated scopes: upload, read, delete, and admin for tasks, nodes and statistics.
     #[arg(long, default_value = "upload,read,delete")]
     scopes: Scopes,
-    /// From when on it is worth nothing: after so many days. For ever otherwise.
+    /// Number of days after which the key expires [default: it never expires].
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     expires: Option<u32>,
-    /// How many requests a second each node takes with it.
+    /// Requests per second that each node accepts with the key [default: unlimited].
     #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
-    /// Largest file that it may create, such as 2GiB.
+    /// Largest file that may be created with the key, such as 2GiB [default: `uploads.max_size`].
     #[arg(long, value_name = "SIZE")]
     max_size: Option<bytesize::ByteSize>,
-    /// How many contents may be on their way at the same time by links that were made with it, through each node.
+    /// Concurrent transfers through each node by links that were created with the key [default:
+    /// unlimited].
     #[arg(long, value_name = "CONTENTS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     transfers: Option<u32>,
 }
 
-/// A line of JSON.
+/// A line of JSON output.
 #[derive(Serialize)]
 struct Line<'a> {
     id: &'a str,
@@ -82,7 +84,7 @@ struct Line<'a> {
     revoked_at: Option<i64>,
 }
 
-/// Makes, lists or revokes keys.
+/// Creates, lists or revokes keys.
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
         match verb {
@@ -96,9 +98,9 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
 async fn create(meta: &Meta, wanted: Wanted) -> anyhow::Result<()> {
     let Wanted { label, tenant, scopes, expires, rate, max_size, transfers } = wanted;
     if label.len() > MAX_LABEL || label.contains('\0') {
-        bail!("a label has at most {MAX_LABEL} bytes, none of them NUL");
+        bail!("the label must have at most {MAX_LABEL} bytes and no NUL");
     }
-    let key = ApiKey::generate().context("cannot make a key")?;
+    let key = ApiKey::generate().context("cannot generate a key")?;
     let now = meta.now_ms();
     let day = 24 * 3_600_000;
     meta.create_api_key(KeptKey {
@@ -136,7 +138,7 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
         let state = match key {
             KeptKey { revoked_at: Some(_), .. } => "revoked",
             key if !key.holds(now) => "expired",
-            _ => "good",
+            _ => "active",
         };
         let unlimited = || "-".to_owned();
         format!(
@@ -178,7 +180,7 @@ async fn revoke(meta: &Meta, id: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     match meta.api_key(&id).await? {
-        Some(_) => bail!("key {id} was revoked before"),
+        Some(_) => bail!("key {id} is already revoked"),
         None => bail!("there is no key {id:?}"),
     }
 }

@@ -6,25 +6,26 @@ use clap::Subcommand;
 use super::moment;
 use crate::{app, config::Loaded, meta::Meta};
 
-/// What to do about the keys that sign links.
+/// Subcommands of `osproxy link-key`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
-    /// Make a key that signs from now on. Links that were signed before stay good. Nodes sign with it within 10 seconds, and
-    /// know it as soon as they see a link that it signed.
+    /// Create a new signing key. Links signed with older keys stay valid. Nodes sign with the new
+    /// key within 10 seconds and accept links signed with it at once.
     Rotate,
     /// List the keys, newest first: the first signs, all verify.
     Ls,
-    /// Forget a key that does not sign any more: within 10 seconds all links that it signed are worth nothing.
+    /// Delete a key that no longer signs: all links signed with it become invalid within 10
+    /// seconds.
     Revoke {
-        /// What `ls` calls it, and what signatures begin with.
+        /// Id of the key as printed by `ls`; signatures begin with it.
         id: String,
     },
 }
 
-/// Makes, lists or forgets keys.
+/// Creates, lists or deletes keys.
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     if !loaded.config.links.keys.is_empty() {
-        bail!("the keys stand in the configuration: put a new one in front of the others in `links.keys`");
+        bail!("the keys are set in the configuration: put a new key first in `links.keys`");
     }
     super::block_on(async {
         let meta = super::open(&loaded.config).await?;
@@ -37,9 +38,9 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
 }
 
 async fn rotate(meta: &Meta) -> anyhow::Result<()> {
-    let (id, secret) = app::fresh_link_key().context("cannot make a key")?;
+    let (id, secret) = app::fresh_link_key().context("cannot generate a key")?;
     meta.add_link_key(id.clone(), secret).await?;
-    super::say(&format!("{id} signs links from now on"));
+    super::say(&format!("{id} now signs links"));
     Ok(())
 }
 
@@ -55,11 +56,11 @@ async fn list(meta: &Meta) -> anyhow::Result<()> {
 
 async fn revoke(meta: &Meta, id: &str) -> anyhow::Result<()> {
     if meta.remove_link_key(id).await? {
-        super::say(&format!("links that {id} signed are worth nothing"));
+        super::say(&format!("links that were signed with {id} are no longer valid"));
         return Ok(());
     }
     match meta.link_key_ages().await?.first() {
-        Some((newest, _)) if newest == id => bail!("{id} signs links: rotate first"),
+        Some((newest, _)) if newest == id => bail!("{id} is the signing key: rotate first"),
         _ => bail!("there is no key {id:?}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::config::Loaded;
 
-/// Creates the database if there is none, and brings its tables up to date, as `serve` does when it starts.
+/// Creates the database if it is missing and updates its tables, as `serve` does at startup.
 pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
     super::block_on(async {
         super::migrate(&loaded.config).await?;

@@ -1,4 +1,4 @@
-//! The verbs of the command line, one file each.
+//! Subcommands of the command line, one file each.
 
 pub mod check_config;
 pub mod doctor;
@@ -29,61 +29,62 @@ use crate::{
     meta::{self, Here, Meta},
 };
 
-/// Exit codes beside 0, 1 (any other failure) and 2 (wrong usage), for the end of `osproxy --help`.
+/// Exit codes, printed at the end of `osproxy --help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0  success
   1  failure; the message says what failed
   2  wrong usage: unknown command, option or value
-  3  fsck: differences were found, and all of them repaired
-  4  fsck, scrub: differences are left; import-go: something was skipped
-  5  health: uploads are refused, and what is stored is served";
+  3  fsck: differences were found and all of them repaired
+  4  fsck, scrub: differences remain; import-go: files were skipped
+  5  health: reads work, but uploads are refused";
 
-/// Exit code when content differs from what is recorded.
+/// Exit code of `fsck`, `scrub` and `import-go` if differences or skipped files remain.
 const DIFFERENT: u8 = 4;
 
-/// Whether a command may create the database.
+/// Option to create the database.
 #[derive(Args, Clone, Copy)]
 pub struct Init {
-    /// Create the database if there is none.
+    /// Create the database if it is missing.
     #[arg(long)]
     init: bool,
 }
 
-/// Writes a line for whoever started the program. A closed pipe is nobody's problem.
+/// Writes a line to standard output. Ignores errors such as a closed pipe.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Runs a verb that is no service, on one thread.
+/// Runs a short-lived subcommand on a single-threaded runtime.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(work)
 }
 
-/// Where the database is. Fails if it is a file that does not exist: only `serve`, `migrate` and `--init` create one.
+/// Returns the location of the database. Fails if it is a file that does not exist: only `serve`,
+/// `migrate` and `--init` create one.
 async fn existing(config: &Config) -> anyhow::Result<DatabaseLocation> {
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     if let DatabaseLocation::File(database) = &location
         && !tokio::fs::try_exists(database).await.unwrap_or(false)
     {
         bail!(
-            "there is no database {}: set --data-dir, or --config or OSPROXY_CONFIG, to what the service uses \
-             (`osproxy migrate` creates a database)",
+            "there is no database {}: pass the service's --data-dir, --config or OSPROXY_CONFIG \
+                         (`osproxy migrate` creates a database)",
             database.display()
         );
     }
     Ok(location)
 }
 
-/// Opens an existing database to read and change metadata, beside running services.
+/// Opens an existing database to read and change metadata; services may be running.
 async fn open(config: &Config) -> anyhow::Result<Meta> {
     let location = existing(config).await?;
     let meta = Meta::open_existing(&location, Here::default(), app::memory(config)).await;
     meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
 }
 
-/// As [`existing`], but with `--init` creates the database and its tables first.
+/// Does the same as [`existing`], but with `--init` first creates the database and its tables.
 async fn existing_or_init(config: &Config, init: Init) -> anyhow::Result<DatabaseLocation> {
     if init.init {
         migrate(config).await?;
@@ -97,7 +98,7 @@ async fn open_or_init(config: &Config, init: Init) -> anyhow::Result<Meta> {
     open(config).await
 }
 
-/// Creates the database file and its folder, if they are missing, and brings the tables up to date.
+/// Creates the database file and its folder if they are missing, and updates the tables.
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     if let DatabaseLocation::File(_) = &location {
@@ -108,7 +109,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     migrated.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
 }
 
-/// Prints the rows of a table below their header, or `none`.
+/// Prints a table, or `none` if it has no rows.
 fn print_table(header: &str, rows: impl IntoIterator<Item = String>) {
     let mut rows = rows.into_iter().peekable();
     if rows.peek().is_none() {
@@ -120,14 +121,14 @@ fn print_table(header: &str, rows: impl IntoIterator<Item = String>) {
     }
 }
 
-/// Milliseconds since the Unix epoch as people read them, in UTC.
+/// Formats milliseconds since the Unix epoch as UTC.
 fn moment(milliseconds: i64) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let moment = OffsetDateTime::from_unix_timestamp(milliseconds / 1000).ok();
     moment.and_then(|moment| moment.format(format).ok()).unwrap_or_else(|| milliseconds.to_string())
 }
 
-/// Writes what went wrong, with its causes.
+/// Prints an error and its causes to standard error.
 pub fn complain(error: &anyhow::Error) {
     let _ = writeln!(std::io::stderr(), "osproxy: {}", error::chain(&**error));
 }

@@ -10,15 +10,15 @@ use crate::{
     coord::{KnownNode, Node, registry},
 };
 
-/// How to list nodes.
+/// Options of `osproxy nodes`.
 #[derive(Clone, Copy, Args)]
 pub struct Options {
-    /// One JSON object a line instead, with times in milliseconds since the Unix epoch.
+    /// Print one JSON object per line, with times in milliseconds since the Unix epoch.
     #[arg(long)]
     json: bool,
 }
 
-/// A line of JSON.
+/// A line of JSON output.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -26,13 +26,11 @@ struct Line<'a> {
     heard_at: i64,
 }
 
-/// Lists the nodes that were heard of lately, as Redis knows them.
+/// Lists the live nodes in the registry in Redis.
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
     let config = &loaded.config;
     if !config.is_clustered() {
-        super::say(
-            "a node that stands on this configuration is alone: nodes need a database on a server, and Redis",
-        );
+        super::say("this configuration is for a single node: a cluster needs a database server and Redis");
         return Ok(());
     }
     let redis = config.redis.redis().map_err(|problems| anyhow::Error::msg(problems.join("; ")))?;

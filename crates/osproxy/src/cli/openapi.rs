@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::http::openapi::document;
 
-/// Prints the OpenAPI document that the service serves at `/openapi.json`.
+/// Prints the OpenAPI document that the service publishes at `/openapi.json`.
 pub fn run() -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(document().as_bytes())?)
 }

@@ -17,22 +17,22 @@ use crate::{
 use report::Report;
 use walk::Walk;
 
-/// How fast to read, and where to begin.
+/// Options of `osproxy scrub`.
 #[derive(Args, Clone, Copy)]
 pub struct Options {
-    /// Bytes to read in a second at most, as in 800KiB, 50MiB or 1GiB; 0: no limit.
+    /// Maximum read rate in bytes per second, such as 800KiB, 50MiB or 1GiB; 0: unlimited.
     #[arg(long, value_name = "BYTES", default_value = "50MiB")]
     rate: ByteSize,
-    /// Begin behind this blob: where a run that was stopped says that it came to.
+    /// Start after this blob, as printed by an interrupted run.
     #[arg(long, value_name = "BLOB", default_value_t = 0, hide_default_value = true)]
     after: i64,
-    /// One JSON object a line instead, the last of them about the whole run.
+    /// Print one JSON object per line; the last one summarises the run.
     #[arg(long)]
     json: bool,
 }
 
-/// Reads everything that is stored and at hand here, and says in a line of its own what is not as it was. Changes
-/// nothing, and services may be running.
+/// Reads all content in the stores of this node and prints one line for each blob or part that
+/// differs from its record. Changes nothing; services may be running.
 pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {

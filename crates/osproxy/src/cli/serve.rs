@@ -21,30 +21,33 @@ use crate::{
     telemetry, version,
 };
 
-/// Most threads of a runtime that hash, write, sync and read from the disk at the same time. Work beyond that queues; none of it
-/// ever waits for a client.
+/// Maximum number of blocking threads of a runtime, which hash, write, sync and read files at the
+/// same time. Further work queues; none of it ever waits for a client.
 const BLOCKING_THREADS: usize = 64;
 
-/// How long a node among others goes on serving while it says that it is not ready, in seconds.
+/// How long a node of a cluster continues to serve while it reports that it is not ready, in
+/// seconds.
 const DRAIN: u64 = 5;
 
-/// How long the first request of a new connection may take when the node stops; not awaited where nothing is drained.
+/// Timeout of the first request on a new connection when the node stops. Not awaited if there is no
+/// drain delay.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// How long threads may be in calls of the system once everything has ended.
+/// How long threads may remain in system calls after everything else has ended.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
-/// How long cleaning up may take once all requests have ended.
+/// How long cleanup may take after all requests have ended.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal ends the process at once.
+/// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal stops the process at once.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     let _flush =
-        telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot start the log")?;
-    // What is written, and tasks, go on beside connections, however many of these there are.
+        telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot initialise logging")?;
+    // Writes and tasks make progress on their own runtime, however many connections there are.
     let (work, connections) = (runtime()?, runtime()?);
     let served = work.block_on(serve(loaded, connections.handle()));
-    // Dropped, they would wait for ever for threads that hang in calls to a disk. What these write is named by no row yet.
+    // Dropping the runtimes would wait forever for threads that hang in calls to a disk. No row
+    // names yet what those threads write.
     work.shutdown_timeout(LAST_THREADS);
     connections.shutdown_timeout(LAST_THREADS);
     served
@@ -65,7 +68,7 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     let listeners = Listeners::open(&config).await?;
     let bootstrap_key = bootstrap_key::create(&app, &config).await?;
     let address = listeners.address()?;
-    // It may have to look up a name.
+    // May have to resolve a host name.
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
     tracing::info!(%address, node = app.node, version = version::FULL, "ready");
@@ -100,7 +103,7 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
         let out_of_time = async {
             tokio::time::sleep(grace).await;
             abort_tasks.cancel();
-            // The server ends by itself then, and so do the tasks.
+            // The server then ends by itself, and so do the tasks.
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -115,10 +118,10 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     abort_tasks.cancel();
     stop_tasks.cancel();
     if tokio::time::timeout(CLEAN_UP, running.wait()).await.is_err() {
-        tracing::warn!("tasks did not end in time; they are taken over when their leases end");
+        tracing::warn!("tasks did not stop in time; they are taken over when their leases expire");
     }
     if !app.background.end(CLEAN_UP).await {
-        tracing::warn!("cleaning up did not end in time; the next start does it");
+        tracing::warn!("cleanup did not finish in time; the next start completes it");
     }
     app.coordinator.leave().await;
     tell_of_stores(&app);
@@ -126,27 +129,27 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     Ok(())
 }
 
-/// Where other nodes reach this one.
+/// The address at which other nodes reach this one.
 fn advertised(config: &Config, listening: SocketAddr) -> anyhow::Result<String> {
     match config.advertised(listening) {
         Ok(advertised) => {
             if config.is_clustered() {
-                tracing::info!(address = advertised, "other nodes reach this one here");
+                tracing::info!(address = advertised, "advertising this address to other nodes");
                 if config.is_out_of_reach(listening) {
                     tracing::warn!(
-                        "nodes on other machines cannot reach this one at a loopback address; see `cluster.advertise`"
+                        "nodes on other machines cannot reach this one at a loopback address; set `cluster.advertise`"
                     );
                 }
             }
             Ok(advertised)
         }
-        // There is none.
+        // There are no other nodes.
         Err(_) if !config.is_clustered() => Ok(listening.to_string()),
         Err(problem) => Err(anyhow::Error::msg(problem)),
     }
 }
 
-/// Says what was done to stores on other machines: an operator sees there what they cost, and whether they failed.
+/// Logs counters of remote stores: operators see their traffic and failures there.
 fn tell_of_stores(app: &App) {
     for (store, counters) in app.stores.counters() {
         let [operations, failures, waited_us, read_bytes, written_bytes] = counters.now();
@@ -158,7 +161,7 @@ fn tell_of_stores(app: &App) {
                 waited_ms = waited_us / 1000,
                 read_bytes,
                 written_bytes,
-                "what was done to a store"
+                "store statistics"
             );
         }
     }
@@ -181,7 +184,7 @@ impl Signals {
     async fn listen() -> anyhow::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        // Whoever started it by `nohup` wants it to go on when the terminal is closed.
+        // Under `nohup` the service must continue after the terminal is closed.
         let mut hangup = if ignores_hangup().await { None } else { Some(signal(SignalKind::hangup())?) };
         let (count, received) = tokio::sync::watch::channel(0);
         tokio::spawn(async move {
@@ -205,16 +208,16 @@ impl Signals {
 
     async fn first(&self) {
         let _ = self.received.clone().wait_for(|count| *count >= 1).await;
-        tracing::info!("stopping: finishing the requests that are running");
+        tracing::info!("stopping: finishing running requests");
     }
 
     async fn second(&self) {
         let _ = self.received.clone().wait_for(|count| *count >= 2).await;
-        tracing::warn!("stopping at once: signalled again");
+        tracing::warn!("stopping at once: received a second signal");
     }
 }
 
-/// Whether this process was started with SIGHUP ignored. Where the system does not tell, it was not.
+/// Whether SIGHUP was ignored when this process started. False if the system does not report it.
 async fn ignores_hangup() -> bool {
     const HANGUP: u64 = 1;
     let status = tokio::fs::read_to_string("/proc/self/status").await.unwrap_or_default();

@@ -9,42 +9,42 @@ use crate::{
     meta::{AttemptOutcome, Meta, Task, TaskState},
 };
 
-/// What to do with background tasks.
+/// Subcommands of `osproxy tasks`.
 #[derive(Clone, Copy, Subcommand)]
 pub enum Verb {
-    /// List tasks, the newest first.
+    /// List tasks, newest first.
     Ls {
-        /// Only those in this state.
+        /// List only tasks in this state.
         #[arg(long)]
         state: Option<State>,
-        /// Most tasks to list.
+        /// Maximum number of tasks to list.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
         limit: u64,
     },
     /// Show a task with all its attempts.
     Show {
-        /// The task's id.
+        /// Id of the task.
         #[arg(value_parser = task_id)]
         id: i64,
     },
-    /// Run a task again now that is dead or waits after a failure.
+    /// Run a dead task, or one that waits after a failure, again now.
     Retry {
-        /// The task's id.
+        /// Id of the task.
         #[arg(value_parser = task_id)]
         id: i64,
     },
 }
 
-/// Where a task stands.
+/// State of a task.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum State {
-    /// Waits for its time, or for a worker.
+    /// Waits for its due time or for a worker.
     Queued,
-    /// A worker has it.
+    /// Leased by a worker.
     Running,
-    /// Ended well.
+    /// Finished successfully.
     Done,
-    /// Given up.
+    /// Gave up after the last attempt.
     Dead,
 }
 
@@ -59,7 +59,7 @@ impl From<State> for TaskState {
     }
 }
 
-/// Looks at tasks, beside a service that runs or not.
+/// Lists, shows or retries tasks; services may be running.
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     super::block_on(async {
         let meta = super::open(&loaded.config).await?;
@@ -145,7 +145,7 @@ async fn show(meta: &Meta, id: i64) -> anyhow::Result<()> {
 
 async fn retry(meta: &Meta, id: i64, attempts: u32) -> anyhow::Result<()> {
     if meta.retry_task(id, attempts).await? {
-        super::say(&format!("task {id} is due now, for up to {attempts} attempts"));
+        super::say(&format!("task {id} is due now, with up to {attempts} attempts"));
         return Ok(());
     }
     match meta.task(id).await? {

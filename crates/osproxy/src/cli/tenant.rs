@@ -14,35 +14,36 @@ use crate::{
     tenant::Tenant,
 };
 
-/// What to do about tenants.
+/// Subcommands of `osproxy tenant`.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Set the quota of a tenant, and count what it uses. Takes some seconds the first time.
+    /// Set the quota of a tenant and count its usage; takes some seconds the first time.
     Set {
-        /// The tenant. It must have a key, a file or a quota, or be created with --new.
+        /// Name of the tenant. It must have a key, a file or a quota, unless --new is given.
         name: Tenant,
-        /// Most bytes of its files together, such as 10GiB; `none`: no limit.
+        /// Maximum size of all its files together, such as 10GiB; `none` removes the limit.
         #[arg(long, value_name = "SIZE")]
         max_bytes: Quota,
-        /// Accept a tenant that nothing names yet.
+        /// Accept a tenant that has no key, file or quota yet.
         #[arg(long)]
         new: bool,
         /// Whether to create the database.
         #[command(flatten)]
         init: Init,
     },
-    /// List tenants with their quota and what they use of it.
+    /// List tenants with their quota and usage.
     Ls {
-        /// Also list tenants without a quota, and the bytes that each stores. Reads all files: slow on large databases.
+        /// Include tenants without a quota, and the bytes that each tenant stores. Scans all files:
+        /// slow on large databases.
         #[arg(long)]
         all: bool,
-        /// One JSON object a line instead.
+        /// Print one JSON object per line.
         #[arg(long)]
         json: bool,
     },
 }
 
-/// How many bytes a tenant may have; `None`: without a limit.
+/// Maximum number of bytes of a tenant; `None`: unlimited.
 #[derive(Clone, Copy)]
 pub struct Quota(Option<u64>);
 
@@ -57,7 +58,7 @@ impl FromStr for Quota {
     }
 }
 
-/// A line of JSON.
+/// A line of JSON output.
 #[derive(Serialize)]
 struct Line<'a> {
     tenant: &'a str,
@@ -67,7 +68,7 @@ struct Line<'a> {
     stored: Option<u64>,
 }
 
-/// Sets a quota, or lists them.
+/// Sets a quota, or lists tenants.
 pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     let config = &loaded.config;
     super::block_on(async {
@@ -85,7 +86,7 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
                 if json {
                     print_json(&tenants)?;
                 } else if tenants.is_empty() && !all {
-                    super::say("none has a quota; `osproxy tenant ls --all` lists every tenant");
+                    super::say("no tenant has a quota; `osproxy tenant ls --all` lists every tenant");
                 } else {
                     print_text(&tenants);
                 }
@@ -116,7 +117,8 @@ fn print_json(tenants: &[TenantUsage]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `USED` is logical: content that several files share counts for each of them. `STORED` counts it once.
+/// Prints tenants as a table. `USED` is logical: content that several files share counts for each
+/// of them. `STORED` counts it once.
 fn print_text(tenants: &[TenantUsage]) {
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string());
     let header = format!("{:<24}  {:>14}  {:>12}  {:>12}", "TENANT", "USED (LOGICAL)", "STORED", "MAX BYTES");

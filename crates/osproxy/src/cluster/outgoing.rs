@@ -1,4 +1,4 @@
-//! The body of a request on its way to another node.
+//! The body of a forwarded request, with its progress.
 
 use std::{
     pin::Pin,
@@ -13,7 +13,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-/// How often a body was asked for more, with two marks in the low bits: it has none yet; it broke off.
+/// State of a body in one integer: a counter of polls above two flags, for "waits for the client"
+/// and "aborted by the client".
 const WAITING: u64 = 1;
 const BROKEN: u64 = 2;
 const ASKED: u64 = 4;
@@ -23,10 +24,10 @@ struct Shared {
     progress: AtomicU64,
 }
 
-/// Passes a body on as it comes.
+/// Streams a body to another node.
 pub(super) struct Outgoing(Arc<Shared>);
 
-/// Looks at a body that is being passed on.
+/// Observes the progress of an [`Outgoing`].
 pub(super) struct Turn(Arc<Shared>);
 
 impl Outgoing {
@@ -37,22 +38,22 @@ impl Outgoing {
 }
 
 impl Turn {
-    /// A number that changes when something is passed on.
+    /// A number that changes with every poll of the body.
     pub(super) fn passed(&self) -> u64 {
         self.0.progress.load(Ordering::Relaxed) / ASKED
     }
 
-    /// Whether it is the client that is waited for.
+    /// Whether the body waits for the client.
     pub(super) fn is_clients(&self) -> bool {
         self.0.progress.load(Ordering::Relaxed) & WAITING != 0
     }
 
-    /// Whether the client broke it off.
+    /// Whether the client aborted the body.
     pub(super) fn is_broken(&self) -> bool {
         self.0.progress.load(Ordering::Relaxed) & BROKEN != 0
     }
 
-    /// The body, if nobody has asked for any of it.
+    /// The body, if it was never polled.
     pub(super) fn untouched(self) -> Option<Body> {
         let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
         (self.0.progress.load(Ordering::Relaxed) == 0).then(|| std::mem::take(&mut *body))

@@ -3,10 +3,10 @@ use std::net::{AddrParseError, SocketAddr};
 use super::value::{Findings, section};
 
 section! {
-    /// `admin`: a second listener, for those who look after the service.
+    /// `admin`: a second listener for operators, with health and metrics only.
     AdminSection {
-        /// Address and port, such as `127.0.0.1:8889`, where it tells how it is, over plain HTTP. When not set, there is none.
-        /// Danger: it asks nobody who they are.
+        /// Address and port of the listener, such as `127.0.0.1:8889`; plain HTTP. When not set,
+        /// there is no such listener. Danger: anyone who can reach it can read the metrics.
         listen: Option<String> = None,
     }
     ignored []
@@ -19,7 +19,7 @@ impl AdminSection {
         }
     }
 
-    /// Where to listen, if there.
+    /// Address of the admin listener, if there is one.
     pub fn address(&self) -> Result<Option<SocketAddr>, AddrParseError> {
         self.listen.as_ref().map(|listen| super::address(listen)).transpose()
     }

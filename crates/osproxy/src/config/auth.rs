@@ -3,20 +3,22 @@ use super::value::{choice, section};
 section! {
     /// `auth`: who may use the service.
     AuthSection {
-        /// Whom the routes of the business side serve. Danger: with `open`, whoever reaches the port can read and delete
-        /// every file of the tenant `default`.
+        /// Who may use the API; holders of signed links always can, within their link. Danger: with
+        /// `open`, everyone who can reach the port can read and delete every file of the tenant
+        /// `default`.
         mode: AuthMode = AuthMode::Keys,
     }
     ignored []
 }
 
 choice! {
-    /// Whom the routes of the business side serve.
+    /// Who may use the API.
     AuthMode {
-        /// Holders of API keys. `osproxy key create` makes them, and the first start makes one if there is none: it prints it, and keeps it
-        /// in `bootstrap-key` of `data_dir`.
+        /// Clients with an API key. Create keys with `osproxy key create`. If there is no key at
+        /// the first start, osproxy creates one, prints it and stores it in the file
+        /// `bootstrap-key` in `data_dir`.
         Keys = "keys",
-        /// Everyone who can reach the port. For closed networks, as with the Go program.
+        /// Everyone who can reach the port. For closed networks; the same as the Go program.
         Open = "open",
     }
 }

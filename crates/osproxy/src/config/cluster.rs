@@ -8,28 +8,29 @@ use super::{
     value::{Findings, section},
 };
 
-/// Longest time of any, in seconds.
+/// Longest duration of any setting here, in seconds.
 const MAX: u64 = 24 * 60 * 60;
-/// Fewest bytes of the secret.
+/// Minimum length of the secret, in bytes.
 const MIN_SECRET: usize = 16;
 
 section! {
-    /// `cluster`: how nodes know of each other, where there are several.
+    /// `cluster`: how the nodes of a cluster reach and recognise each other.
     ClusterSection {
-        /// Address and port at which other nodes reach this one, such as `10.0.0.7:8888` or `node-7:8888`. When not set, the
-        /// address it listens on; where that is any, the one of the interface that leads to Redis.
+        /// Address and port at which other nodes reach this one, such as `10.0.0.7:8888` or
+        /// `node-7:8888`. When not set, the listen address; if that is a wildcard such as
+        /// `0.0.0.0`, the address of the interface towards Redis.
         advertise: Option<String> = None,
-        /// How often a node says that it is there, in seconds. One that was not heard of three times is gone.
+        /// Interval of heartbeats, in seconds. A node that misses three heartbeats counts as dead.
         heartbeat: u64 = 5,
-        /// How long a node may issue uids without having heard from Redis, in seconds. The number of a node that died is
-        /// free for others after that time.
+        /// How long a node may issue uids without contact to Redis, in seconds. The worker id of a
+        /// dead node becomes free after this time.
         worker_lease: u64 = 120,
-        /// How long a node that a request was passed on to may do nothing, in seconds.
+        /// Idle timeout of requests that are forwarded to another node, in seconds.
         forward_timeout: u64 = 30,
-        /// What nodes know each other's requests by, the same for all: at least 16 bytes that nobody can guess. When not
-        /// set, it is made of the keys that sign links.
+        /// Secret that authenticates nodes to each other; the same on all nodes, at least 16 random
+        /// bytes. When not set, it is derived from the keys that sign links.
         secret: Option<Secret> = None,
-        /// A file that holds the secret instead; white space around it does not count.
+        /// File with the secret, instead of `secret`. Leading and trailing white space is ignored.
         secret_file: Option<PathBuf> = None,
     }
     ignored []
@@ -54,7 +55,7 @@ impl ClusterSection {
         }
     }
 
-    /// The secret, if there is one; else a sentence that says what is wrong with it. Blocks to read the file, if there is one.
+    /// Returns the secret, if one is set. Fails with a message. Blocks while it reads the file.
     pub fn secret(&self) -> Result<Option<Vec<u8>>, String> {
         let secret = Secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
         match secret {
@@ -67,14 +68,15 @@ impl ClusterSection {
 }
 
 impl Config {
-    /// Whether there may be several nodes: those on one database agree through Redis, or there is only one.
+    /// Whether several nodes may share the database: requires a database server, and Redis for
+    /// coordination.
     pub fn is_clustered(&self) -> bool {
         self.database.server().is_ok_and(|server| server.is_some())
             && self.redis.redis().is_ok_and(|redis| redis.is_some())
     }
 
-    /// Whether the address at which others shall reach a node that listens at `listening` leads nowhere from other machines,
-    /// without anybody having said that it is right.
+    /// Whether nodes on other machines cannot reach the address that this node advertises, although
+    /// `cluster.advertise` is not set. `listening` is the address on which the node listens.
     pub fn is_out_of_reach(&self, listening: SocketAddr) -> bool {
         let server = self.redis.redis().ok().flatten().and_then(|redis| redis.server());
         let leading = server.and_then(|server| leading_to(&server, listening.is_ipv4()));
@@ -83,7 +85,8 @@ impl Config {
         self.cluster.advertise.is_none() && (is_any && is_near || listening.ip().is_loopback() && !is_near)
     }
 
-    /// Where other nodes reach this one, which listens at `listening`. Fails with a sentence where that must be said.
+    /// The address at which other nodes reach this one, which listens on `listening`. Fails with a
+    /// message if it cannot be detected. Blocks to look up the name of the Redis server.
     pub fn advertised(&self, listening: SocketAddr) -> Result<String, String> {
         if let Some(address) = &self.cluster.advertise {
             return Ok(address.clone());
@@ -97,13 +100,14 @@ impl Config {
         match reached {
             Some(address) => Ok(SocketAddr::new(address, listening.port()).to_string()),
             None => {
-                Err("`cluster.advertise` must say at which address other nodes reach this one".to_owned())
+                Err("set `cluster.advertise` to the address at which other nodes reach this one".to_owned())
             }
         }
     }
 }
 
-/// The address of the interface that leads to a host. Sends nothing; blocks while the host's name is looked up.
+/// The local address of the interface towards a server. Sends nothing; blocks to look up the
+/// server's name.
 fn leading_to(server: &str, by_ipv4: bool) -> Option<IpAddr> {
     let any: SocketAddr = if by_ipv4 { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let mut targets = server.to_socket_addrs().ok()?;
@@ -114,7 +118,7 @@ fn leading_to(server: &str, by_ipv4: bool) -> Option<IpAddr> {
     })
 }
 
-/// Whether a text is a host and a port, and nothing besides.
+/// Whether a text is exactly a host and a port.
 fn is_authority(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     let split = text.rsplit_once(':');

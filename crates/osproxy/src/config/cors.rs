@@ -1,23 +1,25 @@
 use super::value::{Findings, section};
 
 section! {
-    /// `cors`: which pages may use the service from browsers. Never with cookies or other credentials of the browser's.
+    /// `cors`: which web pages may call the service from a browser. Cookies and other browser
+    /// credentials are never allowed.
     CorsSection {
-        /// Origins of such pages, such as `https://app.example.net`; `*`: any, as with the Go program; none: no page of another
-        /// origin. Danger: with `*` and `auth.mode: open`, so may any page that somebody opens who can reach the service.
+        /// Allowed origins, such as `https://app.example.net`. `*` allows every origin, as the Go
+        /// program does; an empty list allows no other origin. Danger: with `*` and `auth.mode:
+        /// open`, every page that is opened in a browser which can reach the service may use it.
         allow_origins: Vec<String> = vec!["*".to_owned()],
-        /// Headers that they may send; `*`: any.
+        /// Request headers that pages may send; `*` allows all.
         allow_headers: Vec<String> = vec!["*".to_owned()],
-        /// For how long browsers remember that, in seconds.
+        /// How long browsers may cache the answer to a preflight request, in seconds.
         max_age: u64 = 3600,
     }
     ignored []
 }
 
-/// What stands for any.
+/// Wildcard that allows every origin or header.
 pub const ANY: &str = "*";
 
-/// Longest time, in seconds: no browser keeps it for longer than a day.
+/// Longest time, in seconds: no browser caches a preflight for longer than a day.
 const MAX_AGE: u64 = 24 * 60 * 60;
 
 impl CorsSection {
@@ -33,7 +35,7 @@ impl CorsSection {
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };
         for name in self.allow_headers.iter().filter(|name| *name != ANY && !is_token(name)) {
-            findings.problem("cors.allow_headers", format_args!("{name:?} is not the name of a header"));
+            findings.problem("cors.allow_headers", format_args!("{name:?} is not a valid header name"));
         }
         if self.max_age > MAX_AGE {
             findings.problem("cors.max_age", format_args!("must be 0 to {MAX_AGE} seconds"));
@@ -41,7 +43,8 @@ impl CorsSection {
     }
 }
 
-/// Whether a text is an origin as browsers write it: scheme, host and port, in small letters, and nothing behind them.
+/// Whether a text is an origin as browsers send it: scheme, host and port in lower case, without a
+/// path.
 fn is_origin(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(&byte);
     let host = ["https://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme));

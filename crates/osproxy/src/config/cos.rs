@@ -12,25 +12,26 @@ use super::{
 };
 
 section! {
-    /// `cos`: Tencent Cloud Object Storage.
+    /// `cos`: objects in Tencent Cloud Object Storage.
     CosSection {
-        /// Whether it is used.
+        /// Whether this store is used.
         enabled: bool = false,
-        /// Number of the account.
+        /// `APPID` of the account: its buckets are named `<bucket>-<appid>`.
         appid: Option<Secret> = None,
         /// Region of the buckets, such as `ap-nanjing`.
         region: Option<String> = None,
-        /// Host of the region, or a URL, where it is not `cos.<region>.myqcloud.com`.
+        /// Host of the region or a URL; needed only if it is not `cos.<region>.myqcloud.com`.
         endpoint: Option<String> = None,
-        /// The bucket of everything, without the account's number; when not set, each category has one of its name.
+        /// Bucket for all objects, without the `-<appid>` suffix. When not set, each category has a
+        /// bucket of the same name.
         bucket: Option<String> = None,
-        /// Id of the key; when not set, it is found in the environment.
+        /// Id of the access key. When not set, key and secret are taken from the environment.
         secret_id: Option<Secret> = None,
-        /// The key's secret.
+        /// Secret of the access key.
         secret_key: Option<Secret> = None,
-        /// A file that holds the secret instead.
+        /// File with the secret, instead of `secret_key`.
         secret_key_file: Option<PathBuf> = None,
-        /// The token that belongs to a temporary key.
+        /// Session token of a temporary key.
         session_token: Option<Secret> = None,
     }
     ignored []

@@ -5,134 +5,141 @@ use super::{
     value::{Findings, Node, choice, section},
 };
 
-/// Most connections that may be asked for.
+/// Largest allowed connection pool.
 const MAX_CONNECTIONS: u32 = 10_000;
-/// Longest time that an answer may be waited for, in seconds.
+/// Longest allowed timeout, in seconds.
 const MAX_TIMEOUT: u64 = 600;
-/// Most files that may be remembered.
+/// Largest allowed file cache.
 const MAX_CACHE: u64 = 10_000_000;
 
 section! {
-    /// `database`: where metadata lies.
+    /// `database`: where metadata is stored.
     DatabaseSection {
-        /// Which database. With a `url` its scheme says it.
+        /// Type of the database. Not needed with `url`, whose scheme names it.
         driver: Driver = Driver::Sqlite,
-        /// The SQLite file; `<data_dir>/osproxy.db` when not set.
+        /// Path of the SQLite file. When not set, `<data_dir>/osproxy.db`.
         path: Option<PathBuf> = None,
-        /// All about a server in one: `postgres://user:password@host:5432/database`, or `mysql://…`.
+        /// Connection URL of a server: `postgres://user:password@host:5432/database` or
+        /// `mysql://…`.
         url: Option<Secret> = None,
-        /// A file that holds the url instead.
+        /// File with the URL, instead of `url`.
         url_file: Option<PathBuf> = None,
-        /// Name or address of the server.
+        /// Host name or address of the server.
         host: Option<String> = None,
-        /// TCP port; 5432 or 3306 when not set.
+        /// TCP port of the server. When not set, 5432 for PostgreSQL and 3306 for MySQL.
         port: Option<u16> = None,
-        /// Name of the database on the server. It is not created.
+        /// Name of the database on the server. It must exist.
         database: Option<String> = None,
-        /// User of the server.
+        /// User name on the server.
         username: Option<String> = None,
-        /// The user's password.
+        /// Password of the user.
         password: Option<Secret> = None,
-        /// A file that holds the password instead; white space around it does not count.
+        /// File with the password, instead of `password`. Leading and trailing white space is
+        /// ignored.
         password_file: Option<PathBuf> = None,
-        /// Whether the connection is encrypted and the server's certificate checked. Danger: with all but the last two, whoever
-        /// sits in between can read along.
+        /// Whether the connection is encrypted and the certificate of the server verified. Danger:
+        /// with any mode except `verify-ca` and `verify-full`, an attacker on the network path can
+        /// read and change the traffic.
         sslmode: SslMode = SslMode::Prefer,
-        /// PEM file with the certificates that the server's is checked against; the usual ones when not set.
+        /// PEM file with the CA certificates that are trusted for the server. When not set, the
+        /// usual public CAs.
         sslrootcert: Option<PathBuf> = None,
-        /// How many connections stay open when there is nothing to do.
+        /// Number of connections that stay open when idle.
         max_idle_conns: u32 = 10,
-        /// How many connections there are at most.
+        /// Largest number of open connections.
         max_open_conns: u32 = 16,
-        /// How long an answer of the server is waited for, in seconds. Then the request is answered with 503.
+        /// How long to wait for an answer of the server, in seconds. After that, the request fails
+        /// with 503.
         timeout: u64 = 10,
-        /// How many complete files are remembered in memory, at some 500 bytes each; 0: none.
+        /// Number of complete files that are cached in memory, about 500 bytes each; 0 turns the
+        /// cache off.
         cache_entries: u64 = 10_000,
-        /// How long a file is remembered at most, in seconds, should the news of its end not arrive.
+        /// How long a file stays in the cache at most, in seconds. Limits how stale it can get if
+        /// the notification of a change is lost.
         cache_seconds: u64 = 10,
     }
     ignored ["db_name", "charset", "log_mode", "enable_lg_log", "enable_file_log_writer", "log_filename"]
 }
 
 choice! {
-    /// Which database holds the metadata.
+    /// Type of the database for metadata.
     Driver {
-        /// Embedded, for a single node.
+        /// Embedded database, for a single node.
         Sqlite = "sqlite",
-        /// A `PostgreSQL` server.
+        /// PostgreSQL server.
         Postgres = "postgres",
-        /// A `MySQL` or `MariaDB` server.
+        /// MySQL or MariaDB server.
         Mysql = "mysql",
     }
 }
 
 choice! {
-    /// How far the connection to a server is protected; the words of `PostgreSQL`.
+    /// How the connection to a server is protected, in the terms of PostgreSQL.
     SslMode {
         /// Never encrypted.
         Disable = "disable",
-        /// Encrypted when the server can.
+        /// Encrypted if the server supports it.
         Prefer = "prefer",
-        /// Encrypted, whoever the server is.
+        /// Always encrypted; the server's certificate is not verified.
         Require = "require",
-        /// Encrypted, and the server has a certificate of the authority in `sslrootcert`.
+        /// Encrypted, and the server's certificate is issued by a CA in `sslrootcert`.
         VerifyCa = "verify-ca",
-        /// As `verify-ca`, and the certificate is for this host.
+        /// As `verify-ca`, and the certificate must match the host name.
         VerifyFull = "verify-full",
     }
 }
 
-/// Where the metadata lies.
+/// Where metadata is stored.
 #[derive(Clone, Debug)]
 pub enum DatabaseLocation {
-    /// In a file of `SQLite`.
+    /// In an SQLite file.
     File(PathBuf),
     /// On a server.
     Server(DatabaseServer),
 }
 
-/// A database server, and how to use it.
+/// A database server and its connection settings.
 #[derive(Clone, Debug)]
 pub struct DatabaseServer {
-    /// What it speaks; never `Sqlite`.
+    /// Type of the server; never `Sqlite`.
     pub driver: Driver,
-    /// User, password, host, port and database, as the url says or the single settings.
+    /// Address and credentials, from the URL or from the single settings.
     pub target: Target,
-    /// How many connections stay open when there is nothing to do.
+    /// Number of connections that stay open when idle.
     pub max_idle_conns: u32,
-    /// How many connections there are at most.
+    /// Largest number of open connections.
     pub max_open_conns: u32,
-    /// How long an answer is waited for, in seconds.
+    /// How long to wait for an answer, in seconds.
     pub timeout: u64,
 }
 
-/// How a database is found on a server.
+/// Address and credentials of a database server.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// By a url, which may set the parameters of its driver too.
+    /// A URL, which may also set parameters of the driver.
     Url(Secret),
-    /// By single settings.
+    /// Single settings.
     Fields {
-        /// Name or address of the server.
+        /// Host name or address.
         host: String,
         /// TCP port.
         port: u16,
         /// Name of the database.
         database: String,
-        /// User of the server.
+        /// User name.
         username: String,
-        /// The user's password, if there is one.
+        /// Password of the user, if set.
         password: Option<Secret>,
-        /// How far the connection is protected.
+        /// How the connection is protected.
         sslmode: SslMode,
-        /// PEM file with trusted certificates.
+        /// PEM file with trusted CA certificates.
         sslrootcert: Option<PathBuf>,
     },
 }
 
 impl DatabaseSection {
-    /// The server that is to be used; `None` for `SQLite`. Fails with a sentence for everything that is missing or does
-    /// not go together. Blocks to read the files of secrets.
+    /// Returns the database server; `None` for SQLite. Fails with one message for each setting that
+    /// is missing or conflicts with another. Blocks to read the files of secrets.
     pub fn server(&self) -> Result<Option<DatabaseServer>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
@@ -148,14 +155,14 @@ impl DatabaseSection {
             self.by_url(url, &mut problems)
         } else if self.driver == Driver::Sqlite {
             if self.host.is_some() || self.database.is_some() || self.username.is_some() {
-                problems.push("with host, database or username, say the `driver`: postgres or mysql".into());
+                problems.push("`host`, `database` and `username` need a `driver`: postgres or mysql".into());
             }
             None
         } else {
             Some(self.by_fields(password, &mut problems))
         };
         if server.is_some() && self.path.is_some() {
-            problems.push("`path` is for sqlite alone".into());
+            problems.push("`path` applies only to sqlite".into());
         }
         if problems.is_empty() { Ok(server) } else { Err(problems) }
     }
@@ -181,8 +188,8 @@ impl DatabaseSection {
             || self.sslrootcert.is_some()
         {
             problems.push(
-                "beside `url` there is no host, port, database, username, password, sslmode or sslrootcert: \
-                 write them into it"
+                "`url` excludes host, port, database, username, password, sslmode and sslrootcert: \
+                                 put them into the URL"
                     .into(),
             );
         }
@@ -236,7 +243,7 @@ impl DatabaseSection {
     }
 }
 
-/// The Go program's `database` is a list, of which it uses the entry that is called `default`.
+/// The Go program's `database` is a list; it uses the entry with `db_name: default`.
 pub(super) fn unlist(tree: &mut Node, findings: &mut Findings) {
     let Some(section) = tree.get_mut("database") else {
         return;
@@ -253,7 +260,7 @@ pub(super) fn unlist(tree: &mut Node, findings: &mut Findings) {
     if let Some(chosen) = chosen {
         *section = entries.swap_remove(chosen);
     } else {
-        findings.problem("database", "one of several must have `db_name: default`");
+        findings.problem("database", "one entry of the list must have `db_name: default`");
         *section = Node::Null;
     }
 }
@@ -296,13 +303,13 @@ mod tests {
         assert_eq!(server("database: {url: 'postgresql://u:hush@db/files'}").driver, Driver::Postgres);
         assert_eq!(server("database: {url: 'mysql://u:hush@db/files'}").driver, Driver::Mysql);
         for (text, problem) in [
-            ("{url: 'mysql://u:hush@db/f', host: x}", "beside `url`"),
+            ("{url: 'mysql://u:hush@db/f', host: x}", "`url` excludes host"),
             ("{url: 'mysql://u:hush@db/f', driver: postgres}", "different databases"),
             ("{url: 'oracle://u:hush@db/f'}", "must begin with"),
-            ("{url: 'mysql://u:hush@db/f', path: x}", "`path` is for sqlite"),
+            ("{url: 'mysql://u:hush@db/f', path: x}", "`path` applies only to sqlite"),
             ("{url: 'mysql://u:hush@db/f', url_file: x}", "one of `url` and `url_file`"),
             ("{driver: mysql, host: h}", "`database` is missing"),
-            ("{host: h}", "say the `driver`"),
+            ("{host: h}", "need a `driver`"),
             ("{driver: mysql, host: h, database: d, username: u, password_file: /no/such}", "/no/such"),
             ("{max_open_conns: 0}", "1 to"),
             ("{timeout: 0}", "1 to"),

@@ -8,9 +8,10 @@ use super::{
 section! {
     /// `grpc`: where gRPC is served.
     GrpcSection {
-        /// Address and port, such as `127.0.0.1:8890`, of a listener for gRPC alone. When not set, it is served where HTTP is.
+        /// Address and port of a separate listener for gRPC, such as `127.0.0.1:8890`. When not
+        /// set, gRPC is served on the HTTP listener.
         listen: Option<String> = None,
-        /// TLS of that listener, which is not that of the other one.
+        /// TLS of the separate gRPC listener; independent of `tls`.
         tls: TlsSection = TlsSection::default(),
     }
     ignored []
@@ -23,11 +24,11 @@ impl GrpcSection {
         }
         self.tls.check("grpc.tls", findings);
         if self.listen.is_none() && self.tls.is_on() {
-            findings.problem("grpc.tls", "is of the listener that `grpc.listen` names, and there is none");
+            findings.problem("grpc.tls", "has no effect without `grpc.listen`; set it or remove `grpc.tls`");
         }
     }
 
-    /// Where to listen, if not where HTTP is served.
+    /// Address of the separate gRPC listener, if there is one.
     pub fn address(&self) -> Result<Option<SocketAddr>, AddrParseError> {
         self.listen.as_ref().map(|listen| super::address(listen)).transpose()
     }

@@ -1,36 +1,38 @@
 use super::value::{Findings, section};
 
 section! {
-    /// `limits`: how much is done at the same time. What goes beyond that is refused at once; only for memory a transfer waits,
-    /// for up to 10 seconds.
+    /// `limits`: how much the service does at the same time. Work beyond a limit is rejected at
+    /// once; only a transfer that needs buffer memory waits, for up to 10 seconds.
     LimitsSection {
-        /// Most requests that are worked on at the same time, those that send content aside. Half of them at most may be others
-        /// than GET and HEAD.
+        /// Concurrent requests, not counting those that send content. At most half of them may use
+        /// methods other than GET and HEAD.
         max_requests: u32 = 1024,
-        /// Most bodies with content that come in and go out at the same time, together.
+        /// Concurrent transfers of content, uploads and downloads together.
         max_transfers: u32 = 1024,
-        /// Most memory, in bytes, that buffers of all transfers may take together. A transfer counts as 1 MiB, and as up to 10 MiB
-        /// when the length of its content is not told before it comes and a store on other machines is enabled.
+        /// Memory for the buffers of all transfers together, in bytes. A transfer takes 1 MiB; up
+        /// to 10 MiB if its length is not known in advance and a remote store is enabled.
         max_buffer: u64 = 1 << 30,
-        /// How many of them may be of one tenant; when not set, all.
+        /// Concurrent transfers of one tenant. When not set, `max_transfers`.
         max_tenant_transfers: Option<u32> = None,
-        /// Most uploads of a tenant that are not complete, together with links to upload that nobody has used yet.
+        /// Incomplete uploads of one tenant, including upload links that have not been used yet.
         max_tenant_uploads: u32 = 1_000_000,
-        /// How many transactions, and contents that have come, may wait for the database and the disk when an upload is to be
-        /// created, and, half as many again, when content is to be sent: what is begun then would only make all wait longer.
+        /// Backpressure: new uploads are rejected while this many transactions and received
+        /// contents wait for the database or the disk. Content of uploads that exist already is
+        /// rejected at one and a half times this number.
         max_backlog: u32 = 256,
-        /// Most requests a second from one address, or from one IPv6 network of 64 bits; when not set, as many as come.
-        /// Danger: behind a proxy that is not among `server.trusted_proxies` all clients have its address.
+        /// Requests per second from one address, or from one IPv6 network of 64 bits. When not set,
+        /// unlimited. Danger: behind a proxy that is missing in `server.trusted_proxies`, all
+        /// clients share the address of the proxy.
         max_address_rate: Option<u32> = None,
     }
     ignored []
 }
 
-/// More than any machine does.
+/// More than any machine handles.
 const MAX: u32 = 1_000_000;
-/// So that a transfer of any kind fits in, in bytes.
+/// Smallest buffer memory, in bytes: a transfer of any kind must fit.
 const MIN_BUFFER: u64 = 16 << 20;
-/// More than any machine has, in bytes.
+/// Largest buffer memory, in bytes: more than any machine has.
 const MAX_BUFFER: u64 = 1 << 43;
 
 impl LimitsSection {

@@ -5,61 +5,65 @@ use super::{
     value::{Findings, section},
 };
 
-/// Fewest bytes of a secret.
+/// Minimum length of a secret, in bytes.
 const MIN_SECRET: usize = 16;
-/// Longest id of a key.
+/// Maximum length of a key id.
 const MAX_ID: usize = 32;
-/// Longest time that links may be made to hold, in seconds: a hundred years.
+/// Longest lifetime of links, in seconds: a hundred years.
 const MAX_EXPIRE: u64 = 100 * 365 * 24 * 60 * 60;
-/// Longest window in which links are the same, in seconds: a day.
+/// Longest rounding window, in seconds: a day.
 const MAX_ROUND: u64 = 24 * 60 * 60;
 
 section! {
     /// `links`: signed links.
     LinksSection {
-        /// Secrets that sign links: the first signs, all verify. When none are given, one is made at the
-        /// first start and kept in the database.
+        /// Keys that sign links: the first signs, all verify. When empty, a key is created at the
+        /// first start and stored in the database.
         keys: Vec<LinkKeySection> = Vec::new(),
-        /// Longest time that a link may hold, in seconds.
+        /// Longest lifetime of a link, in seconds.
         max_expire: u64 = 365 * 24 * 60 * 60,
-        /// Download links for the same file that are asked for within so many seconds are the same link, so that caches of
-        /// browsers and CDNs hit. Each holds for as long as was asked, and up to so many seconds longer. 0: every link is dated by its second.
-        /// Links with `max_uses` always differ.
+        /// Rounding window of download links, in seconds: links for the same file that are
+        /// requested within one window are identical, so that browsers and CDNs can cache them.
+        /// Each is valid for up to one window longer than requested. 0 turns rounding off. Links
+        /// with `max_uses` always differ.
         round_secs: u64 = 0,
-        /// Whether shared caches, such as a CDN, may keep content until its link ends. They go on serving it after the link was
-        /// revoked or the file deleted. Never content of links that are bound to networks or a number of uses.
+        /// Whether shared caches, such as a CDN, may keep content until its link expires. They
+        /// continue to serve it after the link is revoked or the file is deleted. Content of links
+        /// that are bound to networks or to a number of uses is never cached.
         public_cache: bool = false,
     }
     ignored []
 }
 
 section! {
-    /// One entry of `links.keys`.
+    /// An entry of `links.keys`.
     LinkKeySection {
-        /// Stands in every signature, so that keys can be rotated: letters, digits, `-` and `_`.
+        /// Identifies the key; part of every signature, so that keys can be rotated. Letters,
+        /// digits, `-` and `_`.
         id: String = String::new(),
-        /// At least 16 bytes that nobody can guess.
+        /// Secret of the key, at least 16 random bytes.
         secret: Option<Secret> = None,
-        /// A file that holds the secret instead; white space around it does not count.
+        /// File with the secret, instead of `secret`. Leading and trailing white space is ignored.
         secret_file: Option<PathBuf> = None,
     }
     ignored []
 }
 
 impl LinkKeySection {
-    /// The secret, or a sentence that says what is wrong with this key. Blocks to read the file, if there is one.
+    /// Returns the secret. Fails with a message if the key is invalid. Blocks while it reads the
+    /// file.
     pub fn secret(&self) -> Result<Vec<u8>, String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if !(1..=MAX_ID).contains(&self.id.len()) || !self.id.bytes().all(plain) {
-            return Err(format!("an id has 1 to {MAX_ID} letters, digits, '-' or '_'"));
+            return Err(format!("the id must have 1 to {MAX_ID} letters, digits, '-' or '_'"));
         }
         let secret = Secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
         let Some(secret) = secret else {
-            return Err("give one of `secret` and `secret_file`".to_owned());
+            return Err("set `secret` or `secret_file`".to_owned());
         };
         let secret = secret.reveal();
         if secret.len() < MIN_SECRET {
-            return Err(format!("a secret has at least {MIN_SECRET} bytes"));
+            return Err(format!("the secret must have at least {MIN_SECRET} bytes"));
         }
         Ok(secret.as_bytes().to_vec())
     }
@@ -73,7 +77,7 @@ impl LinksSection {
                 findings.problem(&path, error);
             }
             if self.keys.iter().take(index).any(|earlier| earlier.id == key.id) {
-                findings.problem(&path, format_args!("the id {:?} is taken already", key.id));
+                findings.problem(&path, format_args!("the id {:?} is used twice", key.id));
             }
         }
         if !(1..=MAX_EXPIRE).contains(&self.max_expire) {

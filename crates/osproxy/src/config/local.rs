@@ -3,27 +3,28 @@ use std::path::PathBuf;
 use super::value::{Findings, section};
 
 section! {
-    /// `local`: objects on this machine's disk.
+    /// `local`: objects on the disk of this machine.
     LocalSection {
-        /// Whether objects are kept here; when not set, if no other store is enabled.
+        /// Whether objects are stored here. When not set, only if no other store is enabled.
         enabled: Option<bool> = None,
-        /// The folder; `<data_dir>/objects` when not set. A deployment that comes from the Go program
-        /// names its `localstore`.
+        /// Root folder of the objects. When not set, `<data_dir>/objects`. Migrating from the Go
+        /// program: set it to that program's `localstore`.
         root: Option<PathBuf> = None,
-        /// Whether an upload is answered only when its bytes are on the disk. Danger: without it a power failure
-        /// can lose files that were acknowledged.
+        /// Whether an upload is acknowledged only after its content is synced to disk. Danger:
+        /// without it, a power failure can lose acknowledged files.
         fsync: bool = true,
-        /// How much of the disk is not for objects, in bytes: uploads are refused when there is no more than that, so that
-        /// the database, which may lie there too, and those who read go on. Holds for the disk of an SQLite database as
-        /// well, wherever objects lie.
+        /// Free disk space that uploads may not use, in bytes, so that the database and downloads
+        /// keep working. Uploads are rejected when no more is free. Also applies to the disk of an
+        /// SQLite database, wherever objects are stored.
         keep_free: u64 = 256 << 20,
-        /// How long room is reserved for an upload of which nothing has come, in seconds. After that it is reserved with its
-        /// first part.
+        /// How long space stays reserved for an upload that has not received content, in seconds.
+        /// After that, space is reserved with its first part.
         reserve_secs: u64 = 86_400,
-        /// How much of the disk may be reserved for uploads that are not complete, in per cent. Uploads beyond that begin all
-        /// the same, and find out with each part whether there is room for it.
+        /// Share of the disk that may be reserved for incomplete uploads, in per cent. Uploads
+        /// beyond it start without a reservation, and each part checks whether there is space.
         reserve_percent: u32 = 50,
-        /// The same, of the uploads of one tenant.
+        /// Share of the disk that may be reserved for incomplete uploads of one tenant, in per
+        /// cent.
         reserve_tenant_percent: u32 = 25,
     }
     ignored []
@@ -33,7 +34,7 @@ section! {
 const MAX_RESERVE: u64 = 10 * 365 * 24 * 60 * 60;
 
 impl LocalSection {
-    /// Checks what no single setting can know.
+    /// Checks the allowed ranges.
     pub(super) fn check(&self, findings: &mut Findings) {
         if self.reserve_secs > MAX_RESERVE {
             findings.problem("local.reserve_secs", format_args!("must be at most {MAX_RESERVE} seconds"));

@@ -1,11 +1,11 @@
 use super::value::{choice, section};
 
 section! {
-    /// `log`: what is written to standard error, and how.
+    /// `log`: log output on standard error.
     LogSection {
-        /// The least important kind of line that is written.
+        /// Lowest level that is logged.
         level: LogLevel = LogLevel::Info,
-        /// How lines look.
+        /// Format of log lines.
         format: LogFormat = LogFormat::Text,
     }
     ignored [
@@ -14,27 +14,27 @@ section! {
 }
 
 choice! {
-    /// Importance of a line.
+    /// Level of log lines.
     LogLevel {
-        /// Something failed that should not.
+        /// Failures that need attention.
         Error = "error",
-        /// Something is odd.
+        /// Unexpected conditions that osproxy handled.
         Warn = "warn",
-        /// One line a request, starts and stops.
+        /// One line for each request, start and stop.
         Info = "info",
         /// Steps within a request.
         Debug = "debug",
-        /// Everything, the libraries' lines too.
+        /// Everything, including the libraries.
         Trace = "trace",
     }
 }
 
 choice! {
-    /// How lines look.
+    /// Format of log lines.
     LogFormat {
-        /// For people.
+        /// Human-readable text.
         Text = "text",
-        /// For machines: one JSON object a line.
+        /// One JSON object for each line.
         Json = "json",
     }
 }

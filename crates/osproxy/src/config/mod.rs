@@ -56,66 +56,67 @@ pub use uploads::UploadsSection;
 
 use value::{Findings, Node, Value, section};
 
-/// Variables that begin with this are settings: `OSPROXY__LOG__LEVEL=debug`.
+/// Environment variables with this prefix are settings: `OSPROXY__LOG__LEVEL=debug`.
 const ENV_PREFIX: &str = "OSPROXY__";
 
-/// The variable that names the file of settings, where a container or a unit says once what holds for every verb.
+/// Environment variable with the path of the configuration file, so that containers and systemd
+/// units set it once for all subcommands.
 const FILE_VARIABLE: &str = "OSPROXY_CONFIG";
 
 section! {
-    /// The whole configuration. Without any file it is complete and safe.
+    /// The whole configuration. The defaults alone are complete and safe.
     Config {
-        /// Folder for everything osproxy keeps on this machine.
+        /// Folder for all data that osproxy keeps on this machine.
         data_dir: PathBuf = PathBuf::from("osproxy-data"),
-        /// A listener for those who look after the service.
+        /// A listener for operators.
         admin: AdminSection = AdminSection::default(),
-        /// The Go program's general section.
+        /// General section of the Go program.
         app: AppSection = AppSection::default(),
         /// Who may use the service.
         auth: AuthSection = AuthSection::default(),
-        /// How nodes know of each other.
+        /// How the nodes of a cluster reach and recognise each other.
         cluster: ClusterSection = ClusterSection::default(),
-        /// Which pages may use the service from browsers.
+        /// Which web pages may call the service from a browser.
         cors: CorsSection = CorsSection::default(),
         /// Objects in Tencent COS.
         cos: CosSection = CosSection::default(),
-        /// Where metadata lies.
+        /// Where metadata is stored.
         database: DatabaseSection = DatabaseSection::default(),
-        /// How much is done at the same time.
+        /// How much the service does at the same time.
         limits: LimitsSection = LimitsSection::default(),
         /// Signed links.
         links: LinksSection = LinksSection::default(),
-        /// Objects on local disk.
+        /// Objects on the local disk.
         local: LocalSection = LocalSection::default(),
-        /// Serving gRPC.
+        /// Where gRPC is served.
         grpc: GrpcSection = GrpcSection::default(),
-        /// What is logged and how.
+        /// Log output.
         log: LogSection = LogSection::default(),
-        /// Objects in a store that speaks S3, as the Go program calls the section.
+        /// Objects in an S3-compatible store; the name of `s3` in the Go program.
         minio: S3Section = S3Section::default(),
         /// Objects in Aliyun OSS.
         oss: OssSection = OssSection::default(),
-        /// What the nodes of a cluster agree through.
+        /// Coordination between the nodes of a cluster.
         redis: RedisSection = RedisSection::default(),
-        /// Objects in a store that speaks S3.
+        /// Objects in an S3-compatible store.
         s3: S3Section = S3Section::default(),
         /// The HTTP listener.
         server: ServerSection = ServerSection::default(),
-        /// Which store is used for what.
+        /// Which store receives new files, and how remote stores are accessed.
         stores: StoresSection = StoresSection::default(),
-        /// Background work.
+        /// Background tasks.
         tasks: TasksSection = TasksSection::default(),
-        /// Where traces go.
+        /// Export of traces.
         telemetry: TelemetrySection = TelemetrySection::default(),
-        /// Serving over TLS.
+        /// TLS for clients.
         tls: TlsSection = TlsSection::default(),
-        /// What an upload may be.
+        /// Limits and verification of uploads.
         uploads: UploadsSection = UploadsSection::default(),
     }
     ignored []
 }
 
-/// Settings from the command line, which win over all others.
+/// Settings from command-line flags, which override all others.
 #[derive(Debug, Default)]
 pub struct Overrides {
     /// `--listen`.
@@ -124,30 +125,30 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
 }
 
-/// A configuration that cannot be used, with everything that is wrong with it.
+/// An invalid configuration, with all its problems.
 #[derive(Debug)]
 pub struct InvalidConfig(Vec<String>);
 
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the configuration cannot be used:")?;
+        f.write_str("invalid configuration:")?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
 impl std::error::Error for InvalidConfig {}
 
-/// A checked configuration, and remarks for the log.
+/// A checked configuration, with warnings for the log.
 #[derive(Debug)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
-    /// What was accepted but has no effect, one sentence each.
+    /// Settings that are accepted but have no effect, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks the configuration: of this file, or the one that `OSPROXY_CONFIG` names. Blocks: call it before the reactor
-/// runs. All problems are reported at once.
+/// Reads and checks the configuration from `file`, or else from the file named by `OSPROXY_CONFIG`.
+/// Reports all problems at once. Blocks: call this before the runtime starts.
 pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, InvalidConfig> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where settings come in")]
     let named = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
@@ -165,7 +166,7 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, Invalid
     read(&text, environment, overrides)
 }
 
-/// What [`load`] does with the text of a file and the environment, by itself.
+/// Does the same as [`load`], with the text of a file and the environment as arguments.
 pub fn read(
     text: &str,
     environment: impl Iterator<Item = (String, String)>,
@@ -197,18 +198,18 @@ pub fn read(
 }
 
 fn parse(text: &str) -> Result<Node, InvalidConfig> {
-    // The lines around an error may hold secrets: its place must do.
+    // The lines around an error may contain secrets, so only its position is shown.
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| InvalidConfig(vec![error.to_string()]))
 }
 
-/// An address and a port, `localhost` being the address that it has anywhere.
+/// Parses an address and a port; `localhost` means 127.0.0.1.
 fn address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
     text.replace("localhost:", "127.0.0.1:").parse()
 }
 
 impl Config {
-    /// Where to listen: `server.listen`, or `app.port` on loopback.
+    /// The listen address: `server.listen`, or `app.port` on 127.0.0.1.
     pub fn listen(&self) -> Result<SocketAddr, std::net::AddrParseError> {
         match &self.server.listen {
             Some(listen) => address(listen),
@@ -216,8 +217,9 @@ impl Config {
         }
     }
 
-    /// Where the metadata lies: on a server, or in a file, by default within the data folder. Fails with a sentence when
-    /// the settings do not go together, or a secret cannot be read. Blocks to read the files of secrets.
+    /// Where metadata is stored: on a server, or in a file that is in the data folder by default.
+    /// Fails with a message if settings conflict or a secret cannot be read. Blocks to read the
+    /// files of secrets.
     pub fn database_location(&self) -> Result<DatabaseLocation, String> {
         let default = || self.data_dir.join("osproxy.db");
         Ok(match self.database.server().map_err(|problems| problems.join("; "))? {
@@ -226,13 +228,13 @@ impl Config {
         })
     }
 
-    /// The folder of the `local` backend.
+    /// The root folder of the `local` backend.
     pub fn objects_root(&self) -> PathBuf {
         let default = || self.data_dir.join("objects");
         self.local.root.clone().unwrap_or_else(default)
     }
 
-    /// Checks what no single setting can know.
+    /// Checks ranges and combinations of settings.
     fn check(&self, findings: &mut Findings) {
         if self.listen().is_err() {
             findings.problem("server.listen", "must be an address and a port, such as 127.0.0.1:8888");
@@ -247,7 +249,7 @@ impl Config {
         if self.redis.redis().is_ok_and(|redis| redis.is_some())
             && self.database.server().is_ok_and(|server| server.is_none())
         {
-            findings.warnings.push("redis: has no effect with sqlite, which is for a single node".into());
+            findings.warnings.push("redis: has no effect, because sqlite supports only a single node".into());
         }
         self.uploads.check(findings);
         self.tasks.check(findings);
@@ -260,7 +262,8 @@ impl Config {
         if self.tls.is_on() && self.is_clustered() {
             findings.problem(
                 "tls",
-                "nodes of a cluster speak plain HTTP with each other on the same port: let the load balancer speak TLS",
+                "nodes of a cluster forward requests over plain HTTP on the same port; \
+                                 terminate TLS at the load balancer",
             );
         }
     }
@@ -281,7 +284,7 @@ mod tests {
         let text = include_str!("../../../../config/config.yaml");
         assert_eq!(parse(text, &[]).unwrap(), Config::default());
         assert_eq!(parse("", &[]).unwrap(), Config::default());
-        // Every setting that there is stands in the file, by its name.
+        // The file contains every setting by name.
         let debug = format!("{:?}", Config::default());
         let names = debug.split([' ', '{', ',']).filter_map(|word| word.strip_suffix(':'));
         let mut count = 0;
@@ -318,7 +321,7 @@ mod tests {
             "log.format: must be one of text, json, not \"xml\"",
             "sever: unknown setting, did you mean `server`?",
             "uploads.max_size: must be a whole number",
-            "links.keys[0]: a secret has at least 16 bytes",
+            "links.keys[0]: the secret must have at least 16 bytes",
             "app.port: 70000 is above 65535",
             "local.fsync: must be true or false, not a number",
             "auth.moed: unknown setting, did you mean `mode`?",
@@ -333,7 +336,8 @@ mod tests {
 
     #[test]
     fn any_address_may_be_listened_on() {
-        // Whether others are served is for the service to decide, which knows whether there are keys.
+        // Whether to serve other machines is decided by the service, which knows whether there are
+        // keys.
         for listen in ["0.0.0.0:80", "'localhost:80'", "'[::]:80'"] {
             assert!(parse(&format!("server: {{listen: {listen}}}"), &[]).is_ok(), "{listen}");
         }

@@ -12,23 +12,24 @@ use super::{
 };
 
 section! {
-    /// `oss`: Aliyun Object Storage Service.
+    /// `oss`: objects in Aliyun Object Storage Service.
     OssSection {
-        /// Whether it is used.
+        /// Whether this store is used.
         enabled: bool = false,
-        /// Host of the region, or a URL, such as `oss-cn-beijing.aliyuncs.com`.
+        /// Host of the region or a URL, such as `oss-cn-beijing.aliyuncs.com`.
         endpoint: Option<String> = None,
-        /// Region that requests are signed for, where `endpoint` does not say it.
+        /// Region for request signatures; needed only if `endpoint` does not contain it.
         region: Option<String> = None,
-        /// The bucket of everything; when not set, each category has one of its name.
+        /// Bucket for all objects. When not set, each category has a bucket of the same name.
         bucket: Option<String> = None,
-        /// Id of the key; when not set, it is found in the environment, in the usual files or from the machine.
+        /// Id of the access key. When not set, key and secret are taken from the environment, the
+        /// usual credential files or the machine's role.
         access_key_id: Option<Secret> = None,
-        /// The key's secret.
+        /// Secret of the access key.
         access_key_secret: Option<Secret> = None,
-        /// A file that holds the secret instead.
+        /// File with the secret, instead of `access_key_secret`.
         access_key_secret_file: Option<PathBuf> = None,
-        /// The token that belongs to a temporary key.
+        /// Session token of a temporary key.
         session_token: Option<Secret> = None,
     }
     ignored []
@@ -56,7 +57,7 @@ impl OssSection {
         let endpoint = stores::endpoint(self.endpoint.as_deref().ok_or("`endpoint` is missing")?, true)?;
         let region = self.region.as_deref().or_else(|| region_of(&endpoint));
         Ok(OssSettings {
-            region: region.ok_or("`region` is missing, and `endpoint` does not say it")?.to_owned(),
+            region: region.ok_or("`region` is missing, and `endpoint` does not contain it")?.to_owned(),
             endpoint,
             bucket: stores::bucket(self.bucket.as_ref())?,
             credentials: stores::credentials(
@@ -69,7 +70,7 @@ impl OssSection {
     }
 }
 
-/// The region in `https://oss-cn-beijing-internal.aliyuncs.com`.
+/// The region in an endpoint such as `https://oss-cn-beijing-internal.aliyuncs.com`.
 fn region_of(endpoint: &str) -> Option<&str> {
     let (_, host) = endpoint.split_once("://oss-")?;
     let region = host.strip_suffix(".aliyuncs.com")?;

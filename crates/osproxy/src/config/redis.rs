@@ -6,51 +6,54 @@ use super::{
 };
 
 section! {
-    /// `redis`: what the nodes of a cluster agree through. With a database on a server, and any of `host`, `url`,
-    /// `sentinel` or `cluster`, it is used.
+    /// `redis`: coordination between the nodes of a cluster. Used if the database is on a server
+    /// and one of `host`, `url`, `sentinel` or `cluster` is set.
     RedisSection {
-        /// Name or address of the server.
+        /// Host name or address of the server.
         host: Option<String> = None,
         /// TCP port.
         port: Port = Port(6379),
         /// Number of the database.
         db: u32 = 0,
-        /// User; the server's default one when not set.
+        /// User name. When not set, the default user of the server.
         username: Option<String> = None,
-        /// The user's password.
+        /// Password of the user.
         password: Option<Secret> = None,
-        /// A file that holds the password instead; white space around it does not count.
+        /// File with the password, instead of `password`. Leading and trailing white space is
+        /// ignored.
         password_file: Option<PathBuf> = None,
-        /// All of that in one: `redis://user:password@host:6379/0`, or `rediss://…` for an encrypted connection.
+        /// Connection URL: `redis://user:password@host:6379/0`, or `rediss://…` for an encrypted
+        /// connection.
         url: Option<Secret> = None,
-        /// A file that holds the url instead.
+        /// File with the URL, instead of `url`.
         url_file: Option<PathBuf> = None,
-        /// Whether connections are encrypted, and the server's certificate checked.
+        /// Whether connections are encrypted and the server's certificate is verified.
         tls: bool = false,
-        /// PEM file with the certificates that the server's is checked against; the usual ones when not set.
+        /// PEM file with the CA certificates that are trusted for the server. When not set, the
+        /// usual public CAs.
         tls_ca: Option<PathBuf> = None,
-        /// Sentinels that know which server is the one to use.
+        /// High availability with Redis Sentinel.
         sentinel: SentinelSection = SentinelSection::default(),
-        /// Nodes of a Redis Cluster, `host:port` each; some of them will do.
+        /// Nodes of a Redis Cluster, each `host:port`; a few are enough to discover the others.
         cluster: Vec<String> = Vec::new(),
-        /// What all keys begin with; nodes of one osproxy cluster have the same.
+        /// Prefix of all keys; the same on all nodes of one osproxy cluster.
         prefix: String = "osproxy".to_owned(),
     }
     ignored []
 }
 
 section! {
-    /// `redis.sentinel`: high availability of a single Redis.
+    /// `redis.sentinel`: high availability with Redis Sentinel.
     SentinelSection {
-        /// What the sentinels call the group of servers.
+        /// Name of the monitored master.
         master: Option<String> = None,
-        /// Sentinels, `host:port` each.
+        /// Sentinels, each `host:port`.
         nodes: Vec<String> = Vec::new(),
     }
     ignored []
 }
 
-/// A TCP port, which the Go program takes as text too.
+/// A TCP port, which the Go program also accepts as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port(pub u16);
 
@@ -61,40 +64,40 @@ impl Value for Port {
     }
 }
 
-/// A Redis, and how to use it.
+/// A Redis and its connection settings.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// Where it is.
+    /// Address of the Redis.
     pub at: RedisAt,
-    /// User, if not the default one.
+    /// User name, if not the default user.
     pub username: Option<String>,
-    /// The user's password, if there is one.
+    /// Password of the user, if set.
     pub password: Option<Secret>,
     /// Number of the database.
     pub db: u32,
     /// Whether connections are encrypted.
     pub tls: bool,
-    /// PEM text of the certificates to trust; the usual ones if there is none.
+    /// PEM text of the trusted CA certificates; the usual public CAs if `None`.
     pub trusted: Option<Vec<u8>>,
-    /// What all keys begin with.
+    /// Prefix of all keys.
     pub prefix: String,
 }
 
-/// How a Redis is found.
+/// Address of a Redis.
 #[derive(Clone, Debug)]
 pub enum RedisAt {
-    /// By a url, which says everything.
+    /// A URL, which contains all settings.
     Url(Secret),
     /// One server.
     Server(String, u16),
-    /// By asking sentinels for the master of this name.
+    /// Sentinels, and the name of the master to ask them for.
     Sentinel(String, Vec<(String, u16)>),
-    /// By asking these nodes of a cluster.
+    /// Some nodes of a cluster, which know the others.
     Cluster(Vec<(String, u16)>),
 }
 
 impl Redis {
-    /// Host and port of a server that is to be asked first.
+    /// Host and port of the server that is contacted first.
     pub(super) fn server(&self) -> Option<String> {
         let named = |(host, port): &(String, u16)| format!("{host}:{port}");
         match &self.at {
@@ -113,8 +116,8 @@ impl Redis {
 }
 
 impl RedisSection {
-    /// What is to be used; `None` when nothing is configured. Fails with a sentence for everything that does not go
-    /// together. Blocks to read the files of secrets and certificates.
+    /// Returns the Redis to use; `None` if nothing is configured. Fails with one message for each
+    /// problem. Blocks to read the files of secrets and certificates.
     pub fn redis(&self) -> Result<Option<Redis>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
@@ -130,7 +133,7 @@ impl RedisSection {
         match ways.into_iter().filter(|way| *way).count() {
             0 if problems.is_empty() => return Ok(None),
             0 | 1 => {}
-            _ => problems.push("give one of `url`, `host`, `sentinel` and `cluster`".into()),
+            _ => problems.push("set only one of `url`, `host`, `sentinel` and `cluster`".into()),
         }
         let at = if let Some(url) = url {
             if !url.reveal().starts_with("redis://") && !url.reveal().starts_with("rediss://") {
@@ -149,7 +152,7 @@ impl RedisSection {
             RedisAt::Cluster(addresses("cluster", &self.cluster, &mut problems))
         };
         if matches!(at, RedisAt::Cluster(_)) && self.db != 0 {
-            problems.push("a Redis Cluster has no database but 0".into());
+            problems.push("a Redis Cluster has no database other than 0".into());
         }
         let trusted = self.tls_ca.as_ref().and_then(|path| {
             #[expect(clippy::disallowed_methods, reason = "settings are read before the reactor has work")]
@@ -157,7 +160,7 @@ impl RedisSection {
             read.map_err(|error| problems.push(format!("{}: {error}", path.display()))).ok()
         });
         if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
-            problems.push("`prefix` must not be empty, nor hold braces".into());
+            problems.push("`prefix` must not be empty or contain braces".into());
         }
         let redis = Redis {
             at,
@@ -211,12 +214,12 @@ mod tests {
     #[test]
     fn what_does_not_go_together_is_told() {
         for (text, problem) in [
-            ("{host: r, url: 'redis://hush@r'}", "give one of"),
+            ("{host: r, url: 'redis://hush@r'}", "set only one of"),
             ("{url: 'http://hush@r'}", "must begin with"),
             ("{sentinel: {nodes: ['a:1']}}", "`sentinel.master` is missing"),
             ("{sentinel: {master: m}}", "`sentinel.nodes` is missing"),
             ("{cluster: ['a']}", "must be a host and a port"),
-            ("{cluster: ['a:1'], db: 1}", "no database but 0"),
+            ("{cluster: ['a:1'], db: 1}", "no database other than 0"),
             ("{host: r, tls_ca: /no/such}", "/no/such"),
             ("{host: r, prefix: '{x}'}", "braces"),
             ("{host: r, password: hush, password_file: f}", "one of `password`"),

@@ -12,27 +12,28 @@ use super::{
 };
 
 section! {
-    /// `s3`, or `minio` as the Go program calls it: a store that speaks S3.
+    /// `s3`, or `minio` as in the Go program: objects in an S3-compatible store.
     S3Section {
-        /// Whether it is used.
+        /// Whether this store is used.
         enabled: bool = false,
-        /// Host and port, or a URL.
+        /// Host and port, or a URL. When not set, the Amazon endpoint of the region.
         endpoint: Option<String> = None,
-        /// Whether connections are encrypted, if `endpoint` does not say.
+        /// Whether to use HTTPS if `endpoint` has no scheme.
         use_ssl: bool = false,
-        /// Region that requests are signed for.
+        /// Region for request signatures.
         region: String = "us-east-1".to_owned(),
-        /// The bucket of everything; when not set, each category has one of its name.
+        /// Bucket for all objects. When not set, each category has a bucket of the same name.
         bucket: Option<String> = None,
-        /// Whether the bucket stands in the path of URLs, and not in the name of the host.
+        /// Whether the bucket is part of the URL path instead of the host name.
         path_style: bool = true,
-        /// Id of the key; when not set, it is found in the environment, in the usual files or from the machine.
+        /// Id of the access key. When not set, key and secret are taken from the environment, the
+        /// usual credential files or the machine's role.
         access_key_id: Option<Secret> = None,
-        /// The key's secret.
+        /// Secret of the access key.
         secret_access_key: Option<Secret> = None,
-        /// A file that holds the secret instead.
+        /// File with the secret, instead of `secret_access_key`.
         secret_access_key_file: Option<PathBuf> = None,
-        /// The token that belongs to a temporary key.
+        /// Session token of a temporary key.
         session_token: Option<Secret> = None,
     }
     ignored []

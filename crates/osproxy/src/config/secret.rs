@@ -2,26 +2,27 @@ use std::{fmt, path::Path};
 
 use super::value::{Findings, Node, Value};
 
-/// Text that must not show up in logs.
+/// Text that must not appear in logs.
 #[derive(Clone, Default, PartialEq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes care of a secret.
+    /// Wraps a secret.
     pub fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
 
-    /// The text itself, for the one place that needs it.
+    /// The text itself. Call this only where the secret is used.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The secret that is written, or that a file holds; white space around the latter does not count. `None`: neither.
-    /// Fails with a sentence when both are given, or the file cannot be read. Blocks to read it.
+    /// Returns the secret itself or the content of its file without surrounding white space; `None`
+    /// if neither is set. Fails with a message if both are set or the file cannot be read. Blocks
+    /// while it reads the file.
     pub fn resolve(name: &str, written: Option<&Self>, file: Option<&Path>) -> Result<Option<Self>, String> {
         match (written, file) {
-            (Some(_), Some(_)) => Err(format!("give one of `{name}` and `{name}_file`")),
+            (Some(_), Some(_)) => Err(format!("set only one of `{name}` and `{name}_file`")),
             (written, None) => Ok(written.cloned()),
             (None, Some(path)) => {
                 #[expect(
@@ -45,7 +46,7 @@ impl fmt::Debug for Secret {
 impl Value for Secret {
     fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
         match node {
-            // Passwords of digits stand without quotes in files of the Go program.
+            // Files of the Go program have numeric passwords without quotes.
             Node::Integer(number) => Some(Self(number.to_string())),
             node => String::read(node, path, findings).map(Self),
         }

@@ -7,36 +7,40 @@ use super::value::{Findings, Node, Value, section};
 section! {
     /// `server`: the HTTP listener.
     ServerSection {
-        /// Address and port, such as `127.0.0.1:8888`; port 0 takes a free one. When not set,
+        /// Address and port, such as `127.0.0.1:8888`; port 0 picks a free port. When not set,
         /// `app.port` on 127.0.0.1.
         listen: Option<String> = None,
-        /// How long it goes on serving after SIGTERM, SIGINT or SIGHUP while `/health/ready` says that it is not ready, so that
-        /// whoever distributes requests stops sending them, in seconds. When not set, 5 in a cluster, and 0 alone.
+        /// How long the node continues to serve after SIGTERM, SIGINT or SIGHUP while
+        /// `/health/ready` reports that it is not ready, so that load balancers stop sending
+        /// requests, in seconds. When not set, 5 in a cluster and 0 on a single node.
         drain_delay: Option<u64> = None,
-        /// How long requests that are running may go on after that, in seconds.
+        /// How long running requests may continue after that, in seconds.
         shutdown_grace: u64 = 30,
-        /// How long a client may take to send the head of a request, in seconds.
+        /// Timeout for the head of a request, in seconds.
         header_timeout: u64 = 30,
-        /// How long a client may send nothing in the middle of a body, in seconds.
+        /// How long a client may pause while it sends a body, in seconds.
         body_timeout: u64 = 60,
-        /// How long a client may take nothing of an answer that is there, in seconds.
+        /// How long a client may pause while it receives a response, in seconds.
         write_timeout: u64 = 60,
-        /// How long a connection may be without a request, in seconds.
+        /// How long a connection may stay open without a request, in seconds.
         idle_timeout: u64 = 75,
-        /// How fast a client must send a body and take an answer, in bytes per second; 0: as it likes. The time in which
-        /// the service itself waits, for a store say, does not count.
+        /// Minimum rate at which a client must send a body and receive a response, in bytes per
+        /// second; 0 turns the check off. Time in which the service itself waits, such as for a
+        /// store, does not count.
         min_rate: u64 = 1024,
-        /// How long a client may be slower than that, in seconds.
+        /// How long a client may be slower than `min_rate`, in seconds.
         rate_window: u64 = 30,
-        /// Networks of proxies, such as `10.0.0.0/8`, which are believed when they say in `X-Forwarded-For` or `Forwarded` whose
-        /// request it is. Danger: whoever is in one of them can speak for anybody.
+        /// Networks of trusted proxies, such as `10.0.0.0/8`. Their `X-Forwarded-For` and
+        /// `Forwarded` headers give the client address. Danger: every machine in these networks can
+        /// claim any client address.
         trusted_proxies: Vec<IpNet> = Vec::new(),
-        /// Longest head of a request, in bytes; it has 100 fields at most.
+        /// Longest head of a request, in bytes; a head has at most 100 fields.
         max_header_bytes: u32 = 32 * 1024,
-        /// Most connections at the same time; further ones wait to be accepted.
+        /// Concurrent connections; further ones wait to be accepted.
         max_connections: u16 = 4096,
-        /// Most of them that one address may have, or one network of IPv6 (/64); further ones are closed at once. Addresses in
-        /// `trusted_proxies` may have all. When not set, three quarters of `max_connections`.
+        /// Concurrent connections from one address, or from one IPv6 network of 64 bits; further
+        /// ones are closed at once. Does not apply to addresses in `trusted_proxies`. When not set,
+        /// three quarters of `max_connections`.
         max_connections_per_address: Option<u16> = None,
     }
     ignored []
@@ -56,10 +60,10 @@ impl Value for IpNet {
     }
 }
 
-/// Longest time-out, in seconds: a day.
+/// Longest timeout, in seconds: a day.
 const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 
-/// What the longest head of a request may be set to, in bytes.
+/// Allowed range of `max_header_bytes`.
 const MIN_HEADER: u32 = 4 * 1024;
 const MAX_HEADER: u32 = 1024 * 1024;
 
@@ -95,7 +99,7 @@ impl ServerSection {
         }
     }
 
-    /// Most connections that one address may have.
+    /// Largest number of connections from one address.
     pub fn connections_per_address(&self) -> usize {
         let of_address = self.max_connections_per_address.unwrap_or(self.max_connections / 4 * 3).max(1);
         of_address.min(self.max_connections).into()

@@ -8,11 +8,11 @@ use super::{
 };
 
 choice! {
-    /// A kind of store.
+    /// Backend of a store.
     StoreKind {
-        /// This machine's disk.
+        /// Disk of this machine.
         Local = "local",
-        /// S3, MinIO, and all that speak the same.
+        /// S3, MinIO and compatible stores.
         S3 = "s3",
         /// Tencent COS.
         Cos = "cos",
@@ -27,14 +27,14 @@ impl fmt::Display for StoreKind {
     }
 }
 
-/// What a section says of its store.
+/// Public settings of a remote store, and its secrets for redaction.
 #[derive(Clone)]
 pub struct DescribedStore {
     /// Scheme, host and port.
     pub endpoint: String,
-    /// The bucket of everything; without it each category has its own.
+    /// Bucket for all objects; `None`: one for each category.
     pub bucket: Option<String>,
-    /// Id of the key, its secret and perhaps a token: what must not be shown.
+    /// Key id, secret and session token, which must not be shown.
     pub secrets: Vec<String>,
 }
 
@@ -45,46 +45,49 @@ impl DescribedStore {
     }
 }
 
-/// A section that says where a store on other machines is.
+/// A section that configures a remote store.
 pub(super) trait StoreSection {
-    /// Whether it is used.
+    /// Whether the store is used.
     fn is_enabled(&self) -> bool;
 
-    /// What it says, if that goes together. Blocks to read files.
+    /// Describes the store; `None` if its settings are invalid. Blocks to read files.
     fn describe(&self) -> Option<DescribedStore>;
 
-    /// The store, not reached for yet. Fails with a sentence when the settings do not go together. Blocks to read files.
+    /// Opens the store without contacting it. Fails with a message if the settings are invalid.
+    /// Blocks to read files.
     fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String>;
 }
 
 section! {
-    /// `stores`: which of the stores that are enabled takes new files, and how those on other machines are treated.
+    /// `stores`: which enabled store receives new files, and how remote stores are accessed.
     StoresSection {
-        /// Where new files go; the others serve what they have.
+        /// Store for new files; the others only serve the files that they have. When not set, the
+        /// first enabled one of `local`, `s3`, `cos` and `oss`.
         upload_to: Option<StoreKind> = None,
-        /// Whether buckets that are missing are made when the program starts.
+        /// Whether missing buckets are created at startup.
         make_buckets: bool = true,
-        /// How long an answer is waited for, in seconds.
+        /// How long to wait for an answer of a store, in seconds.
         timeout: u64 = 30,
-        /// How often something is tried that may be tried again.
+        /// Number of attempts for operations that can be repeated.
         attempts: u32 = 4,
-        /// How many objects are read and written at the same time, at most; more wait.
+        /// Concurrent reads and writes of objects; further ones wait.
         max_transfers: u64 = 256,
-        /// PEM file with the certificates that those of stores are checked against.
+        /// PEM file with the CA certificates that are trusted for stores.
         ca: Option<PathBuf> = None,
-        /// Proxy to go through. It may bear a password.
+        /// URL of an HTTP proxy for all stores; may contain a password.
         proxy: Option<Secret> = None,
     }
     ignored []
 }
 
 impl StoresSection {
-    /// Checks what no single setting can know.
+    /// Checks the allowed ranges.
     pub(super) fn check(&self, findings: &mut Findings) {
         for (name, value, min, max) in [
             ("timeout", self.timeout, 1, 3600),
             ("attempts", self.attempts.into(), 1, 20),
-            // A merge reads while it writes, and several run at once: they must not wait for each other.
+            // A merge reads while it writes, and several merges run at once: they must not wait for
+            // each other.
             ("max_transfers", self.max_transfers, 8, 1 << 20),
         ] {
             if !(min..=max).contains(&value) {
@@ -95,11 +98,11 @@ impl StoresSection {
 }
 
 impl Config {
-    /// The section of a store on other machines, with what it is called.
+    /// The section of a remote store, with its name.
     fn section(&self, kind: StoreKind) -> Option<(&'static str, &dyn StoreSection)> {
         match kind {
             StoreKind::Local => None,
-            // Under whichever of its two names it stands.
+            // The same section under either of its two names.
             StoreKind::S3 if self.s3.enabled => Some(("s3", &self.s3)),
             StoreKind::S3 => Some(("minio", &self.minio)),
             StoreKind::Cos => Some(("cos", &self.cos)),
@@ -107,9 +110,9 @@ impl Config {
         }
     }
 
-    /// The stores that are used, that of new files first.
+    /// The enabled stores; the one for new files comes first.
     pub fn stores(&self) -> Vec<StoreKind> {
-        // As in the Go program, this machine's disk comes first where it is asked for.
+        // As in the Go program, the local disk comes first if it is enabled explicitly.
         let is_enabled = |kind: &StoreKind| match self.section(*kind) {
             Some((_, section)) => section.is_enabled(),
             None => self.local.enabled == Some(true),
@@ -124,19 +127,19 @@ impl Config {
         kinds
     }
 
-    /// What the section of a store on other machines says. Blocks to read files of secrets.
+    /// Describes a remote store. Blocks to read files of secrets.
     pub fn describe_store(&self, kind: StoreKind) -> Option<DescribedStore> {
         self.section(kind)?.1.describe()
     }
 
-    /// Opens a store on other machines, without reaching for it. Blocks to read files of secrets and certificates. `buffers` is
-    /// where memory for large parts comes from.
+    /// Opens a remote store without contacting it. Blocks to read files of secrets and
+    /// certificates. Memory for large parts is taken from `buffers`.
     pub fn open_store(
         &self,
         kind: StoreKind,
         buffers: Option<BufferBudget>,
     ) -> Result<Arc<dyn Backend>, String> {
-        let (_, section) = self.section(kind).ok_or("it is no store on other machines")?;
+        let (_, section) = self.section(kind).ok_or("not a remote store")?;
         let http = HttpSettings {
             ca: self.stores.ca.clone(),
             proxy: self.stores.proxy.as_ref().map(|proxy| proxy.reveal().to_owned()),
@@ -151,7 +154,7 @@ impl Config {
         if self.s3.enabled && self.minio.enabled {
             findings.problem(
                 "minio.enabled",
-                "there is `s3` already, which is the same section by its other name",
+                "`s3` is enabled already, and `minio` is another name for the same section",
             );
         }
         let kinds = self.stores();
@@ -160,7 +163,7 @@ impl Config {
                 findings.problem("stores.upload_to", format_args!("{first} is not enabled"));
             }
             _ if kinds.is_empty() => {
-                findings.problem("local.enabled", "must be true: there is no other store to keep objects in");
+                findings.problem("local.enabled", "must be true, because no other store is enabled");
             }
             _ => {}
         }
@@ -175,10 +178,11 @@ impl Config {
     }
 }
 
-/// A key id, its secret and perhaps a token, as sections have them.
+/// Key id, secret and session token.
 pub(super) type Credentials = (String, String, Option<String>);
 
-/// Key id and secret belong together. Neither: they are found elsewhere.
+/// Combines key id and secret, which must be set together. `None` if neither is set: the store then
+/// uses other sources.
 pub(super) fn credentials(
     id: (&str, Option<&Secret>),
     secret: (&str, Option<Secret>),
@@ -196,7 +200,7 @@ pub(super) fn credentials(
     }
 }
 
-/// A store, or why it cannot be opened.
+/// Converts the result of opening a store; the error becomes one line of text.
 pub(super) fn opened(store: osproxy_storage::Result<impl Backend>) -> Result<Arc<dyn Backend>, String> {
     match store {
         Ok(store) => Ok(Arc::new(store)),
@@ -204,22 +208,22 @@ pub(super) fn opened(store: osproxy_storage::Result<impl Backend>) -> Result<Arc
     }
 }
 
-/// An endpoint with its scheme.
+/// Adds a scheme to an endpoint that has none.
 pub(super) fn endpoint(written: &str, use_ssl: bool) -> Result<String, String> {
     let (scheme, authority) = match written.split_once("://") {
         Some((scheme @ ("http" | "https"), authority)) => (scheme, authority),
-        Some(_) => return Err("`endpoint` must begin with http:// or https://, or with the host".to_owned()),
+        Some(_) => return Err("`endpoint` must begin with http:// or https:// or be a host".to_owned()),
         None => (if use_ssl { "https" } else { "http" }, written),
     };
     let authority = authority.trim_end_matches('/');
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
     if authority.is_empty() || !authority.bytes().all(plain) {
-        return Err("`endpoint` must be a host, perhaps with a port, and no path".to_owned());
+        return Err("`endpoint` must be a host with an optional port, without a path".to_owned());
     }
     Ok(format!("{scheme}://{authority}"))
 }
 
-/// A name that a bucket may have.
+/// Checks the name of a bucket.
 pub(super) fn bucket(written: Option<&String>) -> Result<Option<String>, String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     match written {

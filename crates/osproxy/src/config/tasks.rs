@@ -1,24 +1,25 @@
 use super::value::{Findings, section};
 
 section! {
-    /// `tasks`: background work.
+    /// `tasks`: background tasks.
     TasksSection {
-        /// How often a task is begun before it is given up.
+        /// Number of attempts before a task is dead.
         max_attempts: u32 = 5,
-        /// How long a task is a process's own without a sign of life, in seconds.
+        /// Lease of a running task, in seconds. If its node does not renew the lease in time,
+        /// another node takes the task over.
         lease: u64 = 30,
-        /// How often to look for tasks that nobody told of, in seconds.
+        /// Interval at which a node looks for due tasks that it was not notified of, in seconds.
         poll_interval: u64 = 5,
-        /// Delay after a task's first failure, in seconds; it doubles with every further one.
+        /// Delay after the first failed attempt, in seconds; it doubles with each further failure.
         first_retry: u64 = 10,
-        /// Longest delay after a failure, in seconds.
+        /// Longest delay after a failed attempt, in seconds.
         max_retry: u64 = 600,
     }
     ignored []
 }
 
 impl TasksSection {
-    /// Checks what no single setting can know.
+    /// Checks the allowed ranges.
     pub(super) fn check(&self, findings: &mut Findings) {
         let day = 24 * 60 * 60;
         for (name, value) in [

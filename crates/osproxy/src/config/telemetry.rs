@@ -1,19 +1,20 @@
 use super::value::{Findings, section};
 
 section! {
-    /// `telemetry`: traces for OpenTelemetry.
+    /// `telemetry`: export of traces to OpenTelemetry.
     TelemetrySection {
-        /// Where traces are sent, over HTTP as JSON: the URL of a collector, such as `http://127.0.0.1:4318`. Empty: nowhere.
+        /// URL of a collector that accepts OTLP over HTTP as JSON, such as `http://127.0.0.1:4318`.
+        /// Empty: traces are not exported.
         otlp_endpoint: String = String::new(),
     }
     ignored []
 }
 
-/// What traces are posted to, under the URL of a collector.
+/// Path of traces below the URL of a collector.
 const PATH: &str = "/v1/traces";
 
 impl TelemetrySection {
-    /// What traces are posted to, if they are sent.
+    /// The URL to which traces are posted, if they are exported.
     pub fn traces_url(&self) -> Option<String> {
         let endpoint = self.otlp_endpoint.trim_end_matches('/');
         (!endpoint.is_empty())

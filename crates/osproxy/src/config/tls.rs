@@ -10,20 +10,20 @@ use rustls::{
 use super::value::{Findings, section};
 
 section! {
-    /// `tls` and `grpc.tls`: whether clients are served over TLS, and what they and the service show each other.
+    /// `tls` and `grpc.tls`: TLS for clients, optionally with client certificates.
     TlsSection {
-        /// PEM file with the service's certificate, and those that lead from it to an authority.
+        /// PEM file with the certificate of the service, followed by its intermediate certificates.
         cert: Option<PathBuf> = None,
-        /// PEM file with the key of the certificate.
+        /// PEM file with the private key of the certificate.
         key: Option<PathBuf> = None,
-        /// PEM file with authorities of clients: whoever shows no certificate that leads to one of them is not let in. When not
-        /// set, nobody is asked for one.
+        /// PEM file with the CA certificates for clients: connections without a certificate from
+        /// one of them are rejected. When not set, no client certificate is requested.
         client_ca: Option<PathBuf> = None,
     }
     ignored []
 }
 
-/// What stands in the files.
+/// Contents of the files.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     cert: Vec<u8>,
@@ -32,7 +32,7 @@ pub struct TlsFiles {
 }
 
 impl TlsSection {
-    /// `path`: which section it is.
+    /// `path` is the name of the section.
     pub(super) fn check(&self, path: &str, findings: &mut Findings) {
         let usable = |files: &TlsFiles| {
             files.certified()?;
@@ -43,12 +43,12 @@ impl TlsSection {
         }
     }
 
-    /// Whether clients are served over TLS.
+    /// Whether TLS is enabled.
     pub fn is_on(&self) -> bool {
         self.cert.is_some()
     }
 
-    /// The files, if clients are served over TLS. Fails with a sentence. Blocks to read them.
+    /// Reads the files; `None` if TLS is off. Fails with a message. Blocks while it reads.
     pub fn files(&self) -> Result<Option<TlsFiles>, String> {
         match (&self.cert, &self.key) {
             (None, None) if self.client_ca.is_some() => Err("`cert` and `key` are missing".to_owned()),
@@ -64,33 +64,35 @@ impl TlsSection {
 }
 
 impl TlsFiles {
-    /// The certificate and its key, which belong together. Fails with a sentence that tells nothing of the key.
+    /// The certificate chain with its matching key. Fails with a message that reveals nothing about
+    /// the key.
     pub fn certified(&self) -> Result<CertifiedKey, String> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.cert)
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("`cert` is no PEM file: {error}"))?;
+            .map_err(|error| format!("`cert` is not a PEM file: {error}"))?;
         if chain.is_empty() {
-            return Err("`cert` holds no certificate".to_owned());
+            return Err("`cert` contains no certificate".to_owned());
         }
         let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|_| "`key` holds no private key in PEM".to_owned())?;
+            .map_err(|_| "`key` contains no private key in PEM format".to_owned())?;
         CertifiedKey::from_der(chain, key, &ring::default_provider())
-            .map_err(|error| format!("`cert` and `key` cannot be used together: {error}"))
+            .map_err(|error| format!("`cert` and `key` do not match: {error}"))
     }
 
-    /// The authorities of clients, if they must show certificates. Fails with a sentence.
+    /// CA certificates for clients, if client certificates are required. Fails with a message.
     pub fn client_authorities(&self) -> Result<Option<RootCertStore>, String> {
         let Some(pem) = &self.client_ca else {
             return Ok(None);
         };
         let mut authorities = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| format!("`client_ca` is no PEM file: {error}"))?;
+            let certificate =
+                certificate.map_err(|error| format!("`client_ca` is not a PEM file: {error}"))?;
             let added = authorities.add(certificate);
-            added.map_err(|error| format!("`client_ca` holds what is no authority: {error}"))?;
+            added.map_err(|error| format!("`client_ca` contains an invalid CA certificate: {error}"))?;
         }
         if authorities.is_empty() {
-            return Err("`client_ca` holds no certificate".to_owned());
+            return Err("`client_ca` contains no certificate".to_owned());
         }
         Ok(Some(authorities))
     }

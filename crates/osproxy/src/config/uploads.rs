@@ -1,33 +1,34 @@
 use super::value::{Findings, section};
 
 section! {
-    /// `uploads`: what an upload may be.
+    /// `uploads`: limits and verification of uploads.
     UploadsSection {
         /// Largest file, in bytes.
         max_size: u64 = 5 << 40,
         /// Largest part, in bytes.
         max_part_size: u64 = 5 << 30,
-        /// Highest number of a part.
+        /// Highest part number.
         max_parts: u32 = 10_000,
-        /// How long an upload that was not completed is kept after its link has lapsed, in seconds.
+        /// How long an incomplete upload is kept after its link has expired, in seconds.
         keep_lapsed: u64 = 3600,
-        /// Whether a client that wants a file of content that is stored, without sending it, must show to have it. Clients of
-        /// API v0 cannot, and have to send it.
+        /// Whether a client must prove possession of known content before it gets a file without
+        /// sending the content. Clients of API v0 cannot prove it and must send the content.
         prove_possession: bool = false,
-        /// Up to which size of the content, in bytes, digests that a client claims when it completes an upload are verified
-        /// before it is answered. Larger content is answered at once, and becomes corrupt when a task finds it to be other. 0: that is so of all content.
+        /// Largest content whose expected digests are verified before an upload is acknowledged as
+        /// complete, in bytes; 0 verifies none before. Larger content is acknowledged at once and
+        /// verified by a task; on a mismatch the file becomes corrupt.
         verify_up_to: u64 = 64 << 20,
     }
     ignored []
 }
 
-/// As many as object stores know.
+/// The limit of object stores.
 const MAX_PARTS: u32 = 10_000;
 /// Ten years, in seconds.
 const MAX_KEEP: u64 = 10 * 365 * 24 * 60 * 60;
 
 impl UploadsSection {
-    /// Checks what no single setting can know.
+    /// Checks the allowed ranges.
     pub(super) fn check(&self, findings: &mut Findings) {
         for (name, value) in [("max_size", self.max_size), ("max_part_size", self.max_part_size)] {
             if !(1..=u64::MAX >> 1).contains(&value) {

@@ -1,10 +1,10 @@
-//! Reads settings out of a tree of YAML, collecting every problem instead of stopping at the first.
+//! Reads settings from a YAML tree. Collects all problems instead of stopping at the first.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-/// A tree of settings, as the file and the environment give them.
+/// A tree of settings from the file and the environment.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     Null,
@@ -12,7 +12,7 @@ pub(super) enum Node {
     Integer(i128),
     Float(f64),
     Text(String),
-    /// From the environment, where everything is text: takes the type that the setting has.
+    /// From the environment, where everything is text: converted to the type of the setting.
     Untyped(String),
     List(Vec<Node>),
     Map(BTreeMap<String, Node>),
@@ -30,12 +30,12 @@ impl Node {
         }
     }
 
-    /// What stands under a key, if this is a section that has it.
+    /// The value of a key, if this is a section that contains it.
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
         if let Self::Map(map) = self { map.get_mut(key) } else { None }
     }
 
-    /// Sets the value at `path`, making sections on the way.
+    /// Sets the value at `path` and creates missing sections.
     pub(super) fn set(&mut self, path: &[String], value: Node) {
         let Some((first, rest)) = path.split_first() else {
             *self = value;
@@ -109,14 +109,15 @@ impl<'de> Visitor<'de> for NodeVisitor {
         let mut map = BTreeMap::new();
         while let Some((key, value)) = access.next_entry::<String, Node>()? {
             if map.insert(key.clone(), value).is_some() {
-                return Err(A::Error::custom(format!("`{key}` stands there twice")));
+                return Err(A::Error::custom(format!("`{key}` appears twice")));
             }
         }
         Ok(Node::Map(map))
     }
 }
 
-/// What is wrong with a configuration, each in one sentence that begins with the setting's path, and what is odd.
+/// Problems and warnings of a configuration. Each is one sentence that begins with the path of its
+/// setting.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<String>,
@@ -133,7 +134,7 @@ impl Findings {
     }
 }
 
-/// A type that a setting can have. `None` means that a problem was recorded and the default stands in.
+/// A type of settings. `read` returns `None` after recording a problem; the default applies then.
 pub(super) trait Value: Sized {
     fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self>;
 }
@@ -243,7 +244,7 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// What is left of a section when all its settings were taken out: keys that nobody knows.
+/// Reports the keys that remain in a section after all known settings were taken out.
 pub(super) fn report_unknown(
     rest: BTreeMap<String, Node>,
     path: &str,
@@ -254,7 +255,7 @@ pub(super) fn report_unknown(
     for key in rest.into_keys() {
         let full = join(path, &key);
         if ignored.contains(&key.as_str()) {
-            findings.warnings.push(format!("{full}: has no meaning for this program and is ignored"));
+            findings.warnings.push(format!("{full}: has no effect and is ignored"));
             continue;
         }
         let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, &key));
@@ -262,7 +263,7 @@ pub(super) fn report_unknown(
             Some(nearest) if strsim::normalized_damerau_levenshtein(nearest, &key) >= 0.5 => {
                 findings.problem(&full, format_args!("unknown setting, did you mean `{nearest}`?"));
             }
-            _ => findings.problem(&full, format_args!("unknown setting; known here: {}", known.join(", "))),
+            _ => findings.problem(&full, format_args!("unknown setting; use one of: {}", known.join(", "))),
         }
     }
 }
@@ -271,8 +272,8 @@ pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Declares a section of settings, each with its documentation and default. `ignored` names keys of the
-/// Go program that have nothing to say here: they are accepted with a warning.
+/// Declares a section of settings with documentation and defaults. `ignored` lists keys of the Go
+/// program that have no effect here: they are accepted with a warning.
 macro_rules! section {
     (
         $(#[$doc:meta])*
@@ -302,7 +303,7 @@ macro_rules! section {
                 use $crate::config::value::{Node, Value, join, report_unknown};
                 let mut settings = Self::default();
                 let mut map = match node {
-                    // A section whose settings are all commented out.
+                    // A section in which all settings are commented out.
                     Node::Null => return Some(settings),
                     Node::Map(map) => map,
                     _ => {
@@ -325,7 +326,7 @@ macro_rules! section {
     };
 }
 
-/// Declares a setting that is one of a few words.
+/// Declares a setting with a fixed set of values.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -335,10 +336,10 @@ macro_rules! choice {
         }
 
         impl $name {
-            /// All of them, in their order.
+            /// All values in declaration order.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The word that stands for it.
+            /// The value as it appears in the configuration.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)*

@@ -1,4 +1,4 @@
-//! What every coordinator keeps to, and what those through a real Redis keep to beyond that.
+//! Conformance suite of [`Coordinator`], with further tests of coordinators on a real Redis.
 
 mod found;
 mod many;
@@ -28,8 +28,8 @@ async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// Figures for whoever runs the test to see them.
-#[expect(clippy::print_stdout, reason = "that is what they are for")]
+/// Prints measurements for the person who runs the test.
+#[expect(clippy::print_stdout, reason = "the measurements are the purpose of the test")]
 fn report(line: &str) {
     println!("{line}");
 }
@@ -54,16 +54,17 @@ fn node(id: &str) -> Node {
     }
 }
 
-/// Waits until it is sure that no node has a store: at first others may not have been heard.
+/// Waits until it is certain that no node has a store; right after connecting, the registry may be
+/// incomplete.
 async fn nobody_has(coordinator: &dyn Coordinator, store: &str) {
     let sure = async || coordinator.node_with(store).await.ok()?.is_none().then_some(());
-    eventually("it is known that nobody has the store", sure).await;
+    eventually("no node has the store", sure).await;
 }
 
 async fn run(coordinator: &dyn Coordinator, id: &str) {
     let worker = coordinator.worker().unwrap();
     let generator = UidGenerator::new(None);
-    // Whatever the clock shows.
+    // Regardless of the clock.
     for now in [0, u64::MAX, 1_800_000_000_000] {
         assert!(worker.permits(generator.next(worker.window(), now).unwrap()));
     }
@@ -82,7 +83,7 @@ async fn run(coordinator: &dyn Coordinator, id: &str) {
     let mut events = coordinator.listen();
     coordinator.send(Message::TaskEnqueued);
     coordinator.leave().await;
-    assert!(events.try_recv().is_err(), "nobody hears himself");
+    assert!(events.try_recv().is_err(), "a node must not receive its own messages");
 }
 
 #[tokio::test]
@@ -90,10 +91,10 @@ async fn one_node_keeps_the_contract() {
     run(&InProcess::alone(), "one").await;
 }
 
-/// The Redis that the test script started, with a prefix that no other test has.
+/// The Redis that the test script started, with a key prefix of its own.
 fn redis(test: &str) -> Redis {
-    #[expect(clippy::disallowed_methods, reason = "the test script says where its servers are")]
-    let url = std::env::var("OSPROXY_TEST_REDIS").expect("run this by `just test-servers`");
+    #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
+    let url = std::env::var("OSPROXY_TEST_REDIS").expect("run this test with `just test-servers`");
     let section = RedisSection {
         url: Some(Secret::new(url)),
         prefix: format!("test-{test}-{}", std::process::id()),
@@ -106,9 +107,9 @@ async fn open(redis: &Redis, id: &str, cluster: &ClusterSection) -> ThroughRedis
     ThroughRedis::open(redis.clone(), id.to_owned(), cluster).await.unwrap()
 }
 
-/// Asks Redis itself.
+/// Sends a command to Redis directly.
 async fn ask(redis: &Redis, command: &[&str]) -> redis::Value {
-    let crate::config::RedisAt::Url(url) = &redis.at else { panic!("the tests have a url") };
+    let crate::config::RedisAt::Url(url) = &redis.at else { panic!("the tests use a URL") };
     ask_url(url.reveal(), command).await
 }
 
@@ -124,7 +125,7 @@ async fn ask_url<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
 async fn redis_keeps_the_contract() {
     let redis = redis("contract");
     run(&open(&redis, "one", &cluster(120)).await, "one").await;
-    // What the first gave back is free; the registry knows nobody any more.
+    // The worker id of the first coordinator was released, and the registry is empty.
     run(&open(&redis, "two", &cluster(120)).await, "two").await;
 }
 
@@ -145,22 +146,22 @@ async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
     numbers.dedup();
     assert_eq!(numbers.len(), 20);
     assert_eq!(coordinators[3].nodes().await.unwrap().len(), 20);
-    // Whoever is none of them is told the same, but for when they were heard.
+    // A process outside of the cluster gets the same list, except for the times of heartbeats.
     let listed = |nodes: Vec<KnownNode>| nodes.into_iter().map(|known| known.node).collect::<Vec<_>>();
     let asked = listed(registry(&redis).await.unwrap());
     assert_eq!(asked, listed(coordinators[3].nodes().await.unwrap()));
     assert_eq!(coordinators[3].node_with("local:n19").await.unwrap(), Some(node("n19")));
-    // One leaves, one dies without a word.
+    // One node leaves, one crashes.
     coordinators.pop().unwrap().leave().await;
     assert_eq!(coordinators[3].nodes().await.unwrap().len(), 19);
     nobody_has(&coordinators[3], "local:n19").await;
-    // Its disk comes back with another process.
+    // Another process takes over its disk.
     let follower = Node { own_stores: vec!["local:n19".to_owned()], ..node("n03") };
     coordinators[3].announce(describe(follower.clone())).await;
     assert_eq!(coordinators[4].node_with("local:n19").await.unwrap(), Some(follower));
     drop(coordinators.pop());
     let gone = async || (coordinators[3].nodes().await.unwrap().len() == 18).then_some(());
-    eventually("the dead node is forgotten", gone).await;
+    eventually("the dead node is removed", gone).await;
     nobody_has(&coordinators[3], "local:n18").await;
 }
 
@@ -177,7 +178,7 @@ async fn messages_reach_all_others() {
         let heard = tokio::time::timeout(PATIENCE, at_two.recv()).await.unwrap().unwrap();
         assert_eq!(heard, Event::Message(message));
     }
-    // What another version says, or somebody else, is passed over.
+    // Messages of another version or of other programs are ignored.
     let channel = format!("{{{}}}:events", redis.prefix);
     for letter in [r#"{"from":"x","message":{"kind":"of_later"}}"#, "nonsense"] {
         ask(&redis, &["PUBLISH", &channel, letter]).await;
@@ -197,11 +198,11 @@ async fn a_broken_subscription_is_told_and_mended() {
     let before = one.worker().unwrap();
     ask(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap(), Event::Gap);
-    eventually("both hear again", async || (one.hears() && two.hears()).then_some(())).await;
-    assert_eq!(one.worker().unwrap().id, before.id, "the number is still its own");
+    eventually("both are connected again", async || (one.hears() && two.hears()).then_some(())).await;
+    assert_eq!(one.worker().unwrap().id, before.id, "the worker id must stay the same");
     two.send(Message::BlobChanged { blob_id: 7 });
     let said = Event::Message(Message::BlobChanged { blob_id: 7 });
-    eventually("it is heard", async || (heard.try_recv().ok()? == said).then_some(())).await;
+    eventually("the message arrives", async || (heard.try_recv().ok()? == said).then_some(())).await;
 }
 
 #[tokio::test]
@@ -211,18 +212,19 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
     let short = cluster(1);
     let one = open(&redis, "one", &short).await;
     let held = one.worker().unwrap();
-    // Stopped as by a debugger: nothing is renewed.
+    // Suspended, as by a debugger: nothing is renewed.
     one.stop_renewing();
-    eventually("the lease is over", async || one.worker().is_none().then_some(())).await;
+    eventually("the lease has ended", async || one.worker().is_none().then_some(())).await;
     assert!(!held.holds());
     let generator = UidGenerator::new(None);
     assert!(!held.permits(generator.next(held.window(), held.until_ms).unwrap()));
-    // Whoever has that number next issues later stamps only. All others are taken, so that it must be this one.
+    // The next holder of this id issues only later timestamps. All other ids are in use, so it must
+    // get this one.
     let workers = format!("{{{}}}:workers", redis.prefix);
     for number in (0..1024).filter(|number| *number != held.id.get()) {
         ask(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
     }
-    let two = eventually("the number is free", async || {
+    let two = eventually("the worker id is free", async || {
         let two = open(&redis, "two", &short).await;
         two.worker().is_some().then_some(two)
     })
@@ -230,9 +232,9 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
     let next = two.worker().unwrap();
     assert_eq!(next.id, held.id);
     assert!(next.after_ms >= held.until_ms, "{next:?} {held:?}");
-    // The first one is back, and finds its number taken.
+    // The first coordinator resumes, and finds its id in use.
     one.renew_now(&two).await;
-    assert!(one.worker().is_none(), "there is no other number to be had");
+    assert!(one.worker().is_none(), "no other worker id is free");
 }
 
 #[tokio::test]
@@ -245,7 +247,7 @@ async fn a_redis_that_lost_its_data_takes_nobodys_number() {
     for name in ["workers", "stamps", "nodes"] {
         ask(&redis, &["DEL", &format!("{{{}}}:{name}", redis.prefix)]).await;
     }
-    // Another test kills connections of the same server, after which nobody is heard for a moment.
+    // Another test kills connections of this server, after which no node is known for a moment.
     let listed = async || coordinator.nodes().await.is_ok_and(|nodes| nodes.len() == 1).then_some(());
     eventually("it is listed again", listed).await;
     let workers = format!("{{{}}}:workers", redis.prefix);

@@ -13,17 +13,17 @@ use tokio::sync::broadcast;
 use super::{CoordError, Coordinator, Describe, Event, KnownNode, Message, Node, WorkerLease};
 use crate::uid::WorkerId;
 
-/// The coordinator of a node that is alone.
+/// Coordinator of a single node.
 pub struct InProcess {
     node: Mutex<Option<Describe>>,
     silence: broadcast::Sender<Event>,
-    /// None, where something else makes sure of it.
+    /// `None` if something else ensures that there is only one node.
     _lock: Option<OwnedFd>,
 }
 
 impl InProcess {
-    /// Locks the database by a file `<database>.lock`. `WouldBlock`: another process holds it.
-    /// Blocks for a moment: call it at start.
+    /// Locks the database with a file `<database>.lock`. Fails with `WouldBlock` if another process
+    /// holds the lock. Blocks briefly: call it at startup.
     pub fn open(database: &Path) -> io::Result<Self> {
         let mut lock = database.as_os_str().to_owned();
         lock.push(".lock");
@@ -33,7 +33,7 @@ impl InProcess {
         Ok(Self { _lock: Some(lock), ..Self::alone() })
     }
 
-    /// A coordinator for whoever makes sure by other means that there is no other node.
+    /// Creates a coordinator without a lock; the caller ensures that there is no other node.
     pub fn alone() -> Self {
         Self { node: Mutex::default(), silence: broadcast::Sender::new(1), _lock: None }
     }

@@ -1,28 +1,29 @@
 use serde::{Deserialize, Serialize};
 
-/// What nodes tell each other. Kinds that a node does not know are passed over, so that versions can live together.
+/// Messages between nodes. Unknown kinds are ignored, so that nodes of different versions can run
+/// together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Message {
-    /// A file is not what it was: forget what is remembered of it.
+    /// A file changed: evict it from the cache.
     FileChanged {
-        /// Its uid.
+        /// Uid of the file.
         uid: i64,
     },
-    /// The bytes of a blob are not where they were: forget what is remembered of its files.
+    /// The bytes of a blob moved: evict its files from the cache.
     BlobChanged {
-        /// Its number.
+        /// Id of the blob.
         blob_id: i64,
     },
-    /// There is work that its sender may not have at hand.
+    /// A task was queued that the sender may be unable to run.
     TaskEnqueued,
 }
 
-/// What a node hears.
+/// An event for listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Another node said this.
+    /// A message of another node.
     Message(Message),
-    /// Others may have said something that was not heard: the connection broke, or is there again.
+    /// Messages may have been missed: the connection was lost, or was restored.
     Gap,
 }

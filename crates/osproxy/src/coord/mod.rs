@@ -1,4 +1,5 @@
-//! What nodes have to agree on. One node agrees with itself.
+//! Coordination of nodes: worker ids, registry, invalidations. A single node coordinates
+//! in-process.
 
 #[cfg(test)]
 mod contract;
@@ -18,83 +19,85 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-/// The ways in which nodes know of each other. Correctness of stored data never rests on it.
+/// Coordination of nodes. The correctness of stored data never depends on it.
 #[async_trait]
 pub trait Coordinator: Send + Sync + 'static {
-    /// The worker number that this node may issue uids under; `None` while it has none.
+    /// The worker id under which this node may issue uids; `None` while it holds none.
     fn worker(&self) -> Option<WorkerLease>;
 
-    /// Tells others from now on that this node is there, and with every heartbeat what it says of itself then.
+    /// Registers this node; each heartbeat publishes the current result of `describe`.
     async fn announce(&self, describe: Describe);
 
-    /// The nodes that were heard of lately, this one among them once it is announced.
+    /// Nodes with a recent heartbeat, including this one once it is announced.
     async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError>;
 
-    /// The node that alone has a store at hand, if it was heard of lately. Costs the same however many nodes there are. An
-    /// error where it may not have been heard yet.
+    /// The node with a recent heartbeat that alone has access to `store`. The cost does not depend
+    /// on the number of nodes. Fails while the registry may still be incomplete.
     async fn node_with(&self, store: &str) -> Result<Option<Node>, CoordError>;
 
-    /// Tells other nodes, those that can be reached now. Never waits.
+    /// Sends a message to the other nodes that are connected now. Never waits.
     fn send(&self, message: Message);
 
-    /// What other nodes tell from now on.
+    /// Subscribes to messages of other nodes.
     fn listen(&self) -> broadcast::Receiver<Event>;
 
-    /// Whether other nodes can be heard at this moment.
+    /// Whether messages of other nodes are received at the moment.
     fn hears(&self) -> bool;
 
-    /// Gives the worker number back and disappears. To be called when nothing is issued any more; takes a few seconds at
-    /// most.
+    /// Gives the worker id back and unregisters this node. Call it when no more uids are issued;
+    /// takes a few seconds at most.
     async fn leave(&self);
 }
 
-/// Says what a node is like at this moment.
+/// Describes a node at this moment.
 pub type Describe = Arc<dyn Fn() -> Node + Send + Sync>;
 
-/// What a node says of itself. Nodes of other versions may say less, or more, which is passed over.
+/// A node's description of itself. Nodes of other versions may omit fields or add unknown ones,
+/// which are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// What the process is called; no two have the same.
+    /// Unique id of the process.
     pub id: String,
     /// Host and port at which other nodes reach it.
     pub address: String,
-    /// Of the program.
+    /// Version of osproxy.
     pub version: String,
-    /// What rows call the stores whose objects it has at hand, that of new files first.
+    /// Ids of the stores that it can access, as recorded in rows; the store of new files comes
+    /// first.
     #[serde(default)]
     pub stores: Vec<String>,
-    /// Those of them that no other node has at hand.
+    /// Stores that only this node can access.
     #[serde(default)]
     pub own_stores: Vec<String>,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// How busy it is.
+    /// Current load.
     #[serde(default)]
     pub load: Load,
 }
 
-/// How busy a node is.
+/// Load of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Load {
-    /// Requests that are running.
+    /// Number of running requests.
     pub requests: u64,
-    /// Tasks that are running.
+    /// Number of running tasks.
     pub tasks: u64,
-    /// Processes of its machine that run or wait to, on average over the last minute.
+    /// Load average of its machine over the last minute.
     pub load_average: f64,
 }
 
-/// A node that was heard of.
+/// A node in the registry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnownNode {
-    /// What it says of itself.
+    /// Its description.
     pub node: Node,
-    /// When it was heard of last, in milliseconds since the Unix epoch.
+    /// Time of its last heartbeat, in milliseconds since the Unix epoch.
     pub heard_at: i64,
 }
 
-/// Why nodes cannot be asked for.
+/// The registry or another node cannot be reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CoordError(String);

@@ -1,4 +1,4 @@
-//! Content, as streams of messages.
+//! Content as a stream of messages.
 
 use std::{
     pin::Pin,
@@ -29,16 +29,16 @@ use crate::{
     metrics::Running,
 };
 
-/// A message of a stream that sends content.
+/// A message of a client stream that sends content.
 pub(super) trait Sent {
-    /// What stands before the content.
+    /// The first message.
     type Header;
 
-    /// What is in it, if there is anything.
+    /// Splits the message into header or data; `None` if it is empty.
     fn split(self) -> Option<Piece<Self::Header>>;
 }
 
-/// What a message has.
+/// The content of a message.
 pub(super) enum Piece<H> {
     Header(H),
     Data(Bytes),
@@ -64,27 +64,27 @@ sent! {
     UploadPartRequest, UploadPartHeader, upload_part_request;
 }
 
-/// What stands before the content.
+/// Reads the header, which must be the first message.
 pub(super) async fn header<M: Sent>(messages: &mut Streaming<M>) -> Result<M::Header> {
     match messages.message().await.map_err(|status| broken(&status))?.and_then(Sent::split) {
         Some(Piece::Header(header)) => Ok(header),
-        _ => Err(Error::invalid("the first message must be the header").with_field("header")),
+        _ => Err(Error::invalid("the first message must contain the header").with_field("header")),
     }
 }
 
-/// The content that follows.
+/// The content that follows the header.
 pub(super) fn body<M: Sent + Send + 'static>(
     messages: Streaming<M>,
 ) -> impl Stream<Item = Result<Bytes>> + Send + Unpin {
     let pieces = messages.map(|message| match message.map_err(|status| broken(&status))?.split() {
         Some(Piece::Data(data)) => Ok(data),
-        _ => Err(Error::invalid("all messages but the first must have data").with_field("data")),
+        _ => Err(Error::invalid("all messages except the first must contain data").with_field("data")),
     });
-    // Of what has no byte there may be any number.
+    // Clients may send any number of empty messages; drop them.
     pieces.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
 }
 
-/// The same content, which breaks off when the key of its caller is revoked or expires.
+/// The same content, which fails when the key of its caller is revoked or expires.
 pub(super) fn until_revoked(
     app: Arc<App>,
     caller: Caller,
@@ -103,35 +103,35 @@ pub(super) fn until_revoked(
     stream::unfold(Some((content, revoked)), next).boxed()
 }
 
-/// The client went away, was too slow, or sent what is no message.
+/// Maps a stream error: the client disconnected, was too slow, or sent an invalid message.
 fn broken(status: &Status) -> Error {
     match status.code() {
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
-            Error::new(ErrorCode::TooLarge, "a message has more than 1 MiB; send the content in smaller ones")
+            Error::new(ErrorCode::TooLarge, "a message exceeds 1 MiB; send the content in smaller messages")
         }
-        tonic::Code::Internal => Error::invalid("a message cannot be read"),
+        tonic::Code::Internal => Error::invalid("a message could not be decoded"),
         _ => cut(),
     }
 }
 
-/// Says of a request whose body breaks off that it does, in a way that is never taken for its end: tonic takes some errors of
-/// connections for that.
+/// Turns errors of the request body into a gRPC status. Otherwise tonic takes some connection
+/// errors for the end of the stream, and a truncated upload would look complete.
 pub(super) async fn tell_cut(request: Request, next: Next) -> Response {
     next.run(request.map(|body| axum::body::Body::new(body.map_err(|_| Status::from(cut()))))).await
 }
 
-/// The client went away, or does not keep to what it announced.
+/// The client disconnected, or sent less than it announced.
 pub(super) fn cut() -> Error {
     Error::new(ErrorCode::IncompleteBody, "the stream ended before it was complete")
 }
 
-/// A file that is read.
+/// The response stream of a download.
 pub(super) struct Download {
-    /// What is told before the content.
+    /// The message that describes the file.
     pub(super) first: Option<DownloadFileResponse>,
-    /// What follows.
+    /// The content that follows.
     pub(super) content: BoxStream<'static, Result<Bytes>>,
-    /// Counts it as long as it lasts.
+    /// Counts the download while the stream exists.
     pub(super) _running: Option<(Transfer, Running)>,
 }
 
@@ -145,7 +145,7 @@ impl Stream for Download {
         let next = ready!(self.content.poll_next_unpin(cx));
         Poll::Ready(next.map(|read| {
             let data = read.inspect_err(|error| {
-                tracing::error!(error = error::chain(error), "the answer broke off");
+                tracing::error!(error = error::chain(error), "download failed after the response started");
             })?;
             let part = Some(download_file_response::Part::Data(data));
             Ok(DownloadFileResponse { part })

@@ -1,4 +1,4 @@
-//! How long a client waits for a call, as it says with `grpc-timeout`: after that nothing more is done for it.
+//! Deadlines of calls, which clients set with `grpc-timeout`. Work on a call stops at its deadline.
 
 use std::{
     pin::Pin,
@@ -21,7 +21,7 @@ use crate::Error;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Longest time that a deadline is kept for; whoever waits for longer is as good as one who waits for ever.
+/// Maximum deadline; a longer one is shortened to this.
 const LONGEST: Duration = Duration::from_hours(24 * 30);
 
 /// Ends a call when its deadline has passed.
@@ -30,7 +30,7 @@ pub(super) async fn keep(request: Request, next: Next) -> Response {
         return next.run(request).await;
     };
     let end = Instant::now() + patience;
-    // What is dropped then has the same effect as a client that goes away.
+    // Dropping the call has the same effect as a client that disconnects.
     match timeout_at(end, next.run(request)).await {
         Ok(answer) => {
             answer.map(|body| Body::new(Ending { body: Some(body), end: Box::pin(sleep_until(end)) }))
@@ -40,10 +40,10 @@ pub(super) async fn keep(request: Request, next: Next) -> Response {
 }
 
 fn exceeded() -> Error {
-    Error::new(ErrorCode::DeadlineExceeded, "the time that the client gave this call ran out")
+    Error::new(ErrorCode::DeadlineExceeded, "the deadline of the call has passed; use a longer one")
 }
 
-/// How long the client waits. What is no time is as good as none, as with other servers.
+/// Parses the timeout. An invalid one is ignored, as other gRPC servers do.
 fn patience(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -61,9 +61,9 @@ fn patience(headers: &HeaderMap) -> Option<Duration> {
     Some(patience.min(LONGEST))
 }
 
-/// The body of an answer, which ends when the deadline has passed.
+/// A response body that ends at the deadline.
 struct Ending {
-    /// None when it has ended.
+    /// `None` after it has ended.
     body: Option<Body>,
     end: Pin<Box<Sleep>>,
 }

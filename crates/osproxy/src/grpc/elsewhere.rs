@@ -1,5 +1,6 @@
-//! What lies with another node. It is asked over API v1, by a link that is made for this one request: there is one way in
-//! which nodes speak with each other, whatever clients speak.
+//! Forwards calls to the node that stores the data. Nodes talk to each other only over API v1,
+//! whatever protocol the client uses; each forwarded request is authorized by a signed link created
+//! for it.
 
 use std::{
     ops::Range,
@@ -31,18 +32,19 @@ use crate::{
     uid::Uid,
 };
 
-/// How long the links hold, in seconds: longer than clocks of nodes may be apart.
+/// Lifetime of the links in seconds: longer than the clocks of nodes may differ.
 const HOLDS: i64 = 600;
 
-/// Most that is read of an answer which tells an error, in bytes.
+/// Maximum size of an error response that is read, in bytes.
 const MAX_PROBLEM: usize = 64 << 10;
 
-/// When the links are issued: after everything that was revoked until now, in the same second too.
+/// Validity of the links. They are dated one second ahead, so that a revocation earlier in this
+/// second does not cover them.
 fn period() -> (OffsetDateTime, i64) {
     (OffsetDateTime::now_utc() + Duration::seconds(1), HOLDS)
 }
 
-/// Sends a part on, `size` bytes if that is known.
+/// Forwards a part of `size` bytes, if the size is known.
 pub(super) async fn upload_part(
     app: &App,
     (store, extensions): (&str, &Extensions),
@@ -59,7 +61,7 @@ pub(super) async fn upload_part(
     let broken = Arc::<Mutex<Option<Error>>>::default();
     let mut content = Outgoing { content, left: size, last: None, broken: broken.clone() };
     let body = if size == Some(0) {
-        // Nobody would ask such a body whether it is one.
+        // Nobody polls a body of known length 0, so check here that nothing follows.
         content.must_be_over().await?;
         Body::empty()
     } else {
@@ -67,12 +69,12 @@ pub(super) async fn upload_part(
     };
     let request = request.body(body).map_err(Error::internal)?;
     let asked = ask(app, store, extensions, request).await;
-    // What was wrong with the content is known here, and not there.
+    // The cause of a broken body is known here, not on the other node.
     let broken = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
     broken.map_or(asked.map(drop), Err)
 }
 
-/// Says there that all parts were sent.
+/// Completes the upload on the node that has the parts.
 pub(super) async fn complete_upload(
     app: &App,
     (store, extensions): (&str, &Extensions),
@@ -94,7 +96,7 @@ pub(super) async fn complete_upload(
     ask(app, store, extensions, request).await.map(drop)
 }
 
-/// The bytes `range` of a file, which is not empty and lies within its size.
+/// Reads the bytes `range` of a file; the range is not empty and within its size.
 pub(super) async fn download_file(
     app: &App,
     (store, extensions): (&str, &Extensions),
@@ -111,7 +113,7 @@ pub(super) async fn download_file(
     Ok(TryStreamExt::map_err(answer.into_body().into_data_stream(), Error::node_unavailable))
 }
 
-/// Digests as RFC 9530 has them.
+/// Digests in the format of RFC 9530.
 fn digests(claims: &Claims) -> Option<String> {
     let member = |name: &str, digest: Option<&[u8]>| {
         digest.map(|digest| format!("{name}=:{}:", STANDARD.encode(digest)))
@@ -124,7 +126,8 @@ fn digests(claims: &Claims) -> Option<String> {
     Some(members.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
 }
 
-/// Asks for something, for whoever these extensions of a request tell of.
+/// Sends a request to another node, with the extensions of the original request, which carry its id
+/// and the client address.
 async fn ask(
     app: &App,
     store: &str,
@@ -139,12 +142,12 @@ async fn ask(
     if answer.status().is_success() { Ok(answer) } else { Err(told(answer).await) }
 }
 
-/// The error that an answer tells of.
+/// The error in an error response.
 async fn told(answer: Response<Body>) -> Error {
     let (head, body) = answer.into_parts();
     let code = head.headers.get(ERROR_HEADER).and_then(|name| ErrorCode::named(name.to_str().ok()?));
     let Some(code) = code else {
-        return Error::node_unavailable(format!("it answers with {} and no error", head.status));
+        return Error::node_unavailable(format!("its response has status {} and no error code", head.status));
     };
     let body = Limited::new(body, MAX_PROBLEM).collect().await;
     let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
@@ -155,14 +158,15 @@ async fn told(answer: Response<Body>) -> Error {
     problem.members.into_iter().fold(error, |error, (name, value)| error.with_member(name, value))
 }
 
-/// A body that must have as many bytes as was said.
+/// A body that must have the announced number of bytes.
 struct Outgoing<S> {
     content: S,
-    /// Bytes that are to come, if that is known.
+    /// Remaining bytes, if the length is known.
     left: Option<u64>,
-    /// The last of them, held back until nothing follows: whoever sends a body on asks for no more than its length.
+    /// The last chunk, held back until the content ends: the HTTP client stops polling at the
+    /// announced length.
     last: Option<Bytes>,
-    /// What was wrong with it.
+    /// The error of the content, for the caller.
     broken: Arc<Mutex<Option<Error>>>,
 }
 
@@ -175,7 +179,7 @@ impl<S> Outgoing<S> {
 }
 
 impl<S: Stream<Item = Result<Bytes>> + Unpin> Outgoing<S> {
-    /// Fails if anything follows.
+    /// Fails if any content follows.
     async fn must_be_over(&mut self) -> Result<()> {
         match self.content.next().await {
             None => Ok(()),
@@ -186,7 +190,7 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> Outgoing<S> {
 }
 
 fn too_long() -> Error {
-    Error::new(ErrorCode::SizeMismatch, "there are more bytes than the header says")
+    Error::new(ErrorCode::SizeMismatch, "the content is longer than the size in the header")
 }
 
 impl<S: Stream<Item = Result<Bytes>> + Unpin> http_body::Body for Outgoing<S> {

@@ -118,7 +118,7 @@ impl FileService for Service {
         let metadata = metadata.map(|metadata| metadata.entries.into_iter().collect());
         let name = name.as_deref();
         let copy = ops::copy_file::copy_file(&self.0, &caller, uid, name, metadata, None).await?;
-        // Whoever may copy files need not be one who may look at them.
+        // Without the scope `read` the caller learns only the uid.
         let told = if caller.has(Scope::Read) {
             render::file(copy)
         } else {

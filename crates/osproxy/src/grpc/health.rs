@@ -1,4 +1,4 @@
-//! `grpc.health.v1.Health`: are requests welcome?
+//! `grpc.health.v1.Health`: readiness of the node.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use tonic_health::pb::{
 use super::Answer;
 use crate::{app::App, ops::check_health::readiness};
 
-/// How often those who watch are looked for.
+/// Interval at which watchers are updated.
 const LOOK: Duration = Duration::from_secs(1);
 
 struct Service(Arc<App>);
@@ -30,7 +30,7 @@ pub(super) fn service(app: Arc<App>) -> HealthServer<impl Health> {
 impl Health for Service {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Answer<HealthCheckResponse> {
         match status(&self.0, &request.get_ref().service).await {
-            ServingStatus::ServiceUnknown => Err(Status::not_found("there is no such service")),
+            ServingStatus::ServiceUnknown => Err(Status::not_found("unknown service")),
             status => Ok(Response::new(told(status))),
         }
     }
@@ -54,7 +54,7 @@ fn told(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
 
-/// All services are as well as the node is.
+/// All services have the status of the node.
 async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
     if !["", FILES, TASKS, CLUSTER].contains(&service) {
         return ServingStatus::ServiceUnknown;
@@ -62,10 +62,11 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
     if readiness(app).await.is_welcome() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
-/// The status once it is another than before; none once the node stops and has said so, which would wait for its streams.
+/// Waits until the status differs from `before`. Returns `None` once the node drains and its last
+/// status was sent, because shutdown waits for open streams.
 async fn change(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {
-        // Before the look: what it tells then is the last that there is to tell.
+        // Read before the status, so that the last status of a draining node is still sent.
         let stops = app.is_draining();
         let status = status(app, service).await;
         if before != Some(status) {

@@ -1,6 +1,7 @@
-//! gRPC over the operations: adapters that parse, call and render, one file a service.
+//! gRPC adapters over the operations: they parse, call and render, one file per service.
 //!
-//! They are routes like others: the listener, its TLS and limits, who is let in and the lines of the log are those of HTTP.
+//! The methods are routes of the HTTP router, so the listener, TLS, limits, authentication and
+//! access log of HTTP apply to them too.
 
 mod cluster_service;
 mod content;
@@ -31,31 +32,31 @@ use crate::{
     app::{App, Caller},
 };
 
-/// What every answer is.
+/// Result of every method.
 type Answer<T> = Result<tonic::Response<T>, Status>;
 
-/// Longest message that is taken, in bytes: a MiB of content and what stands around it, or a thousand items with long names. Each
-/// is held whole while it comes.
+/// Maximum message size in bytes: 1 MiB of content with its framing, or a thousand items with long
+/// names. Each message is buffered as a whole.
 const MAX_MESSAGE: usize = (1 << 20) + (64 << 10);
 
-/// Longest message of those who need no key, in bytes: they ask for names.
+/// Maximum message size of methods without a key, in bytes: their requests contain only names.
 const MAX_OPEN_MESSAGE: usize = 4 << 10;
 
-/// The services, by what is asked of who serves them. All but the last are for callers who are known: each request has its
-/// [`Caller`] among its extensions.
+/// Routers of the services, grouped by the middleware they need. All except `open` require
+/// authentication: each request has its [`Caller`] in its extensions.
 #[derive(Default)]
 pub struct Services {
-    /// Calls that change nothing.
+    /// Methods without side effects.
     pub reads: Router,
-    /// Calls that may change something.
+    /// Methods that may change something.
     pub changes: Router,
-    /// Calls that take or give content.
+    /// Methods that stream content.
     pub transfers: Router,
-    /// What anybody may ask: how the service is, which services there are, and what their messages look like.
+    /// Methods without authentication: health and reflection.
     pub open: Router,
 }
 
-/// All services.
+/// Creates the routers of all services.
 pub fn services(app: &Arc<App>) -> Result<Services, tonic_reflection::server::Error> {
     let mut services = Services::default();
     services.add(
@@ -88,7 +89,8 @@ fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
 }
 
 impl Services {
-    /// Adds the methods of a service, each as a route of its own, so that each has its name in what is counted.
+    /// Adds each method of a service as a route of its own, so that metrics have a route per
+    /// method.
     fn add<S>(&mut self, service: &S)
     where
         S: Service<Request, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
@@ -106,10 +108,10 @@ impl Services {
     }
 }
 
-/// Who asks, if they may do that.
+/// The caller of a request; fails unless it has `scope`.
 fn caller<T>(request: &Asked<T>, scope: Scope) -> Result<Caller, Error> {
     let caller = request.extensions().get::<Caller>().cloned();
-    let caller = caller.ok_or_else(|| Error::internal("nobody found out who asks"))?;
+    let caller = caller.ok_or_else(|| Error::internal("the request has no authenticated caller"))?;
     caller.must_have(scope)?;
     Ok(caller)
 }

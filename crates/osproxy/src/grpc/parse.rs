@@ -1,4 +1,4 @@
-//! What messages say, as operations take it.
+//! Conversion of messages into arguments of operations.
 
 use bytes::Bytes;
 use osproxy_api::{
@@ -16,10 +16,10 @@ use crate::{
     uid::Uid,
 };
 
-/// How long links hold if nothing is said, in seconds.
+/// Default lifetime of links and uploads, in seconds.
 const EXPIRE: i64 = 3600;
 
-/// A uid, of the field `uid`: what the request with these extensions is about.
+/// Parses the field `uid`, and records it as the subject of the request.
 pub(super) fn uid(extensions: &Extensions, text: &str) -> Result<Uid> {
     let wrong = |_| Error::invalid("`uid` must be a decimal number").with_field("uid");
     let uid = text.parse().map_err(wrong)?;
@@ -29,7 +29,7 @@ pub(super) fn uid(extensions: &Extensions, text: &str) -> Result<Uid> {
     Ok(uid)
 }
 
-/// What the digests of a content are said to be.
+/// Parses expected digests.
 pub(super) fn claims(digests: Option<&Digests>) -> Result<Claims> {
     let Some(digests) = digests else {
         return Ok(Claims::default());
@@ -41,7 +41,7 @@ pub(super) fn claims(digests: Option<&Digests>) -> Result<Claims> {
     })
 }
 
-/// A digest; empty: there is none.
+/// Parses a digest; empty means none.
 pub(super) fn digest<const N: usize>(field: &'static str, bytes: &Bytes) -> Result<Option<[u8; N]>> {
     if bytes.is_empty() {
         return Ok(None);
@@ -50,12 +50,12 @@ pub(super) fn digest<const N: usize>(field: &'static str, bytes: &Bytes) -> Resu
     digest.map(Some).map_err(|_| Error::invalid(format!("`{field}` must have {N} bytes")).with_field(field))
 }
 
-/// A text; empty: there is none.
+/// An optional string; empty means none.
 pub(super) fn text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// How long something shall hold, in seconds; an hour if nothing is said.
+/// Parses a lifetime in seconds; defaults to one hour.
 pub(super) fn expire(duration: Option<Duration>) -> Result<i64> {
     match duration {
         None => Ok(EXPIRE),
@@ -64,7 +64,7 @@ pub(super) fn expire(duration: Option<Duration>) -> Result<i64> {
     }
 }
 
-/// How many entries a page has.
+/// Parses a page size; 0 means the default.
 pub(super) fn page_size(size: u32) -> Result<u64> {
     match u64::from(size) {
         0 => Ok(DEFAULT_PAGE),
@@ -73,21 +73,21 @@ pub(super) fn page_size(size: u32) -> Result<u64> {
     }
 }
 
-/// A moment, in milliseconds since the Unix epoch.
+/// Parses a timestamp into milliseconds since the Unix epoch.
 pub(super) fn moment(field: &'static str, moment: Option<Timestamp>) -> Result<Option<i64>> {
-    let refused = || Error::invalid(format!("`{field}` is no moment")).with_field(field);
+    let refused = || Error::invalid(format!("`{field}` is out of range")).with_field(field);
     let in_ms = |Timestamp { seconds, nanos }: Timestamp| {
         seconds.checked_mul(1000)?.checked_add(i64::from(nanos) / 1_000_000)
     };
     moment.map(|moment| in_ms(moment).ok_or_else(refused)).transpose()
 }
 
-/// An enumeration's value; that of a later version is none that is known here.
+/// Parses an enum value; a value of a later version is unknown and rejected.
 pub(super) fn known<E: TryFrom<i32>>(field: &'static str, number: i32) -> Result<E> {
-    E::try_from(number).map_err(|_| Error::invalid(format!("`{field}` is not known")).with_field(field))
+    E::try_from(number).map_err(|_| Error::invalid(format!("unknown value of `{field}`")).with_field(field))
 }
 
-/// The state that files are asked for.
+/// Parses a state to filter by.
 pub(super) fn state(number: i32) -> Result<Option<FileState>> {
     Ok(match known::<v1::FileState>("state", number)? {
         v1::FileState::Unspecified => None,
@@ -101,13 +101,11 @@ pub(super) fn state(number: i32) -> Result<Option<FileState>> {
     })
 }
 
-/// Where the page of a token begins, if it is not the first.
+/// Decodes a page token; `None` for the first page.
 pub(super) fn position<T: DeserializeOwned>(app: &App, filters: &[&str], token: &str) -> Result<Option<T>> {
     if token.is_empty() {
         return Ok(None);
     }
-    let refused = || {
-        Error::invalid("`page_token` is none that was given out for these filters").with_field("page_token")
-    };
+    let refused = || Error::invalid("`page_token` was not issued for these filters").with_field("page_token");
     app.position(filters, token)?.ok_or_else(refused).map(Some)
 }

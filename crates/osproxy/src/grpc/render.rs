@@ -1,4 +1,4 @@
-//! What operations tell, as messages.
+//! Conversion of results of operations into messages.
 
 use bytes::Bytes;
 use osproxy_api::grpc::v1;
@@ -13,7 +13,7 @@ use crate::{
     uid::Uid,
 };
 
-/// A moment, of milliseconds since the Unix epoch.
+/// A timestamp from milliseconds since the Unix epoch.
 pub(super) fn moment(ms: i64) -> Timestamp {
     let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or_default();
     Timestamp { seconds: ms.div_euclid(1000), nanos }
@@ -23,7 +23,6 @@ fn bytes(digest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(digest)
 }
 
-/// A file.
 pub(super) fn file(file: FileRecord) -> v1::File {
     let is_open = matches!(file.state, FileState::Pending | FileState::Receiving | FileState::Completing);
     let category = file.category().as_str().to_owned();
@@ -54,7 +53,6 @@ pub(super) fn file(file: FileRecord) -> v1::File {
     }
 }
 
-/// Where a file stands.
 pub(super) fn state(state: FileState) -> v1::FileState {
     match state {
         FileState::Pending => v1::FileState::Pending,
@@ -67,7 +65,6 @@ pub(super) fn state(state: FileState) -> v1::FileState {
     }
 }
 
-/// Where an upload stands.
 pub(super) fn upload(uid: Uid, status: UploadStatus) -> v1::Upload {
     v1::Upload {
         uid: uid.to_string(),
@@ -79,7 +76,6 @@ pub(super) fn upload(uid: Uid, status: UploadStatus) -> v1::Upload {
     }
 }
 
-/// A task.
 pub(super) fn task(task: Task) -> v1::Task {
     let state = match task.state {
         TaskState::Queued => v1::TaskState::Queued,

@@ -30,7 +30,7 @@ impl TaskService for Service {
         let request = request.into_inner();
         let limit = parse::page_size(request.page_size)?;
         let state = state(request.state)?;
-        // No kind has such a name, and not every database takes the question.
+        // No kind contains NUL, and not every database accepts it in a parameter.
         if request.kind.contains('\0') {
             return Err(Error::invalid("`kind` must not contain NUL").with_field("kind").into());
         }
@@ -63,7 +63,7 @@ impl TaskService for Service {
     }
 }
 
-/// A task's number. It is made as uids are, and is spelled like them.
+/// Parses a task id, which has the format of a uid.
 fn id(text: &str) -> Result<i64> {
     let wrong = |_| Error::invalid("`id` must be a positive decimal number").with_field("id");
     Ok(text.parse::<Uid>().map_err(wrong)?.get())

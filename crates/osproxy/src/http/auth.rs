@@ -1,4 +1,4 @@
-//! Who asks, of routes that applications use.
+//! Authentication of requests by API key, as an extractor and as middleware.
 
 use std::{marker::PhantomData, net::IpAddr, sync::Arc};
 
@@ -16,15 +16,15 @@ use crate::{
     app::{App, Caller, ClientAddr},
 };
 
-/// A scope, as a type.
+/// A required scope as a type, for [`By`].
 pub(super) trait Needs: Send {
-    /// The scope.
+    /// The scope that the caller needs.
     const SCOPE: Scope;
 }
 
 macro_rules! needs {
     ($($name:ident),*) => {$(
-        /// Callers with the scope of this name.
+        /// Requires the scope of this name.
         pub(super) struct $name;
 
         impl Needs for $name {
@@ -35,9 +35,9 @@ macro_rules! needs {
 
 needs!(Upload, Read, Delete, Admin);
 
-/// Who asks, with this scope. Others are refused before anything is looked at.
+/// Extracts the caller. Rejects the request with `Unauthenticated` or, without the scope `S`, with
+/// `PermissionDenied`, before the handler runs.
 pub(super) struct By<S> {
-    /// Who.
     pub(super) caller: Caller,
     scope: PhantomData<S>,
 }
@@ -52,7 +52,7 @@ impl<S: Needs> FromRequestParts<Arc<App>> for By<S> {
     }
 }
 
-/// Finds out who asks, for routes that have it among the extensions of their requests: a [`Caller`].
+/// Authenticates a request and adds the [`Caller`] to its extensions.
 pub(super) async fn identify(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let caller = caller(&app, &parts).await?;
@@ -60,7 +60,7 @@ pub(super) async fn identify(State(app): State<Arc<App>>, request: Request, next
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
-/// The address of who sends a request, or has a trusted proxy send it.
+/// The address of the client, which may be behind trusted proxies.
 pub(super) fn client_address(request: &Parts) -> Option<IpAddr> {
     request.extensions.get::<ClientAddr>().map(|client| client.0)
 }
@@ -70,12 +70,15 @@ pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
     app.authenticate(token(&request.headers)?).await
 }
 
-/// The token of `Authorization: Bearer TOKEN`. Other ways to log in are as good as none.
+/// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes.
 fn token(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
         return if headers.contains_key(header::AUTHORIZATION) {
-            Err(Error::new(ErrorCode::Unauthenticated, "there must be one `Authorization`"))
+            Err(Error::new(
+                ErrorCode::Unauthenticated,
+                "there is more than one `Authorization` header; send one",
+            ))
         } else {
             Ok(None)
         };

@@ -1,4 +1,4 @@
-//! Content, and JSON, as the body of a request.
+//! Request bodies: streamed content, and small bodies that are read whole.
 
 use std::pin::Pin;
 
@@ -12,20 +12,20 @@ use osproxy_api::ErrorCode;
 use super::middleware::TooSlow;
 use crate::{Error, Result, ops::upload_file::SizeHint};
 
-/// Content as it arrives, and what is known of its length.
+/// A stream of content, and what is known of its length.
 pub(super) type Content = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);
 
-/// A body as it is.
+/// Returns a body as a stream of content.
 pub(super) fn raw(body: Body) -> Content {
     let size = body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact);
     (size, Box::pin(body.into_data_stream().map(|piece| piece.map_err(|error| broken(&error)))))
 }
 
-/// A body that is read at once, of at most `max` bytes.
+/// Reads a whole body. Fails with `TooLarge` beyond `max` bytes.
 pub(super) async fn small(body: Body, max: usize) -> Result<Bytes> {
     let body = Limited::new(body, max).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            Error::new(ErrorCode::TooLarge, format!("the body must not be larger than {max} bytes"))
+            Error::new(ErrorCode::TooLarge, format!("the body is larger than {max} bytes"))
         } else {
             broken(&*error)
         }
@@ -33,18 +33,19 @@ pub(super) async fn small(body: Body, max: usize) -> Result<Bytes> {
     Ok(body.to_bytes())
 }
 
-/// The error of a body that broke off: the client went away, did not keep to what it announced, or was too slow.
+/// Maps the error of an incomplete body: the client disconnected, was too slow, or sent malformed
+/// chunks.
 pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
     let causes = || std::iter::successors(Some(error), |error| error.source());
     if let Some(slow) = causes().find_map(|cause| cause.downcast_ref::<TooSlow>()) {
-        return Error::new(ErrorCode::IncompleteBody, format!("the body was given up: {slow}"));
+        return Error::new(ErrorCode::IncompleteBody, format!("the body was not received in time: {slow}"));
     }
-    // What hyper says of chunks that are none.
+    // The kinds that hyper reports for malformed chunks.
     let is_malformed = |error: &std::io::Error| {
         matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
     };
     if causes().filter_map(|cause| cause.downcast_ref()).any(is_malformed) {
-        return Error::invalid("the chunks of the body are malformed");
+        return Error::invalid("the chunked encoding of the body is malformed");
     }
     Error::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
 }

@@ -1,25 +1,25 @@
-//! Preconditions of RFC 9110, section 13, for content that never changes.
+//! Conditional requests (RFC 9110, section 13) for content that never changes.
 
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// What tells one representation from another.
+/// Identifies a representation.
 pub(super) struct Validators<'a> {
-    /// Strong, with its quotes.
+    /// A strong entity tag, with its quotes.
     pub(super) etag: &'a str,
-    /// Whole seconds.
+    /// In whole seconds.
     pub(super) last_modified: SystemTime,
 }
 
-/// What the preconditions of a GET or HEAD come to.
+/// Result of the preconditions of a GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Answer as if there were none.
+    /// All hold: serve the content.
     Proceed,
-    /// 304: the client has it.
+    /// The client's copy is current: 304.
     NotModified,
-    /// 412: the client wants another.
+    /// `If-Match` or `If-Unmodified-Since` failed: 412.
     Failed,
 }
 
@@ -33,7 +33,7 @@ pub(super) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> Verd
     } else if since(&header::IF_UNMODIFIED_SINCE) == Some(true) {
         return Verdict::Failed;
     }
-    // If-None-Match compares weakly: what stands behind W/ counts.
+    // If-None-Match uses the weak comparison, which ignores a leading `W/`.
     let weakly = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag) == validators.etag;
     if let Some(matched) = any_matches(headers, &header::IF_NONE_MATCH, weakly) {
         if matched {
@@ -45,7 +45,8 @@ pub(super) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> Verd
     Verdict::Proceed
 }
 
-/// Whether a `Range` counts: always without `If-Range`, else only for the very same representation.
+/// Whether to apply the `Range` header: always without `If-Range`, else only if that names this
+/// representation.
 pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) -> bool {
     let Some(field) = headers.get(header::IF_RANGE) else {
         return true;
@@ -55,7 +56,7 @@ pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) ->
         || httpdate::parse_http_date(field).is_ok_and(|date| date == validators.last_modified)
 }
 
-/// Whether any entity tag of a field, over all its lines, fits. `None` when there is no such field.
+/// Whether any entity tag in all lines of a header fits. Returns `None` if the header is absent.
 fn any_matches(headers: &HeaderMap, name: &HeaderName, fits: impl Fn(&str) -> bool) -> Option<bool> {
     let mut lines = headers.get_all(name).iter().peekable();
     lines.peek()?;
@@ -63,7 +64,7 @@ fn any_matches(headers: &HeaderMap, name: &HeaderName, fits: impl Fn(&str) -> bo
     Some(tags.any(|tag| tag == "*" || fits(tag)))
 }
 
-/// The entity tags of a list. Commas may stand within the quotes.
+/// Splits a list of entity tags. Quoted commas do not separate.
 fn tags(list: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let separator = move |letter: char| {
@@ -73,7 +74,7 @@ fn tags(list: &str) -> impl Iterator<Item = &str> {
     list.split(separator).map(str::trim).filter(|tag| !tag.is_empty())
 }
 
-/// The date of a field; what is no date is ignored.
+/// Parses the date of a header; ignores an invalid one.
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let text = headers.get(name)?.to_str().ok()?;
     httpdate::parse_http_date(text.trim()).ok()

@@ -1,4 +1,4 @@
-//! Answers with the content of a file: ranges, preconditions, and the headers that keep browsers safe.
+//! Responses with the content of a file: ranges, preconditions, caching and security headers.
 
 use std::{
     ops::Range,
@@ -36,21 +36,21 @@ use crate::{
     ops::download_file::{ContentReader, StoredFile, open_content},
 };
 
-/// What the whole content hashes to, whichever part of it is sent.
+/// Digests of the whole content, even in the response to a range request.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// How content is to be shown.
+/// How to present content to the client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Presentation<'a> {
-    /// What the link asks for; what a browser would run is saved instead.
+    /// The link's choice. Active content is sent as an attachment anyway.
     pub(super) disposition: Disposition,
-    /// What it is called where it is saved, if that is not the file's own name.
+    /// File name for saving, if it differs from the name of the file.
     pub(super) name: Option<&'a str>,
-    /// The link that it is read by.
+    /// The link that grants the download.
     pub(super) link: &'a VerifiedLink,
 }
 
-/// Answers a GET or HEAD for `file`.
+/// Serves a GET or HEAD of the content of `file`.
 pub(super) async fn respond(
     app: &Arc<App>,
     file: &StoredFile,
@@ -59,16 +59,16 @@ pub(super) async fn respond(
     wanted: Presentation<'_>,
 ) -> Result<Response> {
     let size = file.content.size;
-    // The tag is the uid's: its content never changes.
+    // The content of a uid never changes, so the uid serves as entity tag.
     let etag = format!("\"{}\"", file.uid);
-    // HTTP knows whole seconds only.
+    // HTTP dates have whole seconds.
     let last_modified = UNIX_EPOCH + Duration::from_secs(file.stored_at.unsigned_abs() / 1000);
     let validators = Validators { etag: &etag, last_modified };
     let verdict = conditional::evaluate(request, &validators);
     if verdict == Verdict::Failed {
         return Err(Error::new(
             ErrorCode::PreconditionFailed,
-            "the file is not the one that the precondition names",
+            "the precondition `If-Match` or `If-Unmodified-Since` does not hold",
         ));
     }
     let ranged = method == Method::GET && conditional::range_applies(request, &validators);
@@ -97,7 +97,7 @@ pub(super) async fn respond(
         Requested::Unsatisfiable => {
             return Err(Error::new(
                 ErrorCode::RangeNotSatisfiable,
-                format!("the file has {size} bytes, none of them in this range"),
+                format!("the range lies outside the file, which has {size} bytes"),
             )
             .with_size(size));
         }
@@ -111,8 +111,10 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-/// What caches may do with content: it never changes, so browsers keep it until its link ends. Shared caches outlive a
-/// revocation, so they keep it only where that is configured, and never what depends on who asks or how often.
+/// Returns the `Cache-Control` of content. It never changes, so a browser may keep it until its
+/// link expires. A shared cache serves it even after the link is revoked, so `public` needs a
+/// setting, and is never used for links that are restricted by network. With a limit on uses, each
+/// use must reach the service.
 fn cache_control(app: &App, link: &VerifiedLink) -> String {
     if link.terms.uses.is_some() {
         return "no-store, no-transform".to_owned();
@@ -122,7 +124,7 @@ fn cache_control(app: &App, link: &VerifiedLink) -> String {
     format!("{scope}, max-age={max_age}, no-transform")
 }
 
-/// Says what the content is, and that nothing else must be made of it.
+/// Adds the headers that describe the content: type, disposition and digests.
 fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Presentation<'_>) {
     let active = content_type::is_active(&file.content_type);
     let disposition = if active { Disposition::Attachment } else { wanted.disposition };
@@ -135,8 +137,8 @@ fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Presentation<'_>
     }
 }
 
-/// What the whole content hashes to, for clients that want to check it (RFC 9530). Only what osproxy computed itself. BLAKE3
-/// has no registered name there, and stands under the one that everybody would look for.
+/// Returns the digests that osproxy computed, for `Repr-Digest` (RFC 9530). BLAKE3 has no
+/// registered name; `blake3` is the obvious one.
 fn repr_digest(file: &StoredFile) -> Option<String> {
     let digests = file.content.digests.as_ref()?;
     let known = [
@@ -150,19 +152,19 @@ fn repr_digest(file: &StoredFile) -> Option<String> {
     Some(known.collect::<Vec<_>>().join(", "))
 }
 
-/// Inserts a value of visible ASCII; anything else could only come from a damaged row and is left out.
+/// Inserts a header. Skips an invalid value, which can only come from a damaged row.
 fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto<HeaderValue>) {
     if let Ok(value) = value.try_into() {
         headers.insert(name, value);
     }
 }
 
-/// A body of known length that streams from the store. An error cuts the connection, so that a client never
-/// takes a part for the whole.
+/// A response body of known length that streams from the store. An error aborts the connection, so
+/// that no client takes truncated content for the whole.
 struct Content {
     reader: ContentReader,
     rest: u64,
-    /// Counts it as long as it lasts.
+    /// Counts the download until the body is dropped.
     _running: (Transfer, Running),
 }
 

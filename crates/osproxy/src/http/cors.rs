@@ -1,4 +1,4 @@
-//! What pages of other origins may do here (CORS).
+//! Cross-origin resource sharing (CORS).
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-/// Headers of answers that clients need, and that browsers hide otherwise.
+/// Response headers that scripts may read; browsers hide others.
 const EXPOSED: [HeaderName; 11] = [
     header::ACCEPT_RANGES,
     header::CONTENT_DISPOSITION,
@@ -38,10 +38,11 @@ const EXPOSED: [HeaderName; 11] = [
     REQUEST_ID,
 ];
 
-/// Answers preflights, and says with every answer who may read it; `None` if no page of another origin may.
+/// Builds the layer that answers preflights and adds CORS headers to responses. Returns `None` if
+/// no other origin is allowed.
 pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
     let is_any = |list: &[String]| list.iter().any(|entry| entry == ANY);
-    // Caches do not keep preflights, so only what depends on the origin varies.
+    // Responses depend on the origin only; those to preflights are not cached.
     let (origins, vary) = if is_any(&section.allow_origins) {
         (AllowOrigin::any(), None)
     } else if section.allow_origins.is_empty() {
@@ -51,7 +52,7 @@ pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
         (AllowOrigin::list(origins), Some(header::ORIGIN))
     };
     let headers = if is_any(&section.allow_headers) {
-        // `*` would leave Authorization out.
+        // `*` would not include `Authorization`.
         AllowHeaders::mirror_request()
     } else {
         AllowHeaders::list(section.allow_headers.iter().filter_map(|name| HeaderName::try_from(name).ok()))
@@ -61,11 +62,12 @@ pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
     Some(layer.expose_headers(EXPOSED).max_age(Duration::from_secs(section.max_age)))
 }
 
-/// Applies CORS to requests of the API and of links. Metrics, health and pages are for their own origin alone.
+/// Applies CORS to the API and to links. Metrics, health and pages stay restricted to their own
+/// origin.
 pub(super) async fn of_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
-    // The path of a head that could not be read is `*`.
+    // `*` is the path of a request whose head could not be parsed.
     if path == "*" || [v0::PREFIX, v1::PREFIX, v1::LINKS].into_iter().any(is_below) {
         cors.layer(next).oneshot(request).await.into_response()
     } else {

@@ -1,9 +1,9 @@
-//! `Content-Disposition` of RFC 6266.
+//! The `Content-Disposition` header (RFC 6266).
 
 use axum::http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What RFC 8187 lets stand as it is.
+/// Escapes everything but the `attr-char` of RFC 8187.
 const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -18,17 +18,17 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// What a browser shall do with content.
+/// What a browser does with content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Disposition {
-    /// Show it.
+    /// Displays it.
     Inline,
-    /// Save it.
+    /// Saves it.
     Attachment,
 }
 
-/// The field for a file of this name, which may hold anything: it is encoded in full, and a plain rendering stands
-/// beside it for clients that know no better.
+/// Returns the header for any file name. `filename*` has the exact name, encoded; `filename` is an
+/// ASCII approximation for old clients.
 pub(super) fn header(disposition: Disposition, name: &str) -> HeaderValue {
     let disposition = match disposition {
         Disposition::Inline => "inline",
@@ -42,7 +42,7 @@ pub(super) fn header(disposition: Disposition, name: &str) -> HeaderValue {
     let fallback: String = name.chars().map(plain).collect();
     let encoded = utf8_percent_encode(name, ATTR_CHAR);
     let field = format!("{disposition}; filename=\"{fallback}\"; filename*=UTF-8''{encoded}");
-    // Only visible ASCII is left in it.
+    // Cannot fail: the value is printable ASCII.
     HeaderValue::try_from(field).unwrap_or(HeaderValue::from_static("attachment"))
 }
 

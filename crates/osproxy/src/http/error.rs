@@ -1,4 +1,5 @@
-//! Errors on their way out: logged once, and rendered as the protocol has it.
+//! Error responses. A handler returns an [`Error`], which travels in the response extensions to
+//! [`render`]; only that knows the protocol, so it logs and renders each error once.
 
 use std::{error::Error as _, panic::AssertUnwindSafe, sync::Arc};
 
@@ -27,24 +28,22 @@ use crate::{
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// What there is to render.
+/// An error with the context needed to render it.
 pub(super) struct Failure<'a> {
     pub(super) error: &'a Error,
     pub(super) request_id: Option<&'a str>,
 }
 
-/// The answer to paths that name nothing.
 pub(super) async fn unknown_route() -> Error {
-    Error::new(ErrorCode::UnknownRoute, "there is nothing at this path")
+    Error::new(ErrorCode::UnknownRoute, "no resource has this path")
 }
 
-/// The answer to methods that a path does not have.
 pub(super) async fn method_not_allowed() -> Error {
-    Error::new(ErrorCode::MethodNotAllowed, "this path does not take this method")
+    Error::new(ErrorCode::MethodNotAllowed, "this path does not support this method")
 }
 
 impl IntoResponse for Error {
-    /// A blank that carries the error to where it is rendered and logged, once.
+    /// Returns a placeholder that carries the error to [`render`].
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(Arc::new(self));
@@ -52,30 +51,31 @@ impl IntoResponse for Error {
     }
 }
 
-/// Whether a path is one of API v0, whose clients know errors by its envelope.
+/// Whether a path belongs to API v0, which has its own error format.
 fn is_v0(path: &str) -> bool {
     path.strip_prefix(V0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The status of an error under API v1, for those who must know it before it is rendered.
+/// Returns the HTTP status of an error in API v1.
 pub(super) fn v1_status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.code.v1_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The error that an answer of gRPC tells of, to who speaks it, or does not.
+/// Returns the error of a gRPC response. A client that does not speak gRPC gets
+/// `UnsupportedMediaType`.
 fn carried(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
     let status = response.extensions().get::<Status>()?;
     if !is_grpc {
-        let message = "this path takes gRPC: the content type must be application/grpc";
+        let message = "this path serves gRPC: the content type must be application/grpc";
         return Some(Arc::new(Error::new(ErrorCode::UnsupportedMediaType, message)));
     }
     if let Some(Carried(error)) = status.source().and_then(|source| source.downcast_ref()) {
         return Some(error.clone());
     }
-    // What was not made here is about a request of one message, and the client is to blame for it.
+    // Tonic itself made this status, because it could not read the request message.
     let error = match status.code() {
         Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
-            Error::invalid("the message cannot be read, or is longer than 1 MiB")
+            Error::invalid("the message is malformed or larger than 1 MiB")
         }
         Code::Unknown | Code::Cancelled | Code::InvalidArgument => {
             Error::new(ErrorCode::IncompleteBody, "the message ended before it was complete")
@@ -85,11 +85,12 @@ fn carried(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
     Some(Arc::new(error))
 }
 
-/// Logs an error. Refusals to keep to limits are no faults of the service, whatever their status.
+/// Logs an error. Requests rejected by a limit are not failures of the service, even with a 5xx
+/// status.
 fn log(error: &Error, status: StatusCode) {
     let code = error.code.as_str();
     match error.code {
-        // Either the disk is full, or a client asks for more than it has.
+        // The disk may be full, or the request may be larger than the disk.
         ErrorCode::StorageFull => {
             tracing::warn!(code, error = error::chain(error), "the request was refused");
         }
@@ -103,8 +104,8 @@ fn log(error: &Error, status: StatusCode) {
     }
 }
 
-/// Renders errors, as the envelope of v0 under its prefix, as a status of gRPC for its clients, and as problem documents anywhere
-/// else, and logs those that are not the client's.
+/// Renders and logs errors: as an envelope for API v0, as a status for gRPC, as a problem document
+/// for everything else.
 pub(super) async fn render(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let (is_v0, is_grpc) = (is_v0(request.uri().path()), is_grpc(&request));
@@ -133,7 +134,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
         headers.insert(header::ALLOW, allow);
     }
     if let Some(wait) = error.retry_after() {
-        // Rounded up: who comes earlier is refused again.
+        // Rounded up, because an earlier retry would be rejected.
         let seconds = wait.as_nanos().div_ceil(NANOS_PER_SECOND);
         headers.insert(header::RETRY_AFTER, u64::try_from(seconds).unwrap_or(u64::MAX).max(1).into());
     }
@@ -145,13 +146,13 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     {
         headers.insert(header::CONTENT_RANGE, range);
     }
-    // The line of the request tells why.
+    // For the access log.
     rendered.extensions_mut().insert(error);
     rendered
 }
 
-/// Whether a request is one of gRPC, whose clients know errors by fields of their own. What is sent to the other APIs may be of
-/// any type.
+/// Whether to render errors for gRPC. The content type decides, except on paths of the other APIs,
+/// where content may be of any type.
 fn is_grpc(request: &Request) -> bool {
     let path = request.uri().path();
     if [V0, V1, LINKS].iter().any(|prefix| path.starts_with(prefix)) {
@@ -161,10 +162,10 @@ fn is_grpc(request: &Request) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Lets a panic end one request and nothing else. What it says stays in the log.
+/// Turns a panic into an internal error. The panic message is only logged.
 async fn caught(answer: impl Future<Output = Response>) -> Response {
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
-    answer.unwrap_or_else(|_| Error::internal("it panicked").into_response())
+    answer.unwrap_or_else(|_| Error::internal("the handler panicked").into_response())
 }
 
 #[cfg(test)]

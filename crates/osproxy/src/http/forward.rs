@@ -1,4 +1,5 @@
-//! Hands a request on to the node that holds its data.
+//! Forwarding of requests to the node that has the store of a file. A forwarded request is never
+//! forwarded again.
 
 use axum::{
     body::Body,
@@ -15,34 +16,38 @@ use crate::{
     cluster,
 };
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A client.
     Client,
-    /// A node that was asked for what is here.
+    /// Another node, which forwarded it.
     Node,
 }
 
-/// Who sent a request. Whoever says that it was forwarded, and is no node, is refused.
+/// Returns the sender of a request. Fails with `PermissionDenied` if the request claims to be
+/// forwarded, but has no valid peer token.
 pub(super) fn origin(app: &App, request: &Parts) -> Result<Origin> {
     let uri = whole(&request.extensions).unwrap_or(&request.uri);
     match app.cluster.is_forwarded(&app.node, &request.method, uri, &request.headers) {
         Ok(false) => Ok(Origin::Client),
         Ok(true) => Ok(Origin::Node),
         Err(stranger) => {
-            tracing::warn!(%stranger, "refused");
-            Err(Error::new(ErrorCode::PermissionDenied, "only nodes of this service forward requests"))
+            tracing::warn!(%stranger, "rejected a forwarded request");
+            Err(Error::new(
+                ErrorCode::PermissionDenied,
+                "the request has an invalid peer token; only nodes of this cluster may forward requests",
+            ))
         }
     }
 }
 
-/// The URI of a request, of which routers cut off what they have looked at.
+/// The URI as it was received. Nested routers strip their prefix from the request's own.
 fn whole(extensions: &Extensions) -> Option<&Uri> {
     extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
 }
 
-/// Hands a request on to the node that has a store at hand, and gives its answer. A node is not asked to hand it on again.
+/// Forwards a request to a node that has `store`, and returns its response. Fails with
+/// `NodeUnavailable` if the request was forwarded already.
 pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Request) -> Result<Response> {
     if origin == Origin::Node {
         return Err(Error::elsewhere(store));
@@ -57,7 +62,7 @@ pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Req
     })
 }
 
-/// The same without a body, which can be asked several nodes.
+/// Forwards a request without its body, so that it can be sent to several nodes in turn.
 pub(super) async fn forward_head(
     app: &App,
     origin: Origin,
@@ -67,7 +72,7 @@ pub(super) async fn forward_head(
     forward(app, origin, store, Request::from_parts(request.clone(), Body::empty())).await
 }
 
-/// Whether a node says that it has not got the data either.
+/// Whether the response of a node says that it does not have the data either.
 pub(super) fn is_misdirected(answer: &Response) -> bool {
     cluster::is_error(answer, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
 }

@@ -1,9 +1,10 @@
-//! The `Forwarded` field of a request (RFC 7239).
+//! The `Forwarded` header (RFC 7239).
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The addresses in `for` of a line's elements, in their order; `None` for an element that has none there.
-/// Returns `None` for a line that is malformed: where one of its elements ends cannot be known.
+/// Returns the address in the parameter `for` of each element, in order: `None` where there is
+/// none. Fails with `None` if the line is malformed, since the boundaries of its elements are
+/// unknown then.
 pub fn addresses(line: &str) -> Option<Vec<Option<IpAddr>>> {
     let mut addresses = Vec::new();
     let mut rest = line;
@@ -18,7 +19,7 @@ pub fn addresses(line: &str) -> Option<Vec<Option<IpAddr>>> {
     }
 }
 
-/// The value of `for` in the first element, and what follows the element.
+/// Parses one element: returns the value of `for`, and the rest of the line.
 fn element(text: &str) -> Option<(Option<String>, &str)> {
     let (mut node, mut rest) = (None, text);
     loop {
@@ -26,7 +27,7 @@ fn element(text: &str) -> Option<(Option<String>, &str)> {
         if !rest.is_empty() && !rest.starts_with([',', ';']) {
             let (name, after) = token(rest)?;
             let (value, after) = value(after.strip_prefix('=')?)?;
-            // A parameter stands at most once in an element.
+            // A parameter must not occur twice in an element.
             if name.eq_ignore_ascii_case("for") && node.replace(value).is_some() {
                 return None;
             }
@@ -49,7 +50,7 @@ fn token(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
-/// A token or a quoted string, without its quotes and escapes.
+/// Parses a token or a quoted string, without quotes and escapes.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         return token(text).map(|(value, rest)| (value.to_owned(), rest));
@@ -66,7 +67,7 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// An address, an IPv6 one in brackets, with or without a port.
+/// Parses an address with an optional port. IPv6 addresses are in brackets.
 fn address(node: &str) -> Option<IpAddr> {
     let bracketed = node.strip_prefix('[').and_then(|node| node.strip_suffix(']'));
     let address = match bracketed {

@@ -1,4 +1,4 @@
-//! For whoever distributes requests among nodes: is this one to have any?
+//! Liveness and readiness probes for load balancers and orchestrators.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::{
     ops::check_health::{self, Readiness},
 };
 
-/// What a probe is told.
+/// Response to a health probe.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
     /// `live`, `ready`, `degraded`, `draining` or `unavailable`.
     pub(super) status: &'static str,
-    /// What is down: `database`, `cache`, `store`, `disk` or `clock`.
+    /// Dependencies that fail: `database`, `cache`, `store`, `disk` or `clock`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) down: Vec<&'static str>,
-    /// `refused` while every upload of a new file fails because of it.
+    /// `refused` while a failed dependency makes every upload of a new file fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) uploads: Option<&'static str>,
 }
@@ -30,28 +30,31 @@ impl Health {
     }
 }
 
-/// `GET /health/live`: the process answers.
+/// `GET /health/live`: liveness.
 #[utoipa::path(
     get, path = "/health/live", tag = "Health",
-    summary = "Is the process there?", description = "",
-    responses((status = 200, description = "The process answers.", body = Health, example = json!({"status": "live"})))
+    summary = "Liveness probe", description = "Succeeds as long as the process responds. Checks no dependency.",
+    responses((status = 200, description = "The process responds.", body = Health, example = json!({"status": "live"})))
 )]
 pub(super) async fn live() -> Json<Health> {
     Json(Health::of("live"))
 }
 
-/// `GET /health/ready`: requests are welcome. Not while it stops, or cannot reach the database; nor, where it is one of several
-/// nodes that have their own disks, while its own cannot be written to.
+/// `GET /health/ready`: readiness. Fails with 503 while the node drains or cannot reach the
+/// database, and, on one of several nodes that store new files on their own disks, while its disk
+/// is not writable.
 ///
-/// Without Redis or a store it is: whatever lies elsewhere can be read, and for a while uids are issued. Were that not so,
-/// all nodes would be gone at once. A node that is alone is better than none, too. It says `degraded` then, what is down, and
-/// whether uploads are refused because of it.
+/// A node stays ready without Redis or a store: it can read from the other stores, and issues uids
+/// for a while. Otherwise such an outage would take all nodes out of rotation at once. A single
+/// node with a failed disk stays ready too, since no other node could take over. The status is
+/// `degraded` then; the response names the failed dependencies, and says whether uploads are
+/// refused.
 #[utoipa::path(
     get, path = "/health/ready", tag = "Health",
-    summary = "Are requests welcome?", description = "",
+    summary = "Readiness probe", description = "Tells a load balancer whether to send requests to this node.",
     responses(
         (
-            status = 200, description = "Requests are welcome, even if some of them cannot be served now.", body = Health,
+            status = 200, description = "The node accepts requests. With `degraded`, some of them may fail.", body = Health,
             examples(
                 ("ready" = (value = json!({"status": "ready"}))),
                 ("degraded" = (value = json!({"status": "degraded", "down": ["cache"]}))),
@@ -59,7 +62,7 @@ pub(super) async fn live() -> Json<Health> {
             )
         ),
         (
-            status = 503, description = "Requests should go to another node.", body = Health,
+            status = 503, description = "Send requests to another node.", body = Health,
             example = json!({"status": "unavailable", "down": ["database"], "uploads": "refused"})
         ),
     )
@@ -69,7 +72,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Heal
     (status, Json(health))
 }
 
-/// Whether requests are welcome, and the status that says so.
+/// Returns the status code and body of the readiness probe.
 pub(super) async fn readiness(app: &Arc<App>) -> (StatusCode, Health) {
     let (code, status, condition) = match check_health::readiness(app).await {
         Readiness::Draining => return (StatusCode::SERVICE_UNAVAILABLE, Health::of("draining")),

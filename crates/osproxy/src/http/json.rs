@@ -1,15 +1,16 @@
-//! JSON as the body of a request, and what is wrong with one that cannot be taken.
+//! JSON request bodies. Errors name the field that is wrong, in terms of the API.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::{Error, Result};
 
-/// Reads the JSON object of a body. Errors name the field that is wrong.
+/// Parses a body as a JSON object. Fails with `InvalidArgument`, which names the field that is
+/// wrong.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     match body.trim_ascii_start().first() {
         None => return Err(Error::invalid("the body is empty: it must be a JSON object")),
         Some(b'{') => {}
-        // Left to itself, serde takes a list for an object whose fields have lost their names.
+        // Serde would accept an array as the fields of a struct in their order.
         Some(_) if is_json(body) => return Err(Error::invalid("the body must be a JSON object")),
         Some(_) => {}
     }
@@ -23,7 +24,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     Ok(parsed)
 }
 
-/// Whether a body is JSON, whatever it says: also a number that no type holds, or what is nested too deeply.
+/// Whether a body is valid JSON, including numbers that no type can hold and deep nesting.
 fn is_json(body: &[u8]) -> bool {
     let mut input = serde_json::Deserializer::from_slice(body);
     let read: Result<IgnoredAny, _> = serde::Deserialize::deserialize(&mut input);
@@ -35,22 +36,22 @@ fn explain(body: &[u8], error: &serde_json::Error, path: Option<String>) -> Erro
     if !error.is_data() && !is_json(body) {
         return Error::invalid(format!("the body is not JSON: {message}"));
     }
-    // Where in the text it stands helps nobody who writes JSON by a program.
+    // Bodies are written by programs, to which a line and a column mean nothing.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    // A field that is not there, or should not be, is named in the message alone.
+    // Serde names missing, unknown and duplicate fields in the message only, not in the path.
     let named = ["unknown field `", "missing field `", "duplicate field `"]
         .iter()
         .find_map(|start| message.strip_prefix(start)?.split_once('`'))
         .map(|(name, _)| name.to_owned());
     let is_named = named.is_some();
     let Some(field) = named.or(path) else {
-        return Error::invalid(format!("the body is not what is expected here: {}", in_words(message)));
+        return Error::invalid(format!("the body has an unexpected value: {}", in_words(message)));
     };
     let message = if is_named { message.to_owned() } else { format!("`{field}`: {}", in_words(message)) };
     Error::invalid(message).with_field(field)
 }
 
-/// A message of serde's without names of types of this program.
+/// Replaces Rust types in a message of serde by JSON types.
 fn in_words(message: &str) -> String {
     match message.split_once("expected ") {
         Some((what, kind)) if kind.starts_with("struct ") || kind.starts_with("a map") => {

@@ -1,4 +1,4 @@
-//! Signed links, as every version of the API takes them.
+//! Verification of signed links, for all versions of the API.
 
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
@@ -14,16 +14,17 @@ use crate::{
     uid::Uid,
 };
 
-/// A link that holds, and that its sender may use.
+/// A link that is valid, and that this client may use.
 #[derive(Debug)]
 pub(super) struct VerifiedLink {
-    /// The constraints that were signed with it.
+    /// Its signed constraints.
     pub(super) terms: Terms,
-    /// When it ends, in seconds since the Unix epoch.
+    /// When it expires, in seconds since the Unix epoch.
     pub(super) ends_at: i64,
 }
 
-/// Verifies that a link to `uid` is signed, holds now, is not revoked or used up, and may be used by the client at this address.
+/// Verifies that a link to `uid` has a valid signature, is not expired, revoked or used up, and
+/// allows the address of the client. Does not count a use; see [`count_use`].
 pub(super) async fn verify(
     app: &App,
     request: &Parts,
@@ -41,15 +42,18 @@ pub(super) async fn verify(
     })?;
     let (issued, end) = (link::issued(claims.date), link::end(claims.date, claims.expire));
     let (Some(issued), Some(ends_at)) = (issued, end) else {
-        return Err(Error::internal("a signed link has no date"));
+        return Err(Error::internal("a link with a valid signature has an invalid date"));
     };
     if app.is_revoked(uid, claims.action, issued).await? {
-        return Err(Error::new(ErrorCode::LinkRevoked, "the links of this file were revoked"));
+        return Err(Error::new(
+            ErrorCode::LinkRevoked,
+            "the links of this file were revoked; request a new one",
+        ));
     }
-    // A request that another node forwards was checked there.
+    // The node that forwarded a request has checked the constraints.
     if !terms.is_empty() && forward::origin(app, request)? == Origin::Client {
         if client_address(request).is_none_or(|client| !terms.allow(client)) {
-            let message = "the link is not for clients at this address";
+            let message = "this link must not be used from this address";
             return Err(Error::new(ErrorCode::PermissionDenied, message));
         }
         if let Some(uses) = &terms.uses
@@ -61,8 +65,8 @@ pub(super) async fn verify(
     Ok(VerifiedLink { terms, ends_at })
 }
 
-/// Counts one use of a link by which content is about to be sent. Fails if the link was used up meanwhile; then the content must
-/// not be sent.
+/// Counts one use of a link, just before its content is sent. Fails with `LinkUsedUp` if no use was
+/// left; the content must not be sent then.
 pub(super) async fn count_use(app: &App, link: &VerifiedLink) -> Result<()> {
     match &link.terms.uses {
         Some(uses) if !app.use_link(uses, link.ends_at).await? => Err(used_up()),
@@ -71,5 +75,5 @@ pub(super) async fn count_use(app: &App, link: &VerifiedLink) -> Result<()> {
 }
 
 fn used_up() -> Error {
-    Error::new(ErrorCode::LinkUsedUp, "the link was used as often as it may be")
+    Error::new(ErrorCode::LinkUsedUp, "this link has no uses left")
 }

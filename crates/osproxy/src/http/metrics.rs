@@ -1,4 +1,4 @@
-//! Metrics, in the text format of Prometheus.
+//! Metrics in the Prometheus text format.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::{
 use super::auth::{Admin, By};
 use crate::{Error, app::App, metrics::Page};
 
-/// `GET /metrics` of the admin listener, which authenticates nobody.
+/// `GET /metrics` on the admin listener, without authentication.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     match app.metrics_page().await {
         Ok(page) => {
@@ -25,7 +25,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// The same on the main listener: for keys with the scope `admin`.
+/// `GET /metrics` on the main listener, for callers with the scope `admin`.
 pub(super) async fn for_admins(_: By<Admin>, app: State<Arc<App>>) -> Response {
     metrics(app).await
 }

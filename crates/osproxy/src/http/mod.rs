@@ -1,4 +1,5 @@
-//! HTTP: every route on one page. Adapters parse, call the operation and render, nothing else.
+//! HTTP: all routes, and the middleware that every request passes through. An adapter parses the
+//! request, calls one operation and renders its result; it holds no logic of its own.
 
 mod auth;
 mod body;
@@ -39,7 +40,7 @@ use tower_http::cors::CorsLayer;
 
 use crate::{app::App, config::Config};
 
-/// What there is on the second listener, for those who look after the service.
+/// Builds the router of the admin listener: health and metrics, without authentication.
 pub fn admin_router(app: Arc<App>, config: &Config) -> Router {
     let routes = Router::new()
         .route("/health/live", get(health::live))
@@ -50,7 +51,8 @@ pub fn admin_router(app: Arc<App>, config: &Config) -> Router {
     with_middleware(routes, app, config, None)
 }
 
-/// What happens to every request, from the inside out.
+/// Wraps routes in the middleware of every request. The layer that is added last runs first:
+/// request context, CORS, error rendering, checks of the request head.
 fn with_middleware(
     routes: Router<Arc<App>>,
     app: Arc<App>,
@@ -67,24 +69,24 @@ fn with_middleware(
     routes.layer(from_fn_with_state((app.clone(), terms), middleware::request)).with_state(app)
 }
 
-/// Routes of another protocol, which are served as those here are.
+/// The gRPC routes, grouped by the admission limits that apply to them.
 #[derive(Default)]
 pub struct Beside {
-    /// Those that change nothing. These and the next two want to know who asks: each request has its
-    /// [`Caller`](crate::app::Caller) among its extensions.
+    /// Calls that change nothing. Like `changes` and `transfers` they are authenticated: each
+    /// request has a [`Caller`](crate::app::Caller) extension.
     pub reads: Router,
-    /// Those that may change something.
+    /// Calls that may change something.
     pub changes: Router,
-    /// Those that take or give content.
+    /// Calls that upload or download content.
     pub transfers: Router,
-    /// Those that anybody may ask.
+    /// Calls without authentication.
     pub open: Router,
 }
 
 impl Beside {
-    /// All of them, as whoever they are let in by has them.
+    /// Merges the routes, with authentication and the limits of `admission`.
     fn admitted(self, app: &Arc<App>, admission: &Arc<Admission>) -> Router<Arc<App>> {
-        // Who asks is found out for those who have a place.
+        // Authenticate only after admission.
         let known = |router: Router| router.layer(from_fn_with_state(app.clone(), auth::identify));
         let reads = known(self.reads).layer(from_fn_with_state(admission.clone(), middleware::limit_reads));
         let changes =
@@ -97,13 +99,13 @@ impl Beside {
     }
 }
 
-/// Routes of another protocol and nothing else, for a listener of their own.
+/// Builds the router of the gRPC listener.
 pub fn router_beside(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside: Beside) -> Router {
     let routes = beside.admitted(&app, admission);
     with_middleware(routes.fallback(error::unknown_route), app, config, None)
 }
 
-/// All routes.
+/// Builds the router of the main listener.
 pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside: Beside) -> Router {
     let limit_requests = from_fn_with_state(admission.clone(), middleware::limit_requests);
     let v0 = Router::new()
@@ -119,7 +121,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
         .route("/health", get(v0::check_health::health).layer(from_fn(middleware::space_probes)))
         .route("/upload", put(v0::upload_file::upload_file))
         .route("/upload/multi", put(v0::upload_part::upload_part));
-    // What applications ask. A route is a line here, and an adapter of the operation's name in `v1/`.
+    // Applications call these with an API key. The adapter in `v1/` has the name of its operation.
     let v1 = Router::new()
         .route("/files", get(v1::list_files::list_files))
         .route(
@@ -140,7 +142,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
         .route("/stats", get(v1::describe_service::describe_service))
         .route("/uploads", post(v1::create_upload::create_upload))
         .route("/uploads/{uid}/links", post(v1::create_upload_links::create_upload_links))
-        // What their clients do, who have links.
+        // Their clients call these with a signed link.
         .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
         .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))

@@ -1,5 +1,5 @@
-//! The `OpenAPI` document, put together from what stands at the handlers. Each handler is in the list below; a test holds the list
-//! against the routes.
+//! The `OpenAPI` document, generated from the annotations of the handlers. A new handler must be
+//! added to the list below; a test compares the document with the routes.
 
 mod parameters;
 mod responses;
@@ -31,30 +31,30 @@ pub(super) use responses::{
 use super::{health, v0, v1};
 use crate::app::REQUEST_ID;
 
-/// What counts for GET alone.
+/// Headers that apply to GET only.
 const RANGES: [&str; 2] = ["range", "if-range"];
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "osproxy",
-        description = "A file-storage microservice between applications and any object store. An application keeps one \
-                       uid for each file, asks for signed links, and hands them to its clients, which send and fetch \
-                       the bytes.\n\nAPI v1 is what new users build against; API v0 is that of the Go program of the same \
-                       name. A uid is the same in both, and an upload that was begun over one can be continued over the \
-                       other.\n\nEvery answer has the header `x-request-id`; every error has the header \
-                       `osproxy-error`, which names it.",
+        description = "A file-storage service between applications and object stores. An application keeps one uid \
+                       for each file, requests signed links, and hands them to its clients, which upload and \
+                       download the content.\n\nUse API v1 for new applications. API v0 is compatible with the Go \
+                       program of the same name. Both work with the same uids; an upload that was started through \
+                       one can be continued through the other.\n\nEvery response has the header `x-request-id`. Every \
+                       error response has the header `osproxy-error` with the error code.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     tags(
-        (name = "Uploads", description = "How content gets in: an application asks, its client has links."),
-        (name = "Files", description = "What an application does with its files."),
-        (name = "Downloads", description = "What a client does with a download link."),
-        (name = "Service", description = "Background work, nodes and numbers."),
-        (name = "v0 Links", description = "What an application asks for: links that it hands to its clients."),
-        (name = "v0 Uploads", description = "What a client does with an upload link."),
-        (name = "v0 Downloads", description = "What a client does with a download link."),
-        (name = "Health", description = "What load balancers and those who look after the service ask."),
+        (name = "Uploads", description = "Uploads: the application creates them, its clients send the content by signed links."),
+        (name = "Files", description = "Management of files by the application."),
+        (name = "Downloads", description = "Downloads by signed link."),
+        (name = "Service", description = "Background tasks, nodes and statistics."),
+        (name = "v0 Links", description = "Signed links that the application hands to its clients."),
+        (name = "v0 Uploads", description = "Uploads by signed link."),
+        (name = "v0 Downloads", description = "Downloads by signed link."),
+        (name = "Health", description = "Probes for load balancers and monitoring."),
     ),
     paths(
         v1::create_upload::create_upload,
@@ -133,7 +133,7 @@ const RANGES: [&str; 2] = ["range", "if-range"];
 )]
 struct Document;
 
-/// Every answer has a request id.
+/// Adds the header `x-request-id` to every response.
 struct RequestIds;
 
 impl Modify for RequestIds {
@@ -148,21 +148,21 @@ impl Modify for RequestIds {
         let own = operations.flat_map(|operation| operation.responses.responses.values_mut());
         for response in shared.chain(own) {
             if let RefOr::T(response) = response {
-                let id = responses::text_header("Names the request in the log.", None);
+                let id = responses::text_header("Id of the request, as in the service's log.", None);
                 response.headers.insert(REQUEST_ID.as_str().to_owned(), id.into());
             }
         }
     }
 }
 
-/// Where an API key is shown, which scope it must have, and what is told of keys that are worth nothing.
+/// Adds the API key scheme, and the responses to missing keys, missing scopes and rate limits.
 struct Access;
 
 impl Modify for Access {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("osk_<id>_<secret>");
-        let meaning = "An API key, made by `osproxy key create` or by the first start. With `auth.mode: open` none is \
-                       needed.";
+        let meaning = "An API key, created by `osproxy key create` or by the first start of the service. Not needed \
+                       with `auth.mode: open`.";
         let scheme = SecurityScheme::Http(scheme.description(Some(meaning)).build());
         if let Some(components) = &mut document.components {
             components.security_schemes.insert("api_key".to_owned(), scheme.into());
@@ -176,7 +176,7 @@ impl Modify for Access {
             let operations =
                 [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
-                // Addresses that ask too often are refused whatever they show.
+                // The rate limit by address applies with or without a key.
                 let is_limited = path.starts_with("/api/") || path.starts_with(osproxy_api::v1::LINKS);
                 let takes_keys = operation.security.is_some();
                 let told = |status: &str| takes_keys || is_limited && status == "429";
@@ -189,7 +189,7 @@ impl Modify for Access {
     }
 }
 
-/// What can be read in ranges can be asked about without being read.
+/// Adds HEAD to every operation that supports ranges.
 struct Heads;
 
 impl Modify for Heads {
@@ -201,7 +201,7 @@ impl Modify for Heads {
             };
             let id = head.operation_id.unwrap_or_default();
             head.operation_id = Some(format!("{id}_head"));
-            head.summary = Some("The same without the content.".to_owned());
+            head.summary = Some("Read the headers of a file".to_owned());
             head.description = None;
             let of_ranges =
                 |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if RANGES.contains(&&*one.name));
@@ -215,7 +215,7 @@ impl Modify for Heads {
     }
 }
 
-/// The document as it is served: JSON, indented, with a line break at its end.
+/// Returns the document as indented JSON with a final newline.
 pub fn document() -> &'static str {
     static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
         let mut text = Document::openapi().to_pretty_json().unwrap_or_default();

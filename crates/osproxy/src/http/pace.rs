@@ -1,32 +1,34 @@
-//! Judges how fast somebody is.
+//! Minimum transfer rates for clients.
 
 use std::time::Duration;
 
 use crate::config::ServerSection;
 
-/// How far somebody is behind a rate, in time in which nobody else was waited for. Starts with a window's lead, and never
-/// has more. One long wait uses up the lead and no more: afterwards the rate must be kept. For long waits there are
-/// time-outs.
+/// Token bucket that enforces a minimum rate. It holds time instead of tokens: bytes earn the time
+/// that they take at the rate, and waiting for the client spends it; waiting for anything else is
+/// free. The bucket starts full, with `window`. A single wait spends at most one window, so that
+/// one long pause is forgiven; timeouts deal with long pauses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// In bytes per second; 0: anything will do.
+    /// In bytes per second; 0 disables the check.
     rate: u64,
     window: Duration,
     lead: Duration,
 }
 
 impl Pace {
-    /// What the settings demand.
+    /// The rate of `server.min_rate` and `server.rate_window`.
     pub(super) fn of(config: &ServerSection) -> Self {
         Self::new(config.min_rate, Duration::from_secs(config.rate_window))
     }
 
-    /// Demands so many bytes per second, over this time.
+    /// Requires `rate` bytes per second on average. `window` is the size of the bucket.
     pub(super) const fn new(rate: u64, window: Duration) -> Self {
         Self { rate, window, lead: window }
     }
 
-    /// Whether who was waited for so long, and moved so many bytes then, is still fast enough.
+    /// Records that the client moved `bytes` after a wait of `waited`. Returns `false` if it is too
+    /// slow.
     pub(super) fn keeps(&mut self, waited: Duration, bytes: u64) -> bool {
         if self.rate == 0 {
             return true;
@@ -38,13 +40,14 @@ impl Pace {
         true
     }
 
-    /// How long so many bytes take at the rate; none if anything will do.
+    /// Returns the time for `bytes` at the minimum rate; zero without one.
     pub(super) fn time(&self, bytes: u64) -> Duration {
         let micros = bytes.saturating_mul(1_000_000).checked_div(self.rate);
         micros.map_or(Duration::ZERO, Duration::from_micros)
     }
 
-    /// How long somebody may take for so many bytes, with the lead that is left.
+    /// Returns the longest time that the client may take for `bytes`; `None` without a minimum
+    /// rate.
     pub(super) fn longest(&self, bytes: u64) -> Option<Duration> {
         (self.rate > 0).then(|| self.lead + self.time(bytes))
     }
@@ -71,7 +74,7 @@ mod tests {
     fn who_keeps_the_rate_goes_on_for_ever() {
         let mut pace = pace();
         assert!((0..10_000).all(|_| pace.keeps(SECOND, 1000)));
-        // In pieces of a window's size too.
+        // In chunks of one window too.
         assert!((0..10_000).all(|_| pace.keeps(10 * SECOND, 10_000)));
     }
 

@@ -1,4 +1,4 @@
-//! The page at `/`, for people who open the service's address: what this is, whether it is well, and where to go on.
+//! The start page at `/`: what the service is, its state, and links to the API documentation.
 
 use std::{
     fmt::Write,
@@ -21,7 +21,8 @@ const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1
     .down{color:#b00020}@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}a{color:#8ab4f8}\
     .down{color:#ff8a80}}";
 
-/// Nothing is loaded (the icon is an empty one, or browsers would look for one), nothing runs, and of styles only the page's own counts.
+/// Allows the page's own style sheet and nothing else. The icon is an empty `data:` URL, because
+/// browsers would request one otherwise.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let style = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     let policy = format!(
@@ -31,7 +32,7 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-/// `GET /`. The status is that of `/health/ready`: whoever points a probe here is not misled.
+/// `GET /`. Has the status of `/health/ready`, so that it can serve as a readiness probe too.
 pub(super) async fn page(State(app): State<Arc<App>>) -> Response {
     let (status, health) = health::readiness(&app).await;
     let class = if status.is_success() { "ready" } else { "down" };
@@ -51,17 +52,17 @@ pub(super) async fn page(State(app): State<Arc<App>>) -> Response {
 </head>
 <body>
 <h1>osproxy</h1>
-<p>A file-storage microservice between applications and any object store. An application keeps one uid for each file, asks
-for signed links, and hands them to its clients, which send and fetch the bytes.</p>
+<p>A file-storage service between applications and object stores. An application keeps one uid for each file, requests
+signed links, and hands them to its clients, which upload and download the content.</p>
 <table>
 <tr><th>Version</th><td>{version}</td></tr>
 <tr><th>State</th><td class="{class}">{state}</td></tr>
 </table>
 <ul>
-<li><a href="swagger/">Swagger UI</a>: every route, to read and to try out</li>
-<li><a href="openapi.json">openapi.json</a>: the same for programs</li>
+<li><a href="swagger/">Swagger UI</a>: browse and try the API</li>
+<li><a href="openapi.json">openapi.json</a>: the OpenAPI document</li>
 </ul>
-<p>The documentation is in the folder <code>docs/</code> of the repository; its <code>README.md</code> says where to begin.</p>
+<p>The documentation is in the folder <code>docs/</code> of the repository. Start with its <code>README.md</code>.</p>
 </body>
 </html>
 "#,

@@ -1,4 +1,5 @@
-//! What takes apart what clients send, by itself, for the targets in `fuzz/`. Nothing that is served goes through here.
+//! Entry points to the parsers of client input, for the fuzz targets in `fuzz/`. The service itself
+//! does not use them.
 
 use crate::app::{UPLOAD_PARAMETERS, upload_query};
 use axum::body::Body;
@@ -22,24 +23,25 @@ pub use super::{
     v1::digest::of_headers as digests,
 };
 
-/// What a link says: its uid, date, expire and signature.
+/// The parameters of a link: uid, date, expire and signature.
 pub type Said = [String; 4];
 
-/// What is read in the query of a link of API v0.
+/// Parses the query of a link of API v0.
 pub fn query_v0(query: &str) -> Said {
     let query = v0::query::Query::parse(Some(query));
     ["uid", "date", "expire", "signature"].map(|name| query.get(name).to_owned())
 }
 
-/// What is read in the query of an upload link of API v1, which has the uid in its path; `None`: it lacks something that it must
-/// have, or has more.
+/// Parses the query of an upload link of API v1, which has the uid in its path. Returns `None` if a
+/// parameter is missing, repeated or unknown.
 pub fn query_v1(uid: &str, query: &str) -> Option<Said> {
     let query = v1::query::Query::parse(Some(query), &UPLOAD_PARAMETERS).ok()?;
     let (claims, signature) = upload_link::claims(uid, &query).ok()?;
     Some([claims.uid, claims.date, claims.expire, signature].map(str::to_owned))
 }
 
-/// What becomes of a link of API v0 that carries the parameters `extra` beside the usual ones.
+/// Verifies a link of API v0. `extra` are the names of the parameters that only this kind of link
+/// has.
 pub fn verify_v0(
     links: &LinkKeys,
     action: Action,
@@ -52,7 +54,7 @@ pub fn verify_v0(
     links.verify(&query.claims(action, &extra), query.get("signature"), now)
 }
 
-/// What becomes of an upload link of API v1; `None`: it lacks something that it must have, or has more.
+/// Verifies an upload link of API v1. Returns `None` if its query cannot be parsed.
 pub fn verify_v1(
     links: &LinkKeys,
     uid: &str,
@@ -64,7 +66,7 @@ pub fn verify_v1(
     Some(links.verify(&claims, signature, now))
 }
 
-/// The query of a link of API v0.
+/// Returns the signed query of a link of API v0.
 pub fn sign_v0(
     links: &LinkKeys,
     action: Action,
@@ -76,17 +78,17 @@ pub fn sign_v0(
     v0::query::signed(links, action, uid, date, extra, terms)
 }
 
-/// The query of an upload link of API v1.
+/// Returns the signed query of an upload link of API v1.
 pub fn sign_v1(links: &LinkKeys, uid: Uid, date: (OffsetDateTime, i64), terms: &Terms) -> String {
     upload_query(links, uid, date, terms)
 }
 
-/// Whether a body of this type is taken for a form.
+/// Whether API v0 parses a body of this type as a form.
 pub fn is_form(content_type: &str) -> bool {
     v0::form::is_form(content_type)
 }
 
-/// The content in a form that arrives in these pieces.
+/// Extracts the content from a form that arrives in these chunks.
 pub async fn form(content_type: &str, pieces: Vec<Bytes>) -> Result<Vec<u8>> {
     let pieces = stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
     let file = v0::form::file(content_type, Body::from_stream(pieces).into_data_stream()).await?;

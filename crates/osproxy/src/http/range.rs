@@ -1,19 +1,20 @@
-//! Byte ranges of RFC 9110, section 14.
+//! The `Range` header (RFC 9110, section 14). Only single byte ranges are supported; a request for
+//! several gets the whole content, as the RFC allows.
 
 use std::ops::Range;
 
-/// What a `Range` field asks for.
+/// The bytes that a `Range` header asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requested {
-    /// Everything: there is no range, or one that must be ignored, or several at once, which may be.
+    /// The whole content: the header is absent or invalid, or has several ranges.
     Whole,
-    /// These bytes, which exist.
+    /// Bytes that exist, at least one.
     Part(Range<u64>),
-    /// Bytes that do not exist.
+    /// A valid range without a byte of the content: status 416.
     Unsatisfiable,
 }
 
-/// Reads a `Range` field for content of `size` bytes.
+/// Parses a `Range` header for content of `size` bytes.
 pub fn parse(field: &str, size: u64) -> Requested {
     let Some((unit, set)) = field.split_once('=') else {
         return Requested::Whole;
@@ -52,11 +53,11 @@ fn number(text: &str) -> Number {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Number::Invalid;
     }
-    // Digits that do not fit are a number all the same, beyond any size.
+    // A number that overflows is still valid: it lies beyond any size.
     Number::Is(text.parse().unwrap_or(u64::MAX))
 }
 
-/// Whether one number is greater than another, however large they are.
+/// Compares decimal numbers of any length.
 fn is_greater(one: &str, other: &str) -> bool {
     let (one, other) = (one.trim_start_matches('0'), other.trim_start_matches('0'));
     (one.len(), one) > (other.len(), other)

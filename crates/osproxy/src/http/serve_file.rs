@@ -1,4 +1,4 @@
-//! Serves a file, wherever its bytes lie.
+//! Serves the content of a file, from a store of this node or through the node that has it.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ use crate::{
     uid::Uid,
 };
 
-/// Answers a GET or HEAD for the content of a file: from here, or from the node that has it at hand.
+/// Serves a GET or HEAD of the content of a file, and counts the use of its link. If the content
+/// has moved to another store meanwhile, tries again there.
 pub(super) async fn serve_file(
     app: &Arc<App>,
     request: &Parts,
@@ -43,7 +44,7 @@ pub(super) async fn serve_file(
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
     let answer = wherever_it_lies(app, file, read, has_moved).await?;
-    // Only content counts. The node that the client asked counts it.
+    // Only responses with content count as a use, and only on the node that the client called.
     if origin == Origin::Client && request.method == Method::GET && answer.status().is_success() {
         link::count_use(app, wanted.link).await?;
     }

@@ -1,4 +1,4 @@
-//! The listener: accepts, serves, drains.
+//! The HTTP listener: accepts connections, serves them, and drains on shutdown.
 
 mod addresses;
 mod connection;
@@ -23,28 +23,30 @@ use crate::config::ServerSection;
 pub use refusal::Unreadable;
 pub use tls::Tls;
 
-/// How long to wait when the system has no descriptors left for new connections.
+/// Pause after a failed accept, for example when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How much of a request is read, or of an answer collected, before it is passed on. With hyper's default of 408 KiB,
-/// 32 uploads and 32 downloads at once take 57 MiB more; with 128 KiB downloads cost a fifth more CPU time.
+/// Size of hyper's buffers for reading and writing, in bytes. With hyper's default of 408 KiB, 32
+/// concurrent uploads and 32 downloads take 57 MiB more; with 128 KiB, downloads take a fifth more
+/// CPU time.
 const MAX_BUFFERED: usize = 64 << 10;
 
-/// How many connections may be in the system's queue.
+/// Length of the kernel's accept queue.
 const BACKLOG: usize = 4096;
 
-/// How long handshakes that have begun when no new ones are let in may take.
+/// Time for TCP handshakes in progress to complete once new ones are blocked.
 const HANDSHAKES: Duration = Duration::from_millis(100);
 
-/// Who is at the other end of the connection. An extension of every request.
+/// Address of the other end of the connection. An extension of every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves until `shutdown` is cancelled; then accepts nothing more, lets requests that are running end within
-/// `server.shutdown_grace`, and cuts what still runs.
+/// Serves until `shutdown` is cancelled. Then stops accepting connections, waits up to
+/// `server.shutdown_grace` for running requests, and aborts the rest.
 ///
-/// A client that has a connection by then, and sends its first request within `last_requests`, is answered. With zero it
-/// may see its connection reset: an idle connection cannot be told from one with a request on its way.
+/// A client that has already connected may still send its first request within `last_requests`.
+/// With zero, its connection may be reset: an idle connection looks the same as one whose request
+/// is on the way.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -81,7 +83,7 @@ pub async fn serve(
     connections.end(Duration::from_secs(config.shutdown_grace)).await;
 }
 
-/// Keeps the certificate up to date, for ever.
+/// Reloads the certificate when its files change. Never returns.
 async fn renew(tls: Option<&Tls>) {
     match tls {
         Some(tls) => tls.renew().await,
@@ -89,8 +91,8 @@ async fn renew(tls: Option<&Tls>) {
     }
 }
 
-/// Takes connections for ever. Beyond the limit they wait in the system's queue; those of an address that has too many are
-/// closed.
+/// Accepts connections; never returns. Connections beyond `server.max_connections` wait in the
+/// kernel's accept queue. Those beyond the limit of their address are closed.
 async fn accept(listener: &TcpListener, connections: &Connections, places: &Arc<Semaphore>) {
     while let Ok(place) = places.clone().acquire_owned().await {
         match listener.accept().await {
@@ -107,10 +109,10 @@ async fn accept(listener: &TcpListener, connections: &Connections, places: &Arc<
     }
 }
 
-/// Takes the connections that are still in the queue. The system would reset them.
+/// Accepts the connections that are still in the queue; closing the listener would reset them.
 fn accept_rest(listener: TcpListener, connections: &Connections) {
     let Ok(listener) = listener.into_std() else { return };
-    // Where handshakes cannot be refused there may always be one more.
+    // The loop is bounded: unless new handshakes are blocked, connections may keep arriving.
     for _ in 0..BACKLOG {
         let Ok((stream, peer)) = listener.accept() else { return };
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
@@ -121,10 +123,9 @@ fn accept_rest(listener: TcpListener, connections: &Connections) {
     }
 }
 
-/// What a connection has as long as it lasts: a place among all, and one among those of its address.
+/// Permits that a connection holds until it ends: one of all connections, one of its address.
 type Place = (OwnedSemaphorePermit, AddressPlace);
 
-/// Connections that are being served.
 struct Connections {
     protocol: Arc<Protocol>,
     addresses: Arc<Addresses>,
@@ -140,7 +141,7 @@ impl Connections {
         Self { protocol, addresses: Addresses::new(config), tasks: TaskTracker::new(), draining, cut }
     }
 
-    /// Serves a connection, which has its `place` as long as it lasts.
+    /// Serves a connection on its own task, which holds `place` until the end.
     fn take(&self, stream: TcpStream, peer: SocketAddr, place: Option<Place>) {
         let (protocol, draining, cut) = (self.protocol.clone(), self.draining.clone(), self.cut.clone());
         self.tasks.spawn(async move {
@@ -153,19 +154,24 @@ impl Connections {
         });
     }
 
-    /// Lets requests that are running end within `grace`, and cuts what still runs.
+    /// Waits up to `grace` for running requests, then aborts the rest.
     async fn end(self, grace: Duration) {
         self.draining.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
-            tracing::warn!(connections = self.tasks.len(), "cutting requests that did not end in time");
+            tracing::warn!(
+                connections = self.tasks.len(),
+                "shutdown grace period is over; aborting the remaining connections"
+            );
             self.cut.cancel();
         }
         self.tasks.wait().await;
     }
 }
 
-/// Lets no new connection begin, so that none is in the queue when the listener is closed: the system would reset it, and
-/// a proxy that has sent part of a body by then cannot send it elsewhere. Its system tries again, and is refused then.
+/// Drops new SYNs, so that the accept queue is empty when the listener closes. The kernel resets
+/// connections that are still queued then, and a proxy that has already sent part of a body cannot
+/// retry it on another node. A client whose SYN was dropped sends it again and gets a clean
+/// refusal.
 #[cfg(target_os = "linux")]
 fn refuse_handshakes(listener: &TcpListener) {
     use socket2::{SockFilter, SockRef};
@@ -174,7 +180,7 @@ fn refuse_handshakes(listener: &TcpListener) {
     const RETURN: u16 = 0x06;
     const FLAGS: u32 = 13;
     const SYN: u32 = 2;
-    // In the language of the system's packet filters: drop segments with SYN, take all others.
+    // Classic BPF: drops segments with the SYN flag, accepts all others.
     let filter = [
         SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
         SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
@@ -182,7 +188,7 @@ fn refuse_handshakes(listener: &TcpListener) {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ];
     if let Err(error) = SockRef::from(listener).attach_filter(&filter) {
-        tracing::debug!(%error, "connections that begin at the last moment may be reset");
+        tracing::debug!(%error, "cannot block new handshakes; connections that arrive during shutdown may be reset");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Swagger UI from the binary: the document of `/openapi.json` to read and to try out, without anything from elsewhere.
+//! Swagger UI for `/openapi.json`. Its files are embedded in the binary; nothing is loaded from
+//! other hosts.
 
 use std::sync::Arc;
 
@@ -11,14 +12,15 @@ use utoipa_swagger_ui::Config;
 
 use crate::{Error, Result};
 
-/// The pages run their own scripts and ask this service, nobody else. The program sets styles from scripts, and draws its
-/// icons from `data:`.
+/// Allows scripts and requests of this origin only. Swagger UI sets styles from scripts, and has
+/// icons in `data:` URLs.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// `GET /swagger`: what the page refers to lies beside it, below the slash. Relative, so that a proxy may put all of it elsewhere.
+/// `GET /swagger`. The page refers to its files by relative URLs, which need the trailing slash.
+/// The redirect is relative too, so that a proxy can serve all of it under another path.
 pub(super) async fn redirect() -> Redirect {
     Redirect::permanent("swagger/")
 }
@@ -30,23 +32,23 @@ pub(super) async fn index() -> Result<Response> {
 
 /// `GET /swagger/{file}`
 pub(super) async fn file(uri: Uri) -> Result<Response> {
-    // As it stands in the URL: no name of a file has anything to decode.
+    // No file name needs percent-decoding.
     respond(uri.path().rsplit('/').next().unwrap_or_default())
 }
 
 fn respond(file: &str) -> Result<Response> {
-    // Its validator is a site on the internet.
+    // The default validator is a public web site.
     let config = Config::from("../openapi.json").validator_url("none");
     let file = utoipa_swagger_ui::serve(file, Arc::new(config))
         .map_err(|error| Error::internal(error.to_string()))?
-        .ok_or_else(|| Error::new(ErrorCode::UnknownRoute, "there is nothing at this path"))?;
+        .ok_or_else(|| Error::new(ErrorCode::UnknownRoute, "no resource has this path"))?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::try_from(file.content_type).map_err(Error::internal)?),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        // Another version has other files of the same names.
+        // Another version may have different files under the same names.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
-    // Most files stand in the binary, and are not copied.
+    // Avoids a copy of files that are embedded in the binary.
     let body = match file.bytes {
         std::borrow::Cow::Borrowed(bytes) => axum::body::Body::from(bytes),
         std::borrow::Cow::Owned(bytes) => axum::body::Body::from(bytes),

@@ -1,4 +1,5 @@
-//! A node that shares its database with no other makes sure of that.
+//! Exclusive use of a database server by one node. A node without Redis does not share its database
+//! and takes this lock to enforce that.
 
 use std::{
     sync::{
@@ -17,20 +18,21 @@ use super::{
 };
 use crate::config::DatabaseServer;
 
-/// How often it is made sure that the lock is still held, and tried to have it again.
+/// How often the lock is checked, or taken again after it was lost.
 const PAUSE: Duration = Duration::from_secs(3);
-/// How long an answer is waited for.
+/// Timeout of one check.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A lock on a database server: this node alone uses the database, as long as it is held. It is lost with the connection
-/// and taken again when the server is back, unless another node was faster. Dropped, it is given back.
+/// A lock on a database server: while it is held, no other node uses the database. It is lost when
+/// the connection breaks, and taken again once the server is back unless another node was faster.
+/// Dropping it releases the lock.
 pub struct Alone {
     held: Arc<AtomicBool>,
     keeping: AbortHandle,
 }
 
 impl Alone {
-    /// Takes the lock. `None`: another node has it.
+    /// Takes the lock without waiting. Returns `None` if another node holds it.
     pub async fn lock(server: &DatabaseServer) -> Result<Option<Self>, DbErr> {
         let connection = migrate::single_connection(server).await?;
         if !dialect::lock(&connection, Lock::Alone, Duration::ZERO).await? {
@@ -41,7 +43,7 @@ impl Alone {
         Ok(Some(Self { held, keeping }))
     }
 
-    /// Whether it was held when that was last found out.
+    /// Whether the last check found the lock held.
     pub fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
     }
@@ -49,7 +51,7 @@ impl Alone {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        // The connection goes with it, and with that the lock.
+        // Drops the connection, which releases the lock.
         self.keeping.abort();
     }
 }
@@ -62,7 +64,7 @@ async fn keep(server: DatabaseServer, mut connection: DatabaseConnection, held: 
             continue;
         }
         if held.swap(false, Ordering::AcqRel) {
-            tracing::warn!("lost the lock on the database; no uids are issued until it is held again");
+            tracing::warn!("lost the exclusive database lock; no uids are issued until it is reacquired");
         }
         let again = async {
             let connection = migrate::single_connection(&server).await?;
@@ -73,12 +75,12 @@ async fn keep(server: DatabaseServer, mut connection: DatabaseConnection, held: 
             Ok(Ok(Some(again))) => {
                 connection = again;
                 held.store(true, Ordering::Release);
-                tracing::info!("holds the lock on the database again");
+                tracing::info!("reacquired the exclusive database lock");
             }
             Ok(Ok(None)) => tracing::error!(
-                "another node uses this database now; with `redis` in the configuration of both they can share it"
+                "another node uses this database now; configure `redis` on both nodes to share it"
             ),
-            // The server is away, which is told elsewhere.
+            // The server is unreachable; the health check reports that.
             Ok(Err(_)) | Err(_) => {}
         }
     }

@@ -7,45 +7,46 @@ use sea_orm::{
 use super::{Meta, blobs::recorded_digest, dialect::Lock, entities::api_key};
 use crate::{api_key::Scopes, tenant::Tenant};
 
-/// An API key as it is kept.
+/// An API key as stored. The secret itself is not stored.
 #[derive(Clone, Debug)]
 pub struct KeptKey {
-    /// What it is known by.
+    /// Public identifier.
     pub id: String,
-    /// Of its secret.
+    /// Hash of the secret.
     pub hash: [u8; 32],
-    /// What people call it.
+    /// Label for people.
     pub label: String,
-    /// Whose files it is for.
+    /// The tenant whose files it gives access to.
     pub tenant: Tenant,
-    /// What it allows.
+    /// Granted scopes.
     pub scopes: Scopes,
-    /// Requests a second; `None`: without a limit of its own.
+    /// Maximum requests per second; `None`: no limit of its own.
     pub max_rate: Option<u32>,
-    /// Largest file that it may create, in bytes; `None`: without a limit of its own.
+    /// Largest file that it may create, in bytes; `None`: no limit of its own.
     pub max_size: Option<u64>,
-    /// How many contents may be on their way by its links, on each node; `None`: without a limit of its own.
+    /// Maximum concurrent transfers on each node through links it issued; `None`: no limit of its
+    /// own.
     pub max_transfers: Option<u32>,
-    /// In milliseconds since the Unix epoch, as the others.
+    /// In milliseconds since the Unix epoch, like the other timestamps.
     pub created_at: i64,
-    /// From when on it is worth nothing.
+    /// The key is invalid from this moment on.
     pub expires_at: Option<i64>,
-    /// Since when it is worth nothing.
+    /// When it was revoked; it is invalid since then.
     pub revoked_at: Option<i64>,
 }
 
 impl KeptKey {
-    /// Whether it is worth something at a moment.
+    /// Whether the key is valid at `now_ms`: neither revoked nor expired.
     pub fn holds(&self, now_ms: i64) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now_ms < end)
     }
 }
 
-/// How long a start waits for another node that makes the first key.
+/// How long a starting node waits for another one that is creating the first key.
 const WAIT: Duration = Duration::from_secs(30);
 
 impl Meta {
-    /// Keeps a new key.
+    /// Stores a new key.
     pub async fn create_api_key(&self, key: KeptKey) -> Result<(), DbErr> {
         self.write(move |transaction| {
             let row = row(&key);
@@ -57,13 +58,13 @@ impl Meta {
         .await
     }
 
-    /// The key that is known by an id, worth something or not.
+    /// Returns the key with this id, whether it is valid or not.
     pub async fn api_key(&self, id: &str) -> Result<Option<KeptKey>, DbErr> {
         let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.reader).await?;
         row.map(kept).transpose()
     }
 
-    /// All keys, the oldest first.
+    /// Returns all keys, oldest first.
     pub async fn api_keys(&self) -> Result<Vec<KeptKey>, DbErr> {
         let rows = api_key::Entity::find()
             .order_by_asc(api_key::Column::CreatedAt)
@@ -71,14 +72,14 @@ impl Meta {
         rows.all(&self.reader).await?.into_iter().map(kept).collect()
     }
 
-    /// Whether there are keys, expired and revoked ones among them.
+    /// Whether any key exists, including expired and revoked ones.
     async fn has_api_keys(&self) -> Result<bool, DbErr> {
         let any = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
         Ok(any.into_tuple::<String>().one(&self.reader).await?.is_some())
     }
 
-    /// Makes and keeps the first key that there ever was; nodes that start at once make one. `false`: there are keys,
-    /// expired and revoked ones among them.
+    /// Creates the first API key. Nodes that start at the same time create only one. Returns
+    /// `false` if any key exists, even an expired or revoked one.
     pub async fn create_first_api_key<E: From<DbErr>>(
         &self,
         make: impl FnOnce() -> Result<KeptKey, E>,
@@ -94,7 +95,7 @@ impl Meta {
         Ok(true)
     }
 
-    /// Makes a key worthless from now on. `false`: there is none of this id, or it was revoked before.
+    /// Revokes a key from now on. Returns `false` if there is no such key or it was revoked before.
     pub async fn revoke_api_key(&self, id: &str) -> Result<bool, DbErr> {
         let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
@@ -128,7 +129,7 @@ fn row(key: &KeptKey) -> api_key::ActiveModel {
 }
 
 fn kept(row: api_key::Model) -> Result<KeptKey, DbErr> {
-    let damaged = || DbErr::Custom(format!("the row of API key {} is damaged", row.id));
+    let damaged = || DbErr::Custom(format!("the row of API key {} is corrupt", row.id));
     Ok(KeptKey {
         hash: recorded_digest(Some(&row.hash)).ok_or_else(damaged)?,
         scopes: row.scopes.parse().map_err(|_| damaged())?,

@@ -1,4 +1,4 @@
-//! What is recorded, row by row, for those who compare it with what is there.
+//! Raw rows of blobs and parts, for checks that compare the database with the stores.
 
 use std::collections::HashMap;
 
@@ -15,54 +15,55 @@ use crate::uid::Uid;
 pub use blob::{Layout as RecordedLayout, State as BlobState};
 pub use part::State as PartState;
 
-/// A blob's row, and how many files say that they have it.
+/// A blob's row, with the number of files that refer to it.
 #[derive(Clone, Debug)]
 pub struct RecordedBlob {
-    /// Its number.
+    /// Blob id.
     pub id: i64,
-    /// Where it stands.
+    /// Lifecycle state.
     pub state: BlobState,
-    /// Whether it lies in one object or in parts.
+    /// Whether it is one object or several parts.
     pub layout: RecordedLayout,
-    /// The one object.
+    /// Key of the whole object.
     pub object_key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: i64,
-    /// How many files share it, as it was counted.
+    /// The reference count in the row.
     pub refs: i32,
-    /// How many complete files name it.
+    /// Number of stored files that refer to it.
     pub files: i32,
-    /// How many incomplete files name it.
+    /// Number of unfinished uploads that refer to it.
     pub uploads: i32,
-    /// In how many parts it was sent, as one of its complete files says.
+    /// How many parts it was uploaded in, taken from a stored file of it.
     pub part_count: Option<i32>,
-    /// What osproxy computed of it.
+    /// Computed digests.
     pub digests: Option<osproxy_storage::Digests>,
-    /// What the store calls the upload in which it collects parts, or has; empty: that is not known.
+    /// The store's id of its multipart upload, if parts go or went into one; empty until the store
+    /// has assigned an id.
     pub upload_id: Option<String>,
 }
 
-/// Where content lies that is stored, and what it must be.
+/// Location and digests of stored content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedContent {
-    /// The number of the blob.
+    /// Blob id.
     pub id: i64,
-    /// The store.
+    /// Name of the store.
     pub store: String,
-    /// Whether it lies in one object or in parts.
+    /// Whether it is one object or several parts.
     pub layout: RecordedLayout,
-    /// The one object.
+    /// Key of the whole object.
     pub object_key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: i64,
-    /// What osproxy computed of it, if it has seen all of it.
+    /// Computed digests; `None` until all bytes were read.
     pub digests: Option<osproxy_storage::Digests>,
 }
 
 impl From<blob::Model> for RecordedContent {
     fn from(blob: blob::Model) -> Self {
         Self {
-            // What makes no sense is as good as none.
+            // Treat an inconsistent row as not verified.
             digests: blobs::digests(&blob).ok().flatten(),
             id: blob.id,
             store: blob.backend,
@@ -76,24 +77,25 @@ impl From<blob::Model> for RecordedContent {
 /// A part's row.
 #[derive(Clone, Debug)]
 pub struct RecordedPart {
-    /// Its number.
+    /// Id of the row.
     pub id: i64,
-    /// Its place among the pieces.
+    /// Part number, 1-based.
     pub number: i32,
-    /// Where it stands.
+    /// Lifecycle state.
     pub state: PartState,
-    /// Where it lies.
+    /// Key of its object.
     pub object_key: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: i64,
-    /// What osproxy computed of it.
+    /// Computed digests.
     pub known: super::Fingerprint,
-    /// What the store calls it, if it is no object, but in an upload of the store's.
+    /// The store's tag of a part in a multipart upload; `None` if the part is an object of
+    /// its own.
     pub tag: Option<String>,
 }
 
 impl Meta {
-    /// Up to `limit` blobs of a store beyond number `after`, in the order of their numbers.
+    /// Returns up to `limit` blobs of a store with an id greater than `after`, ordered by id.
     pub async fn recorded_blobs(
         &self,
         store: &str,
@@ -110,7 +112,7 @@ impl Meta {
         self.recorded(rows).await
     }
 
-    /// These blobs, with how many files say that they have them.
+    /// Adds to these rows the number of files that refer to them.
     pub(super) async fn recorded(&self, rows: Vec<blob::Model>) -> Result<Vec<RecordedBlob>, DbErr> {
         let ids: Vec<_> = rows.iter().map(|blob| blob.id).collect();
         let counted = file::Entity::find()
@@ -131,7 +133,7 @@ impl Meta {
         }
         let recorded = |blob: blob::Model| {
             Ok(RecordedBlob {
-                // What makes no sense is as good as none.
+                // Treat an inconsistent row as not verified.
                 digests: blobs::digests(&blob).ok().flatten(),
                 files: files.get(&blob.id).copied().unwrap_or(0),
                 uploads: uploads.get(&blob.id).copied().unwrap_or(0),
@@ -148,7 +150,8 @@ impl Meta {
         rows.into_iter().map(recorded).collect()
     }
 
-    /// Up to `limit` blobs beyond number `after` that are stored, wherever, in the order of their numbers.
+    /// Returns up to `limit` stored blobs of all stores with an id greater than `after`, ordered by
+    /// id.
     pub async fn recorded_contents(&self, after: i64, limit: u64) -> Result<Vec<RecordedContent>, DbErr> {
         let rows = blob::Entity::find()
             .filter(blob::Column::Id.gt(after))
@@ -158,13 +161,13 @@ impl Meta {
         Ok(rows.all(&self.reader).await?.into_iter().map(RecordedContent::from).collect())
     }
 
-    /// One blob, as it is now; `None` if it is not stored any more.
+    /// Reads one blob; `None` if it is no longer stored.
     pub async fn recorded_content(&self, blob_id: i64) -> Result<Option<RecordedContent>, DbErr> {
         let row = blob::Entity::find_by_id(blob_id).filter(blob::Column::State.eq(blob::State::Stored));
         Ok(row.one(&self.reader).await?.map(RecordedContent::from))
     }
 
-    /// The first `limit` files that share a blob.
+    /// Returns the first `limit` files that share a blob, ordered by uid.
     pub async fn files_of(&self, blob_id: i64, limit: u64) -> Result<Vec<Uid>, DbErr> {
         let rows = file::Entity::find()
             .select_only()
@@ -176,7 +179,7 @@ impl Meta {
         Ok(uids.into_iter().map(Uid::from_recorded).collect())
     }
 
-    /// All parts of a blob that may have an object, in the order of their places.
+    /// Returns all parts of a blob that may have an object, ordered by part number.
     pub async fn recorded_parts(&self, blob_id: i64) -> Result<Vec<RecordedPart>, DbErr> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -202,7 +205,7 @@ impl Meta {
         Ok(rows.into_iter().map(recorded).collect())
     }
 
-    /// Complete files that have no content which is complete.
+    /// Returns stored files whose blob is missing or not stored.
     pub async fn files_without_content(&self) -> Result<Vec<Uid>, DbErr> {
         let without = file::Entity::find()
             .left_join(blob::Entity)
@@ -210,7 +213,7 @@ impl Meta {
             .column(file::Column::Uid)
             .filter(file::Column::State.eq(file::State::Stored))
             .filter(
-                // The blob that is named may not be there at all.
+                // The blob that the file refers to may not exist at all.
                 Expr::col((blob::Entity, blob::Column::Id)).is_null().or(Expr::col((
                     blob::Entity,
                     blob::Column::State,
@@ -221,7 +224,7 @@ impl Meta {
         Ok(uids.into_iter().map(Uid::from_recorded).collect())
     }
 
-    /// Counts the files of a blob anew. Only where nothing else runs.
+    /// Sets the reference count of a blob. Safe only while nothing else writes to the database.
     pub async fn recount(&self, blob_id: i64, files: i32) -> Result<(), DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
@@ -236,7 +239,7 @@ impl Meta {
         .await
     }
 
-    /// Condemns a blob that no file names. `false`: one does.
+    /// Marks a blob for deletion. Returns `false` and changes nothing if a file refers to it.
     pub async fn condemn_unused(&self, blob_id: i64) -> Result<bool, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {

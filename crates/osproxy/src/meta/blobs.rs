@@ -12,45 +12,45 @@ use super::{
 };
 use crate::tenant::Tenant;
 
-/// Content that is whole, durable and verified.
+/// Content that is complete, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
-    /// Its number.
+    /// Blob id.
     pub id: i64,
-    /// Name of the backend that holds it.
+    /// Name of the store that holds it.
     pub backend: String,
-    /// Where it lies there.
+    /// Its key there.
     pub key: Key,
-    /// What osproxy computed of it.
+    /// Computed digests.
     pub digests: Digests,
-    /// MIME type that its first bytes speak of.
+    /// MIME type detected from the first bytes.
     pub sniffed: Option<String>,
 }
 
-/// What osproxy computed of a blob's bytes; `None` while it does not know all of them.
+/// Returns the computed digests of a blob; `None` until all bytes were read.
 pub(super) fn digests(blob: &blob::Model) -> Result<Option<Digests>, DbErr> {
     let (md5, sha256) = (recorded_digest(blob.md5.as_ref()), recorded_digest(blob.sha256.as_ref()));
     let size = recorded_size(blob.id, blob.size)?;
     Ok(recorded_digest(blob.blake3.as_ref()).map(|blake3| Digests { size, md5, sha256, blake3 }))
 }
 
-/// A digest from the database.
+/// Converts a database value to a digest; `None` if it is missing or has the wrong length.
 pub(super) fn recorded_digest<const N: usize>(bytes: Option<&Vec<u8>>) -> Option<[u8; N]> {
     bytes.and_then(|bytes| bytes.as_slice().try_into().ok())
 }
 
-/// A digest for the database.
+/// Converts a digest to a database value.
 pub(super) fn to_record<const N: usize>(digest: Option<[u8; N]>) -> Option<Vec<u8>> {
     digest.map(|digest| digest.to_vec())
 }
 
 pub(super) fn recorded_size(blob_id: i64, size: i64) -> Result<u64, DbErr> {
-    u64::try_from(size).map_err(|_| DbErr::Custom(format!("blob {blob_id} has a size below 0")))
+    u64::try_from(size).map_err(|_| DbErr::Custom(format!("blob {blob_id} has a negative size")))
 }
 
 fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
     let digests = digests(&blob)?;
-    let damaged = || DbErr::Custom(format!("blob {} is found by digests that it does not have", blob.id));
+    let damaged = || DbErr::Custom(format!("blob {} was found by digest but has none", blob.id));
     Ok(Blob {
         id: blob.id,
         key: recorded_key(&blob.object_key)?,
@@ -60,7 +60,7 @@ fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
     })
 }
 
-/// The row of an object that is about to be written, for files of a tenant.
+/// Builds the write intent of an object: the row that is committed before the object is written.
 pub(super) fn writing_row(
     (id, tenant): (i64, &str),
     backend: &str,
@@ -92,8 +92,8 @@ pub(super) fn writing_row(
     }
 }
 
-/// Counts `count` more files of a blob, whose content has these digests, if some were computed: then those are recorded
-/// that nobody had asked for before. `false`: the blob is no longer, or not yet, to be had.
+/// Adds `count` references to a stored blob and records digests in `computed` that the row lacks.
+/// Returns `false` and changes nothing if the blob is not stored (any more).
 pub(super) async fn take_references(
     transaction: &DatabaseTransaction,
     id: i64,
@@ -117,28 +117,28 @@ pub(super) async fn take_references(
     Ok(taken.rows_affected == 1)
 }
 
-/// The blobs of a tenant.
+/// Filter: blobs of a tenant.
 fn of(tenant: &Tenant) -> Expr {
     blob::Column::Tenant.eq(tenant.as_str())
 }
 
 impl Meta {
-    /// Stored content of a tenant with this md5, the oldest if there are several.
+    /// Returns stored content of a tenant with this MD5; the oldest, if there are several.
     pub async fn blob_by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, DbErr> {
         self.find_blob(of(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await
     }
 
-    /// Stored content of a tenant with this BLAKE3.
+    /// Returns stored content of a tenant with this BLAKE3.
     pub async fn blob_by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, DbErr> {
         self.find_blob(of(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await
     }
 
-    /// Stored content of a tenant with this SHA-256, the oldest if there are several.
+    /// Returns stored content of a tenant with this SHA-256; the oldest, if there are several.
     pub async fn blob_by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, DbErr> {
         self.find_blob(of(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await
     }
 
-    /// The blob of this number, if it is content that is whole and verified.
+    /// Returns the blob with this id if it is stored and verified.
     pub async fn stored_blob(&self, id: i64) -> Result<Option<Blob>, DbErr> {
         self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await
     }
@@ -153,9 +153,10 @@ impl Meta {
         found.map(verified).transpose()
     }
 
-    /// Records files of one tenant that share blobs from the start: each with the blob's number and size, and the file's
-    /// content type. Says of each whether the blob was still there; those whose blob was not are not recorded. `None`: the
-    /// tenant's quota has not so much left.
+    /// Creates files of one tenant that share stored blobs; each comes with the blob's id and size,
+    /// and the file's content type. Returns for each file whether its blob was still stored; the
+    /// others are not created. Returns `None` and creates nothing if the tenant's quota is
+    /// exceeded.
     pub async fn create_stored_files(
         &self,
         files: Vec<(NewFile, (i64, u64), String)>,
@@ -182,7 +183,7 @@ impl Meta {
     }
 }
 
-/// What was said that the digests of a blob are.
+/// Returns the digests that the client claimed.
 pub(super) fn claims(blob: &blob::Model) -> Claims {
     Claims {
         md5: recorded_digest(blob.claimed_md5.as_ref()),

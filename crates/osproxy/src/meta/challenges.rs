@@ -1,4 +1,4 @@
-//! What is asked of those who say that they have content which is stored.
+//! Challenges: how a client proves that it possesses content which is already stored.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use sea_orm::{
 use super::{Meta, blobs::recorded_digest, entities::challenge};
 use crate::uid::Uid;
 
-/// A question about content.
+/// A challenge for the content of one blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge {
-    /// Number of the blob.
+    /// Blob id.
     pub blob_id: i64,
-    /// What was drawn for it alone.
+    /// Random value of this challenge.
     pub nonce: [u8; 32],
-    /// From when on it cannot be answered, in milliseconds since the Unix epoch.
+    /// When it expires, in milliseconds since the Unix epoch.
     pub expires_at: i64,
 }
 
 impl Meta {
-    /// Records the question that decides whether the file `uid`, which waits for its content, gets that of a blob, and that
-    /// can be answered for as long as `holds` says. It replaces the one before, if there was one.
+    /// Creates a challenge that decides whether the pending file `uid` gets the content of a blob.
+    /// It is valid for `holds` and replaces an earlier challenge of the same file.
     pub async fn create_challenge(
         &self,
         uid: Uid,
@@ -51,7 +51,7 @@ impl Meta {
         Ok(challenge)
     }
 
-    /// The question of a file that can be answered now.
+    /// Returns the challenge of a file, unless it has expired.
     pub async fn challenge(&self, uid: Uid) -> Result<Option<Challenge>, DbErr> {
         let found = challenge::Entity::find_by_id(uid.get())
             .filter(challenge::Column::ExpiresAt.gt(self.clock.now_ms()))
@@ -60,7 +60,8 @@ impl Meta {
         found.as_ref().map(recorded).transpose()
     }
 
-    /// Removes the question of a file that can be answered now: whoever gets it may answer, and nobody else.
+    /// Deletes and returns the challenge of a file, unless it has expired. Only one caller gets it,
+    /// so each challenge can be answered once.
     pub async fn take_challenge(&self, uid: Uid) -> Result<Option<Challenge>, DbErr> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
@@ -80,7 +81,7 @@ impl Meta {
         .await
     }
 
-    /// Forgets up to `limit` questions that can no longer be answered, and says how many.
+    /// Deletes up to `limit` expired challenges; returns how many.
     pub async fn purge_challenges(&self, limit: u64) -> Result<u64, DbErr> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
@@ -102,6 +103,6 @@ impl Meta {
 fn recorded(row: &challenge::Model) -> Result<Challenge, DbErr> {
     let nonce = recorded_digest(Some(&row.nonce));
     let nonce =
-        nonce.ok_or_else(|| DbErr::Custom(format!("the challenge of file {} is damaged", row.uid)))?;
+        nonce.ok_or_else(|| DbErr::Custom(format!("the challenge of file {} is corrupt", row.uid)))?;
     Ok(Challenge { blob_id: row.blob_id, nonce, expires_at: row.expires_at })
 }

@@ -1,4 +1,4 @@
-//! What applications change about files that stay what they are.
+//! Changes to a file that leave its content alone: rename, metadata, copy.
 
 use std::sync::Arc;
 
@@ -18,43 +18,43 @@ use super::{
 };
 use crate::{content_type, tenant::Tenant, uid::Uid};
 
-/// Changes metadata; `false`: what became of it must not be recorded.
+/// Edits metadata in place; returns `false` if the result must not be saved.
 pub type MetadataChange = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;
 
-/// What became of the wish to change a file.
+/// Outcome of updating a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Updated {
-    /// It is so now.
+    /// Updated.
     Now,
-    /// Its metadata would not be what it may be.
+    /// The new metadata is not valid.
     Refused,
-    /// The tenant's quota has not so much left as it would grow by.
+    /// The change would exceed the tenant's quota.
     OverQuota,
-    /// It is gone.
+    /// The file was deleted or expired.
     Closed(FileState),
     /// No such uid.
     Unknown,
 }
 
-/// What became of the wish to have a file twice.
+/// Outcome of copying a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// There are two.
+    /// Copied.
     Now,
-    /// Its content went elsewhere in this moment; look again.
+    /// The source's blob was replaced at the same time; read the source again and retry.
     Changed,
-    /// There is a file with the uid of the copy.
+    /// The uid of the copy is already in use.
     Exists,
-    /// The tenant's quota has not so much left.
+    /// The tenant's quota is exceeded.
     OverQuota,
-    /// It has no content in this state.
+    /// The source has no content; it is in this state.
     Closed(FileState),
     /// No such uid.
     Unknown,
 }
 
 impl Meta {
-    /// Gives a file of a tenant another name, and changes its metadata. Its content stays where it is, under the key that it has.
+    /// Renames a tenant's file and edits its metadata. The content keeps its key.
     pub async fn update_file(
         &self,
         tenant: Tenant,
@@ -79,8 +79,8 @@ impl Meta {
         updated
     }
 
-    /// Makes a file of another one's content, of the same tenant, with its name unless there is another. `copy` gives the new uid. Metadata is
-    /// the other one's unless there is other.
+    /// Creates a file with uid `copy` that shares the content of `uid`, within the same tenant.
+    /// Name and metadata default to those of the source.
     pub async fn copy_file(
         &self,
         tenant: Tenant,
@@ -117,7 +117,7 @@ async fn update(
     change: Option<MetadataChange>,
     quotas: &Quotas,
 ) -> Result<Updated, DbErr> {
-    // Taken, so that of two changes of the metadata each finds what the other made of it.
+    // Lock the row, so that concurrent metadata edits see each other's result.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(file) = file.filter(|file| file.tenant == tenant.as_str()) else {
         return Ok(Updated::Unknown);
@@ -133,7 +133,7 @@ async fn update(
     }
     let before = record_bytes(&file.name, file.metadata.as_deref());
     let (name, metadata) = (name.unwrap_or(file.name), listing::text(&metadata));
-    // Rows of before are charged with what they grow by.
+    // A row from before rows were charged starts at 0 and is charged only for its growth.
     let record = (file.record_bytes + record_bytes(&name, metadata.as_deref()) - before).max(0);
     file::Entity::update_many()
         .col_expr(file::Column::Category, Expr::value(Category::of_name(&name).as_str()))
@@ -158,7 +158,7 @@ async fn copy_file(
     metadata: Option<Metadata>,
     quotas: &Quotas,
 ) -> Result<Copied, DbErr> {
-    // Taken, so that it does not let go of its content before the copy has a claim on it.
+    // Lock the row, so that the source keeps its content until the copy has a reference to it.
     let source = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(source) = source.filter(|file| file.tenant == tenant.as_str()) else {
         return Ok(Copied::Unknown);

@@ -1,23 +1,23 @@
 use osproxy_storage::{Digests, Wanted};
 
-/// What a client says that digests are.
+/// Expected digests: what the client claims about content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// MD5.
+    /// Expected MD5.
     pub md5: Option<[u8; 16]>,
-    /// SHA-256.
+    /// Expected SHA-256.
     pub sha256: Option<[u8; 32]>,
-    /// BLAKE3.
+    /// Expected BLAKE3.
     pub blake3: Option<[u8; 32]>,
 }
 
 impl Claims {
-    /// An MD5, if there is one, and nothing else: what API v0 knows.
+    /// Expects at most an MD5, the only digest that API v0 knows.
     pub fn of_md5(md5: Option<[u8; 16]>) -> Self {
         Self { md5, ..Self::default() }
     }
 
-    /// These, and where nothing is said, those.
+    /// Fills in missing digests from `those`.
     #[must_use]
     pub fn or(self, those: Self) -> Self {
         Self {
@@ -27,17 +27,17 @@ impl Claims {
         }
     }
 
-    /// Whether something is said that BLAKE3, which is always computed, does not answer.
+    /// Whether verifying needs more than BLAKE3, which is always computed.
     pub fn need_reading(&self) -> bool {
         self.md5.is_some() || self.sha256.is_some()
     }
 
-    /// What has to be computed to know whether they are true.
+    /// Returns the digests to compute for verification.
     pub fn wanted(&self) -> Wanted {
         Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), piece_at: None }
     }
 
-    /// The first of them that is not true: its name, and what the digest is, in hexadecimal.
+    /// Returns the first digest that differs: its name, and the computed value in hexadecimal.
     pub fn refuted_by(&self, found: &Digests) -> Option<(&'static str, String)> {
         let differs = |claimed: Option<&[u8]>, found: Option<&[u8]>| match (claimed, found) {
             (Some(claimed), Some(found)) if claimed != found => Some(hex::encode(found)),

@@ -1,4 +1,4 @@
-//! The database's clock, as it is known here.
+//! A local estimate of the database's clock.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,19 +9,20 @@ use sea_orm::DbErr;
 
 use super::{dialect, measured::Measured};
 
-/// After how long the database is asked again what time it is.
+/// How long an estimate is used before the database is asked again.
 const STALE: Duration = Duration::from_secs(10);
 
-/// What time the database has, within the time that a question to it takes: leases are measured by it, since every node
-/// sees the same one, whatever its own clock says.
+/// The database's clock, accurate to the duration of one query. Leases are measured by it, because
+/// all nodes see the same clock even if their own clocks differ. Clones share one clock.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clock {
-    /// When the database was asked, and what it said, in milliseconds since the Unix epoch.
+    /// When the database was last asked, and its answer in milliseconds since the Unix epoch.
     asked: Arc<Mutex<Option<(Instant, i64)>>>,
 }
 
 impl Clock {
-    /// Milliseconds since the Unix epoch. It is this process's own time where the database has no other.
+    /// Current time in milliseconds since the Unix epoch. This process's own clock if the database
+    /// has none (SQLite).
     pub(super) fn now_ms(&self) -> i64 {
         match *self.asked.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((at, said)) => said.saturating_add(at.elapsed().as_millis().try_into().unwrap_or(i64::MAX)),
@@ -29,7 +30,7 @@ impl Clock {
         }
     }
 
-    /// Asks the database, if it was not asked lately.
+    /// Asks the database for the time if the last answer is stale.
     pub(super) async fn adjust(&self, reader: &Measured) -> Result<(), DbErr> {
         let fresh = {
             let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);

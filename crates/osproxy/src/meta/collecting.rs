@@ -1,4 +1,4 @@
-//! The blob that collects the parts of a file, and what decides where a part goes.
+//! The blob that receives the parts of an upload, and the choice of the write target of a part.
 
 use osproxy_storage::Shape;
 use sea_orm::{
@@ -14,39 +14,39 @@ use super::{
 };
 use crate::uid::Uid;
 
-/// What decides where a part goes.
+/// The row that determines the write target of a part.
 #[derive(FromQueryResult)]
 struct Destination {
     tenant: String,
     name: String,
     state: FileState,
     blob_id: Option<i64>,
-    /// The store of the parts before.
+    /// Store of the existing parts.
     backend: Option<String>,
-    /// Another attempt for this number.
+    /// An earlier write of the same part number.
     another: Option<i64>,
     announced_size: Option<i64>,
     part_size: Option<i64>,
     received: i64,
 }
 
-/// The blob that collects the parts of a file.
+/// The blob that receives the parts of an upload.
 pub(super) struct Collecting {
     pub(super) tenant: String,
     pub(super) name: String,
     pub(super) blob_id: i64,
-    /// Where it lies.
     pub(super) store: String,
-    /// Another attempt for the number of the part.
+    /// An earlier write of the same part number.
     pub(super) another: Option<i64>,
-    /// How the content is divided, if that was announced.
+    /// Total size and part size, if the client announced them.
     pub(super) shape: Option<Shape>,
-    /// Bytes of the parts that are there.
+    /// Bytes of the stored parts.
     pub(super) received: u64,
 }
 
 impl Collecting {
-    /// The object that the parts have places in, if they have and it is known how they are divided.
+    /// Returns the preallocated object that the parts are written into; `None` if the store has no
+    /// preallocated files or the sizes are unknown.
     pub(super) async fn place(
         &self,
         transaction: &DatabaseTransaction,
@@ -63,8 +63,9 @@ impl Collecting {
     }
 }
 
-/// Finds the blob that collects the parts of a file, which is at hand here, for a part of this number; makes it under
-/// `spare`, or the uid's own number, if there is none yet. Else says what becomes of the part.
+/// Finds or creates the blob that receives the parts of an upload. A new blob gets the uid's own
+/// number as id or, if that may be taken, `spare`. `number` is the part about to be written; 0 if
+/// there is none. `Err` is the outcome for the caller if parts cannot be received here.
 pub(super) async fn collect(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -72,7 +73,7 @@ pub(super) async fn collect(
     spare: i64,
     here: &Here,
 ) -> Result<Result<Collecting, BegunPart>, DbErr> {
-    // Another attempt for this number, if there is one.
+    // An earlier write of the same part number, if there is one.
     let another = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
@@ -106,7 +107,7 @@ pub(super) async fn collect(
     }
     let blob_id = match (state, blob_id) {
         (file::State::Receiving, Some(blob_id)) => blob_id,
-        // An attempt to send it in one piece may have taken the uid's own number.
+        // A write of the whole file may have taken the uid's own number.
         (file::State::Receiving, None) => spare,
         (file::State::Pending, _) => uid.get(),
         (closed, _) => return Ok(Err(BegunPart::Closed(closed))),
@@ -125,7 +126,8 @@ pub(super) async fn collect(
     Ok(Ok(Collecting { tenant, name, blob_id, store, another, shape, received }))
 }
 
-/// Takes the row of a file in this state for the rest of the transaction. `false`: it is in another one now.
+/// Moves a file without a blob from `state` to receiving, which locks its row for the rest of the
+/// transaction. Returns `false` if it is no longer in `state` or has a blob.
 async fn begin_receiving(
     transaction: &DatabaseTransaction,
     uid: Uid,

@@ -24,83 +24,84 @@ use crate::{content_type, uid::Uid};
 
 use super::native::{self, NativeUpload};
 
-/// How many ranges of missing parts are named at most.
+/// Maximum number of ranges in a list of missing parts.
 const MAX_RANGES: usize = 1000;
 
-/// How often another blob of the same content may appear at the wrong moment.
+/// How often to retry when another blob with the same content appears during the transaction.
 const ROUNDS: usize = 4;
 
-/// What a client says of an upload that it declares complete.
+/// The client's request to complete an upload.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// How many parts there are; otherwise as many as were announced, or those that are there.
+    /// Number of parts. Defaults to the announced number, or else to the stored parts.
     pub parts: Option<u32>,
-    /// How many bytes they have together; otherwise those that were announced, or those that are there.
+    /// Total size in bytes. Defaults to the announced size, or else to that of the stored parts.
     pub size: Option<u64>,
-    /// Digests of all of them together, beside those that were announced.
+    /// Expected digests of the whole content; they take precedence over the announced ones.
     pub claims: Claims,
 }
 
-/// What became of the wish to complete an upload.
+/// Outcome of completing an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completed {
-    /// The file can be read now.
+    /// The file is stored and can be read.
     Now,
-    /// Not yet: first the store is to complete this upload, then [`Meta::finish_completion`] makes the file. Nothing
-    /// changes about the parts meanwhile.
+    /// The parts are frozen, but the store must complete its multipart upload first. Then call
+    /// [`Meta::finish_completion`].
     Native(NativeUpload),
-    /// It was complete already, of what the client says.
+    /// The file was already complete and matches the request.
     Before,
-    /// It was complete already, of something else.
+    /// The file was already complete and does not match the request.
     Otherwise,
-    /// It was complete already, and whether of what the client says is not known before it is merged.
+    /// The file was already complete; whether it matches is unknown until a digest has been
+    /// computed.
     Unverified,
-    /// Other parts are there than 1 to the number that was said: so many, and these are missing.
+    /// The stored parts are not exactly the numbers 1 to `wanted`.
     Parts {
-        /// How many there are.
+        /// How many parts are stored.
         there: u64,
-        /// How many there must be.
+        /// How many parts are expected.
         wanted: u32,
-        /// Those that are missing, as ranges: the first thousand of them.
+        /// Ranges of missing part numbers; the first thousand ranges.
         missing: Vec<RangeInclusive<u32>>,
     },
-    /// The parts have so many bytes together, and not what was said.
+    /// The parts do not have the expected total size: actual and expected bytes.
     Size(u64, u64),
-    /// Together they have another digest than was said: which one, and what it is.
+    /// A digest does not match: its name, and the computed value in hexadecimal.
     Digest(&'static str, String),
-    /// The content has another type than the links of the upload demand.
+    /// The content does not have the MIME type that the upload's links require.
     Type {
-        /// What they demand.
+        /// Required type.
         wanted: String,
-        /// What it is.
+        /// Detected type.
         found: String,
     },
-    /// The parts have more bytes together than this.
+    /// The parts are larger than this limit in total, in bytes.
     TooLarge(u64),
-    /// These parts have to be read first.
+    /// These parts must be read first, then the call repeated with the result.
     Inspect(Inspection),
-    /// The tenant's quota has not so much left.
+    /// The tenant's quota is exceeded.
     OverQuota,
-    /// There is nothing to complete: the file is in this state.
+    /// The file is in this state, in which it cannot be completed.
     Closed(FileState),
     /// No such uid.
     Unknown,
 }
 
-/// What is to be done once a store has completed an upload. Each gets the blob's number.
+/// Tasks to enqueue after a store has completed its multipart upload. Each is built from a blob id.
 #[derive(Clone)]
 pub struct AfterCompletion {
-    /// The content lies in one object, and nobody has looked at it.
+    /// If the content is one object whose digests are unknown.
     pub verify: TaskForBlob,
-    /// The content lies in several objects.
+    /// If the content is several objects.
     pub merge: TaskForBlob,
-    /// The content is not what it must be.
+    /// If the content is rejected.
     pub removal: TaskForBlob,
 }
 
 impl Meta {
-    /// Makes a file of the parts that are there, if they are those that the client says, and enqueues `merge`, which
-    /// gets the blob's number. However many parts there are, it takes the same few statements.
+    /// Completes an upload if its stored parts match `said` and `conditions`, and enqueues `merge`
+    /// for its blob. The number of statements does not depend on the number of parts.
     pub async fn complete_upload(
         &self,
         uid: Uid,
@@ -123,7 +124,7 @@ impl Meta {
         .await
     }
 
-    /// Uploads that a store is to complete, up to `limit` of them.
+    /// Returns up to `limit` uploads whose multipart upload in `store` must be completed.
     pub async fn completing(&self, store: &str, limit: u64) -> Result<Vec<(Uid, NativeUpload)>, DbErr> {
         let files = file::Entity::find()
             .inner_join(blob::Entity)
@@ -142,7 +143,8 @@ impl Meta {
         Ok(found)
     }
 
-    /// What a store is to put together for a file; `None`: the file is not being completed.
+    /// Returns the multipart upload that the store must complete for a file; `None` if the file is
+    /// not in state completing.
     pub async fn completing_upload(&self, uid: Uid) -> Result<Option<NativeUpload>, DbErr> {
         let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
         let file = file.filter(file::Column::State.eq(file::State::Completing));
@@ -152,8 +154,9 @@ impl Meta {
         }
     }
 
-    /// Makes a file of an upload that the store has completed, and of the parts that are objects, if there are any. With
-    /// another digest or type than it must have, the file becomes corrupt. `Closed`: it is not being completed any more.
+    /// Makes the file readable after its store has completed the multipart upload; parts that are
+    /// objects of their own may remain. If a digest or the MIME type does not match, the file
+    /// becomes corrupt. Returns `Closed` if the file is no longer in state completing.
     pub async fn finish_completion(
         &self,
         uid: Uid,
@@ -178,7 +181,8 @@ impl Meta {
                 })
             });
             match finished.await {
-                // Another blob with the same content was recorded at this moment; now it is seen.
+                // Another transaction stored a blob with the same content at the same time; the
+                // retry sees it.
                 Err(error)
                     if round < ROUNDS
                         && matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) =>
@@ -191,7 +195,7 @@ impl Meta {
     }
 }
 
-/// What becomes of the wish to complete an upload that was judged.
+/// Converts an inspection verdict to an outcome.
 pub(super) fn refused_as(judgement: Judgement) -> Completed {
     match judgement {
         Judgement::Passed(_) => Completed::Now,
@@ -201,13 +205,13 @@ pub(super) fn refused_as(judgement: Judgement) -> Completed {
     }
 }
 
-/// The wish to complete an upload.
+/// A request to complete an upload.
 struct Wish<'a> {
     uid: Uid,
     said: Completion,
     conditions: &'a Conditions,
     merge: &'a TaskForBlob,
-    /// The process that completes it.
+    /// Name of this process.
     node: &'a str,
     now: i64,
 }
@@ -217,7 +221,8 @@ async fn complete(
     Wish { uid, said, conditions, merge, node, now }: Wish<'_>,
     quotas: &Quotas,
 ) -> Result<Completed, DbErr> {
-    // Taken until the end: parts that arrive meanwhile, and the same wish sent twice, wait.
+    // Lock the row until the end of the transaction: concurrent part uploads and a second
+    // completion wait.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let Some(file) = file else {
         return Ok(Completed::Unknown);
@@ -266,7 +271,7 @@ async fn complete(
     let subject = Subject { file: &file, blob: &blob, parts: wanted, size, claims };
     let sniffed = match judge(transaction, subject, conditions).await? {
         Judgement::Passed(sniffed) => Sniffed::Read(sniffed),
-        // What lies in the store's upload cannot be read before the store has completed it.
+        // A multipart upload cannot be read before the store has completed it.
         Judgement::Inspect(_) if native.is_some() => Sniffed::NotYet,
         refused => return Ok(refused_as(refused)),
     };
@@ -281,29 +286,29 @@ async fn complete(
     Ok(taken)
 }
 
-/// The MIME type that the first bytes of an upload speak of.
+/// The MIME type detected from the first bytes of an upload.
 enum Sniffed {
-    /// They were read, and speak of this type, if of any.
+    /// The bytes were read; `None` if they match no known type.
     Read(Option<String>),
     NotYet,
 }
 
-/// What an upload is complete with.
+/// The values to store when an upload is completed.
 struct Taken<'a> {
     parts: u32,
     size: u64,
     claims: Claims,
     came: Came,
-    /// The process that completes it.
+    /// Name of this process.
     node: &'a str,
-    /// What the store completes first.
+    /// The multipart upload that the store must complete first.
     native: Option<NativeUpload>,
     sniffed: Sniffed,
     /// MIME type that the content must have.
     required_type: Option<String>,
 }
 
-/// Makes an upload a file whose parts were looked at.
+/// Completes an upload whose parts have been checked. The caller holds the lock on the file's row.
 async fn take(
     transaction: &DatabaseTransaction,
     file: file::Model,
@@ -372,17 +377,19 @@ struct Sum {
     came: Came,
 }
 
-/// When parts came, in milliseconds since the Unix epoch, and through how many processes: the parts themselves go.
+/// When the parts were received (milliseconds since the Unix epoch), and by how many processes.
+/// Kept in the file's row because the part rows are deleted.
 struct Came {
     from: Option<i64>,
     until: Option<i64>,
     nodes: Option<i32>,
 }
 
-/// What a row of sums has: how many parts, their highest number, their bytes, and how they came.
+/// Count, highest number, bytes, first start, last end and number of processes of stored parts.
 type Sums = (i64, Option<i32>, Option<i64>, Option<i64>, Option<i64>, i64);
 
-/// Counts the parts of a blob that count. Their numbers differ, so that as many as the highest says are all of them.
+/// Sums up the stored parts of a blob. Part numbers are unique, so parts 1 to n are all there if
+/// count and highest number are both n.
 async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Sum, DbErr> {
     let sum = part::Entity::find()
         .select_only()
@@ -404,7 +411,7 @@ async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result
     })
 }
 
-/// Whether a file is what a client declares complete once more.
+/// Compares a file that is already complete with a repeated request.
 fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Completed {
     let count_fits =
         said.parts.zip(file.part_count).is_none_or(|(said, count)| count.cast_unsigned() == said);
@@ -425,21 +432,22 @@ fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Complet
             None => is_unknown = true,
         }
     }
-    // Of content that came in one piece nothing but a digest says that it is what was sent in parts.
+    // Content that was not uploaded in parts can be matched with a multipart request only by a
+    // digest.
     if !is_said && file.part_count.is_none() && said.parts.is_some() {
         return Completed::Otherwise;
     }
     if is_unknown { Completed::Unverified } else { Completed::Before }
 }
 
-/// How many parts there must be, if somebody says so. What was announced is not undone by saying less: room was kept for
-/// all of it, and the object has that size.
+/// Returns how many parts the upload must have, if announced or requested. A request cannot lower
+/// the announced number: the object was preallocated at the announced size.
 fn announced_parts(file: &file::Model, said: &Completion) -> Option<u32> {
     let announced = files::shape(file.announced_size, file.part_size).map(Shape::parts);
     said.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
-/// The numbers up to `count` that are not in `there`, which is ascending.
+/// Returns the numbers from 1 to `count` that are not in `there`, which is sorted.
 fn missing(there: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
     let end = count.saturating_add(1);
     let there = there.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);

@@ -1,4 +1,5 @@
-//! What metadata must do on every database. A database's own tests call [`run`] with an empty one.
+//! Behavior required of the metadata on every database. The tests of each database call [`run`]
+//! with an empty one.
 
 mod listing;
 pub(super) mod native;
@@ -10,7 +11,7 @@ use osproxy_storage::{Digester, Digests, Key};
 use super::{Begun, CreatedFiles, FileState, Finished, Kind, KnownContent, Layout, Meta, NewFile, NewUpload};
 use crate::{tenant::Tenant, uid::Uid};
 
-/// The numbers of what is no content in the store of new files.
+/// Ids of the unfinished rows in the store of new files.
 async fn numbers_of_unfinished(meta: &Meta, kind: Kind, before: i64, after: i64, limit: u64) -> Vec<i64> {
     let found = meta.unfinished(kind, "local", before, after, limit).await.unwrap();
     assert_eq!(meta.unfinished(kind, "s3", before, after, limit).await.unwrap(), []);
@@ -76,7 +77,7 @@ async fn files_are_created_all_or_none(meta: &Meta) {
     assert_eq!(meta.file_state(uid(91)).await.unwrap(), Some(FileState::Pending));
 }
 
-/// Begins an attempt, and gives the number of its blob.
+/// Begins an upload in one piece, and returns the id of its blob.
 async fn begin(meta: &Meta, number: i64, spare: i64) -> i64 {
     match meta.begin_upload(uid(number), uid(spare), parts::task(spare)).await.unwrap() {
         Begun::Ready(intent) => {
@@ -93,7 +94,7 @@ async fn finish(meta: &Meta, number: i64, blob: i64, content: &str) -> Finished 
 }
 
 async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) -> Finished {
-    // Nothing but what is always computed.
+    // Only the digest that is always computed.
     let digests = Digests { md5: None, sha256: None, ..digests("") };
     meta.share_blob(of_default(number), (blob, digests), unpublished, "text/plain".to_owned()).await.unwrap()
 }
@@ -126,7 +127,7 @@ async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
     let shared = meta.share_blob(of_default(16), (blob, known), Some(intent), text()).await.unwrap();
     assert_eq!(shared, Finished::Stored);
     assert_eq!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().unwrap().id, blob);
-    // What is known stays.
+    // Digests already recorded stay.
     create(meta, 19).await;
     let intent = begin(meta, 19, 18).await;
     let other = Digests { md5: Some([9; 16]), ..known };
@@ -143,7 +144,7 @@ async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
     assert_eq!(begin(meta, 20, 22).await, 22);
     assert_eq!(finish(meta, 20, 22, "twenty-two").await, Finished::Stored);
     assert_eq!(finish(meta, 20, 20, "twenty").await, Finished::Beaten);
-    // What lost is no content, although it was about to become some.
+    // The losing blob is not content, although its object was complete.
     assert!(meta.blob_by_md5(&Tenant::default(), digests("twenty").md5.unwrap()).await.unwrap().is_none());
     assert!(meta.condemn(Kind::Blob, 20).await.unwrap().is_some());
     meta.forget(Kind::Blob, 20).await.unwrap();
@@ -155,18 +156,18 @@ async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
     assert!(meta.condemn(Kind::Blob, 30).await.unwrap().is_some());
     assert_eq!(finish(meta, 30, 30, "thirty").await, Finished::Swept);
     assert!(meta.stored_file(uid(30)).await.unwrap().is_none());
-    // A sweep that died half way is taken up again.
+    // Another sweep continues where one died.
     assert!(meta.condemn(Kind::Blob, 30).await.unwrap().is_some());
     meta.forget(Kind::Blob, 30).await.unwrap();
     assert!(meta.condemn(Kind::Blob, 30).await.unwrap().is_none());
 
     assert_eq!(begin(meta, 30, 32).await, 32, "no key is written twice");
     assert_eq!(finish(meta, 30, 32, "thirty").await, Finished::Stored);
-    assert!(meta.condemn(Kind::Blob, 32).await.unwrap().is_none(), "stored content was condemned");
+    assert!(meta.condemn(Kind::Blob, 32).await.unwrap().is_none(), "stored content was marked for deletion");
     meta.forget(Kind::Blob, 32).await.unwrap();
     assert!(
         meta.blob_by_blake3(&Tenant::default(), digests("thirty").blake3).await.unwrap().is_some(),
-        "stored content was forgotten"
+        "stored content was deleted"
     );
 }
 
@@ -180,14 +181,14 @@ async fn the_same_content_is_one_blob(meta: &Meta) {
     assert!(meta.stored_file(uid(41)).await.unwrap().is_none());
     let same = meta.blob_by_blake3(&Tenant::default(), digests("forty").blake3).await.unwrap().unwrap();
     assert_eq!(same.id, 40);
-    // Whether the own object was published or not decides whether the intent stays for the clean-up.
+    // The intent of a published object stays for the sweep; that of an unpublished one is deleted.
     assert_eq!(share(meta, 41, 40, None).await, Finished::Stored);
     assert!(meta.condemn(Kind::Blob, 41).await.unwrap().is_some());
     meta.forget(Kind::Blob, 41).await.unwrap();
     assert_eq!(share(meta, 42, 40, Some(42)).await, Finished::Stored);
     assert!(meta.condemn(Kind::Blob, 42).await.unwrap().is_none());
     assert_eq!(meta.stored_file(uid(42)).await.unwrap().unwrap().content.blob_id, same.id);
-    // A blob that is not stored is not shared.
+    // A blob that is not stored cannot be shared.
     create(meta, 43).await;
     assert_eq!(begin(meta, 43, 48).await, 43);
     assert_eq!(share(meta, 43, 43, None).await, Finished::Changed);
@@ -214,7 +215,7 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
     let unfinished = numbers_of_unfinished(meta, Kind::Blob, i64::MAX, 0, 10).await;
     assert_eq!(unfinished[0], 62);
     assert_eq!(meta.condemn(Kind::Blob, 62).await.unwrap().unwrap().key.unwrap().as_str(), "unknown/60.txt");
-    // Who found the same damage later must not mend what is whole again.
+    // A later write that found the same damage must not replace the repaired object.
     create(meta, 64).await;
     begin(meta, 64, 65).await;
     assert_eq!(meta.mend_blob(&damaged, 64).await.unwrap(), Finished::Changed);

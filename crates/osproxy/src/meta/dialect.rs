@@ -1,4 +1,5 @@
-//! What differs between databases.
+//! Differences between SQLite, PostgreSQL and MySQL/MariaDB: connection options, locks and
+//! SQL expressions.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -18,23 +19,25 @@ use sea_orm::{
 use super::server::Suspicion;
 use crate::config::{DatabaseServer, Driver, SslMode, Target};
 
-/// How many connections read from `SQLite` at the same time, where that many questions come at once. Each is used as long as its
-/// task waits to go on, which is what takes time where there is much to do.
+/// Maximum number of connections that read from SQLite. Under load a connection stays checked out
+/// while its task waits to be polled, so this is more than the disk could use.
 const SQLITE_READERS: u32 = 32;
-/// How many of them there are from the start.
+/// Number of connections that are opened at start.
 const SQLITE_READY: u32 = 4;
 
-/// How long a statement waits for another process, such as a command-line tool, to end its transaction.
+/// How long a statement waits for a transaction of another process, such as a command-line tool.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many statements each connection to a server keeps prepared: all that there are, lists of several lengths too.
+/// Prepared statements cached per server connection: enough for all statements, including the
+/// variants of `IN` lists with different lengths.
 const PREPARED: usize = 512;
 
-/// What locks of this program are called on a `PostgreSQL` server, beside a number of their own.
+/// First key of osproxy's advisory locks in PostgreSQL; the second is the lock's number.
 const LOCK_SPACE: i32 = 0x6f73_7078;
 
-/// The one connection that writes: `SQLite` has one writer at a time, so within the process writers queue for it.
-/// The file is its owner's alone, since it holds the secrets that sign links; what `SQLite` puts beside it is like it.
+/// Opens the only writing connection: SQLite allows one writer at a time, so writers in this
+/// process queue for it. A new file is readable by its owner only, since it holds the secrets that
+/// sign links; SQLite gives its side files the same mode.
 pub(super) async fn sqlite_writer(path: &Path) -> Result<DatabaseConnection, DbErr> {
     let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
     let created = rustix::fs::open(path, flags, Mode::from_bits_retain(0o600));
@@ -55,7 +58,7 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
         .test_before_acquire(false)
         .sqlx_logging(false)
         .map_sqlx_sqlite_opts(move |options| {
-            // What a savepoint needs to be undone stays in memory: a temporary file may find its disk full.
+            // Keep savepoint journals in memory: a temporary file could fail on a full disk.
             let options = if read_only { options } else { options.pragma("temp_store", "MEMORY") };
             options
                 .filename(&path)
@@ -64,7 +67,7 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
                 .create_if_missing(!read_only)
                 .read_only(read_only)
                 .journal_mode(SqliteJournalMode::Wal)
-                // A commit is on the disk when it returns.
+                // A commit has reached the disk when it returns.
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
@@ -73,13 +76,13 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
     Database::connect(options).await
 }
 
-/// Keeps the pool from looking after its connections by itself: in sqlx 0.9.0 that may begin to count down from
-/// `usize::MAX` without ever letting go of its thread (transact-rs/sqlx#3645).
+/// Disables the pool's maintenance of its own connections: in sqlx 0.9.0 it may count down from
+/// `usize::MAX` in a loop that never yields its thread (transact-rs/sqlx#3645).
 fn unattended(options: &mut ConnectOptions) {
     options.idle_timeout(None).max_lifetime(None);
 }
 
-/// Closes connections that are idle at this moment, and more than `keep`.
+/// Closes connections that are idle now, until `keep` connections remain.
 pub(super) async fn close_idle(connection: &DatabaseConnection, keep: u32) {
     match connection.get_database_backend() {
         DbBackend::Postgres => close_idle_of(connection.get_postgres_connection_pool(), keep).await,
@@ -88,14 +91,14 @@ pub(super) async fn close_idle(connection: &DatabaseConnection, keep: u32) {
     }
 }
 
-/// How the connections of a pool are used.
+/// Usage of a connection pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolUse {
-    /// How many there are, used or not.
+    /// Open connections, idle or in use.
     pub(super) connections: u32,
-    /// How many of them nobody uses.
+    /// Idle connections.
     pub(super) idle: u32,
-    /// How many there may be.
+    /// Maximum number of connections.
     pub(super) max: u32,
 }
 
@@ -121,12 +124,13 @@ async fn close_idle_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, keep: u32) {
             return;
         };
         if let Err(error) = idle.close().await {
-            tracing::debug!(%error, "an idle connection did not end as it should");
+            tracing::debug!(%error, "cannot close an idle database connection");
         }
     }
 }
 
-/// Tries all idle connections at once, and closes those that do not answer in time. Meanwhile they keep their places.
+/// Pings all idle connections at once, and closes those that do not answer within `patience`. They
+/// count towards the pool's limit in the meantime.
 pub(super) async fn close_dead(connection: &DatabaseConnection, patience: Duration) {
     match connection.get_database_backend() {
         DbBackend::Postgres => close_dead_of(connection.get_postgres_connection_pool(), patience).await,
@@ -139,24 +143,24 @@ async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, patience: Durati
     let idle = std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle());
     let trying = idle.map(|mut connection| async move {
         if !matches!(tokio::time::timeout(patience, connection.ping()).await, Ok(Ok(()))) {
-            // Without a farewell, which nobody may take.
+            // Close without the protocol's goodbye: sending it could block.
             drop(connection.detach());
         }
     });
     futures_util::future::join_all(trying.collect::<Vec<_>>()).await;
 }
 
-/// How connections to a server are made, and what decides whether one goes back to the pool.
+/// Options of a connection pool, and the state that decides whether a connection returns to it.
 pub(super) struct ServerOptions {
     pub(super) options: ConnectOptions,
     pub(super) suspicion: Arc<Suspicion>,
 }
 
-/// How connections to a server are made. Nothing is connected before it is needed.
+/// Builds the pool options for a server. Connections are opened on first use.
 pub(super) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
     let timeout = Duration::from_secs(server.timeout);
     let suspicion = Arc::<Suspicion>::default();
-    // The drivers are told what they need by what follows; the url only says which one it is.
+    // The drivers get their options from the callbacks below; the URL only selects the driver.
     let mut options = match server.driver {
         Driver::Postgres => postgres_options(server, timeout, suspicion.clone())?,
         Driver::Mysql | Driver::Sqlite => mysql_options(server, timeout, suspicion.clone())?,
@@ -164,7 +168,7 @@ pub(super) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, D
     options
         .max_connections(server.max_open_conns)
         .min_connections(Ord::min(server.max_idle_conns, server.max_open_conns))
-        // Asking each time whether the connection still lives would double the questions.
+        // A ping before each use would double the number of round trips.
         .test_before_acquire(false)
         .acquire_timeout(timeout / 2)
         .connect_lazy(true);
@@ -203,7 +207,8 @@ fn postgres_options(
     };
     let connect =
         connect.application_name("osproxy").statement_cache_capacity(PREPARED).disable_statement_logging();
-    // What was given up here is given up there too: behind a pulled cable nobody holds rows for hours.
+    // Apply our timeout on the server too, so that it releases row locks soon after the network to
+    // a node fails.
     let prepare = format!(
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}",
@@ -256,9 +261,9 @@ fn mysql_options(
         }
     };
     let connect = connect.statement_cache_capacity(PREPARED).disable_statement_logging();
-    // All databases mean the same by a transaction; who waits for a row gives up when we do, statements end then, and
-    // behind a pulled cable nobody holds rows for hours. MySQL does not read the last comments: it lets go after its
-    // `wait_timeout`.
+    // Use the same isolation level on all databases. Apply our timeout to lock waits and statements
+    // too, so that the server releases row locks soon after the network to a node fails. Only
+    // MariaDB executes the last comment; MySQL releases locks after its `wait_timeout`.
     let prepare = format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET SESSION innodb_lock_wait_timeout = {limit}; \
@@ -280,12 +285,12 @@ fn mysql_options(
     Ok(options)
 }
 
-/// The url itself is a secret.
+/// Builds an error without the URL, which contains the password.
 fn unusable_url(error: &sqlx::Error) -> DbErr {
-    DbErr::Conn(RuntimeErr::Internal(format!("the url of the database cannot be used: {error}")))
+    DbErr::Conn(RuntimeErr::Internal(format!("the database URL is not valid: {error}")))
 }
 
-/// Where a server is and what the database is called there, for people.
+/// Returns database name, host and port, for messages.
 pub(super) fn server_name(server: &DatabaseServer) -> String {
     let (host, port, database) = match (&server.target, server.driver) {
         (Target::Fields { host, port, database, .. }, _) => (host.clone(), *port, Some(database.clone())),
@@ -307,8 +312,8 @@ pub(super) fn server_name(server: &DatabaseServer) -> String {
     format!("{:?} on {host}:{port}", database.unwrap_or_default())
 }
 
-/// Begins a transaction that will write. A deferred one of `SQLite` would fail with "database is locked"
-/// when it turns from reading to writing.
+/// Begins a transaction that writes. On SQLite it must be immediate: a deferred one fails with
+/// "database is locked" when it upgrades from reading to writing.
 pub(super) async fn begin_write(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     connection
         .begin_with_options(TransactionOptions {
@@ -318,8 +323,8 @@ pub(super) async fn begin_write(connection: &DatabaseConnection) -> Result<Datab
         .await
 }
 
-/// The database's clock, in milliseconds since the Unix epoch: what leases are measured by, since every node sees the
-/// same. `None`: it is that of this process.
+/// Reads the database's clock, in milliseconds since the Unix epoch. All nodes see the same clock,
+/// so leases are measured by it. `None` for SQLite, which uses this process's clock.
 pub(super) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option<i64>, DbErr> {
     let backend = connection.get_database_backend();
     let sql = match backend {
@@ -333,20 +338,21 @@ pub(super) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option
     }
 }
 
-/// A sum of whole numbers that is one too; the databases make other numbers of it.
+/// Sums an integer column as an integer; the databases widen it to a decimal or numeric type.
 pub(super) fn whole_sum(backend: DbBackend, column: impl ColumnTrait) -> Expr {
     whole_sum_of(backend, column.into_expr())
 }
 
-/// The same of what is computed.
+/// Like [`whole_sum`], for an expression.
 pub(super) fn whole_sum_of(backend: DbBackend, number: Expr) -> Expr {
     number.sum().cast_as(if backend == DbBackend::MySql { "SIGNED" } else { "BIGINT" })
 }
 
-/// How many bytes of a name its file is found and ordered by: as many as an index takes on every database.
+/// How many bytes of a name are indexed for prefix search and ordering: what an index of every
+/// database accepts.
 pub(super) const NAME_START: u32 = 255;
 
-/// The first bytes of a file's name, whatever characters they belong to.
+/// SQL expression for the first [`NAME_START`] bytes of a file's name. May split a character.
 pub(super) fn name_start(backend: DbBackend) -> Expr {
     Expr::cust(match backend {
         DbBackend::Postgres => format!("substring(convert_to(name, 'UTF8') from 1 for {NAME_START})"),
@@ -355,25 +361,26 @@ pub(super) fn name_start(backend: DbBackend) -> Expr {
     })
 }
 
-/// What files are ordered by, and found behind. `PostgreSQL` takes what it looks for to lie evenly among the rest; where it
-/// may walk along the primary key, it would rather read past all that is gone than use an index that leaves it out. In
-/// this spelling only the indices of listings offer the order.
+/// SQL expression that listings order by and seek on. PostgreSQL's planner assumes matching rows
+/// to be evenly distributed: given plain `uid`, it prefers scanning the primary key past all
+/// deleted rows to using an index that excludes them. With this expression, only the listing
+/// indexes provide the order.
 pub(super) fn listed_uid(backend: DbBackend) -> Expr {
     Expr::cust(if backend == DbBackend::Postgres { "(files.uid + 0)" } else { "files.uid" })
 }
 
-/// How an index of files by these columns and then by [`listed_uid`] is made, if it is not there.
+/// SQL that creates an index of files on `columns` and [`listed_uid`].
 pub(super) fn listing_index(backend: DbBackend, name: &str, columns: &str) -> String {
     let uid = if backend == DbBackend::Postgres { "(uid + 0)" } else { "uid" };
     format!("CREATE INDEX {name} ON files ({columns}, {uid})")
 }
 
-/// Text that may be longer than 64 KiB, which is all that `MySQL` means by that.
+/// Column type for text longer than 64 KiB, the limit of `TEXT` in MySQL.
 pub(super) fn long_text(backend: DbBackend, column: &mut ColumnDef) -> &mut ColumnDef {
     if backend == DbBackend::MySql { column.custom("MEDIUMTEXT") } else { column.text() }
 }
 
-/// Text is kept byte for byte and compared so, whatever the server's default is.
+/// Makes text comparisons bytewise, whatever the server's default collation is.
 pub(super) fn table(backend: DbBackend, mut table: TableCreateStatement) -> TableCreateStatement {
     if backend == DbBackend::MySql {
         table.character_set("utf8mb4").collate("utf8mb4_bin").engine("InnoDB");
@@ -381,17 +388,18 @@ pub(super) fn table(backend: DbBackend, mut table: TableCreateStatement) -> Tabl
     table
 }
 
-/// A lock of a connection's, on a whole database: it is given back when the connection ends.
+/// A lock on a whole database, owned by a connection and released when that ends.
 #[derive(Clone, Copy)]
 pub(super) enum Lock {
-    /// Held while tables are made.
+    /// Held during migrations, and while the first API key or link key is created.
     Migrate = 1,
-    /// Held by a node that shares the database with no other.
+    /// Held by a node that must not share the database.
     Alone = 2,
 }
 
-/// Takes a lock for a connection, which is the pool's only one, or waits for it up to `wait`, to the second.
-/// `false`: another has it.
+/// Takes a lock for `connection`, which must be a pool of one. Waits up to `wait`, in MySQL
+/// rounded down to seconds. Returns `false` if another connection holds the lock; in PostgreSQL a
+/// wait that times out is an error.
 pub(super) async fn lock(connection: &DatabaseConnection, lock: Lock, wait: Duration) -> Result<bool, DbErr> {
     let backend = connection.get_database_backend();
     let number = lock as i32;
@@ -405,25 +413,25 @@ pub(super) async fn lock(connection: &DatabaseConnection, lock: Lock, wait: Dura
             format!("SELECT 1 AS taken FROM (SELECT pg_advisory_lock({LOCK_SPACE}, {number})) AS locked")
         }
         DbBackend::MySql => {
-            // Who holds it, or waits for it, may have long work to do.
+            // The holder may run a long migration, and others wait for it as long.
             let unlimited = "SET @osproxy = 0 /*M!100300 , SESSION max_statement_time = 0 */";
             connection.execute_unprepared(unlimited).await?;
             format!("SELECT COALESCE(GET_LOCK({}, {}), 0) AS taken", mysql_lock(lock), wait.as_secs())
         }
-        // The one process that writes holds a lock on a file.
+        // SQLite: the only writing process holds a lock on a file instead.
         _ => return Ok(true),
     };
     let Some(row) = connection.query_one_raw(Statement::from_string(backend, sql)).await? else {
         return Ok(false);
     };
     if backend == DbBackend::Postgres {
-        // Who holds it may have long work to do.
+        // The holder may run a long migration.
         connection.execute_unprepared("SET statement_timeout = 0").await?;
     }
     Ok(row.try_get::<i32>("", "taken")? == 1)
 }
 
-/// Whether a connection, which is the pool's only one, still has its lock.
+/// Whether `connection`, which must be a pool of one, still holds the lock.
 pub(super) async fn still_locked(connection: &DatabaseConnection, lock: Lock) -> Result<bool, DbErr> {
     let backend = connection.get_database_backend();
     let sql = match backend {
@@ -441,12 +449,13 @@ pub(super) async fn still_locked(connection: &DatabaseConnection, lock: Lock) ->
     row.map_or(Ok(false), |row| Ok(row.try_get::<i32>("", "held")? == 1))
 }
 
-/// A lock's name, which on such servers all databases share.
+/// SQL expression for the lock's name. Names are global to a MySQL server, so it includes the
+/// database.
 fn mysql_lock(lock: Lock) -> String {
     format!("CONCAT('osproxy {} ', MD5(DATABASE()))", lock as i32)
 }
 
-/// What is wrong when a database cannot be opened, for people.
+/// Returns an error message for a database that cannot be opened.
 pub(super) fn explain(server: &DatabaseServer, error: &DbErr) -> String {
     let name = server_name(server);
     let code = match error {
@@ -464,7 +473,7 @@ pub(super) fn explain(server: &DatabaseServer, error: &DbErr) -> String {
     match code.as_deref() {
         Some("3D000" | "1049") => format!("there is no database {name}; create it first"),
         Some("28P01" | "28000" | "1045" | "1044" | "1698") => {
-            format!("the database {name} refuses the user or the password")
+            format!("the database {name} rejects the user name or the password")
         }
         Some("away") => format!("the database {name} cannot be reached"),
         _ => format!("cannot open the database {name}: {error}"),

@@ -1,4 +1,4 @@
-//! What errors of the database mean.
+//! Classification of database errors: can the transaction be retried, and what does the client get?
 
 use sea_orm::{
     DbErr, RuntimeErr,
@@ -7,18 +7,18 @@ use sea_orm::{
 
 use crate::Error;
 
-/// What an error means for the work that met it.
+/// What an error means for retrying the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Others worked on the same rows: the same again may succeed.
+    /// A conflict with another transaction: retry on the same connection.
     Conflict,
-    /// The connection is of no use any more.
+    /// The connection is unusable: retry on another one.
     Away,
-    /// Anything else.
+    /// Do not retry.
     Other,
 }
 
-/// Whether a transaction that met this error may be run again, and on which connection.
+/// Classifies an error for the retry logic.
 pub(super) fn failure(error: &DbErr) -> Failure {
     let Some(error) = driver_error(error) else {
         return Failure::Other;
@@ -34,33 +34,33 @@ pub(super) fn failure(error: &DbErr) -> Failure {
     };
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         return match error.number() {
-            // Waited too long for a row, a deadlock, a row that changed since it was read.
+            // Lock wait timeout, deadlock, row changed since it was read.
             1205 | 1213 | 1020 => Failure::Conflict,
-            // Shutting down, killed, timed out; a server that only reads is no longer the one to write to.
+            // Shutdown, killed, timed out; read-only servers, which are no longer the primary.
             1053 | 1079 | 1290 | 1836 | 1927 | 2006 | 2013 | 4031 => Failure::Away,
             _ => Failure::Other,
         };
     }
     match error.code().as_deref() {
         Some("40001" | "40P01") => Failure::Conflict,
-        // Shutting down, crashed, starting; a server that only reads is no longer the one to write to.
+        // Shutdown, crash, startup; a read-only server, which is no longer the primary.
         Some("57P01" | "57P02" | "57P03" | "25006") => Failure::Away,
         _ => Failure::Other,
     }
 }
 
-/// What an error means for the client whose request met it.
+/// What an error means for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The database's disk is full.
     Full,
-    /// The database is away, busy or refuses: the same request may succeed later.
+    /// The database is unreachable, busy or refuses: the same request may succeed later.
     Passing,
-    /// A statement, a row or a value is not what it must be: the same request fails again.
+    /// An invalid statement, row or value: the same request fails again.
     Bug,
 }
 
-/// Tells faults that pass from those that do not.
+/// Classifies an error for the answer to the client.
 pub(super) fn fault(error: &DbErr) -> Fault {
     match driver_error(error) {
         Some(sqlx::Error::Database(error)) => fault_of_database(&**error),
@@ -88,37 +88,38 @@ fn fault_of_database(error: &dyn DatabaseError) -> Fault {
     }
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         return match error.number() {
-            // No space on the device, or in the table.
+            // No space left on the device or in the table.
             1021 | 1114 => Fault::Full,
-            // Too many connections of one user, whose class is that of syntax errors.
+            // Too many connections of one user. Its SQLSTATE class is that of syntax errors.
             1203 | 1226 => Fault::Passing,
             _ => fault_of_class(code),
         };
     }
-    // PostgreSQL's `disk_full`.
+    // PostgreSQL: disk_full.
     if code == "53100" { Fault::Full } else { fault_of_class(code) }
 }
 
-/// What the class of an SQLSTATE means, on every server.
+/// Classifies an SQLSTATE by its class, which is the same on every server.
 fn fault_of_class(code: &str) -> Fault {
     match code.get(..2) {
-        // Cardinality, data, constraints, syntax and names; an internal error of PostgreSQL.
+        // Cardinality, data, constraint, syntax or name errors; internal errors of PostgreSQL.
         Some("21" | "22" | "23" | "42" | "XX") => Fault::Bug,
         _ => Fault::Passing,
     }
 }
 
-/// `code` is an extended result code of SQLite.
+/// `code` is an extended result code.
 fn fault_of_sqlite(code: u32) -> Fault {
     match code {
-        // SQLITE_IOERR_SHMSIZE: no room for the index of the write-ahead log.
+        // SQLITE_IOERR_SHMSIZE: no space for the index of the write-ahead log.
         4874 => Fault::Full,
-        // SQLITE_CONSTRAINT_TRIGGER: a trigger of the operator's refuses.
+        // SQLITE_CONSTRAINT_TRIGGER: a trigger that the operator installed rejects the change.
         1811 => Fault::Passing,
         _ => match code & 0xff {
             // SQLITE_FULL
             13 => Fault::Full,
-            // ERROR (syntax, names), INTERNAL, CORRUPT, SCHEMA, TOOBIG, CONSTRAINT, MISMATCH, MISUSE, RANGE, NOTADB
+            // ERROR (syntax, names), INTERNAL, CORRUPT, SCHEMA, TOOBIG, CONSTRAINT, MISMATCH,
+            // MISUSE, RANGE, NOTADB
             1 | 2 | 11 | 17..=21 | 25 | 26 => Fault::Bug,
             _ => Fault::Passing,
         },

@@ -20,116 +20,116 @@ use crate::{content_type, tenant::Tenant, uid::Uid};
 
 pub use file::State as FileState;
 
-/// A file about to be known.
+/// A file to be created.
 #[derive(Clone, Debug)]
 pub struct NewFile {
-    /// Its name from now on.
+    /// Uid.
     pub uid: Uid,
-    /// Its owner.
+    /// Owner.
     pub tenant: Tenant,
-    /// What the client calls it.
+    /// File name.
     pub name: String,
-    /// What else the client says of it.
+    /// What the client announced about the content.
     pub announced: Announced,
 }
 
-/// A file about to be known, and the content that it may have at once.
+/// A file to be created, with content it may share from the start (instant upload).
 #[derive(Clone, Debug)]
 pub struct NewUpload {
     /// The file.
     pub file: NewFile,
-    /// Stored content that becomes the file's, if it is still there.
+    /// Stored content to share, if it is still stored when the file is created.
     pub known: Option<KnownContent>,
 }
 
-/// Content that is stored already.
+/// Content that is already stored.
 #[derive(Clone, Debug)]
 pub struct KnownContent {
-    /// Number of the blob.
+    /// Blob id.
     pub blob_id: i64,
-    /// Length in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// MIME type of the file.
+    /// MIME type for the file.
     pub content_type: String,
 }
 
-/// What became of files that were to be recorded.
+/// Outcome of creating files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreatedFiles {
-    /// All are recorded; says of each whether it is stored.
+    /// All were created. For each file: whether it is stored, that is, shares its known content.
     All(Vec<bool>),
-    /// None is: a file has one of these uids already.
+    /// None was created: one of the uids is already in use.
     Exists,
-    /// None is: the tenant's quota has not so much left.
+    /// None was created: the tenant's quota is exceeded.
     OverQuota,
 }
 
-/// What a client says of content before it sends it.
+/// What the client announces about content before sending it.
 #[derive(Clone, Debug, Default)]
 pub struct Announced {
-    /// How many bytes it has.
+    /// Total size in bytes.
     pub size: Option<u64>,
-    /// How many bytes each part has but the last; with the size only.
+    /// Bytes of each part but the last. Set only together with `size`.
     pub part_size: Option<u64>,
-    /// MIME type; otherwise osproxy makes up its mind when the content has come.
+    /// MIME type; if unset, it is detected from the content.
     pub content_type: Option<String>,
-    /// What the digests are.
+    /// Expected digests.
     pub claims: Claims,
-    /// What its owner notes of it.
+    /// Metadata set by the owner.
     pub metadata: Metadata,
 }
 
-/// A complete file: all that reading it takes. Its bytes never change; where they lie may.
+/// A stored file, with everything needed to read it. The bytes never change; their location may.
 #[derive(Clone, Debug)]
 pub struct StoredFile {
-    /// Its name.
+    /// Uid.
     pub uid: Uid,
-    /// Its owner.
+    /// Owner.
     pub tenant: Tenant,
-    /// What the client called it.
+    /// File name.
     pub name: String,
     /// MIME type.
     pub content_type: String,
-    /// When it was complete, in milliseconds since the Unix epoch.
+    /// When the content became complete, in milliseconds since the Unix epoch.
     pub stored_at: i64,
-    /// Links that were issued before are worth nothing; in seconds since the Unix epoch.
+    /// Links issued before this time are revoked. In seconds since the Unix epoch.
     pub links_from: Option<i64>,
-    /// Its content.
+    /// Content.
     pub content: Content,
 }
 
-/// The bytes of a file.
+/// The content of a file.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// Number of the blob.
+    /// Blob id.
     pub blob_id: i64,
-    /// Length in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// The store that they lie in.
+    /// Name of the store.
     pub store: String,
-    /// Where the bytes lie.
+    /// Location in the store.
     pub layout: Layout,
-    /// What osproxy computed of them; `None` until a merge has seen every byte.
+    /// Computed digests; `None` until all bytes are verified.
     pub digests: Option<Digests>,
-    /// The md5 that the client said they have.
+    /// The MD5 that the client claimed.
     pub claimed_md5: Option<[u8; 16]>,
-    /// Whether they were found to be UTF-8 text when they came.
+    /// Whether it was detected as UTF-8 text when it was received.
     pub is_utf8: bool,
 }
 
 impl Content {
-    /// The md5: as osproxy computed it, else as the client says.
+    /// Returns the computed MD5, or else the one that the client claimed.
     pub fn md5(&self) -> Option<[u8; 16]> {
         self.digests.and_then(|digests| digests.md5).or(self.claimed_md5)
     }
 }
 
-/// Where bytes lie.
+/// Location of content within a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// In one object.
+    /// One object.
     Whole(Key),
-    /// In the objects of the blob's parts, see [`Meta::parts`].
+    /// Several parts, see [`Meta::parts`].
     Parts,
 }
 
@@ -139,23 +139,24 @@ impl StoredFile {
         Category::of_object(&self.name)
     }
 
-    /// The date of a link that is issued now: no earlier than that from which on links are good.
+    /// The issue date for a new link: `now`, or later if links issued now would count as revoked.
     pub fn link_date(&self, now: OffsetDateTime) -> OffsetDateTime {
         let from = self.links_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
         from.map_or(now, |from| now.max(from))
     }
 
-    /// The extension of its name, as it would stand in a key.
+    /// The extension of its name, as used in keys.
     pub fn extension(&self) -> Option<String> {
         extension(&self.name)
     }
 }
 
-/// How far apart the moment in a uid and the one at which its file is recorded may be, in milliseconds.
+/// Maximum distance between a file's `created_at` and the time in its uid, in milliseconds.
 const CLOCKS: i64 = 10 * 60_000;
 
 impl Meta {
-    /// The highest number recorded so far, of files, blobs, parts and tasks, and of those reserved for a request.
+    /// The highest id in use by files, blobs, parts, tasks and idempotency keys. New ids must be
+    /// higher.
     pub async fn newest_uid(&self) -> Result<Option<Uid>, DbErr> {
         let newest_file =
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);
@@ -176,9 +177,9 @@ impl Meta {
         Ok(file.max(blob).max(part).max(task).max(reserved).map(Uid::from_recorded))
     }
 
-    /// Records files of one tenant, all of them or none. A file whose known content is still stored has it at once; the others
-    /// are `pending`, and their content may be sent until `expires_at` (milliseconds since the Unix epoch). The tenant is charged
-    /// with what they have or announce.
+    /// Creates files of one tenant, all or none. A file whose known content is still stored shares
+    /// it and is stored at once; the others are `pending` and accept content until `expires_at`
+    /// (milliseconds since the Unix epoch). Charges the tenant with the actual or announced size.
     pub async fn create_files(
         &self,
         uploads: Vec<NewUpload>,
@@ -205,12 +206,12 @@ impl Meta {
         Ok(CreatedFiles::All(stored))
     }
 
-    /// The complete file of a uid; `None` when the uid is unknown or not complete.
+    /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
     pub async fn stored_file(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
         Ok(self.stored_files(&[uid]).await?.pop())
     }
 
-    /// The complete file of a uid as it is now, whatever is remembered of it.
+    /// Reads a stored file from the database, bypassing the cache.
     pub async fn stored_file_anew(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
@@ -220,18 +221,18 @@ impl Meta {
         Ok(row.map(stored).transpose()?.map(Arc::new))
     }
 
-    /// Reads this file's row anew when it is asked for next.
+    /// Evicts a file from this node's cache.
     pub fn forget_remembered(&self, uid: Uid) {
         self.stored.forget_file(uid);
     }
 
-    /// Why a uid has no complete file. Looks at its row alone.
+    /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
     pub async fn file_state(&self, uid: Uid) -> Result<Option<FileState>, DbErr> {
         let file = file::Entity::find_by_id(uid.get()).one(&self.reader).await?;
         Ok(file.map(|file| file.state))
     }
 
-    /// The complete files among these uids, in their order.
+    /// Returns the stored files among `uids`, in the same order; from the cache where possible.
     pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, DbErr> {
         let mut found: HashMap<Uid, _> =
             uids.iter().filter_map(|uid| Some((*uid, self.stored.get(*uid)?))).collect();
@@ -247,7 +248,7 @@ impl Meta {
                 .await?;
             for row in rows {
                 let stored = Arc::new(stored(row)?);
-                // Where the bytes of others lie is about to change, and nobody is told.
+                // Don't cache unverified files: a merge moves them without an invalidation.
                 if stored.content.digests.is_some() {
                     self.stored.insert(stored.clone(), remembered);
                 }
@@ -258,7 +259,7 @@ impl Meta {
     }
 }
 
-/// Records files and says of each whether it is stored; `None`: the tenant's quota has not so much left.
+/// Inserts files; returns for each whether it is stored, or `None` if the quota is exceeded.
 async fn create(
     transaction: &DatabaseTransaction,
     uploads: &[NewUpload],
@@ -286,7 +287,7 @@ async fn create(
     Ok(quotas.charge(transaction, tenant, charge).await?.commit_or(Some(stored), None))
 }
 
-/// What the row of a file says that its digests will be.
+/// Expected digests, as announced in the row of a file.
 pub(super) fn claims(file: &file::Model) -> Claims {
     Claims {
         md5: recorded_digest(file.claimed_md5.as_ref()),
@@ -295,30 +296,30 @@ pub(super) fn claims(file: &file::Model) -> Claims {
     }
 }
 
-/// How content is divided, by what was recorded of it.
+/// Part layout from recorded sizes; `None` unless both are known.
 pub(super) fn shape(size: Option<i64>, part_size: Option<i64>) -> Option<Shape> {
     let size = size.and_then(|size| u64::try_from(size).ok())?;
     Some(Shape { size, part_size: self::part_size(part_size)? })
 }
 
-/// A part size as it was recorded, if it is one.
+/// Part size from its column; `None` if unset or invalid.
 pub(super) fn part_size(recorded: Option<i64>) -> Option<u64> {
     recorded.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
 }
 
-/// How many bytes a tenant is charged with for the row of a file.
+/// Bytes that a tenant is charged for the row of a file itself.
 pub(super) fn record_of(file: &NewFile) -> i64 {
     record_bytes(&file.name, listing::text(&file.announced.metadata).as_deref())
 }
 
-/// The moment at which a file is recorded. It keeps near to what the uid bears, by which files are listed, where the clock of
-/// this machine is wrong or was ahead.
+/// Creation time for a file's row: now, but close to the time in the uid, even if this machine's
+/// clock is or was wrong. Listings rely on that.
 fn created_at(uid: Uid) -> i64 {
     let issued = uid.issued_ms().cast_signed();
     now_ms().clamp(issued.saturating_sub(CLOCKS), issued.saturating_add(CLOCKS))
 }
 
-/// A file that waits for its content.
+/// Row of a file without content.
 pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
     file::ActiveModel {
         uid: Set(file.uid.get()),
@@ -353,7 +354,7 @@ pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
     }
 }
 
-/// A file that has its content from the start: this blob, of so many bytes.
+/// Row of a file that shares a stored blob of `size` bytes.
 pub(super) fn stored_row(
     file: &NewFile,
     (blob_id, size): (i64, i64),
@@ -371,7 +372,7 @@ pub(super) fn stored_row(
 }
 
 fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile, DbErr> {
-    let damaged = || DbErr::Custom(format!("file {} is stored without content", file.uid));
+    let damaged = || DbErr::Custom(format!("file {} is stored but its row is incomplete", file.uid));
     let blob = blob.ok_or_else(damaged)?;
     Ok(StoredFile {
         uid: Uid::from_recorded(file.uid),
@@ -399,12 +400,12 @@ pub(super) fn content(blob: blob::Model) -> Result<Content, DbErr> {
     })
 }
 
-/// Files that name this blob, or none.
+/// Filter: files that refer to this blob; with `None`, files without a blob.
 pub(super) fn is_blob(blob_id: Option<i64>) -> Expr {
     blob_id.map_or_else(|| file::Column::BlobId.is_null(), |id| file::Column::BlobId.eq(id))
 }
 
-/// A key from the database, where only keys were put.
+/// Parses a key from the database.
 pub(super) fn recorded_key(key: &str) -> Result<Key, DbErr> {
     Key::parse(key).map_err(|error| DbErr::Custom(format!("{error}: {key:?}")))
 }

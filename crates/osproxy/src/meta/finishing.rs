@@ -1,4 +1,4 @@
-//! The last step of an upload that a store has put together.
+//! Last step of completing a multipart upload, after the store has completed it.
 
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{content_type, uid::Uid};
 
-/// An upload that a store has completed.
+/// An upload whose multipart upload the store has completed.
 pub(super) struct Ended<'a> {
     pub(super) uid: Uid,
     pub(super) blob_id: i64,
@@ -24,7 +24,7 @@ pub(super) struct Ended<'a> {
     pub(super) now: i64,
 }
 
-/// Makes it a file, if it is what it must be; else the file becomes corrupt.
+/// Makes the file readable if its content passes inspection; otherwise marks it corrupt.
 pub(super) async fn finish(
     transaction: &DatabaseTransaction,
     Ended { uid, blob_id, conditions, after, now }: Ended<'_>,
@@ -92,8 +92,9 @@ pub(super) async fn finish(
     Ok(Completed::Now)
 }
 
-/// The BLAKE3 of a blob, if it can be combined of its pieces, nothing else was said of it that had to be looked at, and
-/// there is no other blob of the same content: which of two stays is for the task to decide.
+/// Returns the BLAKE3 of a blob if verification can be skipped: it combines from the parts' subtree
+/// hashes, no MD5 or SHA-256 is expected, and no other blob has the same content. If there is such
+/// a blob, the verify task decides which of the two stays.
 async fn known_digest(
     transaction: &DatabaseTransaction,
     blob: &blob::Model,

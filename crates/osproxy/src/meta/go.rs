@@ -1,4 +1,4 @@
-//! The database of the Go program, which is read and never changed.
+//! Read-only access to the database of the Go program, for imports.
 
 use std::time::Duration;
 
@@ -7,44 +7,45 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult
 use super::{dialect, migrate::single_connection};
 use crate::config::DatabaseServer;
 
-/// How long the server may take for an answer: the tables of parts have no index that is of use here.
+/// Statement timeout. The Go program's part tables have no index for these queries.
 const PATIENCE: Duration = Duration::from_hours(1);
 
-/// What gorm may have called the tables: as the program is set up, or as gorm does when left to itself.
+/// Possible table names: as configured by the Go program, and gorm's default plurals.
 const NAMES: [Tables; 2] = [
     Tables { files: "meta_data_info", parts: "multi_part_info", tasks: "task_info" },
     Tables { files: "meta_data_infos", parts: "multi_part_infos", tasks: "task_infos" },
 ];
 
-/// The tables that belong together.
+/// The names of one set of tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
-    /// Of files; looked for to know whether the others are there.
+    /// The table of files; also used to detect the set.
     pub files: &'static str,
     parts: &'static str,
     tasks: &'static str,
 }
 
-/// A file as the Go program has it.
+/// A file's row in the Go program's database.
 #[derive(Clone, Debug, Default)]
 pub struct GoFile {
-    /// Number of the row. The oldest of several rows of one uid is the one that the program reads.
+    /// Id of the row. If a uid has several rows, the Go program reads the oldest.
     pub id: i64,
-    /// What clients know it by.
+    /// Uid, as clients know it.
     pub uid: i64,
-    /// The folder, or bucket, of its object.
+    /// Folder or bucket of its object.
     pub bucket: String,
-    /// What the client calls it, percent-encoded.
+    /// File name, percent-encoded.
     pub name: String,
-    /// The name of its object.
+    /// Name of its object.
     pub storage_name: String,
-    /// In hexadecimal; said by the client, and compared where the content came in one piece or was merged.
+    /// MD5 in hexadecimal, as claimed by the client. Verified for merged content and content
+    /// uploaded whole.
     pub md5: String,
-    /// Bytes, as the client says where the content came in parts.
+    /// Size in bytes; claimed by the client for content uploaded in parts.
     pub size: i64,
-    /// Whether it lies in parts.
+    /// Whether it consists of part objects.
     pub in_parts: bool,
-    /// How many there are.
+    /// Number of parts.
     pub part_count: i64,
     /// Whether it is complete.
     pub is_complete: bool,
@@ -52,48 +53,48 @@ pub struct GoFile {
     pub content_type: String,
 }
 
-/// A part as the Go program has it.
+/// A part's row in the Go program's database.
 #[derive(Clone, Debug, Default)]
 pub struct GoPart {
-    /// Number of the row: of several for one part the highest is what was sent last.
+    /// Id of the row. If a part has several rows, the highest id is the latest upload.
     pub id: i64,
-    /// The file that it belongs to.
+    /// Uid of its file.
     pub uid: i64,
-    /// Its place among the pieces.
+    /// Part number.
     pub number: i64,
-    /// The folder, or bucket, of its object.
+    /// Folder or bucket of its object.
     pub bucket: String,
-    /// The name of its object.
+    /// Name of its object.
     pub storage_name: String,
-    /// What it is called in the folder of the upload.
+    /// Its file name in the folder of the upload.
     pub file_name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: i64,
-    /// In hexadecimal; compared when it came.
+    /// MD5 in hexadecimal; verified on upload.
     pub md5: String,
 }
 
-/// How many tasks of a kind are in a state.
+/// The number of tasks of one kind in one state.
 #[derive(Clone, Debug)]
 pub struct GoTasks {
-    /// What they do: `partMerge`, `partDelete`.
+    /// Task type: `partMerge` or `partDelete`.
     pub kind: String,
-    /// 0 to do, 1 running, 2 done, 99 failed.
+    /// 0 queued, 1 running, 2 done, 99 failed.
     pub state: i64,
-    /// How many.
+    /// Number of tasks.
     pub count: i64,
 }
 
-/// The database.
+/// A connection to the Go program's database.
 pub struct GoDatabase {
     connection: DatabaseConnection,
 }
 
 impl GoDatabase {
-    /// Connects. Fails with a sentence for people.
+    /// Connects to the server. The error is a message for people.
     pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
         let explain = |error| dialect::explain(server, &error);
-        // Whether it is there is known sooner than what is in it.
+        // Fail fast if the server is unreachable, before switching to the long timeout.
         let trial = single_connection(server).await.map_err(explain)?;
         trial.execute_unprepared("SELECT 1").await.map_err(explain)?;
         trial.close().await.map_err(explain)?;
@@ -101,7 +102,7 @@ impl GoDatabase {
         Ok(Self { connection: single_connection(&patient).await.map_err(explain)? })
     }
 
-    /// The tables that are there.
+    /// Returns the known sets of tables that exist.
     pub async fn tables(&self) -> Result<Vec<Tables>, DbErr> {
         let schema = match self.connection.get_database_backend() {
             DbBackend::Postgres => "current_schema()",
@@ -116,13 +117,13 @@ impl GoDatabase {
         Ok(NAMES.into_iter().filter(|tables| is_there(tables.files) && is_there(tables.parts)).collect())
     }
 
-    /// How many files there are.
+    /// Counts the files.
     pub async fn count(&self, tables: Tables) -> Result<i64, DbErr> {
         let rows = self.ask(&format!("SELECT COUNT(*) AS number FROM {}", tables.files)).await?;
         rows.first().map_or(Ok(0), |row| row.try_get("", "number"))
     }
 
-    /// Up to `limit` files whose rows come behind number `after`, in the order of these numbers.
+    /// Returns up to `limit` files with a row id greater than `after`, ordered by row id.
     pub async fn files(&self, tables: Tables, after: i64, limit: u64) -> Result<Vec<GoFile>, DbErr> {
         let sql = format!(
             "SELECT {id}, {uid}, bucket, name, storage_name, md5, {size}, {in_parts}, {part_count}, {status}, content_type \
@@ -138,7 +139,8 @@ impl GoDatabase {
         self.ask(&sql).await?.iter().map(file).collect()
     }
 
-    /// The parts that count of the files whose rows have these numbers, first to last, by file, number and age.
+    /// Returns the complete parts of the files with row ids `first` to `last`, ordered by uid, part
+    /// number and row id.
     pub async fn parts(&self, tables: Tables, (first, last): (i64, i64)) -> Result<Vec<GoPart>, DbErr> {
         let sql = format!(
             "SELECT {id}, {uid}, {number}, bucket, storage_name, part_file_name, {size}, part_md5 FROM {table} \
@@ -154,7 +156,7 @@ impl GoDatabase {
         self.ask(&sql).await?.iter().map(part).collect()
     }
 
-    /// Parts of files that there are not.
+    /// Counts complete parts whose file does not exist.
     pub async fn orphans(&self, tables: Tables) -> Result<i64, DbErr> {
         let sql = format!(
             "SELECT COUNT(*) AS number FROM {} WHERE status = 1 AND storage_uid NOT IN (SELECT uid FROM {})",
@@ -163,7 +165,7 @@ impl GoDatabase {
         self.ask(&sql).await?.first().map_or(Ok(0), |row| row.try_get("", "number"))
     }
 
-    /// What the program has, or had, to do.
+    /// Counts the tasks by kind and state.
     pub async fn tasks(&self, tables: Tables) -> Result<Vec<GoTasks>, DbErr> {
         let sql = format!(
             "SELECT task_type, {state}, COUNT(*) AS number FROM {table} GROUP BY task_type, status ORDER BY task_type, status",
@@ -186,7 +188,7 @@ impl GoDatabase {
         self.connection.query_all_raw(Statement::from_string(backend, sql)).await
     }
 
-    /// A column as a number of 64 bits, whatever gorm made it.
+    /// SQL that casts a column to a 64-bit integer, whatever type gorm gave it; NULL becomes 0.
     fn number(&self, column: &str, name: &str) -> String {
         let kind = match self.connection.get_database_backend() {
             DbBackend::Postgres => "BIGINT",

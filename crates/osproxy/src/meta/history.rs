@@ -1,4 +1,4 @@
-//! What became of an upload, as far as it is recorded.
+//! The recorded history of a file and its upload, for diagnosis.
 
 use sea_orm::{ActiveEnum, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
@@ -8,75 +8,77 @@ use super::{
 };
 use crate::uid::Uid;
 
-/// All that is recorded of a file and how it came to be. Moments are in milliseconds since the Unix epoch.
+/// A file and how it came to be. All timestamps are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug)]
 pub struct History {
-    /// What the client called it.
+    /// File name.
     pub name: String,
-    /// Where it stands.
+    /// Lifecycle state.
     pub state: FileState,
-    /// When its link was issued.
+    /// When the upload session was created.
     pub created_at: i64,
-    /// When its upload lapses; once it is gone, when it went.
+    /// When the upload expires; for expired, deleted and corrupt files, when that happened.
     pub expires_at: i64,
-    /// When its content was complete.
+    /// When the content became complete.
     pub stored_at: Option<i64>,
-    /// The process that made it complete; not set if it had its content from the start.
+    /// The process that completed it; `None` if it shared stored content from the start.
     pub stored_by: Option<String>,
-    /// How many parts it was sent in, if it was.
+    /// Number of parts it was uploaded in, if any.
     pub part_count: Option<u32>,
-    /// When the first of these parts was begun, when the last one was stored, and how many processes took them.
+    /// When the first part was started and the last one stored, and how many processes received
+    /// parts.
     pub received: Option<(i64, i64, u32)>,
-    /// The number of the blob that it was received as: another one than it has now, if that had the same content.
+    /// The blob it was received as. Differs from its blob today if the content turned out to be a
+    /// duplicate.
     pub received_as: Option<i64>,
-    /// Its content.
+    /// Its blob.
     pub blob: Option<BlobHistory>,
-    /// Every attempt to send a part that is still recorded: by their numbers, then in the order in which they were begun.
+    /// All recorded writes of parts, ordered by part number, then by start.
     pub parts: Vec<PartHistory>,
 }
 
-/// Content, and how it came to be.
+/// A blob and how it came to be.
 #[derive(Clone, Debug)]
 pub struct BlobHistory {
-    /// Its number.
+    /// Blob id.
     pub id: i64,
-    /// Where it stands.
+    /// Lifecycle state.
     pub state: BlobState,
-    /// Whether it lies in one object.
+    /// Whether it is one object.
     pub is_whole: bool,
-    /// The store that holds it.
+    /// Name of the store.
     pub store: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Whether osproxy has digested all of it.
+    /// Whether osproxy has computed its digests.
     pub is_verified: bool,
-    /// How many files have it.
+    /// Number of files that share it.
     pub files: u32,
-    /// When it was begun.
+    /// When it was created.
     pub created_at: i64,
-    /// The process that began it.
+    /// The process that created it.
     pub written_by: Option<String>,
 }
 
-/// An attempt to send a part.
+/// One write of a part.
 #[derive(Clone, Debug)]
 pub struct PartHistory {
-    /// The place of the part.
+    /// Part number.
     pub number: u32,
-    /// Where the attempt stands.
+    /// Lifecycle state.
     pub state: PartState,
-    /// Bytes, once it is stored.
+    /// Size in bytes; 0 until stored.
     pub size: u64,
-    /// When it was begun.
+    /// When the write was started.
     pub created_at: i64,
     /// When it was stored.
     pub stored_at: Option<i64>,
-    /// The process that took it.
+    /// The process that received it.
     pub written_by: Option<String>,
 }
 
 impl Meta {
-    /// All that is recorded of a file; `None` when the uid is unknown.
+    /// Returns the history of a file; `None` if the uid is unknown.
     pub async fn history(&self, uid: Uid) -> Result<Option<History>, DbErr> {
         let found =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
@@ -117,7 +119,8 @@ impl Meta {
         }))
     }
 
-    /// Tasks with one of these payloads and their attempts, the oldest first. Reads all tasks: not to be asked for often.
+    /// Returns tasks with one of these payloads and their attempts, oldest first. Scans all tasks:
+    /// use it for diagnosis only.
     pub async fn tasks_with(&self, payloads: &[String]) -> Result<Vec<(Task, Vec<Attempt>)>, DbErr> {
         let tasks = task::Entity::find()
             .filter(task::Column::Payload.is_in(payloads))
@@ -145,14 +148,14 @@ fn part_history(row: part::Model) -> PartHistory {
 }
 
 impl BlobState {
-    /// The name, as it stands in the database and in output.
+    /// The name used in the database and in output.
     pub fn name(self) -> String {
         self.to_value()
     }
 }
 
 impl PartState {
-    /// The name, as it stands in the database and in output.
+    /// The name used in the database and in output.
     pub fn name(self) -> String {
         self.to_value()
     }

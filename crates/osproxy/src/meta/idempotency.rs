@@ -1,4 +1,4 @@
-//! Requests that must not take effect twice, by the keys that clients give them.
+//! Idempotency keys: requests that must not take effect twice.
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
@@ -8,51 +8,53 @@ use sea_orm::{
 use super::{Meta, entities::idempotency_key as key};
 use crate::{tenant::Tenant, uid::Uid};
 
-/// How long an attempt may be silent before another one takes its key over, in milliseconds.
+/// A running request that has not renewed its key for this long, in milliseconds, loses it to a
+/// retry.
 const PATIENCE: i64 = 60_000;
-/// How long an answer is remembered, in milliseconds.
+/// How long a key and its answer are kept, in milliseconds.
 const REMEMBERED: i64 = 24 * 3_600_000;
 
-/// A request under a key.
+/// A request with an idempotency key.
 #[derive(Clone, Debug)]
 pub struct KeyedRequest {
-    /// Whose key it is: others may use the same.
+    /// The tenant; keys of different tenants do not collide.
     pub tenant: Tenant,
     /// The key, at most 255 bytes.
     pub key: String,
-    /// What method, path and body hash to.
+    /// Hash of method, path and body.
     pub request: [u8; 32],
-    /// The attempt: a number that nobody has. What the request makes has it too, unless an earlier attempt has reserved
-    /// another one.
+    /// Unique id of this execution of the request, recorded as the owner of the key. Also the uid
+    /// of what the request creates, unless an earlier execution has reserved another.
     pub attempt: Uid,
 }
 
-/// What was answered to a request.
+/// The recorded answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyedAnswer {
     /// HTTP status.
     pub status: u16,
-    /// Where what was made is.
+    /// `Location` of what was created.
     pub location: Option<String>,
-    /// JSON.
+    /// JSON body.
     pub body: String,
 }
 
-/// What there is under a key.
+/// State of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keyed {
-    /// No answer; it is this attempt's now. What the request makes has this uid: if it is there, an earlier attempt has made it.
+    /// This execution owns the key and must run the request. It must create its file with this uid:
+    /// if that exists, an earlier execution has created it.
     Taken(Uid),
-    /// This request was answered before.
+    /// The same request was answered before.
     Answered(KeyedAnswer),
-    /// This request is running.
+    /// The same request is running.
     Running,
-    /// Another request.
+    /// The key was used for a different request.
     Other,
 }
 
 impl Meta {
-    /// Takes a key for a request, if nobody has it.
+    /// Acquires a key for a request, unless another request owns it.
     pub async fn take_key(&self, request: KeyedRequest) -> Result<Keyed, DbErr> {
         let now = self.clock.now_ms();
         let taken = self
@@ -62,7 +64,7 @@ impl Meta {
             })
             .await;
         match taken {
-            // Another attempt was faster by a moment.
+            // Another execution inserted the key at the same time.
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
                 Ok(Keyed::Running)
             }
@@ -70,7 +72,7 @@ impl Meta {
         }
     }
 
-    /// Remembers what an attempt was answered, unless another one has taken its key over.
+    /// Records the answer of a request, unless another execution has taken the key over.
     pub async fn answer_key(&self, request: KeyedRequest, answer: KeyedAnswer) -> Result<(), DbErr> {
         self.write(move |transaction| {
             let (request, answer) = (request.clone(), answer.clone());
@@ -89,24 +91,25 @@ impl Meta {
         .await
     }
 
-    /// Gives a key back whose request failed, unless another attempt has taken it over. The same request has the reserved
-    /// uid again: nobody may know whether it took effect.
+    /// Releases the key of a failed request, unless another execution has taken it over. A retry
+    /// gets the same reserved uid, because the failed request may have taken effect.
     pub async fn release_key(&self, request: KeyedRequest) -> Result<(), DbErr> {
         self.change_held(request, key::Column::Owner, Expr::value("")).await.map(drop)
     }
 
-    /// Whether this attempt still has its key. If so, it has it for a further minute.
+    /// Renews the key for another minute. Returns `false` if another execution has taken it over.
     pub async fn hold_key(&self, request: KeyedRequest) -> Result<bool, DbErr> {
         let now = self.clock.now_ms();
         self.change_held(request, key::Column::CreatedAt, Expr::value(now)).await
     }
 
-    /// Reserves another uid for what the request makes. `false`: another attempt has taken the key over.
+    /// Reserves another uid for what the request creates. Returns `false` if another execution has
+    /// taken the key over.
     pub async fn reserve_uid(&self, request: KeyedRequest, uid: Uid) -> Result<bool, DbErr> {
         self.change_held(request, key::Column::Uid, Expr::value(uid.get())).await
     }
 
-    /// Changes a column of a key, if this attempt has it.
+    /// Updates a column of a key if this execution owns it; returns whether it does.
     async fn change_held(
         &self,
         request: KeyedRequest,
@@ -120,7 +123,7 @@ impl Meta {
         .await
     }
 
-    /// Forgets up to `limit` keys that were taken long ago, and says how many.
+    /// Deletes up to `limit` keys that are too old; returns how many.
     pub async fn purge_keys(&self, limit: u64) -> Result<u64, DbErr> {
         let before = self.clock.now_ms().saturating_sub(REMEMBERED);
         self.write(move |transaction| {
@@ -136,7 +139,7 @@ impl Meta {
                     let forgotten = key::Entity::delete_many()
                         .filter(key::Column::Tenant.eq(tenant))
                         .filter(key::Column::IdempotencyKey.eq(name))
-                        // It may have been taken anew meanwhile.
+                        // It may have been reused since it was selected.
                         .filter(key::Column::CreatedAt.lt(before));
                     purged += forgotten.exec(transaction).await?.rows_affected;
                 }
@@ -177,7 +180,7 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
             _ if !is_same => return Ok(Keyed::Other),
             key::State::Done => return answered(found).map(Keyed::Answered),
             key::State::Running if age < PATIENCE => return Ok(Keyed::Running),
-            // Whoever had it died, or makes the same under the same uid.
+            // The previous owner crashed or is very slow; both would create the same uid.
             key::State::Running => {}
         }
     }
@@ -201,12 +204,12 @@ fn owner(request: &KeyedRequest) -> String {
 }
 
 fn answered(row: key::Model) -> Result<KeyedAnswer, DbErr> {
-    let damaged = || DbErr::Custom("an idempotency key is done without an answer".to_owned());
+    let damaged = || DbErr::Custom("an idempotency key is marked done, but has no answer".to_owned());
     let status = row.status.and_then(|status| u16::try_from(status).ok()).ok_or_else(damaged)?;
     Ok(KeyedAnswer { status, location: row.location, body: row.body.ok_or_else(damaged)? })
 }
 
-/// The row of a key as long as this attempt has it.
+/// Filter: the row of the key while this execution owns it.
 fn held(request: &KeyedRequest) -> Condition {
     Condition::all()
         .add(key::Column::Tenant.eq(request.tenant.as_str()))

@@ -1,4 +1,4 @@
-//! Files that another program has stored, and whose objects stay where they are.
+//! Import of files that another program has stored. Their objects stay where they are.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,90 +20,91 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// A file that is taken over.
+/// A file to import.
 #[derive(Clone, Debug)]
 pub struct ImportedFile {
-    /// What clients know it by.
+    /// Uid, as clients know it.
     pub uid: Uid,
-    /// What clients call it.
+    /// File name.
     pub name: String,
     /// MIME type.
     pub content_type: String,
-    /// Its content.
+    /// Content.
     pub content: ImportedContent,
-    /// Objects that are of no use any more, for the sweep to remove; only of files that are not `pending`.
+    /// Superseded objects for the sweep to remove. Ignored for an unfinished upload without parts.
     pub leftovers: Vec<ImportedPart>,
 }
 
-/// What there is of the content of a file that is taken over.
+/// Content of a file to import.
 #[derive(Clone, Debug)]
 pub enum ImportedContent {
-    /// All of it, in one object, which several files may share.
+    /// Complete, in one object, which several files may share.
     Whole {
-        /// Number of the blob that the object is.
+        /// Id for the object's blob.
         blob_id: i64,
-        /// The object.
+        /// Key of the object.
         key: Key,
-        /// Bytes.
+        /// Size in bytes.
         size: u64,
-        /// What the other program says the md5 is.
+        /// MD5 according to the other program.
         md5: Option<[u8; 16]>,
-        /// Reads it once, so that the content can be recognised; if that is wanted.
+        /// Task that computes the digests, which deduplication needs; `None` to skip that.
         verify: Option<NewTask>,
     },
-    /// All of it, in parts.
+    /// Complete, in parts.
     Parts {
-        /// The parts, by number.
+        /// The parts, ordered by number.
         parts: Vec<ImportedPart>,
-        /// What the client said the md5 is.
+        /// MD5 that the client claimed.
         md5: Option<[u8; 16]>,
-        /// Makes one object of them.
+        /// Task that merges the parts.
         merge: NewTask,
     },
-    /// The parts that have come, or nothing; more may come until a moment, in milliseconds since the Unix epoch.
+    /// An unfinished upload: its parts so far, if any, and when it expires, in milliseconds since
+    /// the Unix epoch.
     Unfinished(Vec<ImportedPart>, i64),
 }
 
 /// An object that holds a part.
 #[derive(Clone, Debug)]
 pub struct ImportedPart {
-    /// A number that nobody has.
+    /// New unique id for the row.
     pub id: i64,
-    /// Its place among the pieces, from 1 on.
+    /// Part number, 1-based.
     pub number: u32,
-    /// The object.
+    /// Key of the object.
     pub key: Key,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Of these bytes, as the other program computed it when they came.
+    /// MD5 that the other program computed when it received the part.
     pub md5: Option<[u8; 16]>,
 }
 
-/// What became of a file that was to be taken over.
+/// Outcome of importing a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Imported {
-    /// It is here now.
+    /// Imported.
     Taken,
-    /// It was not complete when it was taken over before, and was taken as it is now.
+    /// An earlier import of the unfinished upload was replaced by the current state.
     Renewed,
-    /// It was here before; nothing changed about it.
+    /// The file exists already and was not changed.
     Known,
-    /// Its number names an object that is not the same.
+    /// Its blob id is in use for a different object.
     Conflict,
 }
 
-/// Where what is taken over lies, and whose it is.
+/// Target of an import.
 #[derive(Clone, Debug)]
 pub struct ImportInto {
-    /// The owner from now on.
+    /// Owner of the imported files.
     pub tenant: Tenant,
-    /// The store of all objects.
+    /// The store that holds the objects.
     pub store: String,
-    /// Nothing stays: what would become of the files is found out and undone.
+    /// Determine the outcomes, then roll everything back.
     pub is_dry_run: bool,
 }
 
-/// What every step of one transaction needs.
+/// Shared state of the steps of one import transaction.
 struct Importing<'a> {
     transaction: &'a DatabaseTransaction,
     into: &'a ImportInto,
@@ -112,7 +113,8 @@ struct Importing<'a> {
 }
 
 impl Meta {
-    /// Those of these uids whose files are here, whatever became of them, but for uploads that may still go on.
+    /// Returns those of `uids` that need no further import: their files exist and are not uploads
+    /// in progress.
     pub async fn settled(&self, uids: &[i64]) -> Result<HashSet<i64>, DbErr> {
         let mut settled = HashSet::with_capacity(uids.len());
         for uids in uids.chunks(super::parts::CHUNK) {
@@ -126,9 +128,9 @@ impl Meta {
         Ok(settled)
     }
 
-    /// Records files of another program, all in one transaction, and says of each what became of it. Can be done again: what is
-    /// here stays, but for uploads that nothing was sent to since. `None`: the tenant's quota has not so much left, and
-    /// nothing was recorded.
+    /// Imports files in one transaction and returns the outcome for each. Can be repeated: existing
+    /// files stay, except for unfinished uploads that received nothing here since their import.
+    /// Returns `None` and imports nothing if the tenant's quota is exceeded.
     pub async fn import_files(
         &self,
         files: Vec<ImportedFile>,
@@ -155,17 +157,17 @@ impl Meta {
     }
 }
 
-/// What tenants are charged with for files that are taken over.
+/// Changes to the usage of tenants.
 #[derive(Default)]
 struct Charges {
-    /// Bytes more, or fewer, of the tenant that gets the files.
+    /// Change for the importing tenant, in bytes.
     charge: i64,
-    /// Bytes that other tenants had uploads of.
+    /// Bytes that other tenants were charged for uploads that are replaced.
     released: BTreeMap<String, i64>,
 }
 
 impl Importing<'_> {
-    /// Records all of them, and adds up what they are charged with.
+    /// Imports all files and sums up their charges.
     async fn all(&self, files: &[ImportedFile]) -> Result<(Vec<Imported>, Charges), DbErr> {
         let uids = files.iter().map(|file| file.uid.get());
         let known = file::Entity::find().filter(file::Column::Uid.is_in(uids)).all(self.transaction).await?;
@@ -175,7 +177,7 @@ impl Importing<'_> {
         for file in files {
             let before = known.remove(&file.uid.get());
             imported.push(match before {
-                // Of several rows of a uid the first one counts.
+                // If a uid has several rows, the first one counts.
                 _ if !seen.insert(file.uid) => Imported::Known,
                 Some(before) => self.again(file, &before, &mut charges).await?,
                 None => match self.one(file).await? {
@@ -190,7 +192,8 @@ impl Importing<'_> {
         Ok((imported, charges))
     }
 
-    /// Records a file anew that is here, if it is an upload that may make way; else it stays as it is.
+    /// Handles a file that exists: replaces an unfinished import that was not touched since, and
+    /// leaves anything else unchanged.
     async fn again(
         &self,
         file: &ImportedFile,
@@ -219,15 +222,16 @@ impl Importing<'_> {
         Ok(Imported::Renewed)
     }
 
-    /// Removes the rows of an upload that was taken over unfinished, for whichever tenant, and that nobody has sent anything
-    /// to here. `false`: there is none, and nothing has changed.
+    /// Deletes the rows of an unfinished import, of whatever tenant, that received nothing here
+    /// since. Returns `false` and changes nothing for any other file.
     async fn make_way(&self, before: &file::Model, content: &ImportedContent) -> Result<bool, DbErr> {
         let is_untouched = match (before.state, before.blob_id) {
             (file::State::Pending, None) => before.announced_size.is_none(),
-            // Every part that came here has a BLAKE3.
+            // Parts received by osproxy have a BLAKE3, imported ones do not.
             (file::State::Receiving, Some(blob_id)) if blob_id == before.uid => {
                 let blob = blob::Entity::find_by_id(blob_id).one(self.transaction).await?;
-                // What has come to another node's disk is not for this one to judge, unless it is complete here.
+                // If the parts are on another node's disk, this import may see fewer of them, and
+                // may only replace them by complete content.
                 let is_judged = !matches!(content, ImportedContent::Unfinished(..))
                     || blob.is_some_and(|blob| blob.backend == self.into.store);
                 let ours = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
@@ -258,8 +262,8 @@ impl Importing<'_> {
         Ok(true)
     }
 
-    /// Records a file that is not here, and says how many bytes it is charged with. `None`: a blob of another object has the
-    /// number of its own.
+    /// Imports a file that does not exist here; returns the bytes to charge. `None`: its blob id is
+    /// in use for a different object.
     async fn one(&self, imported: &ImportedFile) -> Result<Option<u64>, DbErr> {
         let new = NewFile {
             uid: imported.uid,
@@ -332,7 +336,8 @@ impl Importing<'_> {
         Ok(Some(size))
     }
 
-    /// Records one object, or one more file of it.
+    /// Inserts a blob for a whole object, or adds a reference if it was imported before. Returns
+    /// `false` if `id` is in use for a different object.
     async fn whole(
         &self,
         (id, size): (i64, u64),
@@ -359,7 +364,8 @@ impl Importing<'_> {
         };
         let is_same = match known.layout {
             blob::Layout::Whole => known.object_key == key.as_str(),
-            // It was taken over in parts, and merged since: whoever shares it shares the parts until they are merged here.
+            // Imported in parts and merged by the other program since. Files that share it read the
+            // parts until osproxy has merged them too.
             blob::Layout::Parts => md5.is_some() && known.claimed_md5 == to_record(md5),
         };
         let is_same = is_same
@@ -369,7 +375,7 @@ impl Importing<'_> {
         Ok(is_same && blobs::take_references(self.transaction, id, 1, None).await?)
     }
 
-    /// Records a blob that lies in parts. `false`: there is one of this number.
+    /// Inserts a blob that consists of parts. Returns `false` if its id is in use.
     async fn in_parts(
         &self,
         blob_id: i64,
@@ -384,12 +390,13 @@ impl Importing<'_> {
         Ok(true)
     }
 
-    /// Leaves to the sweep what is of no use.
+    /// Records superseded objects, for the sweep to remove.
     async fn leave(&self, blob_id: i64, leftovers: &[ImportedPart]) -> Result<(), DbErr> {
         self.parts(blob_id, leftovers, part::State::Deleting).await
     }
 
-    /// The same, of a file that is here, but for what is recorded: those may be the parts that it lies in.
+    /// Like [`leave`](Self::leave), for a file that exists. Skips objects with a part row: the file
+    /// may still consist of them.
     async fn leave_of_known(&self, known: &file::Model, leftovers: &[ImportedPart]) -> Result<(), DbErr> {
         let (Some(blob_id), false) = (known.blob_id, leftovers.is_empty()) else {
             return Ok(());
@@ -430,7 +437,7 @@ impl Importing<'_> {
         Ok(())
     }
 
-    /// What is alike of all blobs that are taken over.
+    /// Common columns of imported blobs.
     fn blob(&self, id: i64, object_key: String) -> blob::ActiveModel {
         blob::ActiveModel {
             layout: Set(blob::Layout::Parts),

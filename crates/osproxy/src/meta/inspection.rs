@@ -1,5 +1,6 @@
-//! What must hold of the bytes of an upload before it is complete: the type that its links demand, and digests that the
-//! client claims. Where the rows of the parts do not tell, the parts have to be read first.
+//! Inspection of an upload before it is completed: does the content have the MIME type that its
+//! links require, and the digests that the client expects? If the rows of the parts do not tell,
+//! the parts must be read first.
 
 use osproxy_storage::{Digests, Wanted};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -11,68 +12,71 @@ use super::{
 };
 use crate::content_type::{self, HEAD};
 
-/// What the completion of an upload is held to, beside what the client says.
+/// What the content of an upload must satisfy, apart from the client's completion request.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions {
-    /// Largest content, in bytes, if the link says so.
+    /// Maximum size in bytes, from the link.
     pub max_size: Option<u64>,
-    /// MIME type of the content, or a family such as `image/*`, if the link says so.
+    /// Required MIME type, or a family such as `image/*`, from the link.
     pub content_type: Option<String>,
-    /// The claimed digests of content up to so many bytes are verified first.
+    /// Expected digests are verified before completion up to this size, in bytes; beyond it, a task
+    /// does so later.
     pub verify_up_to: u64,
-    /// What reading the parts has shown.
+    /// The result of reading the parts, once that was requested.
     pub inspected: Option<Inspected>,
 }
 
-/// Parts that have to be read before their upload is complete.
+/// Parts to read before an upload can be completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// The blob that the parts are of.
+    /// The blob of the parts.
     pub blob_id: i64,
-    /// The store that they lie in.
+    /// Its store.
     pub store: String,
-    /// The first part is too short to tell the type of the content.
+    /// Detect the MIME type from the beginning of the content: the first part alone is too short
+    /// for that.
     pub head: bool,
-    /// Digests of the whole content that have to be known.
+    /// Digests of the whole content to compute.
     pub digests: Option<Wanted>,
 }
 
-/// What reading the parts of an upload has shown.
+/// The result of reading the parts of an upload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspected {
-    /// Numbers of the attempts that sent the parts that were read, in the order of the parts.
+    /// Row ids of the parts that were read, ordered by part number.
     pub attempts: Vec<i64>,
-    /// MIME type that the first bytes of the content speak of.
+    /// MIME type detected from the first bytes.
     pub sniffed: Option<&'static str>,
     /// Digests of the whole content, if it was read.
     pub digests: Option<Digests>,
 }
 
-/// An upload whose parts are all there.
+/// An upload whose parts are all stored.
 pub(super) struct Subject<'a> {
     pub(super) file: &'a file::Model,
     pub(super) blob: &'a blob::Model,
-    /// How many parts there are.
+    /// Number of parts.
     pub(super) parts: u32,
-    /// Bytes of all of them.
+    /// Total size in bytes.
     pub(super) size: u64,
-    /// What is said that the digests are.
+    /// Expected digests.
     pub(super) claims: Claims,
 }
 
-/// Whether an upload is what it must be.
+/// Verdict of an inspection.
 pub(super) enum Judgement {
-    /// It is. The MIME type that its first bytes speak of.
+    /// The content is accepted. Its MIME type detected from the first bytes.
     Passed(Option<String>),
-    /// These parts have to be read first.
+    /// These parts must be read first.
     Inspect(Inspection),
-    /// This digest is another one.
+    /// A digest does not match: its name, and the computed value in hexadecimal.
     Digest(&'static str, String),
-    /// The content has another type than the links of the upload demand.
+    /// The MIME type is not the one that the upload's links require.
     Type { wanted: String, found: String },
 }
 
-/// Judges an upload. What was read counts only if the same attempts still are its parts.
+/// Inspects an upload. The result of reading parts counts only if none of them has been replaced
+/// since.
 pub(super) async fn judge(
     transaction: &DatabaseTransaction,
     subject: Subject<'_>,
@@ -120,7 +124,7 @@ pub(super) async fn judge(
     Ok(Judgement::Passed(sniffed))
 }
 
-/// Whether these attempts sent the first parts of a blob, in their order.
+/// Whether the first parts of a blob are the rows with these ids, in this order.
 async fn are_parts(transaction: &DatabaseTransaction, blob_id: i64, attempts: &[i64]) -> Result<bool, DbErr> {
     let ids = part::Entity::find()
         .select_only()

@@ -4,10 +4,10 @@ use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder}
 
 use super::{Meta, dialect::Lock, entities::link_key, now_ms};
 
-/// How long another node that makes the first key is waited for.
+/// How long to wait for another node that is creating the first key.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// Every key, newest first.
+/// All keys, newest first.
 async fn known(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
     let newest_first = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
     let keys = newest_first.all(connection).await?;
@@ -15,25 +15,25 @@ async fn known(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>
 }
 
 impl Meta {
-    /// The id and secret of every link key kept in the database, newest first.
+    /// Returns id and secret of every link key in the database, newest first.
     pub async fn known_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
         known(&self.reader).await
     }
 
-    /// The id of every link key kept in the database, newest first, and when it was made, in milliseconds since the Unix
-    /// epoch.
+    /// Returns id and creation time (milliseconds since the Unix epoch) of every link key in the
+    /// database, newest first.
     pub async fn link_key_ages(&self) -> Result<Vec<(String, i64)>, DbErr> {
         let rows = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
         Ok(rows.all(&self.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
     }
 
-    /// Makes a key the newest, which signs from now on.
+    /// Adds a key as the newest one, which signs new links from now on.
     pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), DbErr> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             let (id, secret) = (id.clone(), secret.clone());
             Box::pin(async move {
-                // Later than any other, whatever the clock says.
+                // Keep the order even if this clock is behind that of an earlier node.
                 let newest = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
                 let newest = newest.one(transaction).await?.map_or(0, |key| key.created_at + 1);
                 let row = link_key::ActiveModel {
@@ -48,7 +48,8 @@ impl Meta {
         .await
     }
 
-    /// Forgets a key that does not sign any more. `false`: there is no such key, or it is the newest.
+    /// Deletes a key that no longer signs. Returns `false` if there is no such key, or it is the
+    /// newest.
     pub async fn remove_link_key(&self, id: &str) -> Result<bool, DbErr> {
         let id = id.to_owned();
         self.write(move |transaction| {
@@ -64,14 +65,14 @@ impl Meta {
         .await
     }
 
-    /// The id and secret of every link key kept in the database, newest first. If there is none, `fresh`
-    /// becomes the first.
+    /// Returns id and secret of every link key in the database, newest first. If there is none,
+    /// stores `fresh` as the first one.
     pub async fn link_keys(&self, fresh: (String, Vec<u8>)) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
         let keys = known(&self.reader).await?;
         if !keys.is_empty() {
             return Ok(keys);
         }
-        // Nodes that start at once must not each make one that the others do not know.
+        // Nodes that start at the same time must agree on one key.
         let _locked = self.lock(Lock::Migrate, WAIT).await?;
         self.write(move |transaction| {
             let (id, secret) = fresh.clone();

@@ -1,4 +1,4 @@
-//! What has become of links that are out.
+//! Revocation of links, and use counts of links with `max_uses`.
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, SqlErr,
@@ -12,9 +12,9 @@ use super::{
 use crate::{tenant::Tenant, uid::Uid};
 
 impl Meta {
-    /// Links to a file that were issued before this moment, in seconds since the Unix epoch, are revoked; 0: none
-    /// are.
-    /// Whoever is about to read the file has it remembered.
+    /// Returns since when links to a file are valid: those issued earlier (in seconds since the
+    /// Unix epoch) are revoked. 0 if none are. With `is_to_read`, the whole file is read into the
+    /// cache, because the caller needs it next.
     pub async fn links_from(&self, uid: Uid, is_to_read: bool) -> Result<i64, DbErr> {
         if let Some(from) = self.stored.links_from(uid) {
             return Ok(from);
@@ -30,9 +30,11 @@ impl Meta {
         Ok(from)
     }
 
-    /// Revokes all links to a file of a tenant that were issued until now. `false`: there is no such file.
+    /// Revokes all links to a tenant's file that have been issued so far. Returns `false` if there
+    /// is no such file.
     pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, DbErr> {
-        // Links are dated in whole seconds: later ones get the next.
+        // Links carry whole seconds, so links issued later in this second are dated to the next
+        // one.
         let from = self.clock.now_ms() / 1000 + 1;
         let revoked = self
             .write(move |transaction| {
@@ -51,22 +53,22 @@ impl Meta {
         revoked
     }
 
-    /// How often a link was used.
+    /// Returns how often a link was used.
     pub async fn link_uses(&self, id: &str) -> Result<u32, DbErr> {
         let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
         let uses: Option<i32> = uses.into_tuple().one(&self.reader).await?;
         Ok(uses.map_or(0, i32::cast_unsigned))
     }
 
-    /// Counts one more use of a link, which may be used `max` times and ends at a moment in milliseconds since the Unix
-    /// epoch. `false`: it was used up.
+    /// Counts a use of a link that allows `max` uses and expires at `end_ms` (milliseconds since
+    /// the Unix epoch). Returns `false` if the limit was reached before.
     pub async fn use_link(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, DbErr> {
         if max == 0 {
             return Ok(false);
         }
         let id = id.to_owned();
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        // Whoever comes second at the first use counts the second one.
+        // Two first uses may race to insert the row; the loser retries and updates it.
         for _ in 0..2 {
             let id = id.clone();
             let counted = self
@@ -95,10 +97,10 @@ impl Meta {
                 counted => return counted,
             }
         }
-        Err(DbErr::Custom("the uses of a link cannot be counted".to_owned()))
+        Err(DbErr::Custom("cannot count the use of a link because of conflicting transactions".to_owned()))
     }
 
-    /// Forgets the uses of up to `limit` links that have expired, and says of how many.
+    /// Deletes the use counts of up to `limit` expired links; returns how many.
     pub async fn purge_link_uses(&self, limit: u64) -> Result<u64, DbErr> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {

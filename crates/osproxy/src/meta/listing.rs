@@ -1,4 +1,4 @@
-//! Files as applications look at them: one by one, and page by page.
+//! Reading and listing files of a tenant, page by page.
 
 use std::collections::BTreeMap;
 
@@ -16,39 +16,42 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// How far apart the moment in a uid and the one at which its file was recorded may lie, in milliseconds: a node's clock,
-/// and how long it took.
+/// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a
+/// node, and the time between the two.
 const DRIFT: i64 = 24 * 3_600_000;
 
-/// What applications note of a file.
+/// Metadata set by the owner of a file.
 pub type Metadata = BTreeMap<String, String>;
 
-/// A file in whatever state it is: all that is known of it.
+/// A file in any state.
 #[derive(Clone, Debug)]
 pub struct FileRecord {
-    /// What it is known by.
+    /// Uid.
     pub uid: Uid,
-    /// Its owner.
+    /// Owner.
     pub tenant: Tenant,
-    /// What its owner calls it.
+    /// File name.
     pub name: String,
-    /// Where it stands.
+    /// Lifecycle state.
     pub state: FileState,
-    /// MIME type; empty until it is stored.
+    /// MIME type; empty until known.
     pub content_type: String,
     /// In milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// When its upload lapses; once it is gone, when it went. In milliseconds since the Unix epoch.
+    /// When the upload expires; for expired, deleted and corrupt files, when that happened. In
+    /// milliseconds since the Unix epoch.
     pub expires_at: i64,
-    /// When its content was complete, in milliseconds since the Unix epoch. A corrupt file has none: it never was.
+    /// When the content became complete, in milliseconds since the Unix epoch. `None` for a corrupt
+    /// file, which never was readable.
     pub stored_at: Option<i64>,
-    /// Bytes: of its content, of what was announced as long as its upload runs, or of what a corrupt file was sent.
+    /// Bytes: the announced size during the upload, then the size of the content. For a corrupt
+    /// file, the bytes received.
     pub size: Option<u64>,
-    /// Bytes of the parts that came, as long as its upload runs.
+    /// Bytes of the stored parts, during the upload.
     pub received: Option<u64>,
-    /// Its content, once it is stored.
+    /// Content, once stored.
     pub content: Option<Content>,
-    /// What its owner notes of it.
+    /// Metadata set by the owner.
     pub metadata: Metadata,
 }
 
@@ -59,56 +62,56 @@ impl FileRecord {
     }
 }
 
-/// Which files are listed. Without a state, all that are not gone.
+/// Filter of a listing. Without `state`, it includes all files that are not expired or deleted.
 #[derive(Clone, Debug, Default)]
 pub struct FileFilter {
-    /// What their names begin with, byte for byte; not empty, and at most [`MAX_PREFIX`] bytes.
+    /// Prefix of the name, compared bytewise; 1 to [`MAX_PREFIX`] bytes.
     pub prefix: Option<String>,
-    /// The category of their names.
+    /// Category of the name.
     pub category: Option<Category>,
-    /// Where they stand.
+    /// Lifecycle state.
     pub state: Option<FileState>,
-    /// Recorded at this moment or later, in milliseconds since the Unix epoch.
+    /// Created at this time or later, in milliseconds since the Unix epoch.
     pub created_after: Option<i64>,
-    /// Recorded before this moment, in milliseconds since the Unix epoch.
+    /// Created before this time, in milliseconds since the Unix epoch.
     pub created_before: Option<i64>,
 }
 
-/// Longest prefix that names are looked for by, in bytes.
+/// Longest supported name prefix, in bytes.
 pub const MAX_PREFIX: usize = dialect::NAME_START as usize;
 
-/// The file that a page begins behind.
+/// Position in a listing: the last file of the previous page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePosition {
-    /// Its uid.
+    /// Uid of that file.
     pub uid: Uid,
-    /// The beginning of its name, by which files are ordered that are looked for by a prefix.
+    /// The first bytes of its name, which prefix listings order by.
     pub name_start: Vec<u8>,
 }
 
 impl FilePosition {
-    /// Behind this file.
+    /// The position after `file`.
     pub fn behind(file: &FileRecord) -> Self {
         Self { uid: file.uid, name_start: name_start(&file.name) }
     }
 }
 
-/// What of a name its file is ordered by.
+/// The indexed bytes of a name.
 pub(super) fn name_start(name: &str) -> Vec<u8> {
     name.bytes().take(MAX_PREFIX).collect()
 }
 
 impl Meta {
-    /// All that is known of a file, whatever is remembered of it.
+    /// Reads a file in any state, bypassing the cache; `None` if the uid is unknown.
     pub async fn describe_file(&self, uid: Uid) -> Result<Option<FileRecord>, DbErr> {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
         row.map(record).transpose()
     }
 
-    /// Up to `limit` files of a tenant behind a position: in ascending order of their uids or, where they are looked for by a prefix,
-    /// of their names and then of their uids. Each such order has an index, of which a page reads what it returns; what a
-    /// second filter leaves out is read besides.
+    /// Returns up to `limit` files of a tenant after a position. Ordered by uid or, with a prefix,
+    /// by the first bytes of the name and then by uid. Each order has an index, so a page reads
+    /// only the rows it returns, plus those that further filters exclude.
     pub async fn list_files(
         &self,
         tenant: &Tenant,
@@ -133,8 +136,9 @@ impl Meta {
         let rest = match after {
             None => by_name().filter(file::Column::NameStart.gte(prefix.as_bytes().to_vec())),
             Some(after) => {
-                // Any number of files may have names that begin alike: first those, then what comes behind. One condition
-                // for both would make some databases read all of the former on every page.
+                // Many names may share their first bytes: read the rest of those first, then what
+                // comes after. With one condition for both, some databases would reread all of the
+                // former for every page.
                 let alike = by_name()
                     .filter(file::Column::NameStart.eq(after.name_start.clone()))
                     .filter(uid().gt(after.uid.get()))
@@ -157,7 +161,7 @@ impl Meta {
     }
 }
 
-/// The files of a tenant that a filter lets through, but for the prefix.
+/// Applies a filter, except for the prefix.
 fn chosen(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
     let mut files: Select<file::Entity> =
         file::Entity::find().filter(file::Column::Tenant.eq(tenant.as_str()));
@@ -167,14 +171,15 @@ fn chosen(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::E
         None => files = files.filter(file::Column::Listed.eq(1)),
     }
     if filter.state.is_some() && (filter.prefix.is_some() || filter.category.is_some()) {
-        // It follows from the state, but not for whoever looks for an index.
+        // Implied by the state, but the query planner does not know that and could not use the
+        // index.
         files = files.filter(file::Column::Listed.eq(i32::from(!is_gone)));
     }
     if let Some(category) = filter.category {
         files = files.filter(file::Column::Category.eq(category.as_str()));
     }
     if let Some(ms) = filter.created_after {
-        // A uid tells when it was issued: what lies far before need not be looked at.
+        // A uid contains its time of issue, so the index range can be limited.
         let first = Uid::first_of(ms.saturating_sub(DRIFT));
         files = files.filter(file::Column::CreatedAt.gte(ms)).filter(uid.clone().gte(first.get()));
     }
@@ -185,7 +190,7 @@ fn chosen(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::E
     files.find_also_related(blob::Entity)
 }
 
-/// The least bytes that are greater than all that begin with these; `None`: there are none.
+/// The smallest byte string greater than all strings with this prefix; `None` if there is none.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -223,18 +228,18 @@ pub(super) fn record((file, blob): (file::Model, Option<blob::Model>)) -> Result
     })
 }
 
-/// What is noted of a file.
+/// Parses the metadata column.
 pub(super) fn metadata(file: &file::Model) -> Result<Metadata, DbErr> {
     let Some(text) = &file.metadata else {
         return Ok(Metadata::new());
     };
     serde_json::from_str(text)
-        .map_err(|error| DbErr::Custom(format!("the metadata of file {} is damaged: {error}", file.uid)))
+        .map_err(|error| DbErr::Custom(format!("the metadata of file {} is corrupt: {error}", file.uid)))
 }
 
-/// How metadata is recorded.
+/// Serializes metadata for its column; `None` if empty.
 pub(super) fn text(metadata: &Metadata) -> Option<String> {
-    // Text to text can always be written.
+    // Serializing a map of strings cannot fail.
     (!metadata.is_empty()).then(|| serde_json::to_string(metadata).unwrap_or_default())
 }
 

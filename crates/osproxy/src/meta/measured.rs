@@ -1,4 +1,4 @@
-//! What the database costs.
+//! Metrics of database operations.
 
 use std::{
     sync::{
@@ -14,15 +14,15 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, SqlErr
 use super::{Meta, Writer, dialect, server::Reader};
 use crate::metrics::{DatabaseMetrics, Operation, Page};
 
-/// What questions go through, with a look at the clock before and after.
+/// A read connection that measures the duration of each operation.
 pub(super) struct Measured {
     reader: Reader,
     metrics: Arc<DatabaseMetrics>,
-    /// Transactions that run, or wait to.
+    /// Transactions that run or wait.
     writes: AtomicU64,
 }
 
-/// Counts a transaction until it is dropped.
+/// Decrements the count of transactions when dropped.
 struct Write<'a>(&'a AtomicU64);
 
 impl<'a> Write<'a> {
@@ -47,7 +47,7 @@ impl Measured {
         measure(&self.metrics, Operation::Read, asking).await
     }
 
-    /// Measures a transaction.
+    /// Measures a write transaction, including the time it waits.
     pub(super) async fn transaction<T>(
         &self,
         running: impl Future<Output = Result<T, DbErr>>,
@@ -64,7 +64,7 @@ async fn measure<T>(
 ) -> Result<T, DbErr> {
     let began = Instant::now();
     let outcome = asking.await;
-    // That somebody else was first is an answer like any other.
+    // A unique violation is how a lost race shows; it is an expected outcome.
     let failed = outcome
         .as_ref()
         .is_err_and(|error| !matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))));
@@ -96,12 +96,12 @@ impl ConnectionTrait for Measured {
 }
 
 impl Meta {
-    /// How many transactions somebody waits for.
+    /// Number of transactions that run or wait.
     pub fn waiting_writes(&self) -> u64 {
         self.reader.writes.load(Ordering::Relaxed)
     }
 
-    /// Puts on a page what was counted of the database, and how its connections are used.
+    /// Exports database metrics: operations, connections, queue and cache.
     pub fn tell(&self, page: &mut Page) {
         self.reader.metrics.tell(page);
         let pool = match &self.reader.reader {
@@ -111,7 +111,7 @@ impl Meta {
         let state = |state: &str| vec![("state", state.to_owned())];
         page.gauge(
             "database_connections",
-            "Connections to the database; those that read, if it is a file",
+            "Open database connections; with SQLite, only those that read",
             [
                 (state("idle"), pool.idle.into()),
                 (state("used"), pool.connections.saturating_sub(pool.idle).into()),
@@ -119,7 +119,7 @@ impl Meta {
         );
         page.gauge(
             "database_connections_limit",
-            "The most that there may be",
+            "Maximum number of database connections",
             [(Vec::new(), pool.max.into())],
         );
         let waiting = match &self.writer {
@@ -128,7 +128,7 @@ impl Meta {
         };
         page.gauge(
             "database_waiting_writes",
-            "Transactions that wait for their turn, if the database is a file",
+            "Write transactions waiting in the queue; SQLite only",
             [(Vec::new(), waiting)],
         );
         self.stored.tell(page);

@@ -1,3 +1,8 @@
+//! Merges of parts into one object, and verification of blobs in one object.
+//!
+//! Both end with the digests of the blob in its row. The unique index on the BLAKE3 makes two blobs
+//! with the same content collide there; the files of one of them then move to the other.
+
 use osproxy_storage::{Digests, Key};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
@@ -14,80 +19,83 @@ use super::{
 };
 use crate::tenant::Tenant;
 
-/// A blob that lies in parts and is to be made whole.
+/// A blob stored in parts, and the object that will replace them.
 #[derive(Clone, Debug)]
 pub struct MergeIntent {
-    /// Number of the row that names the object to be.
+    /// Id of the write intent: the row that names the object to be written.
     pub intent_id: i64,
-    /// Whether the store has put some of the parts together. After the merge the intent names that object, to be removed.
+    /// Whether the store holds some of the parts in its own multipart upload, or in the object it
+    /// made of one. [`Meta::finish_merge`] then makes the intent name that object, so that the
+    /// sweep removes it.
     pub has_native: bool,
-    /// The store of the parts, where to write.
+    /// The store of the parts; the object is written there too.
     pub store: String,
-    /// The owner of its files.
+    /// The owner of the files.
     pub tenant: Tenant,
-    /// Where to write there; no other attempt writes there.
+    /// Key of the object to be written. No other write uses it.
     pub key: Key,
-    /// Bytes of all parts together.
+    /// Size of all parts together, in bytes.
     pub size: u64,
-    /// What the client said the digests are.
+    /// The digests expected by the client.
     pub claims: Claims,
 }
 
-/// A blob that lies in one object.
+/// A blob stored in one object.
 #[derive(Clone, Debug)]
 pub struct WholeBlob {
-    /// The store of the object, and of the parts that may be left.
+    /// The store of the object, and of any parts not removed yet.
     pub store: String,
-    /// The object.
+    /// Key of the object.
     pub key: Key,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// A blob in one object whose bytes were not compared with anything yet.
+/// A blob in one object whose bytes are not verified yet.
 #[derive(Clone, Debug)]
 pub struct UnverifiedBlob {
-    /// The owner of its files.
+    /// The owner of the files.
     pub tenant: Tenant,
     /// The store of the object.
     pub store: String,
-    /// The object.
+    /// Key of the object.
     pub key: Key,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Bytes of each part but the last, if that was settled.
+    /// Bytes of each part but the last, if the layout was known before the parts arrived.
     pub part_size: Option<u64>,
-    /// What the client said the digests are.
+    /// The digests expected by the client.
     pub claims: Claims,
 }
 
-/// What there is to merge.
+/// What [`Meta::begin_merge`] found.
 #[derive(Clone, Debug)]
 pub enum Merge {
-    /// The parts; go on.
+    /// The blob has parts to merge.
     Ready(MergeIntent),
-    /// Nothing any more: it was done before. Parts may still lie about.
+    /// The blob is merged already. Objects of its parts may still exist.
     Done(WholeBlob),
-    /// Nothing any more: the blob is gone or going.
+    /// The blob does not exist, or is being deleted.
     Gone,
 }
 
-/// What became of merged content.
+/// Outcome of a merge or verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// The blob has it now, or its files share another's.
+    /// The blob has the content now, or its files share another blob.
     Stored,
-    /// A blob with the same content appeared or went; look again.
+    /// A blob with the same content appeared or disappeared meanwhile; look it up again.
     Changed,
-    /// Another attempt was first, or the blob is gone.
+    /// Another task finished first, or the blob is gone.
     Beaten,
-    /// The intent was swept away.
+    /// The sweep removed the write intent.
     Swept,
 }
 
 impl Meta {
-    /// Begins to merge the parts of a blob. Records what will be written: the first attempt under the blob's own
-    /// number, every later one under `spare`.
+    /// Begins to merge the parts of a blob: records a write intent for the object. The first merge
+    /// writes under the key made of the blob's own id, every later one under the key made of
+    /// `spare`, so that no key is written twice.
     pub async fn begin_merge(&self, blob_id: i64, spare: i64) -> Result<Merge, DbErr> {
         let here = self.here.clone();
         self.write(move |transaction| {
@@ -97,7 +105,8 @@ impl Meta {
         .await
     }
 
-    /// Makes the object of the intent, published and durable, what its blob lies in.
+    /// Moves the blob to the object of `intent`, which must be published and durable. Returns
+    /// `Changed` if another blob has the same content.
     pub async fn finish_merge(
         &self,
         blob_id: i64,
@@ -134,7 +143,8 @@ impl Meta {
         or_changed(finished)
     }
 
-    /// Makes what was read of a blob in one object its digests. `Changed`: there is a blob with the same content.
+    /// Records the digests computed from a blob in one object. Returns `Changed` if another blob
+    /// has the same content.
     pub async fn finish_verification(&self, blob_id: i64, digests: Digests) -> Result<Merged, DbErr> {
         let finished = self
             .write(move |transaction| {
@@ -157,7 +167,7 @@ impl Meta {
         or_changed(finished)
     }
 
-    /// A blob in one object whose bytes nobody has compared with anything yet.
+    /// Returns the blob if it lies in one object and is not verified yet.
     pub async fn unverified(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, DbErr> {
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
@@ -176,8 +186,8 @@ impl Meta {
         }))
     }
 
-    /// Lets all files of a blob that was not verified share another blob, whose content is the same and has these digests.
-    /// The first one is condemned; `removal`, which gets its number, is enqueued.
+    /// Moves all files of an unverified blob to the blob `same`, whose content is equal and has
+    /// these digests. Marks the first blob for deletion and enqueues `removal` for it.
     pub async fn share_content(
         &self,
         blob_id: i64,
@@ -188,8 +198,8 @@ impl Meta {
         self.move_files(blob_id, Which::Unverified, (same, Some(digests)), removal).await
     }
 
-    /// Lets all files of a blob whose object was lost share another blob, which has the same content, and is whole. The
-    /// first one is condemned; `removal`, which gets its number, is enqueued.
+    /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
+    /// and is intact. Marks the lost blob for deletion and enqueues `removal` for it.
     pub async fn replace_lost(&self, lost: i64, by: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
         let moved = self.move_files(lost, Which::Any, (by, None), removal).await;
         self.changed(Change::Blob(lost));
@@ -226,8 +236,9 @@ impl Meta {
         .await
     }
 
-    /// Declares that a blob that was not verified is not what the client had announced: its files can no longer be read,
-    /// and its bytes are removed by `removal`, which gets its number.
+    /// Rejects an unverified blob whose content does not match the expected digests: its files
+    /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues
+    /// `removal` for it.
     pub async fn reject_content(&self, blob_id: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
@@ -250,7 +261,7 @@ impl Meta {
                     .exec(transaction)
                     .await?;
                 tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
-                // The files of a blob are all of one tenant.
+                // All files of a blob belong to one tenant.
                 let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
                 let tenant = charged.first().map_or("", |(tenant, _)| tenant);
                 quotas.charge(transaction, tenant, -sum).await?;
@@ -261,7 +272,8 @@ impl Meta {
     }
 }
 
-/// A second blob with the same BLAKE3 is one that appeared meanwhile.
+/// Maps a conflict on the unique BLAKE3 index to `Changed`: a blob with the same content appeared
+/// meanwhile.
 fn or_changed(outcome: Result<Merged, DbErr>) -> Result<Merged, DbErr> {
     match outcome {
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
@@ -295,7 +307,7 @@ async fn begin(
     let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;
     let name = name.map(|file| file.name).unwrap_or_default();
     let key = |id| here.whole_key(&blob.backend, &name, id);
-    // Whoever puts the blob's own name down first may use it.
+    // The first merge that writes the blob's own key into the row may use it.
     let own = key(blob_id);
     let named = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(own.as_str()))
@@ -317,8 +329,9 @@ async fn begin(
     }))
 }
 
-/// Frees an intent whose object is about to belong to another row: that of a blob. If the store has put parts of it
-/// together, or may have, the intent goes on as the row that names these. `false`: it was swept away.
+/// Removes a write intent whose object the caller is about to give to the blob. If the blob has, or
+/// may have, a multipart upload, the intent row stays and takes over the key of that upload's
+/// object, marked for deletion. Returns `false` if the sweep was faster.
 async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64, blob_id: i64) -> Result<bool, DbErr> {
     let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
     if let Some(blob) = blob.filter(|blob| blob.upload_id.is_some()) {
@@ -340,15 +353,16 @@ async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64, blob_id:
     Ok(taken.rows_affected == 1)
 }
 
-/// Which blobs may be condemned while files have them.
+/// Which stored blobs may be marked for deletion while files refer to them.
 #[derive(Clone, Copy)]
 enum Which {
-    /// Only one that is not verified yet.
+    /// Only a blob that is not verified yet.
     Unverified,
     Any,
 }
 
-/// Condemns a blob that is stored and tells how many files it had, and its store; `None` when it is no longer one.
+/// Marks a stored blob for deletion. Returns the number of files that referred to it and its store;
+/// `None` if it is not stored any more.
 async fn condemn(
     transaction: &DatabaseTransaction,
     blob_id: i64,
@@ -356,7 +370,7 @@ async fn condemn(
 ) -> Result<Option<(i32, String)>, DbErr> {
     let mut condemned = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-        // Nobody finds it by them any more.
+        // Deduplication must not find it by its digests any more.
         .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
@@ -368,7 +382,7 @@ async fn condemn(
     if condemned.exec(transaction).await?.rows_affected == 0 {
         return Ok(None);
     }
-    // The row is taken: nobody counts further files now.
+    // The UPDATE above locked the row: no other transaction can add a reference now.
     let row = blob::Entity::find_by_id(blob_id).one(transaction).await?;
     let changed = blob::ActiveModel { id: Set(blob_id), refs: Set(0), ..Default::default() };
     blob::Entity::update(changed).exec(transaction).await?;

@@ -1,4 +1,4 @@
-//! Brings the tables up to date, by one node at a time.
+//! Runs pending migrations, on one node at a time.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,48 +12,49 @@ use super::{
 };
 use crate::config::DatabaseServer;
 
-/// How long another node's migration is waited for.
+/// How long to wait for another node's migration.
 const WAIT: Duration = Duration::from_mins(10);
 
-/// Brings the tables on a server up to date, alone: nodes that start at the same time wait for each other.
+/// Migrates the database on a server while holding a lock: nodes that start at the same time wait
+/// for each other.
 pub(super) async fn server(server: &DatabaseServer) -> Result<(), DbErr> {
     let connection = single_connection(server).await?;
     let migrated = async {
         if !dialect::lock(&connection, Lock::Migrate, Duration::ZERO).await? {
-            tracing::info!("another node brings the tables of the database up to date; waiting for it");
+            tracing::info!("another node is migrating the database; waiting for it");
             if !dialect::lock(&connection, Lock::Migrate, WAIT).await? {
                 return Err(DbErr::Custom(
-                    "another node has been migrating the database for too long".into(),
+                    "timed out waiting for another node's migration; retry when it is done".into(),
                 ));
             }
         }
         tables(&connection).await
     };
     let migrated = migrated.await;
-    // The lock ends with the connection.
+    // Closing the connection releases the lock.
     let closed = connection.close().await;
     migrated.and(closed)
 }
 
-/// A pool of one connection, whose locks are so those of whoever has the pool.
+/// A pool of one connection: a lock taken through it belongs to its owner.
 pub(super) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
     Database::connect(single(dialect::server_options(server)?.options)).await
 }
 
-/// Brings the tables up to date. Whoever calls this sees to it that nobody else does.
+/// Migrates the tables. The caller must exclude concurrent migrations.
 pub(super) async fn tables(connection: &DatabaseConnection) -> Result<(), DbErr> {
     must_not_be_newer(connection).await?;
     Migrator::up(connection, None).await
 }
 
-/// Fails when the tables are not those of this version. Changes nothing about them.
+/// Fails unless the tables match this version. Does not migrate.
 pub(super) async fn must_be_current(connection: &DatabaseConnection) -> Result<(), DbErr> {
     must_not_be_newer(connection).await?;
     if Migrator::get_pending_migrations(connection).await?.is_empty() {
         return Ok(());
     }
-    let message = "its tables are of an older version; `osproxy migrate` brings them up to date, and so does the \
-                   service when it starts";
+    let message = "its schema is older than this version of osproxy; run `osproxy migrate` or start the \
+                   service to upgrade it";
     Err(DbErr::Custom(message.to_owned()))
 }
 
@@ -65,7 +66,7 @@ async fn must_not_be_newer(connection: &DatabaseConnection) -> Result<(), DbErr>
     match applied.into_iter().find(|applied| !known.contains(applied.version.as_str())) {
         None => Ok(()),
         Some(newer) => Err(DbErr::Custom(format!(
-            "its tables were made by a newer version of osproxy ({} is not known here); use that version or a later one",
+            "its schema is of a newer version of osproxy (unknown migration {}); use that version or later",
             newer.version
         ))),
     }

@@ -1,7 +1,8 @@
-//! Metadata: the only place with SQL.
+//! Metadata: the only module that contains SQL.
 //!
-//! Every change of state is a conditional UPDATE that names the state it expects; whoever affects no row has
-//! lost. Callers hand over what they know and get back what became of it, never a connection.
+//! Every state change is a conditional `UPDATE` that names the state it expects; a caller whose
+//! update affects no row has lost the race. Callers pass values in and get an outcome back, never a
+//! connection.
 
 mod alone;
 mod api_keys;
@@ -110,58 +111,60 @@ use reserve::Reserve;
 use server::{Reader, Server};
 use write_queue::{Verdict, WriteQueue};
 
-/// The metadata database, as this node uses it.
+/// This node's handle to the metadata database.
 pub struct Meta {
     reader: Measured,
     writer: Writer,
     clock: Clock,
     here: Arc<Here>,
-    /// Content of a uid never changes once stored, so what is remembered only goes stale when a file is removed or
-    /// its object moves.
+    /// Cached files. The content of a uid never changes once stored, so an entry becomes stale only
+    /// when its file is deleted or updated, its links are revoked or its object moves.
     stored: Remembered,
     quotas: Arc<Quotas>,
-    /// Room for a file on a disk that others fill.
+    /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
     reserve: Option<Arc<Reserve>>,
     listener: OnceLock<Listener>,
 }
 
-/// The way to change anything.
+/// The write path.
 enum Writer {
-    /// One connection, for which writers queue.
+    /// SQLite: one connection, fed by a queue.
     Embedded(WriteQueue),
-    /// Many, which the server keeps apart.
+    /// A database server: a pool of connections; the server isolates transactions.
     Server(Arc<Server>),
 }
 
-/// What rows call this process, and the stores whose objects it has at hand.
+/// The name of this process in the database, and the stores whose objects it can access.
 #[derive(Clone, Debug, Default)]
 pub struct Here {
-    /// The process; no two have the same name.
+    /// Unique name of this process.
     pub node: String,
-    /// The stores. New files go to the first.
+    /// The accessible stores. New files go to the first one.
     pub stores: Vec<StoreHere>,
     clock: Clock,
 }
 
-/// A store whose objects a process has at hand.
+/// A store whose objects this process can access.
 #[derive(Clone, Debug)]
 pub struct StoreHere {
-    /// What rows call it, at most 16 bytes.
+    /// Name in the database, at most 16 bytes.
     pub name: String,
-    /// The parts that it puts together itself, if it does.
+    /// Part size limits of the store's own multipart uploads or preallocated files; `None` if it
+    /// has neither.
     pub parts: Option<PartSizes>,
-    /// Whether new objects go to shards of their categories' folders.
+    /// Whether new objects go to shard folders of their category.
     pub has_shards: bool,
 }
 
-/// How large parts may be that a store puts together itself, in bytes.
+/// Part size limits, in bytes, of a store that assembles parts itself.
 #[derive(Clone, Copy, Debug)]
 pub struct PartSizes {
-    /// All but the last one.
+    /// Minimum size of every part but the last.
     pub min: u64,
-    /// Each of them.
+    /// Maximum size of any part.
     pub max: u64,
-    /// Whether they have their places in the object from the start, so that all must be known about their sizes before.
+    /// Whether parts are slots of a preallocated object. Then a part can be written only once the
+    /// total size and the part size are known.
     pub placed: bool,
 }
 
@@ -183,13 +186,15 @@ impl Here {
         self.names().next().unwrap_or_default()
     }
 
-    /// The key of a new object in `store` that holds a whole blob, of a file with this name.
+    /// Returns the key for a new object in `store` that holds a whole blob. `name` is the file
+    /// name; it determines category and extension.
     fn whole_key(&self, store: &str, name: &str, blob_id: i64) -> Key {
         let key = Key::whole(Category::of_object(name), blob_id, extension(name).as_deref());
         self.place(store, key, blob_id)
     }
 
-    /// The key of a new object in `store` that holds a part of a blob; see [`Key::part`].
+    /// Returns the key for a new object in `store` that holds one part of a blob; see
+    /// [`Key::part`].
     fn part_key(&self, store: &str, name: &str, blob_id: i64, number: u32, attempt: Option<i64>) -> Key {
         self.place(store, Key::part(Category::of_object(name), blob_id, number, attempt), blob_id)
     }
@@ -199,30 +204,30 @@ impl Here {
     }
 }
 
-/// What is not as it may be remembered.
+/// An invalidation: what caches must evict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A file is gone.
+    /// The file was deleted or updated, or its links were revoked.
     File(Uid),
-    /// The bytes of a blob's files are elsewhere, or gone.
+    /// The bytes of the blob moved or are gone: evict all its files.
     Blob(i64),
 }
 
-/// Told of every change that this node makes.
+/// Called for every invalidation that this node causes.
 type Listener = Box<dyn Fn(Change) + Send + Sync>;
 
-/// How much is remembered, and for how long.
+/// Limits of the file cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// How many files.
+    /// Maximum number of files.
     pub entries: usize,
-    /// How long each of them.
+    /// Maximum age of an entry.
     pub time: Duration,
 }
 
 impl Meta {
-    /// Opens the database, bringing its tables up to date. The file of `SQLite` is made when it is not there; a database
-    /// on a server is not.
+    /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
+    /// database on a server.
     pub async fn open(location: &DatabaseLocation, here: Here, memory: Memory) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
@@ -240,8 +245,9 @@ impl Meta {
         }
     }
 
-    /// Opens a database that a service may be using. Changes nothing about its tables: fails when they are not those of
-    /// this version. For those who look, and work on nothing; `here` says what they can look at.
+    /// Opens a database that a running service may be using, for read-only tools and administration
+    /// commands. Leaves the schema alone and fails if it is not the one of this version. `here`
+    /// lists the stores that the caller can read.
     pub async fn open_existing(
         location: &DatabaseLocation,
         here: Here,
@@ -262,7 +268,7 @@ impl Meta {
         }
     }
 
-    /// Says what is wrong when a database cannot be opened, for people.
+    /// Returns an error message for a database that cannot be opened.
     pub fn explain(location: &DatabaseLocation, error: &DbErr) -> String {
         match location {
             DatabaseLocation::File(path) => format!("cannot open the database {}: {error}", path.display()),
@@ -314,13 +320,14 @@ impl Meta {
         Ok(meta)
     }
 
-    /// Lets `listener` be told of every change that others may not know of. Only the first one counts.
+    /// Registers `listener`, which is called for every invalidation that this node causes. Only the
+    /// first call has an effect.
     pub fn tell_changes(&self, listener: impl Fn(Change) + Send + Sync + 'static) {
-        // A second one would be a mistake that the first need not suffer from.
+        // A second call is a bug, but it must not break the first listener.
         let _ = self.listener.set(Box::new(listener));
     }
 
-    /// Forgets what another node has changed.
+    /// Evicts what another node has changed.
     pub fn hear_change(&self, change: Change) {
         match change {
             Change::File(uid) => self.stored.forget_file(uid),
@@ -328,7 +335,8 @@ impl Meta {
         }
     }
 
-    /// Forgets everything. While changes of others are not heard of, nothing is remembered.
+    /// Clears the cache and enables or disables it. It must be disabled while invalidations of
+    /// other nodes cannot be received.
     pub fn hear_changes(&self, heard: bool) {
         self.stored.trust(heard);
     }
@@ -340,23 +348,26 @@ impl Meta {
         }
     }
 
-    /// Milliseconds since the Unix epoch, as the database has them.
+    /// Current time of the database's clock, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
     }
 
-    /// Whether the disk of the database is full: what makes room can be recorded, nothing else should be.
+    /// Whether the disk of the database is full. Deletions can still be recorded; reject everything
+    /// else.
     pub fn is_full(&self) -> bool {
         self.reserve.as_ref().is_some_and(|reserve| reserve.is_spent())
     }
 
-    /// Finds out whether the database can be read and written.
+    /// Checks that the database can be read and written.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.reader.execute_unprepared("SELECT 1").await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
 
-    /// Takes a lock that all nodes know, until what this gives is dropped. A file has one process, and needs none.
+    /// Acquires a cluster-wide lock, held until the returned connection is dropped. Fails if
+    /// another node holds it for longer than `wait`. SQLite has one writing process and needs no
+    /// lock.
     async fn lock(&self, lock: dialect::Lock, wait: Duration) -> Result<Option<DatabaseConnection>, DbErr> {
         match &self.writer {
             Writer::Embedded(_) => Ok(None),
@@ -364,9 +375,9 @@ impl Meta {
         }
     }
 
-    /// Runs `work` in a transaction and returns when it is committed, durably. `work` may run more than once;
-    /// what it changed before stays undone. An `Err` from it undoes everything.
-    /// The work is done even if the caller no longer waits for it.
+    /// Runs `work` in a transaction and returns once it is committed durably. An `Err` from `work`
+    /// rolls everything back. `work` may run more than once, each time after a rollback. It
+    /// completes even if the caller stops waiting.
     async fn write<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
@@ -379,7 +390,7 @@ impl Meta {
         committing.await
     }
 
-    /// As [`write`](Self::write), for work that may decide in the end that nothing of it must stay.
+    /// Like [`write`](Self::write), but `work` can also return an outcome and roll back.
     async fn write_or_undo<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
@@ -402,7 +413,7 @@ impl Meta {
     }
 }
 
-/// Brings the tables of a database up to date.
+/// Migrates the schema of a database to this version.
 pub async fn migrate(location: &DatabaseLocation) -> Result<(), DbErr> {
     match location {
         DatabaseLocation::File(path) => migrate::tables(&dialect::sqlite_writer(path).await?).await,
@@ -410,7 +421,8 @@ pub async fn migrate(location: &DatabaseLocation) -> Result<(), DbErr> {
     }
 }
 
-/// Milliseconds since the Unix epoch: how every moment is recorded.
+/// Current time of this process's clock, in milliseconds since the Unix epoch. All timestamps in
+/// the database have this unit.
 pub fn now_ms() -> i64 {
     let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
     i64::try_from(now).unwrap_or(i64::MAX)

@@ -1,9 +1,10 @@
-//! Uploads in parts that the store itself puts together. The blob that collects the parts names the key of the object to
-//! be and the store's upload; a part that the store has in that upload bears the store's tag, all others are objects.
+//! Multipart uploads of the store. The blob that collects the parts of a file records the key of
+//! the future object and the store's upload id. A part inside that upload has a tag; any other part
+//! is an object of its own.
 //!
-//! What the store is asked to put together is never known before the client says that all parts are there, and the store
-//! refuses small parts in the middle. So no part goes into the upload that would make one of them the wrong one: the
-//! upload is, at every moment, a list that the store takes.
+//! Which parts will be completed is unknown until the client completes the upload, and stores
+//! reject small parts in the middle. So [`claim`] admits a part only if the parts of the upload
+//! remain, at every moment, a list that the store accepts.
 
 use osproxy_storage::{Key, Shape};
 use sea_orm::{
@@ -19,51 +20,52 @@ use super::{
     quotas::Quotas,
 };
 
-/// Highest number of a part that stores know.
+/// Highest part number that stores accept.
 const HIGHEST: u32 = 10_000;
 
-/// A place in an upload of the store's.
+/// A slot in a multipart upload of the store.
 #[derive(Clone, Debug)]
 pub struct NativePlace {
-    /// The key of the object that the parts will be.
+    /// Key of the object that the upload will become.
     pub key: Key,
-    /// What the store calls the upload; `None`: it is still to be begun.
+    /// The store's upload id; `None` if the upload is not begun yet.
     pub upload: Option<String>,
-    /// How the content is divided, if that was settled before.
+    /// How the content is divided into parts, if known in advance.
     pub shape: Option<Shape>,
 }
 
-/// An upload of the store's that is to be completed.
+/// A multipart upload to be completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NativeUpload {
-    /// The blob that its parts are of.
+    /// The blob that collects its parts.
     pub blob_id: i64,
     /// The store.
     pub store: String,
-    /// The key of the object to be.
+    /// Key of the object that the upload will become.
     pub key: Key,
-    /// What the store calls the upload.
+    /// The store's upload id.
     pub upload: String,
-    /// Numbers and tags of the parts, in their order.
+    /// Part numbers and tags, in ascending order.
     pub parts: Vec<(u32, String)>,
-    /// Bytes of these parts together.
+    /// Size of these parts together, in bytes.
     pub size: u64,
 }
 
 /// Which parts the store has lost.
 #[derive(Clone, Debug)]
 pub enum Lost {
-    /// These: the upload goes on.
+    /// These parts; the upload continues.
     Parts(Vec<u32>),
-    /// All, with the upload. Another one may be begun.
+    /// The whole upload. Another one may be begun.
     Upload,
-    /// All: the store does not take them as they are. The client sends them again, as objects.
+    /// The store refuses the parts as they are. The client sends them again, and each becomes an
+    /// object of its own.
     Refused,
 }
 
 impl Meta {
-    /// Records what the store calls the upload of a blob, unless one was recorded before. Says which one counts; `None`:
-    /// nothing is collected under this blob any more.
+    /// Records the store's upload id for a blob, unless one is recorded already. Returns the
+    /// recorded id, which wins; `None` if the blob no longer collects parts.
     pub async fn name_upload(&self, blob_id: i64, upload: String) -> Result<Option<String>, DbErr> {
         self.write(move |transaction| {
             let upload = upload.clone();
@@ -81,13 +83,13 @@ impl Meta {
         .await
     }
 
-    /// What the store calls the upload of a blob that collects parts, if that is recorded.
+    /// Returns the store's upload id for a blob that collects parts, if recorded.
     pub async fn named_upload(&self, blob_id: i64) -> Result<Option<String>, DbErr> {
         named(&self.reader, blob_id).await
     }
 
-    /// Forgets parts that the store has not got any more, and lets the client send them again. Nothing happens when the
-    /// blob collects under another upload meanwhile.
+    /// Drops parts that the store has lost, so that the client can send them again; a completing
+    /// file goes back to receiving. Does nothing if the blob has another upload by now.
     pub async fn lose_native_parts(&self, blob_id: i64, upload: String, lost: Lost) -> Result<(), DbErr> {
         let quotas = self.quotas.clone();
         self.write(move |transaction| {
@@ -97,8 +99,9 @@ impl Meta {
         .await
     }
 
-    /// The same of an upload that a part found gone. Returns `false`, and changes nothing, unless its file takes parts at this
-    /// moment: a store that has put the parts together has no upload any more either.
+    /// As [`lose_native_parts`](Self::lose_native_parts), for an upload that a part found missing.
+    /// Returns `false`, and changes nothing, unless the file still receives parts: an upload is
+    /// also missing after the store has completed it.
     pub async fn lose_upload_of_parts(&self, blob_id: i64, upload: String) -> Result<bool, DbErr> {
         let quotas = self.quotas.clone();
         self.write(move |transaction| {
@@ -136,7 +139,7 @@ async fn lose(
     lost: &Lost,
     quotas: &Quotas,
 ) -> Result<(), DbErr> {
-    // The file first, as everybody does.
+    // Lock order: every transaction locks the file first.
     let file = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).lock_exclusive();
     let Some(file) = file.one(transaction).await? else {
         return Ok(());
@@ -151,13 +154,13 @@ async fn lose(
             .col_expr(blob::Column::UploadId, Expr::value(""))
             .col_expr(blob::Column::NativeHighest, Expr::value(None::<i32>))
             .col_expr(blob::Column::NativeSmall, Expr::value(None::<i32>)),
-        // No number is below it: nothing goes into an upload any more.
+        // No part number is below 0, so no part goes into a multipart upload any more.
         Lost::Refused => forgotten.col_expr(blob::Column::NativeSmall, Expr::value(0)),
     };
     if forgotten.exec(transaction).await?.rows_affected == 0 {
         return Ok(());
     }
-    // There is no object of theirs to remove.
+    // These parts have no object to remove.
     let mut parts = part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Gone))
         .filter(part::Column::BlobId.eq(blob_id))
@@ -186,7 +189,7 @@ async fn lose(
     Ok(())
 }
 
-/// Bytes of the parts of a blob that count.
+/// Total size of the stored parts of a blob, in bytes.
 async fn received(transaction: &DatabaseTransaction, blob_id: i64) -> Result<i64, DbErr> {
     let sum = part::Entity::find()
         .select_only()
@@ -197,8 +200,9 @@ async fn received(transaction: &DatabaseTransaction, blob_id: i64) -> Result<i64
     Ok(sum.flatten().unwrap_or(0))
 }
 
-/// Takes a place for a part of `size` bytes in the upload of a blob that collects parts, which is begun under `key` if none
-/// was. `None`: it must be an object.
+/// Claims a slot for a part of `size` bytes in the multipart upload of a blob that collects parts.
+/// If the blob has no upload yet, records that one will be begun under `key`. Returns `None` if the
+/// part must become an object of its own.
 pub(super) async fn claim(
     transaction: &DatabaseTransaction,
     key: Key,
@@ -217,11 +221,12 @@ pub(super) async fn claim(
     let unnamed = CaseStatement::new()
         .case(Condition::all().add(blob::Column::UploadId.is_null()), "")
         .finally(Expr::col(blob::Column::UploadId));
-    // The file may have been renamed since the first part came: the object keeps the key that it was begun under.
+    // The file may have been renamed since the first part: the object keeps the key its upload was
+    // begun under.
     let named = CaseStatement::new()
         .case(Condition::all().add(blob::Column::ObjectKey.eq("")), key.as_str())
         .finally(Expr::col(blob::Column::ObjectKey));
-    // A small part is the last one, and nothing comes behind it.
+    // A part below the minimum size must be the last one of the upload.
     let no_small_before =
         Condition::any().add(blob::Column::NativeSmall.is_null()).add(blob::Column::NativeSmall.gte(n));
     let mut claimed = blob::Entity::update_many()
@@ -240,8 +245,8 @@ pub(super) async fn claim(
     if claimed.exec(transaction).await?.rows_affected == 0 {
         return Ok(None);
     }
-    // The row is taken until the end. Two that are sent at the same time must not meet under one number of the store's, and
-    // what counts stays until something else does.
+    // The UPDATE above locked the row until the end of the transaction. Two concurrent writes must
+    // not share a part number of the store, and a stored part stays until another one replaces it.
     let another = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
@@ -263,7 +268,7 @@ pub(super) async fn claim(
     Ok(Some(NativePlace { key, upload, shape: None }))
 }
 
-/// What the store has to put together of a blob that is complete; `None`: nothing.
+/// Returns the multipart upload to complete for a blob; `None` if no stored part is in one.
 pub(super) async fn upload_of(
     connection: &impl ConnectionTrait,
     blob: &blob::Model,

@@ -1,3 +1,6 @@
+//! Parts of an upload. Each write of a part has a row, committed before its bytes are written; of
+//! the rows with the same number at most one is `stored`.
+
 use std::ops::Range;
 
 use osproxy_storage::{Digests, Key, Shape};
@@ -19,120 +22,122 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// How many rows are named in one statement.
+/// Maximum number of rows named in one statement.
 pub(super) const CHUNK: usize = 500;
 
-/// A part that may be written now: its row is committed.
+/// The write intent of a part: its row is committed, so the part may be written.
 #[derive(Clone, Debug)]
 pub struct PartIntent {
-    /// The attempt's number.
+    /// Id of the part's row.
     pub id: i64,
-    /// The file's owner.
+    /// The owner of the file.
     pub tenant: Tenant,
-    /// The blob that the part will be a piece of.
+    /// The blob that collects the parts.
     pub blob_id: i64,
-    /// Its place among the pieces.
+    /// Part number, from 1.
     pub number: u32,
     /// The store to write to.
     pub store: String,
-    /// Where to write there; no other attempt writes there.
+    /// Key to write to. No other write uses it.
     pub key: Key,
-    /// Where to write instead: into the store's own upload.
+    /// Write into this slot of the store's multipart upload instead.
     pub native: Option<NativePlace>,
-    /// How the content is divided, if that was settled before.
+    /// How the content is divided into parts, if known in advance.
     pub shape: Option<Shape>,
 }
 
-/// What became of the wish to send a part.
+/// Outcome of [`Meta::begin_part`].
 #[derive(Clone, Debug)]
 pub enum BegunPart {
-    /// Go on.
+    /// The part may be written.
     Ready(PartIntent),
-    /// The file takes no parts: it is in this state.
+    /// The file is in this state and takes no parts.
     Closed(FileState),
-    /// The parts that came before lie in this store, which is another node's.
+    /// The earlier parts are in this store, which another node serves.
     Elsewhere(String),
-    /// There is no such part of the content as it was announced.
+    /// The part does not fit the announced content.
     Misfit(Misfit),
-    /// With it, the content would have more bytes than it may have.
+    /// The part would exceed the maximum size of the content.
     TooLarge,
-    /// Another part was first to begin the upload: ask again.
+    /// A concurrent part began the upload first: try again.
     Changed,
     /// No such uid.
     Unknown,
 }
 
-/// Why something is no part of content that was announced.
+/// Why a part does not fit the announced content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
-    /// There are only so many parts.
+    /// The number is too high: the content has this many parts.
     Number(u64),
-    /// The part has so many bytes.
+    /// The part has the wrong size: it must have this many bytes.
     Size(u64),
 }
 
-/// A part that was written.
+/// A part whose bytes are written.
 #[derive(Clone, Debug)]
 pub struct ReceivedPart {
-    /// What osproxy computed of it.
+    /// The computed digests.
     pub digests: Digests,
-    /// MIME type that its first bytes speak of.
+    /// MIME type detected from the first bytes.
     pub sniffed: Option<&'static str>,
-    /// What the store has called it.
+    /// The store's tag of the part, for a part of a multipart upload.
     pub tag: String,
-    /// The most bytes that all parts may have together, if the link says so.
+    /// Maximum size of all parts together, in bytes, if the link limits it.
     pub max_size: Option<u64>,
-    /// MIME type that the link demands of the content.
+    /// MIME type that the link requires of the content.
     pub content_type: Option<String>,
 }
 
-/// What became of a part that was sent.
+/// Outcome of [`Meta::finish_part`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishedPart {
-    /// It counts. The attempt that it replaces, if there was one, is to be discarded.
+    /// The part is stored. It replaces the part with this row id, if any, which the caller removes.
     Stored(Option<i64>),
-    /// It is what was there before, byte for byte: that stays, and the attempt is to be discarded.
+    /// The same bytes are already stored under this number and stay. The caller discards this
+    /// write.
     Same,
-    /// The file no longer takes parts.
+    /// The file does not take parts any more.
     Closed,
-    /// With it, the content would have more bytes than it may have.
+    /// The part would exceed the maximum size of the content.
     TooLarge,
-    /// The tenant's quota has not so much left.
+    /// The part would exceed the tenant's quota.
     OverQuota,
-    /// The intent was swept away: the attempt took too long to finish.
+    /// The sweep removed the write intent: the write took too long.
     Swept,
 }
 
-/// A part that counts.
+/// A part that is stored.
 #[derive(Clone, Debug)]
 pub struct StoredPart {
-    /// The number of the attempt that sent it.
+    /// Id of the part's row.
     pub id: i64,
-    /// Its place among the pieces, from 1 on.
+    /// Part number, from 1.
     pub number: u32,
-    /// The object that it lies in.
+    /// Key of the object that contains the part.
     pub key: Key,
-    /// Where in that object its first byte lies: an object that the store put together has several parts.
+    /// Offset of the part in that object: an object made of a multipart upload contains several
+    /// parts.
     pub offset: u64,
-    /// Whether the object is this part and nothing else.
+    /// Whether the object contains only this part.
     pub is_object: bool,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// What osproxy computed of it when it came.
+    /// Digests computed when the part was received.
     pub known: Fingerprint,
 }
 
 impl StoredPart {
-    /// Where in its object it lies.
+    /// Byte range of the part in its object.
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.size
     }
 }
 
 impl Meta {
-    /// Begins an attempt to send a part. Records what will be written, under `attempt`, a number that nobody has. With
-    /// its `size`, if that is known, it may get a place in the store's own upload. All parts together must have at most
-    /// `max_size` bytes.
+    /// Begins to write a part: records a write intent with the id `attempt`, which must be unused.
+    /// If `size` is known, the part may get a slot in the store's multipart upload. Returns
+    /// `TooLarge` if all parts together would exceed `max_size` bytes.
     pub async fn begin_part(
         &self,
         uid: Uid,
@@ -161,7 +166,8 @@ impl Meta {
         }
     }
 
-    /// Makes the object of `intent`, published and durable, the part of its number.
+    /// Records the part of `intent` as stored. Its object must be published and durable. Replaces
+    /// an earlier part of the same number.
     pub async fn finish_part(
         &self,
         uid: Uid,
@@ -210,7 +216,8 @@ impl Meta {
         .await
     }
 
-    /// The numbers of the parts of a blob that count, and the keys of those that are objects.
+    /// Returns the row ids of the stored parts of a blob, with the key of each part that is an
+    /// object of its own.
     pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, DbErr> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -220,7 +227,8 @@ impl Meta {
         rows.iter().map(|part| Ok((part.id, own_object(part)?))).collect()
     }
 
-    /// The parts of a blob, in their order; none, if they are being removed.
+    /// Returns the stored parts of a blob by ascending number. Empty if the blob no longer has the
+    /// multipart upload of its parts: it is merged or verified, and their rows wait for deletion.
     pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, DbErr> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
@@ -233,7 +241,7 @@ impl Meta {
             && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.reader).await?
         {
             divided = shape(Some(blob.size), blob.part_size);
-            // After a merge the blob lies in another object.
+            // A merge resets the upload id: the blob lies in another object then.
             if blob.upload_id.is_some() {
                 object = Some((recorded_key(&blob.object_key)?, self.has_places(&blob.backend)));
             }
@@ -255,12 +263,13 @@ impl Meta {
         Ok(parts)
     }
 
-    /// Whether the parts of a store's uploads have places of their own in the object: then one that is missing is a hole.
+    /// Whether the multipart uploads of a store are preallocated files: there a missing part leaves
+    /// a hole.
     fn has_places(&self, store: &str) -> bool {
         self.here.store(store).and_then(|store| store.parts).is_some_and(|sizes| sizes.placed)
     }
 
-    /// Removes the rows of parts whose objects are gone.
+    /// Deletes the rows of parts whose objects are removed.
     pub async fn forget_parts(&self, ids: Vec<i64>) -> Result<(), DbErr> {
         self.write(move |transaction| {
             let ids = ids.clone();
@@ -276,13 +285,13 @@ impl Meta {
     }
 }
 
-/// The key of the object that a part is, if it is one.
+/// Returns the key of the part's own object; `None` for a part of a multipart upload.
 pub(super) fn own_object(row: &part::Model) -> Result<Option<Key>, DbErr> {
     row.tag.is_none().then(|| recorded_key(&row.object_key)).transpose()
 }
 
 fn stored(row: &part::Model, divided: Option<Shape>) -> Result<StoredPart, DbErr> {
-    let damaged = || DbErr::Custom(format!("part {} is stored without size or digest", row.id));
+    let damaged = || DbErr::Custom(format!("part {} is stored without a size or digest", row.id));
     if row.md5.is_none() && row.piece.is_none() {
         return Err(damaged());
     }
@@ -315,7 +324,8 @@ async fn begin(
         Ok(size) => size,
         Err(misfit) => return Ok(BegunPart::Misfit(misfit)),
     };
-    // What replaces another part is judged once it has come.
+    // For a part that replaces another, `finish_part` checks the limit: only then is the change in
+    // size known.
     let total = match shape {
         Some(shape) => shape.size,
         None if another.is_some() => 0,
@@ -340,7 +350,8 @@ async fn begin(
         }
         _ => None,
     };
-    // Should another node begin the same part at this moment, the key is unique: one of them asks again.
+    // If another node begins the same part concurrently, the unique key makes one of them fail and
+    // try again.
     let key = here.part_key(&store, &name, blob_id, number, another.map(|_| attempt));
     let row = part::ActiveModel {
         id: Set(attempt),
@@ -362,7 +373,7 @@ async fn begin(
     Ok(BegunPart::Ready(PartIntent { id: attempt, tenant, blob_id, number, store, key, native, shape }))
 }
 
-/// How many bytes a part has, if that is known, of content that was divided before or was not.
+/// Returns the size of a part, if known. Fails if the part does not fit the announced content.
 fn fit(shape: Option<Shape>, number: u32, size: Option<u64>) -> Result<Option<u64>, Misfit> {
     let Some(shape) = shape else {
         return Ok(size);
@@ -375,21 +386,21 @@ fn fit(shape: Option<Shape>, number: u32, size: Option<u64>) -> Result<Option<u6
     Ok(Some(expected))
 }
 
-/// A file that takes parts, whose row is taken.
+/// A file that takes parts; the transaction has locked its row.
 struct Receiving {
     tenant: String,
-    /// What it is charged with.
+    /// Bytes that its tenant is charged for it.
     charged: i64,
-    /// Bytes of its parts.
+    /// Bytes of its stored parts.
     received: i64,
-    /// MIME type that its content must have.
+    /// MIME type that the content must have.
     required_type: Option<String>,
-    /// It is charged with what was announced, not with what came.
+    /// Whether the charge is the announced size, not the received bytes.
     is_announced: bool,
 }
 
-/// Takes the row of the file until the end, so that it is not completed meanwhile; `None`: it does not take parts of this
-/// blob any more.
+/// Locks the file's row until the end of the transaction, so that the upload cannot be completed
+/// meanwhile. Returns `None` if the file does not take parts of this blob any more.
 async fn still_receiving(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -415,8 +426,8 @@ async fn still_receiving(
 /// Tenant, charged bytes, received bytes, required type and announced size of a file.
 type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
-/// Counts so many bytes more that came of a file, or fewer. Its tenant is charged with them, unless it is charged with what
-/// was announced.
+/// Adds `change` bytes, which may be negative, to the received bytes of a file. Charges its tenant
+/// for them, unless the announced size is charged already.
 async fn count(
     transaction: &DatabaseTransaction,
     uid: Uid,
@@ -438,22 +449,21 @@ async fn count(
     quotas.charge(transaction, &tenant, added).await
 }
 
-/// A number of bytes as the database has them.
 fn as_recorded(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// What counted so far under the number of a part.
+/// The part stored so far under a part number.
 enum Replaced {
     Nothing,
-    /// The same bytes, where the store has them in its upload.
+    /// The same bytes, in the store's multipart upload.
     Same,
-    /// This part, which is condemned now.
-    /// Its number and size.
+    /// Another part, now marked for deletion: its row id and size.
     Part(i64, i64),
 }
 
-/// Condemns the part of this number that counted so far, if it is another one.
+/// Marks the stored part of this number for deletion, unless it has the same bytes and is in a
+/// multipart upload.
 async fn replace(
     transaction: &DatabaseTransaction,
     blob_id: i64,
@@ -469,7 +479,7 @@ async fn replace(
     let Some(before) = before else {
         return Ok(Replaced::Nothing);
     };
-    // What was recorded by an older version has only the md5.
+    // Rows of older versions have only the MD5.
     let is_same = match &before.piece {
         Some(piece) => *piece == digests.blake3,
         None => before.md5.is_some() && recorded_digest(before.md5.as_ref()) == digests.md5,

@@ -1,4 +1,4 @@
-//! The BLAKE3 of content, combined of what was computed of its parts when they came.
+//! BLAKE3 of a blob, combined from the subtree hashes computed while its parts were received.
 
 use osproxy_storage::{Digests, Shape, Wanted, combine};
 use sea_orm::{
@@ -13,14 +13,15 @@ use super::{
     files::shape,
 };
 
-/// What is known of the bytes of a part from when they came.
+/// Digests of a part, computed while it was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     /// MD5.
     pub md5: Option<[u8; 16]>,
-    /// BLAKE3, as that of a piece where it is one.
+    /// BLAKE3: the hash of a subtree if the content is divided into several parts, of the part
+    /// alone otherwise.
     pub piece: Option<[u8; 32]>,
-    /// Where in the whole the piece begins, if there are several.
+    /// Offset of the subtree in the content, if there are several parts.
     pub piece_at: Option<u64>,
 }
 
@@ -32,12 +33,12 @@ impl Fingerprint {
         Self { md5, piece, piece_at: range.filter(|_| piece.is_some()).map(|range| range.start) }
     }
 
-    /// What has to be computed to know whether bytes are those.
+    /// Returns the selection of digests that [`is_of`](Self::is_of) needs.
     pub fn wanted(&self) -> Wanted {
         Wanted { md5: self.md5.is_some(), sha256: false, piece_at: self.piece_at }
     }
 
-    /// Whether bytes that have these digests are those.
+    /// Whether `found`, the digests of some bytes, match. A part without digests matches nothing.
     pub fn is_of(&self, found: &Digests) -> bool {
         (self.md5.is_some() || self.piece.is_some())
             && (self.md5.is_none() || self.md5 == found.md5)
@@ -46,7 +47,8 @@ impl Fingerprint {
 }
 
 impl Meta {
-    /// The BLAKE3 of a blob, if it can be told without reading it.
+    /// Returns the BLAKE3 of a blob if it can be combined from its parts, without reading the
+    /// bytes.
     pub async fn combined_digest(&self, blob_id: i64) -> Result<Option<[u8; 32]>, DbErr> {
         match blob::Entity::find_by_id(blob_id).one(&self.reader).await? {
             Some(blob) => combined(&self.reader, &blob).await,
@@ -55,7 +57,7 @@ impl Meta {
     }
 }
 
-/// The BLAKE3 of a blob whose parts had their places from the start, if all of them are there.
+/// Returns the BLAKE3 of a blob whose layout was known in advance, if all its parts are stored.
 pub(super) async fn combined(
     connection: &impl ConnectionTrait,
     blob: &blob::Model,
@@ -76,14 +78,15 @@ pub(super) async fn combined(
         rows.iter().map(|(_, piece)| recorded_digest(piece.as_ref())).collect();
     Ok(match pieces.as_deref() {
         Some(pieces) if !in_order || pieces.len() as u64 != shape.parts() => None,
-        // It was computed as that of the whole.
+        // A single part is hashed as a whole, not as a subtree.
         Some([whole]) => Some(*whole),
         Some(pieces) => combine(pieces, shape.part_size, shape.size),
         None => None,
     })
 }
 
-/// Removes what is known of the parts of a blob that are in its one object, when the blob's own digest is recorded.
+/// Deletes the part rows of a blob that lies in one object; call this once the blob's own digest is
+/// recorded.
 pub(super) async fn forget(transaction: &DatabaseTransaction, blob_id: i64) -> Result<(), DbErr> {
     part::Entity::delete_many()
         .filter(part::Column::BlobId.eq(blob_id))

@@ -1,4 +1,4 @@
-//! Which store the bytes of a file lie in, or will.
+//! Which store has, or will have, the bytes of a file.
 
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr};
 
@@ -10,19 +10,20 @@ use super::{
 };
 use crate::uid::Uid;
 
-/// Which store the parts of an upload lie in.
+/// The store of the parts of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartsIn {
-    /// In this one.
+    /// This store.
     Store(String),
-    /// It has none yet: the first part decides.
+    /// None yet: the first part decides.
     Undecided,
-    /// The file takes no parts, or there is none.
+    /// The file takes no parts, or does not exist.
     Nowhere,
 }
 
 impl Meta {
-    /// Which store the bytes of a file lie in, whether it is complete or not; `None`: it has none.
+    /// Returns the store of a file's bytes, whether the upload is complete or not; `None` if the
+    /// file has no bytes yet.
     pub async fn store_of(&self, uid: Uid) -> Result<Option<String>, DbErr> {
         let store = file::Entity::find_by_id(uid.get())
             .inner_join(blob::Entity)
@@ -32,7 +33,7 @@ impl Meta {
         store.into_tuple().one(&self.reader).await
     }
 
-    /// Which store the parts of a file lie in that is not complete.
+    /// Returns the store of the parts of a file that is not complete.
     pub async fn parts_in(&self, uid: Uid) -> Result<PartsIn, DbErr> {
         let found = file::Entity::find_by_id(uid.get())
             .left_join(blob::Entity)
@@ -47,8 +48,9 @@ impl Meta {
         })
     }
 
-    /// Decides that the parts of a file will lie here, in the object to be, before there is one. Gives the store, the blob's
-    /// number and the place; `None`: the file takes no such parts.
+    /// Creates the blob that collects the parts of a file, with a slot in a preallocated file of a
+    /// local store, before the first part arrives. Returns the store, the blob's id and the slot;
+    /// `None` if the parts do not go into a preallocated file here.
     pub async fn begin_places(
         &self,
         uid: Uid,
@@ -74,15 +76,15 @@ impl Meta {
         .await
     }
 
-    /// Decides that the parts of a file will lie here, unless that was decided already. The blob that collects them gets
-    /// the number `spare` if the file's own is taken.
+    /// Decides that this node stores the parts of a file, unless a store is already chosen. The
+    /// blob that collects them gets the id `spare` if the id equal to the uid is taken.
     pub async fn settle_parts(&self, uid: Uid, spare: Uid) -> Result<PartsIn, DbErr> {
         let here = self.here.clone();
         let settled = self
             .write_or_undo(move |transaction| {
                 let here = here.clone();
                 Box::pin(async move {
-                    // No part has this number.
+                    // No part has number 0.
                     Ok(match collect(transaction, uid, 0, spare.get(), &here).await? {
                         Ok(collecting) => Verdict::Commit(PartsIn::Store(collecting.store)),
                         Err(BegunPart::Elsewhere(store)) => Verdict::Rollback(PartsIn::Store(store)),

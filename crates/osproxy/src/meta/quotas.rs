@@ -1,9 +1,10 @@
-//! How many bytes the files of tenants may have together, and have.
+//! Quotas: the maximum number of bytes that the files of a tenant may have together.
 //!
-//! Every file's row says what it is charged with, and every change of that is a change of its tenant's sum in the same
-//! transaction, by one conditional UPDATE: whatever runs at the same time, on whatever node, the sum is never above the
-//! quota. It comes last, since all of a tenant's transactions meet there. Tenants that were never given a quota are not counted, and
-//! cost nothing but the look whether they have one, now and then.
+//! Each file's row records its charge. Every change of a charge changes the tenant's sum in the
+//! same transaction, by one conditional UPDATE, so the sum never exceeds the quota, whatever runs
+//! concurrently on any node. That UPDATE comes last in a transaction because all transactions of a
+//! tenant contend for the tenant's row. A tenant that was never given a quota is not counted; it
+//! costs one lookup every few seconds.
 
 use std::time::{Duration, Instant};
 
@@ -22,23 +23,24 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// How long it is believed that a tenant has no quota.
+/// How long to cache that a tenant has no quota.
 const REMEMBERED: Duration = Duration::from_secs(5);
-/// Of how many tenants that is believed.
+/// Maximum number of tenants in that cache.
 const TENANTS: usize = 10_000;
 
-/// What a file's row takes in the database beside name and metadata, with its indices, in bytes.
+/// Estimated size of a file's row with its indexes in the database, in bytes, excluding name and
+/// metadata.
 const ROW: usize = 512;
 
-/// How many bytes a tenant is charged with for the row of a file.
+/// Bytes that a tenant is charged for the row of a file.
 pub(super) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
     let bytes = ROW + name.len() + metadata.map_or(0, str::len);
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// What is known of quotas.
+/// The cache of tenants without a quota.
 pub(super) struct Quotas {
-    /// When tenants were found to have none.
+    /// When each tenant was found to have no quota.
     without: Cache<String, Instant>,
 }
 
@@ -52,12 +54,12 @@ impl Default for Quotas {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charged {
     Yes,
-    /// There is not so much left.
+    /// The charge would exceed the quota.
     No,
 }
 
 impl Charged {
-    /// Keeps what was done if it is allowed; else undoes it.
+    /// Commits with `done` if the charge is allowed; otherwise rolls back with `refused`.
     pub(super) fn commit_or<T>(self, done: T, refused: T) -> Verdict<T> {
         match self {
             Self::Yes => Verdict::Commit(done),
@@ -66,24 +68,25 @@ impl Charged {
     }
 }
 
-/// What a tenant may have and has.
+/// A tenant's quota and its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Who.
+    /// The tenant.
     pub tenant: Tenant,
-    /// How many bytes its files may have together; `None`: without a limit.
+    /// Maximum size of its files together, in bytes; `None`: unlimited.
     pub max_bytes: Option<u64>,
-    /// How many they have, or will have by what is announced, with what their rows take.
+    /// Bytes charged: stored, received or announced content, and the rows of its files.
     pub used: u64,
 }
 
 impl Quotas {
-    /// Whether a tenant had no quota a moment ago.
+    /// Whether the tenant was found to have no quota within the last few seconds.
     pub(super) fn is_without(&self, tenant: &str) -> bool {
         self.without.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
     }
 
-    /// Charges a tenant with so many bytes more, or fewer. Fewer is always allowed.
+    /// Adds `change` bytes to a tenant's sum. Returns [`Charged::No`] if that would exceed the
+    /// quota; a negative change is always allowed.
     pub(super) async fn charge(
         &self,
         transaction: &DatabaseTransaction,
@@ -99,7 +102,8 @@ impl Quotas {
             .col_expr(tenant::Column::Used, used())
             .filter(tenant::Column::Name.eq(tenant));
         if change > 0 {
-            // Not by the sum that it would be: announcing the largest number there is must not make that run over.
+            // Compares with what is left, not with the new sum: adding the largest announced size
+            // would overflow.
             let left = Expr::col(tenant::Column::MaxBytes).sub(Expr::col(tenant::Column::Used));
             counted = counted.filter(tenant::Column::MaxBytes.is_null().or(left.gte(change)));
         }
@@ -113,8 +117,8 @@ impl Quotas {
         Ok(Charged::Yes)
     }
 
-    /// Takes the row of a file that is about to be charged otherwise, and says what it is charged with. Where nobody counts, that
-    /// does not matter.
+    /// Locks the row of a file whose charge is about to change, and returns its charge. Returns 0,
+    /// without a lock, for a tenant without a quota: its sum is not counted.
     pub(super) async fn charged(
         &self,
         transaction: &DatabaseTransaction,
@@ -131,7 +135,7 @@ impl Quotas {
 }
 
 impl Meta {
-    /// Whether a tenant's quota has so many bytes left at this moment.
+    /// Whether the tenant's quota has `bytes` left at this moment.
     pub async fn has_room(&self, tenant: &Tenant, bytes: u64) -> Result<bool, DbErr> {
         if self.quotas.is_without(tenant.as_str()) {
             return Ok(true);
@@ -145,9 +149,9 @@ impl Meta {
         Ok(left.is_none_or(|left| bytes <= left))
     }
 
-    /// Lets the files of a tenant have so many bytes together from now on, and counts those that they have. What it has beyond
-    /// that stays, and nothing is added to it. Takes some seconds where the tenant was not counted before: until every
-    /// node counts it.
+    /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A
+    /// tenant above its new quota keeps its files, but cannot add any. For a tenant not counted
+    /// before, this takes some seconds, until no node caches any more that it has no quota.
     pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<Usage, DbErr> {
         let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
         let name = tenant.to_string();
@@ -177,7 +181,7 @@ impl Meta {
         usage.ok_or_else(|| DbErr::RecordNotFound(tenant.to_string()))
     }
 
-    /// Charges the files of a tenant that came to be when nobody did, or a version that does not.
+    /// Charges stored files without a charge: those of a version that did not record charges.
     async fn charge_files(&self, name: &str) -> Result<(), DbErr> {
         let name = name.to_owned();
         self.write(move |transaction| {
@@ -202,13 +206,14 @@ impl Meta {
         .await
     }
 
-    /// Counts what the files of a tenant are charged with.
+    /// Sets the tenant's sum to the charges of its files.
     async fn count_charges(&self, name: String) -> Result<(), DbErr> {
         let database = self.reader.get_database_backend();
         self.write(move |transaction| {
             let name = name.clone();
             Box::pin(async move {
-                // Taken, so that whoever has changed a file's charge has changed the sum as well, or waits to.
+                // With the row locked, a transaction that changed a file's charge has also changed
+                // the sum, or waits to change it.
                 tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
                 let sum = file::Entity::find()
                     .select_only()
@@ -232,7 +237,7 @@ impl Meta {
         .await
     }
 
-    /// What the tenants may have and have that are counted, by name.
+    /// Returns the usage of all tenants that are counted, by name.
     pub async fn usage(&self) -> Result<Vec<Usage>, DbErr> {
         let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.reader).await?;
         let usage = rows.into_iter().map(|row| Usage {

@@ -1,4 +1,4 @@
-//! Which rows name objects that a store has.
+//! Which rows refer to the objects of a store.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,8 +13,8 @@ use super::{
 };
 
 impl Meta {
-    /// Objects of a store that several rows name, at least one of them as content: their keys, and how many of the rows have
-    /// them as content.
+    /// Returns the objects of a store that several rows refer to, at least one of them as stored
+    /// content: their keys, with the number of rows that have the object as stored content.
     pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, DbErr> {
         let (key, content) = (Alias::new("object_key"), Alias::new("content"));
         let one_if =
@@ -53,8 +53,9 @@ impl Meta {
         rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
     }
 
-    /// Those of these objects of a store, a few thousand at most, that some row names, whatever it says of them. Those whose rows
-    /// have other numbers than their names begin with are looked for in whole tables.
+    /// Returns those of `names`, a few thousand keys at most, that any row of this store refers to,
+    /// whatever the row's state. Searches by the id at the start of each name first; for the names
+    /// not found that way, scans whole tables.
     pub async fn named_objects(&self, store: &str, names: &[String]) -> Result<HashSet<String>, DbErr> {
         let ids = numbers(names);
         let mut found = self.names_of_rows(store, names, Some(&ids)).await?;
@@ -91,7 +92,8 @@ impl Meta {
         Ok(found)
     }
 
-    /// The blobs of a store that name these objects, a few thousand at most, by the objects' names.
+    /// Returns the blobs of a store that refer to the objects `names`, a few thousand keys at most,
+    /// by key.
     pub async fn blobs_of_objects(
         &self,
         store: &str,
@@ -117,8 +119,8 @@ impl Meta {
     }
 }
 
-/// The numbers of the blobs that most of these objects are of: names begin with them. The Go program's parts lie in a folder
-/// of that name.
+/// Returns the blob ids that the names of most objects begin with. Parts stored by the Go program
+/// lie in a folder named after the id.
 fn numbers(names: &[String]) -> Vec<i64> {
     let of_name = |name: &String| {
         let (folder, name) = name.split_once('/')?;

@@ -1,3 +1,5 @@
+//! The cache of complete files.
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,21 +16,21 @@ use crate::{
     uid::Uid,
 };
 
-/// Complete files that were read lately. What was read before something was forgotten is not taken in afterwards, so
-/// nothing that is forgotten comes back.
+/// A cache of complete files. An entry read before an eviction is not inserted after it, so an
+/// evicted entry never comes back.
 ///
-/// Other nodes tell when they change something. As long as they cannot be heard nothing is remembered; and should one not
-/// have been able to speak, nothing is remembered for long.
+/// Other nodes publish invalidations. While this node cannot receive them, the cache is disabled;
+/// in case another node failed to publish one, entries expire.
 pub(super) struct Remembered {
     files: Cache<Uid, (Instant, Arc<StoredFile>)>,
-    /// From when on links are good, of files that are no longer, or not yet, remembered whole.
+    /// Start of link validity of files that are not cached as a whole.
     links: Cache<Uid, (Instant, i64)>,
     time: Duration,
     metrics: CacheMetrics,
     generation: AtomicU64,
-    /// Whether what others change is heard of.
+    /// Whether invalidations by other nodes are received.
     trusted: AtomicBool,
-    /// Held while the generation is compared or changed, and the cache with it.
+    /// Held while the generation is compared or changed together with the caches.
     changing: Mutex<()>,
 }
 
@@ -51,10 +53,10 @@ impl Remembered {
         found
     }
 
-    /// Puts on a page what was counted.
+    /// Exports the metrics of the cache.
     pub(super) fn tell(&self, page: &mut Page) {
         self.metrics.tell(page);
-        page.gauge("cache_files", "Files that are remembered", [(Vec::new(), self.files.len() as u64)]);
+        page.gauge("cache_files", "Files in the cache", [(Vec::new(), self.files.len() as u64)]);
     }
 
     fn find(&self, uid: Uid) -> Option<Arc<StoredFile>> {
@@ -65,7 +67,8 @@ impl Remembered {
         (since.elapsed() < self.time).then_some(file)
     }
 
-    /// From when on links to a file are good, in seconds since the Unix epoch; 0: none were revoked.
+    /// Start of link validity of a file, in seconds since the Unix epoch: links issued before are
+    /// revoked. 0 if none are revoked; `None` if not cached.
     pub(super) fn links_from(&self, uid: Uid) -> Option<i64> {
         if let Some(file) = self.get(uid) {
             return Some(file.links_from.unwrap_or(0));
@@ -77,7 +80,8 @@ impl Remembered {
         (since.elapsed() < self.time).then_some(from)
     }
 
-    /// Takes in what was read since the generation was asked for.
+    /// Inserts a value read since the caller got `generation`, unless something was evicted
+    /// meanwhile.
     pub(super) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
@@ -85,7 +89,8 @@ impl Remembered {
         }
     }
 
-    /// Forgets everything; remembers nothing more until others are heard again.
+    /// Evicts everything. Caches nothing until called with `true`: invalidations by other nodes are
+    /// received again.
     pub(super) fn trust(&self, others_are_heard: bool) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -94,12 +99,13 @@ impl Remembered {
         self.links.clear();
     }
 
-    /// To be asked for before rows are read that may be remembered.
+    /// The current generation. Get it before reading rows to be cached.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Takes in what was read since the generation was asked for.
+    /// Inserts a file read since the caller got `generation`, unless something was evicted
+    /// meanwhile.
     pub(super) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
@@ -114,7 +120,7 @@ impl Remembered {
         self.links.remove(&uid);
     }
 
-    /// Forgets every file of a blob.
+    /// Evicts all files of a blob.
     pub(super) fn forget_blob(&self, blob_id: i64) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -155,10 +161,10 @@ mod tests {
         remembered.trust(false);
         assert!(remembered.get(uid).is_none());
         remembered.insert(file(1, 10), remembered.generation());
-        assert!(remembered.get(uid).is_none(), "nobody would say that it changed");
+        assert!(remembered.get(uid).is_none(), "invalidations are not received");
         remembered.trust(true);
         remembered.insert(file(1, 10), before);
-        assert!(remembered.get(uid).is_none(), "it may have changed unheard");
+        assert!(remembered.get(uid).is_none(), "an invalidation may have been missed");
         remembered.insert(file(1, 10), remembered.generation());
         assert!(remembered.get(uid).is_some());
     }

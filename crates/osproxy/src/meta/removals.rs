@@ -1,3 +1,6 @@
+//! Deletion and expiry of files. A blob that loses its last file is marked for deletion in the same
+//! transaction, which also enqueues the task that removes its objects.
+
 use osproxy_storage::Key;
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -15,47 +18,48 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// Uploads that are not complete.
+/// States of an upload that is not complete.
 pub(super) const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
 
-/// What became of the wish to remove a file.
+/// Outcome of removing a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removed {
-    /// It is gone. If nothing else shares its content, that is condemned and a task removes it.
+    /// The file is removed. If it was the last file of its blob, the blob is marked for deletion
+    /// and a task removes it.
     Now,
-    /// It was gone before, or is not in a state to go.
+    /// Nothing was removed: the file was removed earlier, or is in another state.
     Before,
     /// No such uid.
     Unknown,
 }
 
-/// Which files are removed.
+/// Which files to remove, and their new state.
 #[derive(Clone, Debug)]
 struct Removal {
-    /// They are in one of these states,
+    /// The current state must be one of these.
     from: Vec<FileState>,
-    /// and get this one.
+    /// The new state.
     to: FileState,
-    /// Only those that expired before this moment, in milliseconds since the Unix epoch, if it is there.
+    /// If set, only files that expired before this time, in milliseconds since the Unix epoch.
     lapsed_before: Option<i64>,
 }
 
-/// What is left of a blob that is being removed.
+/// What is left of a blob that is being deleted.
 #[derive(Clone, Debug)]
 pub struct Remains {
-    /// The store that all of it lies in.
+    /// The store that holds all of it.
     pub store: String,
-    /// Numbers of its parts, and the keys of those that are objects.
+    /// Row ids of its parts, with the key of each part that is an object of its own.
     pub parts: Vec<(i64, Option<Key>)>,
-    /// The one object, if it lies in one, or the one that the store was to make of parts.
+    /// Key of the blob's object, or of the object that its multipart upload would become.
     pub object: Option<Key>,
-    /// Bytes of each part but the last, if that was settled.
+    /// Bytes of each part but the last, if the layout was known before the parts arrived.
     pub part_size: Option<u64>,
 }
 
 impl Meta {
-    /// Removes a file of a tenant, in whatever state it is, and its claim on its content. If that was the last one, the content is
-    /// condemned, so that nobody can share it any more, and `removal`, which gets the blob's number, is enqueued.
+    /// Deletes a file of a tenant in any state. If it was the last file of its blob, marks the blob
+    /// for deletion, so that no other file can share it any more, and enqueues `removal` for it.
     pub async fn delete_file(
         &self,
         tenant: Tenant,
@@ -73,8 +77,9 @@ impl Meta {
         self.remove(Some(tenant), uid, removal_of, removal).await
     }
 
-    /// Gives an upload up that was not completed in time, as [`delete_file`](Self::delete_file) does: one that expired before
-    /// this moment, in milliseconds since the Unix epoch. One that was renewed meanwhile stays.
+    /// Expires an upload whose expiry is before `lapsed_before`, in milliseconds since the Unix
+    /// epoch. An upload renewed meanwhile stays. Its blob is treated as by
+    /// [`delete_file`](Self::delete_file).
     pub async fn expire_upload(
         &self,
         uid: Uid,
@@ -86,8 +91,8 @@ impl Meta {
         self.remove(None, uid, removal_of, removal).await
     }
 
-    /// Lets an unfinished upload of a tenant last until `expires_at`, in milliseconds since the Unix epoch, if it would expire
-    /// earlier. `false`: the tenant has no such upload, or it is no longer unfinished.
+    /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
+    /// epoch; never shortens it. Returns `false` if the tenant has no such open upload.
     pub async fn renew_upload(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, DbErr> {
         self.write(move |transaction| {
             let tenant = tenant.clone();
@@ -105,13 +110,13 @@ impl Meta {
         .await
     }
 
-    /// Gives an upload up that is not complete, because the client says so.
+    /// Deletes an open upload on the client's request.
     pub async fn abort_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
         let removal_of = Removal { from: OPEN.to_vec(), to: FileState::Deleted, lapsed_before: None };
         self.remove(None, uid, removal_of, removal).await
     }
 
-    /// If it is of that tenant; `None`: whosever it is.
+    /// Removes the file; with a `tenant`, only if it is of that tenant.
     async fn remove(
         &self,
         tenant: Option<Tenant>,
@@ -139,8 +144,8 @@ impl Meta {
         removed
     }
 
-    /// Up to `limit` uploads that were not complete when their time was over, at a moment in milliseconds since the
-    /// Unix epoch; those that lapsed first come first.
+    /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix
+    /// epoch; the earliest first.
     pub async fn lapsed_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, DbErr> {
         let lapsed = file::Entity::find()
             .select_only()
@@ -153,14 +158,14 @@ impl Meta {
         Ok(uids.into_iter().map(Uid::from_recorded).collect())
     }
 
-    /// What is left of a blob in state `deleting`, after nobody can begin a part of it any more; `None` when there is
-    /// no such blob.
+    /// Returns what is left of a blob in state `deleting`; `None` if there is no such blob. Marks
+    /// all its parts for deletion, and no new part of it can be begun.
     pub async fn remains(&self, blob_id: i64) -> Result<Option<Remains>, DbErr> {
         self.write(move |transaction| Box::pin(remains(transaction, blob_id))).await
     }
 
-    /// Removes rows of files that were gone before a moment (milliseconds since the Unix epoch), up to `limit`
-    /// of them, and says how many.
+    /// Deletes up to `limit` rows of files that were removed before `gone_before`, in milliseconds
+    /// since the Unix epoch. Returns the number of rows.
     pub async fn purge_files(&self, gone_before: i64, limit: u64) -> Result<u64, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
@@ -187,7 +192,7 @@ async fn remove(
     (removal, now): (&TaskForBlob, i64),
     quotas: &Quotas,
 ) -> Result<Removed, DbErr> {
-    // Taken, so that its content stays the same until it has been let go.
+    // The lock keeps the file's blob from changing until the reference is dropped.
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
     let is_meant = |file: &file::Model| tenant.is_none_or(|tenant| file.tenant == tenant.as_str());
     let Some(file) = file.filter(is_meant) else {
@@ -221,8 +226,9 @@ async fn remove(
     Ok(Removed::Now)
 }
 
-/// Makes a file whose content is not what it must be corrupt, before anybody could read it. Its blob is condemned, and
-/// `removal`, which gets the blob's number, is enqueued.
+/// Marks a completing file as corrupt, because its content failed verification; nobody could read
+/// it yet. Drops its reference to the blob; if that was the last one, enqueues `removal` for the
+/// blob.
 pub(super) async fn reject_upload(
     transaction: &DatabaseTransaction,
     file: &file::Model,
@@ -247,7 +253,8 @@ pub(super) async fn reject_upload(
     Ok(())
 }
 
-/// Takes one file's claim off a blob. If it was the last, the blob is condemned: then says in which store it lies.
+/// Removes one file's reference to a blob. If it was the last one, marks the blob for deletion and
+/// returns its store.
 async fn drop_claim(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Option<String>, DbErr> {
     blob::Entity::update_many()
         .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).sub(1))
@@ -257,7 +264,7 @@ async fn drop_claim(transaction: &DatabaseTransaction, blob_id: i64) -> Result<O
         .await?;
     let condemned = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
-        // Whoever sends the same content now is the first to do so.
+        // Deduplication must not find the blob any more.
         .col_expr(blob::Column::Md5, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Blake3, Expr::value(None::<Vec<u8>>))
         .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
@@ -285,7 +292,7 @@ async fn remains(transaction: &DatabaseTransaction, blob_id: i64) -> Result<Opti
     let rows = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).all(transaction).await?;
     let parts: Result<Vec<_>, DbErr> = rows.iter().map(|part| Ok((part.id, own_object(part)?))).collect();
     let parts = parts?;
-    // The object that a merge writes has a row of its own.
+    // The object of a running merge has a row of its own.
     let has_object = blob.layout == blob::Layout::Whole || blob.upload_id.is_some();
     let object = has_object.then(|| recorded_key(&blob.object_key)).transpose()?;
     Ok(Some(Remains { store: blob.backend, parts, object, part_size: part_size(blob.part_size) }))

@@ -1,5 +1,5 @@
-//! Room on the disk that is kept for the database file: when others have filled the disk, it is given to the database, so
-//! that deletions, which make room, can still be recorded.
+//! Disk space kept for the database. When the disk is full, the space is released to the database,
+//! so that deletions, which free space, can still be recorded.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,57 +12,59 @@ use rustix::{
     io::Errno,
 };
 
-/// Bytes that are kept: the write-ahead log needs about 4 MiB, and some hundred deletions as much again.
+/// Bytes kept: the write-ahead log needs about 4 MiB, and a few hundred deletions need about as
+/// much.
 pub(super) const RESERVE: u64 = 16 << 20;
-/// How often it is tried to have the room again.
+/// Interval between attempts to allocate the space again.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// A file beside the database that holds the room.
+/// A file beside the database that holds the space.
 pub(super) struct Reserve {
     path: PathBuf,
     is_spent: AtomicBool,
 }
 
 impl Reserve {
-    /// Keeps room for a database, if the disk has so much. Blocks.
+    /// Allocates the space for a database, if the disk has that much. Blocks.
     pub(super) fn of(database: &Path) -> Self {
         let mut name = database.file_name().unwrap_or_default().to_owned();
         name.push("-reserve");
         let reserve = Self { path: database.with_file_name(name), is_spent: AtomicBool::new(false) };
         if let Err(error) = reserve.keep(RESERVE) {
-            tracing::warn!(%error, "cannot keep room for the database; a full disk would refuse deletions too");
+            tracing::warn!(%error, "cannot reserve disk space; deletions will fail while the disk is full");
         }
         reserve
     }
 
-    /// Whether the disk is full and the room is given to the database.
+    /// Whether the disk is full and the space is released to the database.
     pub(super) fn is_spent(&self) -> bool {
         self.is_spent.load(Ordering::Relaxed)
     }
 
-    /// Gives the room to the database. `false`: there was none. Blocks.
+    /// Releases the space to the database. Returns `false` if there was none. Blocks.
     pub(super) fn spend(&self) -> bool {
         let spent = rustix::fs::unlink(&self.path).is_ok();
         if !self.is_spent.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                "the disk of the database is full; nothing new is stored until there is room, deletions go on"
+                "the database disk is full; new uploads are refused until space is free, deletions still work"
             );
         }
         spent
     }
 
-    /// Takes the room again, if there is as much again beside it. Blocks.
+    /// Allocates the space again if the disk has twice as much free. Blocks.
     pub(super) fn refill(&self) {
         match self.keep(2 * RESERVE) {
             Err(Errno::NOSPC | Errno::DQUOT) => {}
-            // Not every file system can keep room: there is some, at least.
+            // Not every file system supports `fallocate`; the disk has free space, at least.
             Ok(()) | Err(_) => self.is_spent.store(false, Ordering::Relaxed),
         }
     }
 
-    /// Allocates the room, if so many bytes are free.
+    /// Allocates the space if `free` bytes are available.
     fn keep(&self, free: u64) -> rustix::io::Result<()> {
-        // Allocated before, of which blocks of 512 bytes tell.
+        // The file exists already; `st_blocks` counts blocks of 512 bytes and shows whether it is
+        // allocated.
         let is_kept = |kept: rustix::fs::Stat| u64::try_from(kept.st_blocks).unwrap_or(0) * 512 >= RESERVE;
         if rustix::fs::stat(&self.path).is_ok_and(is_kept) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What uploads hold that are not complete.
+//! Open uploads of a tenant, and the disk space reserved for them.
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
@@ -13,19 +13,19 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// What uploads hold.
+/// Number of open uploads, and disk space reserved for uploads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenUploads {
-    /// How many a tenant has.
+    /// Number of open uploads of the tenant.
     pub uploads: u64,
-    /// Bytes that are reserved for them on disks of this machine.
+    /// Bytes reserved for them on disks of this node.
     pub reserved: u64,
-    /// The same, of all tenants.
+    /// Bytes reserved on disks of this node for all tenants.
     pub reserved_by_all: u64,
 }
 
 impl Meta {
-    /// What the uploads of a tenant hold that are not complete. Reads as many rows as there are of them.
+    /// Counts the open uploads of a tenant and the reserved bytes. Reads one row per open upload.
     pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, DbErr> {
         let open = file::Entity::find()
             .select_only()
@@ -41,7 +41,7 @@ impl Meta {
         })
     }
 
-    /// Blobs whose parts have places in objects to be that lie here.
+    /// Blobs that have a preallocated file in a store of this node.
     fn reserving(&self) -> Select<blob::Entity> {
         let placed = |sizes: super::PartSizes| sizes.placed;
         let here = self.here.stores.iter().filter(|store| store.parts.is_some_and(placed));
@@ -59,8 +59,9 @@ impl Meta {
         Ok(sum.flatten().unwrap_or(0).unsigned_abs())
     }
 
-    /// Up to `limit` uploads behind `after` whose room is reserved in a store, that were created before a moment
-    /// (milliseconds since the Unix epoch) and of which nothing has come.
+    /// Returns up to `limit` uploads with a reservation in a store that have received nothing:
+    /// those created before `created_before`, in milliseconds since the Unix epoch, with a uid
+    /// above `after`.
     pub async fn idle_reservations(
         &self,
         store: &str,
@@ -85,8 +86,9 @@ impl Meta {
         Ok(uids.into_iter().map(Uid::from_recorded).collect())
     }
 
-    /// Gives up the room that is reserved for an upload of which nothing has come; it is reserved again with the first part.
-    /// `removal`, which gets the number of a blob, is enqueued. `false`: something has come, or the upload has ended.
+    /// Releases the reservation of an upload that has received nothing, and enqueues `removal` for
+    /// its blob. The first part reserves again. Returns `false` if bytes have arrived or the upload
+    /// is closed.
     pub async fn release_room(&self, uid: Uid, removal: TaskForBlob) -> Result<bool, DbErr> {
         let now = self.clock.now_ms();
         self.write_or_undo(move |transaction| {

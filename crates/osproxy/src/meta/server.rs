@@ -1,4 +1,5 @@
-//! Connections to a database server: bounded in number and in time, made anew when the server went and came back.
+//! Connections to a database server: limited in number, with a timeout for each operation, and
+//! reconnected after an outage.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -22,21 +23,22 @@ use super::{
     write_queue::Verdict,
 };
 
-/// How often work that others got in the way of is begun again.
+/// Maximum number of retries after a conflict with another transaction.
 const CONFLICTS: u32 = 30;
-/// How often connections are closed that nobody needs any more.
+/// Interval for closing idle connections.
 const IDLE: Duration = Duration::from_mins(1);
-/// Longest pause before it is.
+/// Maximum backoff between conflict retries.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a connection may take to answer a ping before it counts as dead.
 const PING: Duration = Duration::from_secs(1);
 
-/// When something went wrong with the server's connections last.
+/// The time of the last connection failure.
 ///
-/// While that was not long ago, a connection is given back to the pool only once it answers. One whose statement was given
-/// up keeps its place until the server has ended the statement, as it does after the same time-out: so there are never
-/// more connections than configured, here and on the server.
+/// For a while after a failure, a connection returns to the pool only if it answers a ping. A
+/// connection whose statement timed out keeps its place in the pool until the server has ended the
+/// statement, which it does after the same timeout. So there are never more connections than
+/// configured, neither here nor on the server.
 #[derive(Default)]
 pub(super) struct Suspicion(Mutex<Option<Instant>>);
 
@@ -50,7 +52,8 @@ impl Suspicion {
         raised.is_some_and(|raised| raised.elapsed() < 2 * timeout)
     }
 
-    /// Pings a connection on its way back to the pool, if there is a reason. An error: it must be closed.
+    /// Pings a connection on its way back to the pool if a failure is recent. After an error the
+    /// connection must be closed.
     pub(super) async fn check(
         &self,
         connection: &mut impl sqlx::Connection,
@@ -71,32 +74,33 @@ impl Suspicion {
     }
 }
 
-/// A database server, as this node uses it.
+/// The connection pool of a database server.
 ///
-/// After a statement got no answer, or a connection broke, the idle connections are tried, and those that are dead are
-/// closed. So one slow statement costs one connection for a while, and the first request after an outage finds no dead
-/// one.
+/// When a statement times out or a connection breaks, the idle connections are pinged and the dead
+/// ones closed. So a slow statement costs one connection for a while, and the first request after
+/// an outage gets a live one.
 pub(super) struct Server {
     connection: DatabaseConnection,
-    /// How long an answer is waited for.
+    /// Deadline for a query or a transaction with all its retries.
     timeout: Duration,
     suspicion: Arc<Suspicion>,
-    /// What a lock's own connection is made by.
+    /// For the connection that holds a lock.
     options: ConnectOptions,
-    /// Held while idle connections are tried; says when that was begun last.
+    /// Locked while idle connections are pinged; holds the time when that last began.
     tried: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
-/// Where a transaction broke.
+/// Where a transaction failed.
 enum Broken {
-    /// Before its end was asked for: nothing of it stays.
+    /// Before the commit or rollback: nothing is changed.
     Before(DbErr),
-    /// At its end: it may be done or not.
+    /// During the commit or rollback: the outcome is unknown.
     AtCommit(DbErr),
 }
 
 impl Server {
-    /// Connects when that is needed. Of connections that nobody uses any more `max_idle` stay.
+    /// Creates the pool; connections open on demand. Closes idle connections beyond `max_idle` once
+    /// a minute.
     pub(super) async fn connect(
         options: ServerOptions,
         timeout: Duration,
@@ -119,31 +123,32 @@ impl Server {
         Ok(server)
     }
 
-    /// Closes what is idle at this moment beyond `max_idle` connections.
+    /// Closes the connections that are idle now, except `max_idle` of them.
     pub(super) async fn close_idle(&self, max_idle: u32) {
         dialect::close_idle(&self.connection, max_idle).await;
     }
 
-    /// How its connections are used.
     pub(super) fn pool_use(&self) -> PoolUse {
         dialect::pool(&self.connection)
     }
 
-    /// Takes a lock, which ends with the pool of one connection that this gives.
+    /// Takes a lock. Returns a pool of one connection; closing it releases the lock.
     pub(super) async fn lock(&self, lock: Lock, wait: Duration) -> Result<DatabaseConnection, DbErr> {
         let connection = Database::connect(single(self.options.clone())).await?;
         if dialect::lock(&connection, lock, wait).await? {
             return Ok(connection);
         }
-        Err(DbErr::Conn(RuntimeErr::Internal("another node holds a lock for too long".to_owned())))
+        Err(DbErr::Conn(RuntimeErr::Internal(
+            "timed out waiting for a lock held by another node; retry later".to_owned(),
+        )))
     }
 
-    /// Which kind of database it is.
     pub(super) fn backend(&self) -> sea_orm::DbBackend {
         self.connection.get_database_backend()
     }
 
-    /// Takes note of an error that idle connections may share. The task that this gives closes those that are dead.
+    /// Records a failure that may affect idle connections too. Returns the task that closes the
+    /// dead ones.
     fn suspect(&self, error: &DbErr) -> JoinHandle<()> {
         let noticed = Instant::now();
         self.suspicion.raise();
@@ -151,19 +156,16 @@ impl Server {
         let (connection, tried) = (self.connection.clone(), self.tried.clone());
         tokio::spawn(async move {
             let mut tried = tried.lock().await;
-            // Or somebody else has tried them since.
+            // Otherwise another task has pinged them since.
             if tried.is_none_or(|tried| tried < noticed) {
-                tracing::warn!(
-                    error,
-                    "the database does not answer as it should; trying the idle connections"
-                );
+                tracing::warn!(error, "database connection failed; pinging idle connections");
                 *tried = Some(Instant::now());
                 dialect::close_dead(&connection, PING).await;
             }
         })
     }
 
-    /// Asks a question, which changes nothing. One that a lost connection swallowed is asked once more.
+    /// Runs a query that changes nothing. Retries once after a lost connection.
     pub(super) async fn read<T, F>(&self, ask: impl Fn(DatabaseConnection) -> F) -> Result<T, DbErr>
     where
         F: Future<Output = Result<T, DbErr>>,
@@ -188,8 +190,9 @@ impl Server {
         }
     }
 
-    /// Runs `work` in a transaction and returns when it is committed. It is run again when others got in the way, or the
-    /// connection was lost before the end was asked for. After an error at the end nobody knows whether it was done.
+    /// Runs `work` in a transaction and returns once it is committed. Runs it again after a
+    /// conflict, or once more if the connection was lost before the commit. After an error during
+    /// the commit the outcome is unknown.
     pub(super) async fn write<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
@@ -228,11 +231,11 @@ impl Server {
     }
 
     fn no_answer(&self) -> DbErr {
-        DbErr::Conn(RuntimeErr::Internal(format!("no answer within {} seconds", self.timeout.as_secs())))
+        DbErr::Conn(RuntimeErr::Internal(format!("the database timed out after {}s", self.timeout.as_secs())))
     }
 }
 
-/// For a pool of one connection, whose locks are so those of whoever has the pool.
+/// Options for a pool of one connection: a lock taken through it belongs to the pool's owner.
 pub(super) fn single(mut options: ConnectOptions) -> ConnectOptions {
     options.max_connections(1).min_connections(0);
     options
@@ -249,7 +252,8 @@ where
             Ok(outcome)
         }
         Ok(Verdict::Rollback(outcome)) => {
-            // Nothing stays either way; what is left of a transaction must not reach the next one.
+            // Nothing is changed either way, but the rest of a transaction must not leak into the
+            // next one on this connection.
             transaction.rollback().await.map_err(Broken::AtCommit)?;
             Ok(outcome)
         }
@@ -261,7 +265,7 @@ where
     }
 }
 
-/// Longer every time, and somewhere between nothing and all of it, so that those who met do not meet again.
+/// Exponential backoff with full jitter, so that conflicting transactions do not meet again.
 fn pause(conflicts: u32) -> Duration {
     let full = Duration::from_millis(1 << conflicts.min(7)).min(MAX_PAUSE);
     let mut random = [0; 2];
@@ -269,11 +273,11 @@ fn pause(conflicts: u32) -> Duration {
     full * u32::from(share) / u32::from(u16::MAX)
 }
 
-/// What this node's questions go through.
+/// The connections that this node reads with.
 pub(super) enum Reader {
-    /// Connections that read a file.
+    /// A pool on the database file.
     Embedded(DatabaseConnection),
-    /// Those to a server.
+    /// A pool on a server.
     Server(Arc<Server>),
 }
 

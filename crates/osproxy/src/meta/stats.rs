@@ -1,4 +1,4 @@
-//! How much there is of everything.
+//! Statistics of files, blobs and tasks.
 
 use std::collections::BTreeMap;
 
@@ -13,32 +13,32 @@ use super::{
     now_ms,
 };
 
-/// How much there is of everything.
+/// Statistics of the whole database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// When it was counted, in milliseconds since the Unix epoch.
+    /// When the rows were counted, in milliseconds since the Unix epoch.
     pub counted_at: i64,
-    /// Files by their state.
+    /// Number of files by state.
     pub files: Vec<(FileState, u64)>,
-    /// Blobs that are stored.
+    /// Number of stored blobs.
     pub blobs: u64,
-    /// Bytes that they have together.
+    /// Size of the stored blobs together, in bytes.
     pub bytes_stored: u64,
-    /// Bytes that they would have besides if every file had a blob of its own.
+    /// Bytes saved by deduplication: the additional size if every file had a blob of its own.
     pub bytes_saved: u64,
-    /// Tasks by their kinds and states.
+    /// Number of tasks by kind and state.
     pub tasks_of_kinds: Vec<(String, TaskState, u64)>,
 }
 
 impl FileState {
-    /// The name, as it stands in the database and in output.
+    /// The state's name in the database and in output.
     pub fn name(self) -> String {
         self.to_value()
     }
 }
 
 impl Stats {
-    /// Tasks by the names of their states.
+    /// Number of tasks by the name of their state.
     pub fn tasks(&self) -> BTreeMap<String, u64> {
         let mut tasks = BTreeMap::new();
         for (_, state, count) in &self.tasks_of_kinds {
@@ -49,7 +49,7 @@ impl Stats {
 }
 
 impl Meta {
-    /// Counts everything. Reads whole tables, or indices of them: not to be asked for often.
+    /// Counts all rows. Scans whole tables or indexes: call it rarely.
     pub async fn stats(&self) -> Result<Stats, DbErr> {
         let counted_at = now_ms();
         let files = file::Entity::find()

@@ -1,4 +1,4 @@
-//! Background work as people look at it.
+//! Listing, retrying and purging tasks.
 
 use sea_orm::{
     ActiveEnum, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -11,43 +11,42 @@ use super::{
 };
 
 impl TaskState {
-    /// The name, as it stands in the database and in output.
+    /// The state's name in the database and in output.
     pub fn name(self) -> String {
         self.to_value()
     }
 }
 
 impl super::AttemptOutcome {
-    /// The name, as it stands in the database and in output.
+    /// The outcome's name in the database and in output.
     pub fn name(self) -> String {
         self.to_value()
     }
 }
 
-/// Which tasks are listed.
+/// Which tasks to list.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TaskFilter<'a> {
-    /// Those in this state.
+    /// Only tasks in this state.
     pub state: Option<TaskState>,
-    /// Those of this kind.
+    /// Only tasks of this kind.
     pub kind: Option<&'a str>,
 }
 
 impl Meta {
-    /// The highest number of a task.
     pub(super) async fn newest_task(&self) -> Result<Option<i64>, DbErr> {
         let newest =
             task::Entity::find().select_only().column(task::Column::Id).order_by_desc(task::Column::Id);
         newest.into_tuple().one(&self.reader).await
     }
 
-    /// Up to `limit` tasks, the newest first: those in one state, or all.
+    /// Returns up to `limit` tasks, the newest first; with a `state`, only those.
     pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<Task>, DbErr> {
         self.list_tasks(TaskFilter { state, kind: None }, None, limit).await
     }
 
-    /// Up to `limit` tasks that are older than `before`, a task's number: the newest first. Without a filter a page reads
-    /// what it returns; with one, what is left out as well.
+    /// Returns up to `limit` tasks with an id below `before`, the newest first. Without a filter,
+    /// reads only the rows it returns; with a filter, also scans the rows it skips.
     pub async fn list_tasks(
         &self,
         filter: TaskFilter<'_>,
@@ -67,7 +66,7 @@ impl Meta {
         Ok(tasks.all(&self.reader).await?.into_iter().map(known).collect())
     }
 
-    /// A task and its attempts, in their order.
+    /// Returns a task with its attempts in order.
     pub async fn task(&self, id: i64) -> Result<Option<(Task, Vec<Attempt>)>, DbErr> {
         let Some(row) = task::Entity::find_by_id(id).one(&self.reader).await? else {
             return Ok(None);
@@ -88,7 +87,7 @@ impl Meta {
         Ok(Some((known(row), attempts.into_iter().map(attempt).collect())))
     }
 
-    /// Whether a task of this kind and payload still has something to do, or waits to be looked at.
+    /// Whether a task of this kind and payload is queued, running or dead.
     pub async fn has_task(&self, kind: &str, payload: &str) -> Result<bool, DbErr> {
         let open = [TaskState::Queued, TaskState::Running, TaskState::Dead];
         let found = task::Entity::find()
@@ -100,14 +99,14 @@ impl Meta {
         Ok(found.is_some())
     }
 
-    /// Lets a task that is dead, or waits after a failure, be tried up to `attempts` times more, from now on.
-    /// `false`: there is no such task, or it needs no help.
+    /// Queues a dead or waiting task to run now, with up to `attempts` more attempts. Returns
+    /// `false` if there is no such task, or it is running or done.
     pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, DbErr> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {
                 let more = Expr::col(task::Column::Attempts).add(attempts.cast_signed());
-                // What comes again and again is never given up.
+                // A recurring task has no limit of attempts.
                 let unlimited = Expr::col(task::Column::MaxAttempts);
                 let more = Expr::case(Expr::col(task::Column::UniqueKey).is_null(), more).finally(unlimited);
                 let retried = task::Entity::update_many()
@@ -125,8 +124,9 @@ impl Meta {
         .await
     }
 
-    /// Removes tasks that were done, and attempts that ended, before a moment (milliseconds since the Unix epoch), up to
-    /// `limit` of each, and says how many of both.
+    /// Deletes done tasks, and ended attempts of recurring tasks, that ended before `ended_before`,
+    /// in milliseconds since the Unix epoch: up to `limit` tasks, and all such attempts. Returns
+    /// the number of rows.
     pub async fn purge_tasks(&self, ended_before: i64, limit: u64) -> Result<u64, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {

@@ -1,4 +1,4 @@
-//! Background work: the rows of the task engine. Time is the database's, so that all nodes mean the same by it.
+//! The task queue. All times are of the database's clock, so that nodes agree on leases.
 
 use std::sync::Arc;
 
@@ -15,107 +15,107 @@ use super::{
 pub use task::State as TaskState;
 pub use task_attempt::Outcome as AttemptOutcome;
 
-/// Longest error that is kept, in bytes.
+/// Maximum length of a recorded error, in bytes.
 const MAX_ERROR: usize = 2000;
 
-/// Work to be done.
+/// A task to enqueue.
 #[derive(Clone, Debug)]
 pub struct NewTask {
-    /// A number that no other task has.
+    /// Unique id.
     pub id: i64,
-    /// Names the handler.
+    /// Name of the handler.
     pub kind: &'static str,
-    /// JSON that the handler understands.
+    /// JSON for the handler.
     pub payload: String,
-    /// How often it may be begun before it is given up.
+    /// Number of attempts before the task is dead.
     pub max_attempts: u32,
 }
 
-/// Gives the task for a blob whose number only the transaction knows.
+/// Makes the task for a blob whose id only the transaction knows.
 pub type TaskForBlob = Arc<dyn Fn(i64) -> NewTask + Send + Sync>;
 
-/// Work that this process may do until its lease is over.
+/// A task that this process may run until its lease expires.
 #[derive(Clone, Debug)]
 pub struct ClaimedTask {
-    /// Its number.
+    /// Task id.
     pub id: i64,
-    /// Names the handler.
+    /// Name of the handler.
     pub kind: String,
-    /// JSON that the handler understands.
+    /// JSON for the handler.
     pub payload: String,
-    /// Which attempt this is, from 1 on.
+    /// Number of this attempt, from 1.
     pub attempt: u32,
-    /// How many there may be.
+    /// Maximum number of attempts.
     pub max_attempts: u32,
-    /// The store whose objects the work is on, if it is.
+    /// The store whose objects the task works on, if any.
     pub store: Option<String>,
 }
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum Ended {
-    /// Well.
+    /// It succeeded.
     Done,
-    /// Well; to be done again after so many milliseconds.
+    /// It succeeded; run the task again after this delay, in milliseconds.
     Again(i64),
-    /// Not well; to be tried again after so many milliseconds.
+    /// It failed with this error; retry after this delay, in milliseconds.
     Retry(String, i64),
-    /// Not well, and trying again is of no use.
+    /// It failed with this error; retrying is useless.
     Dead(String),
-    /// The process stops; another may go on at once.
+    /// The process shuts down; another may run the task at once.
     HandedBack,
 }
 
-/// A task as its row says.
+/// A task, as recorded.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Its number.
+    /// Task id.
     pub id: i64,
-    /// Names the handler.
+    /// Name of the handler.
     pub kind: String,
-    /// JSON that the handler understands.
+    /// JSON for the handler.
     pub payload: String,
-    /// Where it stands.
+    /// Current state.
     pub state: TaskState,
-    /// When it may be begun, in milliseconds since the Unix epoch.
+    /// Earliest start, in milliseconds since the Unix epoch.
     pub run_at: i64,
-    /// How often it was begun.
+    /// Number of attempts so far.
     pub attempts: i32,
-    /// How often it may be begun.
+    /// Maximum number of attempts.
     pub max_attempts: i32,
-    /// The process that works on it.
+    /// The process that holds the lease.
     pub lease_owner: Option<String>,
-    /// Until when it does, in milliseconds since the Unix epoch.
+    /// End of the lease, in milliseconds since the Unix epoch.
     pub lease_until: Option<i64>,
-    /// Why the last attempt did not succeed.
+    /// Error of the last attempt.
     pub last_error: Option<String>,
-    /// In milliseconds since the Unix epoch.
+    /// Creation time, in milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// When it was done or given up, in milliseconds since the Unix epoch.
+    /// When the task was done or dead, in milliseconds since the Unix epoch.
     pub ended_at: Option<i64>,
-    /// Runs again and again, with no limit of attempts.
+    /// Whether it runs again and again, without a limit of attempts.
     pub is_recurring: bool,
 }
 
-/// One time that a task was begun.
+/// One attempt to run a task.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// From 1 on.
+    /// Number of the attempt, from 1.
     pub number: i32,
-    /// The process that worked on it.
+    /// The process that ran it.
     pub lease_owner: String,
-    /// In milliseconds since the Unix epoch.
+    /// Start time, in milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// In milliseconds since the Unix epoch; not set while it runs.
+    /// End time, in milliseconds since the Unix epoch; `None` while it runs.
     pub ended_at: Option<i64>,
-    /// Not set while it runs.
+    /// Outcome; `None` while it runs.
     pub outcome: Option<AttemptOutcome>,
-    /// What went wrong.
+    /// Error of the attempt.
     pub error: Option<String>,
 }
 
-/// Puts a task into the transaction that makes it necessary.
-/// With a `store` it runs where that is at hand. `now` is the time by the database's clock.
+/// Enqueues a task in the transaction that requires it. With a `store`, it runs on a node that has
+/// that store. `now` is the time of the database's clock.
 pub(super) async fn enqueue(
     transaction: &DatabaseTransaction,
     new: NewTask,
@@ -146,7 +146,7 @@ fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
 }
 
 impl Meta {
-    /// Records a task that no other change makes necessary.
+    /// Enqueues a task in a transaction of its own.
     pub async fn enqueue(&self, new: NewTask, store: Option<String>) -> Result<(), DbErr> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
@@ -156,8 +156,8 @@ impl Meta {
         .await
     }
 
-    /// Sees to it that there is one task of this kind that comes again and again, of all or of one for a store, and that
-    /// it is due now.
+    /// Ensures that the recurring task of this kind exists once (once per store, with a `store`),
+    /// and is due now.
     pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), DbErr> {
         let now = self.clock.now_ms();
         let ensured = self
@@ -186,14 +186,14 @@ impl Meta {
             })
             .await;
         match ensured {
-            // Another node was faster.
+            // Another node inserted it first.
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(()),
             ensured => ensured,
         }
     }
 
-    /// Ends the leases of all processes but `owner` on work for the stores `own` that it has to itself; if it is `alone`, on any
-    /// work.
+    /// Ends the leases of all processes but `owner`: on tasks of the stores `own`, which only this
+    /// process has, or on all tasks if it is the only process (`alone`).
     pub async fn end_leases_of_others(
         &self,
         owner: &str,
@@ -217,7 +217,7 @@ impl Meta {
         .await
     }
 
-    /// Up to `limit` tasks of these kinds that may be begun now: number and kind, those that are due longest first.
+    /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
     pub async fn due_tasks(&self, kinds: &[&str], limit: u64) -> Result<Vec<(i64, String)>, DbErr> {
         self.clock.adjust(&self.reader).await?;
         let due = task::Entity::find()
@@ -232,7 +232,7 @@ impl Meta {
         due.into_tuple().all(&self.reader).await
     }
 
-    /// In how many milliseconds the next task of these kinds is due, if there is one.
+    /// Returns the milliseconds until the next task of these kinds is due, if there is one.
     pub async fn next_due(&self, kinds: &[&str]) -> Result<Option<i64>, DbErr> {
         let of_kinds = || {
             let kinds = task::Column::Kind.is_in(kinds.iter().copied());
@@ -250,13 +250,13 @@ impl Meta {
         Ok(next.map(|at| Ord::max(at.saturating_sub(self.clock.now_ms()), 0)))
     }
 
-    /// Work on no store, or on one that is at hand.
+    /// Tasks without a store, or of a store of this node.
     fn is_for_here(&self) -> Condition {
         Condition::any().add(task::Column::Store.is_null()).add(task::Column::Store.is_in(self.here.names()))
     }
 
-    /// Takes a task that is due, for `lease` milliseconds; `None` when another was faster, or when there was no
-    /// attempt left: then it is dead now.
+    /// Claims a due task for `lease` milliseconds. Returns `None` if another process was faster, or
+    /// if no attempt is left: the task is dead then.
     pub async fn claim_task(&self, id: i64, owner: &str, lease: i64) -> Result<Option<ClaimedTask>, DbErr> {
         let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
@@ -266,7 +266,8 @@ impl Meta {
         .await
     }
 
-    /// Holds a claimed task for `lease` milliseconds more. `false`: the lease was lost, and the work must stop.
+    /// Extends the lease of a claimed task to `lease` milliseconds from now. Returns `false` if the
+    /// lease is lost: the work must stop.
     pub async fn renew_task(&self, claimed: &ClaimedTask, owner: &str, lease: i64) -> Result<bool, DbErr> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let until = self.clock.now_ms().saturating_add(lease);
@@ -284,7 +285,8 @@ impl Meta {
         .await
     }
 
-    /// Records how an attempt ended. `false`: the lease was lost, and somebody else decides.
+    /// Records how an attempt ended. Returns `false` if the lease is lost: another process decides
+    /// then.
     pub async fn end_task(&self, claimed: &ClaimedTask, owner: &str, ended: Ended) -> Result<bool, DbErr> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let now = self.clock.now_ms();
@@ -296,12 +298,12 @@ impl Meta {
     }
 }
 
-/// The number of attempts after which it ends, for a task that gets so many more.
+/// The new maximum for a task that gets `more` attempts.
 fn max_attempts_from_now(more: u32) -> Expr {
     Expr::col(task::Column::Attempts).add(more.cast_signed())
 }
 
-/// Tasks that wait and whose time has come, and those whose worker was not heard of in time.
+/// Queued tasks whose time has come, and running tasks whose lease expired.
 fn is_due(now: i64) -> Condition {
     let waiting =
         Condition::all().add(task::Column::State.eq(TaskState::Queued)).add(task::Column::RunAt.lte(now));
@@ -338,7 +340,7 @@ async fn claim(
         .filter(task::Column::Attempts.eq(row.attempts))
         .filter(is_due(now));
     update = if exhausted {
-        let error = "every attempt was lost together with its process";
+        let error = "the process of every attempt stopped renewing its lease";
         update
             .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
             .col_expr(task::Column::LeaseUntil, Expr::value(None::<i64>))
@@ -354,7 +356,7 @@ async fn claim(
         return Ok(None);
     }
     if row.state == TaskState::Running {
-        let lost = Some("the process that worked on it was not heard of in time".to_owned());
+        let lost = Some("the process stopped renewing its lease".to_owned());
         end_attempt(transaction, id, row.attempts, AttemptOutcome::Lost, lost, now).await?;
     }
     if exhausted {
@@ -417,7 +419,7 @@ async fn end(
         Some(run_at) => update.col_expr(task::Column::RunAt, Expr::value(run_at)),
         None => update.col_expr(task::Column::EndedAt, Expr::value(now)),
     };
-    // An attempt that was handed back is not the task's fault.
+    // An attempt that is handed back does not count against the maximum.
     if outcome == AttemptOutcome::HandedBack {
         update = update.col_expr(task::Column::MaxAttempts, Expr::col(task::Column::MaxAttempts).add(1));
     }

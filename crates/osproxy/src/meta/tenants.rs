@@ -1,4 +1,5 @@
-//! Tenants as operators see them. A tenant exists as soon as a key, a file or a quota names it.
+//! Tenants and what they use, for operators. A tenant exists as soon as an API key, a file or a
+//! quota names it.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +13,18 @@ use super::{
 };
 use crate::tenant::Tenant;
 
-/// What a tenant uses, and what that takes in the stores.
+/// What a tenant uses, logically and in the stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantUsage {
-    /// Its quota, and its logical bytes: shared content counts for each file.
+    /// Its quota and logical bytes: content shared by several files counts once per file.
     pub usage: Usage,
-    /// Bytes of its content in the stores: shared content counts once. `None` if not asked for.
+    /// Bytes of its blobs in the stores: shared content counts once. `None` if not requested.
     pub stored: Option<u64>,
 }
 
 impl Meta {
-    /// Whether the tenant is the default one, or a key, a file or a quota names it. Reads all files if none does: for the command line.
+    /// Whether the tenant is the default one, or an API key, a file or a quota names it. Otherwise
+    /// scans all files: for the command line.
     pub async fn is_known_tenant(&self, name: &Tenant) -> Result<bool, DbErr> {
         if *name == Tenant::default() {
             return Ok(true);
@@ -39,7 +41,8 @@ impl Meta {
         Ok(files.one(&self.reader).await?.is_some())
     }
 
-    /// Every tenant by name, with its logical and stored bytes. Reads all files and blobs: for the command line.
+    /// Returns all tenants by name, with logical and stored bytes. Scans all files and blobs: for
+    /// the command line.
     pub async fn usage_of_all(&self) -> Result<Vec<TenantUsage>, DbErr> {
         let mut tenants: BTreeMap<String, TenantUsage> = BTreeMap::new();
         for name in self.tenant_names().await? {

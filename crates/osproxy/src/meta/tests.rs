@@ -1,3 +1,5 @@
+//! Runs the contract on each database.
+
 use super::*;
 use crate::config::{DatabaseSection, Secret};
 
@@ -31,10 +33,10 @@ async fn mysql_keeps_the_contract() {
     on_a_server("OSPROXY_TEST_MYSQL").await;
 }
 
-/// Runs the contract in a database of its own, on the server that the environment names.
+/// Runs the contract in a new database, on the server that the environment variable names.
 async fn on_a_server(variable: &str) {
-    #[expect(clippy::disallowed_methods, reason = "the test script says where its servers are")]
-    let url = std::env::var(variable).expect("run this by `just test-servers`");
+    #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
+    let url = std::env::var(variable).expect("run this with `just test-servers`");
     let (server, _) = url.rsplit_once('/').unwrap();
     let name = format!("contract_{}", std::process::id());
     let mut options = sea_orm::ConnectOptions::new(&url);
@@ -105,7 +107,7 @@ async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
         asked.unwrap();
     });
     assert!(server.pool_use().connections > 2);
-    // A connection is idle a moment after its answer was read.
+    // A connection becomes idle only a moment after its answer is read.
     let start = std::time::Instant::now();
     while server.pool_use().connections > 2 {
         assert!(start.elapsed() < Duration::from_secs(10), "{} are open", server.pool_use().connections);

@@ -1,4 +1,6 @@
-//! Objects that are no content: of attempts that run or died, and of removals that did not end.
+//! Rows whose object is not content: writes that run or died, and deletions that are not finished.
+//! The sweep deletes them, the object first, then the row, so that no object is ever left without a
+//! row.
 
 use osproxy_storage::Key;
 use sea_orm::{
@@ -13,38 +15,41 @@ use super::{
     parts::own_object,
 };
 
-/// Whose row names an object.
+/// Table of a row that names an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A blob's.
+    /// A blob.
     Blob,
-    /// A part's.
+    /// A part.
     Part,
 }
 
-/// A row of something that is no content.
+/// A row in state `writing` or `deleting`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Its number.
+    /// Row id.
     pub id: i64,
-    /// The process that was to write it; not set when it is to be removed, by whoever comes by.
+    /// The node that writes the object; `None` for a row marked for deletion, which any node may
+    /// finish.
     pub writer: Option<String>,
 }
 
-/// What is never going to be content.
+/// A row marked for deletion, with the object to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condemned {
-    /// The store that it may lie in.
+    /// The store of the object.
     pub store: String,
-    /// The key that its row names; `None`: there is nothing under a key of its own.
+    /// Key of the object; `None` if it has no object of its own.
     pub key: Option<Key>,
-    /// Bytes of each part of a blob but the last, if that was settled.
+    /// Bytes of each part of the blob but the last, if the layout was known before the parts
+    /// arrived.
     pub part_size: Option<u64>,
 }
 
 impl Meta {
-    /// Up to `limit` rows of a kind, of a store, beyond number `after` that are no content and were begun before a
-    /// moment (milliseconds since the Unix epoch), in the order of their numbers.
+    /// Returns up to `limit` unfinished rows of this kind in a store, created before
+    /// `begun_before`, in milliseconds since the Unix epoch, with an id above `after`, by ascending
+    /// id.
     pub async fn unfinished(
         &self,
         kind: Kind,
@@ -88,8 +93,9 @@ impl Meta {
         }
     }
 
-    /// Decides that what is no content never becomes any, and says where it lies, if it does. `None`: it became
-    /// content meanwhile, or is gone. Otherwise the caller removes the object and then calls [`forget`](Self::forget).
+    /// Marks an unfinished row for deletion, so that it can never become content, and returns its
+    /// object. Returns `None` if it became content meanwhile, or is gone. Otherwise the caller
+    /// removes the object and then calls [`forget`](Self::forget).
     pub async fn condemn(&self, kind: Kind, id: i64) -> Result<Option<Condemned>, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
@@ -130,9 +136,9 @@ impl Meta {
         .await
     }
 
-    /// Removes the row of a blob or part whose object is gone. The first row of a part's number stays, as `gone`, until
-    /// its upload goes: it has had the key that the number has by itself, and no later attempt may take that again.
-    /// `false`: parts of the blob are still there, or came at the last moment.
+    /// Deletes the row of a blob or part whose object is removed. The first row of a part number
+    /// stays, in state `gone`, until its upload ends: it used the key that belongs to the number
+    /// alone, which no later write may use again. Returns `false` if the blob still has parts.
     pub async fn forget(&self, kind: Kind, id: i64) -> Result<bool, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
@@ -145,7 +151,7 @@ impl Meta {
         .await
     }
 
-    /// Removes what is remembered of parts that are gone, where nothing is sent any more: of one blob, or of all.
+    /// Deletes rows in state `gone` whose blob collects no parts any more: of one blob, or of all.
     pub async fn forget_gone_parts(&self, blob_id: Option<i64>) -> Result<(), DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {
@@ -169,7 +175,8 @@ impl Meta {
 }
 
 async fn forget_blob(transaction: &DatabaseTransaction, id: i64) -> Result<bool, DbErr> {
-    // Taken: a part that is begun at this moment is seen, or does not find the blob any more.
+    // With the row locked, a concurrent new part is either visible here, or does not find the blob
+    // any more.
     let blob = blob::Entity::find_by_id(id).filter(blob::Column::State.eq(blob::State::Deleting));
     if blob.lock_exclusive().one(transaction).await?.is_none() {
         return Ok(true);

@@ -1,4 +1,4 @@
-//! Where an upload stands.
+//! Progress of an upload.
 
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
@@ -8,25 +8,25 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// What is there of an upload.
+/// State and progress of an upload.
 #[derive(Clone, Debug)]
 pub struct UploadStatus {
     /// The owner of the file.
     pub tenant: Tenant,
-    /// Where the file stands.
+    /// State of the file.
     pub state: FileState,
-    /// The numbers of the parts that count, ascending.
+    /// Numbers of the stored parts, ascending.
     pub parts: Vec<u32>,
-    /// Bytes of these parts together.
+    /// Size of these parts together, in bytes.
     pub received: u64,
-    /// Bytes of the content, as they were announced, or as they are.
+    /// Size of the content in bytes: announced, or actual once complete.
     pub size: Option<u64>,
-    /// Bytes of each part but the last, if that is settled.
+    /// Bytes of each part but the last, if announced.
     pub part_size: Option<u64>,
 }
 
 impl Meta {
-    /// Where an upload stands; `None` when the uid is unknown.
+    /// Returns the status of an upload; `None` for an unknown uid.
     pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, DbErr> {
         let found =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;

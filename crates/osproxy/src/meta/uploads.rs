@@ -1,3 +1,7 @@
+//! Uploads in one piece. Each write has a row, the write intent, which is committed before the
+//! object is written. The transaction that makes the object the content of the file decides which
+//! of several concurrent writes wins.
+
 use osproxy_storage::{Digests, Key};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
@@ -15,70 +19,73 @@ use super::{
 };
 use crate::{tenant::Tenant, uid::Uid};
 
-/// An object that may be written now: its row is committed.
+/// The write intent of an object: its row is committed, so the object may be written.
 #[derive(Clone, Debug)]
 pub struct Intent {
-    /// Number of the blob to be.
+    /// Id of the blob.
     pub blob_id: i64,
     /// The store to write to.
     pub store: String,
-    /// Where to write there; no other attempt writes there.
+    /// Key to write to. No other write uses it.
     pub key: Key,
-    /// The file's owner.
+    /// The owner of the file.
     pub tenant: Tenant,
-    /// The file's name.
+    /// The name of the file.
     pub name: String,
-    /// How many bytes are to come, if that was announced.
+    /// The announced size, in bytes.
     pub size: Option<u64>,
-    /// The MIME type, if that was announced.
+    /// The announced MIME type.
     pub content_type: Option<String>,
-    /// What was said that the digests are.
+    /// The digests expected by the client.
     pub claims: Claims,
-    /// The room that was kept for parts of this content, if it was.
+    /// The blob that was to collect parts of this content, if there was one: it is marked for
+    /// deletion.
     pub released: Option<Released>,
 }
 
-/// A blob that was to collect parts and has none, because its content comes in one piece: it is condemned.
+/// A blob without parts, marked for deletion because the content arrives in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// It is at hand: the room is to be freed before the content comes.
+    /// Its store is on this node: remove this blob before the content arrives, to free its disk
+    /// space.
     Here(i64),
-    /// A task frees it where it lies.
+    /// A task of another node removes it.
     Elsewhere,
 }
 
-/// What became of the wish to send content.
+/// Outcome of [`Meta::begin_upload`].
 #[derive(Clone, Debug)]
 pub enum Begun {
-    /// Go on.
+    /// The object may be written.
     Ready(Box<Intent>),
-    /// The file has its content already.
+    /// The file is stored already.
     Stored,
-    /// The file takes no content: it is in this state.
+    /// The file is in this state and takes no content.
     Closed(FileState),
     /// No such uid.
     Unknown,
 }
 
-/// What became of content that was sent.
+/// Outcome of storing content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finished {
-    /// The file has it now.
+    /// The file has the content now.
     Stored,
-    /// Another attempt was first; the file has what that one sent.
+    /// Another write finished first; the file has that content.
     Beaten,
-    /// The blob with the same content is no longer there, or a blob with the same content appeared.
+    /// The blob to share is gone, or a blob with the same content appeared.
     Changed,
-    /// The intent was swept away: the attempt took too long to finish.
+    /// The sweep removed the write intent: the write took too long.
     Swept,
-    /// The tenant's quota has not so much left.
+    /// The content would exceed the tenant's quota.
     OverQuota,
 }
 
 impl Meta {
-    /// Begins an attempt to send the content of `uid` in one piece. Records what will be written: the first attempt
-    /// under the uid's own number, every later one under `spare`, so that no key is ever written twice. Where another node
-    /// keeps room for its parts, `removal` is enqueued, which gets the number of that blob.
+    /// Begins to write the content of `uid` in one piece: records a write intent. The first write
+    /// uses the key made of the uid, every later one the key made of `spare`, so that no key is
+    /// written twice. If another node reserved disk space for parts of the file, enqueues `removal`
+    /// for their blob.
     pub async fn begin_upload(&self, uid: Uid, spare: Uid, removal: TaskForBlob) -> Result<Begun, DbErr> {
         let (here, now) = (self.here.clone(), self.clock.now_ms());
         self.write(move |transaction| {
@@ -88,7 +95,7 @@ impl Meta {
         .await
     }
 
-    /// Makes the object of an intent, published and durable, the content of `uid`, which is a tenant's.
+    /// Makes the object of an intent the content of the file. It must be published and durable.
     pub async fn finish_upload(
         &self,
         (uid, tenant): (Uid, Tenant),
@@ -132,9 +139,9 @@ impl Meta {
         }
     }
 
-    /// Gives a blob whose object was lost or damaged the object of `intent_id`, published and durable, with the same
-    /// content. The intent then names what is left of the damaged one, to be removed.
-    /// `Changed`: the blob is gone, or was mended by another.
+    /// Replaces the lost or damaged object of a blob by the object of `intent_id`, which must be
+    /// published, durable, and have the same content. The intent then names the damaged object,
+    /// marked for deletion. Returns `Changed` if the blob is gone, or another write repaired it.
     pub async fn mend_blob(&self, damaged: &Blob, intent_id: i64) -> Result<Finished, DbErr> {
         let (id, place) = (damaged.id, (damaged.backend.clone(), damaged.key.to_string()));
         let mending =
@@ -144,8 +151,8 @@ impl Meta {
         Ok(mended)
     }
 
-    /// Makes a blob that is stored already, and has these digests, the content of `uid`, which is a tenant's. With `unpublished`, the number of an intent
-    /// whose object was never published, forgets that intent.
+    /// Makes a stored blob with these digests the content of the file. `unpublished` is the intent
+    /// of an object that was never published; its row is deleted.
     pub async fn share_blob(
         &self,
         (uid, tenant): (Uid, Tenant),
@@ -195,7 +202,7 @@ async fn begin(
                 .filter(file::Column::State.eq(file::State::Pending))
                 .exec(transaction)
                 .await?;
-            // Through another node somebody may have begun at the same moment.
+            // A concurrent write through another node may have been first.
             if first.rows_affected == 1 { uid.get() } else { spare.get() }
         }
         file::State::Receiving => spare.get(),
@@ -225,8 +232,8 @@ async fn begin(
     })))
 }
 
-/// Condemns a blob that keeps room for the parts of a file and has none, because the content comes in one piece. Gives its
-/// number and store.
+/// Marks for deletion the blob that is to collect parts of a file and has none. Returns its id and
+/// store; `None` if there is no such blob.
 pub(super) async fn release(
     transaction: &DatabaseTransaction,
     file: &file::Model,
@@ -244,7 +251,7 @@ pub(super) async fn release(
     if !is_empty {
         return Ok(None);
     }
-    // A part that is begun at this moment has taken the row, or finds the blob gone.
+    // A part that begins concurrently has locked the row, or finds the blob gone.
     let condemned = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
         .filter(blob::Column::Id.eq(blob_id))
@@ -307,7 +314,7 @@ struct Taken<'a> {
     content_type: &'a str,
 }
 
-/// The step that decides which of several attempts wins.
+/// The step that decides which of several concurrent writes wins.
 async fn store_file(
     transaction: &DatabaseTransaction,
     (uid, tenant): (Uid, &Tenant),
@@ -317,7 +324,7 @@ async fn store_file(
 ) -> Result<Verdict<Finished>, DbErr> {
     let charged = quotas.charged(transaction, tenant.as_str(), uid).await?;
     if !take_file(transaction, uid, None, content, node).await? {
-        // Parts may have arrived beside it.
+        // Parts of the same file may have arrived meanwhile.
         let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
         let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
         let Some(collecting) = collecting.flatten() else {
@@ -326,7 +333,7 @@ async fn store_file(
         if !take_file(transaction, uid, Some(collecting), content, node).await? {
             return Ok(Verdict::Rollback(Finished::Beaten));
         }
-        // They are of no use any more; the sweep takes them.
+        // The parts are useless now; the sweep removes them.
         blob::Entity::update_many()
             .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
             .filter(blob::Column::Id.eq(collecting))
@@ -339,7 +346,8 @@ async fn store_file(
     Ok(charged.commit_or(Finished::Stored, Finished::OverQuota))
 }
 
-/// Gives a file that is not complete its content. `false`: it is, or it names another blob than `before`.
+/// Makes a receiving file stored. Returns `false` if it is in another state, or its blob is not
+/// `before`.
 async fn take_file(
     transaction: &DatabaseTransaction,
     uid: Uid,

@@ -1,5 +1,6 @@
-//! Group commit for the one connection that writes: jobs that wait together share one transaction, and one sync of the
-//! disk. Each job of a shared transaction has a savepoint, so that one that fails or is refused undoes only itself.
+//! Group commit for the single connection that writes: jobs that wait at the same time share one
+//! transaction and one fsync. Each job of a batch runs behind a savepoint, so that a job that fails
+//! or rolls back undoes only itself.
 
 use std::{
     any::Any,
@@ -21,12 +22,12 @@ use super::{
     reserve::{self, Reserve},
 };
 
-/// Most jobs in one transaction.
+/// Maximum number of jobs in a batch.
 const MAX_BATCH: usize = 64;
-/// How many jobs may wait before `run` waits for a free place.
+/// Maximum number of waiting jobs; beyond it, `run` waits.
 const QUEUE: usize = 1024;
 
-/// Whether the changes of a job are kept. Either way the caller gets the outcome.
+/// Commit or roll back; the caller gets the outcome either way.
 pub(super) enum Verdict<T> {
     /// Keep the changes.
     Commit(T),
@@ -34,7 +35,6 @@ pub(super) enum Verdict<T> {
     Rollback(T),
 }
 
-/// Opens the connection that writes.
 type Connect = Box<dyn Fn() -> BoxFuture<'static, Result<DatabaseConnection, DbErr>> + Send + Sync>;
 
 /// Sends jobs to the thread that owns the connection.
@@ -43,16 +43,16 @@ pub(super) struct WriteQueue {
 }
 
 impl WriteQueue {
-    /// Starts the thread that owns the connection; it ends when the queue is dropped and empty. On a full disk it spends
-    /// `reserve`.
+    /// Starts the thread that owns the connection; it ends when the queue is dropped and empty. On
+    /// a full disk it spends `reserve`.
     pub(super) fn start(
         connection: DatabaseConnection,
         connect: Connect,
         reserve: Option<Arc<Reserve>>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        // Statements go back and forth with the driver's thread. A thread of its own, with no sockets to watch,
-        // waits for them at half the cost of a task among the requests.
+        // Each statement is a round trip to the driver's thread. A dedicated thread, which polls no
+        // sockets, waits for it at half the cost of a task on the runtime of the requests.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let writer = Writer { connection: Some(connection), connect, reserve };
         thread::Builder::new()
@@ -61,13 +61,13 @@ impl WriteQueue {
         Ok(Self { jobs })
     }
 
-    /// How many jobs wait.
+    /// Number of waiting jobs.
     pub(super) fn waiting(&self) -> u64 {
         self.jobs.max_capacity().saturating_sub(self.jobs.capacity()) as u64
     }
 
-    /// Queues `work`, and returns its outcome once it is committed or undone. `work` may run more than once; if it panics,
-    /// only this call fails.
+    /// Queues `work` and returns its outcome once it is committed or rolled back. `work` may run
+    /// more than once. If it panics, only this call fails.
     pub(super) async fn run<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
@@ -75,21 +75,21 @@ impl WriteQueue {
     {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Pending { work, outcome: None, reply });
-        let gone = || DbErr::Custom("the write queue has ended".to_owned());
+        let gone = || DbErr::Custom("the write queue is closed".to_owned());
         self.jobs.send(job).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
-/// Work whose outcome type is its own affair.
+/// A job with its outcome type erased.
 trait Job: Send {
-    /// Does the work within a transaction and keeps the outcome. Returns whether its changes are to be kept.
+    /// Runs the work in a transaction and keeps the outcome. Returns whether to keep the changes.
     fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, bool>;
 
     /// Whether the work failed because the disk is full.
     fn needs_room(&self) -> bool;
 
-    /// Answers the caller: with the outcome, if the transaction ended as it was meant to.
+    /// Sends the caller the outcome, or the error of the transaction.
     fn answer(self: Box<Self>, ended: Result<(), DbErr>);
 }
 
@@ -106,7 +106,7 @@ where
 {
     fn run<'t>(&'t mut self, transaction: &'t DatabaseTransaction) -> BoxFuture<'t, bool> {
         let Self { work, outcome, .. } = self;
-        // Within the future, so that a panic of the call itself is caught as well.
+        // Called inside the future, so that a panic of `work` itself is caught too.
         let working = AssertUnwindSafe(async move { work(transaction).await });
         Box::pin(async move {
             let (result, keep) = match working.catch_unwind().await {
@@ -126,9 +126,9 @@ where
 
     fn answer(self: Box<Self>, ended: Result<(), DbErr>) {
         let Self { outcome, reply, .. } = *self;
-        let nothing = || Err(DbErr::Custom("the job left no outcome".to_owned()));
+        let nothing = || Err(DbErr::Custom("the database job returned no outcome".to_owned()));
         let result = ended.and_then(|()| outcome.unwrap_or_else(nothing));
-        // Nobody may be waiting any more; the work is done all the same.
+        // The caller may be gone; the work is done anyway.
         let _ = reply.send(result);
     }
 }
@@ -139,11 +139,12 @@ fn panicked(panic: &(dyn Any + Send)) -> DbErr {
     DbErr::Custom(format!("a database job panicked: {}", text.unwrap_or("no message")))
 }
 
-/// Serves the queue until it ends. A panic outside a job fails the jobs of its batch, and later ones get a new connection.
+/// Serves the queue until it is closed. A panic outside a job fails the jobs of its batch; later
+/// batches use a new connection.
 fn serve_despite_panics(runtime: &Runtime, mut writer: Writer, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     let mut serve_once = || runtime.block_on(serve(&mut writer, &mut queue));
     while panic::catch_unwind(AssertUnwindSafe(&mut serve_once)).is_err() {
-        tracing::error!("the database writer panicked; it continues with a new connection");
+        tracing::error!("database writer panicked; continuing with a new connection");
     }
 }
 
@@ -157,7 +158,7 @@ async fn serve(writer: &mut Writer, queue: &mut mpsc::Receiver<Box<dyn Job>>) {
         }
         let ended = writer.execute_with_reserve(&mut batch).await;
         if batch.len() > 1 && ended.is_err() {
-            // The shared transaction failed: each job gets one of its own, and answers for itself.
+            // The shared transaction failed: run each job in a transaction of its own.
             for job in batch {
                 let mut alone = [job];
                 let ended = writer.execute_with_reserve(&mut alone).await;
@@ -172,13 +173,13 @@ async fn serve(writer: &mut Writer, queue: &mut mpsc::Receiver<Box<dyn Job>>) {
     }
 }
 
-/// The next job. While the reserve is spent, it is tried to have it again now and then.
+/// Waits for the next job. While the reserve is spent, tries to refill it periodically.
 async fn next(writer: &Writer, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Option<Box<dyn Job>> {
     loop {
         let Some(reserve) = writer.reserve.as_ref().filter(|reserve| reserve.is_spent()) else {
             return queue.recv().await;
         };
-        // This thread may block: nothing else waits for it.
+        // This thread may block: nothing else runs on it.
         reserve.refill();
         if let Ok(next) = tokio::time::timeout(reserve::PAUSE, queue.recv()).await {
             return next;
@@ -186,17 +187,17 @@ async fn next(writer: &Writer, queue: &mut mpsc::Receiver<Box<dyn Job>>) -> Opti
     }
 }
 
-/// The one connection that writes.
+/// The single connection that writes.
 struct Writer {
-    /// `None` when the last one cannot be trusted any more.
+    /// `None` if the last connection cannot be trusted any more.
     connection: Option<DatabaseConnection>,
     connect: Connect,
-    /// Room for a full disk.
+    /// Disk space to release when the disk is full.
     reserve: Option<Arc<Reserve>>,
 }
 
 impl Writer {
-    /// As [`execute`](Self::execute); on a full disk once more, with the room that is kept.
+    /// As [`execute`](Self::execute); on a full disk, retries once with the reserve released.
     async fn execute_with_reserve(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
         let ended = self.execute(batch).await;
         let is_full = ended.as_ref().is_err_and(|error| fault(error) == Fault::Full)
@@ -207,7 +208,7 @@ impl Writer {
         ended
     }
 
-    /// Runs the batch in one transaction and ends it. After an error nothing of the batch stays.
+    /// Runs a batch in one transaction. After an error nothing of the batch is kept.
     async fn execute(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -223,11 +224,11 @@ impl Writer {
     }
 }
 
-/// How a transaction ended.
 struct Executed {
     result: Result<(), DbErr>,
-    /// Whether the connection can be used again. When a transaction does not end as it should (the disk is full, say), the
-    /// driver may take later ones for parts of it: they would be answered as committed and never be.
+    /// Whether the connection can be reused. When a transaction does not end as it should (the disk
+    /// is full, say), the driver may take later transactions for parts of it, and would report
+    /// commits that never happen.
     intact: bool,
 }
 
@@ -259,15 +260,16 @@ async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) ->
     }
 }
 
-/// Runs each job behind a savepoint, to which the transaction returns when the job's changes are not to be kept.
+/// Runs each job behind a savepoint, and rolls back to it if the job's changes are not to be kept.
 async fn run_all(transaction: &DatabaseTransaction, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
     transaction.execute_unprepared("SAVEPOINT job").await?;
     for job in batch {
-        // Each is one trip to the driver's thread. The savepoint is there again for the next job.
+        // One round trip to the driver's thread each. Both statements leave a savepoint for the
+        // next job.
         let end = if job.run(transaction).await { "RELEASE job; SAVEPOINT job" } else { "ROLLBACK TO job" };
         if job.needs_room() {
-            // All need it, this one was the first.
-            return Err(DbErr::Custom("the disk is full".to_owned()));
+            // All jobs need disk space; this one hit the limit first.
+            return Err(DbErr::Custom("the database disk is full".to_owned()));
         }
         transaction.execute_unprepared(end).await?;
     }
@@ -311,7 +313,7 @@ mod tests {
             .await
     }
 
-    /// A queue on a new database with an empty table `numbers`, which counts how often it had to connect again.
+    /// A queue on a new database with an empty table `numbers`; counts reconnections.
     struct Fixture {
         queue: WriteQueue,
         reconnects: Arc<AtomicUsize>,
@@ -347,7 +349,7 @@ mod tests {
                 Ok(Verdict::Commit(4))
             })
         });
-        // All of them wait together, so that they share a transaction.
+        // All of them wait at the same time, so they share a transaction.
         let (one, four, again, undone, panicked, two) = tokio::join!(
             insert(&queue, 1, true),
             neighbour,
@@ -364,7 +366,7 @@ mod tests {
         assert_eq!(reconnects.load(Ordering::SeqCst), 0);
     }
 
-    /// Changes something, and panics.
+    /// Changes something, then panics.
     async fn panics(queue: &WriteQueue, n: i32) -> Result<i32, DbErr> {
         let run = queue.run(move |transaction| {
             Box::pin(async move {
@@ -396,7 +398,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_outside_a_job_leaves_the_writer_alive() {
-        /// An outcome that nobody waits for, whose drop panics in the writer's thread.
+        /// An outcome without a receiver, whose drop panics in the writer's thread.
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
@@ -408,7 +410,7 @@ mod tests {
         drop(answer);
         let bomb = pending(|_| Box::pin(async { Ok(Verdict::Commit(Bomb)) }), reply);
         assert!(queue.jobs.send(bomb).await.is_ok());
-        // This may be in the bomb's batch, and fail with it.
+        // This may share the bomb's batch, and fail with it.
         let _ = numbers_of(&queue).await;
         assert_eq!(insert(&queue, 1, true).await, Ok(1));
         assert_eq!(numbers(&queue).await, [1]);

@@ -4,8 +4,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// Something of each value that a label has. Who finds what is there shares the lock with all others who do; it is held
-/// alone only when a value appears for the first time.
+/// One value per label. Lookups share a read lock; the write lock is taken only when a label
+/// appears for the first time.
 #[derive(Debug)]
 pub(super) struct ByLabel<K, V>(RwLock<BTreeMap<K, Arc<V>>>);
 
@@ -16,7 +16,7 @@ impl<K, V> Default for ByLabel<K, V> {
 }
 
 impl<K: Ord + Clone, V: Default> ByLabel<K, V> {
-    /// What belongs to a value.
+    /// The value of a label, created on first use.
     pub(super) fn of<Q>(&self, label: &Q) -> Arc<V>
     where
         K: Borrow<Q>,
@@ -29,7 +29,7 @@ impl<K: Ord + Clone, V: Default> ByLabel<K, V> {
         })
     }
 
-    /// Everything that there is, in the order of the labels.
+    /// All values, ordered by label.
     pub(super) fn all(&self) -> Vec<(K, Arc<V>)> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.iter().map(|(label, value)| (label.clone(), value.clone())).collect()

@@ -7,16 +7,17 @@ use osproxy_storage::Durations;
 
 use super::Page;
 
-/// What is asked of a database.
+/// A kind of database operation.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
-    /// A question, which changes nothing.
+    /// A query that changes nothing.
     Read,
-    /// A transaction, from when it is asked for until it is durable: with waiting for its turn and with what was run again.
+    /// A transaction, from its request until it is durable, including time in the queue and
+    /// retries.
     Write,
 }
 
-/// What came of what was asked of a database.
+/// Metrics of a database.
 #[derive(Debug, Default)]
 pub struct DatabaseMetrics {
     read: Asked,
@@ -30,7 +31,7 @@ struct Asked {
 }
 
 impl DatabaseMetrics {
-    /// Counts an operation that took so long.
+    /// Counts an operation.
     pub fn asked(&self, operation: Operation, took: Duration, failed: bool) {
         let asked = match operation {
             Operation::Read => &self.read,
@@ -42,24 +43,24 @@ impl DatabaseMetrics {
         }
     }
 
-    /// Puts on a page what was counted.
+    /// Adds these metrics to a page.
     pub fn tell(&self, page: &mut Page) {
         let all = [("read", &self.read), ("write", &self.write)];
         let label = |operation: &str| vec![("operation", operation.to_owned())];
         page.durations(
             "database_operation_seconds",
-            "How long the database took: a question, or a transaction until it is durable",
+            "Duration of database operations: a query, or a transaction until it is durable",
             all.map(|(operation, asked)| (label(operation), asked.durations.counted())),
         );
         page.counter(
             "database_errors",
-            "What the database could not do",
+            "Failed database operations",
             all.map(|(operation, asked)| (label(operation), asked.errors.load(Ordering::Relaxed))),
         );
     }
 }
 
-/// What came of looking for files among those that are remembered.
+/// Metrics of the file cache.
 #[derive(Debug, Default)]
 pub struct CacheMetrics {
     hits: AtomicU64,
@@ -67,16 +68,16 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// Counts a file that was looked for.
+    /// Counts a lookup.
     pub fn looked(&self, found: bool) {
         let counter = if found { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Puts on a page what was counted.
+    /// Adds these metrics to a page.
     pub fn tell(&self, page: &mut Page) {
         let of = |counter: &AtomicU64| [(Vec::new(), counter.load(Ordering::Relaxed))];
-        page.counter("cache_hits", "Files that were remembered when they were asked for", of(&self.hits));
-        page.counter("cache_misses", "Files that had to be asked of the database", of(&self.misses));
+        page.counter("cache_hits", "File lookups answered from the cache", of(&self.hits));
+        page.counter("cache_misses", "File lookups that needed a database query", of(&self.misses));
     }
 }

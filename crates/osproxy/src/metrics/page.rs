@@ -1,4 +1,4 @@
-//! Metrics as Prometheus reads them.
+//! Metrics in the exposition format of Prometheus.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// What tells the samples of a metric apart.
+/// Labels of a sample.
 pub(super) type Labels = Vec<(&'static str, String)>;
 
-/// What all names begin with.
+/// Prefix of all metric names.
 const PREFIX: &str = "osproxy";
 
-/// The metrics of one moment.
+/// A snapshot of all metrics.
 #[derive(Debug, Default)]
 pub struct Page(Vec<Family>);
 
@@ -35,10 +35,10 @@ enum Samples {
 }
 
 impl Page {
-    /// How a page is to be announced.
+    /// Content type of the page.
     pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-    /// Adds a number that only grows. Its name gets `_total` at its end.
+    /// Adds a counter; `_total` is appended to its name.
     pub fn counter(
         &mut self,
         name: &'static str,
@@ -48,26 +48,26 @@ impl Page {
         self.add(name, help, Samples::Counter(samples.into_iter().collect()));
     }
 
-    /// Adds a number that grows and shrinks.
+    /// Adds a gauge.
     pub fn gauge(
         &mut self,
         name: &'static str,
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, u64)>,
     ) {
-        // What is above 2^53 is a little less exact, as all numbers of Prometheus are.
-        #[expect(clippy::cast_precision_loss, reason = "Prometheus knows no other numbers")]
+        // Values above 2^53 lose precision, as all numbers of Prometheus do.
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other number type")]
         let samples = samples.into_iter().map(|(labels, value)| (labels, value as f64)).collect();
         self.add(name, help, Samples::Gauge(samples));
     }
 
-    /// Adds a moment, given in milliseconds since the Unix epoch.
+    /// Adds a gauge with a timestamp, given in milliseconds since the Unix epoch.
     pub fn moment(&mut self, name: &'static str, help: &'static str, at_ms: i64) {
         let seconds = std::time::Duration::from_millis(at_ms.unsigned_abs()).as_secs_f64();
         self.add(name, help, Samples::Gauge(vec![(Vec::new(), seconds)]));
     }
 
-    /// Adds how long things took.
+    /// Adds a histogram of durations.
     pub fn durations(
         &mut self,
         name: &'static str,
@@ -81,7 +81,7 @@ impl Page {
         self.0.push(Family { name, help, samples });
     }
 
-    /// The page as text.
+    /// Encodes the page.
     pub fn text(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register_collector(Box::new(self));
@@ -119,7 +119,7 @@ impl Collector for Page {
     }
 }
 
-/// Encodes the samples of a metric. One without labels is the only one.
+/// Encodes the samples of a metric.
 fn each<T>(
     family: &mut MetricEncoder,
     samples: &[(Labels, T)],

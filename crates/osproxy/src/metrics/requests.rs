@@ -10,26 +10,26 @@ use osproxy_storage::Durations;
 
 use super::{ByLabel, Page};
 
-/// Methods that are told apart. There may be as many others as a client makes up.
+/// Methods with a label of their own; all others share one, because clients can invent any number.
 const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"];
 
-/// What is counted of requests, by the templates of their routes, of which there are only so many.
+/// Metrics of requests by route template, of which there is a fixed number.
 #[derive(Debug, Default)]
 pub struct Requests(ByLabel<String, Route>);
 
-/// What is counted of the requests to one route.
+/// Metrics of one route.
 #[derive(Debug, Default)]
 pub struct Route {
-    /// By method and status; 0 stands for a client that left before it had an answer.
+    /// By method and status; status 0 means that the client disconnected before it got a response.
     ended: ByLabel<(&'static str, u16), AtomicU64>,
     received: AtomicU64,
     sent: AtomicU64,
-    /// From the head of the request to the head of the answer.
+    /// Time from the request head to the response head.
     answered: Durations,
 }
 
 impl Requests {
-    /// The route with this template.
+    /// The metrics of the route with this template.
     pub fn route(&self, template: &str) -> Arc<Route> {
         self.0.of(template)
     }
@@ -46,28 +46,28 @@ impl Requests {
                 (labels, count.load(Ordering::Relaxed))
             })
         });
-        page.counter("requests", "Requests that have ended, with the end of their answer", ended);
+        page.counter("requests", "Requests whose response has ended", ended);
         let bytes = |counter: fn(&Route) -> &AtomicU64| {
             let of_routes = routes.iter();
             of_routes.map(move |(template, route)| (label(template), counter(route).load(Ordering::Relaxed)))
         };
-        page.counter("received_bytes", "Bytes of bodies of requests", bytes(|route| &route.received));
-        page.counter("sent_bytes", "Bytes of bodies of answers", bytes(|route| &route.sent));
+        page.counter("received_bytes", "Bytes of request bodies", bytes(|route| &route.received));
+        page.counter("sent_bytes", "Bytes of response bodies", bytes(|route| &route.sent));
         page.durations(
             "request_duration_seconds",
-            "How long requests took from their head to the head of their answer",
+            "Time from the request head to the response head",
             routes.iter().map(|(template, route)| (label(template), route.answered.counted())),
         );
     }
 }
 
 impl Route {
-    /// The head of an answer is there.
+    /// Counts a response head.
     pub fn answered(&self, took: Duration) {
         self.answered.observe(took);
     }
 
-    /// A request has ended, with this status if it had an answer.
+    /// Counts a request that has ended; `status` is `None` if it got no response.
     pub fn ended(&self, method: &str, status: Option<u16>, received: u64, sent: u64) {
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
         self.ended.of(&(method, status.unwrap_or(0))).fetch_add(1, Ordering::Relaxed);

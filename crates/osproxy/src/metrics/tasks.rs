@@ -7,18 +7,18 @@ use osproxy_storage::Durations;
 
 use super::{ByLabel, Page};
 
-/// How an attempt at a task ended.
+/// The result of a task attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// Well.
+    /// Succeeded.
     Done,
-    /// With an error; it is tried again.
+    /// Failed; will be retried.
     Failed,
-    /// With an error; it is given up.
+    /// Failed; the task is dead.
     Dead,
-    /// The process stops.
+    /// Interrupted by the shutdown of the process.
     HandedBack,
-    /// Another process has it.
+    /// Another process took over the lease.
     Lost,
 }
 
@@ -34,7 +34,7 @@ impl Outcome {
     }
 }
 
-/// What is counted of background work, by the kinds that there are handlers for.
+/// Metrics of tasks by kind, of which there is a fixed number.
 #[derive(Debug, Default)]
 pub struct Tasks(ByLabel<&'static str, Kind>);
 
@@ -45,7 +45,7 @@ struct Kind {
 }
 
 impl Tasks {
-    /// An attempt at a task of this kind has ended.
+    /// Counts an attempt that has ended.
     pub fn ended(&self, kind: &'static str, outcome: Outcome, took: Duration) {
         let of_kind = self.0.of(&kind);
         of_kind.durations.observe(took);
@@ -61,10 +61,10 @@ impl Tasks {
                 (labels, count.load(Ordering::Relaxed))
             })
         });
-        page.counter("task_attempts", "Attempts at tasks that have ended here", attempts);
+        page.counter("task_attempts", "Finished task attempts on this node", attempts);
         page.durations(
             "task_duration_seconds",
-            "How long attempts at tasks took",
+            "Duration of task attempts",
             kinds
                 .iter()
                 .map(|(kind, counted)| (vec![("kind", (*kind).to_owned())], counted.durations.counted())),

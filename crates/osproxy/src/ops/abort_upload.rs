@@ -1,4 +1,4 @@
-//! Give an upload up.
+//! Abort an upload.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use crate::{
     uid::Uid,
 };
 
-/// Gives an upload up that is not complete: no content is taken for `uid` any more, and what came of it goes, by a task.
+/// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
+/// was received.
 pub async fn abort_upload(app: &Arc<App>, uid: Uid) -> Result<()> {
     let removal = delete_blob::removal(app, app.next_uid().await?);
-    // Brought to its end even if the client is gone.
+    // Spawned, so that it runs to its end if the client disconnects.
     let aborting = app.background.spawn(abort(app.clone(), uid, removal));
     aborting.await.map_err(Error::internal)?
 }
@@ -28,9 +29,9 @@ async fn abort(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
         Removed::Before => {
             let state = app.meta.file_state(uid).await?;
             Err(state.map_or_else(unknown_uid, |state| match state {
-                // It came to be so at this moment.
+                // The file reached this state a moment ago.
                 FileState::Pending | FileState::Receiving => {
-                    Error::unavailable("the upload changed meanwhile")
+                    Error::unavailable("the upload has changed meanwhile")
                 }
                 state => closed(state),
             }))

@@ -1,31 +1,31 @@
-//! Does everything that requests need answer?
+//! Check whether the node is healthy and ready.
 
 use std::sync::Arc;
 
 pub use crate::app::{Condition, Need};
 use crate::{Error, Result, app::App};
 
-/// Whether requests are welcome.
+/// Readiness of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// Nothing is missing.
+    /// All dependencies work.
     Ready,
-    /// Requests are welcome, even if some of them cannot be served now.
+    /// The node accepts requests, although some of them may fail now.
     Degraded(Condition),
     /// Requests should go to another node.
     Unavailable(Condition),
-    /// The node stops.
+    /// The node is about to stop.
     Draining,
 }
 
 impl Readiness {
-    /// Whether the node is to have any.
+    /// Whether the node accepts requests.
     pub fn is_welcome(&self) -> bool {
         matches!(self, Self::Ready | Self::Degraded(_))
     }
 }
 
-/// Looks whether everything that requests need answers. What was found within the last second is good enough.
+/// Returns the readiness of the node. Health checks are cached for some seconds.
 pub async fn readiness(app: &Arc<App>) -> Readiness {
     if app.is_draining() {
         return Readiness::Draining;

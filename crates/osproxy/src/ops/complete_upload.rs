@@ -1,4 +1,4 @@
-//! Make a file of the parts that were sent.
+//! Complete an upload: make a file of its parts.
 
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -15,16 +15,17 @@ use crate::{
     uid::Uid,
 };
 
-/// How often parts that change while they are read are read again.
+/// How often to read parts again that change while they are read.
 const ROUNDS: usize = 3;
 
-/// Makes the parts of `uid` its content, if they are those that the client says and what `terms` demand. The file can be
-/// read when this returns, however large it is; a task merges the parts behind it. Digests are verified before, up to
-/// `uploads.verify_up_to` bytes, and beyond that by the task. Harmless when it is called again.
+/// Makes the parts of `uid` its content, if they match the client's request and `terms`. The file
+/// can be read when this returns, however large it is; a task merges its parts later. Expected
+/// digests are verified before for content up to `uploads.verify_up_to` bytes, and by the task
+/// beyond that. Can be repeated.
 pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> Result<()> {
     let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
     if said.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
-        return Err(Error::invalid(format!("there must be 1 to {max_parts} parts")));
+        return Err(Error::invalid(format!("an upload must have 1 to {max_parts} parts")));
     }
     if said.size.is_some_and(|size| size > max_size) {
         let message = format!("a file must not be larger than {max_size} bytes");
@@ -32,7 +33,7 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion, terms: 
     }
     match complete(app, uid, said, terms).await? {
         Completed::Native(native) => {
-            // Brought to its end even if the client is gone.
+            // Spawned, so that it runs to its end if the client disconnects.
             let completing = complete_native(app.clone(), uid, said, terms.clone(), native);
             app.background.spawn(completing).await.map_err(Error::internal)?
         }
@@ -40,7 +41,7 @@ pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion, terms: 
     }
 }
 
-/// Completes an upload, or begins to, and reads its parts before if that is necessary.
+/// Completes an upload, or begins to. Reads its parts before, if necessary.
 async fn complete(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> Result<Completed> {
     let mut conditions = Conditions {
         max_size: terms.max_size,
@@ -63,27 +64,27 @@ async fn complete(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> 
     Err(Error::unavailable("the parts changed while they were read"))
 }
 
-/// What is said to the client of an upload that was not completed just now.
+/// Returns the result for the client, if the upload was not completed just now.
 fn answer(completed: Completed) -> Result<()> {
     match completed {
         Completed::Now | Completed::Native(_) | Completed::Before => Ok(()),
         Completed::Otherwise => {
-            Err(Error::new(ErrorCode::AlreadyStored, "this file is complete, of other content than this"))
+            Err(Error::new(ErrorCode::AlreadyStored, "this file is already complete, with other content"))
         }
         Completed::Unverified => Err(Error::new(
             ErrorCode::AlreadyStored,
-            "this file is complete, and its digest, which was not given then, is not known yet",
+            "this file is already complete; its digest is not computed yet, so it cannot be compared",
         )),
         Completed::Parts { there, wanted, missing } => {
             let message = explain(there, &missing, wanted);
             Err(Error::new(ErrorCode::PartsMissing, message).with_missing(&missing))
         }
         Completed::Size(found, said) => {
-            let message = format!("the parts have {found} bytes together, not {said}");
+            let message = format!("the parts have {found} bytes in total, not {said}");
             Err(Error::new(ErrorCode::SizeMismatch, message))
         }
         Completed::Digest(name, found) => {
-            let message = format!("the content's {name} is {found}, not the one announced");
+            let message = format!("the {name} of the content is {found}, not the expected one");
             Err(Error::new(ErrorCode::DigestMismatch, message))
         }
         Completed::Type { wanted, found } => Err(wrong_type(&wanted, &found)),
@@ -95,7 +96,8 @@ fn answer(completed: Completed) -> Result<()> {
     }
 }
 
-/// Lets the store put its parts together, and makes that the file. When it fails in between, the same call goes on.
+/// Completes the multipart upload in the store, then the file. If it fails in between, a repetition
+/// continues.
 async fn complete_native(
     app: Arc<App>,
     uid: Uid,
@@ -107,15 +109,15 @@ async fn complete_native(
         Completed::Closed(_) | Completed::Unknown => {}
         completed => return answer(completed),
     }
-    // Somebody else was faster, or the file was removed, or there are fewer parts now: it is as it is now.
+    // Another request completed the upload, the file was removed, or parts got lost: look again.
     match complete(&app, uid, said, &terms).await? {
-        Completed::Native(_) => Err(Error::unavailable("the parts changed while they were put together")),
+        Completed::Native(_) => Err(Error::unavailable("the parts changed while the upload was completed")),
         other => answer(other),
     }
 }
 
-/// Goes on with an upload that somebody began to complete, for those who find it so: afterwards it is complete, or takes
-/// parts again.
+/// Continues the completion of an upload that another request has started. Afterwards the upload is
+/// complete, or accepts parts again.
 pub(super) async fn go_on(app: &Arc<App>, uid: Uid) -> Result<()> {
     let Some(native) = app.meta.completing_upload(uid).await? else {
         return Ok(());
@@ -126,12 +128,12 @@ pub(super) async fn go_on(app: &Arc<App>, uid: Uid) -> Result<()> {
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 
-/// How many ranges of missing parts a message names. A program is told all.
+/// Maximum ranges of missing parts in a message. Programs get more in a field of the error.
 const NAMED: usize = 10;
 
 fn explain(there: u64, missing: &[RangeInclusive<u32>], wanted: u32) -> String {
     if missing.is_empty() {
-        return format!("there are {there} parts, more than the {wanted} that there must be");
+        return format!("there are {there} parts, more than the expected {wanted}");
     }
     let name = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {
         (first, last) if first == last => first.to_string(),
@@ -140,5 +142,5 @@ fn explain(there: u64, missing: &[RangeInclusive<u32>], wanted: u32) -> String {
     let names: Vec<_> = missing.iter().take(NAMED).map(name).collect();
     let more = if missing.len() > NAMED { ", and more" } else { "" };
     let plural = if wanted == 1 { "" } else { "s" };
-    format!("of {wanted} part{plural} these are missing: {}{more}", names.join(", "))
+    format!("of {wanted} expected part{plural}, these are missing: {}{more}", names.join(", "))
 }

@@ -1,4 +1,4 @@
-//! Make a file of the content of another one, without moving a byte.
+//! Copy a file without copying its bytes.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::{
     uid::Uid,
 };
 
-/// How often content that moves meanwhile is followed.
+/// How often to follow content that moves during the copy.
 const ROUNDS: usize = 4;
 
-/// Makes a complete file that shares the content of `uid`, which is a complete file of the caller's tenant, and no larger
-/// than the caller may create. Name and metadata are those of `uid` unless there are others. Under a key the copy is made
-/// once, under the uid that is reserved there.
+/// Creates a complete file that shares the content of `uid`. This must be a complete file of the
+/// caller's tenant, no larger than the caller may create. Name and metadata are copied unless
+/// given. With an idempotency key, the copy is created once, under the reserved uid.
 pub async fn copy_file(
     app: &Arc<App>,
     caller: &Caller,
@@ -49,7 +49,8 @@ pub async fn copy_file(
             Copied::Changed => {}
             Copied::Exists => {
                 let key = key.ok_or_else(|| Error::internal("a uid was issued twice"))?;
-                // An earlier attempt at the same request has made it. If it is gone, that is the answer no more.
+                // An earlier request with this key created the copy. If that is gone, a new one is
+                // created.
                 match describe_file(app, tenant, copy).await {
                     Err(gone) if gone.code == ErrorCode::FileGone => copy = app.reserve_uid(key).await?,
                     made => return made,
@@ -63,5 +64,5 @@ pub async fn copy_file(
             Copied::Unknown => return Err(unknown_uid()),
         }
     }
-    Err(Error::unavailable("the content of the file moved too often"))
+    Err(Error::unavailable("the content of the file moved too often during the copy"))
 }

@@ -1,4 +1,4 @@
-//! Find the files that download links are asked for.
+//! Look up the files for download links.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use time::OffsetDateTime;
 use super::{Tenant, check_expire};
 use crate::{Result, app::App, link::Period, meta::StoredFile, uid::Uid};
 
-/// Files that may be read from now on.
+/// Files for which download links can be created.
 #[derive(Debug)]
 pub struct Readable {
-    /// Those that are complete, in the order of the uids.
+    /// The complete files, in the order of the uids.
     pub files: Vec<Arc<StoredFile>>,
-    /// When links to them hold.
+    /// When the links are valid.
     pub period: Period,
 }
 
-/// The complete files of a tenant among `uids`, for links that hold at least `expire` seconds. What is unknown, another's or not complete
-/// is left out.
+/// Returns the complete files of a tenant among `uids`, for links that are valid for at least
+/// `expire` seconds. Omits unknown uids, files of other tenants, and incomplete files.
 pub async fn create_download_link(app: &App, tenant: &Tenant, uids: &[Uid], expire: i64) -> Result<Readable> {
     check_expire(app, expire)?;
     let mut files = app.meta.stored_files(uids).await?;

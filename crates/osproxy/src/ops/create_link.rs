@@ -1,21 +1,21 @@
-//! Let whoever has a link read a file.
+//! Create a download link.
 
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire, download_file::own_file, name_of};
 use crate::{Error, Result, app::App, link::Period, uid::Uid};
 
-/// What a link is to say.
+/// Parameters of a download link.
 #[derive(Debug)]
 pub struct Link {
-    /// What the file is called where it is saved.
+    /// Name under which the file is saved.
     pub filename: String,
-    /// When it holds.
+    /// When the link is valid.
     pub period: Period,
 }
 
-/// What a link to a complete file of a tenant says that holds at least `expires_in` seconds. The file is called by its own name
-/// there if there is no other.
+/// Returns the parameters of a link to a complete file of a tenant that is valid for at least
+/// `expires_in` seconds. `filename` defaults to the name of the file.
 pub async fn create_link(
     app: &App,
     tenant: &Tenant,
@@ -41,7 +41,7 @@ pub async fn create_link(
     Ok(Link { filename, period: Period { date: file.link_date(period.date), ..period } })
 }
 
-/// Names that no URL can have at its end: whoever reads it takes them for a step to another folder, encoded or not.
+/// Names that cannot end a URL: clients resolve them as relative path segments, encoded or not.
 fn is_a_step(name: &str) -> bool {
     matches!(name, "." | "..")
 }

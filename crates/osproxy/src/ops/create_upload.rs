@@ -1,4 +1,4 @@
-//! Issue uids whose content may be sent from now on.
+//! Create upload sessions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,62 +22,69 @@ use crate::{
     uid::Uid,
 };
 
-/// Part size of content up to [`SMOOTH`] such parts, in bytes: a second or so on a slow line, and large enough for stores.
+/// Default part size, in bytes, of content of up to [`SMOOTH`] parts: takes a second or so on a
+/// slow line, and is large enough for stores.
 const PART_SIZE: u64 = 8 << 20;
-/// From how many parts on they are larger.
+/// Number of parts above which parts become larger.
 const SMOOTH: u64 = 1000;
-/// Smallest part size that a client may ask for, in bytes.
+/// Minimum part size that a client may request, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
-/// How often an upload that was taken back is made anew under one key.
+/// How often to create an upload again that was undone, for one idempotency key.
 const ROUNDS: usize = 3;
-/// Longest MIME type, in bytes.
+/// Maximum length of a MIME type, in bytes.
 const MAX_TYPE: usize = 255;
 
-/// A file that somebody wants to send.
+/// The request for an upload.
 #[derive(Clone, Debug)]
 pub struct Wish {
-    /// Its path on the client; the last component becomes the name.
+    /// Path on the client; the last component becomes the name.
     pub path: String,
-    /// What else is said of it. With a size, a part size is settled; one that is asked for is kept to if it can be.
+    /// What the client announces. With a size, the part size is settled: the requested one, which
+    /// must be within its limits, or a default.
     pub announced: Announced,
 }
 
-/// A file whose content may be sent, or is there already.
+/// A new upload, or a file that is complete already.
 #[derive(Debug)]
 pub struct CreatedUpload {
     /// Its uid.
     pub uid: Uid,
-    /// How many bytes each part has but the last, if the size was announced.
+    /// Size of every part but the last, in bytes, if the size was announced.
     pub part_size: Option<u64>,
-    /// Content with the claimed digests was there, and is the file's: nothing is to be sent.
+    /// Whether known content with the expected digests has become the content of the file, so that
+    /// nothing has to be sent.
     pub is_stored: bool,
-    /// Such content is there, and becomes the file's if this is answered right.
+    /// The challenge to answer for known content to become the content of the file.
     pub challenge: Option<Challenge>,
 }
 
-/// Files whose content may be sent.
+/// New uploads.
 #[derive(Debug)]
 pub struct CreatedUploads {
-    /// In the order of the wishes.
+    /// In the order of the requests.
     pub uploads: Vec<CreatedUpload>,
-    /// When they were created; links are dated so.
+    /// When the uploads were created; the date of their links.
     pub created_at: OffsetDateTime,
 }
 
-/// What a wish comes to.
+/// What is going to be created for a request.
 struct Plan {
     file: NewFile,
-    /// Stored content that has the claimed digests.
+    /// Stored content with the expected digests.
     known: Option<Blob>,
 }
 
-/// Creates one file of the caller's tenant, in state `pending`, for each wish, whose links shall hold `expire` seconds. All are recorded, durably,
-/// or none. What is announced of them is charged to the tenant's quota, and is an error where that has not so much left. Where a digest is claimed and content that has it is stored, the file has that at once, or, with
-/// `uploads.prove_possession`, once the client has shown to have it. Where parts lie in the object to be, room for all of
-/// it is kept: when there is none, that is an error, and nothing stays. Not where the client is asked to show that it has the
-/// content.
+/// Creates one file of the caller's tenant, in state `pending`, for each request, with links that
+/// are valid for `expire` seconds. Durably records all of them, or none.
 ///
-/// Under a key there is one wish, whose file is created once, under the uid that is reserved there.
+/// Announced sizes are charged to the tenant's quota; fails if it would be exceeded. If stored
+/// content has the expected digests, it becomes the content of the file at once, or, with
+/// `uploads.prove_possession`, after a proof of possession. A store that preallocates files
+/// reserves space for the content, unless the client gets a challenge; if there is not enough
+/// space, this fails and leaves nothing behind.
+///
+/// With an idempotency key there is one request, whose file is created once, under the reserved
+/// uid.
 pub async fn create_upload(
     app: &Arc<App>,
     caller: &Caller,
@@ -100,7 +107,7 @@ pub async fn create_upload(
         };
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
         let known = known_content(app, &file).await?;
-        // Who does not tell the size is not told it.
+        // A client that does not know the size must not learn it from the challenge.
         let known = known.filter(|_| !app.limits.prove_possession || file.announced.size.is_some());
         if let (Some(max), Some(blob)) = (caller.max_size, &known)
             && blob.digests.size > max
@@ -132,7 +139,7 @@ pub async fn create_upload(
     Ok(CreatedUploads { uploads, created_at: before.unwrap_or(created_at) })
 }
 
-/// Names, and what is announced, of uploads that may be created.
+/// Checks the requests. Returns the names of their files and what is announced, with part sizes.
 fn checked(app: &App, caller: &Caller, wishes: Vec<Wish>) -> Result<Vec<(String, Announced)>> {
     let mut wanted = Vec::with_capacity(wishes.len());
     for Wish { path, mut announced } in wishes {
@@ -148,15 +155,15 @@ fn checked(app: &App, caller: &Caller, wishes: Vec<Wish>) -> Result<Vec<(String,
     Ok(wanted)
 }
 
-/// What was recorded of plans.
+/// Result of recording plans.
 struct Recorded {
-    /// Of each, whether it is stored.
+    /// For each plan, whether its file is complete already.
     stored: Vec<bool>,
-    /// When an earlier attempt at the same request recorded it, if one did.
+    /// When an earlier request with the same idempotency key created the upload, if one did.
     before: Option<OffsetDateTime>,
 }
 
-/// Records what is planned, all or nothing.
+/// Records all plans, or none.
 async fn record(
     app: &Arc<App>,
     plans: &mut [Plan],
@@ -176,16 +183,17 @@ async fn record(
         let (Some(key), [Plan { file, .. }]) = (key, &mut *plans) else {
             return Err(Error::internal("a uid was issued twice"));
         };
-        // An earlier attempt at the same request has made it: that is the answer, unless it was taken back.
+        // An earlier request with this key created the upload: return that, unless it was undone.
         match earlier(app, file).await? {
             Some(recorded) => return Ok(recorded),
             None => file.uid = app.reserve_uid(key).await?,
         }
     }
-    Err(Error::unavailable("the upload was taken back too often"))
+    Err(Error::unavailable("the upload was undone too often"))
 }
 
-/// The upload that an earlier attempt has made under the uid of a file; `None` if it is gone.
+/// Returns the upload that an earlier request created under the uid of `file`; `None` if it is
+/// gone.
 async fn earlier(app: &App, file: &mut NewFile) -> Result<Option<Recorded>> {
     let found = app.meta.describe_file(file.uid).await?;
     let status = app.meta.upload_status(file.uid).await?;
@@ -195,7 +203,7 @@ async fn earlier(app: &App, file: &mut NewFile) -> Result<Option<Recorded>> {
     if matches!(found.state, FileState::Expired | FileState::Deleted) {
         return Ok(None);
     }
-    // Settled by the configuration of that moment.
+    // Settled by the configuration of that time.
     file.announced.part_size = status.part_size;
     let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
     let before = Some(before.map_err(Error::internal)?);
@@ -212,12 +220,12 @@ fn new_upload(app: &App, Plan { file, known }: &Plan) -> NewUpload {
     NewUpload { file: file.clone(), known }
 }
 
-/// Counts what need not be sent, and what was asked for and was not there.
+/// Counts instant uploads, and expected digests that no stored content has.
 fn count(app: &App, plans: &[Plan], stored: &[bool]) {
     for (Plan { file, known }, is_stored) in plans.iter().zip(stored) {
         match known {
             Some(blob) if *is_stored => app.metrics.shared(Saving::Instant, blob.digests.size),
-            // The client is asked to show that it has it.
+            // Counted when the client answers the challenge.
             Some(_) if app.limits.prove_possession => {}
             _ if file.announced.claims != Claims::default() => app.metrics.not_there(),
             _ => {}
@@ -225,8 +233,8 @@ fn count(app: &App, plans: &[Plan], stored: &[bool]) {
     }
 }
 
-/// Readies what the content of a recorded file needs: room, or a challenge where it is likely not to be sent. Its room is
-/// then kept when its first part comes.
+/// Prepares a recorded file for its content: reserves space, or creates a challenge. After a
+/// challenge, content is not likely to be sent; if it is, its first part reserves the space.
 async fn prepare(app: &Arc<App>, Plan { file, known }: &Plan) -> Result<Option<Challenge>> {
     if let Some(blob) = known.as_ref().filter(|_| app.limits.prove_possession) {
         return challenge(app, file.uid, blob).await.map(Some);
@@ -240,8 +248,8 @@ async fn prepare(app: &Arc<App>, Plan { file, known }: &Plan) -> Result<Option<C
     Ok(None)
 }
 
-/// Gives files up whose client is told of an error, unless another attempt at the same request goes on with them. What this
-/// cannot take back lapses.
+/// Undoes uploads whose client gets an error, unless another request with the same idempotency key
+/// continues with them. What cannot be undone expires.
 async fn take_back(app: &Arc<App>, plans: &[Plan], stored: &[bool], key: Option<&TakenKey>) {
     let is_ours = match key {
         Some(key) => app.hold_key(key).await,
@@ -253,12 +261,12 @@ async fn take_back(app: &Arc<App>, plans: &[Plan], stored: &[bool], key: Option<
             Ok(true) if *is_stored => delete_file(app, &file.tenant, file.uid).await,
             Ok(true) => abort_upload(app, file.uid).await,
             Err(error) => {
-                tracing::warn!(uid = %file.uid, error = error::chain(error), "cannot take an upload back yet");
+                tracing::warn!(uid = %file.uid, error = error::chain(error), "cannot undo an upload yet");
                 return;
             }
         };
         if let Err(left) = taken_back {
-            tracing::warn!(uid = %file.uid, error = error::chain(&left), "cannot take an upload back yet");
+            tracing::warn!(uid = %file.uid, error = error::chain(&left), "cannot undo an upload yet");
         }
     }
 }
@@ -268,7 +276,7 @@ fn has_several_parts(file: &NewFile) -> bool {
     size.zip(part_size).is_some_and(|(size, part_size)| Shape { size, part_size }.parts() > 1)
 }
 
-/// Stored content that has the claimed digests, all of them.
+/// Returns stored content that has all expected digests.
 async fn known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
     let Announced { claims, size, .. } = &file.announced;
     let Some(blob) = stored_content(app, &file.tenant, claims).await? else {
@@ -280,7 +288,7 @@ async fn known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
 }
 
 async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<Option<Blob>> {
-    // The digests that cannot be made up come first.
+    // Digests without known collisions come first.
     Ok(match claims {
         Claims { blake3: Some(blake3), .. } => app.meta.blob_by_blake3(tenant, *blake3).await?,
         Claims { sha256: Some(sha256), .. } => app.meta.blob_by_sha256(tenant, *sha256).await?,
@@ -289,11 +297,11 @@ async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<O
     })
 }
 
-/// Settles how large parts are of content whose size is announced.
+/// Returns the part size of content whose size is announced.
 fn part_size(app: &App, caller: &Caller, announced: &Announced) -> Result<Option<u64>> {
     let limits = &app.limits;
     let Some(size) = announced.size else {
-        let alone = Error::invalid("`part_size` goes with `size`").with_field("part_size");
+        let alone = Error::invalid("`part_size` requires `size`").with_field("part_size");
         return if announced.part_size.is_some() { Err(alone) } else { Ok(None) };
     };
     let max_size = caller.max_size.map_or(limits.max_size, |max| max.min(limits.max_size));
@@ -306,16 +314,15 @@ fn part_size(app: &App, caller: &Caller, announced: &Announced) -> Result<Option
     let fewest = |parts: u64| size.div_ceil(parts.max(1)).next_power_of_two();
     let least = smallest.next_power_of_two().max(fewest(limits.max_parts.into()));
     if least > largest {
-        let message = "the content is too large for the number and size of parts that are allowed";
+        let message = "the content is too large for the allowed number and size of parts";
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
     match announced.part_size {
         None => Ok(Some(PART_SIZE.max(fewest(SMOOTH)).clamp(least, largest))),
         Some(wanted) if wanted.is_power_of_two() && (least..=largest).contains(&wanted) => Ok(Some(wanted)),
         Some(_) => {
-            let message = format!(
-                "`part_size` of content of this size must be a power of two from {least} to {largest}"
-            );
+            let message =
+                format!("for this `size`, `part_size` must be a power of two from {least} to {largest}");
             Err(Error::invalid(message).with_field("part_size"))
         }
     }
@@ -325,7 +332,7 @@ fn prev_power_of_two(number: u64) -> u64 {
     number.checked_ilog2().map_or(0, |exponent| 1 << exponent)
 }
 
-/// Whether a text can stand as the type of content: it goes into a header as it is.
+/// Whether `text` can be the type of content. It is copied to a header as it is.
 fn is_mime_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or_default().trim_end();
     let is_token = |part: &str| {

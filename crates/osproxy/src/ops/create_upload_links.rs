@@ -1,4 +1,4 @@
-//! Make new links for an upload, whose first ones have ended or are lost.
+//! Create new links for an upload whose first ones have expired or are lost.
 
 use osproxy_api::v1::{Constraints, UploadLinks};
 use time::OffsetDateTime;
@@ -18,15 +18,16 @@ use crate::{
 pub struct NewLinks {
     /// The links.
     pub links: UploadLinks,
-    /// From when on they no longer hold, in milliseconds since the Unix epoch.
+    /// When they expire, in milliseconds since the Unix epoch.
     pub expires_at: i64,
-    /// Where the upload stands.
+    /// Status of the upload.
     pub status: UploadStatus,
 }
 
-/// Makes links to an upload of the caller's tenant that hold `expires_in` seconds, and lets the upload last as long. They take what
-/// `constraints` say, and no more than the caller's key: those of earlier links are not kept. Earlier links stay as they are. What
-/// was received stays.
+/// Creates links to an upload of the caller's tenant that are valid for `expires_in` seconds, and
+/// extends the upload session to the same time. The links have these `constraints`, within the
+/// limits of the caller's key, and not those of earlier links. Earlier links and received parts
+/// stay valid.
 pub async fn create_upload_links(
     app: &App,
     caller: &Caller,
@@ -37,14 +38,14 @@ pub async fn create_upload_links(
     check_expire(app, expires_in)?;
     let status = own_upload_status(app, &caller.tenant, uid).await?;
     let terms = upload_terms(caller, status.size, constraints)?;
-    // Later than the last revocation.
+    // Dated after the last revocation.
     let now = OffsetDateTime::now_utc();
     let from = OffsetDateTime::from_unix_timestamp(app.meta.links_from(uid, false).await?);
     let date = from.map_or(now, |from| now.max(from));
     let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
     let is_renewed = app.meta.renew_upload(caller.tenant.clone(), uid, expires_at).await?;
     if !is_renewed && status.state != FileState::Stored {
-        // It was completed, or given up, meanwhile.
+        // It was completed or aborted meanwhile.
         let status = own_upload_status(app, &caller.tenant, uid).await?;
         if status.state != FileState::Stored {
             return Err(closed(FileState::Expired));

@@ -1,4 +1,4 @@
-//! Remove a file.
+//! Delete a file.
 
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use crate::{
     uid::Uid,
 };
 
-/// Removes a file of a tenant, whether it is complete or still arriving. Nobody can read it when this returns. Its content goes
-/// too, by a task, unless another file shares it. When it is called again it changes nothing, and says that the file is
-/// gone.
+/// Deletes a file of a tenant, complete or not. Nobody can open it when this returns. A task
+/// removes the content, unless another file shares it. A repetition changes nothing and fails with
+/// `FileGone`.
 pub async fn delete_file(app: &Arc<App>, tenant: &Tenant, uid: Uid) -> Result<()> {
     let removal = delete_blob::removal(app, app.next_uid().await?);
-    // Brought to its end even if the client is gone: what is remembered of the file must go with it.
+    // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
+    // with the file.
     let deleting = app.background.spawn(delete(app.clone(), tenant.clone(), uid, removal));
     deleting.await.map_err(Error::internal)?
 }
@@ -27,7 +28,7 @@ async fn delete(app: Arc<App>, tenant: Tenant, uid: Uid, removal: TaskForBlob) -
             app.task_enqueued_elsewhere();
             Ok(())
         }
-        // Or its upload was given up: gone is gone.
+        // Or its upload was aborted, which gives the same result.
         Removed::Before => Err(closed(FileState::Deleted)),
         Removed::Unknown => Err(unknown_uid()),
     }

@@ -1,4 +1,4 @@
-//! Tell how much there is of everything.
+//! Describe the service.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ pub use crate::meta::Stats;
 
 use crate::{Result, app::App};
 
-/// How much there is of everything, as it was counted some seconds ago at most.
+/// Returns database statistics, at most some seconds old.
 pub async fn describe_service(app: &Arc<App>) -> Result<Arc<Stats>> {
     app.stats().await
 }

@@ -1,4 +1,4 @@
-//! Tell what is known of a piece of background work.
+//! Describe a task.
 
 use osproxy_api::ErrorCode;
 
@@ -6,8 +6,8 @@ pub use crate::meta::{Attempt, AttemptOutcome, Task};
 
 use crate::{Error, Result, app::App};
 
-/// A task, and every time that it was begun.
+/// Returns a task and all its attempts.
 pub async fn describe_task(app: &App, id: i64) -> Result<(Task, Vec<Attempt>)> {
-    let unknown = || Error::new(ErrorCode::TaskNotFound, "there is no task with this number");
+    let unknown = || Error::new(ErrorCode::TaskNotFound, "there is no task with this id");
     app.meta.task(id).await?.ok_or_else(unknown)
 }

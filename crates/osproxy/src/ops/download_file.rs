@@ -1,4 +1,4 @@
-//! Read a file.
+//! Download a file.
 
 use std::{ops::Range, sync::Arc};
 
@@ -7,7 +7,7 @@ pub use crate::{app::ContentReader, meta::StoredFile};
 use super::{Tenant, closed, describe_file::describe_file, unknown_uid};
 use crate::{Error, Result, app::App, meta::FileState, uid::Uid};
 
-/// A complete file, to be described before it is read; else an error that says why there is none.
+/// Returns a complete file, without opening its content. Otherwise the error tells its state.
 pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
     match app.meta.stored_file(uid).await? {
         Some(file) => Ok(file),
@@ -15,7 +15,7 @@ pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
     }
 }
 
-/// The same for its owner: of what is another's nothing is told, not even that it is there.
+/// As [`download_file`], for a file of this tenant. Files of other tenants look like unknown ones.
 pub async fn own_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
     match app.meta.stored_file(uid).await? {
         Some(file) if file.tenant == *tenant => Ok(file),
@@ -27,11 +27,11 @@ pub async fn own_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<Arc<Stored
     }
 }
 
-/// How often a file is followed whose bytes move from one node to another.
+/// How often to follow a file whose bytes move from one node to another.
 const ROUNDS: usize = 3;
 
-/// What `read` makes of a file, from wherever its bytes lie: again, if they turn out to lie elsewhere by now when what it
-/// made is seen by `has_moved`.
+/// Calls `read` with a file. If `has_moved` finds from the result that the bytes have moved, and
+/// they are in another store now, calls it again with the new location.
 pub async fn wherever_it_lies<T, F: Future<Output = Result<T>>>(
     app: &App,
     mut file: Arc<StoredFile>,
@@ -43,7 +43,7 @@ pub async fn wherever_it_lies<T, F: Future<Output = Result<T>>>(
         if !has_moved(&made) {
             return made;
         }
-        // What is known of it may be from before its bytes moved.
+        // The cached row may be older than the move.
         let Some(moved) = follow_file(app, &file).await? else {
             return made;
         };
@@ -52,7 +52,7 @@ pub async fn wherever_it_lies<T, F: Future<Output = Result<T>>>(
     read(file).await
 }
 
-/// The same file where it lies now, if that is another store than was known; else `None`.
+/// Returns the file with its new location, if that is another store than the known one.
 async fn follow_file(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
     let Some(file) = app.meta.stored_file_anew(known.uid).await? else {
         return Err(absent(app, known.uid).await?);
@@ -64,7 +64,7 @@ async fn follow_file(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredF
     Ok(Some(file).filter(|_| has_moved))
 }
 
-/// Opens the bytes `range` of a file, which lies within its size.
+/// Opens the bytes `range` of a file, which must lie within its size.
 pub async fn open_content(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<ContentReader> {
     match app.open_content(file, range).await? {
         Some(reader) => Ok(reader),
@@ -74,7 +74,7 @@ pub async fn open_content(app: &Arc<App>, file: &StoredFile, range: Range<u64>) 
 
 async fn absent(app: &App, uid: Uid) -> Result<Error> {
     Ok(match app.meta.file_state(uid).await? {
-        // It is being completed, or was in this moment.
+        // It is being completed, or was a moment ago.
         Some(FileState::Stored | FileState::Completing) => closed(FileState::Receiving),
         Some(state) => closed(state),
         None => unknown_uid(),

@@ -1,4 +1,4 @@
-//! Make files of content that is stored already, without sending it again.
+//! Instant upload: create files of known content without sending it.
 
 use super::name_of;
 use crate::{
@@ -10,30 +10,31 @@ use crate::{
     uid::Uid,
 };
 
-/// Content that the client has, by its md5, and the path it has there.
+/// Content that the client has, and its path there.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// MD5 of the whole content.
     pub md5: [u8; 16],
-    /// Path on the client; its last component becomes the name.
+    /// Path on the client; the last component becomes the name.
     pub path: &'a str,
 }
 
-/// Creates a complete file of the caller's tenant for every item whose content is stored and was verified by osproxy itself.
-/// Gives the new uids in the order of the items; `None` where the content has to be sent.
+/// Creates a complete file of the caller's tenant for every item whose content is stored and was
+/// verified by osproxy. Returns the new uids in the order of the items, with `None` where the
+/// content must be sent.
 pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
     let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
     app.must_keep_up(Beginning::Upload)?;
     app.must_leave_free(0).await?;
     if app.limits.prove_possession {
-        // A client of API v0 could not answer.
+        // API v0 has no way to answer a challenge.
         return Ok(vec![None; wanted.len()]);
     }
     let mut created = vec![None; wanted.len()];
     let (mut files, mut sizes) = (Vec::new(), Vec::new());
     for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {
         if let Some(blob) = app.meta.blob_by_md5(&caller.tenant, item.md5).await?
-            // A larger file is not the caller's to create: sending it is refused as well.
+            // The caller may not create a larger file: sending it is refused too.
             && caller.max_size.is_none_or(|max| blob.digests.size <= max)
             && app.is_intact(&blob).await?
         {
@@ -50,7 +51,7 @@ pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -
     if !files.is_empty() {
         let recorded = app.meta.create_stored_files(files).await?.ok_or_else(Error::over_quota)?;
         let mut recorded = recorded.into_iter().zip(sizes);
-        // A blob that went away meanwhile is as good as one that was never there.
+        // A blob that was removed meanwhile counts as unknown content.
         for slot in created.iter_mut().filter(|slot| slot.is_some()) {
             match recorded.next() {
                 Some((true, size)) => app.metrics.shared(Saving::Instant, size),

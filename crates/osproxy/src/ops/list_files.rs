@@ -6,16 +6,16 @@ pub use osproxy_storage::Category;
 use super::Tenant;
 use crate::{Error, Result, app::App};
 
-/// Some files, and how to get those behind them.
+/// A page of files.
 #[derive(Debug)]
 pub struct FilePage {
-    /// The files, in their order.
+    /// The files, in order.
     pub files: Vec<FileRecord>,
-    /// Where the next page begins; `None`: there is none.
+    /// Position of the next page, if there is one.
     pub next: Option<FilePosition>,
 }
 
-/// Up to `limit` files of a tenant behind a position, in an order that stays.
+/// Returns up to `limit` files of a tenant after a position, in a stable order.
 pub async fn list_files(
     app: &App,
     tenant: &Tenant,
@@ -29,7 +29,7 @@ pub async fn list_files(
         let message = format!("`prefix` must have 1 to {MAX_PREFIX} bytes");
         return Err(Error::invalid(message).with_field("prefix"));
     }
-    // One more, to see whether there are more.
+    // One more, to see whether there is another page.
     let mut files = app.meta.list_files(tenant, filter, after, limit + 1).await?;
     let has_more = files.len() as u64 > limit;
     if has_more {

@@ -1,10 +1,10 @@
-//! Tell which nodes there are.
+//! List the nodes of the cluster.
 
 use crate::{Error, Result, app::App};
 
 pub use crate::app::KnownNode;
 
-/// The nodes that were heard of lately, this one among them.
+/// Returns the nodes with a recent heartbeat, including this one.
 pub async fn list_nodes(app: &App) -> Result<Vec<KnownNode>> {
     app.coordinator.nodes().await.map_err(Error::unavailable)
 }

@@ -1,26 +1,26 @@
-//! List background work, page by page.
+//! List tasks, page by page.
 
 pub use crate::meta::{Task, TaskFilter, TaskState};
 
 use crate::{Result, app::App};
 
-/// Some tasks, and how to get those behind them.
+/// A page of tasks.
 #[derive(Debug)]
 pub struct TaskPage {
-    /// The tasks, the newest first.
+    /// The tasks, newest first.
     pub tasks: Vec<Task>,
-    /// The number of the last of them, if there are more behind it.
+    /// Id of the last task, if there is another page.
     pub next: Option<i64>,
 }
 
-/// Up to `limit` tasks that are older than `before`, a task's number: the newest first.
+/// Returns up to `limit` tasks older than the task with the id `before`, newest first.
 pub async fn list_tasks(
     app: &App,
     filter: TaskFilter<'_>,
     before: Option<i64>,
     limit: u64,
 ) -> Result<TaskPage> {
-    // One more, to see whether there are more.
+    // One more, to see whether there is another page.
     let mut tasks = app.meta.list_tasks(filter, before, limit + 1).await?;
     let has_more = tasks.len() as u64 > limit;
     if has_more {

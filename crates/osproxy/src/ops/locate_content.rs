@@ -1,4 +1,4 @@
-//! Which node has the bytes of a file?
+//! Find the node that has the bytes of a file.
 
 use crate::{
     Error, Result,
@@ -9,26 +9,26 @@ use crate::{
 
 use osproxy_api::ErrorCode;
 
-/// How often two that begin the same upload may meet.
+/// How often to look again when concurrent requests start the same upload.
 const ROUNDS: usize = 3;
 
-/// Where other nodes reach this one, if it has bytes of `uid` at hand that no other node has.
+/// Returns the address of this node, if it has bytes of `uid` that no other node has.
 pub async fn locate_content(app: &App, uid: Uid) -> Result<&str> {
     let store = app.meta.store_of(uid).await?;
     let is_own = store.is_some_and(|store| app.stores.has(&store) && !app.stores.is_shared(&store));
-    let absent = || Error::new(ErrorCode::FileNotFound, "this node holds no bytes of this file");
+    let absent = || Error::new(ErrorCode::FileNotFound, "this node does not have the bytes of this file");
     is_own.then(|| app.address()).ok_or_else(absent)
 }
 
-/// The store of a file, if another node has it at hand and this one has not.
+/// Returns the store of a file, if only another node has it.
 pub fn elsewhere<'a>(app: &App, file: &'a StoredFile) -> Option<&'a str> {
     Some(file.content.store.as_str()).filter(|store| !app.stores.has(store))
 }
 
-/// The store that takes the parts of `uid`, if another node has it at hand and this one has not. The first part decides:
-/// if there is none yet, they will lie here.
+/// Returns the store for the parts of `uid`, if only another node has it. The first part decides:
+/// if there is none yet, the parts go to this node.
 pub async fn settle_parts(app: &App, uid: Uid) -> Result<Option<String>> {
-    // Where there are only shared stores, any node takes any part.
+    // With shared stores only, any node accepts any part.
     if !app.stores.are_apart() {
         return Ok(None);
     }
@@ -43,10 +43,10 @@ pub async fn settle_parts(app: &App, uid: Uid) -> Result<Option<String>> {
             PartsIn::Undecided => {}
         }
     }
-    Err(Error::unavailable("the upload was begun too often at the same time"))
+    Err(Error::unavailable("too many concurrent requests started this upload"))
 }
 
-/// The store that the parts of `uid` lie in, if another node has it at hand and this one has not.
+/// Returns the store that has the parts of `uid`, if only another node has it.
 pub async fn parts_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
     if !app.stores.are_apart() {
         return Ok(None);

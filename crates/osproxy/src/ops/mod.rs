@@ -1,4 +1,5 @@
-//! Operations: what the service does, whatever protocol asks for it. One file each, named alike everywhere.
+//! Operations: what the service does, independent of the protocol. One file each, with the same
+//! name everywhere.
 
 pub mod abort_upload;
 pub mod check_health;
@@ -37,21 +38,22 @@ use crate::{
 };
 pub use crate::{link::Terms, tenant::Tenant};
 
-/// Longest name of a file, in bytes.
+/// Maximum length of a file name, in bytes.
 const MAX_NAME: usize = 1024;
 
-/// What is said of bytes that are sent.
+/// What is known about content before it arrives.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
-    /// By their sender: what their digests are.
+    /// Expected digests, from the client.
     pub claims: Claims,
-    /// Which digests beside BLAKE3 are to be known of them.
+    /// Digests to compute in addition to BLAKE3.
     pub wanted: Wanted,
-    /// By the link: what it takes.
+    /// Constraints of the link.
     pub terms: Terms,
 }
 
-/// Refuses content of a type that the link does not take: that which its first bytes speak of, or else its name.
+/// Fails if the link does not accept the MIME type of the content. The type is the one detected
+/// from the first bytes, or else that of the file name.
 fn check_type(terms: &Terms, sniffed: Option<&str>, name: &str) -> Result<()> {
     let found = content_type::of_file(sniffed, name);
     if terms.take(&found) {
@@ -60,18 +62,19 @@ fn check_type(terms: &Terms, sniffed: Option<&str>, name: &str) -> Result<()> {
     Err(wrong_type(terms.content_type.as_deref().unwrap_or_default(), &found))
 }
 
-/// The content has another type than the link demands.
+/// The error for content of a MIME type that the link does not accept.
 fn wrong_type(wanted: &str, found: &str) -> Error {
-    let message = format!("the link takes content of the type {wanted}, and this is {found}");
+    let message = format!("the link accepts content of type {wanted} only; this is {found}");
     Error::new(ErrorCode::UnsupportedMediaType, message)
 }
 
-/// There is more content than the link, or the key, allows.
+/// The error for content that exceeds the limit of the link or the API key.
 fn too_large(max: u64) -> Error {
     Error::new(ErrorCode::TooLarge, format!("this file must not be larger than {max} bytes"))
 }
 
-/// Refuses what its tenant's quota has no room for, before it comes. What comes at the same time is charged at its end.
+/// Fails before the content arrives if it would exceed the tenant's quota. Concurrent uploads are
+/// charged when they end.
 async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
     match size {
         SizeHint::Exact(size) if !app.meta.has_room(tenant, size).await? => Err(Error::over_quota()),
@@ -79,42 +82,43 @@ async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
     }
 }
 
-/// Checks how long a link shall hold, in seconds.
+/// Checks the lifetime of a link, in seconds.
 pub fn check_expire(app: &App, expire: i64) -> Result<()> {
     let max = app.limits.max_expire;
     if (1..=max).contains(&expire) {
         Ok(())
     } else {
-        Err(Error::invalid(format!("links must hold 1 to {max} seconds")).with_field("expires_in"))
+        Err(Error::invalid(format!("the lifetime of a link must be 1 to {max} seconds"))
+            .with_field("expires_in"))
     }
 }
 
-/// The answer for a uid that was never issued, or is long forgotten.
+/// The error for a uid that was never issued, or whose row was purged.
 fn unknown_uid() -> Error {
     Error::new(ErrorCode::FileNotFound, "there is no file with this uid")
 }
 
-/// Why a file in this state takes no content, or has none.
+/// Returns why a file in this state accepts no content, or has none.
 fn closed(state: FileState) -> Error {
     let (code, message) = match state {
         FileState::Pending | FileState::Receiving => {
             (ErrorCode::NotStored, "the upload of this file is not complete")
         }
         FileState::Completing => {
-            return Error::unavailable("the store is putting the parts of this file together");
+            return Error::unavailable("the upload of this file is being completed");
         }
-        FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete, and never changes"),
+        FileState::Stored => (ErrorCode::AlreadyStored, "this file is complete and cannot be changed"),
         FileState::Expired => (ErrorCode::FileGone, "the upload of this file was not completed in time"),
         FileState::Corrupt => {
-            (ErrorCode::FileCorrupt, "the content of this file is not what was announced, and was removed")
+            (ErrorCode::FileCorrupt, "the content did not have the expected digests or type and was removed")
         }
         FileState::Deleted => (ErrorCode::FileGone, "this file was deleted"),
     };
     Error::new(code, message)
 }
 
-/// The name of a file: the last component of its path on the client. A name is data: it may hold anything
-/// but a NUL, which databases refuse.
+/// Returns the name of a file: the last component of its path on the client. Names are arbitrary
+/// text without NUL, which databases refuse.
 pub fn name_of(path: &str) -> Result<&str> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     if name.is_empty() || name.len() > MAX_NAME {

@@ -1,4 +1,4 @@
-//! Have a file of content that is stored, by showing that one has it.
+//! Proof of possession: known content becomes that of a file if the client proves to have it.
 
 use std::{iter, ops::Range, sync::Arc, time::Duration};
 
@@ -15,27 +15,29 @@ use crate::{
     uid::Uid,
 };
 
-/// How long a challenge can be answered.
+/// Lifetime of a challenge.
 const HOLDS: Duration = Duration::from_mins(1);
-/// How many pieces of the content are asked for. Whoever has nine tenths of it answers right once in 29 times.
+/// Number of ranges in a challenge. A client that has nine tenths of the content gives the right
+/// answer once in 29 challenges.
 const PIECES: u64 = 32;
-/// Bytes of each of them.
+/// Length of each range, in bytes.
 const PIECE: u64 = 4096;
-/// How many of them are read at the same time.
+/// How many ranges are read at the same time.
 const PARALLEL: usize = 8;
 
-/// What has to be told of content: the BLAKE3, keyed with the nonce, of the bytes in these ranges, one after the other.
+/// A challenge for a client to prove that it has some content. The answer is the BLAKE3, keyed with
+/// the nonce, of the bytes in these ranges, concatenated.
 #[derive(Clone, Debug)]
 pub struct Challenge {
-    /// The key. No two challenges have the same.
+    /// The key. It is unique to the challenge.
     pub nonce: [u8; 32],
-    /// Where the bytes lie, in the order in which they are digested. They may overlap.
+    /// In the order in which they are hashed. They may overlap.
     pub ranges: Vec<Range<u64>>,
-    /// From when on the challenge cannot be answered, in milliseconds since the Unix epoch.
+    /// When the challenge expires, in milliseconds since the Unix epoch.
     pub expires_at: i64,
 }
 
-/// Asks whoever wants the file `uid`, which waits for its content, to show that they have that of `blob`.
+/// Creates a challenge for the pending file `uid` about the content of `blob`.
 pub(super) async fn challenge(app: &App, uid: Uid, blob: &Blob) -> Result<Challenge> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(Error::internal)?;
@@ -43,7 +45,8 @@ pub(super) async fn challenge(app: &App, uid: Uid, blob: &Blob) -> Result<Challe
     Ok(Challenge { nonce, ranges: ranges(&nonce, blob.digests.size), expires_at })
 }
 
-/// The store with the content that `uid` was challenged about, if another node has it at hand and this one has not.
+/// Returns the store of the content that the challenge of `uid` is about, if only another node has
+/// it.
 pub async fn content_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
     let Some(challenge) = app.meta.challenge(uid).await? else {
         return Ok(None);
@@ -52,8 +55,9 @@ pub async fn content_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
     Ok(blob.map(|blob| blob.backend).filter(|store| !app.stores.has(store)))
 }
 
-/// Takes the answer to the challenge of `uid`, once. If it is right, the file has its content from then on; else the
-/// content has to be sent. An answer that comes again, because the first one's success was not heard of, is a success.
+/// Accepts one answer to the challenge of `uid`. If it is right, the known content becomes that of
+/// the file; otherwise the content must be sent. A right answer can be repeated, for a client that
+/// did not get the response.
 pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Result<()> {
     let Some(challenge) = app.meta.challenge(uid).await? else {
         return match app.meta.file_state(uid).await? {
@@ -62,26 +66,26 @@ pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Resu
         };
     };
     let blob = app.meta.stored_blob(challenge.blob_id).await?.ok_or_else(gone)?;
-    // Before the challenge is used up: a store that is away for a moment costs nobody anything.
+    // Computed before the challenge is used up: an outage of the store must not cost the client its
+    // challenge.
     let expected = expected(app, &blob, &challenge.nonce).await?.ok_or_else(gone)?;
     if app.meta.take_challenge(uid).await? != Some(challenge) {
         return Err(gone());
     }
-    // Compared in constant time.
+    // This comparison takes constant time.
     if expected != blake3::Hash::from_bytes(proof) {
-        let message = "the content is not what was asked for; send it";
+        let message = "the answer to the challenge is wrong; send the content";
         return Err(Error::new(ErrorCode::DigestMismatch, message));
     }
     upload_file::share(app, uid, blob).await
 }
 
 fn gone() -> Error {
-    let message =
-        "there is no challenge to answer: it was answered, or is older than a minute; send the content";
+    let message = "there is no challenge: it was answered or has expired; send the content";
     Error::new(ErrorCode::ChallengeGone, message)
 }
 
-/// Draws what is asked for.
+/// Derives the ranges of a challenge from its nonce.
 fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
     if size <= PIECES * PIECE {
         return iter::once(0..size).collect();
@@ -96,7 +100,7 @@ fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
     (0..PIECES).map(|_| draw()).collect()
 }
 
-/// What the right answer is; `None` when the content is gone.
+/// Computes the right answer. Returns `None` if the content is gone.
 async fn expected(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
     let store = app.stores.get(&blob.backend)?;
     let read = |range: Range<u64>| async {

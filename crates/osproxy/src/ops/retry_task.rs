@@ -1,4 +1,4 @@
-//! Let a task that was given up be tried again.
+//! Retry a dead task.
 
 use osproxy_api::ErrorCode;
 
@@ -9,11 +9,11 @@ use crate::{
     meta::{Task, TaskState},
 };
 
-/// Makes a dead task due now, for as many attempts as a new one has.
+/// Makes a dead task due now, with as many attempts as a new one.
 pub async fn retry_task(app: &App, id: i64) -> Result<Task> {
     let (task, _) = describe_task(app, id).await?;
     let refused = |state: TaskState| {
-        let message = format!("only a task that is dead can be tried again; this one is {}", state.name());
+        let message = format!("only a dead task can be retried; this one is {}", state.name());
         Error::new(ErrorCode::TaskNotDead, message)
     };
     if task.state != TaskState::Dead {
@@ -22,7 +22,7 @@ pub async fn retry_task(app: &App, id: i64) -> Result<Task> {
     let is_due = app.meta.retry_task(id, app.limits.task_attempts).await?;
     let (task, _) = describe_task(app, id).await?;
     if !is_due {
-        // Somebody else was faster, and it runs already.
+        // Another request did the same, and the task has been claimed since.
         return Err(refused(task.state));
     }
     app.task_enqueued_elsewhere();

@@ -1,10 +1,10 @@
-//! Make the links of a file worthless.
+//! Revoke the links of a file.
 
 use super::{Tenant, unknown_uid};
 use crate::{Result, app::App, uid::Uid};
 
-/// Makes every link to a file of a tenant worthless that was issued until now, those to send its content as well as those
-/// to read it. Links that are issued afterwards are good. Other nodes know it as soon as they hear of it, and after
+/// Revokes all links to a file of a tenant that were issued until now, for upload and for download.
+/// Links issued later are valid. Other nodes apply it when they receive the invalidation, and after
 /// `database.cache_seconds` at the latest.
 pub async fn revoke_links(app: &App, tenant: &Tenant, uid: Uid) -> Result<()> {
     let is_known = app.meta.revoke_links(tenant.clone(), uid).await?;

@@ -1,4 +1,4 @@
-//! Rename a file, or note something of it.
+//! Change the name or the metadata of a file.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::{
     uid::Uid,
 };
 
-/// Gives a file of a tenant another name if there is one, and changes its metadata. Its content stays where it is. Whoever reads the
-/// file afterwards, anywhere, finds it so.
+/// Renames a file of a tenant if `name` is given, and changes its metadata. The content does not
+/// change. Every later request, on any node, sees the result.
 pub async fn update_file(
     app: &Arc<App>,
     tenant: &Tenant,
@@ -24,7 +24,8 @@ pub async fn update_file(
     let name = name.map(name_of).transpose().map_err(|error| error.with_field("name"))?;
     let change = patch.map(|patch| -> MetadataChange { Arc::new(move |metadata| apply(metadata, &patch)) });
     let updating = update(app.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
-    // Brought to its end even if the client is gone: what is remembered of the file must go with it.
+    // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
+    // with the file.
     let updating = app.background.spawn(updating);
     match updating.await.map_err(Error::internal)?? {
         Updated::Now => describe_file(app, tenant, uid).await,
@@ -45,7 +46,7 @@ async fn update(
     Ok(app.meta.update_file(tenant, uid, name, change).await?)
 }
 
-/// Applies a patch; `false`: what came of it is not what metadata may be.
+/// Applies a patch. Returns `false` if the result exceeds the limits of metadata.
 fn apply(metadata: &mut Metadata, patch: &MetadataChanges) -> bool {
     let MetadataChanges::Set(patch) = patch else {
         metadata.clear();

@@ -1,4 +1,4 @@
-//! Take the whole content of a file in one request.
+//! Upload the whole content of a file in one request.
 
 use std::sync::Arc;
 
@@ -23,14 +23,16 @@ use crate::{
     uid::Uid,
 };
 
-/// How often content that appears and disappears elsewhere is followed before the client has to try again.
+/// How often to look again when the same content appears or disappears concurrently, before the
+/// client must retry.
 const ROUNDS: usize = 4;
 
-/// Stores `body` as the content of `uid` and returns when it is durable. The content must have the digests that are
-/// claimed, here or when the upload was created, and be what the link takes.
+/// Stores `body` as the content of `uid` and returns when it is durable. The content must have the
+/// expected digests, given here or when the upload was created, and meet the constraints of the
+/// link.
 ///
-/// Attempts for one uid may run at the same time; the first to end wins, and the others succeed if they sent the
-/// same. Whatever does not succeed leaves nothing behind: not when the body breaks off, not when the caller is dropped.
+/// Concurrent writes for one uid are allowed: the first to end wins, and the others succeed if they
+/// sent the same content. A write that fails, breaks off or is dropped leaves nothing behind.
 pub async fn upload_file(
     app: &Arc<App>,
     uid: Uid,
@@ -42,7 +44,7 @@ pub async fn upload_file(
     app.must_leave_free(0).await?;
     let kept = if app.stores.put_any_parts_together() { kept(size) } else { 0 };
     let mut transfer = app.transfers.begin(&terms, kept).await?;
-    // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
+    // Changes to the database are spawned, so that a client that disconnects does not cut them off.
     let beginning = app.background.spawn(begin(app.clone(), uid));
     match beginning.await.map_err(Error::internal)?? {
         Beginning::Ready(ready) => {
@@ -68,7 +70,8 @@ pub async fn upload_file(
             transfer.of(&stored.tenant)?;
             let known = stored.content.digests.ok_or_else(unverified)?;
             check_claims(&claims, &known).map_err(|_| already_stored())?;
-            // Only compared: the writer is dropped and removes what it wrote, never more than the file has.
+            // The body is only compared: dropping the writer removes what it wrote, which is never
+            // more than the file has.
             let key = Key::whole(stored.object_category(), uid.get(), stored.extension().as_deref());
             let bound = Bound { what: "file", max: stored.content.size };
             let content = app
@@ -84,21 +87,21 @@ pub async fn upload_file(
     }
 }
 
-/// The length of content whose length was announced; else what is known of it.
+/// Returns the announced length of the content, or else what is known about it.
 fn announced(intent: &Intent, size: SizeHint) -> Result<SizeHint> {
     match (intent.size, size) {
         (Some(announced), SizeHint::Exact(size)) if size != announced => Err(Error::new(
             ErrorCode::SizeMismatch,
-            format!("the content must have the {announced} bytes that were announced, not {size}"),
+            format!("the content must have the announced {announced} bytes, not {size}"),
         )),
         (Some(announced), _) => Ok(SizeHint::Exact(announced)),
         (None, size) => Ok(size),
     }
 }
 
-/// Makes stored content that the client has shown to have that of `uid`.
+/// Makes known content, after a proof of possession, the content of `uid`.
 pub(super) async fn share(app: &Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
-    // Once it has begun to take effect it is brought to its end, even if the client is gone.
+    // Spawned, so that it is not cut off if the client disconnects.
     let sharing = app.background.spawn(share_stored(app.clone(), uid, blob));
     sharing.await.map_err(Error::internal)?
 }
@@ -125,7 +128,7 @@ async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
         }
         Finished::OverQuota => Err(Error::over_quota()),
         Finished::Changed | Finished::Swept => {
-            let message = "the content was removed meanwhile; send it";
+            let message = "the known content was removed meanwhile; send the content";
             Err(Error::new(ErrorCode::ChallengeGone, message))
         }
     }
@@ -147,18 +150,19 @@ async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
         let removal = delete_blob::removal(&app, app.next_uid().await?);
         return match app.meta.begin_upload(uid, spare, removal).await? {
             Begun::Ready(intent) => {
-                // Not before: the uid's own number may be that of an attempt that died, which is to be swept.
+                // Not before: the id of the uid itself may belong to a write that died, which the
+                // sweep must remove.
                 let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));
                 match intent.released {
                     None => {}
                     Some(Released::Elsewhere) => app.task_enqueued_elsewhere(),
                     Some(Released::Here(blob_id)) => {
-                        // What this cannot remove now, the sweep does later.
+                        // The sweep removes later what cannot be removed now.
                         if let Err(error) = app.remove_blob(blob_id).await {
                             tracing::warn!(
                                 blob_id,
                                 error = error::chain(&error),
-                                "cannot free reserved room yet"
+                                "cannot release reserved disk space yet; the sweep retries"
                             );
                         }
                     }
@@ -177,7 +181,8 @@ async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
     Err(closed(FileState::Completing))
 }
 
-/// Makes received content the file's: by sharing a blob with the same content if there is one, else by publishing it.
+/// Makes received content the content of the file: shares a blob with the same content if there is
+/// one, and publishes it otherwise.
 async fn store(
     app: Arc<App>,
     mut attempt: Attempt,
@@ -209,12 +214,12 @@ async fn store(
             Some(lost) => {
                 tracing::error!(
                     blob_id = lost.id,
-                    "content was lost from the store; mending it with what was sent"
+                    "the store has lost content; replacing it with the same content from this upload"
                 );
                 publish(&mut attempt, &mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent_id).await? {
-                    // The attempt's row now names what was damaged, which is removed at its end. The file shares what
-                    // was mended in the next round.
+                    // The row of this write now names the damaged object, which the write guard
+                    // removes. The next round shares the repaired blob.
                     Finished::Stored => Finished::Changed,
                     other => other,
                 }
@@ -241,13 +246,13 @@ async fn store(
                 return must_equal(&winner.content, &digests);
             }
             Finished::Swept => {
-                // What was published meanwhile has no row any more.
+                // The object was published after its row was removed.
                 app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
-                return Err(Error::unavailable("the upload was swept away while it was finishing"));
+                return Err(Error::unavailable("the sweep removed the upload before it was recorded"));
             }
         }
     }
-    Err(Error::unavailable("content that is the same came and went too often"))
+    Err(Error::unavailable("the same content was stored and removed too often at the same time"))
 }
 
 fn must_equal(stored: &Content, sent: &Digests) -> Result<()> {
@@ -255,12 +260,13 @@ fn must_equal(stored: &Content, sent: &Digests) -> Result<()> {
     if known.blake3 == sent.blake3 { Ok(()) } else { Err(already_stored()) }
 }
 
-/// Content that was sent in parts has no digest of the whole before it is merged: what is sent now cannot be compared with it.
+/// The error for content that was sent in parts and is not merged yet: without a digest of the
+/// whole, it cannot be compared with what is sent now.
 fn unverified() -> Error {
-    let message = "this uid already has content, which was sent in parts and never changes";
+    let message = "this file is already complete; its digest is not computed yet, so it cannot be compared";
     Error::new(ErrorCode::AlreadyStored, message)
 }
 
 fn already_stored() -> Error {
-    Error::new(ErrorCode::AlreadyStored, "this uid already has other content, which never changes")
+    Error::new(ErrorCode::AlreadyStored, "this file is already complete, with other content")
 }

@@ -1,4 +1,4 @@
-//! Take one part of a file that is sent in parts.
+//! Upload one part of a file.
 
 use std::{error::Error as _, sync::Arc};
 
@@ -20,16 +20,16 @@ use crate::{
     uid::Uid,
 };
 
-/// How often two that begin the same upload may meet.
+/// How often to look again when concurrent requests start the same upload.
 const ROUNDS: usize = 3;
 
-/// Stores `body` as part `number` of `uid` and returns when it is durable. The part must have the digests that are
-/// claimed, and be what the link takes; of those beside BLAKE3 that are wanted, it is known later whether its bytes are still
-/// the same.
+/// Stores `body` as part `number` of `uid` and returns when it is durable. The part must have the
+/// expected digests and meet the constraints of the link. Of the digests beside BLAKE3, those in
+/// `wanted` are recorded, so that damage to the part can be detected later.
 ///
-/// Parts may come in any order and at the same time. One that is sent again replaces the one before; of two that are
-/// sent at the same time the one that ends later counts. Whatever does not succeed leaves nothing behind, and what was
-/// there before stays.
+/// Parts may come in any order and concurrently. Sending a part again replaces it; of concurrent
+/// writes of the same part, the one that ends last counts. A write that fails leaves nothing
+/// behind, and does not affect the part that was there before.
 pub async fn upload_part(
     app: &Arc<App>,
     uid: Uid,
@@ -41,7 +41,7 @@ pub async fn upload_part(
     check_number(app, number)?;
     app.must_keep_up(Beginning::Content)?;
     app.must_leave_free(0).await?;
-    // Such a store wants to know the length of a part before it comes.
+    // Such a store needs the length of a part in advance.
     let wants_length = app.stores.put_any_parts_together();
     let transfer = app.transfers.begin(&terms, if wants_length { kept(size) } else { 0 }).await?;
     let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
@@ -55,7 +55,7 @@ pub async fn upload_part(
     receive(app, uid, number, (expected, transfer), size, body).await
 }
 
-/// What a body has to be.
+/// What the body must satisfy.
 struct Expected {
     claims: Claims,
     wanted: Wanted,
@@ -63,13 +63,13 @@ struct Expected {
     terms: Terms,
 }
 
-/// Whether a part may have this number.
+/// Fails unless `number` is an allowed part number.
 pub fn check_number(app: &App, number: u32) -> Result<()> {
     let max = app.limits.max_parts;
     if (1..=max).contains(&number) {
         return Ok(());
     }
-    Err(Error::invalid(format!("the number of a part must be 1 to {max}")))
+    Err(Error::invalid(format!("a part number must be 1 to {max}")))
 }
 
 async fn receive(
@@ -80,7 +80,7 @@ async fn receive(
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
-    // What has begun to take effect is brought to its end, even if the client is gone: a task is not dropped with it.
+    // Changes to the database are spawned, so that a client that disconnects does not cut them off.
     let beginning = app.background.spawn(begin(app.clone(), uid, number, size, expected.terms.max_size));
     let begun = beginning.await.map_err(Error::internal)??;
     let (attempt, intent, upload) = (begun.attempt, begun.intent, begun.upload);
@@ -90,7 +90,8 @@ async fn receive(
     };
     let Expected { claims, mut wanted, bound, terms } = expected;
     let range = intent.shape.and_then(|shape| shape.range(number));
-    // Of content that is divided before it comes the length of each part is known, whatever the request says.
+    // With an announced size, the length of each part is known, and the length in the request does
+    // not matter.
     let size = range.as_ref().map_or(size, |range| SizeHint::Exact(range.end - range.start));
     wanted.piece_at =
         range.filter(|_| intent.shape.is_some_and(|shape| shape.parts() > 1)).map(|range| range.start);
@@ -102,7 +103,8 @@ async fn receive(
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
         let part = Received { buffers: transfer.buffers(), ..part };
         check_claims(&claims, &part.digests)?;
-        // The beginning speaks for all of it. Where this is too short to tell, the upload is judged when it is complete.
+        // The first bytes tell the type of the content. If this part is too short to tell,
+        // completion checks it.
         let speaks = part.digests.size >= HEAD as u64 || content_type::speaks_of_type(part.sniffed);
         if number == 1 && speaks && terms.content_type.is_some() {
             let file = app.meta.describe_file(uid).await?.ok_or_else(unknown_uid)?;
@@ -118,7 +120,7 @@ async fn receive(
             if app.lose_if_gone(&intent.store, intent.blob_id, key, &upload).await? {
                 return Err(Error::unavailable(error));
             }
-            // A part that comes after the upload has ended finds nothing to write to.
+            // A part that arrives after the end of the upload has no target.
             match app.meta.file_state(uid).await? {
                 Some(FileState::Pending | FileState::Receiving) => Err(error),
                 state => Err(state.map_or_else(unknown_uid, closed)),
@@ -130,7 +132,7 @@ async fn receive(
 
 fn explain(misfit: Misfit) -> Error {
     let message = match misfit {
-        Misfit::Number(parts) => format!("the size and part size of this upload make {parts} parts"),
+        Misfit::Number(parts) => format!("this upload has {parts} parts, by its size and part size"),
         Misfit::Size(size) => {
             format!("this part must have {size} bytes, by the size and part size of this upload")
         }
@@ -138,7 +140,7 @@ fn explain(misfit: Misfit) -> Error {
     Error::new(ErrorCode::SizeMismatch, message)
 }
 
-/// Whether it is the store that did not do it.
+/// Whether the store failed.
 fn is_of_store(error: &Error) -> bool {
     error.source().is_some_and(<dyn std::error::Error>::is::<storage::Error>)
 }
@@ -146,7 +148,7 @@ fn is_of_store(error: &Error) -> bool {
 struct Begun {
     attempt: Attempt,
     intent: PartIntent,
-    /// What the store calls the upload that the part goes into, if it does.
+    /// The store's id of the multipart upload that the part goes to, if any.
     upload: Option<String>,
 }
 
@@ -161,7 +163,7 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint, max_size: O
                 let Some(place) = &intent.native else {
                     return Ok(Begun { attempt, intent, upload: None });
                 };
-                // Otherwise the upload has come to an end meanwhile, and is looked at again.
+                // Otherwise the upload has ended meanwhile: look again.
                 if let Some(upload) =
                     app.begun_upload(&intent.store, intent.blob_id, place, &intent.tenant).await?
                 {
@@ -177,7 +179,7 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint, max_size: O
             BegunPart::Changed => {}
         }
     }
-    Err(Error::unavailable("the upload was begun too often at the same time"))
+    Err(Error::unavailable("too many concurrent requests started this upload"))
 }
 
 async fn store(
@@ -191,7 +193,7 @@ async fn store(
     let _ending = app.metrics.endings.begin();
     let mut tag = String::new();
     if intent.native.is_some() {
-        // Should it appear later, it has a tag that nobody asks for.
+        // If the part appears in the store later, nothing refers to its tag.
         tag = part.writer.publish().await?;
     } else {
         publish(&mut attempt, &mut Some(part.writer)).await?;
@@ -200,20 +202,20 @@ async fn store(
     let received = ReceivedPart { digests: part.digests, sniffed: part.sniffed, tag, max_size, content_type };
     let finished = app.meta.finish_part(uid, &intent, received).await?;
     if !matches!(finished, FinishedPart::Stored(_)) && intent.native.is_none() {
-        // Its row may be gone already.
+        // Its row may be gone already, and the write guard cannot find the object without it.
         app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
     }
     match finished {
         FinishedPart::Stored(replaced) => {
             attempt.settle();
             if let Some(replaced) = replaced
-                // What this cannot remove now, the sweep does later.
+                // The sweep removes later what cannot be removed now.
                 && let Err(error) = app.discard(Kind::Part, replaced).await
             {
                 tracing::warn!(
                     part_id = replaced,
                     error = error::chain(&error),
-                    "cannot remove a replaced part yet"
+                    "cannot remove a replaced part yet; the sweep retries"
                 );
             }
             Ok(())
@@ -224,11 +226,11 @@ async fn store(
         FinishedPart::Closed => {
             let state = app.meta.file_state(uid).await?;
             Err(state.map_or_else(unknown_uid, |state| match state {
-                // Its parts are those of another upload now.
-                FileState::Pending | FileState::Receiving => Error::unavailable("the upload was begun anew"),
+                // The parts of this file now belong to another blob.
+                FileState::Pending | FileState::Receiving => Error::unavailable("the upload was restarted"),
                 state => closed(state),
             }))
         }
-        FinishedPart::Swept => Err(Error::unavailable("the part was swept away while it was finishing")),
+        FinishedPart::Swept => Err(Error::unavailable("the sweep removed the part before it was recorded")),
     }
 }

@@ -1,17 +1,17 @@
-//! Tell what is there of a file that is sent in parts.
+//! Describe an upload.
 
 pub use crate::meta::{FileState, UploadStatus};
 
 use super::{Tenant, closed, unknown_uid};
 use crate::{Result, app::App, uid::Uid};
 
-/// Where an upload stands, with the numbers of the parts that were received, ascending. Of a file that is complete, all
-/// that it was sent in.
+/// Returns the status of an upload, with the numbers of its received parts in ascending order; of a
+/// complete file, all parts that it was sent in.
 pub async fn upload_status(app: &App, uid: Uid) -> Result<UploadStatus> {
     checked(app.meta.upload_status(uid).await?)
 }
 
-/// The same for the owner of the file, and nobody else.
+/// As [`upload_status`], for a file of this tenant only.
 pub async fn own_upload_status(app: &App, tenant: &Tenant, uid: Uid) -> Result<UploadStatus> {
     checked(app.meta.upload_status(uid).await?.filter(|status| status.tenant == *tenant))
 }

@@ -1,4 +1,4 @@
-//! Claims tasks, runs their handlers, and records how they ended.
+//! Claims tasks, runs their handlers, and records the results.
 
 #[cfg(test)]
 mod tests;
@@ -27,43 +27,43 @@ use crate::{
     traces,
 };
 
-/// How many tasks are looked at in one go.
+/// How many due tasks to read at once.
 const PAGE: u64 = 64;
-/// How often a lease is renewed while it holds.
+/// How often a lease is renewed during its lifetime.
 const RENEWALS: u32 = 3;
-/// Attempts of work that comes again and again: it is never given up.
+/// Maximum attempts of recurring tasks, which never become dead.
 const UNLIMITED: u32 = 1_000_000_000;
 
-/// How patient the engine is.
+/// Timing of the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How long a task is this process's without a sign of life.
+    /// Lifetime of a lease. A task whose lease is not renewed is taken over.
     pub lease: Duration,
-    /// How often the engine looks for tasks that nobody told it of.
+    /// How often to look for tasks without a notification.
     pub poll: Duration,
-    /// Delay after the first failure; it doubles with every further one.
+    /// Delay after the first failure. It doubles with every further one.
     pub first_retry: Duration,
-    /// Longest delay after a failure.
+    /// Maximum delay after a failure.
     pub max_retry: Duration,
 }
 
-/// The engine of one process.
+/// The task engine of a process.
 pub struct Engine {
     app: Arc<App>,
     registry: Registry,
     settings: Settings,
-    /// Why tasks could not be had.
+    /// Suppresses repeated log lines while tasks cannot be claimed.
     troubles: Troubles,
 }
 
 impl Engine {
-    /// An engine with these handlers.
+    /// Creates an engine with these handlers.
     pub fn new(app: Arc<App>, registry: Registry, settings: Settings) -> Self {
         Self { app, registry, settings, troubles: Troubles::default() }
     }
 
-    /// Runs tasks until `stop`. Then it claims none any more, lets running ones end until `abort`, and hands the rest
-    /// back to whoever comes next.
+    /// Runs tasks until `stop`. From then on it claims no more tasks, lets running ones end until
+    /// `abort`, and hands the rest back, so that they can be claimed again.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
         let engine = Arc::new(self);
         let mut running = Running::default();
@@ -87,7 +87,7 @@ impl Engine {
         while running.one_ends().await {}
     }
 
-    /// Sees to it that there is a task for everything that comes again and again. Whether it could.
+    /// Ensures that there is a task of every recurring kind. Returns whether that succeeded.
     async fn ensure_recurring(&self) -> bool {
         for (kind, registered) in &self.registry.kinds {
             if registered.every.is_none() {
@@ -113,7 +113,7 @@ impl Engine {
         true
     }
 
-    /// Claims what is due and fits in, and says how long nothing else will be.
+    /// Claims due tasks up to the concurrency limits. Returns how long no other task will be due.
     async fn claim(self: &Arc<Self>, running: &mut Running, abort: &CancellationToken) -> Result<Duration> {
         loop {
             let free = |(kind, registered): (&&'static str, &Registered)| {
@@ -121,7 +121,7 @@ impl Engine {
             };
             let kinds: Vec<_> = self.registry.kinds.iter().filter_map(free).collect();
             if kinds.is_empty() {
-                // Whoever ends makes room.
+                // The engine looks again when a task ends.
                 return Ok(self.settings.poll);
             }
             let due = self.app.meta.due_tasks(&kinds, PAGE).await?;
@@ -142,7 +142,7 @@ impl Engine {
                 let claimed = match self.app.meta.claim_task(id, &self.app.node, lease).await {
                     Ok(Some(claimed)) => claimed,
                     Ok(None) => continue,
-                    // One that cannot be claimed must not keep the others.
+                    // If one task cannot be claimed, the others still can.
                     Err(error) => {
                         self.troubles.log("cannot claim a task", &error);
                         continue;
@@ -158,13 +158,13 @@ impl Engine {
                 });
             }
             if !claimed_any {
-                // Others were faster with all of them, or none can be had now.
+                // Other nodes claimed all of them, or none can be claimed now.
                 return Ok(self.settings.poll);
             }
         }
     }
 
-    /// Runs one attempt to its end, and records that.
+    /// Runs one attempt of a task and records the result.
     async fn attempt(
         &self,
         registered: &Registered,
@@ -174,16 +174,16 @@ impl Engine {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         let (store, _busy) = (claimed.store.clone(), Busy::task(&self.app));
         let context = TaskContext { app: self.app.clone(), task_id, attempt, store };
-        tracing::debug!(task_id, kind, attempt, "begun");
+        tracing::debug!(task_id, kind, attempt, "task started");
         let work = AssertUnwindSafe(registered.run(&context, &claimed.payload)).catch_unwind();
         let outcome = tokio::select! {
             outcome = work => outcome.unwrap_or_else(|_| Err(TaskError::retry("the handler panicked"))),
             () = self.keep_lease(&claimed) => {
-                tracing::warn!(task_id, kind, attempt, "lost the lease; another process has the task now");
+                tracing::warn!(task_id, kind, attempt, "lost the lease of a task; another process has it");
                 return Outcome::Lost;
             }
             () = abort.cancelled() => {
-                tracing::info!(task_id, kind, attempt, "stopping: handing the task back");
+                tracing::info!(task_id, kind, attempt, "stopping; handing a task back");
                 return self.record(&claimed, Ended::HandedBack).await;
             }
         };
@@ -191,34 +191,47 @@ impl Engine {
         self.record(&claimed, ended).await
     }
 
-    /// What follows from an outcome; logs it if it is not good.
+    /// Decides how to record the result of an attempt, and logs it.
     fn judge(&self, registered: &Registered, claimed: &ClaimedTask, outcome: Result<(), TaskError>) -> Ended {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         match (outcome, registered.every) {
             (Ok(()), None) => {
-                tracing::debug!(task_id, kind, attempt, "done");
+                tracing::debug!(task_id, kind, attempt, "task done");
                 Ended::Done
             }
             (Ok(()), Some(every)) => Ended::Again(millis(every)),
             (Err(error), Some(every)) => {
                 let error = error::chain(&error);
-                tracing::error!(task_id, kind, attempt, error, "failed; it comes again");
+                tracing::error!(task_id, kind, attempt, error, "task failed; it will run again");
                 Ended::Retry(error, millis(every.min(self.settings.max_retry)))
             }
             (Err(TaskError::Retry(error)), None) if attempt < claimed.max_attempts => {
                 let (error, delay) = (error::chain(&*error), self.delay(attempt));
-                tracing::warn!(task_id, kind, attempt, error, delay_ms = delay, "failed; it is tried again");
+                tracing::warn!(
+                    task_id,
+                    kind,
+                    attempt,
+                    error,
+                    delay_ms = delay,
+                    "task failed; it will be retried"
+                );
                 Ended::Retry(error, delay)
             }
             (Err(error), None) => {
                 let error = error::chain(&error);
-                tracing::error!(task_id, kind, attempt, error, "failed for good; see `osproxy tasks`");
+                tracing::error!(
+                    task_id,
+                    kind,
+                    attempt,
+                    error,
+                    "task failed and is dead; see `osproxy tasks`"
+                );
                 Ended::Dead(error)
             }
         }
     }
 
-    /// Records how an attempt ended, and says it.
+    /// Records how an attempt ended, and returns it for the metrics.
     async fn record(&self, claimed: &ClaimedTask, ended: Ended) -> Outcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         let outcome = match &ended {
@@ -230,24 +243,24 @@ impl Engine {
         match self.app.meta.end_task(claimed, &self.app.node, ended).await {
             Ok(true) => {}
             Ok(false) => {
-                tracing::warn!(task_id, kind, attempt, "ended after the lease was lost");
+                tracing::warn!(task_id, kind, attempt, "a task ended after its lease was lost");
                 return Outcome::Lost;
             }
-            // It is taken over when the lease is over, and finds little left to do.
+            // When the lease expires, the task is taken over, and finds little left to do.
             Err(error) => {
                 tracing::error!(
                     task_id,
                     kind,
                     attempt,
                     error = error::chain(&error),
-                    "cannot record the end"
+                    "cannot record the end of a task"
                 );
             }
         }
         outcome
     }
 
-    /// Renews the lease again and again; returns when it is lost.
+    /// Renews the lease until it is lost; then returns.
     async fn keep_lease(&self, claimed: &ClaimedTask) {
         let lease = self.settings.lease;
         let mut held_until = tokio::time::Instant::now() + lease;
@@ -261,7 +274,7 @@ impl Engine {
                     tracing::warn!(
                         task_id = claimed.id,
                         error = error::chain(&error),
-                        "cannot renew a lease"
+                        "cannot renew the lease of a task"
                     );
                     if tokio::time::Instant::now() >= held_until {
                         return;
@@ -271,13 +284,13 @@ impl Engine {
         }
     }
 
-    /// Milliseconds to wait after a failed attempt: twice as long every time, and somewhere between half of that and all
-    /// of it, so that what failed together does not come back together.
+    /// Returns the delay after a failed attempt, in milliseconds: exponential backoff with jitter
+    /// between half and all of it, so that tasks that failed together are not retried together.
     fn delay(&self, attempt: u32) -> i64 {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let full = self.settings.first_retry.saturating_mul(doubled).min(self.settings.max_retry);
         let mut random = [0; 2];
-        // Without randomness the delay is the full one.
+        // Without random numbers, use the full delay.
         let share = getrandom::fill(&mut random).map_or(u16::MAX, |()| u16::from_be_bytes(random));
         let half = millis(full) / 2;
         millis(full) - half + half.saturating_mul(share.into()) / i64::from(u16::MAX)

@@ -1,3 +1,5 @@
+//! The trait of task handlers, and their registry.
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
@@ -5,25 +7,27 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, app::App, meta::DbErr};
 
-/// One kind of background work.
+/// One kind of task.
 ///
-/// The engine calls [`run`](Self::run) with the payload of a task that it has claimed, and drops the future when the
-/// lease was lost or the process has to stop. A task may run again after it was cut off at any point, or beside a run
-/// that is believed dead: look at what is there, and do what is missing.
+/// The engine calls [`run`](Self::run) with the payload of a claimed task, and drops the future
+/// when the lease is lost or the process must stop. A task may run again after it was cut off at
+/// any point, or concurrently with a run that is believed dead: check what exists, and do what is
+/// missing.
 pub trait TaskHandler: Send + Sync + 'static {
-    /// The name of the kind, as it stands in the database and in lists. Never changes once released.
+    /// Name of the kind, in the database and in lists. Must never change once released.
     const KIND: &'static str;
-    /// How many tasks of the kind run at once on a node.
+    /// How many tasks of the kind run at the same time on a node.
     const CONCURRENCY: usize = 1;
-    /// For work that comes again and again: the time from one end to the next begin. There is one task of such a kind,
-    /// it is due at every start, and its payload is `()`.
+    /// For a recurring task: the time from the end of one run to the start of the next. There is
+    /// one task of such a kind; it is due at every start, and its payload is `()`.
     const EVERY: Option<Duration> = None;
-    /// Of work that comes again and again: whether there is a task for each store, which runs where that is at hand.
+    /// For a recurring task: whether there is one for each store, which runs on a node that has the
+    /// store.
     const FOR_STORE: bool = false;
-    /// What a task says of its work.
+    /// The payload of a task.
     type Payload: Serialize + DeserializeOwned + Send + 'static;
 
-    /// Does the work.
+    /// Runs a task.
     fn run(
         &self,
         context: &TaskContext,
@@ -31,43 +35,44 @@ pub trait TaskHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), TaskError>> + Send;
 }
 
-/// What a handler works with.
+/// What a handler needs to run a task.
 pub struct TaskContext {
     /// The node.
     pub app: Arc<App>,
-    /// Number of the task.
+    /// Id of the task.
     pub task_id: i64,
-    /// Which attempt this is, from 1 on.
+    /// Number of this attempt, 1-based.
     pub attempt: u32,
-    /// The store whose objects the work is on, if it is.
+    /// The store that the task works on, if it has one.
     pub store: Option<String>,
 }
 
-/// Why a task was not done.
+/// Why a task failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// It may go better later: it is tried again, with growing delays, until its attempts are used up.
+    /// It may succeed later: the task is retried with growing delays until its attempts are used
+    /// up.
     #[error(transparent)]
     Retry(Box<dyn std::error::Error + Send + Sync>),
-    /// Trying again is of no use: it is given up at once.
+    /// It cannot succeed: the task becomes dead at once.
     #[error(transparent)]
     Fail(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl TaskError {
-    /// For what may go better later.
+    /// An error that may go away.
     pub fn retry(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Retry(error.into())
     }
 
-    /// For what will not.
+    /// An error that will not go away.
     pub fn fail(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Fail(error.into())
     }
 }
 
 impl From<Error> for TaskError {
-    /// Databases and stores come back.
+    /// Errors of databases and stores are temporary.
     fn from(error: Error) -> Self {
         Self::retry(error)
     }
@@ -85,7 +90,7 @@ impl From<osproxy_storage::Error> for TaskError {
     }
 }
 
-/// A handler whose types are its own affair.
+/// The object-safe form of [`TaskHandler`].
 trait AnyHandler: Send + Sync {
     fn run<'a>(&'a self, context: &'a TaskContext, payload: &'a str) -> BoxFuture<'a, Result<(), TaskError>>;
 }
@@ -99,7 +104,7 @@ impl<H: TaskHandler> AnyHandler for H {
     }
 }
 
-/// How the engine treats one kind.
+/// A registered handler.
 #[derive(Clone)]
 pub(super) struct Registered {
     handler: Arc<dyn AnyHandler>,
@@ -114,14 +119,14 @@ impl Registered {
     }
 }
 
-/// The handlers that a node has, by their kinds.
+/// The handlers of a node, by kind.
 #[derive(Clone, Default)]
 pub struct Registry {
     pub(super) kinds: BTreeMap<&'static str, Registered>,
 }
 
 impl Registry {
-    /// Adds a handler. Of two with the same kind the later one counts.
+    /// Adds a handler. Replaces an earlier one of the same kind.
     #[must_use]
     pub fn with<H: TaskHandler>(mut self, handler: H) -> Self {
         let registered = Registered {

@@ -1,10 +1,10 @@
-//! What the engine is at.
+//! The running tasks of the engine.
 
 use std::{collections::HashMap, time::Duration};
 
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// What runs, and of which kind.
+/// Running tasks and their kinds.
 #[derive(Default)]
 pub(super) struct Running {
     set: JoinSet<()>,
@@ -12,7 +12,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// How many of a kind run.
+    /// Number of running tasks of a kind.
     pub(super) fn count(&self, kind: &str) -> usize {
         self.kinds.values().filter(|running| **running == kind).count()
     }
@@ -22,14 +22,15 @@ impl Running {
         self.kinds.insert(id, kind);
     }
 
-    /// Waits until one has ended, in whatever way, and makes room for another of its kind; `false`: none runs.
+    /// Waits until a task has ended, normally or by a panic, and frees its slot. Returns `false` if
+    /// none is running.
     pub(super) async fn one_ends(&mut self) -> bool {
         let Some(ended) = self.set.join_next_with_id().await else {
             return false;
         };
         let kind = self.kinds.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
         if let Err(error) = ended {
-            tracing::error!(kind, %error, "a task ended without a record; it is taken over when its lease ends");
+            tracing::error!(kind, %error, "a task ended without a result; it is retried when its lease ends");
         }
         true
     }

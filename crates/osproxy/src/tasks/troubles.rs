@@ -1,3 +1,5 @@
+//! Suppresses repeated log lines.
+
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -5,15 +7,16 @@ use std::{
 
 use crate::error;
 
-/// How often the same trouble is logged while it lasts.
+/// How often the same error is logged while it lasts.
 const AGAIN: Duration = Duration::from_mins(10);
 
-/// The trouble that was logged last: what is tried every few seconds fails alike every few seconds.
+/// The last logged error. An operation that is retried every few seconds fails with the same error
+/// every few seconds.
 #[derive(Default)]
 pub(super) struct Troubles(Mutex<Option<(String, Instant)>>);
 
 impl Troubles {
-    /// Logs an error, unless it is the one that was logged last, not long ago.
+    /// Logs an error, unless it is the same as the last one, which was logged a short time ago.
     pub(super) fn log(&self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
         let error = error::chain(error);
         if self.is_news(&error) {

@@ -1,4 +1,4 @@
-//! Where lines of the log go: to a thread that writes many at once.
+//! Log output through a thread that writes many lines at once.
 
 use std::{
     fmt,
@@ -10,33 +10,35 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long lines are collected before they are written. Waking the thread for every line took a third of the
-/// CPU time of small downloads.
+/// How long lines are collected before they are written. Waking the thread for every line took a
+/// third of the CPU time of small downloads.
 const COLLECT: Duration = Duration::from_millis(50);
-/// How long the end of the process waits for an output that takes nothing.
+/// Maximum time that shutdown waits for a blocked output.
 const LAST_WRITE: Duration = Duration::from_secs(1);
-/// Lines beyond this many bytes are dropped, and counted, while the output is slower than the lines come.
+/// Maximum bytes of buffered lines. Further lines are dropped and counted while the output is too
+/// slow.
 const CAPACITY: usize = 4 << 20;
-/// What control characters beyond ASCII begin with in UTF-8, and some others.
+/// First byte in UTF-8 of the C1 control characters, and of some other characters.
 const C1: u8 = 0xc2;
-/// Memory for this many bytes is kept between writes.
+/// Buffer capacity kept between writes.
 const KEPT: usize = 64 << 10;
 
-/// Takes lines without ever waiting for the output. Whatever a line is about, it stays one line, and does nothing to the
-/// terminal of whoever reads it: control characters in it are written as `\u001b` and the like, as JSON has them.
+/// Accepts lines without ever waiting for the output. Control characters are written as JSON
+/// escapes such as `\u001b`, so that a value can neither start a new line nor control the reader's
+/// terminal.
 pub(super) struct LogWriter {
     shared: Arc<Shared>,
-    /// Whether lines have colours, which begin with a control character of their own.
+    /// Whether lines are coloured with escape sequences, which must be kept.
     coloured: bool,
 }
 
-/// Writes what is left when it is dropped.
+/// Writes the remaining lines when it is dropped.
 pub(super) struct FlushOnDrop(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     lines: Mutex<Lines>,
-    /// There is a first line, or it is time to stop, or that is done.
+    /// Notified for the first line, for the stop request, and when the thread has stopped.
     changed: Condvar,
 }
 
@@ -70,7 +72,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 }
 
 impl Write for &LogWriter {
-    /// Takes a whole line.
+    /// Buffers a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let escaped = escaped(line, self.coloured);
         let taken = escaped.as_deref().unwrap_or(line);
@@ -93,7 +95,7 @@ impl Write for &LogWriter {
     }
 }
 
-/// A line without control characters but the one that ends it; `None`: it has none.
+/// Escapes the control characters of a line, except its final line feed; `None` if it has none.
 fn escaped(line: &[u8], coloured: bool) -> Option<Vec<u8>> {
     let (text, end) = match line.strip_suffix(b"\n") {
         Some(text) => (text, "\n"),
@@ -120,7 +122,7 @@ impl Shared {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the thread does, until it is told to stop.
+    /// The loop of the thread, which ends after a stop request.
     fn write_all(&self, mut output: impl Write) {
         let mut writing = Vec::new();
         let mut stop = false;
@@ -133,11 +135,11 @@ impl Shared {
             std::mem::swap(&mut lines.bytes, &mut writing);
             let dropped = std::mem::take(&mut lines.dropped);
             drop(lines);
-            // A log that cannot be written must not stop the service, and there is nowhere to tell.
+            // Errors are ignored: a failing log output must not stop the service, and there is no
+            // place to report it.
             let _ = output.write_all(&writing);
             if dropped > 0 {
-                let _ =
-                    writeln!(output, "{dropped} lines are missing here: the output of the log is too slow");
+                let _ = writeln!(output, "{dropped} lines are missing here: the log output is too slow");
             }
             let _ = output.flush();
             writing.clear();
@@ -153,7 +155,7 @@ impl Drop for FlushOnDrop {
         let mut lines = self.0.lock();
         lines.stop = true;
         self.0.changed.notify_all();
-        // What nobody reads must not keep the process from ending.
+        // A blocked output must not keep the process from exiting.
         let _ = self.0.changed.wait_timeout_while(lines, LAST_WRITE, |lines| !lines.stopped);
     }
 }
@@ -164,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    /// Hands on what is written; each write waits for a permission.
+    /// Passes on what is written; each write waits for a permit.
     struct Output(Sender<Vec<u8>>, Receiver<()>);
 
     impl Write for Output {
@@ -190,7 +192,7 @@ mod tests {
         }
         let line = "a\nb\r\tc\u{1b}[31m\u{7f}\u{9b}d\n";
         assert_eq!(escaped(line, false).unwrap(), "a\\u000ab\\u000d\\u0009c\\u001b[31m\\u007f\\u009bd\n");
-        // What the line is coloured with stays. Values have none of these by then.
+        // Colour sequences are kept: the values themselves were escaped before.
         assert_eq!(escaped("\u{1b}[31ma\nb\n", true).unwrap(), "\u{1b}[31ma\\u000ab\n");
     }
 
@@ -212,7 +214,7 @@ mod tests {
         let ((written, lines), (permit, permits)) = (channel(), channel());
         let (log, flush) = LogWriter::start(Output(written, permits), false).unwrap();
         let line = vec![b'x'; 64 << 10];
-        // The first half may be on its way already; the rest does not fit.
+        // The first half may be written already; the rest does not fit.
         for _ in 0..4 * CAPACITY / line.len() {
             assert_eq!(log.make_writer().write(&line).unwrap(), line.len());
         }

@@ -1,4 +1,4 @@
-//! API keys and tenants: who is let in, and what others never see.
+//! API keys and tenants: who is admitted, and what other tenants cannot see.
 
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt};
 
@@ -12,12 +12,12 @@ use crate::support::{
     Api, Database, Nginx, Service, answered, command, content, eventually, md5_hex, problem, spawn_failing,
 };
 
-/// An operation of the document, and the scope that it takes, if it takes one.
+/// An operation of the OpenAPI document, and the scope it requires, if any.
 struct Operation {
     method: Method,
     path: String,
     scope: Option<String>,
-    /// It can be done by a link as well.
+    /// A link also authorizes it.
     or_link: bool,
 }
 
@@ -40,7 +40,7 @@ fn operations() -> Vec<Operation> {
 }
 
 async fn send(api: &Api, operation: &Operation) -> Response {
-    // API v1 has the uid in the path, and takes any parameters for those of a link.
+    // API v1 has the uid in the path, and reads any query parameter as part of a signed link.
     let query =
         if operation.or_link && operation.path.starts_with("/api/storage/v0") { "?uid=1" } else { "" };
     let url = api.url(&format!("{}{query}", operation.path));
@@ -95,7 +95,7 @@ async fn a_stranger_finds_out_nothing_about_another_tenants_file() {
     let pending = ours.upload_link("pending.bin").await.uid;
     let deleted = ours.store("deleted.bin", b"gone").await;
     assert_eq!(ours.v1(Method::DELETE, &format!("/files/{deleted}"), None).await.status(), 204);
-    // The same of each of them, and of one that never was.
+    // The answers must be the same for every uid, including one that never existed.
     let mut told = Vec::new();
     for uid in [&stored, &pending, &deleted, "1"] {
         let file = format!("/files/{uid}");
@@ -117,13 +117,13 @@ async fn a_stranger_finds_out_nothing_about_another_tenants_file() {
     assert!(told.iter().all(|details| *details == told[3]), "{told:?}");
     let listed: Files = answered(theirs.v1_get("/files").await, 200).await;
     assert_eq!(listed.files.len(), 0);
-    // Nor that the content is there.
+    // Deduplication does not reveal the content of another tenant.
     let md5 = md5_hex(&bytes);
     assert_eq!(theirs.instant_upload(&[(&md5, "x")]).await[0].uid, "");
     let wish = json!({"name": "x", "size": bytes.len(), "md5": md5});
     assert_eq!(theirs.wish(&wish).await.state, CreatedState::Pending);
     assert_eq!(ours.wish(&wish).await.state, CreatedState::Stored);
-    // What they send is theirs, and goes when they say so, and no other goes with it.
+    // The other tenant's copy is a blob of its own; deleting it removes nothing else.
     let copy = theirs.store("x.bin", &bytes).await;
     assert_eq!(service.sql("SELECT id FROM blobs WHERE state = 'stored'").await.len(), 2);
     assert_eq!(theirs.v1(Method::DELETE, &format!("/files/{copy}"), None).await.status(), 204);
@@ -182,7 +182,7 @@ async fn a_key_that_was_revoked_or_is_too_old_opens_nothing() {
     assert_eq!(code, 0, "{said}");
     for key in [&revoked, &old] {
         let api = service.with_key(key);
-        eventually("the key is worth nothing", async || {
+        eventually("the key is rejected", async || {
             (api.v1_get("/files").await.status() == 401).then_some(())
         })
         .await;
@@ -190,12 +190,12 @@ async fn a_key_that_was_revoked_or_is_too_old_opens_nothing() {
     let (code, listed) = service.cli(&["key", "ls"]).await;
     assert_eq!(code, 0, "{listed}");
     let states: Vec<_> = listed.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap()).collect();
-    assert_eq!(states, ["good", "revoked", "expired"], "{listed}");
+    assert_eq!(states, ["active", "revoked", "expired"], "{listed}");
     assert!(!listed.contains(&old) && listed.contains("old one"), "{listed}");
-    // No key is left, and nobody is let in for that; links that were made go on.
+    // With no key left, requests are still rejected. Links issued before go on working.
     let (code, said) = service.cli(&["key", "revoke", service.key().unwrap()]).await;
     assert_eq!(code, 0, "{said}");
-    eventually("no key is left", async || (service.v1_get("/files").await.status() == 401).then_some(()))
+    eventually("no key is valid", async || (service.v1_get("/files").await.status() == 401).then_some(()))
         .await;
     assert_eq!(service.without_key().v1_get("/files").await.status(), 401);
     assert_eq!(service.put(&link.url.single, b"x").await.status(), 200);
@@ -218,7 +218,7 @@ async fn a_secret_is_kept_nowhere() {
     service.kill().await;
     let log = service.log();
     let lines: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
-    // The path that the client put it into is the client's doing.
+    // Only the request path may contain it, because the client put it there.
     assert!(lines.iter().all(|line| line.contains("/files/")), "{lines:?}");
     assert!(!log.contains(&wrong));
     let bytes = hex::decode(secret).unwrap();
@@ -250,7 +250,7 @@ async fn too_many_requests_with_a_key_are_told_when_to_come_again() {
     let refused = refused.expect("every request was served");
     assert_eq!(refused.headers()["retry-after"], "1");
     problem(refused, 429, "rate_limited").await;
-    eventually("it may come again", async || (slow.v1_get("/files").await.status() == 200).then_some(()))
+    eventually("requests succeed", async || (slow.v1_get("/files").await.status() == 200).then_some(()))
         .await;
 }
 
@@ -259,20 +259,20 @@ async fn an_open_service_serves_everyone_and_knows_its_keys() {
     let service = Service::start_with(&[("AUTH__MODE", "open")]).await;
     let key = service.create_key(&["--tenant", "ours"]).await;
     let uid = service.with_key(&key).store("x", b"x").await;
-    // Another service's token means nothing here.
+    // A token of another service has no effect in open mode.
     for api in [service.without_key(), service.with_key("eyJhbGciOiJub25lIn0.e30.")] {
         assert_eq!(answered::<Files>(api.v1_get("/files").await, 200).await.files.len(), 0);
         problem(api.v1_get(&format!("/files/{uid}")).await, 404, "file_not_found").await;
     }
     let file: File = answered(service.with_key(&key).v1_get(&format!("/files/{uid}")).await, 200).await;
     assert_eq!(file.uid, uid);
-    // Somebody with a key that is worth nothing must not find themselves elsewhere.
+    // An invalid key of osproxy must not fall back to the default tenant.
     let broken = format!("{}0", &key[..key.len() - 1]);
     let broken = if broken == key { format!("{}1", &key[..key.len() - 1]) } else { broken };
     problem(service.with_key(&broken).v1_get("/files").await, 401, "unauthenticated").await;
 }
 
-/// The bootstrap key in a service's folder.
+/// Returns the bootstrap key from the service's folder.
 fn bootstrap_key(service: &Service) -> String {
     std::fs::read_to_string(service.folder().join("osproxy-data/bootstrap-key"))
         .unwrap()
@@ -293,7 +293,7 @@ async fn the_first_start_makes_a_key_and_nobody_is_served_without_one() {
             service.url("")
         )
     );
-    // It does all that keys can do, for the tenant `default`.
+    // It has every scope, in the tenant `default`.
     service.store("x.bin", b"x").await;
     assert_eq!(service.v1_get("/tasks").await.status(), 200);
     assert_eq!(service.get("/metrics").await.status(), 200);
@@ -303,7 +303,7 @@ async fn the_first_start_makes_a_key_and_nobody_is_served_without_one() {
     assert_eq!(listed["label"], "bootstrap");
     assert_eq!(listed["tenant"], "default");
     assert_eq!(listed["scopes"], "upload,read,delete,admin");
-    // A request through a proxy comes from this machine as well, with or without its headers.
+    // A proxied request also comes from this machine, whatever its headers.
     let stranger = service.without_key();
     for (name, value) in [("x-forwarded-for", "192.0.2.7"), ("host", "localhost"), ("origin", "null")] {
         for path in ["/api/v1/files", "/metrics", "/api/v1/stats"] {
@@ -311,7 +311,7 @@ async fn the_first_start_makes_a_key_and_nobody_is_served_without_one() {
             problem(request.send().await.unwrap(), 401, "unauthenticated").await;
         }
     }
-    // It is made once, shown once, and worth nothing once it is revoked.
+    // It is created once, printed once, and useless once revoked.
     service.restart_killed().await;
     assert_eq!(service.ready_line(), format!("osproxy is ready on {}", service.url("")));
     assert_eq!(bootstrap_key(&service), key);
@@ -328,13 +328,13 @@ async fn a_start_that_was_cut_off_leaves_the_key_that_the_next_one_takes() {
     let mut service = Service::start().await;
     let key = bootstrap_key(&service);
     service.kill().await;
-    // The file is written before the row.
+    // The file is written before the row is committed.
     service.sql("DELETE FROM api_keys").await;
     service.restart().await;
     assert!(service.ready_line().contains(&key), "{}", service.ready_line());
     assert_eq!(bootstrap_key(&service), key);
     assert_eq!(service.v1_get("/files").await.status(), 200);
-    // What is no key is not taken for one, and says where it is.
+    // A file without a valid key is rejected, and the error names the file.
     service.kill().await;
     service.sql("DELETE FROM api_keys").await;
     let file = service.folder().join("osproxy-data/bootstrap-key");
@@ -357,7 +357,7 @@ async fn where_there_is_a_key_no_other_is_made() {
     assert_eq!(service.ready_line(), format!("osproxy is ready on {}", service.url("")));
     problem(service.v1_get("/files").await, 401, "unauthenticated").await;
     assert_eq!(service.with_key(key.trim_end()).v1_get("/files").await.status(), 200);
-    // Nor where everybody is served.
+    // No bootstrap key is created in open mode.
     let open = Service::start_with(&[("AUTH__MODE", "open")]).await;
     assert_eq!(open.key(), None);
     assert_eq!(open.v1_get("/files").await.status(), 200);
@@ -404,7 +404,7 @@ async fn a_key_without_the_scope_read_is_told_nothing_of_files() {
     let request = CopyFileRequest { uid: uid.clone(), ..CopyFileRequest::default() };
     let told = uploader.grpc().files.copy_file(request.clone()).await.unwrap().into_inner();
     assert_eq!(told, pb::File { uid: told.uid.clone(), ..pb::File::default() });
-    // It was done, and whoever may read sees it.
+    // The calls took effect, and callers with the scope see the result.
     assert_eq!(service.describe(&uid).await.metadata["seen"], "yes");
     assert_eq!(service.describe(copy).await.name, "secret.txt");
     let told = service.grpc().files.copy_file(request).await.unwrap().into_inner();

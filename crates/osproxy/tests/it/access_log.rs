@@ -3,9 +3,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Service, Store, content, eventually};
 
-/// The lines of requests in the service's log, which is JSON, once there are so many of them.
+/// Waits for `count` access log lines (JSON) and returns them.
 async fn lines(service: &Service, count: usize) -> Vec<Value> {
-    eventually("all lines are written", async || {
+    eventually("all lines are logged", async || {
         let log = service.log();
         let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
         let served: Vec<_> = lines.into_iter().filter(|line| line["message"] == "served").collect();
@@ -54,14 +54,14 @@ async fn a_line_says_what_was_asked_and_what_came_of_it() {
     assert_eq!(lines[8]["path"], "/nowhere");
 }
 
-/// What is meant to look like a line of its own, or to do something to a terminal.
+/// Contains a forged log line and terminal escape sequences.
 const EVIL: &str = "x\n2026-01-01T00:00:00Z  INFO forged=true\r\x1b[31mred\x1b]0;title\x07\u{9b}2J\u{7f}.bin";
 
 #[tokio::test]
 async fn whatever_clients_send_a_line_stays_a_line() {
     for format in ["text", "json"] {
         let service = Service::start_with(&[("LOG__FORMAT", format), ("LOG__LEVEL", "trace")]).await;
-        // Names, fields that errors quote, and values.
+        // As file names, in fields that errors quote, and as values.
         service.upload_link(EVIL).await;
         service.v1_post("/uploads", &json!({"name": EVIL, "metadata": {EVIL: EVIL}})).await;
         service.v1_post("/uploads", &json!({EVIL: 1})).await;
@@ -77,7 +77,7 @@ async fn whatever_clients_send_a_line_stays_a_line() {
         ] {
             service.get(&path).await;
         }
-        // What no well-behaved client would send.
+        // Raw control characters, which well-behaved clients never send.
         for (path, fields) in [
             ("/\u{9b}2J\u{85}forged", ""),
             ("/x", "X-Request-Id: \x1b[31mforged\r\n"),
@@ -93,19 +93,19 @@ async fn whatever_clients_send_a_line_stays_a_line() {
         })
         .await;
         let log = service.log();
-        assert!(log.contains("forged"), "nothing of it was logged");
+        assert!(log.contains("forged"), "no forged text was logged");
         for line in log.lines() {
             assert!(!line.chars().any(char::is_control), "{line:?}");
             match format {
                 "json" => assert!(serde_json::from_str::<Value>(line).is_ok(), "{line}"),
-                // The moment and the level are the log's own.
+                // The timestamp is the log's own.
                 _ => assert!(line.starts_with("20") && !line.starts_with("2026-01-01T00"), "{line}"),
             }
         }
     }
 }
 
-/// The signatures of links.
+/// Extracts the signatures of links.
 fn signatures(links: &str) -> Vec<String> {
     let found = links.split("signature=").skip(1);
     let end = |letter: char| !(letter.is_ascii_alphanumeric() || "-_.~%".contains(letter));
@@ -117,7 +117,7 @@ async fn a_log_of_everything_has_no_secret_in_it() {
     let mut service = Service::start_with(&[("LOG__LEVEL", "trace")]).await;
     let made = service.sql("SELECT secret FROM link_keys").await.remove(0);
     let mut links = use_links(&service).await;
-    // The same with a key that is configured.
+    // The same with a configured link key.
     let config = "links: {keys: [{id: mine, secret: hush-hush-hush-hush}]}\ncluster: {secret: whisper-whisper-whisper}\n";
     std::fs::write(service.folder().join("config.yaml"), config).unwrap();
     service.restart_configured().await;
@@ -130,7 +130,7 @@ async fn a_log_of_everything_has_no_secret_in_it() {
     .await;
     let mut secrets = signatures(&links);
     assert!(secrets.len() >= 20, "{secrets:?}");
-    // A signature begins with the name of its key, which is no secret.
+    // A signature begins with the id of its key, which is not secret.
     secrets
         .extend(secrets.clone().iter().filter_map(|signature| Some(signature.split_once('.')?.1.to_owned())));
     let raw = hex::decode(&made).unwrap();
@@ -142,11 +142,11 @@ async fn a_log_of_everything_has_no_secret_in_it() {
     }
     secrets.extend(Store::of_environment().map(|store| store.key().1));
     for secret in secrets {
-        assert!(secret.len() > 6, "{secret:?} is no secret");
+        assert!(secret.len() > 6, "{secret:?} was logged");
         let found = log.lines().find(|line| line.contains(&secret));
         assert_eq!(found, None, "{secret}");
     }
-    assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log tells little");
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log is too short");
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -154,7 +154,7 @@ fn base64(bytes: &[u8]) -> String {
     BASE64_STANDARD_NO_PAD.encode(bytes)
 }
 
-/// Does everything that links are for, well and badly, and gives the links.
+/// Makes valid and invalid requests with every kind of link, and returns the links.
 async fn use_links(service: &Service) -> String {
     let bytes = content(1, 20_000);
     let mut links = String::new();

@@ -1,4 +1,4 @@
-//! The listener for those who look after the service.
+//! The admin listener.
 
 use reqwest::Client;
 use rustix::process::Signal;
@@ -9,7 +9,7 @@ use crate::support::{Service, eventually, spawn_failing};
 async fn the_second_listener_tells_how_it_is_and_ends_with_the_first() {
     let settings = [("ADMIN__LISTEN", "127.0.0.1:0"), ("SERVER__DRAIN_DELAY", "60")];
     let mut service = Service::start_with(&settings).await;
-    let admin = service.logged_address("the admin listener is there").await;
+    let admin = service.logged_address("admin listener started").await;
     let status = async |path: &str| {
         let answer = Client::new().get(format!("http://{admin}{path}")).send().await.unwrap();
         assert!(answer.headers().contains_key("x-request-id"));
@@ -17,12 +17,12 @@ async fn the_second_listener_tells_how_it_is_and_ends_with_the_first() {
     };
     assert_eq!(status("/health/live").await, 200);
     assert_eq!(status("/health/ready").await, 200);
-    // Nothing else is there.
+    // It serves nothing else.
     for path in ["/", "/api/v1/files", "/api/storage/v0/ping", "/openapi.json"] {
         assert_eq!(status(path).await, 404, "{path}");
     }
     service.signal(Signal::TERM);
-    eventually("it drains", async || (status("/health/ready").await == 503).then_some(())).await;
+    eventually("the service drains", async || (status("/health/ready").await == 503).then_some(())).await;
     assert_eq!(status("/health/live").await, 200);
     service.signal(Signal::TERM);
     assert_eq!(service.exit_status().await.code(), Some(0));

@@ -1,4 +1,4 @@
-//! What those send who mean no good.
+//! Hostile requests: oversized, compressed, and smuggled.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ async fn a_header_of_1_mb_is_refused() {
     connection.try_send(&vec![b'x'; 1 << 20]).await;
     let answer = connection.rest().await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
-    // One that is not much too large is told what is wrong.
+    // A head that is only slightly too large gets a problem document.
     for (size, status) in [(31_000, 200), (33_000, 431)] {
         let value = "x".repeat(size);
         let answer =
@@ -34,7 +34,7 @@ async fn a_header_of_1_mb_is_refused() {
             problem(answer, 431, "header_too_large").await;
         }
     }
-    // So is a long path.
+    // So does a long path.
     let path = format!("/api/v1/files?cursor={}", "x".repeat(33_000));
     problem(service.get(&path).await, 431, "header_too_large").await;
     is_well(&service).await;
@@ -56,7 +56,7 @@ async fn ten_thousand_headers_are_refused() {
             request = request.header(format!("x{number}"), "y");
         }
         let answer = client.send(request.body(Full::default()).unwrap()).await;
-        // Far too many end the connection.
+        // A much larger number of headers ends the connection.
         assert_eq!(answer.map_or(431, |answer| answer.status().as_u16()), status, "{count}");
     }
     is_well(&service).await;
@@ -64,7 +64,7 @@ async fn ten_thousand_headers_are_refused() {
 
 #[tokio::test]
 async fn two_thousand_idle_connections_hold_up_nobody() {
-    // They stay.
+    // Timeouts are long enough that the idle connections stay open.
     let service =
         Service::start_with(&[("SERVER__HEADER_TIMEOUT", "3600"), ("SERVER__IDLE_TIMEOUT", "3600")]).await;
     let mut idle = Vec::new();
@@ -84,7 +84,7 @@ async fn two_thousand_idle_connections_hold_up_nobody() {
     drop(idle);
 }
 
-/// A frame of HTTP/2.
+/// Encodes an HTTP/2 frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = length[1..].to_vec();
@@ -100,7 +100,7 @@ async fn an_http_2_rapid_reset_ends_its_connection() {
     let mut connection = RawConnection::open(service.address).await;
     connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     connection.send(&frame(4, 0, 0, &[])).await;
-    // GET, http, /, and an authority.
+    // HPACK: GET, http, /, and an authority.
     let head = [0x82, 0x86, 0x84, 0x41, 1, b'x'];
     let mut sent = 0;
     let start = Instant::now();
@@ -115,7 +115,7 @@ async fn an_http_2_rapid_reset_ends_its_connection() {
         if !connection.try_send(&burst).await {
             break 'attack;
         }
-        assert!(sent < 1_000_000 && start.elapsed() < Duration::from_secs(30), "it goes on for ever");
+        assert!(sent < 1_000_000 && start.elapsed() < Duration::from_secs(30), "the connection stays open");
     }
     println!("the connection was closed after {sent} resets");
     is_well(&service).await;
@@ -134,7 +134,7 @@ async fn a_zip_bomb_is_not_unpacked() {
         refused(post("/api/storage/v0/link/upload").await.unwrap(), 415).await;
         refused(post("/api/storage/v0/resume").await.unwrap(), 415).await;
     }
-    // A file may be of such bytes, as long as nothing says that they stand for others.
+    // Compressed bytes are valid content when no `Content-Encoding` is declared.
     let link = service.upload_link("x.gz").await;
     assert_eq!(service.put(&link.url.single, &bomb).await.status(), 200);
     assert_eq!(service.read(&link.uid).await, bomb);
@@ -158,7 +158,7 @@ async fn json_of_100_mb_is_refused_and_not_kept() {
             let mut sent = 0;
             while connection.try_send(piece.as_bytes()).await {
                 sent += 1;
-                assert!(sent < 100, "all of it was taken");
+                assert!(sent < 100, "the whole body was read");
             }
         }
     }
@@ -228,7 +228,7 @@ async fn a_body_that_is_smuggled_is_no_request() {
         let answer = connection.rest().await;
         assert!(!answer.contains("HTTP/1.1 200"), "{fields}: {answer}");
     }
-    // Through HTTP/2, whose heads know no lines.
+    // The same through HTTP/2, whose headers have no line structure.
     let mut client = H2::open(service.address).await;
     let wish = Bytes::from(json!({"name": "x"}).to_string());
     let request = Request::post("http://localhost/api/v1/uploads").header("content-type", "application/json");

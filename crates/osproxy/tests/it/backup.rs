@@ -1,4 +1,5 @@
-//! Backups, made and restored by the scripts of the guide: beside a service that is written to, and with everything lost afterwards.
+//! Backup and restore by the scripts of the guide, while the service is written to, followed by a
+//! total loss.
 
 use std::path::Path;
 
@@ -10,15 +11,16 @@ use crate::support::{Api, Database, Service, content};
 
 const GUIDE: &str = include_str!("../../../../docs/guides/operations.md");
 
-/// The scripts of a section, in their order: the last one restores, the one before it makes a backup.
+/// The scripts of a section in order: the second-last makes a backup, the last restores it.
 fn scripts(heading: &str) -> Vec<&'static str> {
     let (_, section) = GUIDE.split_once(heading).unwrap();
     let section = section.split("\n### ").next().unwrap();
     section.split("```sh\n").skip(1).map(|script| script.split("```").next().unwrap()).collect()
 }
 
-/// Begins a script of the guide, with the names that things have here: data of a service, and a folder for backups. What
-/// dumps the database says by files when it is about to do so and when it has, and goes on when there are others.
+/// Starts a script of the guide with the paths of this test: the data of a service and a folder for
+/// backups. The command that dumps the database creates a file before and after the dump, and
+/// continues when the test creates the matching files.
 fn begin(service: &Path, backups: &Path, database: &Database, script: &str, dumper: &str) -> Child {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let data = service.join("osproxy-data").display().to_string();
@@ -51,10 +53,10 @@ fn begin(service: &Path, backups: &Path, database: &Database, script: &str, dump
     bash.env("MYSQL_PWD", "secret").env("DATABASE_URL", url).envs(settings).spawn().unwrap()
 }
 
-/// Files of a service, with what is in them.
+/// Uids with their content.
 type Files = Vec<(String, Vec<u8>)>;
 
-/// A client that goes on and on.
+/// A client that keeps storing files.
 struct Writer<'a> {
     service: &'a Service,
     seed: u64,
@@ -67,7 +69,8 @@ impl Writer<'_> {
         (self.service.store("meanwhile.bin", &bytes).await, bytes)
     }
 
-    /// Writes until a backup says by a file that it has come so far, or ends well. Gives what it has written.
+    /// Stores files until the backup creates the file `sign` or, without `sign`, exits
+    /// successfully. Returns the files.
     async fn write_until(&mut self, backup: &mut Child, sign: Option<&Path>) -> Files {
         let mut files = Files::new();
         loop {
@@ -81,8 +84,8 @@ impl Writer<'_> {
     }
 }
 
-/// Makes a backup of a service that is written to all the time, and in which parts are merged and a file goes after the database was
-/// dumped. Gives the files that were complete before that, and stay.
+/// Backs up a service that is written to continuously; after the database dump, parts are merged
+/// and a file is deleted. Returns the files that were complete before the dump and must survive.
 async fn back_up(service: &Service, backups: &Path, script: &str, dumper: &str) -> Files {
     service.database().hold_merges().await;
     let mut writer = Writer { service, seed: 1000 };
@@ -94,7 +97,8 @@ async fn back_up(service: &Service, backups: &Path, script: &str, dumper: &str) 
     let gone = service.store("gone.bin", &content(200, 1000)).await;
     let mut backup = begin(service.folder(), backups, service.database(), script, dumper);
     files.extend(writer.write_until(&mut backup, Some(&backups.join("copied"))).await);
-    // What came too late for the first copy, and is known to the database, is in the second one.
+    // A file that is too late for the first copy but is in the database dump: the second copy has
+    // it.
     files.push(writer.write().await);
     std::fs::write(backups.join("dump"), "").unwrap();
     writer.write_until(&mut backup, Some(&backups.join("dumped"))).await;
@@ -109,7 +113,7 @@ async fn back_up(service: &Service, backups: &Path, script: &str, dumper: &str) 
     files
 }
 
-/// Loses the service, and restores it elsewhere: everything that was complete must be there.
+/// Loses the service and restores it elsewhere: every file that was complete must be there.
 async fn walk_through(service: Service, database: Database, folder: TempDir, heading: &str, dumper: &str) {
     let backups = tempfile::tempdir().unwrap();
     let scripts = scripts(heading);
@@ -130,12 +134,12 @@ async fn walk_through(service: Service, database: Database, folder: TempDir, hea
     let mut service = Service::start_at(folder, database, settings, &[], &[]).await.with_key_of(&owner);
     service.database().release_merges().await;
     for (uid, bytes) in &files {
-        assert!(service.read(uid).await == *bytes, "{uid} is not what it was");
-        // The database remembers parts, and that they are to be merged.
+        assert!(service.read(uid).await == *bytes, "{uid} has other content");
+        // The restored database has the parts and their merge task.
         service.wait_until_whole(uid).await;
-        assert!(service.read(uid).await == *bytes, "{uid} is not what it was");
+        assert!(service.read(uid).await == *bytes, "{uid} has other content");
     }
-    assert!(service.get(&link.url).await.bytes().await.unwrap() == files[0].1, "links of before do not hold");
+    assert!(service.get(&link.url).await.bytes().await.unwrap() == files[0].1, "the old link is not valid");
     service.database().settle().await;
     service.assert_consistent().await;
 }
@@ -186,11 +190,11 @@ async fn sqlite_backups_link_what_they_have_in_common_and_are_never_written_over
     assert_eq!(inode("one"), inode("it's two"));
     assert_ne!(inode("one"), inode("osproxy-data"));
     let mode = std::fs::metadata(folder.join("one/osproxy.db")).unwrap().mode();
-    assert_eq!(mode & 0o077, 0, "others can read it");
+    assert_eq!(mode & 0o077, 0, "the backup is readable by others");
 
     for (script, arguments, complaint) in [
-        ("backup", &["osproxy-data", "one"][..], "one is there already\n"),
-        ("backup", &["nowhere", "three"], "there is no nowhere/osproxy.db\n"),
+        ("backup", &["osproxy-data", "one"][..], "one already exists\n"),
+        ("backup", &["nowhere", "three"], "nowhere/osproxy.db does not exist\n"),
         ("backup", &["osproxy-data"], "backup [--since OLDER_BACKUP] DATA_DIR NEW_BACKUP\n"),
         ("restore", &["osproxy-data/objects", "three"], "osproxy-data/objects is not a backup\n"),
         ("restore", &["one", "osproxy-data"], "osproxy-data is not empty\n"),

@@ -1,4 +1,4 @@
-//! Bodies that break off, and bodies that are not the whole bytes as they are.
+//! Bodies that end early, and bodies that are encoded or partial.
 
 use std::process::Stdio;
 
@@ -7,7 +7,8 @@ use tokio::process::Command;
 
 use crate::support::{Api, Service, content, eventually, md5_hex, problem, refused};
 
-/// Every route that takes content, by a link of its own for the file `x.bin`: API v0 and v1, whole and in parts.
+/// Every upload route, each with its own link for the file `x.bin`: API v0 and v1, whole and in
+/// parts.
 async fn targets(service: &Api) -> [(String, bool); 4] {
     let (whole, parts) = (service.upload_link("x.bin").await, service.upload_link("x.bin").await);
     let [content, part] = [
@@ -24,7 +25,7 @@ async fn targets(service: &Api) -> [(String, bool); 4] {
 
 /// Asserts that nothing was stored.
 async fn nothing_is_left(service: &Service) {
-    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+    eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
     assert_eq!(
         service.sql("SELECT uid FROM files WHERE state <> 'pending' AND state <> 'receiving'").await,
         [""; 0]
@@ -43,17 +44,17 @@ async fn who_stalls_is_told_that_the_request_may_be_repeated_and_it_may() {
         let fields = service.authorization() + "Content-Type: application/json\r\nContent-Length: 100\r\n";
         connection.head(method, url, &fields).await;
         connection.send(b"{\"name\": ").await;
-        // It sleeps, and does not close its side.
+        // The client stalls without closing its side.
         let answer = connection.rest().await;
         let head = answer.to_lowercase();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{url}: {answer}");
         for field in ["osproxy-error: incomplete_body", "retry-after: 1", "connection: close"] {
             assert!(head.contains(&format!("\r\n{field}\r\n")), "{url}: {field}: {answer}");
         }
-        assert!(answer.contains("the client has sent nothing for too long"), "{answer}");
+        assert!(answer.contains("the client sent no data for too long"), "{answer}");
     }
     nothing_is_left(&service).await;
-    // The same requests, by the same links.
+    // The same links accept a second request.
     for (_, url) in urls.iter().filter(|(method, _)| *method == "PUT") {
         assert!(service.put(url, b"hello").await.status().is_success(), "{url}");
     }
@@ -116,7 +117,7 @@ async fn a_body_that_is_coded_is_not_taken_for_what_it_stands_for() {
         let answer = connection.rest().await;
         assert!(answer.starts_with("HTTP/1.1 501 ") && answer.contains("not_implemented"), "{url}: {answer}");
     }
-    // Nor is a field of a form.
+    // The same holds for a form field.
     let [(url, _), ..] = targets(&service).await;
     let form = |field: &str| {
         format!("--b\r\nContent-Disposition: form-data; name=\"file\"\r\n{field}\r\nhello\r\n--b--\r\n")
@@ -129,7 +130,7 @@ async fn a_body_that_is_coded_is_not_taken_for_what_it_stands_for() {
     nothing_is_left(&service).await;
     assert!(!service.log().contains("ERROR"), "{}", service.log());
     assert_eq!(put(form("Content-Encoding: identity\r\n")).await.status(), 200);
-    // What says that it is as it is, is.
+    // `Content-Encoding: identity` is accepted.
     for (url, _) in targets(&service).await {
         let put = service.client().put(service.url(&url)).header("content-encoding", "identity");
         assert!(put.body("hello").send().await.unwrap().status().is_success(), "{url}");
@@ -164,7 +165,7 @@ async fn a_form_that_lacks_its_end_is_malformed_and_one_that_breaks_off_is_not()
     let put =
         service.client().put(service.url(&url)).header("content-type", "multipart/form-data; boundary=b");
     let answer = put.body(form.clone()).send().await.unwrap();
-    assert!(!answer.headers().contains_key("retry-after"), "repeated, it is the same");
+    assert!(!answer.headers().contains_key("retry-after"), "a retry cannot help");
     refused(answer, 422).await;
     let mut connection = service.connect().await;
     let fields = "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 2000\r\n";

@@ -1,4 +1,4 @@
-//! What caches keep of answers, and for how long: those of browsers, and shared ones in front of the service.
+//! Which answers browsers and shared caches may keep, and for how long.
 
 use osproxy_api::v1::CreatedLink;
 use reqwest::{Method, Response};
@@ -10,7 +10,7 @@ fn field<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     answer.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
-/// A download link of API v1.
+/// Creates a download link of API v1.
 async fn link(service: &Service, uid: &str, wish: &Value) -> CreatedLink {
     answered(service.v1_post(&format!("/files/{uid}/links"), wish).await, 201).await
 }
@@ -41,7 +41,7 @@ async fn content_is_kept_by_its_reader_alone_until_its_link_ends() {
             let answer = request.send().await.unwrap();
             assert_eq!(answer.status(), status);
             assert!((500..=600).contains(&max_age(&answer, "private")), "{answer:?}");
-            // It does not depend on anything that a browser sends.
+            // The answer does not depend on request headers of a browser.
             assert_eq!(field(&answer, "vary"), None);
         }
         for (name, value, status) in [("if-match", "\"other\"", 412), ("range", "bytes=10-", 416)] {
@@ -83,7 +83,7 @@ async fn nothing_but_content_is_kept() {
     }
     let created = service.v1_post("/uploads", &json!({"name": "y.bin"})).await;
     assert_eq!((created.status().as_u16(), field(&created, "cache-control")), (201, Some("no-store")));
-    let admin = service.logged_address("the admin listener is there").await;
+    let admin = service.logged_address("admin listener started").await;
     let answer = reqwest::get(format!("http://{admin}/health/ready")).await.unwrap();
     assert_eq!(field(&answer, "cache-control"), Some("no-store"));
 }
@@ -110,7 +110,7 @@ async fn links_that_are_asked_for_within_a_window_are_the_same_and_hold_long_eno
     let wish = json!({"expires_in": 60});
     let v0 = async || service.download_link(&uid).await.unwrap().url;
     let v1 = async || link(&service, &uid, &wish).await;
-    // A day may end between two of them.
+    // Retried, because the window may end between two links.
     let same = async || {
         let (first, second) = (v1().await, v1().await);
         (first.url == second.url && v0().await == v0().await).then_some(first)
@@ -121,11 +121,11 @@ async fn links_that_are_asked_for_within_a_window_are_the_same_and_hold_long_eno
     assert!((60..=86_460).contains(&max_age(&answer, "private")));
     assert!(first.expires_at.ends_with(":00.000Z"), "{}", first.expires_at);
     assert_eq!(service.get(&v0().await).await.status(), 200);
-    // What else is asked for is another link, and uses are counted for each.
+    // Different constraints give a different link, and each counted link is its own.
     assert_ne!(link(&service, &uid, &json!({"expires_in": 61})).await.url, first.url);
     let counted = json!({"expires_in": 60, "max_uses": 1});
     assert_ne!(link(&service, &uid, &counted).await.url, link(&service, &uid, &counted).await.url);
-    // Revoked, it does not come back within its window: what is asked for then is new, and good at once.
+    // A revoked link does not come back within its window: the next one is new and valid at once.
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}/links"), None).await.status(), 204);
     assert_eq!(service.get(&first.url).await.status(), 403);
     let (new, again) = (v1().await, v1().await);
@@ -134,7 +134,7 @@ async fn links_that_are_asked_for_within_a_window_are_the_same_and_hold_long_eno
     assert_eq!(service.get(&v0().await).await.status(), 200);
 }
 
-/// An nginx that keeps whatever it may, and for ten minutes what does not say for how long.
+/// An nginx that caches all it may, for ten minutes if the answer names no lifetime.
 async fn cache_in_front_of(service: &Service) -> Nginx {
     let http = format!(
         "proxy_cache_path cache keys_zone=all:1m;\n\
@@ -153,7 +153,7 @@ async fn cache_in_front_of(service: &Service) -> Nginx {
     Nginx::start_configured(&http).await
 }
 
-/// The status of an answer through a cache, and whether it came out of it.
+/// Returns the status of an answer through the cache, and whether it was a cache hit.
 async fn ask(nginx: &Nginx, url: &str) -> (u16, bool) {
     let answer = reqwest::get(format!("http://{}{url}", nginx.address)).await.unwrap();
     let told = (answer.status().as_u16(), field(&answer, "x-cache") == Some("HIT"));
@@ -180,11 +180,11 @@ async fn a_shared_cache_outlives_no_link() {
     for status in [200, 200, 403, 403] {
         assert_eq!(ask(&nginx, &counted).await, (status, false));
     }
-    eventually("the link ends", async || (ask(&nginx, &short).await.0 == 403).then_some(())).await;
+    eventually("the link has expired", async || (ask(&nginx, &short).await.0 == 403).then_some(())).await;
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}/links"), None).await.status(), 204);
     assert_eq!(ask(&nginx, &url).await, (403, false));
     assert_eq!(ask(&nginx, &v0).await, (422, false));
-    // A refusal is not kept either.
+    // An error is not cached either.
     let wish = json!({"name": "y.bin"});
     let upload = service.wish(&wish).await;
     let state = upload.links.as_ref().unwrap().state.clone();
@@ -202,15 +202,15 @@ async fn a_shared_cache_keeps_content_where_it_may_and_links_are_rounded() {
     let nginx = cache_in_front_of(&service).await;
     let uid = service.store("x.bin", &content(1, 10_000)).await;
     let wish = json!({"expires_in": 600});
-    // A day may end meanwhile.
-    eventually("the cache has it for the next who asks for a link", async || {
+    // Retried, because the window may end in between.
+    eventually("the next link is a cache hit", async || {
         let first = ask(&nginx, &link(&service, &uid, &wish).await.url).await;
         let second = ask(&nginx, &link(&service, &uid, &wish).await.url).await;
         assert_eq!(first.0, 200);
         (second == (200, true)).then_some(())
     })
     .await;
-    // What depends on who asks, or how often, is not for others.
+    // Links restricted to networks or to a number of uses are not cached.
     for more in [json!({"networks": ["127.0.0.1"]}), json!({"max_uses": 3})] {
         let mut wish = wish.clone();
         wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,4 +1,4 @@
-//! What downloads say about the charset of text.
+//! The charset that downloads declare for text.
 
 use osproxy_api::v1::CreatedLink;
 use reqwest::Method;
@@ -8,7 +8,7 @@ use crate::support::{Service, answered, md5_hex};
 
 const TEXT: &str = "Grüße, Köln, 漢字, 🦀🦀\n";
 
-/// The content type with which a file is read, over both versions of the API.
+/// Returns the content type of a file, which must be the same in both versions of the API.
 async fn told(service: &Service, uid: &str) -> String {
     let wish = json!({"expires_in": 600});
     let made = service.v1_post(&format!("/files/{uid}/links"), &wish).await;
@@ -58,7 +58,7 @@ async fn text_that_is_utf8_says_so_and_other_text_does_not() {
 async fn it_is_known_however_the_content_came() {
     let service = Service::start().await;
     let utf8 = "text/plain; charset=utf-8";
-    // In one part, and in parts that divide a character; in API v0, too.
+    // In one part, and in parts that split a character; in API v0 too.
     let long = TEXT.repeat(5000);
     let part_size = 64 << 10;
     assert!(!long.is_char_boundary(part_size));
@@ -78,12 +78,12 @@ async fn it_is_known_however_the_content_came() {
     service.wait_until_whole(&uid).await;
     assert_eq!(told(&service, &uid).await, utf8);
 
-    // The client says what it is, but not in which charset; or in which.
+    // The client declares a content type without a charset, then one with it.
     let announced = async |content_type: &str, bytes: &[u8]| {
         let upload = service.wish(&json!({"name": "x", "content_type": content_type})).await;
         let links = upload.links.as_ref().unwrap();
         assert_eq!(service.put(&links.content, bytes).await.status(), 200);
-        // What is recorded is what the client said.
+        // The recorded type is the client's.
         assert_eq!(service.describe(&upload.uid).await.content_type.as_deref(), Some(content_type));
         told(&service, &upload.uid).await
     };
@@ -92,7 +92,7 @@ async fn it_is_known_however_the_content_came() {
     assert_eq!(announced(named, b"two words").await, named);
     assert_eq!(announced("text/x-log", &latin1("Köln")).await, "text/x-log");
 
-    // Nothing is sent: content that is known, a copy, another name.
+    // No bytes are sent: an instant upload, a copy, a rename.
     let first = service.store("first.bin", TEXT.as_bytes()).await;
     assert_eq!(told(&service, &first).await, "application/octet-stream");
     let instant = service.instant_upload(&[(&md5_hex(TEXT.as_bytes()), "instant.txt")]).await;

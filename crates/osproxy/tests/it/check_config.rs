@@ -35,7 +35,7 @@ async fn what_does_not_go_together_about_stores_is_told() {
         ("stores: {upload_to: cos}", "stores.upload_to: cos is not enabled"),
         ("stores: {upload_to: tape}", "stores.upload_to: must be one of local, s3, cos, oss"),
         ("stores: {max_transfers: 7}", "stores.max_transfers: must be 8 to"),
-        ("{s3: {enabled: true}, minio: {enabled: true}}", "minio.enabled: there is `s3` already"),
+        ("{s3: {enabled: true}, minio: {enabled: true}}", "minio.enabled: `s3` is enabled already"),
         ("minio: {enabled: true, endpoint: 'ftp://x'}", "minio: `endpoint` must begin with http"),
         ("s3: {enabled: true, endpoint: 'host/path'}", "s3: `endpoint` must be a host"),
         ("s3: {enabled: true, bucket: Up}", "s3: `bucket` must be 3 to 63"),
@@ -56,7 +56,7 @@ async fn what_does_not_go_together_about_stores_is_told() {
         assert!(complaint.contains(problem), "{text}: {complaint}");
         assert!(!complaint.contains("hidden"), "{complaint}");
     }
-    // As the Go program's example has them, with what it ignores.
+    // As in the Go program's example, including keys that osproxy ignores.
     let theirs = "minio: {enabled: true, endpoint: '127.0.0.1:9000', access_key_id: minio, secret_access_key: minio123,\n  use_ssl: false}\n\
          cos: {enabled: true, appid: 1250000000, region: ap-nanjing, secret_id: a, secret_key: b}\n\
          oss: {enabled: true, endpoint: oss-cn-beijing.aliyuncs.com, access_key_id: a, access_key_secret: b}\n\

@@ -1,4 +1,4 @@
-//! The command line as an operator meets it: what it creates, how it answers mistakes, and how it prints tables.
+//! The command line: what it creates, how it answers mistakes, and how it prints tables.
 
 use osproxy_api::v1::CreatedUpload;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ async fn tenants_are_listed_with_logical_and_stored_bytes() {
     assert_eq!(code, 0);
     assert!(printed.contains("osproxy tenant ls --all"), "{printed}");
 
-    // A name that nothing knows is a mistake until told otherwise.
+    // A tenant that no key, file or quota names is treated as a typing mistake.
     let (code, printed) = service.cli(&["tenant", "set", "shpo", "--max-bytes", "1MB"]).await;
     assert_eq!(code, 1);
     assert!(printed.contains("no key, file or quota names the tenant shpo"), "{printed}");
@@ -57,7 +57,7 @@ async fn tenants_are_listed_with_logical_and_stored_bytes() {
     let (code, printed) = service.cli(&["tenant", "set", "shop", "--max-bytes", "10MB"]).await;
     assert_eq!(code, 0, "{printed}");
 
-    // The same content twice: logical bytes count both, stored bytes one. Another tenant has no quota.
+    // Logical bytes count the same content twice, stored bytes once. The other tenant has no quota.
     let bytes = content(1, 50_000);
     let other = service.with_key(&service.create_key(&["--tenant", "other"]).await);
     for api in [&api, &api, &other] {
@@ -69,7 +69,7 @@ async fn tenants_are_listed_with_logical_and_stored_bytes() {
     }
     let (_, printed) = service.cli(&["tenant", "ls", "--json"]).await;
     let counted: Value = serde_json::from_str(printed.trim_end()).unwrap();
-    // 512 bytes and the name are counted for each file.
+    // Each file also counts 512 bytes and its name.
     let record = 512 + "x.bin".len();
     let used = 100_000 + 2 * record;
     assert_eq!(counted, json!({"tenant": "shop", "max_bytes": 10_000_000, "used": used}));

@@ -1,4 +1,5 @@
-//! Clocks that are ahead, behind, or jump: files go on being made, no uid comes twice, and it is told.
+//! Clocks that are ahead, behind, or jump: files can still be created, no uid repeats, and the skew
+//! is reported.
 
 use std::{
     collections::HashSet,
@@ -10,7 +11,8 @@ use tempfile::TempDir;
 
 use crate::support::{Database, Service, content, eventually};
 
-/// Gives a program another clock: the one that the file `clock` in its folder names, such as `+7d`, from one moment to the next.
+/// Runs a program with a shifted clock: the file `clock` in its folder holds the offset, such as
+/// `+7d`, which may change while the program runs.
 const CLOCK: [&str; 4] = [
     "sh",
     "-c",
@@ -20,7 +22,7 @@ const CLOCK: [&str; 4] = [
 ];
 
 fn set_clock(folder: &Path, offset: &str) {
-    // Never half of it.
+    // Renamed into place, so that it is never read half written.
     std::fs::write(folder.join("clock.new"), offset).unwrap();
     std::fs::rename(folder.join("clock.new"), folder.join("clock")).unwrap();
 }
@@ -31,7 +33,7 @@ async fn start(folder: TempDir, database: Database, offset: &str) -> Service {
     Service::start_at(folder, database, settings, &[], &CLOCK).await
 }
 
-/// The moment that a uid bears, in seconds since the Unix epoch.
+/// The time encoded in a uid, in seconds since the Unix epoch.
 fn issued(uid: &str) -> u64 {
     ((uid.parse::<u64>().unwrap() >> 22) + 1_417_937_700_000) / 1000
 }
@@ -79,10 +81,10 @@ async fn a_clock_that_was_ahead_stops_nothing() {
         return;
     }
     says(&service, CLOCK_DOWN).await;
-    assert_eq!(service.cli(&["health"]).await.0, 1, "it is asked at another address");
+    assert_eq!(service.cli(&["health"]).await.0, 1, "`osproxy health` asks another address");
     let (code, said) = service.cli(&["doctor"]).await;
     assert!(code == 0 && said.contains("the newest uid is 6 days ahead of the clock"), "{said}");
-    // What it says of when a file was made, it lists by.
+    // Listing uses the same creation time as the description.
     let file = service.describe(&uids[20]).await;
     let made = serde_json::to_value(&file).unwrap()["created_at"].as_str().unwrap().to_owned();
     let of = |name: &str| format!("/files?{name}={}", made.replace('+', "%2B"));
@@ -124,7 +126,7 @@ async fn nodes_whose_clocks_differ_make_files_and_say_so() {
     let mut make = async |service: &Service| {
         for _ in 0..5 {
             let uid = service.store("x.bin", b"x").await;
-            // By the clock of Redis, but for what a lease allows beyond it.
+            // Uids follow the clock of Redis; a lease allows them to run a little ahead.
             assert!(issued(&uid).abs_diff(now()) < 300, "{uid}");
             assert!(uids.insert(uid));
         }
@@ -143,7 +145,7 @@ async fn nodes_whose_clocks_differ_make_files_and_say_so() {
         assert!(code == 1 && said.contains(told), "{said}");
     }
     says(&jumping, READY).await;
-    // Nothing of it is left when clocks are right.
+    // Once clocks are right, no trace of the skew is left.
     jumping.restart_killed().await;
     make(&jumping).await;
     says(&jumping, READY).await;

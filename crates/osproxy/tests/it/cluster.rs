@@ -1,4 +1,4 @@
-//! Nodes as one service: each answers for all.
+//! Several nodes that act as one service.
 
 mod client;
 mod divided;

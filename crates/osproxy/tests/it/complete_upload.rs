@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::{PATIENCE, Service, content, eventually, md5_hex, problem, refused};
 
-/// Looks for tasks every second, so that what was held goes on soon.
+/// Polls for tasks every second, so that held tasks resume soon.
 async fn start() -> Service {
     Service::start_with(&[("TASKS__POLL_INTERVAL", "1")]).await
 }
@@ -15,7 +15,7 @@ async fn it_can_be_read_at_once_ranges_included() {
     let mut service = start().await;
     let bytes = content(1, 1_000_000);
     let link = service.upload_link("x.bin").await;
-    // Parts of all sizes, an empty one among them.
+    // Parts of all sizes, one of them empty.
     let cuts = [0, 1, 1, 300_000, 300_001, 999_999, 1_000_000];
     let parts: Vec<_> = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect();
     service.put_parts(&link, &parts).await;
@@ -48,7 +48,7 @@ async fn it_can_be_read_at_once_ranges_included() {
         assert_eq!(answer.unwrap().status(), 416);
         assert!(service.read(&link.uid).await == bytes);
         if layout == "parts" {
-            assert_eq!(service.objects().len(), parts.len(), "it was merged already");
+            assert_eq!(service.objects().len(), parts.len(), "it is already merged");
             service.database().release_merges().await;
             service.wait_until_whole(&link.uid).await;
         }
@@ -143,11 +143,11 @@ async fn a_false_md5_makes_the_file_corrupt() {
     let url = format!("{}&num=2&size=6&md5={}", link.url.multi.merge, md5_hex(b"other"));
     let answer = service.client().put(service.url(&url)).send().await.unwrap();
     assert_eq!(answer.status(), 200);
-    eventually("it is found out", async || {
+    eventually("the mismatch is detected", async || {
         (service.sql("SELECT state FROM files").await == ["corrupt"]).then_some(())
     })
     .await;
-    eventually("its bytes are gone", async || service.objects().is_empty().then_some(())).await;
+    eventually("its object is removed", async || service.objects().is_empty().then_some(())).await;
     let stored = service.store("y.bin", b"y").await;
     let good = service.download_link(&stored).await.unwrap().url;
     assert!(service.download_link(&link.uid).await.is_none());
@@ -166,7 +166,7 @@ async fn a_false_md5_makes_the_file_corrupt() {
 #[tokio::test]
 async fn digests_of_small_content_are_verified_before_the_answer() {
     let mut service = Service::start().await;
-    // Nobody verifies anything later.
+    // No task verifies anything later.
     let tasks = "NEW.state = 'running' AND NEW.kind IN ('merge_parts', 'verify_blob')";
     service.database().forbid("held", "BEFORE UPDATE", "tasks", tasks).await;
     let bytes = content(5, 100_000);
@@ -177,14 +177,14 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
     service.put_parts(&link, &[&bytes[..60_000], &bytes[60_000..]]).await;
     let refusal = refused(service.put(&false_md5(&link, bytes.len()), b"").await, 422).await;
     assert!(refusal.contains("md5"), "{refusal}");
-    assert!(service.download_link(&link.uid).await.is_none(), "nobody could read it");
-    // A store that puts parts together itself has them no more.
+    assert!(service.download_link(&link.uid).await.is_none(), "it was readable");
+    // After a store has completed its multipart upload, the parts no longer exist.
     if std::env::var("OSPROXY_TEST_STORE").is_err() {
-        assert_eq!(service.checkpoint(&link.uid).await, [1, 2], "it can be completed with the right one");
+        assert_eq!(service.checkpoint(&link.uid).await, [1, 2], "stored parts were lost");
         assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
         assert!(service.read(&link.uid).await == bytes);
     }
-    // Where the parts lie in the object to be: they cannot be read before it is.
+    // Parts of a preallocated file cannot be read before the object exists.
     for digest in ["md5", "sha256"] {
         let wish = json!({"name": "y.bin", "size": bytes.len(), digest: hex::encode([7; 32])
             .chars().take(if digest == "md5" { 32 } else { 64 }).collect::<String>()});
@@ -195,7 +195,8 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
         assert_eq!((file.state, file.size), (FileState::Corrupt, Some(bytes.len() as u64)));
         problem(service.v1_complete(&upload).await, 410, "file_corrupt").await;
     }
-    // Without a size the BLAKE3 of the parts cannot be combined: they are read for it.
+    // Without an announced size, the BLAKE3 digests of the parts cannot be combined, so the parts
+    // are read.
     let upload = service.wish(&json!({"name": "y.bin"})).await;
     for (number, part) in [(1, &bytes[..60_000]), (2, &bytes[60_000..])] {
         assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
@@ -210,7 +211,7 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
     service.database().release_merges().await;
     service.database().settle().await;
     service.assert_consistent().await;
-    // Beyond the limit it is found out afterwards.
+    // Beyond the limit, a task finds it out afterwards.
     service.set("UPLOADS__VERIFY_UP_TO", "99999");
     service.restart().await;
     let link = service.upload_link("x.bin").await;
@@ -229,8 +230,8 @@ async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
     let url = service.download_link(&link.uid).await.unwrap().url;
     assert_eq!(service.get(&url).await.status(), 200);
     service.database().release_merges().await;
-    eventually("it is found out", async || (service.get(&url).await.status() == 404).then_some(())).await;
-    assert!(refused(service.get(&url).await, 404).await.contains("not what was announced"));
+    eventually("it is corrupt", async || (service.get(&url).await.status() == 404).then_some(())).await;
+    assert!(refused(service.get(&url).await, 404).await.contains("did not have the expected digests"));
 }
 
 #[tokio::test]
@@ -259,10 +260,10 @@ async fn content_that_is_known_is_shared() {
         service.wait_until_whole(uid).await;
         assert!(service.read(uid).await == bytes);
     }
-    eventually("one object is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("one object remains", async || (service.objects().len() == 1).then_some(())).await;
     assert_eq!(service.sql("SELECT refs FROM blobs WHERE state = 'stored'").await, ["3"]);
     assert_eq!(service.get(&url).await.status(), 200);
-    eventually("the other blobs are gone", async || {
+    eventually("the other blobs are removed", async || {
         (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())
     })
     .await;
@@ -284,7 +285,7 @@ async fn what_shares_content_is_still_what_its_client_sent() {
     }
 }
 
-/// Nobody has these bytes: an answer that says so would be a lie.
+/// Nobody has these bytes, so an instant upload must not find them.
 #[tokio::test]
 async fn content_that_was_only_claimed_is_not_there() {
     let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "1"), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
@@ -307,7 +308,7 @@ async fn content_that_was_lost_is_mended_by_a_merge() {
     for uid in [&uid, &lost] {
         assert!(service.read(uid).await == bytes);
     }
-    eventually("one object is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("one object remains", async || (service.objects().len() == 1).then_some(())).await;
     eventually("one blob is left", async || {
         (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())
     })
@@ -315,7 +316,7 @@ async fn content_that_was_lost_is_mended_by_a_merge() {
     service.assert_consistent().await;
 }
 
-/// Readers that are slow enough to see the layout change under them, again and again.
+/// Slow readers, which see the layout change repeatedly.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_never_sees_a_wrong_byte_while_parts_are_merged() {
     let service = start().await;
@@ -345,7 +346,7 @@ async fn a_reader_never_sees_a_wrong_byte_while_parts_are_merged() {
             }
             assert!(begun.elapsed() < PATIENCE, "round {round} is not merged:\n{}", service.log());
         }
-        // This one began before the merge and ends after it.
+        // This download begins before the merge and ends after it.
         let mut read = first.to_vec();
         while let Some(chunk) = answer.chunk().await.unwrap() {
             read.extend_from_slice(&chunk);
@@ -364,7 +365,7 @@ async fn unknown_uids_are_told() {
     assert_eq!(answer.status(), 200);
 }
 
-/// A bit that turned on the disk must neither become content nor make good bytes go.
+/// A flipped bit on the disk must neither become content nor cause intact bytes to be deleted.
 #[tokio::test]
 async fn a_part_that_was_damaged_is_not_merged_and_nothing_is_removed() {
     let service = start().await;
@@ -380,12 +381,12 @@ async fn a_part_that_was_damaged_is_not_merged_and_nothing_is_removed() {
         service.database().release_merges().await;
         let error =
             format!("SELECT last_error FROM tasks WHERE state = 'dead' AND payload LIKE '%{}%'", link.uid);
-        eventually("it is given up", async || {
+        eventually("the task is dead", async || {
             (service.sql(&error).await == ["part 2 was damaged in the store"]).then_some(())
         })
         .await;
         assert_eq!(service.instant_upload(&[(&md5_hex(b"onetWo"), "y.bin")]).await[0].uid, "");
-        // Put back, it can be merged.
+        // Once the part is restored, it can be merged.
         std::fs::write(&part, "two").unwrap();
         let id = service.sql("SELECT id FROM tasks WHERE state = 'dead'").await.remove(0);
         assert_eq!(service.cli(&["tasks", "retry", &id]).await.0, 0);
@@ -421,7 +422,7 @@ async fn an_md5_that_is_said_too_late_is_not_agreed_to() {
     assert_eq!(service.put(&format!("{url}&md5={}", md5_hex(b"part")), b"").await.status(), 200);
 }
 
-/// Killed after the file became whole and before its parts went.
+/// The process is killed after the file became one object and before its parts were removed.
 #[tokio::test]
 async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
     let mut service = start().await;
@@ -429,7 +430,7 @@ async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
     let bytes = content(8, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
     let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
-    eventually("it is whole", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
+    eventually("it is one object", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
     service.kill().await;
     service.database().allow("kept", "parts").await;
     service.restart().await;
@@ -439,20 +440,20 @@ async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
     service.assert_consistent().await;
 }
 
-/// Whoever finds a file merged that is not, in the end, must not take the rest of it away.
+/// If the merged object turns out to be damaged, its parts must not be deleted.
 #[tokio::test]
 async fn parts_are_kept_when_the_merged_object_is_damaged() {
     let mut service = start().await;
     service.database().forbid("kept", "BEFORE DELETE", "parts", "1 = 1").await;
     let uid = service.store_in_parts("x.bin", &content(8, 100_000), 40_000).await;
     let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
-    eventually("it is whole", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
+    eventually("it is one object", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
     service.kill().await;
     service.database().allow("kept", "parts").await;
     std::fs::write(service.object_path(format!("unknown/{uid}.bin")), "cut").unwrap();
     service.restart().await;
     let error = "SELECT last_error FROM tasks WHERE state = 'dead'";
-    eventually("it is given up", async || {
+    eventually("the task is dead", async || {
         (service.sql(error).await == ["the merged object is damaged; its parts are kept"]).then_some(())
     })
     .await;

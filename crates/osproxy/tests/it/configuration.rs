@@ -1,27 +1,28 @@
-//! `docs/configuration.md` is made of the code: meanings are the comments of `src/config`, defaults those of `config/config.yaml`,
-//! which a unit test holds against the program's own.
+//! `docs/configuration.md` is generated from the code: meanings are the doc comments of
+//! `src/config`, defaults those of `config/config.yaml`, which a unit test compares with the
+//! program's own.
 
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 use serde_json::Value;
 
-/// A setting, as a section has it.
+/// A setting of a section.
 struct Setting {
     name: String,
     kind: String,
     meaning: String,
 }
 
-/// What a macro of `src/config/value.rs` declares: a section, or one of a few words.
+/// A declaration of a macro in `src/config/value.rs`: a section, or a choice of words.
 struct Declared {
     meaning: String,
-    /// Settings of a section; of a choice its words, which have no kind.
+    /// The settings of a section, or the words of a choice (which have no kind).
     members: Vec<Setting>,
-    /// Keys of the Go program that mean nothing here.
+    /// Keys of the Go program that are ignored.
     ignored: Vec<String>,
 }
 
-/// What all files of `src/config` declare, by the names of the types.
+/// The declarations of all files of `src/config`, by type name.
 fn declared() -> BTreeMap<String, Declared> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
     let mut found = BTreeMap::new();
@@ -38,7 +39,7 @@ fn declared() -> BTreeMap<String, Declared> {
     found
 }
 
-/// Reads what stands in the braces of a macro. A line that is none of those it knows is an error.
+/// Parses the body of a macro. Panics at a line of an unknown form.
 fn read(body: &str) -> (String, Declared) {
     let mut name = String::new();
     let mut declared = Declared { meaning: String::new(), members: Vec::new(), ignored: Vec::new() };
@@ -52,7 +53,7 @@ fn read(body: &str) -> (String, Declared) {
             of.clone_into(&mut name);
             declared.meaning = std::mem::take(&mut comment);
         } else {
-            let line = line.strip_suffix(',').unwrap_or_else(|| panic!("what is {line}?"));
+            let line = line.strip_suffix(',').unwrap_or_else(|| panic!("unknown line {line}"));
             let (left, right) = line.split_once(" = ").unwrap();
             let (name, kind) = match left.split_once(": ") {
                 Some((name, kind)) => (name.to_owned(), kind.to_owned()),
@@ -64,7 +65,7 @@ fn read(body: &str) -> (String, Declared) {
     (name, declared)
 }
 
-/// What a value is, in words.
+/// The type of a value, in words.
 fn kind_in_words(kind: &str, declared: &BTreeMap<String, Declared>) -> String {
     let within = |outer: &str| kind.strip_prefix(outer)?.strip_suffix('>');
     if let Some(inner) = within("Option<") {
@@ -82,7 +83,7 @@ fn kind_in_words(kind: &str, declared: &BTreeMap<String, Declared>) -> String {
         "IpNet" => "network".to_owned(),
         "LinkKeySection" => "sections, see below".to_owned(),
         choice => {
-            let declared = declared.get(choice).unwrap_or_else(|| panic!("what is a {choice}?"));
+            let declared = declared.get(choice).unwrap_or_else(|| panic!("unknown type {choice}"));
             let words = declared.members.iter().map(|word| format!("`{}`", word.name));
             words.collect::<Vec<_>>().join(", ")
         }
@@ -105,7 +106,7 @@ fn default_in_words(value: &Value) -> String {
     }
 }
 
-/// A meaning, with its words if it is one of a few, and its danger set apart.
+/// A meaning, with the words of a choice, and its danger highlighted.
 fn meaning_in_words(setting: &Setting, declared: &BTreeMap<String, Declared>) -> String {
     let mut text = setting.meaning.trim().replace("Danger:", "**Danger:**");
     let kind = setting.kind.trim_start_matches("Option<").trim_end_matches('>');
@@ -115,7 +116,7 @@ fn meaning_in_words(setting: &Setting, declared: &BTreeMap<String, Declared>) ->
     text
 }
 
-/// A table of settings, and one for each section among them.
+/// Writes a table of settings, and one for each section among them.
 fn describe(
     page: &mut String,
     path: &str,
@@ -140,7 +141,7 @@ fn describe(
     }
     if !section.ignored.is_empty() {
         let keys: Vec<_> = section.ignored.iter().map(|key| format!("`{key}`")).collect();
-        writeln!(page, "\nOf the Go program, accepted without an effect: {}.", keys.join(", ")).unwrap();
+        writeln!(page, "\nAccepted from the Go program, but ignored: {}.", keys.join(", ")).unwrap();
     }
     let list = section.members.iter().find(|setting| setting.kind == "Vec<LinkKeySection>");
     for setting in section.members.iter().filter(is_section).chain(list) {
@@ -161,15 +162,15 @@ fn describe(
 
 const HEAD: &str = "# Configuration
 
-This page is made of the code by `just reference`; a test holds it against it.
+This page is generated from the code by `just reference`; a test compares it with the code.
 
-No configuration is a valid one. Settings come from, in this order, the later ones winning: the defaults below; a YAML file, `--config FILE` or
-the one that `OSPROXY_CONFIG` names; the environment, in the variables that are named here; the flags `--listen` (`server.listen`) and `--data-dir` (`data_dir`). Lists stand in files only.
-Keys that are not known are errors. `osproxy check-config --config FILE` says everything that is wrong with a file, and does nothing else;
-[config/config.yaml](../config/config.yaml) has all settings with their defaults. Numbers of bytes and seconds are whole numbers without a unit.
+osproxy runs without any configuration. Later sources override earlier ones: the defaults below; a YAML file, given by `--config FILE` or
+`OSPROXY_CONFIG`; the environment variables named below; the flags `--listen` (`server.listen`) and `--data-dir` (`data_dir`). Lists can only be set in a file.
+Unknown keys are errors. `osproxy check-config --config FILE` reports all errors in a file and exits;
+[config/config.yaml](../config/config.yaml) has all settings with their defaults. Sizes in bytes and times in seconds are whole numbers without a unit.
 
-What ends with `_file` names a file that holds a secret, so that it stands neither in the configuration nor in the environment: give one of the two.
-A change counts from the next start on, but for certificates, which are read again when their files change. A default of – means that it is not set.
+A setting that ends with `_file` is the path of a file with a secret, which keeps the secret out of the configuration and the environment; set either this or the secret itself.
+Changes take effect at the next start, except for certificates, which are read again when their files change. The default – means that the setting is not set.
 ";
 
 #[test]
@@ -186,5 +187,5 @@ fn the_reference_is_what_the_code_says() {
         std::fs::write(&file, &page).unwrap();
     }
     let kept = std::fs::read_to_string(file).unwrap();
-    assert!(kept == page, "docs/configuration.md is old: just reference");
+    assert!(kept == page, "docs/configuration.md is outdated; run `just reference`");
 }

@@ -46,7 +46,7 @@ async fn what_lies_in_parts_is_copied_too_and_merged_once_for_both() {
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
     let same: File = answered(copy(&service, &uid, &json!({})).await, 201).await;
     assert!(service.read(&same.uid).await == bytes);
-    // What turns out to be false is so for both.
+    // If the claimed digest proves false, both files are corrupt.
     let link = service.upload_link("false.bin").await;
     service.put_parts(&link, &[b"one", b"two"]).await;
     assert_eq!(
@@ -90,7 +90,7 @@ async fn a_copy_and_the_end_of_its_source_do_not_both_happen() {
             }
         }
     }
-    println!("{kept} of 90 were in time");
+    println!("{kept} of 90 copies succeeded");
     service.database().settle().await;
     service.assert_consistent().await;
 }
@@ -118,7 +118,7 @@ async fn bad_input_is_refused_and_makes_nothing() {
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["2"]);
 }
 
-/// Sends a copy under a key.
+/// Copies a file under an idempotency key.
 async fn keyed(service: &Service, uid: &str, key: &str, body: &Value) -> Response {
     let url = service.url(&format!("/api/v1/files/{uid}/copy"));
     service.client().post(url).header("idempotency-key", key).json(body).send().await.unwrap()
@@ -142,13 +142,13 @@ async fn under_a_key_a_copy_is_made_once() {
     assert_eq!(answered::<File>(again, 201).await, made);
     problem(keyed(&service, &uid, "one", &json!({"name": "y"})).await, 422, "key_reused").await;
     problem(keyed(&service, &made.uid, "one", &json!({})).await, 422, "key_reused").await;
-    // A refusal is an answer too.
+    // An error is replayed too.
     let refused = problem(keyed(&service, "1", "two", &json!({})).await, 404, "file_not_found").await;
     let again = keyed(&service, "1", "two", &json!({})).await;
     assert_eq!(again.headers()["idempotency-replayed"], "true");
     assert_eq!(again.headers()["osproxy-error"], "file_not_found");
     assert_eq!(again.json::<Value>().await.unwrap(), refused);
-    // What was never understood took no key.
+    // A request that could not be parsed does not use its key.
     problem(keyed(&service, &uid, "three", &json!({"name": 5})).await, 400, "invalid_argument").await;
     assert_eq!(keyed(&service, &uid, "three", &json!({"name": "z"})).await.status(), 201);
     for key in ["", &"k".repeat(256), "a b"] {
@@ -168,7 +168,7 @@ async fn under_a_key_a_copy_is_made_once() {
     }
     assert_eq!(made.len(), 1);
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["4"]);
-    // Links too.
+    // The same for links.
     let url = service.url(&format!("/api/v1/files/{uid}/links"));
     let link = async || {
         let request = service.client().post(&url).header("idempotency-key", "link");
@@ -188,20 +188,20 @@ async fn a_key_whose_request_failed_or_was_lost_is_free_again() {
     problem(keyed(&service, &uid, "one", &json!({})).await, 503, "unavailable").await;
     service.database().allow("no_files", "files").await;
     let made: File = answered(keyed(&service, &uid, "one", &json!({})).await, 201).await;
-    // As a process leaves it that died in the middle.
+    // The row that a process leaves when it dies in the middle.
     service.sql("UPDATE idempotency_keys SET state = 'running', owner = 'dead'").await;
     problem(keyed(&service, &uid, "one", &json!({})).await, 409, "in_progress").await;
     service.sql("UPDATE idempotency_keys SET created_at = created_at - 61000").await;
     let again: File = answered(keyed(&service, &uid, "one", &json!({})).await, 201).await;
-    assert_eq!(again.uid, made.uid, "it has taken effect before");
-    // After a day it is forgotten, whatever it was.
+    assert_eq!(again.uid, made.uid, "the copy already exists");
+    // A key expires after a day, whatever its state.
     service.sql("UPDATE idempotency_keys SET created_at = created_at - 86400001").await;
     assert_eq!(keyed(&service, &uid, "one", &json!({"name": "new"})).await.status(), 201);
     service.sql("UPDATE idempotency_keys SET created_at = created_at - 86400001").await;
     service.sql("UPDATE tasks SET run_at = 0 WHERE kind = 'sweep'").await;
     let mut service = service;
     service.restart_killed().await;
-    crate::support::eventually("it is swept", async || {
+    crate::support::eventually("the key is swept", async || {
         (service.sql("SELECT count(*) FROM idempotency_keys").await == ["0"]).then_some(())
     })
     .await;
@@ -221,10 +221,10 @@ async fn a_key_that_may_create_small_files_gets_no_large_one_of_content_that_is_
     assert_eq!(
         small.instant_upload(&[(&md5, "y.bin")]).await[0].uid,
         "",
-        "it has to be sent, and is refused"
+        "the content must be sent, and exceeds the limit"
     );
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["1"]);
-    // What is small enough is there.
+    // Content below the limit is found.
     let bytes = content(2, 1000);
     let (uid, md5) = (all.store("x.bin", &bytes).await, md5_hex(&bytes));
     assert_eq!(small.v1_post(&format!("/files/{uid}/copy"), &json!({})).await.status(), 201);

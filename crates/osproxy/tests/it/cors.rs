@@ -25,10 +25,10 @@ async fn by_default_any_page_may_but_without_credentials() {
     assert_eq!(field(&answer, "access-control-allow-headers"), Some("authorization,content-md5"));
     assert_eq!(field(&answer, "access-control-max-age"), Some("3600"));
     assert_eq!(field(&answer, "access-control-allow-credentials"), None);
-    // It did nothing.
+    // It had no effect.
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["0"]);
 
-    // What it has no key for is refused so that the page can tell why.
+    // A request without a key gets an error that the page can read.
     let stranger = service.without_key();
     let request =
         stranger.client().get(service.url("/api/v1/files/1")).header("origin", "https://anywhere.example");
@@ -108,7 +108,7 @@ async fn what_is_not_of_the_api_is_for_no_other_page() {
             assert_eq!(told, None, "{path}");
         }
     }
-    // What nobody serves of the API is.
+    // CORS also covers unknown routes of the API.
     for path in ["/api/v1/nothing", "/api/storage/v0/nothing", "/f/nothing"] {
         let answer = preflight(&service, "https://app.example", path).await;
         assert_eq!(field(&answer, "access-control-allow-origin"), Some("*"), "{path}");

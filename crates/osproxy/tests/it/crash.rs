@@ -25,7 +25,7 @@ async fn an_upload_killed_at_any_byte_leaves_no_file_and_no_object() {
         let mut connection = service.connect().await;
         connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
         connection.send(&bytes[..cut]).await;
-        eventually("the attempt is recorded", async || {
+        eventually("the write is recorded", async || {
             (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())
         })
         .await;
@@ -68,20 +68,20 @@ async fn one_object_that_cannot_be_removed_does_not_keep_the_others() {
         let values = format!("({id}, 'default', 'writing', 'local', '{key}', 0, 0, 0)");
         service.sql(&format!("INSERT INTO blobs {columns} VALUES {values}")).await;
     }
-    // A folder is not removed like a file.
+    // A folder cannot be removed like a file.
     std::fs::create_dir(service.object_path("unknown/1.bin")).unwrap();
     std::fs::write(service.object_path("unknown/3.bin"), "stray").unwrap();
     service.restart().await;
-    eventually("the third is swept", async || {
+    eventually("the third object is swept", async || {
         (service.sql("SELECT id FROM blobs ORDER BY id").await == ["1", "2"]).then_some(())
     })
     .await;
     assert!(!service.object_path("unknown/3.bin").exists());
 }
 
-/// Waits until every object in the store is stored content, and nothing else is recorded.
+/// Waits until every object in the store is stored content, and no other blob is recorded.
 async fn assert_swept(service: &Service, objects: usize) {
-    eventually("all is swept", async || {
+    eventually("all orphans are swept", async || {
         let unfinished = service.sql("SELECT id FROM blobs WHERE state <> 'stored'").await;
         (unfinished.is_empty() && service.objects().len() == objects).then_some(())
     })

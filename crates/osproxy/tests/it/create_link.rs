@@ -75,7 +75,7 @@ async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
     ] {
         assert_eq!(problem(service.get(&broken).await, 400, "invalid_argument").await["field"], field);
     }
-    // Messengers and trackers append parameters of their own, some of them twice.
+    // Messengers and trackers append their own parameters, some of them twice.
     for appended in [
         format!("{url}&utm_source=mail&fbclid=x"),
         format!("{url}&utm_source=a&utm_source=b"),
@@ -84,7 +84,7 @@ async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
     ] {
         assert_eq!(service.get(&appended).await.bytes().await.unwrap(), bytes, "{appended}");
     }
-    // In requests of applications one that is not known is a mistake.
+    // In requests of applications an unknown parameter is an error.
     let posted = service.v1_post(&format!("/files/{uid}/links?more=1"), &json!({"expires_in": 60})).await;
     assert_eq!(problem(posted, 400, "invalid_argument").await["field"], "more");
     problem(service.get("/f/%FF/x").await, 404, "unknown_route").await;
@@ -156,7 +156,7 @@ async fn bad_input_is_refused_with_the_field_that_is_wrong() {
     }
     let pending = service.upload_link("pending.txt").await.uid;
     problem(service.v1_post(&format!("/files/{pending}/links"), &body).await, 409, "not_stored").await;
-    // It is described all the same.
+    // The file can be described all the same.
     assert_eq!(service.v1_get(&format!("/files/{pending}")).await.status(), 200);
     problem(service.v1_get(&route).await, 405, "method_not_allowed").await;
     problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
@@ -170,7 +170,7 @@ async fn a_link_ends() {
     let service = Service::start().await;
     let uid = service.store("x.txt", b"x").await;
     let url = link(&service, &uid, &json!({"expires_in": 1})).await;
-    crate::support::eventually("the link ends", async || {
+    crate::support::eventually("the link has expired", async || {
         let answer = service.get(&url).await;
         if answer.status() == 200 {
             return None;
@@ -179,14 +179,14 @@ async fn a_link_ends() {
         Some(())
     })
     .await;
-    // Content that is the same has digests that are the same, over both versions.
+    // Equal content has equal digests in both versions of the API.
     let v0 = service.get(&service.download_link(&uid).await.unwrap().url).await;
     let digests = v0.headers()["repr-digest"].to_str().unwrap().to_owned();
     assert_eq!(md5_hex(b"x"), "9dd4e461268c8034f5c8564e155c67a6");
     assert!(digests.starts_with("md5=:ndTkYSaMgDT1yFZOFVxnpg==:"), "{digests}");
 }
 
-/// A link made by any node is good at any node, and what one changes the others know.
+/// A link of one node is valid at every node, and a change at one is seen by the others.
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn any_node_serves_a_link_under_the_name_of_now() {
@@ -204,14 +204,14 @@ async fn any_node_serves_a_link_under_the_name_of_now() {
     assert!(one.get(&v0).await.headers()["content-disposition"].to_str().unwrap().contains("x.bin"));
     let route = format!("/files/{uid}");
     assert_eq!(two.v1(Method::PATCH, &route, Some(&json!({"name": "new.bin"}))).await.status(), 200);
-    crate::support::eventually("the other one has heard", async || {
+    crate::support::eventually("the other node has the new state", async || {
         let answer = one.get(&v0).await;
         answer.headers()["content-disposition"].to_str().unwrap().contains("new.bin").then_some(())
     })
     .await;
     assert_eq!(two.v1(Method::DELETE, &route, None).await.status(), 204);
     problem(two.get(&url).await, 410, "file_gone").await;
-    // Errors of a node that is asked by another one are told as they are.
+    // An error of the node that answers a forwarded request is passed on unchanged.
     let gone = one.store("y.bin", &bytes).await;
     let url = link(&two, &gone, &json!({"expires_in": 60})).await;
     let none = two.client().get(two.url(&url)).header("range", "bytes=100000-").send().await.unwrap();

@@ -112,7 +112,7 @@ async fn a_clock_that_was_set_back_while_the_service_was_down_gives_no_uid_again
     let mut service = Service::start().await;
     let uid: i64 = service.upload_link("x.bin").await.uid.parse().unwrap();
     service.kill().await;
-    // The newest uid is from two seconds ahead: 41 bits of milliseconds stand above 22 others.
+    // The newest uid is two seconds ahead: milliseconds are the bits above the lowest 22.
     let ahead = uid + (2_000 << 22);
     service.sql(&format!("UPDATE files SET uid = {ahead}")).await;
     service.restart().await;
@@ -139,7 +139,7 @@ async fn what_is_noted_of_an_upload_stays_with_its_file() {
     let url = &sent.links.as_ref().unwrap().content;
     answered::<UploadStatus>(service.put(url, &bytes).await, 200).await;
     assert_eq!(noted(&sent).await, expected);
-    // A file that shares the content has its own.
+    // A file that shares the content has its own metadata.
     let mut wish = wish("shared.bin");
     wish["metadata"] = json!({"owner": "bob"});
     let shared = create(&service, &wish).await;

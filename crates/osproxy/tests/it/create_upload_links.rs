@@ -9,7 +9,7 @@ use crate::support::{Service, answered, content, eventually, problem};
 
 const PART: usize = 64 << 10;
 
-/// An upload of three parts, of which the first is there.
+/// An upload of three parts, the first of which is stored.
 async fn begun(service: &Service, bytes: &[u8], expires_in: i64) -> CreatedUpload {
     let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, "expires_in": expires_in});
     let upload = service.wish(&wish).await;
@@ -21,7 +21,7 @@ async fn renew(service: &Service, uid: &str, body: &Value) -> CreatedUploadLinks
     answered(service.v1_post(&format!("/uploads/{uid}/links"), body).await, 201).await
 }
 
-/// Makes an upload one whose links ended a year ago.
+/// Makes the links of an upload expire a year ago.
 async fn let_lapse(service: &Service, uid: &str) {
     service.sql(&format!("UPDATE files SET expires_at = expires_at - 31536000000 WHERE uid = {uid}")).await;
 }
@@ -32,9 +32,9 @@ async fn an_upload_whose_links_have_ended_goes_on_where_it_was() {
     let bytes = content(1, 2 * PART + 5);
     let upload = begun(&service, &bytes, 3).await;
     let state = &upload.links.as_ref().unwrap().state;
-    eventually("the links end", async || (service.get(state).await.status() == 403).then_some(())).await;
+    eventually("links have expired", async || (service.get(state).await.status() == 403).then_some(())).await;
     problem(service.v1_put_part(&upload, 2, &bytes[PART..2 * PART]).await, 403, "link_expired").await;
-    // The application still sees where it stands.
+    // The application can still read its state.
     let status: UploadStatus = answered(service.v1_get(&format!("/uploads/{}", upload.uid)).await, 200).await;
     assert_eq!((status.state, &status.parts[..]), (UploadState::Receiving, &[1][..]));
 
@@ -51,7 +51,7 @@ async fn an_upload_whose_links_have_ended_goes_on_where_it_was() {
     let complete = service.client().post(service.url(&new.links.complete)).send().await.unwrap();
     assert_eq!(complete.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
-    // Whoever asks once more finds it stored.
+    // The next request for links finds the file stored.
     let again = renew(&service, &upload.uid, &json!({})).await;
     let status: UploadStatus = answered(service.get(&again.links.state).await, 200).await;
     assert_eq!(status.state, UploadState::Stored);
@@ -74,14 +74,14 @@ async fn what_was_renewed_is_not_given_up() {
     let request =
         CreateUploadLinkRequest { uid: over_grpc.uid.clone(), ..CreateUploadLinkRequest::default() };
     service.grpc().files.create_upload_link(request).await.unwrap();
-    // Links that hold for less do not shorten it.
+    // Shorter links do not shorten the upload's expiry.
     let end = service.describe(&over_http.uid).await.expires_at;
     renew(&service, &over_http.uid, &json!({"expires_in": 1})).await;
     assert_eq!(service.describe(&over_http.uid).await.expires_at, end);
-    // At its start the service gives up what has lapsed.
+    // At its start the service gives up expired uploads.
     service.restart_killed().await;
     let state = async |uid: &str| service.sql(&format!("SELECT state FROM files WHERE uid = {uid}")).await;
-    eventually("it is given up", async || (state(&lapsed.uid).await == ["expired"]).then_some(())).await;
+    eventually("it has expired", async || (state(&lapsed.uid).await == ["expired"]).then_some(())).await;
     for upload in [&over_http, &over_grpc] {
         assert_eq!(state(&upload.uid).await, ["receiving"]);
     }
@@ -126,7 +126,7 @@ async fn nobody_gets_links_to_what_is_not_theirs_and_bad_input_changes_nothing()
         assert_eq!(wrong["field"], field, "{body}");
     }
     assert_eq!(admin.describe(&upload.uid).await.expires_at, before);
-    // They take what is said now, and what the key allows.
+    // The new links have the constraints of this request and of the key.
     let made: CreatedUploadLinks = answered(small.v1_post(&route, &json!({})).await, 201).await;
     problem(admin.put(&made.links.content, b"123456").await, 413, "too_large").await;
     let wish = json!({"constraints": {"content_type": "image/png"}});
@@ -147,13 +147,13 @@ async fn what_is_missing_is_told_in_ranges() {
     };
     let none = missing().await;
     assert_eq!(none.0, json!(["1-9999"]));
-    assert_eq!(none.1, "of 9999 parts these are missing: 1-9999");
+    assert_eq!(none.1, "of 9999 expected parts, these are missing: 1-9999");
     let part = content(4, PART);
     for number in [2, 4, 9_999] {
         assert_eq!(service.v1_put_part(&upload, number, &part).await.status(), 204);
     }
     assert_eq!(missing().await.0, json!([1, 3, "5-9998"]));
-    // The document describes it.
+    // The OpenAPI document describes it.
     let document: Value = service.get("/openapi.json").await.json().await.unwrap();
     let text = document["components"]["schemas"].to_string();
     assert!(text.contains("\"missing\"") && text.contains("4-9999"), "{text}");
@@ -170,11 +170,11 @@ async fn messages_about_parts_say_what_must_be() {
     let said = detail(1, b"short", 422, "size_mismatch").await;
     assert_eq!(said, "this part must have 65536 bytes, by the size and part size of this upload");
     let said = detail(4, b"x", 422, "size_mismatch").await;
-    assert_eq!(said, "the size and part size of this upload make 3 parts");
+    assert_eq!(said, "this upload has 3 parts, by its size and part size");
     let content_link = &upload.links.as_ref().unwrap().content;
     let told = problem(service.put(content_link, b"short").await, 422, "size_mismatch").await;
-    assert_eq!(told["detail"], "the content must have the 131077 bytes that were announced, not 5");
-    // A stored file is not said to be on its way.
+    assert_eq!(told["detail"], "the content must have the announced 131077 bytes, not 5");
+    // A stored file is not reported as in progress.
     let sized = service.wish(&json!({"name": "y.bin"})).await;
     assert_eq!(service.v1_put_part(&sized, 1, b"one").await.status(), 204);
     assert_eq!(service.v1_put_part(&sized, 2, b"two").await.status(), 204);

@@ -1,4 +1,4 @@
-//! The dashboard and the alarms, held against what a running service tells Prometheus.
+//! The dashboard and the alerts, compared with the metrics of a running service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use crate::support::Service;
 const DASHBOARD: &str = include_str!("../../../../deploy/grafana/dashboard.json");
 const ALARMS: &str = include_str!("../../../../deploy/prometheus/alerts.yaml");
 
-/// States that nothing of this service is in: those are told that something is in.
+/// States that no row of this service has: only states with rows are exported.
 const RARE: [&str; 3] = ["queued", "dead", "corrupt"];
 
-/// The samples that a text asks for: names, and what their labels are compared with.
+/// The samples that an expression selects: names, and the values its labels are compared with.
 fn asked(text: &str) -> BTreeSet<(String, String)> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let begins = text.match_indices("osproxy_").filter(|(at, _)| !text[..*at].ends_with(is_name));
@@ -23,7 +23,7 @@ fn asked(text: &str) -> BTreeSet<(String, String)> {
     begins.map(sample).collect()
 }
 
-/// The labels of each sample that a page has, with their values.
+/// The labels of each sample on the metrics page, with their values.
 fn told(page: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut told: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for line in page.lines().filter(|line| !line.starts_with('#')) {
@@ -43,12 +43,12 @@ async fn dashboard_and_alarms_ask_for_what_is_told() {
     let alarms = asked(ALARMS);
     assert!(dashboard.len() > 40 && alarms.len() > 15, "{} {}", dashboard.len(), alarms.len());
     for (name, labels) in dashboard.union(&alarms) {
-        let known = told.get(name.as_str()).unwrap_or_else(|| panic!("{name} is told by nobody"));
+        let known = told.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not exported"));
         for label in labels.split("\",").filter(|label| !label.is_empty()) {
             let condition = label.trim();
             let label = condition.split(['=', '!']).next().unwrap();
             let has = |start: &str| known.iter().any(|known| known.starts_with(start));
-            // These Prometheus adds.
+            // Prometheus adds these labels.
             assert!(
                 ["job", "instance"].contains(&label) || has(&format!("{label}=")),
                 "{name} has no {label}"
@@ -58,7 +58,7 @@ async fn dashboard_and_alarms_ask_for_what_is_told() {
             assert!(is_state, "{name} is never {condition}");
         }
     }
-    // Nothing is counted that nobody sees.
+    // Every metric is shown on the dashboard.
     let shown: BTreeSet<_> = dashboard.iter().map(|(name, _)| name.as_str()).collect();
     for line in page.lines() {
         let Some(metric) = line.strip_prefix("# TYPE ") else { continue };
@@ -78,11 +78,11 @@ fn every_alarm_has_a_paragraph_and_a_test() {
         let name = alarm.lines().next().unwrap();
         assert!(guide.contains(&format!("\n#### {name}\n")), "{name} has no paragraph");
         let runbook = format!("runbook: docs/guides/operations.md#{}\n", name.to_lowercase());
-        assert!(alarm.contains(&runbook), "{name} leads elsewhere");
+        assert!(alarm.contains(&runbook), "{name} has another runbook link");
         assert!(alarm.contains("        for: ") && alarm.contains("labels: {severity: "), "{name}");
         let raised = format!("alertname: {name}\n        exp_alerts:\n");
         let silent = format!("alertname: {name}\n        exp_alerts: []\n");
-        assert!(tests.contains(&raised) && tests.contains(&silent), "{name} is not tried both ways");
+        assert!(tests.contains(&raised) && tests.contains(&silent), "{name} lacks tests");
         alarms += 1;
     }
     assert_eq!(alarms, 19);

@@ -1,4 +1,4 @@
-//! Databases on servers: how they are found, made ready and refused.
+//! Database servers: connecting, preparing tables, and errors.
 
 use reqwest::Method;
 use sea_orm::{ConnectionTrait, TransactionTrait};
@@ -10,7 +10,7 @@ use crate::support::{
 
 const SERVERS: [&str; 2] = ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"];
 
-/// An empty database, and the settings for it.
+/// Creates an empty database; returns it with its settings.
 async fn empty(server: &str) -> (tempfile::TempDir, Database) {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::on(server, folder.path()).await;
@@ -34,7 +34,7 @@ async fn what_cannot_be_opened_is_named_and_no_password_shown() {
             (url.replace(name, "nowhere"), format!("there is no database \"nowhere\" on {server}")),
             (
                 url.replace(":secret@", ":wrong@"),
-                format!("\"{name}\" on {server} refuses the user or the password"),
+                format!("\"{name}\" on {server} rejects the user name or the password"),
             ),
             (url.replace(&server, &format!("{host}:1")), format!("\"{name}\" on {host}:1 cannot be reached")),
         ] {
@@ -80,7 +80,7 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
     for server in SERVERS {
         let mut first = Service::start_on(server, &[]).await;
         first.kill().await;
-        // The tables go, and with them everything: as if nobody had been there.
+        // Drops all tables, as in a new database.
         let tables = [
             "task_attempts",
             "tasks",
@@ -100,7 +100,7 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         }
         let starting = (0..4).map(|_| first.start_beside(&[]));
         let nodes = futures_util::future::join_all(starting).await;
-        // One of them made the key for all.
+        // One of the nodes created the key for all.
         let keys: Vec<_> = nodes
             .iter()
             .filter_map(|node| std::fs::read_to_string(node.folder().join("osproxy-data/bootstrap-key")).ok())
@@ -110,7 +110,7 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         let twice = "SELECT count(*) - count(DISTINCT version) FROM seaql_migrations";
         assert_eq!(first.sql(twice).await, ["0"]);
         assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
-        // There is one key, whoever made it: a link of any node is good for all others.
+        // All nodes share one link key, whichever created it: a link of one is valid at the others.
         drop(nodes);
         first.sql("DELETE FROM link_keys").await;
         let starting = (0..6).map(|_| first.start_beside(&[]));
@@ -136,7 +136,8 @@ async fn a_migration_that_was_cut_off_is_run_again() {
         let link = service.upload_link("x.txt").await;
         service.put(&link.url.single, b"kept").await;
         service.kill().await;
-        // All of it is there but the note that says so, as after a crash where tables cannot be changed in a transaction.
+        // The tables exist but the migration is not recorded, as after a crash where DDL is not
+        // transactional.
         let repeatable = if server.ends_with("MYSQL") { "m000%" } else { "m0003%" };
         service.sql(&format!("DELETE FROM seaql_migrations WHERE version LIKE '{repeatable}'")).await;
         let (code, said) = service.cli(&["migrate"]).await;
@@ -156,7 +157,7 @@ async fn tables_of_a_newer_version_are_refused() {
         for verb in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate"], &["tasks", "ls"]] {
             let (code, said) = service.cli(verb).await;
             assert_eq!(code, 1);
-            assert!(said.contains("made by a newer version of osproxy (m9999_later"), "{said}");
+            assert!(said.contains("newer version of osproxy (unknown migration m9999_later"), "{said}");
         }
     }
 }
@@ -174,7 +175,7 @@ async fn without_redis_a_node_has_its_database_alone() {
         let (status, _, said) = spawn_failing(elsewhere.path(), &alone, &serve).await;
         assert_eq!(status.code(), Some(1));
         assert!(said.contains("another node uses this database"), "{said}");
-        // One that died does not keep the next one waiting.
+        // The lock of a dead process does not block the next one.
         let uid = service.store("x.txt", b"x").await;
         service.kill().await;
         service.restart().await;
@@ -195,12 +196,12 @@ async fn connections_are_encrypted_when_that_is_asked_for() {
         let trusting = settings(&format!("{url}?{parameters}{authority}"));
         let (status, _, said) = spawn_failing(folder.path(), &trusting, &["migrate"]).await;
         assert!(status.success(), "{said}");
-        // Nobody vouches for that certificate.
+        // The server's certificate has no trusted issuer.
         let (usual, _) = parameters.rsplit_once('&').unwrap();
         let strict = settings(&format!("{url}?{usual}"));
         let (status, _, said) = spawn_failing(folder.path(), &strict, &["migrate"]).await;
         assert_eq!(status.code(), Some(1), "{said}");
-        // Seen from the server: the user may only come encrypted.
+        // The server enforces TLS for this user.
         if server.ends_with("MYSQL") {
             database
                 .sql("CREATE USER IF NOT EXISTS careful@'127.0.0.1' IDENTIFIED BY 'secret' REQUIRE SSL")
@@ -216,7 +217,7 @@ async fn connections_are_encrypted_when_that_is_asked_for() {
     }
 }
 
-/// The connections of a service to its database, as the server sees them.
+/// The connections of a service to its database, as the server lists them.
 async fn connections(service: &Service) -> Vec<String> {
     let is_postgres = service.database().url().unwrap().starts_with("postgres");
     let all = if is_postgres {
@@ -238,7 +239,7 @@ async fn a_slow_statement_costs_no_other_connection() {
         let uid = service.store("x.txt", b"x").await;
         let file = format!("/files/{uid}");
         let rename = json!({"name": "y.txt"});
-        // All connections are open.
+        // Opens all connections of the pool.
         eventually("all connections are open", async || {
             let asking = (0..16).map(|_| service.v1(Method::PATCH, &file, Some(&rename)));
             futures_util::future::join_all(asking).await;
@@ -246,7 +247,7 @@ async fn a_slow_statement_costs_no_other_connection() {
         })
         .await;
         let before = connections(&service).await;
-        // Somebody else holds the file's row.
+        // Another session locks the file's row.
         let holder = connect(service.database().url().unwrap()).await;
         let holding = holder.begin().await.unwrap();
         let hold = format!("SELECT name FROM files WHERE uid = {uid} FOR UPDATE");
@@ -254,7 +255,7 @@ async fn a_slow_statement_costs_no_other_connection() {
         let slow = service.v1(Method::PATCH, &file, Some(&rename));
         let watching = async {
             loop {
-                // That of the holder is none of the service's on PostgreSQL, which knows their names.
+                // On PostgreSQL the other session's connection has another name and is not counted.
                 let now = connections(&service).await;
                 let extra = usize::from(server.ends_with("MYSQL"));
                 assert!(now.len() <= 4 + extra, "{now:?}");

@@ -2,7 +2,7 @@ use reqwest::Method;
 
 use crate::support::{Service, TestNode, content, md5_hex, problem, refused};
 
-/// Parts that begin, go on and end while their file is deleted leave nothing.
+/// Parts that start, continue or end while their file is deleted leave nothing behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_that_arrive_while_their_file_is_deleted_leave_nothing() {
     let mut node = TestNode::start().await;
@@ -60,14 +60,14 @@ async fn a_deleted_file_is_gone_at_once_and_its_content_with_the_last_that_has_i
         node.delete(uid).await;
     }
     node.database().settle().await;
-    // Who had begun to read reads on.
+    // A download that began before the deletion continues.
     while let Some(chunk) = reading.chunk().await.unwrap() {
         read.extend_from_slice(&chunk);
     }
     assert!(read == bytes);
     assert_eq!(node.database().sql("SELECT count(*) FROM blobs").await, ["0"]);
     assert_eq!(node.instant_upload(&[(&md5_hex(&bytes), "x.bin")]).await[0].uid, "");
-    // Sent again, it is new content.
+    // Stored again, it is new content.
     let again = node.store("x.bin", &bytes).await;
     assert!(node.read(&again).await == bytes);
     node.assert_consistent().await;
@@ -94,12 +94,12 @@ async fn an_instant_upload_and_the_end_of_its_content_do_not_both_happen() {
             assert!(node.read(&result.uid).await == bytes, "round {round}");
         }
     }
-    println!("{kept} of 180 were in time");
+    println!("{kept} of 180 parts were stored");
     node.database().settle().await;
     node.assert_consistent().await;
 }
 
-/// However far an upload has come, deleting it leaves nothing of it.
+/// Deleting an upload removes everything of it, whatever its progress.
 #[tokio::test]
 async fn an_upload_that_is_not_complete_goes_with_its_parts() {
     let mut service = Service::start().await;

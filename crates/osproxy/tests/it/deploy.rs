@@ -25,17 +25,17 @@ use crate::{
 
 const MIB: usize = 1 << 20;
 const PARTS: usize = 16;
-/// How many parts are on their way at once.
+/// Parts that are sent concurrently.
 const PARALLEL: usize = 3;
-/// Most memory that nginx may take for that.
+/// Memory limit of nginx for that.
 const NGINX_MEMORY: u64 = 32 << 20;
 
-/// nginx with nodes behind it, as an application with a key sees them.
+/// nginx in front of nodes, as an application with a key sees it.
 struct Front {
     stack: Stack,
     api: Api,
     grpc: Grpc,
-    /// Where HTTP/2 is spoken.
+    /// The address that speaks HTTP/2.
     h2: SocketAddr,
 }
 
@@ -62,15 +62,15 @@ impl Front {
 /// Longer than nginx keeps connections.
 const SETTINGS: [(&str, &str); 1] = [("SERVER__DRAIN_DELAY", "3")];
 
-/// A content of `PARTS` parts that differ in their first bytes.
+/// Content of `PARTS` parts that differ in their first bytes.
 struct Large {
     mib: Bytes,
-    /// Bytes of a part.
+    /// Size of a part, in bytes.
     part: usize,
 }
 
 impl Large {
-    /// A GiB.
+    /// 1 GiB.
     fn new() -> Self {
         Self { mib: content(1, MIB).into(), part: 64 * MIB }
     }
@@ -89,13 +89,13 @@ impl Large {
         hasher.finalize()
     }
 
-    /// The bytes around the beginning of a part, so many on either side.
+    /// The `reach` bytes on either side of the start of a part.
     fn around(&self, number: usize, reach: usize) -> Vec<u8> {
         let [first, second, ..] = &self.part(number).collect::<Vec<_>>()[..] else { unreachable!() };
         [&self.mib[MIB - reach..], first, &second[..reach - first.len()]].concat()
     }
 
-    /// Sends a part; with `breaks` the connection breaks in the middle of it.
+    /// Sends a part; with `breaks` the connection breaks in the middle.
     async fn send(
         &self,
         api: &Api,
@@ -163,7 +163,7 @@ async fn passes(mut front: Front, large: &Large) {
     assert_eq!(answer.status(), 206);
     assert!(answer.bytes().await.unwrap() == large.around(4, reach));
 
-    // HTTP/2, and gRPC, whose messages stream both ways.
+    // HTTP/2, and gRPC with streams in both directions.
     let small = content(2, 20 * MIB);
     let uid = store(&mut front.grpc, &small).await;
     assert!(read(&mut front.grpc, &uid, 1000).await == small[1000..]);
@@ -178,7 +178,7 @@ async fn passes(mut front: Front, large: &Large) {
     assert!(api.read(&link.uid).await == other);
 
     let (nginx, warned) = (&front.stack.nginx, front.stack.nginx.error_log());
-    assert!(!warned.contains("temporary file"), "a body was kept in a file: {warned}");
+    assert!(!warned.contains("temporary file"), "nginx buffered a body in a file: {warned}");
     let memory = nginx.peak_memory();
     println!("nginx took {} MiB", memory >> 20);
     assert!(memory < NGINX_MEMORY, "{memory}");
@@ -188,7 +188,7 @@ async fn passes(mut front: Front, large: &Large) {
     assert!(!log.contains("signature"), "{log}");
 }
 
-/// Sends and reads, over HTTP and gRPC, until it is told to stop.
+/// Stores and reads over HTTP and gRPC until `stop` is set.
 async fn work(api: Api, mut grpc: Grpc, stop: Arc<AtomicBool>, done: Arc<AtomicU32>) {
     let bytes = content(4, 3 * MIB);
     while !stop.load(Ordering::SeqCst) {
@@ -200,7 +200,7 @@ async fn work(api: Api, mut grpc: Grpc, stop: Arc<AtomicBool>, done: Arc<AtomicU
     }
 }
 
-/// Clients that work while something happens, none of whose requests may fail.
+/// Clients that work in the background; none of their requests may fail.
 struct Working {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU32>,
@@ -217,11 +217,11 @@ impl Working {
         working
     }
 
-    /// Waits until each of them has done something more.
+    /// Waits until each client has finished another operation.
     async fn go_on(&self) {
         let before = self.done.load(Ordering::SeqCst);
         let more = async || (self.done.load(Ordering::SeqCst) >= before + 4).then_some(());
-        eventually("requests go on", more).await;
+        eventually("each client has made progress", more).await;
     }
 
     async fn end(mut self) {
@@ -245,7 +245,7 @@ async fn a_node_stops_and_one_dies_and_no_request_over_tls_or_grpc_fails() {
     first.restart().await;
     working.go_on().await;
     working.end().await;
-    // One that dies takes along what it was at. All that comes after that is answered by others.
+    // A dying node loses its requests in progress. Other nodes answer all later ones.
     front.stack.nodes[2].service.kill().await;
     let working = Working::begin(&front);
     working.go_on().await;

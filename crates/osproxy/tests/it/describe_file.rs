@@ -51,7 +51,7 @@ async fn a_file_is_described_in_every_state() {
     let at = stored.stored_at.unwrap();
     assert!(at >= stored.created_at && at.len() == 24 && at.as_bytes()[23] == b'Z', "{at}");
 
-    // As long as nobody has looked at all bytes, their digests are not known.
+    // Digests of the whole are unknown until a task has read all bytes.
     service.database().hold_merges().await;
     let uid = service.store_in_parts("parts.bin", &content(2, 100_000), 40_000).await;
     let in_parts = describe(&service, &uid).await;
@@ -87,20 +87,20 @@ async fn what_is_gone_is_told_from_what_never_was() {
     problem(service.v1(Method::GET, &route, Some(&json!({}))).await, 400, "invalid_argument").await;
     problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
     problem(service.v1_get("/files/").await, 404, "unknown_route").await;
-    // Claims of clients about bytes that turned out otherwise.
+    // A corrupt file does not show the digests its client claimed.
     let link = service.upload_link("corrupt.bin").await;
     service.put_parts(&link, &[b"one", b"two"]).await;
     assert_eq!(
         service.put(&format!("{}&num=2&size=6&md5={:032}", link.url.multi.merge, 0), b"").await.status(),
         200
     );
-    crate::support::eventually("it is corrupt", async || {
+    crate::support::eventually("the file is corrupt", async || {
         (describe(&service, &link.uid).await.state == FileState::Corrupt).then_some(())
     })
     .await;
     let corrupt = describe(&service, &link.uid).await;
     assert_eq!((corrupt.size, corrupt.received, corrupt.layout), (Some(6), None, None));
-    assert_eq!(corrupt.stored_at, None, "it never was complete");
+    assert_eq!(corrupt.stored_at, None, "the upload was never complete");
     let body = json!({"expires_in": 60});
     problem(service.v1_post(&format!("/files/{}/links", link.uid), &body).await, 410, "file_corrupt").await;
 }

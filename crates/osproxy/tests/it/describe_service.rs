@@ -25,7 +25,7 @@ async fn what_there_is_is_counted() {
     assert_eq!(files, [("deleted", 1), ("pending", 1), ("stored", 4)]);
     assert_eq!((counted.blobs, counted.bytes_stored, counted.bytes_saved), (2, 10_000, 20_000));
     assert!(counted.tasks.values().sum::<u64>() > 0, "{counted:?}");
-    // Whoever asks again at once is told the same.
+    // Statistics are cached: a second request right after the first gets the same.
     service.store("more.bin", b"more").await;
     assert_eq!(stats(&service).await, counted);
     service.restart_killed().await;

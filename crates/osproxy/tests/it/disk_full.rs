@@ -12,10 +12,10 @@ async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
     let kept = service.store("before.bin", &before).await;
     let link = service.upload_link("x.bin").await;
 
-    // The write-ahead log of the database cannot grow any more, nor can any object.
+    // Neither the write-ahead log of the database nor any object can grow.
     service.limit_files(Some(16_384));
     let message = refused(service.put(&link.url.single, &content(2, 300_000)).await, 503).await;
-    assert!(message.contains("try again later"), "{message}");
+    assert!(message.contains("retry later"), "{message}");
     let body = json!({"filePath": ["a"], "expire": 600});
     for _ in 0..20 {
         let answer = service.post("/link/upload", &body).await;
@@ -26,7 +26,8 @@ async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
 
     service.limit_files(None);
     let mut stored = vec![(kept, before)];
-    // One that is beaten is undone: that must not open a transaction which never ends either.
+    // The loser of two concurrent uploads is rolled back: that must not leave a transaction open
+    // either.
     let raced = service.upload_link("raced.bin").await;
     let (one, two) = (content(20, 100_000), content(21, 100_000));
     tokio::join!(service.put(&raced.url.single, &one), service.put(&raced.url.single, &two));
@@ -54,7 +55,7 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     service.limit_files(Some(1_000_000));
     refused(service.put_part(&link, 4, parts[3]).await, 507).await;
     refused(service.put_part(&link, 1, parts[3]).await, 507).await;
-    // There is room for a part again, but not for all of them in one object.
+    // There is space for a part again, but not for all of them in one object.
     service.limit_files(Some(6_000_000));
     assert_eq!(service.checkpoint(&link.uid).await, [1, 2, 3]);
     assert_eq!(service.put_part(&link, 4, parts[3]).await.status(), 200);
@@ -68,7 +69,7 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     service.limit_files(None);
     service.wait_until_whole(&link.uid).await;
     assert!(service.read(&link.uid).await == bytes);
-    eventually("nothing else is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("only the content remains", async || (service.objects().len() == 1).then_some(())).await;
     service.assert_consistent().await;
 }
 
@@ -92,7 +93,7 @@ async fn on_a_disk_that_others_have_filled_files_can_still_be_removed_and_change
     let disk = format!("/proc/{}/root{}/disk", service.pid().as_raw_pid(), service.folder().display());
     let filler = Path::new(&disk).join("filler");
     fill(&filler);
-    // The database has some room left that it has used before. Then nothing new is taken any more.
+    // The database first uses its own free pages. Once they are used up, new uploads are refused.
     let create = async || service.v1_post("/uploads", &json!({"name": "y.bin"})).await;
     let mut created = 0;
     loop {
@@ -116,8 +117,8 @@ async fn on_a_disk_that_others_have_filled_files_can_still_be_removed_and_change
         assert_eq!(service.v1(Method::DELETE, &file, None).await.status(), 204);
     }
     std::fs::remove_file(&filler).unwrap();
-    eventually("there is room again", async || (create().await.status() == 201).then_some(())).await;
-    assert_eq!(service.log().matches("the disk of the database is full; nothing new").count(), 1);
+    eventually("there is space again", async || (create().await.status() == 201).then_some(())).await;
+    assert_eq!(service.log().matches("the database disk is full; new uploads").count(), 1);
 }
 
 /// More than any disk has.
@@ -145,8 +146,8 @@ async fn nothing_is_begun_on_a_disk_that_has_no_more_than_is_kept_free() {
     refused(service.post("/resume", &resume).await, 507).await;
     refused(service.put(&link.url.single, &bytes).await, 507).await;
     refused(service.put_part(&link, 1, &bytes).await, 507).await;
-    assert_eq!(service.sql("SELECT count(*) FROM files").await, ["3"], "what was refused left nothing");
-    // Whoever reads or makes room goes on.
+    assert_eq!(service.sql("SELECT count(*) FROM files").await, ["3"], "a refused request left a file");
+    // Reading and deleting still work.
     assert!(service.read(&uid).await == bytes);
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     assert_eq!(service.v1_abort(&announced).await.status(), 204);
@@ -154,16 +155,16 @@ async fn nothing_is_begun_on_a_disk_that_has_no_more_than_is_kept_free() {
 
 #[tokio::test]
 async fn nothing_is_begun_while_the_disk_of_the_database_has_no_more_than_is_kept_free() {
-    // Objects lie on another disk, which has room.
+    // Objects lie on another disk, which has free space.
     let settings = [("DATABASE__PATH", "disk/osproxy.db"), ("LOCAL__KEEP_FREE", "134217728")];
     let service = Service::start_on_small_disk(64 << 20, &settings).await;
     problem(service.v1_post("/uploads", &json!({"name": "x"})).await, 507, "storage_full").await;
     refused(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
 }
 
-/// Bytes that the hidden files of a folder and its subfolders have on the disk.
+/// The disk space of the hidden files in a folder and its subfolders, in bytes.
 fn reserved(folder: &Path) -> u64 {
-    // One may go while it is looked at.
+    // A file may be removed while it is examined.
     let entries = std::fs::read_dir(folder).unwrap().filter_map(Result::ok);
     let of_entry = |entry: std::fs::DirEntry| {
         let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
@@ -183,11 +184,11 @@ async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
     let wish = json!({"name": "x.bin", "size": SIZE, "part_size": SIZE / 4});
     let upload = service.wish(&wish).await;
     let folder = service.objects_folder();
-    assert!(reserved(&folder) >= SIZE as u64, "room is reserved for what was announced");
-    // After its time it is given up, and reserved again by the first part.
+    assert!(reserved(&folder) >= SIZE as u64, "no space is reserved for the announced size");
+    // An expired reservation is released, and the first part reserves again.
     service.set("LOCAL__RESERVE_SECS", "0");
     service.restart_killed().await;
-    eventually("it is given up", async || (reserved(&folder) == 0).then_some(())).await;
+    eventually("the reservation is released", async || (reserved(&folder) == 0).then_some(())).await;
     let bytes = content(1, SIZE);
     for (number, part) in (1..).zip(bytes.chunks(SIZE / 4)) {
         assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
@@ -195,11 +196,11 @@ async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
     }
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
-    // Beyond its share a tenant reserves nothing, and sends all the same.
+    // A tenant beyond its share gets no reservation, but can upload all the same.
     service.set("LOCAL__RESERVE_TENANT_PERCENT", "0");
     service.restart_killed().await;
     let upload = service.wish(&wish).await;
-    assert!(reserved(&folder) < SIZE as u64 / 4, "nothing is reserved beyond the share");
+    assert!(reserved(&folder) < SIZE as u64 / 4, "space is reserved beyond the share");
     let bytes = content(2, SIZE);
     for (number, part) in (1..).zip(bytes.chunks(SIZE / 4)) {
         assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);

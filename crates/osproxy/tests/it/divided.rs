@@ -1,4 +1,4 @@
-//! Uploads of API v1, whose parts have their places before they come.
+//! Uploads of API v1 with an announced size, whose files are preallocated.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use osproxy_api::v1::{CreatedState, CreatedUpload, UploadState, UploadStatus};
@@ -49,7 +49,7 @@ async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
     let bytes = content(1, 5 * PART + 1000);
     let upload = divide(&service, "film.mp4", bytes.len()).await;
     let to_be = format!("video/.{}.mp4.{PART}", upload.uid);
-    assert_eq!(service.objects(), std::slice::from_ref(&to_be), "room is kept from the start");
+    assert_eq!(service.objects(), std::slice::from_ref(&to_be), "the file is not preallocated");
     put_parts(&service, &upload, &bytes, [6, 2, 4, 1].into_iter()).await;
     let there = service.v1_status(&upload).await;
     assert_eq!((there.state, there.parts), (UploadState::Receiving, vec![1, 2, 4, 6]));
@@ -63,7 +63,7 @@ async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
     assert_eq!(stored.state, UploadState::Stored);
     assert_eq!(service.objects(), [format!("video/{}.mp4", upload.uid)]);
     assert!(service.read(&upload.uid).await == bytes);
-    // Nothing is left to do, and nobody has read it.
+    // No task is left, and nothing has read the content.
     assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE unique_key IS NULL").await, ["0"]);
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["0"]);
     let blake3 = blake3_hex(&bytes);
@@ -102,7 +102,7 @@ async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves
     let (bytes, other) = (content(3, 3 * PART), content(4, PART));
     let upload = divide(&service, "x.bin", bytes.len()).await;
     put_parts(&service, &upload, &bytes, 1..=3).await;
-    // The same bytes again, and such as do not fit what is said of them.
+    // The same bytes again, then bytes that do not match their digest or size.
     put_parts(&service, &upload, &bytes, 2..=2).await;
     let url = service.url(&part_url(&upload, 2));
     let broken = service.client().put(&url).header("content-md5", STANDARD.encode([1; 16]));
@@ -110,7 +110,7 @@ async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves
     let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&bytes[..PART])));
     let broken = service.client().put(&url).header("content-digest", digest);
     problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
-    // Other bytes, which count.
+    // Other bytes replace the part.
     let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&other)));
     let replaced = service.client().put(&url).header("content-digest", digest);
     assert_eq!(replaced.body(other.clone()).send().await.unwrap().status(), 204);
@@ -143,7 +143,7 @@ async fn what_is_no_part_of_the_content_is_refused_and_leaves_nothing() {
     let form = service.client().put(service.url(&part_url(&upload, 1)));
     let form = form.header("content-type", "multipart/form-data; boundary=x").body("--x--");
     problem(form.send().await.unwrap(), 415, "unsupported_media_type").await;
-    // A body whose length nobody tells must have the right one all the same.
+    // A body without `Content-Length` must have the right length too.
     for len in [PART - 1, PART + 1] {
         let chunks = [Ok::<_, std::io::Error>(bytes[..len].to_vec())];
         let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
@@ -211,7 +211,7 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     assert_eq!(
         service.objects().len(),
         1,
-        "the room that was kept for parts is free: {:?}",
+        "the store still has the preallocated file: {:?}",
         service.objects()
     );
     let link = service.download_link(&upload.uid).await.unwrap();
@@ -220,13 +220,13 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     let digests = answer.headers()["repr-digest"].to_str().unwrap().to_owned();
     let sha256 = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&bytes)));
     assert!(digests.contains(&sha256), "{digests}");
-    // Sent once, by whichever digest.
+    // Stored once, it is found by any of its digests.
     for digest in ["md5", "sha256", "blake3"] {
         let again = service.wish(&json!({"name": "y.txt", digest: claims[digest]})).await;
         assert_eq!(again.state, CreatedState::Stored, "{digest}");
         assert!(service.read(&again.uid).await == bytes);
     }
-    // A digest that is there with another size, or beside another one, is not that content.
+    // A known digest with another size or another second digest is not that content.
     for wrong in
         [json!({"size": 5}), json!({"md5": md5_hex(b"other")}), json!({"sha256": sha256_hex(b"other")})]
     {
@@ -256,13 +256,13 @@ async fn claims_of_parts_are_verified_behind_and_a_false_one_shows() {
         let found = service.sql(&format!("SELECT state FROM files WHERE uid = {}", upload.uid)).await;
         assert_eq!(found, [state], "{digest}");
     }
-    // What BLAKE3 says is known when the last part is there.
+    // The BLAKE3 digest is known as soon as the last part is stored.
     let wish =
         json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, "blake3": blake3_hex(b"other")});
     let upload = service.wish(&wish).await;
     put_parts(&service, &upload, &bytes, 1..=3).await;
     problem(service.v1_complete(&upload).await, 422, "digest_mismatch").await;
-    assert_eq!(service.v1_status(&upload).await.parts, [1, 2, 3], "it stays completable");
+    assert_eq!(service.v1_status(&upload).await.parts, [1, 2, 3], "stored parts were lost");
 }
 
 #[tokio::test]
@@ -270,7 +270,7 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
     let service = Service::start().await;
     let bytes = content(8, 2 * PART + 100);
     let parts: Vec<_> = bytes.chunks(PART).collect();
-    // Begun over v0, where nothing is said of the size.
+    // Created over v0, where the size is not announced.
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &parts[..1]).await;
     let query = link.url.multi.upload.split_once('?').unwrap().1;
@@ -286,7 +286,7 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
     assert_eq!(done.send().await.unwrap().status(), 200);
     assert!(service.read(&link.uid).await == bytes);
     service.wait_until_whole(&link.uid).await;
-    // Begun over v1, and completed over v0 with the md5 of all.
+    // Created over v1, and completed over v0 with the md5 of the whole.
     let upload = divide(&service, "y.bin", bytes.len()).await;
     put_parts(&service, &upload, &bytes, 2..=2).await;
     let query = upload.links.as_ref().unwrap().state.split_once('?').unwrap().1.to_owned();
@@ -309,7 +309,7 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["1"]);
 }
 
-/// API v1 does not ask for the md5, and API v0 finds content by nothing else.
+/// API v1 does not compute an md5, and API v0 finds content only by md5.
 #[tokio::test]
 async fn what_api_v0_computes_of_content_that_api_v1_stored_is_known_from_then_on() {
     let service = Service::start().await;
@@ -359,7 +359,8 @@ async fn an_upload_is_not_complete_with_less_than_was_announced_whatever_is_said
     service.assert_consistent().await;
 }
 
-/// The digest of the whole is put together of those of its parts, whenever each came.
+/// The BLAKE3 digest of the whole is derived from the subtrees of the parts, in whatever order they
+/// arrive.
 #[tokio::test]
 async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
     const AT_ONCE: usize = 8;
@@ -413,9 +414,9 @@ async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
     let kept = [format!("unknown/{}.bin", upload.uid)];
-    eventually("the other one has lapsed", async || (service.objects() == kept).then_some(())).await;
+    eventually("the other upload has expired", async || (service.objects() == kept).then_some(())).await;
     problem(service.get(&gone.links.as_ref().unwrap().state).await, 410, "file_gone").await;
-    // Its row goes after its object.
+    // The row is deleted after the object.
     service.database().settle().await;
     service.assert_consistent().await;
 }
@@ -477,7 +478,7 @@ async fn a_part_that_ends_after_the_upload_is_complete_is_refused() {
     let fields = format!("Content-Length: {PART}\r\nConnection: close\r\n");
     straggler.head("PUT", &part_url(&upload, 1), &fields).await;
     straggler.send(&first[..100]).await;
-    eventually("it is begun", async || {
+    eventually("the write has started", async || {
         (service.sql("SELECT count(*) FROM parts WHERE state = 'writing'").await == ["1"]).then_some(())
     })
     .await;
@@ -487,7 +488,7 @@ async fn a_part_that_ends_after_the_upload_is_complete_is_refused() {
     let answer = straggler.rest().await;
     assert!(answer.starts_with("HTTP/1.1 409 ") && answer.contains("already_stored"), "{answer}");
     let log = service.log();
-    assert!(!log.contains("lost an upload") && !log.contains("ERROR"), "{log}");
+    assert!(!log.contains("lost a multipart upload") && !log.contains("ERROR"), "{log}");
     service.wait_until_whole(&upload.uid).await;
     assert!(service.read(&upload.uid).await == bytes);
 }

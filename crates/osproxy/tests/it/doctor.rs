@@ -17,7 +17,7 @@ fn settings(list: &[(&str, &str)]) -> Settings {
 
 const SECRET: &str = "a-secret-that-nobody-must-see";
 
-/// An S3 store that nobody has to reach.
+/// Settings of an S3 store that need not exist.
 fn s3_at(endpoint: &str) -> Settings {
     settings(&[
         ("S3__ENABLED", "true"),
@@ -35,7 +35,7 @@ async fn doctor_in(folder: &Path, settings: &[(String, String)]) -> (i32, String
     println!("{said}");
     for (name, value) in settings {
         let is_secret = ["SECRET", "TOKEN", "KEY_ID"].iter().any(|word| name.contains(word));
-        assert!(!is_secret || !said.contains(value), "{name} is told: {said}");
+        assert!(!is_secret || !said.contains(value), "{name} is shown: {said}");
     }
     (status.code().unwrap(), said)
 }
@@ -44,23 +44,23 @@ async fn doctor(settings: &[(String, String)]) -> (i32, String) {
     doctor_in(tempfile::tempdir().unwrap().path(), settings).await
 }
 
-/// What was said of one probe.
+/// The result line of a probe, without its prefix.
 fn line<'a>(said: &'a str, verdict: &str, probe: &str) -> &'a str {
     let beginning = format!("  {verdict:<8} {probe:<12} ");
     let found = said.lines().find_map(|line| line.strip_prefix(&beginning));
     found.unwrap_or_else(|| panic!("no line `{beginning}` in:\n{said}"))
 }
 
-/// Sees that one thing is wrong, and that it is told so.
+/// Asserts that exactly one probe fails, with this text in its result.
 async fn is_wrong(settings: &[(String, String)], probe: &str, told: &str) -> String {
     let (code, said) = doctor(settings).await;
     let what = line(&said, "wrong", probe);
     assert!(what.contains(told), "`{told}` is not in: {what}");
-    assert_eq!((code, said.lines().last()), (1, Some("one thing is wrong")), "{said}");
+    assert_eq!((code, said.lines().last()), (1, Some("1 problem found")), "{said}");
     said
 }
 
-/// Reads the head of each request and says the same to all.
+/// A server that reads the head of each request and sends the same answer to all.
 async fn saying(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -86,7 +86,7 @@ fn error_document(code: &str, message: &str) -> String {
     format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>")
 }
 
-/// Everything below a folder.
+/// The paths of everything below a folder.
 fn all_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -104,8 +104,8 @@ fn all_below(folder: &Path) -> Vec<String> {
 async fn a_folder_that_can_be_made_is_well_and_is_not_made() {
     let folder = tempfile::tempdir().unwrap();
     let (code, said) = doctor_in(folder.path(), &[]).await;
-    assert!(line(&said, "ok", "folder").starts_with("it does not exist yet, and can be made; "), "{said}");
-    assert_eq!((code, said.lines().last()), (0, Some("all is well")));
+    assert!(line(&said, "ok", "folder").starts_with("it does not exist yet and can be created; "), "{said}");
+    assert_eq!((code, said.lines().last()), (0, Some("no problem found")));
     assert_eq!(all_below(folder.path()), [""; 0]);
 }
 
@@ -135,8 +135,8 @@ async fn folders_that_others_can_read_are_told() {
     assert_eq!(code, 0, "{said}");
     mode(&data, 0o700);
     let (_, said) = doctor_in(folder.path(), &[]).await;
-    assert!(line(&said, "ok", "permissions").contains("this user alone"), "{said}");
-    // Elsewhere it is its own mode that counts.
+    assert!(line(&said, "ok", "permissions").contains("only this user"), "{said}");
+    // A folder elsewhere is judged by its own mode.
     let elsewhere = settings(&[("LOCAL__ROOT", "elsewhere")]);
     std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
     mode(&folder.path().join("elsewhere"), 0o755);
@@ -162,17 +162,17 @@ async fn a_folder_that_cannot_be_written_is_told() {
 
 async fn is_wrong_in(folder: &Path, settings: &[(String, String)]) -> String {
     let (code, said) = doctor_in(folder, settings).await;
-    assert_eq!((code, said.lines().last()), (1, Some("one thing is wrong")), "{said}");
+    assert_eq!((code, said.lines().last()), (1, Some("1 problem found")), "{said}");
     said
 }
 
 #[tokio::test]
 async fn where_nothing_listens_that_is_told() {
-    // Bound, and not listening: nobody else gets the port.
+    // Bound, but not listening: no other process gets the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let endpoint = format!("http://{}", socket.local_addr().unwrap());
-    let said = is_wrong(&s3_at(&endpoint), "reach", "nothing listens there; is the store running").await;
+    let said = is_wrong(&s3_at(&endpoint), "reach", "connection refused; check that the store").await;
     assert!(said.contains("skipped  credentials, clock\n"), "{said}");
     assert!(said.contains("skipped  buckets, put, get, range, parts, abort, list, delete\n"), "{said}");
 }
@@ -180,23 +180,23 @@ async fn where_nothing_listens_that_is_told() {
 #[tokio::test]
 async fn a_name_that_nobody_knows_is_told() {
     let mut unknown = s3_at("http://no-such-host.invalid:9000");
-    is_wrong(&unknown, "reach", "no host of that name can be found; is `s3.endpoint` right").await;
+    is_wrong(&unknown, "reach", "the host name cannot be resolved; check `s3.endpoint`").await;
     unknown.extend(settings(&[("STORES__PROXY", "http://no-such-proxy.invalid:3128")]));
-    is_wrong(&unknown, "reach", "no host of that name can be found; is `stores.proxy` right").await;
+    is_wrong(&unknown, "reach", "the host name cannot be resolved; check `stores.proxy`").await;
 }
 
 #[tokio::test]
 async fn what_speaks_something_else_is_told() {
     let endpoint = saying("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_owned()).await;
     is_wrong(&s3_at(&endpoint), "reach", "does not speak HTTP").await;
-    // A certificate would be next.
-    is_wrong(&s3_at(&endpoint.replace("http:", "https:")), "reach", "does not encrypt").await;
+    // With TLS the handshake fails first.
+    is_wrong(&s3_at(&endpoint.replace("http:", "https:")), "reach", "does not use TLS").await;
     let endpoint = saying(String::new()).await;
     is_wrong(&s3_at(&endpoint), "reach", "closes connections without an answer").await;
     let endpoint = saying(http("200 OK", "", "<html>Welcome to the console</html>")).await;
-    is_wrong(&s3_at(&endpoint), "reach", "what answers there is no store").await;
+    is_wrong(&s3_at(&endpoint), "reach", "the server is not an object store").await;
     let endpoint = saying(http("502 Bad Gateway", "", "<html>Bad gateway</html>")).await;
-    is_wrong(&s3_at(&endpoint), "reach", "or what stands behind it cannot").await;
+    is_wrong(&s3_at(&endpoint), "reach", "or a service behind it, is unavailable").await;
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn what_does_not_answer_is_not_waited_for_without_end() {
     proxy.set(Line::Silent);
     let mut silent = s3_at(&format!("http://{}", proxy.address));
     silent.extend(settings(&[("STORES__TIMEOUT", "1")]));
-    is_wrong(&silent, "reach", "(not done within 1 s, see `stores.timeout`)").await;
+    is_wrong(&silent, "reach", "(not finished within 1 s; see `stores.timeout`)").await;
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn without_credentials_that_is_told() {
     assert!(said.contains("http://cos.ap-test.myqcloud.com, through `stores.proxy`\n"), "{said}");
 }
 
-/// A clock cannot be set here, but a store can be behind.
+/// A test cannot set this machine's clock, but it can run a store that is behind.
 #[tokio::test]
 async fn a_clock_that_is_wrong_is_told() {
     let date = |behind: u64| {
@@ -232,29 +232,29 @@ async fn a_clock_that_is_wrong_is_told() {
     let skewed = error_document("RequestTimeTooSkewed", "The difference is too large.");
     let endpoint = saying(http("403 Forbidden", &date(3600 + 5), &skewed)).await;
     let (code, said) = doctor(&s3_at(&endpoint)).await;
-    assert!(line(&said, "wrong", "credentials").contains("too far from the store's; set it"), "{said}");
+    assert!(line(&said, "wrong", "credentials").contains("that of the store; set it"), "{said}");
     let clock = line(&said, "wrong", "clock");
-    assert!(clock.starts_with("this machine is 60 min ahead of the store; set it"), "{clock}");
+    assert!(clock.starts_with("this machine is 60 min ahead of the store; use NTP"), "{clock}");
     assert!(clock.ends_with("(RequestTimeTooSkewed)"), "{clock}");
-    assert_eq!((code, said.lines().last()), (1, Some("2 things are wrong")));
+    assert_eq!((code, said.lines().last()), (1, Some("2 problems found")));
 
     let gone = error_document("NoSuchBucket", "No such bucket.");
     for (behind, verdict, told) in [
-        (0, "ok", "the same here and there"),
+        (0, "ok", "matches the store"),
         (30, "ok", "30 s ahead of the store"),
-        (300, "warning", "5 min ahead of the store; set it"),
-        (1000, "wrong", "16 min ahead of the store; set it"),
+        (300, "warning", "5 min ahead of the store; use NTP"),
+        (1000, "wrong", "16 min ahead of the store; use NTP"),
     ] {
         let endpoint = saying(http("404 Not Found", &date(behind), &gone)).await;
         let (code, said) = doctor(&s3_at(&endpoint)).await;
         let clock = line(&said, verdict, "clock").replace("31 s", "30 s");
         assert!(clock.contains(told), "{clock}");
-        // That the bucket is not there either is a warning.
+        // The missing bucket is only a warning.
         assert_eq!(code, i32::from(verdict == "wrong"));
     }
     let endpoint = saying(http("404 Not Found", "", &gone)).await;
     let (_, said) = doctor(&s3_at(&endpoint)).await;
-    assert!(line(&said, "ok", "clock").contains("does not say"), "{said}");
+    assert!(line(&said, "ok", "clock").contains("does not report"), "{said}");
 }
 
 #[tokio::test]
@@ -264,6 +264,6 @@ async fn what_a_store_repeats_of_secrets_is_not_told() {
     let endpoint = saying(http("400 Bad Request", "", &said)).await;
     let mut expired = s3_at(&endpoint);
     expired.extend(settings(&[("S3__SESSION_TOKEN", token)]));
-    let said = is_wrong(&expired, "credentials", "good until some time ago").await;
+    let said = is_wrong(&expired, "credentials", "the temporary access key has expired").await;
     assert!(line(&said, "wrong", "credentials").ends_with("*** of *** with *** has ended.)"), "{said}");
 }

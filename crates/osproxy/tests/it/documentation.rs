@@ -1,4 +1,4 @@
-//! All pages: what can be run in them is run, and what they lead to is there.
+//! All pages of the documentation: what can run in them is run, and their links have targets.
 
 use std::{path::Path, process::Stdio};
 
@@ -8,16 +8,17 @@ use tokio::process::Command;
 
 use crate::support::{Certificate, Page, Service, assert_is_a_test, connect, server_of, spawn_failing};
 
-/// Languages of blocks that are only shown: what a terminal looks like or somebody may type, text, pictures, pieces of something.
-/// So is what is another program's, which stands behind the language: `yaml prometheus`.
+/// Languages of blocks that are not run: terminal sessions, text, diagrams and fragments.
+/// Configuration of other programs is marked behind the language, as in `yaml prometheus`.
 const SHOWN: [&str; 4] = ["console", "mermaid", "rust,ignore", "text"];
 
-/// Languages all of whose blocks, on all pages, one test looks at.
+/// Languages whose blocks, on all pages, are checked by one test.
 const EVERYWHERE: [(&str, &str); 2] =
     [("json", "documentation::every_json_is_one"), ("yaml", "documentation::every_configuration_is_one")];
 
-/// Pages, and the test that runs all of their blocks in a language. `task-handlers.md` is a doctest of the crate.
-const RUN: [(&str, &str, &str); 21] = [
+/// The test that runs all blocks of a language on a page. `task-handlers.md` is a doctest of the
+/// crate.
+const RUN: [(&str, &str, &str); 22] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -29,6 +30,7 @@ const RUN: [(&str, &str, &str); 21] = [
     ("docs/guides/backend.md", "sh", "examples::the_requests_of_the_back_end_guide_work_line_by_line"),
     ("docs/guides/databases.md", "sql", "documentation::the_databases_are_made_as_it_says"),
     ("docs/guides/edge.md", "nginx", "documentation::nginx_takes_what_is_shown_of_it"),
+    ("docs/guides/getting-started.md", "sh", "readme::what_looks_after_it_works_line_by_line"),
     ("docs/guides/grpc.md", "python", "grpcio::the_guide_does_what_it_says"),
     ("docs/guides/grpc.md", "sh", "grpcio::the_guide_does_what_it_says"),
     ("docs/guides/mobile.md", "java", "examples::the_java_of_the_mobile_guide_sends_what_is_missing"),
@@ -61,12 +63,12 @@ fn every_block_is_run_or_only_shown() {
             let (path, is_shown) = (page.path.as_str(), SHOWN.contains(&language) || language.contains(' '));
             let is_run = EVERYWHERE.iter().any(|(everywhere, _)| *everywhere == language)
                 || RUN.iter().any(|(of, its, _)| (*of, *its) == (path, language))
-                // Its blocks are those of the other one: `readme::both_languages_say_the_same`.
-                || path == "README.zh-CN.md"
+                // It has the same blocks as its original: `readme::both_languages_say_the_same`.
+                || path.ends_with(".zh-CN.md")
                 || (path, language) == ("docs/guides/task-handlers.md", "rust");
             assert!(
                 is_shown || is_run,
-                "nobody runs the `{language}` of {path}: write a test for it, or call it `console`, `text`\n{}",
+                "no test runs the `{language}` of {path}: add one, or call it `console` or `text`\n{}",
                 block.text
             );
             run += usize::from(is_run);
@@ -78,7 +80,7 @@ fn every_block_is_run_or_only_shown() {
     }
 }
 
-/// What a page's shell commands said, which must have succeeded.
+/// Runs the shell commands of a page, which must succeed, and returns their output.
 async fn run(service: &Service, path: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = service.shell(folder.path(), &Page::read(path).script("sh")).output().await.unwrap();
@@ -123,8 +125,11 @@ fn every_json_is_one() {
         }
     }
     let examples = Page::read("docs/guides/api-v1.md").blocks_in("json");
-    serde_json::from_str::<osproxy_api::v1::Challenge>(&examples[0]).unwrap();
-    serde_json::from_str::<osproxy_api::v1::Problem>(&examples[1]).unwrap();
+    let [upload, challenge, link, problem] = &examples[..] else { panic!("{examples:?}") };
+    serde_json::from_str::<osproxy_api::v1::CreateUploadRequest>(upload).unwrap();
+    serde_json::from_str::<osproxy_api::v1::Challenge>(challenge).unwrap();
+    serde_json::from_str::<osproxy_api::v1::CreateLinkRequest>(link).unwrap();
+    serde_json::from_str::<osproxy_api::v1::Problem>(problem).unwrap();
 }
 
 #[tokio::test]
@@ -134,7 +139,8 @@ async fn api_v0_works_line_by_line() {
     assert_eq!(said.matches("identical\n").count(), 2, "{said}");
     assert!(said.contains("\n1000000\n") && said.contains("it broke\n"), "{said}");
     assert!(said.contains("\"data\":[1,2,4]}"), "{said}");
-    // Links, two uploads, a link, the instant upload; three parts, the checkpoint, the two that were missing, and the merge.
+    // Links, two uploads, a link, the instant upload; three parts, the checkpoint, the two missing
+    // parts, and the merge.
     assert_eq!(said.matches("{\"code\":0,\"message\":\"ok\"").count(), 12, "{said}");
     let uid = service.sql("SELECT uid FROM files WHERE name = 'film.mp4'").await.remove(0);
     service.wait_until_whole(&uid).await;
@@ -165,7 +171,7 @@ async fn the_tour_of_api_v1_works_line_by_line() {
     ] {
         assert!(said.contains(expected), "{expected} is not in {said}");
     }
-    // The second page, and it is the last one.
+    // The second page is the last one.
     let page = said.lines().find(|line| line.starts_with("{\"files\"")).unwrap();
     assert!(page.contains("report 2.txt") && !page.contains("next_cursor"), "{page}");
     service.database().settle().await;
@@ -219,7 +225,7 @@ fn every_error_has_its_row() {
     }
 }
 
-/// What a heading is called in links to it.
+/// The anchor of a heading in links.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
     text.chars().filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter)).collect()
@@ -238,11 +244,11 @@ fn every_link_leads_somewhere() {
             } else {
                 folder.join(path).to_str().unwrap().to_owned()
             };
-            assert!(root.join(&target).exists(), "{link} in {} leads nowhere", page.path);
+            assert!(root.join(&target).exists(), "{link} in {} has no target", page.path);
             if !fragment.is_empty() {
                 let headings = Page::read(&target).headings();
                 let is_there = headings.iter().any(|heading| anchor(heading) == fragment);
-                assert!(is_there, "{link} in {}: there is no such heading", page.path);
+                assert!(is_there, "{link} in {}: no such heading", page.path);
             }
             followed += 1;
         }

@@ -87,7 +87,7 @@ async fn head_says_what_get_would_say() {
     }
     assert_eq!(field(head.headers(), "content-length"), "10");
     assert_eq!(head.bytes().await.unwrap(), "");
-    // Ranges are for GET.
+    // HEAD ignores `Range`.
     let head = request(&service, Method::HEAD, &url, &[("range", "bytes=0-1")]).await;
     assert_eq!((head.status().as_u16(), field(head.headers(), "content-length")), (200, "10"));
 }
@@ -212,7 +212,7 @@ async fn a_link_is_worth_nothing_for_anything_else() {
         assert_ne!(changed, link);
         refused(service.get(&changed).await, 422).await;
     }
-    // An upload link does not read, not even its own uid.
+    // An upload link does not allow reading, not even its own uid.
     let upload = service.upload_link("mine.txt").await;
     service.put(&upload.url.single, b"mine too").await;
     let query = upload.url.single.split_once('?').unwrap().1;
@@ -258,10 +258,8 @@ async fn content_that_was_damaged_on_disk_is_an_error_that_tells_no_paths() {
     std::fs::remove_file(&object).unwrap();
     let message = refused(service.get(&url).await, 500).await;
     assert!(!message.contains("unknown/") && !message.contains("local"), "{message}");
-    eventually("the log says why", async || {
-        service.log().contains("local open: no such object").then_some(())
-    })
-    .await;
+    eventually("the log says why", async || service.log().contains("local open: not found").then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -285,7 +283,8 @@ async fn bytes_that_have_moved_are_found_again() {
     let uid = service.store("x.bin", b"moved").await;
     let url = service.download_link(&uid).await.unwrap().url;
     assert_eq!(service.get(&url).await.status(), 200);
-    // As another node does that mends the content. This one remembers where it was.
+    // The object moves as if another node had repaired it; the cache of this node has the old
+    // location.
     let object = |name: &str| service.object_path(name);
     std::fs::rename(object(&format!("unknown/{uid}.bin")), object("unknown/1.bin")).unwrap();
     service.sql("UPDATE blobs SET object_key = 'unknown/1.bin'").await;

@@ -1,4 +1,5 @@
-//! What a power failure would take is decided by the order of syncs, which no kill can show: system calls do.
+//! What survives a power failure depends on the order of syncs. A kill cannot show that; a trace of
+//! system calls can.
 
 mod amounts;
 
@@ -18,8 +19,8 @@ async fn synced_before_the_answer(in_parts: bool) {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,pwrite64,writev,sendto";
     let service = Service::start_traced(calls).await;
     let link = service.upload_link("x.bin").await;
-    // What every start does in the background is not what is looked at here.
-    eventually("it is idle", async || {
+    // Waits for the background work of every start, which is not what is tested.
+    eventually("the service is idle", async || {
         (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
             .then_some(())
     })
@@ -41,7 +42,7 @@ async fn synced_before_the_answer(in_parts: bool) {
         Service::object_key(&format!("unknown/{}{}", link.uid, if in_parts { "_7" } else { ".bin" }));
     let folder = format!("/objects/{}>", object.split('/').next().unwrap());
     let steps: [&dyn Fn(&str) -> bool; 6] = [
-        // The row that names the object, before there is one.
+        // The write intent is committed before the object exists.
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
         &|call| call.contains("pwrite64(") && call.contains("/objects/.tmp/"),
         &|call| call.contains("fdatasync(") && call.contains("/objects/.tmp/"),
@@ -52,15 +53,15 @@ async fn synced_before_the_answer(in_parts: bool) {
     let rest = in_order(&calls, &steps);
     assert!(rest.iter().any(|call| call.contains("HTTP/1.1 200")), "answered too early: {calls:#?}");
     let is_sync = |call: &&String| call.contains("sync(");
-    // The first object of a folder makes it.
+    // The first object of a folder creates it.
     let made = calls.iter().position(|call| call.contains("fsync(") && call.contains("/objects>"));
     assert_eq!(made.is_some(), !in_parts, "{calls:#?}");
     assert!(made < calls.iter().position(|call| call.contains("renameat") && call.contains(&object)));
     let synced = calls.iter().filter(is_sync).count() - usize::from(made.is_some());
-    assert_eq!(synced, 4, "a sync too many costs every upload: {calls:#?}");
+    assert_eq!(synced, 4, "an unnecessary sync: {calls:#?}");
 }
 
-/// What would be lost by a power failure in the middle of a merge is a merge, never the parts.
+/// A power failure in the middle of a merge loses the merge, never the parts.
 #[tokio::test]
 async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts_go() {
     let calls = "trace=fdatasync,fsync,renameat,renameat2,copy_file_range,pwrite64,unlink,unlinkat";
@@ -77,32 +78,32 @@ async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts
     let (whole, part) = (key(".bin"), key("_"));
     let folder = format!("/objects/{}>", whole.split('/').next().unwrap());
     let steps: [&dyn Fn(&str) -> bool; 8] = [
-        // The row that names the object, before there is one.
+        // The write intent is committed before the object exists.
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
         &|call| call.contains("copy_file_range(") && call.contains("/objects/.tmp/"),
         &|call| call.contains("fdatasync(") && call.contains("/objects/.tmp/"),
         &|call| call.contains("renameat") && call.contains(&whole),
         &|call| call.contains("fsync(") && call.contains(&folder),
-        // From here on it is the whole object that is read.
+        // From here on the whole object is read.
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
         &|call| call.contains("unlink") && call.contains(&part),
-        // The rows of the parts go after them.
+        // The rows of the parts are deleted after their objects.
         &|call| call.contains("fdatasync(") && call.contains("osproxy.db-wal>"),
     ];
     in_order(&calls, &steps);
     let first = calls.iter().position(|call| call.contains("unlink") && call.contains(&part));
     let merged = calls.iter().position(|call| call.contains("renameat") && call.contains(&whole));
-    assert!(first > merged, "a part went before the merge: {calls:#?}");
+    assert!(first > merged, "a part was removed before the merge: {calls:#?}");
     let written = |call: &&String| call.contains(" pwrite64(") && call.contains("/objects/");
-    assert_eq!(calls.iter().filter(written).count(), 0, "its bytes went through this process: {calls:#?}");
+    assert_eq!(calls.iter().filter(written).count(), 0, "the process copied bytes: {calls:#?}");
 }
 
-/// Finds the steps one behind the other, and gives what comes after the last.
+/// Finds the steps in this order, and returns the calls after the last one.
 fn in_order<'a>(calls: &'a [String], steps: &[&dyn Fn(&str) -> bool]) -> &'a [String] {
     let mut rest = calls;
     for (number, step) in steps.iter().enumerate() {
         let at = rest.iter().position(|call| step(call));
-        let at = at.unwrap_or_else(|| panic!("step {number} is not in its place: {calls:#?}"));
+        let at = at.unwrap_or_else(|| panic!("step {number} is missing or out of order: {calls:#?}"));
         rest = &rest[at + 1..];
     }
     rest

@@ -1,4 +1,4 @@
-//! The programs of the guides, taken out of their pages and run over a line that breaks.
+//! The programs of the guides, extracted from their pages and run over an unreliable connection.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -12,24 +12,24 @@ use tokio::{
 
 use crate::support::{Browser, Page, Service, Trouble, Unreliable, content, eventually};
 
-/// Longest time for a program: a compiler may have to begin from nothing.
+/// Timeout of a program; a compiler may have to build everything.
 const LONG: Duration = Duration::from_mins(5);
 
 const BACKEND: &str = "docs/guides/backend.md";
 const MOBILE: &str = "docs/guides/mobile.md";
 const WEB: &str = "docs/guides/web.md";
 
-/// What a program said, which must have succeeded.
+/// Runs a program, which must succeed, and returns its output.
 async fn said(mut command: Command) -> String {
     let output = tokio::time::timeout(LONG, command.kill_on_drop(true).stdin(Stdio::null()).output());
-    let output = output.await.expect("it does not end").unwrap();
+    let output = output.await.expect("the program does not end").unwrap();
     let (said, complained) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}\n{complained}");
     said.into_owned()
 }
 
-/// Numbers of the parts that were sent through a line, each as often as it was.
+/// The numbers of the parts sent over a connection, once for each time they were sent.
 fn parts_sent(line: &Unreliable) -> Vec<u32> {
     let asked = line.asked();
     let paths =
@@ -60,11 +60,11 @@ async fn the_protocol_of_the_mobile_guide_works_line_by_line() {
     service.assert_consistent().await;
 }
 
-/// How long a body may stall here.
+/// A short body timeout.
 const SHORT: [(&str, &str); 1] = [("SERVER__BODY_TIMEOUT", "2")];
 
-/// Runs a back end's program: it sends a file and reads it back, while a part and a piece break off, a part stalls, and something
-/// is refused.
+/// Runs a back end's program: it stores a file and reads it back, while a part and a range break
+/// off, a part stalls, and a request is refused.
 async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
     let mut service = Service::start_with(&SHORT).await;
     let key = service.create_key(&[]).await;
@@ -77,7 +77,7 @@ async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
     line.plan("PUT", Trouble::ResetRequest(2_000_000));
     line.plan("PUT", Trouble::Refused);
     line.plan("PUT", Trouble::StallRequest(1_000_000));
-    // The first is for what the file is, the second for a piece of it.
+    // The first GET asks for the description of the file, the second for a range of it.
     line.plan("GET", Trouble::Reset(10));
     line.plan("GET", Trouble::Truncate(1_000_000));
     let mut program = Command::new(command[0]);
@@ -91,7 +91,7 @@ async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
     parts.sort_unstable();
     parts.dedup();
     assert_eq!(parts, [1, 2, 3]);
-    // Smaller than any part, and nothing at all.
+    // Content smaller than a part, and empty content.
     for (len, more) in [(0, "empty.bin"), (5, "small.bin")] {
         let bytes = content(12, len);
         std::fs::write(folder.path().join(more), &bytes).unwrap();
@@ -142,7 +142,7 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     let created = service.client().post(service.url("/api/v1/uploads")).json(&wanted).send().await.unwrap();
     let created: Value = created.json().await.unwrap();
     let url_of = |name: &str| created["links"][name].as_str().unwrap().to_owned();
-    // Before it was stopped it had sent these.
+    // These parts were sent before it was stopped.
     for number in [1, 3] {
         let url = service.url(&url_of("part").replace("{number}", &number.to_string()));
         let part = bytes[(number - 1) << 20..number << 20].to_vec();
@@ -151,9 +151,9 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     line.plan("GET", Trouble::Refused);
     line.plan("PUT", Trouble::ResetRequest(300_000));
     line.plan("PUT", Trouble::StallRequest(300_000));
-    // It is complete, and the app never hears of it.
+    // The upload is completed, but the app does not receive the answer.
     line.plan("POST", Trouble::Truncate(0));
-    // Started once more after that, it finds everything there.
+    // Started again after that, it finds everything stored.
     for _ in 0..2 {
         let mut program = Command::new("java");
         program.args(["Resume.java", &format!("http://{}", line.address), &url_of("state"), &url_of("part")]);
@@ -165,7 +165,8 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     service.assert_consistent().await;
 }
 
-/// The back end of the web guide, which is killed when it is dropped, and where its page is.
+/// Starts the back end of the web guide; returns its process, which is killed on drop, and the URL
+/// of its page.
 async fn web_back_end(folder: &Path, settings: &[(&str, &str)]) -> (tokio::process::Child, String) {
     let page = Page::read(WEB);
     std::fs::write(folder.join("server.mjs"), page.program("js")).unwrap();
@@ -174,11 +175,11 @@ async fn web_back_end(folder: &Path, settings: &[(&str, &str)]) -> (tokio::proce
     server.arg("server.mjs").current_dir(folder).envs(settings.iter().copied()).stdout(Stdio::piped());
     let mut server = server.kill_on_drop(true).spawn().expect("node is not installed");
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
-    let url = lines.next_line().await.unwrap().expect("it does not start");
+    let url = lines.next_line().await.unwrap().expect("the back end does not start");
     (server, url)
 }
 
-/// A port that nobody has.
+/// Returns a free port.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -186,7 +187,7 @@ fn free_port() -> u16 {
 #[tokio::test]
 #[ignore = "needs Node and Chromium: just test-servers"]
 async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
-    // Its origin stands in the settings, and must be known before.
+    // The page's origin is a setting, so the port must be known first.
     let port = free_port().to_string();
     let settings = Page::read(WEB).program("yaml").replace("3000", &port);
     let mut service = Service::start_configured(&format!("{settings}\nserver:\n  body_timeout: 2\n")).await;
@@ -211,15 +212,15 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     line.plan("PUT", Trouble::StallRequest(1_000_000));
     browser.choose("#file", &film).await;
     let stored = async || service.sql("SELECT number FROM parts WHERE state = 'stored'").await;
-    eventually("some parts are there", async || (stored().await.len() >= 3).then_some(())).await;
-    // Nothing that is asked for now is answered, and the page goes away.
+    eventually("some parts are stored", async || (stored().await.len() >= 3).then_some(())).await;
+    // From now on requests get no answer, and the page is closed.
     line.silence(true);
     browser.open("about:blank").await;
     let (there, sent) = (stored().await, parts_sent(&line).len());
-    assert!(there.len() < 13, "all parts were there before anything broke");
+    assert!(there.len() < 13, "all parts were stored before the fault");
 
-    // The links that the page has kept are worth nothing any more: its back end gets new ones.
-    let [uid] = &service.sql("SELECT uid FROM files").await[..] else { panic!("there is one upload") };
+    // The links stored in the page are revoked; its back end creates new ones.
+    let [uid] = &service.sql("SELECT uid FROM files").await[..] else { panic!("expected one upload") };
     let revoked = service.with_key(&key).v1(Method::DELETE, &format!("/files/{uid}/links"), None).await;
     assert_eq!(revoked.status(), 204);
     browser.open(&url).await;
@@ -233,7 +234,7 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     );
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["1"]);
 
-    // The link on the page leads to its content, by way of the back end.
+    // The link on the page leads to the content through the back end.
     let href = browser.run("return document.querySelector('#state a').href").await;
     let answer = reqwest::get(href.as_str().unwrap()).await.unwrap();
     let disposition = answer.headers()["content-disposition"].to_str().unwrap();
@@ -241,7 +242,7 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     assert!(answer.bytes().await.unwrap() == bytes, "the content differs");
     assert_eq!(browser.run("return localStorage.length").await, 0);
 
-    // A page of another origin may not use it.
+    // A page of another origin is blocked.
     let server = line.address;
     let script = format!("return fetch('http://{server}/health').then(() => 'read', () => 'refused')");
     let localhost = url.replace("127.0.0.1", "localhost");
@@ -265,7 +266,7 @@ async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
     let guide = Page::read(WEB).program("javascript");
     let run = async |script: &str| browser.resolve(&format!("{guide}\n{script}")).await;
 
-    // Of a type that a browser tells, and of none; what comes back is what was sent.
+    // With and without a content type from the browser; the download has the same bytes and type.
     let uploaded = run("const text = new Blob(['words and more'], { type: 'text/csv' });
          const uids = [];
          for (const file of [new File([text], 'a.csv', { type: text.type }), new File([text], 'a')]) {
@@ -276,7 +277,7 @@ async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
     assert_eq!(uploaded[1], json!({"size": 14, "start": "words"}));
     assert_eq!(uploaded[2], json!({"size": 14, "start": "words and more"}));
 
-    // A part with its digest, which is compared: the one of `x` is not that of `y`.
+    // A part with its digest, which is checked: the digest of `x` does not match `y`.
     let digests = run(
         "const wanted = { method: 'POST', body: JSON.stringify({ name: 'x', size: 1 }) };
          const { base, links } = await (await fetch('/uploads', wanted)).json();
@@ -287,12 +288,12 @@ async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
          return sent",
     );
     assert_eq!(digests.await.unwrap(), json!([422, 204]));
-    // What is not listed is blocked by the browser.
+    // The browser blocks headers that are not listed.
     let blocked =
         format!("return (await fetch('{direct}/health/live', {{ headers: {{ 'x-other': 'x' }} }})).status");
     assert!(run(&blocked).await.unwrap_err().contains("Failed to fetch"));
 
-    // As a picture, a film, and something to save.
+    // As an image, a video, and a download.
     let film = include_bytes!("media/film.mp4");
     let picture = include_bytes!("media/picture.png");
     let owner = service.with_key(&key);

@@ -3,24 +3,24 @@ use serde_json::{Value, json};
 
 use crate::support::{Service, content, eventually};
 
-/// The story of a file as programs read it.
+/// The JSON output of `osproxy explain`.
 async fn story(service: &Service, uid: &str) -> Value {
     let (code, said) = service.cli(&["explain", uid, "--json"]).await;
     assert_eq!(code, 0, "{said}");
     serde_json::from_str(&said).expect(&said)
 }
 
-/// The same as people read it.
+/// The text output of `osproxy explain`.
 async fn told(service: &Service, uid: &str) -> String {
     let (code, said) = service.cli(&["explain", uid]).await;
     assert_eq!(code, 0, "{said}");
     said
 }
 
-/// What the service calls itself in the database.
+/// The node id of the service in the database.
 async fn node(service: &Service) -> String {
     let log =
-        eventually("it has said its name", async || Some(service.log()).filter(|log| log.contains("node=")))
+        eventually("the node id is logged", async || Some(service.log()).filter(|log| log.contains("node=")))
             .await;
     let name = log.split("node=").nth(1).unwrap();
     name.trim_start_matches('"').split(['"', ' ']).next().unwrap().to_owned()
@@ -39,7 +39,7 @@ async fn an_upload_in_parts_is_told_from_its_link_to_its_merge() {
     assert_eq!((&pending["content"], &pending["tasks"]), (&Value::Null, &json!([])));
 
     service.put_parts(&link, &[&bytes[..20_000]]).await;
-    // The first attempt at the second part breaks off.
+    // The first write of the second part breaks off.
     let mut broken = service.connect().await;
     let second = format!("{}&chunkNum=2", link.url.multi.upload);
     broken.head("PUT", &second, "Content-Length: 30000\r\n").await;
@@ -48,13 +48,13 @@ async fn an_upload_in_parts_is_told_from_its_link_to_its_merge() {
         let state = story(&service, &link.uid).await["parts"][1]["state"].clone();
         (state == "writing").then_some(())
     };
-    eventually("it has begun", writing).await;
+    eventually("the write has started", writing).await;
     drop(broken);
     let gone = async || {
         let story = story(&service, &link.uid).await;
         (story["parts"][1]["state"] == "gone").then_some(())
     };
-    eventually("it is gone", gone).await;
+    eventually("the write is removed", gone).await;
     assert_eq!(service.put_part(&link, 2, &bytes[20_000..]).await.status(), 200);
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
 
@@ -95,7 +95,7 @@ async fn an_upload_in_parts_is_told_from_its_link_to_its_merge() {
     let told = told(&service, &link.uid).await;
     for expected in [
         "state    stored",
-        "2 parts came within ",
+        "2 parts received within ",
         "through 1 nodes",
         "complete by ",
         "merge_parts, attempt ",
@@ -118,10 +118,10 @@ async fn what_shares_its_content_and_what_is_gone_is_told() {
         assert_eq!(story["content"]["shared_with"], 2, "{story}");
         assert_eq!(story["content"]["was_there"], was_there, "{story}");
     }
-    // The merge was of the content as it came, which is not the one that the file has now.
+    // The merge belongs to the uploaded content, not to the blob that the file shares now.
     let shared = story(&service, &in_parts).await;
     assert!(shared["tasks"].as_array().unwrap().iter().any(|task| task["kind"] == "merge_parts"), "{shared}");
-    assert!(told(&service, &second).await.contains("with content that was there before"));
+    assert!(told(&service, &second).await.contains("with content that was already stored"));
     let told_of = told(&service, &in_parts).await;
     assert!(told_of.contains(r"c\n\u{1b}[31m.bin"), "{told_of}");
     assert!(!told_of.contains('\u{1b}'), "{told_of}");
@@ -134,7 +134,7 @@ async fn what_shares_its_content_and_what_is_gone_is_told() {
     assert_eq!((&gone["state"], &gone["content"]), (&json!("deleted"), &Value::Null));
     assert!(gone["gone_at"].as_i64() >= gone["stored_at"].as_i64(), "{gone}");
     let removal = gone["tasks"].as_array().unwrap().iter().find(|task| task["kind"] == "delete_blob");
-    assert_eq!(removal.expect("it was removed")["state"], "done");
+    assert_eq!(removal.expect("a removed object")["state"], "done");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A database or a Redis that goes away in the middle of traffic, and comes back.
+//! A database or a Redis that goes away under load, and comes back.
 
 use std::{
     collections::HashMap,
@@ -13,10 +13,10 @@ use crate::support::{Api, Database, Line, Proxy, Service, content, eventually, r
 
 /// How long the server is away.
 const OUTAGE: Duration = Duration::from_secs(30);
-/// How long an answer may take, whatever happens: twice what the service waits for its database, and a little.
+/// Limit for every answer: twice the service's database timeout, plus a margin.
 const BOUND: Duration = Duration::from_secs(8);
 
-/// What clients have seen.
+/// What clients have observed.
 #[derive(Default)]
 struct Seen {
     stored: HashMap<String, u64>,
@@ -32,7 +32,7 @@ struct Clients {
 }
 
 impl Clients {
-    /// Stores and reads without a pause.
+    /// Starts clients that store and read continuously.
     fn start(api: &Api) -> Self {
         let (stop, seen) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Seen>>::default());
         let run = |number: u64| tokio::spawn(client(api.clone(), number, stop.clone(), seen.clone()));
@@ -75,7 +75,7 @@ async fn client(api: Api, number: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<Se
     }
 }
 
-/// Sends a request, and notes what became of it: success, or 503 with `Retry-After` in good time.
+/// Sends a request and records the outcome: success, or 503 with `Retry-After` within the limit.
 async fn watch(request: reqwest::RequestBuilder, seen: &Mutex<Seen>) -> Option<reqwest::Response> {
     let begun = Instant::now();
     let answer = request.send().await.unwrap();
@@ -97,7 +97,7 @@ async fn watch(request: reqwest::RequestBuilder, seen: &Mutex<Seen>) -> Option<r
 async fn check(service: &mut Service, seen: Seen) {
     assert_eq!(seen.wrong, [""; 0]);
     for (uid, seed) in &seen.stored {
-        assert!(service.read(uid).await == content(*seed, 2_000), "{uid} is not what was acknowledged");
+        assert!(service.read(uid).await == content(*seed, 2_000), "{uid} has other content");
     }
     let count = service.sql("SELECT count(*) FROM files WHERE state = 'stored'").await;
     assert!(count[0].parse::<usize>().unwrap() >= seen.stored.len());
@@ -105,14 +105,14 @@ async fn check(service: &mut Service, seen: Seen) {
     service.assert_consistent().await;
 }
 
-/// A service whose database and Redis are behind proxies.
+/// A service whose connections to the database and Redis go through proxies.
 async fn behind_proxies(server: &str, more: &[(&str, &str)]) -> (Service, Proxy, Proxy) {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::on(server, folder.path()).await;
     let proxy = Proxy::start(database.server()).await;
     let redis = Proxy::start(server_of(&redis_url())).await;
     let settings = database.settings_through(&proxy, Some(&redis));
-    // What an outage leaves is swept soon, not in ten minutes.
+    // Orphans of the outage are swept soon, not after ten minutes.
     let service = Service::start_at(folder, database, settings, more, &[]).await;
     (service, proxy, redis)
 }
@@ -120,11 +120,11 @@ async fn behind_proxies(server: &str, more: &[(&str, &str)]) -> (Service, Proxy,
 async fn database_away(server: &str, line: Line) {
     let (mut service, proxy, _redis) = behind_proxies(server, &[("DATABASE__TIMEOUT", "3")]).await;
     let clients = Clients::start(&service);
-    eventually("clients store", async || (clients.stored() > 50).then_some(())).await;
+    eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
     proxy.set(line);
     let begun = Instant::now();
-    eventually("it is noticed", async || (clients.seen.lock().unwrap().refused > 0).then_some(())).await;
-    // Health says it too, in time.
+    eventually("requests fail", async || (clients.seen.lock().unwrap().refused > 0).then_some(())).await;
+    // The health check reports it too, within the limit.
     while begun.elapsed() < OUTAGE {
         let asked = Instant::now();
         let answer = service.get("/api/storage/v0/ping").await;
@@ -135,7 +135,7 @@ async fn database_away(server: &str, line: Line) {
     let before = clients.stored();
     proxy.set(Line::Whole);
     let healed = Instant::now();
-    eventually("clients store again", async || (clients.stored() > before + 50).then_some(())).await;
+    eventually("clients store files again", async || (clients.stored() > before + 50).then_some(())).await;
     let recovered = healed.elapsed();
     let seen = clients.end().await;
     println!(
@@ -145,7 +145,7 @@ async fn database_away(server: &str, line: Line) {
         seen.slowest
     );
     assert!(seen.slowest < BOUND, "{:?}", seen.slowest);
-    // What the outage left unfinished is swept at the next start.
+    // The next start sweeps unfinished writes of the outage.
     service.kill().await;
     service.restart().await;
     check(&mut service, seen).await;
@@ -173,13 +173,13 @@ async fn without_redis_nothing_stops_as_long_as_the_lease_holds() {
     for line in [Line::Cut, Line::Silent] {
         let (mut service, _proxy, redis) = behind_proxies("OSPROXY_TEST_POSTGRES", &[]).await;
         let clients = Clients::start(&service);
-        eventually("clients store", async || (clients.stored() > 50).then_some(())).await;
+        eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
         redis.set(line);
-        eventually("it is noticed", async || service.log().contains("lost Redis").then_some(())).await;
+        eventually("it is down", async || service.log().contains("lost the connection").then_some(())).await;
         let before = clients.stored();
-        eventually("clients go on", async || (clients.stored() > before + 300).then_some(())).await;
+        eventually("clients continue", async || (clients.stored() > before + 300).then_some(())).await;
         redis.set(Line::Whole);
-        eventually("it is back", async || service.log().contains("Redis is back").then_some(())).await;
+        eventually("it is back", async || service.log().contains("reconnected to Redis").then_some(())).await;
         let seen = clients.end().await;
         assert_eq!(seen.refused, 0, "{line:?}");
         check(&mut service, seen).await;
@@ -192,15 +192,15 @@ async fn without_redis_no_uid_is_issued_once_the_lease_is_over() {
     let short = [("CLUSTER__WORKER_LEASE", "3"), ("CLUSTER__HEARTBEAT", "1")];
     let (mut service, _proxy, redis) = behind_proxies("OSPROXY_TEST_MYSQL", &short).await;
     let clients = Clients::start(&service);
-    eventually("clients store", async || (clients.stored() > 50).then_some(())).await;
+    eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
     let uid = service.store("kept.bin", b"kept").await;
     redis.set(Line::Silent);
     eventually("clients are refused", async || (clients.seen.lock().unwrap().refused > 20).then_some(()))
         .await;
     let before = clients.stored();
-    assert_eq!(service.read(&uid).await, b"kept", "reading needs no uid");
+    assert_eq!(service.read(&uid).await, b"kept", "a read was refused");
     redis.set(Line::Whole);
-    eventually("clients store again", async || (clients.stored() > before + 50).then_some(())).await;
+    eventually("clients store files again", async || (clients.stored() > before + 50).then_some(())).await;
     let seen = clients.end().await;
     check(&mut service, seen).await;
 }

@@ -1,14 +1,14 @@
-//! Whose request it is.
+//! The client address behind proxies.
 
 use serde_json::Value;
 
 use crate::support::{Service, eventually, spawn_failing};
 
-/// Whom the line of a request with this id names.
+/// The peer in the access log line of a request with this id.
 async fn peer_of(service: &Service, id: &str, name: &str, value: &str) -> String {
     let request = service.client().get(service.url("/health/live")).header("x-request-id", id);
     request.header(name, value).send().await.unwrap();
-    let line = eventually("it is logged", async || {
+    let line = eventually("the request is logged", async || {
         let log = service.log();
         log.lines().find(|line| line.contains(&format!("\"{id}\""))).map(str::to_owned)
     })
@@ -25,7 +25,7 @@ async fn a_forged_x_forwarded_for_is_not_believed() {
     }
     assert_eq!(peer_of(&service, "three", "x-forwarded-for", "203.0.113.9").await, "127.0.0.1");
 
-    // A proxy is believed, and what its client made up is not.
+    // The address from a trusted proxy is used; addresses its client invented are not.
     let config = "server: {trusted_proxies: [127.0.0.0/8, '10.1.2.3']}\nlog: {format: json}";
     let service = Service::start_configured(config).await;
     let forged = "198.51.100.1, 203.0.113.9, 10.1.2.3";
@@ -34,7 +34,7 @@ async fn a_forged_x_forwarded_for_is_not_believed() {
         peer_of(&service, "five", "forwarded", "for=\"[2001:db8::1]:1\";proto=https").await,
         "2001:db8::1"
     );
-    // What stands in quotes is one value, and what is malformed names nobody.
+    // A quoted string is one value, and a malformed header yields no address.
     let quoted = "host=\"a,for=10.1.1.1\";for=203.0.113.9";
     assert_eq!(peer_of(&service, "quoted", "forwarded", quoted).await, "203.0.113.9");
     for (id, malformed) in

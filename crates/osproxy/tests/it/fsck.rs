@@ -1,6 +1,6 @@
 use crate::support::{Service, content};
 
-/// A service that is stopped, with one file whole, one upload in parts, and nothing wrong.
+/// A stopped service with one whole file and one upload in parts, and no inconsistency.
 async fn stopped() -> (Service, String, String) {
     let mut service = Service::start().await;
     let whole = service.store("x.bin", &content(1, 100_000)).await;
@@ -21,11 +21,11 @@ async fn it_needs_the_data_for_itself() {
     assert_eq!(code, 1);
     assert!(said.contains("another osproxy process uses"), "{said}");
     assert!(said.contains("stop the service first"), "{said}");
-    // A database on a server is wherever the settings say.
+    // A database server is found wherever the data folder is.
     if service.database().url().is_none() {
         let (code, said) = fsck(&service, &["--data-dir", "elsewhere"]).await;
         assert_eq!(code, 1);
-        assert!(said.contains("set --data-dir"), "{said}");
+        assert!(said.contains("--data-dir"), "{said}");
     }
 }
 
@@ -35,7 +35,7 @@ async fn what_is_missing_or_damaged_is_told_and_not_repaired() {
     let key = |name: &str| Service::object_key(name);
     let object = service.object_path(format!("unknown/{whole}.bin"));
     let mut bytes = content(1, 100_000);
-    // A bit that turned: only reading shows it.
+    // A flipped bit: only `--deep` finds it.
     bytes[77_777] ^= 1;
     std::fs::write(&object, &bytes).unwrap();
     std::fs::write(service.object_path(format!("unknown/{parts}_2")), "TWO").unwrap();
@@ -44,13 +44,13 @@ async fn what_is_missing_or_damaged_is_told_and_not_repaired() {
     assert_eq!(code, 4);
     assert!(
         said.contains(&format!(
-            "blob {whole} ({}) has other bytes than it had",
+            "blob {whole} ({}) has different content than recorded",
             key(&format!("unknown/{whole}.bin"))
         )),
         "{said}"
     );
     let part = key(&format!("unknown/{parts}_2"));
-    assert!(said.contains(&format!("part 2 of blob {parts} ({part}) has other bytes")), "{said}");
+    assert!(said.contains(&format!("part 2 of blob {parts} ({part}) has different content")), "{said}");
     std::fs::write(&object, &bytes[1..]).unwrap();
     let (code, said) = fsck(&service, &[]).await;
     assert_eq!(code, 4);
@@ -91,7 +91,7 @@ async fn counts_and_leftovers_are_repaired() {
     }
     let (code, said) = fsck(&service, &[]).await;
     assert_eq!(code, 4);
-    assert!(said.contains(&format!("blob {whole} counts 7 files and has 1")), "{said}");
+    assert!(said.contains(&format!("blob {whole} counts 7 files but has 1")), "{said}");
     assert!(said.contains("7 differences, 0 repaired"), "{said}");
     let (code, said) = fsck(&service, &["--repair"]).await;
     assert_eq!(code, 3, "{said}");
@@ -126,9 +126,9 @@ async fn strays_are_told_and_deleted_only_when_that_is_asked_for() {
     }
     let (code, said) = fsck(&service, &["--repair"]).await;
     assert_eq!(code, 4);
-    assert!(said.contains("object image/1.png (5 bytes) is named by nothing\n"), "{said}");
+    assert!(said.contains("object image/1.png (5 bytes) is an orphan: no row names it\n"), "{said}");
     let (code, said) = fsck(&service, &["--delete-strays"]).await;
-    // What could not have been written by osproxy is not its own to delete.
+    // Files that osproxy cannot have written are not deleted.
     assert_eq!(code, 4);
     assert!(said.contains("2 differences, 1 repaired"), "{said}");
     assert!(!service.object_path("image/1.png").exists());
@@ -179,7 +179,10 @@ async fn what_other_rows_say_is_content_is_not_removed() {
     let (code, said) = fsck(&service, &["--repair"]).await;
     assert_eq!(code, 4, "{said}");
     assert!(said.contains(&format!("object {key} is named by more than one row")), "{said}");
-    assert!(said.contains("blob 1 was being written, where other content lies"), "{said}");
+    assert!(
+        said.contains("blob 1 is an unfinished write, and its object is content of another row"),
+        "{said}"
+    );
     assert!(service.object_path(format!("unknown/{whole}.bin")).exists(), "{said}");
 }
 
@@ -190,7 +193,7 @@ async fn files_without_content_are_told_and_then_nothing_is_removed() {
         service.database().unchecked_sql(&format!("UPDATE files SET {damage} WHERE uid = {whole}")).await;
         let (code, said) = fsck(&service, &["--repair"]).await;
         assert_eq!(code, 4, "{said}");
-        assert!(said.contains(&format!("file {whole} is complete and has no content")), "{said}");
+        assert!(said.contains(&format!("file {whole} is complete but has no content")), "{said}");
         assert!(service.objects().contains(&format!("unknown/{whole}.bin")), "{said}");
     }
 }
@@ -204,17 +207,17 @@ async fn parts_that_do_not_make_up_the_file_are_told() {
     assert_eq!(service.merge(&link, 3, b"abcde").await.status(), 200);
     service.assert_consistent().await;
     let object = |number| service.object_path(format!("unknown/{}_{number}", link.uid));
-    // The last one, although it is empty.
+    // The last part, although it is empty.
     service.sql("DELETE FROM parts WHERE number = 3").await;
     std::fs::remove_file(object(3)).unwrap();
     let (code, said) = fsck(&service, &[]).await;
     assert_eq!(code, 4);
-    assert!(said.contains("has not all of its parts"), "{said}");
-    // One that has its size, but not the one it had.
+    assert!(said.contains("is missing parts"), "{said}");
+    // Its size on disk matches the row, but not the original part.
     service.sql("UPDATE parts SET size = 1 WHERE number = 2").await;
     std::fs::write(object(2), "d").unwrap();
     let (_, said) = fsck(&service, &[]).await;
-    assert!(said.contains("has 5 bytes, its parts 4"), "{said}");
+    assert!(said.contains("has 5 bytes, but its parts have 4"), "{said}");
     service.sql("DELETE FROM parts WHERE number = 1").await;
     let (_, said) = fsck(&service, &[]).await;
     assert!(said.contains("has no part 1"), "{said}");
@@ -248,18 +251,18 @@ async fn a_blob_that_goes_takes_along_what_a_crash_left_of_its_parts() {
         .sql(&format!("UPDATE blobs SET state = 'deleting', md5 = NULL, blake3 = NULL WHERE id = {whole}"))
         .await;
     assert_eq!(fsck(&service, &["--repair"]).await.0, 3);
-    assert_eq!(service.objects().len(), 2, "the upload that is not complete stays");
+    assert_eq!(service.objects().len(), 2, "the unfinished upload was removed");
     assert_eq!(fsck(&service, &["--deep"]).await.0, 0);
 }
 
 #[tokio::test]
 async fn what_may_be_the_lost_bytes_of_a_file_is_not_removed() {
-    // A restored database, in which an upload has not come to its end.
+    // A restored database, in which an upload is not finished.
     let (service, whole, _) = stopped().await;
     service.database().unchecked_sql(&format!("UPDATE blobs SET state = 'writing' WHERE id = {whole}")).await;
     assert_eq!(fsck(&service, &["--repair"]).await.0, 4);
     assert!(service.objects().contains(&format!("unknown/{whole}.bin")));
-    // A file whose object is not where it must be, and one that no file has.
+    // A file whose object is missing, and an object without a file.
     let (service, whole, _) = stopped().await;
     let object = |name: &str| service.object_path(name);
     std::fs::rename(object(&format!("unknown/{whole}.bin")), object("unknown/5.bin")).unwrap();

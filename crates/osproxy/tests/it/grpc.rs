@@ -1,4 +1,5 @@
-//! What is gRPC's own: streams that break, deadlines, health, a listener of its own, other nodes, and what is written down.
+//! Behavior specific to gRPC: broken streams, deadlines, health, its own listener, other nodes, and
+//! the reference.
 
 mod streams;
 
@@ -29,7 +30,7 @@ async fn parts_of(grpc: &mut Grpc, uid: &str) -> Vec<u32> {
     grpc.files.get_upload(request).await.unwrap().into_inner().parts
 }
 
-/// Stores content under a new uid, which it gives.
+/// Stores content and returns its uid.
 pub async fn store(grpc: &mut Grpc, bytes: &[u8]) -> String {
     let uid = create(grpc).await;
     let header = UploadFileHeader { uid: uid.clone(), ..UploadFileHeader::default() };
@@ -37,7 +38,7 @@ pub async fn store(grpc: &mut Grpc, bytes: &[u8]) -> String {
     uid
 }
 
-/// The content of a file from `offset` on, in messages.
+/// The content of a file from `offset` on.
 pub async fn read(grpc: &mut Grpc, uid: &str, offset: u64) -> Vec<u8> {
     let request = DownloadFileRequest { uid: uid.to_owned(), offset, length: None };
     let mut messages = grpc.files.download_file(request).await.unwrap().into_inner();
@@ -54,16 +55,16 @@ fn part_header(uid: &str, number: u32) -> UploadPartHeader {
     UploadPartHeader { uid: uid.to_owned(), number, ..UploadPartHeader::default() }
 }
 
-/// Messages that never end, without a word of how many bytes there are.
+/// Endless streams without an announced size.
 fn endless(uid: &str) -> (Vec<UploadFileRequest>, Vec<UploadPartRequest>) {
     let bytes = content(1, 4 * MESSAGE);
     let header = UploadFileHeader { uid: uid.to_owned(), ..UploadFileHeader::default() };
     (file_messages(header, &bytes), part_messages(part_header(uid, 1), &bytes))
 }
 
-/// Waits until nothing of an upload is left, which is in the middle of it.
+/// Waits until nothing of an unfinished upload is left.
 async fn nothing_is_left(service: &Service) {
-    eventually("nothing is left", async || {
+    eventually("nothing is left behind", async || {
         let rows = service.sql("SELECT count(*) FROM blobs WHERE state = 'writing'").await;
         let parts = service.sql("SELECT count(*) FROM parts WHERE state IN ('writing', 'stored')").await;
         (service.objects().is_empty() && rows == ["0"] && parts == ["0"]).then_some(())
@@ -105,7 +106,7 @@ async fn messages_that_are_none_are_refused_and_leave_nothing() {
     let refused =
         grpc.files.upload_part(stream::iter([UploadPartRequest { part: Some(number) }])).await.unwrap_err();
     assert_eq!(reason(&refused).0, "invalid_argument");
-    // A message may have no byte, and 1 MiB.
+    // A message may be empty, and may have 1 MiB.
     let bytes = content(1, 1 << 20);
     let whole = message(upload_file_request::Part::Data(bytes.clone().into()));
     grpc.files.upload_file(stream::iter([head(), data(0), whole])).await.unwrap();
@@ -125,7 +126,7 @@ async fn what_is_no_message_is_the_clients_fault() {
     assert_eq!(
         client.send(request.unwrap()).await.unwrap().headers()["grpc-status"],
         "3",
-        "who needs no key"
+        "a call without a key"
     );
     for (body, encoding, status) in [
         (garbage, "identity", "3"),
@@ -145,7 +146,7 @@ async fn what_is_no_message_is_the_clients_fault() {
         );
     }
     assert!(!service.log().contains("ERROR"), "{}", service.log());
-    // What speaks no gRPC is told so by HTTP.
+    // A client without gRPC gets an HTTP error.
     let request = hyper::Request::post("http://localhost/osproxy.v1.FileService/GetFile")
         .header("authorization", format!("Bearer {}", service.key().unwrap()))
         .body(Bytes::new().into());
@@ -200,7 +201,7 @@ async fn calls_are_written_down_and_counted_as_requests_are() {
     let answer = grpc.files.get_file(missing).await.unwrap_err();
     assert_eq!(answer.metadata().get("osproxy-error").unwrap(), "file_not_found");
     let id = answer.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned();
-    let lines = eventually("all lines are written", async || {
+    let lines = eventually("all lines are logged", async || {
         let log = service.log();
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let served: Vec<_> = lines.filter(|line| line["message"] == "served").collect();
@@ -251,7 +252,7 @@ async fn a_node_says_how_it_is_and_that_it_stops() {
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     service.signal(Signal::TERM);
     assert_eq!(watched.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
-    // Nor does it wait for those who watch.
+    // The shutdown does not wait for health watchers either.
     assert!(watched.message().await.unwrap().is_none());
     assert!(service.exit_status().await.success());
 }
@@ -294,7 +295,7 @@ async fn keys_are_asked_for_and_health_is_not() {
 async fn unary_calls_have_the_places_that_requests_have() {
     let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "2")]).await;
     let mut grpc = service.grpc();
-    // Half a request has the one place for those that change something, as soon as its body is asked for.
+    // Half a request occupies the only permit for changes from the moment its body is read.
     let mut half = service.connect().await;
     let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
     half.head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
@@ -311,7 +312,7 @@ async fn streams_without_a_word_have_the_places_of_transfers() {
     let silent: Vec<tokio::task::JoinHandle<()>> = (0..2)
         .map(|_| {
             let mut grpc = service.grpc();
-            // Refused, if others have its place at that moment.
+            // Refused while another request has the permit.
             tokio::spawn(async move {
                 loop {
                     let _ = grpc.files.upload_file(stream::pending()).await;
@@ -324,26 +325,26 @@ async fn streams_without_a_word_have_the_places_of_transfers() {
         let sent = other.files.upload_file(stream::empty()).await;
         sent.err().map(|refused| reason(&refused).0).filter(|code| code == "overloaded")
     };
-    eventually("it is refused", full).await;
+    eventually("the call is refused", full).await;
     silent.iter().for_each(tokio::task::JoinHandle::abort);
     let free = async || {
         let sent = other.files.upload_file(stream::empty()).await;
         sent.err().map(|refused| reason(&refused).0).filter(|code| code == "invalid_argument")
     };
-    eventually("it is looked at", free).await;
+    eventually("the stream is admitted", free).await;
 }
 
 #[tokio::test]
 async fn a_listener_of_its_own_serves_grpc_and_nothing_else() {
     let settings = [("GRPC__LISTEN", "127.0.0.1:0")];
     let service = Service::start_with(&settings).await;
-    let address = service.logged_address("the gRPC listener is there").await;
+    let address = service.logged_address("gRPC listener started").await;
     assert_ne!(address, service.address);
     let mut grpc = Grpc::with_key(address, service.key());
     let bytes = content(1, 100_000);
     let uid = store(&mut grpc, &bytes).await;
     assert!(read(&mut grpc, &uid, 0).await == bytes);
-    // Each serves its own.
+    // Each service serves only its own protocol.
     let mut other = service.grpc();
     let refused = other.files.list_files(ListFilesRequest::default()).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).0.as_str()), (Code::Unimplemented, "unknown_route"));
@@ -357,7 +358,7 @@ async fn a_listener_of_its_own_serves_grpc_and_nothing_else() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn any_node_takes_any_part_and_reads_any_file() {
-    // Each has a disk of its own.
+    // Each node has its own disk.
     let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &[]).await;
     let two = one.start_beside(&[]).await;
     let (mut first, mut second) = (one.grpc(), two.grpc());
@@ -370,7 +371,7 @@ async fn any_node_takes_any_part_and_reads_any_file() {
     };
     first.files.upload_part(part(1, None)).await.unwrap();
     assert!(two.objects().is_empty());
-    // The other one hands them on, and tells what is wrong with them.
+    // The other node forwards the parts, and passes their errors on.
     let digest = |bytes: &[u8]| {
         Some(Digests { blake3: blake3::hash(bytes).as_bytes().to_vec().into(), ..Digests::default() })
     };
@@ -399,9 +400,9 @@ async fn any_node_takes_any_part_and_reads_any_file() {
         }
         other.files.upload_part(stream::iter(endless).chain(stream::pending())).await.map(drop)
     });
-    eventually("it is being written", async || (one.open_objects() == 1).then_some(())).await;
+    eventually("the object is being written", async || (one.open_objects() == 1).then_some(())).await;
     cancelled.abort();
-    eventually("it is given up", async || (one.open_objects() == 0).then_some(())).await;
+    eventually("the object is closed", async || (one.open_objects() == 0).then_some(())).await;
     assert_eq!(parts_of(&mut second, &uid).await, [1]);
     second.files.upload_part(part(2, digest(&bytes[1_000_000..2_000_000]))).await.unwrap();
     let complete = CompleteUploadRequest { uid: uid.clone(), size: Some(3_000_000), ..Default::default() };

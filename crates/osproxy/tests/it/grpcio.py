@@ -1,6 +1,6 @@
-"""gRPC as a stranger speaks it: grpcio, with what its own compiler makes of our proto files.
+"""An independent gRPC client: grpcio, with code that its own compiler generates from our proto files.
 
-usage: grpcio.py PROTO_FOLDER SCENARIO ADDRESS KEY [CA [CERTIFICATE KEY_OF_IT]]
+usage: grpcio.py PROTO_FOLDER SCENARIO ADDRESS KEY [CA [CERTIFICATE KEY]]
 """
 
 import concurrent.futures
@@ -21,7 +21,7 @@ SERVICES = ["file_service", "task_service", "cluster_service"]
 
 
 def compiled(protos):
-    """The modules of our services."""
+    """Generates and imports the modules of our services."""
     folder = tempfile.mkdtemp()
     files = [f"osproxy/v1/{service}.proto" for service in SERVICES]
     well_known = str(pathlib.Path(grpc_tools.__file__).parent / "_proto")
@@ -34,7 +34,7 @@ def compiled(protos):
 
 
 def channel(address, files):
-    """A connection in clear, or over TLS with these files: an authority, a certificate and its key."""
+    """Connects without TLS, or with TLS and these files: a CA, a certificate and its key."""
     if not files:
         return grpc.insecure_channel(address)
     ca, certificate, key = [pathlib.Path(file).read_bytes() for file in files] + [None] * (3 - len(files))
@@ -42,7 +42,7 @@ def channel(address, files):
 
 
 def content(number):
-    """The bytes of a part: the last one is shorter. No two messages are alike."""
+    """The bytes of a part. The last part is shorter, and all messages differ."""
     size = PART if number < PARTS else PART - 12345
     seed = hashlib.sha256(str(number).encode()).digest()
     block = seed * (MESSAGE // len(seed))
@@ -59,7 +59,7 @@ class Client:
         return getattr(self.files, method)(request, metadata=self.metadata, **options)
 
     def messages(self, uid, number, data, stop=None):
-        """The messages that send a part; `stop` ends the connection's side in the middle."""
+        """The messages that send a part; `stop` is called in the middle and ends them."""
         pb = self.pb
         digests = pb.Digests(md5=hashlib.md5(data).digest())
         header = pb.UploadPartHeader(uid=uid, number=number, size=len(data), digests=digests)
@@ -76,7 +76,7 @@ class Client:
         assert answer.size == len(data), answer
 
     def cut(self, uid, number):
-        """Begins a part and goes away in the middle of it."""
+        """Cancels a part in the middle."""
         halfway = threading.Event()
         waiting = threading.Event()
 
@@ -94,7 +94,7 @@ class Client:
 
 
 def transfer(client):
-    """1 GiB in parts in parallel, cut in the middle, resumed, and read again, whole and in ranges."""
+    """Uploads 1 GiB in concurrent parts, with a cancelled one, resumes, and reads it, whole and in a range."""
     pb = client.pb
     size = PARTS * PART - 12345
     created = client.ask("CreateUpload", pb.CreateUploadRequest(name="large.bin", size=size, part_size=PART))
@@ -105,7 +105,7 @@ def transfer(client):
         sent.append(pool.submit(client.cut, uid, PARTS // 2))
         for one in sent:
             one.result()
-    # Another process would ask what is there.
+    # A resuming process would ask which parts are stored.
     there = client.ask("GetUpload", pb.GetUploadRequest(uid=uid))
     assert there.state == pb.FILE_STATE_RECEIVING, there
     assert list(there.parts) == list(range(2, PARTS // 2)), there.parts
@@ -129,7 +129,7 @@ def transfer(client):
     wanted = content(3)[-1000:] + content(4)[:1000]
     request = pb.DownloadFileRequest(uid=uid, offset=offset, length=length)
     assert b"".join(message.data for message in client.ask("DownloadFile", request)) == wanted
-    # Who has read enough goes away.
+    # Cancels a download.
     reading = client.ask("DownloadFile", pb.DownloadFileRequest(uid=uid))
     next(reading)
     reading.cancel()
@@ -138,7 +138,7 @@ def transfer(client):
 
 
 def errors(client):
-    """What is wrong is told in the standard's own way."""
+    """Errors have the standard details."""
     from google.rpc import error_details_pb2, status_pb2
 
     def details(refused):
@@ -153,7 +153,7 @@ def errors(client):
 
     try:
         client.ask("GetFile", client.pb.GetFileRequest(uid="x"))
-        raise AssertionError("it was taken")
+        raise AssertionError("the invalid uid was accepted")
     except grpc.RpcError as refused:
         assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT, refused
         told = details(refused)
@@ -161,14 +161,14 @@ def errors(client):
         assert told["BadRequest"].field_violations[0].field == "uid", told
     try:
         client.ask("GetFile", client.pb.GetFileRequest(uid="7"), timeout=30)
-        raise AssertionError("it was found")
+        raise AssertionError("an unknown file was found")
     except grpc.RpcError as refused:
         assert refused.code() == grpc.StatusCode.NOT_FOUND, refused
         assert details(refused)["ErrorInfo"].reason == "FILE_NOT_FOUND"
 
 
 def standards(connection):
-    """Health and reflection, as their own clients ask for them."""
+    """Health and reflection with their own clients."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
     from google.protobuf.descriptor_pool import DescriptorPool
@@ -184,12 +184,12 @@ def standards(connection):
 
 
 def refused(connection):
-    """No connection comes about."""
+    """Asserts that no connection can be established."""
     try:
         grpc.channel_ready_future(connection).result(timeout=5)
     except grpc.FutureTimeoutError:
         return
-    raise AssertionError("it was let in")
+    raise AssertionError("the connection was accepted")
 
 
 def main():

@@ -1,4 +1,4 @@
-//! gRPC as an independent client speaks it: grpcio of Python, with what it makes of our proto files itself.
+//! An independent gRPC client: Python's grpcio, with code generated from our proto files.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -8,10 +8,11 @@ use tokio::process::Command;
 
 use crate::support::{Service, eventually};
 
-/// Longest time for what moves a GiB several times.
+/// Timeout of scenarios that move several GiB.
 const LONG: Duration = Duration::from_mins(5);
 
-/// An authority, and what it certified: a server and a client, as files `NAME.pem` and `NAME.key` of a folder.
+/// A certificate authority with a server and a client certificate, as files `NAME.pem` and
+/// `NAME.key` in a folder.
 struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -31,7 +32,7 @@ impl Authority {
         authority
     }
 
-    /// Makes a new pair of files of this name.
+    /// Creates a new certificate and key of this name.
     fn certify(&self, name: &str) {
         let key = KeyPair::generate().unwrap();
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
@@ -50,7 +51,7 @@ impl Authority {
         self.file("ca", "pem")
     }
 
-    /// What a client shows that it certified, after the authority that it trusts.
+    /// What a client needs: the trusted authority, its own certificate and key.
     fn client(&self, trusted: &Self) -> [String; 3] {
         [trusted.ca(), self.file("client", "pem"), self.file("client", "key")]
     }
@@ -67,7 +68,7 @@ async fn run(scenario: &str, address: &str, key: &str, files: &[String]) {
     script.arg(tests.join("tests/it/grpcio.py")).arg(tests.join("../osproxy-api/proto"));
     script.args([scenario, address, key]).args(files).kill_on_drop(true);
     let output = script.stdin(Stdio::null()).output();
-    let output = tokio::time::timeout(LONG, output).await.expect("it does not end").unwrap();
+    let output = tokio::time::timeout(LONG, output).await.expect("the script does not end").unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{scenario}: {said}");
 }
@@ -115,7 +116,7 @@ async fn the_guide_does_what_it_says() {
     let output = Command::new("sh").args(["-c", &script]).current_dir(root).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "4\n", "it is stored");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "4\n", "the file is not stored");
 }
 
 #[tokio::test]
@@ -132,22 +133,23 @@ async fn only_clients_with_a_certificate_are_let_in_where_one_is_asked_for() {
     ];
     let service = Service::start_with(&settings).await;
     let key = service.create_key(&[]).await;
-    let address = service.logged_address("the gRPC listener is there").await.to_string();
+    let address = service.logged_address("gRPC listener started").await.to_string();
     run("errors", &address, &key, &ours.client(&ours)).await;
-    // In clear, with no certificate, with one of somebody else's, and by whoever does not trust the service's.
+    // Without TLS, without a client certificate, with one of another authority, and by a client
+    // that does not trust the service.
     run("refused", &address, &key, &[]).await;
     run("refused", &address, &key, &[ours.ca()]).await;
     run("refused", &address, &key, &theirs.client(&ours)).await;
     run("refused", &address, &key, &ours.client(&theirs)).await;
-    // HTTP is served without TLS, as it says.
+    // HTTP is served without TLS, as configured.
     assert_eq!(service.get("/health/live").await.status(), 200);
-    // Whom it trusts, and what it shows, may change while it runs.
+    // The trusted authority and the certificate are reloaded while the service runs.
     std::fs::copy(theirs.ca(), ours.ca()).unwrap();
     for extension in ["key", "pem"] {
         std::fs::copy(theirs.file("server", extension), ours.file("server", extension)).unwrap();
     }
-    let exchanged = async || service.log().contains("the certificate was exchanged").then_some(());
-    eventually("the files are read anew", exchanged).await;
+    let exchanged = async || service.log().contains("reloaded the TLS certificate").then_some(());
+    eventually("the certificates are reloaded", exchanged).await;
     run("errors", &address, &key, &theirs.client(&theirs)).await;
     run("refused", &address, &key, &ours.client(&theirs)).await;
 }

@@ -1,4 +1,4 @@
-//! What browsers are told about answers.
+//! Security headers of answers.
 
 use reqwest::Response;
 use serde_json::json;
@@ -68,7 +68,7 @@ async fn content_that_a_browser_would_run_is_never_shown() {
             assert_eq!(field(&answer, "x-content-type-options"), "nosniff");
             assert_eq!(field(&answer, "cross-origin-resource-policy"), "cross-origin");
             assert_eq!(field(&answer, "cross-origin-embedder-policy"), "require-corp");
-            // What a browser has already, it does not get other rules for.
+            // A 304 answer carries the same policy.
             let etag = field(&answer, "etag").to_owned();
             let again =
                 service.client().get(service.url(url)).header("if-none-match", etag).send().await.unwrap();

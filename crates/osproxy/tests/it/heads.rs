@@ -1,4 +1,4 @@
-//! Heads of requests that are not what they must be.
+//! Malformed request heads.
 
 use hyper::Request;
 use serde_json::Value;
@@ -13,7 +13,7 @@ async fn answer(service: &Service, head: &[u8]) -> String {
     connection.rest().await
 }
 
-/// Asserts that an answer is one as all others are, and gives its problem document.
+/// Asserts that an answer is a problem document with the usual headers, and returns the document.
 fn is_problem(answer: &str, status: &str, code: &str) -> Value {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
     assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
@@ -32,7 +32,7 @@ fn is_problem(answer: &str, status: &str, code: &str) -> Value {
     problem
 }
 
-/// Heads that no request can be read from, with the status and code of their answers.
+/// Heads that cannot be parsed, with the status and code of their answers.
 fn unreadable() -> Vec<(Vec<u8>, &'static str, &'static str)> {
     let large = format!("GET /health/live HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     let many = format!("GET /health/live HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(200));
@@ -63,13 +63,14 @@ async fn a_head_that_cannot_be_read_is_answered_like_any_request() {
         let problem = is_problem(&said, status, code);
         assert!(said.to_lowercase().contains("\r\naccess-control-allow-origin: *\r\n"), "{begins}: {said}");
         assert!(said.contains("\r\nconnection: close\r\n"), "{begins}: {said}");
-        // The log knows it.
+        // The access log has the same request id.
         let id = problem["request_id"].as_str().unwrap();
         let line =
             async || service.log().lines().any(|line| line.contains(id) && line.contains(code)).then_some(());
-        eventually("it is in the log", line).await;
+        eventually("the request is logged", line).await;
     }
-    // After a request that is served, on the same connection, and behind one whose answer is still on its way.
+    // After a served request on the same connection, and pipelined behind one whose answer is still
+    // being sent.
     let uid = service.store("x.bin", b"hello").await;
     let url = service.download_link(&uid).await.unwrap().url;
     let mut connection = service.connect().await;
@@ -85,7 +86,7 @@ async fn a_head_that_cannot_be_read_is_answered_like_any_request() {
     assert!(said.starts_with(OK), "{said}");
     let (_, second) = said.split_once("hello").unwrap();
     is_problem(second, "400", "invalid_argument");
-    // Content that looks like such an answer is content.
+    // Content that looks like an error answer stays content.
     let like = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".repeat(20_000);
     let uid = service.store("y.bin", &like).await;
     assert!(service.read(&uid).await == like);
@@ -122,10 +123,10 @@ async fn a_request_names_one_host() {
         let problem = is_problem(&said, "400", "invalid_argument");
         assert_eq!(problem["field"], "host", "{hosts:?}: {said}");
     }
-    // HTTP/1.0 knows no `Host`: load balancers ask so.
+    // HTTP/1.0 has no `Host`; load balancers probe without it.
     let said = ask("1.0", &[]).await;
     assert!(said.starts_with("HTTP/1.0 200 ") || said.starts_with(OK), "{said}");
-    // With HTTP/2 there are two places for it, which must agree.
+    // HTTP/2 has two places for the host, which must agree.
     let mut client = H2::open(service.address).await;
     for (host, status) in [(None, 200), (Some("test"), 200), (Some("other"), 400)] {
         let mut request = Request::get("http://test/health/live");
@@ -135,7 +136,7 @@ async fn a_request_names_one_host() {
         let said = client.send(request.body(http_body_util::Full::default()).unwrap()).await.unwrap();
         assert_eq!(said.status(), status, "{host:?}");
     }
-    // What is too large, but not by far, has a code there as well.
+    // A head that is only slightly too large gets an error code there too.
     let request = Request::get("http://test/health/live").header("x", "x".repeat(50_000));
     let said = client.send(request.body(http_body_util::Full::default()).unwrap()).await.unwrap();
     assert_eq!(

@@ -7,13 +7,13 @@ use crate::support::{
     Hang, Service, Store, StoreServer, Unreliable, command, connect, eventually, refused, spawn_failing,
 };
 
-/// What `/health/ready` answers.
+/// Status and body of `/health/ready`.
 async fn ready(service: &Service) -> (u16, String) {
     let answer = service.get("/health/ready").await;
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// Waits until it answers that.
+/// Waits for this status and body.
 async fn until_ready(service: &Service, status: u16, text: &str) {
     let says = async || (ready(service).await == (status, text.to_owned())).then_some(());
     eventually(text, says).await;
@@ -27,13 +27,14 @@ async fn a_disk_that_takes_nothing_is_named_and_what_is_there_is_still_served() 
     let uid = service.store("x.bin", b"x").await;
     until_ready(&service, 200, READY).await;
     service.limit_files(Some(0));
-    // Alone, it is better than nothing: what is there can be read. Others with disks of their own do without it.
+    // A single node stays in rotation: its files can be read. A node of a cluster with local disks
+    // leaves the rotation.
     let (code, status) =
         if service.database().url().is_some() { (503, "unavailable") } else { (200, "degraded") };
     until_ready(&service, code, &format!(r#"{{"status":"{status}","down":["disk"],"uploads":"refused"}}"#))
         .await;
     assert_eq!(service.read(&uid).await, b"x");
-    // The verb tells scripts so, and does not where only reading matters.
+    // `osproxy health` fails, unless only reading matters.
     let url = service.url("");
     let (refused, said) = asks(&service, &[], &["--url", &url]).await;
     let (reads, _) = asks(&service, &[], &["--url", &url, "--reads"]).await;
@@ -43,14 +44,14 @@ async fn a_disk_that_takes_nothing_is_named_and_what_is_there_is_still_served() 
     assert!(service.get("/").await.text().await.unwrap().contains(&format!("{status} (down: disk)")));
     service.limit_files(None);
     until_ready(&service, 200, READY).await;
-    assert_eq!(service.objects().len(), 1, "finding out leaves nothing behind");
+    assert_eq!(service.objects().len(), 1, "the check left an object behind");
 }
 
 #[tokio::test]
 async fn a_database_that_does_not_answer_is_named() {
     let service = Service::start().await;
     if service.database().url().is_some() {
-        // Of one on a server another test makes sure, which can cut the line.
+        // For database servers, another test cuts the connection.
         return;
     }
     let path = service.folder().join("osproxy-data/osproxy.db");
@@ -60,7 +61,7 @@ async fn a_database_that_does_not_answer_is_named() {
     other.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
     until_ready(&service, 503, r#"{"status":"unavailable","down":["database"],"uploads":"refused"}"#).await;
     assert_eq!(service.get("/health/live").await.text().await.unwrap(), r#"{"status":"live"}"#);
-    // What does not need the database is told all the same.
+    // Metrics that do not come from the database are exported all the same.
     let start = Instant::now();
     let page = service.get("/metrics").await.text().await.unwrap();
     assert!(page.contains("osproxy_database_errors_total{operation=\"write\"} "), "{page}");
@@ -91,7 +92,7 @@ async fn a_disk_without_the_room_that_must_stay_free_refuses_uploads() {
     assert!(text.contains(r#""down":["disk"],"uploads":"refused""#), "{text}");
 }
 
-/// How many transactions it has had.
+/// The number of database transactions so far.
 async fn transactions(service: &Service) -> u64 {
     let page = service.get("/metrics").await.text().await.unwrap();
     let name = "osproxy_database_operation_seconds_count{operation=\"write\"} ";
@@ -105,7 +106,7 @@ async fn any_number_of_probes_costs_one_look() {
     let before = transactions(&service).await;
     let start = Instant::now();
     let probe = async |number: usize| {
-        // Each has a connection of its own.
+        // Each probe uses its own connection.
         let mut connection = service.connect().await;
         let route = ["/health/ready", "/", "/api/storage/v0/ping"][number % 3];
         connection.head("GET", route, "Connection: close\r\n").await;
@@ -116,7 +117,7 @@ async fn any_number_of_probes_costs_one_look() {
         futures_util::future::join_all((0..60).map(probe)).await;
     }
     let looks = transactions(&service).await - before;
-    // One a second, and what the service does by itself.
+    // One check a second, plus background work.
     assert!(looks <= 60 + 2 * start.elapsed().as_secs(), "{looks} transactions");
 }
 
@@ -145,7 +146,7 @@ async fn a_disk_that_hangs_is_named_and_hangs_one_thread() {
         if service.database().url().is_some() { (503, "unavailable") } else { (200, "degraded") };
     until_ready(&service, code, &format!(r#"{{"status":"{status}","down":["disk"],"uploads":"refused"}}"#))
         .await;
-    // For longer than what was found of disks is good enough, twice.
+    // Twice as long as a result for disks is cached.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(11) {
         assert!(ready(&service).await.1.contains("disk"));
@@ -157,7 +158,7 @@ async fn a_disk_that_hangs_is_named_and_hangs_one_thread() {
     until_ready(&service, 200, READY).await;
 }
 
-/// What `osproxy health` says to this, and its exit code.
+/// Runs `osproxy health`; returns its exit code and output.
 pub async fn asks(service: &Service, settings: &[(&str, &str)], options: &[&str]) -> (Option<i32>, String) {
     let settings: Vec<_> =
         settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -179,7 +180,7 @@ async fn the_verb_asks_the_node_that_the_configuration_describes() {
     assert_eq!(asks(&service, &[], &["--listen", &own]).await, ready);
     let port = port.to_string();
     assert_eq!(asks(&service, &[("APP__PORT", &port)], &[]).await, ready);
-    // A file that a variable names.
+    // A configuration file named by an environment variable.
     std::fs::write(service.folder().join("its.yaml"), format!("server: {{listen: '{own}'}}")).unwrap();
     let mut named = command(service.folder(), &[], &[]);
     assert!(named.arg("health").env("OSPROXY_CONFIG", "its.yaml").status().await.unwrap().success());
@@ -197,7 +198,7 @@ async fn the_verb_says_what_is_down_and_who_is_none() {
         let (code, said) = asks(&service, &[], &["--url", &url]).await;
         (code == Some(1)).then_some(said)
     };
-    let said = eventually("it drains", said).await;
+    let said = eventually("the service drains", said).await;
     assert!(said.contains("is not ready: draining"), "{said}");
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", other.local_addr().unwrap());
@@ -208,5 +209,5 @@ async fn the_verb_says_what_is_down_and_who_is_none() {
         let _ = client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     });
     let (code, said) = asks(&service, &[], &["--url", &url]).await;
-    assert!(code == Some(1) && said.contains("not as osproxy does"), "{said}");
+    assert!(code == Some(1) && said.contains("not like osproxy"), "{said}");
 }

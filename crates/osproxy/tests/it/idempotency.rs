@@ -1,4 +1,4 @@
-//! Requests under an `Idempotency-Key` take effect once, wherever the process that does them dies.
+//! Requests under an `Idempotency-Key` take effect once, wherever their process dies.
 
 use std::{collections::HashSet, time::SystemTime};
 
@@ -11,15 +11,17 @@ use crate::support::{Api, Service, answered, problem};
 
 const PART: u64 = 64 << 10;
 
-/// A change that a database refuses: the name of its trigger, what it is, and when it is refused.
+/// A change that the database rejects: the name of its trigger, the change, its table and its
+/// condition.
 type Refused = (&'static str, &'static str, &'static str, &'static str);
 
 const NO_FILE: Refused = ("no_file", "BEFORE INSERT", "files", "NEW.uid > 0");
 const NO_ROOM: Refused = ("no_room", "BEFORE INSERT", "blobs", "NEW.id > 0");
-/// Neither its answer nor its failure can be recorded under a key: the row stays as a process leaves it that dies there.
+/// Neither the answer nor the failure can be recorded: the row stays as a dying process leaves it.
 const NO_ANSWER: Refused = ("no_answer", "BEFORE UPDATE", "idempotency_keys", "NEW.created_at > 0");
 
-/// How far a creation gets before its process dies, and what it answers until then.
+/// The step at which the process dies, the changes rejected until then, and the status of the
+/// answer.
 const STEPS: [(&str, &[Refused], u16); 3] = [
     ("the key is taken", &[NO_FILE, NO_ANSWER], 503),
     ("the file is recorded", &[NO_ROOM, NO_ANSWER], 503),
@@ -38,15 +40,15 @@ async fn create(api: &Api, key: &str) -> Response {
         .unwrap()
 }
 
-/// Makes all keys so old, in milliseconds.
+/// Makes all keys this old, in milliseconds.
 async fn age(service: &Service, milliseconds: u64) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let taken = u64::try_from(now.as_millis()).unwrap() - milliseconds;
     service.sql(&format!("UPDATE idempotency_keys SET created_at = {taken}")).await;
 }
 
-/// Lets one node die at every step of a creation, which is then asked for again: of that node, started anew, and of the
-/// other one, if there is one.
+/// Kills a node at every step of a creation, and repeats the request at the restarted node and at
+/// the other one, if there is one.
 async fn dies_at_every_step(mut one: Service, other: Option<Service>) {
     for (step, refused, status) in STEPS {
         for (name, change, table, condition) in refused {
@@ -67,7 +69,7 @@ async fn dies_at_every_step(mut one: Service, other: Option<Service>) {
                 problem(create(node, step).await, 409, "in_progress").await;
             }
         }
-        // Of all nodes at once.
+        // All nodes at once.
         age(&one, 61_000).await;
         let mut made: HashSet<_> = first.into_iter().map(|first| first.uid).collect();
         for answer in join_all(nodes.iter().chain(&nodes).map(|node| create(node, step))).await {
@@ -86,7 +88,7 @@ async fn dies_at_every_step(mut one: Service, other: Option<Service>) {
         let recorded = one.sql(&format!("SELECT uid FROM files WHERE name = '{step}'")).await;
         assert_eq!(recorded, made.into_iter().collect::<Vec<_>>(), "{step}");
     }
-    // Of what was made all can be sent.
+    // The file that was created accepts all its content.
     let last: CreatedUpload = answered(create(&one, STEPS[2].0).await, 201).await;
     for number in 1..=3 {
         assert_eq!(one.v1_put_part(&last, number, &vec![7; 64 << 10]).await.status(), 204);
@@ -143,7 +145,7 @@ async fn a_copy_is_made_once_wherever_the_process_dies() {
     assert_eq!(answered::<File>(copy(&service).await, 201).await.uid, first.uid);
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["2"]);
     assert_eq!(service.sql("SELECT refs FROM blobs").await, ["2"]);
-    // One that was removed meanwhile is made anew.
+    // A file that was deleted meanwhile is created again.
     service.sql("UPDATE idempotency_keys SET state = 'running', owner = ''").await;
     assert_eq!(
         service.v1(reqwest::Method::DELETE, &format!("/files/{}", first.uid), None).await.status(),

@@ -1,4 +1,4 @@
-//! What the Go program has stored is served as before, from where it lies.
+//! Files stored by the Go program are served as before, with their objects where they are.
 
 mod program;
 
@@ -10,12 +10,12 @@ use tempfile::TempDir;
 use crate::support::{Database, Service, Store, StoreServer, content, eventually, md5_hex, spawn_failing};
 use program::{GoProgram, Row};
 
-/// A uid of the Go program: all of 2023.
+/// A uid as the Go program issued it in 2023.
 const fn uid(number: i64) -> i64 {
     1_140_000_000_000_000_000 + (number << 22)
 }
 
-/// A file in one piece.
+/// A file with one object.
 async fn whole(go: &GoProgram, number: i64, name: &str, bytes: &[u8]) {
     let object = format!("doc/{}.pdf", uid(number));
     go.object(&object, bytes);
@@ -23,7 +23,7 @@ async fn whole(go: &GoProgram, number: i64, name: &str, bytes: &[u8]) {
     go.file(&row).await;
 }
 
-/// A file that was declared complete, and whose parts are said to be so many.
+/// A completed upload that declares this many parts.
 async fn in_parts(go: &GoProgram, number: i64, bytes: &[u8], parts: usize) {
     let object = format!("video/{}.mp4", uid(number));
     let row = Row {
@@ -37,7 +37,7 @@ async fn in_parts(go: &GoProgram, number: i64, bytes: &[u8], parts: usize) {
     go.file(&row).await;
 }
 
-/// A file whose link was issued.
+/// A file whose upload link was issued.
 async fn pending(go: &GoProgram, number: i64) {
     let object = format!("video/{}.mp4", uid(number));
     let row = Row {
@@ -61,7 +61,7 @@ fn port_of(database: &Database) -> String {
     database.server().rsplit(':').next().unwrap().to_owned()
 }
 
-/// Runs the verb: exit code and what it said.
+/// Runs `import-go`; returns its exit code and output.
 async fn import(folder: &Path, settings: &[(String, String)], options: &[&str]) -> (i32, String) {
     let arguments = [&["import-go", "--init", "--from", "go.yaml"], options].concat();
     let (status, said, complaint) = spawn_failing(folder, settings, &arguments).await;
@@ -79,10 +79,10 @@ async fn meta_of(service: &Service, uid: i64) -> Option<DownloadLink> {
     service.download_link(&uid.to_string()).await
 }
 
-/// A database of the Go program with whatever can have happened to it, and what is told of it.
+/// Fills a database of the Go program with every known state; returns the expected messages.
 async fn fill(go: &GoProgram) -> Vec<String> {
     let bytes = |number: i64| content(number.unsigned_abs(), 300_000);
-    // 1 and 2: the same object; the second by instant upload, whose names are not encoded.
+    // 1 and 2: the same object; the second by instant upload, whose name is not URL-encoded.
     whole(go, 1, "report.pdf", &bytes(1)).await;
     let object = format!("doc/{}.pdf", uid(1));
     let row = Row {
@@ -94,10 +94,10 @@ async fn fill(go: &GoProgram) -> Vec<String> {
         is_stored: true,
     };
     go.file(&row).await;
-    // 3 and 4: encoded once, and twice.
+    // 3 and 4: names that are URL-encoded once and twice.
     whole(go, 3, "%E6%8A%A5%E5%91%8A%201.pdf", &bytes(3)).await;
     whole(go, 4, "%25E6%258A%25A5%25E5%2591%258A.pdf", &bytes(4)).await;
-    // 5: its merge was begun and did not end; one part was sent with other bytes first.
+    // 5: its merge started but did not finish; one part was sent twice with different bytes.
     let film = content(5, 2_500_000);
     in_parts(go, 5, &film, 3).await;
     part(go, 5, 1, &film[..1_000_000]).await;
@@ -106,20 +106,20 @@ async fn fill(go: &GoProgram) -> Vec<String> {
     part(go, 5, 3, &film[2_000_000..]).await;
     go.part(uid(5), 4, "video", b"removed", -1).await;
     go.task("partMerge", uid(5), 3, 1).await;
-    // 6: merged; its parts were left.
+    // 6: merged; its parts were not removed.
     whole(go, 6, "merged.pdf", &bytes(6)).await;
     go.part(uid(6), 1, "video", &bytes(6)[..200_000], 1).await;
     go.part(uid(6), 2, "video", &bytes(6)[200_000..], 1).await;
     go.object(&format!("video/{}_1", uid(6)), &bytes(6)[..200_000]);
     go.task("partMerge", uid(6), 2, 2).await;
-    // 7: its object is gone. 8: cut short. 9: the client had lied about its size.
+    // 7: its object is missing. 8: truncated. 9: the client declared a wrong size.
     whole(go, 7, "gone.pdf", &bytes(7)).await;
     go.remove(&format!("doc/{}.pdf", uid(7)));
     whole(go, 8, "cut.pdf", &bytes(8)).await;
     go.object(&format!("doc/{}.pdf", uid(8)), &bytes(8)[..299_999]);
     whole(go, 9, "longer.pdf", &bytes(9)).await;
     go.update_file(uid(9), "storage_size = 1").await;
-    // 10: a link, and nothing more. 11: parts that are only in the folder of the upload, and one that is nowhere.
+    // 10: only a link. 11: parts that exist only in the upload's folder, and one that is missing.
     pending(go, 10).await;
     pending(go, 11).await;
     for number in [1, 3, 4] {
@@ -128,44 +128,44 @@ async fn fill(go: &GoProgram) -> Vec<String> {
     go.object(&format!("{0}/{0}_1", uid(11)), &bytes(11));
     go.object(&format!("{0}/{0}_3", uid(11)), &bytes(11));
     go.task("partDelete", uid(11), 4, 0).await;
-    // 12: complete, but a part is gone. 13: the program ended just behind its merge, whose parts are gone.
+    // 12: complete, but without a part. 13: stopped right after its merge, so its parts are gone.
     in_parts(go, 12, &bytes(12), 2).await;
     part(go, 12, 1, &bytes(12)[..100_000]).await;
     go.part(uid(12), 2, "video", &bytes(12)[100_000..], 1).await;
     in_parts(go, 13, &bytes(13), 2).await;
     go.object(&format!("video/{}.mp4", uid(13)), &bytes(13));
-    // 15: numbered from 0 on.
+    // 15: parts numbered from 0.
     in_parts(go, 15, &bytes(15), 2).await;
     part(go, 15, 0, &bytes(15)[..100_000]).await;
     part(go, 15, 1, &bytes(15)[100_000..]).await;
-    // 16: a row twice; the older one is what the program reads. 17: a name that is none.
+    // 16: two rows; the program reads the older one. 17: a name that is not allowed.
     whole(go, 16, "first.pdf", &bytes(16)).await;
     whole(go, 16, "second.pdf", &bytes(16)).await;
     whole(go, 17, "", &bytes(17)).await;
-    // 18: two of its parts have come.
+    // 18: two of its parts have arrived.
     pending(go, 18).await;
     part(go, 18, 1, &bytes(18)).await;
     part(go, 18, 2, &bytes(19)).await;
-    // Of no file.
+    // A part of no file.
     go.part(uid(99), 1, "video", b"orphan", 1).await;
     vec![
-        format!("{}: its name was encoded twice, and is \"报告.pdf\"", uid(4)),
-        format!("{}: 1 older rows of its parts are left out", uid(5)),
-        format!("skipped {0}: its object is gone: doc/{0}.pdf", uid(7)),
-        format!("skipped {0}: its object is damaged: doc/{0}.pdf has 299999 bytes, and not 300000", uid(8)),
-        format!("{}: it has 300000 bytes, and not 1 as its row says", uid(9)),
-        format!("{}: its part 4 is left out; the client has to send it again", uid(11)),
-        format!("skipped {}: its parts are not there: 1 of 2, and not [2]", uid(12)),
-        format!("{}: it was merged just before the program ended", uid(13)),
-        format!("skipped {}: its name cannot be kept: \"\"", uid(17)),
-        "1 rows of parts belong to no file; `osproxy fsck` finds the objects that they may have".to_owned(),
-        "1 tasks partMerge were begun and did not end; they are not taken over, since what they are for is found again".to_owned(),
-        "1 tasks partDelete were not begun; they are not taken over, since what they are for is found again".to_owned(),
-        "1 objects of parts, 195.3 KiB, were left behind by merges (--remove-leftovers)".to_owned(),
+        format!("{}: its name was URL-encoded twice; imported as \"报告.pdf\"", uid(4)),
+        format!("{}: 1 older rows of its parts are ignored", uid(5)),
+        format!("skipped {0}: its object is missing: doc/{0}.pdf", uid(7)),
+        format!("skipped {0}: its object is damaged: doc/{0}.pdf has 299999 bytes, its row says 300000", uid(8)),
+        format!("{}: it has 300000 bytes; its row says 1", uid(9)),
+        format!("{}: its part 4 is not imported; the client must send it again", uid(11)),
+        format!("skipped {}: its parts are missing: 1 of 2 found, not [2]", uid(12)),
+        format!("{}: it was merged just before the Go program stopped", uid(13)),
+        format!("skipped {}: its name is not allowed: \"\"", uid(17)),
+        "1 part rows belong to no file; `osproxy fsck` finds their objects, if there are any".to_owned(),
+        "1 partMerge tasks were started but did not finish; they are not imported, since osproxy schedules its own tasks".to_owned(),
+        "1 partDelete tasks were not started; they are not imported, since osproxy schedules its own tasks".to_owned(),
+        "1 part objects, 195.3 KiB, were left behind by merges (see --remove-leftovers)".to_owned(),
     ]
 }
 
-/// Takes over what [`fill`] makes, and serves it.
+/// Imports what [`fill`] creates, and serves it.
 async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Database) {
     let expected = fill(&go).await;
     let settings = database.settings();
@@ -173,8 +173,7 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     let (code, said) = import(path, &settings, &["--dry-run"]).await;
     assert_eq!(code, 4, "{said}");
     assert_says(&said, &expected);
-    let sum =
-        "13 files would be taken: 8 whole, 2 in parts, 3 unfinished; 0 of them anew; 1 known; 4 skipped";
+    let sum = "13 files would be imported: 8 whole, 2 in parts, 3 unfinished; 0 of them again; 1 already present; 4 skipped";
     assert_says(&said, &[sum.to_owned()]);
     assert_eq!(database.sql("SELECT uid FROM files").await, [""; 0]);
     assert_eq!(database.sql("SELECT id FROM blobs").await, [""; 0]);
@@ -182,12 +181,12 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     let (code, said) = import(path, &settings, &[]).await;
     assert_eq!(code, 4, "{said}");
     assert_says(&said, &expected);
-    assert_says(&said, &[sum.replace("would be taken", "taken")]);
+    assert_says(&said, &[sum.replace("would be imported", "imported")]);
 
-    // Meanwhile the Go program went on: it merged 15, whose parts are still those of the file here, and 11 was completed.
+    // The Go program went on: it merged 15, which was imported in parts, and completed 11.
     go.object(&format!("video/{}.mp4", uid(15)), &content(15, 300_000));
     go.update_file(uid(15), "multi_part = false").await;
-    // 19 shares it since, by instant upload.
+    // 19 shares the content of 15 by instant upload.
     let object = format!("video/{}.mp4", uid(15));
     let bytes = content(15, 300_000);
     let row = Row {
@@ -211,14 +210,15 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     go.forget_part(uid(11), 4).await;
     let (code, said) = import(path, &settings, &[]).await;
     assert_eq!(code, 4, "{said}");
-    // 10, 11 and 18 were not complete: they are taken as they are now.
-    let sum = "4 files taken: 1 whole, 1 in parts, 2 unfinished; 3 of them anew; 11 known; 4 skipped";
+    // 10, 11 and 18 were not complete: they are imported again in their present state.
+    let sum =
+        "4 files imported: 1 whole, 1 in parts, 2 unfinished; 3 of them again; 11 already present; 4 skipped";
     assert_says(&said, &[sum.to_owned()]);
-    // What is complete stays whose it is; uploads go to another tenant, and back.
+    // Complete files keep their tenant; unfinished uploads move to the other tenant, and back.
     for options in [&["--remove-leftovers", "--tenant", "other"][..], &[]] {
         let (code, said) = import(path, &settings, options).await;
         assert_eq!(code, 4, "{said}");
-        let sum = "2 files taken: 0 whole, 0 in parts, 2 unfinished; 2 of them anew; 13 known; 4 skipped";
+        let sum = "2 files imported: 0 whole, 0 in parts, 2 unfinished; 2 of them again; 13 already present; 4 skipped";
         assert_says(&said, &[sum.to_owned()]);
     }
 
@@ -230,7 +230,7 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     service.database().settle().await;
     read_all(&service).await;
     recognise_and_refuse(&service).await;
-    // What was skipped stays where it is, and so does what the Go program merged after the first time: 15 is merged elsewhere.
+    // Objects of skipped files stay, and so does that of 15, which osproxy merges itself.
     service.kill().await;
     let (code, said) = service.cli(&["fsck", "--deep"]).await;
     assert_eq!(code, 4, "{said}");
@@ -242,19 +242,19 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     assert!(said.contains(" 4 differences"), "{said}");
 }
 
-/// A node whose disk has none of it may be asked to take over what it has.
+/// Importing on a node without the objects must not change what the first node imported.
 async fn another_node_takes_nothing_away(first: &Path, settings: &[(String, String)]) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(first.join("go.yaml"), folder.path().join("go.yaml")).unwrap();
     std::fs::create_dir_all(folder.path().join("osproxy-data/objects")).unwrap();
     let (code, said) = import(folder.path(), settings, &[]).await;
     assert_eq!(code, 4, "{said}");
-    // 10 has no parts, wherever they might be; those of 18 are not this node's.
-    let sum = "1 files taken: 0 whole, 0 in parts, 1 unfinished; 1 of them anew; 14 known; 4 skipped";
+    // 10 has no parts anywhere; those of 18 are on the other node.
+    let sum =
+        "1 files imported: 0 whole, 0 in parts, 1 unfinished; 1 of them again; 14 already present; 4 skipped";
     assert_says(&said, &[sum.to_owned()]);
 }
 
-/// Reads every file that was taken over.
 async fn read_all(service: &Service) {
     let film = content(5, 2_500_000);
     for (number, name, bytes) in [
@@ -271,7 +271,7 @@ async fn read_all(service: &Service) {
         (19, "film.mp4", content(15, 300_000)),
         (16, "first.pdf", content(16, 300_000)),
     ] {
-        let link = meta_of(service, uid(number)).await.unwrap_or_else(|| panic!("{number} is not there"));
+        let link = meta_of(service, uid(number)).await.unwrap_or_else(|| panic!("{number} is missing"));
         assert_eq!((&*link.meta.src_name, &*link.meta.size), (name, &*bytes.len().to_string()));
         assert_eq!(link.meta.md5, md5_hex(&bytes));
         let answer = service.get(&link.url).await;
@@ -283,7 +283,7 @@ async fn read_all(service: &Service) {
     }
 }
 
-/// What was taken over is recognised when it is uploaded again; what is wrong is not served.
+/// Imported content is found by instant uploads; damaged content is not served.
 async fn recognise_and_refuse(service: &Service) {
     let bytes = content(1, 300_000);
     let again = service.instant_upload(&[(&md5_hex(&bytes), "again.pdf")]).await.remove(0).uid;
@@ -292,19 +292,19 @@ async fn recognise_and_refuse(service: &Service) {
         async |number| service.sql(&format!("SELECT state FROM files WHERE uid = {}", uid(number))).await;
     assert_eq!(state(10).await, ["pending"]);
     assert_eq!(service.checkpoint(&uid(18).to_string()).await, [1, 2]);
-    // Those that were merged here are gone, and what the Go program had left.
+    // The parts merged here are gone, and so are those left by the Go program.
     let objects = service.objects();
     for number in [5, 6, 11, 15] {
         let part = format!("{}_", uid(number));
         assert!(!objects.iter().any(|object| object.contains(&part)), "{number}: {objects:?}");
     }
     service.wait_until_whole(&uid(5).to_string()).await;
-    // New files have new numbers.
+    // New uids do not collide with imported ones.
     let uid: i64 = service.store("new.txt", b"new").await.parse().unwrap();
     assert!(uid > self::uid(1000));
 }
 
-/// A Go program with its objects where a service in this folder has them.
+/// A Go program whose objects are in the object folder of a service.
 async fn on_disk(folder: &Path, database: &Database, plural: bool) -> GoProgram {
     let config =
         GoProgram::config(database, "local: {enabled: true}\nminio: {enabled: true, endpoint: 'minio:9000'}");
@@ -342,7 +342,7 @@ async fn content_that_is_not_what_it_was_is_kept_and_somebody_is_told() {
     let object = format!("doc/{}.pdf", uid(1));
     go.object(&object, &now);
     whole(&go, 2, "b.pdf", &before).await;
-    // Its merge failed, since the client had said something else.
+    // Its merge failed, because the client declared another digest.
     in_parts(&go, 3, b"other", 1).await;
     part(&go, 3, 1, b"parts").await;
     let settings = database.settings();
@@ -354,19 +354,19 @@ async fn content_that_is_not_what_it_was_is_kept_and_somebody_is_told() {
     };
     let dead = eventually("the tasks are given up", dead).await;
     for (error, found) in dead.iter().zip([&b"parts"[..], &now]) {
-        assert!(error.contains("before it was taken over"), "{error}");
+        assert!(error.contains("the imported content is damaged"), "{error}");
         assert!(error.ends_with(&md5_hex(found)), "{error}");
     }
-    // What the Go program served goes on being served.
+    // What the Go program served is still served.
     assert!(service.objects().contains(&object));
     assert!(service.read(&uid(1).to_string()).await == now);
     assert!(service.read(&uid(3).to_string()).await == b"parts");
-    // It is never taken for the other one, which has the md5.
+    // An instant upload never gets this content for the md5 of the other one.
     let again = async || {
         let uid = service.instant_upload(&[(&md5_hex(&before), "again.pdf")]).await.remove(0).uid;
         (!uid.is_empty()).then_some(uid)
     };
-    let again = eventually("the other one is recognised", again).await;
+    let again = eventually("instant upload finds the other content", again).await;
     assert!(service.read(&again).await == before);
 }
 
@@ -384,20 +384,20 @@ async fn what_cannot_be_taken_over_is_said_beforehand() {
     };
     let local = GoProgram::config(&database, "local: {enabled: true}");
     assert!(said(&local).await.contains("has no tables of the Go program"));
-    assert!(said("local: {enabled: true}").await.contains("names no PostgreSQL or MySQL"));
+    assert!(said("local: {enabled: true}").await.contains("configures no PostgreSQL or MySQL database"));
     let gone = local.replace(&format!("port: {}", port_of(&database)), "port: 1");
-    assert!(said(&gone).await.contains("127.0.0.1:1"), "it is not said where the database should be");
+    assert!(said(&gone).await.contains("127.0.0.1:1"), "the message does not name the database");
     assert!(said("locl: {enabled: true}").await.contains("go.yaml cannot be read"));
     let _go = GoProgram::new(&database, false, folder.path()).await;
-    assert!(said(&local).await.contains("`local.root` is to be the Go program's `localstore`"));
+    assert!(said(&local).await.contains("set `local.root` to the Go program's `localstore`"));
     std::fs::create_dir_all(folder.path().join("osproxy-data/objects")).unwrap();
-    // The same file may say what is here.
+    // The Go program's configuration may also be that of osproxy.
     std::fs::write(folder.path().join("go.yaml"), local).unwrap();
     let (code, said_of_nothing) = import(folder.path(), &[], &["--config", "go.yaml", "--dry-run"]).await;
     assert_eq!(code, 0, "{said_of_nothing}");
-    assert!(said_of_nothing.contains("0 files would be taken"), "{said_of_nothing}");
+    assert!(said_of_nothing.contains("0 files would be imported"), "{said_of_nothing}");
     let minio = GoProgram::config(&database, "minio: {enabled: true, endpoint: 'minio:9000'}");
-    assert!(said(&minio).await.contains("in s3, which the configuration of osproxy does not enable"));
+    assert!(said(&minio).await.contains("in s3; enable that store in the configuration of osproxy"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -424,18 +424,19 @@ async fn what_is_taken_over_counts_towards_the_quota() {
     // Batches before the one that the quota refuses may stay.
     assert!(!database.sql("SELECT uid FROM files").await.contains(&uid(2).to_string()));
     quota("default", "4000B").await;
-    // The second time the upload is taken anew, and counts once.
+    // The second import replaces the upload, which is counted once.
     for _ in 0..2 {
         assert_eq!(import(folder.path(), &settings, &[]).await.0, 0);
         assert_eq!(database.sql("SELECT used FROM tenants").await, ["4000"]);
     }
-    // For another tenant: what is complete stays, and an upload counts where it is now.
+    // Importing for another tenant: the complete file stays, and the upload is counted for its new
+    // tenant.
     quota("other", "5000B").await;
     let used = "SELECT used FROM tenants ORDER BY name";
     let to_other = ["--tenant", "other"];
     assert_eq!(import(folder.path(), &settings, &to_other).await.0, 0);
     assert_eq!(database.sql(used).await, ["2000", "2000"]);
-    // It was completed since, as content that the other tenant has: it is skipped, and goes on counting.
+    // It was completed with content that another tenant has: it is skipped, and still counted.
     let (first, md5) = (uid(1), md5_hex(&bytes));
     let shared = format!("bucket = 'doc', storage_name = '{first}.pdf', md5 = '{md5}'");
     go.update_file(uid(2), &format!("status = 1, multi_part = false, storage_size = 2000, {shared}")).await;
@@ -445,7 +446,7 @@ async fn what_is_taken_over_counts_towards_the_quota() {
     assert_eq!(database.sql(files).await, ["2000", "2000"]);
 }
 
-/// On a store the Go program has a bucket for each category.
+/// In a store, the Go program has a bucket for each category.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn objects_stay_in_the_buckets_of_a_store() {
@@ -456,7 +457,7 @@ async fn objects_stay_in_the_buckets_of_a_store() {
     let go = GoProgram::new(&old, false, folder.path()).await;
     let minio = GoProgram::config(&old, "minio: {enabled: true, endpoint: 'minio:9000'}");
     std::fs::write(folder.path().join("go.yaml"), minio).unwrap();
-    // Other tests may have the same buckets.
+    // Other tests may share these buckets, so the uids depend on the process id.
     let (small, film) = (content(1, 1000), content(2, 3_000_000));
     let (whole, parts) =
         (uid(i64::from(std::process::id())), uid(i64::from(std::process::id()) + 100_000_000));
@@ -484,7 +485,7 @@ async fn objects_stay_in_the_buckets_of_a_store() {
     with_bucket.push(("S3__BUCKET".to_owned(), "files".to_owned()));
     let (code, said) = import(folder.path(), &with_bucket, &[]).await;
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("leave `bucket` of s3 out"), "{said}");
+    assert!(said.contains("remove `bucket` from the section of s3"), "{said}");
     let (code, said) = import(folder.path(), &settings, &[]).await;
     assert_eq!(code, 0, "{said}");
     let database = Database::create(folder.path()).await;

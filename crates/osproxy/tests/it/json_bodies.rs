@@ -1,4 +1,4 @@
-//! What JSON means in the bodies of requests, and what is said of one that is wrong.
+//! JSON request bodies, and the errors for malformed ones.
 
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ async fn null_is_as_good_as_absent() {
     let copy: Value =
         answered(service.v1_post(&route, &json!({"name": null, "metadata": null})).await, 201).await;
     assert_eq!((&copy["name"], &copy["metadata"]), (&json!("x.txt"), &json!({"a": "b"})));
-    // What must be there must not be `null`, nor a note.
+    // A required field must not be `null`, nor a metadata value.
     let null_note = json!({"name": "x.txt", "metadata": {"a": null}});
     let wrong = problem(service.v1_post("/uploads", &null_note).await, 400, "invalid_argument").await;
     assert_eq!(wrong["field"], "metadata.a");
@@ -86,7 +86,7 @@ async fn what_is_wrong_is_said_in_words_of_the_api() {
     let patch = service.client().patch(service.url(&format!("/api/v1/files/{uid}")));
     let patch = patch.header("content-type", "application/merge-patch+json").body(twice);
     problem(patch.send().await.unwrap(), 400, "invalid_argument").await;
-    // API v0 says the same in its envelope.
+    // API v0 has the same message in its envelope.
     let message = refused(post(&service, "/api/storage/v0/link/upload", "7").await, 422).await;
     assert_eq!(message, "the body must be a JSON object");
     let message = refused(post(&service, "/api/storage/v0/resume", r#"{"data": [7]}"#).await, 422).await;

@@ -1,4 +1,4 @@
-//! The rules about where code stands, held against the code.
+//! The rules for the structure of the code, checked against the code.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ fn rust_files(folder: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// What a module of `crates/osproxy/src` must not import.
+/// Imports that a module of `crates/osproxy/src` must not have.
 const FORBIDDEN: [(&str, &[&str]); 18] = [
     (
         "uid.rs",
@@ -136,7 +136,7 @@ const FORBIDDEN: [(&str, &[&str]); 18] = [
     ("cli/", &[]),
 ];
 
-/// Whether a text names a module of this crate: as `crate::module`, or within `use crate::{…}`.
+/// Whether the text imports a module of this crate: as `crate::module`, or within `use crate::{…}`.
 fn imports(text: &str, module: &str) -> bool {
     let direct = format!("crate::{module}");
     let ends = |rest: &str| !rest.starts_with(|letter: char| letter.is_alphanumeric() || letter == '_');
@@ -144,7 +144,7 @@ fn imports(text: &str, module: &str) -> bool {
         || text.split("use crate::{").skip(1).any(|group| first_segments(group).any(|name| name == module))
 }
 
-/// The first segments of the paths in a group of imports, up to the brace that closes it.
+/// The first path segments of a group of imports, up to its closing brace.
 fn first_segments(group: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0;
     let end = group.find(|letter| {
@@ -188,14 +188,14 @@ fn imports_run_one_way() {
             }
         }
         let sql = ["sea_orm", "sea_query", "SELECT "].iter().any(|word| text.contains(word));
-        assert!(!sql || within.starts_with("meta/") || within == "error.rs", "{within} speaks SQL");
+        assert!(!sql || within.starts_with("meta/") || within == "error.rs", "{within} uses SQL");
         let anyhow = text.contains("anyhow");
         assert!(!anyhow || within.starts_with("cli/") || within == "main.rs", "{within} uses anyhow");
         if within.starts_with("http/") || within.starts_with("grpc/") {
-            assert!(!text.contains("osproxy_storage"), "{within} reaches past the operations");
+            assert!(!text.contains("osproxy_storage"), "{within} bypasses the operations");
         }
     }
-    assert!(checked > 40, "only {checked} files were looked at");
+    assert!(checked > 40, "only {checked} files were checked");
 }
 
 #[test]
@@ -248,13 +248,13 @@ fn every_operation_has_its_row_its_test_and_its_adapter() {
         }
         assert!(architecture.contains(&format!("`{name}`")), "{name} has no row in docs/ARCHITECTURE.md");
         let adapters = ["v0", "v1"].map(|version| source.join("http").join(version).join(&file));
-        assert!(adapters.iter().any(|adapter| adapter.exists()), "{name} has no adapter of that name");
+        assert!(adapters.iter().any(|adapter| adapter.exists()), "{name} has no adapter");
         let test = root().join("crates/osproxy/tests/it").join(&file);
-        assert!(test.exists(), "{name} has no test of that name");
+        assert!(test.exists(), "{name} has no test file");
     }
 }
 
-/// What the adapters of a version of the API share, and so is no adapter itself.
+/// Modules that the adapters of an API version share, and which are not adapters themselves.
 const SHARED: [&str; 16] = [
     "body",
     "content",

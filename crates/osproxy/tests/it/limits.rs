@@ -1,4 +1,5 @@
-//! How much is done at the same time: what goes beyond is refused at once, and all is well afterwards.
+//! Concurrency limits: requests beyond a limit are refused at once, and the service recovers
+//! afterwards.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{Api, RawConnection, Service, answered, content, eventually, problem, refused};
 
-/// Begins to send content, and stops in the middle.
+/// Starts an upload and stops in the middle.
 async fn half_an_upload(api: &Api, service: &Service) -> RawConnection {
     let link = api.upload_link("x.bin").await;
     let mut connection = service.connect().await;
@@ -18,7 +19,7 @@ async fn half_an_upload(api: &Api, service: &Service) -> RawConnection {
     connection
 }
 
-/// Sends the rest, and gives the status of the answer.
+/// Sends the rest, and returns the status of the answer.
 async fn other_half(mut connection: RawConnection) -> String {
     connection.send(&[7; 500]).await;
     String::from_utf8(connection.some().await).unwrap()[9..12].to_owned()
@@ -26,25 +27,25 @@ async fn other_half(mut connection: RawConnection) -> String {
 
 async fn uploads(service: &Service, count: u64) {
     let sample = format!(r#"osproxy_transfers_in_flight{{direction="upload"}} {count}.0"#);
-    eventually("they are on their way", async || {
+    eventually("the transfers have started", async || {
         let page = service.get("/metrics").await.text().await.unwrap();
         page.lines().any(|line| line == sample).then_some(())
     })
     .await;
 }
 
-/// A request for an upload link, half of which is sent. It is worked on.
+/// Sends half of a request for an upload link, which then occupies its permit.
 async fn half_a_request(service: &Service) -> RawConnection {
     let mut connection = service.connect().await;
     let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
     connection.head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
-    // It is worked on as soon as its body is asked for.
+    // It has its permit once its body is requested.
     assert!(connection.some().await.starts_with(b"HTTP/1.1 100"));
     connection.send(br#"{"filePath": ["a"],"#).await;
     connection
 }
 
-/// The other half, which is answered.
+/// Sends the other half, which is answered.
 async fn other_half_of_it(mut connection: RawConnection) {
     connection.send(br#" "expire": 600} "#).await;
     assert!(connection.some().await.starts_with(b"HTTP/1.1 200"));
@@ -96,13 +97,13 @@ async fn transfers_beyond_those_taken_on_are_refused_and_all_else_goes_on() {
     refused(service.put_part(&link, 1, b"third").await, 503).await;
     let download = service.download_link(&stored).await.unwrap();
     refused(service.get(&download.url).await, 503).await;
-    assert_eq!(service.checkpoint(&link.uid).await, [0_u32; 0], "nothing is left of them");
+    assert_eq!(service.checkpoint(&link.uid).await, [0_u32; 0], "a refused part was stored");
     for half in halves {
         assert_eq!(other_half(half).await, "200");
     }
     assert_eq!(service.put(&link.url.single, b"third").await.status(), 200);
     assert_eq!(service.get(&download.url).await.status(), 200);
-    // One that breaks off gives its place back, too.
+    // An aborted upload releases its permit too.
     for _ in 0..5 {
         drop(half_an_upload(&service, &service).await);
     }
@@ -138,7 +139,7 @@ async fn one_tenant_does_not_take_the_transfers_of_all() {
     refused(ours.put_part(&link, 1, b"second").await, 503).await;
     theirs.store("x.bin", b"theirs").await;
     assert_eq!(other_half(half).await, "200");
-    eventually("its place is free", async || {
+    eventually("its permit is released", async || {
         (ours.put(&link.url.single, b"second").await.status() == 200).then_some(())
     })
     .await;
@@ -164,7 +165,7 @@ async fn one_key_does_not_take_the_transfers_of_its_tenant() {
     problem(service.get(&link.url).await, 503, "overloaded").await;
     assert_eq!(other.read(&stored).await.len(), 100);
     assert_eq!(other_half(half).await, "200");
-    eventually("its place is free", async || {
+    eventually("its permit is released", async || {
         (busy.put(&old.url.single, b"second").await.status() == 200).then_some(())
     })
     .await;
@@ -199,7 +200,7 @@ async fn an_address_that_asks_too_often_is_told_when_to_come_again() {
     let last = last.unwrap();
     assert_eq!(last.headers()["retry-after"], "1");
     problem(last, 429, "rate_limited").await;
-    // A whole IPv6 network is one client, and others are others.
+    // An IPv6 /64 network counts as one client; other networks are separate.
     assert_eq!(ask("192.0.2.2").await.status(), 200);
     assert!(too_many("2001:db8::1").await.1.is_some());
     let same_network = ask("2001:db8::2").await.status();
@@ -217,12 +218,12 @@ async fn a_disk_that_is_nearly_full_takes_no_uploads_and_reads_go_on() {
     let service = Service::start_on_small_disk(64 << 20, &settings).await;
     let bytes = content(1, 16 * MIB);
     let uid = service.store("x.bin", &bytes).await;
-    // There are some 48 MiB left, and 32 are not for this.
+    // About 48 MiB are free, 32 of which must stay free.
     for size in [17 * MIB, 40 * MIB] {
         let link = service.upload_link("y.bin").await;
         let message = refused(service.put(&link.url.single, &content(2, size)).await, 507).await;
-        assert!(message.contains("no room"), "{message}");
-        // Whose length nobody tells, is cut when it has gone too far.
+        assert!(message.contains("storage is full"), "{message}");
+        // A body of unknown length is cut when it exceeds the free space.
         let pieces = (0..size / MIB).map(|piece| Ok::<_, std::io::Error>(content(piece as u64, MIB)));
         let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces.collect::<Vec<_>>()));
         let sent = service.client().put(service.url(&link.url.single)).body(body).send().await;
@@ -237,11 +238,11 @@ async fn a_disk_that_is_nearly_full_takes_no_uploads_and_reads_go_on() {
         ["0"]
     );
     assert!(service.read(&uid).await == bytes);
-    // What is small enough still goes, and room that is free again is used.
+    // A small upload still succeeds, and released space is used again.
     service.store("x.bin", &content(3, MIB)).await;
     assert_eq!(service.v1(reqwest::Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     let again = content(4, 16 * MIB);
-    eventually("there is room again", async || {
+    eventually("there is space again", async || {
         let link = service.upload_link("y.bin").await;
         (service.put(&link.url.single, &again).await.status() == 200).then_some(())
     })

@@ -1,4 +1,4 @@
-//! What links are good for, and what they are not: forged, replayed, revoked, beyond their terms.
+//! What links allow, and what they do not: forged, replayed, revoked, and beyond their constraints.
 
 use osproxy_api::{
     grpc::v1::CompleteUploadRequest,
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Service, answered, content, eventually, problem, reason, refused};
 
-/// A download link of API v1.
+/// Creates a download link of API v1.
 async fn link(service: &Service, uid: &str, more: Value) -> String {
     let mut wish = json!({"expires_in": 600});
     wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -22,7 +22,7 @@ async fn revoke(service: &Service, uid: &str) {
     assert_eq!(answer.status(), 204);
 }
 
-/// Each parameter of a URL, with its place.
+/// The parameters of a URL, each with the offset of its value.
 fn parameters(url: &str) -> Vec<(usize, &str, &str)> {
     let start = url.find('?').unwrap() + 1;
     let mut at = start;
@@ -44,7 +44,7 @@ async fn every_bit_of_a_signature_and_of_what_it_signs_counts() {
     for url in [v0, v1] {
         assert_eq!(service.get(&url).await.status(), 200);
         for (at, name, value) in parameters(&url) {
-            // Of some a client may say what it likes, but nothing that was signed.
+            // A client may change unsigned parameters, but none that is signed.
             for place in 0..value.len() {
                 for bit in 0..8 {
                     let mut forged = url.clone().into_bytes();
@@ -54,7 +54,7 @@ async fn every_bit_of_a_signature_and_of_what_it_signs_counts() {
                         continue;
                     }
                     let forged = String::from_utf8(forged).unwrap();
-                    // The case of hexadecimal digits counts nowhere.
+                    // The case of hexadecimal digits does not matter.
                     let escaped = value[..place].rfind('%').is_some_and(|sign| place - sign <= 2);
                     let is_same = (name == "signature" || escaped) && forged.eq_ignore_ascii_case(&url);
                     let status = service.get(&forged).await.status();
@@ -75,7 +75,7 @@ async fn a_link_is_worth_nothing_for_another_file_or_action() {
     refused(service.get(&download.replace(&mine, &other)).await, 422).await;
     let v1 = link(&service, &mine, json!({})).await;
     problem(service.get(&v1.replace(&mine, &other)).await, 403, "invalid_signature").await;
-    // The parameters of an upload link, for reading.
+    // The parameters of an upload link, used for a download.
     let (_, query) = upload.url.single.split_once('?').unwrap();
     let reading = format!("/api/storage/v0/download?{query}&name=c.bin&bucket=&object=");
     refused(service.get(&reading).await, 422).await;
@@ -100,7 +100,7 @@ async fn what_is_revoked_is_not_good_again_and_new_links_are() {
     let links = upload.links.as_ref().unwrap();
     problem(service.put(&links.content, b"y").await, 403, "link_revoked").await;
     problem(service.get(&links.state).await, 403, "link_revoked").await;
-    // At once, in the same second.
+    // New links are valid at once, even in the same second.
     assert_eq!(service.read(&uid).await, b"the content");
     assert_eq!(service.get(&link(&service, &uid, json!({})).await).await.status(), 200);
     problem(service.v1(Method::DELETE, "/files/1/links", None).await, 404, "file_not_found").await;
@@ -119,7 +119,7 @@ async fn a_link_is_used_no_more_often_than_it_may_be() {
     assert_eq!(served, 5);
     let refused = answers.into_iter().find(|answer| answer.status() != 200).unwrap();
     problem(refused, 403, "link_used_up").await;
-    // Another one is counted for itself.
+    // Another link has its own count.
     assert_eq!(service.get(&link(&service, &uid, json!({"max_uses": 1})).await).await.status(), 200);
     for max_uses in [0, 1_000_001] {
         let wish = json!({"expires_in": 60, "max_uses": max_uses});
@@ -147,7 +147,7 @@ async fn only_content_counts_as_a_use_of_a_link() {
         let head = service.client().head(service.url(&url)).send().await.unwrap();
         assert_eq!(head.status(), 200);
     }
-    // Nor does content that the service cannot get at.
+    // A download that fails because the object is unavailable does not count either.
     let object = service.object_path(&service.objects()[0]);
     let aside = service.folder().join("aside");
     std::fs::rename(&object, &aside).unwrap();
@@ -159,11 +159,11 @@ async fn only_content_counts_as_a_use_of_a_link() {
     // A range counts, and so does the whole.
     assert_eq!(get(&service, "range", "bytes=0-9").await, 206);
     assert_eq!(get(&service, "if-range", "\"other\"").await, 200);
-    // Then it is worth nothing to anybody.
+    // Then it is used up for every request.
     problem(service.get(&url).await, 403, "link_used_up").await;
     assert_eq!(get(&service, "if-none-match", &etag).await, 403);
     assert_eq!(service.client().head(service.url(&url)).send().await.unwrap().status(), 403);
-    // Nothing at all is content, too.
+    // An empty file counts as a download too.
     let empty = service.store("empty.bin", b"").await;
     let url = link(&service, &empty, json!({"max_uses": 1})).await;
     assert_eq!(service.get(&url).await.status(), 200);
@@ -178,7 +178,7 @@ async fn a_link_for_one_network_is_worth_nothing_in_another() {
     let elsewhere = link(&service, &uid, json!({"networks": ["10.0.0.0/8", "::/0"]})).await;
     assert_eq!(service.get(&here).await.status(), 200);
     problem(service.get(&elsewhere).await, 403, "permission_denied").await;
-    // What anybody can write into a header changes nothing.
+    // Client headers do not change the result.
     let request = service.client().get(service.url(&elsewhere)).header("x-forwarded-for", "10.0.0.1");
     problem(request.send().await.unwrap(), 403, "permission_denied").await;
     let upload = service.wish(&json!({"name": "x", "constraints": {"networks": ["10.0.0.0/8"]}})).await;
@@ -193,12 +193,12 @@ async fn content_is_not_larger_than_its_link_takes() {
     let upload = service.wish(&limited).await;
     let links = upload.links.as_ref().unwrap();
     problem(service.put(&links.content, &content(1, 1001)).await, 413, "too_large").await;
-    // In parts, each of which is small enough.
+    // In parts, each below the limit.
     assert_eq!(service.v1_put_part(&upload, 1, &content(2, 600)).await.status(), 204);
     problem(service.v1_put_part(&upload, 2, &content(2, 600)).await, 413, "too_large").await;
     assert_eq!(service.v1_put_part(&upload, 2, &content(2, 400)).await.status(), 204);
     problem(service.v1_put_part(&upload, 3, b"x").await, 413, "too_large").await;
-    // What replaces a part may have no more than that leaves.
+    // A replacement may not exceed the limit either.
     problem(service.v1_put_part(&upload, 1, &content(3, 601)).await, 413, "too_large").await;
     assert_eq!(service.v1_put_part(&upload, 1, &content(3, 600)).await.status(), 204);
     assert_eq!(service.v1_status(&upload).await.received, 1000);
@@ -206,7 +206,7 @@ async fn content_is_not_larger_than_its_link_takes() {
     let upload: CreatedUpload = service.wish(&limited).await;
     let sent = service.put(&upload.links.unwrap().content, &content(1, 1000)).await;
     answered::<UploadStatus>(sent, 200).await;
-    // Parts that came by a link without a limit are not completed by one that has it.
+    // Parts sent with an unlimited link cannot be completed with a limited one.
     let upload = service.wish(&json!({"name": "x.bin"})).await;
     assert_eq!(service.v1_put_part(&upload, 1, &content(2, 600)).await.status(), 204);
     let route = format!("/uploads/{}/links", upload.uid);
@@ -220,7 +220,7 @@ async fn content_is_not_larger_than_its_link_takes() {
         problem(service.v1_post("/uploads", &wish).await, 400, "invalid_argument").await["field"],
         "constraints.max_size"
     );
-    // A key's own limit is that of its links, of API v0 too.
+    // The limit of a key applies to its links, of API v0 too.
     let key = service.with_key(&service.create_key(&["--max-size", "1000"]).await);
     let link = key.upload_link("x.bin").await;
     refused(service.put(&link.url.single, &content(3, 1001)).await, 413).await;
@@ -234,7 +234,7 @@ async fn parts_sent_at_the_same_time_are_not_larger_together_than_their_link_tak
     let limited = json!({"name": "x.bin", "constraints": {"max_size": 1000}});
     let upload = service.wish(&limited).await;
     let url = upload.links.as_ref().unwrap().part.clone();
-    // All have begun before any of them ends.
+    // All parts start before any of them ends.
     let mut begun = Vec::new();
     for number in 1..=8 {
         let mut connection = service.connect().await;
@@ -255,7 +255,7 @@ async fn parts_sent_at_the_same_time_are_not_larger_together_than_their_link_tak
     assert_eq!((status.received, status.parts.len()), (900, 3));
 }
 
-/// The beginning of a program.
+/// The beginning of an executable.
 const PROGRAM: &[u8] =
     b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0 and so on, for as many bytes as the \
       header of a program has, and some more";
@@ -275,12 +275,12 @@ async fn the_first_bytes_decide_whichever_parts_they_come_in() {
             assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
         }
         problem(service.v1_complete(&upload).await, 415, "unsupported_media_type").await;
-        // Nor when the application completes it, whose links demand nothing.
+        // Nor when the application completes it, without constraints of its own.
         let mut grpc = service.grpc();
         let request = CompleteUploadRequest { uid: upload.uid.clone(), ..CompleteUploadRequest::default() };
         let refused = grpc.files.complete_upload(request).await.unwrap_err();
         assert_eq!(reason(&refused).0, "unsupported_media_type");
-        // It can be mended.
+        // Replacing the first bytes repairs it.
         assert_eq!(service.v1_put_part(&upload, parts.len(), PNG).await.status(), 204);
         for number in 1..parts.len() {
             assert_eq!(service.v1_put_part(&upload, number, b"").await.status(), 204);
@@ -296,7 +296,7 @@ async fn the_first_bytes_decide_whichever_parts_they_come_in() {
         assert_eq!(service.v1_complete(&upload).await.status(), 200);
         assert!(service.read(&upload.uid).await == PNG);
     }
-    // Without a demand the file gets the type that it has, over API v0 too.
+    // Without a constraint the file gets its detected type, over API v0 too.
     for parts in divided(PROGRAM) {
         let link = service.upload_link("x.png").await;
         service.put_parts(&link, &parts.iter().map(Vec::as_slice).collect::<Vec<_>>()).await;
@@ -316,7 +316,7 @@ async fn content_is_of_the_type_that_its_link_takes() {
         ("image/*", png, true),
         ("image/png", png, true),
         ("image/jpeg", png, false),
-        // Whatever its name says.
+        // The content decides, not the name.
         ("image/*", page, false),
     ] {
         let upload = service.wish(&wish(kind)).await;
@@ -352,8 +352,8 @@ async fn keys_rotate_under_links_that_are_out_and_a_key_that_leaked_is_forgotten
     let (code, said) = service.cli(&["link-key", "rotate"]).await;
     assert_eq!(code, 0, "{said}");
     let second = said.split_whitespace().next().unwrap().to_owned();
-    // Signed by a node that has heard of it, for one that has not.
-    let new = eventually("the new key signs", async || {
+    // Signed by a node that has the new key, for one that has not read it yet.
+    let new = eventually("the new key signs links", async || {
         let url = link(&service, &uid, json!({})).await;
         (key_of(&url) == second).then_some(url)
     })
@@ -367,7 +367,7 @@ async fn keys_rotate_under_links_that_are_out_and_a_key_that_leaked_is_forgotten
     assert_eq!(does, [vec![second.as_str(), "sign"], vec![first.as_str(), "verify"]], "{listed}");
     let (code, said) = service.cli(&["link-key", "revoke", &first]).await;
     assert_eq!(code, 0, "{said}");
-    let refused = eventually("what the old key signed is worth nothing", async || {
+    let refused = eventually("links of the old key are rejected", async || {
         Some(service.get(&old).await).filter(|answer| answer.status() != 200)
     })
     .await;
@@ -388,7 +388,8 @@ async fn a_node_knows_a_key_as_soon_as_it_sees_a_link_of_it() {
     for _ in 0..200 {
         for node in [&one, &two] {
             let url = link(node, &uid, json!({})).await;
-            // Both read it, whoever signed it, and one of them has to ask the other for the bytes.
+            // Both nodes accept it, whichever signed it; one of them forwards the request to the
+            // other.
             for reader in [&one, &two] {
                 assert_eq!(reader.get(&url).await.status(), 200);
             }
@@ -399,5 +400,5 @@ async fn a_node_knows_a_key_as_soon_as_it_sees_a_link_of_it() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    panic!("the new key never signs");
+    panic!("the new key never signs a link");
 }

@@ -8,7 +8,7 @@ async fn page(service: &Service, query: &str) -> Files {
     answered(service.v1_get(&format!("/files?{query}")).await, 200).await
 }
 
-/// All pages of a listing.
+/// Reads all pages of a listing.
 async fn all(service: &Service, query: &str) -> Vec<File> {
     let (mut files, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -39,7 +39,7 @@ async fn pages_hold_every_file_once_in_an_order_that_stays() {
         let files = all(&service, &format!("limit={limit}")).await;
         assert_eq!(files.iter().map(|file| &file.uid).collect::<Vec<_>>(), expected, "{limit}");
     }
-    // What is made, and goes, between two pages does not disturb the rest.
+    // Files created or deleted between two pages do not disturb the rest.
     let first = page(&service, "limit=5").await;
     service.upload_link("late.txt").await;
     for link in &links[3..5] {
@@ -122,7 +122,7 @@ async fn bad_input_is_refused_with_the_parameter_that_is_wrong() {
         let told = problem(service.v1_get(&format!("/files?{query}")).await, 400, "invalid_argument").await;
         assert_eq!(told["field"], field, "{query}: {told}");
     }
-    // A cursor is worth something as it was given, and with the filters that it was given for.
+    // A cursor is valid only unchanged, and only with the filters of its listing.
     let cursor = page(&service, "limit=1&state=pending").await.next_cursor.unwrap();
     assert_eq!(page(&service, &format!("limit=2&state=pending&cursor={cursor}")).await.files.len(), 1);
     let query = |cursor: &str, filters: &str| format!("/files?limit=1{filters}&cursor={cursor}");
@@ -140,12 +140,12 @@ async fn bad_input_is_refused_with_the_parameter_that_is_wrong() {
     problem(service.v1(Method::DELETE, "/files", None).await, 405, "method_not_allowed").await;
 }
 
-/// Tables of a service from before files were listed.
+/// Files of a version without listings are listed too.
 #[tokio::test]
 async fn files_from_before_are_listed_too() {
     let mut service = Service::start().await;
     if service.database().url().is_some() {
-        // Not every server can take the columns away again while somebody looks on.
+        // Not every server can drop the columns while other sessions are connected.
         return;
     }
     for name in ["old.jpg", "old.txt", "gone.txt"] {
@@ -187,7 +187,7 @@ async fn text_is_listed_as_documents_and_stored_where_the_go_program_would() {
     let link = service.download_link(&uid).await.unwrap();
     assert!(link.url.contains("bucket=unknown&"), "{}", link.url);
 
-    // Rows of the version before.
+    // Rows of the previous version.
     service.kill().await;
     service.sql("UPDATE files SET category = 'unknown' WHERE name <> 'report.pdf'").await;
     service.sql("DELETE FROM seaql_migrations WHERE version LIKE 'm0011%'").await;

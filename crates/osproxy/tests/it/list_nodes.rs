@@ -19,7 +19,7 @@ async fn nodes_know_each_other() {
     let one = Service::start_on("OSPROXY_TEST_POSTGRES", &[]).await;
     let two = one.start_beside(&[]).await;
     for service in [&one, &two] {
-        eventually("both are known", async || {
+        eventually("both nodes are registered", async || {
             let nodes: Nodes = answered(service.v1_get("/nodes").await, 200).await;
             (nodes.nodes.len() == 2).then_some(())
         })

@@ -53,7 +53,7 @@ async fn bad_input_is_refused() {
         let told = problem(service.v1_get(&format!("/tasks?{query}")).await, 400, "invalid_argument").await;
         assert_eq!(told["field"], field, "{query}");
     }
-    // A cursor of tasks is none of files.
+    // A cursor of tasks is not valid for files.
     problem(service.v1_get(&format!("/files?cursor={cursor}")).await, 400, "invalid_argument").await;
     problem(service.v1(Method::POST, "/tasks", None).await, 405, "method_not_allowed").await;
 }

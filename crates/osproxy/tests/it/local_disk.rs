@@ -1,4 +1,4 @@
-//! How objects lie on a disk, whoever wrote them, and what it costs to reach one of many.
+//! Objects on a disk, written by any version, and the cost of reaching one of many.
 
 use reqwest::Method;
 use serde_json::json;
@@ -8,19 +8,19 @@ use crate::support::{Service, answered, command, content, eventually, problem, r
 
 const PART: usize = 65536;
 
-/// No request and no task looks through a folder: what it costs does not depend on what else is stored.
+/// No request and no task lists a folder: its cost does not depend on what else is stored.
 #[tokio::test]
 async fn nothing_that_is_done_for_a_file_lists_a_folder() {
     let service = Service::start_traced("trace=getdents64,unlink,unlinkat").await;
     let calls = || traced(&service);
-    eventually("it is idle", async || {
+    eventually("the service is idle", async || {
         (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
             .then_some(())
     })
     .await;
     let before = calls().len();
 
-    // In one piece, broken, in parts that are merged, in parts that have their places; given up.
+    // Whole, failed, in merged parts, in parts of a preallocated file, and aborted.
     let whole = service.store("x.bin", &content(1, 100_000)).await;
     let broken = service.upload_link("y.bin").await;
     assert_ne!(
@@ -33,7 +33,7 @@ async fn nothing_that_is_done_for_a_file_lists_a_folder() {
     let merged = service.store_in_parts("z.bin", &content(2, 200_000), 100_000).await;
     service.wait_until_whole(&merged).await;
     let bytes = content(3, 2 * PART);
-    // What is claimed besides BLAKE3 is verified by a task.
+    // A task verifies expected digests other than BLAKE3.
     let sha256 = hex::encode(Sha256::digest(&bytes));
     let wish = json!({"name": "p.bin", "size": bytes.len(), "part_size": PART, "sha256": sha256});
     let placed = service.wish(&wish).await;
@@ -49,7 +49,7 @@ async fn nothing_that_is_done_for_a_file_lists_a_folder() {
     for uid in [&whole, &merged, &placed.uid, &one_piece.uid] {
         assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     }
-    eventually("all objects are gone", async || service.objects().is_empty().then_some(())).await;
+    eventually("all objects are removed", async || service.objects().is_empty().then_some(())).await;
     service.database().settle().await;
 
     let calls = calls().split_off(before);
@@ -59,7 +59,8 @@ async fn nothing_that_is_done_for_a_file_lists_a_folder() {
     assert!(listed.is_empty(), "{listed:#?}");
 }
 
-/// A data folder of the version before: objects, parts and preallocated files lie in their categories' own folders.
+/// A data folder of the previous version: objects, parts and preallocated files are directly in the
+/// folders of their categories.
 #[tokio::test]
 async fn objects_of_the_version_before_are_read_completed_and_removed() {
     let mut service = Service::start().await;
@@ -113,10 +114,10 @@ async fn objects_of_the_version_before_are_read_completed_and_removed() {
     for uid in [&whole, &link.uid, &placed.uid] {
         assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     }
-    eventually("all objects are gone", async || service.objects().is_empty().then_some(())).await;
+    eventually("all objects are removed", async || service.objects().is_empty().then_some(())).await;
 }
 
-/// An older database was restored beside newer objects, say.
+/// For example when an older database was restored beside newer objects.
 #[tokio::test]
 async fn an_object_that_no_row_names_is_never_replaced() {
     let service = Service::start().await;
@@ -127,7 +128,7 @@ async fn an_object_that_no_row_names_is_never_replaced() {
     refused(service.put(&link.url.single, b"other").await, 503).await;
     service.database().settle().await;
     assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");
-    // The next attempt has another name.
+    // The next write uses another key.
     assert_eq!(service.put(&link.url.single, b"other").await.status(), 200);
     assert!(service.read(&link.uid).await == b"other");
     assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");
@@ -143,7 +144,7 @@ async fn an_object_that_no_row_names_is_never_replaced() {
     assert!(service.read(&upload.uid).await == b"bytes");
 }
 
-/// Names that nobody knows are the worst case: they are told one by one, and none is kept.
+/// Unknown objects are the worst case: each is reported, and none is kept in memory.
 #[tokio::test]
 async fn fsck_needs_no_more_memory_for_many_objects() {
     const SOME: usize = 10_000;
@@ -171,6 +172,6 @@ async fn fsck_needs_no_more_memory_for_many_objects() {
     let with_some = peak(&service).await;
     create(SOME..MANY);
     let with_many = peak(&service).await;
-    // A name in a map takes more than 100 bytes.
+    // An entry of a map would take more than 100 bytes.
     assert!(with_many < with_some + 12 * 1024, "{with_many} KiB instead of {with_some} KiB");
 }

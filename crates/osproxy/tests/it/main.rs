@@ -1,4 +1,5 @@
-//! The service as its users meet it: the real binary, over real sockets. One file an operation.
+//! Tests of the service as its users meet it: the real binary, over real sockets. One file per
+//! operation.
 
 #![allow(
     clippy::disallowed_methods,

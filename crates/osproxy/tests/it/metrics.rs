@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{Service, answered, content, eventually, md5_hex, problem};
 
-/// What `/metrics` says: samples with their labels, as they stand there.
+/// A parsed `/metrics` page: samples with their labels, as written there.
 struct Page {
     samples: BTreeMap<String, f64>,
     /// Names of metrics, with their types.
@@ -19,7 +19,7 @@ impl Page {
         Self::parse(&answer.text().await.unwrap())
     }
 
-    /// Reads a page, and refuses what Prometheus would not understand.
+    /// Parses a page, and panics where Prometheus would reject it.
     fn parse(text: &str) -> Self {
         let (mut samples, mut metrics, mut helped) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         for line in text.lines() {
@@ -48,7 +48,7 @@ impl Page {
             }
             assert!(
                 samples.insert(name.to_owned(), value.parse().unwrap()).is_none(),
-                "{line} is there twice"
+                "the sample {line} occurs twice"
             );
         }
         Self { samples, metrics }
@@ -68,12 +68,12 @@ impl Page {
     }
 }
 
-/// The page once all requests before it have been counted: a request counts when its answer has ended, which its client
-/// may know first.
+/// The page once all earlier requests have been counted: a request is counted when its answer has
+/// ended, which its client may notice before.
 async fn settled(service: &Service) -> Page {
     eventually("all requests have ended", async || {
         let page = Page::of(service).await;
-        // The one that asks is running.
+        // Only the request for the page itself is in flight.
         (page.value("requests_in_flight") == 1).then_some(page)
     })
     .await
@@ -92,7 +92,7 @@ async fn requests_and_their_bytes_are_counted_by_route() {
     let mut slow = service.connect().await;
     slow.head("PUT", &link.url.single, "Content-Length: 10\r\n").await;
     slow.send(b"12345").await;
-    let waiting = eventually("an upload is on its way", async || {
+    let waiting = eventually("an upload is in flight", async || {
         let page = Page::of(&service).await;
         (page.value("transfers_in_flight{direction=\"upload\"}") == 1).then_some(page)
     });
@@ -110,7 +110,8 @@ async fn requests_and_their_bytes_are_counted_by_route() {
     page.has(&format!("request_duration_seconds_count{{{download}}}"), 2);
     page.has(&format!("request_duration_seconds_bucket{{{download},le=\"+Inf\"}}"), 2);
     page.has("transfers_in_flight{direction=\"upload\"}", 0);
-    // A client that left before it had an answer is one that never got one, or got the error that it caused.
+    // A client that left before the answer is counted without a status, or with the error it
+    // caused.
     let left = page.samples.keys().filter(|name| name.contains(upload) && name.contains("_requests_total"));
     assert_eq!(left.count(), 2);
 }
@@ -163,7 +164,7 @@ async fn tasks_database_stores_and_disks_are_told() {
     assert!(page.value("cache_hits_total") > 0 && page.value("cache_misses_total") > 0);
     let published =
         page.samples.keys().find(|name| name.contains("_seconds_count") && name.contains("publish"));
-    let published = published.expect("something was published").strip_prefix("osproxy_").unwrap().to_owned();
+    let published = published.expect("no object was published").strip_prefix("osproxy_").unwrap().to_owned();
     assert!(page.value(&published) > 0, "{published}");
     let on = published.split("backend=\"").nth(1).unwrap().split('"').next().unwrap();
     assert!(page.value(&format!("store_written_bytes_total{{backend=\"{on}\"}}")) >= 50_000);
@@ -176,7 +177,7 @@ async fn tasks_database_stores_and_disks_are_told() {
     let started = page.samples["osproxy_start_time_seconds"];
     assert!(now - 600.0 < started && started <= now, "{started}");
 
-    // What takes long to count is not counted for everyone who asks.
+    // Statistics that are slow to count are cached.
     service.sql("DELETE FROM tasks WHERE kind = 'merge_parts'").await;
     settled(&service).await.has("tasks{kind=\"merge_parts\",state=\"done\"}", 1);
 }
@@ -203,7 +204,7 @@ async fn however_clients_behave_there_are_only_so_many_samples() {
             assert!(connection.rest().await.starts_with("HTTP/1.1 405"));
         }
     };
-    // How many of something there are may differ.
+    // The numbers of tasks may differ between pages.
     let names = async || {
         let page = settled(&service).await;
         let names = page.samples.into_keys().filter(|name| !name.starts_with("osproxy_tasks{"));
@@ -239,7 +240,7 @@ async fn who_stops_says_so() {
     eventually("it drains", async || (Page::of(&service).await.value("draining") == 1).then_some(())).await;
 }
 
-/// The metrics that the guide has: type and labels by name.
+/// The metrics in the guide: type and labels by name.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let page = include_str!("../../../../docs/guides/observability.md");
     let mut found = BTreeMap::new();
@@ -249,7 +250,7 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
         let name = cells[0].trim_matches('`').to_owned();
         let labels = cells[2].split(',').map(|label| label.trim().trim_matches('`').to_owned());
         let labels = labels.filter(|label| !label.is_empty()).collect();
-        assert!(found.insert(name, (cells[1].to_owned(), labels)).is_none(), "{row} is there twice");
+        assert!(found.insert(name, (cells[1].to_owned(), labels)).is_none(), "{row} occurs twice");
     }
     found
 }
@@ -277,5 +278,5 @@ async fn the_guide_has_every_metric_with_its_type_and_labels() {
         seen.insert(name.to_owned());
     }
     let unseen: Vec<_> = page.metrics.keys().filter(|name| !seen.contains(*name)).collect();
-    assert!(unseen.is_empty(), "nothing was seen of {unseen:?}");
+    assert!(unseen.is_empty(), "no sample of {unseen:?}");
 }

@@ -1,5 +1,5 @@
-//! Uploads against a map: whatever is asked in whatever order, over whichever version of the API, each answer is the one that
-//! the map gives.
+//! Uploads compared with a model: for any sequence of operations, over either version of the API,
+//! each answer must be one that the model allows.
 
 mod client;
 mod file;
@@ -15,7 +15,7 @@ use client::{Answer, Link, Status, Version, checkpoint, is_open, read_status};
 use file::{Bytes, Complete, File, Outcomes, PART, Said, State};
 use ops::{Lie, Md5, Op, Range, Source, op};
 
-/// Other bytes, of the same length if there are any.
+/// Different bytes, of the same length if possible.
 fn others(bytes: &Bytes) -> Bytes {
     if bytes.is_empty() { Arc::new(vec![0]) } else { Arc::new(bytes.iter().map(|byte| !byte).collect()) }
 }
@@ -30,7 +30,7 @@ fn announced(md5: Md5, bytes: &Bytes) -> Option<String> {
 
 struct World {
     node: TestNode,
-    /// False digests are found before the answer, and not by the tasks.
+    /// False digests are found before the answer, not by a task.
     verifies: bool,
     files: Vec<File>,
     last_part: Option<(usize, u32, Bytes, Md5)>,
@@ -45,7 +45,7 @@ impl World {
         world
     }
 
-    /// Begins an upload, divided if the size is announced.
+    /// Creates an upload, preallocated if its size is announced.
     async fn create(&mut self, size: Option<usize>) -> usize {
         let link = match size {
             Some(size) => Link::divide(&self.node, size).await,
@@ -55,12 +55,12 @@ impl World {
         self.files.len() - 1
     }
 
-    /// Any file.
+    /// Chooses any file.
     fn any(&self, index: Index) -> usize {
         index.index(self.files.len())
     }
 
-    /// A file that has a link for uploads: the first one has.
+    /// Chooses a file with an upload link; the first one has one.
     fn linked(&self, index: Index) -> usize {
         (0..=self.any(index)).rev().find(|at| self.files[*at].link.is_some()).unwrap()
     }
@@ -77,11 +77,11 @@ impl World {
         }
     }
 
-    /// Holds an answer against the outcomes that are right. `None`: it was an error.
+    /// Compares an answer with the allowed outcomes. Returns `None` if it is an error.
     fn check(&mut self, at: usize, what: &str, answer: Answer, right: &Outcomes) -> Option<Answer> {
         let (uid, found) = (&self.files[at].uid, answer.outcome(right));
         let Some(outcome) = found else {
-            panic!("{what} of {uid}: {} {:?} instead of {right:?}", answer.status(), answer.said());
+            panic!("{what} of {uid}: {} {:?}, expected {right:?}", answer.status(), answer.said());
         };
         self.files[at].saw(outcome);
         outcome.is_none().then_some(answer)
@@ -131,7 +131,8 @@ impl World {
         let right = self.files[at].to_merge(&said, self.verifies);
         if right == [Some(ErrorCode::DigestMismatch)] {
             self.check(at, &format!("merging ({said:?})"), answer, &right);
-            // Parts that lie in the object to be cannot be read before it is, and it is the file's only one.
+            // A preallocated file cannot be read before it is complete, and it is the file's only
+            // object.
             let sql = format!("SELECT state FROM files WHERE uid = {}", self.files[at].uid);
             let state = self.node.database().sql(&sql).await.remove(0);
             match self.files[at].size {
@@ -146,7 +147,8 @@ impl World {
         {
             let (bytes, parts) = (self.files[at].bytes(), u32::try_from(parts.len()).unwrap());
             let file = &self.files[at];
-            // Each part lies where it is read, with its digest: nothing is left to do, if nobody else has this content.
+            // Parts of a preallocated file are in place, with their digests: no task is needed
+            // unless another file has the same content.
             let is_placed = file.size.is_some_and(|size| size > 0) && file.is_plain && said.md5.is_none();
             let is_first = !self.files.iter().filter_map(File::complete).any(|other| other.bytes == bytes);
             let (verified, has_md5) = (is_placed && is_first, file.size.is_none() || said.md5.is_some());
@@ -199,7 +201,7 @@ impl World {
                 Some(parts) => is_open(status.state, parts.len()),
                 None => status.state == UploadState::Stored,
             };
-            assert!(is_right, "{} is said to be {:?}", file.uid, status.state);
+            assert!(is_right, "{} has the state {:?}", file.uid, status.state);
         }
     }
 
@@ -240,7 +242,7 @@ impl World {
         };
         let answer =
             self.node.client().get(self.node.url(&url)).header("range", &field).send().await.unwrap();
-        // For the model a range that is there is a success like any other.
+        // For the model a satisfiable range is a success like any other.
         let success = if expected.is_some() { 206 } else { 416 };
         let answer = Answer::new(Version::V0, success, answer);
         let right = self.files[at].to_read();
@@ -260,7 +262,7 @@ impl World {
             assert!(!same.any(Complete::is_found), "verified content was not found");
             return;
         }
-        assert!(same.peek().is_some(), "content was found that no file has");
+        assert!(same.peek().is_some(), "instant upload found content that no file has");
         self.files.push(File::instant(uid, bytes));
         self.read(self.files.len() - 1).await;
     }
@@ -278,7 +280,7 @@ impl World {
         }
     }
 
-    /// Waits until what a file lies in is one object with its digests, or until it is found to be corrupt.
+    /// Waits until the content of a file is one object with its digests, or is found to be corrupt.
     async fn await_merge(&mut self, at: usize) {
         if self.files[at].complete().is_none() {
             return;
@@ -289,7 +291,7 @@ impl World {
              ELSE coalesce(layout, files.state) END FROM files LEFT JOIN blobs ON blob_id = id WHERE uid = {}",
             self.files[at].uid
         );
-        let merged = eventually("it is merged", async || {
+        let merged = eventually("the parts are merged", async || {
             let found = self.node.database().sql(&sql).await.remove(0);
             (found != "parts").then_some(found)
         })
@@ -348,10 +350,10 @@ impl World {
         }
     }
 
-    /// When everything has come to its end, what is there is what the model has, and nothing else.
+    /// Once all background work has finished, the service must have exactly what the model has.
     async fn finish(mut self) {
         self.release().await;
-        // What a file left that was sent in parts and then in one piece is swept at a start.
+        // A file sent both in parts and whole leaves orphans, which a start sweeps.
         self.node.restart(false).await;
         self.node.database().settle().await;
         for at in 0..self.files.len() {
@@ -365,7 +367,7 @@ impl World {
         contents.sort();
         contents.dedup();
         let blobs = self.node.database().sql("SELECT count(*) FROM blobs WHERE state = 'stored'").await;
-        assert_eq!(blobs, [contents.len().to_string()], "each content is there once");
+        assert_eq!(blobs, [contents.len().to_string()], "not one blob per content");
         self.node.assert_consistent().await;
     }
 }

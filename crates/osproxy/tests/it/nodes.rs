@@ -1,4 +1,4 @@
-//! Several nodes on one database and one Redis, each with objects of its own.
+//! Several nodes on one database and one Redis, each with its own objects.
 
 use futures_util::StreamExt;
 use rustix::process::Signal;
@@ -15,12 +15,12 @@ use crate::support::{Api, Line, Proxy, Service, TestNode, content, eventually, r
 
 const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 
-/// The worker number that a uid was issued under.
+/// The worker id in a uid.
 fn worker(uid: &str) -> i64 {
     uid.parse::<i64>().unwrap() >> 12 & 1023
 }
 
-/// A uid for an upload, or nothing when the service cannot issue any now.
+/// Issues a uid for an upload; `None` if the service cannot issue one now.
 async fn issue(api: &Api) -> Option<String> {
     let answer = api.post("/link/upload", &json!({"filePath": ["x"], "expire": 60})).await;
     if answer.status() == 503 {
@@ -45,15 +45,15 @@ async fn objects_stay_with_their_node() {
     let mut two = one.start_beside(&[("TASKS__POLL_INTERVAL", "1")]).await;
     let bytes = content(1, 100_000);
     let uid = one.store("x.bin", &bytes).await;
-    // The other asks it.
+    // The other node forwards the request.
     assert!(two.read(&uid).await == bytes);
     assert!(one.read(&uid).await == bytes);
-    // The same content through the other node is the same blob, of which nobody thinks that it was lost.
+    // Stored through the other node, the same content shares the blob, which is not taken for lost.
     let again = two.store("y.bin", &bytes).await;
     assert_eq!(one.sql("SELECT refs FROM blobs").await, ["2"]);
     assert!(one.read(&again).await == bytes);
     assert!(two.objects().is_empty());
-    // An upload stays with the node that its first part came to.
+    // An upload stays on the node of its first part.
     let link = one.upload_link("z.bin").await;
     assert_eq!(one.put_part(&link, 1, b"one").await.status(), 200);
     assert_eq!(two.put_part(&link, 2, b"two").await.status(), 200);
@@ -68,7 +68,7 @@ async fn objects_stay_with_their_node() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn nodes_tell_each_other_of_work_and_of_changes() {
-    // Nothing comes by looking for it, nothing is forgotten by itself.
+    // Without polling, and without expiry of the cache.
     let patient = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__CACHE_SECONDS", "3600")];
     let one = Service::start_on(SERVER, &patient).await;
     let two = TestNode::start_beside(&one).await;
@@ -76,19 +76,20 @@ async fn nodes_tell_each_other_of_work_and_of_changes() {
     one.put_parts(&link, &[b"one", b"two"]).await;
     assert_eq!(two.merge(&link, 2, b"onetwo").await.status(), 200);
     one.wait_until_whole(&link.uid).await;
-    // The first node remembers it now.
+    // The first node caches the file now.
     assert!(one.download_link(&link.uid).await.is_some());
     two.delete(&link.uid).await;
     let ask = json!({"uid": [link.uid], "expire": 60});
-    eventually("it is forgotten", async || {
+    eventually("the cache is invalidated", async || {
         let answer = one.post("/link/download", &ask).await;
         answer.json::<serde_json::Value>().await.unwrap()["data"].is_null().then_some(())
     })
     .await;
-    eventually("its bytes are gone", async || one.objects().is_empty().then_some(())).await;
+    eventually("its object is removed", async || one.objects().is_empty().then_some(())).await;
 }
 
-/// A message costs every node something, so that what happens often must do without: only what is removed is told.
+/// Every message costs every node something, so frequent operations send none: only removals are
+/// announced.
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn uploads_cost_other_nodes_nothing() {
@@ -102,12 +103,12 @@ async fn uploads_cost_other_nodes_nothing() {
     let bytes = content(1, 100_000);
     let uid = one.store("x.bin", &bytes).await;
     for node in [&one as &Api, &two] {
-        // The second time the content is known: the files move to the blob that is there.
+        // This content is known already: the files move to the existing blob.
         let in_parts = node.store_in_parts("y.bin", &bytes, 30_000).await;
         one.wait_until_whole(&in_parts).await;
         assert!(one.read(&in_parts).await == bytes);
     }
-    // Whoever hears this has heard all that was said before.
+    // Messages arrive in order: the first one is that of the deletion.
     two.delete(&uid).await;
     let first: String = messages.next().await.unwrap().get_payload().unwrap();
     assert!(first.contains("file_changed") && first.contains(&uid), "{first}");
@@ -128,12 +129,12 @@ async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
     let uid = two.store("x.bin", b"x").await;
     assert_eq!(two.read(&uid).await, b"x");
     proxy.set(Line::Cut);
-    eventually("it is found out", async || two.log().contains("lost Redis").then_some(())).await;
+    eventually("Redis is lost", async || two.log().contains("lost the connection").then_some(())).await;
     let deleter = TestNode::start_beside(&one).await;
     deleter.delete(&uid).await;
     assert!(two.download_link(&uid).await.is_none());
     proxy.set(Line::Whole);
-    eventually("it is back", async || two.log().contains("Redis is back").then_some(())).await;
+    eventually("Redis is back", async || two.log().contains("reconnected to Redis").then_some(())).await;
     assert!(two.download_link(&uid).await.is_none());
 }
 
@@ -145,13 +146,13 @@ async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
     let prefix = paused.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
     let workers = format!("{{{prefix}}}:workers");
     let number = worker(&paused.upload_link("x").await.uid);
-    // Every number but that one is taken.
+    // All worker ids but one are taken.
     let mut taken = vec!["HSET".to_owned(), workers.clone()];
     for other in (0..1024).filter(|other| *other != number) {
         taken.extend([other.to_string(), "x 99999999999999".to_owned()]);
     }
     redis(&taken.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    // It is stopped in the middle of whatever it does.
+    // It is stopped in the middle of issuing uids.
     let (api, stop) = (Api::clone(&paused), Arc::<AtomicBool>::default());
     let stopped = stop.clone();
     let issuing = tokio::spawn(async move {
@@ -162,7 +163,7 @@ async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
         issued
     });
     let count = "SELECT count(*) FROM files";
-    eventually("it issues uids", async || {
+    eventually("the node issues uids", async || {
         (paused.sql(count).await[0].parse::<u32>().unwrap() > 20).then_some(())
     })
     .await;
@@ -173,30 +174,30 @@ async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         (u128::from(until) < now).then_some(())
     };
-    eventually("its lease is over", free).await;
+    eventually("its lease has expired", free).await;
     let next = paused.start_beside(&short).await;
     let mut uids = HashSet::new();
     for _ in 0..50 {
         let uid = next.upload_link("y").await.uid;
-        assert_eq!(worker(&uid), number, "the number has a new holder");
+        assert_eq!(worker(&uid), number, "the worker id has another holder");
         assert!(uids.insert(uid));
     }
     let newest = uids.iter().map(|uid| uid.parse::<i64>().unwrap()).min().unwrap();
     paused.signal(Signal::CONT);
-    // It has no number now, and says so to those who ask.
-    eventually("it refuses", async || issue(&paused).await.is_none().then_some(())).await;
-    // What needs no uid goes on.
+    // It has no worker id, and refuses requests that need a uid.
+    eventually("the node refuses", async || issue(&paused).await.is_none().then_some(())).await;
+    // Requests that need no uid succeed.
     assert_eq!(paused.get("/api/storage/v0/ping").await.status(), 200);
-    // Another number becomes free.
+    // Another worker id becomes free.
     let other = (number + 1) % 1024;
     redis(&["HDEL", &workers, &other.to_string()]).await;
-    let uid = eventually("it has another number", async || issue(&paused).await).await;
+    let uid = eventually("the node has another worker id", async || issue(&paused).await).await;
     assert_eq!(worker(&uid), other);
     stop.store(true, Ordering::SeqCst);
     for uid in issuing.await.unwrap() {
         assert!(uids.insert(uid.clone()), "{uid} was issued twice");
         let late = uid.parse::<i64>().unwrap() >= newest;
-        assert!(!late || worker(&uid) == other, "{uid} was issued under a lease that was over");
+        assert!(!late || worker(&uid) == other, "{uid} was issued under an expired lease");
     }
 }
 
@@ -209,14 +210,14 @@ async fn the_same_work_through_many_nodes_at_once_is_done_once() {
         for round in 0..10_u64 {
             let bytes = content(round, 5_000);
             let link = one.upload_link("x.bin").await;
-            // The same upload begins through both; one wins, the other says the same.
+            // Both nodes accept the same upload; one wins, the other answers the same.
             let (a, b) = futures_util::future::join(
                 one.put(&link.url.single, &bytes),
                 two.put(&link.url.single, &bytes),
             )
             .await;
             assert_eq!((a.status().as_u16(), b.status().as_u16()), (200, 200));
-            // Parts of one upload, the first of which decides the node.
+            // The first part of this upload decides on the node.
             let link = one.upload_link("y.bin").await;
             let sent =
                 futures_util::future::join(one.put_part(&link, 1, b"one"), two.put_part(&link, 1, b"one"))

@@ -1,4 +1,4 @@
-//! The document, held against the code, its routes and the file in `docs/`.
+//! The OpenAPI document, compared with the code, its routes and the file in `docs/`.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Service, spawn_failing};
 
-/// Pages for people, and for Prometheus, and the document itself.
+/// Routes that are not part of the API: pages for people, for Prometheus, and the document itself.
 const NO_API: [&str; 6] =
     ["GET /", "GET /metrics", "GET /openapi.json", "GET /swagger", "GET /swagger/", "GET /swagger/{file}"];
 
@@ -14,11 +14,11 @@ fn document() -> Value {
     serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap()
 }
 
-/// Every route of `http/mod.rs`, which has them all on one page, by method and path.
+/// The routes of `http/mod.rs`, by method and path.
 fn routes() -> BTreeSet<String> {
     let page = include_str!("../../src/http/mod.rs");
     let mut found = BTreeSet::new();
-    // Each version is a router of its own, which begins with `let v0 = `.
+    // Each version has its own router, which begins with `let v0 = `.
     let (_, body) = page.split_once("pub fn router").unwrap();
     for router in body.split("Router::new()").collect::<Vec<_>>().windows(2) {
         let prefix = match router[0].rsplit_once("let ") {
@@ -27,12 +27,12 @@ fn routes() -> BTreeSet<String> {
                     "v0" => osproxy_api::v0::PREFIX,
                     "v1" => osproxy_api::v1::PREFIX,
                     "probes" | "rest" => "",
-                    other => panic!("what is {other}?"),
+                    other => panic!("unknown router {other}"),
                 }
             }
             _ => "",
         };
-        // The only one whose path is put together.
+        // The only route whose path is formatted.
         let router =
             router[1].replace("&format!(\"{LINKS}/{{uid}}/{{filename}}\")", "\"/f/{uid}/{filename}\"");
         for route in router.split(".route(").skip(1) {
@@ -48,7 +48,7 @@ fn routes() -> BTreeSet<String> {
                     found.insert(format!("{} {prefix}{path}", method.to_uppercase()));
                 }
             }
-            assert!(found.len() > before, "no method was found of {path}");
+            assert!(found.len() > before, "{path} has no method");
         }
     }
     found
@@ -62,8 +62,8 @@ fn every_route_is_in_the_document_and_nothing_else() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let id = operation["operationId"].as_str().unwrap();
-            assert!(ids.insert(id), "{id} stands there twice");
-            // A HEAD is a GET without its body, and has no route of its own.
+            assert!(ids.insert(id), "{id} occurs twice");
+            // HEAD is GET without a body, and has no route of its own.
             if method != "head" {
                 told.insert(format!("{} {path}", method.to_uppercase()));
             }
@@ -71,7 +71,7 @@ fn every_route_is_in_the_document_and_nothing_else() {
     }
     let mut routes = routes();
     for page in NO_API {
-        assert!(routes.remove(page), "{page} is gone");
+        assert!(routes.remove(page), "{page} is missing");
     }
     assert!(routes.len() >= 32, "{routes:?}");
     assert_eq!(told, routes);
@@ -95,7 +95,7 @@ fn every_reference_leads_somewhere() {
     assert!(found.len() > 50);
     for reference in found {
         let pointer = reference.strip_prefix('#').unwrap();
-        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+        assert!(document.pointer(pointer).is_some(), "{reference} has no target");
     }
 }
 
@@ -105,7 +105,7 @@ async fn the_file_in_docs_is_what_the_code_says() {
     let (status, printed, _) = spawn_failing(folder.path(), &[], &["openapi"]).await;
     assert!(status.success());
     let kept = include_str!("../../../../docs/openapi.json");
-    assert!(printed == kept, "docs/openapi.json is old: cargo run -- openapi > docs/openapi.json");
+    assert!(printed == kept, "docs/openapi.json is outdated; run `cargo run -- openapi > docs/openapi.json`");
 
     let service = Service::start().await;
     let answer = service.get("/openapi.json").await;

@@ -1,4 +1,4 @@
-//! What every protocol does alike: one list of cases, each of which is run over HTTP and over gRPC.
+//! Behavior that all protocols share: one list of cases, each run over HTTP and over gRPC.
 
 use md5::{Digest, Md5};
 use reqwest::Method;
@@ -47,7 +47,7 @@ fn md5(content: &[u8]) -> [u8; 16] {
     Md5::digest(content).into()
 }
 
-/// Stores content, which it says the size of before, and gives its uid.
+/// Stores content of announced size, and returns its uid.
 async fn store(client: &mut Client, name: &str, bytes: &[u8]) -> String {
     let wish = Wish { name, size: Some(bytes.len() as u64), ..Wish::default() };
     let (uid, state, _) = client.create(&wish).await.unwrap();
@@ -64,7 +64,7 @@ async fn content_comes_back_byte_for_byte(protocol: Protocol) {
         let uid = store(&mut client, "any.bin", &bytes).await;
         assert!(client.read(&uid, 0, None).await.unwrap() == bytes, "{size}");
     }
-    // A file may have no byte.
+    // A file may be empty.
     let uid = store(&mut client, "empty.bin", b"").await;
     assert_eq!(client.describe(&uid).await.unwrap().size, Some(0));
     service.assert_consistent().await;
@@ -84,7 +84,7 @@ async fn parts_come_in_any_order_and_again(protocol: Protocol) {
     assert_eq!(part_size, Some(MIB as u64));
     let part = |number: usize| bytes.chunks(MIB).nth(number - 1).unwrap();
     client.send_part(&uid, 3, part(3), Some(md5(part(3)))).await.unwrap();
-    // The last one that was sent counts.
+    // A part that is sent again replaces the first one.
     client.send_part(&uid, 1, &content(9, MIB), None).await.unwrap();
     client.send_part(&uid, 1, part(1), Some(md5(part(1)))).await.unwrap();
     let standing = client.standing(&uid).await.unwrap();
@@ -92,7 +92,7 @@ async fn parts_come_in_any_order_and_again(protocol: Protocol) {
     assert_eq!((standing.received, standing.part_size), (MIB as u64 + 7, Some(MIB as u64)));
     client.send_part(&uid, 2, part(2), None).await.unwrap();
     client.complete(&uid, 3, &bytes).await.unwrap();
-    // Once more does no harm.
+    // Repeating it does no harm.
     client.complete(&uid, 3, &bytes).await.unwrap();
     assert!(client.read(&uid, 0, None).await.unwrap() == bytes);
     assert_eq!(client.standing(&uid).await.unwrap().state, "stored");
@@ -129,7 +129,7 @@ async fn a_wrong_digest_is_refused_and_leaves_nothing(protocol: Protocol) {
     );
     let standing = client.standing(&in_parts).await.unwrap();
     assert_eq!((standing.parts.len(), standing.received), (0, 0));
-    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+    eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
     client.send(&uid, &bytes, Some(md5(&bytes))).await.unwrap();
     client.send_part(&in_parts, 1, &bytes, Some(md5(&bytes))).await.unwrap();
     client.complete(&in_parts, 1, &bytes).await.unwrap();
@@ -162,7 +162,7 @@ async fn what_is_given_up_is_gone(protocol: Protocol) {
     client.send_part(&uid, 1, &content(1, 100_000), None).await.unwrap();
     client.abort(&uid).await.unwrap();
     assert_eq!(client.send_part(&uid, 2, b"x", None).await.unwrap_err().0, "file_gone");
-    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+    eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
     service.assert_consistent().await;
 }
 
@@ -185,7 +185,7 @@ async fn content_never_changes_once_stored(protocol: Protocol) {
     let mut client = Client::of(&service, protocol);
     let bytes = content(1, 100_000);
     let uid = store(&mut client, "x.bin", &bytes).await;
-    // Whoever sends the same again did not hear the answer.
+    // A repeated upload of the same content succeeds: the client may have missed the answer.
     client.send(&uid, &bytes, None).await.unwrap();
     assert_eq!(client.send(&uid, &content(2, 100_000), None).await.unwrap_err().0, "already_stored");
     assert!(client.read(&uid, 0, None).await.unwrap() == bytes);
@@ -228,7 +228,7 @@ async fn files_are_described_and_listed(protocol: Protocol) {
         }
     }
     assert_eq!((listed, pages), (uids, 3));
-    // A token is worth nothing for another question.
+    // A page token is valid only for its own query.
     let (_, token) = client.list("list", 2, None).await.unwrap();
     assert_eq!(client.list("lis", 2, token.as_deref()).await.unwrap_err().0, "invalid_argument");
 }
@@ -245,7 +245,7 @@ async fn a_copy_outlives_its_original(protocol: Protocol) {
     assert_eq!(client.delete(&uid).await.unwrap_err().0, "file_gone");
     assert!(client.read(&copy.uid, 0, None).await.unwrap() == bytes);
     client.delete(&copy.uid).await.unwrap();
-    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+    eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
     service.assert_consistent().await;
 }
 
@@ -323,7 +323,7 @@ async fn a_stranger_finds_out_nothing(protocol: Protocol) {
     assert_eq!(theirs.delete(&uid).await, refused("file_not_found", None));
     assert_eq!(theirs.copy(&uid, "mine").await, refused("file_not_found", None));
     assert!(theirs.list("", 10, None).await.unwrap().0.is_empty());
-    // Nor by knowing the content.
+    // Nor by instant upload.
     let blake3 = Some(*blake3::hash(&bytes).as_bytes());
     let wish = Wish { name: "x.bin", size: Some(100_000), blake3, ..Wish::default() };
     assert_eq!(theirs.create(&wish).await.unwrap().1, "pending");
@@ -350,7 +350,7 @@ async fn an_address_asks_no_more_often_than_it_may(protocol: Protocol) {
     let service = Service::start_with(&[("LIMITS__MAX_ADDRESS_RATE", "2")]).await;
     let mut client = Client::of(&service, protocol);
     let refusal = async || client.describe("1").await.err().filter(|(code, _)| code == "rate_limited");
-    eventually("it is refused", refusal).await;
+    eventually("the request is refused", refusal).await;
 }
 
 async fn tasks_and_nodes_are_told(protocol: Protocol) {
@@ -368,7 +368,7 @@ async fn tasks_and_nodes_are_told(protocol: Protocol) {
     service.sql(&format!("UPDATE tasks SET state = 'dead' WHERE id = {id}")).await;
     client.retry(&id).await.unwrap();
     assert_eq!(client.nodes().await.unwrap().len(), 1);
-    // However it was stored, it is there over HTTP.
+    // Whichever protocol stored it, HTTP serves it.
     assert_eq!(service.v1(Method::GET, &format!("/files/{uid}"), None).await.status(), 200);
     service.assert_consistent().await;
 }

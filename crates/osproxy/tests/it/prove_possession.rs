@@ -4,14 +4,14 @@ use serde_json::json;
 use crate::support::{Service, answered, content, eventually, md5_hex, problem, refused};
 
 const PROVE: (&str, &str) = ("UPLOADS__PROVE_POSSESSION", "true");
-/// More than is asked for as a whole, and than a part has.
+/// Larger than the content that is challenged as a whole, and larger than a part.
 const SIZE: usize = 9_000_000;
 
 fn blake3_hex(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
-/// An upload of content that is claimed to be this.
+/// Creates an upload with the digest of these bytes.
 async fn create(service: &Service, name: &str, bytes: &[u8]) -> CreatedUpload {
     let wish = json!({"name": name, "size": bytes.len(), "blake3": blake3_hex(bytes)});
     answered(service.v1_post("/uploads", &wish).await, 201).await
@@ -20,11 +20,11 @@ async fn create(service: &Service, name: &str, bytes: &[u8]) -> CreatedUpload {
 async fn challenged(service: &Service, name: &str, bytes: &[u8]) -> (CreatedUpload, Challenge) {
     let created = create(service, name, bytes).await;
     assert_eq!(created.state, CreatedState::Pending);
-    let challenge = created.challenge.clone().expect("it is known");
+    let challenge = created.challenge.clone().expect("known content without a challenge");
     (created, challenge)
 }
 
-/// What somebody with these bytes says.
+/// The proof of a client that has these bytes.
 fn proof(challenge: &Challenge, bytes: &[u8]) -> String {
     let key: [u8; 32] = hex::decode(&challenge.key).unwrap().try_into().unwrap();
     let mut hasher = blake3::Hasher::new_keyed(&key);
@@ -49,9 +49,9 @@ async fn who_has_the_content_need_not_send_it() {
         service.store("first.bin", &bytes).await;
         let objects = service.objects();
         let (created, challenge) = challenged(&service, "second.txt", &bytes).await;
-        assert_eq!(service.objects(), objects, "room is kept for what need not be sent");
+        assert_eq!(service.objects(), objects, "a file was preallocated for known content");
         assert_eq!(challenge.ranges.len(), if size > 131_072 { 32 } else { 1 });
-        // It can be read once it is answered, not before.
+        // The file can be read after the proof, not before.
         problem(
             service.v1_post(&format!("/files/{}/links", created.uid), &json!({"expires_in": 9})).await,
             409,
@@ -62,8 +62,8 @@ async fn who_has_the_content_need_not_send_it() {
             answered(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
         assert_eq!((status.state, status.uid.as_str()), (UploadState::Stored, created.uid.as_str()));
         assert!(service.read(&created.uid).await == bytes);
-        assert_eq!(service.objects(), objects, "a byte was moved");
-        // The answer may have been lost on the way.
+        assert_eq!(service.objects(), objects, "an object was written");
+        // A repeated proof succeeds: the client may have missed the answer.
         answered::<UploadStatus>(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
     }
     assert_eq!(service.sql("SELECT count(*) FROM challenges").await, ["0"]);
@@ -80,12 +80,12 @@ async fn no_two_challenges_are_alike_and_none_holds_for_another_file() {
     assert!(one.key != two.key && one.ranges != two.ranges);
     let swapped = answer(&service, &two, &proof(&one, &bytes)).await;
     problem(swapped, 422, "digest_mismatch").await;
-    // A wrong answer is the only one. The content may still be sent.
+    // A wrong proof ends the challenge. The content can still be sent.
     problem(answer(&service, &two, &proof(&two, &bytes)).await, 410, "challenge_gone").await;
     let url = two_created.links.unwrap().content;
     let sent: UploadStatus = answered(service.put(&url, &bytes).await, 200).await;
     assert_eq!(sent.state, UploadState::Stored);
-    // Of a wrong answer and a right one at the same time one counts.
+    // Of a wrong and a right proof at the same time, one counts.
     let (right, wrong) = (proof(&one, &bytes), proof(&two, &bytes));
     let both = tokio::join!(answer(&service, &one, &right), answer(&service, &one, &wrong));
     let statuses = (both.0.status().as_u16(), both.1.status().as_u16());
@@ -107,10 +107,10 @@ async fn an_answer_that_is_late_or_malformed_is_refused_and_changes_nothing() {
     }
     let forged = Challenge { link: challenge.link.replace("signature=", "signature=x"), ..challenge.clone() };
     problem(answer(&service, &forged, &right).await, 403, "invalid_signature").await;
-    // None of these was an answer.
+    // None of these counted as a proof.
     service.sql("UPDATE challenges SET expires_at = expires_at - 120000").await;
     problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
-    // Content that is gone cannot be had by knowing it.
+    // Content that is gone cannot be claimed.
     let (created, challenge) = challenged(&service, "gone.bin", &bytes).await;
     service.v1(reqwest::Method::DELETE, &format!("/files/{first}"), None).await;
     let right = proof(&challenge, &bytes);
@@ -129,13 +129,13 @@ async fn content_that_is_not_there_or_not_meant_is_not_asked_about() {
     assert!(create(&service, "other.bin", &bytes[1..]).await.challenge.is_none());
     for wish in [
         json!({"name": "x", "size": 5, "blake3": blake3_hex(&bytes)}),
-        // Its size is not to be had by its digest.
+        // A digest must not reveal the size.
         json!({"name": "x", "blake3": blake3_hex(&bytes)}),
     ] {
         let created: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
         assert!(created.challenge.is_none() && created.state == CreatedState::Pending);
     }
-    // Unless it is asked for, knowing a digest is enough.
+    // Without the setting, knowing the digest is enough.
     let trusting = Service::start().await;
     trusting.store("first.bin", &bytes).await;
     let created = create(&trusting, "second.bin", &bytes).await;
@@ -153,8 +153,8 @@ async fn clients_of_api_v0_have_to_send_their_content() {
     refused(service.post("/resume", &nameless).await, 422).await;
     let again = service.store("second.bin", &bytes).await;
     assert!(service.read(&again).await == bytes);
-    // What was received again is removed behind the answer.
-    eventually("it is there once", async || (service.objects().len() == 1).then_some(())).await;
+    // The content received again is removed after the answer.
+    eventually("one object remains", async || (service.objects().len() == 1).then_some(())).await;
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn any_node_takes_the_answer_whoever_has_the_content() {
     let two = one.start_beside(&[PROVE]).await;
     let bytes = content(5, SIZE);
     one.store("first.bin", &bytes).await;
-    // Whose disk has nothing of it.
+    // The object is on the disk of the other node.
     assert!(two.objects().is_empty());
     let (_, wrong) = challenged(&two, "wrong.bin", &bytes).await;
     problem(answer(&two, &wrong, &proof(&wrong, &content(6, SIZE))).await, 422, "digest_mismatch").await;
@@ -175,7 +175,8 @@ async fn any_node_takes_the_answer_whoever_has_the_content() {
         assert_eq!(status.state, UploadState::Stored);
         assert!(two.read(&created.uid).await == bytes && one.read(&created.uid).await == bytes);
     }
-    // While the node with the content is away nobody can tell, and content may be sent all the same.
+    // While the node with the content is down, a proof cannot be checked; the content can still be
+    // sent.
     let (created, challenge) = challenged(&two, "third.bin", &bytes).await;
     one.kill().await;
     let right = proof(&challenge, &bytes);
@@ -188,5 +189,5 @@ async fn any_node_takes_the_answer_whoever_has_the_content() {
         let answer = two.get(&link.url).await;
         (answer.status() == 200).then_some(answer)
     };
-    assert!(eventually("it can be read", there).await.bytes().await.unwrap() == bytes);
+    assert!(eventually("the file can be read", there).await.bytes().await.unwrap() == bytes);
 }

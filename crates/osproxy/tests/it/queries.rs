@@ -1,4 +1,4 @@
-//! What operations ask of a database: how many statements, and whether each finds its rows by an index.
+//! Database statements of operations: how many there are, and whether each uses an index.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use serde_json::json;
 
 use crate::support::{Service, answered, connect, content, eventually, md5_hex};
 
-/// Every table that grows with what is stored.
+/// Every table that grows with the stored files.
 const TABLES: [&str; 5] = ["files", "blobs", "parts", "tasks", "task_attempts"];
-/// How often each operation is done.
+/// How often each operation runs.
 const TIMES: u64 = 10;
 
-/// Nothing comes in between: the engine looks only when it is woken.
+/// No background work: the task engine only runs when notified.
 const QUIET: [(&str, &str); 2] = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__CACHE_ENTRIES", "0")];
 
-/// Statements that the server has run in the service's database so far, beginnings and ends of transactions included;
-/// not those that make a new connection ready.
+/// Statements that the server has run in the service's database so far, including BEGIN and COMMIT,
+/// without those that prepare a new connection.
 async fn statements(service: &Service) -> u64 {
     let url = std::env::var("OSPROXY_TEST_POSTGRES").unwrap();
     let name = service.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
@@ -32,7 +32,7 @@ async fn statements(service: &Service) -> u64 {
     row.try_get::<i64>("", "calls").unwrap().unsigned_abs()
 }
 
-/// What an operation asks, once it has been asked before: prepared statements are prepared, connections are made.
+/// Statements of an operation after a warm-up that prepares statements and opens connections.
 async fn count(service: &Service, operation: impl AsyncFn(u64)) -> u64 {
     for number in 0..3 {
         operation(1_000_000 + number).await;
@@ -42,7 +42,7 @@ async fn count(service: &Service, operation: impl AsyncFn(u64)) -> u64 {
         operation(number).await;
     }
     let asked = statements(service).await - before;
-    // What comes every minute may have come in between: less than one each time.
+    // Work that runs every minute may add a few: less than one per operation.
     asked / TIMES
 }
 
@@ -51,7 +51,7 @@ async fn count(service: &Service, operation: impl AsyncFn(u64)) -> u64 {
 async fn operations_ask_no_more_than_they_must() {
     let service = Service::start_on("OSPROXY_TEST_POSTGRES", &QUIET).await;
     let attempts = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
-    eventually("the engine rests", async || (service.sql(attempts).await == ["3"]).then_some(())).await;
+    eventually("no task is running", async || (service.sql(attempts).await == ["3"]).then_some(())).await;
     let mut links = Vec::new();
     for _ in 0..40 {
         links.push(service.upload_link("x.bin").await);
@@ -93,24 +93,24 @@ async fn operations_ask_no_more_than_they_must() {
         ("create_download_link", 1),
         // BEGIN, the rows, COMMIT.
         ("create_upload", 3),
-        // Whether its links were revoked, and the file: the same rows, which are remembered otherwise.
+        // Whether the link is revoked, and the file: the same rows, normally cached.
         ("download_file", 2),
-        // By md5; BEGIN, the reference, the file, COMMIT.
+        // Lookup by md5; BEGIN, the reference, the file, COMMIT.
         ("instant_upload", 5),
-        // Whether its links were revoked, which is remembered otherwise, as of the others below;
-        // BEGIN, the file, its state, the intent, COMMIT; by BLAKE3; BEGIN, the blob, the file, COMMIT.
+        // Whether the link is revoked (normally cached, here and below); BEGIN, the file, its
+        // state, the write intent, COMMIT; lookup by BLAKE3; BEGIN, the blob, the file, COMMIT.
         ("upload_file", 11),
-        // The same, but that the reference is taken and the intent goes.
+        // The same, but the reference is added and the write intent deleted.
         ("upload_file of known content", 12),
-        // Whose disk has the others; BEGIN, the file and attempts before, the intent, COMMIT; BEGIN, the file, the part before,
-        // the part, what the file has received, COMMIT.
+        // Which node has the other parts; BEGIN, the file and earlier writes, the write intent,
+        // COMMIT; BEGIN, the file, the part to replace, the part, the received bytes, COMMIT.
         ("upload_part", 12),
         ("upload_status", 2),
     ];
     assert_eq!(counted, BTreeMap::from(expected));
 }
 
-/// Does everything that clients can do.
+/// Runs every operation of clients.
 async fn everything(service: &Service) {
     let known = service.store("x.bin", b"known").await;
     service.store("again.bin", b"known").await;
@@ -127,10 +127,10 @@ async fn everything(service: &Service) {
     assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
     everything_of_v1(service, &known).await;
     let whole = "SELECT count(*) FROM blobs WHERE state = 'stored' AND layout = 'parts'";
-    eventually("all is merged", async || (service.sql(whole).await == ["0"]).then_some(())).await;
+    eventually("all parts are merged", async || (service.sql(whole).await == ["0"]).then_some(())).await;
 }
 
-/// The same over API v1, but for counting, which is told to read everything.
+/// The same over API v1, without statistics, which read everything by design.
 async fn everything_of_v1(service: &Service, uid: &str) {
     for list in [
         "limit=1000",
@@ -161,7 +161,7 @@ async fn everything_of_v1(service: &Service, uid: &str) {
     assert_eq!(service.v1_get(&format!("/tasks/{}", page.tasks[0].id)).await.status(), 200);
 }
 
-/// The scans of whole tables in a log of plans.
+/// The plans in a log that scan a whole table.
 fn whole_scans(log: &str) -> Vec<String> {
     let mut found = Vec::new();
     for plan in log.split("plan:\n").skip(1) {
@@ -179,11 +179,11 @@ fn whole_scans(log: &str) -> Vec<String> {
 async fn every_question_of_a_request_uses_an_index() {
     let service = Service::start_on("OSPROXY_TEST_POSTGRES", &QUIET).await;
     let attempts = "SELECT count(*) FROM task_attempts WHERE outcome = 'done'";
-    eventually("the engine rests", async || (service.sql(attempts).await == ["3"]).then_some(())).await;
+    eventually("no task is running", async || (service.sql(attempts).await == ["3"]).then_some(())).await;
     let database = connect(service.database().url().unwrap()).await;
     database.execute_unprepared(include_str!("support/million.sql")).await.unwrap();
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["10000000"]);
-    // From the next connections on every plan is written to the server's log.
+    // From the next connections on, every plan is written to the server's log.
     let name = service.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
     for statement in [
         format!("ALTER DATABASE {name} SET auto_explain.log_min_duration = 0"),
@@ -200,7 +200,7 @@ async fn every_question_of_a_request_uses_an_index() {
         let log = std::fs::read(&log).unwrap();
         String::from_utf8_lossy(&log[usize::try_from(begin).unwrap()..]).into_owned()
     };
-    // The search would see one.
+    // Checks that this search finds a scan.
     service.sql("SELECT count(*) FROM parts WHERE size = 5 AND md5 IS NULL").await;
     eventually("the log is written", async || plans().contains("size = 5").then_some(())).await;
     let plans = plans();
@@ -208,7 +208,7 @@ async fn every_question_of_a_request_uses_an_index() {
     let scans: Vec<_> = whole_scans(&plans.replace("Parallel Seq Scan", "Seq Scan"));
     let (expected, unexpected): (Vec<_>, Vec<_>) = scans.iter().partition(|plan| plan.contains("size = 5"));
     assert_eq!(expected.len(), 1, "{expected:#?}");
-    // The tests' own question, which waits for the merge.
+    // The test's own query, which waits for the merge.
     let unexpected: Vec<_> =
         unexpected.into_iter().filter(|plan| !plan.contains("SELECT count(*)")).collect();
     assert!(

@@ -1,4 +1,4 @@
-//! What tenants may store: never exceeded, and given back when something goes.
+//! Quotas of tenants: never exceeded, and released when files go.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Api, Service, answered, content, eventually, md5_hex, problem, refused};
 
-/// Gives a tenant a quota, and somebody who has a key of it.
+/// Sets the quota of a tenant, and returns a client with a key of it.
 async fn tenant(service: &Service, name: &str, max_bytes: &str) -> Api {
     set(service, name, max_bytes).await;
     service.with_key(&service.create_key(&["--tenant", name]).await)
@@ -20,14 +20,14 @@ async fn set(service: &Service, name: &str, max_bytes: &str) {
     assert_eq!(code, 0, "{said}");
 }
 
-/// How many bytes of content a tenant uses of its quota.
+/// Bytes of content charged to a tenant.
 async fn used(service: &Service, name: &str) -> u64 {
     let all = used_with_records(service, name).await;
     let records = service.sql(&format!("SELECT record_bytes FROM files WHERE tenant = '{name}'")).await;
     all - records.iter().map(|bytes| bytes.parse::<u64>().unwrap()).sum::<u64>()
 }
 
-/// How many bytes a tenant uses of its quota, with what the rows of its files take.
+/// Bytes charged to a tenant, including its file rows.
 async fn used_with_records(service: &Service, name: &str) -> u64 {
     let (code, said) = service.cli(&["tenant", "ls", "--json"]).await;
     assert_eq!(code, 0, "{said}");
@@ -54,7 +54,7 @@ async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota()
     let large = service.with_key(&service.create_key(&["--tenant", "large"]).await);
     let upload = async |seed: u64| {
         let bytes = content(seed, 100_000);
-        // As a whole, in parts whose size nobody told before, and announced.
+        // As a whole, in parts of unannounced size, and with an announced size.
         let status = match seed % 3 {
             0 => {
                 let link = small.upload_link("x.bin").await;
@@ -93,13 +93,13 @@ async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota()
     };
     let (stored, ()) = tokio::join!(join_all((0..20).map(upload)), watched);
     let stored = stored.into_iter().filter(|is_stored| *is_stored).count();
-    // Parts of those that were refused in the middle count as well.
+    // Parts of uploads that were refused in the middle count as well.
     assert!((4..=10).contains(&stored), "{stored}");
     service.database().settle().await;
-    // What was refused after its first parts waits for its end, and counts.
+    // Uploads that were refused after their first parts stay until they expire, and count.
     assert_eq!(service.sql("SELECT id FROM blobs WHERE state = 'stored'").await.len(), stored);
     assert!(used(&service, "small").await <= 1_000_000);
-    // Nobody else feels that.
+    // Other tenants are not affected.
     large.store("x.bin", &content(50, 2_000_000)).await;
 }
 
@@ -113,15 +113,15 @@ async fn what_is_announced_is_reserved_and_given_back_when_the_upload_ends() {
     assert_eq!(api.v1_abort(&first).await.status(), 204);
     let brief = json!({"name": "x.bin", "size": 600_000, "expires_in": 1});
     let _: CreatedUpload = answered(api.v1_post("/uploads", &brief).await, 201).await;
-    // What has lapsed is looked for every minute, and at every start.
+    // Expired uploads are looked for every minute, and at every start.
     service.kill().await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     service.restart().await;
     let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
-    eventually("it has lapsed", async || (used(&service, "a").await == 0).then_some(())).await;
+    eventually("it has expired", async || (used(&service, "a").await == 0).then_some(())).await;
     let second: CreatedUpload = answered(wish(&api, 600_000).await, 201).await;
     assert_eq!(used(&service, "a").await, 600_000);
-    // Sent in one piece, it is not counted twice.
+    // Sent whole, it is not charged twice.
     let bytes = content(1, 600_000);
     assert_eq!(api.put(&second.links.as_ref().unwrap().content, &bytes).await.status(), 200);
     assert_eq!(used(&service, "a").await, 600_000);
@@ -145,22 +145,22 @@ async fn parts_that_nobody_announced_count_as_they_come_and_once() {
     assert_eq!(used(&service, "a").await, 100_000);
     api.put_parts(&link, &parts).await;
     let message = refused(api.put_part(&link, 4, parts[0]).await, 507).await;
-    assert!(message.contains("remove something first"), "{message}");
-    assert_eq!(api.checkpoint(&link.uid).await, [1, 2, 3], "what was refused left nothing");
+    assert!(message.contains("delete files to free space"), "{message}");
+    assert_eq!(api.checkpoint(&link.uid).await, [1, 2, 3], "a refused upload left a row");
     assert_eq!(api.merge(&link, 3, &bytes).await.status(), 200);
     service.database().settle().await;
     assert_eq!(used(&service, "a").await, 900_000);
     assert!(api.read(&link.uid).await == bytes);
     let other = api.upload_link("x.bin").await;
     refused(api.put(&other.url.single, &content(2, 200_000)).await, 507).await;
-    // A length that is not told before counts at the end.
+    // A body of unknown length is charged at the end.
     let body = futures_util::stream::iter(vec![Ok::<_, std::io::Error>(content(2, 200_000))]);
     let url = api.url(&other.url.single);
     let sent = api.client().put(url).body(reqwest::Body::wrap_stream(body)).send().await.unwrap();
     refused(sent, 507).await;
     assert_eq!(used(&service, "a").await, 900_000);
     service.database().settle().await;
-    assert_eq!(service.sql("SELECT id FROM blobs").await.len(), 1, "what was refused left nothing");
+    assert_eq!(service.sql("SELECT id FROM blobs").await.len(), 1, "a refused upload left a row");
 }
 
 #[tokio::test]
@@ -192,9 +192,9 @@ async fn content_that_turns_out_to_be_another_is_given_back() {
     for (number, part) in (1..).zip(bytes.chunks(400_000)) {
         assert_eq!(api.put_part(&link, number, part).await.status(), 200);
     }
-    // The md5 is that of something else.
+    // The expected md5 is false.
     assert_eq!(api.merge(&link, 2, &content(2, 800_000)).await.status(), 200);
-    eventually("it is found out", async || (used(&service, "a").await == 0).then_some(())).await;
+    eventually("the mismatch is detected", async || (used(&service, "a").await == 0).then_some(())).await;
     api.store("x.bin", &bytes).await;
 }
 
@@ -204,12 +204,12 @@ async fn a_quota_counts_what_was_there_before_it() {
     let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
     let uid = api.store("x.bin", &content(1, 700_000)).await;
     let _: CreatedUpload = answered(wish(&api, 200_000).await, 201).await;
-    // As versions left it that did not count.
+    // As left by versions that did not charge files.
     service.sql("UPDATE files SET charged = 0 WHERE state = 'stored'").await;
     set(&service, "a", "1MB").await;
     assert_eq!(used(&service, "a").await, 900_000);
     over_quota(wish(&api, 200_000).await).await;
-    // Less than is there: it stays, and nothing comes to it.
+    // A quota below the usage keeps what is stored, and admits nothing new.
     set(&service, "a", "100kB").await;
     over_quota(wish(&api, 1).await).await;
     service.kill().await;
@@ -239,8 +239,8 @@ async fn names_and_metadata_count_and_are_given_back() {
         assert!(uploads.len() < 6, "50 kB are less than 6 times 9 kB");
     }
     assert_eq!(uploads.len(), 5);
-    assert_eq!(service.sql("SELECT uid FROM files").await.len(), 5, "what was refused left nothing");
-    // Nor by renaming, copying, or empty files.
+    assert_eq!(service.sql("SELECT uid FROM files").await.len(), 5, "a refused upload left a row");
+    // Neither renames nor copies nor empty files can exceed the quota.
     let empty = api.put(&uploads[0].links.as_ref().unwrap().content, b"").await;
     assert_eq!(empty.status(), 200);
     let uid = &uploads[0].uid;
@@ -255,7 +255,7 @@ async fn names_and_metadata_count_and_are_given_back() {
             .unwrap()
     };
     over_quota(patch(json!({"metadata": {"c": "v".repeat(4096)}})).await).await;
-    assert_eq!(patch(json!({"metadata": {"a": null}})).await.status(), 200, "less is always taken");
+    assert_eq!(patch(json!({"metadata": {"a": null}})).await.status(), 200, "removing metadata was refused");
     assert_eq!(patch(json!({"metadata": {"c": "v".repeat(4000)}})).await.status(), 200);
     for upload in &uploads {
         remove(&api, &upload.uid).await;
@@ -276,11 +276,11 @@ async fn a_tenant_has_no_more_open_uploads_than_it_may() {
     over_quota(one.v1_post("/uploads", &json!({"name": "x"})).await).await;
     refused(one.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
     other.wish(&json!({"name": "x"})).await;
-    // Those that are complete or given up count no more.
+    // Completed and aborted uploads no longer count.
     assert_eq!(one.put(&links[0].url.single, b"a").await.status(), 200);
     assert_eq!(one.v1_abort(&first).await.status(), 204);
     for _ in 0..2 {
-        eventually("another one may begin", async || {
+        eventually("another upload is admitted", async || {
             (one.v1_post("/uploads", &json!({"name": "x"})).await.status() == 201).then_some(())
         })
         .await;

@@ -19,7 +19,7 @@ async fn a_dead_task_goes_on() {
     let told = problem(service.v1(Method::POST, &retry, None).await, 409, "task_not_dead").await;
     assert!(told["detail"].as_str().unwrap().contains("queued"), "{told}");
     service.database().release_merges().await;
-    eventually("it is dead", async || {
+    eventually("the task is dead", async || {
         let told: TaskDetails = answered(service.v1_get(&route).await, 200).await;
         (told.task.state == TaskState::Dead).then_some(())
     })
@@ -30,7 +30,7 @@ async fn a_dead_task_goes_on() {
     assert_eq!(task.id, id);
     service.wait_until_whole(&uid).await;
     assert!(service.read(&uid).await == bytes);
-    eventually("it is done", async || {
+    eventually("the task is done", async || {
         let told: TaskDetails = answered(service.v1_get(&route).await, 200).await;
         (told.task.state == TaskState::Done && told.history.len() == 2).then_some(())
     })

@@ -1,4 +1,4 @@
-//! `revoke_links` as nodes share it; what becomes of links is in `links.rs`.
+//! `revoke_links` across nodes; `links.rs` has the effect on links.
 
 use reqwest::Method;
 
@@ -15,13 +15,13 @@ async fn links_that_one_node_revokes_are_worth_nothing_at_another() {
     let answer = one.v1_post(&format!("/files/{uid}/links"), &json!({"expires_in": 600})).await;
     let url = answered::<CreatedLink>(answer, 201).await.url;
     for node in [&one, &two] {
-        // It is remembered from now on.
+        // The node caches the file from now on.
         assert_eq!(node.get(&url).await.status(), 200);
     }
     let answer = two.v1(Method::DELETE, &format!("/files/{uid}/links"), None).await;
     assert_eq!(answer.status(), 204);
     problem(two.get(&url).await, 403, "link_revoked").await;
-    let refused = eventually("the other one has heard of it", async || {
+    let refused = eventually("the other node rejects the link", async || {
         Some(one.get(&url).await).filter(|answer| answer.status() != 200)
     })
     .await;

@@ -1,4 +1,4 @@
-//! Reading everything again, beside a service that runs.
+//! `osproxy scrub` beside a running service.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ fn object(service: &Service, key: &str) -> std::path::PathBuf {
     service.object_path(key)
 }
 
-/// What the service calls the folder of its objects.
+/// The id of the service's object folder.
 async fn store_name(service: &Service) -> String {
     service.sql("SELECT backend FROM blobs").await.remove(0)
 }
 
-/// Lets the bit of a byte turn in a file.
+/// Flips a bit of a byte in a file.
 fn turn(path: &std::path::Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 1;
@@ -32,7 +32,7 @@ fn lines(said: &str) -> Vec<Value> {
     said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Stores content of API v1, divided into parts, with a SHA-256 that is claimed.
+/// Stores content over API v1, in parts, with an expected SHA-256.
 async fn divided(service: &Service, bytes: &[u8], part: usize) -> String {
     use sha2::Digest;
     let sha256 = hex::encode(sha2::Sha256::digest(bytes));
@@ -48,16 +48,16 @@ async fn divided(service: &Service, bytes: &[u8], part: usize) -> String {
 #[tokio::test]
 async fn what_is_as_it_was_is_read_and_nothing_is_said_of_it() {
     let service = Service::start().await;
-    assert_eq!(scrub(&service, &[]).await.0, 0, "nothing is stored yet");
+    assert_eq!(scrub(&service, &[]).await.0, 0, "an empty store must be clean");
     let whole = service.store("x.bin", &content(1, 100_000)).await;
-    // Shared, it is read once.
+    // Shared content is read once.
     service.store("y.bin", &content(1, 100_000)).await;
     let in_parts = service.store_in_parts("y.bin", &content(2, 100_000), 30_000).await;
     service.store("empty", b"").await;
     divided(&service, &content(3, 200_000), 65_536).await;
     service.wait_until_whole(&in_parts).await;
     service.database().settle().await;
-    // One that is not complete is nobody's content yet.
+    // Parts of an unfinished upload are not read.
     let link = service.upload_link("z.bin").await;
     service.put_parts(&link, &[b"one"]).await;
     let before = service.objects();
@@ -67,7 +67,7 @@ async fn what_is_as_it_was_is_read_and_nothing_is_said_of_it() {
         (
             0,
             "4 blobs, 400000 bytes read: 0 do not match, 0 not verified yet; \
-             0 skipped in stores that are not at hand here\n"
+             0 skipped in stores that this node cannot access\n"
         )
     );
     assert_eq!(service.objects(), before);
@@ -96,33 +96,33 @@ async fn what_is_damaged_shorter_longer_or_missing_is_told() {
         format!("blob {uid} ({store}: {}; files: {files}) {what}\n", key(uid))
     };
     let expected = [
-        told(turned, &format!("{turned}, {shared}"), "has other bytes than it had"),
+        told(turned, &format!("{turned}, {shared}"), "has different content than recorded"),
         told(short, short, "has 99999 bytes instead of 100000"),
         told(long, long, "has 100004 bytes instead of 100000"),
         told(missing, missing, "has no object"),
         "5 blobs, 200000 bytes read: 4 do not match, 0 not verified yet; \
-         0 skipped in stores that are not at hand here\n"
+         0 skipped in stores that this node cannot access\n"
             .to_owned(),
     ];
     assert_eq!(said, expected.concat());
-    // The same for programs.
+    // The same as JSON.
     let (code, said) = scrub(&service, &["--json"]).await;
     let told = lines(&said);
     let problems: Vec<_> = told.iter().filter_map(|line| line["problem"].as_str()).collect();
     assert_eq!((code, problems), (4, vec!["different", "shorter", "longer", "missing"]));
     let first = json!({"blob": turned, "uids": [turned, shared], "more_uids": false, "store": store,
-        "key": key(turned), "problem": "different", "detail": "has other bytes than it had"});
+        "key": key(turned), "problem": "different", "detail": "has different content than recorded"});
     assert_eq!(told[0], first);
     let summary = json!({"complete": true, "blobs": 5, "bytes": 200_000, "mismatched": 4, "unverified": 0,
         "skipped": 0, "skipped_stores": [], "after": uids[4]});
     assert_eq!(told[4], summary);
-    // From where another run came to.
+    // Resumes after the last blob of another run.
     let (code, said) = scrub(&service, &["--json", "--after", long]).await;
     assert_eq!((code, lines(&said).len(), &lines(&said)[1]["blobs"]), (4, 2, &json!(2)), "{said}");
     assert_eq!(scrub(&service, &["--after", missing]).await.0, 0);
 }
 
-/// MD5, BLAKE3 and SHA-256 must all be those that are recorded.
+/// MD5, BLAKE3 and SHA-256 must all match their recorded values.
 #[tokio::test]
 async fn every_digest_that_is_known_is_compared() {
     let service = Service::start().await;
@@ -156,7 +156,7 @@ async fn content_in_parts_is_known_by_its_parts() {
     let (code, said) = scrub(&service, &[]).await;
     assert_eq!(code, 4, "{said}");
     let store = store_name(&service).await;
-    let what = "has other bytes than it had";
+    let what = "has different content than recorded";
     let key = Service::object_key(&format!("unknown/{uid}_2"));
     let told = format!("part 2 of blob {uid} ({store}: {key}; files: {uid}) {what}\n");
     assert!(said.starts_with(&told), "{said}");
@@ -169,10 +169,11 @@ async fn content_in_parts_is_known_by_its_parts() {
     service.sql("DELETE FROM parts WHERE number = 3").await;
     let (code, said) = scrub(&service, &[]).await;
     assert_eq!(code, 4);
-    assert!(said.contains("has not all of its parts"), "{said}");
+    assert!(said.contains("is missing parts"), "{said}");
 }
 
-/// Parts that have their places are known too, while the whole waits for a task to verify it.
+/// Parts of a preallocated file have known digests, while the whole waits for its verification
+/// task.
 #[tokio::test]
 async fn what_is_not_verified_yet_is_counted() {
     let service = Service::start().await;
@@ -185,11 +186,11 @@ async fn what_is_not_verified_yet_is_counted() {
     turn(&path, 70_000);
     let (code, said) = scrub(&service, &["--json"]).await;
     assert_eq!((code, &lines(&said)[0]["part"]), (4, &json!(2)), "{said}");
-    // It is one object that is gone, not four.
+    // One missing object is reported once, not for each of its four parts.
     std::fs::remove_file(&path).unwrap();
     let (_, said) = scrub(&service, &["--json"]).await;
     assert_eq!((lines(&said).len(), &lines(&said)[0]["problem"]), (2, &json!("missing")), "{said}");
-    // Nothing at all is known of the bytes.
+    // No digest of the bytes is known.
     service.sql("DELETE FROM parts").await;
     std::fs::write(&path, content(9, 200_000)).unwrap();
     let (code, said) = scrub(&service, &[]).await;
@@ -213,7 +214,7 @@ async fn no_more_is_read_in_a_second_than_is_allowed() {
     assert!(said.contains("invalid value 'fast' for '--rate <BYTES>'"), "{said}");
 }
 
-/// What is deleted or merged in the middle is no fault.
+/// Blobs that are deleted or merged during a scrub are not faults.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_runs_is_not_disturbed_and_does_not_disturb() {
     let service = Service::start().await;
@@ -243,7 +244,7 @@ async fn a_service_that_runs_is_not_disturbed_and_does_not_disturb() {
     let scrubbing = async {
         let mut skipped = 0;
         for _ in 0..8 {
-            // Slow enough for much to happen in the meantime.
+            // Slow enough for changes during the run.
             let (code, said) = service.cli(&["scrub", "--rate", "4MB"]).await;
             assert_eq!(code, 0, "{said}");
             skipped += said.matches(" 0 skipped").count();
@@ -256,7 +257,7 @@ async fn a_service_that_runs_is_not_disturbed_and_does_not_disturb() {
 /// Waits until a run reads an object on the disk.
 async fn until_it_reads(run: &Child, object: &str) {
     let folder = format!("/proc/{}/fd", run.id().unwrap());
-    eventually("it reads", async || {
+    eventually("the object is being read", async || {
         let open =
             std::fs::read_dir(&folder).ok()?.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         open.filter(|path| path.ends_with(object)).count().checked_sub(1)
@@ -269,7 +270,7 @@ fn signal(run: &Child, signal: Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-/// What is known of some blobs is from before they were deleted or merged.
+/// The scrub looked up some blobs before they were deleted or merged.
 #[tokio::test]
 async fn what_went_or_moved_since_it_was_looked_up_is_no_fault() {
     let service = Service::start().await;
@@ -304,7 +305,7 @@ async fn a_run_that_is_stopped_says_where_to_go_on() {
     let output = run.wait_with_output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.ends_with(&format!("stopped before the end; go on with --after {first}\n")), "{said}");
+    assert!(said.ends_with(&format!("interrupted; continue with --after {first}\n")), "{said}");
     assert!(said.starts_with("1 blobs, 5 bytes read: 0 do not match"), "{said}");
     let (code, said) = scrub(&service, &["--after", &first]).await;
     assert_eq!(code, 0);
@@ -317,7 +318,7 @@ async fn where_nothing_was_ever_stored_it_cannot_run() {
     let (code, said) = scrub(&service, &["--data-dir", "elsewhere"]).await;
     assert_eq!(code, 1);
     assert!(said.contains("--data-dir"), "{said}");
-    // A disk that is not mounted.
+    // As if the disk were not mounted.
     std::fs::rename(service.objects_folder(), service.folder().join("away")).unwrap();
     std::fs::create_dir(service.objects_folder()).unwrap();
     let (code, said) = scrub(&service, &[]).await;
@@ -360,7 +361,7 @@ async fn what_a_store_has_lost_or_changed_is_told() {
     }
 }
 
-/// A store that does not answer has not lost anything, but is no clean one either.
+/// A store that does not answer has lost nothing, but is not clean either.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn what_a_store_does_not_give_is_told() {
@@ -379,7 +380,7 @@ async fn what_a_store_does_not_give_is_told() {
         blobs.push(service.store("y.bin", &content(number, 1000)).await);
     }
     assert_eq!(scrub(&service, &[]).await.0, 0);
-    // It is not asked about everything then, and what was not read is come back to.
+    // A silent store is skipped after a few blobs, and the run can be resumed from there.
     wire.silence(true);
     let output =
         service.begin_cli(&["scrub", "--json", "--after", &blobs[0]]).wait_with_output().await.unwrap();
@@ -401,7 +402,7 @@ async fn each_node_reads_what_it_has_and_says_what_it_cannot() {
         let (code, said) = scrub(&one, &[]).await;
         assert_eq!(code, 0, "{said}");
         let name = one.sql(&format!("SELECT backend FROM blobs WHERE id = {theirs}")).await.remove(0);
-        let skipped = format!("1 skipped in stores that are not at hand here ({name})\n");
+        let skipped = format!("1 skipped in stores that this node cannot access ({name})\n");
         assert!(said.starts_with("1 blobs, 100000 bytes read: 0 do not match"), "{said}");
         assert!(said.ends_with(&skipped), "{said}");
         let (code, said) = scrub(&two, &["--json"]).await;

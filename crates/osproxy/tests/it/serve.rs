@@ -21,8 +21,8 @@ async fn a_signal_lets_running_requests_end_and_exits_with_0() {
         eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
 
         service.signal(signal);
-        eventually("it has taken notice", async || service.log().contains("stopping").then_some(())).await;
-        eventually("it accepts nothing more", async || {
+        eventually("shutdown started", async || service.log().contains("stopping").then_some(())).await;
+        eventually("no connection is accepted", async || {
             tokio::net::TcpStream::connect(service.address).await.is_err().then_some(())
         })
         .await;
@@ -36,7 +36,7 @@ async fn a_signal_lets_running_requests_end_and_exits_with_0() {
     }
 }
 
-/// A connection on which an upload of 1,000,000 bytes stops after 400,000.
+/// An upload of 1,000,000 bytes that stops after 400,000.
 async fn half_an_upload(service: &Service) -> RawConnection {
     let link = service.upload_link("x.bin").await;
     let mut connection = service.connect().await;
@@ -67,7 +67,7 @@ async fn who_sends_nothing_in_the_middle_of_a_body_is_dropped() {
     connection.head("POST", "/api/storage/v0/resume", &fields).await;
     connection.send(b"{").await;
     assert!(connection.rest().await.starts_with("HTTP/1.1 408"));
-    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+    eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
 }
 
 #[tokio::test]
@@ -80,18 +80,19 @@ async fn beyond_the_limit_connections_wait() {
     let mut second = service.connect().await;
     second.send(ping).await;
     let waited = tokio::time::timeout(std::time::Duration::from_millis(300), second.some()).await;
-    assert!(waited.is_err(), "it was served beside the first");
+    assert!(waited.is_err(), "the second connection was served");
     drop(first);
     assert!(second.some().await.starts_with(b"HTTP/1.1 200"));
 }
 
-/// Asks on a connection from this address, and gives the beginning of the answer; empty when it was closed.
+/// Sends a request from this address, and returns the start of the answer; empty if the connection
+/// was closed.
 async fn ask_from(address: &str, service: SocketAddr) -> (TcpStream, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
     let mut stream = socket.connect(service).await.unwrap();
     let mut answer = vec![0; 1000];
-    // The service may have closed it by now.
+    // The service may have closed the connection already.
     let _ = stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let count = stream.read(&mut answer).await.unwrap_or(0);
     (stream, String::from_utf8_lossy(&answer[..count]).into_owned())
@@ -101,22 +102,22 @@ async fn ask_from(address: &str, service: SocketAddr) -> (TcpStream, String) {
 async fn one_address_cannot_have_all_connections() {
     let settings = [("SERVER__MAX_CONNECTIONS", "4"), ("ADMIN__LISTEN", "127.0.0.1:0")];
     let service = Service::start_with(&settings).await;
-    let admin = service.logged_address("the admin listener is there").await;
+    let admin = service.logged_address("admin listener started").await;
     let mut held = Vec::new();
     for _ in 0..3 {
         let (connection, answer) = ask_from("127.0.0.1", service.address).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         held.push(connection);
     }
-    assert_eq!(ask_from("127.0.0.1", service.address).await.1, "", "it is not served");
+    assert_eq!(ask_from("127.0.0.1", service.address).await.1, "", "the connection was not served");
     let (other, answer) = ask_from("127.0.0.2", service.address).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let (_admin, answer) = ask_from("127.0.0.1", admin).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "health is told whatever clients do: {answer}");
+    assert!(answer.starts_with("HTTP/1.1 200"), "the probe got no answer: {answer}");
     drop((held.pop(), other));
     let served =
         async || ask_from("127.0.0.1", service.address).await.1.starts_with("HTTP/1.1 200").then_some(());
-    eventually("there is room again", served).await;
+    eventually("a connection is served again", served).await;
     let told = async || service.log().contains("max_connections_per_address").then_some(());
     eventually("the log says why", told).await;
 }
@@ -157,10 +158,10 @@ async fn a_disk_that_hangs_keeps_nobody_from_stopping() {
     };
     eventually("a thread hangs", hangs).await;
     service.signal(Signal::TERM);
-    // It has ended but for the thread that the tracer holds.
+    // The process has ended except for the thread that the tracer holds.
     let status = format!("/proc/{}/status", service.pid().as_raw_pid());
     let ended = async || std::fs::read_to_string(&status).unwrap().contains("State:\tZ").then_some(());
-    eventually("it has ended", ended).await;
+    eventually("the process has ended", ended).await;
     hang.end().await;
     assert_eq!(service.exit_status().await.code(), Some(0));
 }
@@ -170,7 +171,7 @@ async fn a_second_signal_ends_at_once() {
     let mut service = Service::start().await;
     let connection = half_an_upload(&service).await;
     service.signal(Signal::TERM);
-    eventually("it has taken notice", async || service.log().contains("stopping").then_some(())).await;
+    eventually("shutdown started", async || service.log().contains("stopping").then_some(())).await;
     service.signal(Signal::TERM);
     assert_eq!(service.exit_status().await.code(), Some(0));
     drop(connection);
@@ -202,7 +203,7 @@ async fn everything_lies_under_the_data_folder_of_its_owner_alone_with_sqlite() 
             }
         }
     }
-    assert_eq!(files, 4, "an object, a preallocated one, the lock and the id of the store");
+    assert_eq!(files, 4, "expected an object, a preallocated file, the lock and the store id");
     for file in ["osproxy.db", "osproxy.db-wal", "osproxy.db-shm"] {
         assert_eq!(mode(&format!("osproxy-data/{file}")), 0o600, "{file}");
     }
@@ -256,7 +257,7 @@ async fn every_request_has_an_id_and_one_line_without_secrets() {
     assert_eq!(made.len(), 24);
     answer.bytes().await.unwrap();
 
-    let lines = eventually("all lines are written", async || {
+    let lines = eventually("all lines are logged", async || {
         let log = service.log();
         (log.matches("\"served\"").count() == 6).then_some(log)
     })

@@ -1,4 +1,4 @@
-//! What a browser shows of content: opened in a tab, and on pages of other origins. Chromium is the judge.
+//! What Chromium shows of content: in a tab, and on pages of other origins.
 
 use osproxy_api::v1::CreatedLink;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ const PDF: &[u8] = include_bytes!("media/paper.pdf");
 const PICTURE: &[u8] = include_bytes!("media/picture.png");
 const TEXT: &str = "Grüße, 漢字";
 
-/// A link that shows a file of this content, by the name that the service has for pages of other origins.
+/// An inline link to a file with this content, at the service's address for other origins.
 async fn shown(service: &Service, name: &str, bytes: &[u8]) -> String {
     let uid = service.store(name, bytes).await;
     let wish = json!({"expires_in": 600, "disposition": "inline"});
@@ -22,7 +22,7 @@ async fn shown(service: &Service, name: &str, bytes: &[u8]) -> String {
     service.url(&answered::<CreatedLink>(made, 201).await.url)
 }
 
-/// Content that would tell if it ran: it asks the service for a path.
+/// Content with a script that requests `/it-ran` when it runs.
 fn active(service: &Service) -> [(&'static str, String); 3] {
     let ask = format!("new Image().src='{}'", service.url("/it-ran"));
     let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"";
@@ -36,7 +36,7 @@ fn active(service: &Service) -> [(&'static str, String); 3] {
     ]
 }
 
-/// Plays what there is on the page, or in the frame, until time goes on.
+/// Plays the media in the page or frame until its time advances.
 async fn plays(browser: &Browser, selector: &str) {
     let selector = Value::from(selector);
     let play = format!(
@@ -44,10 +44,10 @@ async fn plays(browser: &Browser, selector: &str) {
          if (media && media.readyState > 0 && media.paused && !media.currentTime) {{ media.muted = true; media.play() }}\
          return !!media && media.duration > 0.5 && media.currentTime > 0"
     );
-    eventually("it plays", async || (browser.run(&play).await == true).then_some(())).await;
+    eventually("the media plays", async || (browser.run(&play).await == true).then_some(())).await;
 }
 
-/// What a policy of the service refused to the browser. A browser asks for an icon by itself.
+/// What the browser blocked by a policy, without the icon that it requests by itself.
 async fn complaints(browser: &Browser) -> Vec<Value> {
     let mut all = browser.complaints().await;
     all.retain(|entry| !entry["message"].as_str().unwrap().contains("/favicon.ico"));
@@ -73,9 +73,9 @@ async fn what_is_opened_in_a_tab_is_shown() {
         "pre-wrap"
     );
     browser.open(&shown(&service, "paper.pdf", PDF).await).await;
-    eventually("the paper is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;
+    eventually("the PDF is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;
     assert_eq!(complaints(&browser).await, [Value::Null; 0]);
-    // What would run is saved: the page before stays.
+    // Active content is downloaded: the previous page stays.
     browser.open(&shown(&service, "notes.txt", TEXT.as_bytes()).await).await;
     for (name, text) in active(&service) {
         let url = shown(&service, name, text.as_bytes()).await;
@@ -126,13 +126,13 @@ async fn pages_of_other_origins_show_it_isolated_or_not() {
         std::fs::write(nginx.folder().join("html").join(name), &html).unwrap();
     }
     for (name, is_isolated) in [("plain.html", false), ("isolated.html", true)] {
-        // Another host, so that it is another site as well.
+        // Another host name is another site as well.
         browser.open(&format!("http://localhost:{}/{name}", nginx.address.port())).await;
         assert_eq!(browser.run("return crossOriginIsolated").await, is_isolated);
         plays(&browser, "video").await;
-        // Chromium plays sound by itself only when somebody clicks.
+        // Chromium does not play sound before a click.
         let is_loaded = "return document.querySelector('audio').readyState === 4";
-        eventually("the tone is there", async || (browser.run(is_loaded).await == true).then_some(())).await;
+        eventually("audio is loaded", async || (browser.run(is_loaded).await == true).then_some(())).await;
         let widths = "return ['png', 'svg'].map(id => document.getElementById(id).naturalWidth)";
         assert_eq!(browser.run(widths).await, json!([8, 9]));
         browser.within("#text", async || browser.sees("pre", TEXT).await).await;
@@ -142,7 +142,7 @@ async fn pages_of_other_origins_show_it_isolated_or_not() {
                 assert_eq!(browser.run("return document.images[0].naturalWidth").await, 8);
             })
             .await;
-        eventually("the paper is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;
+        eventually("the PDF is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;
     }
     assert!(!service.log().contains("/it-ran"));
 }

@@ -1,4 +1,4 @@
-//! Who sends or takes too slowly, or nothing.
+//! Clients that send or read too slowly, or not at all.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use crate::support::{H2, RawConnection, Service, content, eventually};
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Sends the same piece again and again, until the other side has enough or says something. Gives what it said.
+/// Sends the same bytes repeatedly until the other side closes or answers. Returns the answer.
 async fn trickle(mut connection: RawConnection, piece: &[u8]) -> String {
     let start = Instant::now();
     while connection.try_send(piece).await {
-        assert!(start.elapsed() < Duration::from_secs(30), "it goes on for ever");
+        assert!(start.elapsed() < Duration::from_secs(30), "the connection stays open");
         if let Ok(some) = tokio::time::timeout(PAUSE, connection.some()).await {
             return String::from_utf8(some).unwrap() + &connection.rest().await;
         }
@@ -26,7 +26,7 @@ async fn a_slow_loris_on_heads_is_dropped() {
     let mut connection = service.connect().await;
     connection.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n").await;
     assert_eq!(trickle(connection, b"X: y\r\n").await, "");
-    // Nor on a second request, whose head may not take as long as the connection may be idle.
+    // Nor on a second request: its head has a shorter timeout than an idle connection.
     let mut connection = service.connect().await;
     connection.head("GET", "/health/live", "").await;
     assert!(connection.some().await.starts_with(b"HTTP/1.1 200"));
@@ -37,7 +37,7 @@ async fn a_slow_loris_on_heads_is_dropped() {
     connection.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n").await;
     assert_eq!(trickle(connection, b"X: y\r\n").await, "");
     assert!(start.elapsed() < Duration::from_secs(10));
-    // Nor one that says nothing at all, or only begins to speak HTTP/2.
+    // Nor a silent connection, nor one that only starts to speak HTTP/2.
     for beginning in
         [&b""[..], b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"]
     {
@@ -70,9 +70,9 @@ async fn a_slow_loris_on_bodies_is_refused_and_leaves_nothing() {
         connection.send(beginning.as_bytes()).await;
         let answer = trickle(connection, b"3\r\nabc\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 408"), "{url}: {answer}");
-        assert!(answer.contains("the client sends too slowly"), "{url}: {answer}");
+        assert!(answer.contains("the client sent less than the minimum rate"), "{url}: {answer}");
     }
-    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+    eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
 }
 
 #[tokio::test]
@@ -104,14 +104,14 @@ async fn who_is_slow_but_not_too_slow_is_served() {
     assert!(taken.ends_with(&bytes), "{} bytes", taken.len());
 }
 
-/// A file that does not fit into what the systems on both sides hold.
+/// Stores a file larger than the socket buffers of both sides.
 async fn large(service: &Service) -> String {
     let uid = service.store("x.bin", &content(1, 64 << 20)).await;
     service.download_link(&uid).await.unwrap().url
 }
 
 async fn is_given_up(service: &Service) {
-    eventually("the answer is given up", async || {
+    eventually("the download is aborted", async || {
         let log = service.log();
         log.lines()
             .any(|line| line.contains("/api/storage/v0/download") && line.contains("complete=false"))
@@ -177,7 +177,7 @@ async fn who_has_no_request_is_dropped() {
     let start = Instant::now();
     assert_eq!(connection.rest().await, "");
     assert!(start.elapsed() < Duration::from_secs(10));
-    // A request that takes longer is none of those.
+    // A connection with a request in progress is not idle.
     let link = service.upload_link("x.bin").await;
     let mut connection = service.connect().await;
     connection.head("PUT", &link.url.single, "Content-Length: 2\r\nConnection: close\r\n").await;
@@ -185,8 +185,8 @@ async fn who_has_no_request_is_dropped() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     connection.send(b"b").await;
     assert!(connection.rest().await.starts_with("HTTP/1.1 200"));
-    // With HTTP/2 a client is told.
+    // HTTP/2 announces the end to the client.
     let mut client = H2::open(service.address).await;
     assert_eq!(client.get("/health/live").await.unwrap().status(), 200);
-    eventually("it is closed", async || client.is_closed().then_some(())).await;
+    eventually("the connection is closed", async || client.is_closed().then_some(())).await;
 }

@@ -1,4 +1,4 @@
-//! Objects in stores on other machines: S3, and what stands in for COS and OSS.
+//! Objects in stores on other machines: S3, and stand-ins for COS and OSS.
 
 mod checksums;
 mod credentials;
@@ -15,14 +15,14 @@ use osproxy_storage::{Key, Multipart};
 
 use crate::support::{Service, Store, StoreServer, content, eventually, md5_hex, refused};
 
-/// Smallest part that a store puts together with others.
+/// Minimum part size of a store's multipart upload, in bytes.
 const MIN: usize = 5 << 20;
 
 async fn layout(service: &Service) -> Vec<String> {
     service.sql("SELECT layout FROM blobs WHERE state = 'stored'").await
 }
 
-/// Runs a test on each server that keeps parts apart, as real stores do.
+/// Runs a test on each server that keeps parts separate, as real stores do.
 async fn on_each<T: Future<Output = ()>>(test: impl Fn(Store) -> T) {
     join_all(StoreServer::KEEPING_PARTS.map(|server| test(Store::new(server)))).await;
 }
@@ -32,7 +32,7 @@ async fn merge_falsely(service: &Service, link: &UploadLinks, parts: usize, size
     service.client().put(service.url(&url)).send().await.unwrap().status().as_u16()
 }
 
-/// What the store calls the upload for a key.
+/// The store's id of the multipart upload for a key.
 async fn upload_of(uploads: &dyn Multipart, key: &Key) -> String {
     uploads.uploads(Some(key)).await.unwrap().try_next().await.unwrap().unwrap().id
 }
@@ -45,21 +45,21 @@ async fn the_store_puts_parts_together_and_they_are_verified_behind() {
         let bytes = content(1, 2 * MIN + 1_000_017);
         let link = service.upload_link("film.mp4").await;
         let parts: Vec<_> = bytes.chunks(MIN).collect();
-        // The small one that is the last comes first, and all at the same time.
+        // The small last part arrives first, and all of them concurrently.
         let sent = [3, 1, 2].map(|number| service.put_part(&link, number, parts[number as usize - 1]));
         for answer in join_all(sent).await {
             assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
         }
         assert_eq!(service.checkpoint(&link.uid).await, [1, 2, 3]);
-        assert_eq!(service.objects(), [format!("video/{}.mp4+", link.uid)], "no part is an object");
-        // Nobody verifies it as long as this holds.
+        assert_eq!(service.objects(), [format!("video/{}.mp4+", link.uid)], "a part is an object");
+        // No task verifies the content while this is held.
         service.database().hold_task("verify_blob").await;
         assert_eq!(service.merge(&link, 3, &bytes).await.status(), 200);
         assert_eq!(service.objects(), [format!("video/{}.mp4", link.uid)]);
         assert_eq!(layout(&service).await, ["whole"]);
         assert!(service.read(&link.uid).await == bytes);
         let md5 = md5_hex(&bytes);
-        assert_eq!(service.instant_upload(&[(&md5, "again.mp4")]).await[0].uid, "", "it is not verified");
+        assert_eq!(service.instant_upload(&[(&md5, "again.mp4")]).await[0].uid, "", "it is already verified");
         assert_eq!(service.merge(&link, 3, &bytes).await.status(), 200, "merge sent twice");
         service.database().release_merges().await;
         service.wait_until_whole(&link.uid).await;
@@ -77,7 +77,7 @@ async fn the_store_puts_parts_together_and_they_are_verified_behind() {
 async fn ranges_of_all_layouts_are_exact() {
     on_each(async |store: Store| {
         let service = Service::start_on_store(&store, None, &[]).await;
-        // Put together by the store; in objects; some of each.
+        // A multipart upload; separate objects; a mixture.
         let cases = [vec![MIN], vec![1_000_000, 6_000_000], vec![1_000_000, 1_000_000 + MIN]];
         for (seed, cuts) in (100..).zip(cases) {
             let bytes = content(seed, MIN + 3_000_000);
@@ -115,10 +115,10 @@ async fn ranges_of_all_layouts_are_exact() {
     .await;
 }
 
-/// Numbers of parts and their bytes, as they are sent.
+/// Part numbers and their bytes, in the order of sending.
 type Sent<'a> = Vec<(u32, &'a [u8])>;
 
-/// Parts sent again, with the same bytes and with others; a small one in the middle; all small.
+/// Repeated parts, with the same bytes and with others; a small one in the middle; only small ones.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn whatever_parts_there_are_the_file_is_what_counted_last() {
@@ -165,7 +165,7 @@ async fn a_false_md5_makes_a_file_corrupt_and_its_bytes_go() {
         let link = service.upload_link("x.bin").await;
         service.put_parts(&link, &[&bytes[..MIN], &bytes[MIN..]]).await;
         assert_eq!(merge_falsely(&service, &link, 2, bytes.len()).await, 200);
-        eventually("it is found out", async || {
+        eventually("the mismatch is detected", async || {
             service.download_link(&link.uid).await.is_none().then_some(())
         })
         .await;
@@ -176,7 +176,7 @@ async fn a_false_md5_makes_a_file_corrupt_and_its_bytes_go() {
     .await;
 }
 
-/// Bytes that the store has changed are never vouched for.
+/// Content that changed in the store is never verified.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn what_was_damaged_in_the_store_is_not_verified() {
@@ -198,14 +198,14 @@ async fn what_was_damaged_in_the_store_is_not_verified() {
         writer.publish().await.unwrap();
         service.database().release_merges().await;
         let dead = "SELECT error FROM task_attempts WHERE outcome = 'failed'";
-        let said = eventually("it is found out", async || service.sql(dead).await.pop()).await;
+        let said = eventually("the mismatch is detected", async || service.sql(dead).await.pop()).await;
         assert!(said.contains("part 2 was damaged"), "{said}");
         assert_eq!(service.instant_upload(&[(&md5_hex(&bytes), "x.bin")]).await[0].uid, "");
     })
     .await;
 }
 
-/// The process died after the store had begun an upload, and before its name was committed.
+/// The process died after the store started a multipart upload and before its id was committed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn an_upload_whose_name_was_lost_in_a_crash_does_not_stay() {
@@ -225,7 +225,7 @@ async fn an_upload_whose_name_was_lost_in_a_crash_does_not_stay() {
         service.put_parts(&link, &[&bytes[..MIN], &bytes[MIN..]]).await;
         assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
         service.wait_until_whole(&link.uid).await;
-        eventually("both uploads are dropped", async || {
+        eventually("both multipart uploads are aborted", async || {
             (service.objects() == [format!("unknown/{}.bin", link.uid)]).then_some(())
         })
         .await;
@@ -236,7 +236,7 @@ async fn an_upload_whose_name_was_lost_in_a_crash_does_not_stay() {
     .await;
 }
 
-/// The process died while the store put an upload together: before it had, and after it had.
+/// The process died before and after the store completed a multipart upload.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_completion_that_was_cut_off_goes_on() {
@@ -251,7 +251,7 @@ async fn a_completion_that_was_cut_off_goes_on() {
             service.put_parts(&link, &[&bytes[..MIN], &bytes[MIN..]]).await;
             service.database().forbid("late", "BEFORE UPDATE", "files", "NEW.state = 'stored'").await;
             if done {
-                // The store does it, and what becomes of that cannot be recorded.
+                // The store completes it, but the result cannot be recorded.
                 assert_eq!(service.merge(&link, 2, &bytes).await.status(), 503);
                 assert!(service.objects().contains(&format!("unknown/{}.bin", link.uid)));
             } else {
@@ -268,7 +268,7 @@ async fn a_completion_that_was_cut_off_goes_on() {
             service.restart().await;
         }
         for (link, bytes) in &links {
-            eventually("it is complete", async || {
+            eventually("the upload is complete", async || {
                 service.download_link(&link.uid).await.is_some().then_some(())
             })
             .await;
@@ -281,7 +281,7 @@ async fn a_completion_that_was_cut_off_goes_on() {
     .await;
 }
 
-/// Rules of a bucket may abort what takes long.
+/// Lifecycle rules of a bucket may abort uploads that take long.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn parts_that_the_store_has_dropped_are_told_and_can_be_sent_again() {
@@ -329,17 +329,17 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         let uploads = backend.multipart().unwrap();
         uploads.begin(&key, None).await.unwrap();
         let upload = upload_of(uploads, &of_blob).await;
-        // One more for an upload that is under way goes with it.
+        // A second multipart upload for the same key is aborted with it.
         let second = uploads.begin(&of_blob, None).await.unwrap();
         service.kill().await;
         let (code, said) = service.cli(&["fsck", "--repair"]).await;
         assert_eq!(code, 4, "{said}");
-        assert!(said.contains("unknown/1.bin, which is named by nothing\n"), "{said}");
+        assert!(said.contains("unknown/1.bin is an orphan: no row names it\n"), "{said}");
         let (code, said) = service.cli(&["fsck", "--delete-strays"]).await;
         assert_eq!(code, 3, "{said}");
         let (code, said) = service.cli(&["fsck"]).await;
         assert_eq!(code, 0, "{said}");
-        // What the store has lost is told, and can be sent again.
+        // Parts that the store has lost are reported, and can be sent again.
         uploads.abort(&of_blob, &upload).await.unwrap();
         let (code, said) = service.cli(&["fsck", "--repair"]).await;
         assert_eq!(code, 3, "{said}");
@@ -349,19 +349,19 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
         assert!(service.read(&link.uid).await == bytes);
         service.wait_until_whole(&link.uid).await;
-        assert_eq!(service.objects(), [of_blob.to_string()], "{second} was dropped");
-        // Where nothing is under way, one is told.
+        assert_eq!(service.objects(), [of_blob.to_string()], "{second} was not aborted");
+        // Without an upload session, a multipart upload is reported.
         uploads.begin(&of_blob, None).await.unwrap();
         service.kill().await;
         let (code, said) = service.cli(&["fsck", "--repair"]).await;
         assert_eq!(code, 3, "{said}");
-        assert!(said.contains(&format!("{of_blob} that are of no upload: repaired\n")), "{said}");
+        assert!(said.contains(&format!("{of_blob} belongs to no upload session: repaired\n")), "{said}");
         assert_eq!(service.cli(&["fsck"]).await.0, 0);
     })
     .await;
 }
 
-/// A later default does not orphan what was stored before.
+/// A new default store does not affect files stored before.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn files_stay_where_they_are_when_new_ones_go_elsewhere() {
@@ -371,7 +371,7 @@ async fn files_stay_where_they_are_when_new_ones_go_elsewhere() {
     let first = service.store("old.bin", &old).await;
     let begun = service.upload_link("begun.bin").await;
     service.put_parts(&begun, &[&old[..100]]).await;
-    assert!(service.objects().is_empty(), "this machine's disk comes first");
+    assert!(service.objects().is_empty(), "an object is in s3 instead of local");
     service.set("STORES__UPLOAD_TO", "s3");
     service.kill().await;
     service.restart().await;
@@ -379,7 +379,7 @@ async fn files_stay_where_they_are_when_new_ones_go_elsewhere() {
     assert_eq!(service.objects(), [format!("unknown/{second}.bin")]);
     service.put_parts(&begun, &[&old[..100], b"more"]).await;
     assert_eq!(service.merge(&begun, 2, &[&old[..100], b"more"].concat()).await.status(), 200);
-    // The same content is the same blob, wherever it lies.
+    // The same content shares the blob, whichever store has it.
     let third = service.store("old-again.bin", &old).await;
     assert_eq!(service.objects().len(), 1);
     for (uid, bytes) in [(&first, &old), (&second, &new), (&third, &old)] {
@@ -389,7 +389,7 @@ async fn files_stay_where_they_are_when_new_ones_go_elsewhere() {
     service.assert_consistent().await;
 }
 
-/// Forms do not tell how long their content is, nor do bodies in chunks.
+/// Forms do not declare the length of their content, nor do chunked bodies.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn content_of_unknown_length_is_stored_whatever_its_length() {
@@ -439,7 +439,7 @@ async fn a_store_that_does_not_let_us_in_is_named_and_no_secret_shown() {
         let arguments = ["serve", "--listen", "127.0.0.1:0"];
         let (status, _, said) = crate::support::spawn_failing(folder.path(), &settings, &arguments).await;
         assert!(!status.success(), "{server:?}");
-        assert!(said.contains("is not that of the key") || said.contains("is the key right"), "{said}");
+        assert!(said.contains("match the access key") || said.contains("check the access key"), "{said}");
         assert!(!said.contains("wrong-but-still-secret"), "{server:?}: {said}");
     }
 }
@@ -451,7 +451,7 @@ async fn connections_are_encrypted_and_certificates_checked() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["serve", "--listen", "127.0.0.1:0"];
     let (status, _, said) = crate::support::spawn_failing(folder.path(), &store.settings(), &arguments).await;
-    assert!(!status.success(), "nobody knows who has signed the certificate: {said}");
+    assert!(!status.success(), "no error about the certificate: {said}");
     let ca = std::env::var("OSPROXY_TEST_CA").unwrap();
     let mut service =
         Service::start_on_store(&store, None, &[("STORES__CA", &ca), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
@@ -459,7 +459,7 @@ async fn connections_are_encrypted_and_certificates_checked() {
     let uid = service.store_in_parts("x.bin", &bytes, MIN).await;
     service.wait_until_whole(&uid).await;
     assert!(service.read(&uid).await == bytes);
-    // Read twice: to be verified, and now.
+    // Read twice: by the verification, and now.
     service.signal(rustix::process::Signal::TERM);
     service.exit_status().await;
     let (written, read) = (bytes.len(), 2 * bytes.len());

@@ -14,7 +14,7 @@ async fn swagger_comes_from_the_binary() {
         let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
         let html = answer.text().await.unwrap();
-        // Nothing in it comes from elsewhere, and all of it is there.
+        // It loads nothing from other hosts, and all of its files exist.
         assert!(!html.contains("//"), "{html}");
         for (_, rest) in ["src=\"./", "href=\"./"]
             .iter()
@@ -54,7 +54,7 @@ async fn the_page_says_what_this_is_and_whether_it_is_well() {
     assert_eq!(answer.bytes().await.unwrap().len(), 0);
 
     service.signal(Signal::TERM);
-    eventually("it says that it stops", async || {
+    eventually("the service drains", async || {
         let answer = service.get("/").await;
         let is_told = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
         (is_told && answer.text().await.unwrap().contains(">draining<")).then_some(())
@@ -70,19 +70,19 @@ async fn a_call_can_be_tried_in_a_browser() {
     let browser = Browser::start().await;
     browser.open(&service.url("/")).await;
     browser.sees("td.ready", "ready").await;
-    // The page's own style counts.
+    // The page's own style sheet is applied.
     let width = browser.run("return getComputedStyle(document.body).maxWidth").await;
     assert_ne!(width, "none");
     browser.click("a[href='swagger/']").await;
 
-    // With the key of whoever looks.
+    // With the key of the user.
     browser.click(".btn.authorize").await;
     browser.sees(".auth-container", "Bearer").await;
     browser.fill(".auth-container input", service.key().unwrap()).await;
     browser.click(".auth-btn-wrapper .authorize").await;
     browser.click(".auth-btn-wrapper .btn-done").await;
 
-    // With a body too, and a header: what stands there as an example is taken.
+    // With a body and a header too, using the example values.
     for (operation, status, said) in [
         ("#operations-Health-ping", "200", "\"data\": \"pong\""),
         ("#operations-Uploads-v1_create_upload", "201", "\"state\": \"pending\""),
@@ -96,7 +96,7 @@ async fn a_call_can_be_tried_in_a_browser() {
     }
     assert_eq!(service.sql("SELECT name FROM files").await, ["film.mp4"]);
 
-    // Nothing was refused by the policy, and nothing was looked for elsewhere.
+    // The policy blocked nothing, and the page requested nothing from other hosts.
     assert_eq!(browser.complaints().await, [Value::Null; 0]);
     let elsewhere = "return performance.getEntriesByType('resource').map(entry => entry.name)\
                      .filter(name => !name.startsWith(location.origin) && !name.startsWith('data:'))";

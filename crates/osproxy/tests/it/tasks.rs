@@ -5,12 +5,12 @@ use crate::support::{Service, content, eventually, refused};
 const FAST: [(&str, &str); 3] =
     [("TASKS__POLL_INTERVAL", "1"), ("TASKS__FIRST_RETRY", "1"), ("TASKS__MAX_ATTEMPTS", "2")];
 
-/// The number of the task that merges.
+/// The id of the merge task.
 async fn merge_task(service: &Service) -> String {
     service.sql("SELECT id FROM tasks WHERE kind = 'merge_parts'").await.remove(0)
 }
 
-/// Completes an upload in three parts, and returns when its merge is recorded and has written something.
+/// Completes an upload in three parts, and returns when its merge has written something.
 async fn merging(service: &Service, bytes: &[u8]) -> String {
     let uid = service.store_in_parts("x.bin", bytes, bytes.len().div_ceil(3)).await;
     eventually("the merge is running", async || {
@@ -26,30 +26,27 @@ async fn a_failing_handler_is_tried_again_dies_visibly_and_goes_on_by_hand() {
     service.database().hold_merges().await;
     let bytes = content(1, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 50_000).await;
-    // The store has lost a part for a while.
+    // A part is missing for a while.
     let part = service.object_path(format!("unknown/{uid}_2"));
     let hidden = service.folder().join("hidden");
     std::fs::rename(&part, &hidden).unwrap();
     service.database().release_merges().await;
     let id = merge_task(&service).await;
-    eventually("it is dead", async || {
+    eventually("the task is dead", async || {
         (service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await == ["dead"]).then_some(())
     })
     .await;
-    // The second attempt did not come at once: between half the delay and all of it had passed.
+    // The second attempt waited for the backoff: between half the delay and all of it.
     let pause = "SELECT b.started_at - a.ended_at FROM task_attempts a JOIN task_attempts b ON a.task_id = b.task_id \
                  WHERE a.number = 1 AND b.number = 2 AND a.outcome = 'failed'";
     let pause: i64 = service.sql(pause).await[0].parse().unwrap();
     assert!(pause >= 500, "{pause} ms");
-    eventually("the log says so", async || service.log().contains("failed for good").then_some(())).await;
+    eventually("the log says so", async || service.log().contains("is dead; see").then_some(())).await;
 
     let (code, list) = service.cli(&["tasks", "ls", "--state", "dead"]).await;
     assert_eq!(code, 0);
     let line = list.lines().find(|line| line.contains(&id)).expect(&list);
-    assert!(
-        line.contains("merge_parts") && line.contains("dead") && line.contains("no such object"),
-        "{line}"
-    );
+    assert!(line.contains("merge_parts") && line.contains("dead") && line.contains("not found"), "{line}");
     let (code, shown) = service.cli(&["tasks", "show", &id]).await;
     assert_eq!(code, 0);
     assert!(shown.contains("attempts  2 of 2"), "{shown}");
@@ -62,7 +59,7 @@ async fn a_failing_handler_is_tried_again_dies_visibly_and_goes_on_by_hand() {
     assert_eq!(code, 0, "{said}");
     service.wait_until_whole(&uid).await;
     assert!(service.read(&uid).await == bytes);
-    eventually("it is done", async || {
+    eventually("the task is done", async || {
         (service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await == ["done"]).then_some(())
     })
     .await;
@@ -79,7 +76,7 @@ async fn what_is_asked_wrongly_of_tasks_is_told() {
         let (code, said) = service.cli(&[&["tasks"], &arguments[..]].concat()).await;
         assert_eq!((code, said.as_str()), (1, "osproxy: there is no task 1\n"));
     }
-    // A database on a server is the same, wherever the data folder is.
+    // With a database on a server, the data folder does not matter.
     if service.database().url().is_none() {
         let (code, said) = service.cli(&["tasks", "ls", "--data-dir", "elsewhere"]).await;
         assert_eq!(code, 1);
@@ -89,17 +86,18 @@ async fn what_is_asked_wrongly_of_tasks_is_told() {
     for limit in ["0", "18446744073709551615"] {
         assert_eq!(service.cli(&["tasks", "ls", "--limit", limit]).await.0, 2);
     }
-    // Those who only look change no tables under a service that runs.
+    // Commands that only read do not migrate the tables of a running service.
     service.sql("DELETE FROM seaql_migrations WHERE version LIKE 'm0002%'").await;
     let (code, said) = service.cli(&["tasks", "ls"]).await;
     assert_eq!(code, 1);
-    assert!(said.contains("of an older version"), "{said}");
+    assert!(said.contains("schema is older than this version"), "{said}");
 }
 
 #[tokio::test]
 async fn a_task_whose_process_died_is_taken_over_by_the_next() {
     let mut service = Service::start_with(&FAST).await;
-    // The first merge is killed in its middle: when its intent is recorded and it has written something.
+    // The first merge is killed in the middle: its write intent is committed and it has written
+    // something.
     let bytes = content(2, 60_000_000);
     let uid = merging(&service, &bytes).await;
     service.kill().await;
@@ -111,7 +109,7 @@ async fn a_task_whose_process_died_is_taken_over_by_the_next() {
                     WHERE kind = 'merge_parts' ORDER BY number";
     eventually("it is done", async || (service.sql(attempts).await == ["lost", "done"]).then_some(())).await;
     assert!(service.read(&uid).await == bytes);
-    eventually("one object is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("one object remains", async || (service.objects().len() == 1).then_some(())).await;
     service.assert_consistent().await;
 }
 
@@ -132,7 +130,7 @@ async fn who_must_stop_hands_back_what_is_running() {
     let mut service = Service::start_with(&[("SERVER__SHUTDOWN_GRACE", "1"), FAST[0]]).await;
     let bytes = content(4, 300_000_000);
     let uid = merging(&service, &bytes).await;
-    // Two signals: at once.
+    // A second signal ends the process at once.
     service.signal(rustix::process::Signal::TERM);
     service.signal(rustix::process::Signal::INT);
     assert!(service.exit_status().await.success());
@@ -158,28 +156,28 @@ async fn a_task_that_cannot_be_claimed_does_not_keep_the_others() {
     assert_eq!(service.read(&one).await, b"abc");
 }
 
-/// Nobody looks by itself for an hour: what completes an upload rings the bell.
+/// Without polling, completing an upload must notify the task engine.
 #[tokio::test]
 async fn a_merge_is_begun_at_once() {
     let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "3600")]).await;
     for round in 0..3 {
         let uid = service.store_in_parts("x.bin", &content(round, 10_000), 4_000).await;
         service.wait_until_whole(&uid).await;
-        // Another one shares what is there, and what it wrote goes by a task of its own.
+        // A file with the same content shares it; another task deletes what it had written.
         let again = service.store_in_parts("y.bin", &content(round, 10_000), 5_000).await;
         service.wait_until_whole(&again).await;
         let blobs = "SELECT count(*) FROM blobs";
-        eventually("the other is gone", async || {
+        eventually("the second blob is removed", async || {
             (service.sql(blobs).await == [(round + 1).to_string()]).then_some(())
         })
         .await;
     }
 }
 
-/// Lets a sweep run from its begin to its end.
+/// Runs a sweep from start to end.
 async fn sweep(service: &Service) {
     let ended = "SELECT count(*) FROM task_attempts JOIN tasks ON id = task_id WHERE kind = 'sweep' AND outcome = 'done'";
-    eventually("the first one has ended", async || (service.sql(ended).await == ["1"]).then_some(())).await;
+    eventually("the first sweep has ended", async || (service.sql(ended).await == ["1"]).then_some(())).await;
     let id = service.sql("SELECT id FROM tasks WHERE kind = 'sweep'").await.remove(0);
     assert_eq!(service.cli(&["tasks", "retry", &id]).await.0, 0);
     eventually("another has ended", async || (service.sql(ended).await == ["2"]).then_some(())).await;
@@ -196,21 +194,22 @@ async fn what_is_being_written_is_not_swept() {
     part.head("PUT", &format!("{}&chunkNum=1", other.url.multi.upload), "Content-Length: 4\r\n").await;
     let begun =
         "SELECT id FROM blobs WHERE state = 'writing' UNION ALL SELECT id FROM parts WHERE state = 'writing'";
-    eventually("both have begun", async || (service.sql(begun).await.len() == 2).then_some(())).await;
-    // A second attempt for the same uid that breaks off takes nothing of the first one along.
+    eventually("both have started", async || (service.sql(begun).await.len() == 2).then_some(())).await;
+    // A second write for the same uid that breaks off removes nothing of the first one.
     let mut second = service.connect().await;
     second.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
-    eventually("it has begun", async || (service.sql(begun).await.len() == 3).then_some(())).await;
+    eventually("it has started", async || (service.sql(begun).await.len() == 3).then_some(())).await;
     drop(second);
-    eventually("it is gone", async || (service.sql(begun).await.len() == 2).then_some(())).await;
-    // As if they had begun long ago; a third one really has, and died.
+    eventually("it is removed", async || (service.sql(begun).await.len() == 2).then_some(())).await;
+    // As if these writes had begun long ago; a third row really is that old, and its process is
+    // dead.
     service.sql("UPDATE blobs SET created_at = 0").await;
     service.sql("UPDATE parts SET created_at = 0").await;
     let blob = "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at)";
     service
         .sql(&format!("{blob} VALUES (1, 'default', 'writing', 'whole', 'local', 'unknown/1', 0, 0, 0)"))
         .await;
-    // So has one that has just begun, elsewhere.
+    // A write of another node that has just begun.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     service
         .sql(&format!("{blob} VALUES (2, 'default', 'writing', 'whole', 'local', 'unknown/2', 0, 0, {now})"))

@@ -1,4 +1,4 @@
-//! TLS, and HTTP/2 with it and without.
+//! TLS, and HTTP/2 with and without it.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
@@ -14,7 +14,7 @@ use crate::{
     support::{Certificate, H2, Service, content, eventually, spawn_failing},
 };
 
-/// A service with a certificate, and the folder where it lies.
+/// A service with a certificate, and the folder of the certificate.
 async fn secured(more: &[(&str, &str)]) -> (Service, Certificate, TempDir) {
     let (certificate, folder) = (Certificate::new(), tempfile::tempdir().unwrap());
     let files = certificate.write(folder.path()).map(|path| path.to_str().unwrap().to_owned());
@@ -40,7 +40,7 @@ async fn clients_are_served_over_tls_with_http_1_and_2() {
     let answer = client.get(&link).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
     assert!(answer.into_body().collect().await.unwrap().to_bytes() == bytes);
-    // Who speaks no TLS is not served.
+    // A plain HTTP request is not served.
     let mut plain = service.connect().await;
     plain.head("GET", "/health/live", "").await;
     assert!(!plain.rest().await.contains("200"));
@@ -72,9 +72,9 @@ async fn a_pair_that_is_none_is_told_before_anything_starts() {
     std::fs::write(folder.path().join("empty.pem"), "").unwrap();
     for (cert, key, problem) in [
         ("cert.pem", "none.pem", "tls: none.pem: No such file"),
-        ("cert.pem", "other.pem", "tls: `cert` and `key` cannot be used together"),
-        ("cert.pem", "empty.pem", "tls: `key` holds no private key"),
-        ("empty.pem", "key.pem", "tls: `cert` holds no certificate"),
+        ("cert.pem", "other.pem", "tls: `cert` and `key` do not match"),
+        ("cert.pem", "empty.pem", "tls: `key` contains no private key"),
+        ("empty.pem", "key.pem", "tls: `cert` contains no certificate"),
         ("cert.pem", "", "tls: `key` is missing"),
         ("", "key.pem", "tls: `cert` is missing"),
     ] {
@@ -89,7 +89,7 @@ async fn a_pair_that_is_none_is_told_before_anything_starts() {
     std::fs::write(folder.path().join("cluster.yaml"), cluster).unwrap();
     let arguments = ["check-config", "--config", "cluster.yaml"];
     let (_, _, complaint) = spawn_failing(folder.path(), &[], &arguments).await;
-    assert!(complaint.contains("let the load balancer speak TLS"), "{complaint}");
+    assert!(complaint.contains("terminate TLS at the load balancer"), "{complaint}");
 }
 
 #[tokio::test]
@@ -101,14 +101,14 @@ async fn a_node_is_asked_for_its_health_on_its_own_machine_whatever_its_certific
     let tls = [("TLS__CERT", "cert.pem"), ("TLS__KEY", "key.pem"), ("SERVER__LISTEN", &*own)];
     let ready = (Some(0), "ready\n".to_owned());
     assert_eq!(asks(&plain, &tls, &[]).await, ready);
-    // Elsewhere it counts, and who speaks no TLS is somebody else.
+    // At any other address the certificate is checked, and a server without TLS is rejected.
     for (settings, options) in
         [(&[][..], &["--url", &*service.url("")][..]), (&[tls[0], tls[1], ("SERVER__LISTEN", &*other)], &[])]
     {
         let (code, said) = asks(&plain, settings, options).await;
         assert!(code == Some(1) && said.contains("does not answer"), "{said}");
     }
-    // Who lets in nobody without a certificate has another door.
+    // A service that requires client certificates is checked through its admin listener.
     let mutual = [&tls[..], &[("TLS__CLIENT_CA", "cert.pem")]].concat();
     assert!(asks(&plain, &mutual, &[]).await.1.contains("admin.listen"));
     let admin = [&mutual[..], &[("ADMIN__LISTEN", &*other)]].concat();
@@ -135,7 +135,7 @@ async fn a_certificate_is_replaced_while_requests_run() {
     let (service, old, folder) = secured(&[]).await;
     let uid = service.store("x.bin", &content(1, 2_000_000)).await;
     let (stop, served) = (AtomicBool::new(false), AtomicU32::new(0));
-    // On connections from before, which go on with what they have.
+    // Open connections keep their certificate and continue.
     let reads = async {
         while !stop.load(Ordering::Relaxed) {
             service.read(&uid).await;
@@ -145,20 +145,20 @@ async fn a_certificate_is_replaced_while_requests_run() {
     let exchange = async {
         let new = Certificate::new();
         new.write(folder.path());
-        eventually("the new one is shown", async || {
+        eventually("the new certificate is served", async || {
             new.connect(service.address, b"http/1.1").await.map(drop)
         })
         .await;
         assert!(old.connect(service.address, b"http/1.1").await.is_none());
-        // What is no pair changes nothing.
+        // A certificate and key that do not match change nothing.
         std::fs::write(folder.path().join("key.pem"), &old.key).unwrap();
-        let complaints = || service.log().matches("the old certificate stays").count();
-        eventually("it is told", async || (complaints() > 0).then_some(())).await;
+        let complaints = || service.log().matches("keeping the old one").count();
+        eventually("the failed reload is logged", async || (complaints() > 0).then_some(())).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(complaints(), 1);
         assert!(new.connect(service.address, b"http/1.1").await.is_some());
         let before = served.load(Ordering::Relaxed);
-        eventually("they go on", async || (served.load(Ordering::Relaxed) > before).then_some(())).await;
+        eventually("clients go on", async || (served.load(Ordering::Relaxed) > before).then_some(())).await;
         stop.store(true, Ordering::Relaxed);
     };
     futures_util::future::join(reads, exchange).await;

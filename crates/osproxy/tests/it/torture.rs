@@ -1,5 +1,5 @@
-//! Clients that do everything at once, and a service that is killed in the middle of it: whatever was acknowledged is
-//! there afterwards, byte for byte, and nothing else is left.
+//! Clients do everything concurrently while the service is killed: every acknowledged file survives
+//! with its exact bytes, and no orphan is left.
 
 mod client;
 mod content;
@@ -19,11 +19,10 @@ use crate::support::{Random, Service, eventually, md5_hex};
 use client::Client;
 use content::{Known, Ledger, Piece, Sent, Upload, bytes_of};
 
-/// How many clients there are.
 const CLIENTS: u64 = 4;
-/// After how many rounds everything that was ever sent is looked at.
+/// Number of rounds after which everything ever sent is checked.
 const CHECK_EVERY: u64 = 5;
-/// How many files and uploads of rounds before are looked at in the others.
+/// Number of files and uploads of earlier rounds that are checked in the other rounds.
 const SAMPLE: usize = 10;
 
 /// Rounds and first seed: `OSPROXY_TORTURE_ROUNDS`, `OSPROXY_TORTURE_SEED`.
@@ -35,7 +34,7 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
         ("TASKS__POLL_INTERVAL", "1"),
         ("TASKS__FIRST_RETRY", "1"),
         ("LOG__LEVEL", "warn"),
-        // False digests are found by the tasks.
+        // False digests are found by tasks.
         ("UPLOADS__VERIFY_UP_TO", "0"),
     ];
     let mut service = Service::start_with(&settings).await;
@@ -60,7 +59,7 @@ async fn kills_at_any_moment_lose_nothing_and_leave_nothing() {
     assert!(all.sent.len() as u64 > rounds, "only {} files were sent", all.sent.len());
 }
 
-/// Lets clients work for a moment, and kills the service under them.
+/// Lets clients work for a moment, and kills the service.
 async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Service, Ledger) {
     let (service, killed) = (Arc::new(service), Arc::new(AtomicBool::new(false)));
     let done = Arc::new(AtomicU64::new(0));
@@ -72,7 +71,7 @@ async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Ser
         clients.spawn(client.run(done.clone()));
     }
     let enough = random.below(40);
-    eventually("the clients have done something", async || {
+    eventually("clients have done something", async || {
         (done.load(Ordering::Relaxed) >= enough).then_some(())
     })
     .await;
@@ -89,7 +88,7 @@ async fn work_and_kill(service: Service, seed: u64, random: &mut Random) -> (Ser
     (service, new)
 }
 
-/// Looks at what was sent in the last round, and brings most of it to its end.
+/// Checks what was sent in the last round, and finishes most of it.
 async fn check(service: &Service, ledger: &mut Ledger, random: &mut Random) {
     for sent in &mut ledger.sent {
         check_sent(service, sent).await;
@@ -116,7 +115,7 @@ async fn check_some(service: &Service, all: &mut Ledger, random: &mut Random) {
     }
 }
 
-/// Looks at everything, and compares metadata and store, when all that was begun has come to its end.
+/// Checks everything, and compares metadata and store, once all background work has finished.
 async fn check_all(service: &mut Service, all: &mut Ledger) {
     service.database().settle().await;
     for sent in &mut all.sent {
@@ -133,9 +132,9 @@ async fn check_all(service: &mut Service, all: &mut Ledger) {
 async fn check_sent(service: &Service, sent: &mut Sent) {
     let link = service.download_link(&sent.uid).await;
     if link.is_none() && !sent.is_sure() {
-        // Nobody was told that it is there. Then it must be possible to send it again.
+        // It was never acknowledged, so it must be possible to send it again.
         let Some((url, recipe)) = &sent.retry else {
-            // Two that were refused by nobody: the first one to come counts.
+            // Of two concurrent writes, neither of which was refused, the first one counts.
             return;
         };
         let answer = service.put(url, &bytes_of(recipe)).await;
@@ -150,7 +149,7 @@ async fn check_sent(service: &Service, sent: &mut Sent) {
     match answer.status().as_u16() {
         200 => match answer.bytes().await {
             Ok(bytes) => sent.check(&bytes),
-            // What turns out to be false is removed while it is read.
+            // A false digest may be found during the download, which is then cut.
             Err(cut) => assert!(sent.is_false, "{cut} for {}", sent.uid),
         },
         404 => sent.check_gone(),
@@ -158,23 +157,23 @@ async fn check_sent(service: &Service, sent: &mut Sent) {
     }
 }
 
-/// Every part that was acknowledged is there, and none that nobody sent.
+/// Every acknowledged part is stored, and no part that nobody sent.
 async fn check_upload(service: &Service, upload: &Upload) {
     let there = service.checkpoint(&upload.link.uid).await;
     for (number, part) in &upload.parts {
         let lost = part.acknowledged && !there.contains(number);
-        assert!(!lost, "part {number} of {} was acknowledged, and is gone", upload.link.uid);
+        assert!(!lost, "part {number} of {} was acknowledged, but is missing", upload.link.uid);
     }
     assert!(there.iter().all(|number| upload.parts.contains_key(number)), "{there:?}");
 }
 
-/// Sends the parts that are not there, and completes the upload.
+/// Sends the missing parts, and completes the upload.
 async fn finish(service: &Service, mut upload: Upload) -> Sent {
     let there = service.checkpoint(&upload.link.uid).await;
     let highest = upload.parts.keys().max().copied().unwrap_or(1);
     for number in (1..=highest).filter(|number| !there.contains(number)) {
         let piece = Piece::new(u64::from(number), 1_000);
-        // What was on its way has ended with the process.
+        // The request in progress ended with the process.
         upload.parts.remove(&number);
         let url = upload.sending(number, &piece);
         assert_eq!(service.put(&url, &piece.bytes()).await.status(), 200);
@@ -184,12 +183,12 @@ async fn finish(service: &Service, mut upload: Upload) -> Sent {
     let md5 = known.then(|| md5_hex(&bytes_of(&upload.recipe())));
     assert_eq!(service.put(&upload.merge_url(md5.as_deref()), &[]).await.status(), 200);
     let read = service.read(&upload.link.uid).await;
-    // A part that was being replaced may be the one before or the one after.
+    // A part whose replacement was interrupted may be the old or the new one.
     let (mut rest, mut recipe) = (&read[..], Vec::new());
     for (number, part) in &upload.parts {
         let (bytes, behind) = rest.split_at(part.candidates[0].size());
         let found = part.candidates.iter().find(|piece| piece.bytes() == bytes);
-        let found = found.unwrap_or_else(|| panic!("part {number} of {} is wrong", upload.link.uid));
+        let found = found.unwrap_or_else(|| panic!("part {number} of {} has wrong content", upload.link.uid));
         recipe.push(found.clone());
         rest = behind;
     }

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::support::{Service, content, eventually};
 
-/// Takes traces as a collector does, and keeps them.
+/// An OTLP collector that keeps the traces it receives.
 struct Collector {
     address: SocketAddr,
     bodies: Arc<Mutex<Vec<String>>>,
@@ -39,7 +39,7 @@ impl Collector {
         self.bodies.lock().unwrap().concat()
     }
 
-    /// All spans that came.
+    /// All received spans.
     fn spans(&self) -> Vec<Value> {
         let all = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
         let mut spans = Vec::new();
@@ -89,7 +89,7 @@ async fn serve(stream: TcpStream, kept: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-/// A value among the attributes of something, as text.
+/// An attribute as text.
 fn attribute(of: &Value, name: &str) -> Option<String> {
     let found = of["attributes"].as_array()?.iter().find(|attribute| attribute["key"] == name)?;
     let value = found["value"].as_object()?.values().next()?;
@@ -119,11 +119,11 @@ async fn requests_and_tasks_are_spans_that_belong_to_the_trace_of_their_client()
     let download = service.download_link(&link.uid).await.unwrap().url;
     traced(&service, &download).await;
     service.get(&download.replace("signature=", "signature=0")).await;
-    eventually("all requests have their lines", async || {
+    eventually("all requests are logged", async || {
         (service.log().matches("served").count() >= 7).then_some(())
     })
     .await;
-    // What is left is sent before it ends.
+    // The remaining spans are exported at shutdown.
     service.signal(Signal::TERM);
     assert_eq!(service.exit_status().await.code(), Some(0));
 
@@ -131,7 +131,7 @@ async fn requests_and_tasks_are_spans_that_belong_to_the_trace_of_their_client()
     let spans = collector.spans();
     let downloads: Vec<_> = spans.iter().filter(|span| span["name"] == format!("GET {route}")).collect();
     assert_eq!(downloads.len(), 2);
-    let of_trace = downloads.iter().find(|span| span["traceId"] == TRACE).expect("it goes on with the trace");
+    let of_trace = downloads.iter().find(|span| span["traceId"] == TRACE).expect("the trace is cut");
     assert_eq!(of_trace["parentSpanId"], PARENT);
     assert_eq!(of_trace["kind"], 2, "{of_trace}");
     for (name, value) in [
@@ -154,13 +154,13 @@ async fn requests_and_tasks_are_spans_that_belong_to_the_trace_of_their_client()
     let sent = collector.text();
     let signature = download.split("signature=").nth(1).unwrap().split('&').next().unwrap();
     for secret in [signature, signature.split('.').nth(1).unwrap(), "signature=", "expire=", "x.bin"] {
-        assert!(!sent.contains(secret), "{secret} was sent");
+        assert!(!sent.contains(secret), "{secret} was exported");
     }
 }
 
 #[tokio::test]
 async fn a_collector_that_is_away_holds_nothing_up() {
-    // Nobody listens there.
+    // No collector listens there.
     let away = [("TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:1")];
     let mut service = Service::start_with(&away).await;
     let uid = service.store("x.bin", b"x").await;
@@ -168,7 +168,7 @@ async fn a_collector_that_is_away_holds_nothing_up() {
     let start = std::time::Instant::now();
     service.signal(Signal::TERM);
     assert_eq!(service.exit_status().await.code(), Some(0));
-    assert!(start.elapsed().as_secs() < 10, "it took {:?}", start.elapsed());
+    assert!(start.elapsed().as_secs() < 10, "the shutdown took {:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_request_that_is_forwarded_stays_one_trace() {
     let spans = collector.spans();
     let of_trace: Vec<_> = spans.iter().filter(|span| span["traceId"] == TRACE).collect();
     assert_eq!(of_trace.len(), 2, "{of_trace:#?}");
-    let first = of_trace.iter().find(|span| span["parentSpanId"] == PARENT).expect("one is the client's");
+    let first = of_trace.iter().find(|span| span["parentSpanId"] == PARENT).expect("no span is the client's");
     assert!(of_trace.iter().any(|span| span["parentSpanId"] == first["spanId"]), "{of_trace:#?}");
     assert!(of_trace.iter().all(|span| attribute(span, "request_id").as_deref() == Some("of-the-trace")));
 }

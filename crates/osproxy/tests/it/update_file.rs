@@ -20,16 +20,16 @@ async fn names_change_and_bytes_stay_where_they_are() {
     assert_eq!(service.get(&link).await.bytes().await.unwrap(), bytes);
     let file: File = answered(patch(&service, &uid, &json!({"name": "a/名前.txt"})).await, 200).await;
     assert_eq!((file.name.as_str(), file.category.as_str()), ("名前.txt", "doc"));
-    // Links that are out go on, and say the new name at once: nothing is remembered of the old one.
+    // Existing links go on, and have the new name at once: the cache was invalidated.
     let answer = service.get(&link).await;
     assert!(answer.headers()["content-disposition"].to_str().unwrap().contains("%E5%90%8D"));
     assert_eq!(answer.bytes().await.unwrap(), bytes);
     assert_eq!(service.objects(), objects);
-    // The same bytes sent again are compared, and nothing is made of them.
+    // The same bytes sent again are compared, and share the blob.
     let again = service.upload_link("again.txt").await;
     assert_eq!(service.put(&again.url.single, &bytes).await.status(), 200);
-    // What was compared is removed behind the answer.
-    eventually("only the first is left", async || (service.objects() == objects).then_some(())).await;
+    // The compared copy is removed after the answer.
+    eventually("only the first object remains", async || (service.objects() == objects).then_some(())).await;
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{}", again.uid), None).await.status(), 204);
     service.database().settle().await;
@@ -37,7 +37,8 @@ async fn names_change_and_bytes_stay_where_they_are() {
     service.assert_consistent().await;
 }
 
-/// The category in keys is that of the name at the time, whatever that was before: every key stands in a row.
+/// Keys have the category at the time of writing; each row has the full key, so a rename in between
+/// does no harm.
 #[tokio::test]
 async fn an_upload_may_be_renamed_in_its_middle() {
     let mut service = Service::start().await;
@@ -57,7 +58,7 @@ async fn an_upload_may_be_renamed_in_its_middle() {
     assert_eq!(patch(&service, &single.uid, &json!({"name": "b.zip"})).await.status(), 200);
     assert_eq!(service.put(&single.url.single, b"single").await.status(), 200);
     assert_eq!(patch(&service, &single.uid, &json!({"name": "a.jpg"})).await.status(), 200);
-    // The same again, and other content, are what they were before.
+    // Repeating the same content succeeds, and other content is refused, as before.
     assert_eq!(service.put(&single.url.single, b"single").await.status(), 200);
     assert_eq!(service.put(&single.url.single, b"other!").await.status(), 422);
     assert_eq!(service.read(&single.uid).await, b"single");
@@ -93,18 +94,18 @@ async fn metadata_is_patched_key_by_key() {
     let answer = request.body(r#"{"name":"y.txt","metadata":{"c":null}}"#).send().await.unwrap();
     let file: File = answered(answer, 200).await;
     assert_eq!((file.name.as_str(), file.metadata.len()), ("y.txt", 0));
-    // `null` in the place of all of them removes all.
+    // `null` instead of the object removes all metadata.
     assert_eq!(patch(&service, &uid, &json!({"metadata": {"a": "1", "b": "2"}})).await.status(), 200);
     let file: File = answered(patch(&service, &uid, &json!({"metadata": null})).await, 200).await;
     assert_eq!((file.name.as_str(), file.metadata.len()), ("y.txt", 0));
-    // As much as there may be, one by one; then no more.
+    // Up to the limit in steps; then no more.
     let four: BTreeMap<_, _> = (0..4).map(|number| (format!("{number:03}"), "v".repeat(4093))).collect();
     assert_eq!(patch(&service, &uid, &json!({"metadata": four})).await.status(), 200);
     let told =
         problem(patch(&service, &uid, &json!({"metadata": {"x": "y"}})).await, 400, "invalid_argument").await;
     assert_eq!(told["field"], "metadata");
     assert_eq!(patch(&service, &uid, &json!({"metadata": {"x": "y", "000": null}})).await.status(), 200);
-    // Two at a time do not lose what the other one wrote.
+    // Concurrent updates do not overwrite each other.
     let clear: BTreeMap<_, Option<String>> =
         ["001", "002", "003", "x"].map(|key| (key.to_owned(), None)).into();
     assert_eq!(patch(&service, &uid, &json!({"metadata": clear})).await.status(), 200);

@@ -15,10 +15,10 @@ fn file(content: &[u8]) -> Part {
     Part::bytes(content.to_vec()).file_name("any")
 }
 
-/// Waits until nothing is left in the store and no attempt is recorded.
+/// Waits until the store is empty and no write is recorded.
 async fn assert_nothing_left(service: &Service) {
     eventually("nothing is left in the store", async || service.objects().is_empty().then_some(())).await;
-    eventually("no attempt is recorded", async || {
+    eventually("no write is recorded", async || {
         (service.sql("SELECT count(*) FROM blobs").await == ["0"]).then_some(())
     })
     .await;
@@ -107,7 +107,7 @@ async fn an_expired_link_is_refused() {
     let body = serde_json::json!({"filePath": ["x"], "expire": 1});
     let answer: serde_json::Value = service.post("/link/upload", &body).await.json().await.unwrap();
     let url = format!("{}&md5={}", answer["data"][0]["url"]["single"].as_str().unwrap(), md5_hex(b"other"));
-    // While it holds, the md5 is what is wrong.
+    // Until the link expires, the error is the md5.
     let message = eventually("the link has expired", async || {
         let message = refused(service.put(&url, b"content").await, 422).await;
         (!message.contains("md5")).then_some(message)
@@ -159,7 +159,7 @@ async fn a_connection_cut_anywhere_leaves_nothing() {
     for (body, fields) in [(&bytes, ""), (&form, as_form)] {
         let fields = format!("{fields}Content-Length: {}\r\n", body.len());
         let len = body.len();
-        // The last three bytes of the form are those that end it, and a line end that nobody needs.
+        // The last three bytes of the form are the end of its delimiter and an optional line break.
         for cut in [0, 1, start.len(), 65_536, 262_144, 262_145, len - 12, len - 3] {
             let mut connection = service.connect().await;
             connection.head("PUT", &link.url.single, &fields).await;
@@ -167,7 +167,7 @@ async fn a_connection_cut_anywhere_leaves_nothing() {
             drop(connection);
         }
     }
-    eventually("all attempts have ended", async || {
+    eventually("all writes have ended", async || {
         (service.log().matches("path=\"/api/storage/v0/upload\"").count() == 16).then_some(())
     })
     .await;
@@ -188,12 +188,12 @@ async fn content_never_changes_once_stored() {
     assert_eq!(put_form(&service, url, Form::new().part("file", file(&bytes))).await.status(), 200);
     for other in [&b""[..], b"other", &bytes[..299_999]] {
         let message = refused(service.put(url, other).await, 422).await;
-        assert!(message.contains("already has other content"), "{message}");
+        assert!(message.contains("already complete, with other content"), "{message}");
     }
     let claimed = format!("{url}&md5={}", md5_hex(b"other"));
     refused(service.put(&claimed, b"other").await, 422).await;
     assert!(service.read(&link.uid).await == bytes);
-    eventually("only the content is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("only the content remains", async || (service.objects().len() == 1).then_some(())).await;
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn the_same_content_at_the_same_time_is_stored_once() {
             assert!(service.read(&uid).await == *bytes);
         }
     }
-    eventually("one object a content is left", async || (service.objects().len() == 5).then_some(())).await;
+    eventually("one object per content remains", async || (service.objects().len() == 5).then_some(())).await;
     eventually("their rows are gone too", async || {
         (service.sql("SELECT refs FROM blobs").await == ["8"; 5]).then_some(())
     })
@@ -241,7 +241,7 @@ async fn of_uploads_to_one_uid_at_the_same_time_one_wins_and_the_others_are_told
         for seed in 0..6 {
             let (service, link) = (service.clone(), link.clone());
             uploads.spawn(async move {
-                // Two of each content.
+                // Two uploads per content.
                 let bytes = content(round * 10 + seed / 2, 200_000);
                 (service.put(&link.url.single, &bytes).await.status().as_u16(), bytes)
             });
@@ -272,7 +272,7 @@ async fn too_much_is_refused() {
     let body = Body::wrap_stream(futures_util::stream::iter(chunks));
     let request = service.client().put(service.url(url)).body(body);
     refused(request.send().await.unwrap(), 413).await;
-    // An absurd length is refused before anything is read.
+    // An excessive length is refused before the body is read.
     let mut connection = service.connect().await;
     connection.head("PUT", url, "Content-Length: 9000000000000000000\r\nConnection: close\r\n").await;
     assert!(String::from_utf8_lossy(&connection.some().await).starts_with("HTTP/1.1 413"));
@@ -287,7 +287,7 @@ async fn who_sends_much_without_listening_still_gets_to_see_the_refusal() {
     let mut connection = service.connect().await;
     let url = link.url.single.replace("signature=", "signature=x");
     connection.head("PUT", &url, "Content-Length: 8000000\r\nConnection: close\r\n").await;
-    assert!(connection.try_send(&content(1, 8_000_000)).await, "cut while sending");
+    assert!(connection.try_send(&content(1, 8_000_000)).await, "the upload was cut");
     assert!(connection.rest().await.starts_with("HTTP/1.1 422"));
 }
 
@@ -295,7 +295,7 @@ async fn who_sends_much_without_listening_still_gets_to_see_the_refusal() {
 async fn an_empty_body_is_a_file_only_if_it_is_meant_to_be() {
     let service = Service::start().await;
     let link = service.upload_link("empty").await;
-    // The client announces no length for an empty body.
+    // The client sends no length for an empty body.
     let put = |url: String| service.client().put(service.url(&url)).send();
     let message = refused(put(link.url.single.clone()).await.unwrap(), 422).await;
     assert!(message.contains("no body"), "{message}");
@@ -353,7 +353,7 @@ async fn content_that_was_lost_is_mended_by_who_sends_it_again() {
         assert_eq!(service.instant_upload(&[(&md5_hex(&bytes), "y.bin")]).await[0].uid, "", "{damage}");
         let again = service.store("y.bin", &bytes).await;
         assert!(service.read(&again).await == bytes && service.read(&uid).await == bytes, "{damage}");
-        eventually("what was damaged is gone", async || {
+        eventually("the damaged blob is removed", async || {
             let states = service.sql("SELECT state FROM blobs").await;
             (!object.exists() && states == ["stored"] && service.objects().len() == 1).then_some(())
         })
@@ -369,7 +369,7 @@ async fn comparing_with_what_is_stored_takes_no_more_than_that() {
     let mut connection = service.connect().await;
     connection.head("PUT", &link.url.single, "Content-Length: 5000000000\r\nConnection: close\r\n").await;
     let answer = String::from_utf8(connection.some().await).unwrap();
-    assert!(answer.contains("already has other content"), "{answer}");
+    assert!(answer.contains("already complete, with other content"), "{answer}");
     assert_eq!(service.objects().len(), 1);
 }
 
@@ -382,7 +382,7 @@ async fn who_goes_away_before_the_answer_leaves_a_line_in_the_log() {
         connection.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
         connection.send(b"four").await;
     }
-    eventually("every request has its line", async || {
+    eventually("every request is logged", async || {
         (service.log().matches("method=PUT").count() == 10).then_some(())
     })
     .await;

@@ -14,7 +14,7 @@ async fn parts_in_any_order_become_the_file() {
         let answer = service.put_part(&link, number, parts[number as usize - 1]).await;
         assert_eq!(answer.text().await.unwrap(), r#"{"code":0,"message":"ok","data":""}"#);
     }
-    // Staged under the names that the Go program gives them.
+    // Parts are stored under the Go program's names.
     assert!(service.objects().contains(&format!("video/{}_3", link.uid)));
     assert!(service.download_link(&link.uid).await.is_none(), "it is not complete");
     assert_eq!(service.merge(&link, 4, &bytes).await.status(), 200);
@@ -48,7 +48,7 @@ async fn parts_at_the_same_time_do_no_harm() {
     let mut service = Service::start().await;
     let bytes = content(2, 640_000);
     let link = service.upload_link("x.bin").await;
-    // Every part three times at once, among them the first, which begins the upload.
+    // Every part three times concurrently, including the first one, which creates the upload.
     let sending = (0..30_u32).map(|turn| {
         let (number, part) = (turn % 10 + 1, &bytes[turn as usize % 10 * 64_000..][..64_000]);
         service.put_part(&link, number, part)
@@ -61,7 +61,7 @@ async fn parts_at_the_same_time_do_no_harm() {
     assert_eq!(merged.status(), 200, "{}", merged.text().await.unwrap());
     assert!(service.read(&link.uid).await == bytes);
     service.wait_until_whole(&link.uid).await;
-    eventually("what was replaced is gone", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("the replaced part is removed", async || (service.objects().len() == 1).then_some(())).await;
     service.database().settle().await;
     service.assert_consistent().await;
 }
@@ -78,7 +78,7 @@ async fn a_part_sent_again_is_one_part_and_with_other_bytes_replaces_the_first()
     assert_eq!(service.read(&link.uid).await, b"oneTWO!");
     service.wait_until_whole(&link.uid).await;
     assert_eq!(service.read(&link.uid).await, b"oneTWO!");
-    eventually("what was replaced is gone", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("the replaced part is removed", async || (service.objects().len() == 1).then_some(())).await;
     service.database().settle().await;
     service.assert_consistent().await;
 }
@@ -91,7 +91,7 @@ async fn a_part_with_a_wrong_md5_leaves_nothing_and_what_was_there_stays() {
         |number: u32| format!("{}&chunkNum={number}&md5={}", link.url.multi.upload, md5_hex(b"other"));
     let message = refused(service.put(&wrong(1), b"bytes").await, 422).await;
     assert!(message.contains(&md5_hex(b"bytes")), "{message}");
-    eventually("nothing is left", async || service.objects().is_empty().then_some(())).await;
+    eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
     assert_eq!(service.checkpoint(&link.uid).await, [0; 0]);
     service.put_parts(&link, &[b"kept"]).await;
     refused(service.put(&wrong(1), b"bytes").await, 422).await;
@@ -124,12 +124,12 @@ async fn a_part_that_is_too_large_is_refused_before_it_is_read() {
     let service = Service::start_with(&[("UPLOADS__MAX_PART_SIZE", "100000")]).await;
     let link = service.upload_link("x.bin").await;
     let url = format!("{}&chunkNum=1", link.url.multi.upload);
-    // Announced: the answer comes although not one byte was sent.
+    // With a declared length, the error arrives before any byte was sent.
     let mut connection = service.connect().await;
     connection.head("PUT", &url, "Content-Length: 100001\r\n").await;
     let answer = String::from_utf8(connection.some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    // Not announced: it comes as soon as there is too much.
+    // Without a length, it arrives as soon as the part is too large.
     let mut connection = service.connect().await;
     connection.head("PUT", &url, "Transfer-Encoding: chunked\r\n").await;
     connection.send(b"30d40\r\n").await;
@@ -141,7 +141,7 @@ async fn a_part_that_is_too_large_is_refused_before_it_is_read() {
     let answer = service.client().put(service.url(&url)).multipart(form).send().await.unwrap();
     assert_eq!(answer.status(), 413);
     assert_eq!(service.put(&url, &content(1, 100_000)).await.status(), 200);
-    eventually("nothing else is left", async || (service.objects().len() == 1).then_some(())).await;
+    eventually("only the content remains", async || (service.objects().len() == 1).then_some(())).await;
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_part_that_breaks_off_leaves_nothing_and_can_be_sent_again() {
         connection.send(&bytes[..cut]).await;
         drop(connection);
     }
-    eventually("nothing is left", async || {
+    eventually("nothing is left behind", async || {
         let rows = service.sql("SELECT count(*) FROM parts WHERE state <> 'gone'").await;
         (service.objects().is_empty() && rows == ["0"]).then_some(())
     })
@@ -174,12 +174,12 @@ async fn a_complete_file_takes_no_parts() {
     let service = Service::start().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"one"]).await;
-    // One that is on its way when the upload is completed does not count any more.
+    // A part still in progress when the upload is completed does not count.
     let mut late = service.connect().await;
     let url = format!("{}&chunkNum=1", link.url.multi.upload);
     late.head("PUT", &url, "Content-Length: 3\r\n").await;
     late.send(b"LA").await;
-    eventually("it has begun", async || {
+    eventually("the write has started", async || {
         (service.sql("SELECT count(*) FROM parts").await == ["2"]).then_some(())
     })
     .await;
@@ -192,7 +192,7 @@ async fn a_complete_file_takes_no_parts() {
     service.wait_until_whole(&link.uid).await;
     refused(service.put_part(&link, 2, b"two").await, 422).await;
     assert_eq!(service.read(&link.uid).await, b"one");
-    eventually("nothing is left", async || {
+    eventually("nothing is left behind", async || {
         let rows = service.sql("SELECT count(*) FROM parts").await;
         (service.objects().len() == 1 && rows == ["0"]).then_some(())
     })
@@ -220,7 +220,7 @@ async fn a_file_that_is_sent_whole_meanwhile_ends_the_upload_in_parts() {
     refused(service.put_part(&link, 2, b"late").await, 422).await;
     refused(service.merge(&link, 1, b"part").await, 422).await;
     assert_eq!(service.read(&link.uid).await, b"all of it");
-    // The parts are garbage now, which the next start sweeps.
+    // The parts are orphans now, which the next start sweeps.
     service.kill().await;
     service.restart().await;
     eventually("the parts are gone", async || (service.objects().len() == 1).then_some(())).await;
@@ -230,7 +230,7 @@ async fn a_file_that_is_sent_whole_meanwhile_ends_the_upload_in_parts() {
 
 #[tokio::test]
 async fn abandoned_uploads_are_removed_with_all_their_parts() {
-    // Where nodes share a database, what a killed one was at is taken over when its lease ends.
+    // Where nodes share a database, a killed node's tasks are taken over after their lease.
     let settings = [("UPLOADS__KEEP_LAPSED", "0"), ("TASKS__LEASE", "3")];
     let mut service = Service::start_with(&settings).await;
     let answer = service.post("/link/upload", &json!({"filePath": ["x.bin", "y.bin"], "expire": 2})).await;
@@ -240,16 +240,16 @@ async fn abandoned_uploads_are_removed_with_all_their_parts() {
     assert_eq!(service.put_part(&link, 5, b"five").await.status(), 200);
     let kept = service.upload_link("kept.bin").await;
     service.put_parts(&kept, &[b"kept"]).await;
-    eventually("the link has lapsed", async || {
+    eventually("the link has expired", async || {
         let answer = service.put_part(&link, 2, b"late").await;
         (answer.status() == 422).then_some(())
     })
     .await;
-    // It is due every minute, and at every start.
+    // Expired uploads are looked for every minute, and at every start.
     service.kill().await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     service.restart().await;
-    eventually("all of it is gone", async || {
+    eventually("the upload is removed", async || {
         let rows = service.sql("SELECT count(*) FROM parts").await;
         (service.objects() == [format!("unknown/{}_1", kept.uid)] && rows == ["1"]).then_some(())
     })

@@ -1,4 +1,4 @@
-//! Which commit a binary says that it is of: what `build.rs` finds out, in repositories of the test's own.
+//! The commit in the version of a binary, as `build.rs` determines it, in repositories of the test.
 
 use std::{
     path::Path,
@@ -20,7 +20,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The version that a build in a folder gets, for a profile, and the commit that is told it.
+/// The version of a build in a folder, for a profile, with `told` as `OSPROXY_COMMIT`.
 fn version(folder: &Path, script: &Path, profile: &str, told: &str) -> String {
     let mut build = Command::new("env");
     build.arg(format!("OSPROXY_COMMIT={told}")).arg(script).env("PROFILE", profile);
@@ -47,7 +47,7 @@ fn a_release_says_its_commit_and_whether_it_was_changed() {
     let commit = git(&repository, &["rev-parse", "--short=12", "HEAD"]);
     assert_eq!(version(&repository, &script, "release", ""), format!("1.2.3 ({commit})"));
     assert_eq!(version(&repository, &script, "debug", ""), "1.2.3");
-    // What is not under version control is nobody's change.
+    // Untracked files do not make a tree dirty.
     std::fs::write(repository.join("other"), "two").unwrap();
     assert_eq!(version(&repository, &script, "release", ""), format!("1.2.3 ({commit})"));
     std::fs::write(repository.join("file"), "two").unwrap();

@@ -1,7 +1,9 @@
-//! Objects whose parts have their places from the start: parts are written where they will be read, and completing renames.
+//! Multipart uploads into preallocated files: each part is written at its offset, and completing
+//! the upload renames the file.
 //!
-//! A preallocated file is the hidden file `<folder>/.<name>.<part size>`, as large as the object. Its part size is also the
-//! id of the upload, so that whoever knows key and part size finds it without listing the folder.
+//! A preallocated file is the hidden file `<folder>/.<name>.<part size>`, as large as the object.
+//! The part size is also the id of the upload, so key and part size are enough to find the file
+//! without listing the folder.
 
 use std::{
     collections::HashMap,
@@ -20,10 +22,11 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 use super::{FILE_MODE, Local, NAME, Root, blocking, walk, writer};
 use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, Result, Shape, UploadList};
 
-/// From how many places on those are forgotten at which nobody writes any more.
+/// Number of slot locks above which unused ones are removed.
 const FORGET: usize = 256;
 
-/// Where a part lies in a file, and the right to write there until this is dropped.
+/// The byte range of a part in a preallocated file, with the exclusive right to write it until this
+/// is dropped.
 pub(super) struct Slot {
     pub(super) path: String,
     pub(super) offset: u64,
@@ -31,12 +34,12 @@ pub(super) struct Slot {
     _turn: OwnedMutexGuard<()>,
 }
 
-/// Whose turn it is to write a part. An attempt that was given up may have a batch on its way: the next one for the same
-/// place must not be overwritten by it.
+/// Locks of slots. A write that was abandoned may still have a batch in flight, which must not
+/// overwrite the next write to the same slot.
 #[derive(Default)]
 pub(super) struct Slots(Mutex<HashMap<Place, Weak<Turn<()>>>>);
 
-/// Of a file and a part's number.
+/// Path of the file, and number of the part.
 type Place = (String, u32);
 
 impl Slots {
@@ -62,11 +65,11 @@ fn wrong(what: &'static str) -> Error {
     Error::new(ErrorKind::Other, NAME, "write part").about(what)
 }
 
-/// How much room is kept for an object to be.
+/// How much space is reserved when an upload begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reserve {
     All,
-    /// There must be room for all of it now, and others may take it.
+    /// Only checks that there is space for all of it now.
     Nothing,
 }
 
@@ -77,7 +80,8 @@ impl Local {
         let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
         blocking("begin upload", move || {
             reserve(&root, &key, &path, shape.size, reserved)?;
-            // Parts are durable when they are acknowledged; so the file that they are in must be.
+            // Acknowledged parts must survive a power failure, so the directory entry of their file
+            // must too.
             Ok(root.sync_folder(key.folder())?)
         })
         .await?;
@@ -100,7 +104,7 @@ impl Multipart for Local {
     }
 
     async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String> {
-        let shape = shape.ok_or_else(|| wrong("an upload of no known shape"))?;
+        let shape = shape.ok_or_else(|| wrong("the size and part size of the upload must be known"))?;
         self.begin_with(key, shape, Reserve::All).await
     }
 
@@ -116,9 +120,11 @@ impl Multipart for Local {
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>> {
         self.root.owned("write part")?;
-        let part_size: u64 = upload.parse().map_err(|_| wrong("an upload that is none of this store"))?;
+        let part_size: u64 = upload.parse().map_err(|_| wrong("the upload id is not one of this store"))?;
         let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(part_size));
-        let offset = offset.filter(|_| size <= part_size).ok_or_else(|| wrong("a part that has no place"))?;
+        let offset = offset
+            .filter(|_| size <= part_size)
+            .ok_or_else(|| wrong("the part does not fit into its slot"))?;
         let path = path(key, upload);
         let turn = self.root.slots.of(&path, number).lock_owned().await;
         let slot = Slot { path, offset, size, _turn: turn };
@@ -159,7 +165,7 @@ impl Multipart for Local {
     async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
         match part_size {
             Some(part_size) => self.abort(key, &part_size.to_string()).await,
-            // Without a part size none was begun.
+            // Without a part size no upload was begun.
             None => Ok(()),
         }
     }
@@ -173,14 +179,14 @@ impl Multipart for Local {
     }
 }
 
-/// The upload that a preallocated file is of.
+/// The upload to which a preallocated file belongs.
 fn upload(file: &walk::Entry<'_>) -> Option<ListedUpload> {
     let (name, part_size) = file.name.strip_prefix('.')?.rsplit_once('.')?;
     part_size.parse::<u64>().ok()?;
     Some(ListedUpload { name: format!("{}/{name}", file.folder), id: part_size.to_owned() })
 }
 
-/// Makes a file of this size, with room for all of it. One that is there keeps what is in it.
+/// Creates a file of this size and allocates its space. An existing file keeps its content.
 fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reserve) -> std::io::Result<()> {
     let create = |flags| {
         let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -198,7 +204,7 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reserve) -> 
         Ok(())
     });
     if reserved.is_err() && is_new {
-        // What this leaves is found by its name when the blob goes.
+        // If this fails, the file is found by its name when the blob is deleted.
         let _ = rustix::fs::unlinkat(&root.folder, path, AtFlags::empty());
     }
     Ok(reserved?)
@@ -214,7 +220,7 @@ fn allocate(file: &OwnedFd, size: u64, reserved: Reserve) -> rustix::io::Result<
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
             Err(Errno::INTR) => {}
-            // Not every file system can keep room; parts find out for themselves then.
+            // Not every file system supports allocation; then each part checks for space itself.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => return rustix::fs::ftruncate(file, size),
             reserved => return reserved,
         }
@@ -266,7 +272,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         let metadata = std::fs::metadata(&file).unwrap();
         assert_eq!(metadata.len(), shape.size);
-        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= shape.size, "no room is kept");
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= shape.size, "space not reserved");
 
         let mut pieces = vec![[0; 32]; content.chunks(part_size).count()];
         for (index, piece) in content.chunks(part_size).enumerate().rev() {
@@ -291,14 +297,14 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "a test may block")]
         let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
         assert_eq!(metadata.len(), shape.size);
-        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < shape.size, "room is kept");
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < shape.size, "space reserved");
         send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
         store.keep_free(u64::MAX >> 1);
         let mut part = store.create_part(&key, &upload, 2, 1 << 18).await.unwrap();
         part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
         assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
         assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), shape).await.is_err());
-        // What is reserved has its room.
+        // Reserved space is available even if the disk is full otherwise.
         store.keep_free(0);
         let key = Key::parse("video/9.mp4").unwrap();
         let upload = store.begin(&key, Some(shape)).await.unwrap();
@@ -322,7 +328,7 @@ mod tests {
         assert!(store.create_part(&key, &upload, 3, 1025).await.is_err());
         assert!(store.create_part(&key, &upload, 0, 1).await.is_err());
         assert!(store.create_part(&key, "x", 1, 1).await.is_err());
-        // The same place, again.
+        // The same slot again.
         send(&store, &key, &upload, 1, &[3; 1024]).await;
         send(&store, &key, &upload, 3, &[4; 952]).await;
         store.complete(&key, &upload, &[]).await.unwrap();
@@ -342,7 +348,7 @@ mod tests {
         let first = store.create_part(&key, &upload, 1, 10).await.unwrap();
         let waiting = std::time::Duration::from_millis(50);
         let second = tokio::time::timeout(waiting, store.create_part(&key, &upload, 1, 10)).await;
-        assert!(second.is_err(), "two write at the same place");
+        assert!(second.is_err(), "two writers have the same slot");
         drop(first);
         store.create_part(&key, &upload, 1, 10).await.unwrap();
     }
@@ -370,7 +376,7 @@ mod tests {
         assert_eq!(listed(&store, None).await, [ListedUpload { name: KEY.to_owned(), id: upload.clone() }]);
         send(&store, &key, &upload, 2, &[2; 976]).await;
         store.abort_all(&key, None).await.unwrap();
-        assert_eq!(listed(&store, None).await.len(), 1, "of another part size");
+        assert_eq!(listed(&store, None).await.len(), 1, "an upload with another part size");
         store.abort_all(&key, Some(1024)).await.unwrap();
         store.abort(&key, &upload).await.unwrap();
         assert_eq!(listed(&store, None).await, []);

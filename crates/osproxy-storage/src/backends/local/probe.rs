@@ -13,21 +13,22 @@ use rustix::{
 use super::{FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, free, is_of_objects, known_id, open_folder};
 use crate::Result;
 
-/// What [`Local::probe`] found.
+/// Result of [`Local::probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probed {
-    /// Whether the root is there already.
+    /// Whether the root exists.
     pub exists: bool,
-    /// Bytes that this process may still write.
+    /// Bytes this process may still write.
     pub free: u64,
 }
 
-/// What is written: a block of every file system that there is.
+/// At least as large as a block of common file systems, so that one has to be allocated.
 const CONTENT: [u8; 4096] = [0x5a; 4096];
 
 impl Local {
-    /// Sees whether objects could be written under `root`, as a store would do it, or whether it could be made where it is
-    /// missing. Takes no lock: a store may be open there, and be opened meanwhile. Leaves nothing behind.
+    /// Checks that objects can be written under `root` in the way a store does it, or that `root`
+    /// can be created if it is missing. Takes no lock, so a store may be open there or be opened
+    /// meanwhile. Leaves nothing behind.
     pub async fn probe(root: &Path) -> Result<Probed> {
         let root = root.to_owned();
         blocking("probe", move || {
@@ -39,7 +40,7 @@ impl Local {
             known_id(&folder)?;
             let inside = match open_folder(&folder, TEMPORARY) {
                 Ok(temporary) => temporary,
-                // A store that was never opened by this program.
+                // The root was never opened by this program.
                 Err(Errno::NOENT) => folder.try_clone()?,
                 Err(error) => return Err(within(TEMPORARY, error)),
             };
@@ -50,11 +51,12 @@ impl Local {
     }
 }
 
-/// Makes a folder, as new objects need one; writes a file, moves it through the folders of all objects, and reads it there.
+/// Creates and removes a folder, as new objects may need one. Then writes a file, moves it through
+/// all category and shard folders, and reads it in each.
 fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
     let name = random_name()?;
     make_and_remove(root)?;
-    // Hidden, where it is not in the folder for such files.
+    // Hidden, because the file may be in the root itself.
     let hidden = format!(".{name}");
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&inside, hidden.as_str(), flags, FILE_MODE);
@@ -77,7 +79,9 @@ fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
         let mut read = Vec::new();
         File::from(file.map_err(|error| within(&category, error))?).read_to_end(&mut read)?;
         if read != CONTENT {
-            return Err(io::Error::other(format!("{category}: other bytes were read than were written")));
+            return Err(io::Error::other(format!(
+                "{category}: the bytes read differ from the bytes written"
+            )));
         }
     }
     Ok(())
@@ -89,7 +93,7 @@ fn make_and_remove(root: &OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(root, name.as_str(), AtFlags::REMOVEDIR)?)
 }
 
-/// Makes a folder where the root would be made, and removes it.
+/// Creates and removes a folder in the closest existing parent of the missing root.
 fn could_be_made(root: &Path) -> io::Result<u64> {
     let above = std::path::absolute(root)?;
     for above in above.ancestors().skip(1) {
@@ -111,15 +115,15 @@ fn random_name() -> io::Result<String> {
     Ok(format!("doctor-{}", hex::encode(random)))
 }
 
-/// Says which of the folders it was.
+/// Prefixes an error with the name of the folder.
 fn within(folder: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
-    // It is no object that is missing.
+    // `NotFound` would mean that an object is missing.
     let kind = if error.kind() == io::ErrorKind::NotFound { io::ErrorKind::Other } else { error.kind() };
     io::Error::new(kind, format!("{folder}: {error}"))
 }
 
-/// A file that goes when this does.
+/// A file that is removed on drop.
 struct Written {
     folder: OwnedFd,
     name: String,
@@ -127,7 +131,8 @@ struct Written {
 
 impl Drop for Written {
     fn drop(&mut self) {
-        // Where it was moved away from there is none; and a folder that took a file lets it go.
+        // Errors are ignored: a folder that the file was moved out of has none, and a folder that
+        // accepted a file also lets it be removed.
         let _ = rustix::fs::unlinkat(&self.folder, self.name.as_str(), AtFlags::empty());
     }
 }

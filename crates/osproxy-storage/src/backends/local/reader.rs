@@ -19,25 +19,25 @@ use tokio::task::JoinHandle;
 use super::{NAME, finished};
 use crate::{Error, ErrorKind, Result, buffer::BufferPool};
 
-/// Bytes that are in the page cache are copied on the reactor, this many at once: about 10 µs.
+/// Maximum bytes copied from the page cache on the reactor at once; takes about 10 µs.
 const CACHED_READ: usize = 64 * 1024;
-/// Bytes that have to come from the disk are read on a thread for blocking calls, this many at once.
+/// Maximum bytes read from the disk at once, on a thread for blocking calls.
 ///
-/// Reading ahead is left to the kernel, which recognises the sequence and starts on it with either kind of read.
-/// Asking it for windows of our own (`fadvise(WillNeed)`) disturbs that and doubles the CPU time.
+/// Read-ahead is left to the kernel, which recognises the sequence and starts it for either kind of
+/// read. Requesting windows of our own (`fadvise(WillNeed)`) disturbs it and doubles the CPU time.
 const DISK_READ: usize = 512 * 1024;
 
 static CACHED_BUFFERS: BufferPool = BufferPool::new(CACHED_READ, 64);
 static DISK_BUFFERS: BufferPool = BufferPool::new(DISK_READ, 8);
 
-/// Streams a range of an open file. The file stays readable to its end even when its name is gone.
+/// Streams a range of an open file, which stays readable even after the file is unlinked.
 pub(super) struct Reader {
     file: Arc<OwnedFd>,
     rest: Range<u64>,
-    /// The last read got less than it asked for: what follows is not in the page cache.
+    /// The last cached read was short: the next bytes are not in the page cache.
     missed: bool,
     from_disk: Option<JoinHandle<std::io::Result<Bytes>>>,
-    /// What must not stay in the page cache.
+    /// Range to drop from the page cache, before and after reading.
     forgets: Option<Range<u64>>,
 }
 
@@ -46,8 +46,8 @@ impl Reader {
         Self { file: Arc::new(file), rest: range, missed: false, from_disk: None, forgets: None }
     }
 
-    /// Reads what is on the disk, whatever the page cache has of it, and leaves nothing there in the place of what others
-    /// read. Pages that are not written yet stay.
+    /// Reads from the disk instead of the page cache, and drops the pages afterwards so that they
+    /// displace nothing others read. Dirty pages stay in the cache.
     pub(super) fn past_cache(file: OwnedFd, range: Range<u64>) -> Self {
         let mut reader = Self::new(file, range.clone());
         reader.forgets = Some(range);
@@ -58,7 +58,7 @@ impl Reader {
     fn forget(&self) {
         if let Some(range) = &self.forgets {
             let len = NonZeroU64::new(range.end - range.start);
-            // A file system without a cache has nothing to forget.
+            // Ignored: a file system without a page cache has nothing to drop.
             let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
         }
     }
@@ -67,7 +67,7 @@ impl Reader {
         usize::try_from(self.rest.end - self.rest.start).map_or(limit, |rest| rest.min(limit))
     }
 
-    /// Reads what is in the page cache, or tells by `None` that it has to come from the disk.
+    /// Reads from the page cache. `None` if the bytes must be read from the disk.
     fn read_cached(&mut self) -> Option<std::io::Result<Bytes>> {
         let mut buffer = CACHED_BUFFERS.take();
         let wanted = self.next_len(CACHED_READ);
@@ -79,7 +79,7 @@ impl Reader {
                 self.missed = count < wanted;
                 Some(Ok(buffer.freeze()))
             }
-            // Not cached; interrupted; or a file system that cannot tell. A blocking read finds out.
+            // Not cached, interrupted, or not supported by the file system: use a blocking read.
             Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => None,
             Err(error) => Some(Err(error.into())),
         }
@@ -120,7 +120,8 @@ impl Stream for Reader {
             return Poll::Ready(None);
         }
         if self.from_disk.is_none() {
-            // Asking for more after a short read would bring page after page while the disk delivers them.
+            // After a short read, another cached read would return one page at a time as the disk
+            // delivers them.
             if !std::mem::take(&mut self.missed)
                 && let Some(read) = self.read_cached()
             {
@@ -138,7 +139,8 @@ impl Stream for Reader {
 }
 
 impl Reader {
-    /// Accounts for bytes that were read. No bytes before the end of the range means that the file was cut.
+    /// Advances by the bytes read. No bytes before the end of the range means that the file was
+    /// truncated.
     fn took(&mut self, read: std::io::Result<Bytes>) -> Result<Bytes> {
         match read {
             Ok(bytes) if bytes.is_empty() => {

@@ -25,7 +25,7 @@ async fn keeps_the_contract() {
         let root = tempfile::tempdir().unwrap();
         let store = Local::open(root.path(), fsync).await.unwrap();
         crate::contract::run(&store).await;
-        assert_eq!(files(root.path()), [""; 0], "the contract suite left files");
+        assert_eq!(files(root.path()), [""; 0], "the conformance suite left files");
     }
 }
 
@@ -39,7 +39,7 @@ async fn what_a_crash_left_unpublished_is_cleared_at_the_next_start() {
     writer.finish().await.unwrap();
     assert_eq!(files(root.path()), [".tmp/1.bin.0"]);
 
-    // A crash runs no destructors; the lock goes with the process.
+    // A crash runs no destructors, but the kernel releases the lock.
     std::mem::forget(writer);
     rustix::fs::flock(store.root.lock.as_ref().unwrap(), FlockOperation::Unlock).unwrap();
 
@@ -61,7 +61,7 @@ async fn a_root_is_the_same_store_wherever_it_is_moved() {
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     std::fs::rename(&here, &moved).unwrap();
     assert_eq!(Local::open(&moved, true).await.unwrap().id(), id);
-    // Another id would make every object one of a stranger.
+    // A new id would make all recorded objects belong to an unknown store.
     damaged(&moved);
     assert!(Local::open(&moved, true).await.is_err());
 }
@@ -83,7 +83,7 @@ async fn a_probe_leaves_a_root_as_it_was_whoever_has_it_open() {
     assert!(Local::probe(&root).await.unwrap().exists);
     assert_eq!(files(&root), [""; 0]);
 
-    // A folder of objects that is none: nothing that is moved there arrives.
+    // A file in the place of a category folder: nothing can be moved into it.
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     std::fs::write(root.join("video"), "no folder").unwrap();
     let error = Local::probe(&root).await.unwrap_err();
@@ -103,7 +103,7 @@ async fn a_root_has_one_owner() {
 #[tokio::test]
 async fn who_only_reads_needs_no_lock_and_changes_nothing() {
     let root = tempfile::tempdir().unwrap();
-    assert!(Local::open_to_read(root.path()).await.is_err(), "nothing was ever stored there");
+    assert!(Local::open_to_read(root.path()).await.is_err(), "the root is not a store yet");
     assert_eq!(files(root.path()), [""; 0]);
     let owner = Local::open(root.path(), true).await.unwrap();
     let key = Key::parse("unknown/1.bin").unwrap();
@@ -127,7 +127,7 @@ async fn who_only_reads_needs_no_lock_and_changes_nothing() {
     assert!(parts.create_part(&key, "1024", 1, 5).await.is_err());
     assert!(parts.complete(&key, "1024", &[]).await.is_err());
     assert!(parts.abort(&key, "1024").await.is_err());
-    assert_eq!(files(root.path()), before, "what is being written is there too");
+    assert_eq!(files(root.path()), before, "the unfinished object must still be there");
 }
 
 #[tokio::test]

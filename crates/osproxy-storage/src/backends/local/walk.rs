@@ -1,4 +1,4 @@
-//! Lists the files of a root, a batch at a time: a folder may have more of them than fit into memory.
+//! Lists the files under a root in batches: a folder may hold more files than fit into memory.
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -11,10 +11,10 @@ use rustix::{
 use super::{Root, blocking, open_folder};
 use crate::{Key, Result};
 
-/// How many files are looked at in one go.
+/// Directory entries per batch.
 const BATCH: usize = 1000;
 
-/// A file in a folder that objects can be in. Its name may be hidden.
+/// A file in a folder that can hold objects. Its name may be hidden.
 pub(super) struct Entry<'a> {
     pub(super) folder: &'a str,
     pub(super) name: &'a str,
@@ -22,7 +22,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Its size in bytes; `None`: it is gone since its name was read, or is a folder.
+    /// Size in bytes. `None` if the file was removed meanwhile or is a folder.
     pub(super) fn size(&self) -> std::io::Result<Option<u64>> {
         match rustix::fs::statat(self.handle, self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(None),
@@ -33,8 +33,8 @@ impl Entry<'_> {
     }
 }
 
-/// What `pick` makes of the files of all folders that objects can be in: those of this program, and those in which the Go
-/// program collects parts.
+/// The results of `pick` for the files in all folders whose name can be part of a key: those of
+/// this program, and those in which the Go program collects parts.
 pub(super) fn list<T: Send + 'static>(
     root: Arc<Root>,
     operation: &'static str,
@@ -71,7 +71,7 @@ impl Walk {
         Ok(Self { folders: Dir::read_from(&root.folder)?, root, open: None })
     }
 
-    /// What is picked of the next files; `None` at the end.
+    /// The results for the next batch of files; `None` at the end.
     fn batch<T>(
         &mut self,
         pick: fn(&Entry<'_>) -> std::io::Result<Option<T>>,
@@ -89,7 +89,7 @@ impl Walk {
             };
             let Some(entry) = folder.files.read() else {
                 self.open = None;
-                // Empty folders count too: one batch holds up its thread only for a moment.
+                // Empty folders count too, so that a batch occupies its thread only briefly.
                 looked += 1;
                 continue;
             };
@@ -115,7 +115,7 @@ impl Walk {
                     let files = Dir::read_from(&handle)?;
                     return Ok(Some(Folder { name, handle, files }));
                 }
-                // A file, as that with the store's id; or gone.
+                // A file, such as the one with the store's id; or removed meanwhile.
                 Err(Errno::NOTDIR | Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
             }

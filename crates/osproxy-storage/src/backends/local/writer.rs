@@ -14,23 +14,24 @@ use crate::{
     buffer::{Buffer, BufferPool},
 };
 
-/// Bytes are collected to this many before they are hashed and written in one go.
+/// Bytes are collected into batches of this size, which are hashed and written at once.
 const BATCH: usize = 256 * 1024;
-/// How many bytes of another object are appended in one go: a moment's work, so that it can be given up.
+/// Chunk size for appending another object. Each chunk is one short job, so the writer can be
+/// dropped in between.
 const APPEND: usize = 8 * 1024 * 1024;
-/// How many bytes are written before the kernel is asked to begin bringing them to the disk, so that the sync
-/// at the end finds little left to do.
+/// Dirty bytes after which writeback is started, so that the sync at the end has little left to do.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
-/// Space is reserved in steps: an announced size is only a claim, and must not take the disk from others.
+/// Step in which disk space is allocated. The announced size is only the client's claim and must
+/// not take disk space from others.
 const RESERVE: u64 = 32 * 1024 * 1024;
 
-/// How many bytes are written before it is looked again whether the disk has room.
+/// Bytes written between two checks of the free disk space.
 const LOOK: u64 = 8 * 1024 * 1024;
 
 static BUFFERS: BufferPool = BufferPool::new(BATCH, 16);
 
-/// Collects bytes on the reactor while the batch before is hashed and written on a thread for blocking calls.
-/// A thread is held only while there is work for it: clients that are slow hold none.
+/// Collects bytes on the reactor while the previous batch is hashed and written on a thread for
+/// blocking calls. A thread is used only while there is work, so slow clients hold none.
 pub(super) struct Writer {
     key: Key,
     filling: Option<Buffer>,
@@ -38,21 +39,21 @@ pub(super) struct Writer {
 }
 
 enum State {
-    /// Nothing is running.
+    /// No job is running.
     Idle(Box<Sink>),
-    /// A batch is on its way.
+    /// A job is running.
     Busy(JoinHandle<std::io::Result<Box<Sink>>>),
     /// An error was returned before.
     Failed,
 }
 
 impl Writer {
-    /// Writes an object, under a temporary name first.
+    /// Writes an object, first under a temporary name.
     pub(super) fn new(root: Arc<Root>, key: Key, temporary: String, size_hint: Option<u64>) -> Self {
         Self::to(root, key, Place::Temporary(temporary), size_hint.unwrap_or(0))
     }
 
-    /// Writes a part at its place in the object to be.
+    /// Writes a part into its slot of a preallocated file.
     pub(super) fn part(root: Arc<Root>, key: Key, slot: Slot) -> Self {
         Self::to(root, key, Place::Slot(slot), 0)
     }
@@ -75,9 +76,9 @@ impl Writer {
         }
     }
 
-    /// Waits for the batch that is on its way and takes the sink. Whoever takes it puts it back, or has failed.
+    /// Waits for the running job and takes the sink. The caller puts it back unless it failed.
     async fn take_sink(&mut self) -> Result<Box<Sink>> {
-        // The job is awaited in place, so that a caller who gives up here loses nothing.
+        // The job is awaited in place, so that nothing is lost if the caller is cancelled here.
         if let State::Busy(job) = &mut self.state {
             let joined = job.await;
             self.state = State::Failed;
@@ -89,7 +90,7 @@ impl Writer {
         }
     }
 
-    /// Starts work on the sink once the work before it is done.
+    /// Starts `work` on the sink when the previous job is done.
     async fn start(
         &mut self,
         work: impl FnOnce(&mut Sink) -> std::io::Result<()> + Send + 'static,
@@ -163,7 +164,8 @@ impl ObjectWriter for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // A batch on its way drops its sink where it runs. An idle sink has a file to remove, which may take long.
+        // A running job drops its sink when it ends. An idle sink may have a file to remove, which
+        // can block for long.
         let State::Idle(sink) = std::mem::replace(&mut self.state, State::Failed) else {
             return;
         };
@@ -175,27 +177,27 @@ impl Drop for Writer {
     }
 }
 
-/// Where bytes are written.
+/// The file that bytes are written to.
 enum Place {
-    /// A file of its own under this temporary name, until it is published.
+    /// A file of its own, under this temporary name until it is published.
     Temporary(String),
-    /// A range of a file that others write too.
+    /// A byte range of a preallocated file that other writers share.
     Slot(Slot),
 }
 
-/// The blocking half: hashes, writes, publishes. Dropped unpublished, it removes its file; what it has written into a file
-/// that is not its own stays there, and means nothing.
+/// The blocking half: hashes, writes, publishes. Dropped unpublished, it removes its own file.
+/// Bytes already written into a slot stay there; they count for nothing until the part is recorded.
 struct Sink {
     root: Arc<Root>,
     place: Place,
-    /// Created, or opened, with the first batch.
+    /// Created or opened with the first batch.
     file: Option<OwnedFd>,
     digester: Digester,
     written: u64,
     written_back: u64,
     reserved: u64,
     size_hint: u64,
-    /// Up to where there was room.
+    /// Offset up to which free space was checked.
     looked: u64,
 }
 
@@ -213,14 +215,14 @@ impl Sink {
         self.file.as_ref().ok_or(Errno::BADF)
     }
 
-    /// Where in the file the next byte goes.
+    /// File offset of the next byte.
     fn end(&self) -> u64 {
         let start = if let Place::Slot(slot) = &self.place { slot.offset } else { 0 };
         start + self.written
     }
 
-    /// Looks now and then whether the disk has room for what is to come, as far as that is known. Parts of a file that was
-    /// reserved have had it from the start.
+    /// Checks from time to time that the disk has space for the announced rest. Slots of a reserved
+    /// file need no check.
     fn must_have_room(&mut self, coming: u64) -> rustix::io::Result<()> {
         if self.written + coming > self.looked {
             if matches!(self.place, Place::Slot(_)) && self.is_reserved()? {
@@ -234,19 +236,19 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether all of the file has its room on the disk.
+    /// Whether all space of the file is allocated.
     fn is_reserved(&mut self) -> rustix::io::Result<bool> {
-        /// What the kernel counts room in, in bytes.
+        /// Unit of `st_blocks` in bytes.
         const BLOCK: i64 = 512;
         let found = rustix::fs::fstat(self.file()?)?;
         Ok(found.st_blocks.saturating_mul(BLOCK) >= found.st_size)
     }
 
-    /// Refuses what would be written over the next part.
+    /// Fails if `coming` bytes would overwrite the next slot.
     fn check(&self, coming: u64) -> std::io::Result<()> {
         match &self.place {
             Place::Slot(slot) if self.written + coming > slot.size => {
-                Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "more bytes than the part has"))
+                Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "part exceeds its announced size"))
             }
             _ => Ok(()),
         }
@@ -272,8 +274,8 @@ impl Sink {
         self.write_back()
     }
 
-    /// Appends a range of another file. The bytes are hashed out of the page cache; the kernel copies them, or lets
-    /// both files share them.
+    /// Appends a range of another file. The bytes are read from the page cache to be hashed; the
+    /// kernel copies them, or lets both files share their blocks.
     fn append_range(&mut self, object: &OwnedFd, mut range: Range<u64>) -> std::io::Result<()> {
         let mut buffer = BUFFERS.take();
         while !range.is_empty() {
@@ -293,15 +295,16 @@ impl Sink {
             } else {
                 self.append(buffer.filled())?;
             }
-            // From here on it is the copy that is read. Its pages can have the memory of those it was made of.
+            // From now on the copy is read, so its pages may replace those of the source in the
+            // page cache.
             let _ = rustix::fs::fadvise(object, range.start, NonZeroU64::new(count as u64), Advice::DontNeed);
             range.start += count as u64;
         }
         Ok(())
     }
 
-    /// Copies `count` bytes from `start` of another file to the end of this one, and says whether it did: where the
-    /// kernel or the file system cannot, nothing has happened.
+    /// Copies `count` bytes at `start` of another file to the end of this one. Returns `false`, and
+    /// copies nothing, if the kernel or the file system does not support it.
     fn copy_by_kernel(&mut self, object: &OwnedFd, start: u64, count: usize) -> std::io::Result<bool> {
         self.check(count as u64)?;
         self.must_have_room(count as u64)?;
@@ -323,7 +326,8 @@ impl Sink {
         Ok(true)
     }
 
-    /// Reserves the space of the next bytes, so that a large file lies in few pieces and a full disk is told early.
+    /// Allocates space for the next bytes, so that a large file has few extents and a full disk is
+    /// noticed early.
     fn reserve(&mut self, coming: u64) -> rustix::io::Result<()> {
         if self.written + coming <= self.reserved || self.size_hint <= self.reserved + BATCH as u64 {
             return Ok(());
@@ -342,7 +346,7 @@ impl Sink {
         if self.root.fsync && len >= WRITE_BACK {
             let offset = self.end() - len;
             self.written_back = self.written;
-            // Pages that are dirty are not dropped by this, only sent on their way.
+            // This does not drop dirty pages; it only starts their writeback.
             rustix::fs::fadvise(self.file()?, offset, NonZeroU64::new(len), Advice::DontNeed)?;
         }
         Ok(())
@@ -367,7 +371,7 @@ impl Sink {
         };
         self.root.publish(temporary, key)?;
         let root = self.root.clone();
-        // From here on there is no temporary name to remove.
+        // From here on there is no temporary file to remove.
         self.file = None;
         Ok(root.sync_folder(key.folder())?)
     }
@@ -376,7 +380,7 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         if let (Some(_), Place::Temporary(temporary)) = (&self.file, &self.place) {
-            // If this fails, the next start clears it.
+            // If this fails, the next `Local::open` removes the file.
             let _ = rustix::fs::unlinkat(&self.root.folder, temporary.as_str(), AtFlags::empty());
         }
     }

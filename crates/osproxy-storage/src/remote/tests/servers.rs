@@ -1,4 +1,4 @@
-//! Where the servers are that the test script starts, and how stores on them are opened.
+//! Addresses of the servers that the test script starts, and stores opened on them.
 
 use async_trait::async_trait;
 use http::{HeaderValue, header, request::Parts};
@@ -9,28 +9,28 @@ use crate::{
     backends::{Cos, CosSettings, Oss, OssSettings, S3, S3Settings, open_cos, open_oss, open_s3},
 };
 
-/// Key id and secret, and the token of temporary ones.
+/// Key id, secret, and the token of a temporary key.
 pub(super) type Credentials = (String, String, Option<String>);
 
 fn from(name: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "the test script says where its servers are")]
-    std::env::var(name).expect("run this by `just test-servers`")
+    #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
+    std::env::var(name).expect("run this test with `just test-servers`")
 }
 
-/// A bucket of this run.
+/// The name of a bucket of this test run.
 pub(super) fn bucket(name: &str) -> String {
     format!("{name}-{}", std::process::id())
 }
 
-/// A vendor with a server that is strict about signatures.
+/// A vendor whose test server verifies signatures.
 pub(super) trait Tried: Vendor + Sized {
-    /// Whether its server keeps parts apart until they are put together, as the real ones do.
+    /// Whether its server stores parts separately until completion, as the real ones do.
     const KEEPS_PARTS: bool;
 
-    /// The key that its server knows.
+    /// The key that its server accepts.
     fn credentials() -> Credentials;
 
-    /// A store in a bucket of this run, or in buckets of categories.
+    /// A store in one bucket of this test run, or in a bucket for each category.
     fn open_as(name: Option<&str>, credentials: Credentials) -> Remote<Self>;
 
     fn open(name: Option<&str>) -> Remote<Self> {
@@ -50,7 +50,8 @@ impl Tried for S3 {
     }
 }
 
-/// The strict server hands parts on as they come; this one believes every signature, and does the rest as it should.
+/// The server that verifies signatures appends parts as they arrive. This one accepts every
+/// signature, but stores parts separately.
 pub(super) fn s3_that_keeps_parts(name: &str) -> Remote<S3> {
     s3_at("OSPROXY_TEST_S3_PARTS", Some(name), S3::credentials())
 }
@@ -109,18 +110,19 @@ fn of_the_vendors() -> Credentials {
     (from("OSPROXY_TEST_VENDORS_ID"), from("OSPROXY_TEST_VENDORS_SECRET"), None)
 }
 
-/// The temporary key that COS and OSS know.
+/// The temporary key that the COS and OSS servers accept.
 pub(super) fn temporary() -> Credentials {
     let key = |what: &str| from(&format!("OSPROXY_TEST_VENDORS_TEMPORARY_{what}"));
     (key("ID"), key("SECRET"), Some(key("TOKEN")))
 }
 
-/// What stands in for COS and OSS comes as a proxy: the real names of hosts are signed, and nobody has to resolve them.
+/// The stand-ins for COS and OSS are proxies, so that the real host names are signed without being
+/// resolved.
 fn through(server: &str) -> HttpSettings {
     HttpSettings { proxy: Some(from(server)), ..HttpSettings::default() }
 }
 
-/// Signs for another address than that to which it sends.
+/// Signs for another address than the request is sent to.
 pub(super) struct Mistaken<V> {
     pub(super) vendor: V,
     pub(super) signed_as: fn(&str) -> String,

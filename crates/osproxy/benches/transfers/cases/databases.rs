@@ -1,4 +1,4 @@
-//! Small files on each database, and what they ask of it.
+//! Small files on each database, and the statements they need.
 
 use std::path::Path;
 
@@ -17,16 +17,16 @@ use crate::{
     server::Server,
 };
 
-/// How many small files there are to download.
+/// Number of small files to download.
 const FILES: usize = 200;
 
-/// A database server, asked beside the service.
+/// A connection to a database server, besides that of the service.
 pub(super) struct Statements {
     runtime: tokio::runtime::Runtime,
     admin: sea_orm::DatabaseConnection,
 }
 
-/// Uploads and downloads on SQLite, PostgreSQL and MariaDB; downloads also without remembering any file.
+/// Uploads and downloads on SQLite, PostgreSQL and MariaDB; downloads also without the file cache.
 pub(super) fn small_files(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     for (name, variable) in
         [("sqlite", None), ("postgres", Some("OSPROXY_TEST_POSTGRES")), ("mysql", Some("OSPROXY_TEST_MYSQL"))]
@@ -37,9 +37,9 @@ pub(super) fn small_files(scale: &Scale, folder: &Path, report: &mut Report) -> 
             None => (None, Vec::new()),
             Some(variable) => {
                 let admin =
-                    std::env::var(variable).context("run this by `just bench`, which starts servers")?;
+                    std::env::var(variable).context("run this with `just bench`, which starts servers")?;
                 let statements = Statements::open(&admin)?;
-                let (server, _) = admin.rsplit_once('/').context("a url without a database")?;
+                let (server, _) = admin.rsplit_once('/').context("the URL names no database")?;
                 (Some(statements), vec![("DATABASE__URL".to_owned(), format!("{server}/bench"))])
             }
         };
@@ -70,18 +70,18 @@ fn one(
             count * (scale.rounds + 1),
             statements.as_ref(),
         );
-        let first = connections.first_mut().context("there is no connection")?;
+        let first = connections.first_mut().context("no connection")?;
         for number in 0..FILES {
             uids.push(first.store(&content.variant(usize::MAX - number))?);
         }
     }
-    for (what, entries) in [("downloads", "10000"), ("downloads, nothing remembered", "0")] {
+    for (what, entries) in [("downloads", "10000"), ("downloads, cache off", "0")] {
         settings.push(("DATABASE__CACHE_ENTRIES".to_owned(), entries.to_owned()));
         let server = Server::start_with(folder, &settings)?;
         let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
-        let first = connections.first_mut().context("there is no connection")?;
+        let first = connections.first_mut().context("no connection")?;
         let requests: Vec<_> = first.download_links(&uids)?.iter().map(|link| get(&link.url)).collect();
-        first.verify(requests.first().context("there is no link")?, &content.variant(usize::MAX))?;
+        first.verify(requests.first().context("no link")?, &content.variant(usize::MAX))?;
         let count = scale.halved(16_000);
         let before = asked(statements.as_ref())?;
         let rounds = alone(scale, |_| get_in_turn(&[server.id()], &mut connections, &requests, count))?;
@@ -120,7 +120,8 @@ impl Statements {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let admin = runtime.block_on(async {
             let mut options = ConnectOptions::new(url);
-            // sqlx 0.9.0 may never end looking after idle connections (transact-rs/sqlx#3645).
+            // The pool's maintenance is off: in sqlx 0.9.0 it may never end
+            // (transact-rs/sqlx#3645).
             options.idle_timeout(None).max_lifetime(None);
             let admin = Database::connect(options).await?;
             admin.execute_unprepared("DROP DATABASE IF EXISTS bench").await?;
@@ -130,7 +131,7 @@ impl Statements {
         Ok(Self { runtime, admin })
     }
 
-    /// How many statements the server has run so far, beginnings and ends of transactions included.
+    /// Statements that the server has run so far, including BEGIN and COMMIT.
     fn count(&self) -> Result<f64> {
         let backend = self.admin.get_database_backend();
         let sql = match backend {
@@ -144,7 +145,7 @@ impl Statements {
             }
         };
         let asked = self.admin.query_one_raw(Statement::from_string(backend, sql));
-        let row = self.runtime.block_on(asked)?.context("there are no statistics")?;
+        let row = self.runtime.block_on(asked)?.context("no statistics")?;
         Ok(row.try_get::<Option<i64>>("", "count")?.unwrap_or(0) as f64)
     }
 }

@@ -1,4 +1,4 @@
-//! Memory, time to start, size of the binary.
+//! Memory, startup time and binary size.
 
 use std::{fs, path::Path};
 
@@ -15,14 +15,14 @@ use crate::{
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// Transfers of each kind at once, where the disk has room for them.
+/// Concurrent transfers in each direction, if the disk has space for them.
 const TRANSFERS: usize = 32;
-/// Distinct files that the downloads read.
+/// Distinct files to download.
 const FILES: usize = 4;
 const IDLE_CONNECTIONS: usize = 1000;
 const STARTS: usize = 11;
 
-/// Resident memory with many large transfers at once, and with many connections that do nothing.
+/// Resident memory with many large concurrent transfers, and with many idle connections.
 pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     transfers(scale, folder, report)?;
     let server = Server::start(folder)?;
@@ -32,7 +32,7 @@ pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     let mut connections = Connection::open_many(server.address(), IDLE_CONNECTIONS)?;
     connections.iter_mut().try_for_each(|connection| connection.exchange(&[&ping()], |_| {}).map(drop))?;
     let over = measure::rss(server.id())? - idle;
-    let what = format!("{IDLE_CONNECTIONS} idle connections, RSS over idle, MiB");
+    let what = format!("{IDLE_CONNECTIONS} idle connections, RSS increase, MiB");
     report.figure("memory", &what, over, Target::AtMost(30.0));
     Ok(())
 }
@@ -40,10 +40,10 @@ pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
 fn transfers(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let free = rustix::fs::statvfs(folder)?;
     let free = free.f_bavail * free.f_frsize;
-    // The uploads, the files to download, and as much again for whoever else uses the disk.
+    // The uploads, the files to download, and the same again for other users of the disk.
     let fit = free / 2 / scale.large as u64;
     let transfers = TRANSFERS.min(usize::try_from(fit)?.saturating_sub(FILES));
-    ensure!(transfers > 0, "the disk of {} is too full for this", folder.display());
+    ensure!(transfers > 0, "the disk of {} has too little free space", folder.display());
     let server = Server::start(folder)?;
     let mut connection = Connection::open(server.address())?;
     connection.exchange(&[&ping()], |_| {})?;
@@ -73,13 +73,13 @@ fn transfers(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let what = format!("{transfers} up and {transfers} down at once");
     report.figure("memory", "idle, RSS MiB", idle, Target::None);
     report.figure("memory", &format!("{what}, peak RSS MiB"), peak, Target::AtMost(100.0));
-    report.figure("memory", &format!("{what}, over idle, MiB"), peak - idle, Target::AtMost(64.0));
+    report.figure("memory", &format!("{what}, RSS increase, MiB"), peak - idle, Target::AtMost(64.0));
     let moved = (2 * transfers * scale.large) as f64;
     report.figure("memory", &format!("{what}, MB/s"), moved / 1e6 / sample.wall, Target::None);
     Ok(())
 }
 
-/// From spawning to the line that says that the service is ready; and what the binary weighs.
+/// The time from spawning to the line that says the service is ready, and the size of the binary.
 pub(super) fn start(_: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let time = || Ok(Server::start(folder)?.took.as_secs_f64() * 1e3);
     report.figure("start", "on a fresh folder, ms", time()?, Target::AtMost(100.0));

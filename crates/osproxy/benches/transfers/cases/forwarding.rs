@@ -1,4 +1,4 @@
-//! What lies on another node's disk, through this one, and asked for where it is.
+//! Content on another node's disk: forwarded by this node, and requested directly.
 
 use std::path::Path;
 
@@ -23,15 +23,15 @@ const CASE: &str = "forwarding";
 const PART: usize = 8 * MIB;
 const ADMIN: &str = "OSPROXY_TEST_POSTGRES";
 
-const REMARK: &str = "forwarding: the peer is the same request to the node with the bytes. Costs are those of both nodes; client, nodes \
-     and PostgreSQL share this machine's cores.";
+const REMARK: &str = "forwarding: the peer is the same request to the node with the content. Costs include both nodes; client, nodes \
+     and PostgreSQL share the cores of this machine.";
 
-/// Two nodes with a disk each; the first has the bytes.
+/// Two nodes with a disk each; the first has the content.
 pub(super) fn forwarding(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let variable = |name: &str| std::env::var(name).context("run this by `just bench`, which starts servers");
     let admin = variable(ADMIN)?;
     let _statements = Statements::open(&admin)?;
-    let (server, _) = admin.rsplit_once('/').context("a url without a database")?;
+    let (server, _) = admin.rsplit_once('/').context("the URL names no database")?;
     let settings = [
         ("DATABASE__URL".to_owned(), format!("{server}/bench")),
         ("REDIS__URL".to_owned(), variable("OSPROXY_TEST_REDIS")?),
@@ -52,17 +52,18 @@ pub(super) fn forwarding(scale: &Scale, folder: &Path, report: &mut Report) -> R
     Ok(())
 }
 
-/// Parts, four at a time, until they are acknowledged: the first one decides that they lie at the first node.
+/// Parts, four at a time, until they are acknowledged. The first part decides that the first node
+/// keeps them.
 fn parts(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> Result<()> {
     let content = Content::new(scale.large);
     let mut to_owner = Connection::open_many(owner.address(), CONNECTIONS / 2)?;
     let mut to_other = Connection::open_many(other.address(), CONNECTIONS / 2)?;
     let ids = [owner.id(), other.id()];
     measure::forget_peak(other.id())?;
-    // The answer to the merge is part of it: some milliseconds.
+    // Includes the answer to the merge request, which takes some milliseconds.
     let send = |round: usize, through_other: bool| {
         let variant = content.variant(2 * round + usize::from(through_other));
-        let first = to_owner.first_mut().context("there is no connection")?;
+        let first = to_owner.first_mut().context("no connection")?;
         let upload = Upload::new(first, &variant, PART)?;
         upload.send_first(first)?;
         let connections = if through_other { &mut to_other } else { &mut to_owner };
@@ -76,7 +77,7 @@ fn parts(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> 
     large(report, "parts", (&own, &peer), scale.large as f64);
     report.figure(
         CASE,
-        "parts: peak RSS MiB of the node between",
+        "parts: peak RSS MiB of the forwarding node",
         measure::peak_rss(other.id())?,
         Target::None,
     );
@@ -105,7 +106,7 @@ fn small(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> 
     let content = Content::new(SMALL);
     let mut to_owner = Connection::open_many(owner.address(), CONNECTIONS)?;
     let mut to_other = Connection::open_many(other.address(), CONNECTIONS)?;
-    let first = to_owner.first_mut().context("there is no connection")?;
+    let first = to_owner.first_mut().context("no connection")?;
     let mut requests = Vec::new();
     for number in 0..200 {
         requests.push(link(first, &content.variant(number))?);
@@ -125,7 +126,7 @@ fn small(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> 
 
 fn link(connection: &mut Connection, content: &Variant<'_>) -> Result<Vec<u8>> {
     let uid = connection.store(content)?;
-    let link = connection.download_links(&[uid])?.into_iter().next().context("no link came")?;
+    let link = connection.download_links(&[uid])?.into_iter().next().context("the answer has no link")?;
     Ok(get(&link.url))
 }
 

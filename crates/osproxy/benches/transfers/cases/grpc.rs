@@ -1,4 +1,4 @@
-//! gRPC beside HTTP, both of one server, and what the size of messages costs.
+//! gRPC compared with HTTP on one server, and the cost of message sizes.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -28,17 +28,17 @@ use crate::{
 
 const KIB: usize = 1 << 10;
 
-/// What a client sends in a message where nothing else is said.
+/// Default size of a message, in bytes.
 const MESSAGE: usize = 256 * KIB;
 
-/// Sizes of messages that are tried.
+/// Sizes of messages to compare.
 const SIZES: [usize; 5] = [16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 1024 * KIB];
 
 /// A client on one thread.
 struct Grpc {
     runtime: Runtime,
     files: FileServiceClient<Client<HttpConnector, Body>>,
-    /// What is sent after the first bytes, which differ.
+    /// The content after its first bytes, which differ between variants.
     rest: Bytes,
 }
 
@@ -52,7 +52,7 @@ impl Grpc {
         Ok(Self { runtime, files, rest: Bytes::copy_from_slice(content.variant(0).rest()) })
     }
 
-    /// Sends content in messages of a size, and gives its uid.
+    /// Stores content in messages of this size, and returns its uid.
     fn upload(&mut self, content: &Variant<'_>, message: usize) -> Result<String> {
         let size = content.len() as u64;
         let first = Bytes::copy_from_slice(content.first());
@@ -74,18 +74,18 @@ impl Grpc {
         })
     }
 
-    /// Reads a file, and hands its pieces to `take`.
+    /// Reads a file, and passes its chunks to `take`.
     fn read(&mut self, uid: &str, mut take: impl FnMut(&[u8])) -> Result<()> {
         let files = &mut self.files;
         self.runtime.block_on(async {
             let request = DownloadFileRequest { uid: uid.to_owned(), ..DownloadFileRequest::default() };
             let mut messages = files.download_file(request).await?.into_inner();
             let first = messages.message().await?.and_then(|message| message.part);
-            let Some(Downloaded::File(file)) = first else { anyhow::bail!("no file is described") };
-            let mut left = file.size.context("it has no size")?;
+            let Some(Downloaded::File(file)) = first else { anyhow::bail!("the answer describes no file") };
+            let mut left = file.size.context("the file has no size")?;
             while let Some(message) = messages.message().await? {
                 if let Some(Downloaded::Data(data)) = message.part {
-                    left = left.checked_sub(data.len() as u64).context("there is too much")?;
+                    left = left.checked_sub(data.len() as u64).context("received too many bytes")?;
                     take(&data);
                 }
             }
@@ -95,7 +95,7 @@ impl Grpc {
     }
 }
 
-/// A server, and both ways to it.
+/// A server, with a client for each protocol.
 struct Both {
     server: Server,
     http: Connection,
@@ -134,7 +134,7 @@ impl Both {
         Ok(sample)
     }
 
-    /// Sees that content is there, and removes it.
+    /// Verifies stored content, and deletes it.
     fn clear(&mut self, uid: &str, content: &Variant<'_>) -> Result<()> {
         self.http.verify_stored(uid, content)?;
         self.http.delete(uid)?;
@@ -154,7 +154,7 @@ fn client_cpu(size: usize) -> impl Fn(&Sample) -> f64 {
     move |sample| sample.client_cpu * GIB / size as f64
 }
 
-/// Durable uploads in one piece.
+/// Durable uploads as a whole.
 pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let content = Content::new(scale.large);
     let mut both = Both::start(folder, &content)?;
@@ -167,17 +167,17 @@ pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     Ok(())
 }
 
-/// Reads of what is in the page cache.
+/// Downloads from the page cache.
 pub(super) fn download(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let content = Content::new(scale.large);
     let mut both = Both::start(folder, &content)?;
     let variant = content.variant(1);
     let uid = both.http.store(&variant)?;
     let link = both.http.v1_links(std::slice::from_ref(&uid))?;
-    let request = get(link.first().context("no link came")?);
+    let request = get(link.first().context("the answer has no link")?);
     let mut md5 = crate::content::Digester::default();
     both.grpc.read(&uid, |bytes| md5.update(bytes))?;
-    ensure!(md5.finish() == variant.md5(), "other bytes came");
+    ensure!(md5.finish() == variant.md5(), "received other bytes");
     both.http.verify(&request, &variant)?;
     let (id, size) = ([both.server.id()], scale.large as u64);
     let (grpc, http) = in_turn(

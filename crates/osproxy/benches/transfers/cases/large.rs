@@ -14,7 +14,7 @@ use crate::{
     server::Server,
 };
 
-/// How many files are downloaded one after the other in one round.
+/// Files that are downloaded one after the other in a round.
 const FILES: usize = 4;
 
 pub(super) fn upload_raw(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
@@ -25,7 +25,7 @@ pub(super) fn upload_form(scale: &Scale, folder: &Path, report: &mut Report) -> 
     upload(scale, folder, report, "upload-form", true, 2.1)
 }
 
-/// Uploads with their md5, durable. The limit is what the md5 alone of the same bytes costs.
+/// Durable uploads with their md5. The reference is hashing the same bytes with md5.
 fn upload(
     scale: &Scale,
     folder: &Path,
@@ -66,7 +66,7 @@ fn upload(
     Ok(())
 }
 
-/// Downloads from the page cache and from the disk, beside nginx.
+/// Downloads from the page cache and from the disk, compared with nginx.
 pub(super) fn download(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let nginx = Nginx::start(folder)?;

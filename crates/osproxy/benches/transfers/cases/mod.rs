@@ -1,4 +1,4 @@
-//! The cases. Each starts servers of its own on a folder of its own.
+//! The cases. Each starts its own servers in its own folder.
 
 mod databases;
 mod footprint;
@@ -27,7 +27,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 
 type Case = fn(&Scale, &Path, &mut Report) -> Result<()>;
 
-/// Every case by its name, in the order in which they run.
+/// Every case by name, in the order of execution.
 pub(crate) const CASES: [(&str, Case); 26] = [
     ("upload-raw", large::upload_raw),
     ("upload-form", large::upload_form),
@@ -57,12 +57,12 @@ pub(crate) const CASES: [(&str, Case); 26] = [
     ("probes", overload::probes),
 ];
 
-/// How much is done.
+/// The amount of work.
 pub(crate) struct Scale {
     quick: bool,
     /// How often a case and its peer take turns.
     rounds: usize,
-    /// Bytes of a large file.
+    /// Size of a large file, in bytes.
     large: usize,
 }
 
@@ -77,7 +77,7 @@ impl Scale {
     }
 }
 
-/// Runs both in turn, after one round that does not count.
+/// Runs both in turn, after a warm-up round.
 fn in_turn(
     scale: &Scale,
     mut own: impl FnMut(usize) -> Result<Sample>,
@@ -95,7 +95,7 @@ fn in_turn(
     Ok((own_rounds, peer_rounds))
 }
 
-/// Runs several in turn, after one round that does not count: `run` is told which of `names`, and the round.
+/// Runs several in turn, after a warm-up round. `run` gets an index into `names` and the round.
 fn all_in_turn<const N: usize>(
     scale: &Scale,
     names: [&str; N],
@@ -114,7 +114,7 @@ fn all_in_turn<const N: usize>(
     Ok(all)
 }
 
-/// The rounds of a case that has no peer here, after one that does not count.
+/// Runs a case without a peer, after a warm-up round.
 fn alone(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<Rounds> {
     let mut rounds = Rounds::default();
     for round in 0..=scale.rounds {
@@ -127,7 +127,7 @@ fn alone(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<
     Ok(rounds)
 }
 
-/// What the md5 alone of the same bytes costs: a peer of uploads.
+/// Hashes the same bytes with md5, as a peer of uploads.
 fn md5_alone(content: &Variant<'_>) -> Result<Sample> {
     let sample = measure::sample(&[], || {
         std::hint::black_box(content.md5());
@@ -136,7 +136,7 @@ fn md5_alone(content: &Variant<'_>) -> Result<Sample> {
     Ok(Sample { server_cpu: sample.client_cpu, client_cpu: 0.0, ..sample })
 }
 
-/// What BLAKE3 alone of the same bytes costs.
+/// Hashes the same bytes with BLAKE3.
 fn blake3_alone(content: &Variant<'_>) -> Result<Sample> {
     let sample = measure::sample(&[], || {
         std::hint::black_box(content.blake3());

@@ -1,4 +1,5 @@
-//! Four times as much as the machine carries: what is taken on is done as well as ever, and the rest is refused at once.
+//! Four times the load the machine can serve: admitted requests are served as fast as before, and
+//! the rest is refused at once.
 
 use std::{
     net::SocketAddr,
@@ -25,29 +26,31 @@ use crate::{
     server::Server,
 };
 
-/// With how many connections it is looked for what the machine carries.
+/// Numbers of connections to find the maximum throughput.
 const CARRIED: [usize; 3] = [8, 32, 128];
-/// How many send four times as much. More than there may be transfers, or requests, at the same time.
+/// Number of connections for the fourfold load: more than the limits of concurrent transfers and
+/// requests.
 const CONNECTIONS: usize = 2048;
 const TIMES: f64 = 4.0;
-/// Files to read.
+/// Number of files to read.
 const FILES: usize = 200;
-/// How many reads there are for each file that is stored, durably.
+/// Reads for each file that is stored durably.
 const READS: usize = 4;
-/// How long each way of loading it takes.
+/// Duration of each phase.
 const PHASE: Duration = Duration::from_secs(8);
-/// How closely it is watched how it recovers.
+/// Interval at which the recovery is observed.
 const WINDOW: Duration = Duration::from_millis(250);
 const RECOVERY: Duration = Duration::from_secs(10);
-/// How long one that is taken on may take, in milliseconds: less than clients are prepared to wait.
+/// Limit for the latency of admitted requests, in milliseconds: below the timeout of clients.
 const P99: f64 = 4000.0;
-/// How much memory it may take, in MiB: 30 KiB for each connection, and 256 KiB for each of the transfers that
-/// `limits.max_transfers` lets begin.
+/// Limit for memory, in MiB: 30 KiB for each connection, and 256 KiB for each of the transfers that
+/// `limits.max_transfers` admits.
 const MEMORY: f64 = 60.0 + 1024.0 / 4.0;
-/// What an answer has at most, in bytes.
+/// Maximum size of an answer, in bytes.
 const ANSWER: usize = 2 * SMALL;
 
-/// A connection of one of many clients, which all run on one thread: with a thread each the system would hardly let the server run.
+/// A connection of one of many clients, which share one thread: a thread for each would leave the
+/// server too little processor time.
 struct Client {
     address: SocketAddr,
     stream: TcpStream,
@@ -66,7 +69,7 @@ impl Client {
         Ok(stream)
     }
 
-    /// Sends a request; gives the body of the answer, if it says that it was done.
+    /// Sends a request; returns the body of a successful answer, or `None` for a refusal.
     async fn ask(&mut self, request: &[&[u8]]) -> Result<Option<&[u8]>> {
         for piece in request {
             self.stream.write_all(piece).await?;
@@ -74,7 +77,7 @@ impl Client {
         let (mut filled, mut whole, mut closes) = (0, None, false);
         let (status, body) = loop {
             let count = self.stream.read(self.answer.get_mut(filled..).unwrap_or_default()).await?;
-            ensure!(count > 0, "the connection was closed before there was a whole answer");
+            ensure!(count > 0, "the connection was closed before the end of the answer");
             filled += count;
             let read = self.answer.get(..filled).unwrap_or_default();
             if whole.is_none()
@@ -92,7 +95,7 @@ impl Client {
                 break (*status, body.clone());
             }
         };
-        // Who refuses a body need not read it, and then cannot go on with the connection.
+        // A server that refuses a body need not read it, but then has to close the connection.
         if closes {
             self.stream = Self::connect(self.address).await?;
         }
@@ -100,10 +103,10 @@ impl Client {
     }
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Default)]
 struct Outcome {
-    /// How long each one took that was served, in milliseconds.
+    /// The latency of each served request, in milliseconds.
     served: Vec<f64>,
     refused: usize,
     seconds: f64,
@@ -114,22 +117,22 @@ impl Outcome {
         self.served.len() as f64 / self.seconds
     }
 
-    /// How long all but one in a hundred took at most, in milliseconds.
+    /// The 99th percentile of the latency, in milliseconds.
     fn p99(&mut self) -> f64 {
         self.served.sort_by(f64::total_cmp);
         self.served.get(self.served.len() * 99 / 100).copied().unwrap_or(f64::NAN)
     }
 }
 
-/// What clients do: read small files, and store one now and then.
+/// The work of clients: they read small files, and store one now and then.
 struct Work {
     content: Content,
     reads: Vec<Vec<u8>>,
     link: Vec<u8>,
     stored: AtomicUsize,
-    /// How many reads there are for each file that is stored.
+    /// Reads for each file that is stored.
     reads_per_store: usize,
-    /// Of one thread.
+    /// With a single thread.
     runtime: Runtime,
 }
 
@@ -148,26 +151,26 @@ impl Work {
         Ok(Self { content, reads, link, stored, reads_per_store, runtime })
     }
 
-    /// Does the `turn`th piece of work of a client; `false`: it was refused.
+    /// Runs the `turn`th operation of a client; returns `false` if it was refused.
     async fn run(&self, client: &mut Client, turn: usize) -> Result<bool> {
         if turn % (self.reads_per_store + 1) < self.reads_per_store {
-            let read = self.reads.get(turn % FILES).context("there is nothing to read")?;
+            let read = self.reads.get(turn % FILES).context("no file to read")?;
             let content = client.ask(&[read]).await?;
-            ensure!(content.is_none_or(|content| content.len() == SMALL), "something else came");
+            ensure!(content.is_none_or(|content| content.len() == SMALL), "received other content");
             return Ok(content.is_some());
         }
         let Some(links) = client.ask(&[&self.link]).await? else {
             return Ok(false);
         };
         let links: Envelope<Vec<UploadLinks>> = serde_json::from_slice(links)?;
-        let link = links.data.into_iter().next().context("no link came")?.url.single;
+        let link = links.data.into_iter().next().context("the answer has no link")?.url.single;
         let content = self.content.variant(self.stored.fetch_add(1, Ordering::Relaxed));
         let head = put_head(&link, &content);
         Ok(client.ask(&[&head, content.rest()]).await?.is_some())
     }
 
-    /// Lets a client work until a time is over, at these intervals; without one, as fast as it is served. Who is late does not
-    /// wait.
+    /// Runs a client for a time, at these intervals, or without one as fast as it is served. A
+    /// client that is late does not wait.
     async fn work(
         &self,
         (number, mut client): (usize, Client),
@@ -194,7 +197,8 @@ impl Work {
         Ok(outcome)
     }
 
-    /// Loads the server for a time by so many connections, with so many pieces of work a second in all, if that is said.
+    /// Loads the server for a time over this many connections, with this many operations a second
+    /// in total if a rate is given.
     fn load(
         &self,
         server: &Server,
@@ -209,7 +213,7 @@ impl Work {
                 let clients = try_join_all((0..connections).map(|_| Client::open(server.address()))).await?;
                 let start = Instant::now();
                 let working = clients.into_iter().enumerate().map(|(number, client)| {
-                    // Not all at the same moment.
+                    // The clients start at different moments.
                     let offset = interval * number as f64 / connections as f64;
                     let pace = (Duration::from_secs_f64(interval), Duration::from_secs_f64(offset));
                     self.work((number, client), (start, time), pace)
@@ -235,7 +239,8 @@ impl Work {
     }
 }
 
-/// Goodput, latency and memory under four times the load that the server carries, and how soon all is well afterwards.
+/// Goodput, latency and memory under four times the maximum load, and the time to recover
+/// afterwards.
 pub(super) fn overload(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let work = Work::prepare(&server, READS)?;
@@ -255,22 +260,22 @@ pub(super) fn overload(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let peak = measure::peak_rss(server.id())?;
     let recovery = recovery(&work, &server, carried, best)?;
     let case = "overload";
-    report.figure(case, "best goodput, per s", best, Target::None);
+    report.figure(case, "maximum goodput, per s", best, Target::None);
     report.figure(case, "p99 then, ms", p99, Target::None);
-    report.figure(case, "goodput at 4 times that, per s", overloaded.goodput(), Target::AtLeast(0.8 * best));
-    report.figure(case, "p99 of those served then, ms", overloaded.p99(), Target::AtMost(P99));
+    report.figure(case, "goodput under overload, per s", overloaded.goodput(), Target::AtLeast(0.8 * best));
+    report.figure(case, "p99 under overload, ms", overloaded.p99(), Target::AtMost(P99));
     report.figure(case, "refused then, per s", overloaded.refused as f64 / overloaded.seconds, Target::None);
-    report.figure(case, "RSS over before, MiB", peak - idle, Target::AtMost(MEMORY));
-    report.figure(case, "all is well after, s", recovery, Target::AtMost(5.0));
+    report.figure(case, "RSS increase, MiB", peak - idle, Target::AtMost(MEMORY));
+    report.figure(case, "recovery time, s", recovery, Target::AtMost(5.0));
     Ok(())
 }
 
-/// How many connections ask for the state of the service, each as fast as it is told.
+/// Connections that probe the service, each as fast as it gets answers.
 const PROBING: usize = 200;
-/// How many upload meanwhile.
+/// Connections that upload meanwhile.
 const UPLOADING: usize = 16;
 
-/// What uploads lose to anonymous probes.
+/// The throughput that uploads lose to anonymous probes.
 pub(super) fn probes(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let work = Work::prepare(&server, 0)?;
@@ -293,11 +298,11 @@ pub(super) fn probes(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     let (case, rounds) = ("probes", scale.rounds as f64);
     report.figure(case, "uploads without probes, per s", alone / rounds, Target::None);
     report.figure(case, "answers to probes, per s", told as f64 / rounds / time.as_secs_f64(), Target::None);
-    report.figure(case, "uploads beside probes, of those without", beside / alone, Target::AtLeast(0.9));
+    report.figure(case, "uploads with probes, ratio to those without", beside / alone, Target::AtLeast(0.9));
     Ok(())
 }
 
-/// Asks for the state of the service on many connections until it is told to stop; how many answers came.
+/// Probes the service on many connections until `stop` is set; returns the number of answers.
 fn probe(address: SocketAddr, stop: &AtomicBool) -> Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let request = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n".as_slice();
@@ -305,7 +310,7 @@ fn probe(address: SocketAddr, stop: &AtomicBool) -> Result<usize> {
         let probers = (0..PROBING).map(async |_| {
             let (mut client, mut answers) = (Client::open(address).await?, 0);
             while !stop.load(Ordering::Relaxed) {
-                ensure!(client.ask(&[request]).await?.is_some(), "it is not ready");
+                ensure!(client.ask(&[request]).await?.is_some(), "the service is not ready");
                 answers += 1;
             }
             anyhow::Ok(answers)
@@ -314,7 +319,7 @@ fn probe(address: SocketAddr, stop: &AtomicBool) -> Result<usize> {
     })
 }
 
-/// After how many seconds it carries what it carried before.
+/// The time until the throughput is as before the overload, in seconds.
 fn recovery(work: &Work, server: &Server, connections: usize, best: f64) -> Result<f64> {
     let start = Instant::now();
     while start.elapsed() < RECOVERY {

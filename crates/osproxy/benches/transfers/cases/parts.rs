@@ -1,4 +1,4 @@
-//! Files in parts: sent a few parts at a time, completed, merged behind the answer.
+//! Files in parts: sent a few parts at a time, completed, and merged in the background.
 
 use std::{
     path::Path,
@@ -19,14 +19,14 @@ use crate::{
 
 pub(super) const MIB: usize = 1 << 20;
 
-/// How many parts of a file are on their way at once.
+/// Parts of a file that are sent concurrently.
 const CONNECTIONS: usize = 5;
-/// Files at once, where the disk has room for them.
+/// Concurrent uploads, if the disk has space for them.
 const UPLOADS: usize = 16;
 
-/// Milliseconds, however large the file is.
+/// In milliseconds, whatever the size of the file.
 const ANSWER: Target = Target::AtMost(20.0);
-/// Seconds per GiB until the file is whole: 0.42 of what the Go program takes, 13.4.
+/// Processor seconds per GiB until the file is merged: 0.42 of the Go program's 13.4.
 const CPU: Target = Target::AtMost(5.63);
 
 pub(super) fn of_1_mib(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
@@ -38,7 +38,8 @@ pub(super) fn of_8_mib(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     one_at_a_time(scale, folder, report, "parts-8m", size, 8 * MIB)
 }
 
-/// Uploads of `size` bytes with all their md5s, durable, each until its parts are merged and gone.
+/// Durable uploads of `size` bytes with all md5s, one after the other, each until its parts are
+/// merged and removed.
 fn one_at_a_time(
     scale: &Scale,
     folder: &Path,
@@ -53,7 +54,7 @@ fn one_at_a_time(
     let (mut last, mut all_times) = (None, Vec::new());
     measure::forget_peak(server.id())?;
     let upload = |round| {
-        let first = connections.first_mut().context("there is no connection")?;
+        let first = connections.first_mut().context("no connection")?;
         let upload = Upload::new(first, &content.variant(round), part)?;
         let mut times = Times::default();
         let sample = measure::sample(&[server.id()], || {
@@ -72,39 +73,39 @@ fn one_at_a_time(
     if let (Some((uid, round)), Some(connection)) = (last, connections.first_mut()) {
         connection.verify_stored(&uid, &content.variant(round))?;
     }
-    // The first round does not count.
+    // The first round is a warm-up.
     let time = |figure: fn(&Times) -> f64| median(all_times.iter().skip(1).map(figure).collect());
-    report.figure(case, "merge's answer, ms", time(|times| times.answer) * 1e3, ANSWER);
-    report.figure(case, "merge until whole, ms", time(|times| times.whole) * 1e3, Target::None);
+    report.figure(case, "merge response, ms", time(|times| times.answer) * 1e3, ANSWER);
+    report.figure(case, "time until merged, ms", time(|times| times.whole) * 1e3, Target::None);
     let size = size as f64;
     report.figure(case, "parts, MB/s", size / 1e6 / time(|times| times.parts), Target::None);
     let both = (&own, &md5);
     let throughput = |sample: &Sample| size / 1e6 / sample.wall;
-    report.against(case, "until whole, MB/s (peer: md5 alone)", both, throughput, Target::None);
+    report.against(case, "until merged, MB/s (peer: md5 alone)", both, throughput, Target::None);
     let cpu = |sample: &Sample| sample.server_cpu * GIB / size;
-    report.figure(case, "until whole, CPU s/GiB", own.median(cpu), CPU);
-    report.against(case, "until whole, CPU s/GiB (peer: md5 alone)", both, cpu, Target::None);
+    report.figure(case, "until merged, CPU s/GiB", own.median(cpu), CPU);
+    report.against(case, "until merged, CPU s/GiB (peer: md5 alone)", both, cpu, Target::None);
     let cpu = own.median(|sample| sample.client_cpu * GIB / size);
     report.figure(case, "client's CPU s/GiB", cpu, Target::None);
     report.figure(case, "peak RSS MiB", peak, Target::None);
     Ok(())
 }
 
-/// Resident memory with many uploads at once, until all are whole.
+/// Resident memory with many concurrent uploads, until all are merged.
 pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let size = scale.halved(scale.large);
     let free = rustix::fs::statvfs(folder)?;
     let free = free.f_bavail * free.f_frsize;
-    // The parts and what they are merged to, and as much again for whoever else uses the disk.
+    // The parts and the merged object, and the same again for other users of the disk.
     let fit = free / 4 / size as u64;
     let count = UPLOADS.min(usize::try_from(fit)?);
-    ensure!(count > 0, "the disk of {} is too full for this", folder.display());
+    ensure!(count > 0, "the disk of {} has too little free space", folder.display());
     let server = Server::start(folder)?;
     let content = Content::new(size);
     let mut uploads = Vec::new();
     for number in 0..count {
         let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
-        let first = connections.first_mut().context("there is no connection")?;
+        let first = connections.first_mut().context("no connection")?;
         let upload = Upload::new(first, &content.variant(number), MIB)?;
         uploads.push((upload, connections, Times::default()));
     }
@@ -120,35 +121,35 @@ pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     eprintln!("  {}", line(&sample));
     let answers: Vec<_> = uploads.iter().map(|(.., times)| times.answer * 1e3).collect();
     for (number, (upload, connections, _)) in uploads.iter_mut().enumerate() {
-        let first = connections.first_mut().context("there is no connection")?;
+        let first = connections.first_mut().context("no connection")?;
         first.verify_stored(&upload.uid, &content.variant(number))?;
     }
     let (case, what) = ("parts-memory", format!("{count} at once"));
     report.figure(case, &format!("{what}, peak RSS MiB"), peak, Target::AtMost(100.0));
     let slowest = answers.iter().copied().fold(0.0, f64::max);
-    report.figure(case, &format!("{what}, merge's answer, ms"), median(answers), Target::None);
-    report.figure(case, &format!("{what}, slowest of them, ms"), slowest, Target::None);
+    report.figure(case, &format!("{what}, merge response, ms"), median(answers), Target::None);
+    report.figure(case, &format!("{what}, slowest merge response, ms"), slowest, Target::None);
     let bytes = (count * size) as f64;
-    report.figure(case, &format!("{what}, until whole, MB/s"), bytes / 1e6 / sample.wall, Target::None);
+    report.figure(case, &format!("{what}, until merged, MB/s"), bytes / 1e6 / sample.wall, Target::None);
     report.figure(case, &format!("{what}, CPU s/GiB"), sample.server_cpu * GIB / bytes, Target::None);
     Ok(())
 }
 
-/// What the steps of an upload took, in seconds.
+/// The duration of the steps of an upload, in seconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     /// All parts.
     parts: f64,
-    /// From the merge's request to its answer.
+    /// From the request for the merge to its answer.
     answer: f64,
-    /// From the merge's request until the file is whole.
+    /// From the request for the merge until the file is one object.
     whole: f64,
 }
 
 /// A file that is ready to be sent.
 pub(super) struct Upload<'a> {
     pub(super) uid: String,
-    /// Where each part goes.
+    /// The URL and content of each part.
     parts: Vec<(String, Variant<'a>)>,
     merge: Vec<u8>,
 }
@@ -166,13 +167,13 @@ impl<'a> Upload<'a> {
         Ok(Self { uid: link.uid, parts, merge })
     }
 
-    /// Sends the first part, which decides where the others go.
+    /// Sends the first part, which decides on the node of the others.
     pub(super) fn send_first(&self, connection: &mut Connection) -> Result<()> {
-        let (target, part) = self.parts.first().context("there is no part")?;
+        let (target, part) = self.parts.first().context("no part")?;
         connection.put(target, part, false)
     }
 
-    /// Sends the parts, each over the connection that is free next, and completes the file.
+    /// Sends the parts, each over the next free connection, and completes the file.
     pub(super) fn send(&self, connections: &mut [Connection]) -> Result<Times> {
         let start = Instant::now();
         let next = AtomicUsize::new(0);
@@ -183,7 +184,7 @@ impl<'a> Upload<'a> {
             Ok(())
         })?;
         let parts = start.elapsed().as_secs_f64();
-        let connection = connections.first_mut().context("there is no connection")?;
+        let connection = connections.first_mut().context("no connection")?;
         let start = Instant::now();
         connection.exchange(&[&self.merge], |_| {})?;
         Ok(Times { parts, answer: start.elapsed().as_secs_f64(), whole: 0.0 })

@@ -1,4 +1,4 @@
-//! Durable uploads beside clients whose requests are refused by the database.
+//! Durable uploads next to clients whose requests the database rejects.
 
 use std::{
     path::Path,
@@ -20,17 +20,18 @@ use crate::{
     server::Server,
 };
 
-/// How many clients send parts to a file that is complete.
+/// Clients that send parts to a complete file.
 const REFUSED: usize = 4;
 
-/// Small uploads over 8 connections, alone and beside 4 connections of refused parts. The processor time of the refusals,
-/// measured alone, is not counted: what is left is what they cost the uploads.
+/// Small uploads over 8 connections, alone and next to 4 connections with rejected parts. The
+/// processor time of the rejections, measured alone, is subtracted: the rest is what they cost the
+/// uploads.
 pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let content = Content::new(SMALL);
     let mut uploading = Connection::open_many(server.address(), CONNECTIONS)?;
     let mut refused = Connection::open_many(server.address(), REFUSED)?;
-    let first = uploading.first_mut().context("there is no connection")?;
+    let first = uploading.first_mut().context("no connection")?;
     let link = first.upload_link("complete.bin")?;
     let variant = content.variant(usize::MAX);
     first.put(&link.url.single, &variant, false)?;
@@ -38,7 +39,7 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let part = put_nothing(&format!("{}&chunkNum=1", link.url.multi.upload));
     let each = scale.halved(400);
     let mut counts = Vec::new();
-    let names = ["uploads alone", "uploads beside refusals", "refusals alone"];
+    let names = ["uploads alone", "uploads with refusals", "refusals alone"];
     let [alone, beside, refusing] = all_in_turn(scale, names, |which, round| {
         let (stop, refusals) = (AtomicBool::new(false), AtomicU64::new(0));
         let to_refuse = &mut refused;
@@ -79,18 +80,18 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
         Ok(sample)
     })?;
     let count = (each * CONNECTIONS) as f64;
-    // The first round does not count.
+    // The first round is a warm-up.
     let of = |which: usize| counts.iter().skip(3 + which).step_by(3).map(|count| *count as f64);
     let cost: f64 = refusing.median(|sample| sample.server_cpu) / measure::median(of(2).collect());
     let beside_each = measure::median(of(1).collect());
     let rate = |sample: &Sample| count / sample.wall;
     report.figure("refusals", "uploads per s alone", alone.median(rate), Target::None);
-    report.figure("refusals", "uploads per s beside refusals", beside.median(rate), Target::None);
+    report.figure("refusals", "uploads per s with refusals", beside.median(rate), Target::None);
     let refused = beside.median(|sample| beside_each / sample.wall);
-    report.figure("refusals", "refusals per s beside uploads", refused, Target::None);
-    report.figure("refusals", "CPU µs each refusal", cost * 1e6, Target::None);
+    report.figure("refusals", "refusals per s with uploads", refused, Target::None);
+    report.figure("refusals", "CPU µs per refusal", cost * 1e6, Target::None);
     let own = beside.median(|sample| count / (sample.server_cpu - cost * beside_each));
     let peer = alone.median(|sample| count / sample.server_cpu);
-    report.figure("refusals", "uploads per CPU s, of those alone", own / peer, Target::AtLeast(0.8));
+    report.figure("refusals", "uploads per CPU s, ratio to those alone", own / peer, Target::AtLeast(0.8));
     Ok(())
 }

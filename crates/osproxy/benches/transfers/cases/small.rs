@@ -1,4 +1,4 @@
-//! Many small requests, 8 connections at once.
+//! Many small requests over 8 concurrent connections.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use crate::{
 };
 
 pub(super) const CONNECTIONS: usize = 8;
-/// Bytes of a small file.
+/// Size of a small file, in bytes.
 pub(super) const SMALL: usize = 16 * 1024;
-/// How many small files there are to download.
+/// Number of small files to download.
 const FILES: usize = 200;
 
-/// Small files by signed links, beside nginx with the same files.
+/// Small files by signed links, compared with nginx serving the same files.
 pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let nginx = Nginx::start(folder)?;
@@ -58,7 +58,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Spreads `count` requests over the connections; each goes through all files from a place of its own.
+/// Spreads `count` requests over the connections; each goes through all files from its own start.
 pub(super) fn get_in_turn(
     server: &[u32],
     connections: &mut [Connection],
@@ -74,12 +74,12 @@ pub(super) fn get_in_turn(
     })
 }
 
-/// Links, one in a request.
+/// Links, one per request.
 pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let content = Content::new(SMALL);
     let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
-    let first = connections.first_mut().context("there is no connection")?;
+    let first = connections.first_mut().context("no connection")?;
     let uid = first.store(&content.variant(0))?;
     first.verify_stored(&uid, &content.variant(0))?;
     let kinds = [
@@ -104,13 +104,13 @@ pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result
     Ok(())
 }
 
-/// A link, then the content: small files, durable, each with other content.
+/// A link, then the content: small files, durable, all with different content.
 pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let server = Server::start(folder)?;
     let content = Content::new(SMALL);
     let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
     let (rounds, count) = store_all(scale, &server, &mut connections, &content)?;
-    let first = connections.first_mut().context("there is no connection")?;
+    let first = connections.first_mut().context("no connection")?;
     let variant = content.variant(usize::MAX);
     let uid = first.store(&variant)?;
     first.verify_stored(&uid, &variant)?;
@@ -122,7 +122,8 @@ pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Resu
     Ok(())
 }
 
-/// Stores small files over all connections, round after round, each with other content. Also says how many in each round.
+/// Stores small files over all connections, round after round, all with different content. Also
+/// returns the number of files in each round.
 pub(super) fn store_all(
     scale: &Scale,
     server: &Server,

@@ -1,4 +1,4 @@
-//! What creating and deleting a file costs beside few and many stored ones.
+//! The cost of creating and deleting a file, with few and with many stored files.
 
 use std::path::Path;
 
@@ -13,16 +13,16 @@ use crate::{
     server::Server,
 };
 
-/// Bytes of each file.
+/// Size of each file, in bytes.
 const SIZE: usize = 1024;
-/// How many files there are where there are few.
+/// Number of files in the small store.
 const FEW: usize = 1000;
-/// How many files each connection creates, or deletes, in a round.
+/// Files that each connection creates or deletes in a round.
 const EACH: usize = 100;
 
 const STEPS: [&str; 4] = ["create, few", "create, many", "delete, few", "delete, many"];
 
-/// A server with so many files.
+/// A server with this many files.
 struct Stored {
     server: Server,
     connections: Vec<Connection>,
@@ -42,7 +42,7 @@ impl Stored {
         Ok(stored)
     }
 
-    /// Creates so many files over each connection, of content that no other has.
+    /// Creates this many files over each connection, all with different content.
     fn create(&mut self, content: &Content, each: usize) -> Result<Sample> {
         let first = self.created;
         self.created += each * CONNECTIONS;
@@ -60,7 +60,7 @@ impl Stored {
         Ok(sample)
     }
 
-    /// Deletes the files that were created last, until their objects are gone.
+    /// Deletes the files created last, and waits until their objects are removed.
     fn delete(&mut self) -> Result<Sample> {
         let mut work: Vec<_> = self.connections.iter_mut().zip(&self.uids).collect();
         measure::sample(&[self.server.id()], || {
@@ -72,7 +72,7 @@ impl Stored {
     }
 }
 
-/// Nothing that is done for a file may depend on how many others there are.
+/// The cost of an operation must not depend on the number of stored files.
 pub(super) fn stored(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let many = if scale.quick { 100_000 } else { 1_000_000 };
     let content = Content::new(SIZE);
@@ -106,6 +106,6 @@ pub(super) fn stored(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     };
     compare("create", create_many, create_few);
     compare("delete", delete_many, delete_few);
-    report.remark("stored: few are 1,000 files of 1 KiB; many are 1,000,000, with --quick 100,000.");
+    report.remark("stored: few means 1,000 files of 1 KiB, many 1,000,000 (100,000 with --quick).");
     Ok(())
 }

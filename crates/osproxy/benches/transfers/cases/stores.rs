@@ -1,4 +1,4 @@
-//! Large files through osproxy to an S3 store, and to the store directly.
+//! Large files to an S3 store through osproxy, and directly.
 
 use std::{
     path::Path,
@@ -23,27 +23,26 @@ use crate::{
 };
 
 const PART: usize = 8 * MIB;
-/// How many parts are on their way at once, and how many ranges.
+/// Parts, or ranges, that are transferred concurrently.
 const CONNECTIONS: usize = 4;
-/// How many files are downloaded in one round.
+/// Files that are downloaded in a round.
 const FILES: usize = 4;
 
-/// Bytes a second of a network that does not take all that the machine has.
+/// Bytes per second of a network that is slower than the machine.
 const GIGABIT: f64 = 125e6;
 const AT_A_GIGABIT: &str = "at 1 Gbit/s";
 
-/// How often content is looked after that is being verified, and how long at most.
+/// Poll interval and timeout of the verification.
 const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// Of the store's own throughput.
+/// As a fraction of the store's own throughput.
 const THROUGHPUT: Target = Target::AtLeast(0.9);
-/// Seconds per GiB.
+/// Processor seconds per GiB.
 const CPU: Target = Target::AtMost(1.5);
 
-const REMARK: &str = "s3-*: client, osproxy and store share this machine's cores. When these are all busy, \
-     throughputs are to each other as the CPU time of all three is. At 1 Gbit/s the client waits as it would for such \
-     a network.";
+const REMARK: &str = "s3-*: client, osproxy and store share the cores of this machine. When all cores are \
+     busy, the throughput depends on the CPU time of all three. At 1 Gbit/s the client simulates such a network.";
 
 /// Client, osproxy and store, with connections between them.
 struct Bench<'a> {
@@ -65,8 +64,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Uploads in parts, from the first part until the store has made an object of them. The verification behind each ends
-/// before the next thing begins, and is counted by itself.
+/// Uploads in parts, from the first part until the store has one object. The verification of each
+/// upload ends before the next step, and is measured separately.
 pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let case = "s3-upload";
     let mut bench = Bench::start(scale, folder)?;
@@ -77,14 +76,15 @@ pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Resu
     let size = scale.large as f64;
     let cpu = |sample: &Sample| sample.server_cpu * GIB / size;
     report.figure(case, "md5 alone, CPU s/GiB", md5.median(cpu), Target::None);
-    report.figure(case, "verification behind it, osproxy's CPU s/GiB", behind.median(cpu), Target::None);
+    report.figure(case, "verification afterwards, osproxy's CPU s/GiB", behind.median(cpu), Target::None);
     let throughput = |sample: &Sample| size / 1e6 / sample.wall;
-    report.figure(case, "verification behind it, MB/s", behind.median(throughput), Target::None);
+    report.figure(case, "verification afterwards, MB/s", behind.median(throughput), Target::None);
     report.figure(case, "peak RSS MiB", peak, Target::None);
     Ok(())
 }
 
-/// Uploads variants from the `start`th on. Gives the rounds of the verification, and of the md5 alone.
+/// Uploads variants from the `start`th on. Returns the rounds of the verification, and of hashing
+/// with md5.
 fn upload(
     bench: &mut Bench<'_>,
     report: &mut Report,
@@ -95,10 +95,10 @@ fn upload(
     let (mut behind, mut md5, mut last) = (Rounds::default(), Rounds::default(), None);
     let own = |round| {
         let variant = content.variant(start + round);
-        let first = to_server.first_mut().context("there is no connection")?;
+        let first = to_server.first_mut().context("no connection")?;
         let upload = Upload::new(first, &variant, PART)?;
         let sample = through.sample(round, || over(network, to_server, |all| upload.send(all).map(drop)))?;
-        let first = to_server.first_mut().context("there is no connection")?;
+        let first = to_server.first_mut().context("no connection")?;
         let verification = measure::sample(&[server.id()], || wait_until_verified(first, &variant.md5()))?;
         if round > 0 {
             behind.push(verification);
@@ -116,7 +116,7 @@ fn upload(
         })
     };
     let (own, peer) = in_turn(scale, own, peer)?;
-    let (uid, number) = last.context("there was no round")?;
+    let (uid, number) = last.context("no round was measured")?;
     let (Some(first), Some(first_to_store)) = (to_server.first_mut(), to_store.first_mut()) else {
         return Ok((behind, md5));
     };
@@ -137,7 +137,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
         return Ok(());
     };
     let uid = first.store(&variant)?;
-    let link = first.download_links(&[uid])?.into_iter().next().context("no link came")?;
+    let link = first.download_links(&[uid])?.into_iter().next().context("the answer has no link")?;
     let own = get(&link.url);
     first.verify(&own, &variant)?;
     first_to_store.verify(&store.get(&object(0))?, &variant)?;
@@ -156,7 +156,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
             vec![once; files].concat()
         };
         let own = requests(&own);
-        // New ones, since those that are not used for long are closed.
+        // New connections, since idle ones are closed after a while.
         let mut to_server = Connection::open_many(server.address(), connections)?;
         let mut to_store = Connection::open_many(store.address(), connections)?;
         let mut through = Through::new(&server, &store);
@@ -164,7 +164,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
             scale,
             |round| through.sample(round, || over(network, &mut to_server, |all| get_all(all, &own))),
             |_| {
-                // Signed anew, since a signature holds for some minutes only.
+                // Signed again, since a signature is valid for some minutes only.
                 let peer = requests(&store.get(&object(0))?);
                 measure::sample(&[store.id()], || over(network, &mut to_store, |all| get_all(all, &peer)))
             },
@@ -174,7 +174,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Uses connections as if they all went through one network.
+/// Uses connections as if they all shared one network.
 fn over(
     bytes_per_second: Option<f64>,
     connections: &mut [Connection],
@@ -191,14 +191,15 @@ fn over(
     outcome
 }
 
-/// Where the client itself puts what it sends to the store in this round.
+/// The key of the object that the client stores directly in this round.
 fn object(round: usize) -> String {
     format!("directly/{round}.bin")
 }
 
-/// Sends the parts to the store, each over the connection that is free next, and lets it make an object of them.
+/// Sends the parts to the store, each over the next free connection, and completes the multipart
+/// upload.
 ///
-/// That it is signed meanwhile costs some microseconds a part.
+/// Signing takes some microseconds per part.
 fn send(
     store: &Store,
     connections: &mut [Connection],
@@ -206,7 +207,7 @@ fn send(
     parts: &[Variant<'_>],
     md5s: &[String],
 ) -> Result<()> {
-    let first = connections.first_mut().context("there is no connection")?;
+    let first = connections.first_mut().context("no connection")?;
     let upload = store.begin(first, object)?;
     let next = AtomicUsize::new(0);
     at_once(connections, |_, connection| {
@@ -220,13 +221,13 @@ fn send(
             connection.exchange(&[&first, part.rest()], |_| {})?;
         }
     })?;
-    let first = connections.first_mut().context("there is no connection")?;
+    let first = connections.first_mut().context("no connection")?;
     let answer = first.text(&[&store.completion(object, &upload, md5s)?])?;
-    ensure!(answer.contains("CompleteMultipartUploadResult"), "the store did not make an object: {answer}");
+    ensure!(answer.contains("CompleteMultipartUploadResult"), "the upload is not complete: {answer}");
     Ok(())
 }
 
-/// Makes all requests, each over the connection that is free next. Of each the length of the answer is known.
+/// Sends all requests, each over the next free connection, and checks the length of each answer.
 fn get_all(connections: &mut [Connection], requests: &[(Vec<u8>, usize)]) -> Result<()> {
     let next = AtomicUsize::new(0);
     at_once(connections, |_, connection| {
@@ -240,13 +241,13 @@ fn get_all(connections: &mut [Connection], requests: &[(Vec<u8>, usize)]) -> Res
 fn wait_until_verified(connection: &mut Connection, md5: &str) -> Result<()> {
     let start = Instant::now();
     while !connection.is_verified(md5)? {
-        ensure!(start.elapsed() < PATIENCE, "the content {md5} is not verified");
+        ensure!(start.elapsed() < PATIENCE, "timed out waiting for the verification of {md5}");
         thread::sleep(LOOK);
     }
     Ok(())
 }
 
-/// What rounds through osproxy take of the store, and of both.
+/// Processor time of rounds through osproxy: of the store, and of both.
 struct Through {
     server: u32,
     store: u32,
@@ -260,14 +261,14 @@ impl Through {
         Self { server, store, of_store: Rounds::default(), of_both: Rounds::default() }
     }
 
-    /// Gives what osproxy takes.
+    /// Returns the sample of osproxy.
     fn sample(&mut self, round: usize, work: impl FnOnce() -> Result<()>) -> Result<Sample> {
         let mut of_store = None;
         let own = measure::sample(&[self.server], || {
             of_store = Some(measure::sample(&[self.store], work)?);
             Ok(())
         })?;
-        // The first round does not count.
+        // The first round is a warm-up.
         if let Some(of_store) = of_store.filter(|_| round > 0) {
             self.of_store.push(of_store);
             self.of_both.push(Sample { server_cpu: own.server_cpu + of_store.server_cpu, ..own });
@@ -275,7 +276,7 @@ impl Through {
         Ok(own)
     }
 
-    /// Reports rounds of `size` bytes through osproxy, and such to the store directly.
+    /// Reports rounds of `size` bytes through osproxy, and those directly to the store.
     fn report(
         &self,
         report: &mut Report,
@@ -295,7 +296,7 @@ impl Through {
         let cpu = |sample: &Sample| (sample.server_cpu + sample.client_cpu) * GIB / size;
         report.against(case, &row("CPU s/GiB of all three"), all, cpu, Target::None);
         let cores = |sample: &Sample| (sample.server_cpu + sample.client_cpu) / sample.wall;
-        report.against(case, &row("cores they keep busy"), all, cores, Target::None);
+        report.against(case, &row("busy cores"), all, cores, Target::None);
         report.remark(REMARK);
     }
 }

@@ -1,4 +1,5 @@
-//! API v1 beside API v0 and others: content in one piece and in parts, small files by its links, links.
+//! API v1 compared with API v0 and other programs: content as a whole and in parts, small files by
+//! links, and links.
 
 use std::{
     fs::File,
@@ -30,12 +31,12 @@ use crate::{
 };
 
 const PART: usize = 8 * MIB;
-/// How many parts of a file are on their way at once.
+/// Parts of a file that are sent concurrently.
 const PARTS_AT_ONCE: usize = 4;
-/// How many small files there are to download.
+/// Number of small files to download.
 const FILES: usize = 200;
 
-/// What takes content in one piece.
+/// The receivers of whole content.
 const TAKERS: [&str; 6] = ["v1", "v0", "nginx", "blake3 alone", "v1, durable", "dd"];
 
 /// A server, with a connection to it.
@@ -52,7 +53,7 @@ impl Taker {
         Ok(Self { connection: Connection::open(server.address())?, server })
     }
 
-    /// Sends content over API v1, with no digest, or over API v0, with its md5.
+    /// Sends content over API v1 without a digest, or over API v0 with its md5.
     fn upload(&mut self, content: &Variant<'_>, over_v1: bool) -> Result<Sample> {
         let (uid, target) = if over_v1 {
             let (uid, links) = self.connection.create_upload(content.len(), PART)?;
@@ -70,7 +71,8 @@ impl Taker {
     }
 }
 
-/// Uploads in one piece: with `local.fsync` off beside others that do not sync either, and durable beside both.
+/// Uploads as a whole: with `local.fsync` off compared with others that do not sync either, and
+/// durable compared with both.
 pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let content = Content::new(scale.large);
     let mut plain = Taker::start(&folder.join("plain"), false)?;
@@ -80,7 +82,7 @@ pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     let source = save(folder, &content.variant(0))?;
     let rounds = all_in_turn(scale, TAKERS, |which, round| {
         let variant = content.variant(round);
-        // Nobody pays for what another has left to write.
+        // Writes out pending data, so that no receiver pays for another.
         rustix::fs::sync();
         match (which, &nginx, &mut to_nginx) {
             (0, ..) => plain.upload(&variant, true),
@@ -90,7 +92,7 @@ pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
             }
             (4, ..) => durable.upload(&variant, true),
             (5, ..) => copy_by_dd(&source, &folder.join("dd.bin")),
-            // In the place of an nginx that does not take files too.
+            // Replaces nginx where its module for uploads is missing.
             _ => blake3_alone(&variant),
         }
     })?;
@@ -121,7 +123,7 @@ pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     Ok(())
 }
 
-/// Puts content into a file for others to send.
+/// Writes content into a file for other programs to copy.
 fn save(folder: &Path, content: &Variant<'_>) -> Result<PathBuf> {
     let path = folder.join("source.bin");
     let mut file = File::create(&path)?;
@@ -130,7 +132,7 @@ fn save(folder: &Path, content: &Variant<'_>) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// What the disk takes to have a file.
+/// The time to write a file durably.
 fn copy_by_dd(from: &Path, to: &Path) -> Result<Sample> {
     let argument = |name: &str, path: &Path| format!("{name}={}", path.display());
     let sample = measure::sample(&[], || {
@@ -139,22 +141,22 @@ fn copy_by_dd(from: &Path, to: &Path) -> Result<Sample> {
         ensure!(dd.status()?.success(), "dd failed");
         Ok(())
     })?;
-    // As a new file every time.
+    // Every copy creates a new file.
     std::fs::remove_file(to)?;
     Ok(sample)
 }
 
-/// Uploads in parts of 8 MiB, durable, each until it is stored: over API v1 with no digests, over API v0 with all md5s, until
-/// its parts are merged.
+/// Durable uploads in parts of 8 MiB, each until it is stored: over API v1 without digests, over
+/// API v0 with all md5s until its parts are merged.
 pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let size = if scale.quick { scale.large } else { 4 * scale.large };
     let (server, content) = (Server::start(folder)?, Content::new(size));
     let mut connections = Connection::open_many(server.address(), PARTS_AT_ONCE)?;
     let (mut answers, mut peak) = (Vec::new(), 0.0_f64);
     let [own, peer] = all_in_turn(scale, ["v1", "v0"], |which, round| {
-        // Not the same, or the second one would find it stored.
+        // The contents differ, or the second one would already be stored.
         let variant = content.variant(2 * round + which);
-        let first = connections.first_mut().context("there is no connection")?;
+        let first = connections.first_mut().context("no connection")?;
         rustix::fs::sync();
         measure::forget_peak(server.id())?;
         let (uid, sample) = if which == 0 {
@@ -174,7 +176,7 @@ pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result
             })?;
             (upload.uid, sample)
         };
-        let first = connections.first_mut().context("there is no connection")?;
+        let first = connections.first_mut().context("no connection")?;
         first.verify_stored(&uid, &variant)?;
         first.delete(&uid)?;
         server.wait_until_gone(&uid)?;
@@ -186,9 +188,9 @@ pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result
     report.against(case, "until stored, MB/s (peer: v0)", both, throughput, Target::None);
     let cpu = |sample: &Sample| sample.server_cpu * GIB / size;
     report.against(case, "until stored, CPU s/GiB (peer: v0)", both, cpu, Target::None);
-    // The first round does not count.
+    // The first round is a warm-up.
     let answer = median(answers.into_iter().skip(1).collect()) * 1e3;
-    report.figure(case, "completion's answer, ms", answer, Target::AtMost(20.0));
+    report.figure(case, "completion response, ms", answer, Target::AtMost(20.0));
     report.figure(
         case,
         "client's CPU s/GiB",
@@ -199,7 +201,8 @@ pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result
     Ok(())
 }
 
-/// Sends the parts, each over the connection that is free next, and completes the upload. Says how many seconds that took.
+/// Sends the parts, each over the next free connection, and completes the upload. Returns the
+/// duration of the completion in seconds.
 fn send(connections: &mut [Connection], links: &UploadLinks, parts: &[Variant<'_>]) -> Result<f64> {
     let next = AtomicUsize::new(0);
     at_once(connections, |_, connection| {
@@ -211,18 +214,19 @@ fn send(connections: &mut [Connection], links: &UploadLinks, parts: &[Variant<'_
             connection.put(&links.part.replace("{number}", &(index + 1).to_string()), part, false)?;
         }
     })?;
-    let first = connections.first_mut().context("there is no connection")?;
+    let first = connections.first_mut().context("no connection")?;
     let start = Instant::now();
     first.exchange(&[&post_nothing(&links.complete)], |_| {})?;
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Small files by links of API v1, beside those of API v0, and nginx with the same files.
+/// Small files by links of API v1, compared with those of API v0, and with nginx serving the same
+/// files.
 pub(super) fn small_downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let (server, nginx, content) = (Server::start(folder)?, Nginx::start(folder)?, Content::new(SMALL));
     let mut to_server = Connection::open_many(server.address(), CONNECTIONS)?;
     let mut to_nginx = Connection::open_many(nginx.address(), CONNECTIONS)?;
-    let first = to_server.first_mut().context("there is no connection")?;
+    let first = to_server.first_mut().context("no connection")?;
     let (mut uids, mut of_nginx) = (Vec::new(), Vec::new());
     for number in 0..FILES {
         let variant = content.variant(number);
@@ -252,11 +256,11 @@ pub(super) fn small_downloads(scale: &Scale, folder: &Path, report: &mut Report)
     Ok(())
 }
 
-/// Uploads created and links issued over API v1, one in a request, beside those of API v0.
+/// Uploads created and links issued over API v1, one per request, compared with those of API v0.
 pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let (server, content) = (Server::start(folder)?, Content::new(SMALL));
     let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
-    let first = connections.first_mut().context("there is no connection")?;
+    let first = connections.first_mut().context("no connection")?;
     let uid = first.store(&content.variant(0))?;
     let kinds = [
         ("uploads created", v1_upload_request()?, upload_link_request("file.bin")?, scale.halved(16_000)),

@@ -6,8 +6,8 @@ use crate::{
     meta::now_ms,
 };
 
-/// Compares the clock of this machine with that of the database, and with the newest uid. Where no service has made the
-/// database there is nothing to compare with.
+/// Compares the clock of this machine with that of the database and with the newest uid. Skipped if
+/// no service has created the database yet.
 pub(super) async fn examine(config: &Config, report: &mut Report) {
     if existing(config).await.is_err() {
         return;
@@ -25,20 +25,22 @@ pub(super) async fn examine(config: &Config, report: &mut Report) {
             return report.wrong("open", &error);
         }
     };
-    // Nodes of a cluster take their uids by the clock of Redis.
+    // Nodes of a cluster issue uids by the clock of Redis.
     let newest = newest.filter(|_| !config.is_clustered());
     let ahead = newest.and_then(|newest| uids_are_ahead(newest.issued_ms().cast_signed(), clock));
     if let Some(problem) = clock_differs(now_ms(), clock) {
         report.wrong(
             "clock",
-            &format!("{problem}: links expire too early or too late; set it, by NTP at best"),
+            &format!(
+                "{problem}: links expire too early or too late; synchronise the clock, for example with NTP"
+            ),
         );
     } else if let Some(problem) = ahead {
         report.warning(
             "clock",
-            &format!("{problem}; uploads go on: see operations.md, \"A clock that is wrong\""),
+            &format!("{problem}; uploads still work: see operations.md, \"A clock that is wrong\""),
         );
     } else {
-        report.ok("clock", "it agrees with the database and its uids");
+        report.ok("clock", "matches the database and its newest uid");
     }
 }

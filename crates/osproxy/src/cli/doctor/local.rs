@@ -8,7 +8,7 @@ use crate::{
     error,
 };
 
-/// Looks at the folder of objects, which a service may be using.
+/// Checks the object folder; a service may be using it.
 pub(super) async fn examine(config: &Config, report: &mut Report) {
     let root = config.objects_root();
     report.line(&format!("local: {}", root.display()));
@@ -17,23 +17,24 @@ pub(super) async fn examine(config: &Config, report: &mut Report) {
             let there = if probed.exists {
                 "objects can be written, moved and read"
             } else {
-                "it does not exist yet, and can be made"
+                "it does not exist yet and can be created"
             };
-            report.ok("folder", &format!("{there}; {} are free", bytes(probed.free)));
+            report.ok("folder", &format!("{there}; {} free", bytes(probed.free)));
             check_permissions(config, &root, report).await;
         }
         Err(problem) => {
             let advice = if problem.kind == ErrorKind::Full {
-                "there is no room left, or no more than quotas and limits allow"
+                "the disk is full, or a quota or limit is reached"
             } else {
-                "objects cannot be written; is the folder right, and this user its owner? See `local.root` and `data_dir`"
+                "objects cannot be written; check `local.root`, `data_dir` and the owner of the folder"
             };
             report.wrong("folder", &format!("{advice} ({})", error::chain(&problem)));
         }
     }
 }
 
-/// Warns of folders and files that other users could read. What lies in a folder that is closed to them is not looked at.
+/// Warns about folders and files that other users can read. Skips those inside a folder that is
+/// closed to them.
 async fn check_permissions(config: &Config, root: &Path, report: &Report) {
     let mut open = Vec::new();
     let database = match config.database_location() {
@@ -46,7 +47,7 @@ async fn check_permissions(config: &Config, root: &Path, report: &Report) {
         if is_below_closed {
             continue;
         }
-        // What is missing is made as it should be.
+        // What is missing will be created with the right permissions.
         let Ok(metadata) = tokio::fs::metadata(&path).await else {
             continue;
         };
@@ -56,17 +57,17 @@ async fn check_permissions(config: &Config, root: &Path, report: &Report) {
         }
     }
     if open.is_empty() {
-        report.ok("permissions", "what is stored is for this user alone");
+        report.ok("permissions", "only this user can read stored data");
     } else {
         let open = open.join(", ");
         report.warning(
             "permissions",
-            &format!("other users may read {open}; `chmod go= PATH` closes it to them"),
+            &format!("other users can read {open}; to deny access, run `chmod go= PATH`"),
         );
     }
 }
 
-/// Bytes in the largest unit that leaves a number before the point.
+/// Formats a size in the largest unit that gives at least 1.
 fn bytes(count: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let power = (count.max(1).ilog2() / 10).clamp(1, 5);

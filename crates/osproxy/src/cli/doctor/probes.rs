@@ -1,4 +1,5 @@
-//! What is tried on a store. Who calls bounds how long it takes, and removes what a failure leaves.
+//! Probes of a store. The caller limits how long they take and removes what failed probes leave
+//! behind.
 
 use std::{error::Error as _, ops::Range, time::SystemTime};
 
@@ -8,21 +9,21 @@ use osproxy_storage::{
     self as storage, Backend, Diagnosis, ErrorKind, Key, Multipart, ObjectWriter, SizeHint,
 };
 
-/// Bytes of the object: too many to be sent in one go.
+/// Size of the test object in bytes: too large for a single write.
 const OBJECT: usize = 2 << 20;
-/// Bytes of the last part of an upload, which may have any size.
+/// Size in bytes of the last part of a multipart upload, which may have any size.
 const LAST_PART: usize = 1000;
-/// Bytes that are handed to a writer at a time.
+/// Bytes passed to a writer at a time.
 const CHUNK: usize = 256 << 10;
-/// How many names of a list are looked at: it may be very long.
+/// Number of listed names that are checked: the list may be very long.
 const LISTED: usize = 1000;
 
-/// Why it is not well.
+/// Why a probe failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The store failed.
+    /// The store returned an error.
     Store(storage::Error),
-    /// It did something else than it must.
+    /// The store behaved incorrectly.
     Told(&'static str),
 }
 
@@ -34,27 +35,28 @@ impl From<storage::Error> for Failure {
 
 type Outcome<T = String> = Result<T, Failure>;
 
-/// A key that nothing else has.
+/// Generates a random key, which no other object has.
 pub(super) fn key() -> Outcome<Key> {
     let mut random = [0; 16];
     let random = getrandom::fill(&mut random).map(|()| hex::encode(random));
-    let random = random.map_err(|_| Failure::Told("this machine has no random numbers"))?;
-    Key::parse(&format!("unknown/doctor-{random}")).map_err(|_| Failure::Told("not a key"))
+    let random = random.map_err(|_| Failure::Told("this machine provides no random numbers"))?;
+    Key::parse(&format!("unknown/doctor-{random}")).map_err(|_| Failure::Told("the test key is invalid"))
 }
 
-/// Bytes that differ from place to place, so that others in their stead are noticed.
+/// Bytes that differ at each position, so that misplaced bytes are detected.
 fn pattern(len: usize) -> Bytes {
     let words =
         (0..=len as u64 / 8).flat_map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     words.take(len).collect()
 }
 
-/// The content of the object.
+/// Content of the test object.
 pub(super) fn content() -> Bytes {
     pattern(OBJECT)
 }
 
-/// Asks for the time; how many seconds this machine is ahead, if the store says it.
+/// Contacts the store. Returns how many seconds the local clock is ahead, if the store reports its
+/// time.
 pub(super) async fn reach(store: &dyn Backend) -> Outcome<Option<i64>> {
     let before = SystemTime::now();
     let there = store.clock().await?;
@@ -65,20 +67,21 @@ pub(super) async fn reach(store: &dyn Backend) -> Outcome<Option<i64>> {
     }))
 }
 
-/// Asks for an object that is not there: the answer has a body, which says what is wrong with the key.
+/// Reads an object that does not exist. The response has a body, which explains what is wrong with
+/// the key.
 pub(super) async fn credentials(store: &dyn Backend) -> Outcome {
     match store.open(&key()?, 0..1).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
-        // Some look for the bucket before they look at the signature.
+        // Some stores check the bucket before the signature.
         Err(error) if Diagnosis::of(&error) == Diagnosis::NoBucket => {
-            Ok("not refused; there is no bucket yet to try them on".to_owned())
+            Ok("not rejected; there is no bucket yet to test them on".to_owned())
         }
-        _ => Ok("the store takes the key and its signatures".to_owned()),
+        _ => Ok("the store accepts the key and its signatures".to_owned()),
     }
 }
 
-/// Looks for the buckets, and makes none: a name may be mistyped. The names of those that are missing, where the service would
-/// make them.
+/// Looks for the buckets and creates none: a name may be mistyped. Returns the names of missing
+/// buckets if the service would create them.
 pub(super) async fn missing_buckets(store: &dyn Backend, are_made: bool) -> Outcome<Option<String>> {
     match store.prepare(false).await {
         Ok(()) => Ok(None),
@@ -97,45 +100,44 @@ async fn write(mut writer: Box<dyn ObjectWriter>, content: &Bytes) -> Outcome {
     Ok(writer.publish().await?)
 }
 
-/// Reads a range, and sees that it is what was put.
+/// Reads a range and compares it with what was written.
 async fn compare(store: &dyn Backend, key: &Key, range: Range<usize>, content: &Bytes) -> Outcome<()> {
     let reader = store.open(key, range.start as u64..range.end as u64).await?;
     let chunks: Vec<Bytes> = reader.try_collect().await?;
     if chunks.concat() != content.slice(range) {
-        return Err(Failure::Told("other bytes come back than were put: no file would be safe there"));
+        return Err(Failure::Told(
+            "the store returned different bytes than were written: files would be corrupted",
+        ));
     }
     Ok(())
 }
 
-/// Puts an object.
 pub(super) async fn put(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
     write(store.create(key, SizeHint::Exact(content.len() as u64)).await?, content).await?;
     Ok(format!("{} MiB", content.len() >> 20))
 }
 
-/// Reads the object.
 pub(super) async fn get(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
     compare(store, key, 0..content.len(), content).await?;
-    Ok("the same bytes".to_owned())
+    Ok("the content matches".to_owned())
 }
 
-/// Reads a range of the object.
 pub(super) async fn range(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
     let middle = content.len() / 2;
     compare(store, key, middle..middle + 1000, content).await?;
-    Ok("1000 bytes out of the middle".to_owned())
+    Ok("1000 bytes from the middle".to_owned())
 }
 
 fn multipart(store: &dyn Backend) -> Outcome<&dyn Multipart> {
-    store.multipart().ok_or(Failure::Told("it does not put parts together"))
+    store.multipart().ok_or(Failure::Told("the store does not support multipart uploads"))
 }
 
-/// Begins an upload.
+/// Begins a multipart upload.
 pub(super) async fn begin(store: &dyn Backend, key: &Key) -> Outcome {
     Ok(multipart(store)?.begin(key, None).await?)
 }
 
-/// Uploads an object in two parts, the last one first, and reads it.
+/// Uploads an object in two parts, the last one first, completes and reads it.
 pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Outcome {
     let uploads = multipart(store)?;
     let first = usize::try_from(uploads.min_part_size()).unwrap_or(usize::MAX);
@@ -148,24 +150,24 @@ pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Outco
     tags.reverse();
     uploads.complete(key, upload, &tags).await?;
     compare(store, key, 0..content.len(), &content).await?;
-    Ok(format!("{} MiB and {LAST_PART} bytes, the last part first, put together and read", first >> 20))
+    Ok(format!("parts of {} MiB and {LAST_PART} bytes, sent last part first", first >> 20))
 }
 
-/// Sends a part of an upload and drops it.
+/// Uploads a part and aborts the multipart upload.
 pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> Outcome {
     let uploads = multipart(store)?;
     let part = pattern(LAST_PART);
     write(uploads.create_part(key, upload, 1, part.len() as u64).await?, &part).await?;
     if !is_there(uploads, key, upload).await? {
         return Err(Failure::Told(
-            "an upload is not in the list of uploads: abandoned ones would stay for ever",
+            "the store does not list a multipart upload: abandoned ones would never be removed",
         ));
     }
     uploads.abort(key, upload).await?;
     if is_there(uploads, key, upload).await? {
-        return Err(Failure::Told("an upload that was dropped is still there"));
+        return Err(Failure::Told("an aborted multipart upload still exists"));
     }
-    Ok("an upload that was dropped is gone".to_owned())
+    Ok("the aborted multipart upload is gone".to_owned())
 }
 
 async fn is_there(uploads: &dyn Multipart, key: &Key, upload: &str) -> Outcome<bool> {
@@ -178,47 +180,47 @@ async fn is_there(uploads: &dyn Multipart, key: &Key, upload: &str) -> Outcome<b
     Ok(false)
 }
 
-/// Looks for the object in the list of all.
+/// Looks for the test object in the list of all objects.
 pub(super) async fn list(store: &dyn Backend, key: &Key) -> Outcome {
     let mut objects = store.list().await?;
     for _ in 0..LISTED {
         match objects.try_next().await? {
             Some(object) if object.name == key.as_str() => {
-                return Ok("what was put is in the list".to_owned());
+                return Ok("the test object is listed".to_owned());
             }
             Some(_) => {}
             None => {
                 return Err(Failure::Told(
-                    "what was put is not in the list: `fsck` would not find everything",
+                    "the store does not list the test object: `fsck` would miss objects",
                 ));
             }
         }
     }
-    Ok(format!("the first {LISTED} names came"))
+    Ok(format!("the first {LISTED} objects were listed"))
 }
 
-/// Deletes objects, and sees that they are gone.
+/// Deletes objects and checks that they are gone.
 pub(super) async fn delete(store: &dyn Backend, keys: &[Key]) -> Outcome {
     store.delete(keys).await?;
     for key in keys {
         match store.size(key).await {
             Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
-            Ok(_) => return Err(Failure::Told("what was deleted is still there")),
+            Ok(_) => return Err(Failure::Told("a deleted object still exists")),
         }
     }
-    Ok("what was put is gone".to_owned())
+    Ok("the test objects are gone".to_owned())
 }
 
-/// What may be in the store still.
+/// Test data that may still be in the store.
 #[derive(Default)]
 pub(super) struct Left {
     pub(super) objects: Vec<Key>,
-    /// Without their names where nobody knows whether they were begun.
+    /// With the id of the multipart upload; `None` if it is unknown whether the upload began.
     pub(super) uploads: Vec<(Key, Option<String>)>,
 }
 
-/// Removes what is left. What fails does not keep the rest.
+/// Removes leftovers. Continues after a failure.
 pub(super) async fn clean_up(store: &dyn Backend, left: &Left) -> Outcome {
     let uploads = multipart(store)?;
     let mut outcome: Outcome<()> = Ok(());
@@ -229,7 +231,7 @@ pub(super) async fn clean_up(store: &dyn Backend, left: &Left) -> Outcome {
         });
     }
     let deleted = store.delete(&left.objects).await.map_err(Failure::from);
-    outcome.and(deleted).map(|()| "what was left is removed".to_owned())
+    outcome.and(deleted).map(|()| "leftover test data is removed".to_owned())
 }
 
 #[cfg(test)]

@@ -12,18 +12,18 @@ use crate::{
     error,
 };
 
-/// What is tried when the key is known, in order.
+/// Probes that need valid credentials, in order.
 const PROBES: [&str; 8] = ["buckets", "put", "get", "range", "parts", "abort", "list", "delete"];
 
-/// How far clocks may be apart before that is worth a word, in seconds.
+/// Clock difference that is worth a warning, in seconds.
 const WORTH_A_WORD: u64 = 60;
-/// How far they may be apart before stores refuse, in seconds.
+/// Clock difference at which stores reject requests, in seconds.
 const REFUSED: u64 = 15 * 60;
 
-/// How long something that nobody waits for any more may still be on its way into the store.
+/// How long an abandoned request may still take to reach the store.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
-/// Tries a store on other machines, until it is through or `stopped`; whether it was. Removes what it put there.
+/// Probes a remote store. Returns whether `stopped` interrupted it. Removes all test data.
 pub(super) async fn examine(
     config: &Config,
     kind: StoreKind,
@@ -51,7 +51,7 @@ pub(super) async fn examine(
     is_stopped
 }
 
-/// Where a store is, and the names of its buckets.
+/// The address of a store and the names of its buckets.
 fn describe(config: &Config, kind: StoreKind) -> (String, Vec<String>) {
     let described = config.describe_store(kind);
     let (endpoint, bucket) = described.map(|store| (store.endpoint, store.bucket)).unwrap_or_default();
@@ -63,7 +63,7 @@ fn describe(config: &Config, kind: StoreKind) -> (String, Vec<String>) {
     (format!("{endpoint}{through}"), buckets)
 }
 
-/// One store, and what may have been left in it so far.
+/// Probes of one store, and the test data that may be in it.
 struct Visit<'a> {
     config: &'a Config,
     kind: StoreKind,
@@ -71,7 +71,7 @@ struct Visit<'a> {
     store: Arc<dyn Backend>,
     report: &'a mut Report,
     left: Left,
-    /// Whether something was given up without an answer.
+    /// Whether a request was abandoned without an answer.
     is_cut_off: bool,
 }
 
@@ -82,7 +82,7 @@ impl Visit<'_> {
             self.report.skipped(&["credentials", "clock"]);
             return self.report.skipped(&PROBES);
         };
-        self.report.ok("reach", "it answers as a store does");
+        self.report.ok("reach", "the store answers");
         let is_known = self.try_out("credentials", probes::credentials(&*store)).await;
         self.tell_clocks(apart);
         if !is_known {
@@ -94,19 +94,19 @@ impl Visit<'_> {
         self.probe_objects(&*store).await;
     }
 
-    /// Whether all buckets are there.
+    /// Returns whether all buckets exist.
     async fn probe_buckets(&mut self, store: &dyn Backend) -> bool {
         let looking = probes::missing_buckets(store, self.config.stores.make_buckets);
         match self.probe("buckets", looking).await {
             None => false,
             Some(None) => {
-                self.report.ok("buckets", &format!("there: {}", self.buckets.join(", ")));
+                self.report.ok("buckets", &format!("found: {}", self.buckets.join(", ")));
                 true
             }
             Some(Some(missing)) => {
                 let what = format!(
-                    "missing: {missing}; is the name right? `osproxy serve` makes what is missing when it starts, \
-                     because `stores.make_buckets` is on"
+                    "missing: {missing}; check the name: `osproxy serve` creates missing buckets at startup, \
+                                         because `stores.make_buckets` is on"
                 );
                 self.report.warning("buckets", &what);
                 false
@@ -116,7 +116,7 @@ impl Visit<'_> {
 
     async fn probe_objects(&mut self, store: &dyn Backend) {
         let (Ok(object), Ok(parts), Ok(aborted)) = (probes::key(), probes::key(), probes::key()) else {
-            return self.report.wrong("put", "this machine has no random numbers");
+            return self.report.wrong("put", "this machine provides no random numbers");
         };
         self.left.objects.push(object.clone());
         let content = probes::content();
@@ -162,7 +162,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Begins an upload, which is left until somebody says that it is not.
+    /// Begins a multipart upload, which counts as left over until a probe has removed it.
     async fn begin(&mut self, name: &str, store: &dyn Backend, key: &Key) -> Option<String> {
         self.left.uploads.push((key.clone(), None));
         let upload = self.probe(name, probes::begin(store, key)).await?;
@@ -171,7 +171,7 @@ impl Visit<'_> {
         Some(upload)
     }
 
-    /// Runs what is tried as long as a store may take for an answer; says what was wrong.
+    /// Runs a probe with the timeout of the store and reports a failure.
     async fn probe<T>(&mut self, name: &str, work: impl Future<Output = Result<T, Failure>>) -> Option<T> {
         let seconds = self.config.stores.timeout;
         let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
@@ -185,14 +185,14 @@ impl Visit<'_> {
             Ok(Err(Failure::Told(what))) => what.to_owned(),
             Err(_) => {
                 self.is_cut_off = true;
-                format!("{} (not done within {seconds} s, see `stores.timeout`)", advice(Diagnosis::Late))
+                format!("{} (not finished within {seconds} s; see `stores.timeout`)", advice(Diagnosis::Late))
             }
         };
         self.report.wrong(name, &what);
         None
     }
 
-    /// The same, and says what is right too.
+    /// Runs a probe and also reports success.
     async fn try_out(&mut self, name: &str, work: impl Future<Output = Result<String, Failure>>) -> bool {
         let found = self.probe(name, work).await;
         if let Some(what) = &found {
@@ -201,10 +201,10 @@ impl Visit<'_> {
         found.is_some()
     }
 
-    /// Says how far this machine's clock is ahead of the store's.
+    /// Reports how far the local clock is ahead of the store's.
     fn tell_clocks(&mut self, ahead: Option<i64>) {
         let Some(ahead) = ahead else {
-            return self.report.ok("clock", "the store does not say what time it is");
+            return self.report.ok("clock", "the store does not report its time");
         };
         let apart = ahead.unsigned_abs();
         let told = match apart {
@@ -215,23 +215,20 @@ impl Visit<'_> {
         let way = if ahead > 0 { "ahead of" } else { "behind" };
         let told = format!("this machine is {told} {way} the store");
         match apart {
-            // As much as a second that is not told in full, and the way there, may make.
-            0..=2 => self.report.ok("clock", "the same here and there"),
+            // Rounding to seconds and network latency account for this much.
+            0..=2 => self.report.ok("clock", "matches the store"),
             3..=WORTH_A_WORD => self.report.ok("clock", &told),
-            _ if apart <= REFUSED => self.report.warning(
-                "clock",
-                &format!("{told}; set it, by NTP at best: at 15 min stores begin to refuse"),
-            ),
+            _ if apart <= REFUSED => self
+                .report
+                .warning("clock", &format!("{told}; use NTP: stores reject requests from 15 min on")),
             _ => self.report.wrong(
                 "clock",
-                &format!(
-                    "{told}; set it, by NTP at best: beyond 15 min stores refuse (RequestTimeTooSkewed)"
-                ),
+                &format!("{told}; use NTP: stores reject requests beyond 15 min (RequestTimeTooSkewed)"),
             ),
         }
     }
 
-    /// Removes what is left, also of what failed half way.
+    /// Removes leftovers, including those of probes that were interrupted.
     async fn clean_up(&mut self) {
         if self.left.objects.is_empty() && self.left.uploads.is_empty() {
             return;
@@ -239,7 +236,7 @@ impl Visit<'_> {
         let (left, store) = (std::mem::take(&mut self.left), self.store.clone());
         if self.is_cut_off {
             let limit = Duration::from_secs(self.config.stores.timeout);
-            // What fails is told by the second time.
+            // The second attempt reports failures.
             let _ = tokio::time::timeout(limit, probes::clean_up(&*store, &left)).await;
             tokio::time::sleep(ON_ITS_WAY).await;
         }
@@ -247,7 +244,7 @@ impl Visit<'_> {
             let keys = left.objects.iter().chain(left.uploads.iter().map(|(key, _)| key));
             let names: BTreeSet<_> = keys.map(Key::as_str).collect();
             let names: Vec<_> = names.into_iter().collect();
-            self.report.line(&format!("           remove by hand, if they are there: {}", names.join(", ")));
+            self.report.line(&format!("           delete by hand if they exist: {}", names.join(", ")));
         }
     }
 }

@@ -2,10 +2,10 @@ use std::process::ExitCode;
 
 use crate::config::{Config, StoreKind};
 
-/// How much is told of what others say, in characters.
+/// Longest quoted text of a store or library, in characters.
 const LONGEST: usize = 400;
 
-/// What is said, and whether anything was wrong.
+/// Prints results and counts problems.
 pub(super) struct Report {
     secrets: Vec<String>,
     wrong: u32,
@@ -17,7 +17,7 @@ impl Report {
         let described = StoreKind::ALL.iter().filter_map(|kind| config.describe_store(*kind));
         let mut secrets: Vec<_> = described.flat_map(|store| store.secrets).collect();
         secrets.retain(|secret| !secret.is_empty());
-        // One may be part of another.
+        // One secret may contain another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self { secrets, wrong: 0, has_skipped: false }
     }
@@ -42,13 +42,13 @@ impl Report {
         }
     }
 
-    /// Says one line.
-    #[expect(clippy::unused_self, reason = "what is said goes through the report")]
+    #[expect(clippy::unused_self, reason = "all output goes through the report")]
     pub(super) fn line(&self, text: &str) {
         super::super::say(text);
     }
 
-    /// What others say, in one line, and without the secrets that stores were sent and may have put into their answers.
+    /// Prepares text of a store or library for output: one line, without the secrets that were sent
+    /// to stores and may be part of their answers.
     pub(super) fn quoted(&self, said: &str) -> String {
         let mut said = said.to_owned();
         for secret in &self.secrets {
@@ -58,13 +58,13 @@ impl Report {
         said.trim_end().chars().map(plain).take(LONGEST).collect()
     }
 
-    /// Sums up.
+    /// Prints the summary.
     pub(super) fn end(&self) -> ExitCode {
         match self.wrong {
-            0 if self.has_skipped => self.line("nothing is wrong so far; what was skipped was not tried"),
-            0 => self.line("all is well"),
-            1 => self.line("one thing is wrong"),
-            wrong => self.line(&format!("{wrong} things are wrong")),
+            0 if self.has_skipped => self.line("no problem found so far; skipped probes were not run"),
+            0 => self.line("no problem found"),
+            1 => self.line("1 problem found"),
+            wrong => self.line(&format!("{wrong} problems found")),
         }
         if self.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

@@ -1,4 +1,4 @@
-//! What is known of an upload, for people and for programs.
+//! History of an upload, as text and as JSON.
 
 use serde::Serialize;
 
@@ -7,23 +7,23 @@ use crate::{
     meta::{Attempt, AttemptOutcome, BlobHistory, FileState, History, PartHistory, Task},
 };
 
-/// The story of an upload. Moments are in milliseconds since the Unix epoch.
+/// History of an upload. Times are in milliseconds since the Unix epoch.
 #[derive(Serialize)]
 pub(super) struct Story {
-    /// A text: programs that take all numbers for fractions would change it.
+    /// A string: programs that parse numbers as floats would change it.
     uid: String,
     name: String,
     state: String,
     created_at: i64,
-    /// When the upload lapses, as long as it is not complete.
+    /// When the upload expires, while it is incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     lapses_at: Option<i64>,
-    /// When it went.
+    /// When the file expired, was deleted or became corrupt.
     #[serde(skip_serializing_if = "Option::is_none")]
     gone_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_at: Option<i64>,
-    /// The node that made it complete.
+    /// The node that completed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub(super) struct Story {
     tasks: Vec<BackgroundTask>,
 }
 
-/// How all parts together came.
+/// When and through how many nodes the parts were received.
 #[derive(Serialize)]
 struct Received {
     from: i64,
@@ -53,20 +53,20 @@ struct Content {
     store: String,
     size: u64,
     verified: bool,
-    /// How many other files have it.
+    /// Number of other files that share the blob.
     shared_with: u32,
     begun_at: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     begun_by: Option<String>,
-    /// Whether the content was there before, and what came for this file was not kept.
+    /// Whether the content was stored before, so that what was sent for this file was discarded.
     was_there: bool,
 }
 
-/// An attempt to send a part.
+/// A write of a part.
 #[derive(Serialize)]
 struct Part {
     number: u32,
-    /// Of the attempts for this number that are recorded, from 1 on.
+    /// Counts the recorded writes of this part, from 1.
     attempt: u32,
     state: String,
     size: u64,
@@ -93,7 +93,7 @@ struct TaskAttempt {
     started_at: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_at: Option<i64>,
-    /// Not there while it runs.
+    /// Missing while the attempt runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,19 +131,19 @@ impl Story {
         }
     }
 
-    /// The story as people read it: what is so now, and then what happened, in its order.
+    /// Formats the history as text: the current state, then the events in order of time.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![
             format!("uid      {}", self.uid),
             format!("name     {}", printable(&self.name)),
             format!("state    {}", self.state),
         ];
-        lines.extend(self.lapses_at.map(|at| format!("lapses   {}", moment(at))));
+        lines.extend(self.lapses_at.map(|at| format!("expires  {}", moment(at))));
         if let Some(content) = &self.content {
             let Content { id, size, store, layout, shared_with, .. } = content;
             let verified = if content.verified { "verified" } else { "not verified yet" };
             lines.push(format!("content  {size} bytes, {} in {store}, {layout}, {verified}", content.state));
-            lines.push(format!("         number {id}, shared with {shared_with} other files"));
+            lines.push(format!("         blob {id}, shared with {shared_with} other files"));
         }
         let mut events = self.events();
         events.sort_by_key(|(at, _)| *at);
@@ -153,21 +153,23 @@ impl Story {
     }
 
     fn events(&self) -> Vec<(i64, String)> {
-        let mut events =
-            vec![(self.created_at, "created: a link was issued, or the content was known".to_owned())];
+        let mut events = vec![(
+            self.created_at,
+            "created: a link was issued, or the content was already known".to_owned(),
+        )];
         events.extend(self.parts.iter().map(|part| (part.begun_at, part.event())));
         if let (Some(Received { from, until, nodes }), true) = (&self.received, self.parts.is_empty()) {
             let (count, took) = (self.part_count.unwrap_or_default(), duration(until - from));
-            events.push((*from, format!("{count} parts came within {took}, through {nodes} nodes")));
+            events.push((*from, format!("{count} parts received within {took}, through {nodes} nodes")));
         }
         if let Some(content) = self.content.as_ref().filter(|content| !content.was_there) {
             let node = content.begun_by.as_deref().unwrap_or("an unknown node");
-            events.push((content.begun_at, format!("content {} was begun by {node}", content.id)));
+            events.push((content.begun_at, format!("blob {} was created by {node}", content.id)));
         }
         if let Some(at) = self.stored_at {
             let by = self.stored_by.as_ref().map_or(String::new(), |node| format!(" by {node}"));
             let shares = match &self.content {
-                Some(content) if content.was_there => ", with content that was there before",
+                Some(content) if content.was_there => ", with content that was already stored",
                 _ => "",
             };
             events.push((at, format!("complete{by}{shares}")));
@@ -254,13 +256,13 @@ fn task((task, attempts): (Task, Vec<Attempt>)) -> BackgroundTask {
     }
 }
 
-/// Milliseconds as people read them.
+/// Formats milliseconds for people.
 fn duration(ms: i64) -> String {
     let ms = ms.max(0);
     if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms / 1000) }
 }
 
-/// What a client or a library said, in one line that does nothing to a terminal.
+/// Escapes control characters in text of clients and libraries, which could affect the terminal.
 fn printable(text: &str) -> String {
     let visible = |letter: char| {
         if letter.is_control() { letter.escape_default().to_string() } else { letter.to_string() }

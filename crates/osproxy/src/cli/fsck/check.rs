@@ -12,37 +12,39 @@ use crate::{
     tasks::handlers::{merge_parts, verify_blob},
 };
 
-/// How many blobs or uploads are looked at in one go. What is in memory is bounded by this, by the parts of one blob, and by
-/// `LISTED`.
+/// Number of blobs or multipart uploads that are checked at a time. Memory is bounded by this, the
+/// parts of one blob, and `LISTED`.
 pub(super) const PAGE: usize = 500;
-/// How many objects of the store's list are looked for in the rows in one go.
+/// Number of listed objects that are looked up in the database at a time.
 const LISTED: usize = 2000;
-/// How many objects the store is asked for at the same time.
+/// Number of concurrent requests to the store.
 const AT_ONCE: usize = 64;
 
-/// Which blobs are looked at. Those that no file has come last: until then it is known whether some content is missing, whose
-/// bytes they may be.
+/// Which blobs to check. Unused ones come last: only then is it known whether content is missing,
+/// whose bytes they may contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
     Used,
     Unused,
 }
 
-/// A comparison of metadata and store. Nothing else uses either meanwhile.
+/// Comparison of metadata and stores, which nothing else uses meanwhile.
 pub(super) struct Check {
     pub(super) app: Arc<App>,
     pub(super) options: Options,
-    /// The store that is looked at.
+    /// The store that is being checked.
     pub(super) store: String,
-    /// Objects that several rows name, at least one of them as content, and how many do so.
+    /// Objects that several rows name, at least one of them as content, with the number of rows
+    /// that name them as content.
     shared: HashMap<String, i64>,
-    /// Bytes of the objects of this page's blobs that are there.
+    /// Sizes in bytes of the existing objects of the blobs on this page.
     pub(super) sizes: HashMap<String, u64>,
-    /// The same of this blob's parts.
+    /// Sizes of the part objects of the current blob.
     part_sizes: HashMap<String, u64>,
-    /// Some file names content that is not there: what seems to be of no file may be its.
+    /// Some file refers to content that does not exist: blobs that seem unused may belong to it.
     dangling: bool,
-    /// Some object that is content is not there, or not in its size: what seems unused may be its bytes.
+    /// Some content object is missing or has the wrong size: blobs that seem unused may have its
+    /// bytes.
     missing: bool,
     pub(super) blobs: u64,
     pub(super) objects: u64,
@@ -70,11 +72,10 @@ impl Check {
         }
     }
 
-    /// Compares everything, store by store.
     pub(super) async fn run(&mut self) -> Result<()> {
         for uid in self.app.meta.files_without_content().await? {
             self.dangling = true;
-            self.difference(format!("file {uid} is complete and has no content"), false);
+            self.difference(format!("file {uid} is complete but has no content"), false);
         }
         for store in self.app.stores.names() {
             self.store = store;
@@ -122,7 +123,7 @@ impl Check {
         }
     }
 
-    /// Asks the store for the sizes of objects. Those that are missing are left out.
+    /// Asks the store for the sizes of objects and leaves out missing ones.
     async fn sizes_of(&self, keys: Vec<String>) -> Result<HashMap<String, u64>> {
         let store = self.app.stores.get(&self.store)?.clone();
         let sizes = stream::iter(keys).map(|name| {
@@ -142,7 +143,7 @@ impl Check {
         Ok(found.try_collect().await?)
     }
 
-    /// The parts of a blob, after the store was asked for those that are objects.
+    /// Returns the parts of a blob and records the sizes of those that are objects.
     async fn parts_of(&mut self, blob: &RecordedBlob) -> Result<Vec<RecordedPart>> {
         let parts = self.app.meta.recorded_parts(blob.id).await?;
         let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
@@ -150,7 +151,7 @@ impl Check {
         Ok(parts)
     }
 
-    /// Finds out whether what is content of no file is there.
+    /// Checks whether the content of an unused blob exists.
     async fn look_for_content(&mut self, blob: &RecordedBlob) -> Result<()> {
         let parts = self.parts_of(blob).await?;
         let is_there = |sizes: &HashMap<String, u64>, key: &String, size: i64| {
@@ -166,21 +167,20 @@ impl Check {
         Ok(())
     }
 
-    /// Says a difference, and whether it is no more.
     pub(super) fn difference(&mut self, what: String, repaired: bool) {
         self.found += 1;
         self.repaired += u64::from(repaired);
         say(&if repaired { format!("{what}: repaired") } else { what });
     }
 
-    /// Says what came of a repair, if one was asked for.
+    /// Reports a difference with the result of its repair, if one was attempted.
     pub(super) fn repaired(&mut self, what: String, outcome: Option<Result<bool>>) {
         match outcome {
             None => self.difference(what, false),
             Some(Ok(repaired)) => self.difference(what, repaired),
             Some(Err(error)) => {
                 let why = error::chain(&error);
-                self.difference(format!("{what}, and cannot be repaired ({why})"), false);
+                self.difference(format!("{what}; the repair failed ({why})"), false);
             }
         }
     }
@@ -191,17 +191,20 @@ impl Check {
             BlobState::Receiving => self.receiving(blob).await,
             BlobState::Deleting => self.unused(blob).await,
             BlobState::Writing => {
-                let what = format!("blob {} was being written", blob.id);
+                let what = format!("blob {} is an unfinished write", blob.id);
                 self.discard(what, Kind::Blob, blob.id, &blob.object_key).await;
                 Ok(())
             }
         }
     }
 
-    /// Removes an object that is no content, unless another row says that it is.
+    /// Removes an object that is not content, unless another row names it as content.
     async fn discard(&mut self, what: String, kind: Kind, id: i64, object_key: &str) {
         if self.of_others(object_key, false) {
-            return self.difference(format!("{what}, where other content lies ({object_key})"), false);
+            return self.difference(
+                format!("{what}, and its object is content of another row ({object_key})"),
+                false,
+            );
         }
         let safe = !self.dangling;
         let outcome = if self.options.repair && safe { Some(self.app.discard(kind, id).await) } else { None };
@@ -210,7 +213,7 @@ impl Check {
 
     async fn stored(&mut self, blob: &RecordedBlob) -> Result<()> {
         if blob.refs != blob.files {
-            let what = format!("blob {} counts {} files and has {}", blob.id, blob.refs, blob.files);
+            let what = format!("blob {} counts {} files but has {}", blob.id, blob.refs, blob.files);
             if self.options.repair {
                 self.app.meta.recount(blob.id, blob.files).await?;
             }
@@ -223,7 +226,7 @@ impl Check {
         }
     }
 
-    /// Content in one object.
+    /// Checks content that is a single object.
     async fn whole(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
         let found = self.sizes.get(&blob.object_key).copied();
         let what = format!("blob {} ({})", blob.id, blob.object_key);
@@ -234,9 +237,10 @@ impl Check {
             if blob.digests.is_some() && self.app.meta.has_task(merge.kind, &merge.payload).await? {
                 return Ok(());
             }
-            // A task is to see whether it is what came, or what another program said that it is.
+            // A task has yet to verify that the object is what was received, or what the Go program
+            // recorded.
             let verify = verify_blob::verification(&self.app, self.app.next_uid().await?)(blob.id);
-            return self.awaits(blob, verify, "was not verified, and no task does that").await;
+            return self.awaits(blob, verify, "is not verified, and no task verifies it").await;
         }
         if intact && (self.options.deep || !parts.is_empty()) {
             let wanted = blob.digests.map_or_else(Wanted::default, |known| known.wanted());
@@ -246,12 +250,12 @@ impl Check {
         if parts.is_empty() {
             return Ok(());
         }
-        // The parts may be all there is of the bytes.
+        // The parts may be the only copy of the bytes.
         let safe = intact
             && !parts.iter().any(|part| self.of_others(&part.object_key, part.state == PartState::Stored));
         let outcome = if self.options.repair && safe { Some(self.remove_parts(parts).await) } else { None };
         self.repaired(
-            format!("blob {} is whole, and {} parts of it are left", blob.id, parts.len()),
+            format!("blob {} is merged, but {} of its parts remain", blob.id, parts.len()),
             outcome,
         );
         Ok(())
@@ -263,7 +267,7 @@ impl Check {
         Ok(true)
     }
 
-    /// Complete content that waits to be merged.
+    /// Checks complete content that waits to be merged.
     async fn parts(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
         let (mut expected, mut size) = (1, 0);
         for part in parts {
@@ -277,17 +281,20 @@ impl Check {
             self.part(blob, part).await?;
         }
         if blob.part_count.is_some_and(|count| count != expected - 1) {
-            self.difference(format!("blob {} has not all of its parts", blob.id), false);
+            self.difference(format!("blob {} is missing parts", blob.id), false);
         }
         if size != blob.size {
-            self.difference(format!("blob {} has {} bytes, its parts {size}", blob.id, blob.size), false);
+            self.difference(
+                format!("blob {} has {} bytes, but its parts have {size}", blob.id, blob.size),
+                false,
+            );
         }
         self.put_together(blob, parts).await?;
         let merge = merge_parts::merging(&self.app, self.app.next_uid().await?)(blob.id);
-        self.awaits(blob, merge, "lies in parts, and no task merges them").await
+        self.awaits(blob, merge, "is in parts, and no task merges them").await
     }
 
-    /// Sees to it that there is a task for a blob.
+    /// Ensures that a task exists for a blob.
     async fn awaits(&mut self, blob: &RecordedBlob, task: NewTask, otherwise: &str) -> Result<()> {
         if !self.app.meta.has_task(task.kind, &task.payload).await? {
             if self.options.repair {
@@ -298,7 +305,7 @@ impl Check {
         Ok(())
     }
 
-    /// An upload that is not complete.
+    /// Checks an incomplete upload.
     async fn receiving(&mut self, blob: &RecordedBlob) -> Result<()> {
         let parts = self.parts_of(blob).await?;
         for part in &parts {
@@ -313,7 +320,8 @@ impl Check {
     async fn part(&mut self, blob: &RecordedBlob, part: &RecordedPart) -> Result<()> {
         let what = format!("part {} of blob {} ({})", part.number, blob.id, part.object_key);
         if part.state != PartState::Stored {
-            self.discard(format!("{what} is not finished"), Kind::Part, part.id, &part.object_key).await;
+            self.discard(format!("{what} is an unfinished write"), Kind::Part, part.id, &part.object_key)
+                .await;
             return Ok(());
         }
         if part.tag.is_some() {
@@ -327,12 +335,12 @@ impl Check {
         Ok(())
     }
 
-    /// A blob that no file has.
+    /// Checks a blob that belongs to no file.
     async fn unused(&mut self, blob: &RecordedBlob) -> Result<()> {
         let why = match blob.state {
-            BlobState::Deleting => "was being removed",
-            BlobState::Receiving => "collects parts for no file",
-            _ => "is content of no file",
+            BlobState::Deleting => "is marked for deletion",
+            BlobState::Receiving => "receives parts for no file",
+            _ => "is used by no file",
         };
         let is_content = blob.state == BlobState::Stored && blob.layout == RecordedLayout::Whole;
         let has_object = blob.layout == RecordedLayout::Whole || blob.upload_id.is_some();
@@ -348,7 +356,8 @@ impl Check {
         Ok(())
     }
 
-    /// Whether an object is content by another row than the one that names it here, which may itself count as such.
+    /// Whether another row names the object as content. `counts`: whether the current row does so
+    /// itself.
     fn of_others(&self, key: &str, counts: bool) -> bool {
         self.shared.get(key).is_some_and(|count| *count > i64::from(counts))
     }
@@ -357,8 +366,8 @@ impl Check {
         Ok(self.app.meta.condemn_unused(blob_id).await? && self.app.remove_blob(blob_id).await?)
     }
 
-    /// Whether an object is there in the size that is recorded. What is missing cannot be repaired here: it mends itself
-    /// when somebody sends the same content again.
+    /// Whether an object exists with the recorded size. Missing content cannot be repaired here; it
+    /// is restored when a client uploads the same content again.
     pub(super) fn compare(&mut self, what: &str, recorded: i64, found: Option<u64>) -> bool {
         self.missing |= found != u64::try_from(recorded).ok();
         match found {
@@ -379,7 +388,7 @@ impl Check {
     ) -> bool {
         match read {
             Ok(digests) if fits(&digests) => return true,
-            Ok(_) => self.difference(format!("{what} has other bytes than it had"), false),
+            Ok(_) => self.difference(format!("{what} has different content than recorded"), false),
             Err(error) => {
                 self.difference(format!("{what} cannot be read ({})", error::chain(&error)), false);
             }
@@ -392,7 +401,7 @@ impl Check {
         self.app.stores.digest(&self.store, &key, 0..size.unsigned_abs(), wanted).await
     }
 
-    /// Looks at all objects of the store for those that no row names.
+    /// Looks for orphans: objects of the store that no row names.
     async fn strays(&mut self) -> Result<()> {
         let app = self.app.clone();
         let objects = app.stores.get(&self.store)?.list().await?;
@@ -410,7 +419,7 @@ impl Check {
     }
 
     async fn stray(&mut self, object: &Listed) -> Result<()> {
-        let what = format!("object {} ({} bytes) is named by nothing", object.name, object.size);
+        let what = format!("object {} ({} bytes) is an orphan: no row names it", object.name, object.size);
         let deleted = match Key::parse(&object.name) {
             Ok(key) if self.options.delete_strays => {
                 self.app.stores.get(&self.store)?.delete(&[key]).await?;

@@ -1,4 +1,4 @@
-//! What stores collect in uploads of their own, compared with the rows that name it.
+//! Compares the multipart uploads of stores with the rows that name them.
 
 use futures_util::TryStreamExt;
 use osproxy_storage::{ErrorKind, Key, ListedUpload, Multipart, Wanted};
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Check {
-    /// Looks at all uploads of the store for those that no blob collects its parts in.
+    /// Looks for multipart uploads that belong to no upload session.
     pub(super) async fn uploads(&mut self) -> Result<()> {
         let app = self.app.clone();
         let Some(multipart) = app.stores.get(&self.store)?.multipart() else {
@@ -22,19 +22,19 @@ impl Check {
             let blobs = app.meta.blobs_of_objects(&self.store, &names).await?;
             for upload in page {
                 match blobs.get(&upload.name) {
-                    // What nobody names may be of a later database.
+                    // An orphan may belong to a newer database.
                     None => {
                         let what =
-                            format!("the store collects parts of {}, which is named by nothing", upload.name);
+                            format!("the multipart upload of {} is an orphan: no row names it", upload.name);
                         self.abort(&upload, what, self.options.delete_strays).await;
                     }
-                    // A process began it that died before it could record it.
+                    // The process that began it died before it recorded it.
                     Some(blobs) if blobs.iter().all(is_content) => {
                         let what =
-                            format!("the store collects parts of {} that are of no upload", upload.name);
+                            format!("the multipart upload of {} belongs to no upload session", upload.name);
                         self.abort(&upload, what, self.options.repair).await;
                     }
-                    // It goes when the upload comes to its end, or with the blob.
+                    // Ends with the upload session or the blob.
                     Some(_) => {}
                 }
             }
@@ -55,14 +55,15 @@ impl Check {
         Ok(true)
     }
 
-    /// An upload that is not complete, of a blob that collects in the store's.
+    /// Checks an incomplete upload session whose parts are in a multipart upload.
     pub(super) async fn collecting(
         &mut self,
         blob: &RecordedBlob,
         upload: &str,
         parts: &[RecordedPart],
     ) -> Result<()> {
-        // Between the store's answer and what is made of it the object is there already, and the upload is not.
+        // When the store has completed the upload and the result is not recorded yet, the object
+        // exists and the multipart upload does not.
         let is_object = self.sizes.contains_key(&blob.object_key);
         if upload.is_empty() || is_object {
             return Ok(());
@@ -96,7 +97,7 @@ impl Check {
         Ok(())
     }
 
-    /// The same, where parts lie in the object to be: they are there as long as that is.
+    /// Checks a preallocated file, which holds all parts: they exist if the file does.
     async fn placed(
         &mut self,
         blob: &RecordedBlob,
@@ -116,18 +117,18 @@ impl Check {
         Ok(())
     }
 
-    /// The object that the store has made of some parts of content that waits to be merged.
+    /// Checks the object that the store made of some parts of content that waits to be merged.
     pub(super) async fn put_together(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
         let native = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
         let (count, mut size) = native.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
         if self.app.stores.multipart(&self.store).is_ok_and(Multipart::has_places) {
-            // What is missing is a hole in it.
+            // The slots of parts that are separate objects are holes in the file.
             size = blob.size;
         }
         if count == 0 {
             return Ok(());
         }
-        let what = format!("what the store put together of blob {} ({})", blob.id, blob.object_key);
+        let what = format!("the multipart object of blob {} ({})", blob.id, blob.object_key);
         let found = self.sizes.get(&blob.object_key).copied();
         if !self.compare(&what, size, found) || !self.options.deep {
             return Ok(());
@@ -137,14 +138,14 @@ impl Check {
         let (each, _) = self.app.stores.digest_parts(&self.store, &stored, Wanted::MD5).await?;
         for (part, digests) in stored.iter().zip(each) {
             if !part.known.is_of(&digests) {
-                self.difference(format!("{what} has other bytes than it had in part {}", part.number), false);
+                self.difference(format!("{what} has different content in part {}", part.number), false);
             }
         }
         Ok(())
     }
 }
 
-/// Whether a blob is content of a file, and collects nothing any more.
+/// Whether a blob is stored content of a file, whose multipart upload has ended.
 fn is_content(blob: &RecordedBlob) -> bool {
     blob.state == BlobState::Stored && blob.files > 0
 }

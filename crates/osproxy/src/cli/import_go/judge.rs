@@ -1,4 +1,4 @@
-//! What is to become of a file of the Go program, by what its rows say and what the store has.
+//! Decides how a file of the Go program is imported, from its rows and the objects in the store.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,20 +17,20 @@ use crate::{
     uid::Uid,
 };
 
-/// How long clients may go on with uploads that they had begun, in milliseconds. The Go program does not write down until
-/// when its links hold.
+/// Time for clients to finish uploads that they had begun, in milliseconds. The Go program does not
+/// record when its links expire.
 const TO_FINISH: i64 = 24 * 60 * 60 * 1000;
 
-/// What is to become of a file.
+/// The decision about a file.
 pub(super) struct Verdict {
     pub(super) uid: i64,
-    /// It is taken over like this, or not for this reason.
+    /// The file to import, or why it is skipped.
     pub(super) fate: std::result::Result<ImportedFile, String>,
-    /// What is worth knowing of it.
+    /// Notes for the operator.
     pub(super) remarks: Vec<String>,
 }
 
-/// Puts to each file its parts.
+/// Groups parts by file.
 pub(super) fn with_parts(
     files: Vec<GoFile>,
     parts: Vec<GoPart>,
@@ -40,25 +40,26 @@ pub(super) fn with_parts(
         of.entry(part.uid).or_default().push(part);
     }
     files.into_iter().map(move |file| {
-        // Of several rows of a uid the oldest counts: the others find no parts, and the uid taken.
+        // If several rows have the same uid, the oldest wins: the others get no parts and find the
+        // uid in use.
         let parts = of.remove(&file.uid).unwrap_or_default();
         (file, parts)
     })
 }
 
-/// Looks at files.
+/// Decides about files.
 pub(super) struct Judge<'a> {
     app: &'a Arc<App>,
     store: &'a str,
-    /// Whether the store is a disk, where the program has each upload in a folder too.
+    /// Whether the store is a disk, where the Go program also has a folder for each upload.
     has_folders: bool,
     verifies: bool,
 }
 
-/// Why a file is not taken over.
+/// Why a file is not imported.
 type Skipped = String;
 
-/// The object of a part that is there as its row says.
+/// A part whose object exists and matches its row.
 struct Found {
     row: GoPart,
     key: Key,
@@ -69,7 +70,7 @@ impl<'a> Judge<'a> {
         Self { app, store, has_folders: !app.stores.is_remote(store), verifies }
     }
 
-    /// Says what is to become of a file. Fails when the store does not answer.
+    /// Decides about a file. Fails if the store does not answer.
     pub(super) async fn judge(&self, file: GoFile, parts: Vec<GoPart>) -> Result<Verdict> {
         let mut remarks = Vec::new();
         let fate = self.fate(&file, parts, &mut remarks).await?;
@@ -87,14 +88,14 @@ impl<'a> Judge<'a> {
         }
         let (name, was_escaped_twice) = name::decoded(&file.name);
         let Ok(name) = ops::name_of(&name).map(str::to_owned) else {
-            return Ok(Err(format!("its name cannot be kept: {:?}", file.name)));
+            return Ok(Err(format!("its name is not allowed: {:?}", file.name)));
         };
         if was_escaped_twice {
-            remarks.push(format!("its name was encoded twice, and is {name:?}"));
+            remarks.push(format!("its name was URL-encoded twice; imported as {name:?}"));
         }
         let (newest, older) = newest(parts);
         if older > 0 {
-            remarks.push(format!("{older} older rows of its parts are left out"));
+            remarks.push(format!("{older} older rows of its parts are ignored"));
         }
         let (found, missing) = self.find(newest).await?;
         let (content, leftovers) = if !file.is_complete {
@@ -109,7 +110,7 @@ impl<'a> Judge<'a> {
         } else {
             match self.whole(file, remarks).await? {
                 Ok(content) => {
-                    remarks.push("it was merged just before the program ended".to_owned());
+                    remarks.push("it was merged just before the Go program stopped".to_owned());
                     (content, found)
                 }
                 Err(_) => return Ok(Err(missing_parts(file, &found, &missing))),
@@ -120,7 +121,7 @@ impl<'a> Judge<'a> {
         Ok(Ok(ImportedFile { uid, name, content_type: file.content_type.clone(), content, leftovers }))
     }
 
-    /// The object of a complete file.
+    /// Checks the object of a complete file.
     async fn whole(
         &self,
         file: &GoFile,
@@ -128,26 +129,28 @@ impl<'a> Judge<'a> {
     ) -> Result<std::result::Result<ImportedContent, Skipped>> {
         let Ok(key) = Key::parse(&format!("{}/{}", file.bucket, file.storage_name)) else {
             let name = format!("{}/{}", file.bucket, file.storage_name);
-            return Ok(Err(format!("its object has a name that cannot be used: {name:?}")));
+            return Ok(Err(format!("the name of its object is not allowed: {name:?}")));
         };
-        // The program names an object after the file that it first was the content of.
+        // The Go program names an object after the uid of the first file with its content.
         let number = key.name().split('.').next().and_then(|number| number.parse().ok());
         let Some(blob_id) = number.filter(|number: &i64| *number > 0) else {
-            return Ok(Err(format!("its object has a name that the program does not give: {key}")));
+            return Ok(Err(format!("the name of its object is not one of the Go program: {key}")));
         };
         let Some(size) = self.size(&key).await? else {
-            return Ok(Err(format!("its object is gone: {key}")));
+            return Ok(Err(format!("its object is missing: {key}")));
         };
         let md5 = md5(&file.md5);
         if i64::try_from(size) != Ok(file.size) || file.in_parts {
-            // What clients say of the size of merged content was never compared; its md5 was.
+            // The Go program never compared the client's size of merged content, only its MD5.
             let read = self.app.stores.digest(self.store, &key, 0..size, Wanted::MD5).await?;
             if md5.is_none() || read.md5 != md5 {
                 let wanted = file.size;
-                return Ok(Err(format!("its object is damaged: {key} has {size} bytes, and not {wanted}")));
+                return Ok(Err(format!(
+                    "its object is damaged: {key} has {size} bytes, its row says {wanted}"
+                )));
             }
             if i64::try_from(size) != Ok(file.size) {
-                remarks.push(format!("it has {size} bytes, and not {} as its row says", file.size));
+                remarks.push(format!("it has {size} bytes; its row says {}", file.size));
             }
         }
         let verify = match md5 {
@@ -168,7 +171,7 @@ impl<'a> Judge<'a> {
     ) -> Result<ImportedContent> {
         let size: i64 = found.iter().map(|part| part.row.size).sum();
         if size != file.size {
-            remarks.push(format!("its parts have {size} bytes, and not {} as its row says", file.size));
+            remarks.push(format!("its parts have {size} bytes; its row says {}", file.size));
         }
         let parts = self.imported(found, true).await?;
         let payload = merge_parts::Payload { blob_id: file.uid };
@@ -187,13 +190,13 @@ impl<'a> Judge<'a> {
         let (fit, unfit): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|part| (1..=max).contains(&part.row.number));
         for number in unfit.iter().map(|part| part.row.number).chain(missing.iter().copied()) {
-            remarks.push(format!("its part {number} is left out; the client has to send it again"));
+            remarks.push(format!("its part {number} is not imported; the client must send it again"));
         }
         let parts = self.imported(fit, false).await?;
         Ok(ImportedContent::Unfinished(parts, now_ms() + TO_FINISH))
     }
 
-    /// Parts as they are recorded here, perhaps numbered from 1 on whatever the client had begun with.
+    /// Converts parts to rows. `renumber`: count from 1, whatever numbers the client used.
     async fn imported(&self, found: Vec<Found>, renumber: bool) -> Result<Vec<ImportedPart>> {
         let mut imported = Vec::with_capacity(found.len());
         for (place, part) in (1..).zip(found) {
@@ -208,8 +211,9 @@ impl<'a> Judge<'a> {
         Ok(imported)
     }
 
-    /// The parts that are there as their rows say, and the numbers of the others. The program has them under their own
-    /// names, and on a disk in the folder of the upload too.
+    /// Splits parts into those whose object exists and matches its row, and the numbers of the
+    /// others. The Go program stores parts under their own names, and on a disk also in the folder
+    /// of the upload.
     async fn find(&self, parts: Vec<GoPart>) -> Result<(Vec<Found>, Vec<i64>)> {
         let (mut found, mut missing) = (Vec::with_capacity(parts.len()), Vec::new());
         'parts: for row in parts {
@@ -230,7 +234,7 @@ impl<'a> Judge<'a> {
         Ok((found, missing))
     }
 
-    /// How many bytes an object has, if it is there.
+    /// Size of an object in bytes, if it exists.
     async fn size(&self, key: &Key) -> Result<Option<u64>> {
         match self.app.stores.get(self.store)?.size(key).await {
             Ok(size) => Ok(Some(size)),
@@ -240,7 +244,8 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Of the rows of each part, by number and age, the one that was made last; and how many others there were.
+/// Keeps the newest row of each part. Expects rows sorted by part number and age. Also returns how
+/// many rows were dropped.
 fn newest(parts: Vec<GoPart>) -> (Vec<GoPart>, usize) {
     let all = parts.len();
     let mut newest: Vec<GoPart> = Vec::with_capacity(all);
@@ -257,8 +262,8 @@ fn newest(parts: Vec<GoPart>) -> (Vec<GoPart>, usize) {
 fn missing_parts(file: &GoFile, found: &[Found], missing: &[i64]) -> String {
     let (there, wanted) = (found.len(), file.part_count);
     match missing {
-        [] => format!("its parts are not there: {there} of {wanted} are recorded"),
-        missing => format!("its parts are not there: {there} of {wanted}, and not {missing:?}"),
+        [] => format!("its parts are missing: {there} of {wanted} are recorded"),
+        missing => format!("its parts are missing: {there} of {wanted} found, not {missing:?}"),
     }
 }
 

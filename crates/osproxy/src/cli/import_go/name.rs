@@ -1,8 +1,8 @@
-//! The names of files, as the Go program wrote them down.
+//! File names as the Go program recorded them.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What Go's `url.PathEscape` encodes.
+/// Characters that Go's `url.PathEscape` encodes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -15,8 +15,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'@');
 
-/// What the client called a file, and whether it had encoded that name before the Go program did so once more. Names of
-/// instant uploads were not encoded at all: what is no encoding stays as it is.
+/// Decodes a recorded name. The Go program encoded the client's name; some clients had encoded it
+/// before, which the second value reports. Names of instant uploads were not encoded: text that is
+/// not a valid encoding stays unchanged.
 pub(super) fn decoded(written: &str) -> (String, bool) {
     let once = unescaped(written);
     let twice = unescaped(&once);
@@ -40,12 +41,12 @@ mod tests {
             ("%E6%8A%A5%E5%91%8A.pdf", "报告.pdf", false),
             ("%25E6%258A%25A5%25E5%2591%258A.pdf", "报告.pdf", true),
             ("a%2520b.txt", "a b.txt", true),
-            // Of instant uploads.
+            // Instant uploads.
             ("报告 1.pdf", "报告 1.pdf", false),
             ("100%.txt", "100%.txt", false),
-            // No UTF-8.
+            // Not UTF-8.
             ("%ff%fe.bin", "%ff%fe.bin", false),
-            // A client would not have encoded it like this.
+            // Not the encoding that a client would produce.
             ("50%25%20off.txt", "50% off.txt", false),
             ("a%2541.txt", "a%41.txt", false),
         ] {

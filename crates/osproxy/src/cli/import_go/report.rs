@@ -1,4 +1,4 @@
-//! What was taken, skipped and why.
+//! Prints and counts imported and skipped files.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -9,7 +9,7 @@ use crate::{
     meta::{GoTasks, Imported, ImportedContent, ImportedPart},
 };
 
-/// What there is of a file that is taken over.
+/// State of an imported file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Whole,
@@ -28,27 +28,28 @@ pub(super) fn kind_of(content: &ImportedContent) -> Kind {
 pub(super) fn orphans(count: i64) {
     if count > 0 {
         say(&format!(
-            "{count} rows of parts belong to no file; `osproxy fsck` finds the objects that they may have"
+            "{count} part rows belong to no file; `osproxy fsck` finds their objects, if there are any"
         ));
     }
 }
 
-/// What the Go program has not done is done by what is enqueued here for the files themselves.
+/// Prints unfinished tasks of the Go program. Imported files get tasks of their own, which do the
+/// same work.
 pub(super) fn tasks(tasks: &[GoTasks]) {
     for GoTasks { kind, state, count } in tasks {
         let state = match state {
-            0 => "were not begun",
-            1 => "were begun and did not end",
+            0 => "were not started",
+            1 => "were started but did not finish",
             2 => continue,
-            _ => "have failed",
+            _ => "failed",
         };
         say(&format!(
-            "{count} tasks {kind} {state}; they are not taken over, since what they are for is found again"
+            "{count} {kind} tasks {state}; they are not imported, since osproxy schedules its own tasks"
         ));
     }
 }
 
-/// Says what happens as it happens, and counts it.
+/// Prints results as they arrive, and counts them.
 pub(super) struct Report {
     is_dry_run: bool,
     taken: BTreeMap<Kind, u64>,
@@ -71,28 +72,28 @@ impl Report {
     }
 
     pub(super) fn begin(&self, table: &str, rows: i64) {
-        let whether = if self.is_dry_run { ", and nothing is taken over" } else { "" };
+        let whether = if self.is_dry_run { ", dry run: nothing is imported" } else { "" };
         say(&format!("{table}: {rows} rows{whether}"));
     }
 
-    /// A file that is not taken over. Reasons that differ in what stands behind a colon are counted together.
+    /// Reports a skipped file. Reasons are counted by the text before the first colon.
     pub(super) fn skipped(&mut self, uid: i64, reason: &str) {
         say(&format!("skipped {uid}: {reason}"));
         let kind = reason.split(':').next().unwrap_or(reason);
         *self.skipped.entry(kind.to_owned()).or_default() += 1;
     }
 
-    /// Files that are here.
+    /// Counts files that were imported before.
     pub(super) fn known(&mut self, count: usize) {
         self.known += u64::try_from(count).unwrap_or(u64::MAX);
     }
 
-    /// A file that was to be taken over.
+    /// Reports the result of recording a file.
     pub(super) fn imported(&mut self, uid: i64, kind: Kind, imported: Imported, remarks: &[String]) {
         match imported {
             Imported::Known => return self.known(1),
             Imported::Conflict => {
-                return self.skipped(uid, "a blob of another object has the number of its object");
+                return self.skipped(uid, "another blob already has the id of its object");
             }
             Imported::Renewed => self.renewed += 1,
             Imported::Taken => {}
@@ -108,7 +109,7 @@ impl Report {
         self.leftovers.1 += leftovers.iter().map(|part| part.size).sum::<u64>();
     }
 
-    /// The sum of it, and the exit code: 4 when something was skipped.
+    /// Prints the summary and returns the exit code: 4 if files were skipped.
     pub(super) fn end(self) -> ExitCode {
         let taken = |kind| self.taken.get(&kind).copied().unwrap_or_default();
         let (whole, in_parts, unfinished) =
@@ -117,16 +118,16 @@ impl Report {
         if self.leftovers.0 > 0 {
             let (count, size) = (self.leftovers.0, ByteSize(self.leftovers.1));
             say(&format!(
-                "{count} objects of parts, {size}, were left behind by merges (--remove-leftovers)"
+                "{count} part objects, {size}, were left behind by merges (see --remove-leftovers)"
             ));
         }
         for (reason, count) in &self.skipped {
             say(&format!("{count} skipped: {reason}"));
         }
-        let verb = if self.is_dry_run { "would be taken" } else { "taken" };
+        let verb = if self.is_dry_run { "would be imported" } else { "imported" };
         say(&format!(
-            "{} files {verb}: {whole} whole, {in_parts} in parts, {unfinished} unfinished; {} of them anew; {} known; \
-             {skipped} skipped",
+            "{} files {verb}: {whole} whole, {in_parts} in parts, {unfinished} unfinished; \
+                         {} of them again; {} already present; {skipped} skipped",
             whole + in_parts + unfinished,
             self.renewed,
             self.known

@@ -8,18 +8,18 @@ use crate::{meta::RecordedContent, uid::Uid};
 /// How many of the files that share a blob are named.
 pub(super) const NAMED: usize = 20;
 
-/// Why content is not as it was.
+/// How content differs from its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// There is no object.
+    /// The object does not exist.
     Missing,
-    /// The object has not as many bytes as are recorded.
+    /// The object has a different size than recorded.
     Size { found: u64, recorded: u64 },
-    /// What was read has other digests.
+    /// The content has different digests than recorded.
     Digest,
-    /// The parts that are recorded do not make up the content.
+    /// The recorded parts do not add up to the content.
     Parts,
-    /// The store does not give it.
+    /// The store cannot read it.
     Unreadable(String),
 }
 
@@ -41,14 +41,14 @@ impl fmt::Display for Fault {
         match self {
             Self::Missing => f.write_str("has no object"),
             Self::Size { found, recorded } => write!(f, "has {found} bytes instead of {recorded}"),
-            Self::Digest => f.write_str("has other bytes than it had"),
-            Self::Parts => f.write_str("has not all of its parts"),
+            Self::Digest => f.write_str("has different content than recorded"),
+            Self::Parts => f.write_str("is missing parts"),
             Self::Unreadable(why) => write!(f, "cannot be read ({why})"),
         }
     }
 }
 
-/// Where something is wrong: in the whole of a blob, or in a part of it.
+/// A fault of a whole blob or of one of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) part: Option<u32>,
@@ -56,12 +56,12 @@ pub(super) struct Finding {
     pub(super) fault: Fault,
 }
 
-/// A line of JSON about what is wrong with a blob.
+/// A line of JSON output about a damaged blob.
 #[derive(Serialize)]
 struct Line<'a> {
     blob: String,
     uids: Vec<String>,
-    /// Whether more files than those share the blob.
+    /// Whether more files than those in `uids` share the blob.
     more_uids: bool,
     store: &'a str,
     key: &'a str,
@@ -71,7 +71,7 @@ struct Line<'a> {
     detail: String,
 }
 
-/// A line of JSON about the whole run.
+/// The last line of JSON output, about the whole run.
 #[derive(Serialize)]
 struct Summary<'a> {
     complete: bool,
@@ -81,23 +81,23 @@ struct Summary<'a> {
     unverified: u64,
     skipped: u64,
     skipped_stores: Vec<&'a str>,
-    /// The last blob that was looked at.
+    /// The last blob that was checked.
     after: String,
 }
 
-/// Says what was found, and counts.
+/// Prints and counts what was found.
 pub(super) struct Report {
     json: bool,
-    /// The last blob that was looked at.
+    /// The last blob that was checked.
     pub(super) after: i64,
-    /// Blobs that were read, or could not be.
+    /// Blobs that were read or could not be read.
     pub(super) blobs: u64,
     /// Bytes that were read.
     pub(super) bytes: u64,
-    /// Blobs that osproxy has computed no digest of yet.
+    /// Blobs for which osproxy has not computed digests yet.
     pub(super) unverified: u64,
     mismatched: u64,
-    /// Blobs in each store that is not at hand here.
+    /// Number of blobs in each store that this node cannot access.
     skipped: BTreeMap<String, u64>,
 }
 
@@ -106,7 +106,7 @@ impl Report {
         Self { json, after, blobs: 0, bytes: 0, unverified: 0, mismatched: 0, skipped: BTreeMap::new() }
     }
 
-    /// Whether nothing was wrong so far.
+    /// Whether no blob was damaged so far.
     pub(super) fn is_clean(&self) -> bool {
         self.mismatched == 0
     }
@@ -115,7 +115,7 @@ impl Report {
         *self.skipped.entry(store.to_owned()).or_default() += 1;
     }
 
-    /// Says all that is wrong with a blob; `uids` are of its files, up to one more than are named.
+    /// Reports all faults of a blob. `uids` are its files, at most one more than are named.
     pub(super) fn mismatch(&mut self, blob: &RecordedContent, uids: &[Uid], findings: &[Finding]) {
         self.mismatched += 1;
         let named: Vec<_> = uids.iter().take(NAMED).map(ToString::to_string).collect();
@@ -144,7 +144,7 @@ impl Report {
         }
     }
 
-    /// Says what came of it all. One that is not `complete` can be gone on with.
+    /// Prints the summary. A run that is not `complete` can be continued.
     pub(super) fn end(&self, complete: bool) {
         let skipped: u64 = self.skipped.values().sum();
         let stores: Vec<_> = self.skipped.keys().map(String::as_str).collect();
@@ -158,10 +158,10 @@ impl Report {
         let places = if stores.is_empty() { String::new() } else { format!(" ({})", stores.join(", ")) };
         say(&format!(
             "{blobs} blobs, {bytes} bytes read: {mismatched} do not match, {unverified} not verified yet; \
-             {skipped} skipped in stores that are not at hand here{places}"
+                         {skipped} skipped in stores that this node cannot access{places}"
         ));
         if !complete {
-            say(&format!("stopped before the end; go on with --after {after}"));
+            say(&format!("interrupted; continue with --after {after}"));
         }
     }
 }

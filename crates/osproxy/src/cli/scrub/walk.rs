@@ -8,29 +8,29 @@ use crate::{
     meta::{DbErr, Fingerprint, Meta, RecordedContent, RecordedLayout, StoredPart},
 };
 
-/// How many blobs are asked for in one go.
+/// Number of blobs that are loaded at a time.
 const PAGE: u64 = 500;
 
-/// After how many blobs in a row that a store does not give it is taken to be away.
+/// Number of unreadable blobs in a row after which the store counts as unavailable.
 const PATIENCE: u32 = 3;
 
-/// How often content that moves while it is read is looked at again.
+/// How often content is checked again when it moves while it is read.
 const ROUNDS: usize = 4;
 
-/// A walk through all content, in the order of the blobs' numbers, beside whoever else uses it.
+/// Checks all content in the order of blob ids, while services may be using it.
 pub(super) struct Walk {
     pub(super) meta: Meta,
     pub(super) stores: Stores,
     pub(super) report: Report,
 }
 
-/// A stretch of an object, and what is known of its bytes.
+/// A range of an object and its recorded digests.
 struct Piece {
     part: Option<u32>,
     object_key: String,
     at: u64,
     size: u64,
-    /// Whether the object is this and nothing else.
+    /// Whether the range is the whole object.
     is_object: bool,
     known: Known,
 }
@@ -38,7 +38,7 @@ struct Piece {
 enum Known {
     Whole(Digests),
     Part(Fingerprint),
-    /// How many bytes there are.
+    /// Only the size is recorded.
     Size,
 }
 
@@ -61,8 +61,8 @@ impl Known {
 }
 
 impl Walk {
-    /// Looks at every blob behind the one that the report has come to. Fails when a store gives nothing any more; then the
-    /// report stands before what could not be read.
+    /// Checks every blob after `report.after`. Fails if a store has become unavailable; the report
+    /// then points to the last blob before those that could not be read.
     pub(super) async fn go(&mut self) -> anyhow::Result<()> {
         let (mut at, mut in_a_row) = (self.report.after, 0);
         loop {
@@ -80,13 +80,13 @@ impl Walk {
                 };
                 in_a_row += 1;
                 if in_a_row == PATIENCE {
-                    anyhow::bail!("the store {store} gives nothing: {why}");
+                    anyhow::bail!("cannot read from the store {store}: {why}");
                 }
             }
         }
     }
 
-    /// Looks at a blob, and says why its store does not give it, if so.
+    /// Checks a blob. Returns why its store cannot read it, if so.
     async fn blob(&mut self, mut blob: RecordedContent) -> Result<Option<String>> {
         let mut unreadable = None;
         for round in 1.. {
@@ -96,7 +96,7 @@ impl Walk {
             }
             let findings = self.examine(&blob).await?;
             if !findings.is_empty() {
-                // It may have been merged, moved or removed in the middle of this.
+                // It may have been merged, moved or removed meanwhile.
                 match self.meta.recorded_content(blob.id).await? {
                     None => return Ok(None),
                     Some(now) if now != blob && round < ROUNDS => {
@@ -114,7 +114,7 @@ impl Walk {
                 _ => None,
             });
             self.report.blobs += 1;
-            // Content in parts is known by its parts.
+            // Content in parts is verified by the digests of its parts.
             let is_known = blob.digests.is_some() || blob.layout == RecordedLayout::Parts;
             self.report.unverified += u64::from(!is_known);
             break;
@@ -122,7 +122,7 @@ impl Walk {
         Ok(unreadable)
     }
 
-    /// Reads a blob, and gives all that is wrong with it.
+    /// Reads a blob and returns all its faults.
     async fn examine(&mut self, blob: &RecordedContent) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         let pieces = match self.pieces(blob).await? {
@@ -135,7 +135,7 @@ impl Walk {
             let Err(fault) = self.piece(&blob.store, &piece).await else {
                 continue;
             };
-            // More of the same would follow.
+            // Further pieces would have the same fault.
             let is_all = match fault {
                 Fault::Missing => !piece.is_object,
                 Fault::Unreadable(_) => true,
@@ -149,7 +149,7 @@ impl Walk {
         Ok(findings)
     }
 
-    /// What has to be read of a blob.
+    /// Returns the ranges to read of a blob.
     async fn pieces(&self, blob: &RecordedContent) -> Result<std::result::Result<Vec<Piece>, Fault>> {
         let size = blob.size.unsigned_abs();
         let whole = |known| {

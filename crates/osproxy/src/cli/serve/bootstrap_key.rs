@@ -1,4 +1,5 @@
-//! The API key that the first start makes, so that a new service can be used at once and serves nobody else.
+//! The bootstrap key: an API key created at the first start, so that a new service is usable at
+//! once but open to nobody else.
 
 use std::{
     fs::{self, File},
@@ -17,16 +18,17 @@ use crate::{
     tenant::Tenant,
 };
 
-/// The file in the data folder that keeps the key.
+/// File in the data folder that stores the key.
 const FILE: &str = "bootstrap-key";
 
-/// The key, and where it is kept.
+/// The key and the path of its file.
 pub(super) struct BootstrapKey {
     pub(super) key: ApiKey,
     pub(super) path: PathBuf,
 }
 
-/// Makes the bootstrap key, an API key with all scopes, unless everyone is served or there ever was a key.
+/// Creates the bootstrap key, an API key with all scopes, unless the service is open or a key ever
+/// existed.
 pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<BootstrapKey>> {
     if config.auth.mode == AuthMode::Open {
         return Ok(None);
@@ -36,7 +38,10 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
     app.meta
         .create_first_api_key(|| {
             let key = kept(&path).with_context(|| {
-                format!("cannot keep the first API key in {}; `osproxy key create` makes one", path.display())
+                format!(
+                    "cannot store the bootstrap key in {}; create a key with `osproxy key create`",
+                    path.display()
+                )
             })?;
             let row = row(&key, app.meta.now_ms());
             made = Some(key);
@@ -46,14 +51,15 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
     Ok(made.map(|key| BootstrapKey { key, path }))
 }
 
-/// Reads the key of a start that ended before the database had it, or makes one. The file is on the disk before the database
-/// has the key: no other can be made then.
+/// Reads the key that an earlier, interrupted start stored, or creates one. The file is synced to
+/// disk before the database gets the key, because no second bootstrap key can be created after
+/// that.
 #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]
 fn kept(path: &Path) -> anyhow::Result<ApiKey> {
     match fs::read_to_string(path) {
         Ok(text) => match ApiKey::parse(text.trim_end()) {
             Some(key) => return Ok(key),
-            None => bail!("the file is there and holds no key"),
+            None => bail!("the file exists but contains no key"),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
@@ -64,7 +70,7 @@ fn kept(path: &Path) -> anyhow::Result<ApiKey> {
     writeln!(file, "{}", key.reveal())?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    let folder = path.parent().context("the file has no folder")?;
+    let folder = path.parent().context("the path has no parent folder")?;
     File::open(folder)?.sync_all()?;
     Ok(key)
 }

@@ -1,4 +1,4 @@
-//! Where clients come, and what they find there.
+//! The listeners of a node and the routes that they serve.
 
 use std::{fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     http::{self, Admission, Beside, server::Tls},
 };
 
-/// Most connections to the second listener, which has few callers.
+/// Maximum number of connections to the admin listener, which has few clients.
 const ADMIN_CONNECTIONS: u16 = 64;
 
-/// A listener, and what it shows to those who come over TLS.
+/// A listener with its TLS configuration.
 struct Secured {
     listener: TcpListener,
     tls: Option<Tls>,
@@ -27,7 +27,7 @@ struct Secured {
 /// All listeners of a node.
 pub(super) struct Listeners {
     main: Secured,
-    /// Of gRPC alone.
+    /// Serves gRPC only.
     grpc: Option<Secured>,
     admin: Option<TcpListener>,
 }
@@ -47,18 +47,18 @@ impl Listeners {
         })
     }
 
-    /// Where applications come.
+    /// Address of the main listener.
     pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
         Ok(self.main.listener.local_addr()?)
     }
 
-    /// Logs the addresses, and prints the line by which scripts know that the service is ready.
+    /// Logs the addresses and prints the line that tells scripts that the service is ready.
     pub(super) fn announce(&self, bootstrap_key: Option<&BootstrapKey>) -> anyhow::Result<()> {
         if let Some(admin) = &self.admin {
-            tracing::info!(address = %admin.local_addr()?, "the admin listener is there");
+            tracing::info!(address = %admin.local_addr()?, "admin listener started");
         }
         if let Some(Secured { listener, .. }) = &self.grpc {
-            tracing::info!(address = %listener.local_addr()?, "the gRPC listener is there");
+            tracing::info!(address = %listener.local_addr()?, "gRPC listener started");
         }
         let scheme = if self.main.tls.is_some() { "https" } else { "http" };
         let mut line = format!("osproxy is ready on {scheme}://{}", self.address()?);
@@ -69,7 +69,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Serves until `shutdown` is cancelled and all is drained; clients on the runtime of connections.
+    /// Serves until `shutdown` is cancelled and all listeners are drained. Client connections run
+    /// on the runtime `connections`.
     pub(super) async fn serve(
         self,
         app: &Arc<App>,
@@ -110,7 +111,6 @@ impl Listeners {
 }
 
 impl Secured {
-    /// Listens for clients.
     async fn open(address: SocketAddr, tls: &TlsSection) -> anyhow::Result<Self> {
         let listener = listen(address).await?;
         let section = tls.clone();
@@ -132,7 +132,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Runs a server on another runtime, as long as this is awaited.
+/// Runs a server on another runtime while this future is polled; dropping it aborts the server.
 async fn run_on(runtime: &Handle, server: impl Future<Output = ()> + Send + 'static) {
     let server = AbortOnDropHandle::new(runtime.spawn(server));
     if let Err(ended) = server.await

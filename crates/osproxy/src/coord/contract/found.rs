@@ -1,4 +1,4 @@
-//! The ways in which a Redis is found: with a password, encrypted, by sentinels, as a cluster.
+//! Ways to connect to Redis: with a password, encrypted, through sentinels, as a cluster.
 
 #![expect(clippy::disallowed_methods, reason = "a test may block")]
 
@@ -16,7 +16,7 @@ use crate::{
     coord::{Coordinator, Event, Message, ThroughRedis},
 };
 
-/// Redis servers of one test. Dropped, they are killed.
+/// Redis servers of one test, killed on drop.
 struct Servers {
     folder: TempDir,
     running: Vec<Child>,
@@ -40,7 +40,7 @@ impl Servers {
         Self { folder: tempfile::tempdir().unwrap(), running: Vec::new() }
     }
 
-    /// Starts one with a configuration, and waits until it answers.
+    /// Starts a server with a configuration, and waits until it accepts connections.
     async fn start(&mut self, port: u16, more: &str, arguments: &[&str]) {
         let folder = self.folder.path().join(port.to_string());
         std::fs::create_dir_all(&folder).unwrap();
@@ -51,7 +51,7 @@ impl Servers {
         server.arg(&file).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
         self.running.push(server.spawn().unwrap());
         let address = format!("127.0.0.1:{port}");
-        eventually("it answers", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
+        eventually("the server is up", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
     }
 }
 
@@ -80,7 +80,7 @@ async fn a_user_has_a_password() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn connections_are_encrypted_and_certificates_checked() {
-    let env = |name| std::env::var(name).expect("run this by `just test-servers`");
+    let env = |name| std::env::var(name).expect("run this test with `just test-servers`");
     let section = RedisSection {
         url: Some(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))),
         tls_ca: Some(env("OSPROXY_TEST_CA").into()),
@@ -88,7 +88,7 @@ async fn connections_are_encrypted_and_certificates_checked() {
         ..RedisSection::default()
     };
     run(&open(&resolved(&section), "one", &cluster(120)).await, "one").await;
-    // Nobody vouches for that certificate.
+    // The certificate is not signed by a trusted authority.
     let strict = RedisSection { tls_ca: None, ..section };
     assert!(ThroughRedis::open(resolved(&strict), "two".to_owned(), &cluster(120)).await.is_err());
 }
@@ -110,13 +110,13 @@ async fn sentinels_say_who_is_the_master() {
         let role: Vec<redis::Value> = ask_url(&replica_url, &["ROLE"]).await;
         (role.get(3) == Some(&redis::Value::BulkString(b"connected".to_vec()))).then_some(())
     };
-    eventually("the replica follows", synced).await;
+    eventually("the replica is in sync", synced).await;
     let sentinel_url = format!("redis://127.0.0.1:{sentinel}");
     let known = async || {
         let replicas: Vec<redis::Value> = ask_url(&sentinel_url, &["SENTINEL", "REPLICAS", "files"]).await;
         (replicas.len() == 1).then_some(())
     };
-    eventually("the sentinel knows it", known).await;
+    eventually("the sentinel knows the replica", known).await;
     let section = RedisSection {
         sentinel: SentinelSection {
             master: Some("files".to_owned()),
@@ -127,8 +127,8 @@ async fn sentinels_say_who_is_the_master() {
     let coordinator = open(&resolved(&section), "one", &cluster(120)).await;
     let before = coordinator.worker().unwrap();
     servers.running[0].kill().unwrap();
-    eventually("it is missed", async || (!coordinator.hears()).then_some(())).await;
-    assert!(coordinator.worker().is_some(), "the lease goes on");
+    eventually("the failure is detected", async || (!coordinator.hears()).then_some(())).await;
+    assert!(coordinator.worker().is_some(), "the lease must still hold");
     eventually("the replica has taken over", async || coordinator.hears().then_some(())).await;
     assert_eq!(coordinator.worker().unwrap().id, before.id);
     run(&coordinator, "one").await;
@@ -151,7 +151,7 @@ async fn a_cluster_keeps_the_contract() {
         let info: String = ask_url(&url, &["CLUSTER", "INFO"]).await;
         info.contains("cluster_state:ok").then_some(())
     };
-    eventually("it is one cluster", ready).await;
+    eventually("the cluster is ready", ready).await;
     let section = RedisSection { cluster: nodes.to_vec(), ..RedisSection::default() };
     let redis = resolved(&section);
     let listener = open(&redis, "listener", &cluster(120)).await;

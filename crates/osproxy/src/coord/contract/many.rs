@@ -1,5 +1,5 @@
-//! As many nodes as a large deployment has, on one Redis: numbers for all, what their heartbeats cost, what a message
-//! to all costs, and what happens when many die at once. The figures stand in docs/scaling.md.
+//! A large number of nodes on one Redis: worker ids for all of them, the cost of heartbeats and of
+//! broadcast messages, and the crash of many nodes at once. docs/guides/capacity.md has the results.
 
 use std::{
     collections::HashSet,
@@ -15,7 +15,7 @@ use crate::{
     coord::{Coordinator, Message, ThroughRedis},
 };
 
-/// What Redis has used so far.
+/// Resources that Redis has used so far.
 struct Used {
     cpu: f64,
     commands: f64,
@@ -49,20 +49,20 @@ async fn start(redis: &Redis, ids: std::ops::Range<usize>) -> Vec<ThroughRedis> 
     starting.buffer_unordered(50).collect().await
 }
 
-/// The numbers that are held.
+/// The worker ids that are held.
 fn numbers(coordinators: &[ThroughRedis]) -> HashSet<u16> {
     let held: Vec<_> = coordinators.iter().filter_map(|node| Some(node.worker()?.id.get())).collect();
     let distinct: HashSet<_> = held.iter().copied().collect();
-    assert_eq!(distinct.len(), held.len(), "two nodes hold one number");
+    assert_eq!(distinct.len(), held.len(), "two nodes hold the same worker id");
     distinct
 }
 
-/// How many: `OSPROXY_SCALE_NODES`.
+/// `OSPROXY_SCALE_NODES` sets the number of nodes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn many_nodes_have_numbers_of_their_own() {
     let redis = redis("many");
-    #[expect(clippy::disallowed_methods, reason = "whoever runs the test says how large it is")]
+    #[expect(clippy::disallowed_methods, reason = "the environment sets the size of the test")]
     let count = std::env::var("OSPROXY_SCALE_NODES").map_or(100, |text| text.parse().unwrap());
     let begun = Instant::now();
     let mut nodes = start(&redis, 0..count).await;
@@ -101,17 +101,18 @@ async fn many_nodes_have_numbers_of_their_own() {
     let delivery = ((after.cpu - before.cpu - idle) / deliveries).max(0.0) * 1e6;
     let bytes = (after.sent - before.sent) / deliveries;
 
-    // Many die at once; as many others take their place, and get numbers as leases end.
+    // Many nodes crash; as many new ones get their worker ids as the leases end.
     let dying = (count / 10).max(2);
     nodes.truncate(count - dying);
     let died = Instant::now();
     nodes.extend(start(&redis, count..count + dying).await);
-    eventually("all have numbers again", async || (numbers(&nodes).len() == count).then_some(())).await;
+    eventually("all have worker ids again", async || (numbers(&nodes).len() == count).then_some(())).await;
     let replaced = died.elapsed();
 
     super::report(&format!(
-        "{count} nodes: started in {} ms, listed in {:.1} ms; signs of life every 3.3 s: {commands:.0} commands/s, \
-         {:.2} % of a core; a node is found in {} µs, {found:.0} of them Redis' CPU; a message to all: {delivery:.1} µs and {bytes:.0} bytes for each; {dying} that died were \
+        "{count} nodes: started in {} ms, listed in {:.1} ms; heartbeats every 3.3 s: {commands:.0} \
+         commands/s, {:.2} % of a core; lookup of a node: {} µs, {found:.0} µs of them CPU time of Redis; \
+         broadcast: {delivery:.1} µs and {bytes:.0} bytes per receiver; {dying} crashed nodes were \
          replaced in {} ms (leases of 10 s)",
         started.as_millis(),
         listed.as_secs_f64() * 1e3,
@@ -121,7 +122,8 @@ async fn many_nodes_have_numbers_of_their_own() {
     ));
 }
 
-/// There are 1,024 numbers. Whoever comes later has none, says so, and gets one when somebody leaves.
+/// There are 1,024 worker ids. A further node has none, logs an error, and gets one when another
+/// node leaves.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn there_is_no_number_for_more_nodes_than_there_are_numbers() {
@@ -134,5 +136,5 @@ async fn there_is_no_number_for_more_nodes_than_there_are_numbers() {
     assert_eq!(numbers(&nodes).len(), 2);
     let holder = nodes.iter().position(|node| node.worker().is_some()).unwrap();
     nodes.swap_remove(holder).leave().await;
-    eventually("the third has a number", async || (numbers(&nodes).len() == 2).then_some(())).await;
+    eventually("the third node has a worker id", async || (numbers(&nodes).len() == 2).then_some(())).await;
 }

@@ -1,4 +1,4 @@
-//! Connections to a Redis, however it is found.
+//! Connections to Redis: a URL, a server, sentinels or a cluster.
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use redis::{
 
 use crate::config::{Redis, RedisAt};
 
-/// How long an answer, or a connection, is waited for.
+/// Timeout for a response or a connection.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection for commands.
 #[derive(Clone)]
 pub(super) enum Commands {
-    /// To the one server.
+    /// To a single server.
     Single(MultiplexedConnection),
-    /// To all nodes of a cluster.
+    /// To all nodes of a Redis Cluster.
     Cluster(ClusterConnection),
 }
 
 impl Commands {
-    /// Asks, and waits for the answer.
+    /// Sends a command and waits for the response.
     pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
         let asking = async {
             match self {
@@ -38,35 +38,35 @@ impl Commands {
     }
 }
 
-/// Waits for Redis, but not for ever.
+/// Limits the time spent waiting for Redis.
 pub(super) async fn in_time<T>(asking: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    let late = |_| RedisError::from((redis::ErrorKind::Io, "no answer in time"));
+    let late = |_| RedisError::from((redis::ErrorKind::Io, "no response in time"));
     tokio::time::timeout(TIMEOUT, asking).await.map_err(late)?
 }
 
-/// Where a Redis is, for people: never the password.
+/// Address of Redis for messages to people; never includes the password.
 pub(super) fn name(redis: &Redis) -> String {
     match &redis.at {
         RedisAt::Url(url) => match url.reveal().into_connection_info() {
             Ok(info) => info.addr().to_string(),
-            Err(_) => "given by `redis.url`".to_owned(),
+            Err(_) => "`redis.url`".to_owned(),
         },
         RedisAt::Server(host, port) => format!("{host}:{port}"),
-        RedisAt::Sentinel(master, _) => format!("that the sentinels call {master:?}"),
+        RedisAt::Sentinel(master, _) => format!("sentinel master {master:?}"),
         RedisAt::Cluster(nodes) => {
             let nodes: Vec<_> = nodes.iter().map(|(host, port)| format!("{host}:{port}")).collect();
-            format!("Cluster of {}", nodes.join(", "))
+            format!("cluster {}", nodes.join(", "))
         }
     }
 }
 
-/// Connects twice: for commands, and for messages.
+/// Opens two connections: one for commands, one for messages.
 pub(super) async fn connect(redis: &Redis) -> RedisResult<(Commands, PubSub)> {
     match &redis.at {
         RedisAt::Url(url) => single(client(redis, url.reveal().into_connection_info()?)?).await,
         RedisAt::Server(host, port) => single(client(redis, info(redis, host, *port)?)?).await,
         RedisAt::Sentinel(master, nodes) => {
-            // Asked anew every time: the master may be another one now.
+            // The sentinels are asked each time, because the master may have changed.
             let nodes = nodes.iter().map(|(host, port)| address(redis, host, *port));
             let sentinels = SentinelClientBuilder::new(nodes, master.clone(), SentinelServerType::Master)?;
             let mut sentinels = sentinels.set_client_to_redis_db(redis.db.into());
@@ -100,7 +100,7 @@ async fn single(client: Client) -> RedisResult<(Commands, PubSub)> {
     Ok((Commands::Single(commands), messages))
 }
 
-/// Commands go to the node that has the keys; a message that one node is told is passed to all.
+/// Commands go to the node that has the keys. A message published on one node reaches all nodes.
 async fn cluster(redis: &Redis, nodes: &[(String, u16)]) -> RedisResult<(Commands, PubSub)> {
     let infos: RedisResult<Vec<_>> = nodes.iter().map(|(host, port)| info(redis, host, *port)).collect();
     let infos = infos?;
@@ -121,7 +121,7 @@ async fn cluster(redis: &Redis, nodes: &[(String, u16)]) -> RedisResult<(Command
         }
     }
     let commands = in_time(builder.build()?.get_async_connection()).await?;
-    let mut failed = RedisError::from((redis::ErrorKind::Io, "no node of the cluster answers"));
+    let mut failed = RedisError::from((redis::ErrorKind::Io, "no node of the Redis cluster responds"));
     for info in infos {
         match in_time(client(redis, info)?.get_async_pubsub()).await {
             Ok(messages) => return Ok((Commands::Cluster(commands), messages)),

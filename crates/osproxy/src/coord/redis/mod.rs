@@ -1,4 +1,4 @@
-//! Agreement through Redis: nodes that know nothing else of each other.
+//! Coordination of nodes through Redis.
 
 mod connection;
 mod scripts;
@@ -28,30 +28,31 @@ use crate::{
 use connection::Commands;
 use scripts::Keys;
 
-/// How long the first connection is waited for.
+/// Maximum time to establish the first connection.
 const START: Duration = Duration::from_secs(10);
-/// How many messages wait to be sent; what comes beyond is dropped, as it is while Redis is away.
+/// Capacity of the queue of outgoing messages; further ones are dropped, as they are while Redis is
+/// unavailable.
 const OUTGOING: usize = 1024;
-/// How many events wait for whoever listens.
+/// Capacity of the event channel of each listener.
 const INCOMING: usize = 1024;
-/// How much later than a heartbeat a node may be heard.
+/// Delay after a heartbeat is due until it must have been received.
 const GRACE: Duration = Duration::from_secs(1);
-/// After this many heartbeats that did not come a node is gone.
+/// Number of missed heartbeats after which a node counts as gone.
 const MISSED: u32 = 3;
 
-/// The coordinator of a node among others. It goes on by itself when Redis was away. Dropped, it is gone at once, like a
-/// node that died.
+/// Coordinator of a node in a cluster. Reconnects by itself when Redis was unavailable. Dropping it
+/// without [`leave`](Coordinator::leave) looks to others like a crash of the node.
 pub struct ThroughRedis {
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Message>,
     session: AbortHandle,
 }
 
-/// What the session and those who ask have in common.
+/// State shared by the session and the callers.
 struct Shared {
     redis: Redis,
     keys: Keys,
-    /// What this process is called, in the registry and where it holds a number.
+    /// Id of this process in the registry and as the holder of a worker id.
     id: String,
     heartbeat: Duration,
     lease: Duration,
@@ -59,14 +60,15 @@ struct Shared {
     node: Mutex<Option<Describe>>,
     hears: AtomicBool,
     events: broadcast::Sender<Event>,
-    /// When the session that stands began.
+    /// Start of the current session.
     since: Mutex<Instant>,
-    /// Whether a session stands, for those who wait for the first one.
+    /// The connection of the current session, if there is one; [`ThroughRedis::open`] waits for the
+    /// first.
     up: watch::Sender<Option<Commands>>,
 }
 
 impl ThroughRedis {
-    /// Connects and takes a worker number. `id` is what this process is called; no two have the same.
+    /// Connects and acquires a worker id. `id` must be unique among all processes.
     pub async fn open(redis: Redis, id: String, cluster: &ClusterSection) -> Result<Self, CoordError> {
         let name = connection::name(&redis);
         let shared = Arc::new(Shared {
@@ -89,7 +91,7 @@ impl ThroughRedis {
         match tokio::time::timeout(START, up.wait_for(Option::is_some)).await {
             Ok(Ok(_)) => Ok(coordinator),
             _ => {
-                Err(CoordError(format!("no answer from the Redis {name} within {} seconds", START.as_secs())))
+                Err(CoordError(format!("no response from Redis ({name}) within {} seconds", START.as_secs())))
             }
         }
     }
@@ -97,15 +99,15 @@ impl ThroughRedis {
 
 #[cfg(test)]
 impl ThroughRedis {
-    /// What a process that is stopped does.
+    /// Simulates a suspended process: stops renewing the lease.
     pub(super) fn stop_renewing(&self) {
         self.session.abort();
     }
 
-    /// What it does first when it goes on, through the connection of another.
+    /// Renews like a process that is resumed, through the connection of another.
     pub(super) async fn renew_now(&self, other: &Self) {
-        let mut commands = other.shared.commands().expect("the other is connected");
-        self.shared.renew(&mut commands).await.expect("Redis answers");
+        let mut commands = other.shared.commands().expect("the other coordinator must be connected");
+        self.shared.renew(&mut commands).await.expect("Redis must respond");
     }
 }
 
@@ -121,32 +123,32 @@ impl Coordinator for ThroughRedis {
             && let Some(beat) = self.shared.beat()
             && let Err(error) = commands.ask::<()>(&beat).await
         {
-            tracing::warn!(%error, "cannot tell other nodes of this one yet");
+            tracing::warn!(%error, "could not register this node; retrying with the next heartbeat");
         }
     }
 
     async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError> {
-        let away = || CoordError("Redis is away: other nodes are not known".to_owned());
+        let away = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
         let mut commands = self.shared.commands().ok_or_else(away)?;
         list(&mut commands, &self.shared.keys).await
     }
 
     async fn node_with(&self, store: &str) -> Result<Option<Node>, CoordError> {
-        let away = || CoordError("Redis is away: other nodes are not known".to_owned());
+        let away = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
         let mut commands = self.shared.commands().ok_or_else(away)?;
         let found: redis::RedisResult<Option<String>> = commands.ask(&self.shared.keys.find(store)).await;
         let found = found.map_err(|error| CoordError(error.to_string()))?;
         let found = found.and_then(|record| known(&record)).map(|known| known.node);
-        // A Redis that was away may have forgotten everybody, until all have said once more that they are there.
+        // Redis may have lost its data, so wait until all nodes had time to send a heartbeat.
         let since = *self.shared.since.lock().unwrap_or_else(PoisonError::into_inner);
         if found.is_none() && since.elapsed() < self.shared.heartbeat + GRACE {
-            return Err(CoordError("Redis is back only now: other nodes may not have been heard".to_owned()));
+            return Err(CoordError("just reconnected to Redis; other nodes may not be known yet".to_owned()));
         }
         Ok(found)
     }
 
     fn send(&self, message: Message) {
-        // Whoever does not hear it remembers what it remembers for a short time only.
+        // Dropping it is safe: caches expire after a short time anyway.
         let _ = self.outgoing.try_send(message);
     }
 
@@ -167,7 +169,7 @@ impl Coordinator for ThroughRedis {
         let number = worker.map_or(0, |worker| worker.id.get());
         let leave = self.shared.keys.leave(number, &self.shared.id, &self.shared.id);
         if let Err(error) = commands.ask::<()>(&leave).await {
-            tracing::warn!(%error, "cannot tell other nodes that this one stops; they will find out");
+            tracing::warn!(%error, "could not unregister this node; others notice by its missing heartbeats");
         }
     }
 }
@@ -191,7 +193,7 @@ impl Shared {
         self.up.borrow().clone()
     }
 
-    /// Says that this node is there, once there is something to say.
+    /// The heartbeat command, once the node is announced.
     fn beat(&self) -> Option<redis::Cmd> {
         let describe = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let node = describe();
@@ -199,11 +201,12 @@ impl Shared {
         Some(self.keys.beat(&node.id, millis(self.heartbeat * MISSED), &text, &node.own_stores))
     }
 
-    /// Holds the worker number further, or takes one. An error says nothing about it: what is held stays held.
+    /// Renews the lease of the worker id, or acquires one. After an error the current lease still
+    /// holds.
     async fn renew(&self, commands: &mut Commands) -> redis::RedisResult<()> {
-        // From before Redis is asked: what it grants, it grants for longer than this.
+        // Measured before the request, so that the lease ends here no later than in Redis.
         let asked = since_boot();
-        // Clocks do not run at quite the same speed.
+        // Subtract a tenth, because clocks do not run at exactly the same speed.
         let ends = asked + self.lease * 9 / 10;
         if let Some(held) = self.worker() {
             let renew = self.keys.renew(held.id.get(), &self.id, millis(self.lease), held.until_ms);
@@ -212,35 +215,36 @@ impl Shared {
                 return Ok(());
             }
             self.set_worker(None);
-            tracing::warn!("another node has the worker number of this one now; taking another");
+            tracing::warn!("another node has taken over the worker id of this node; acquiring another one");
         }
         let mut random = [0; 2];
-        getrandom::fill(&mut random).map_err(|_| (redis::ErrorKind::Client, "no randomness"))?;
-        // Anywhere: should Redis have lost what it knew, two nodes hardly meet.
+        getrandom::fill(&mut random)
+            .map_err(|_| (redis::ErrorKind::Client, "random number source failed"))?;
+        // Start at a random id: if Redis lost its data, two nodes are unlikely to get the same one.
         let first = u16::from_be_bytes(random) % WorkerId::COUNT;
         let acquire = self.keys.acquire(first, &self.id, millis(self.lease));
         if let Some(granted) = commands.ask::<Option<Granted>>(&acquire).await? {
             self.set_worker(lease(granted, ends));
         } else {
-            tracing::error!("no worker number is free");
+            tracing::error!("all worker ids are in use; this node cannot issue uids");
         }
         Ok(())
     }
 }
 
-/// What Redis answers to a request for a worker number: the number, and after and until when its uids may be.
+/// Response to a request for a worker id: the id, and the bounds of the timestamps of its uids.
 type Granted = (u16, u64, u64);
 
 fn lease((id, after_ms, until_ms): Granted, ends: Duration) -> Option<WorkerLease> {
     Some(WorkerLease { id: WorkerId::new(id)?, after_ms, until_ms, ends })
 }
 
-/// The nodes that a Redis knows, for whoever is none of them.
+/// Lists the registered nodes, for a process that is not a node itself.
 pub async fn registry(redis: &Redis) -> Result<Vec<KnownNode>, CoordError> {
     let name = connection::name(redis);
     let connected = connection::connect(redis).await;
     let (mut commands, _) =
-        connected.map_err(|error| CoordError(format!("cannot use the Redis {name}: {error}")))?;
+        connected.map_err(|error| CoordError(format!("cannot connect to Redis ({name}): {error}")))?;
     list(&mut commands, &Keys::new(&redis.prefix)).await
 }
 
@@ -252,7 +256,7 @@ async fn list(commands: &mut Commands, keys: &Keys) -> Result<Vec<KnownNode>, Co
     Ok(nodes)
 }
 
-/// A record of the registry.
+/// Parses a record of the registry.
 fn known(record: &str) -> Option<KnownNode> {
     let mut fields = record.splitn(3, ' ');
     let heard_at = fields.next()?.parse().ok()?;

@@ -1,17 +1,19 @@
-//! What is done in one step within Redis. Time is that of Redis; numbers are written without exponent.
+//! Lua scripts that Redis runs atomically. They use the clock of Redis, and write numbers without
+//! exponent.
 
 use redis::{Cmd, cmd};
 
-/// Names of what is kept. The braces keep all of it in one place of a Redis Cluster.
+/// Names of keys and channels. The braces place all keys in one slot of a Redis Cluster.
 #[derive(Clone)]
 pub(super) struct Keys {
-    /// Hash: worker number → token of its holder, and when its lease ends.
+    /// Hash: worker id → token of its holder, and end of its lease.
     pub(super) workers: String,
-    /// Hash: worker number → latest moment that uids under it may bear. Kept for ever.
+    /// Hash: worker id → latest timestamp of uids issued under it. Never deleted.
     pub(super) stamps: String,
-    /// Hash: id of a node → when it was heard of, when it counts as gone, and what it says of itself.
+    /// Hash: node id → time of its last heartbeat, time after which it counts as gone, and its
+    /// description.
     pub(super) nodes: String,
-    /// Hash: what rows call a store → id of the node that alone has it at hand, or had.
+    /// Hash: store id → id of the node that alone has access to it, or had.
     pub(super) owners: String,
     /// Channel for messages.
     pub(super) events: String,
@@ -32,9 +34,10 @@ impl Keys {
 
 const NOW: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) ";
 
-/// Takes the first number from `ARGV[1]` on that nobody holds and whose last holder's uids are all older than now, for token
-/// `ARGV[2]` and `ARGV[3]` milliseconds. When there is none, because the clock was ahead before: the one with the oldest uids.
-/// Answers with the number, and the moments after and until which its uids may be; or with nothing.
+/// Acquires a worker id for token `ARGV[2]` and `ARGV[3]` milliseconds: the first free one from
+/// `ARGV[1]` on whose earlier uids are all older than now. If there is none, because the clock was
+/// ahead before, takes the free one with the oldest uids. Returns the id and the bounds of the
+/// timestamps of its uids, or nothing if all ids are in use.
 const ACQUIRE: &str = "
 local number, stamp
 for i = 0, 1023 do
@@ -53,9 +56,10 @@ redis.call('HSET', KEYS[1], number, ARGV[2] .. ' ' .. string.format('%.0f', now 
 redis.call('HSET', KEYS[2], number, string.format('%.0f', till))
 return {number, after, till}";
 
-/// Holds number `ARGV[1]` further for token `ARGV[2]`, for `ARGV[3]` milliseconds. Answers as `ACQUIRE`; with nothing if
-/// somebody else has it. A number that nobody has is the bearer's still: Redis lost its data, or the lease was over and nobody
-/// wanted it. Its uids have borne moments up to `ARGV[4]`.
+/// Renews the lease of worker id `ARGV[1]` for token `ARGV[2]` by `ARGV[3]` milliseconds. Returns
+/// the same as `ACQUIRE`, or nothing if another token holds the id. An id without a holder still
+/// belongs to the caller: Redis lost its data, or the lease ended and no other node took the id.
+/// The caller's uids have timestamps up to `ARGV[4]`.
 const RENEW: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 if holder and string.match(holder, '^(%S+)') ~= ARGV[2] then return false end
@@ -65,21 +69,22 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', till))
 return {tonumber(ARGV[1]), now, till}";
 
-/// Notes that node `ARGV[1]` is there, for `ARGV[2]` milliseconds, says `ARGV[3]` of itself, and alone has the stores that
-/// follow. Of two that say so of one store the later is right: the other is dead.
+/// Records a heartbeat of node `ARGV[1]`, valid for `ARGV[2]` milliseconds, with description
+/// `ARGV[3]` and the stores that only this node can access. If two nodes claim one store, the later
+/// one wins, because the other one is dead.
 const BEAT: &str = "
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f ', now, now + ARGV[2]) .. ARGV[3])
 for i = 4, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], ARGV[1]) end
 return 1";
 
-/// What the node that has store `ARGV[1]` says of itself, if it is not gone.
+/// The description of the node that has store `ARGV[1]`, unless it is gone.
 const FIND: &str = "
 local id = redis.call('HGET', KEYS[2], ARGV[1])
 local node = id and redis.call('HGET', KEYS[1], id)
 if node and tonumber(string.match(node, '^%d+ (%d+)')) > now then return node end
 return false";
 
-/// All nodes that are not gone. Forgets those that are.
+/// All nodes that are not gone. Deletes the others.
 const NODES: &str = "
 local all, alive = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #all, 2 do
@@ -91,7 +96,7 @@ for i = 1, #all, 2 do
 end
 return alive";
 
-/// Gives number `ARGV[1]` back, if token `ARGV[2]` still holds it, and forgets node `ARGV[3]`.
+/// Releases worker id `ARGV[1]` if token `ARGV[2]` still holds it, and deletes node `ARGV[3]`.
 const LEAVE: &str = "
 local holder = redis.call('HGET', KEYS[1], ARGV[1])
 if holder and string.match(holder, '^(%S+)') == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end

@@ -1,4 +1,5 @@
-//! What goes on between this node and Redis, as long as the connection holds; and again, when it broke.
+//! The session between this node and Redis: heartbeats, lease renewals and messages, with
+//! reconnects.
 
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
@@ -16,19 +17,19 @@ use super::{
 };
 use crate::coord::{Event, Message};
 
-/// Longest pause between two attempts to connect.
+/// Maximum pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// How often a lease is renewed while it holds, at least.
+/// Minimum number of renewals within one lease period.
 const RENEWALS: u32 = 3;
 
-/// A message as it travels.
+/// A message with its sender, as it is published.
 #[derive(Serialize, Deserialize)]
 struct Letter<M> {
     from: String,
     message: M,
 }
 
-/// Keeps this node in touch with the others until it is aborted.
+/// Runs sessions, one after the other, until the task is aborted.
 pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Message>) {
     let mut pause = Duration::from_millis(10);
     let mut told = false;
@@ -41,11 +42,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Messag
             let _ = shared.events.send(Event::Gap);
         }
         if !std::mem::replace(&mut told, true) {
-            tracing::warn!(%error, redis = connection::name(&shared.redis), "lost Redis; trying again");
+            tracing::warn!(
+                %error,
+                redis = connection::name(&shared.redis),
+                "lost the connection to Redis; reconnecting"
+            );
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(MAX_PAUSE);
-        // Nobody waits for these any more.
+        // These messages are outdated by now.
         while outgoing.try_recv().is_ok() {}
     }
 }
@@ -60,11 +65,11 @@ async fn session(
     shared.renew(&mut commands).await?;
     shared.hears.store(true, Ordering::Release);
     *shared.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    // What was said before is lost.
+    // Messages published before the subscription were missed.
     let _ = shared.events.send(Event::Gap);
     shared.up.send_replace(Some(commands.clone()));
     if std::mem::replace(told, false) {
-        tracing::info!("Redis is back");
+        tracing::info!("reconnected to Redis");
     }
     let mut ticks = tokio::time::interval(shared.heartbeat.min(shared.lease / RENEWALS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,12 +81,12 @@ async fn session(
                 if let Some(beat) = shared.beat() {
                     commands.ask::<()>(&beat).await?;
                 }
-                // The other connection is idle for long: whether it still lives shows only when it is used.
+                // The subscription is mostly idle; only a ping shows whether it is still alive.
                 in_time(sink.ping::<redis::Value>()).await?;
             }
             Some(message) = outgoing.recv() => publish(shared, &mut commands, message).await?,
             letter = incoming.next() => {
-                let letter = letter.ok_or((redis::ErrorKind::Io, "the subscription has ended"))?;
+                let letter = letter.ok_or((redis::ErrorKind::Io, "the subscription ended"))?;
                 receive(shared, letter.get_payload_bytes());
             }
         }
@@ -96,7 +101,7 @@ async fn publish(shared: &Shared, commands: &mut Commands, message: Message) -> 
     Ok(())
 }
 
-/// Passes on what another node said, if it is something that this version knows.
+/// Passes on a message of another node, if this version knows its kind.
 fn receive(shared: &Shared, letter: &[u8]) {
     if let Ok(Letter { from, message }) = serde_json::from_slice::<Letter<Message>>(letter)
         && from != shared.id

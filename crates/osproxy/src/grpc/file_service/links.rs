@@ -1,4 +1,4 @@
-//! Links for clients that have no key.
+//! Links for clients without a key.
 
 use osproxy_api::{
     grpc::v1::{self, CreateDownloadLinkRequest, CreateUploadLinkRequest, DownloadLink, UploadLinks},

@@ -1,4 +1,4 @@
-//! How files are read and listed.
+//! Downloads and file lists.
 
 use std::{ops::Range, sync::Arc};
 
@@ -65,7 +65,7 @@ pub(super) async fn download(
     Ok(Download { first: Some(DownloadFileResponse { part }), content, _running: running })
 }
 
-/// Bytes of a file, and what counts them as long as they are read here.
+/// The content of a file, and the guards that count a local download.
 type Opened = (BoxStream<'static, Result<Bytes>>, Option<(Transfer, Running)>);
 
 async fn open(
@@ -85,7 +85,7 @@ async fn open(
     Ok((ops::download_file::open_content(app, &file, range).await?.boxed(), Some(running)))
 }
 
-/// What a token of a page holds.
+/// Content of a page token.
 #[derive(Serialize, Deserialize)]
 struct Cursor {
     uid: i64,
@@ -98,7 +98,7 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
         "" => None,
         name => {
             let known = Category::ALL.into_iter().find(|category| category.as_str() == name);
-            Some(known.ok_or_else(|| Error::invalid("`category` is not known").with_field("category"))?)
+            Some(known.ok_or_else(|| Error::invalid("unknown value of `category`").with_field("category"))?)
         }
     };
     let filter = FileFilter {
@@ -108,7 +108,7 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
         created_after: parse::moment("created_after", request.created_after)?,
         created_before: parse::moment("created_before", request.created_before)?,
     };
-    // Tokens are bound to what is asked for.
+    // Page tokens are bound to the filters.
     let bound = serde_json::to_string(&(
         &filter.prefix,
         &request.category,

@@ -1,4 +1,4 @@
-//! How content comes in.
+//! Uploads.
 
 use std::sync::{
     Arc,
@@ -30,7 +30,7 @@ use crate::{
     uid::Uid,
 };
 
-/// Most files that are wanted at once.
+/// Maximum number of items in one instant upload.
 const MAX_ITEMS: usize = 1000;
 
 pub(super) async fn create(
@@ -49,7 +49,7 @@ pub(super) async fn create(
     let wish = Wish { path: request.name, announced };
     let created = ops::create_upload::create_upload(app, caller, vec![wish], expire, None).await?;
     let upload = created.uploads.into_iter().next();
-    let upload = upload.ok_or_else(|| Error::internal("an upload was not created"))?;
+    let upload = upload.ok_or_else(|| Error::internal("no upload was created"))?;
     let is_pending = !upload.is_stored;
     let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
     Ok(CreateUploadResponse {
@@ -60,7 +60,8 @@ pub(super) async fn create(
     })
 }
 
-/// The upload of a caller, which others cannot tell from one that is not there.
+/// Parses the uid of an upload of this tenant. An upload of another tenant is reported as not
+/// found.
 async fn own(app: &App, caller: &Caller, extensions: &Extensions, uid: &str) -> Result<Uid> {
     let uid = parse::uid(extensions, uid)?;
     ops::upload_status::own_upload_status(app, &caller.tenant, uid).await?;

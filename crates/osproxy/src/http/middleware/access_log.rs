@@ -1,3 +1,5 @@
+//! The access log: one line and one count for each request, written when its response has ended.
+
 use std::{
     net::IpAddr,
     pin::Pin,
@@ -27,38 +29,40 @@ use crate::{
     traces,
 };
 
-/// What the one line of a request says, and what is counted of it. The query is left out: it carries signatures.
+/// The access log entry of a request. Written on drop, also if the client disconnects before there
+/// is a response. Omits the query, which holds signatures.
 pub(super) struct AccessLine {
     method: Method,
-    /// The template of its route.
+    /// The path template.
     route: String,
     path: String,
     uid: Option<u64>,
-    /// Tells the uid if neither path nor query does.
+    /// Provides the uid if it is neither in the path nor in the query.
     subject: Subject,
     peer: Option<IpAddr>,
     received: Arc<AtomicU64>,
     start: Instant,
     span: Span,
-    /// None as long as there is no answer.
+    /// `None` until there is a response.
     status: Option<u16>,
-    /// What the answer says went wrong: the code, and the sentence if it was made here.
+    /// The error code in the response, which another node may have sent.
     error: Option<String>,
+    /// The error itself, if it was created on this node.
     why: Option<Arc<Error>>,
     bytes_sent: u64,
     complete: bool,
     counted: Arc<Route>,
-    /// The request runs as long as it has no line.
+    /// Counts the request as running until the entry is written.
     _busy: Busy,
 }
 
-/// Longest path in a line, in bytes.
+/// Longest path in a line, in characters.
 const MAX_PATH: usize = 1024;
 
-/// How gRPC tells of errors: in the head of an answer, or after what there was of it.
+/// Status of a gRPC call, in the headers or in the trailers of the response.
 const GRPC_STATUS: &str = "grpc-status";
 
-/// What stands for a route where there is none.
+/// Route label of requests that match no route.
 const NO_ROUTE: &str = "none";
 
 impl AccessLine {
@@ -92,7 +96,7 @@ impl AccessLine {
         }
     }
 
-    /// Takes in the head of the answer.
+    /// Records the head of the response.
     pub(super) fn answered(&mut self, response: &mut Response) {
         self.counted.answered(self.start.elapsed());
         self.status = Some(response.status().as_u16());
@@ -102,14 +106,14 @@ impl AccessLine {
         if response.headers().contains_key(GRPC_STATUS)
             && let Some(error) = &self.why
         {
-            // With gRPC every answer has the status 200. Lines and counters say the same of an error whatever the protocol.
+            // gRPC responses always have status 200. Log the status that the error has over HTTP.
             self.status = Some(error.code.v1_status());
         }
         self.complete = response.body().is_end_stream();
     }
 }
 
-/// The uid that a request is about, if its path or its query names one.
+/// Returns the uid in the path or the query of a request.
 fn uid(route: &str, path: &str, query: Option<&str>) -> Option<u64> {
     let in_path = || route.split('/').zip(path.split('/')).find(|(name, _)| *name == "{uid}");
     let in_query = || {
@@ -117,11 +121,10 @@ fn uid(route: &str, path: &str, query: Option<&str>) -> Option<u64> {
         Some(query.find(|(name, _)| name == "uid")?.1.into_owned())
     };
     let uid = in_path().map(|(_, uid)| uid.to_owned()).or_else(in_query)?;
-    // What is no number would be whatever the client likes.
+    // Digits only, so that a client cannot write arbitrary text into the log.
     uid.parse().ok().filter(|_| uid.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// However a request ends, it leaves its line: also when the client went away before there was an answer.
 impl Drop for AccessLine {
     fn drop(&mut self) {
         let duration_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -148,7 +151,7 @@ impl Drop for AccessLine {
     }
 }
 
-/// The body of an answer. When it has ended, or was given up, the request's line is written.
+/// A response body that counts its bytes, and writes the access log entry when it is dropped.
 pub(super) struct LoggedBody {
     body: Body,
     line: AccessLine,
@@ -181,7 +184,7 @@ impl http_body::Body for LoggedBody {
             }
             Some(Err(error)) => {
                 let error = crate::error::chain(error);
-                self.line.span.in_scope(|| tracing::error!(error, "the answer broke off"));
+                self.line.span.in_scope(|| tracing::error!(error, "the response was aborted"));
             }
         }
         Poll::Ready(frame)

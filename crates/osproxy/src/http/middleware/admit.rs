@@ -1,4 +1,4 @@
-//! Who is let in at all, before anything is done for them.
+//! Admission: rate limits by address and concurrency limits, checked before authentication.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -28,33 +28,34 @@ use crate::{
     config::LimitsSection,
 };
 
-/// After how many requests those addresses are forgotten that have not asked for a while.
+/// Idle addresses are evicted once per this number of requests.
 const FORGET_AFTER: u32 = 4096;
 
-/// How many requests for metrics are served at the same time.
+/// Concurrent requests for metrics.
 const COLLECTORS: usize = 4;
 
-/// How much a node lets in, through all of its listeners.
+/// Admission limits of a node, shared by all of its listeners.
 pub struct Admission {
     requests: Semaphore,
-    /// Places for those of them that may change something: half. They wait for the disk, and those that only read do not, but
-    /// would be refused once such requests had all places.
+    /// Permits for requests that may change something: half of all. Writes wait for the disk, and
+    /// would otherwise take the permits of reads, which do not.
     changes: Semaphore,
-    /// Places for those who collect metrics. They have their own, to see a service that is overloaded.
+    /// Separate permits for metrics, so that an overloaded service can still be observed.
     collectors: Semaphore,
-    /// Places for those that send content, where it is the body that tells whose it is: each holds a message meanwhile.
+    /// Permits for streaming gRPC calls. Such a call counts as a transfer only once its first
+    /// message names the file, and holds a message in memory until then.
     transfers: Semaphore,
     addresses: Option<Addresses>,
 }
 
-/// The rate of each address.
+/// Rate limiters by address.
 struct Addresses {
     rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     counted: AtomicU32,
 }
 
 impl Admission {
-    /// As much as the settings say.
+    /// Creates the limits of the section `limits`.
     pub fn new(limits: &LimitsSection) -> Arc<Self> {
         let rate = limits.max_address_rate.and_then(NonZeroU32::new);
         Arc::new(Self {
@@ -70,7 +71,7 @@ impl Admission {
     }
 }
 
-/// Refuses requests of an address that sends too many. Each node counts those that come to it.
+/// Rejects requests beyond the rate limit of their address. Each node counts on its own.
 pub(in crate::http) async fn limit_addresses(
     State(admission): State<Arc<Admission>>,
     request: Request,
@@ -90,7 +91,8 @@ pub(in crate::http) async fn limit_addresses(
     next.run(request).await
 }
 
-/// Refuses requests beyond those that are worked on at the same time. The body of an answer is none of that work.
+/// Rejects requests beyond the concurrency limit. A request holds its permit until the head of its
+/// response; the method says whether it may change something.
 pub(in crate::http) async fn limit_requests(
     State(admission): State<Arc<Admission>>,
     request: Request,
@@ -100,7 +102,7 @@ pub(in crate::http) async fn limit_requests(
     limit(&admission, changes, request, next).await
 }
 
-/// The same of requests that may change something, whatever their method.
+/// Like [`limit_requests`], for routes that may change something whatever the method.
 pub(in crate::http) async fn limit_changes(
     State(admission): State<Arc<Admission>>,
     request: Request,
@@ -109,7 +111,7 @@ pub(in crate::http) async fn limit_changes(
     limit(&admission, true, request, next).await
 }
 
-/// The same of requests that change nothing, whatever their method.
+/// Like [`limit_requests`], for routes that change nothing whatever the method.
 pub(in crate::http) async fn limit_reads(
     State(admission): State<Arc<Admission>>,
     request: Request,
@@ -118,7 +120,7 @@ pub(in crate::http) async fn limit_reads(
     limit(&admission, false, request, next).await
 }
 
-/// Refuses requests beyond as many as there may be contents on their way.
+/// Rejects gRPC transfers beyond `limits.max_transfers`.
 pub(in crate::http) async fn limit_transfers(
     State(admission): State<Arc<Admission>>,
     request: Request,
@@ -130,7 +132,8 @@ pub(in crate::http) async fn limit_transfers(
     next.run(request).await
 }
 
-/// Makes requests for metrics wait for one of their places: each looks a key up, and anybody may send them.
+/// Queues requests for metrics beyond the limit. Anybody can send them, and each costs the lookup
+/// of a key.
 pub(in crate::http) async fn limit_collectors(
     State(admission): State<Arc<Admission>>,
     request: Request,
@@ -142,7 +145,7 @@ pub(in crate::http) async fn limit_collectors(
 
 async fn limit(admission: &Admission, changes: bool, request: Request, next: Next) -> Response {
     let busy = |_| {
-        let message = "as much is being done as this service takes on, try again in a moment";
+        let message = "too many concurrent requests; retry later";
         Error::new(ErrorCode::Overloaded, message).into_response()
     };
     let changes = changes.then(|| admission.changes.try_acquire());
@@ -153,7 +156,7 @@ async fn limit(admission: &Admission, changes: bool, request: Request, next: Nex
     next.run(request).await
 }
 
-/// What one client has: an address, or, of IPv6, a whole network.
+/// Returns what limits count as one client: an IPv4 address, or an IPv6 network (/64).
 pub(in crate::http) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

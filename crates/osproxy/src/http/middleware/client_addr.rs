@@ -1,3 +1,5 @@
+//! The address of the client behind trusted proxies.
+
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, header};
@@ -9,9 +11,13 @@ use crate::{
 };
 
 impl ClientAddr {
-    /// Each proxy adds whom it was asked by, so that the last ones are told by proxies that are `trusted`. The first one from
-    /// the end that is none of them is the client: what stands before it, it may have made up. What cannot be read is told by
-    /// nobody. `Forwarded` counts only without `X-Forwarded-For`: a proxy that knows one passes the other on as it came.
+    /// Returns the address of the client. Each proxy appends the address that it was called from,
+    /// so only the entries that `trusted` proxies added can be believed: from the end up to the
+    /// first address that is not trusted, which is the client. Earlier entries may be forged. If an
+    /// entry on the way cannot be parsed, the peer counts as the client.
+    ///
+    /// `Forwarded` is used only without `X-Forwarded-For`: a proxy that maintains one of them
+    /// passes the other on unchanged, as the client sent it.
     pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = peer.to_canonical();
         let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
@@ -34,19 +40,20 @@ impl ClientAddr {
     }
 }
 
-/// The addresses that `Forwarded` names, in their order. Of a line that is malformed nobody is known.
+/// Returns the addresses in `Forwarded`, in order. A malformed line counts as one unknown address.
 fn told_by_forwarded(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let lines = headers.get_all(header::FORWARDED).iter();
     lines.flat_map(|line| line.to_str().ok().and_then(forwarded::addresses).unwrap_or(vec![None])).collect()
 }
 
-/// The addresses that `X-Forwarded-For` names, in their order; `None` where an entry is not an address.
+/// Returns the addresses in `X-Forwarded-For`, in order; `None` for an entry that is not an
+/// address.
 fn told_by_x_forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
     lines.flat_map(|line| line.split(',')).map(address).collect()
 }
 
-/// An address, with or without a port.
+/// Parses an address with an optional port.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -90,7 +97,7 @@ mod tests {
             assert_eq!(client("10.0.0.1", &[("x-forwarded-for", field)]), expected, "{field}");
             assert_eq!(client("::ffff:10.0.0.1", &[("x-forwarded-for", field)]), expected, "{field}");
         }
-        // Several lines are one.
+        // Several lines form one list.
         let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1")];
         assert_eq!(client("10.0.0.1", &lines), "1.1.1.1");
     }
@@ -109,7 +116,7 @@ mod tests {
         ] {
             assert_eq!(client("10.0.0.1", &[("forwarded", field)]), expected, "{field}");
         }
-        // A proxy that adds a line of its own says what counts.
+        // A line that a proxy appends is independent of the lines before it.
         let lines = [("forwarded", "host=\"a"), ("forwarded", "for=1.1.1.1")];
         assert_eq!(client("10.0.0.1", &lines), "1.1.1.1");
         // A line that the client sent does not stand in for one that is malformed.

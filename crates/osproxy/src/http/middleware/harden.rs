@@ -1,3 +1,5 @@
+//! Security headers of responses.
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::content_type;
@@ -5,7 +7,7 @@ use crate::content_type;
 const CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// What browsers and caches must not make of an answer, unless the handler has set the header already.
+/// Headers of every response, unless the handler has set them.
 const EVERYWHERE: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -13,12 +15,13 @@ const EVERYWHERE: [(HeaderName, &str); 5] = [
         header::CONTENT_SECURITY_POLICY,
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
-    // Links are secrets: where a page sends its readers is not to hear of them.
+    // Links are secrets, and must not leak to other sites by `Referer`.
     (header::REFERRER_POLICY, "no-referrer"),
     (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
 ];
 
-/// What browsers must not make of content, whatever its type. Pages of others may show it, isolated ones (COEP) too.
+/// Headers of content of any type. Pages of other origins may embed it, including isolated ones
+/// (COEP).
 const OF_CONTENT: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -26,23 +29,23 @@ const OF_CONTENT: [(HeaderName, &str); 4] = [
     (CROSS_ORIGIN_EMBEDDER_POLICY, "require-corp"),
 ];
 
-/// Content that a browser would run: it runs nothing, loads nothing and belongs to no origin.
+/// For active content, such as HTML: runs no scripts, loads nothing, and has an opaque origin.
 const ACTIVE: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
-/// Other content runs nothing either. The document that a browser makes around it needs styles of its own, and has to load a film again
-/// from where it came.
+/// For other content: runs no scripts either. Browsers wrap a film in a document with inline
+/// styles, which loads the film again from its URL.
 const PASSIVE: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; sandbox allow-same-origin",
 );
 
-/// Browsers show no PDF in a sandbox. Their viewers are one themselves.
+/// For PDF. Browsers do not display it in a `sandbox`; their viewers have a sandbox of their own.
 const PDF: HeaderValue =
     HeaderValue::from_static("default-src 'none'; object-src 'self'; style-src 'unsafe-inline'");
 
-/// For a year a browser comes over TLS only.
+/// Makes browsers use TLS only, for a year.
 const SECURE: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// Completes an answer, over TLS or not.
+/// Adds the security headers that every response needs. `secure`: clients connect over TLS.
 pub(super) fn harden(headers: &mut HeaderMap, secure: bool) {
     for (name, value) in EVERYWHERE {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -52,7 +55,7 @@ pub(super) fn harden(headers: &mut HeaderMap, secure: bool) {
     }
 }
 
-/// For an answer with content of this type, or one that says that the client has it.
+/// Sets the security headers of a response (200, 206 or 304) for content of this type.
 pub(in crate::http) fn harden_content(headers: &mut HeaderMap, content_type: &str) {
     for (name, value) in OF_CONTENT {
         headers.insert(name, HeaderValue::from_static(value));

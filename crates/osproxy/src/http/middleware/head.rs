@@ -1,3 +1,5 @@
+//! Checks of the request head: size, syntax and `Host`.
+
 use std::sync::Arc;
 
 use axum::{
@@ -11,12 +13,12 @@ use osproxy_api::ErrorCode;
 use super::Terms;
 use crate::{Error, Result, http::server::Unreadable};
 
-/// Most fields of a head: what hyper takes with HTTP/1. HTTP/2 has no such limit of its own.
+/// Most header fields of a request: hyper's limit for HTTP/1. It has none for HTTP/2.
 const MAX_FIELDS: usize = 100;
-/// What stands between name and value of a field, and behind them.
+/// Bytes that HTTP/1 adds to a header field: `: ` and CRLF.
 const PUNCTUATION: usize = 4;
 
-/// Refuses requests whose head is too large or malformed.
+/// Rejects requests whose head is too large or malformed.
 pub(in crate::http) async fn head(State(terms): State<Arc<Terms>>, request: Request, next: Next) -> Response {
     let checked = check_readable(&terms, &request)
         .and_then(|()| check_size(&terms, &request))
@@ -29,11 +31,11 @@ pub(in crate::http) async fn head(State(terms): State<Arc<Terms>>, request: Requ
 
 fn too_large(terms: &Terms) -> Error {
     let max = terms.max_head;
-    let message = format!("the head of a request has at most {max} bytes and {MAX_FIELDS} fields");
+    let message = format!("the request head exceeds {max} bytes or {MAX_FIELDS} header fields");
     Error::new(ErrorCode::HeaderTooLarge, message)
 }
 
-/// The listener has a request for what could not be read as one.
+/// Fails for the placeholder that the listener sends when hyper cannot parse a head.
 fn check_readable(terms: &Terms, request: &Request) -> Result<()> {
     match request.extensions().get() {
         None => Ok(()),
@@ -54,8 +56,8 @@ fn check_size(terms: &Terms, request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Returns `InvalidArgument` unless the request names one host (RFC 9112, section 3.2). HTTP/1.0 knows no `Host`; with HTTP/2
-/// `:authority` may stand for it, and must be the same where both are there.
+/// Returns `InvalidArgument` unless the request names one host (RFC 9112, section 3.2). `Host` is
+/// optional in HTTP/1.0, and in HTTP/2, where it must equal `:authority` if both are present.
 fn check_host(request: &Request) -> Result<()> {
     let refused = |message| Err(Error::invalid(message).with_field("host"));
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -69,7 +71,7 @@ fn check_host(request: &Request) -> Result<()> {
     let is_host =
         |host: &Authority| !host.host().is_empty() && !host.as_str().contains('@') && has_port(host);
     let Some(host) = parsed.filter(is_host) else {
-        return refused("`Host` must be a host name or an address, with a port or without");
+        return refused("`Host` must be a host name or an IP address, with an optional port");
     };
     match request.uri().authority() {
         Some(authority) if request.version() == Version::HTTP_2 && *authority != host => {
@@ -79,7 +81,7 @@ fn check_host(request: &Request) -> Result<()> {
     }
 }
 
-/// Whether what stands behind the colon, if there is one, is a port: digits, or nothing.
+/// Whether the part after the host is absent, a single colon, or a valid port.
 fn has_port(host: &Authority) -> bool {
     let rest = host.as_str().strip_prefix(host.host()).unwrap_or_default();
     rest.is_empty() || rest == ":" || host.port_u16().is_some()

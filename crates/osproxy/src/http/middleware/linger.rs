@@ -1,3 +1,5 @@
+//! Request bodies with timeouts, which are drained when the handler does not read them to the end.
+
 use std::{
     pin::Pin,
     sync::{
@@ -18,45 +20,49 @@ use http_body_util::BodyExt;
 
 use crate::{http::pace::Pace, idle::Idle};
 
-/// How many bytes of a refused body are still read, so that its sender gets to see the answer.
+/// Bytes of an unread body that are drained.
 const MAX_BYTES: u64 = 16 << 20;
-/// For how long.
+/// Time for draining.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// The body of a request. When nobody wants the rest of it, the rest is read and thrown away for a while: closing a
-/// connection on a client that is still sending would destroy the answer that tells it why.
+/// A request body that fails when the client is too slow. If it is dropped before its end, a task
+/// drains the rest, within limits: closing the connection while the client is still sending would
+/// destroy the response that says why the request was rejected.
 pub(super) struct LingeringBody {
     body: Body,
     received: Arc<AtomicU64>,
-    /// Nothing more is to come: the connection broke, or the client waits to be asked and never was.
+    /// There is nothing to drain: the body has ended or failed, or was never read and the client
+    /// still waits for `100 Continue`.
     silent: bool,
     idle: Idle,
     pace: Pace,
-    /// Whether the client must say that it is all, as with HTTP/2: a stream that is reset without an error is not.
+    /// The body is complete only with an explicit end, as in HTTP/2. A reset without error has
+    /// none.
     must_end: bool,
-    /// Since when the client is waited for. Whoever reads a body waits for nothing else meanwhile.
+    /// Since when the reader waits for the client.
     waiting: Option<Instant>,
 }
 
-/// Says why a body ended.
+/// The client was too slow.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(in crate::http) enum TooSlow {
-    #[error("the client has sent nothing for too long")]
+    #[error("the client sent no data for too long")]
     Silent,
-    #[error("the client sends too slowly")]
+    #[error("the client sent less than the minimum rate")]
     Slow,
 }
 
-/// A stream that ended, and was not said to be all.
+/// An HTTP/2 stream without an explicit end.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the stream was reset")]
 struct Reset;
 
 impl LingeringBody {
-    /// The body of a request with this head, which breaks off when nothing comes for `timeout`, or too little.
+    /// Wraps the body of a request with this version and these headers. Reading fails with
+    /// [`TooSlow`] if no data arrives for `timeout`, or less than the rate of `pace`.
     pub(super) fn new(body: Body, head: (Version, &HeaderMap), timeout: Duration, pace: Pace) -> Self {
         let (version, headers) = head;
-        // Reading from such a client would ask it to send.
+        // Reading the body would send `100 Continue`, and so ask the client for it.
         let silent = headers.contains_key(header::EXPECT);
         let idle = Idle::new(timeout);
         let must_end = version == Version::HTTP_2;
@@ -68,7 +74,7 @@ impl LingeringBody {
         Poll::Ready(Some(Err(axum::Error::new(why))))
     }
 
-    /// Counts the bytes that were read.
+    /// The number of bytes that were read so far.
     pub(super) fn received(&self) -> Arc<AtomicU64> {
         self.received.clone()
     }
@@ -147,7 +153,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_millis(70);
 
-    /// A body of ten bytes, each after this time, whose client must send a million in a second.
+    /// A body of ten bytes, each after `pause`, with a minimum rate of a million bytes per second.
     fn body(pause: Duration) -> LingeringBody {
         let bytes = stream::unfold(0, move |count| async move {
             if !pause.is_zero() {
@@ -167,7 +173,7 @@ mod tests {
         while let Some(frame) = body.frame().await {
             frame.unwrap();
             count += 1;
-            // What is done with it.
+            // A slow consumer.
             sleep(LONG).await;
         }
         assert_eq!(count, 10);

@@ -1,4 +1,4 @@
-//! What happens to every request, whatever its route.
+//! Middleware: request context, access log, security headers, admission and checks of the head.
 
 mod access_log;
 mod admit;

@@ -1,3 +1,5 @@
+//! Rejection of request bodies that are encoded or partial.
+
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, header},
@@ -8,8 +10,9 @@ use osproxy_api::ErrorCode;
 
 use crate::{Error, Result};
 
-/// Refuses bodies that are not the whole bytes as they are: fragments (`Content-Range`), and those that are compressed
-/// (`Content-Encoding`, `Transfer-Encoding`). Stored as they come, they would be served as something else.
+/// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`,
+/// `Transfer-Encoding`). They would be stored as received, and served as if they were the plain
+/// content.
 pub(in crate::http) async fn plain_body(request: Request, next: Next) -> Response {
     match check(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -24,22 +27,22 @@ fn check(headers: &HeaderMap) -> Result<()> {
     }
     check_encoding(headers)?;
     if tokens(headers, &header::TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("chunked")) {
-        let message = "`Transfer-Encoding` other than `chunked` is not supported: send the bytes as they are";
+        let message = "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded";
         return Err(Error::new(ErrorCode::NotImplemented, message));
     }
     Ok(())
 }
 
-/// Returns `UnsupportedMediaType` if the bytes under these headers are compressed.
+/// Returns `UnsupportedMediaType` if these headers announce an encoded body.
 pub(in crate::http) fn check_encoding(headers: &HeaderMap) -> Result<()> {
     if tokens(headers, &header::CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        let message = "`Content-Encoding` is not supported: send the bytes as they are";
+        let message = "`Content-Encoding` is not supported: send the content unencoded";
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
     }
     Ok(())
 }
 
-/// The elements of a header that holds a list. What is not ASCII is an element of its own.
+/// Returns the elements of a list header. A line that is not ASCII becomes the element `?`.
 fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())

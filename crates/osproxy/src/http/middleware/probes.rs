@@ -1,3 +1,5 @@
+//! Rate limit for health probes, by connection.
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -6,15 +8,16 @@ use std::{
 use axum::{extract::Request, middleware::Next, response::Response};
 use tokio::time::Instant;
 
-/// How far apart answers to probes on one connection are at least.
+/// Minimum interval between responses to probes on one connection.
 const SPACING: Duration = Duration::from_millis(100);
 
-/// When a connection was, or will be, answered a probe last. An extension of every request.
+/// Time of the latest probe response of a connection, which may be in the future. An extension of
+/// every request.
 #[derive(Clone, Default)]
 pub(in crate::http) struct Probes(Arc<Mutex<Option<Instant>>>);
 
 impl Probes {
-    /// When the next one may be answered.
+    /// Reserves the time of the next response.
     fn next(&self) -> Instant {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -24,8 +27,8 @@ impl Probes {
     }
 }
 
-/// Lets a connection that asks for the state of the service again and again wait between two answers. Such requests are
-/// anonymous and within no limit, and must take nothing from those who work.
+/// Delays probes that follow each other too fast on a connection. Probes are anonymous and not
+/// subject to other limits, so they must not be able to slow down real work.
 pub(in crate::http) async fn space_probes(request: Request, next: Next) -> Response {
     if let Some(probes) = request.extensions().get::<Probes>() {
         tokio::time::sleep_until(probes.next()).await;

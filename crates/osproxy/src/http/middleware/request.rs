@@ -1,3 +1,5 @@
+//! The outermost middleware: request id, client address, body limits and access log.
+
 use std::{
     sync::{
         Arc, LazyLock,
@@ -27,13 +29,13 @@ use crate::{
     traces,
 };
 
-/// What clients of the Go program send.
+/// Request id header of the Go program.
 const REQUEST_ID_V0: HeaderName = HeaderName::from_static("request-id");
-/// Longest id that is taken from a client, in bytes.
+/// Longest id that is accepted from a client, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Gives the request an id, finds out whose it is, breaks its body off when its sender is too slow, counts its bytes, and
-/// writes one line when its answer has ended.
+/// Assigns the request id and the client address, aborts bodies that arrive too slowly, adds
+/// security headers, and writes the access log entry when the response has ended.
 pub(in crate::http) async fn request(
     State((app, terms)): State<(Arc<App>, Arc<Terms>)>,
     request: Request,
@@ -47,7 +49,8 @@ pub(in crate::http) async fn request(
     if parts.extensions.get::<Unreadable>().is_some()
         && let Some(origin) = &terms.origin
     {
-        // With one page that may use the service, it is that.
+        // The head could not be parsed, so its origin is unknown. Assume the first allowed one, so
+        // that its pages can read the error.
         parts.headers.insert(header::ORIGIN, origin.clone());
     }
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
@@ -68,7 +71,8 @@ pub(in crate::http) async fn request(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     harden(response.headers_mut(), terms.secure);
-    // The next request is to find another node; after a request that did not end there is none.
+    // While draining, the client's next request should reach another node. After a timeout, the
+    // rest of the body is still on the connection, which cannot be reused.
     let is_last = app.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
     if is_last && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -77,7 +81,7 @@ pub(in crate::http) async fn request(
     response.map(|body| Body::new(LoggedBody::new(body, line)))
 }
 
-/// The client's own id, if it is one that can stand in a log: visible ASCII, not endless.
+/// Returns the client's id if it is safe to log: visible ASCII of limited length.
 fn from_client(headers: &HeaderMap) -> Option<RequestId> {
     let value = headers.get(REQUEST_ID).or_else(|| headers.get(REQUEST_ID_V0))?;
     let id = value.to_str().ok()?;
@@ -85,11 +89,12 @@ fn from_client(headers: &HeaderMap) -> Option<RequestId> {
     fits.then(|| RequestId(id.into()))
 }
 
-/// A number of its own for every request, behind a number for this process: no system call a request.
+/// Generates an id: a random number for the process and a counter, so that requests need no system
+/// call.
 fn fresh() -> RequestId {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| {
         let mut bytes = [0; 8];
-        // Ids tell requests apart; without randomness those of different processes are merely alike.
+        // Without randomness, ids are still unique within a process.
         let _ = getrandom::fill(&mut bytes);
         u64::from_be_bytes(bytes)
     });

@@ -1,3 +1,5 @@
+//! Settings of the middleware.
+
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -5,17 +7,17 @@ use ipnet::IpNet;
 
 use crate::{config::Config, http::pace::Pace};
 
-/// What requests are held to, whatever they ask.
+/// Limits and settings that apply to every request.
 pub(in crate::http) struct Terms {
     pub(super) body_timeout: Duration,
     pub(super) pace: Pace,
-    /// Longest head, in bytes.
+    /// Largest request head, in bytes.
     pub(super) max_head: usize,
-    /// Who is believed about whom a request comes from.
+    /// Networks of proxies whose forwarding headers are trusted.
     pub(super) trusted: Vec<IpNet>,
-    /// An origin whose pages may see answers to requests whose own origin is not known, if pages of any may not.
+    /// The first allowed CORS origin, for responses to requests whose head could not be parsed.
     pub(super) origin: Option<HeaderValue>,
-    /// Whether clients come over TLS.
+    /// Whether clients connect over TLS.
     pub(super) secure: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The parameters of signed links, which several routes have in common.
+//! Parameters that several operations share, for the `OpenAPI` document.
 
 use osproxy_api::{
     schema::{Content, Uid},
@@ -15,87 +15,88 @@ use utoipa::{
 
 use crate::ops::list_files::Category;
 
-/// What every upload link carries.
+/// Query parameters of upload links of API v0.
 pub(in crate::http) enum UploadLinkQuery {}
 
-/// What every download link carries.
+/// Query parameters of download links of API v0.
 pub(in crate::http) enum DownloadLinkQuery {}
 
-/// What every link of API v1 carries, beside the uid in its path.
+/// Query parameters of links of API v1.
 pub(in crate::http) enum SignedQuery {}
 
-/// The same, where an API key does as well.
+/// Query parameters of links of API v1, for operations that accept an API key instead.
 pub(in crate::http) enum OptionalSignedQuery {}
 
-/// The uid in a path.
+/// The uid of a file, as a path parameter.
 pub(in crate::http) enum UidInPath {}
 
-/// What makes a POST idempotent.
+/// The header `Idempotency-Key`.
 pub(in crate::http) enum IdempotencyKey {}
 
-/// Which bytes of a file are wanted, and under which conditions.
+/// Headers of range requests and conditional requests.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
-#[expect(dead_code, reason = "it only describes")]
+#[expect(dead_code, reason = "declares parameters for the document")]
 pub(in crate::http) struct Conditions {
-    /// The bytes that are wanted. Of several ranges none counts.
+    /// Byte range to return. A request for several ranges returns the whole file.
     #[param(example = "bytes=0-999")]
     range: Option<String>,
-    /// The range counts only if this is the file's `etag` or `last-modified`.
+    /// Apply `Range` only if this is the file's `etag` or `last-modified`; else return the whole
+    /// file.
     if_range: Option<String>,
-    /// The `etag` that the file must have.
+    /// Fail with 412 unless this is the file's `etag`.
     if_match: Option<String>,
-    /// The `etag` that the client has.
+    /// Return 304 if this is the file's `etag`.
     if_none_match: Option<String>,
-    /// A date.
+    /// Return 304 unless the file was stored after this date.
     if_modified_since: Option<String>,
-    /// A date.
+    /// Fail with 412 if the file was stored after this date.
     if_unmodified_since: Option<String>,
 }
 
-/// What a body of content is said to hash to.
+/// Headers with expected digests of the body.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
-#[expect(dead_code, reason = "it only describes")]
+#[expect(dead_code, reason = "declares parameters for the document")]
 pub(in crate::http) struct DigestHeaders {
-    /// RFC 1864.
+    /// MD5 of the body in Base64 (RFC 1864).
     #[param(example = "kAFQmDzST7DWlj99KOF/cg==")]
     content_md5: Option<String>,
-    /// RFC 9530, `md5` and `sha-256`; other algorithms are read over.
+    /// Digests of the body (RFC 9530): `md5`, `sha-256` or `blake3`; other algorithms are ignored.
     #[param(example = "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:")]
     content_digest: Option<String>,
-    /// The same as `Content-Digest` here.
+    /// Same meaning as `Content-Digest`.
     repr_digest: Option<String>,
 }
 
-/// Which page of a list.
+/// Query parameters of lists.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "it only describes")]
+#[expect(dead_code, reason = "declares parameters for the document")]
 pub(in crate::http) struct PageQuery {
-    /// How many there are on a page, if it is not the last.
+    /// Maximum number of entries in the page.
     #[param(minimum = 1, maximum = 1000, example = 100)]
     limit: Option<u64>,
-    /// The page behind the one that gave this as `next_cursor`, for the same filters.
+    /// `next_cursor` of the previous page; the filters must be the same.
     cursor: Option<String>,
 }
 
-/// A form with the content of a file.
+/// A form that holds the content of a file.
 pub(in crate::http) enum UploadForm {}
 
-/// What kinds of files are called.
+/// Names of the categories of files.
 pub(in crate::http) enum CategoryName {}
 
-/// What a browser shall do with the content.
+/// Values of the parameter `online`.
 pub(in crate::http) enum Online {}
 
 impl PartialSchema for UploadForm {
     fn schema() -> RefOr<Schema> {
         Object::builder()
-            .description(Some("Other fields are read over."))
+            .description(Some("Fields other than `file` are ignored."))
             .property("file", Ref::from_schema_name(Content::name()))
             .required("file")
-            // Names stand in header fields, which hold no control characters.
+            // Field names are sent in header fields, which cannot hold control characters.
             .property_names(Some(text().pattern(Some(r"^[^\x00-\x1f\x7f]*$")).build()))
             .into()
     }
@@ -128,9 +129,10 @@ impl IntoParams for UploadLinkQuery {
 impl IntoParams for DownloadLinkQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let [uid, date, expire, signature] = signed();
-        let name = query("name", "The file's name.", "film.mp4", text());
-        let bucket = query("bucket", "The file's category.", "video", text());
-        let object = query("object", "What the file is called there.", "1548722401845518336.mp4", text());
+        let name = query("name", "Name of the file.", "film.mp4", text());
+        let bucket = query("bucket", "Category of the file.", "video", text());
+        let object =
+            query("object", "Name of the file within its category.", "1548722401845518336.mp4", text());
         vec![uid, name, bucket, object, date, expire, signature]
     }
 }
@@ -155,7 +157,7 @@ impl IntoParams for OptionalSignedQuery {
 impl IntoParams for UidInPath {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let uid = RefOr::<Schema>::Ref(Ref::from_schema_name(Uid::name()));
-        let mut uid = query("uid", "The file's uid.", "1548722401845518336", uid);
+        let mut uid = query("uid", "Uid of the file.", "1548722401845518336", uid);
         uid.parameter_in = ParameterIn::Path;
         vec![uid]
     }
@@ -164,7 +166,8 @@ impl IntoParams for UidInPath {
 impl IntoParams for IdempotencyKey {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let key = text().pattern(Some("^[!-~]{1,255}$"));
-        let meaning = "Chosen by the client: the same request with the same key takes effect once.";
+        let meaning =
+            "A key chosen by the client. Requests that repeat the key and the content take effect once.";
         let mut key = query(IDEMPOTENCY_KEY, meaning, "nightly-2026-11-22", key);
         key.parameter_in = ParameterIn::Header;
         key.required = Required::False;
@@ -172,21 +175,16 @@ impl IntoParams for IdempotencyKey {
     }
 }
 
-/// What all links carry. It comes from the service and goes back as it is.
+/// Parameters of every link. The client sends them back unchanged.
 fn signed() -> [Parameter; 4] {
     let uid = RefOr::Ref(Ref::from_schema_name(Uid::name()));
     let date = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
     let expire = text().pattern(Some("^[1-9][0-9]*$"));
     [
-        query("uid", "The file's uid, as the link has it.", "1548722401845518336", uid),
-        query("date", "When the link was issued: UTC, to the second.", "2026-11-22T12:00:00Z", date),
-        query("expire", "For how many seconds from then on the link holds.", "3600", expire),
-        query(
-            "signature",
-            "What shows that all this is as the service issued it.",
-            "k1.c2lnbmF0dXJl",
-            text(),
-        ),
+        query("uid", "Uid of the file.", "1548722401845518336", uid),
+        query("date", "Time of issue of the link, in UTC.", "2026-11-22T12:00:00Z", date),
+        query("expire", "Lifetime of the link in seconds, from `date`.", "3600", expire),
+        query("signature", "Signature of the parameters of the link.", "k1.c2lnbmF0dXJl", text()),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! What is told of requests that are not served: one response for each status, with an example for each code. API v0 has an
-//! envelope, API v1 problem documents.
+//! Responses that several operations share, for the `OpenAPI` document: one for each error status,
+//! with an example for each error code. API v0 returns envelopes, API v1 problem documents.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use utoipa::{
     },
 };
 
-/// How a version of the API tells errors.
+/// Format of errors in a version of the API.
 struct Telling {
     media_type: &'static str,
     schema: fn() -> Ref,
@@ -42,7 +42,8 @@ const V1: Telling = Telling {
     },
 };
 
-/// Declares responses by name: how they are told, what they mean, further headers with their meaning, and which codes with what sentences.
+/// Declares error responses: format, name, description, additional headers with descriptions, and
+/// error codes with example messages.
 macro_rules! responses {
     ($telling:ident: $($name:ident, $description:literal, $headers:expr, $examples:expr;)*) => {$(
         #[doc = $description]
@@ -57,166 +58,166 @@ macro_rules! responses {
 }
 
 responses! { V0:
-    Keyless, "There is no API key, or one that is worth nothing.",
-        [("www-authenticate", "How to show one.")],
-        [(ErrorCode::Unauthenticated, "this takes an API key, as `Authorization: Bearer KEY`")];
-    Unscoped, "The API key has not the scope.", [],
-        [(ErrorCode::PermissionDenied, "this takes an API key with the scope `read`")];
-    TooMany, "There were too many requests.", [("retry-after", "After how many seconds to try again.")],
-        [(ErrorCode::RateLimited, "there were too many requests, try again later")];
-    Forbidden, "The request says that another node forwarded it, and none did.", [],
-        [(ErrorCode::PermissionDenied, "only nodes of this service forward requests")];
-    NotFound, "There is no such file, or none that is complete.", [],
+    Keyless, "The API key is missing or invalid.",
+        [("www-authenticate", "Authentication scheme to use.")],
+        [(ErrorCode::Unauthenticated, "this request requires an API key; send it as `Authorization: Bearer KEY`")];
+    Unscoped, "The API key lacks the required scope.", [],
+        [(ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`")];
+    TooMany, "Too many requests.", [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::RateLimited, "too many requests; retry later")];
+    Forbidden, "The request claims to be forwarded by a node, but its peer token is invalid.", [],
+        [(ErrorCode::PermissionDenied, "the request has an invalid peer token; only nodes of this cluster may forward requests")];
+    NotFound, "No file has this uid, or its content is not stored.", [],
         [
             (ErrorCode::FileNotFound, "there is no file with this uid"),
             (
                 ErrorCode::FileCorrupt,
-                "the content of this file has not the md5 that was announced when it was merged",
+                "the content did not have the expected digests or type and was removed",
             ),
         ];
     PreconditionFailed, "`If-Match` or `If-Unmodified-Since` does not hold.", [],
-        [(ErrorCode::PreconditionFailed, "the file is not the one that the precondition names")];
-    TooLarge, "The body, or what it would become, is larger than the service takes.", [],
+        [(ErrorCode::PreconditionFailed, "the precondition `If-Match` or `If-Unmodified-Since` does not hold")];
+    TooLarge, "The body, or the resulting file, is too large.", [],
         [(ErrorCode::TooLarge, "a file must not be larger than 5497558138880 bytes")];
-    Encoded, "The body is compressed.", [],
-        [(ErrorCode::UnsupportedMediaType, "`Content-Encoding` is not supported: send the bytes as they are")];
-    RangeNotSatisfiable, "No byte of the file lies in the range.",
-        [("content-range", "`bytes */` and the size of the file.")],
-        [(ErrorCode::RangeNotSatisfiable, "the file has 1000 bytes, none of them in this range")];
-    Invalid, "The parameters, the link or the bytes are not what they must be.", [],
+    Encoded, "The body has a content coding.", [],
+        [(ErrorCode::UnsupportedMediaType, "`Content-Encoding` is not supported: send the content unencoded")];
+    RangeNotSatisfiable, "The range contains no byte of the file.",
+        [("content-range", "`bytes */`, followed by the size of the file.")],
+        [(ErrorCode::RangeNotSatisfiable, "the range lies outside the file, which has 1000 bytes")];
+    Invalid, "A parameter, the link or the content is invalid, or conflicts with the state of the upload.", [],
         [
-            (ErrorCode::InvalidArgument, "links must hold 1 to 31536000 seconds"),
-            (ErrorCode::InvalidSignature, "the signature does not fit this link"),
+            (ErrorCode::InvalidArgument, "the lifetime of a link must be 1 to 31536000 seconds"),
+            (ErrorCode::InvalidSignature, "the signature does not match this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
-            (ErrorCode::LinkRevoked, "the links of this file were revoked"),
-            (ErrorCode::LinkUsedUp, "the link was used as often as it may be"),
-            (ErrorCode::AlreadyStored, "this uid already has other content, which never changes"),
-            (ErrorCode::DigestMismatch, "the content has not the md5 that was announced"),
-            (ErrorCode::SizeMismatch, "the parts have 1000 bytes together, not 999"),
-            (ErrorCode::PartsMissing, "of 3 parts these are missing: 2"),
+            (ErrorCode::LinkRevoked, "the links of this file were revoked; request a new one"),
+            (ErrorCode::LinkUsedUp, "this link has no uses left"),
+            (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
+            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, not the expected one"),
+            (ErrorCode::SizeMismatch, "the parts have 1000 bytes in total, not 999"),
+            (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
         ];
-    Interrupted, "The body broke off, or came too slowly. The same request may succeed when it is repeated.",
-        [("retry-after", "After how many seconds to try again.")],
-        [(ErrorCode::IncompleteBody, "the body was given up: the client has sent nothing for too long")];
+    Interrupted, "The body was incomplete, or arrived too slowly. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::IncompleteBody, "the body was not received in time: the client sent no data for too long")];
     Coded, "The body has a transfer coding other than `chunked`.", [],
-        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the bytes as they are")];
-    Internal, "A fault of the service itself.", [],
+        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded")];
+    Internal, "An internal error of the service.", [],
         [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
-    Full, "There is not so much room left, of the tenant's quota or in the store.", [],
+    Full, "The quota of the tenant is exhausted, or the store is full.", [],
         [
-            (ErrorCode::QuotaExceeded, "there is not so much left of what may be stored; remove something first"),
-            (ErrorCode::StorageFull, "the store has no room for this; it goes on once the operator has made room (request id 5f1c2a9e00000001)"),
+            (ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space"),
+            (ErrorCode::StorageFull, "the storage is full; uploads work again once the operator has freed space (request id 5f1c2a9e00000001)"),
         ];
-    Unavailable, "Something that the service depends on is away, or as much is being done as it takes on. The same request may succeed later.",
-        [("retry-after", "After how many seconds to try again.")],
+    Unavailable, "A dependency of the service is unavailable, or the service is overloaded. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
         [
             (
                 ErrorCode::Unavailable,
-                "the service cannot do this right now, try again later (request id 5f1c2a9e00000001)",
+                "the service is temporarily unavailable; retry later (request id 5f1c2a9e00000001)",
             ),
             (
                 ErrorCode::NodeUnavailable,
-                "the node that holds the bytes of this file cannot be asked for them, try again later \
+                "the node that has the content of this file is unreachable; retry later \
                  (request id 5f1c2a9e00000001)",
             ),
-            (ErrorCode::Overloaded, "as much is being done as this service takes on, try again in a moment"),
+            (ErrorCode::Overloaded, "too many concurrent requests; retry later"),
         ];
 }
 
-/// In API v0.
+/// Responses of API v0 about authentication and rate limits, by status.
 pub(super) const V0_ACCESS: [(&str, &str); 3] = [("401", "Keyless"), ("403", "Unscoped"), ("429", "TooMany")];
-/// In API v1.
+/// Responses of API v1 about authentication and rate limits, by status.
 pub(super) const V1_ACCESS: [(&str, &str); 3] =
     [("401", "Unauthenticated"), ("403", "Refused"), ("429", "Limited")];
 
 responses! { V1:
-    Unauthenticated, "There is no API key, or one that is worth nothing.",
-        [("www-authenticate", "How to show one.")],
-        [(ErrorCode::Unauthenticated, "this takes an API key, as `Authorization: Bearer KEY`")];
-    Limited, "There were too many requests.", [("retry-after", "After how many seconds to try again.")],
-        [(ErrorCode::RateLimited, "there were too many requests, try again later")];
-    BadRequest, "A parameter, a header or the body is not what it must be; `field` says which.", [],
+    Unauthenticated, "The API key is missing or invalid.",
+        [("www-authenticate", "Authentication scheme to use.")],
+        [(ErrorCode::Unauthenticated, "this request requires an API key; send it as `Authorization: Bearer KEY`")];
+    Limited, "Too many requests.", [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::RateLimited, "too many requests; retry later")];
+    BadRequest, "A parameter, a header or the body is invalid; `field` names it.", [],
         [
-            (ErrorCode::InvalidArgument, "`expires_in` must be 1 to 31536000 seconds"),
+            (ErrorCode::InvalidArgument, "the lifetime of a link must be 1 to 31536000 seconds"),
         ];
-    BrokenOff, "The body broke off, or came too slowly. The same request may succeed when it is repeated.",
-        [("retry-after", "After how many seconds to try again.")],
-        [(ErrorCode::IncompleteBody, "the body was given up: the client has sent nothing for too long")];
-    Refused, "The link does not hold, or the API key has not the scope.", [],
+    BrokenOff, "The body was incomplete, or arrived too slowly. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
+        [(ErrorCode::IncompleteBody, "the body was not received in time: the client sent no data for too long")];
+    Refused, "The link is not valid, or the API key lacks the required scope.", [],
         [
-            (ErrorCode::InvalidSignature, "the signature does not fit this link"),
+            (ErrorCode::InvalidSignature, "the signature does not match this link"),
             (ErrorCode::LinkExpired, "the link has expired"),
-            (ErrorCode::LinkRevoked, "the links of this file were revoked"),
-            (ErrorCode::LinkUsedUp, "the link was used as often as it may be"),
-            (ErrorCode::PermissionDenied, "this takes an API key with the scope `read`"),
+            (ErrorCode::LinkRevoked, "the links of this file were revoked; request a new one"),
+            (ErrorCode::LinkUsedUp, "this link has no uses left"),
+            (ErrorCode::PermissionDenied, "this request requires an API key with the scope `read`"),
         ];
-    Missing, "There is no such file or task.", [],
+    Missing, "No file has this uid, or no task has this id.", [],
         [
             (ErrorCode::FileNotFound, "there is no file with this uid"),
-            (ErrorCode::TaskNotFound, "there is no task with this number"),
-            (ErrorCode::UnknownRoute, "the path is not UTF-8"),
+            (ErrorCode::TaskNotFound, "there is no task with this id"),
+            (ErrorCode::UnknownRoute, "the path is not valid UTF-8"),
         ];
-    Conflict, "It does not go with what is there, or with what is being done.", [],
+    Conflict, "The request conflicts with the state of the file, the upload or the task.", [],
         [
             (ErrorCode::NotStored, "the upload of this file is not complete"),
-            (ErrorCode::AlreadyStored, "this uid already has other content, which never changes"),
-            (ErrorCode::PartsMissing, "of 3 parts these are missing: 2"),
-            (ErrorCode::InProgress, "the first request with this key has not ended yet"),
-            (ErrorCode::TaskNotDead, "only a task that was given up can be tried again"),
+            (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
+            (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
+            (ErrorCode::InProgress, "the first request with this idempotency key has not ended yet"),
+            (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
         ];
-    Gone, "It was there, and is no more.", [],
+    Gone, "The file, its content or the challenge no longer exists.", [],
         [
             (ErrorCode::FileGone, "this file was deleted"),
             (
                 ErrorCode::FileCorrupt,
-                "the content of this file has not the md5 that was announced when it was merged",
+                "the content did not have the expected digests or type and was removed",
             ),
             (
                 ErrorCode::ChallengeGone,
-                "there is no challenge to answer: it was answered, or is older than a minute; send the content",
+                "there is no challenge: it was answered or has expired; send the content",
             ),
         ];
     Unmet, "`If-Match` or `If-Unmodified-Since` does not hold.", [],
-        [(ErrorCode::PreconditionFailed, "the file is not the one that the precondition names")];
-    Oversized, "The body, or what it would become, is larger than the service takes.", [],
+        [(ErrorCode::PreconditionFailed, "the precondition `If-Match` or `If-Unmodified-Since` does not hold")];
+    Oversized, "The body, or the resulting file, is too large.", [],
         [(ErrorCode::TooLarge, "a file must not be larger than 5497558138880 bytes")];
-    UnsupportedType, "The body is of another type.", [],
+    UnsupportedType, "The content type or content coding of the body is not supported.", [],
         [(ErrorCode::UnsupportedMediaType, "the content type must be application/json")];
-    OutOfRange, "No byte of the file lies in the range.",
-        [("content-range", "`bytes */` and the size of the file.")],
-        [(ErrorCode::RangeNotSatisfiable, "the file has 1000 bytes, none of them in this range")];
-    Mismatch, "The bytes are not those that were announced, or the key was another request's.", [],
+    OutOfRange, "The range contains no byte of the file.",
+        [("content-range", "`bytes */`, followed by the size of the file.")],
+        [(ErrorCode::RangeNotSatisfiable, "the range lies outside the file, which has 1000 bytes")];
+    Mismatch, "The content does not match its expected digests or size, or the idempotency key belongs to another request.", [],
         [
-            (ErrorCode::DigestMismatch, "the content has not the md5 that was announced"),
-            (ErrorCode::SizeMismatch, "the parts have 1000 bytes together, not 999"),
-            (ErrorCode::KeyReused, "this key was used before, with another request"),
+            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, not the expected one"),
+            (ErrorCode::SizeMismatch, "the parts have 1000 bytes in total, not 999"),
+            (ErrorCode::KeyReused, "the idempotency key belongs to another request"),
         ];
     Unimplemented, "The body has a transfer coding other than `chunked`.", [],
-        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the bytes as they are")];
-    Fault, "A fault of the service itself.", [],
+        [(ErrorCode::NotImplemented, "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded")];
+    Fault, "An internal error of the service.", [],
         [(ErrorCode::Internal, "internal error (request id 5f1c2a9e00000001)")];
-    Exhausted, "There is not so much room left, of the tenant's quota or in the store.", [],
+    Exhausted, "The quota of the tenant is exhausted, or the store is full.", [],
         [
-            (ErrorCode::QuotaExceeded, "there is not so much left of what may be stored; remove something first"),
-            (ErrorCode::StorageFull, "the store has no room for this; it goes on once the operator has made room (request id 5f1c2a9e00000001)"),
+            (ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space"),
+            (ErrorCode::StorageFull, "the storage is full; uploads work again once the operator has freed space (request id 5f1c2a9e00000001)"),
         ];
-    Away, "Something that the service depends on is away, or as much is being done as it takes on. The same request may succeed later.",
-        [("retry-after", "After how many seconds to try again.")],
+    Away, "A dependency of the service is unavailable, or the service is overloaded. Retrying the same request may succeed.",
+        [("retry-after", "Seconds to wait before retrying.")],
         [
             (
                 ErrorCode::Unavailable,
-                "the service cannot do this right now, try again later (request id 5f1c2a9e00000001)",
+                "the service is temporarily unavailable; retry later (request id 5f1c2a9e00000001)",
             ),
             (
                 ErrorCode::NodeUnavailable,
-                "the node that holds the bytes of this file cannot be asked for them, try again later \
+                "the node that has the content of this file is unreachable; retry later \
                  (request id 5f1c2a9e00000001)",
             ),
-            (ErrorCode::Overloaded, "as much is being done as this service takes on, try again in a moment"),
+            (ErrorCode::Overloaded, "too many concurrent requests; retry later"),
         ];
 }
 
-/// Declares responses of API v1 that operations have in common, by a name for all of them.
+/// Declares groups of responses of API v1 that several operations share.
 macro_rules! groups {
     ($($(#[$meaning:meta])* $group:ident: $($status:literal $name:ident),*;)*) => {$(
         $(#[$meaning])*
@@ -232,41 +233,41 @@ macro_rules! groups {
 }
 
 groups! {
-    /// Of every operation.
+    /// Responses of every operation.
     Failures: "400" BadRequest, "500" Fault, "503" Away;
-    /// Of those on a file.
+    /// Responses of operations on a file.
     OfFile: "404" Missing, "410" Gone;
-    /// Of those that read content.
+    /// Responses of operations that read content.
     OfStored: "409" Conflict;
-    /// Of those by a signed link.
+    /// Responses of operations by signed link.
     OfLink: "403" Refused, "404" Missing, "410" Gone;
-    /// Of those with a body of JSON.
+    /// Responses of operations with a JSON body.
     OfBody: "408" BrokenOff, "413" Oversized, "415" UnsupportedType, "501" Unimplemented;
-    /// Of those that take content.
+    /// Responses of operations that receive content.
     OfContent: "408" BrokenOff, "409" Conflict, "413" Oversized, "415" UnsupportedType, "422" Mismatch,
         "501" Unimplemented;
-    /// Of those that make something larger.
+    /// Responses of operations that need storage.
     OfRoom: "507" Exhausted;
-    /// Of those that are done once for a key.
+    /// Responses of operations with `Idempotency-Key`.
     OfKey: "409" Conflict, "422" Mismatch;
 }
 
-/// A file, or a range of it.
+/// Successful responses of operations that read content.
 pub(in crate::http) enum Reading {}
 
 impl IntoResponses for Reading {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        const ETAG: (&str, &str) = ("etag", "Strong; the content of a uid never changes.");
-        const MODIFIED: (&str, &str) = ("last-modified", "When the file was stored.");
-        const LENGTH: (&str, &str) = ("content-length", "How many bytes follow.");
-        const NAME: (&str, &str) = ("content-disposition", "Whether to show or to save it, and its name.");
+        const ETAG: (&str, &str) = ("etag", "A strong entity tag. The content of a uid never changes.");
+        const MODIFIED: (&str, &str) = ("last-modified", "Time at which the file was stored.");
+        const LENGTH: (&str, &str) = ("content-length", "Length of the body in bytes.");
+        const NAME: (&str, &str) =
+            ("content-disposition", "Whether to display or to save the file, and its name.");
         const RANGES: (&str, &str) = ("accept-ranges", "`bytes`.");
         const CACHING: (&str, &str) = (
             "cache-control",
-            "`private` and for how long the link holds; `no-store` if its uses are counted.",
+            "`private` or `public` until the link expires; `no-store` if the link has a limit on uses.",
         );
-        const DIGEST: (&str, &str) =
-            ("repr-digest", "What the whole file hashes to, as far as known (RFC 9530).");
+        const DIGEST: (&str, &str) = ("repr-digest", "Known digests of the whole file (RFC 9530).");
         let told = |description: &str, has_content: bool, headers: &[(&str, &str)]| {
             let mut response = Response::builder().description(description);
             if has_content {
@@ -276,22 +277,30 @@ impl IntoResponses for Reading {
             let headers = headers.iter().map(|(name, meaning)| (*name, text_header(meaning, None)));
             headers.fold(response, |response, (name, header)| response.header(name, header)).build().into()
         };
-        let range = ("content-range", "Which bytes these are, of how many.");
+        let range = ("content-range", "The range of the body, and the size of the file.");
         BTreeMap::from([
             (
                 "200".to_owned(),
-                told("The content.", true, &[RANGES, NAME, LENGTH, ETAG, MODIFIED, CACHING, DIGEST]),
+                told(
+                    "The content of the file.",
+                    true,
+                    &[RANGES, NAME, LENGTH, ETAG, MODIFIED, CACHING, DIGEST],
+                ),
             ),
             (
                 "206".to_owned(),
-                told("The range.", true, &[NAME, LENGTH, range, ETAG, MODIFIED, CACHING, DIGEST]),
+                told(
+                    "The range of the content.",
+                    true,
+                    &[NAME, LENGTH, range, ETAG, MODIFIED, CACHING, DIGEST],
+                ),
             ),
-            ("304".to_owned(), told("The client has it.", false, &[ETAG, MODIFIED, CACHING])),
+            ("304".to_owned(), told("The client's copy is current.", false, &[ETAG, MODIFIED, CACHING])),
         ])
     }
 }
 
-/// A header that holds text.
+/// Describes a header with a text value.
 pub(super) fn text_header(description: &str, values: Option<&[&str]>) -> Header {
     let schema = Object::builder().schema_type(SchemaType::new(Type::String));
     let schema = schema.enum_values(values.map(|values| values.iter().copied()));
@@ -313,7 +322,7 @@ fn response(
     let response = Response::builder()
         .description(description)
         .content(telling.media_type, body)
-        .header(ERROR_HEADER, text_header("Which error it is, for programs.", Some(&codes)));
+        .header(ERROR_HEADER, text_header("The error code.", Some(&codes)));
     let more = headers.iter().map(|(name, meaning)| (*name, text_header(meaning, None)));
     more.fold(response, |response, (name, header)| response.header(name, header)).build()
 }

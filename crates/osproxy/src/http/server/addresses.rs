@@ -1,4 +1,4 @@
-//! How many connections each address has.
+//! Limit on the connections of each client address.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,13 @@ use ipnet::IpNet;
 
 use crate::{config::ServerSection, http::middleware::network};
 
-/// How often it is logged that addresses have too many.
+/// Minimum interval between two warnings.
 const QUIET: Duration = Duration::from_mins(1);
 
-/// Counts the connections of each address, or network of IPv6.
+/// Counts the connections of each IPv4 address or IPv6 network (/64).
 pub(super) struct Addresses {
     most: usize,
-    /// These may have as many as there are.
+    /// Networks of proxies, which are not limited.
     trusted: Vec<IpNet>,
     open: Mutex<Open>,
 }
@@ -28,10 +28,10 @@ struct Open {
     logged: Option<Instant>,
 }
 
-/// One connection of an address. Dropped, it counts no more.
+/// Permit for one connection of an address; returned on drop.
 pub(super) struct AddressPlace {
     addresses: Arc<Addresses>,
-    /// `None`: it is not counted.
+    /// `None` for a trusted proxy, which is not counted.
     network: Option<IpAddr>,
 }
 
@@ -41,7 +41,7 @@ impl Addresses {
         Arc::new(Self { most, trusted, open: Mutex::default() })
     }
 
-    /// Counts one more connection of an address. `None`: it has as many as it may.
+    /// Counts one more connection of an address. Returns `None` if that is at its limit.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<AddressPlace> {
         let address = address.to_canonical();
         if self.trusted.iter().any(|net| net.contains(&address)) {
@@ -55,7 +55,7 @@ impl Addresses {
                 open.logged = Some(Instant::now());
                 tracing::warn!(
                     address = %network, connections = self.most,
-                    "closing connections of an address that has too many; see `server.max_connections_per_address`"
+                    "too many connections from one address, closing new ones; see `server.max_connections_per_address`"
                 );
             }
             return None;

@@ -1,4 +1,4 @@
-//! Serves a connection: TLS if there is any, then HTTP/1 or HTTP/2, as the client likes.
+//! Serves one connection: TLS if configured, then HTTP/1 or HTTP/2 as the client chooses.
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -31,31 +31,33 @@ use crate::{
     http::{middleware::Probes, pace::Pace},
 };
 
-/// How much of an answer the system holds that was not sent yet, in bytes. Without a limit it takes megabytes for a client
-/// that reads nothing, and nobody sees for minutes how slowly they go.
+/// Limit on unsent data in the kernel's socket buffer, in bytes. Without it, the kernel buffers
+/// megabytes for a client that reads nothing, which hides for minutes how slow the client is.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 128 << 10;
 
-/// How many requests there are on one HTTP/2 connection at the same time at most.
+/// Concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
 
-/// How much of a body comes on an HTTP/2 stream before it is read, in bytes. Uploads over gRPC go at six tenths of the speed with half of
-/// it, and no faster with twice as much. All streams together may have that, so that none waits for one that waits for the store.
+/// Flow control window of an HTTP/2 stream, in bytes. With half of it, uploads over gRPC reach 60%
+/// of the speed; twice as much brings nothing. The window of the connection is large enough for all
+/// streams, so that one stream that waits for the store does not block the others.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// How many streams that a client opened and reset at once may wait to be forgotten, before its connection is closed.
+/// Streams that the client opened and reset at once, and that are still held. Beyond this number
+/// the connection is closed.
 const MAX_RESET_STREAMS: usize = 20;
-/// How many streams with errors of the client's there may be.
+/// Streams that may be reset because of errors of the client, before the connection is closed.
 const MAX_FAULTY_STREAMS: usize = 128;
 
-/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to say so.
+/// Interval and timeout of HTTP/2 keep-alive pings.
 const PING: Duration = Duration::from_secs(30);
 const PONG: Duration = Duration::from_secs(20);
 
-/// What HTTP/2 adds to the length of each field of a head when it is held against a limit, in bytes.
+/// Bytes that HTTP/2 adds to the size of each header field when it checks the limit.
 const FIELD_OVERHEAD: u32 = 32;
 
-/// How connections are served.
+/// Settings shared by all connections of a listener.
 pub(super) struct Protocol {
     http: auto::Builder<Streams>,
     router: Router,
@@ -75,9 +77,9 @@ impl Protocol {
         let mut http = auto::Builder::new(Streams { patience: patience.write });
         http.http1()
             .timer(TokioTimer::new())
-            // The connection's watch does that, from the first byte on.
+            // `Watch` has that timeout; it starts with the first byte.
             .header_read_timeout(None)
-            // A client may close its side when it has sent everything, and still wants the answer.
+            // A client may close its write side after the request, and still read the response.
             .half_close(true)
             .max_buf_size(MAX_BUFFERED.max(config.max_header_bytes as usize));
         http.http2()
@@ -86,7 +88,7 @@ impl Protocol {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(MAX_STREAMS * STREAM_WINDOW)
             .max_send_buf_size(MAX_BUFFERED)
-            // What is too large, but not by far, is refused with a code, as with HTTP/1.
+            // Leaves room to reject moderately oversized heads with an error code, as with HTTP/1.
             .max_header_list_size(max_head + MAX_STREAMS * FIELD_OVERHEAD)
             .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
@@ -95,7 +97,8 @@ impl Protocol {
         Self { http, router, tls, patience, pace: Pace::of(config) }
     }
 
-    /// Serves a connection until it ends. When `draining` is cancelled, requests that run are the last ones.
+    /// Serves a connection until it ends. Once `draining` is cancelled, running requests are its
+    /// last ones.
     pub(super) async fn serve(&self, stream: TcpStream, peer: SocketAddr, draining: CancellationToken) {
         prepare(&stream, peer);
         let Some(tls) = &self.tls else {
@@ -103,8 +106,8 @@ impl Protocol {
         };
         match tokio::time::timeout(self.patience.head, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.drive(stream, peer, draining).await,
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
-            Err(_) => tracing::debug!(%peer, "TLS took too long to begin"),
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
         }
     }
 
@@ -137,20 +140,20 @@ impl Protocol {
         let mut is_last = false;
         loop {
             tokio::select! {
-                // First, so that the watch sees what became of it.
+                // Poll the connection first, so that the watch sees its latest state.
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(%peer, %error, "the connection broke");
+                        tracing::debug!(%peer, %error, "connection failed");
                     }
                     return;
                 }
                 lapse = watch.lapse(self.patience) => {
                     if lapse != Lapse::Idle || is_last || !watch.is_multiplexed() {
-                        tracing::debug!(%peer, ?lapse, "the connection was given up");
+                        tracing::debug!(%peer, ?lapse, "connection timed out");
                         return;
                     }
-                    // With HTTP/2 a client can be told, and loses nothing that is on its way.
+                    // HTTP/2 has GOAWAY: the client loses no request that is on the way.
                     watch.renew();
                 }
                 () = draining.cancelled(), if !is_last => {}
@@ -161,25 +164,25 @@ impl Protocol {
     }
 }
 
-/// Settings of the system for a connection.
+/// Sets socket options.
 fn prepare(stream: &TcpStream, peer: SocketAddr) {
-    // Without this, a body that is not ready with the head waits for the client's delayed acknowledgement.
+    // Otherwise a body that is sent after the head waits for the client's delayed ACK.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot switch off Nagle's algorithm");
+        tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
     }
     #[cfg(target_os = "linux")]
     if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT) {
-        tracing::debug!(%peer, %error, "cannot limit what was not sent yet");
+        tracing::debug!(%peer, %error, "cannot limit unsent data in the socket buffer");
     }
 }
 
 tokio::task_local! {
-    /// How the answer on this task's stream is taken.
+    /// Progress of the response on the HTTP/2 stream of this task.
     static TAKING: Arc<Taking>;
 }
 
-/// Runs the streams of HTTP/2, each as a task, and resets those whose answer is taken too slowly. The others of their
-/// connection go on.
+/// Runs each HTTP/2 stream as a task, and resets those whose client reads the response too slowly.
+/// The other streams of the connection continue.
 #[derive(Clone)]
 struct Streams {
     patience: Duration,
@@ -193,7 +196,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             tokio::select! {
                 biased;
                 () = stream => {}
-                () = watched.stalls(patience) => tracing::debug!("an answer was given up"),
+                () = watched.stalls(patience) => tracing::debug!("response timed out; resetting its stream"),
             }
         }));
     }

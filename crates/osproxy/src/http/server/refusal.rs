@@ -1,5 +1,6 @@
-//! The answer to a head that hyper cannot read. Hyper writes one of its own, a bare status, and calls no service. It is replaced by
-//! what the router answers, so that it has a code, a request id and CORS headers as all others do.
+//! Responses to requests whose head hyper cannot parse. Hyper writes a bare status itself and does
+//! not call the service. This module replaces it by a response of the router, which has an error
+//! code, a request id and CORS headers like all others.
 
 use std::{
     future::Future,
@@ -21,17 +22,18 @@ use tower::ServiceExt;
 
 use super::Peer;
 
-/// How hyper's answers begin.
+/// Start of a response that hyper writes.
 const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
-/// How many bytes are still read from the client, so that it gets to see the answer: closing a connection on a client that is
-/// still sending would destroy it.
+/// Bytes that are still read from the client after the response. Closing the connection while the
+/// client is sending would destroy the response.
 const MAX_DRAINED: usize = 16 << 20;
 
-/// An extension of the request that stands for one whose head cannot be read, with the status that hyper has for it.
+/// Marks the placeholder for a request whose head hyper cannot parse; holds hyper's status. A
+/// request extension.
 #[derive(Clone, Copy, Debug)]
 pub struct Unreadable(pub StatusCode);
 
-/// Answers the one head of a connection that cannot be read: it is the last.
+/// Writes the response to the unparsable head of a connection, which is always its last request.
 pub(super) struct Refusal {
     router: Router,
     peer: SocketAddr,
@@ -39,13 +41,13 @@ pub(super) struct Refusal {
 }
 
 enum State {
-    /// All heads could be read.
+    /// All heads so far were valid.
     Unused,
-    /// The router is asked.
+    /// The router produces the response.
     Asking(Pin<Box<dyn Future<Output = Bytes> + Send>>),
-    /// This is still to be written.
+    /// The rest of the response is still to be written.
     Writing(Bytes),
-    /// The answer is written, and so many bytes of the client were read since.
+    /// The response is written; counts the bytes read from the client since.
     Draining(usize),
 }
 
@@ -54,12 +56,13 @@ impl Refusal {
         Self { router, peer, state: State::Unused }
     }
 
-    /// Whether these bytes, which answer no request, are an answer of hyper's. With HTTP/2 there are others.
+    /// Whether these bytes, written outside a request, are a response of hyper and not an HTTP/2
+    /// frame.
     pub(super) fn replaces(bytes: &[u8]) -> bool {
         bytes.starts_with(STATUS_LINE)
     }
 
-    /// Writes the router's answer in the place of hyper's.
+    /// Writes the router's response instead of hyper's.
     pub(super) fn poll_write(
         &mut self,
         mut io: Pin<&mut impl AsyncWrite>,
@@ -86,7 +89,8 @@ impl Refusal {
         }
     }
 
-    /// Reads what the client still sends after the answer, for as long as the connection's watch allows.
+    /// Drains what the client still sends after the response. The connection's `Watch` limits the
+    /// time.
     pub(super) fn poll_drain(
         &mut self,
         mut io: Pin<&mut impl AsyncRead>,
@@ -98,7 +102,7 @@ impl Refusal {
         let mut buffer = [0; 4096];
         while *drained < MAX_DRAINED {
             let mut buffer = ReadBuf::new(&mut buffer);
-            // What is wrong with the connection now is of no interest.
+            // The connection is being closed: errors do not matter.
             if ready!(io.as_mut().poll_read(cx, &mut buffer)).is_err() || buffer.filled().is_empty() {
                 break;
             }
@@ -108,7 +112,7 @@ impl Refusal {
     }
 }
 
-/// The status of an answer of hyper's.
+/// Parses the status of a response of hyper.
 fn status(answer: &[u8]) -> StatusCode {
     let digits = answer.get(STATUS_LINE.len()..).and_then(|rest| rest.get(..3));
     digits.and_then(|digits| StatusCode::from_bytes(digits).ok()).unwrap_or(StatusCode::BAD_REQUEST)
@@ -116,7 +120,7 @@ fn status(answer: &[u8]) -> StatusCode {
 
 async fn ask(router: Router, peer: SocketAddr, status: StatusCode) -> Bytes {
     let mut request = Request::new(Body::empty());
-    // A path that no route has.
+    // Matches no route.
     *request.uri_mut() = axum::http::Uri::from_static("*");
     request.extensions_mut().insert(Peer(peer));
     request.extensions_mut().insert(Unreadable(status));
@@ -124,10 +128,10 @@ async fn ask(router: Router, peer: SocketAddr, status: StatusCode) -> Bytes {
     written(answer).await
 }
 
-/// An answer as it stands on the wire, the last one of its connection.
+/// Serializes a response as the last one of an HTTP/1.1 connection.
 async fn written(answer: Response<Body>) -> Bytes {
     let (mut head, body) = answer.into_parts();
-    // It consists of one piece that is there.
+    // Cannot fail: error bodies are in memory.
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     head.headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     head.headers.insert(header::CONTENT_LENGTH, body.len().into());
@@ -136,7 +140,7 @@ async fn written(answer: Response<Body>) -> Bytes {
     }
     let mut bytes = Vec::with_capacity(1024 + body.len());
     let status = head.status;
-    // A vector takes everything.
+    // Writing to a `Vec` cannot fail.
     let _ =
         write!(bytes, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
     for (name, value) in &head.headers {

@@ -1,4 +1,4 @@
-//! The service's certificate, and those of its clients, which may be exchanged while it runs.
+//! TLS with certificates that are reloaded when their files change.
 
 use std::{
     io,
@@ -16,16 +16,16 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::config::{TlsFiles, TlsSection};
 
-/// How often the files are looked at.
+/// Interval between checks of the files.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What clients may speak within TLS.
+/// Application protocols, by preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// How many sessions are remembered, so that they can be resumed.
+/// Number of TLS sessions cached for resumption.
 const SESSIONS: usize = 256;
 
-/// Begins TLS with clients.
+/// Accepts TLS connections.
 pub struct Tls {
     acceptor: RwLock<TlsAcceptor>,
     section: TlsSection,
@@ -33,7 +33,8 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads the certificates, if there are any. Fails with a sentence. Blocks.
+    /// Reads the certificates. Returns `None` if TLS is not configured; fails with a message for
+    /// the operator. Blocks.
     pub fn open(section: &TlsSection) -> Result<Option<Self>, String> {
         let Some(read) = section.files()? else {
             return Ok(None);
@@ -47,15 +48,16 @@ impl Tls {
         acceptor.accept(stream).await
     }
 
-    /// Looks at the files for ever. New ones count for connections that begin from then on; what cannot be used is told once,
-    /// and changes nothing.
+    /// Checks the files periodically; never returns. New certificates apply to new connections.
+    /// Invalid ones are logged once, and the old ones stay in use.
     pub(super) async fn renew(&self) {
         let (mut known, mut before) = (self.read.clone(), Ok(Some(self.read.clone())));
         loop {
             tokio::time::sleep(LOOK).await;
             let section = self.section.clone();
             let Ok(found) = tokio::task::spawn_blocking(move || section.files()).await else { continue };
-            // Files are not exchanged at once: what differs from the last look may be half of a pair.
+            // Certificate and key are not replaced atomically: reload only if the files are the
+            // same in two checks in a row.
             let is_steady = found == before;
             before.clone_from(&found);
             match found {
@@ -63,10 +65,13 @@ impl Tls {
                     match acceptor(&files) {
                         Ok(acceptor) => {
                             *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
-                            tracing::info!("the certificate was exchanged");
+                            tracing::info!("reloaded the TLS certificate");
                         }
                         Err(problem) => {
-                            tracing::warn!(problem, "the old certificate stays: the new one is of no use");
+                            tracing::warn!(
+                                problem,
+                                "cannot use the new TLS certificate; keeping the old one"
+                            );
                         }
                     }
                     known = files;
@@ -77,7 +82,7 @@ impl Tls {
     }
 }
 
-/// Fails with a sentence.
+/// Builds an acceptor. Fails with a message for the operator.
 fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone())
@@ -93,7 +98,8 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, String> {
     let shown = rustls::sign::SingleCertAndKey::from(files.certified()?);
     let mut config = config.with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-    // Its own: who was let in by other authorities is not to resume that.
+    // A new cache, so that a client that was accepted under other certificate authorities cannot
+    // resume its session.
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

@@ -1,4 +1,6 @@
-//! What a connection is at, so that nobody holds one for nothing.
+//! Timeouts of a connection: request head, idle time, and the progress of the client in reading a
+//! response. Hyper has no timeout for the last one, so the transport and the response bodies are
+//! wrapped to observe it.
 
 use std::{
     future::{Future, poll_fn},
@@ -20,50 +22,50 @@ use tokio::{
 use super::{MAX_BUFFERED, refusal::Refusal};
 use crate::http::pace::Pace;
 
-/// How long somebody may take.
+/// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// To send the head of a request.
+    /// For the head of a request.
     pub(super) head: Duration,
     /// Between two requests.
     pub(super) idle: Duration,
-    /// To take something of an answer.
+    /// For the client to read any data of a response.
     pub(super) write: Duration,
 }
 
-/// Why a connection is given up.
+/// The timeout that ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lapse {
-    /// The head of a request does not end.
+    /// The head of a request is incomplete.
     Head,
-    /// There was no request for too long.
+    /// There is no request.
     Idle,
-    /// Nothing of an answer is taken.
+    /// The client does not read the response.
     Write,
 }
 
-/// What a connection is at.
+/// The state of a connection that its timeouts depend on.
 pub(super) struct Watch {
     state: Mutex<State>,
-    /// Of the one answer that HTTP/1 has at a time.
+    /// Progress of the response of HTTP/1, which has one at a time.
     pub(super) taking: Arc<Taking>,
 }
 
 struct State {
     requests: usize,
-    /// When there was something last, where there is no request.
+    /// Last activity, while there is no request.
     since: Instant,
-    /// When the head began that has not ended. With HTTP/2 nobody knows.
+    /// Start of the incomplete head. Unknown with HTTP/2.
     head: Option<Instant>,
     multiplexed: bool,
-    /// Whether there was a request whose answer may not be written yet.
+    /// Whether a response may not be completely written yet.
     answering: bool,
 }
 
 impl Watch {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        // The first request is awaited from the beginning.
+        // The timeout of the first head starts with the connection.
         let state = State { requests: 0, since: now, head: Some(now), multiplexed: false, answering: false };
         Self { state: Mutex::new(state), taking: Arc::default() }
     }
@@ -72,12 +74,12 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether requests run side by side.
+    /// Whether requests are multiplexed (HTTP/2).
     pub(super) fn is_multiplexed(&self) -> bool {
         self.state().multiplexed
     }
 
-    /// To be called when the head of a request has come. The request lasts until what is returned is dropped.
+    /// Records that the head of a request is complete. The request runs until the guard is dropped.
     pub(super) fn request(self: &Arc<Self>, multiplexed: bool) -> Running {
         let mut state = self.state();
         state.requests += 1;
@@ -87,12 +89,12 @@ impl Watch {
         Running(self.clone())
     }
 
-    /// Lets the time between two requests begin anew.
+    /// Restarts the idle timeout.
     pub(super) fn renew(&self) {
         self.state().since = Instant::now();
     }
 
-    /// Whether what is written now belongs to no request: it is hyper's own answer to a head that it cannot read.
+    /// Whether a write belongs to no request: hyper responds to a head that it cannot parse.
     fn is_unasked(&self) -> bool {
         !self.state().answering
     }
@@ -112,15 +114,15 @@ impl Watch {
     fn went(&self) {
         let mut state = self.state();
         if state.requests == 0 {
-            // The end of an answer that is not of the store any more.
+            // The tail of a response whose body was already dropped.
             state.since = Instant::now();
         } else if let Some(handed) = &mut *self.taking.handed() {
             handed.moved = Instant::now();
         }
     }
 
-    /// Ends when the connection is to be given up. To be awaited by the task that serves the connection: what changes is
-    /// seen because the task is then awake.
+    /// Completes when a timeout expires. Must be awaited by the task that serves the connection:
+    /// every change of the state wakes that task, so the deadline is then computed again.
     pub(super) async fn lapse(&self, patience: Patience) -> Lapse {
         let mut alarm = Alarm::default();
         poll_fn(|cx| match self.deadline(patience) {
@@ -130,14 +132,15 @@ impl Watch {
         .await
     }
 
-    /// When the connection is to be given up, if nothing changes, and why then.
+    /// Returns the next deadline in the current state, and its timeout.
     fn deadline(&self, patience: Patience) -> Option<(Instant, Lapse)> {
         let state = self.state();
         if let Some(at) = self.taking.deadline(patience.write) {
             return Some((at, Lapse::Write));
         }
         if state.requests > 0 {
-            // The end of a request on one of many streams wakes nobody here.
+            // The end of a request on an HTTP/2 stream does not wake this task, so check again
+            // after one idle timeout.
             return state.multiplexed.then(|| (Instant::now() + patience.idle, Lapse::Idle));
         }
         Some(match state.head {
@@ -147,12 +150,12 @@ impl Watch {
     }
 }
 
-/// A timer that is set anew only when it must go off earlier than it would.
+/// A timer that is reset only for an earlier deadline, or once it has fired.
 #[derive(Default)]
 struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
-    /// Ready when it is so late.
+    /// Ready once `at` has passed.
     fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         loop {
@@ -167,7 +170,7 @@ impl Alarm {
     }
 }
 
-/// A request that runs.
+/// Guard of a running request.
 pub(super) struct Running(Arc<Watch>);
 
 impl Drop for Running {
@@ -178,18 +181,18 @@ impl Drop for Running {
     }
 }
 
-/// What the client has to take of an answer, and was not asked for more.
+/// The last chunk handed to hyper, until the client has drained it.
 #[derive(Default)]
 pub(super) struct Taking(Mutex<Option<Handed>>);
 
 #[derive(Clone, Copy)]
 struct Handed {
     since: Instant,
-    /// When something of it went last, where that can be seen.
+    /// Last progress, as far as it is visible: on HTTP/1 only.
     moved: Instant,
-    /// How long it may take at the least, where that cannot be seen.
+    /// Time that the chunk may always take, where progress is not visible.
     fair: Duration,
-    /// How long it may take however much of it goes.
+    /// Longest time that the chunk may take even with progress: that of the minimum rate.
     longest: Option<Duration>,
 }
 
@@ -198,14 +201,14 @@ impl Taking {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When what was handed over has not been taken for too long.
+    /// Returns when the client counts as stalled; `None` if it has no chunk to read.
     fn deadline(&self, patience: Duration) -> Option<Instant> {
         let handed = (*self.handed())?;
         let stalled = (handed.moved + patience).max(handed.since + handed.fair);
         Some(handed.longest.map_or(stalled, |longest| stalled.min(handed.since + longest)))
     }
 
-    /// Ends when an answer is taken too slowly. To be awaited by the task that sends it.
+    /// Completes when the client has stalled. Must be awaited by the task that sends the response.
     pub(super) async fn stalls(&self, patience: Duration) {
         let mut alarm = Alarm::default();
         poll_fn(|cx| match self.deadline(patience) {
@@ -216,20 +219,20 @@ impl Taking {
     }
 }
 
-/// An answer's body, which knows how fast it is taken. What it takes to get its data does not count.
+/// A response body that fails if the client reads below the minimum rate. Time spent waiting for
+/// the data itself does not count.
 pub(super) struct Paced {
     body: Body,
     taking: Arc<Taking>,
     pace: Pace,
-    /// How much was handed over last.
+    /// Size of the last chunk, in bytes.
     handed: u64,
     multiplexed: bool,
     _running: Running,
 }
 
-/// Says why an answer ended.
 #[derive(Debug, thiserror::Error)]
-#[error("the client takes the answer too slowly")]
+#[error("the client read the response below the minimum rate")]
 struct TooSlow;
 
 impl Paced {
@@ -246,7 +249,7 @@ impl Paced {
     fn hand_over(&mut self, bytes: u64) {
         self.handed = bytes;
         let now = Instant::now();
-        // Of what is handed over on one of many streams nobody sees how it goes.
+        // The progress of a single HTTP/2 stream is not visible.
         let fair = if self.multiplexed { self.pace.time(bytes) } else { Duration::ZERO };
         let longest = self.pace.longest(bytes + MAX_BUFFERED as u64);
         *self.taking.handed() = Some(Handed { since: now, moved: now, fair, longest });
@@ -261,7 +264,7 @@ impl http_body::Body for Paced {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Whoever asks for more has room for it.
+        // Hyper polls for more, so it has room: the last chunk is drained.
         let taken = self.taking.handed().take();
         if let Some(taken) = taken {
             let bytes = self.handed;
@@ -292,7 +295,7 @@ impl Drop for Paced {
     }
 }
 
-/// A connection's bytes, which say that they come and go.
+/// The transport of a connection; reports reads and writes to its `Watch`.
 pub(super) struct Watched<I> {
     pub(super) io: I,
     pub(super) watch: Arc<Watch>,
@@ -375,7 +378,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_millis(70);
 
-    /// An answer of ten bytes, each after this time, of which a million must be taken in a second.
+    /// A response of ten bytes, each after `pause`, with a minimum rate of a million bytes per
+    /// second.
     fn answer(pause: Duration) -> Paced {
         let bytes = stream::unfold(0, move |count| async move {
             if !pause.is_zero() {

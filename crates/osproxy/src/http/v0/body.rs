@@ -1,3 +1,5 @@
+//! Request bodies with content: raw, or the field `file` of a form.
+
 use axum::{
     body::Body,
     http::{HeaderMap, header},
@@ -11,11 +13,12 @@ use crate::{
     ops::upload_file::SizeHint,
 };
 
-/// The md5 of nothing. Some clients announce no length with an empty body: that it is meant to be empty
-/// shows by this then.
+/// MD5 of empty content. Some clients send an empty body without a length; this digest shows that
+/// the content is meant to be empty.
 const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be_bytes();
 
-/// The content of a request: the field `file` of a form, or the body as it is. `md5` is what the client says of it.
+/// Returns the content of a request: the field `file` of a form, or the raw body. `md5` is the
+/// expected digest.
 pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16]>) -> Result<Content> {
     let length = body.size_hint().exact();
     let content_type =
@@ -28,7 +31,9 @@ pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16
     let announced =
         headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
     if !announced && md5 != Some(EMPTY_MD5) {
-        return Err(Error::invalid("the request has no body; an empty one needs `Content-Length: 0`"));
+        return Err(Error::invalid(
+            "the request has no body; to send empty content, set `Content-Length: 0`",
+        ));
     }
     Ok(body::raw(body))
 }

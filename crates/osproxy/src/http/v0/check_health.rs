@@ -5,12 +5,12 @@ use osproxy_api::v0::{Envelope, PREFIX};
 
 use crate::{Result, app::App, http::openapi, ops};
 
-/// `GET /ping`: does everything that requests need answer?
+/// `GET /ping`: checks the database.
 #[utoipa::path(
     get, path = "/ping", context_path = PREFIX, tag = "Health",
-    summary = "Does everything that requests need answer?", description = "",
+    summary = "Check the database", description = "",
     responses(
-        (status = 200, description = "The database answers.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "pong"})),
+        (status = 200, description = "The database responds.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "pong"})),
         (status = 500, response = openapi::Internal),
         (status = 503, response = openapi::Unavailable),
     )
@@ -20,12 +20,12 @@ pub(in crate::http) async fn ping(State(app): State<Arc<App>>) -> Result<Json<En
     Ok(Json(Envelope::ok("pong")))
 }
 
-/// `GET /health`: does the process answer?
+/// `GET /health`: liveness.
 #[utoipa::path(
     get, path = "/health", context_path = PREFIX, tag = "Health",
-    summary = "Does the process answer?", description = "",
+    summary = "Liveness probe", description = "",
     responses(
-        (status = 200, description = "The process answers.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "healthy"})),
+        (status = 200, description = "The process responds.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "healthy"})),
     )
 )]
 pub(in crate::http) async fn health() -> Json<Envelope<&'static str>> {

@@ -29,15 +29,15 @@ use crate::{
 /// `PUT /upload/merge`
 #[utoipa::path(
     put, path = "/upload/merge", context_path = PREFIX, tag = "v0 Uploads",
-    summary = "Complete a file that was sent in parts", description = "",
+    summary = "Complete an upload in parts", description = "",
     params(
         openapi::UploadLinkQuery,
-        ("num" = u32, Query, minimum = 1, maximum = 10_000, description = "How many parts there are.", example = 5),
-        ("size" = u64, Query, description = "How many bytes they have together.", example = 41_943_040),
-        ("md5" = Option<Md5>, Query, description = "The md5 of the whole. If it is another, that is refused, or, of content beyond `uploads.verify_up_to`, the file becomes corrupt when a task has found out."),
+        ("num" = u32, Query, minimum = 1, maximum = 10_000, description = "Number of parts.", example = 5),
+        ("size" = u64, Query, description = "Size of all parts together, in bytes.", example = 41_943_040),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the whole content. A mismatch makes the request fail. Content larger than `uploads.verify_up_to` is verified by a task afterwards; on a mismatch the file becomes corrupt."),
     ),
     responses(
-        (status = 200, description = "The file can be read. Sent again, it does no harm.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 200, description = "The file can be read. Repeating the request has no effect.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
         (status = 403, response = openapi::Forbidden),
         (status = 404, response = openapi::NotFound),
         (status = 413, response = openapi::TooLarge),
@@ -56,7 +56,7 @@ pub(in crate::http) async fn complete_upload(
     let (uid, VerifiedLink { terms, .. }) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let (parts, size) = (query.number("num")?, query.number("size")?);
     let said = Completion { parts: Some(parts), size: Some(size), claims: Claims::of_md5(query.md5()?) };
-    // Nobody is told that a file can be read which cannot.
+    // Only the node that has the parts can say whether the file can be read.
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {

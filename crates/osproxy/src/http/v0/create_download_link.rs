@@ -25,7 +25,7 @@ use crate::{
     responses(
         (
             status = 200,
-            description = "One entry for each file that is complete, in the order of the uids; `null` if none is.",
+            description = "One entry for each stored file, in the order of the uids; `null` if no file is stored.",
             body = Envelope<Option<Vec<DownloadLink>>>
         ),
         (status = 413, response = openapi::TooLarge),
@@ -83,8 +83,8 @@ pub(in crate::http) async fn create_download_link(
     Ok(Json(Envelope::ok(Some(links).filter(|links| !links.is_empty()))))
 }
 
-/// What the Go program would call the object: for the eyes of its clients. Where content really lies is
-/// nobody's business.
+/// Returns the bucket and object name that the Go program would use. Its clients expect them; the
+/// real location of the content is not exposed.
 fn object_of(file: &StoredFile) -> (&'static str, String) {
     let uid = file.uid;
     let object = file.extension().map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));

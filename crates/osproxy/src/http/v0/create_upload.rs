@@ -27,7 +27,7 @@ use crate::{
     request_body = CreateUploadRequest,
     security(("api_key" = ["upload"])),
     responses(
-        (status = 200, description = "One entry for each path, in their order.", body = Envelope<Vec<UploadLinks>>),
+        (status = 200, description = "One entry for each path, in the same order.", body = Envelope<Vec<UploadLinks>>),
         (status = 413, response = openapi::TooLarge),
         (status = 408, response = openapi::Interrupted),
         (status = 415, response = openapi::Encoded),

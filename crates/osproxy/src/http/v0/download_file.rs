@@ -14,16 +14,16 @@ use crate::{
     link::Action,
 };
 
-/// What a download link carries beside the parameters that all links have, in the order in which they are signed.
+/// Parameters of download links beyond those of all links, in the order of the signature.
 pub(super) const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
 
 /// `GET` and `HEAD /download`
 #[utoipa::path(
     get, path = "/download", context_path = PREFIX, tag = "v0 Downloads",
-    summary = "Read a file, or a range of it", description = "",
+    summary = "Download a file or a range of it", description = "",
     params(
         openapi::DownloadLinkQuery,
-        ("online" = inline(Option<openapi::Online>), Query, description = "`0`: to be saved; `1`, or nothing: to be shown."),
+        ("online" = inline(Option<openapi::Online>), Query, description = "`0`: browsers save the file; `1` or absent: they display it."),
         openapi::Conditions,
     ),
     responses(

@@ -7,7 +7,7 @@ use osproxy_api::v0::Envelope;
 
 use crate::http::error::Failure;
 
-/// An error as clients of v0 know it.
+/// Renders an error as an envelope.
 pub(in crate::http) fn render(status: StatusCode, failure: &Failure<'_>) -> Response {
     let mut message = failure.error.message.to_string();
     if status.is_server_error()

@@ -1,3 +1,5 @@
+//! Streaming parser of `multipart/form-data`, with bounded memory.
+
 use std::{
     pin::Pin,
     sync::{
@@ -20,22 +22,23 @@ use crate::{
 
 /// The field that holds the content.
 const FILE: &str = "file";
-/// Largest other field, in bytes. They are read over.
+/// Largest other field, in bytes. Other fields are ignored.
 const MAX_OTHER: u64 = 64 * 1024;
-/// Most other fields.
+/// Largest number of other fields, before the content and after it.
 const MAX_FIELDS: usize = 32;
-/// How many frames, of at most 64 KiB, the parser may collect within the content.
+/// Frames, of at most 64 KiB, that the parser may buffer within the content.
 const CONTENT_FRAMES: u32 = 4;
-/// How many bytes may come between one field and the next: the parser collects them, so they are counted.
+/// Most bytes from one field to the next, which the parser buffers.
 const MAX_BETWEEN: u64 = 256 * 1024;
 
-/// Whether a body of this type is a form.
+/// Whether a body with this content type is a form.
 pub(in crate::http) fn is_form(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("multipart/form-data")
 }
 
-/// The content of the field `file`, as it arrives. The stream ends well only if the whole form does.
+/// Streams the content of the field `file`. The stream ends without an error only if the rest of
+/// the form is complete and valid.
 pub(in crate::http) async fn file(
     content_type: &str,
     body: BodyDataStream,
@@ -59,10 +62,11 @@ pub(in crate::http) async fn file(
     Err(Error::invalid("the form has too many fields"))
 }
 
-/// Passes a body on until `allowance` bytes have come; what comes after that is too large.
+/// Passes a body on, and fails once `allowance` bytes have passed.
 ///
-/// The parser collects whatever is ready before it looks at any of it. So now and then nothing is: it gets, and holds,
-/// one frame at a time outside of the content, and [`CONTENT_FRAMES`] within it.
+/// The parser buffers all data that is ready before it looks at any of it. So this stream returns
+/// `Pending` after each frame outside the content, and after [`CONTENT_FRAMES`] within it, to bound
+/// that buffer.
 struct Metered {
     body: BodyDataStream,
     allowance: Arc<AtomicU64>,
@@ -85,7 +89,7 @@ impl Stream for Metered {
         };
         self.frames += 1;
         Poll::Ready(Some(frame.and_then(|bytes| {
-            // The frame that uses the allowance up passes: most of it may be content already.
+            // The frame that exhausts the allowance passes, since most of it may be content.
             let rest = |left: u64| (left > 0).then(|| left.saturating_sub(bytes.len() as u64));
             let allowed = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
             allowed.map(|_| bytes).map_err(|_| axum::Error::new(TooLarge))
@@ -94,7 +98,7 @@ impl Stream for Metered {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the form is too large outside of its content")]
+#[error("the form has too much data outside of its content")]
 struct TooLarge;
 
 struct Form {
@@ -123,7 +127,7 @@ async fn next((form, field): Rest) -> Result<Option<(Bytes, Rest)>> {
     Ok(None)
 }
 
-/// Reads what follows the content: nothing that matters, but it must be there in full.
+/// Reads the rest of the form after the content, which must be complete.
 async fn end(mut form: Form) -> Result<()> {
     for _ in 0..MAX_FIELDS {
         let Some(field) = form.next_field().await? else {
@@ -142,10 +146,10 @@ fn malformed(error: &multer::Error) -> Error {
             Error::new(ErrorCode::TooLarge, TooLarge.to_string())
         }
         multer::Error::StreamReadFailed(source) => broken(&**source),
-        // The body itself is complete: repeating it changes nothing.
+        // The body itself is complete, so a retry would fail again: not `IncompleteBody`.
         multer::Error::IncompleteFieldData { .. }
         | multer::Error::IncompleteHeaders
-        | multer::Error::IncompleteStream => Error::invalid("the form ends without its last boundary"),
+        | multer::Error::IncompleteStream => Error::invalid("the form lacks its closing boundary"),
         multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => {
             Error::new(ErrorCode::TooLarge, "a field of the form is too large")
         }

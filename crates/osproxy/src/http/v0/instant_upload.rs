@@ -17,13 +17,13 @@ use crate::{
 /// `POST /resume`
 #[utoipa::path(
     post, path = "/resume", context_path = PREFIX, tag = "v0 Links",
-    summary = "Have files of content that is there already", description = "",
+    summary = "Create files from stored content", description = "",
     request_body = InstantUploadRequest,
     security(("api_key" = ["upload"])),
     responses(
         (
             status = 200,
-            description = "One entry for each digest, in their order: a new uid where the content is there already.",
+            description = "One entry for each digest, in the same order. `uid` is empty if the content is not stored and must be sent.",
             body = Envelope<Vec<InstantUploadResult>>
         ),
         (status = 413, response = openapi::TooLarge),

@@ -1,3 +1,5 @@
+//! JSON bodies.
+
 use axum::body::Body;
 use serde::de::DeserializeOwned;
 
@@ -6,10 +8,10 @@ use crate::{
     http::{body, json},
 };
 
-/// Largest JSON body, in bytes: 50 paths of 4 KiB fit, and 200 uids many times.
+/// Largest JSON body, in bytes: enough for 50 paths of 4 KiB, or 200 uids.
 const MAX_BODY: usize = 256 * 1024;
 
-/// Reads a JSON body. As in the Go program, the content type does not matter.
+/// Parses a JSON body. Like the Go program, ignores the content type.
 pub(super) async fn parse<T: DeserializeOwned>(body: Body) -> Result<T> {
     json::parse(&body::small(body, MAX_BODY).await?)
 }

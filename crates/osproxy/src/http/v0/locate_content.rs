@@ -18,11 +18,11 @@ use crate::{
     uid::Uid,
 };
 
-/// `GET /proxy`: the address of this node, if it holds bytes of the uid that no other has.
+/// `GET /proxy`: returns the address of this node if only this node has content of the uid.
 #[utoipa::path(
     get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
-    summary = "Does this node hold bytes that no other has?", description = "",
-    params(("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336")),
+    summary = "Find out whether only this node has the content", description = "Fails with 404 if it has none, or if other nodes have it too.",
+    params(("uid" = schema::Uid, Query, description = "Uid of the file.", example = "1548722401845518336")),
     security(("api_key" = ["admin"])),
     responses(
         (status = 200, description = "The address of this node.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": "10.0.0.7:8888"})),

@@ -1,4 +1,5 @@
-//! API v0, as the clients of the Go program know it.
+//! API v0, compatible with the Go program. Errors are envelopes; links carry everything in the
+//! query.
 
 mod body;
 pub(super) mod check_health;

@@ -1,3 +1,5 @@
+//! Query parameters and signed links of API v0.
+
 use std::{borrow::Cow, str::FromStr};
 
 use axum::http::request::Parts;
@@ -12,7 +14,7 @@ use crate::{
     uid::Uid,
 };
 
-/// The parameters of a URL, decoded. Where one stands twice, the first counts.
+/// Decoded query parameters. If one is repeated, the first value counts.
 pub(in crate::http) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
@@ -20,13 +22,13 @@ impl<'a> Query<'a> {
         Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect())
     }
 
-    /// A parameter; empty when it is not there.
+    /// Returns a parameter, or an empty string if it is absent.
     pub(in crate::http) fn get(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value)
     }
 
-    /// A hexadecimal md5, if one is given.
+    /// Parses the optional parameter `md5`.
     pub(super) fn md5(&self) -> Result<Option<[u8; 16]>> {
         match self.get("md5") {
             "" => Ok(None),
@@ -34,17 +36,17 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// A whole number that must be there.
+    /// Parses a required whole number.
     pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<T> {
         let text = self.get(name);
-        // Not all that Rust reads is a number to others: no sign.
+        // Digits only: `parse` would accept a sign too.
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|_| digits);
-        number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, not too large")))
+        number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, and not too large")))
     }
 
-    /// The uid of a link that allows `action` now, and the link. `extra` names the parameters that this kind of link carries
-    /// beside those that all have.
+    /// Verifies a link that grants `action`, and returns its uid with it. `extra` are the names of
+    /// the parameters that only this kind of link has.
     pub(super) async fn verified_uid(
         &self,
         app: &App,
@@ -59,20 +61,22 @@ impl<'a> Query<'a> {
         Ok((uid, link))
     }
 
-    /// What a link says. `extra` are the values of the parameters that this kind of link carries beside those that all have.
+    /// Returns what the signature of a link covers. `extra` are the values of the parameters that
+    /// only this kind of link has.
     pub(in crate::http) fn claims<'b>(&'b self, action: Action, extra: &'b [&'b str]) -> Claims<'b> {
         Claims { action, uid: self.get("uid"), date: self.get("date"), expire: self.get("expire"), extra }
     }
 }
 
-/// Reads 32 hexadecimal digits.
+/// Parses an MD5 in hexadecimal.
 pub(super) fn md5(text: &str) -> Result<[u8; 16]> {
     let mut md5 = [0; 16];
-    hex::decode_to_slice(text, &mut md5).map_err(|_| Error::invalid("an md5 has 32 hexadecimal digits"))?;
+    hex::decode_to_slice(text, &mut md5)
+        .map_err(|_| Error::invalid("`md5` must have 32 hexadecimal digits"))?;
     Ok(md5)
 }
 
-/// The query of a signed link, to be put behind a path. `extra` are further parameters that are signed, by name.
+/// Returns the query of a signed link. `extra` are additional signed parameters: names and values.
 pub(in crate::http) fn signed(
     links: &LinkKeys,
     action: Action,
@@ -94,7 +98,7 @@ pub(in crate::http) fn signed(
         .finish()
 }
 
-/// The relative URL of a signed link.
+/// Returns the relative URL of a signed link.
 pub(super) fn url(path: &str, query: &str) -> String {
     format!("{PREFIX}{path}?{query}")
 }

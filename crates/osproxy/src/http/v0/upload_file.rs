@@ -21,20 +21,20 @@ use crate::{
     },
 };
 
-/// `PUT /upload`: the field `file` of a form, or the body as it is.
+/// `PUT /upload`: the content is the field `file` of a form, or the raw body.
 #[utoipa::path(
     put, path = "/upload", context_path = PREFIX, tag = "v0 Uploads",
-    summary = "Send a file in one piece", description = "",
+    summary = "Upload a whole file", description = "",
     params(
         openapi::UploadLinkQuery,
-        ("md5" = Option<Md5>, Query, description = "What the content's md5 must be."),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the content."),
     ),
-    request_body(description = "The field `file` of a form, or the bytes as they are under any other content type.", content(
+    request_body(description = "The content: the field `file` of a form or, with any other content type, the raw body.", content(
         (Content = "application/octet-stream"),
         (openapi::UploadForm = "multipart/form-data")
     )),
     responses(
-        (status = 200, description = "The file is stored, durably; or it was already, with the same content.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 200, description = "The file is durably stored, or was already stored with the same content.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
         (status = 404, response = openapi::NotFound),
         (status = 408, response = openapi::Interrupted),
         (status = 415, response = openapi::Encoded),

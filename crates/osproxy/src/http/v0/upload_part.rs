@@ -26,21 +26,21 @@ use crate::{
     },
 };
 
-/// `PUT /upload/multi`: one part, in the field `file` of a form, or as the body.
+/// `PUT /upload/multi`: the part is the field `file` of a form, or the raw body.
 #[utoipa::path(
     put, path = "/upload/multi", context_path = PREFIX, tag = "v0 Uploads",
-    summary = "Send one part of a file", description = "",
+    summary = "Upload a part", description = "",
     params(
         openapi::UploadLinkQuery,
-        ("chunkNum" = u32, Query, minimum = 1, maximum = 10_000, description = "The number of the part, from 1 on.", example = 1),
-        ("md5" = Option<Md5>, Query, description = "What the part's md5 must be."),
+        ("chunkNum" = u32, Query, minimum = 1, maximum = 10_000, description = "Number of the part, starting at 1.", example = 1),
+        ("md5" = Option<Md5>, Query, description = "Expected MD5 of the part."),
     ),
-    request_body(description = "The field `file` of a form, or the bytes as they are under any other content type.", content(
+    request_body(description = "The part: the field `file` of a form or, with any other content type, the raw body.", content(
         (Content = "application/octet-stream"),
         (openapi::UploadForm = "multipart/form-data")
     )),
     responses(
-        (status = 200, description = "The part is stored, durably.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
+        (status = 200, description = "The part is durably stored.", body = Envelope<String>, example = json!({"code": 0, "message": "ok", "data": ""})),
         (status = 403, response = openapi::Forbidden),
         (status = 404, response = openapi::NotFound),
         (status = 408, response = openapi::Interrupted),

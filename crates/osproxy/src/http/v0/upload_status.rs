@@ -20,20 +20,21 @@ use crate::{
     uid::Uid,
 };
 
-/// `GET /checkpoint`. Clients of the Go program send the uid alone: that is enough for whoever needs no API key. Others
-/// show theirs, or the rest of the upload link.
+/// `GET /checkpoint`. Clients of the Go program send only the uid, which is enough with
+/// `auth.mode: open`. Otherwise the request needs an API key, or the other parameters of the upload
+/// link.
 #[utoipa::path(
     get, path = "/checkpoint", context_path = PREFIX, tag = "v0 Uploads",
-    summary = "Which parts have arrived", description = "",
+    summary = "List the received parts", description = "Requires an API key, or the parameters of an upload link.",
     params(
-        ("uid" = schema::Uid, Query, description = "The file's uid.", example = "1548722401845518336"),
-        ("date" = Option<String>, Query, description = "Where no API key is shown, what the upload link has."),
-        ("expire" = Option<String>, Query, description = "The same."),
-        ("signature" = Option<String>, Query, description = "The same."),
+        ("uid" = schema::Uid, Query, description = "Uid of the file.", example = "1548722401845518336"),
+        ("date" = Option<String>, Query, description = "`date` of the upload link; required without an API key."),
+        ("expire" = Option<String>, Query, description = "`expire` of the upload link; required without an API key."),
+        ("signature" = Option<String>, Query, description = "`signature` of the upload link; required without an API key."),
     ),
     security((), ("api_key" = ["upload"])),
     responses(
-        (status = 200, description = "The numbers of the parts that have arrived, ascending.", body = Envelope<Vec<u32>>, example = json!({"code": 0, "message": "ok", "data": [1, 2, 4]})),
+        (status = 200, description = "Numbers of the received parts, in ascending order.", body = Envelope<Vec<u32>>, example = json!({"code": 0, "message": "ok", "data": [1, 2, 4]})),
         (status = 404, response = openapi::NotFound),
         (status = 422, response = openapi::Invalid),
         (status = 500, response = openapi::Internal),

@@ -16,13 +16,13 @@ use crate::{Result, app::App, http::openapi, ops};
 /// `DELETE /uploads/{uid}`
 #[utoipa::path(
     delete, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_abort_upload",
-    summary = "Give an upload up", description = "",
+    summary = "Abort an upload", description = "Deletes the upload and the parts that were received.",
     params(
         openapi::UidInPath,
         openapi::SignedQuery,
     ),
     responses(
-        (status = 204, description = "It is deleted, with its parts."),
+        (status = 204, description = "The upload and its parts are deleted."),
         (status = 409, response = openapi::Conflict),
         openapi::Failures,
         openapi::OfLink,

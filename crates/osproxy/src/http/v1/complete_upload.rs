@@ -28,7 +28,7 @@ use crate::{
         openapi::UidInPath,
         openapi::SignedQuery,
     ),
-    request_body(content = Option<CompleteUploadRequest>, description = "What is said must be so. There may be no body."),
+    request_body(content = Option<CompleteUploadRequest>, description = "Expected values, which must match the parts. The body is optional."),
     responses(
         (status = 200, description = "The file can be read.", body = UploadStatus),
         openapi::Failures,
@@ -53,7 +53,7 @@ pub(in crate::http) async fn complete_upload(
         CompleteUploadRequest::default()
     } else {
         let body = json::read(&request.headers, body).await?;
-        // `null` is as good as no body.
+        // `null` counts as no body.
         if body.trim_ascii() == b"null" { CompleteUploadRequest::default() } else { json::parse(&body)? }
     };
     let claims = digest::of_fields(said.md5.as_ref(), said.sha256.as_ref(), said.blake3.as_ref())?;

@@ -3,11 +3,11 @@ use osproxy_api::ErrorCode;
 
 use crate::{Error, Result};
 
-/// Refuses a form where the body is content as it is: its frame would become part of the file.
+/// Rejects a form where the body must be raw content: its framing would be stored with the content.
 pub(super) fn must_be_raw(headers: &HeaderMap) -> Result<()> {
     let given = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
     if given.trim_start().to_ascii_lowercase().starts_with("multipart/") {
-        let message = "the body is the content as it is, without a form around it";
+        let message = "a form is not supported here: send the content as the body";
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
     }
     Ok(())

@@ -28,7 +28,7 @@ use crate::{
 /// `POST /files/{uid}/copy`
 #[utoipa::path(
     post, path = "/files/{uid}/copy", context_path = PREFIX, tag = "Files", operation_id = "v1_copy_file",
-    summary = "Make a second file of the same content", description = "No byte is moved.",
+    summary = "Copy a file", description = "Creates a second file with the same content, without copying bytes.",
     params(
         openapi::UidInPath,
         openapi::IdempotencyKey,
@@ -36,7 +36,7 @@ use crate::{
     request_body(content = CopyFileRequest),
     security(("api_key" = ["upload"])),
     responses(
-        (status = 201, description = "It is made.", body = CopiedFile, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
+        (status = 201, description = "The copy. Without the scope `read`, only its uid.", body = CopiedFile, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
         openapi::Failures,
         openapi::OfFile,
         openapi::OfBody,
@@ -69,7 +69,7 @@ async fn copy(
     let copy = ops::copy_file::copy_file(&app, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let uid = copy.uid.to_string();
     let location = format!("{PREFIX}/files/{uid}");
-    // Whoever may copy files need not be one who may look at them.
+    // The scope `upload` alone does not allow reading files.
     let told = if caller.has(Scope::Read) {
         CopiedFile::Known(Box::new(render::file(copy)))
     } else {

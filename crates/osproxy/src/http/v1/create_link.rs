@@ -27,7 +27,7 @@ use crate::{
 /// `POST /files/{uid}/links`
 #[utoipa::path(
     post, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_create_link",
-    summary = "Make a download link", description = "",
+    summary = "Create a download link", description = "",
     params(
         openapi::UidInPath,
         openapi::IdempotencyKey,
@@ -35,7 +35,7 @@ use crate::{
     request_body(content = CreateLinkRequest),
     security(("api_key" = ["read"])),
     responses(
-        (status = 201, description = "It is made.", body = CreatedLink, headers(("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
+        (status = 201, description = "The link.", body = CreatedLink, headers(("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
         openapi::Failures,
         openapi::OfFile,
         openapi::OfBody,
@@ -53,7 +53,7 @@ pub(in crate::http) async fn create_link(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateLinkRequest = json::parse(&body)?;
-    // A link is nothing but its text: made twice, it is there once.
+    // Links are not stored, so the operation does not need the reserved uid of the key.
     once(&app, &caller, &request, &body, |_| create(app.clone(), caller.clone(), uid, wanted)).await
 }
 

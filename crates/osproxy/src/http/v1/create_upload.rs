@@ -31,14 +31,14 @@ use crate::{
 /// `POST /uploads`
 #[utoipa::path(
     post, path = "/uploads", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload",
-    summary = "Begin an upload", description = "The links go to the client that has the content. Content that is known by its digests need not be sent.",
+    summary = "Create an upload", description = "Pass the links to the client that has the content. If the content with the given digests is already stored, it need not be sent.",
     params(
         openapi::IdempotencyKey,
     ),
     request_body(content = CreateUploadRequest),
     security(("api_key" = ["upload"])),
     responses(
-        (status = 201, description = "It is made.", body = CreatedUpload, headers(("location" = String, description = "Where it is described."), ("idempotency-replayed" = String, description = "`true` where the answer is that of an earlier request with the same key."))),
+        (status = 201, description = "The upload was created.", body = CreatedUpload, headers(("location" = String, description = "URL of the new file."), ("idempotency-replayed" = String, description = "`true` if this is the recorded response to an earlier request with the same key."))),
         openapi::Failures,
         openapi::OfBody,
         openapi::OfKey,
@@ -71,7 +71,7 @@ async fn create(
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
     let is_pending = !upload.is_stored;
-    // A link is dated in whole seconds.
+    // The date of a link has whole seconds.
     let expires_at = created.created_at.unix_timestamp().saturating_add(expire).saturating_mul(1000);
     let answer = CreatedUpload {
         uid: upload.uid.to_string(),
@@ -84,7 +84,7 @@ async fn create(
     Created::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
 
-/// What the client is asked, and where it answers.
+/// Renders a challenge, with the link for its proof.
 fn render(
     app: &App,
     uid: Uid,

@@ -26,14 +26,14 @@ use crate::{
 /// `POST /uploads/{uid}/links`
 #[utoipa::path(
     post, path = "/uploads/{uid}/links", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload_links",
-    summary = "Make new links of an upload", description = "For an upload whose links have ended or are lost. What was received stays, and the upload lasts as long as the links. Constraints of earlier links are not kept: name them again.",
+    summary = "Create new links for an upload", description = "For an upload whose links have expired or are lost. Received parts are kept, and the upload stays open as long as the new links are valid. Constraints of earlier links do not apply to the new ones; give them again.",
     params(
         openapi::UidInPath,
     ),
     request_body(content = CreateUploadLinksRequest),
     security(("api_key" = ["upload"])),
     responses(
-        (status = 201, description = "They are made.", body = CreatedUploadLinks),
+        (status = 201, description = "The new links.", body = CreatedUploadLinks),
         openapi::Failures,
         openapi::OfFile,
         openapi::OfBody,

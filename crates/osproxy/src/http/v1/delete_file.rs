@@ -24,13 +24,13 @@ use crate::{
 /// `DELETE /files/{uid}`
 #[utoipa::path(
     delete, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_delete_file",
-    summary = "Delete a file", description = "",
+    summary = "Delete a file", description = "Works for uploads too, at any stage.",
     params(
         openapi::UidInPath,
     ),
     security(("api_key" = ["delete"])),
     responses(
-        (status = 204, description = "It is deleted; an upload, with its parts."),
+        (status = 204, description = "The file is deleted, or the upload with its parts."),
         openapi::Failures,
         openapi::OfFile,
     )

@@ -27,7 +27,7 @@ use crate::{
     ),
     security(("api_key" = ["read"])),
     responses(
-        (status = 200, description = "What is known of it.", body = File),
+        (status = 200, description = "The file.", body = File),
         openapi::Failures,
         openapi::OfFile,
     )

@@ -17,10 +17,10 @@ use crate::{
 /// `GET /stats`
 #[utoipa::path(
     get, path = "/stats", context_path = PREFIX, tag = "Service", operation_id = "v1_describe_service",
-    summary = "Count files, contents, bytes and tasks", description = "",
+    summary = "Get statistics", description = "Counts files, blobs, bytes and tasks.",
     security(("api_key" = ["admin"])),
     responses(
-        (status = 200, description = "How much there is; it may be some seconds old.", body = Stats),
+        (status = 200, description = "The statistics, which may be some seconds old.", body = Stats),
         openapi::Failures,
     )
 )]

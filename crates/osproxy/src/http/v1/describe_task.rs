@@ -30,11 +30,11 @@ use crate::{
     get, path = "/tasks/{id}", context_path = PREFIX, tag = "Service", operation_id = "v1_describe_task",
     summary = "Describe a task", description = "",
     params(
-        ("id" = schema::Uid, Path, description = "The number of the task.", example = "1548722401845518337"),
+        ("id" = schema::Uid, Path, description = "Id of the task.", example = "1548722401845518337"),
     ),
     security(("api_key" = ["admin"])),
     responses(
-        (status = 200, description = "The task, with each time that it was begun.", body = TaskDetails),
+        (status = 200, description = "The task with its attempts.", body = TaskDetails),
         (status = 404, response = openapi::Missing),
         openapi::Failures,
     )

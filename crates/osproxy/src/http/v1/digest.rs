@@ -1,4 +1,4 @@
-//! Digests, as requests bear them: in JSON, and in the header fields of RFC 9530 and RFC 1864.
+//! Expected digests in requests: JSON fields, and the headers of RFC 9530 and RFC 1864.
 
 use axum::http::{HeaderMap, HeaderName, header::ToStrError};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -9,12 +9,12 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// A digest in hexadecimal, of the field of this name.
+/// Parses an optional digest in hexadecimal; `name` is its field, for errors.
 pub(super) fn hexadecimal<const N: usize>(name: &str, text: Option<&String>) -> Result<Option<[u8; N]>> {
     text.map(|text| required(name, text)).transpose()
 }
 
-/// The same of a field that must be there.
+/// Parses a required digest in hexadecimal; `name` is its field, for errors.
 pub(super) fn required<const N: usize>(name: &str, text: &str) -> Result<[u8; N]> {
     let mut digest = [0; N];
     hex::decode_to_slice(text, &mut digest).map_err(|_| {
@@ -23,7 +23,7 @@ pub(super) fn required<const N: usize>(name: &str, text: &str) -> Result<[u8; N]
     Ok(digest)
 }
 
-/// What a client says that the digests of content are, in the fields of a JSON body.
+/// Parses the expected digests in a JSON body.
 pub(super) fn of_fields(
     md5: Option<&String>,
     sha256: Option<&String>,
@@ -36,8 +36,8 @@ pub(super) fn of_fields(
     })
 }
 
-/// What a client says of the body of a request that is content as it is: `Content-MD5`, `Content-Digest`, and
-/// `Repr-Digest`, which is the same here. Algorithms that are not known are left alone, as RFC 9530 has it.
+/// Parses the expected digests of a raw body: `Content-MD5`, `Content-Digest` and `Repr-Digest`,
+/// which mean the same for unencoded content. Ignores unknown algorithms, as RFC 9530 requires.
 pub fn of_headers(headers: &HeaderMap) -> Result<Claims> {
     let mut claims = Claims::default();
     for value in headers.get_all(CONTENT_MD5) {
@@ -53,7 +53,7 @@ pub fn of_headers(headers: &HeaderMap) -> Result<Claims> {
     Ok(claims)
 }
 
-/// Reads `md5=:…:, sha-256=:…:`.
+/// Parses a dictionary like `md5=:…:, sha-256=:…:`.
 fn dictionary(name: &str, text: &str, claims: &mut Claims) -> Result<()> {
     for member in text.split(',').map(str::trim) {
         let (algorithm, value) = member.split_once('=').ok_or_else(|| wrong(name))?;
@@ -73,7 +73,7 @@ fn said<const N: usize>(claim: &mut Option<[u8; N]>, name: &str, text: &str) -> 
     let digest: [u8; N] = digest.try_into().map_err(|_| wrong(name))?;
     if claim.is_some_and(|before| before != digest) {
         return Err(
-            Error::invalid(format!("`{name}` says something else than another header")).with_field(name)
+            Error::invalid(format!("`{name}` contradicts another digest of the request")).with_field(name)
         );
     }
     *claim = Some(digest);
@@ -85,7 +85,7 @@ fn malformed(name: &str, _: &ToStrError) -> Error {
 }
 
 fn wrong(name: &str) -> Error {
-    Error::invalid(format!("`{name}` holds no digest of its form")).with_field(name)
+    Error::invalid(format!("`{name}` is malformed, or its digest has the wrong length")).with_field(name)
 }
 
 #[cfg(test)]

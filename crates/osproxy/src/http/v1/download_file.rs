@@ -22,12 +22,12 @@ use crate::{
 /// `GET` and `HEAD /f/{uid}/{filename}`
 #[utoipa::path(
     get, path = "/f/{uid}/{filename}", tag = "Downloads", operation_id = "v1_download_file",
-    summary = "Read a file, or a range of it", description = "",
+    summary = "Download a file or a range of it", description = "",
     params(
         openapi::UidInPath,
-        ("filename" = String, Path, description = "What it is called where it is saved.", example = "film.mp4"),
+        ("filename" = String, Path, description = "Name under which the client saves the file.", example = "film.mp4"),
         openapi::SignedQuery,
-        ("disposition" = v1::Disposition, Query, description = "What a browser shall do with it."),
+        ("disposition" = v1::Disposition, Query, description = "Whether browsers display or save the file."),
         openapi::Conditions,
     ),
     responses(

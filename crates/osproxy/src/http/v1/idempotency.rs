@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a POST that is sent again does not take effect again.
+//! `Idempotency-Key`: a POST that is repeated with the same key takes effect once.
 
 use std::sync::Arc;
 
@@ -22,15 +22,15 @@ use crate::{
     http::error::{Failure, v1_status},
 };
 
-/// The answer to a request that made something.
+/// Response to a request that created something.
 pub(in crate::http) struct Created {
-    /// Where it is, if it is somewhere.
+    /// URL of the new resource, if it has one.
     pub(in crate::http) location: Option<String>,
     body: String,
 }
 
 impl Created {
-    /// Tells what was made, as JSON.
+    /// Creates a response with a JSON body.
     pub(in crate::http) fn new(location: Option<String>, body: &impl Serialize) -> Result<Self> {
         Ok(Self { location, body: serde_json::to_string(body).map_err(Error::internal)? })
     }
@@ -40,11 +40,12 @@ impl Created {
     }
 }
 
-/// Does `work` for a request of a caller with this body, and answers 201. With the header `Idempotency-Key` it takes effect
-/// once: the same request with the same key is given the same answer again, whatever that was, but for failures of the
-/// service. `work` gets the key, and must make what it makes under the uid that is reserved there.
+/// Runs `work` and returns its result with status 201. With the header `Idempotency-Key` the
+/// request takes effect once: repeated with the same key, it gets the recorded response, unless
+/// that was a 5xx error. `work` receives the key, and must use the uid that is reserved in it for
+/// what it creates.
 ///
-/// It is done to its end even if the client goes away.
+/// `work` runs to its end even if the client disconnects.
 pub(in crate::http) async fn once<W>(
     app: &Arc<App>,
     caller: &Caller,
@@ -78,7 +79,8 @@ where
     Ok(render(working.await.map_err(Error::internal)??.answer()))
 }
 
-/// Remembers how it ended. Should that fail, the key is free again after a while.
+/// Records the response under the key, or releases the key after a 5xx error. If that fails,
+/// another attempt can take the key over after a minute.
 async fn settle(app: &App, taken: TakenKey, done: &Result<Created>, request_id: Option<&str>) {
     let settled = match done {
         Ok(created) => {
@@ -99,7 +101,7 @@ async fn settle(app: &App, taken: TakenKey, done: &Result<Created>, request_id: 
         }
     };
     if let Err(error) = settled {
-        tracing::warn!(error = error::chain(&error), "cannot record how an idempotent request ended");
+        tracing::warn!(error = error::chain(&error), "cannot record the outcome of an idempotent request");
     }
 }
 
@@ -120,7 +122,7 @@ fn render(answer: KeyedAnswer) -> Response {
     response
 }
 
-/// The key of a request, if it has one.
+/// Returns the key of a request, if it has one.
 fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else {
@@ -132,13 +134,14 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>> {
     match key.to_str() {
         Ok(key) if is_fit => Ok(Some(key)),
         _ => Err(Error::invalid(format!(
-            "`Idempotency-Key` must be one key of 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters"
+            "`Idempotency-Key` must be given once, with 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters"
         ))
         .with_field(IDEMPOTENCY_KEY)),
     }
 }
 
-/// What a request hashes to: every field with its length before it, so that no two requests give the same bytes.
+/// Hashes a request. Each field is prefixed by its length, so that different requests give
+/// different input.
 fn hash(request: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     let query = request.uri.query().unwrap_or_default();

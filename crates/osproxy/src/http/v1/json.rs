@@ -1,3 +1,5 @@
+//! JSON bodies.
+
 use axum::{
     body::Body,
     http::{HeaderMap, header, request::Parts},
@@ -11,18 +13,18 @@ use crate::{Error, Result, http::body};
 /// Largest JSON body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
-/// The type of a JSON body.
 const JSON: &str = "application/json";
 
-/// The type of a merge patch.
+/// Content type of a merge patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// Reads a body of this type that is JSON, for those who need its bytes besides: see [`parse`].
+/// Reads a JSON body. Returns its bytes, to be parsed by [`parse`], because idempotency keys need
+/// them.
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     read_of(&[JSON], headers, body).await
 }
 
-/// Reads a body that is a merge patch.
+/// Reads a merge patch.
 pub(super) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     read_of(&[MERGE_PATCH, JSON], headers, body).await
 }
@@ -37,12 +39,12 @@ async fn read_of(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Byte
     body::small(body, MAX_BODY).await
 }
 
-/// Refuses a body where there must be none.
+/// Rejects a request with a body.
 pub(super) fn must_be_empty(request: &Parts) -> Result<()> {
     let length = request.headers.get(header::CONTENT_LENGTH);
     let has_length = length.is_some_and(|length| length.as_bytes() != b"0");
     if has_length || request.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Error::invalid("this request takes no body"));
+        return Err(Error::invalid("this request must not have a body"));
     }
     Ok(())
 }

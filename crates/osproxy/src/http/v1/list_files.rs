@@ -19,10 +19,10 @@ use crate::{
     uid::Uid,
 };
 
-/// The parameters that choose files, in the order in which a cursor is bound to them.
+/// Parameters that filter files. A cursor is bound to their values in this order.
 const FILTERS: [&str; 5] = ["prefix", "category", "state", "created_after", "created_before"];
 
-/// What a cursor holds.
+/// Content of a cursor.
 #[derive(Serialize, Deserialize)]
 struct Cursor {
     uid: i64,
@@ -34,16 +34,16 @@ struct Cursor {
     get, path = "/files", context_path = PREFIX, tag = "Files", operation_id = "v1_list_files",
     summary = "List files", description = "",
     params(
-        ("prefix" = Option<String>, Query, description = "Names that begin so, byte for byte.", min_length = 1, max_length = 255, example = "report"),
-        ("category" = inline(Option<openapi::CategoryName>), Query, description = "By the extension of the name."),
-        ("state" = Option<FileState>, Query, description = "Files in that state; without it, all but `expired` and `deleted`."),
-        ("created_after" = Option<Moment>, Query, description = "Created at that moment or later."),
-        ("created_before" = Option<Moment>, Query, description = "Created before that moment."),
+        ("prefix" = Option<String>, Query, description = "Only files whose names start with these bytes.", min_length = 1, max_length = 255, example = "report"),
+        ("category" = inline(Option<openapi::CategoryName>), Query, description = "Only files of this category, which follows from the extension of the name."),
+        ("state" = Option<FileState>, Query, description = "Only files in this state; by default, all except `expired` and `deleted`."),
+        ("created_after" = Option<Moment>, Query, description = "Only files created at this time or later."),
+        ("created_before" = Option<Moment>, Query, description = "Only files created before this time."),
         openapi::PageQuery,
     ),
     security(("api_key" = ["read"])),
     responses(
-        (status = 200, description = "A page of files, in ascending order of their uids; with `prefix`, of their names.", body = Files),
+        (status = 200, description = "A page of files, ordered by uid; with `prefix`, by name.", body = Files),
         openapi::Failures,
     )
 )]
@@ -61,7 +61,7 @@ pub(in crate::http) async fn list_files(
     let page = list_files::list_files(&app, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor {
         uid: next.uid.get(),
-        // Only there is it of use, and a name may be long.
+        // Needed only with `prefix`; omitted otherwise, since names may be long.
         name_start: filter.prefix.as_ref().map(|_| hex::encode(next.name_start)).unwrap_or_default(),
     });
     Ok(Json(Files {

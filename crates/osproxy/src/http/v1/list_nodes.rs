@@ -17,10 +17,10 @@ use crate::{
 /// `GET /nodes`
 #[utoipa::path(
     get, path = "/nodes", context_path = PREFIX, tag = "Service", operation_id = "v1_list_nodes",
-    summary = "List the nodes that were heard of lately", description = "",
+    summary = "List the nodes", description = "Lists nodes with a recent heartbeat.",
     security(("api_key" = ["admin"])),
     responses(
-        (status = 200, description = "The nodes. One that is alone knows itself.", body = Nodes),
+        (status = 200, description = "The nodes. A node without a cluster lists itself.", body = Nodes),
         openapi::Failures,
     )
 )]

@@ -14,24 +14,23 @@ use crate::{
     ops::list_tasks::{self, TaskFilter, TaskState},
 };
 
-/// The parameters that choose tasks, in the order in which a cursor is bound to them.
+/// Parameters that filter tasks. A cursor is bound to their values in this order.
 const FILTERS: [&str; 2] = ["state", "kind"];
 
-/// Those states that a task may be in.
 const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState::Done, TaskState::Dead];
 
 /// `GET /tasks`
 #[utoipa::path(
     get, path = "/tasks", context_path = PREFIX, tag = "Service", operation_id = "v1_list_tasks",
-    summary = "List background work", description = "",
+    summary = "List background tasks", description = "",
     params(
-        ("state" = Option<v1::TaskState>, Query, description = "Tasks in that state."),
-        ("kind" = Option<String>, Query, description = "Tasks of that kind.", pattern = r"^[^\x00]*$", example = "merge_parts"),
+        ("state" = Option<v1::TaskState>, Query, description = "Only tasks in this state."),
+        ("kind" = Option<String>, Query, description = "Only tasks of this kind.", pattern = r"^[^\x00]*$", example = "merge_parts"),
         openapi::PageQuery,
     ),
     security(("api_key" = ["admin"])),
     responses(
-        (status = 200, description = "A page of tasks, the newest first.", body = Tasks),
+        (status = 200, description = "A page of tasks, newest first.", body = Tasks),
         openapi::Failures,
     )
 )]
@@ -43,7 +42,7 @@ pub(in crate::http) async fn list_tasks(
     let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
     let limit = page::limit(&query)?;
     let state = query.one_of("state", &STATES, TaskState::name)?;
-    // No kind has such a name, and not every database takes the question.
+    // No kind contains NUL, and some databases reject it in a query.
     if query.get("kind").is_some_and(|kind| kind.contains('\0')) {
         return Err(Error::invalid("`kind` must not contain NUL").with_field("kind"));
     }

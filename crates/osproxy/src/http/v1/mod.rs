@@ -1,4 +1,5 @@
-//! API v1: what applications ask, and the links that they hand on.
+//! API v1: operations of applications, authenticated by API key, and of their clients, by signed
+//! link.
 
 pub(super) mod abort_upload;
 pub(super) mod complete_upload;
@@ -40,7 +41,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// Refuses bodies of requests that have no use for one.
+/// Rejects GET, HEAD and DELETE requests with a body.
 pub(super) async fn without_useless_bodies(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
         let (parts, body) = request.into_parts();

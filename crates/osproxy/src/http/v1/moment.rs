@@ -1,3 +1,5 @@
+//! Times in RFC 3339 format.
+
 use time::{
     OffsetDateTime, UtcOffset,
     format_description::{BorrowedFormatItem, well_known::Rfc3339},
@@ -9,18 +11,19 @@ use crate::{Error, Result};
 const MOMENT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A moment in milliseconds since the Unix epoch, as RFC 3339 has it: always in UTC, always with three decimals.
+/// Formats milliseconds since the Unix epoch according to RFC 3339, always in UTC with three
+/// decimals.
 pub(super) fn moment(ms: i64) -> String {
     let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
-    // Moments beyond the year 9999 stand for "never", and are told as the last one that can be written.
+    // Times beyond the year 9999 mean "never". They are formatted as the latest time possible.
     let moment = moment.unwrap_or(time::macros::datetime!(9999-12-31 23:59:59.999 UTC));
     moment.to_offset(UtcOffset::UTC).format(MOMENT).unwrap_or_default()
 }
 
-/// Reads a moment in any offset: milliseconds since the Unix epoch, cut to whole ones.
+/// Parses a time in any UTC offset. Returns milliseconds since the Unix epoch, rounded down.
 pub(super) fn parse(name: &str, text: &str) -> Result<i64> {
     let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-        Error::invalid(format!("`{name}` must be a moment of RFC 3339, such as 2026-11-22T12:00:00Z"))
+        Error::invalid(format!("`{name}` must be a time in RFC 3339 format, such as 2026-11-22T12:00:00Z"))
             .with_field(name)
     })?;
     Ok(i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))

@@ -1,4 +1,4 @@
-//! Pages: how many entries they have, and where they begin.
+//! Pagination: page size and cursor.
 
 use serde::de::DeserializeOwned;
 
@@ -7,7 +7,7 @@ use osproxy_api::v1::{DEFAULT_PAGE, MAX_PAGE};
 use super::query::Query;
 use crate::{Error, Result, app::App};
 
-/// How many entries a page has.
+/// Returns the page size.
 pub(super) fn limit(query: &Query<'_>) -> Result<u64> {
     let Some(text) = query.get("limit") else {
         return Ok(DEFAULT_PAGE);
@@ -18,7 +18,7 @@ pub(super) fn limit(query: &Query<'_>) -> Result<u64> {
     limit.ok_or_else(|| Error::invalid(message()).with_field("limit"))
 }
 
-/// Where the page begins that a query asks for, if it is not the first.
+/// Returns the position in the cursor of a query; `None` for the first page.
 pub(super) fn position<T: DeserializeOwned>(
     app: &App,
     filters: &[&str],
@@ -27,7 +27,6 @@ pub(super) fn position<T: DeserializeOwned>(
     let Some(cursor) = query.get("cursor") else {
         return Ok(None);
     };
-    let refused =
-        || Error::invalid("`cursor` is none that was given out for these filters").with_field("cursor");
+    let refused = || Error::invalid("`cursor` was not issued for these filters").with_field("cursor");
     app.position(filters, cursor)?.ok_or_else(refused).map(Some)
 }

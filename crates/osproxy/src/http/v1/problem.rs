@@ -1,3 +1,5 @@
+//! Problem documents.
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -6,7 +8,7 @@ use osproxy_api::v1::{PROBLEM, Problem};
 
 use crate::http::error::Failure;
 
-/// An error as a problem document of RFC 9457.
+/// Converts an error to a problem document (RFC 9457).
 pub(super) fn document(status: StatusCode, failure: &Failure<'_>) -> Problem {
     let code = failure.error.code;
     let members = failure.error.members().map(|(name, value)| (name.to_owned(), value.clone()));
@@ -21,9 +23,8 @@ pub(super) fn document(status: StatusCode, failure: &Failure<'_>) -> Problem {
     }
 }
 
-/// The answer that tells it.
 pub(in crate::http) fn render(status: StatusCode, failure: &Failure<'_>) -> Response {
-    // What consists of text and numbers can always be written.
+    // Cannot fail: the document has only text and numbers.
     let body = serde_json::to_vec(&document(status, failure)).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM))], body).into_response()
 }

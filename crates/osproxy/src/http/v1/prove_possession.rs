@@ -19,10 +19,10 @@ use crate::{
     ops,
 };
 
-/// `POST /uploads/{uid}/proof`: the answer to the challenge of an upload whose content is stored.
+/// `POST /uploads/{uid}/proof`
 #[utoipa::path(
     post, path = "/uploads/{uid}/proof", context_path = PREFIX, tag = "Uploads", operation_id = "v1_prove_possession",
-    summary = "Answer a challenge", description = "",
+    summary = "Answer a challenge", description = "Proves that the client has the content, which is already stored and need not be sent.",
     params(
         openapi::UidInPath,
         openapi::SignedQuery,

@@ -1,22 +1,25 @@
+//! Query parameters of API v1.
+
 use std::borrow::Cow;
 
 use crate::{Error, Result};
 
-/// The parameters of a URL, decoded: each is one that is known, and stands there once.
+/// Decoded query parameters. All are known, and none is repeated.
 pub(in crate::http) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// Parses a query; fails on a parameter that is not among these.
+    /// Parses a query. Fails if it has a parameter that is not in `known`, or has one twice.
     pub(in crate::http) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
         let mut names = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).map(|(name, _)| name);
         if let Some(name) = names.find(|name| !known.contains(&&**name)) {
-            let message = format!("there is no parameter `{name}` here");
+            let message = format!("unknown parameter `{name}`");
             return Err(Error::invalid(message).with_field(name));
         }
         Self::parse_known(query, known)
     }
 
-    /// Parses a query; ignores parameters that are not among these. For links that people pass on: messengers append their own.
+    /// Parses a query, ignoring unknown parameters. For links that people share: messengers append
+    /// parameters of their own.
     pub(in crate::http) fn parse_known(query: Option<&'a str>, known: &[&str]) -> Result<Self> {
         let mut parameters: Vec<(Cow<'a, str>, _)> = Vec::new();
         let all = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
@@ -29,13 +32,13 @@ impl<'a> Query<'a> {
         Ok(Self(parameters))
     }
 
-    /// A parameter, if it is there.
+    /// Returns a parameter, if it is present.
     pub(in crate::http) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| &**value)
     }
 
-    /// A parameter that is one of a few, if it is there.
+    /// Parses an optional parameter whose value must be the `name` of one of the `known` values.
     pub(super) fn one_of<T: Copy, N: AsRef<str>>(
         &self,
         parameter: &str,
@@ -54,9 +57,10 @@ impl<'a> Query<'a> {
         Err(Error::invalid(message).with_field(parameter))
     }
 
-    /// A parameter that must be there.
+    /// Returns a required parameter.
     pub(super) fn required(&self, name: &str) -> Result<&str> {
-        self.get(name).ok_or_else(|| Error::invalid(format!("`{name}` is missing")).with_field(name))
+        self.get(name)
+            .ok_or_else(|| Error::invalid(format!("parameter `{name}` is missing")).with_field(name))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What operations tell, as JSON of API v1.
+//! Conversion of results of operations to types of API v1.
 
 use osproxy_api::v1;
 
@@ -8,7 +8,6 @@ use crate::ops::{
     list_tasks::{Task, TaskState},
 };
 
-/// A file.
 pub(super) fn file(file: FileRecord) -> v1::File {
     let is_open = matches!(file.state, FileState::Pending | FileState::Receiving | FileState::Completing);
     let category = file.category().as_str().to_owned();
@@ -36,7 +35,6 @@ pub(super) fn file(file: FileRecord) -> v1::File {
     }
 }
 
-/// Where a file stands.
 pub(super) fn state(state: FileState) -> v1::FileState {
     match state {
         FileState::Pending => v1::FileState::Pending,
@@ -49,7 +47,7 @@ pub(super) fn state(state: FileState) -> v1::FileState {
     }
 }
 
-/// The other way round.
+/// Inverse of [`state`].
 pub(super) fn known_state(state: v1::FileState) -> FileState {
     match state {
         v1::FileState::Pending => FileState::Pending,
@@ -62,9 +60,8 @@ pub(super) fn known_state(state: v1::FileState) -> FileState {
     }
 }
 
-/// A task.
 pub(super) fn task(task: Task) -> v1::Task {
-    // What a handler of another version has written is told as text if need be.
+    // A handler of another version may have written a payload that is not JSON: return it as text.
     let payload = serde_json::from_str(&task.payload).unwrap_or(serde_json::Value::String(task.payload));
     v1::Task {
         id: task.id.to_string(),

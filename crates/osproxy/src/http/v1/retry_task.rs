@@ -28,13 +28,13 @@ use crate::{
 /// `POST /tasks/{id}/retry`
 #[utoipa::path(
     post, path = "/tasks/{id}/retry", context_path = PREFIX, tag = "Service", operation_id = "v1_retry_task",
-    summary = "Let a dead task be tried again", description = "",
+    summary = "Retry a dead task", description = "",
     params(
-        ("id" = schema::Uid, Path, description = "The number of the task.", example = "1548722401845518337"),
+        ("id" = schema::Uid, Path, description = "Id of the task.", example = "1548722401845518337"),
     ),
     security(("api_key" = ["admin"])),
     responses(
-        (status = 200, description = "The task as it is now.", body = Task),
+        (status = 200, description = "The task, which is queued again.", body = Task),
         (status = 404, response = openapi::Missing),
         (status = 409, response = openapi::Conflict),
         openapi::Failures,

@@ -23,11 +23,11 @@ use crate::{
 /// `DELETE /files/{uid}/links`
 #[utoipa::path(
     delete, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_revoke_links",
-    summary = "Revoke the links of a file", description = "All that were issued until now, to send its content or to read it.",
+    summary = "Revoke the links of a file", description = "Revokes all upload and download links that were issued so far.",
     params(openapi::UidInPath),
     security(("api_key" = ["delete"])),
     responses(
-        (status = 204, description = "They are worth nothing."),
+        (status = 204, description = "The links are revoked."),
         openapi::Failures,
         openapi::OfFile,
         (status = 415, response = openapi::UnsupportedType),

@@ -29,7 +29,7 @@ use crate::{
 /// `PATCH /files/{uid}`
 #[utoipa::path(
     patch, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_update_file",
-    summary = "Rename a file, or change its notes", description = "A merge patch (RFC 7396): what is not named stays, a note that is `null` goes.",
+    summary = "Change the name or metadata of a file", description = "The body is a merge patch (RFC 7396): absent members stay unchanged, and metadata members that are `null` are removed.",
     params(
         openapi::UidInPath,
     ),
@@ -39,8 +39,8 @@ use crate::{
     )),
     security(("api_key" = ["upload"])),
     responses(
-        (status = 200, description = "The file as it is now.", body = File),
-        (status = 204, description = "It is done. The key lacks the scope `read`, so the file is not described."),
+        (status = 200, description = "The changed file.", body = File),
+        (status = 204, description = "The file was changed. It is not returned, because the API key lacks the scope `read`."),
         openapi::Failures,
         openapi::OfFile,
         openapi::OfBody,
@@ -58,7 +58,7 @@ pub(in crate::http) async fn update_file(
     Query::parse(uri.query(), &[])?;
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
     let file = ops::update_file::update_file(&app, &caller.tenant, uid, name.as_deref(), metadata).await?;
-    // Whoever may rename files need not be one who may look at them.
+    // The scope `upload` alone does not allow reading files.
     if !caller.has(Scope::Read) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

@@ -21,18 +21,18 @@ use crate::{
     ops::{self, Said, upload_file::Wanted},
 };
 
-/// `PUT /uploads/{uid}/content`: the whole content, as the body.
+/// `PUT /uploads/{uid}/content`: the body is the whole content.
 #[utoipa::path(
     put, path = "/uploads/{uid}/content", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_file",
-    summary = "Send the whole content", description = "",
+    summary = "Upload the whole content", description = "",
     params(
         openapi::UidInPath,
         openapi::SignedQuery,
         openapi::DigestHeaders,
     ),
-    request_body(content = Content, content_type = "application/octet-stream", description = "The bytes as they are."),
+    request_body(content = Content, content_type = "application/octet-stream", description = "The raw content."),
     responses(
-        (status = 200, description = "The file is stored, durably.", body = UploadStatus),
+        (status = 200, description = "The file is durably stored.", body = UploadStatus),
         openapi::Failures,
         openapi::OfLink,
         openapi::OfContent,

@@ -1,5 +1,6 @@
-//! Links that let whoever has them send the content of one file. What is signed is the same as in API v0: an upload that
-//! was begun over one version can be continued over the other.
+//! Upload links: the bearer may send the content of one file. The signature covers the same values
+//! as in API v0, so an upload that was started through one version can be continued through the
+//! other.
 
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
@@ -13,7 +14,7 @@ use crate::{
     uid::Uid,
 };
 
-/// The uid of a link that allows to send its content now, and its terms.
+/// Verifies an upload link, and returns its uid and constraints.
 pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(Uid, Terms)> {
     let query = Query::parse(request.uri.query(), &UPLOAD_PARAMETERS)?;
     let (claims, signature) = claims(uid, &query)?;
@@ -24,7 +25,7 @@ pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(U
     Ok((known, link.terms))
 }
 
-/// What the link to a uid says, and its signature.
+/// Returns what the signature of a link covers, and the signature.
 pub(in crate::http) fn claims<'a>(uid: &'a str, query: &'a Query<'_>) -> Result<(Claims<'a>, &'a str)> {
     let claims = Claims {
         action: Action::Upload,

@@ -24,19 +24,19 @@ use crate::{
     ops::{self, Said, upload_file::Wanted},
 };
 
-/// `PUT /uploads/{uid}/parts/{number}`: one part, as the body.
+/// `PUT /uploads/{uid}/parts/{number}`: the body is one part.
 #[utoipa::path(
     put, path = "/uploads/{uid}/parts/{number}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_part",
-    summary = "Send a part", description = "",
+    summary = "Upload a part", description = "",
     params(
         openapi::UidInPath,
-        ("number" = u32, Path, minimum = 1, maximum = 10_000, description = "The number of the part, from 1 on.", example = 1),
+        ("number" = u32, Path, minimum = 1, maximum = 10_000, description = "Number of the part, starting at 1.", example = 1),
         openapi::SignedQuery,
         openapi::DigestHeaders,
     ),
-    request_body(content = Content, content_type = "application/octet-stream", description = "The bytes as they are."),
+    request_body(content = Content, content_type = "application/octet-stream", description = "The raw content of the part."),
     responses(
-        (status = 204, description = "The part is stored, durably."),
+        (status = 204, description = "The part is durably stored."),
         openapi::Failures,
         openapi::OfLink,
         openapi::OfContent,
@@ -52,10 +52,9 @@ pub(in crate::http) async fn upload_part(
     let (request, content) = request.into_parts();
     let (uid, terms) = upload_link::verified(&app, &uid, &request).await?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let number =
-        number.parse().ok().filter(|_| digits).ok_or_else(|| {
-            Error::invalid("the number of a part must be a whole number").with_field("number")
-        })?;
+    let number = number.parse().ok().filter(|_| digits).ok_or_else(|| {
+        Error::invalid("the number of the part must be a whole number").with_field("number")
+    })?;
     ops::upload_part::check_number(&app, number)?;
     content::must_be_raw(&request.headers)?;
     let said = Said { claims: digest::of_headers(&request.headers)?, wanted: Wanted::default(), terms };

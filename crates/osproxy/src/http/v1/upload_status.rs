@@ -21,17 +21,17 @@ use crate::{
     uid::Uid,
 };
 
-/// `GET /uploads/{uid}`: by a link, or with an API key and no signature.
+/// `GET /uploads/{uid}`: with an upload link, or with an API key and no `signature`.
 #[utoipa::path(
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
-    summary = "Say what has been received", description = "By a link; or, with an API key and no `signature`, for the application.",
+    summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no `signature`.",
     params(
         openapi::UidInPath,
         openapi::OptionalSignedQuery,
     ),
     security((), ("api_key" = ["upload"])),
     responses(
-        (status = 200, description = "Where the upload stands.", body = UploadStatus),
+        (status = 200, description = "The status of the upload.", body = UploadStatus),
         openapi::Failures,
         openapi::OfLink,
     )
@@ -52,7 +52,7 @@ pub(in crate::http) async fn upload_status(
     status(&app, uid).await
 }
 
-/// Where an upload stands.
+/// Returns the status of an upload.
 pub(super) async fn status(app: &App, uid: Uid) -> Result<Json<UploadStatus>> {
     Ok(render(uid, ops::upload_status::upload_status(app, uid).await?))
 }
@@ -64,7 +64,7 @@ fn render(uid: Uid, status: ops::upload_status::UploadStatus) -> Json<UploadStat
             FileState::Pending => UploadState::Pending,
             FileState::Completing => UploadState::Completing,
             FileState::Stored => UploadState::Stored,
-            // Files in other states have no status.
+            // The operation fails for files in the remaining states.
             _ => UploadState::Receiving,
         },
         size: status.size,

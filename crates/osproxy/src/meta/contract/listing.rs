@@ -1,4 +1,4 @@
-//! Files as applications look at them, keys of requests, and what is counted.
+//! Listings, idempotency keys, challenges and statistics.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) async fn run(meta: &Meta) {
     tasks_are_listed_newest_first(meta).await;
 }
 
-/// Numbers that no other case uses, issued about now.
+/// Ids that no other test case uses, as if issued now.
 fn base() -> i64 {
     Uid::first_of(now_ms()).get()
 }
@@ -68,7 +68,7 @@ async fn names_are_found_byte_for_byte(meta: &Meta) {
         ("qé", vec!["qé.JPG"]),
         ("q a", vec!["q a", "q a "]),
         ("qz", vec![]),
-        // Beyond what is looked at of a name the order is that of uids.
+        // Names with the same first bytes are ordered by uid.
         ("l/é", vec![longer.as_str(), long.as_str()]),
     ] {
         for page in [1, 2, 100] {
@@ -84,7 +84,7 @@ async fn names_are_found_byte_for_byte(meta: &Meta) {
 async fn pages_follow_each_other(meta: &Meta) {
     let base = base();
     for number in 0..7 {
-        // All names begin alike.
+        // All names have the same start.
         create(meta, base + number, if number % 2 == 0 { "same.mp3" } else { "same.mp4" }).await;
     }
     let removal: TaskForBlob = Arc::new(|_| unreachable!());
@@ -173,7 +173,7 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     assert_eq!(names(meta, &prefixed("before"), 10).await, [""; 0]);
     let audio = FileFilter { category: Some(Category::Audio), ..prefixed("after") };
     assert_eq!(names(meta, &audio, 10).await, ["after.mp3"]);
-    // As long as it may be, and longer than what some databases call text.
+    // The maximum length, which exceeds the `TEXT` type of some databases.
     let long = "\u{1}".repeat(16_000);
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), None, Some(note("long", &long))).await.unwrap(),
@@ -234,10 +234,10 @@ async fn keys_are_taken_once(meta: &Meta) {
     assert_eq!(take("k", 1, 1).await, taken(1));
     assert_eq!(take("k", 1, 2).await, Keyed::Running);
     assert_eq!(take("k", 2, 2).await, Keyed::Other);
-    assert_eq!(take("K", 2, 2).await, taken(2), "keys differ by case");
+    assert_eq!(take("K", 2, 2).await, taken(2), "keys are case-sensitive");
     let body = format!("\"{}\"", "x".repeat(100_000));
     let answer = KeyedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
-    // Who has lost it has no say.
+    // A request that does not hold the key cannot change it.
     meta.answer_key(request("k", 1, 2), answer.clone()).await.unwrap();
     meta.release_key(request("k", 1, 2)).await.unwrap();
     assert!(!meta.hold_key(request("k", 1, 2)).await.unwrap());
@@ -247,17 +247,17 @@ async fn keys_are_taken_once(meta: &Meta) {
     meta.answer_key(request("k", 1, 1), answer.clone()).await.unwrap();
     assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer.clone()));
     assert_eq!(take("k", 2, 2).await, Keyed::Other);
-    // What was answered is not given back.
+    // An answered key cannot be released.
     meta.release_key(request("k", 1, 1)).await.unwrap();
     assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer));
-    // Of what was given back the same request has the uid again, since nobody may know whether it took effect.
+    // After a release, the same request gets the same uid: the first attempt may have taken effect.
     meta.release_key(request("K", 2, 2)).await.unwrap();
     assert_eq!(take("K", 2, 3).await, taken(2));
     assert!(meta.reserve_uid(request("K", 2, 3), uid(4)).await.unwrap());
     meta.release_key(request("K", 2, 3)).await.unwrap();
     assert_eq!(take("K", 2, 5).await, taken(4));
     meta.release_key(request("K", 2, 5)).await.unwrap();
-    assert_eq!(take("K", 3, 6).await, taken(6), "another request has a uid of its own");
+    assert_eq!(take("K", 3, 6).await, taken(6), "another request gets its own uid");
     assert_eq!(meta.purge_keys(10).await.unwrap(), 0);
     let attempts = (10..18).map(|attempt| meta.take_key(request("race", 1, attempt)));
     let raced = futures_util::future::join_all(attempts).await;
@@ -281,7 +281,7 @@ async fn challenges_are_answered_once_and_in_time(meta: &Meta) {
     meta.create_challenge(one, 5, [3; 32], minute).await.unwrap();
     assert_eq!(meta.challenge(two).await.unwrap(), None);
     assert_eq!(meta.take_challenge(two).await.unwrap(), None);
-    assert_eq!(meta.purge_challenges(10).await.unwrap(), 1, "one can still be answered");
+    assert_eq!(meta.purge_challenges(10).await.unwrap(), 1, "the other challenge is still valid");
 }
 
 async fn tasks_are_listed_newest_first(meta: &Meta) {

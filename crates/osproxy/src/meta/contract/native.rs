@@ -1,4 +1,4 @@
-//! Uploads that a store puts together. Its parts must have 10 to 1,000 bytes, but for the last one.
+//! Multipart uploads of a store. Its parts must have 10 to 1,000 bytes, except the last one.
 
 use super::{
     create, digests,
@@ -13,7 +13,7 @@ use crate::{
     tenant::Tenant,
 };
 
-/// For metadata whose new files go to a store that puts parts together.
+/// `meta` must put new files in a store with multipart uploads.
 pub(in crate::meta) async fn run(meta: &Meta) {
     what_goes_into_an_upload_is_a_list_that_stores_take(meta).await;
     the_first_name_of_an_upload_counts(meta).await;
@@ -35,7 +35,7 @@ async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> F
     meta.finish_part(uid(file), intent, received(content, None, tag)).await.unwrap()
 }
 
-/// Sends a part, and says whether it went into the store's upload.
+/// Stores a part, and returns whether it went into the multipart upload.
 async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> bool {
     let intent = begin(meta, file, number, attempt, content.len() as u64).await;
     if intent.native.is_some() {
@@ -50,7 +50,7 @@ async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -
     complete_as(meta, file, said, task_id).await
 }
 
-/// Whether the upload became a file. `verify` is number 20 behind the file's, `merge` 21.
+/// Whether the upload became a file. The `verify` task has the file's id plus 20, `merge` plus 21.
 async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
     let after = AfterCompletion { verify: task(file + 20), merge: task(file + 21), removal: task(file + 22) };
     let mut conditions = Conditions::default();
@@ -71,7 +71,7 @@ async fn native(meta: &Meta, file: i64, parts: u32, size: u64) -> NativeUpload {
 }
 
 async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
-    // Numbers and sizes as they come, and whether each goes into the upload.
+    // Part numbers and sizes in order of arrival, and whether each goes into the multipart upload.
     let cases: [&[(u32, u64, bool)]; 8] = [
         &[(1, 10, true), (2, 10, true), (3, 1, true)],
         &[(3, 1, true), (2, 10, true), (1, 1000, true), (4, 10, false), (5, 1, false)],
@@ -90,7 +90,7 @@ async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
             assert_eq!(intent.native.is_some(), *goes, "{case}: part {number} of {size} bytes");
         }
     }
-    // Whatever comes in whatever order.
+    // Random parts in random order.
     let mut state = 1_u64;
     let mut random = |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -105,9 +105,9 @@ async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
             let size = [3, 9, 10, 500][usize::try_from(random(4)).unwrap()];
             let intent = begin(meta, file, number, file + attempt, size).await;
             if intent.native.is_some() {
-                assert!(there.insert(number, size).is_none(), "two under one number");
+                assert!(there.insert(number, size).is_none(), "two parts with the same number");
             }
-            // Some break off, and can be sent again.
+            // Some writes are aborted, and the part can be sent again.
             if random(3) == 0 {
                 meta.condemn(Kind::Part, intent.id).await.unwrap();
                 meta.forget(Kind::Part, intent.id).await.unwrap();
@@ -146,10 +146,10 @@ async fn a_part_that_is_there_stays_when_it_is_sent_again(meta: &Meta) {
     assert_eq!(finish(meta, 93_210_000, &again, "0123456789").await, FinishedPart::Same);
     let other = begin(meta, 93_210_000, 1, 93_210_003, 10).await;
     assert_eq!(finish(meta, 93_210_000, &other, "9876543210").await, FinishedPart::Stored(Some(93_210_001)));
-    // Nothing of it is an object of its own.
+    // The replaced part has no object of its own.
     let condemned = meta.condemn(Kind::Part, 93_210_001).await.unwrap().unwrap();
     assert_eq!((condemned.store.as_str(), condemned.key), ("s3", None));
-    // The store is to put nothing together: the rest is as with any store.
+    // No part is left in the multipart upload, so the store has nothing to complete.
     assert_eq!(complete(meta, 93_210_000, 1, 10, 93_210_010).await, Completed::Now);
 }
 
@@ -170,17 +170,18 @@ async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
             BegunPart::Closed(FileState::Completing)
         ));
         let other = || "another".to_owned();
-        // A store that puts them together has no upload any more: a part that finds it gone proves nothing.
+        // The upload is missing after the store has completed it too: a part that does not find it
+        // proves nothing.
         assert!(!meta.lose_upload_of_parts(blob, "upload".to_owned()).await.unwrap());
         meta.lose_native_parts(blob, other(), lost.clone()).await.unwrap();
-        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing), "of another");
+        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing), "another upload");
         meta.lose_native_parts(blob, "upload".to_owned(), lost.clone()).await.unwrap();
         assert_eq!(meta.upload_status(uid(file)).await.unwrap().unwrap().parts, left);
         assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Receiving));
         let goes = begin(meta, file, 2, file + 11, 10).await.native;
         assert_eq!(goes.is_some(), !matches!(lost, Lost::Refused));
         let upload = goes.and_then(|place| place.upload);
-        assert_eq!(upload.is_some(), matches!(lost, Lost::Parts(_)), "a new one is to be begun");
+        assert_eq!(upload.is_some(), matches!(lost, Lost::Parts(_)), "a new upload must be begun");
     }
 }
 
@@ -193,7 +194,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     let tags: Vec<_> = upload.parts.iter().map(|(number, tag)| (*number, tag.as_str())).collect();
     assert_eq!(tags, [(1, "tag-the beginning "), (2, "tag-end")]);
     assert_eq!((upload.size, upload.store.as_str(), upload.upload.as_str()), (17, "s3", "upload"));
-    // Who asks again, or finds it so later, gets the same.
+    // Completing again returns the same upload, and so does the list of completing uploads.
     assert_eq!(native(meta, file, 2, 17).await, upload);
     assert_eq!(meta.completing("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
     assert_eq!(meta.completing("local", 10).await.unwrap(), []);
@@ -223,14 +224,14 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
         meta.blob_by_md5(&Tenant::default(), digests.md5.unwrap()).await.unwrap().unwrap().id,
         upload.blob_id
     );
-    // Another blob of the same content is not verified beside it, and its files go where that is.
+    // A second blob with the same content cannot be verified; its files move to the first one.
     let other = file + 500;
     create(meta, other).await;
     assert!(send(meta, other, 1, other + 1, "the beginning end").await);
     let second = native(meta, other, 1, 17).await.blob_id;
     assert!(finish_completion(meta, other, second).await);
     assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Changed);
-    // Should the first one's object be lost, it is the other way round.
+    // If the object of the first blob is lost, its files move to the second one.
     assert_eq!(meta.replace_lost(upload.blob_id, second, task(other + 22)).await.unwrap(), Merged::Stored);
     assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Stored);
     for uid in [uid(file), uid(other)] {
@@ -255,10 +256,11 @@ async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
     assert_eq!(lie, [(whole, 0..10, false), (own, 0..5, true), (whole, 10..20, false)]);
     let intent = begin_merge(meta, upload.blob_id, file + 30).await;
     assert!(intent.has_native);
-    assert_eq!(intent.key.as_str(), "unknown/93240030.txt", "the blob's own name is taken");
+    assert_eq!(intent.key.as_str(), "unknown/93240030.txt", "the blob's own key is taken");
     let digests = digests("0123456789smallabcdefghij");
     assert_eq!(meta.finish_merge(upload.blob_id, &intent, digests).await.unwrap(), Merged::Stored);
-    // What was put together has a row until it is removed, and nobody takes the object for a part any more.
+    // The object of the multipart upload has a row until it is removed, and is not used for parts
+    // any more.
     let condemned = meta.condemn(Kind::Blob, file + 30).await.unwrap().unwrap();
     assert_eq!(condemned.key.unwrap().as_str(), whole);
     assert_eq!(meta.parts(upload.blob_id).await.unwrap().len(), 0);

@@ -1,4 +1,4 @@
-//! Uploads in parts, merges and removals.
+//! Uploads in parts, merges and deletions.
 
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -24,12 +24,12 @@ pub(super) async fn run(meta: &Meta) {
     uploads_lapse(meta).await;
 }
 
-/// A task that says what it is for.
+/// A task whose payload is the id of its blob.
 pub(super) fn task(id: i64) -> TaskForBlob {
     Arc::new(move |blob_id| NewTask { id, kind: "test", payload: blob_id.to_string(), max_attempts: 1 })
 }
 
-/// The blob that a task was enqueued for.
+/// Payload of an enqueued task: the id of its blob.
 pub(super) async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
     let (task, _) = meta.task(id).await.unwrap()?;
     assert_eq!((task.state, task.attempts), (TaskState::Queued, 0));
@@ -43,7 +43,6 @@ async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent 
     }
 }
 
-/// A part that was written.
 pub(super) fn received(content: &str, sniffed: Option<&'static str>, tag: String) -> ReceivedPart {
     ReceivedPart { digests: digests(content), sniffed, tag, max_size: None, content_type: None }
 }
@@ -67,7 +66,7 @@ async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -
     complete_as(meta, file, said, task_id).await
 }
 
-/// Completes an upload of pictures.
+/// Completes an upload whose first bytes are those of a PNG image.
 pub(super) async fn complete_as(meta: &Meta, file: i64, said: Completion, task_id: i64) -> Completed {
     let mut conditions = Conditions::default();
     loop {
@@ -80,13 +79,13 @@ pub(super) async fn complete_as(meta: &Meta, file: i64, said: Completion, task_i
     }
 }
 
-/// What reading all parts of a blob has shown.
+/// The inspection result for all parts of a blob.
 pub(super) async fn inspected(meta: &Meta, blob_id: i64) -> Inspected {
     let attempts = meta.parts(blob_id).await.unwrap().iter().map(|part| part.id).collect();
     Inspected { attempts, sniffed: Some("image/png"), digests: None }
 }
 
-/// A file of the parts `a` and `bc`, complete. Gives its blob.
+/// Creates a complete file with the parts `a` and `bc`. Returns the id of its blob.
 async fn completed(meta: &Meta, file: i64) -> i64 {
     create(meta, file).await;
     let blob = send(meta, file, 1, file + 1, "a").await.blob_id;
@@ -112,7 +111,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert!(meta.upload_status(uid(100)).await.unwrap().is_none());
     create(meta, 100).await;
     assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [0; 0]);
-    // In any order.
+    // Parts may arrive in any order.
     let second = begin(meta, 100, 2, 101).await;
     assert_eq!((second.blob_id, second.key.as_str()), (100, "unknown/100_2"));
     send(meta, 100, 1, 102, "a").await;
@@ -122,7 +121,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!(complete(meta, 100, 2, 3, 103).await, Completed::Now);
     assert_eq!(enqueued(meta, 103).await.unwrap(), "100");
 
-    // It can be read at once, but serves no instant upload.
+    // The file can be read at once, but serves no instant upload before the merge.
     let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
     assert_eq!((&stored.content.layout, stored.content.size), (&Layout::Parts, 3));
     assert_eq!(stored.content_type, "image/png");
@@ -143,7 +142,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
         100
     );
     assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done(WholeBlob { size: 3, .. })));
-    // What is left of the parts can be found until it is gone.
+    // Rows of merged parts can be found until they are deleted.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
     let ids = meta.parts(100).await.unwrap().iter().map(|part| part.id).collect();
     meta.forget_parts(ids).await.unwrap();
@@ -164,7 +163,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     assert_eq!(meta.parts(110).await.unwrap()[0].known.md5, digests("second").md5);
     let unfinished = numbers_of_unfinished(meta, Kind::Part, i64::MAX, 0, 10).await;
     assert_eq!(unfinished, [111]);
-    // Swept away while it was on its way: it does not count.
+    // Swept during the write: it does not become the part.
     let slow = begin(meta, 110, 1, 113).await;
     assert_eq!(
         meta.condemn(Kind::Part, 113).await.unwrap().unwrap().key.unwrap().as_str(),
@@ -172,13 +171,13 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     );
     assert_eq!(finish(meta, 110, &slow, "third").await, FinishedPart::Swept);
     assert_eq!(meta.parts(110).await.unwrap()[0].known.md5, digests("second").md5);
-    assert!(meta.condemn(Kind::Part, 112).await.unwrap().is_none(), "a part that counts was condemned");
+    assert!(meta.condemn(Kind::Part, 112).await.unwrap().is_none(), "a stored part was marked for deletion");
     assert_eq!(meta.condemn(Kind::Part, 111).await.unwrap().unwrap().key.unwrap().as_str(), "unknown/110_1");
     for id in [111, 113] {
         meta.forget(Kind::Part, id).await.unwrap();
     }
     assert_eq!(numbers_of_unfinished(meta, Kind::Part, i64::MAX, 0, 10).await, [0; 0]);
-    // No key is written twice, even when nothing counts any more and all is forgotten.
+    // No key is written twice, even when all rows of the part are deleted.
     create(meta, 115).await;
     let first = begin(meta, 115, 1, 116).await;
     meta.condemn(Kind::Part, first.id).await.unwrap();
@@ -196,7 +195,7 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     send(meta, 120, 1, 121, "a").await;
     send(meta, 120, 3, 122, "c").await;
     assert_eq!(complete(meta, 120, 3, 3, 129).await, missing(2, 3, Some(2..=2)));
-    // As many parts as the client says, but not those.
+    // As many parts as the client declares, but not the right ones.
     assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(2, 2, Some(2..=2)));
     let late = begin(meta, 120, 4, 124).await;
     send(meta, 120, 2, 123, "b").await;
@@ -208,7 +207,7 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     assert_eq!(complete(meta, 120, 3, 4, 130).await, Completed::Otherwise);
     assert_eq!(complete(meta, 120, 2, 3, 130).await, Completed::Otherwise);
     assert_eq!(enqueued(meta, 130).await, None);
-    // It takes no parts any more, not even those that were on their way.
+    // The file takes no parts any more, not even those whose write has begun.
     assert_eq!(finish(meta, 120, &late, "d").await, FinishedPart::Closed);
     let closed = meta.begin_part(uid(120), 1, uid(131), None, None).await.unwrap();
     assert!(matches!(closed, BegunPart::Closed(FileState::Stored)));
@@ -228,7 +227,7 @@ async fn what_is_merged_twice_is_merged_once(meta: &Meta) {
     assert_eq!(meta.finish_merge(140, &slow, content).await.unwrap(), Merged::Beaten);
     let stored = meta.stored_file(uid(140)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, Layout::Whole(fast.key));
-    // The slow one is no content, and can be removed.
+    // The object of the slow merge is not content, and can be removed.
     assert!(meta.condemn(Kind::Blob, 143).await.unwrap().is_some());
     meta.forget(Kind::Blob, 143).await.unwrap();
     let ids = meta.parts(140).await.unwrap().iter().map(|part| part.id).collect();
@@ -252,9 +251,9 @@ async fn merged_content_that_is_known_is_shared(meta: &Meta) {
     meta.forget(Kind::Blob, 154).await.unwrap();
 }
 
-/// Removes what is left of a condemned blob.
+/// Removes what is left of a blob marked for deletion.
 async fn remove(meta: &Meta, blob: i64, parts: usize) {
-    let remains = meta.remains(blob).await.unwrap().expect("it is not condemned");
+    let remains = meta.remains(blob).await.unwrap().expect("the blob is not marked for deletion");
     assert_eq!(remains.parts.len(), parts);
     meta.forget_parts(remains.parts.into_iter().map(|(id, _)| id).collect()).await.unwrap();
     meta.forget(Kind::Blob, blob).await.unwrap();
@@ -293,14 +292,14 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
     // Files 100 and 150 share blob 100.
     assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Now);
     assert_eq!(enqueued(meta, 171).await, None);
-    assert!(meta.stored_file(uid(100)).await.unwrap().is_none(), "it is still remembered");
+    assert!(meta.stored_file(uid(100)).await.unwrap().is_none(), "it is still cached");
     assert_eq!(meta.file_state(uid(100)).await.unwrap(), Some(FileState::Deleted));
     assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Before);
     assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
     let abc = meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
     assert_eq!(meta.delete_file(Tenant::default(), uid(150), task(172)).await.unwrap(), Removed::Now);
     assert_eq!(enqueued(meta, 172).await.unwrap(), "100");
-    // From this moment nobody can share it, whoever has seen it before.
+    // From now on the blob cannot be shared, not even by a request that found it before.
     assert!(meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
     let late = crate::meta::NewFile {
         tenant: Tenant::default(),
@@ -310,13 +309,13 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
     };
     let created = meta.create_stored_files(vec![(late, (abc.id, 3), String::new())]).await.unwrap();
     assert_eq!(created, Some(vec![false]));
-    // And who sends it again is the first to do so.
+    // The next upload of this content creates a new blob.
     create(meta, 174).await;
     assert_eq!(super::begin(meta, 174, 175).await, 174);
     assert_eq!(super::finish(meta, 174, 174, "abc").await, Finished::Stored);
     remove(meta, 100, 0).await;
 
-    // An upload that is not complete goes with its parts.
+    // Deleting an incomplete upload deletes its parts.
     create(meta, 176).await;
     let late = begin(meta, 176, 1, 177).await;
     assert_eq!(meta.delete_file(Tenant::default(), uid(176), task(178)).await.unwrap(), Removed::Now);
@@ -335,7 +334,7 @@ async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
     let unfinished = numbers_of_unfinished(meta, Kind::Blob, i64::MAX, 100, 10).await;
     assert_eq!(unfinished, [blob]);
     remove(meta, blob, 1).await;
-    // The other way round the parts get a blob with a number of its own.
+    // In the other order, the parts get a blob with an id of its own.
     create(meta, 185).await;
     assert_eq!(super::begin(meta, 185, 186).await, 185);
     assert_eq!(send(meta, 185, 1, 187, "part").await.blob_id, 187);
@@ -346,7 +345,7 @@ async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
 }
 
 async fn uploads_lapse(meta: &Meta) {
-    // All files here lapse at 0. Those of earlier tests that are still open are in the list too.
+    // All files here expire at 0. The list also contains open uploads of earlier tests.
     create(meta, 190).await;
     send(meta, 190, 1, 191, "part").await;
     assert!(meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(190)));
@@ -359,7 +358,7 @@ async fn uploads_lapse(meta: &Meta) {
     assert!(!meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(190)));
     assert_eq!(meta.expire_upload(uid(180), i64::MAX, task(193)).await.unwrap(), Removed::Before);
     remove(meta, 190, 1).await;
-    // It is known for a while that they were there.
+    // Rows of removed files stay for a while.
     assert_eq!(meta.purge_files(0, 100).await.unwrap(), 0);
     assert!(meta.purge_files(i64::MAX, 100).await.unwrap() >= 2);
     assert_eq!(meta.file_state(uid(190)).await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! The rows of the task engine.
+//! The task queue.
 
 use crate::meta::{AttemptOutcome, ClaimedTask, Ended, Meta, NewTask, Task, TaskState};
 
@@ -57,7 +57,7 @@ async fn a_task_is_claimed_once(meta: &Meta) {
     assert!(done.ended_at.is_some());
     assert_eq!(outcomes(meta, 300).await, [Some(AttemptOutcome::Done)]);
     assert!(claim(meta, 300, "two", LONG).await.is_none());
-    assert!(!meta.retry_task(300, 5).await.unwrap(), "what is done needs no help");
+    assert!(!meta.retry_task(300, 5).await.unwrap(), "a done task cannot be retried");
 }
 
 async fn a_lost_task_is_taken_over(meta: &Meta) {
@@ -66,18 +66,18 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
     let taken = claim(meta, 310, "two", 0).await.unwrap();
     assert_eq!(taken.attempt, 2);
     assert_eq!(outcomes(meta, 310).await, [Some(AttemptOutcome::Lost), None]);
-    // Who was believed dead has no say any more.
+    // An expired lease gives no rights any more.
     assert!(!meta.renew_task(&lost, "one", LONG).await.unwrap());
     assert!(!meta.end_task(&lost, "one", Ended::Done).await.unwrap());
-    // Nor has an earlier attempt of the same process.
+    // Nor does an earlier attempt of the same process.
     assert!(!meta.renew_task(&lost, "two", LONG).await.unwrap());
-    // A task whose process dies every time is given up as well.
+    // A task whose process dies at every attempt ends as dead too.
     assert!(claim(meta, 310, "three", LONG).await.is_none());
     assert_eq!(task(meta, 310).await.state, TaskState::Dead);
     assert_eq!(outcomes(meta, 310).await, [Some(AttemptOutcome::Lost); 2]);
     assert!(claim(meta, 310, "three", LONG).await.is_none());
 
-    // A process that is alone need not wait for leases.
+    // A process that is the only one need not wait for leases to expire.
     meta.enqueue(new(311, "a", 5), None).await.unwrap();
     claim(meta, 311, "dead", LONG).await.unwrap();
     meta.enqueue(new(312, "a", 5), None).await.unwrap();
@@ -105,8 +105,8 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
     let waiting = task(meta, 320).await;
     assert_eq!(waiting.state, TaskState::Queued);
     assert_eq!(waiting.last_error.unwrap().len(), 2000);
-    assert!(claim(meta, 320, "one", LONG).await.is_none(), "it must wait");
-    // A hand can let it go on at once.
+    assert!(claim(meta, 320, "one", LONG).await.is_none(), "its backoff has not passed");
+    // An operator can retry it at once.
     assert!(meta.retry_task(320, 1).await.unwrap());
     let second = claim(meta, 320, "one", LONG).await.unwrap();
     assert!(meta.end_task(&second, "one", Ended::Retry("no".to_owned(), 0)).await.unwrap());
@@ -144,7 +144,7 @@ async fn what_recurs_is_there_once(meta: &Meta) {
     let first = claim(meta, 340, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", Ended::Again(LONG)).await.unwrap());
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), []);
-    // Due again at every start, but not while it runs.
+    // It is due at every start, unless it is running.
     meta.ensure_recurring(new(342, "again", 1000), None).await.unwrap();
     claim(meta, 340, "one", LONG).await.unwrap();
     meta.ensure_recurring(new(343, "again", 1000), None).await.unwrap();
@@ -155,7 +155,7 @@ async fn what_was_done_is_forgotten(meta: &Meta) {
     assert_eq!(meta.purge_tasks(0, 10).await.unwrap(), 0);
     assert!(meta.purge_tasks(i64::MAX, 10).await.unwrap() > 0);
     assert!(meta.task(300).await.unwrap().is_none());
-    // What is dead, waits or runs stays; of what recurs the ended attempts go.
+    // Dead, queued and running tasks stay. Recurring tasks lose their ended attempts.
     for id in [310, 320, 340] {
         assert!(meta.task(id).await.unwrap().is_some(), "{id}");
     }

@@ -1,27 +1,28 @@
 use sea_orm::entity::prelude::*;
 
-/// What an application shows to be let in.
+/// An API key.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "api_keys")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: String,
-    /// Of the secret, which is kept nowhere.
+    /// Hash of the secret, which is not stored.
     pub hash: Vec<u8>,
-    /// What people call it.
+    /// Label for people.
     pub label: String,
-    /// Whose files it is for.
+    /// The tenant whose files it gives access to.
     pub tenant: String,
-    /// What it allows: names with commas between them.
+    /// Granted scopes, comma-separated.
     pub scopes: String,
-    /// How many requests a second it may make; `None`: as many as it likes.
+    /// Maximum requests per second; `None`: no limit of its own.
     pub max_rate: Option<i32>,
-    /// Largest file that it may create, in bytes; `None`: as large as any.
+    /// Largest file that it may create, in bytes; `None`: no limit of its own.
     pub max_size: Option<i64>,
-    /// How much its links may be sending at the same time; `None`: as much as anybody.
+    /// Maximum concurrent transfers on each node through links it issued; `None`: no limit of its
+    /// own.
     pub max_transfers: Option<i32>,
-    /// All moments are in milliseconds since the Unix epoch.
+    /// All timestamps are in milliseconds since the Unix epoch.
     pub created_at: i64,
     pub expires_at: Option<i64>,
     pub revoked_at: Option<i64>,

@@ -10,38 +10,38 @@ pub struct Model {
     pub tenant: String,
     pub state: State,
     pub layout: Layout,
-    /// Name of the backend that holds the object.
+    /// Name of the store.
     pub backend: String,
-    /// Of the one object; as long as the layout is `parts`, the name that the store's upload or the first merge has taken,
-    /// or empty.
+    /// Key of the whole object. While the layout is `parts`: key of the multipart upload or
+    /// preallocated object, or of the first merge; empty if neither exists.
     pub object_key: String,
-    /// How many files share it; counted in the transaction that makes or removes the file.
+    /// Number of files that share it; updated in the transaction that creates or deletes the file.
     pub refs: i32,
-    /// Bytes; set once stored, or before, if they were announced.
+    /// Bytes; set once stored, or earlier if announced.
     pub size: i64,
-    /// Said by the client, of content that was sent in parts.
+    /// Claimed by the client, for content uploaded in parts.
     pub claimed_md5: Option<Vec<u8>>,
-    /// Computed by osproxy, where somebody asked for it; set once verified.
+    /// Computed, if requested; set once verified.
     pub md5: Option<Vec<u8>>,
-    /// Computed by osproxy; set once verified. Unique within a tenant.
+    /// Computed; set once verified. Unique within a tenant.
     pub blake3: Option<Vec<u8>>,
-    /// MIME type that the first bytes speak of.
+    /// MIME type detected from the first bytes.
     pub sniffed: Option<String>,
     pub created_at: i64,
-    /// The process that writes it, as long as it is being written.
+    /// The process that created the row; `None` if imported.
     pub written_by: Option<String>,
-    /// What the store calls the upload in which it collects parts, or empty as long as that is not known. Set for the
-    /// first time when there may be one, and not reset before there is none: under `object_key`.
+    /// The store's id of the multipart upload or preallocated file under `object_key`; empty until
+    /// the id is known. Set before an upload may exist, and reset only after it no longer does.
     pub upload_id: Option<String>,
-    /// Highest number of a part that ever was to go there.
+    /// Highest part number ever assigned to the multipart upload.
     pub native_highest: Option<i32>,
-    /// Number of the part that is too small for the store anywhere but at the end.
+    /// Number of the part that is smaller than the store's minimum, and so must be the last.
     pub native_small: Option<i32>,
-    /// How many bytes each part has but the last, if that was settled before they came.
+    /// Bytes of each part but the last, if fixed before the upload.
     pub part_size: Option<i64>,
-    /// Computed by osproxy, where somebody asked for it; set once verified.
+    /// Computed, if requested; set once verified.
     pub sha256: Option<Vec<u8>>,
-    /// Said by the client, of content that was sent in parts.
+    /// Claimed by the client, for content uploaded in parts.
     pub claimed_sha256: Option<Vec<u8>>,
     pub claimed_blake3: Option<Vec<u8>>,
     #[sea_orm(has_many)]
@@ -50,32 +50,32 @@ pub struct Model {
     pub parts: HasMany<super::part::Entity>,
 }
 
-/// Where a blob stands.
+/// State of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum State {
-    /// An object may be under the key, whole or not; nobody reads it.
+    /// An object may exist under the key, complete or not; nobody reads it.
     #[sea_orm(string_value = "writing")]
     Writing,
-    /// Parts of it arrive.
+    /// Parts are being received.
     #[sea_orm(string_value = "receiving")]
     Receiving,
-    /// Every byte of it is durable, and can be read.
+    /// Every byte is durable and readable.
     #[sea_orm(string_value = "stored")]
     Stored,
-    /// The object is being removed, then the row.
+    /// The object is being deleted, then the row.
     #[sea_orm(string_value = "deleting")]
     Deleting,
 }
 
-/// Where the bytes of a blob lie.
+/// Location of a blob's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum Layout {
-    /// In one object.
+    /// One object.
     #[sea_orm(string_value = "whole")]
     Whole,
-    /// In the objects of its parts.
+    /// Several parts.
     #[sea_orm(string_value = "parts")]
     Parts,
 }

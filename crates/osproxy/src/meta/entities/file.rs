@@ -1,6 +1,6 @@
 use sea_orm::entity::prelude::*;
 
-/// What a uid names.
+/// A file or upload session.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "files")]
@@ -10,81 +10,86 @@ pub struct Model {
     pub tenant: String,
     pub name: String,
     pub state: State,
-    /// Its content once stored; while parts of it arrive, the blob that they will be.
+    /// Its blob: the content once stored, the blob that receives the parts before.
     pub blob_id: Option<i64>,
-    /// How many parts it was sent in, if it was; set once stored.
+    /// Number of parts it was uploaded in, if any; set on completion.
     pub part_count: Option<i32>,
-    /// MIME type; set once stored, or before, if the client says it.
+    /// MIME type; empty until known: set once stored, or earlier if announced.
     pub content_type: String,
-    /// When the upload lapses; once it is gone, when it went. In milliseconds since the Unix epoch.
+    /// When the upload expires; for expired, deleted and corrupt files, when that happened. In
+    /// milliseconds since the Unix epoch.
     pub expires_at: i64,
     pub created_at: i64,
-    /// When the content was complete, in milliseconds since the Unix epoch.
+    /// When the content became complete, in milliseconds since the Unix epoch.
     pub stored_at: Option<i64>,
-    /// How many bytes the client says it will have.
+    /// Total size in bytes, as announced.
     pub announced_size: Option<i64>,
-    /// How many bytes each part has but the last, of content whose size was announced.
+    /// Bytes of each part but the last, for content of announced size.
     pub part_size: Option<i64>,
-    /// What the client says that the digests will be.
+    /// Expected digests, as announced.
     pub claimed_md5: Option<Vec<u8>>,
     pub claimed_sha256: Option<Vec<u8>>,
     pub claimed_blake3: Option<Vec<u8>>,
-    /// 1 as long as it is not gone, then 0: what is listed if no state is asked for.
+    /// 1 until the file expires or is deleted, then 0: listings without a state filter use it.
     pub listed: i32,
-    /// That of its name.
+    /// Category of the name.
     pub category: String,
-    /// The first bytes of its name, by which files are found and ordered on every database alike.
+    /// First bytes of the name, for prefix search and an order that is the same on every database.
     pub name_start: Option<Vec<u8>>,
-    /// What its owner notes of it: a JSON object of strings; not set if that is nothing.
+    /// Metadata set by the owner, a JSON object of strings; `None` if empty.
     #[sea_orm(column_type = "Text", nullable)]
     pub metadata: Option<String>,
-    /// Links that were issued before are worth nothing; in seconds since the Unix epoch. Not set: none are.
+    /// Links issued before this time are revoked. In seconds since the Unix epoch; `None`: no link
+    /// is revoked.
     pub links_from: Option<i64>,
-    /// The process that made it complete.
+    /// The process that completed it.
     pub stored_by: Option<String>,
-    /// The blob that it was when it was complete: the content may be found to be that of another one later.
+    /// The blob when the content became complete; `blob_id` changes if it turns out to be a
+    /// duplicate.
     pub received_as: Option<i64>,
-    /// When the first part of it was begun, and when the last one was stored, in milliseconds since the Unix epoch; set once
-    /// complete, since the parts go.
+    /// When the first part was started and the last one stored, in milliseconds since the Unix
+    /// epoch. Set on completion, because the part rows are deleted.
     pub received_from: Option<i64>,
     pub received_until: Option<i64>,
-    /// How many processes took these parts.
+    /// Number of processes that received parts.
     pub received_nodes: Option<i32>,
-    /// How many bytes its tenant is charged with for it: those announced, or those that came; once stored, those that it has.
+    /// Bytes the tenant is charged for the content: announced or received during the upload, then
+    /// its size.
     pub charged: i64,
-    /// Bytes of the parts that count, as long as the upload is not complete.
+    /// Bytes of the stored parts, during the upload.
     pub received: i64,
-    /// MIME type that the content must have, or a family such as `image/*`: what the last link says that a part came by.
+    /// MIME type that the content must have, or a family such as `image/*`, according to the last
+    /// link used to upload a part.
     pub required_type: Option<String>,
-    /// How many bytes its tenant is charged with for the row itself.
+    /// Bytes the tenant is charged for the row itself.
     pub record_bytes: i64,
     #[sea_orm(belongs_to, from = "blob_id", to = "id")]
     pub blob: HasOne<super::blob::Entity>,
 }
 
-/// Where a file stands.
+/// State of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum State {
-    /// A link was issued.
+    /// Created; nothing received.
     #[sea_orm(string_value = "pending")]
     Pending,
-    /// Bytes have begun to arrive.
+    /// Content is being received.
     #[sea_orm(string_value = "receiving")]
     Receiving,
-    /// The client has said that all parts are there; the store is putting them together.
+    /// The client has declared all parts complete; the store is completing its multipart upload.
     #[sea_orm(string_value = "completing")]
     Completing,
-    /// Complete: can be read, never changes again.
+    /// Complete and readable; the content never changes again.
     #[sea_orm(string_value = "stored")]
     Stored,
-    /// Was not complete when its time was over.
+    /// Not completed in time.
     #[sea_orm(string_value = "expired")]
     Expired,
-    /// Complete, but its content is not what the client had announced.
+    /// Complete, but the content is not what the client or a link requires.
     #[sea_orm(string_value = "corrupt")]
     Corrupt,
-    /// Removed on demand.
+    /// Deleted by a client.
     #[sea_orm(string_value = "deleted")]
     Deleted,
 }

@@ -1,41 +1,41 @@
 use sea_orm::entity::prelude::*;
 
-/// A request that must not take effect twice.
+/// An idempotency key and the request it was used for.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "idempotency_keys")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub tenant: String,
-    /// What the client calls it.
+    /// The key, chosen by the client.
     #[sea_orm(primary_key, auto_increment = false)]
     pub idempotency_key: String,
-    /// What method, path and body hash to.
+    /// Hash of method, path and body.
     pub request: Vec<u8>,
-    /// The attempt that has it; no two have the same. Empty: its attempt gave it back.
+    /// Unique id of the execution that owns the key; empty once that has released it.
     pub owner: String,
     pub state: State,
     /// HTTP status of the answer; set once done.
     pub status: Option<i32>,
-    /// Where what was made is; set once done, if there is such a place.
+    /// `Location` of what was created, if anything; set once done.
     pub location: Option<String>,
-    /// The answer, JSON; set once done.
+    /// JSON body of the answer; set once done.
     #[sea_orm(column_type = "Text", nullable)]
     pub body: Option<String>,
-    /// When it was taken, in milliseconds since the Unix epoch.
+    /// When it was acquired or last renewed, in milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// What the request makes has this uid, whichever attempt makes it.
+    /// Uid of what the request creates, whichever execution creates it.
     pub uid: Option<i64>,
 }
 
-/// Where a request stands.
+/// State of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))")]
 pub enum State {
-    /// It may be taking effect.
+    /// Not answered; it may have taken effect.
     #[sea_orm(string_value = "running")]
     Running,
-    /// It was answered.
+    /// Answered.
     #[sea_orm(string_value = "done")]
     Done,
 }

@@ -1,6 +1,6 @@
 use sea_orm::entity::prelude::*;
 
-/// How often a link was used that may be used a number of times.
+/// Use count of a link with a limit on uses.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "link_uses")]
@@ -8,7 +8,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: String,
     pub uses: i32,
-    /// When the link does, in milliseconds since the Unix epoch.
+    /// When the link expires, in milliseconds since the Unix epoch.
     pub expires_at: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Tables as the ORM sees them. The migrations say how they are made.
+//! Tables, as `SeaORM` entities. The migrations create them.
 
 #![expect(unreachable_pub, reason = "the ORM's derive macros make public items")]
 

@@ -1,15 +1,15 @@
 use sea_orm::entity::prelude::*;
 
-/// A tenant whose bytes are counted.
+/// A tenant whose usage is counted.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "tenants")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub name: String,
-    /// How many bytes its files may have together; `None`: as many as they like.
+    /// Quota in bytes; `None`: unlimited.
     pub max_bytes: Option<i64>,
-    /// How many they have: what their rows are charged with, together.
+    /// Usage in bytes: the sum of what its files are charged.
     pub used: i64,
 }
 

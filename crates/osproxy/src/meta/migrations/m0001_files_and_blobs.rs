@@ -55,7 +55,7 @@ enum LinkKeys {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
@@ -108,16 +108,16 @@ impl MigrationTrait for Migration {
 }
 
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    // The unit of deduplication; rows that are not verified yet have no digest and are all different.
+    // The unit of deduplication. Rows not verified yet have no digest, and NULLs do not conflict.
     let unique = Index::create().col(Blobs::Tenant).col(Blobs::Blake3).unique().to_owned();
     create_index(manager, "blobs", "uq_blobs_tenant_blake3", unique).await?;
-    // Instant upload of API v0.
+    // For instant uploads by MD5 (API v0).
     let by_md5 = Index::create().col(Blobs::Tenant).col(Blobs::Md5).to_owned();
     create_index(manager, "blobs", "ix_blobs_tenant_md5", by_md5).await?;
-    // The sweeper's question: what is not stored?
+    // For the sweep: rows that are not stored.
     let by_state = Index::create().col(Blobs::State).to_owned();
     create_index(manager, "blobs", "ix_blobs_state", by_state).await?;
-    // The foreign key's other side, for the check when a blob goes.
+    // For the check of the foreign key when a blob is deleted.
     let by_blob = Index::create().col(Files::BlobId).to_owned();
     create_index(manager, "files", "ix_files_blob", by_blob).await
 }

@@ -76,7 +76,7 @@ enum TaskAttempts {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
@@ -158,19 +158,19 @@ async fn create_tasks(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
 }
 
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    // The parts of a blob, in their order.
+    // For the parts of a blob in order.
     let in_order = Index::create().col(Parts::BlobId).col(Parts::Number).to_owned();
     create_index(manager, "parts", "ix_parts_blob_number", in_order).await?;
-    // The sweeper's question: what is not stored?
+    // For the sweep: rows that are not stored.
     let by_state = Index::create().col(Parts::State).to_owned();
     create_index(manager, "parts", "ix_parts_state", by_state).await?;
-    // Which uploads have lapsed?
+    // For finding expired uploads.
     let lapsed = Index::create().col(Files::State).col(Files::ExpiresAt).to_owned();
     create_index(manager, "files", "ix_files_state_expires", lapsed).await?;
-    // What is to be done next?
+    // For finding the next due task.
     let next = Index::create().col(Tasks::State).col(Tasks::RunAt).to_owned();
     create_index(manager, "tasks", "ix_tasks_state_run", next).await?;
-    // Tasks of which there is one.
+    // Tasks that exist only once.
     let unique = Index::create().col(Tasks::UniqueKey).unique().to_owned();
     create_index(manager, "tasks", "uq_tasks_unique_key", unique).await
 }

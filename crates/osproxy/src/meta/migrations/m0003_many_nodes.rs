@@ -29,18 +29,19 @@ enum Tasks {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Two nodes may begin the same part at the same moment: only one of them may have the number's own key.
+        // Two nodes may begin the same part concurrently: only one may use the key that belongs to
+        // the number alone.
         let attempt =
             Index::create().col(Parts::BlobId).col(Parts::Number).col(Parts::ObjectKey).unique().to_owned();
         create_index(manager, "parts", "uq_parts_blob_number_key", attempt).await?;
         drop_index(manager, "parts", "ix_parts_blob_number").await?;
-        // Work on objects that lie with one node runs there.
+        // A task on objects that only one node has runs there.
         add_column(manager, "tasks", "store", ColumnDef::new(Tasks::Store).string_len(16)).await
     }
 }

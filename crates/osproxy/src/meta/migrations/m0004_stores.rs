@@ -26,18 +26,18 @@ enum Columns {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Of a store that several nodes share, each must know what others are writing.
+        // Nodes that share a store must know what the others are writing.
         let column = &mut ColumnDef::new(Columns::WrittenBy);
         column.string_len(64);
         add_column(manager, "blobs", "written_by", column).await?;
         add_column(manager, "parts", "written_by", column).await?;
-        // What a store puts together by itself.
+        // Multipart uploads of the store.
         let column = &mut ColumnDef::new(Columns::UploadId);
         add_column(manager, "blobs", "upload_id", column.string_len(1024)).await?;
         for (name, number) in [

@@ -29,13 +29,13 @@ enum Columns {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // What a client says of content before it sends it.
+        // What a client announces before it sends the content.
         for (name, column) in [("announced_size", Columns::AnnouncedSize), ("part_size", Columns::PartSize)] {
             add_column(manager, "files", name, ColumnDef::new(column).big_integer()).await?;
         }
@@ -57,7 +57,7 @@ impl MigrationTrait for Migration {
         }
         let index = Index::create().col(Columns::Tenant).col(Columns::Sha256).to_owned();
         create_index(manager, "blobs", "ix_blobs_tenant_sha256", index).await?;
-        // Of what the BLAKE3 of the whole is combined.
+        // Subtree hash, from which the BLAKE3 of the blob is combined.
         add_column(manager, "parts", "piece", ColumnDef::new(Columns::Piece).var_binary(32)).await
     }
 }

@@ -45,12 +45,12 @@ enum IdempotencyKeys {
     CreatedAt,
 }
 
-/// How many files are filled in by one statement.
+/// Number of files updated per statement.
 const BATCH: u64 = 1000;
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
@@ -85,7 +85,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Makes the new columns of the files that are there what they are of files made from now on.
+/// Sets the new columns of existing files to the values that new files get.
 async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let connection = manager.get_connection();
     let mut after = 0_i64;
@@ -135,7 +135,7 @@ async fn fill_in(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// One for each order in which files are listed: what a page does not hold is not looked at.
+/// One index per order of listing, so that a page reads only its own rows.
 async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     for (name, columns) in [
         ("ix_files_listed", "tenant, listed"),
@@ -148,7 +148,7 @@ async fn create_indices(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
             manager.get_connection().execute_unprepared(&sql).await?;
         }
     }
-    // What is to be forgotten?
+    // For purging old keys.
     let old = Index::create().col(IdempotencyKeys::CreatedAt).to_owned();
     create_index(manager, "idempotency_keys", "ix_idempotency_keys_created", old).await
 }

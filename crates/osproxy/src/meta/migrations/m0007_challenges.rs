@@ -26,7 +26,7 @@ enum Challenges {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }

@@ -27,14 +27,14 @@ enum Columns {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         add_column(manager, "parts", "stored_at", ColumnDef::new(Columns::StoredAt).big_integer()).await?;
-        // What is left of an upload's story when its parts are merged and its content is shared.
+        // Keeps the history of an upload after its parts are merged and its content is shared.
         add_column(manager, "files", "stored_by", ColumnDef::new(Columns::StoredBy).string_len(64)).await?;
         for (name, column) in [
             ("received_as", Columns::ReceivedAs),

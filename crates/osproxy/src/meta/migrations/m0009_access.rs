@@ -46,7 +46,7 @@ enum LinkUses {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }

@@ -30,12 +30,12 @@ enum Tenants {
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 
-    /// Files of before are charged with nothing. Who sets a quota has theirs counted.
+    /// Existing files get no charge; setting a quota computes the charges of the tenant's files.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let tenants = Table::create()
             .table(Tenants::Table)

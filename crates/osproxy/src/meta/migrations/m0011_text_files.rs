@@ -22,17 +22,17 @@ enum Files {
     Category,
 }
 
-/// How many files are looked at by one statement.
+/// Number of files read per statement.
 const BATCH: u64 = 1000;
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 
-    /// Files of plain text are documents from now on; they were of no category.
+    /// Moves plain text files from no category to documents.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let connection = manager.get_connection();
         let mut after = 0_i64;

@@ -24,19 +24,19 @@ enum Files {
     RecordBytes,
 }
 
-/// Counts the parts of uploads that are running.
+/// Sums up the stored parts of open uploads.
 const COUNT: &str = "UPDATE files SET received = COALESCE((SELECT SUM(parts.size) FROM parts \
     WHERE parts.blob_id = files.blob_id AND parts.state = 'stored'), 0) \
     WHERE files.state IN ('receiving', 'completing')";
 
 #[async_trait]
 impl MigrationTrait for Migration {
-    /// All of it or nothing, where the database can.
+    /// Atomic on databases with transactional DDL.
     fn use_transaction(&self) -> Option<bool> {
         Some(true)
     }
 
-    /// Records of existing files are not charged.
+    /// Rows of existing files are not charged.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut received = ColumnDef::new(Files::Received);
         add_column(manager, "files", "received", received.big_integer().not_null().default(0)).await?;

@@ -26,7 +26,8 @@ impl MigrationTrait for Migration {
         Some(true)
     }
 
-    /// The uid that a request reserved before it took effect. The index serves the search for the newest uid at a start.
+    /// Adds the uid that a request reserves before it takes effect. The index serves the search for
+    /// the newest uid at startup.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut uid = ColumnDef::new(IdempotencyKeys::Uid);
         add_column(manager, "idempotency_keys", "uid", uid.big_integer()).await?;

@@ -1,4 +1,4 @@
-//! How the tables came to be. A migration that was released is never changed.
+//! Schema migrations. A released migration is never changed.
 
 mod m0001_files_and_blobs;
 mod m0002_parts_and_tasks;

@@ -1,5 +1,5 @@
-//! Steps of migrations that can be taken twice: a server that cannot undo changes of tables may have been cut off in the
-//! middle of a migration, which is then run again from its beginning.
+//! Idempotent migration steps. A database without transactional DDL may be interrupted in the
+//! middle of a migration, which then runs again from the beginning.
 
 use sea_orm_migration::{
     SchemaManager,
@@ -9,7 +9,7 @@ use sea_orm_migration::{
 
 use super::super::dialect;
 
-/// Makes a table, if it is not there.
+/// Creates a table, if it does not exist.
 pub(super) async fn create_table(
     manager: &SchemaManager<'_>,
     mut table: TableCreateStatement,
@@ -18,7 +18,7 @@ pub(super) async fn create_table(
     manager.create_table(dialect::table(manager.get_database_backend(), table)).await
 }
 
-/// Makes a column, if it is not there.
+/// Adds a column, if it does not exist.
 pub(super) async fn add_column(
     manager: &SchemaManager<'_>,
     table: &'static str,
@@ -31,7 +31,7 @@ pub(super) async fn add_column(
     manager.alter_table(Table::alter().table(table).add_column(column.to_owned()).to_owned()).await
 }
 
-/// Makes an index of a table, if it is not there.
+/// Creates an index, if it does not exist.
 pub(super) async fn create_index(
     manager: &SchemaManager<'_>,
     table: &'static str,
@@ -44,7 +44,7 @@ pub(super) async fn create_index(
     manager.create_index(index.name(name).table(table).to_owned()).await
 }
 
-/// Removes an index of a table, if it is there.
+/// Drops an index, if it exists.
 pub(super) async fn drop_index(
     manager: &SchemaManager<'_>,
     table: &'static str,

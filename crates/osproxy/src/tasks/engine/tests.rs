@@ -8,7 +8,7 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_hours(1);
-/// Nobody is told of tasks but by the bell.
+/// Intervals so long that only a notification wakes the engine.
 const SETTINGS: Settings =
     Settings { lease: HOUR, poll: HOUR, first_retry: Duration::from_millis(50), max_retry: HOUR };
 
@@ -22,7 +22,7 @@ struct Seen {
     open: Arc<tokio::sync::Notify>,
 }
 
-/// Waits until it is let through, or fails as its payload says.
+/// Waits until it is released, or fails as its payload demands.
 struct Gate(Seen);
 
 struct Inside<'a>(&'a Seen);
@@ -31,7 +31,7 @@ impl Drop for Inside<'_> {
     fn drop(&mut self) {
         self.0.begun.fetch_sub(1, Ordering::SeqCst);
         self.0.dropped.store(true, Ordering::SeqCst);
-        assert!(!self.0.is_bad.load(Ordering::SeqCst), "as it was told");
+        assert!(!self.0.is_bad.load(Ordering::SeqCst), "a test wants this panic");
     }
 }
 
@@ -46,7 +46,7 @@ impl TaskHandler for Gate {
         let _inside = Inside(&self.0);
         match payload.as_str() {
             "wait" => self.0.open.notified().await,
-            "panic" => panic!("as it was told"),
+            "panic" => panic!("a test wants this panic"),
             "fail" => return Err(TaskError::fail("no use")),
             _ => return Err(TaskError::retry("not now")),
         }
@@ -130,7 +130,7 @@ async fn failures_and_panics_are_tried_again_and_what_is_of_no_use_is_not() {
         let task = bench.task(id).await;
         assert_eq!((task.attempts, task.last_error.as_deref()), (attempts, Some(error)), "{payload}");
     }
-    // A payload that nobody understands is of no use either.
+    // A payload that cannot be parsed is a permanent error too.
     let id = bench.app.next_uid().await.unwrap().get();
     let new = NewTask { id, kind: "gate", payload: "{".to_owned(), max_attempts: 5 };
     bench.app.meta.enqueue(new, None).await.unwrap();
@@ -161,7 +161,7 @@ async fn who_has_lost_the_lease_stops_and_has_no_say() {
     let bench = start(Settings { lease: Duration::from_millis(300), ..SETTINGS }).await;
     let id = bench.enqueue("wait").await;
     bench.until_state(id, TaskState::Running).await;
-    // As a process would see it that was paused for too long.
+    // As for a process that was suspended for too long.
     bench.app.meta.end_leases_of_others("another", Vec::new(), true).await.unwrap();
     let taken = bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
     assert_eq!(taken.attempt, 2);
@@ -174,7 +174,7 @@ async fn who_has_lost_the_lease_stops_and_has_no_say() {
 async fn a_handler_that_panics_when_it_is_dropped_keeps_no_room() {
     let bench = start(Settings { lease: Duration::from_millis(300), ..SETTINGS }).await;
     bench.seen.is_bad.store(true, Ordering::SeqCst);
-    // As many as there may be at a time.
+    // The maximum at the same time.
     let mut lost = Vec::new();
     for _ in 0..Gate::CONCURRENCY {
         lost.push(bench.enqueue("wait").await);

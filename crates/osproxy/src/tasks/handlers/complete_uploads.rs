@@ -1,4 +1,4 @@
-//! Goes on where a process died, or the store did not answer, while the store was to put an upload together.
+//! Resumes the completion of multipart uploads after a crash or an outage of the store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     uid::Uid,
 };
 
-/// How many uploads are looked at in one go.
+/// How many uploads to complete in one run.
 const PAGE: u64 = 200;
 
-/// How often parts that change while they are read are read again.
+/// How often to read parts again that change while they are read.
 const ROUNDS: usize = 3;
 
-/// The handler.
+/// Handler of the task `complete_uploads`.
 pub struct CompleteUploads;
 
 impl TaskHandler for CompleteUploads {
@@ -32,21 +32,21 @@ impl TaskHandler for CompleteUploads {
         let Some(store) = context.store.as_ref().filter(|store| app.stores.multipart(store).is_ok()) else {
             return Ok(());
         };
-        // Who is at it at this moment is not disturbed: the store, and the row, take it twice.
+        // Concurrent completions do no harm: the store and the row accept repetitions.
         for (uid, native) in app.meta.completing(store, PAGE).await? {
-            // One that cannot be completed must not keep the others.
+            // If one upload cannot be completed, the others still can.
             if let Err(error) = complete(app, uid, &native).await {
                 let (uid, error) = (uid.to_string(), error::chain(&error));
-                tracing::warn!(uid, error, "the store does not put this upload together yet");
+                tracing::warn!(uid, error, "cannot complete the multipart upload yet");
             }
         }
         Ok(())
     }
 }
 
-/// Lets the store put its parts together, and makes that the file. `Closed`: the file is not being completed any more.
-/// `Digest` and `Type`: it is corrupt now. Harmless when it is called again, or twice at the same time; after an error it
-/// can be.
+/// Completes the multipart upload in the store, then the file. Returns `Closed` if the file is not
+/// being completed any more, and `Digest` or `Type` if the file is now corrupt. Can be repeated,
+/// also concurrently and after an error.
 pub async fn complete(app: &Arc<App>, uid: Uid, native: &NativeUpload) -> Result<Completed> {
     if app.put_together(native).await? == PutTogether::Lost {
         return Ok(Completed::Closed(FileState::Receiving));
@@ -63,7 +63,7 @@ pub async fn complete(app: &Arc<App>, uid: Uid, native: &NativeUpload) -> Result
             Completed::Inspect(inspection) => conditions.inspected = app.inspect(&inspection).await?,
             completed => {
                 if let Completed::Digest(..) | Completed::Type { .. } = &completed {
-                    tracing::warn!(%uid, "the content is not what was announced, or its links demand");
+                    tracing::warn!(%uid, "the content does not have the expected digests or type");
                 }
                 app.task_enqueued();
                 return Ok(completed);

@@ -1,4 +1,4 @@
-//! Removes content that no file has any more.
+//! Deletes content that no file refers to.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,13 @@ use crate::{
     uid::Uid,
 };
 
-/// The handler.
+/// Handler of the task `delete_blob`.
 pub struct DeleteBlob;
 
-/// What is to be removed.
+/// The blob to delete.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Payload {
-    /// Number of a blob in state `deleting`.
+    /// Id of a blob in state `deleting`.
     pub blob_id: i64,
 }
 
@@ -25,13 +25,15 @@ impl TaskHandler for DeleteBlob {
     type Payload = Payload;
 
     async fn run(&self, context: &TaskContext, payload: Payload) -> Result<(), TaskError> {
-        // Parts that are being written at this moment go with those who write them, and the row with the next sweep.
+        // Write guards remove parts that are still being written, and the next sweep then removes
+        // the row.
         context.app.remove_blob(payload.blob_id).await?;
         Ok(())
     }
 }
 
-/// Gives the task that removes a blob, for transactions that condemn one. `id` is a number that nobody has.
+/// Returns the task that deletes a blob, for a transaction that marks one for deletion. `id` must
+/// be unused.
 pub fn removal(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<DeleteBlob>(app, id, |blob_id| Payload { blob_id })
 }

@@ -1,14 +1,14 @@
-//! Gives up uploads that were not completed in time, with all their parts.
+//! Expires uploads that were not completed in time, and deletes their parts.
 
 use std::time::Duration;
 
 use super::delete_blob;
 use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
-/// How many uploads are looked at in one go.
+/// How many uploads to read at once.
 const PAGE: u64 = 200;
 
-/// The handler.
+/// Handler of the task `expire_uploads`.
 pub struct ExpireUploads;
 
 impl TaskHandler for ExpireUploads {
@@ -18,7 +18,8 @@ impl TaskHandler for ExpireUploads {
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
         let app = &context.app;
-        // By the clock of the database: one node whose own is ahead must not end the uploads of all.
+        // By the clock of the database: a node whose own clock is ahead must not expire the uploads
+        // of all nodes.
         let lapsed_before = app.meta.now_ms().saturating_sub(app.limits.keep_lapsed);
         let mut expired = 0_u64;
         loop {
@@ -34,7 +35,7 @@ impl TaskHandler for ExpireUploads {
             app.task_enqueued_elsewhere();
         }
         if expired > 0 {
-            tracing::info!(expired, "gave up uploads that were not completed in time");
+            tracing::info!(expired, "expired uploads that were not completed in time");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Turns the parts of a blob into one object, behind the backs of those who read it.
+//! Merges the parts of a blob into one object, without disturbing readers.
 
 use std::sync::Arc;
 
@@ -16,16 +16,17 @@ use crate::{
     uid::Uid,
 };
 
-/// How often content that appears and disappears elsewhere is followed before the task is tried again.
+/// How often to look again when the same content appears or disappears concurrently, before the
+/// task is retried.
 const ROUNDS: usize = 4;
 
-/// The handler.
+/// Handler of the task `merge_parts`.
 pub struct MergeParts;
 
-/// What is to be merged.
+/// The blob to merge.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Payload {
-    /// Number of a blob that lies in parts.
+    /// Id of a blob that consists of parts.
     pub blob_id: i64,
 }
 
@@ -45,7 +46,7 @@ impl TaskHandler for MergeParts {
                 store
             }
             Merge::Done(whole) => {
-                // The parts are all there is of the bytes, if the object was lost meanwhile.
+                // If the object has been lost meanwhile, the parts are the only copy.
                 if app.stores.get(&whole.store)?.size(&whole.key).await? != whole.size {
                     return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
                 }
@@ -53,14 +54,15 @@ impl TaskHandler for MergeParts {
             }
             Merge::Gone => return Ok(()),
         };
-        // Readers that still want one of them follow to where the bytes are now.
+        // Readers that still need a part continue with the merged object.
         let parts = app.meta.part_objects(blob_id).await?;
         app.remove_parts(&store, &parts).await?;
         Ok(app.meta.forget_gone_parts(Some(blob_id)).await?)
     }
 }
 
-/// Gives the task that merges a blob, for the transaction that completes one. `id` is a number that nobody has.
+/// Returns the task that merges a blob, for the transaction that completes an upload. `id` must be
+/// unused.
 pub fn merging(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<MergeParts>(app, id, |blob_id| Payload { blob_id })
 }
@@ -74,46 +76,49 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
     }
     let digests = writer.finish().await?;
     if digests.size != intent.size {
-        return Err(TaskError::retry("the parts have not the size that the file has"));
+        return Err(TaskError::retry("the size of the parts is not that of the file"));
     }
     let refuted = intent.claims.refuted_by(&digests);
     if let Some((name, found)) = &refuted {
         must_have_come_here(&parts, name, found)?;
     }
     if refuted.is_some() || intent.claims == Claims::default() {
-        // Nobody has vouched for these bytes yet, or they are wrong: then it matters whether they are those that came.
+        // No client has vouched for these bytes, or they are wrong: check whether they are the
+        // bytes that arrived.
         check_parts(app, &intent.store, &parts, &digests).await?;
     }
     if let Some((name, found)) = refuted {
         return reject(app, blob_id, name, &found).await;
     }
-    // Brought to its end even if this task is given up: what is being published must not lose its row.
+    // Spawned, so that it runs to its end if this task is dropped: an object that is being
+    // published must not lose its row.
     let settling = app.background.spawn(settle(app.clone(), blob_id, intent, attempt, writer, digests));
     settling.await.map_err(TaskError::retry)?
 }
 
-/// Gives up content one of whose digests is another than the client had announced.
+/// Rejects content with another digest than the client expected.
 pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
-    tracing::warn!(blob_id, digest, found, "the content is not what the client had announced");
+    tracing::warn!(blob_id, digest, found, "the content does not have the expected digest");
     let removal = delete_blob::removal(app, app.next_uid().await?);
     app.meta.reject_content(blob_id, removal).await?;
     app.task_enqueued();
     Ok(())
 }
 
-/// Content that was taken over from another program has no parts, or such as osproxy has not digested. That program has compared it,
-/// or served it for what it is: nothing of it is removed for a digest that is wrong, and somebody has to look at it.
+/// Imported content has no parts, or parts that osproxy has not hashed. The other program has
+/// verified the content, or served it as it is, so a wrong digest must not delete it: an operator
+/// has to look at it.
 pub(super) fn must_have_come_here(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
     if !parts.is_empty() && parts.iter().all(|part| part.known.piece.is_some()) {
         return Ok(());
     }
     Err(TaskError::fail(format!(
-        "the content was damaged before it was taken over, or its digest was never right: its {digest} is {found}"
+        "the imported content is damaged or its recorded digest is wrong: its {digest} is {found}"
     )))
 }
 
-/// Compares every part with what it was when it came, and all of them with what was merged. Damage is never passed on as
-/// content, and never makes bytes go that are still good.
+/// Compares every part with its digests from when it arrived, and all parts together with the
+/// merged content. Damage is never accepted as content, and never causes good bytes to be deleted.
 pub(super) async fn check_parts(
     app: &App,
     store: &str,
@@ -127,21 +132,26 @@ pub(super) async fn check_parts(
         }
     }
     if (all.size, all.blake3) != (merged.size, merged.blake3) {
-        return Err(TaskError::retry("what was merged is not what the parts are"));
+        return Err(TaskError::retry("the merged content differs from the parts"));
     }
     Ok(())
 }
 
-/// Removes what the store had put together of the parts, which an intent names now.
+/// Removes the object of the multipart upload, which the intent names now.
 async fn remove_put_together(app: &App, intent_id: i64) {
-    // What this cannot remove now, the sweep does later.
+    // The sweep removes later what cannot be removed now.
     if let Err(error) = app.discard(Kind::Blob, intent_id).await {
         let error = error::chain(&error);
-        tracing::warn!(intent_id, error, "cannot remove what the store had put together yet");
+        tracing::warn!(
+            intent_id,
+            error,
+            "cannot remove the object of a multipart upload yet; the sweep retries"
+        );
     }
 }
 
-/// Makes merged content the blob's, or lets its files share a blob that has the same content already.
+/// Makes merged content the content of the blob, or lets the files share a blob that has the same
+/// content already.
 async fn settle(
     app: Arc<App>,
     blob_id: i64,
@@ -161,7 +171,7 @@ async fn settle(
                     if unpublished.is_some() {
                         app.metrics.shared(Saving::Parts, digests.size);
                     }
-                    // What was written is dropped with the writer or by the attempt; it is not needed.
+                    // The merged object is not needed: the writer or the write guard removes it.
                     return Ok(());
                 }
                 shared
@@ -170,12 +180,12 @@ async fn settle(
                 let id = lost.id;
                 tracing::error!(
                     blob_id = id,
-                    "content was lost from the store; mending it with what was sent"
+                    "the store has lost content; replacing it with the same content from this upload"
                 );
                 publish(&mut attempt, &mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent.intent_id).await? {
-                    // The attempt's row now names what was damaged, which is removed at its end. The files share what
-                    // was mended in the next round.
+                    // The row of this write now names the damaged object, which the write guard
+                    // removes. In the next round the files share the repaired blob.
                     Finished::Stored | Finished::Changed | Finished::Beaten | Finished::OverQuota => {
                         Merged::Changed
                     }
@@ -199,11 +209,11 @@ async fn settle(
             Merged::Stored | Merged::Beaten => return Ok(()),
             Merged::Changed => {}
             Merged::Swept => {
-                // What was published meanwhile has no row any more.
+                // The object was published after its row was removed.
                 app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
-                return Err(TaskError::retry("the merge was swept away while it was finishing"));
+                return Err(TaskError::retry("the sweep removed the merge before it was recorded"));
             }
         }
     }
-    Err(TaskError::retry("content that is the same came and went too often"))
+    Err(TaskError::retry("the same content was stored and removed too often at the same time"))
 }

@@ -9,7 +9,7 @@ pub mod verify_blob;
 
 use super::Registry;
 
-/// Every handler that osproxy has.
+/// Returns all handlers of osproxy.
 pub fn all() -> Registry {
     Registry::default()
         .with(complete_uploads::CompleteUploads)

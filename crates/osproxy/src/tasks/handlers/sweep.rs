@@ -1,4 +1,4 @@
-//! Removes what ended badly left behind: after a crash, after an error while cleaning up. And forgets what was long ago.
+//! Removes orphans that crashes and failed cleanups have left, and purges old rows.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,16 +12,16 @@ use crate::{
     uid::Uid,
 };
 
-/// What was begun later than this before a sweep is left alone: it may not have told that it is running.
+/// Younger writes are left alone: their process may not have announced itself yet.
 const GRACE: Duration = Duration::from_mins(1);
-/// How long it is known that a task was done.
+/// How long finished tasks are kept.
 const KEEP_TASKS: Duration = Duration::from_hours(24);
-/// How long it is known that a file was there.
+/// How long the rows of deleted files are kept.
 const KEEP_FILES: Duration = Duration::from_hours(7 * 24);
-/// How many rows are looked at in one go.
+/// How many rows to read at once.
 const PAGE: u64 = 200;
 
-/// The handler.
+/// Handler of the task `sweep`.
 pub struct Sweep;
 
 impl TaskHandler for Sweep {
@@ -37,17 +37,17 @@ impl TaskHandler for Sweep {
         };
         let mut begun_before = before(app, GRACE);
         if !app.stores.is_shared(store) {
-            // Nobody alive has begun what is older than this process.
+            // In a store of this node alone, writes older than this process have no live writer.
             begun_before = begun_before.max(app.started_at);
         }
         let swept = Swept { store, begun_before, writers: app.writers_of(store).await? };
         let mut removed = 0;
-        // Parts first: a blob goes only when none of its parts is left.
+        // Parts first: a blob can be removed only when it has no parts.
         for kind in [Kind::Part, Kind::Blob] {
             removed += sweep(app, kind, &swept).await?;
         }
         if removed > 0 {
-            tracing::info!(removed, "swept away what unfinished uploads left");
+            tracing::info!(removed, "removed orphans of unfinished uploads");
         }
         release_rooms(app, store).await?;
         app.meta.forget_gone_parts(None).await?;
@@ -60,7 +60,7 @@ impl TaskHandler for Sweep {
     }
 }
 
-/// Gives up room in a store that was reserved long ago for uploads of which nothing has come.
+/// Releases space in a store that was reserved too long ago for uploads that received nothing.
 async fn release_rooms(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
         (app.meta.now_ms().saturating_sub(app.limits.reserve), Uid::from_recorded(0));
@@ -79,22 +79,22 @@ async fn release_rooms(app: &App, store: &str) -> Result<()> {
     }
 }
 
-/// A moment so long ago, in milliseconds since the Unix epoch.
+/// Returns the time `age` ago, in milliseconds since the Unix epoch.
 fn before(app: &App, age: Duration) -> i64 {
     app.meta.now_ms().saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
-/// What is looked at.
+/// What a sweep covers.
 struct Swept<'a> {
     store: &'a str,
-    /// Milliseconds since the Unix epoch.
+    /// In milliseconds since the Unix epoch.
     begun_before: i64,
-    /// The processes that live.
+    /// Ids of the live processes.
     writers: HashSet<String>,
 }
 
 impl Swept<'_> {
-    /// Whether something may still be on its way.
+    /// Whether `found` may still be in use by its writer.
     fn spares(&self, app: &App, found: &Unfinished) -> bool {
         match &found.writer {
             Some(writer) if *writer != app.node => self.writers.contains(writer),
@@ -103,8 +103,8 @@ impl Swept<'_> {
     }
 }
 
-/// Removes everything of a kind that is no content, was begun long enough ago and is being written by nobody. Returns how
-/// many there were.
+/// Removes everything of a kind that is not content, is old enough and has no live writer. Returns
+/// how many were removed.
 async fn sweep(app: &App, kind: Kind, swept: &Swept<'_>) -> Result<u64> {
     let (mut after, mut removed) = (0, 0);
     loop {
@@ -121,9 +121,14 @@ async fn sweep(app: &App, kind: Kind, swept: &Swept<'_>) -> Result<u64> {
             match sweep_one(app, kind, id).await {
                 Ok(true) => removed += 1,
                 Ok(false) => {}
-                // One that cannot be removed must not keep the others.
+                // If one cannot be removed, the others still can.
                 Err(error) => {
-                    tracing::error!(id, ?kind, error = error::chain(&error), "cannot sweep this object");
+                    tracing::error!(
+                        id,
+                        ?kind,
+                        error = error::chain(&error),
+                        "cannot remove an orphan; the next sweep retries"
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Reads content once that the store has put together, so that it can serve instant uploads, or is found to be false.
+//! Verifies blobs that the store made of a multipart upload: computes their digests, so that they
+//! can serve instant uploads, or rejects them.
 
 use std::sync::Arc;
 
@@ -18,16 +19,17 @@ use crate::{
     uid::Uid,
 };
 
-/// How often content that appears and disappears elsewhere is followed before the task is tried again.
+/// How often to look again when the same content appears or disappears concurrently, before the
+/// task is retried.
 const ROUNDS: usize = 4;
 
-/// The handler.
+/// Handler of the task `verify_blob`.
 pub struct VerifyBlob;
 
-/// What is to be verified.
+/// The blob to verify.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Payload {
-    /// Number of a blob that lies in one object.
+    /// Id of a blob that consists of one object.
     pub blob_id: i64,
 }
 
@@ -39,7 +41,8 @@ impl TaskHandler for VerifyBlob {
     async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
         let app = &context.app;
         if let Some(blob) = app.meta.unverified(blob_id).await? {
-            // Of two nodes that began the upload at the same time one may have died before it could drop its own.
+            // Of two nodes that started this upload at the same time, one may have died before it
+            // aborted its own.
             app.abort_uploads(&blob.store, &blob.key, blob.part_size).await?;
             verify(app, blob_id, &blob).await?;
         }
@@ -49,7 +52,8 @@ impl TaskHandler for VerifyBlob {
     }
 }
 
-/// Gives the task that verifies a blob, for the transaction that completes one. `id` is a number that nobody has.
+/// Returns the task that verifies a blob, for the transaction that completes an upload. `id` must
+/// be unused.
 pub fn verification(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<VerifyBlob>(app, id, |blob_id| Payload { blob_id })
 }
@@ -58,9 +62,9 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
     let UnverifiedBlob { tenant, store, key, size, part_size: _, claims } = blob;
     let combined = app.meta.combined_digest(blob_id).await?;
     let digests = match combined {
-        // Every part was digested when it came, and nothing else has to be known.
+        // Every part was hashed when it arrived, and no other digest is needed.
         Some(blake3) if !claims.need_reading() => Digests { size: *size, md5: None, sha256: None, blake3 },
-        // Nobody vouches for the whole, but the parts are known.
+        // No digest of the whole is expected, but those of the parts are known.
         None if *claims == Claims::default() => digest_as_it_came(app, blob_id, store, key, *size).await?,
         _ => {
             let digests = app.stores.digest(store, key, 0..*size, claims.wanted()).await?;
@@ -91,7 +95,7 @@ async fn digest_as_it_came(
     let parts = app.meta.parts(blob_id).await?;
     let (each, all) = app.stores.digest_parts(store, &parts, Wanted::MD5).await?;
     if all.size != size {
-        return Err(TaskError::retry(format!("the parts of {key} have not the size that it has")));
+        return Err(TaskError::retry(format!("the size of the parts of {key} is not that of the object")));
     }
     match parts.iter().zip(each).find(|(part, digests)| !part.known.is_of(digests)) {
         Some((part, _)) => Err(TaskError::fail(format!("part {} was damaged in the store", part.number))),
@@ -99,7 +103,7 @@ async fn digest_as_it_came(
     }
 }
 
-/// Makes digests the blob's, or lets its files share a blob that has the same content already.
+/// Records digests of a blob, or lets its files share a blob that has the same content already.
 async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests) -> Result<(), TaskError> {
     for _ in 0..ROUNDS {
         let removal = delete_blob::removal(app, app.next_uid().await?);
@@ -114,7 +118,7 @@ async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests)
             Some(lost) => {
                 tracing::error!(
                     blob_id = lost.id,
-                    "content was lost from the store; its files get what was sent"
+                    "the store has lost content; its files now use the same content from this upload"
                 );
                 match app.meta.replace_lost(lost.id, blob_id, removal).await? {
                     Merged::Stored => Merged::Changed,
@@ -128,5 +132,5 @@ async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests)
             return Ok(());
         }
     }
-    Err(TaskError::retry("content that is the same came and went too often"))
+    Err(TaskError::retry("the same content was stored and removed too often at the same time"))
 }

@@ -1,4 +1,4 @@
-//! A client as a good one is: it sends again what was not answered, and believes what was.
+//! A well-behaved client: it repeats requests that got no answer, and relies on answers it got.
 
 use std::{
     ops::Range,
@@ -17,35 +17,35 @@ use serde_json::{Value, json};
 
 use crate::support::{Api, Random, content, md5_hex};
 
-/// How long one try may take.
+/// Timeout of one try.
 const TRY: Duration = Duration::from_secs(8);
-/// After so long a client gives up: the service has not recovered.
+/// A client fails after this long: the service has not recovered.
 const RECOVERED: Duration = Duration::from_secs(90);
-/// How many parts of an upload are on their way at once.
+/// Parts of an upload that are sent concurrently.
 const PARALLEL: usize = 3;
 
-/// A request until it was answered.
+/// The time until a request was answered.
 pub struct Wait {
     pub begun: Instant,
     pub took: Duration,
-    /// How often it was sent again.
+    /// How often it was repeated.
     pub again: u32,
 }
 
-/// What all clients know together.
+/// State shared by all clients.
 #[derive(Default)]
 pub struct Ledger {
-    /// Every uid that was issued to anybody.
+    /// Every uid that was issued.
     pub issued: Mutex<Vec<String>>,
-    /// What was acknowledged.
+    /// Acknowledged files.
     pub stored: Mutex<Vec<Stored>>,
     pub waits: Mutex<Vec<Wait>>,
     pub stop: AtomicBool,
-    /// Set where no try may fail once it has begun.
+    /// While set, every try must succeed.
     pub strict: AtomicBool,
 }
 
-/// A file that was acknowledged: its content follows from the seed.
+/// An acknowledged file; its content follows from the seed.
 #[derive(Clone)]
 pub struct Stored {
     pub uid: String,
@@ -65,19 +65,19 @@ pub struct Client {
     base: String,
     ledger: Arc<Ledger>,
     random: Random,
-    /// Sizes of parts, smallest and largest.
+    /// Smallest and largest size of a part.
     parts: Range<usize>,
 }
 
 impl Client {
-    /// Works on what is at this address, with its key.
+    /// A client of the service at this address, with its key.
     pub fn new(api: &Api, ledger: Arc<Ledger>, seed: u64, parts: Range<usize>) -> Self {
         let http = Http::builder().connect_timeout(Duration::from_secs(2)).build().unwrap();
         let key = api.key().unwrap().to_owned();
         Self { http, key, base: api.url(""), ledger, random: Random::new(seed), parts }
     }
 
-    /// Works until it is told to stop, and brings to its end what it is at.
+    /// Works until `stop` is set, and finishes its current operation.
     pub async fn run(mut self) {
         while !self.ledger.stop.load(Ordering::SeqCst) {
             match self.random.below(10) {
@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    /// Asks again and again until there is an answer other than that it is not possible now.
+    /// Repeats a request until the answer is something other than "unavailable".
     async fn ask(
         &self,
         method: Method,
@@ -115,7 +115,7 @@ impl Client {
                 Ok::<_, reqwest::Error>((status, answer.bytes().await?.to_vec()))
             };
             let failed = match answer.await {
-                // Of osproxy, or of nginx that finds none.
+                // From osproxy, or from nginx when it reaches no node.
                 Ok((
                     status @ (StatusCode::SERVICE_UNAVAILABLE
                     | StatusCode::BAD_GATEWAY
@@ -193,7 +193,8 @@ impl Client {
         self.acknowledged(stored).await;
     }
 
-    /// Content that is there already, if osproxy has seen all of it in the meantime.
+    /// Tries an instant upload of known content; it succeeds only once osproxy has verified that
+    /// content.
     async fn send_known(&mut self) {
         let Some(known) = self.any() else { return };
         let md5 = md5_hex(&known.bytes());
@@ -218,21 +219,21 @@ impl Client {
         (!stored.is_empty()).then(|| stored[self.random.index(stored.len())].clone())
     }
 
-    /// What was acknowledged can be read from that moment on.
+    /// An acknowledged file must be readable from now on.
     async fn acknowledged(&self, stored: Stored) {
         self.ledger.stored.lock().unwrap().push(stored.clone());
         self.check(&stored, None).await;
     }
 
-    /// Reads a file, all of it or a range.
+    /// Reads a file, or a range of it, and compares the bytes.
     pub async fn check(&self, stored: &Stored, range: Option<Range<usize>>) {
         let links: Option<Vec<DownloadLink>> =
             self.post("/link/download", &json!({"uid": [stored.uid], "expire": 600})).await;
-        let links = links.unwrap_or_else(|| panic!("{} was acknowledged, and is gone", stored.uid));
+        let links = links.unwrap_or_else(|| panic!("{} was acknowledged, but is missing", stored.uid));
         let (status, read) = self.ask(Method::GET, &links[0].url, &[], range.as_ref()).await;
         let expected = if range.is_some() { 206 } else { 200 };
         assert_eq!(status, expected, "{}: {}", stored.uid, String::from_utf8_lossy(&read));
         let bytes = stored.bytes();
-        assert!(read == bytes[range.unwrap_or(0..stored.size)], "{} is wrong", stored.uid);
+        assert!(read == bytes[range.unwrap_or(0..stored.size)], "{} has wrong content", stored.uid);
     }
 }

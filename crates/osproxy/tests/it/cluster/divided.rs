@@ -1,5 +1,5 @@
-//! Uploads of API v1 whose size is announced, on local disks: room is kept where they are created, and any node takes the
-//! parts.
+//! Uploads of API v1 with an announced size, on local disks: the node that creates an upload
+//! preallocates its file, and any node accepts the parts.
 
 use futures_util::future::join_all;
 use osproxy_api::v1::{CreatedState, FileState, UploadState};
@@ -22,14 +22,14 @@ async fn whichever_node_is_asked_parts_lie_where_room_was_kept() {
     let bytes = content(1, 5 * PART + 100);
     let upload = one.wish(&wish("film.mp4", &bytes)).await;
     let to_be = format!("video/.{}.mp4.{PART}", upload.uid);
-    assert_eq!(one.objects(), std::slice::from_ref(&to_be), "room is kept where it was created");
+    assert_eq!(one.objects(), std::slice::from_ref(&to_be), "preallocated on another node");
     let parts: Vec<_> = bytes.chunks(PART).collect();
     let sent = [(two, 6), (three, 1), (two, 3), (three, 2), (two, 4)];
     let sent = sent.iter().map(|(node, number)| node.v1_put_part(&upload, *number, parts[number - 1]));
     for answer in join_all(sent).await {
         assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
     }
-    // What the other node refuses is refused in its words.
+    // The error of the other node reaches the client unchanged.
     problem(two.v1_put_part(&upload, 5, &bytes[..5]).await, 422, "size_mismatch").await;
     problem(three.v1_put_part(&upload, 7, &bytes[..5]).await, 422, "size_mismatch").await;
     for node in &nodes {
@@ -40,7 +40,7 @@ async fn whichever_node_is_asked_parts_lie_where_room_was_kept() {
     let missing = problem(two.v1_complete(&upload).await, 409, "parts_missing").await;
     assert_eq!(missing["missing"], json!([5]));
     assert_eq!(two.v1_put_part(&upload, 5, parts[4]).await.status(), 204);
-    // The same again, through another node.
+    // The same part again, through another node.
     assert_eq!(three.v1_put_part(&upload, 5, parts[4]).await.status(), 204);
     assert_eq!(one.objects(), [to_be]);
     assert_eq!(three.v1_complete(&upload).await.status(), 200);
@@ -51,7 +51,7 @@ async fn whichever_node_is_asked_parts_lie_where_room_was_kept() {
     for node in &nodes {
         assert!(node.read(&upload.uid).await == bytes);
         assert_eq!(node.v1_status(&upload).await.state, UploadState::Stored);
-        eventually("it is verified", async || {
+        eventually("the content is verified", async || {
             (node.describe(&upload.uid).await.blake3.as_ref() == Some(&blake3)).then_some(())
         })
         .await;
@@ -101,7 +101,7 @@ async fn an_upload_is_given_up_through_any_node() {
     let mut nodes = three().await;
     let bytes = content(4, 3 * PART);
     let nothing = async |nodes: &[Service; 3]| {
-        eventually("nothing is left", async || {
+        eventually("nothing is left behind", async || {
             nodes.iter().all(|node| node.objects().is_empty()).then_some(())
         })
         .await;
@@ -118,7 +118,7 @@ async fn an_upload_is_given_up_through_any_node() {
         }
         nothing(&nodes).await;
     }
-    // With nothing sent yet but the room that is kept.
+    // Nothing was sent yet; only the preallocated file exists.
     let upload = nodes[1].wish(&wish("x.bin", &bytes)).await;
     assert_eq!(nodes[2].v1_abort(&upload).await.status(), 204);
     nothing(&nodes).await;
@@ -129,7 +129,8 @@ async fn an_upload_is_given_up_through_any_node() {
     }
 }
 
-/// A part that replaces another is an object beside the one to be, until a task merges it, where both lie.
+/// A part that replaces another is an object of its own on the node of the preallocated file, until
+/// a task merges it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_part_is_replaced_through_another_node() {
@@ -157,7 +158,7 @@ async fn a_part_is_replaced_through_another_node() {
     }
 }
 
-/// The whole may come in one piece to another node than the one that keeps room for parts.
+/// The whole content may arrive at a node other than the one with the preallocated file.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn content_in_one_piece_frees_the_room_that_another_node_keeps() {
@@ -168,7 +169,7 @@ async fn content_in_one_piece_frees_the_room_that_another_node_keeps() {
     for node in &nodes {
         assert!(node.read(&upload.uid).await == bytes);
     }
-    eventually("it lies there once", async || {
+    eventually("one object remains", async || {
         (nodes.iter().map(|node| node.objects().len()).sum::<usize>() == 1).then_some(())
     })
     .await;
@@ -178,7 +179,7 @@ async fn content_in_one_piece_frees_the_room_that_another_node_keeps() {
     }
 }
 
-/// Content in one part has no room kept: the first part decides where it lies.
+/// An upload of one part is not preallocated: the first part decides on the node.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn content_of_one_part_lies_where_it_is_sent() {
@@ -198,7 +199,7 @@ async fn content_of_one_part_lies_where_it_is_sent() {
     }
 }
 
-/// A node that has gone has the parts with it.
+/// While a node is down, its parts are not available.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn an_upload_waits_for_the_node_that_keeps_its_room() {
@@ -210,20 +211,20 @@ async fn an_upload_waits_for_the_node_that_keeps_its_room() {
     problem(nodes[1].v1_put_part(&upload, 2, &bytes[PART..]).await, 503, "node_unavailable").await;
     problem(nodes[2].v1_complete(&upload).await, 503, "node_unavailable").await;
     assert_eq!(nodes[2].v1_status(&upload).await.parts, [1]);
-    // Given up, its room goes when the node is back.
+    // After an abort, the object is removed when its node is back.
     let given_up = nodes[1].wish(&wish("y.bin", &bytes)).await;
     assert_eq!(nodes[2].v1_put_part(&given_up, 1, &bytes[..PART]).await.status(), 204);
     nodes[1].kill().await;
     assert_eq!(nodes[2].v1_abort(&given_up).await.status(), 204);
     nodes[0].restart().await;
     nodes[1].restart().await;
-    eventually("the part is taken", async || {
+    eventually("the part is accepted", async || {
         (nodes[1].v1_put_part(&upload, 2, &bytes[PART..]).await.status() == 204).then_some(())
     })
     .await;
     assert_eq!(nodes[2].v1_complete(&upload).await.status(), 200);
     assert!(nodes[1].read(&upload.uid).await == bytes);
-    eventually("what was given up is gone", async || nodes[1].objects().is_empty().then_some(())).await;
+    eventually("the object is removed", async || nodes[1].objects().is_empty().then_some(())).await;
     nodes[0].database().settle().await;
     for node in &mut nodes {
         node.assert_consistent().await;

@@ -1,4 +1,4 @@
-//! On local disks: whichever node is asked, the one with the bytes answers.
+//! On local disks: any node can be asked, and the one with the object answers.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::support::{Service, content, eventually, refused};
 
 const SERVER: &str = "OSPROXY_TEST_POSTGRES";
-/// Whoever is given up is so soon.
+/// Short timeouts, so that a dead node is given up soon.
 const QUICK: [(&str, &str); 3] =
     [("CLUSTER__HEARTBEAT", "1"), ("CLUSTER__FORWARD_TIMEOUT", "2"), ("TASKS__POLL_INTERVAL", "1")];
 
@@ -19,12 +19,12 @@ pub async fn three() -> [Service; 3] {
     [one, two, three]
 }
 
-/// What a client sees of an answer, but for what differs with every answer.
+/// Status and headers of an answer, without those that differ every time.
 fn seen(answer: &Response) -> (u16, HeaderMap) {
     let mut headers = answer.headers().clone();
     headers.remove("date");
     headers.remove("x-request-id");
-    // Its `max-age` is one less each second.
+    // Its `max-age` decreases every second.
     headers.remove("cache-control");
     (answer.status().as_u16(), headers)
 }
@@ -33,7 +33,7 @@ async fn unavailable(answer: Response) {
     assert_eq!(answer.headers()["osproxy-error"], "node_unavailable");
     assert_eq!(answer.headers()["retry-after"], "1");
     let said = refused(answer, 503).await;
-    assert!(said.contains("the node that holds the bytes"), "{said}");
+    assert!(said.contains("the node that has the content"), "{said}");
 }
 
 #[tokio::test]
@@ -43,18 +43,18 @@ async fn any_node_can_be_asked() {
     let [one, two, three] = &nodes;
     let bytes = content(1, 3_000_000);
     let link = one.upload_link("film.mp4").await;
-    // The first part decides.
+    // The node that receives the first part keeps the upload.
     let parts: Vec<_> = bytes.chunks(500_000).collect();
     for (at, number) in [2, 1, 3, 4, 6, 5].into_iter().enumerate() {
         let answer = nodes[(at + 1) % 3].put_part(&link, number, parts[number as usize - 1]).await;
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
     }
-    // As a form too, and again.
+    // As a form, and a second time.
     let form =
         reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(parts[3].to_vec()));
     let url = one.url(&format!("{}&chunkNum=4", link.url.multi.upload));
     assert_eq!(one.client().put(url).multipart(form).send().await.unwrap().status(), 200);
-    // What the other node refuses is refused in its words.
+    // The error of the other node reaches the client unchanged.
     let wrong = three.put(&format!("{}&chunkNum=5&md5={:032}", link.url.multi.upload, 0), parts[4]).await;
     assert_eq!(wrong.headers()["osproxy-error"], "digest_mismatch");
     refused(wrong, 422).await;
@@ -70,7 +70,7 @@ async fn any_node_can_be_asked() {
     }
     two.wait_until_whole(&link.uid).await;
     assert_eq!(two.objects(), [format!("video/{}.mp4", link.uid)]);
-    // Headers and statuses are those of the node with the bytes, whoever is asked, whatever for.
+    // Whichever node is asked, status and headers are those of the node with the object.
     let link = one.download_link(&link.uid).await.unwrap();
     for (name, value, status) in [
         ("range", "bytes=10-19", 206),
@@ -90,7 +90,7 @@ async fn any_node_can_be_asked() {
             assert_eq!(seen(&a), seen(&b));
             assert_eq!(seen(&c), seen(&b));
             let [a, b, c] = [a.bytes().await.unwrap(), b.bytes().await.unwrap(), c.bytes().await.unwrap()];
-            // Of an error the request's id is told.
+            // The body of an error has the request's id, which differs.
             assert!(b.len() < 100 || a == b && c == b);
         }
     }
@@ -137,7 +137,7 @@ async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
     let url = nodes[1].download_link(&uid).await.unwrap().url;
     assert!(nodes[1].read(&uid).await == bytes);
     nodes[0].kill().await;
-    // At first it is still listed, later it is not.
+    // At first the dead node is still listed, later it is not.
     for _ in 0..2 {
         unavailable(nodes[1].get(&url).await).await;
         unavailable(nodes[2].put_part(&link, 2, b"two").await).await;
@@ -147,9 +147,10 @@ async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
             assert_eq!(code, 0, "{said}");
             (said.lines().count() == 2).then_some(())
         };
-        eventually("it is forgotten", gone).await;
+        eventually("the dead node is unlisted", gone).await;
     }
-    // Content that only it has is not had by its md5; whoever sends it again brings it back, for all who share it.
+    // Content on the dead node is not offered for instant upload; storing it again restores it for
+    // every file that shares it.
     let shared = content(8, 50_000);
     let md5 = crate::support::md5_hex(&shared);
     assert_eq!(nodes[1].instant_upload(&[(&md5, "again.bin")]).await[0].uid, "");
@@ -158,20 +159,20 @@ async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
     for uid in [&first, &again] {
         assert!(nodes[1].read(uid).await == shared);
     }
-    // What needs it not goes on.
+    // Requests that do not need the dead node succeed.
     assert_eq!(nodes[2].checkpoint(&link.uid).await, [1]);
     let other = nodes[2].store("z.bin", b"z").await;
     assert_eq!(nodes[1].read(&other).await, b"z");
     nodes[0].restart().await;
     let start = Instant::now();
     let back = async || (nodes[1].get(&url).await.status() == 200).then_some(());
-    eventually("it is back", back).await;
-    println!("its files can be read through others {} ms after it is ready", start.elapsed().as_millis());
+    eventually("the node is back", back).await;
+    println!("other nodes reach its files {} ms after it is ready", start.elapsed().as_millis());
     assert_eq!(nodes[2].checkpoint(&link.uid).await, [1]);
     assert_eq!(nodes[2].put_part(&link, 2, b"two").await.status(), 200);
     assert_eq!(nodes[1].merge(&link, 2, b"onetwo").await.status(), 200);
     assert_eq!(nodes[2].read(&link.uid).await, b"onetwo");
-    // Started anew it is another process at another address, which the others find at once.
+    // Restarted, it is another process at another address, which the others find at once.
     nodes[0].kill().await;
     nodes[0].restart().await;
     assert!(nodes[1].read(&uid).await == bytes);
@@ -194,18 +195,19 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
     client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n").await;
     client.send(&[7; 500]).await;
     let writing = "SELECT id FROM parts WHERE state = 'writing'";
-    eventually("it arrives", async || (!nodes[0].sql(writing).await.is_empty()).then_some(())).await;
+    eventually("the part arrives", async || (!nodes[0].sql(writing).await.is_empty()).then_some(())).await;
     drop(client);
-    eventually("it is dropped", async || nodes[0].sql(writing).await.is_empty().then_some(())).await;
+    eventually("the part is dropped", async || nodes[0].sql(writing).await.is_empty().then_some(())).await;
     assert_eq!(nodes[1].checkpoint(&link.uid).await, [1]);
-    // A client that stops sending is told that it is to blame.
+    // A client that stops sending gets the error of a client.
     let mut client = nodes[1].connect().await;
     client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n").await;
     client.send(&[7; 500]).await;
     client.finish().await;
     let answer = client.rest().await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("incomplete_body"), "{answer}");
-    // A client that waits to be asked is asked, and one whose part is refused is told before it has sent all of it.
+    // A client that waits for `100 Continue` gets it, and a rejected part is answered before it was
+    // sent completely.
     let mut client = nodes[1].connect().await;
     let fields = "Content-Length: 3\r\nExpect: 100-continue\r\n";
     client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), fields).await;
@@ -218,21 +220,21 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
     answer.next().await.unwrap().unwrap();
     nodes[0].kill().await;
     let mut rest = answer.collect::<Vec<_>>().await;
-    assert!(rest.pop().unwrap().is_err(), "it must not look whole");
+    assert!(rest.pop().unwrap().is_err(), "the cut answer looks complete");
     nodes[0].restart().await;
     assert!(nodes[1].read(&uid).await == bytes);
-    // One that does nothing any more.
+    // A node that hangs.
     let mut answer = nodes[1].client().get(&url).send().await.unwrap().bytes_stream();
     answer.next().await.unwrap().unwrap();
     nodes[0].signal(Signal::STOP);
     let start = Instant::now();
     let mut rest = answer.collect::<Vec<_>>().await;
-    assert!(rest.pop().unwrap().is_err(), "it must not look whole");
+    assert!(rest.pop().unwrap().is_err(), "the cut answer looks complete");
     unavailable(nodes[1].get(&nodes[1].download_link(&uid).await.unwrap().url).await).await;
     unavailable(nodes[1].put_part(&link, 2, b"two").await).await;
-    println!("a node that does nothing is given up three times in {} ms", start.elapsed().as_millis());
+    println!("three requests to a hanging node failed within {} ms", start.elapsed().as_millis());
     nodes[0].signal(Signal::CONT);
-    eventually("it goes on", async || {
+    eventually("the node continues", async || {
         (nodes[1].client().get(&url).send().await.unwrap().status() == 200).then_some(())
     })
     .await;
@@ -241,7 +243,7 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
     }
 }
 
-/// The connection between nodes is used for one request after the other: none may be taken for a part of another.
+/// Nodes reuse their connections: an unread body must not be taken for the next request.
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_body_that_nobody_asked_for_disturbs_nobody() {
@@ -268,12 +270,13 @@ async fn a_body_that_nobody_asked_for_disturbs_nobody() {
         assert_eq!(other.read(&uid).await, b"content");
         assert_eq!(other.put_part(&link, 1, b"one").await.status(), 200);
     }
-    // The owner is told how long a part is: it may be refused, and room be made for it, before it comes.
+    // The owner learns the length of a part before its bytes: it may reject the part, or reserve
+    // space.
     let lines = owner.log();
     assert!(!lines.contains("status=400"), "{lines}");
 }
 
-/// Another process at the same address does not know the marks that were for the one before.
+/// A new process at the same address does not know the tokens of the one before.
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_node_that_is_back_at_its_address_is_found_at_once() {
@@ -294,15 +297,15 @@ async fn a_node_that_is_back_at_its_address_is_found_at_once() {
     assert_eq!(other.put_part(&link, 2, b"two").await.status(), 200);
     owner.kill().await;
     owner.restart().await;
-    // Of a part whose bytes are on their way one is lost: sent again it arrives.
-    eventually("the part is taken", async || {
+    // A part whose bytes are in transit is lost; sent again, it is stored.
+    eventually("the part is accepted", async || {
         (other.put_part(&link, 3, b"three").await.status() == 200).then_some(())
     })
     .await;
     assert_eq!(other.checkpoint(&link.uid).await, [1, 2, 3]);
 }
 
-/// What a node says to its own connection is not for the client of another.
+/// `Connection: close` between nodes is not passed on to the client.
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_node_that_is_about_to_stop_still_answers_for_what_it_has() {
@@ -314,7 +317,7 @@ async fn a_node_that_is_about_to_stop_still_answers_for_what_it_has() {
     let before = seen(&other.get(&url).await);
     owner.signal(Signal::TERM);
     let draining = async || owner.get(&url).await.headers().contains_key("connection").then_some(());
-    eventually("it is about to stop", draining).await;
+    eventually("the node drains", draining).await;
     for _ in 0..3 {
         assert_eq!(seen(&other.get(&url).await), before);
     }
@@ -330,7 +333,7 @@ async fn bodies_are_passed_on_piece_by_piece() {
     let link = nodes[1].upload_link("y.bin").await;
     assert_eq!(nodes[0].put_part(&link, 1, b"one").await.status(), 200);
     let before = nodes[1].peak_memory();
-    // Half of a part has arrived on the other node's disk while the client still has the rest.
+    // Half of a part is on the other node's disk while the client still has the rest.
     let mut client = nodes[1].connect().await;
     let head = format!("Content-Length: {}\r\n", bytes.len());
     client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), &head).await;
@@ -342,12 +345,12 @@ async fn bodies_are_passed_on_piece_by_piece() {
             |file: std::io::Result<std::fs::DirEntry>| file.ok()?.metadata().ok().map(|data| data.len());
         (files.filter_map(size).max()? >= 16 << 20).then_some(())
     };
-    eventually("it is written there", arrived).await;
+    eventually("the part is written there", arrived).await;
     client.send(&bytes[bytes.len() / 2..]).await;
     assert!(String::from_utf8(client.some().await).unwrap().starts_with("HTTP/1.1 200 "));
     let whole = [b"one", &bytes[..]].concat();
     assert_eq!(nodes[1].merge(&link, 2, &whole).await.status(), 200);
-    // Nobody reads the answer for a while: it is not collected.
+    // The answer is not read for a while: the forwarding node must not buffer it.
     let url = nodes[1].url(&nodes[1].download_link(&link.uid).await.unwrap().url);
     let mut answer = nodes[1].client().get(&url).send().await.unwrap();
     let mut read = answer.chunk().await.unwrap().unwrap().to_vec();
@@ -371,7 +374,7 @@ async fn a_file_is_followed_that_moves_to_another_node() {
     for node in [&one, &two, &three] {
         assert!(node.read(&uid).await == bytes);
     }
-    // Behind everybody's back: what they remember is wrong now.
+    // The object moves without an invalidation, so the caches are wrong.
     let key = Service::object_key(&format!("unknown/{uid}.bin"));
     let (from, to) = (two.objects_folder().join(&key), three.objects_folder().join(&key));
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -389,7 +392,7 @@ async fn no_client_takes_away_what_a_node_says_of_it() {
     let settings = [("LOG__FORMAT", "json")];
     let mut one = Service::start_on(SERVER, &settings).await;
     let mut two = one.start_beside(&settings).await;
-    // Nodes believe each other, and this machine.
+    // Nodes trust each other and this machine.
     for node in [&mut one, &mut two] {
         std::fs::write(node.folder().join("config.yaml"), "server: {trusted_proxies: [127.0.0.0/8]}")
             .unwrap();
@@ -397,14 +400,14 @@ async fn no_client_takes_away_what_a_node_says_of_it() {
     }
     let uid = one.store("x.bin", b"x").await;
     let url = two.download_link(&uid).await.unwrap().url;
-    eventually("one is found", async || (two.get(&url).await.status() == 200).then_some(())).await;
+    eventually("the other node is found", async || (two.get(&url).await.status() == 200).then_some(())).await;
     let mut client = two.connect().await;
     let fields = "Connection: close, x-forwarded-for, x-request-id, osproxy-forwarded\r\n\
                   X-Forwarded-For: 203.0.113.9\r\nX-Request-Id: of-the-client\r\n";
     client.head("GET", &url, fields).await;
     assert!(client.rest().await.starts_with("HTTP/1.1 200"));
     for node in [&two, &one] {
-        let line = eventually("it is logged", async || {
+        let line = eventually("the request is logged", async || {
             let log = node.log();
             log.lines().find(|line| line.contains("\"of-the-client\"")).map(str::to_owned)
         })

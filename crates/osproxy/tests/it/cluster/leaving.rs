@@ -1,4 +1,4 @@
-//! Who comes and goes, and how that is told.
+//! Nodes that join, leave and die, and how others learn of it.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::{Service, content, eventually};
 const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 const HEARTBEAT: (&str, &str) = ("CLUSTER__HEARTBEAT", "1");
 
-/// What `osproxy nodes --json` says.
+/// The output of `osproxy nodes --json`.
 async fn nodes(service: &Service) -> Vec<Value> {
     let (code, said) = service.cli(&["nodes", "--json"]).await;
     assert_eq!(code, 0, "{said}");
@@ -44,11 +44,11 @@ async fn nodes_are_listed_while_they_are_there() {
         assert!(heard >= node["started_at"].as_i64().unwrap());
         assert!(node["load"]["load_average"].is_number());
     }
-    // People get a table.
+    // The table for people.
     let (code, said) = one.cli(&["nodes"]).await;
     assert_eq!((code, said.lines().count()), (0, 4), "{said}");
     assert!(said.starts_with("ID ") && said.contains("node-3.example:80"), "{said}");
-    // What a node is busy with is told with its next heartbeat.
+    // The next heartbeat reports the active transfers.
     let link = two.upload_link("x.bin").await;
     let mut slow = two.connect().await;
     slow.head("PUT", &link.url.single, "Content-Length: 10\r\n").await;
@@ -59,16 +59,16 @@ async fn nodes_are_listed_while_they_are_there() {
     };
     eventually("the request is counted", busy).await;
     drop(slow);
-    // One leaves, and is gone at once.
+    // A node that leaves is unlisted at once.
     two.signal(Signal::TERM);
     assert!(two.exit_status().await.success());
     assert_eq!(nodes(&one).await.len(), 2);
-    // One dies, and is gone after three heartbeats.
+    // A node that dies is unlisted after three heartbeats.
     one.kill().await;
     let start = Instant::now();
-    eventually("it is forgotten", async || (nodes(&three).await.len() == 1).then_some(())).await;
+    eventually("the dead node is unlisted", async || (nodes(&three).await.len() == 1).then_some(())).await;
     let took = start.elapsed();
-    println!("a dead node is forgotten after {} ms", took.as_millis());
+    println!("a dead node is unlisted after {} ms", took.as_millis());
     assert!(took > Duration::from_secs(1), "{took:?}");
 }
 
@@ -78,7 +78,7 @@ async fn a_node_alone_says_so() {
     let (code, said) = service.cli(&["nodes"]).await;
     assert_eq!(code, 0, "{said}");
     if service.database().url().is_none() {
-        assert!(said.contains("is alone"), "{said}");
+        assert!(said.contains("single node"), "{said}");
     } else {
         assert!(said.contains(&service.address.to_string()), "{said}");
     }
@@ -100,19 +100,19 @@ async fn readiness_goes_down_before_requests_are_refused() {
     let start = Instant::now();
     service.signal(Signal::TERM);
     let down = async || (service.get("/health/ready").await.status() == 503).then_some(());
-    eventually("it says that it is not ready", down).await;
+    eventually("the node is not ready", down).await;
     let asked = service.get("/health/ready").await;
     assert_eq!(asked.text().await.unwrap(), r#"{"status":"draining"}"#);
-    // Who asks all the same is served, on new connections too, and asked to go elsewhere next time.
+    // During the drain delay requests are served, on new connections too, with `Connection: close`.
     while start.elapsed() < Duration::from_secs(2) {
         let link = service.download_link(&uid).await.unwrap();
         let answer = service.get(&link.url).await;
         assert_eq!(answer.headers()["connection"], "close");
         assert!(answer.bytes().await.unwrap() == bytes);
     }
-    // What runs when no more is accepted comes to its end.
+    // Requests in progress finish after the listener has closed.
     let refused = async || tokio::net::TcpStream::connect(service.address).await.err();
-    eventually("it accepts no more", refused).await;
+    eventually("the listener is closed", refused).await;
     assert!(start.elapsed() > Duration::from_secs(2));
     slow.send(b"ow").await;
     let answer = String::from_utf8(slow.some().await).unwrap();
@@ -120,7 +120,7 @@ async fn readiness_goes_down_before_requests_are_refused() {
     assert!(service.exit_status().await.success());
 }
 
-/// Without it, a proxy that does not ask for readiness has requests that fail whenever a node stops.
+/// Otherwise a proxy that does not check readiness sees failed requests whenever a node stops.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_connection_that_is_there_when_a_node_stops_is_answered() {
     let mut service = Service::start_with(&[("SERVER__DRAIN_DELAY", "1")]).await;
@@ -129,7 +129,8 @@ async fn every_connection_that_is_there_when_a_node_stops_is_answered() {
     for client in 0..64 {
         clients.spawn(async move {
             let mut answered = 0;
-            // Connects until it is refused. Not for ever: others may listen there then.
+            // Connects until it is refused. The time is limited because another process may listen
+            // there later.
             let start = Instant::now();
             while start.elapsed() < Duration::from_secs(5)
                 && let Ok(mut connection) = TcpStream::connect(address).await
@@ -137,7 +138,7 @@ async fn every_connection_that_is_there_when_a_node_stops_is_answered() {
                 let request = b"GET /health/live HTTP/1.1\r\nhost: osproxy\r\nconnection: close\r\n\r\n";
                 let mut answer = String::new();
                 if client % 2 == 0 {
-                    // It has nothing to say until no more connections are taken, perhaps.
+                    // Some send their request only after the listener has closed.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 connection.write_all(request).await.expect("the connection was reset");
@@ -168,12 +169,12 @@ async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
     let status = async || two.get("/health/ready").await.status().as_u16();
     assert_eq!(status().await, 200);
     to_redis.set(Line::Cut);
-    eventually("it is found out", async || two.log().contains("lost Redis").then_some(())).await;
+    eventually("Redis is lost", async || two.log().contains("lost the connection").then_some(())).await;
     let answer = two.get("/health/ready").await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.text().await.unwrap(), r#"{"status":"degraded","down":["cache"]}"#);
     to_database.set(Line::Cut);
-    let answer = eventually("it is not ready", async || {
+    let answer = eventually("the node is not ready", async || {
         let answer = two.get("/health/ready").await;
         (answer.status() == 503).then_some(answer)
     })
@@ -183,5 +184,5 @@ async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
         r#"{"status":"unavailable","down":["database","cache"],"uploads":"refused"}"#
     );
     to_database.set(Line::Whole);
-    eventually("it is ready again", async || (status().await == 200).then_some(())).await;
+    eventually("the node is ready again", async || (status().await == 200).then_some(())).await;
 }

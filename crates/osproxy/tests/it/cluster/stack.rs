@@ -1,4 +1,4 @@
-//! Three nodes behind nginx, on PostgreSQL and Redis, each with a line to both that can be cut.
+//! Three nodes behind nginx, on PostgreSQL and Redis, each with breakable connections to both.
 
 use std::{
     net::SocketAddr,
@@ -11,25 +11,25 @@ use crate::support::{
     Api, Certificate, Database, Line, Nginx, Proxy, Service, Store, eventually, redis_url, server_of,
 };
 
-/// How many nodes there are.
 pub const NODES: usize = 3;
 
-/// A node with its lines.
+/// A node with its proxies.
 pub struct Node {
     pub service: Service,
     pub database: Proxy,
     pub redis: Proxy,
 }
 
-/// All of it.
+/// The whole cluster.
 pub struct Stack {
     pub nodes: Vec<Node>,
     pub nginx: Nginx,
-    /// What nginx shows, if it speaks TLS.
+    /// The certificate of nginx, if it serves TLS.
     pub certificate: Option<Certificate>,
 }
 
-/// Addresses that nothing else on this machine uses, so that a node can have its own back.
+/// Returns a loopback address that nothing else uses, so that a restarted node can have its port
+/// again.
 pub fn host() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -66,14 +66,14 @@ fn addresses(nodes: &[Node]) -> Vec<SocketAddr> {
 }
 
 impl Stack {
-    /// Starts it: with their objects in a store that all share, or on a disk of each node's own.
+    /// Starts the cluster: objects in a shared store, or on a local disk of each node.
     pub async fn start(store: Option<&Store>, more: &[(&str, &str)]) -> Self {
         let nodes = start_nodes(store, more).await;
         let nginx = Nginx::start(&host(), &addresses(&nodes)).await;
         Self { nodes, nginx, certificate: None }
     }
 
-    /// The same, over TLS.
+    /// As [`start`](Self::start), over TLS.
     pub async fn start_secured(store: Option<&Store>, more: &[(&str, &str)]) -> Self {
         let nodes = start_nodes(store, more).await;
         let (host, folder) = (host(), tempfile::tempdir().unwrap());
@@ -82,12 +82,12 @@ impl Stack {
         Self { nodes, nginx, certificate: Some(certificate) }
     }
 
-    /// All of it as one service, with its key.
+    /// The cluster as one service, with its key.
     pub fn api(&self) -> Api {
         Api::new(self.nginx.address).with_key(self.nodes[0].service.key().unwrap())
     }
 
-    /// Mends all lines, lets go on what was stopped, and starts what does not run.
+    /// Repairs all connections, resumes stopped nodes, and starts dead ones.
     pub async fn restore(&mut self) {
         for node in &mut self.nodes {
             node.database.set(Line::Whole);
@@ -103,16 +103,17 @@ impl Stack {
                 let asked = node.service.client().get(node.service.url("/health/ready")).send().await;
                 (asked.ok()?.status() == 200).then_some(())
             };
-            eventually("it is ready", ready).await;
+            eventually("the node is ready", ready).await;
         }
     }
 
-    /// Waits until everything has come to its end, and compares metadata with objects: there must be no difference.
+    /// Waits until all background work has finished, and asserts that metadata and objects agree.
     pub async fn assert_consistent(mut self) {
         for node in &mut self.nodes {
             node.service.kill().await;
         }
-        // The registry forgets them; what they were at is then of nobody alive, however short ago it was begun.
+        // Waits until the registry has dropped the nodes: their writes then belong to no live node,
+        // however recent they are.
         tokio::time::sleep(std::time::Duration::from_millis(3500)).await;
         let first = self.nodes[0].service.database();
         for table in ["blobs", "parts"] {

@@ -1,4 +1,4 @@
-//! Forwarding is for nodes among themselves, and goes to nodes alone.
+//! Forwarding is only for nodes, and goes only to nodes.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use crate::support::{Service, eventually, refused};
 const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 const SECRET: &str = "what all nodes know: hush";
 
-/// The mark that a node sets, as docs/ARCHITECTURE.md has it.
+/// The token of a forwarded request, as docs/ARCHITECTURE.md specifies it.
 fn mark(secret: &str, node: &str, method: &str, path: &str) -> String {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
@@ -53,8 +53,8 @@ async fn a_request_goes_one_hop_and_only_nodes_can_say_that_it_did() {
         get.send().await.unwrap()
     };
     assert_eq!(ask(&one, "plain", "").await.status(), 200);
-    // Both log it under the client's id.
-    eventually("both have logged it", async || {
+    // Both nodes log the client's request id.
+    eventually("both nodes have logged the request", async || {
         (served(&one, "plain") == 1 && served(&two, "plain") == 1).then_some(())
     })
     .await;
@@ -62,7 +62,7 @@ async fn a_request_goes_one_hop_and_only_nodes_can_say_that_it_did() {
     let answer = ask(&one, "second-hop", &of_node).await;
     assert_eq!(answer.headers()["osproxy-error"], "node_unavailable");
     refused(answer, 503).await;
-    // The node with the bytes serves them to a node.
+    // The node with the object answers a request that carries a valid token.
     assert_eq!(ask(&two, "first-hop", &mark(SECRET, &id(&two), "GET", &url)).await.status(), 200);
     for forged in [
         "1".to_owned(),
@@ -90,15 +90,15 @@ async fn a_node_with_another_secret_is_no_node() {
     let answer = one.get(&url).await;
     assert_eq!(answer.headers()["osproxy-error"], "node_unavailable");
     refused(answer, 503).await;
-    eventually("both say why", async || {
-        (one.log().contains("takes this one for a stranger")
-            && two.log().contains("have all nodes the same secret"))
+    eventually("both nodes log the reason", async || {
+        (one.log().contains("the node rejected the token")
+            && two.log().contains("the token of a forwarded request is invalid"))
         .then_some(())
     })
     .await;
 }
 
-/// Nothing that a client says makes a node connect to another host.
+/// No input of a client makes a node connect to another host.
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn no_request_leads_elsewhere() {
@@ -141,7 +141,7 @@ async fn no_request_leads_elsewhere() {
         let answer = client.rest().await;
         assert!(answer.starts_with("HTTP/1.1 "), "{method} {target}: {answer}");
     }
-    // The request's own Host is what a proxy would believe.
+    // A proxy would use the request's `Host`.
     let get = one.client().get(one.url(&url)).header("host", elsewhere.to_string()).send().await.unwrap();
     assert_eq!(get.status(), 200);
     assert_eq!(one.checkpoint(&link.uid).await, [1, 2]);

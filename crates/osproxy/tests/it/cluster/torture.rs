@@ -1,5 +1,6 @@
-//! Nodes are killed, stopped, started anew and cut off while clients work through nginx: nothing acknowledged is lost, no
-//! wrong byte is served, no uid is issued twice, all that was begun is finished, and nothing is left over.
+//! Nodes are killed, stopped, restarted and cut off while clients work through nginx: nothing
+//! acknowledged is lost, no wrong byte is served, no uid is issued twice, all work finishes, and no
+//! orphan is left.
 
 use std::{
     collections::HashSet,
@@ -17,10 +18,9 @@ use super::{
 };
 use crate::support::{Line, Random, Store, StoreServer};
 
-/// How many clients there are.
 const CLIENTS: u64 = 4;
 
-/// What is done to nodes.
+/// A fault that is injected into nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blow {
     Kill,
@@ -34,7 +34,7 @@ enum Blow {
 const BLOWS: [Blow; 6] =
     [Blow::Kill, Blow::Pause, Blow::Restart, Blow::CutRedis, Blow::CutDatabase, Blow::SilenceDatabase];
 
-/// How patient nodes are: little, so that it does not take long.
+/// Short timeouts, so that the test does not take long.
 const SETTINGS: [(&str, &str); 8] = [
     ("CLUSTER__HEARTBEAT", "1"),
     ("CLUSTER__FORWARD_TIMEOUT", "3"),
@@ -50,11 +50,11 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Seconds and seed: `OSPROXY_CLUSTER_SECONDS`, `OSPROXY_TORTURE_SEED`.
+/// Duration in seconds and seed: `OSPROXY_CLUSTER_SECONDS`, `OSPROXY_TORTURE_SEED`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn nodes_that_share_a_store_lose_nothing() {
-    // Parts that the store puts together, and smaller ones.
+    // Parts large enough for the store's multipart upload, and smaller ones.
     torture(Some(&Store::new(StoreServer::S3)), 20_000..6_000_000).await;
 }
 
@@ -78,20 +78,20 @@ async fn torture(store: Option<&Store>, parts: Range<usize>) {
     let (start, mut blows, mut turn) = (Instant::now(), Vec::new(), random.index(BLOWS.len()));
     while start.elapsed() < Duration::from_secs(seconds) {
         tokio::time::sleep(Duration::from_millis(500 + random.below(1_000))).await;
-        // Each in its turn, so that a short run has them all.
+        // In turn, so that a short run has them all.
         let blow = BLOWS[turn % BLOWS.len()];
         turn += 1;
         blows.push((blow, Instant::now()));
         strike(&mut stack, blow, &mut random).await;
-        assert!(clients.try_join_next().is_none_or(|ended| ended.is_ok()), "a client has given up");
+        assert!(clients.try_join_next().is_none_or(|ended| ended.is_ok()), "a client failed");
     }
     stack.restore().await;
     let restored = Instant::now();
     ledger.stop.store(true, Ordering::SeqCst);
     while let Some(ended) = clients.join_next().await {
-        ended.expect("a client has given up");
+        ended.expect("a client failed");
     }
-    println!("clients had finished {} ms after the last blow", restored.elapsed().as_millis());
+    println!("clients finished {} ms after the last fault", restored.elapsed().as_millis());
     report(&ledger, &blows, start);
     let stored = ledger.stored.lock().unwrap().clone();
     assert!(stored.len() as u64 > seconds, "only {} files were stored", stored.len());
@@ -105,7 +105,7 @@ async fn torture(store: Option<&Store>, parts: Range<usize>) {
     stack.assert_consistent().await;
 }
 
-/// Does something to a node, or to all, and undoes it after a while.
+/// Injects a fault into one node or all of them, and ends it after a while.
 async fn strike(stack: &mut Stack, blow: Blow, random: &mut Random) {
     let victim = random.index(NODES);
     let while_ = Duration::from_millis(500 + random.below(3_500));
@@ -157,11 +157,11 @@ async fn strike(stack: &mut Stack, blow: Blow, random: &mut Random) {
     }
 }
 
-/// How long clients had to wait around each kind of blow, until what they asked for was answered.
+/// Prints how long clients waited around each kind of fault until their request was answered.
 fn report(ledger: &Ledger, blows: &[(Blow, Instant)], start: Instant) {
     let (waits, files) = (ledger.waits.lock().unwrap(), ledger.stored.lock().unwrap().len());
     let again: u32 = waits.iter().map(|wait| wait.again).sum();
-    println!("{} requests, {files} files, sent again {again} times", waits.len());
+    println!("{} requests, {files} files, {again} retries", waits.len());
     println!(
         "{:<16} {:>5} {:>11} {:>20} {:>16}",
         "blow", "times", "sent again", "longest wait, median", "longest of all"
@@ -183,7 +183,7 @@ fn report(ledger: &Ledger, blows: &[(Blow, Instant)], start: Instant) {
     println!("{} s in all", start.elapsed().as_secs());
 }
 
-/// All nodes are exchanged one after the other, and no client notices.
+/// All nodes are restarted one after the other, and no request fails.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_rolling_restart_fails_no_request() {
@@ -203,8 +203,8 @@ async fn a_rolling_restart_fails_no_request() {
         assert!(node.service.exit_status().await.success());
         let stopped = start.elapsed().as_millis();
         node.service.restart().await;
-        println!("stopped in {stopped} ms, there again after {} ms", start.elapsed().as_millis());
-        // nginx leaves it alone for a while yet.
+        println!("stopped in {stopped} ms, ready again after {} ms", start.elapsed().as_millis());
+        // nginx avoids the node for a while longer.
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     ledger.stop.store(true, Ordering::SeqCst);

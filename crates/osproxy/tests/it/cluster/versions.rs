@@ -1,10 +1,11 @@
-//! Nodes of another version: what they say and write that this one does not know must not hurt it.
+//! Nodes of another version: data and messages that this version does not know must not disturb it.
 
 use redis::cmd;
 
 use crate::support::{Service, content, eventually, redis_url};
 
-/// What a later version may add stands in the registry, in messages, in tables and among tasks, while nodes of this one work.
+/// The registry, messages, tables and tasks hold additions of a later version while nodes of this
+/// one work.
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn what_a_later_version_adds_is_passed_over() {
@@ -15,7 +16,7 @@ async fn what_a_later_version_adds_is_passed_over() {
         let prefix = one.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
         let mut redis =
             redis::Client::open(redis_url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        // A node that says more, and one that says less.
+        // One node with extra fields, and one with missing fields.
         for (id, says) in [
             (
                 "later",
@@ -31,7 +32,7 @@ async fn what_a_later_version_adds_is_passed_over() {
         }
         let (code, listed) = one.cli(&["nodes"]).await;
         assert_eq!((code, listed.lines().count()), (0, 5), "{listed}");
-        // Columns and tables that are added under the feet of nodes that run, between any two of their statements.
+        // Columns and tables are added while nodes run, between any two of their statements.
         let bytes = content(1, 100_000);
         let link = one.upload_link("before.bin").await;
         assert_eq!(one.put_part(&link, 1, &bytes).await.status(), 200);
@@ -40,7 +41,7 @@ async fn what_a_later_version_adds_is_passed_over() {
                 .await;
         }
         one.sql("CREATE TABLE of_later (id bigint PRIMARY KEY)").await;
-        // Work that nobody here knows.
+        // A task of an unknown kind.
         let columns = "id, kind, payload, state, attempts, max_attempts, run_at, created_at";
         one.sql(&format!(
             "INSERT INTO tasks ({columns}) VALUES (7, 'of_later', '{{}}', 'queued', 0, 5, 0, 0)"
@@ -52,7 +53,7 @@ async fn what_a_later_version_adds_is_passed_over() {
             publish.arg(r#"{"from":"later","message":{"kind":"of_later","much":[1,2]}}"#);
             publish.exec_async(&mut redis).await.unwrap();
         }
-        // All that a node does goes on.
+        // All functions of a node go on working.
         assert_eq!(two.merge(&link, 1, &bytes).await.status(), 200);
         for node in [&one, &two] {
             assert!(node.read(&link.uid).await == bytes);
@@ -66,7 +67,7 @@ async fn what_a_later_version_adds_is_passed_over() {
         assert_eq!(one.sql("SELECT state FROM tasks WHERE id = 7").await, ["queued"]);
         assert_eq!(one.sql("SELECT count(*) FROM task_attempts WHERE task_id = 7").await, ["0"]);
         one.sql("DELETE FROM tasks WHERE id = 7").await;
-        eventually("all is done", async || {
+        eventually("all tasks are done", async || {
             let open = one.sql("SELECT id FROM tasks WHERE state <> 'done' AND unique_key IS NULL").await;
             open.is_empty().then_some(())
         })
@@ -76,7 +77,7 @@ async fn what_a_later_version_adds_is_passed_over() {
         }
         one.assert_consistent().await;
         two.assert_consistent().await;
-        // One of this version that is started now would not know what it may do.
+        // A process of this version that starts now must refuse: it does not know these tables.
         one.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_of_later', 1)").await;
         let (code, said) = two.cli(&["tasks", "ls"]).await;
         assert!(code != 0 && said.contains("newer version of osproxy (m9999_of_later"), "{said}");

@@ -16,11 +16,11 @@ fn bucket(name: &str) -> String {
     format!("doctor-{name}-{}", std::process::id())
 }
 
-/// A store on one of the servers, as it is configured and as the tests see it.
+/// A store on one of the test servers: its settings, and direct access for the test.
 struct Server {
     settings: Settings,
     store: Box<dyn Backend>,
-    /// Names of the settings of key id and secret.
+    /// Names of the settings for key id and secret.
     key: [&'static str; 2],
 }
 
@@ -97,7 +97,7 @@ impl Server {
         self
     }
 
-    /// Everything that a doctor put there.
+    /// Everything that `doctor` left in the store.
     async fn left(&self) -> Vec<String> {
         let objects: Vec<_> = self.store.list().await.unwrap().try_collect().await.unwrap();
         let uploads = self.store.multipart().unwrap().uploads(None).await.unwrap();
@@ -120,9 +120,9 @@ async fn a_store_that_is_well_is_told_so_and_left_as_it_was() {
         server.store.prepare(true).await.unwrap();
         let (code, said) = doctor(&server.settings).await;
         let probes: Vec<_> = PROBES.iter().map(|probe| line(&said, "ok", probe)).collect();
-        assert_eq!(probes[3], format!("there: {bucket}"));
+        assert_eq!(probes[3], format!("found: {bucket}"));
         assert_eq!(said.lines().count(), 1 + PROBES.len() + 1, "{said}");
-        assert_eq!((code, said.lines().last()), (0, Some("all is well")));
+        assert_eq!((code, said.lines().last()), (0, Some("no problem found")));
         assert_eq!(server.left().await, [""; 0]);
     }
 }
@@ -136,12 +136,12 @@ async fn a_bucket_whose_name_is_mistyped_is_told_and_not_made() {
         for _ in 0..2 {
             let (code, said) = doctor(&server.settings).await;
             let what = line(&said, "warning", "buckets");
-            assert!(what.starts_with(&format!("missing: {bucket}; is the name right?")), "{said}");
+            assert!(what.starts_with(&format!("missing: {bucket}; check the name")), "{said}");
             assert!(said.contains("skipped  put, get, range, parts, abort, list, delete\n"), "{said}");
-            let last = "nothing is wrong so far; what was skipped was not tried";
+            let last = "no problem found so far; skipped probes were not run";
             assert_eq!((code, said.lines().last()), (0, Some(last)));
         }
-        assert!(server.store.prepare(false).await.is_err(), "{kind}: the bucket was made");
+        assert!(server.store.prepare(false).await.is_err(), "{kind}: the bucket was created");
     }
 }
 
@@ -157,14 +157,14 @@ async fn several_stores_are_looked_at_one_after_the_other() {
     assert!(buckets.ends_with(": image, video, audio, doc, archive, unknown"), "{buckets}");
     let stores: Vec<_> = said.lines().filter(|line| !line.starts_with(' ')).collect();
     assert!(stores[0].starts_with("s3: http://") && stores[1].starts_with("local: "), "{said}");
-    assert_eq!((code, stores[2]), (0, "all is well"));
+    assert_eq!((code, stores[2]), (0, "no problem found"));
     assert_eq!(Server::of("S3_PARTS", None).left().await, [""; 0]);
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_key_that_is_wrong_is_told() {
-    // The other S3 server believes every signature.
+    // The other S3 server accepts every signature.
     for (kind, id, secret) in [
         ("S3", "s3.access_key_id", "s3.secret_access_key"),
         ("COS", "cos.secret_id", "cos.secret_key"),
@@ -176,12 +176,12 @@ async fn a_key_that_is_wrong_is_told() {
             server.store.prepare(make).await.unwrap_or_default();
             let key = server.key;
             let unknown = server.with(key[0], "no-such-key");
-            let told = format!("the store does not know the key; is `{id}` right?");
+            let told = format!("the store does not know the access key; check `{id}`");
             is_wrong(&unknown.settings, "credentials", &told).await;
             let wrong = Server::of(kind, Some(&bucket)).with(key[1], SECRET);
-            let told = format!("the secret is not that of the key; is `{secret}` right?");
+            let told = format!("the secret does not match the access key; check `{secret}`");
             let said = is_wrong(&wrong.settings, "credentials", &told).await;
-            assert_eq!(line(&said, "ok", "clock"), "the same here and there");
+            assert_eq!(line(&said, "ok", "clock"), "matches the store");
             assert!(
                 said.contains("skipped  buckets, put, get, range, parts, abort, list, delete\n"),
                 "{said}"
@@ -214,15 +214,12 @@ async fn buckets_that_are_missing_are_all_told_and_not_made() {
         let bucket = bucket("missing");
         let server = Server::of(kind, Some(&bucket)).with("STORES__MAKE_BUCKETS", "false");
         for _ in 0..2 {
-            let said = is_wrong(&server.settings, "buckets", "`stores.make_buckets` is off; make it").await;
-            assert!(
-                line(&said, "wrong", "buckets")
-                    .ends_with(&format!("look for bucket: no such object: {bucket})"))
-            );
+            let said = is_wrong(&server.settings, "buckets", "`stores.make_buckets` is off; create it").await;
+            assert!(line(&said, "wrong", "buckets").ends_with(&format!("find bucket: not found: {bucket})")));
             assert!(said.contains("skipped  put, get, range, parts, abort, list, delete\n"), "{said}");
         }
     }
-    // Of categories whose buckets are there some may be missing.
+    // With buckets per category, some may be missing.
     let server = Server::of("COS", None).with("STORES__MAKE_BUCKETS", "false");
     if server.store.prepare(false).await.is_err() {
         is_wrong(&server.settings, "buckets", "image, video, audio, doc, archive, unknown").await;
@@ -234,16 +231,16 @@ async fn buckets_that_are_missing_are_all_told_and_not_made() {
 async fn a_certificate_is_told_from_a_protocol() {
     let endpoint = from("OSPROXY_TEST_REDIS_TLS").replace("rediss:", "https:").replace("/0", "");
     let mut elsewhere = s3_at(&endpoint);
-    is_wrong(&elsewhere, "reach", "an authority that this machine does not trust; if it is your own").await;
+    is_wrong(&elsewhere, "reach", "the certificate is not trusted; set `stores.ca`").await;
     let ca = from("OSPROXY_TEST_CA");
     elsewhere.extend(settings(&[("STORES__CA", &ca)]));
     is_wrong(&elsewhere, "reach", "the store closes connections without an answer").await;
     let other_name = s3_at(&endpoint.replace("127.0.0.1", "localhost"));
     let other_name = [other_name, settings(&[("STORES__CA", &ca)])].concat();
-    is_wrong(&other_name, "reach", "its certificate is for another name").await;
+    is_wrong(&other_name, "reach", "the certificate is for another host name").await;
 }
 
-/// A server behind one that meddles with requests.
+/// A store behind a proxy that blocks some requests.
 async fn meddled(bucket: &str, method: &'static str, text: &'static str, how: Meddling) -> Server {
     let endpoint = from("OSPROXY_TEST_S3_PARTS");
     Server::s3(&endpoint, Some(bucket)).store.prepare(true).await.unwrap();
@@ -265,7 +262,7 @@ async fn what_fails_half_way_is_told_and_nothing_is_left() {
     ] {
         let server = meddled(&bucket, method, text, Meddling::Refuse).await;
         let (code, said) = doctor(&server.settings).await;
-        assert!(line(&said, "wrong", probe).contains("the key may not do this"), "{said}");
+        assert!(line(&said, "wrong", probe).contains("the access key lacks permissions"), "{said}");
         assert_eq!(code, 1);
         assert!(skipped.is_empty() || said.contains(&format!("skipped  {skipped}\n")), "{said}");
         line(&said, "ok", "delete");
@@ -285,15 +282,15 @@ async fn what_is_stopped_half_way_leaves_nothing() {
         let server = meddled(&bucket, method, text, Meddling::Swallow).await.with("STORES__TIMEOUT", "60");
         let folder = tempfile::tempdir().unwrap();
         let mut process = command(folder.path(), &server.settings, &[]).arg("doctor").spawn().unwrap();
-        eventually("it has put something there", async || (!server.left().await.is_empty()).then_some(()))
+        eventually("it has written an object", async || (!server.left().await.is_empty()).then_some(()))
             .await;
-        eventually("it is at the upload", async || {
+        eventually("the multipart upload has started", async || {
             (server.left().await.len() > 1 || text == "marker=").then_some(())
         })
         .await;
         let pid = Pid::from_raw(i32::try_from(process.id().unwrap()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
-        let status = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it goes on").unwrap();
+        let status = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it does not end").unwrap();
         assert_eq!(status.code(), Some(1));
         assert_eq!(server.left().await, [""; 0]);
     }

@@ -1,4 +1,5 @@
-//! How often the bytes of an upload go to the disk, and come from it: once, and never. Only system calls tell.
+//! The bytes of an upload are written to disk once and never read back. A trace of system calls
+//! shows it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,28 +10,28 @@ use crate::support::{Service, answered, content, eventually, traced};
 
 const MIB: u64 = 1 << 20;
 const PART: u64 = 8 * MIB;
-/// How many parts are on their way at once.
+/// Parts that are sent concurrently.
 const CONNECTIONS: usize = 4;
 
-/// What reads or writes, in whatever way.
+/// Every system call that reads or writes.
 const CALLS: &str = "trace=read,pread64,readv,preadv,preadv2,write,pwrite64,writev,pwritev,pwritev2,copy_file_range,\
                      sendfile,splice,mmap";
 
-/// Bytes that went between a service and its data folder.
+/// Bytes that moved between a service and its data folder.
 #[derive(Debug, Default, PartialEq)]
 struct Traffic {
     written: u64,
     read: u64,
-    /// To and from the database's files.
+    /// Bytes to and from the database's files.
     database: u64,
 }
 
-/// What the calls from `from` on moved.
+/// Sums up the calls from index `from` on.
 fn traffic(service: &Service, from: usize) -> Traffic {
     let mut traffic = Traffic::default();
     for call in traced(service).iter().skip(from).filter(|call| call.contains("/osproxy-data/")) {
         let name = call.split_whitespace().nth(1).and_then(|call| call.split('(').next()).unwrap();
-        // An error moved nothing.
+        // A failed call moved nothing.
         let moved = call.rsplit("= ").next().unwrap().split(' ').next().unwrap().parse().unwrap_or(0);
         match name {
             _ if call.contains("/osproxy.db") => traffic.database += if name == "mmap" { 0 } else { moved },
@@ -40,7 +41,7 @@ fn traffic(service: &Service, from: usize) -> Traffic {
                 traffic.written += moved;
                 traffic.read += moved;
             }
-            // What is read through memory cannot be counted.
+            // Reads through mapped memory cannot be counted.
             "mmap" => panic!("a file was mapped: {call}"),
             _ => {}
         }
@@ -48,7 +49,7 @@ fn traffic(service: &Service, from: usize) -> Traffic {
     traffic
 }
 
-/// Content that is one buffer again and again, with a number at the beginning of each part.
+/// Content that repeats one buffer, with a number at the beginning of each part.
 struct Stamped(Vec<u8>);
 
 impl Stamped {
@@ -71,10 +72,11 @@ impl Stamped {
     }
 }
 
-/// Starts a service that has done what every start does, and says how many calls that took.
+/// Starts a service, waits for the work of every start, and returns it with the number of calls so
+/// far.
 async fn start() -> (Service, usize) {
     let service = Service::start_traced(CALLS).await;
-    eventually("it is idle", async || {
+    eventually("the service is idle", async || {
         (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
             .then_some(())
     })
@@ -88,7 +90,7 @@ async fn create(service: &Service, parts: u32) -> CreatedUpload {
     answered(service.v1_post("/uploads", &wish).await, 201).await
 }
 
-/// Asserts that content is known by its digest, which was computed while it came.
+/// Asserts that the content is known by its digest, which was computed while it was received.
 async fn assert_known(service: &Service, blake3: &str) {
     let wish = json!({"name": "y.bin", "blake3": blake3});
     let again: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
@@ -120,9 +122,9 @@ async fn parts_are_written_once_where_they_are_read_and_never_read_to_complete_t
     };
     futures_util::future::join_all((0..CONNECTIONS).map(|_| send())).await;
     let size = u64::from(PARTS) * PART;
-    // A call is in the trace before the process goes on from it.
+    // A call is in the trace before the process continues.
     assert_once(&traffic(&service, before), size);
-    // Completing moves a name, however large the content is.
+    // Completing renames a file, whatever the size of the content.
     let before = traced(&service).len();
     let completing = service.client().post(service.url(&links.complete)).send().await.unwrap();
     let stored: UploadStatus = answered(completing, 200).await;

@@ -1,4 +1,4 @@
-//! Streams that break, that stop, and that nobody waits for any longer.
+//! Streams that break, stall, or are abandoned.
 
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ async fn an_upload_that_is_cancelled_leaves_nothing() {
     let whole = tokio::spawn(async move {
         other.files.upload_file(stream::iter(file).chain(stream::pending())).await.map(drop)
     });
-    eventually("it is being written", async || (service.open_objects() == 1).then_some(())).await;
+    eventually("the object is being written", async || (service.open_objects() == 1).then_some(())).await;
     whole.abort();
     nothing_is_left(&service).await;
     let mut other = grpc.clone();
     let part = tokio::spawn(async move {
         other.files.upload_part(stream::iter(part).chain(stream::pending())).await.map(drop)
     });
-    eventually("it is being written", async || (service.open_objects() == 1).then_some(())).await;
+    eventually("the object is being written", async || (service.open_objects() == 1).then_some(())).await;
     part.abort();
     nothing_is_left(&service).await;
     assert!(parts_of(&mut grpc, &uid).await.is_empty());
-    // The upload takes its content all the same.
+    // The upload still accepts its content.
     let bytes = content(2, 100_000);
     let messages = part_messages(part_header(&uid, 1), &bytes);
     grpc.files.upload_part(stream::iter(messages)).await.unwrap();
@@ -49,7 +49,8 @@ async fn an_upload_that_is_cancelled_leaves_nothing() {
 async fn a_stream_that_is_reset_without_an_error_is_not_taken_for_whole() {
     let mut service = Service::start().await;
     let mut grpc = service.grpc();
-    // As a proxy resets it whose own client went away. Batches of 256 KiB are written as they fill: nothing waits to be.
+    // A reset as a proxy sends it when its client is gone. Batches of 256 KiB are written when
+    // full, so no write is pending.
     for (round, messages) in [0, 4, 8].into_iter().enumerate() {
         let uid = create(&mut grpc).await;
         let header = UploadFileHeader { uid: uid.clone(), ..UploadFileHeader::default() };
@@ -70,7 +71,7 @@ async fn a_stream_that_is_reset_without_an_error_is_not_taken_for_whole() {
         let writing = "SELECT count(*) FROM blobs WHERE state = 'writing'";
         let has_come =
             async || (service.sql(writing).await == ["1"] && service.open_bytes() == written).then_some(());
-        eventually("it has come", has_come).await;
+        eventually("the message has arrived", has_come).await;
         stream.send_reset(h2::Reason::NO_ERROR);
         drop(answer);
         nothing_is_left(&service).await;
@@ -92,7 +93,7 @@ async fn a_deadline_ends_the_call_and_what_it_was_at() {
     let ended = grpc.files.upload_file(request).await.unwrap_err();
     assert_eq!((ended.code(), reason(&ended).0.as_str()), (Code::DeadlineExceeded, "deadline_exceeded"));
     nothing_is_left(&service).await;
-    // Of an answer that goes on as well.
+    // The same for a streaming answer.
     let mut request = Request::new(HealthCheckRequest::default());
     request.set_timeout(Duration::from_millis(500));
     let mut watched = grpc.health.watch(request).await.unwrap().into_inner();
@@ -114,7 +115,7 @@ async fn who_sends_nothing_or_takes_nothing_is_dropped() {
     let (file, _) = endless(&uid);
     let dropped = grpc.files.upload_file(stream::iter(file).chain(stream::pending())).await.unwrap_err();
     assert_eq!((dropped.code(), reason(&dropped).0.as_str()), (Code::Aborted, "incomplete_body"));
-    // The same call may succeed when it is repeated.
+    // The client may repeat the call.
     assert!(dropped.get_details_retry_info().is_some());
     nothing_is_left(&service).await;
     let bytes = content(3, 24 << 20);
@@ -122,11 +123,11 @@ async fn who_sends_nothing_or_takes_nothing_is_dropped() {
     let request = DownloadFileRequest { uid: uid.clone(), offset: 0, length: None };
     let mut messages = grpc.files.download_file(request).await.unwrap().into_inner();
     messages.message().await.unwrap().unwrap();
-    eventually("it is being read", async || (service.open_objects() == 1).then_some(())).await;
-    eventually("it is given up", async || (service.open_objects() == 0).then_some(())).await;
+    eventually("the object is open", async || (service.open_objects() == 1).then_some(())).await;
+    eventually("the object is closed", async || (service.open_objects() == 0).then_some(())).await;
     let rest: Vec<_> = messages.collect().await;
-    assert!(rest.last().unwrap().is_err(), "what was cut must not look whole");
-    // Other calls on the connection go on.
+    assert!(rest.last().unwrap().is_err(), "the cut answer looks complete");
+    // Other calls on the connection continue.
     assert!(read(&mut grpc, &uid, (24 << 20) - 5).await == bytes[(24 << 20) - 5..]);
 }
 
@@ -158,29 +159,29 @@ async fn content_breaks_off_when_its_key_is_revoked() {
     let mut grpc = service.with_key(&key).grpc();
     let uid = create(&mut grpc).await;
     let header = UploadFileHeader { uid: uid.clone(), ..UploadFileHeader::default() };
-    // More is always to come.
+    // The stream never ends.
     let beginning = stream::iter(file_messages(header, &content(2, 100_000)));
     let mut other = grpc.clone();
     let sending =
         tokio::spawn(async move { other.files.upload_file(beginning.chain(stream::pending())).await });
-    // Nobody takes more than the beginning of this.
+    // The client reads only the beginning.
     let request = DownloadFileRequest { uid: stored, offset: 0, length: None };
     let mut reading = grpc.files.download_file(request).await.unwrap().into_inner();
     assert!(reading.message().await.unwrap().is_some());
     let writing = async || service.sql("SELECT count(*) FROM blobs WHERE state = 'writing'").await;
-    eventually("both have begun", async || (writing().await == ["1"]).then_some(())).await;
+    eventually("both have started", async || (writing().await == ["1"]).then_some(())).await;
     let (code, said) = service.cli(&["key", "revoke", &key]).await;
     assert_eq!(code, 0, "{said}");
     let refused = sending.await.unwrap().unwrap_err();
     assert_eq!(reason(&refused).0, "unauthenticated");
-    // Whoever reads on is told with the next message that is not on its way yet.
+    // A client that resumes reading gets the error after the messages in transit.
     let refused = loop {
         match reading.message().await {
-            Ok(message) => assert!(message.is_some(), "all of it came"),
+            Ok(message) => assert!(message.is_some(), "the download was complete"),
             Err(refused) => break refused,
         }
     };
     assert_eq!(refused.code(), Code::Unauthenticated);
-    eventually("nothing is left", async || (writing().await == ["0"]).then_some(())).await;
+    eventually("nothing is left behind", async || (writing().await == ["0"]).then_some(())).await;
     service.assert_consistent().await;
 }

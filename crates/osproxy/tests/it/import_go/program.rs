@@ -1,14 +1,14 @@
-//! What the Go program leaves behind: a database with its tables, and a folder of objects.
+//! The data of a Go program: a database with its tables, and a folder of objects.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::{Database, connect, md5_hex};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
 
-/// A Go program that is stopped.
+/// A stopped Go program.
 pub struct GoProgram {
     connection: DatabaseConnection,
-    /// Whether gorm was left to itself, which names tables in the plural.
+    /// Whether gorm chose the table names, which are then plural.
     plural: bool,
     localstore: PathBuf,
 }
@@ -16,18 +16,18 @@ pub struct GoProgram {
 /// A row of a file.
 pub struct Row<'a> {
     pub uid: i64,
-    /// As it stands in the table.
+    /// The name as it is in the table, perhaps URL-encoded.
     pub name: &'a str,
-    /// Folder and name of its object.
+    /// Folder and name of the object.
     pub object: &'a str,
     pub content: &'a [u8],
-    /// How many parts, if it lies in parts.
+    /// The number of parts, if the content is in parts.
     pub parts: Option<usize>,
     pub is_stored: bool,
 }
 
 impl GoProgram {
-    /// Makes the tables in a database, as gorm does.
+    /// Creates the tables in a database, as gorm does.
     pub async fn new(database: &Database, plural: bool, localstore: &Path) -> Self {
         let connection = connect(&database.url().unwrap()).await;
         let program = Self { connection, plural, localstore: localstore.to_owned() };
@@ -65,7 +65,7 @@ impl GoProgram {
         program
     }
 
-    /// Its configuration, with the settings of its database and store.
+    /// A configuration of the Go program with this database and store.
     pub fn config(database: &Database, store: &str) -> String {
         let url = database.url().unwrap();
         let (driver, rest) = url.split_once("://").unwrap();
@@ -87,7 +87,7 @@ impl GoProgram {
         if self.plural { format!("{name}s") } else { name.to_owned() }
     }
 
-    /// Records a file.
+    /// Inserts the row of a file.
     pub async fn file(&self, row: &Row<'_>) {
         let Row { uid, name, object, content, parts, is_stored } = row;
         let (bucket, storage_name) = object.split_once('/').unwrap();
@@ -106,7 +106,7 @@ impl GoProgram {
         .await;
     }
 
-    /// Records a part, which is a row of its own each time that other bytes are sent for it.
+    /// Inserts the row of a part and writes its object. Each version of a part has its own row.
     pub async fn part(&self, uid: i64, number: usize, bucket: &str, content: &[u8], status: i64) {
         let (size, md5) = (content.len(), md5_hex(content));
         self.run(&format!(
@@ -118,7 +118,7 @@ impl GoProgram {
         .await;
     }
 
-    /// Records a task.
+    /// Inserts a task.
     pub async fn task(&self, kind: &str, uid: i64, parts: usize, status: i64) {
         self.run(&format!(
             "INSERT INTO {} (status, task_type, user_id, extra_data, node_id, task_log_id, execute_time, created_at, \
@@ -129,19 +129,19 @@ impl GoProgram {
         .await;
     }
 
-    /// Puts an object into its folder.
+    /// Writes an object.
     pub fn object(&self, path: &str, content: &[u8]) {
         let path = self.localstore.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 
-    /// Removes an object from its folder.
+    /// Removes an object.
     pub fn remove(&self, path: &str) {
         std::fs::remove_file(self.localstore.join(path)).unwrap();
     }
 
-    /// Removes a part, as the program does: its row stays.
+    /// Removes the object of a part as the program does: its row stays.
     pub async fn forget_part(&self, uid: i64, number: usize) {
         let table = self.table("multi_part_info");
         self.run(&format!(
@@ -150,7 +150,7 @@ impl GoProgram {
         .await;
     }
 
-    /// Changes a file's row.
+    /// Updates the row of a file.
     pub async fn update_file(&self, uid: i64, change: &str) {
         self.run(&format!("UPDATE {} SET {change} WHERE uid = {uid}", self.table("meta_data_info"))).await;
     }

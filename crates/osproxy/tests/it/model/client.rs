@@ -1,4 +1,5 @@
-//! One upload over either version of the API: links of one hold for the other, since what is signed is the same.
+//! One upload over either version of the API: a link of one is valid in the other, since both sign
+//! the same parameters.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use osproxy_api::{
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use super::file::{Bytes, Outcome, Outcomes, PART, Said};
 use crate::support::{Api, answered};
 
-/// A version of the API.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Version {
     V0,
@@ -28,7 +28,7 @@ impl Version {
     }
 }
 
-/// What allows to send one file.
+/// An upload link for one file.
 #[derive(Clone)]
 pub struct Link {
     pub uid: String,
@@ -36,10 +36,10 @@ pub struct Link {
     query: String,
 }
 
-/// What a request was answered with.
+/// The answer to a request.
 pub struct Answer {
     version: Version,
-    /// The status that says that it was done.
+    /// The status that means success.
     success: u16,
     pub response: Response,
 }
@@ -49,7 +49,7 @@ impl Answer {
         Self { version, success, response }
     }
 
-    /// Which of these outcomes it is: the code in the header and the status of this version that goes with it.
+    /// The matching outcome: its code in the header, and the status of this API version.
     pub fn outcome(&self, right: &Outcomes) -> Option<Outcome> {
         let is = |outcome: &Outcome| match outcome {
             None => self.status() == self.success,
@@ -74,7 +74,7 @@ impl Answer {
     }
 }
 
-/// Where an upload stands, of whichever version.
+/// The state of an upload, in either version of the API.
 pub enum Status {
     Numbers(Vec<u32>),
     All(UploadStatus),
@@ -90,7 +90,7 @@ impl Status {
 }
 
 impl Link {
-    /// Begins an upload of which nothing is known.
+    /// Creates an upload without any announcement.
     pub async fn create(api: &Api) -> Self {
         let link = api.upload_link("x.bin").await;
         let query = link.url.single.split_once('?').unwrap().1;
@@ -98,7 +98,7 @@ impl Link {
         Self { uid: link.uid, query: query.join("&") }
     }
 
-    /// Begins an upload of content of this size, in parts of 64 KiB.
+    /// Creates an upload of this size, in parts of 64 KiB.
     pub async fn divide(api: &Api, size: usize) -> Self {
         let wish = json!({"name": "x.bin", "size": size, "part_size": PART});
         let created: CreatedUpload = answered(api.v1_post("/uploads", &wish).await, 201).await;
@@ -149,7 +149,7 @@ impl Link {
                 let mut body = json!({"parts": parts, "size": size, "md5": md5});
                 body.as_object_mut().unwrap().retain(|_, value| !value.is_null());
                 let request = api.client().post(api.url(&self.v1("/complete")));
-                // Whoever says nothing needs no body.
+                // A request without fields needs no body.
                 let is_silent = body.as_object().is_some_and(serde_json::Map::is_empty);
                 let request = if is_silent { request } else { request.json::<Value>(&body) };
                 Answer::new(version, 200, request.send().await.unwrap())
@@ -180,12 +180,12 @@ async fn put_v1(api: &Api, success: u16, url: &str, md5: Option<&str>, bytes: &B
     Answer::new(Version::V1, success, request.send().await.unwrap())
 }
 
-/// What is there of an upload, by API v0, which asks for no link.
+/// Reads the state of an upload by API v0, which needs no link.
 pub async fn checkpoint(api: &Api, uid: &str) -> Answer {
     Answer::new(Version::V0, 200, api.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await)
 }
 
-/// Reads an answer that says where an upload stands.
+/// Parses an answer with the state of an upload.
 pub async fn read_status(answer: Answer) -> Status {
     match answer.version {
         Version::V0 => Status::Numbers(answer.response.json::<Envelope<Vec<u32>>>().await.unwrap().data),
@@ -193,7 +193,7 @@ pub async fn read_status(answer: Answer) -> Status {
     }
 }
 
-/// Whether a state may be told of an upload that is not complete, and of which this many parts are there.
+/// Whether the state is valid for an upload that is not complete and has this many parts.
 pub fn is_open(state: UploadState, parts: usize) -> bool {
     state == UploadState::Receiving || state == UploadState::Pending && parts == 0
 }

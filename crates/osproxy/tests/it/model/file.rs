@@ -1,4 +1,4 @@
-//! What a file is, and which answers follow from that.
+//! The model of a file, and the answers it allows.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,52 +9,52 @@ use crate::support::md5_hex;
 
 pub type Bytes = Arc<Vec<u8>>;
 
-/// Bytes of each part of an upload that is divided, but the last.
+/// Part size of an upload with an announced size, in bytes; the last part may be shorter.
 pub const PART: usize = 64 << 10;
 
-/// How a request ends: with an error of this code, or as it should.
+/// The outcome of a request: an error with this code, or success.
 pub type Outcome = Option<ErrorCode>;
 
-/// Outcomes that are right. More than one where the work in the background makes the difference.
+/// Allowed outcomes. There is more than one where background work makes a difference.
 pub type Outcomes = Vec<Outcome>;
 
-/// One uid.
+/// The file of one uid.
 pub struct File {
     pub uid: String,
-    /// None of a file that came by instant upload.
+    /// `None` for a file that was created by instant upload.
     pub link: Option<Link>,
-    /// What was announced of an upload that is divided.
+    /// The announced size, if any.
     pub size: Option<usize>,
-    /// Whether no number of a part was used twice. Where one was, it depends on what its first attempt left when a part
-    /// becomes an object of its own.
+    /// Whether each part number was used at most once. Otherwise the outcome depends on what an
+    /// earlier write of that part left behind, since a part may become an object of its own.
     pub is_plain: bool,
     pub state: State,
-    /// A download link from when it was complete.
+    /// A download link issued when the file was complete.
     pub url: Option<String>,
 }
 
 pub enum State {
     Pending(BTreeMap<u32, Bytes>),
     Complete(Complete),
-    /// Its md5 was false. What was sent.
+    /// Its expected md5 was false. Holds the bytes that were sent.
     Corrupt(Bytes),
-    /// What it was.
+    /// Holds the bytes it had.
     Deleted(Bytes),
 }
 
 pub struct Complete {
     pub bytes: Bytes,
-    /// How many parts it was sent in; `None`: in one piece.
+    /// The number of parts; `None` if it was sent whole.
     pub parts: Option<u32>,
-    /// What its client said the md5 is.
+    /// The expected md5 of the client.
     pub claimed: Option<String>,
-    /// Whether osproxy is known to have seen every byte.
+    /// Whether osproxy is known to have verified every byte.
     pub verified: bool,
-    /// Whether osproxy computes the md5 until then: API v1 does not ask for it.
+    /// Whether osproxy computes the md5 by then: API v1 does not ask for it.
     pub has_md5: bool,
 }
 
-/// What a client says when it completes an upload.
+/// The fields of a request that completes an upload.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     pub parts: Option<u32>,
@@ -83,7 +83,7 @@ impl Complete {
         Self { bytes, parts: None, claimed: None, verified: true, has_md5 }
     }
 
-    /// Whether the client lied: then it is found out sooner or later.
+    /// Whether the expected md5 is false: the file is found corrupt sooner or later.
     pub fn is_false(&self) -> bool {
         self.claimed.as_ref().is_some_and(|claimed| *claimed != md5_hex(&self.bytes))
     }
@@ -93,7 +93,7 @@ impl Complete {
         self.verified && self.has_md5
     }
 
-    /// The md5 as a download link tells it.
+    /// The md5 that a download link shows.
     fn md5(&self) -> String {
         self.claimed.clone().unwrap_or_else(|| md5_hex(&self.bytes))
     }
@@ -105,14 +105,14 @@ impl Complete {
             return other();
         }
         let is_other = match &said.md5 {
-            // Of what came whole, nothing but the md5 says that it is the same as what was sent in parts.
+            // Only the md5 can show that content sent whole equals content sent in parts.
             None => self.parts.is_none() && said.parts.is_some(),
             Some(md5) => *md5 != self.md5(),
         };
         if is_other {
             other()
         } else if said.md5.is_some() && self.claimed.is_none() && !self.is_found() {
-            // It may be known of another file with the same content.
+            // The md5 may be known from another file with the same content.
             done_or(ErrorCode::AlreadyStored)
         } else {
             done()
@@ -126,7 +126,7 @@ impl Complete {
             return other();
         }
         let mut right = match md5 {
-            // What is known is compared before the content comes.
+            // A known md5 is compared before the content arrives.
             Some(md5) if *md5 != md5_hex(&self.bytes) => {
                 let mut right = other();
                 if !honest && !self.is_found() {
@@ -139,7 +139,7 @@ impl Complete {
             _ => done(),
         };
         if !self.verified {
-            // Until then, nobody knows whether it is the same.
+            // Before it is verified, the content cannot be compared.
             right.push(Some(ErrorCode::AlreadyStored));
         }
         right
@@ -164,7 +164,7 @@ impl File {
         }
     }
 
-    /// The parts that are there of an upload that is not complete.
+    /// The parts of an upload that is not complete.
     pub fn pending(&self) -> Option<&BTreeMap<u32, Bytes>> {
         match &self.state {
             State::Pending(parts) => Some(parts),
@@ -172,7 +172,7 @@ impl File {
         }
     }
 
-    /// Its content, or what it would be or was.
+    /// Its present, future or former content.
     pub fn bytes(&self) -> Bytes {
         match &self.state {
             State::Pending(parts) => Arc::new(parts.values().flat_map(|part| part.iter().copied()).collect()),
@@ -181,18 +181,18 @@ impl File {
         }
     }
 
-    /// How many parts there must be, if that was announced.
+    /// The announced number of parts, if any.
     fn announced(&self) -> Option<u32> {
         self.size.map(|size| u32::try_from(size.div_ceil(PART).max(1)).unwrap())
     }
 
-    /// How long a part must be, if that was announced; 0 if it must not be at all.
+    /// The announced length of a part, if any; 0 for a part beyond the end.
     pub fn length(&self, number: u32) -> Option<usize> {
         let start = PART * (number as usize - 1);
         self.size.map(|size| size.saturating_sub(start).min(PART))
     }
 
-    /// What a client that knows what it has sent says.
+    /// The fields a correct client sends.
     pub fn truth(&self) -> Said {
         let bytes = self.bytes();
         let parts = match &self.state {
@@ -204,14 +204,14 @@ impl File {
         Said { parts: Some(u32::try_from(parts).unwrap()), size: Some(bytes.len()), md5: Some(md5) }
     }
 
-    /// What a client says that wants the first part to be all.
+    /// The fields of a client that wants only the first part.
     pub fn first_part(&self) -> Said {
         let first = self.pending().and_then(|parts| parts.get(&1));
         let size = first.map_or(0, |part| part.len());
         Said { parts: Some(1), size: Some(size), md5: None }
     }
 
-    /// The lowest number that no part has.
+    /// The lowest free part number.
     pub fn next_number(&self) -> u32 {
         let free = |parts: &BTreeMap<u32, Bytes>| (1..=u32::MAX).find(|number| !parts.contains_key(number));
         self.pending().and_then(free).unwrap_or(1)
@@ -227,7 +227,7 @@ impl File {
             State::Complete(file) => {
                 let mut right = complete(file);
                 if file.is_false() {
-                    // It may turn out to be corrupt in this moment.
+                    // It may be found corrupt at any moment.
                     right.push(Some(ErrorCode::FileCorrupt));
                 }
                 right
@@ -251,7 +251,7 @@ impl File {
         self.answer(|_| pending(), |complete| complete.single(bytes, md5))
     }
 
-    /// `verifies`: a false md5 is found before the answer.
+    /// With `verifies`, a false md5 is found before the answer.
     pub fn to_merge(&self, said: &Said, verifies: bool) -> Outcomes {
         if said.parts == Some(0) {
             return refused(ErrorCode::InvalidArgument);
@@ -284,7 +284,8 @@ impl File {
         self.answer(|_| refused(ErrorCode::NotStored), |_| done())
     }
 
-    /// The parts that are told of an upload. `None`: of a file that shares what another sent, anything.
+    /// The parts that the state of the upload lists. `None` if any are allowed: the file shares
+    /// content that another one sent.
     pub fn numbers(&self) -> Option<Vec<u32>> {
         self.link.as_ref()?;
         Some(match &self.state {
@@ -294,7 +295,7 @@ impl File {
         })
     }
 
-    /// Takes in what an answer tells: what was corrupt once is so for ever.
+    /// Updates the model after an answer: a corrupt file stays corrupt.
     pub fn saw(&mut self, outcome: Outcome) {
         if outcome == Some(ErrorCode::FileCorrupt)
             && let State::Complete(complete) = &self.state

@@ -1,4 +1,4 @@
-//! What may be asked, at random.
+//! Random operations.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::Index};
 use super::{client::Version, file::Bytes};
 use crate::support::content;
 
-/// A content out of few, so that the same comes again.
+/// One of few contents, so that content repeats.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
     pub seed: u64,
@@ -19,23 +19,23 @@ impl Piece {
         self.sized(self.size)
     }
 
-    /// The same, of another length.
+    /// The same, with another length.
     pub fn sized(self, size: usize) -> Bytes {
         Arc::new(content(self.seed, size))
     }
 }
 
-/// Content of a whole file. Files are named by any number, which wraps.
+/// The content of a whole file. An index may be any number; it wraps.
 #[derive(Clone, Debug)]
 pub enum Source {
     Piece(Piece),
-    /// What that file has or had, or would have if it were complete now.
+    /// The content that this file has, had, or would have if it were completed now.
     Same(Index),
-    /// What that file has not, although its client may have said so.
+    /// The content that this file does not have, although its client may have claimed it.
     Claimed(Index),
 }
 
-/// What a client says of an md5.
+/// The expected md5 of a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Md5 {
     Right,
@@ -43,16 +43,16 @@ pub enum Md5 {
     None,
 }
 
-/// What a client says wrongly, or not at all, when it completes an upload.
+/// What a client declares wrongly, or omits, when it completes an upload.
 #[derive(Clone, Copy, Debug)]
 pub enum Lie {
     Nothing,
     Number(i32),
     Size,
-    /// Nothing but the first part is to be the content.
+    /// Declares the first part to be all of the content.
     Prefix,
     Md5(Md5),
-    /// Nothing is said, where the version of the API lets it be.
+    /// Declares nothing, where the API version allows it.
     Silence,
 }
 
@@ -66,14 +66,14 @@ pub enum Range {
 #[derive(Clone, Debug)]
 pub enum Op {
     Create,
-    /// An upload of announced size, in parts of 64 KiB.
+    /// An upload with an announced size, in parts of 64 KiB.
     Divide(usize),
     Part {
         by: Version,
         file: Index,
         number: Option<u32>,
         piece: Piece,
-        /// Of an upload that is divided: as long as this part must be, whatever the piece is.
+        /// With an announced size: the part has its required length, whatever the piece is.
         fits: bool,
         md5: Md5,
     },
@@ -90,8 +90,8 @@ pub enum Op {
         fits: bool,
         md5: Md5,
     },
-    /// Sends the content of a file once more, under a new uid: in so many parts, or divided; odd parts by one version of the
-    /// API, even ones by the other.
+    /// Sends the content of a file again under a new uid: in this many parts, or with an announced
+    /// size. One API version sends the odd parts, the other the even ones.
     Copy {
         by: Version,
         of: Index,

@@ -1,4 +1,4 @@
-//! A store that receives other bytes than were sent is noticed before the client is told that they are stored.
+//! Bytes that change on the way to a store are noticed before the client gets its answer.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -10,16 +10,16 @@ use crate::support::{Service, Store, StoreServer, Trouble, Unreliable, content};
 const PART: usize = 8 << 20;
 const SERVERS: [StoreServer; 4] = [StoreServer::S3, StoreServer::S3Parts, StoreServer::Cos, StoreServer::Oss];
 
-/// How content comes, and where in it one bit is flipped on its way to the store.
+/// How content arrives, and where one bit is flipped on its way to the store.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// Of a known length, in one request.
+    /// With a known length, in one request.
     Whole,
-    /// The same, over API v0, which computes an MD5 in any case.
+    /// The same over API v0, which always computes an MD5.
     OverV0,
-    /// In parts that the store puts together.
+    /// In parts of a multipart upload.
     Parts,
-    /// Of a length that is not told.
+    /// With an unknown length.
     Chunked,
 }
 
@@ -27,7 +27,7 @@ struct Upload {
     way: Way,
     size: usize,
     flip: u64,
-    /// Whether osproxy still has what was damaged, and sends it again without a word.
+    /// Whether osproxy still has the damaged bytes, and repeats the request on its own.
     is_healed: bool,
 }
 
@@ -46,7 +46,7 @@ fn chunked(bytes: &[u8]) -> Body {
     Body::wrap_stream(stream::iter(chunks).boxed())
 }
 
-/// The uid of an upload, and where its content or first part is sent.
+/// Returns the uid of an upload and the URL of its content or first part.
 async fn begin(service: &Service, way: Way, size: usize) -> (String, String) {
     if matches!(way, Way::OverV0) {
         let link = service.upload_link("x.bin").await;
@@ -75,7 +75,7 @@ async fn a_flipped_bit_is_noticed(server: StoreServer) {
     let store = Store::new(server);
     let wire = Unreliable::start(store.address(), 1).await;
     let mut service = Service::start_on_store(&store, Some(&wire), &[]).await;
-    // The second time the store has shown which checksums its answers carry.
+    // In the second round, the store has already shown which checksums its answers carry.
     for round in 0..2 {
         for (number, Upload { way, size, flip, is_healed }) in (0..).zip(UPLOADS) {
             let case = format!("{server:?}, round {round}: {way:?} of {size}");
@@ -87,7 +87,7 @@ async fn a_flipped_bit_is_noticed(server: StoreServer) {
             assert!(expected.contains(&answer.status().as_u16()), "{case}: {}", answer.status());
             if !is_healed {
                 assert!(answer.headers().contains_key("retry-after"), "{case}");
-                assert!(send(&service, way, &url, &bytes).await.status().is_success(), "{case}: sent again");
+                assert!(send(&service, way, &url, &bytes).await.status().is_success(), "{case}: repeated");
             }
             assert!(wire.troubles().1.contains(&Trouble::Flip(flip)), "{case}: nothing was flipped");
             if !matches!(way, Way::Parts) {
@@ -95,7 +95,7 @@ async fn a_flipped_bit_is_noticed(server: StoreServer) {
             }
         }
     }
-    assert!(service.log().contains("the store received other bytes than were sent"));
+    assert!(service.log().contains("the store received different bytes than were sent"));
     service.kill().await;
     service.restart().await;
     service.database().settle().await;

@@ -1,4 +1,5 @@
-//! Keys that are not in the configuration: from files, the environment, and what machines are told by their clouds.
+//! Store keys outside the configuration: from files, the environment, and instance metadata
+//! services.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Database, Service, Store, StoreServer, content};
 
-/// Starts with a store's settings but for the key, and with variables of the environment as clouds and their tools set
-/// them. What it stores can be read by those who have the key.
+/// Starts with the settings of a store without its key, and with environment variables as clouds
+/// and their tools set them. The stored object must be readable with the key.
 async fn works_with(store: &Store, folder: TempDir, settings: &[(&str, &str)], environment: &[(&str, &str)]) {
     let database = Database::create(folder.path()).await;
     let mut known = database.settings();
@@ -40,7 +41,7 @@ async fn keys_come_from_files() {
         std::fs::write(folder.path().join("secret"), format!("{secret}\n")).unwrap();
         works_with(&store, folder, &[(id_name, &id), (file_name, "secret")], &[]).await;
     }
-    // As the vendor's tools keep them.
+    // As the vendors' tools store them.
     let (store, folder) = (Store::new(StoreServer::S3), tempfile::tempdir().unwrap());
     let (id, secret) = store.key();
     let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
@@ -63,7 +64,7 @@ async fn keys_come_from_the_environment() {
     }
 }
 
-/// What the machines of Amazon and Aliyun are told on an address of their own, as far as it can be had here.
+/// The metadata services of Amazon and Aliyun, as far as they can be simulated.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn keys_come_from_the_machine() {

@@ -1,4 +1,4 @@
-//! Uploads of API v1 whose size is announced: their parts are the store's own.
+//! Uploads of API v1 with an announced size, whose parts go into a multipart upload of the store.
 
 use futures_util::future::join_all;
 use osproxy_api::v1::{CreatedState, CreatedUpload, FileState, UploadState, UploadStatus};
@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use super::{MIN, on_each};
 use crate::support::{Service, Store, StoreServer, Unreliable, answered, content, eventually, problem};
 
-/// What the service settles on by itself.
+/// The service's default part size, in bytes.
 const PART: usize = 8 << 20;
-/// What heads of requests and lists of parts may take.
+/// Allowance for request heads and part lists, in bytes.
 const LITTLE: u64 = 64 << 10;
 
 fn blake3_hex(bytes: &[u8]) -> String {
@@ -28,7 +28,7 @@ async fn put_parts(service: &Service, upload: &CreatedUpload, bytes: &[u8]) {
     }
 }
 
-/// Nothing moves when it is completed, nor afterwards: what was computed of the parts is put together too.
+/// Completing moves no bytes, then or later: the digests are derived from those of the parts.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn announced_content_travels_once_and_is_verified_without_being_read() {
@@ -40,14 +40,14 @@ async fn announced_content_travels_once_and_is_verified_without_being_read() {
         let before = wire.sent();
         let upload = service.wish(&json!({"name": "film.mp4", "size": bytes.len()})).await;
         assert_eq!((upload.state, upload.part_size), (CreatedState::Pending, Some(PART as u64)));
-        assert_eq!(wire.sent(), before, "nothing is asked of the store before the first part");
+        assert_eq!(wire.sent(), before, "the store got a request before the first part");
         put_parts(&service, &upload, &bytes).await;
         let (sent, exactly) = (wire.sent() - before, bytes.len() as u64);
         println!("{server:?}: {sent} bytes to the store for {exactly}");
-        assert!((exactly..exactly + exactly / 100).contains(&sent), "{sent} instead of {exactly}");
+        assert!((exactly..exactly + exactly / 100).contains(&sent), "{sent} bytes instead of {exactly}");
         let there = service.v1_status(&upload).await;
         assert_eq!((there.state, there.received), (UploadState::Receiving, exactly));
-        assert_eq!(service.objects(), [format!("video/{}.mp4+", upload.uid)], "no part is an object");
+        assert_eq!(service.objects(), [format!("video/{}.mp4+", upload.uid)], "a part is an object");
         let (sent, received) = (wire.sent(), wire.received());
         let stored: UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
         assert_eq!((stored.state, stored.received), (UploadState::Stored, exactly));
@@ -65,7 +65,7 @@ async fn announced_content_travels_once_and_is_verified_without_being_read() {
             (FileState::Stored, Some(exactly), Some(&blake3))
         );
         assert!(service.read(&upload.uid).await == bytes);
-        // Instant from now on, and for no other size.
+        // Instant from now on, but for no other size.
         let again = service.wish(&json!({"name": "again.mp4", "blake3": blake3})).await;
         assert_eq!((again.state, again.links.is_none()), (CreatedState::Stored, true));
         assert!(service.read(&again.uid).await == bytes);
@@ -84,7 +84,7 @@ async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
         let (bytes, other) = (content(2, 3 * PART + 10), content(3, PART));
         let upload = service.wish(&json!({"name": "x.bin", "size": bytes.len()})).await;
         let parts: Vec<_> = bytes.chunks(PART).collect();
-        // The small one that is the last comes first, and the others at the same time.
+        // The small last part arrives first, the others concurrently.
         for numbers in [&[4][..], &[3, 1]] {
             let sent = numbers.iter().map(|number| service.v1_put_part(&upload, *number, parts[number - 1]));
             for answer in join_all(sent).await {
@@ -93,7 +93,7 @@ async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
         }
         let missing = problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
         assert_eq!(missing["missing"], json!([2]));
-        // What is no part of it is refused, and leaves what is there.
+        // A part of a wrong size is rejected, and the stored parts stay.
         for (number, len) in [(2, PART - 1), (2, MIN), (2, 0), (4, 11), (5, 1)] {
             problem(service.v1_put_part(&upload, number, &other[..len]).await, 422, "size_mismatch").await;
         }
@@ -102,7 +102,7 @@ async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
         }
         let there = service.v1_status(&upload).await;
         assert_eq!((there.parts, there.received), (vec![1, 2, 3, 4], bytes.len() as u64));
-        // What replaces a part is an object, since that may still be refused.
+        // A replacement is an object of its own, because it may still be rejected.
         assert_eq!(service.objects().len(), 3, "{:?}", service.objects());
         assert_eq!(service.v1_complete(&upload).await.status(), 200);
         assert_eq!(service.v1_complete(&upload).await.status(), 200, "completed twice");
@@ -111,14 +111,14 @@ async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
         service.wait_until_whole(&upload.uid).await;
         assert_eq!(service.describe(&upload.uid).await.blake3, Some(blake3_hex(&expected)));
         service.database().settle().await;
-        assert_eq!(service.objects().len(), 1, "all is in one object");
+        assert_eq!(service.objects().len(), 1, "more than one object");
         problem(service.v1_put_part(&upload, 1, parts[0]).await, 409, "already_stored").await;
         service.assert_consistent().await;
     })
     .await;
 }
 
-/// One part of any size is content too, and so is none.
+/// Content of one small part, and empty content, are stored like any other.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn content_that_is_one_small_part_is_stored_like_any() {
@@ -137,7 +137,7 @@ async fn content_that_is_one_small_part_is_stored_like_any() {
         assert_eq!(service.v1_put_part(&empty, 1, b"").await.status(), 204);
         assert_eq!(service.v1_complete(&empty).await.status(), 200);
         assert!(service.read(&empty.uid).await.is_empty());
-        // Smaller parts than the store takes are not agreed to.
+        // A part size below the store's minimum is rejected.
         let small = json!({"name": "x.bin", "size": 3 * PART, "part_size": 4 << 20});
         problem(service.v1_post("/uploads", &small).await, 400, "invalid_argument").await;
         service.database().settle().await;
@@ -158,7 +158,7 @@ async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() 
         put_parts(&service, &claimed, &bytes).await;
         let stored: UploadStatus = answered(service.v1_complete(&claimed).await, 200).await;
         assert_eq!(stored.state, UploadState::Stored);
-        eventually("it is found out", async || {
+        eventually("the mismatch is detected", async || {
             (service.describe(&claimed.uid).await.state == FileState::Corrupt).then_some(())
         })
         .await;
@@ -167,7 +167,7 @@ async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() 
         assert_eq!(service.objects(), [""; 0]);
         let sha256 = sha256_hex(&bytes);
         let claimed = service.wish(&json!({"name": "x.bin", "size": size, "sha256": sha256})).await;
-        assert_eq!(claimed.state, CreatedState::Pending, "what is corrupt serves nobody");
+        assert_eq!(claimed.state, CreatedState::Pending, "instant upload found corrupt content");
         put_parts(&service, &claimed, &bytes).await;
         assert_eq!(service.v1_complete(&claimed).await.status(), 200);
         service.wait_until_whole(&claimed.uid).await;
@@ -175,7 +175,7 @@ async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() 
         assert_eq!((file.sha256.as_ref(), file.blake3), (Some(&sha256), Some(blake3_hex(&bytes))));
         let again = service.wish(&json!({"name": "y.bin", "sha256": sha256})).await;
         assert_eq!(again.state, CreatedState::Stored);
-        // What BLAKE3 says is known when the last part is there; other parts can be sent then.
+        // The BLAKE3 digest is known when the last part is stored; other parts can be sent then.
         let wish = json!({"name": "z.bin", "size": size, "blake3": blake3_hex(b"other")});
         let refused = service.wish(&wish).await;
         put_parts(&service, &refused, &content(5, size)).await;
@@ -189,7 +189,7 @@ async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() 
     .await;
 }
 
-/// Whoever sends what is there already has it once, whatever was computed of it when.
+/// Content sent twice is stored once, whatever digests were computed when.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn content_that_is_sent_twice_lies_there_once() {
@@ -207,7 +207,7 @@ async fn content_that_is_sent_twice_lies_there_once() {
             assert_eq!(service.v1_complete(upload).await.status(), 200);
         }
         service.database().settle().await;
-        eventually("one is left", async || (service.objects().len() == 1).then_some(())).await;
+        eventually("one object remains", async || (service.objects().len() == 1).then_some(())).await;
         for upload in &uploads {
             assert!(service.read(&upload.uid).await == bytes);
         }
@@ -240,7 +240,8 @@ async fn an_upload_that_is_given_up_leaves_nothing_in_the_store() {
     .await;
 }
 
-/// What a store puts together can be read only after that: then it is judged before anybody else can read it.
+/// A multipart upload can be read only after it is completed: its type is checked before anyone
+/// else can read it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn the_type_is_judged_by_the_first_bytes_though_the_store_has_them() {
@@ -263,7 +264,7 @@ async fn the_type_is_judged_by_the_first_bytes_though_the_store_has_them() {
             }
         }
         service.database().settle().await;
-        assert_eq!(service.objects().len(), 1, "what was refused is removed");
+        assert_eq!(service.objects().len(), 1, "the refused object was not removed");
         service.assert_consistent().await;
     })
     .await;

@@ -1,4 +1,4 @@
-//! A store that resets, stalls, refuses, trickles and cuts answers short.
+//! A store that resets, stalls, refuses, trickles, and truncates answers.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ const TRIES: u32 = 30;
 const CLIENTS: u64 = 3;
 const OPERATIONS: u64 = 100;
 
-/// A client of the service that tries again what was refused for now, and believes what it is told.
+/// A client that repeats temporarily refused requests, and relies on the answers it gets.
 struct Client {
     api: Api,
     random: Random,
@@ -46,14 +46,14 @@ impl Client {
         self.number
     }
 
-    /// Until it is done.
+    /// Repeats the request until it succeeds.
     async fn put(&mut self, url: &str, bytes: &[u8]) {
         self.operations += 1;
         for _ in 0..TRIES {
             self.tries += 1;
             let request = self.api.client().put(self.api.url(url)).body(bytes.to_vec());
             let answer = match request.send().await {
-                // Each question to the store has its time, and some requests have many of them.
+                // Each store request has its own timeout, and some requests need many of them.
                 Err(error) if error.is_timeout() => continue,
                 answer => answer.unwrap(),
             };
@@ -112,9 +112,9 @@ impl Client {
     }
 }
 
-/// A range of a file; `None` when it was refused for now, or cut.
+/// Reads a range of a file; `None` if it was temporarily refused, or cut.
 async fn read(api: &Api, uid: &str, start: usize, end: usize) -> Option<Vec<u8>> {
-    let url = api.download_link(uid).await.expect("what was acknowledged is there").url;
+    let url = api.download_link(uid).await.expect("an acknowledged file is missing").url;
     let mut request = api.client().get(api.url(&url));
     let wanted = end.saturating_sub(start).max(1);
     if start > 0 || wanted > 1 {
@@ -124,19 +124,19 @@ async fn read(api: &Api, uid: &str, start: usize, end: usize) -> Option<Vec<u8>>
     match answer.status() {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
             let announced = answer.content_length();
-            // An answer that is shorter than it said is an error here.
+            // A truncated answer is an error here.
             let bytes = answer.bytes().await.ok()?.to_vec();
             assert_eq!(announced, Some(bytes.len() as u64));
             Some(bytes)
         }
-        // An empty file has no ranges.
+        // An empty file has no satisfiable range.
         StatusCode::RANGE_NOT_SATISFIABLE => Some(Vec::new()),
         StatusCode::SERVICE_UNAVAILABLE => None,
         other => panic!("{other}"),
     }
 }
 
-/// 300 operations, and at least one of five requests to the store goes wrong.
+/// 300 operations while at least one in five store requests fails.
 async fn unreliable_store(server: StoreServer) {
     let store = Store::new(server);
     let wire = Unreliable::start(store.address(), 42 + server as u64).await;
@@ -171,8 +171,8 @@ async fn unreliable_store(server: StoreServer) {
         begun.elapsed()
     );
     assert!(operations >= 300);
-    assert!(troubles.len() as u64 * 5 >= requests, "too little goes wrong to tell anything");
-    // What was left is swept at the next start, and tasks that failed go on.
+    assert!(troubles.len() as u64 * 5 >= requests, "too few faults were injected");
+    // Orphans are swept at the next start, and failed tasks are retried.
     service.kill().await;
     service.restart().await;
     let (code, dead) = service.cli(&["tasks", "ls", "--state", "dead"]).await;
@@ -183,9 +183,9 @@ async fn unreliable_store(server: StoreServer) {
     }
     service.database().settle().await;
     for (uid, (seed, size)) in &stored {
-        assert!(service.read(uid).await == content(*seed, *size), "{uid} is not what was acknowledged");
+        assert!(service.read(uid).await == content(*seed, *size), "{uid} has other content");
     }
-    assert_eq!(service.objects().len(), stored.len(), "something else is left");
+    assert_eq!(service.objects().len(), stored.len(), "an orphan was left");
     service.assert_consistent().await;
 }
 
@@ -201,7 +201,8 @@ async fn an_unreliable_oss_costs_no_byte() {
     unreliable_store(StoreServer::Oss).await;
 }
 
-/// One break is not even seen by a reader: reading goes on at the byte where it broke off.
+/// A single failure is invisible to a reader: the service resumes at the byte where the store
+/// stopped.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_reader_does_not_see_that_the_store_broke_off() {
@@ -223,13 +224,13 @@ async fn a_reader_does_not_see_that_the_store_broke_off() {
             wire.plan("GET", trouble);
             assert!(service.read(&uid).await == bytes, "{trouble:?}");
             let taken = wire.received() - before;
-            // A reset throws away what buffers hold; beginning anew would take 17 MB.
+            // A reset discards buffered bytes; starting again would take 17 MB.
             assert!(taken < 16_500_000, "{trouble:?}: {taken} bytes were read");
         }
     }
 }
 
-/// A store that goes on breaking off cuts the reader; the answer never seems to be whole.
+/// If the store keeps failing, the download is cut; it never looks complete.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_store_that_always_breaks_off_cuts_the_reader() {
@@ -246,7 +247,7 @@ async fn a_store_that_always_breaks_off_cuts_the_reader() {
     let url = service.url(&service.download_link(&uid).await.unwrap().url);
     let answer = service.client().get(&url).send().await.unwrap();
     assert_eq!((answer.status(), answer.content_length()), (StatusCode::OK, Some(3_000_000)));
-    // The second attempt gives bytes, the third and the fourth nothing.
+    // The second try delivers some bytes, the third and fourth none.
     wire.plan("GET", Trouble::Refused);
     let read = answer.bytes().await;
     assert!(read.is_err(), "{:?}", read.map(|read| read.len()));
@@ -254,7 +255,8 @@ async fn a_store_that_always_breaks_off_cuts_the_reader() {
     service.assert_consistent().await;
 }
 
-/// The store takes the last byte and never answers: the client hears of it in time, and can send again.
+/// The store accepts the last byte and never answers: the client gets an error in time, and can
+/// repeat the upload.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_store_that_falls_silent_is_given_up_in_time() {
@@ -270,12 +272,12 @@ async fn a_store_that_falls_silent_is_given_up_in_time() {
     assert_eq!(answer.status(), 503);
     assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
     wire.silence(false);
-    eventually("it can be sent again", async || {
+    eventually("the upload can be repeated", async || {
         (service.put_part(&link, 2, &bytes[MIN..]).await.status() == 200).then_some(())
     })
     .await;
     wire.plan("POST", Trouble::DoneAndDenied);
-    assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200, "done is done");
+    assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200, "the upload was not repeatable");
     assert!(service.read(&link.uid).await == bytes);
     service.kill().await;
     service.restart().await;
@@ -283,7 +285,7 @@ async fn a_store_that_falls_silent_is_given_up_in_time() {
     service.assert_consistent().await;
 }
 
-/// An object that appears after it was given up still has a row, and is removed.
+/// An object that appears after the service gave up on it still has a row, and is removed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn what_appears_late_in_a_store_does_not_stay() {
@@ -297,8 +299,8 @@ async fn what_appears_late_in_a_store_does_not_stay() {
         let bytes = content(1, size);
         assert_eq!(service.put(&link.url.single, &bytes).await.status(), 503);
         assert!(service.objects().is_empty());
-        eventually("it appears", async || (!service.objects().is_empty()).then_some(())).await;
-        // Sent again it is a file, and the other one goes.
+        eventually("the object appears", async || (!service.objects().is_empty()).then_some(())).await;
+        // The repeated upload is stored, and the late object is removed.
         assert_eq!(service.put(&link.url.single, &bytes).await.status(), 200);
         service.kill().await;
         service.restart().await;

@@ -1,4 +1,4 @@
-//! Memory is bounded by what the capacity guide says, whatever comes.
+//! Memory stays below the bound of the capacity guide, whatever the bodies.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{MemoryCgroup, Service, Store, StoreServer, content};
 
 const BODIES: u64 = 64;
-/// More than one part, of chunks of 64 KiB.
+/// More than one part, in chunks of 64 KiB.
 const CHUNKS: u64 = 192;
 const CHUNK: usize = 64 << 10;
 
@@ -23,7 +23,7 @@ fn chunk(body: u64, number: u64) -> Vec<u8> {
     content(body * CHUNKS + number, CHUNK)
 }
 
-/// Sends a body in chunks until it is stored, as often as the service has no memory for it, and gives its uid.
+/// Sends a body in chunks, again whenever the service has no memory for it, and returns its uid.
 async fn send(service: &Service, body: u64) -> String {
     let upload = service.wish(&json!({"name": "x.bin"})).await;
     let url = service.url(&upload.links.unwrap().content);
@@ -32,7 +32,7 @@ async fn send(service: &Service, body: u64) -> String {
             .map(move |number| Ok::<_, std::io::Error>(Bytes::from(chunk(body, number))));
         let sent = service.client().put(&url).body(Body::wrap_stream(chunks)).send().await;
         let Ok(answer) = sent else {
-            // Refused while the body was on its way.
+            // The connection was closed while the body was being sent.
             continue;
         };
         match answer.status().as_u16() {
@@ -61,8 +61,8 @@ async fn bodies_of_unknown_length_take_no_more_memory_than_the_capacity_guide_sa
     });
     let uids: Vec<_> = join_all(sending).await.into_iter().map(Result::unwrap).collect();
     let peak = service.peak_memory();
-    println!("{peak} bytes of {MOST} at most; in a cgroup: {}", cgroup.is_some());
-    assert!(peak < MOST, "{peak} bytes, and {MOST} were promised");
+    println!("{peak} bytes, bound {MOST}; in a cgroup: {}", cgroup.is_some());
+    assert!(peak < MOST, "{peak} bytes exceed the bound of {MOST}");
     for body in [1, BODIES / 2, BODIES] {
         let sent: Vec<_> = (0..CHUNKS).flat_map(|number| chunk(body, number)).collect();
         assert!(service.read(&uids[usize::try_from(body).unwrap() - 1]).await == sent, "{body}");

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use super::{MIN, on_each};
 use crate::support::{Service, Store, StoreServer, content, eventually};
 
-/// One node's parts and another's, in parallel, and either completes.
+/// Parts sent through both nodes concurrently; either completes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn any_node_takes_any_part() {
@@ -48,7 +48,7 @@ async fn what_another_node_writes_is_not_swept_and_what_a_dead_one_wrote_is() {
     let store = Store::new(StoreServer::Oss);
     let settings = store.settings();
     let mut settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    // What a killed one was at, sweeping for one, is another's when its lease ends.
+    // After its lease ends, another node takes over the work of a killed one, such as a sweep.
     settings.extend([("CLUSTER__HEARTBEAT", "1"), ("TASKS__LEASE", "2")]);
     let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &settings).await;
     let mut two = one.start_beside(&settings).await;
@@ -58,22 +58,22 @@ async fn what_another_node_writes_is_not_swept_and_what_a_dead_one_wrote_is() {
     slow.head("PUT", &link.url.single, "Content-Length: 2000000\r\n").await;
     slow.send(&bytes[..1_500_000]).await;
     let writing = async |node: &Service| node.sql("SELECT id FROM blobs WHERE state = 'writing'").await.len();
-    eventually("it has begun", async || (writing(&one).await == 1).then_some(())).await;
+    eventually("the write has started", async || (writing(&one).await == 1).then_some(())).await;
     one.sql("UPDATE blobs SET created_at = 0").await;
-    // Whoever comes first sweeps when a node starts; now it is to be the other one.
+    // When nodes start, one of them sweeps; here it must be the other one.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     let swept = format!(
         "SELECT number FROM task_attempts JOIN tasks ON id = task_id WHERE kind = 'sweep' AND outcome = 'done' \
          AND started_at > {now} AND task_attempts.lease_owner <> (SELECT written_by FROM blobs WHERE state = 'writing')"
     );
-    eventually("the other one has swept", async || {
+    eventually("the other node has swept", async || {
         two.kill().await;
         two.restart().await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         (!two.sql(&swept).await.is_empty()).then_some(())
     })
     .await;
-    assert_eq!(writing(&one).await, 1, "it was swept away");
+    assert_eq!(writing(&one).await, 1, "the write was swept");
     slow.send(&bytes[1_500_000..]).await;
     let answer = String::from_utf8(slow.some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -82,10 +82,10 @@ async fn what_another_node_writes_is_not_swept_and_what_a_dead_one_wrote_is() {
     let link = one.upload_link("y.bin").await;
     slow.head("PUT", &link.url.single, "Content-Length: 2000000\r\n").await;
     slow.send(&bytes[..1_500_000]).await;
-    eventually("it has begun", async || (writing(&one).await == 1).then_some(())).await;
+    eventually("the write has started", async || (writing(&one).await == 1).then_some(())).await;
     one.sql("UPDATE blobs SET created_at = 0").await;
     one.kill().await;
-    eventually("what a dead node was writing is gone", async || {
+    eventually("the dead node's write is removed", async || {
         two.kill().await;
         two.restart().await;
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,4 +1,4 @@
-//! What as many transfers as there may be mean for those who read.
+//! The effect of the transfer limit on readers.
 
 use super::MIN;
 use crate::support::{Service, Store, StoreServer, Trouble, Unreliable, content};
@@ -6,7 +6,8 @@ use crate::support::{Service, Store, StoreServer, Trouble, Unreliable, content};
 /// The smallest number that may be set.
 const TRANSFERS: usize = 8;
 
-/// The next part is opened ahead. There being no place for that says nothing of the part that is being read.
+/// The next part is opened ahead. If there is no permit for that, the reader of the current part
+/// must not fail.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_reader_goes_on_when_there_was_no_place_to_open_its_next_part_ahead() {
@@ -15,7 +16,7 @@ async fn a_reader_goes_on_when_there_was_no_place_to_open_its_next_part_ahead() 
     let settings = [("STORES__MAX_TRANSFERS", "8"), ("STORES__TIMEOUT", "2")];
     let service = Service::start_on_store(&store, Some(&wire), &settings).await;
     let large = service.store("large.bin", &content(1, 64 << 20)).await;
-    // The first part is too small for an upload of the store's.
+    // The first part is too small for a multipart upload of the store.
     let bytes = content(2, 5 * MIN);
     let link = service.upload_link("x.bin").await;
     service.database().hold_merges().await;
@@ -23,7 +24,7 @@ async fn a_reader_goes_on_when_there_was_no_place_to_open_its_next_part_ahead() 
     service.put_parts(&link, &[&bytes[..first], &bytes[first..last], &bytes[last..]]).await;
     assert_eq!(service.merge(&link, 3, &bytes).await.status(), 200);
     assert_eq!(service.sql(&format!("SELECT layout FROM blobs WHERE id = {}", link.uid)).await, ["parts"]);
-    // All places but one are taken by readers that take nothing.
+    // All permits but one are held by readers that have stalled.
     let url = service.download_link(&large).await.unwrap().url;
     let mut stalled = Vec::new();
     for _ in 1..TRANSFERS {
@@ -32,7 +33,7 @@ async fn a_reader_goes_on_when_there_was_no_place_to_open_its_next_part_ahead() 
         connection.some().await;
         stalled.push(connection);
     }
-    // The second part takes longer than a place is waited for.
+    // The second part takes longer than the wait for a permit.
     wire.plan("GET", Trouble::Slow);
     wire.plan("GET", Trouble::Slow);
     assert!(service.read(&link.uid).await == bytes);

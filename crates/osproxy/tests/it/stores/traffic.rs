@@ -1,14 +1,14 @@
-//! How much goes over the line between service and store.
+//! The traffic between service and store.
 
 use super::MIN;
 use crate::support::{Service, Store, StoreServer, Unreliable, content, eventually};
 
 const PART: usize = 8 << 20;
 const PARTS: usize = 32;
-/// What heads of requests and lists of parts may take.
+/// Allowance for request heads and part lists, in bytes.
 const LITTLE: u64 = 64 << 10;
 
-/// A part travels to the store once, and completing moves nothing.
+/// A part travels to the store once, and completing moves no bytes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn parts_travel_once_and_completing_writes_nothing() {
@@ -26,14 +26,14 @@ async fn parts_travel_once_and_completing_writes_nothing() {
         let sent = wire.sent() - before;
         let exactly = bytes.len() as u64;
         println!("{server:?}: {sent} bytes to the store for {exactly}");
-        assert!((exactly..exactly + exactly / 100).contains(&sent), "{sent} instead of {exactly}");
+        assert!((exactly..exactly + exactly / 100).contains(&sent), "{sent} bytes instead of {exactly}");
         let (before, received) = (wire.sent(), wire.received());
         assert_eq!(service.merge(&link, PARTS, &bytes).await.status(), 200);
         let (sent, got) = (wire.sent() - before, wire.received() - received);
         println!("{server:?}: {sent} bytes to the store and {got} from it to complete");
         assert!(sent < LITTLE && got < LITTLE, "{sent} {got}");
         assert_eq!(service.sql("SELECT layout FROM blobs").await, ["whole"]);
-        // Verifying reads it once.
+        // The verification reads it once.
         service.database().release_merges().await;
         service.wait_until_whole(&link.uid).await;
         service.database().settle().await;
@@ -44,7 +44,7 @@ async fn parts_travel_once_and_completing_writes_nothing() {
     }
 }
 
-/// A reader that goes away takes no more off the store than what was on its way.
+/// A reader that stops takes no more bytes from the store than those in transit.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn who_stops_reading_stops_the_store() {
@@ -57,9 +57,10 @@ async fn who_stops_reading_stops_the_store() {
     let mut connection = service.connect().await;
     connection.head("GET", &url, "").await;
     connection.some().await;
-    // Nothing more is read: buffers fill, and then nothing more is asked of the store.
+    // The client reads no more: buffers fill up, and then the service requests nothing from the
+    // store.
     let mut last = wire.received();
-    eventually("it is still", async || {
+    eventually("no more bytes arrive", async || {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         let now = wire.received();
         let still = now == last;
@@ -68,11 +69,11 @@ async fn who_stops_reading_stops_the_store() {
     })
     .await;
     let taken = last - before;
-    println!("{taken} bytes were taken for a reader that reads nothing");
+    println!("{taken} bytes were read for a stalled reader");
     assert!(taken < 32 << 20, "{taken}");
 }
 
-/// Nothing is asked of the store that it need not do.
+/// No unnecessary requests to the store.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn parts_that_come_at_the_same_time_begin_one_upload() {

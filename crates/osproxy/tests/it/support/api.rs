@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use super::Grpc;
 
-/// The API as a client of it sees it, of whatever serves it.
+/// A client of the API, whatever serves it: a service, nginx, or a proxy.
 #[derive(Clone)]
 pub struct Api {
     pub address: SocketAddr,
     scheme: &'static str,
-    /// The only certificate that is trusted.
+    /// The only trusted certificate.
     certificate: Option<Certificate>,
-    /// The API key that every request shows.
+    /// The API key of every request.
     key: Option<String>,
     client: Client,
 }
@@ -28,7 +28,7 @@ pub struct Api {
 fn client(certificate: Option<&Certificate>, key: Option<&str>) -> Client {
     let headers = key.map(|key| (AUTHORIZATION, format!("Bearer {key}").parse().unwrap()));
     let headers = HeaderMap::from_iter(headers);
-    // Whoever waits for longer than this waits for ever.
+    // A longer wait would never end.
     let client = Client::builder().read_timeout(2 * super::PATIENCE).default_headers(headers);
     match certificate {
         Some(certificate) => client.tls_certs_only([certificate.clone()]),
@@ -40,12 +40,13 @@ fn client(certificate: Option<&Certificate>, key: Option<&str>) -> Client {
 
 impl Api {
     pub fn new(address: SocketAddr) -> Self {
-        // The client could speak TLS, and asks for what does the cryptography even if it never will.
+        // reqwest's client supports TLS, and needs a crypto provider even if it only speaks plain
+        // HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self { address, scheme: "http", certificate: None, key: None, client: client(None, None) }
     }
 
-    /// Over TLS, where this certificate is trusted and no other.
+    /// The same over TLS, trusting only this certificate.
     #[must_use]
     pub fn trusting(self, certificate: &str) -> Self {
         let certificate = Certificate::from_pem(certificate.as_bytes()).unwrap();
@@ -53,28 +54,28 @@ impl Api {
         Self { scheme: "https", certificate: Some(certificate), client, ..self }
     }
 
-    /// The same, as whoever has this API key sees it.
+    /// The same with this API key.
     pub fn with_key(&self, key: &str) -> Self {
         let client = client(self.certificate.as_ref(), Some(key));
         Self { key: Some(key.to_owned()), client, ..self.clone() }
     }
 
-    /// The same, as whoever has no API key sees it.
+    /// The same without an API key.
     pub fn without_key(&self) -> Self {
         Self { key: None, client: client(self.certificate.as_ref(), None), ..self.clone() }
     }
 
-    /// The API key that every request shows.
+    /// The API key of every request.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// The line of a head that shows the API key, for connections that are written by hand.
+    /// The `Authorization` line with the API key, for raw connections.
     pub fn authorization(&self) -> String {
         self.key().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default()
     }
 
-    /// Clients of the gRPC services that show the same key.
+    /// gRPC clients with the same key.
     pub fn grpc(&self) -> Grpc {
         Grpc::with_key(self.address, self.key())
     }
@@ -115,12 +116,12 @@ impl Api {
         self.v1(Method::POST, route, Some(body)).await
     }
 
-    /// Creates an upload of API v1.
+    /// Creates an upload over API v1.
     pub async fn wish(&self, wish: &Value) -> CreatedUpload {
         answered(self.v1_post("/uploads", wish).await, 201).await
     }
 
-    /// Sends a part of an upload of API v1.
+    /// Sends a part over API v1.
     pub async fn v1_put_part(&self, upload: &CreatedUpload, number: usize, content: &[u8]) -> Response {
         let part = &upload.links.as_ref().unwrap().part;
         self.put(&part.replace("{number}", &number.to_string()), content).await
@@ -132,18 +133,18 @@ impl Api {
         self.client.post(url).send().await.unwrap()
     }
 
-    /// Where an upload of API v1 stands.
+    /// Reads the state of an upload over API v1.
     pub async fn v1_status(&self, upload: &CreatedUpload) -> UploadStatus {
         answered(self.get(&upload.links.as_ref().unwrap().state).await, 200).await
     }
 
-    /// Gives an upload of API v1 up.
+    /// Aborts an upload over API v1.
     pub async fn v1_abort(&self, upload: &CreatedUpload) -> Response {
         let url = self.url(&upload.links.as_ref().unwrap().state);
         self.client.delete(url).send().await.unwrap()
     }
 
-    /// What API v1 says of a file.
+    /// Describes a file over API v1.
     pub async fn describe(&self, uid: &str) -> File {
         answered(self.v1_get(&format!("/files/{uid}")).await, 200).await
     }
@@ -163,13 +164,13 @@ impl Api {
         request.body(content.to_vec()).send().await.unwrap()
     }
 
-    /// The status of a request that is `None` when the service went away before it answered.
+    /// Stores content; returns the status, or `None` if the service went away before it answered.
     pub async fn try_put(&self, relative: &str, content: &[u8]) -> Option<u16> {
         let request = self.client.put(self.url(relative)).header("content-length", content.len());
         Some(request.body(content.to_vec()).send().await.ok()?.status().as_u16())
     }
 
-    /// What a v0 route answers to JSON; `None` when the service went away before it did.
+    /// Posts JSON to a v0 route; `None` if the service went away before it answered.
     pub async fn try_post<T: DeserializeOwned>(&self, route: &str, body: &Value) -> Option<T> {
         let url = self.url(&format!("/api/storage/v0{route}"));
         let answer = self.client.post(url).json(body).send().await.ok()?;
@@ -177,7 +178,7 @@ impl Api {
         Some(answer.json::<Envelope<T>>().await.ok()?.data)
     }
 
-    /// Stores content under a new uid, which it gives.
+    /// Stores content and returns its uid.
     pub async fn store(&self, path: &str, content: &[u8]) -> String {
         let link = self.upload_link(path).await;
         let answer = self.put(&link.url.single, content).await;
@@ -185,13 +186,13 @@ impl Api {
         link.uid
     }
 
-    /// Sends one part with its md5.
+    /// Sends a part with its md5.
     pub async fn put_part(&self, link: &UploadLinks, number: u32, content: &[u8]) -> Response {
         let md5 = super::md5_hex(content);
         self.put(&format!("{}&chunkNum={number}&md5={md5}", link.url.multi.upload), content).await
     }
 
-    /// Sends parts that must be taken, numbered from 1 on.
+    /// Sends parts numbered from 1, which must be accepted.
     pub async fn put_parts(&self, link: &UploadLinks, parts: &[&[u8]]) {
         for (number, part) in (1..).zip(parts) {
             let answer = self.put_part(link, number, part).await;
@@ -199,14 +200,14 @@ impl Api {
         }
     }
 
-    /// Declares an upload complete.
+    /// Declares an upload complete, with size and md5 of the whole.
     pub async fn merge(&self, link: &UploadLinks, parts: usize, content: &[u8]) -> Response {
         let (size, md5) = (content.len(), super::md5_hex(content));
         let url = format!("{}&num={parts}&size={size}&md5={md5}", link.url.multi.merge);
         self.client.put(self.url(&url)).send().await.unwrap()
     }
 
-    /// Stores content in parts of this size under a new uid, which it gives.
+    /// Stores content in parts of this size, and returns its uid.
     pub async fn store_in_parts(&self, path: &str, content: &[u8], part: usize) -> String {
         let link = self.upload_link(path).await;
         let parts: Vec<_> = content.chunks(part).collect();
@@ -216,14 +217,14 @@ impl Api {
         link.uid
     }
 
-    /// The numbers of the parts that are there.
+    /// The numbers of the stored parts.
     pub async fn checkpoint(&self, uid: &str) -> Vec<u32> {
         let answer = self.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.json::<Envelope<_>>().await.unwrap().data
     }
 
-    /// A download link, if the uid is complete.
+    /// Creates a download link; `None` if the upload is not complete.
     pub async fn download_link(&self, uid: &str) -> Option<DownloadLink> {
         let answer = self.post("/link/download", &json!({"uid": [uid], "expire": 600})).await;
         assert_eq!(answer.status(), StatusCode::OK);
@@ -231,9 +232,9 @@ impl Api {
         links.map(|mut links| links.remove(0))
     }
 
-    /// The content of a uid, through a link of its own.
+    /// The content of a file, through a new link.
     pub async fn read(&self, uid: &str) -> Vec<u8> {
-        let link = self.download_link(uid).await.expect("the uid is not complete");
+        let link = self.download_link(uid).await.expect("the upload is not complete");
         let answer = self.get(&link.url).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.bytes().await.unwrap().to_vec()
@@ -247,7 +248,7 @@ impl Api {
     }
 }
 
-/// Asserts that an answer is a v0 error with this status, and gives its message.
+/// Asserts that an answer is a v0 error with this status, and returns its message.
 pub async fn refused(answer: Response, status: u16) -> String {
     assert_eq!(answer.status().as_u16(), status);
     let envelope: Envelope<String> = answer.json().await.unwrap();
@@ -256,7 +257,7 @@ pub async fn refused(answer: Response, status: u16) -> String {
     envelope.message
 }
 
-/// Asserts that an answer is a problem document with this status and code, and gives it.
+/// Asserts that an answer is a problem document with this status and code, and returns it.
 pub async fn problem(answer: Response, status: u16, code: &str) -> Value {
     let headers = answer.headers().clone();
     let sent = answer.status().as_u16();
@@ -274,7 +275,7 @@ pub async fn problem(answer: Response, status: u16, code: &str) -> Value {
     problem
 }
 
-/// The JSON of an answer that must have this status.
+/// Asserts the status of an answer, and parses its JSON.
 pub async fn answered<T: DeserializeOwned>(answer: Response, status: u16) -> T {
     let sent = answer.status().as_u16();
     let text = answer.text().await.unwrap();

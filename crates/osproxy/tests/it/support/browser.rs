@@ -10,12 +10,12 @@ use tokio::{
 
 use super::{PATIENCE, eventually};
 
-/// How `WebDriver` names elements in its answers.
+/// The key of element ids in answers of `WebDriver`.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A Chromium without a window, with a profile of its own, driven over `WebDriver`.
+/// A headless Chromium with its own profile, driven over `WebDriver`.
 pub struct Browser {
-    /// Dropped, it is killed; the browser ends when the pipe to its driver does.
+    /// Killed on drop; the browser ends with its driver.
     _driver: Child,
     session: String,
     client: Client,
@@ -60,7 +60,7 @@ impl Browser {
         Self { _driver: driver, session: format!("{url}/{id}"), client, _profile: profile }
     }
 
-    /// What the driver answers to a command.
+    /// Sends a command to the driver, and returns its answer.
     async fn ask(&self, command: &str, body: &Value) -> Result<Value, Value> {
         let request = self.client.post(format!("{}/{command}", self.session)).json(body);
         let answer = request.send().await.unwrap();
@@ -73,12 +73,13 @@ impl Browser {
         self.ask("url", &json!({"url": url})).await.unwrap();
     }
 
-    /// What a script gives, the last statement of which is a `return`.
+    /// Runs a script that ends with `return`, and returns its result.
     pub async fn run(&self, script: &str) -> Value {
         self.ask("execute/sync", &json!({"script": script, "args": []})).await.unwrap()
     }
 
-    /// What a script resolves to that ends in a `return` of a promise; why it was rejected otherwise.
+    /// Runs a script that returns a promise, and waits for it. `Err` holds the reason of a
+    /// rejection.
     pub async fn resolve(&self, script: &str) -> Result<Value, String> {
         let script = format!(
             "const done = arguments[arguments.length - 1];\
@@ -91,7 +92,7 @@ impl Browser {
         }
     }
 
-    /// Does something within the frame that a CSS selector names.
+    /// Runs `what` within the frame that a CSS selector names.
     pub async fn within<T>(&self, selector: &str, what: impl AsyncFnOnce() -> T) -> T {
         let found = self.ask("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
         self.ask("frame", &json!({"id": found})).await.unwrap();
@@ -100,11 +101,11 @@ impl Browser {
         made
     }
 
-    /// How many of its pixels are red, within scripts' reach or not.
+    /// The number of red pixels in a screenshot, which also shows what scripts cannot access.
     pub async fn red_pixels(&self) -> u64 {
         let picture = self.client.get(format!("{}/screenshot", self.session)).send().await.unwrap();
         let picture: Value = picture.json().await.unwrap();
-        // Another browser window takes it apart.
+        // A page of another window decodes the screenshot.
         let here = self.client.get(format!("{}/window", self.session)).send().await.unwrap();
         let here: Value = here.json().await.unwrap();
         let window = self.ask("window/new", &json!({"type": "tab"})).await.unwrap();
@@ -131,7 +132,7 @@ impl Browser {
         red
     }
 
-    /// Gives a file to the field for one that a CSS selector names.
+    /// Chooses a file in the file field that a CSS selector names.
     pub async fn choose(&self, selector: &str, file: &Path) {
         self.fill(selector, file.to_str().unwrap()).await;
     }
@@ -143,7 +144,7 @@ impl Browser {
         self.ask(&format!("element/{id}/value"), &json!({"text": text})).await.unwrap();
     }
 
-    /// Clicks on what a CSS selector names, when it is there and nothing lies over it.
+    /// Clicks on the element that a CSS selector names, once it is visible and not covered.
     pub async fn click(&self, selector: &str) {
         eventually(&format!("{selector} can be clicked"), async || {
             let found =
@@ -154,7 +155,7 @@ impl Browser {
         .await;
     }
 
-    /// Waits until the page has an element that a CSS selector names, whose text contains something.
+    /// Waits until an element that a CSS selector names contains this text.
     pub async fn sees(&self, selector: &str, text: &str) {
         let (quoted, wanted) = (Value::from(selector), Value::from(text));
         let script = format!(
@@ -166,7 +167,7 @@ impl Browser {
         .await;
     }
 
-    /// What the browser complained about since it was asked last: refused by a policy, not found, or thrown by a script.
+    /// Console messages since the last call: blocked by a policy, not found, or thrown by a script.
     pub async fn complaints(&self) -> Vec<Value> {
         let log = self.ask("se/log", &json!({"type": "browser"})).await.unwrap();
         let entries = log.as_array().unwrap().iter();
@@ -174,7 +175,7 @@ impl Browser {
     }
 }
 
-/// The port that a driver says it listens on.
+/// The port that a driver prints at its start.
 async fn port(driver: &mut Child) -> u16 {
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// A certificate of this machine's for itself, and its key.
+/// A self-signed certificate for this machine, and its key.
 #[derive(Clone)]
 pub struct Certificate {
     pub cert: String,
@@ -28,7 +28,7 @@ impl Certificate {
         Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem() }
     }
 
-    /// Puts both into files of this folder, as those who exchange certificates do: one after the other.
+    /// Writes both into a folder, one after the other, as certificate renewal tools do.
     pub fn write(&self, folder: &Path) -> [PathBuf; 2] {
         let files = ["cert.pem", "key.pem"].map(|name| folder.join(name));
         std::fs::write(&files[0], &self.cert).unwrap();
@@ -36,12 +36,12 @@ impl Certificate {
         files
     }
 
-    /// As it goes over the wire.
+    /// The certificate as DER.
     pub fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.cert.as_bytes()).unwrap()
     }
 
-    /// Makes one for these names by the script that is shipped, in a folder.
+    /// Creates a certificate for these names with the shipped script.
     pub fn shipped(folder: &Path, names: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/make-certificate");
         let status = std::process::Command::new(script).arg(folder).args(names).status().unwrap();
@@ -51,7 +51,7 @@ impl Certificate {
         Self { cert, key }
     }
 
-    /// Connects to whoever has this certificate; `None` if it has another one.
+    /// Connects to a server with this certificate; `None` if it has another one.
     pub async fn connect(&self, address: SocketAddr, protocol: &[u8]) -> Option<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der()).unwrap();
@@ -66,7 +66,7 @@ impl Certificate {
         TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.ok()
     }
 
-    /// A listener for clients that speak no TLS: what they say is handed on to whoever has this certificate.
+    /// Starts a plain TCP listener that forwards to a TLS server with this certificate.
     pub async fn tunnel(self, address: SocketAddr, protocol: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let entrance = listener.local_addr().unwrap();

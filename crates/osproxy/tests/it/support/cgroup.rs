@@ -1,10 +1,11 @@
 use std::{fs, path::PathBuf};
 
-/// A memory cgroup for one process, which the kernel ends when it needs more.
+/// A memory cgroup for one process; the kernel kills the process if it needs more.
 pub struct MemoryCgroup(PathBuf);
 
 impl MemoryCgroup {
-    /// Moves a process into a new group with this limit. `None`: none can be made on this machine.
+    /// Moves a process into a new group with this limit. Returns `None` if this machine cannot
+    /// create one.
     pub fn confine(process: u32, bytes: u64) -> Option<Self> {
         let name = format!("osproxy-it-{process}");
         for (root, limit) in
@@ -27,7 +28,7 @@ impl MemoryCgroup {
 
 impl Drop for MemoryCgroup {
     fn drop(&mut self) {
-        // One that has a process still is left to whoever cleans the machine.
+        // A group that still has a process cannot be removed.
         let _ = fs::remove_dir(&self.0);
     }
 }

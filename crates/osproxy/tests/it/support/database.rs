@@ -8,8 +8,8 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database as Orm, DatabaseConnecti
 
 use super::{PATIENCE, Proxy};
 
-/// The database of one test: a file in its folder, or a database of its own on the server that `OSPROXY_TEST_DATABASE`
-/// names (`postgres` or `mysql`). Dropped, it is removed.
+/// The database of one test: a file in its folder, or a database of its own on the server that
+/// `OSPROXY_TEST_DATABASE` names (`postgres` or `mysql`). Removed on drop.
 pub struct Database {
     folder: PathBuf,
     on_server: Option<OnServer>,
@@ -22,24 +22,24 @@ struct OnServer {
     name: String,
 }
 
-/// Databases get numbers.
+/// Numbers the databases.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// What has not come to its end: all rows but those of content, of uploads in parts, and of tasks that come again and
-/// again. A dead task never does.
+/// Unfinished work: tasks (except recurring ones), content in parts, and rows that are being
+/// written or deleted. A dead task never finishes.
 const UNSETTLED: &str = "SELECT concat('task ', kind, ' ', state) FROM tasks WHERE unique_key IS NULL AND state <> 'done' \
      UNION ALL SELECT concat('blob ', id, ' ', state) FROM blobs WHERE state IN ('writing', 'deleting') \
      UNION ALL SELECT concat('blob ', id, ' in parts') FROM blobs WHERE state = 'stored' AND layout = 'parts' \
      UNION ALL SELECT concat('part ', id, ' ', state) FROM parts WHERE state IN ('writing', 'deleting')";
 
-/// The host and port in a url.
+/// The host and port of a URL.
 pub fn server_of(url: &str) -> String {
     let (_, rest) = url.split_once("://").unwrap();
     let authority = rest.split('/').next().unwrap();
     authority.rsplit('@').next().unwrap().to_owned()
 }
 
-/// Where the Redis of the tests is.
+/// The URL of the tests' Redis.
 pub fn redis_url() -> String {
     env("OSPROXY_TEST_REDIS").expect("run this by `just test-servers`")
 }
@@ -48,20 +48,21 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Connects, to ask something and go. The pool does not look after its connections: in sqlx 0.9.0 that may never end
-/// (transact-rs/sqlx#3645), and the test with it. A server may close a connection before it says a word, to start anew
-/// after one of its processes died: a service bears that, and so does its test.
+/// Connects for a few statements. The pool's maintenance is off: in sqlx 0.9.0 it may never end
+/// (transact-rs/sqlx#3645), and the test would hang. Retries, because a server may close new
+/// connections while it recovers from the crash of one of its processes; a service has to bear
+/// that, and so does its test.
 pub async fn connect(options: impl Into<ConnectOptions>) -> DatabaseConnection {
     let mut options = options.into();
     options.idle_timeout(None).max_lifetime(None);
-    super::eventually("the database takes a connection", async || {
+    super::eventually("the database accepts a connection", async || {
         Orm::connect(options.clone()).await.inspect_err(|error| println!("connecting again: {error}")).ok()
     })
     .await
 }
 
 impl Database {
-    /// Makes the database for a service in a folder.
+    /// Creates the database for a service in a folder.
     pub async fn create(folder: &Path) -> Self {
         let admin = match env("OSPROXY_TEST_DATABASE").as_deref() {
             None => return Self { folder: folder.to_owned(), on_server: None, borrowed: false },
@@ -72,7 +73,7 @@ impl Database {
         Self::on(admin, folder).await
     }
 
-    /// Makes a database on the server that a variable names.
+    /// Creates a database on the server that an environment variable names.
     pub async fn on(admin: &str, folder: &Path) -> Self {
         let admin =
             env(admin).unwrap_or_else(|| panic!("{admin} is not set: run this by `just test-servers`"));
@@ -88,14 +89,14 @@ impl Database {
         Self { folder: folder.to_owned(), on_server: self.on_server.clone(), borrowed: true }
     }
 
-    /// Where it is, if it is on a server.
+    /// The URL of the database if it is on a server.
     pub fn url(&self) -> Option<String> {
         let OnServer { admin, name } = self.on_server.as_ref()?;
         let (server, _) = admin.rsplit_once('/').unwrap();
         Some(format!("{server}/{name}"))
     }
 
-    /// Where it is, through a proxy, and Redis.
+    /// The settings for the database and Redis through proxies.
     pub fn settings_through(&self, database: &Proxy, redis: Option<&Proxy>) -> Vec<(String, String)> {
         let mut settings = self.settings();
         for (name, value) in &mut settings {
@@ -111,12 +112,13 @@ impl Database {
         settings
     }
 
-    /// The server's host and port.
+    /// The host and port of the server.
     pub fn server(&self) -> String {
         server_of(&self.url().unwrap())
     }
 
-    /// What a service has to be told to use it, and the Redis that there is, in the environment's spelling.
+    /// The settings for this database and, if there is one, for Redis, in the environment's
+    /// spelling.
     pub fn settings(&self) -> Vec<(String, String)> {
         let Some(url) = self.url() else {
             return Vec::new();
@@ -124,7 +126,8 @@ impl Database {
         let mut settings = vec![
             ("DATABASE__URL".to_owned(), url),
             ("DATABASE__MAX_IDLE_CONNS".to_owned(), "0".to_owned()),
-            // Nobody is in front of it who would have to find out that it stops.
+            // No proxy is in front of the service, so it need not wait for one to notice the
+            // shutdown.
             ("SERVER__DRAIN_DELAY".to_owned(), "0".to_owned()),
         ];
         if let Some(redis) = env("OSPROXY_TEST_REDIS") {
@@ -134,13 +137,13 @@ impl Database {
         settings
     }
 
-    /// Runs SQL, and gives the first column of the rows as text. `'local'` stands for the store of the folder, and
-    /// `x'00'` for a byte.
+    /// Runs SQL, and returns the first column of the rows as text. `'local'` stands for the store
+    /// of the folder, and `x'00'` for bytes.
     pub async fn sql(&self, sql: &str) -> Vec<String> {
         self.run(sql, true).await
     }
 
-    /// Runs SQL that may leave references to nothing.
+    /// Runs SQL without checking foreign keys.
     pub async fn unchecked_sql(&self, sql: &str) {
         self.run(sql, false).await;
     }
@@ -189,7 +192,7 @@ impl Database {
         texts
     }
 
-    /// How bytes, given in hexadecimal, are written in SQL.
+    /// Bytes, given in hexadecimal, as an SQL literal.
     pub fn bytes(&self, hex: &str) -> String {
         match self.url() {
             Some(url) if url.starts_with("postgres") => format!("'\\x{hex}'::bytea"),
@@ -197,7 +200,7 @@ impl Database {
         }
     }
 
-    /// Lets changes (`BEFORE UPDATE`, say) of rows of a table fail, those for which the condition holds.
+    /// Rejects a change (such as `BEFORE UPDATE`) of the rows of a table that match a condition.
     pub async fn forbid(&self, name: &str, change: &str, table: &str, condition: &str) {
         let database = self.connect(true).await;
         let statements = match database.get_database_backend() {
@@ -226,7 +229,7 @@ impl Database {
         database.close().await.unwrap();
     }
 
-    /// Lets them succeed again.
+    /// Ends [`forbid`](Self::forbid).
     pub async fn allow(&self, name: &str, table: &str) {
         let database = self.connect(true).await;
         let statement = match database.get_database_backend() {
@@ -237,12 +240,12 @@ impl Database {
         database.close().await.unwrap();
     }
 
-    /// Lets no merge begin, until [`release_merges`](Self::release_merges).
+    /// Prevents merges until [`release_merges`](Self::release_merges).
     pub async fn hold_merges(&self) {
         self.hold_task("merge_parts").await;
     }
 
-    /// The same, of another kind of task.
+    /// The same for another kind of task.
     pub async fn hold_task(&self, kind: &str) {
         let running = format!("NEW.state = 'running' AND NEW.kind = '{kind}'");
         self.forbid("held", "BEFORE UPDATE", "tasks", &running).await;
@@ -252,7 +255,7 @@ impl Database {
         self.allow("held", "tasks").await;
     }
 
-    /// Waits until everything that was begun has come to its end.
+    /// Waits until all background work has finished.
     pub async fn settle(&self) {
         let start = Instant::now();
         loop {
@@ -260,7 +263,7 @@ impl Database {
             if unsettled.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "waited too long for {unsettled:?}");
+            assert!(start.elapsed() < PATIENCE, "timed out waiting for {unsettled:?}");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
@@ -271,7 +274,7 @@ impl Drop for Database {
         let Some(OnServer { admin, name }) = self.on_server.take().filter(|_| !self.borrowed) else {
             return;
         };
-        // The test's own runtime may be about to end.
+        // In its own thread, because the test's runtime may be shutting down.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

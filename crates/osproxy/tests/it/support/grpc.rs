@@ -17,7 +17,7 @@ use tonic::{
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
-/// A connection that shows a key, if there is one.
+/// A connection that adds an API key, if there is one.
 type Channel = InterceptedService<Client<HttpConnector, Body>, Key>;
 
 #[derive(Clone, Default)]
@@ -43,7 +43,7 @@ pub struct Grpc {
 }
 
 impl Grpc {
-    /// Shows this key, if there is one.
+    /// Connects with this API key, if there is one.
     pub fn with_key(address: SocketAddr, key: Option<&str>) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let channel = InterceptedService::new(client, Key(key.map(str::to_owned)));
@@ -57,20 +57,20 @@ impl Grpc {
     }
 }
 
-/// The name of an error, and the field that is wrong if one is.
+/// The error code, and the invalid field if there is one.
 pub fn reason(status: &Status) -> (String, Option<String>) {
     let details = status.get_error_details();
-    let info = details.error_info().unwrap_or_else(|| panic!("it has no name: {status:?}"));
+    let info = details.error_info().unwrap_or_else(|| panic!("the error has no code: {status:?}"));
     assert_eq!(info.domain, "osproxy");
     let code = info.reason.to_lowercase();
-    let known = osproxy_api::ErrorCode::named(&code).expect("an error that nobody knows");
+    let known = osproxy_api::ErrorCode::named(&code).expect("an unknown error code");
     assert_eq!(status.code(), known.grpc_code(), "{status:?}");
     assert!(!status.message().is_empty());
     let violation = details.bad_request().and_then(|refused| refused.field_violations.first());
     (code, violation.map(|violation| violation.field.clone()))
 }
 
-/// Messages with content of this size each.
+/// Content bytes per message.
 pub const MESSAGE: usize = 64 << 10;
 
 /// The messages that send a whole content.

@@ -13,12 +13,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A client that speaks HTTP/2 on one connection.
+/// An HTTP/2 client on one connection.
 #[derive(Clone)]
 pub struct H2(SendRequest<Full<Bytes>>);
 
 impl H2 {
-    /// In clear, by prior knowledge.
+    /// Connects without TLS, with prior knowledge.
     pub async fn open(address: SocketAddr) -> Self {
         Self::on(TcpStream::connect(address).await.unwrap()).await
     }

@@ -4,14 +4,15 @@ use tokio::process::{Child, Command};
 
 use super::{Service, eventually};
 
-/// Lets calls of the system hang that a service makes on a path, as they do on a disk that does not answer. Dropped, they go on.
+/// Makes system calls of a service on a path hang, as on a disk that does not answer. They continue
+/// on drop.
 pub struct Hang {
     tracer: Child,
     tasks: String,
 }
 
 impl Hang {
-    /// Lets all calls hang that open `path`, as the service names it.
+    /// Makes all calls hang that open `path`, spelled as the service spells it.
     pub async fn opening(service: &Service, path: &str) -> Self {
         let (process, tasks) =
             (service.pid().as_raw_pid(), format!("/proc/{}/task", service.pid().as_raw_pid()));
@@ -29,17 +30,18 @@ impl Hang {
         hang
     }
 
-    /// Threads, and what the system says of each.
+    /// The threads of the service, each with its status in `/proc`.
     fn statuses(&self) -> Vec<(OsString, String)> {
         let tasks = std::fs::read_dir(&self.tasks).unwrap().map(Result::unwrap);
-        // One may have ended meanwhile.
+        // A thread may end meanwhile.
         let status = |task: DirEntry| {
             Some((task.file_name(), std::fs::read_to_string(task.path().join("status")).ok()?))
         };
         tasks.filter_map(status).collect()
     }
 
-    /// How many threads hang: all are stopped by the tracer now and then, these stay so.
+    /// The number of hanging threads. The tracer stops every thread for moments; those that stay
+    /// stopped hang.
     pub async fn count(&self) -> usize {
         let mut stopped: Option<HashSet<OsString>> = None;
         for _ in 0..10 {
@@ -54,7 +56,7 @@ impl Hang {
         stopped.unwrap_or_default().len()
     }
 
-    /// Lets them go on.
+    /// Lets the calls continue.
     pub async fn end(mut self) {
         self.tracer.kill().await.unwrap();
     }

@@ -5,16 +5,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What becomes of the requests that are not passed on.
+/// What happens to a blocked request.
 #[derive(Clone, Copy)]
 pub enum Meddling {
-    /// They are refused, as to a key without the right.
+    /// It is answered with 403, as for a key without the permission.
     Refuse,
-    /// They are never answered.
+    /// It is never answered.
     Swallow,
 }
 
-/// Stands in front of a server, and lets all requests pass but those that begin with a method and hold a text.
+/// A proxy that forwards all requests except those with this method and this text in their first
+/// line.
 pub async fn meddle(target: String, method: &'static str, text: &'static str, how: Meddling) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -33,7 +34,7 @@ async fn pass(mut client: TcpStream, server: TcpStream, method: &str, text: &str
     let mut answer = request.clone();
     loop {
         tokio::select! {
-            // A client writes the head of a request at once, and not behind another's body.
+            // A client writes each head at once, and never together with the end of another body.
             count = client.read(&mut request) => {
                 let Ok(count @ 1..) = count else { return };
                 let line = request[..count].split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -63,7 +64,8 @@ async fn meddle_with(mut client: TcpStream, how: Meddling) {
                 format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\nConnection: close", text.len());
             let _ = client.write_all(format!("{head}\r\n\r\n{text}").as_bytes()).await;
             let _ = client.shutdown().await;
-            // What is still coming must not reset what was answered.
+            // Read the rest of the request: unread bytes would reset the connection and destroy the
+            // answer.
             let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
         }
         Meddling::Swallow => {

@@ -1,4 +1,4 @@
--- A million files, ten million parts and a million tasks that are done, as fast as they can be made.
+-- Creates a million files, ten million parts and a million finished tasks, as fast as possible.
 SET session_replication_role = replica;
 SET maintenance_work_mem = '512MB';
 SET synchronous_commit = off;

@@ -1,4 +1,5 @@
-//! What the tests share: a running service in a folder of its own, and content to put into it.
+//! Shared by the tests: a running service in its own folder, clients, servers, proxies, and
+//! content.
 
 mod api;
 mod browser;
@@ -47,23 +48,23 @@ pub use unreliable::{Trouble, Unreliable};
 
 use md5::{Digest, Md5};
 
-/// Longest time that anything expected may take: on a busy machine, and twice as long as what a killed node was at stays
-/// its own.
+/// Limit for any expected event on a busy machine. Longer than twice the time a killed node keeps
+/// its work.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns a value.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
+        assert!(start.elapsed() < PATIENCE, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Bytes that look random and differ between seeds.
+/// Pseudo-random bytes that differ between seeds.
 pub fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -77,12 +78,12 @@ pub fn content(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// The md5 of content, as v0 writes it.
+/// The md5 of content, in hexadecimal as in API v0.
 pub fn md5_hex(content: &[u8]) -> String {
     hex::encode(Md5::digest(content))
 }
 
-/// The most memory that a process has had so far, in bytes.
+/// The peak memory of a process so far, in bytes.
 pub fn peak_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

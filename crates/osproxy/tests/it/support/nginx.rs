@@ -8,39 +8,39 @@ use tokio::{
 
 use super::eventually;
 
-/// An nginx of its own with the configuration that is shipped, in front of nodes. Dropped, it is killed.
+/// An nginx with a shipped configuration, in front of nodes. Killed on drop.
 pub struct Nginx {
     pub address: SocketAddr,
-    /// Where gRPC is served.
+    /// The address of gRPC.
     pub grpc: SocketAddr,
-    /// Its master; the workers end with it.
+    /// The master process; its workers end with it.
     process: Child,
     folder: TempDir,
 }
 
-/// Where what is shipped listens.
+/// Ports in the shipped configurations.
 const PORTS: [&str; 3] = ["8880", "8890", "8443"];
 
 impl Nginx {
-    /// Starts it in clear, on this host.
+    /// Starts it without TLS, on this host.
     pub async fn start(host: &str, nodes: &[SocketAddr]) -> Self {
         Self::start_with("osproxy.conf", None, host, nodes).await
     }
 
-    /// Starts it over TLS, on this host, with the certificate and the key in a folder.
+    /// Starts it with TLS, on this host, with the certificate and key in a folder.
     pub async fn start_secured(certificate: &Path, host: &str, nodes: &[SocketAddr]) -> Self {
         Self::start_with("osproxy-https.conf", Some(certificate), host, nodes).await
     }
 
-    /// Starts it with a configuration of the test's own, which stands within `http {}`. `LISTEN` in it is its address.
+    /// Starts it with this content of `http {}`, in which `LISTEN` stands for its address.
     pub async fn start_configured(http: &str) -> Self {
-        // Free a moment ago.
+        // A port that was free a moment ago.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let http = http.replace("LISTEN", &address.to_string());
         Self::start_written(address, &format!("access_log off;\n{http}")).await
     }
 
-    /// Where files are that it may serve: the folder that paths in its configuration are relative to.
+    /// The folder to which paths in its configuration are relative.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -54,7 +54,7 @@ impl Nginx {
         Self::run(folder, address, grpc).await
     }
 
-    /// Starts it with this text within `http`, which makes it listen at `address`.
+    /// Starts it with this text within `http`, which listens at `address`.
     pub async fn start_written(address: SocketAddr, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("written.conf"), text).unwrap();
@@ -78,17 +78,17 @@ impl Nginx {
         nginx
     }
 
-    /// What it has logged about requests.
+    /// Its access log.
     pub fn access_log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("access.log")).unwrap()
     }
 
-    /// What it warned of, such as bodies that it keeps in files.
+    /// Its error log, with warnings such as buffering of bodies in files.
     pub fn error_log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("error.log")).unwrap()
     }
 
-    /// The most memory that its worker has had so far, in bytes.
+    /// The peak memory of its worker so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let master = self.process.id().unwrap();
         let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap();
@@ -98,7 +98,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Killed outright, the master would leave its workers behind.
+        // A killed master would leave its workers running.
         if let Some(id) = self.process.id().and_then(|id| i32::try_from(id).ok())
             && let Some(id) = rustix::process::Pid::from_raw(id)
         {
@@ -106,13 +106,14 @@ impl Drop for Nginx {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         if std::thread::panicking() {
-            // Why it told a client that it cannot reach a node.
+            // It shows why a node could not be reached.
             println!("{}", self.error_log());
         }
     }
 }
 
-/// Puts what is shipped into the folder, with these nodes and this host's listeners, so that nginx writes nowhere else.
+/// Copies the shipped configuration into the folder, with these nodes and this host's listeners, so
+/// that nginx writes nowhere else.
 fn configure(folder: &Path, file: &str, certificate: Option<&Path>, host: &str, nodes: &[SocketAddr]) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/nginx");
     std::fs::create_dir(folder.join("osproxy")).unwrap();
@@ -133,9 +134,9 @@ fn configure(folder: &Path, file: &str, certificate: Option<&Path>, host: &str, 
     write_main(folder, file);
 }
 
-/// Writes the configuration that includes `file`.
+/// Writes the main configuration, which includes `file`.
 fn write_main(folder: &Path, file: &str) {
-    // Workers give up root's rights, and with them the way into the folder, unless they are told not to.
+    // By default, workers give up the rights of root, and could not read the folder.
     let user = if rustix::process::geteuid().is_root() { "user root root;" } else { "" };
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|module| format!("{module}_temp_path {}/{module};\n", folder.display()))

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Api, Database, PATIENCE, Service, eventually, spawn_failing};
 
-/// A node within the test's own process: the app, the engine and the listener, as the binary puts them together. For
-/// what no route offers yet.
+/// A node within the test process: app, task engine and listener, composed as in the binary. For
+/// operations without a route.
 pub struct TestNode {
-    /// `None` only between two runs: who is stopped holds no lock.
+    /// `None` only during a restart: a stopped node holds no lock.
     running: Option<Running>,
     api: Api,
     database: Database,
@@ -32,7 +32,7 @@ struct Running {
     engine: JoinHandle<()>,
 }
 
-/// Short, so that nothing has to be waited for.
+/// Short intervals, so that tests do not wait.
 const PAUSES: tasks::Settings = tasks::Settings {
     lease: Duration::from_secs(30),
     poll: Duration::from_millis(50),
@@ -43,7 +43,7 @@ const PAUSES: tasks::Settings = tasks::Settings {
 impl Running {
     async fn open(folder: &Path, database: &Database, verify_up_to: u64) -> (Self, Api) {
         let mut config = Config { data_dir: folder.join("osproxy-data"), ..Config::default() };
-        // Only the binary makes a bootstrap key.
+        // Only the binary creates a bootstrap key.
         config.auth.mode = AuthMode::Open;
         config.uploads.verify_up_to = verify_up_to;
         for (name, value) in database.settings() {
@@ -55,8 +55,8 @@ impl Running {
                 _ => {}
             }
         }
-        // What ran before may hold its locks for a moment: a call that blocks cannot be cut off.
-        let app = eventually("the data is free", async || App::open(&config).await.ok()).await;
+        // The previous run may hold its locks for a moment: a blocking call cannot be cancelled.
+        let app = eventually("the locks are released", async || App::open(&config).await.ok()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api = Api::new(listener.local_addr().unwrap());
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -71,7 +71,7 @@ impl Running {
         (Self { app, stop, abort, server, engine }, api)
     }
 
-    /// Stops it; with `abort` tasks are cut off where they are, and handed back.
+    /// Stops the node; with `abort` running tasks are cancelled and released.
     async fn stop(self, abort: bool) {
         self.stop.cancel();
         if abort {
@@ -79,7 +79,7 @@ impl Running {
         }
         self.server.await.unwrap();
         self.engine.await.unwrap();
-        assert!(self.app.background.end(PATIENCE).await, "what was begun has not ended");
+        assert!(self.app.background.end(PATIENCE).await, "background work has not ended");
         self.app.coordinator.leave().await;
     }
 }
@@ -93,12 +93,12 @@ impl Deref for TestNode {
 }
 
 impl TestNode {
-    /// False digests are found by the tasks.
+    /// False digests are found by tasks.
     pub async fn start() -> Self {
         Self::start_verifying(0).await
     }
 
-    /// False digests of content up to so many bytes are found before the answer.
+    /// False digests of content up to this size, in bytes, are found before the answer.
     pub async fn start_verifying(verify_up_to: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
@@ -117,7 +117,7 @@ impl TestNode {
         Self::open(folder, database, 0).await
     }
 
-    /// Stops it and starts it again on the same folder; with `abort` tasks are cut off where they are.
+    /// Restarts the node on the same folder; with `abort` running tasks are cancelled.
     pub async fn restart(&mut self, abort: bool) {
         self.stop(abort).await;
         let (running, api) = Running::open(self.folder.path(), &self.database, self.verify_up_to).await;
@@ -128,7 +128,7 @@ impl TestNode {
         self.running.take().unwrap().stop(abort).await;
     }
 
-    /// Stops it and compares metadata with the store: there must be no difference.
+    /// Stops the node, and asserts that metadata and objects agree.
     pub async fn assert_consistent(mut self) {
         self.stop(false).await;
         let (status, said, _) =
@@ -137,7 +137,7 @@ impl TestNode {
         assert!(said.ends_with(": 0 differences, 0 repaired\n"), "{said}");
     }
 
-    /// Removes a file, which may be gone already.
+    /// Deletes a file, which may not exist any more.
     pub async fn delete(&self, uid: &str) {
         let app = &self.running.as_ref().unwrap().app;
         let deleted =

@@ -1,4 +1,5 @@
-//! Where objects lie on a disk: in shards of their categories, or, if they are older than these, in the category itself.
+//! Objects on a disk: in the shard folders of their category or, from older versions, directly in
+//! the category.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +7,7 @@ use osproxy_storage::Key;
 
 use super::Service;
 
-/// Every file under a root, as `<category>/<name>`, whatever shard of the category it lies in.
+/// Every file under a root as `<category>/<name>`, without its shard folder.
 pub fn listed(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for folder in std::fs::read_dir(root).unwrap() {
@@ -26,15 +27,15 @@ pub fn listed(root: &Path) -> Vec<String> {
 }
 
 impl Service {
-    /// The key under which the service stores a new object on a disk, from `<category>/<name>`.
+    /// The key of a new object on a disk, from `<category>/<name>`.
     pub fn object_key(name: &str) -> String {
         let key = Key::parse(name).unwrap();
         let number = key.name().split(['.', '_']).next().unwrap().parse().unwrap();
         key.in_shard(number).to_string()
     }
 
-    /// The file of an object, from `<category>/<name>`: in its shard if it is there, else in the category's own folder, which
-    /// is made.
+    /// The path of an object, from `<category>/<name>`: in its shard folder if it exists there,
+    /// else in the category's own folder, which is created.
     pub fn object_path(&self, name: impl AsRef<str>) -> PathBuf {
         let (category, name) = name.as_ref().split_once('/').unwrap();
         let root = self.objects_folder();

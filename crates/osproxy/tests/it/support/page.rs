@@ -3,14 +3,14 @@ use std::path::{Path, PathBuf};
 /// A fenced block of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Block {
-    /// What stands behind the fence.
+    /// The text behind the opening fence.
     pub language: String,
     pub text: String,
 }
 
 /// A page of the documentation.
 pub struct Page {
-    /// Where it is, from the root of the repository on.
+    /// The path relative to the repository.
     pub path: String,
     pub text: String,
 }
@@ -26,7 +26,7 @@ impl Page {
         Self { path: path.to_owned(), text }
     }
 
-    /// All that there are, in the order of their paths.
+    /// All pages, sorted by path.
     pub fn all() -> Vec<Self> {
         let mut paths =
             vec!["README.md".to_owned(), "README.zh-CN.md".to_owned(), "CONTRIBUTING.md".to_owned()];
@@ -46,7 +46,7 @@ impl Page {
         paths.iter().map(|path| Self::read(path)).collect()
     }
 
-    /// Its blocks, from top to bottom.
+    /// The blocks from top to bottom.
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
@@ -68,7 +68,7 @@ impl Page {
         blocks
     }
 
-    /// What its blocks in a language say, from top to bottom.
+    /// The texts of the blocks in a language, from top to bottom.
     pub fn blocks_in(&self, language: &str) -> Vec<String> {
         let blocks = self.blocks().into_iter().filter(|block| block.language == language);
         let texts: Vec<_> = blocks.map(|block| block.text).collect();
@@ -76,12 +76,12 @@ impl Page {
         texts
     }
 
-    /// All of its blocks in a language as one text.
+    /// All blocks in a language as one text.
     pub fn script(&self, language: &str) -> String {
         self.blocks_in(language).concat()
     }
 
-    /// The headings, each with the sharps before it.
+    /// The headings, each with its `#` signs.
     pub fn headings(&self) -> Vec<String> {
         let mut is_open = false;
         let mut is_outside = |line: &&str| {
@@ -92,7 +92,7 @@ impl Page {
         lines.map(str::to_owned).collect()
     }
 
-    /// Where its links lead, outside of blocks.
+    /// The targets of its links outside of blocks.
     pub fn links(&self) -> Vec<String> {
         let text: String = self.text.split("```").step_by(2).collect();
         let ends = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
@@ -107,10 +107,10 @@ impl Page {
     }
 }
 
-/// Whether there is a test of this name, `file::test`.
+/// Asserts that a test of this name, `file::test`, exists.
 pub fn assert_is_a_test(name: &str) {
     let (module, test) = name.rsplit_once("::").unwrap();
     let file = format!("crates/osproxy/tests/it/{}.rs", module.replace("::", "/"));
     let source = std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert!(source.contains(&format!("fn {test}()")), "there is no {name}");
+    assert!(source.contains(&format!("fn {test}()")), "the test {name} does not exist");
 }

@@ -11,17 +11,17 @@ use tonic::Status;
 
 use super::{Api, Grpc, Service, grpc::reason};
 
-/// What a client speaks.
+/// A protocol of the client.
 #[derive(Clone, Copy, Debug)]
 pub enum Protocol {
     Http,
     Grpc,
 }
 
-/// Why something was not done: the error's name, and the field that is wrong.
+/// The code of an error, and the invalid field if there is one.
 pub type Refusal = (String, Option<String>);
 
-/// What is known of a file, whoever tells it.
+/// The description of a file, in either protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Known {
     pub uid: String,
@@ -34,7 +34,7 @@ pub struct Known {
     pub blake3: Option<String>,
 }
 
-/// Where an upload stands, whoever tells it.
+/// The state of an upload, in either protocol.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Standing {
     pub state: String,
@@ -44,7 +44,7 @@ pub struct Standing {
     pub part_size: Option<u64>,
 }
 
-/// What shall be uploaded.
+/// The fields of a request for an upload.
 #[derive(Clone, Debug, Default)]
 pub struct Wish<'a> {
     pub name: &'a str,
@@ -56,10 +56,10 @@ pub struct Wish<'a> {
     pub expires_in: Option<i64>,
 }
 
-/// A client that does the same whatever it speaks.
+/// A client with the same operations in either protocol.
 pub struct Client {
     api: Api,
-    /// There if it speaks gRPC.
+    /// Present if the protocol is gRPC.
     grpc: Option<Grpc>,
     links: BTreeMap<String, UploadLinks>,
 }
@@ -69,13 +69,13 @@ impl Client {
         Self::on(service, protocol)
     }
 
-    /// With the key of this API, if it has one.
+    /// A client with the key of this API, if it has one.
     pub fn on(api: &Api, protocol: Protocol) -> Self {
         let grpc = matches!(protocol, Protocol::Grpc).then(|| api.grpc());
         Self { api: api.clone(), grpc, links: BTreeMap::new() }
     }
 
-    /// Begins an upload: its uid, its state and the size of its parts.
+    /// Creates an upload; returns its uid, state and part size.
     pub async fn create(&mut self, wish: &Wish<'_>) -> Result<(String, String, Option<u64>), Refusal> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::CreateUploadRequest {
@@ -112,7 +112,7 @@ impl Client {
         Ok((created.uid, state, created.part_size))
     }
 
-    /// Sends the whole content, with what its MD5 is said to be.
+    /// Sends the whole content, with its expected MD5 if given.
     pub async fn send(&mut self, uid: &str, content: &[u8], md5: Option<[u8; 16]>) -> Result<(), Refusal> {
         if let Some(grpc) = &mut self.grpc {
             let header = pb::UploadFileHeader {
@@ -128,7 +128,7 @@ impl Client {
         self.put(&url, content, md5).await
     }
 
-    /// Sends a part, with what its MD5 is said to be.
+    /// Sends a part, with its expected MD5 if given.
     pub async fn send_part(
         &mut self,
         uid: &str,
@@ -210,7 +210,7 @@ impl Client {
         accepted(self.api.client().delete(url).send().await.unwrap()).await.map(drop)
     }
 
-    /// The bytes from `offset` on, `length` of them if it is said.
+    /// The bytes from `offset` on, at most `length` of them.
     pub async fn read(&mut self, uid: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Refusal> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::DownloadFileRequest { uid: uid.to_owned(), offset, length };
@@ -243,7 +243,7 @@ impl Client {
         Ok(known_of_json(&self.json(Method::GET, &format!("/files/{uid}"), None).await?))
     }
 
-    /// A page of the files whose names begin so, and the token of the next one.
+    /// A page of the files whose names have this prefix, and the token of the next page.
     pub async fn list(
         &mut self,
         prefix: &str,
@@ -285,7 +285,7 @@ impl Client {
         accepted(self.api.v1(Method::DELETE, &format!("/files/{uid}"), None).await).await.map(drop)
     }
 
-    /// The kinds and states of tasks, the newest first.
+    /// Id, kind and state of the tasks, newest first.
     pub async fn tasks(&mut self) -> Result<Vec<(String, String, String)>, Refusal> {
         if let Some(grpc) = &mut self.grpc {
             let page = grpc.tasks.list_tasks(pb::ListTasksRequest::default()).await.map_err(refusal)?;
@@ -299,7 +299,7 @@ impl Client {
         Ok(page["tasks"].as_array().unwrap().iter().map(told).collect())
     }
 
-    /// Lets a task be tried again.
+    /// Retries a dead task.
     pub async fn retry(&mut self, id: &str) -> Result<(), Refusal> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::RetryTaskRequest { id: id.to_owned() };
@@ -308,7 +308,7 @@ impl Client {
         accepted(self.api.v1(Method::POST, &format!("/tasks/{id}/retry"), None).await).await.map(drop)
     }
 
-    /// What the nodes are called.
+    /// The ids of the nodes.
     pub async fn nodes(&mut self) -> Result<Vec<String>, Refusal> {
         if let Some(grpc) = &mut self.grpc {
             let nodes =

@@ -6,14 +6,14 @@ use tokio::{
     sync::watch,
 };
 
-/// What a proxy does with connections.
+/// The mode of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Passes everything on.
+    /// Forwards everything.
     Whole,
-    /// Breaks connections, and new ones as soon as they are made.
+    /// Closes all connections, and new ones at once.
     Cut,
-    /// Passes nothing on, and tells nobody: a pulled cable.
+    /// Forwards nothing and closes nothing, like a pulled cable.
     Silent,
 }
 
@@ -24,7 +24,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Stands in front of a server.
+    /// Starts a proxy in front of a server.
     pub async fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -44,7 +44,7 @@ impl Proxy {
 }
 
 async fn pass(mut client: TcpStream, target: String, mut line: watch::Receiver<Line>) {
-    // While it is silent nothing is even accepted by the server behind.
+    // In silent mode, the server behind does not even get the connection.
     if line.wait_for(|line| *line != Line::Silent).await.is_err() || *line.borrow() == Line::Cut {
         return;
     }
@@ -57,7 +57,7 @@ async fn pass(mut client: TcpStream, target: String, mut line: watch::Receiver<L
         became = broken => became,
     };
     if became == Line::Silent {
-        // Held open, and never of use again.
+        // The connection stays open, and is never used again.
         std::future::pending::<()>().await;
     }
 }

@@ -5,7 +5,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A connection on which a test says exactly what it wants, and stops when it wants.
+/// A connection on which a test controls every byte and pause.
 pub struct RawConnection(TcpStream);
 
 impl RawConnection {
@@ -13,7 +13,7 @@ impl RawConnection {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
-    /// Sends the head of a request; `fields` are lines that end in CRLF.
+    /// Sends the head of a request; each line of `fields` ends with CRLF.
     pub async fn head(&mut self, method: &str, url: &str, fields: &str) {
         let head = format!("{method} {url} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         self.send(head.as_bytes()).await;
@@ -23,24 +23,24 @@ impl RawConnection {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// Sends as much as the other side takes; whether it took everything.
+    /// Sends bytes; returns whether the other side accepted all of them.
     pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).await.is_ok()
     }
 
-    /// Closes the side that sends.
+    /// Shuts down the sending side.
     pub async fn finish(&mut self) {
         self.0.shutdown().await.unwrap();
     }
 
-    /// Everything that comes until the other side closes or resets; asks it to close first.
+    /// Shuts down the sending side, and reads until the other side closes or resets the connection.
     pub async fn rest(mut self) -> String {
         let mut text = Vec::new();
         let _ = self.0.read_to_end(&mut text).await;
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// The next bytes that come.
+    /// The next bytes that arrive.
     pub async fn some(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 64 * 1024];
         let count = self.0.read(&mut bytes).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{Api, Database, PATIENCE, RawConnection, Store, Unreliable, objects};
 
-/// A running service with a folder of its own. Dropped, it is killed and its folder removed.
+/// A running service in its own folder. On drop it is killed and its folder removed.
 pub struct Service {
     process: Child,
     api: Api,
@@ -27,28 +27,29 @@ pub struct Service {
     ready: String,
 }
 
-/// Where a service listens, if it does not matter.
+/// Any free port.
 const ANYWHERE: &str = "127.0.0.1:0";
 
-/// The binary in this folder, with no settings but these, in the environment's spelling: `LOG__LEVEL`.
-/// It is started by `wrapper`, a command with arguments, if there is one.
+/// The binary in this folder, with only these settings, in the environment's spelling:
+/// `LOG__LEVEL`. It is started by `wrapper`, a command with arguments, if there is one.
 pub fn command(folder: &Path, settings: &[(String, String)], wrapper: &[&str]) -> Command {
     let mut command = Command::new("/bin/sh");
-    // A file beyond the limit that a test may set is an error, as on a full disk, and not the end.
+    // A write beyond the limit of file sizes must fail as on a full disk, instead of killing the
+    // process.
     command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).args(wrapper).arg(env!("CARGO_BIN_EXE_osproxy"));
     command.env_clear().current_dir(folder).kill_on_drop(true).stdin(Stdio::null());
     command.envs(settings.iter().map(|(name, value)| (format!("OSPROXY__{name}"), value)));
     command
 }
 
-/// Runs the binary where it is expected to fail or to end by itself: exit status, standard output, standard error.
+/// Runs the binary where it should fail or end by itself; returns exit status, stdout and stderr.
 pub async fn spawn_failing(
     folder: &Path,
     settings: &[(String, String)],
     arguments: &[&str],
 ) -> (ExitStatus, String, String) {
     let running = command(folder, settings, &[]).args(arguments).output();
-    let output = tokio::time::timeout(PATIENCE, running).await.expect("it goes on").unwrap();
+    let output = tokio::time::timeout(PATIENCE, running).await.expect("the process does not end").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status, text(output.stdout), text(output.stderr))
 }
@@ -71,7 +72,7 @@ async fn spawn(
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("it is not ready").unwrap();
     let Some(line) = line else {
-        panic!("it did not start: {}", std::fs::read_to_string(folder.join("log")).unwrap());
+        panic!("the service did not start: {}", std::fs::read_to_string(folder.join("log")).unwrap());
     };
     let url = line.strip_prefix("osproxy is ready on ").and_then(|url| url.split(' ').next());
     let (scheme, address) = url.and_then(|url| url.split_once("://")).expect(&line);
@@ -81,7 +82,7 @@ async fn spawn(
     (process, address, line)
 }
 
-/// The API as whoever has the bootstrap key sees it, if the service of this folder made one.
+/// The API with the bootstrap key of the service in this folder, if it created one.
 fn api_at(address: SocketAddr, folder: &Path) -> Api {
     let api = Api::new(address);
     match std::fs::read_to_string(folder.join("osproxy-data/bootstrap-key")) {
@@ -103,7 +104,8 @@ impl Service {
         Self::start_with(&[]).await
     }
 
-    /// Starts, and has served: a file that came in parts and is merged, another one, and a download. All that it counts is told.
+    /// Starts a service and uses it: a file in merged parts, another one, and a download, so that
+    /// all metrics have samples.
     pub async fn start_used() -> Self {
         let service = Self::start().await;
         let uid = service.store_in_parts("x.bin", &super::content(1, 50_000), 20_000).await;
@@ -114,7 +116,8 @@ impl Service {
         service
     }
 
-    /// Starts with every system call of these names written to the file `trace` in its folder.
+    /// Starts with strace, which writes system calls of these names to the file `trace` in the
+    /// folder.
     pub async fn start_traced(calls: &str) -> Self {
         Self::start_by(
             &[],
@@ -123,20 +126,21 @@ impl Service {
         .await
     }
 
-    /// Starts with settings in the environment's spelling, without the prefix.
+    /// Starts with settings in the environment's spelling, without their prefix.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         Self::start_by(settings, &[]).await
     }
 
-    /// Starts with a small disk of its own under `disk` in its folder, which nobody else sees.
+    /// Starts with a small disk of its own, mounted as `disk` in its folder and visible only to the
+    /// service.
     pub async fn start_on_small_disk(bytes: u64, settings: &[(&str, &str)]) -> Self {
         let script = format!("mkdir -p disk && mount -t tmpfs -o size={bytes} tmpfs disk && exec \"$@\"");
         Self::start_by(settings, &["unshare", "--mount", "sh", "-c", &script, "sh"]).await
     }
 
-    /// Starts as a user who may do nothing, unless this one may do nothing either.
+    /// Starts as a user without rights, unless the current user is not root anyway.
     pub async fn start_confined() -> Self {
-        // Others may not get to where the binary is.
+        // Other users cannot reach the binary where it is.
         let script = "test $(id -u) != 0 && exec \"$@\"; cp \"$1\" osproxy && shift && chown -R 65534 . && \
                       exec setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all \
                       --no-new-privs ./osproxy \"$@\"";
@@ -152,7 +156,7 @@ impl Service {
         Self { store, ..Self::start_at(folder, database, known, settings, wrapper).await }
     }
 
-    /// Starts with its objects in a store, behind a proxy if there is one.
+    /// Starts with objects in a store, behind a proxy if there is one.
     pub async fn start_on_store(
         store: &Store,
         proxy: Option<&Unreliable>,
@@ -166,7 +170,8 @@ impl Service {
         Self { store, ..Self::start_at(folder, database, known, settings, &[]).await }
     }
 
-    /// Starts in a folder of its own, on the server that a variable names.
+    /// Starts in a new folder, with a new database on the server that an environment variable
+    /// names.
     pub async fn start_on(admin: &str, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::on(admin, folder.path()).await;
@@ -182,7 +187,7 @@ impl Service {
         Self::start_at(folder, database, settings, more, &[]).await.with_key_of(self)
     }
 
-    /// The same, with the key of another one on the same database: only the first has a file with it.
+    /// Uses the key of another node on the same database: only the first node has the file with it.
     pub fn with_key_of(mut self, other: &Api) -> Self {
         if let Some(key) = other.key() {
             self.api = self.api.with_key(key);
@@ -209,7 +214,8 @@ impl Service {
         Self { process, api, database, store: None, folder, settings, listen, ready }
     }
 
-    /// Starts at an address that it keeps, in a folder, on a database, with its objects in a store if there is one.
+    /// Starts at a fixed address, in a folder, on a database, with objects in a store if there is
+    /// one.
     pub async fn start_listening(
         listen: &str,
         folder: TempDir,
@@ -223,36 +229,35 @@ impl Service {
         Self { process, api, database, store, folder, settings, listen, ready }
     }
 
-    /// What it printed when it was ready.
+    /// The line it printed when it was ready.
     pub fn ready_line(&self) -> &str {
         &self.ready
     }
 
-    /// Whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.process.try_wait().unwrap().is_none()
     }
 
-    /// Starts the binary again on the same folder.
+    /// Starts the binary again in the same folder.
     pub async fn restart(&mut self) {
         (self.process, self.api.address, self.ready) =
             spawn(self.folder.path(), &self.settings, &self.listen, &[], &[]).await;
     }
 
-    /// Stops it and starts it again with the file `config.yaml` that stands in its folder.
+    /// Stops it and starts it again with the file `config.yaml` in its folder.
     pub async fn restart_configured(&mut self) {
         self.kill().await;
         (self.process, self.api.address, self.ready) =
             spawn(self.folder.path(), &self.settings, &self.listen, &["--config", "config.yaml"], &[]).await;
     }
 
-    /// What `kill -9` does.
+    /// Kills it with SIGKILL.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.process.wait().await.unwrap();
     }
 
-    /// What `kill -9` and a start afterwards do.
+    /// Kills it and starts it again.
     pub async fn restart_killed(&mut self) {
         self.kill().await;
         self.restart().await;
@@ -266,12 +271,12 @@ impl Service {
         Pid::from_raw(i32::try_from(self.process.id().unwrap()).unwrap()).unwrap()
     }
 
-    /// How many objects it has open. Folders and locks are none.
+    /// The number of open objects, without folders and lock files.
     pub fn open_objects(&self) -> usize {
         self.open_files().len()
     }
 
-    /// How many bytes these have.
+    /// The total size of the open objects, in bytes.
     pub fn open_bytes(&self) -> u64 {
         self.open_files().iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum()
     }
@@ -285,36 +290,36 @@ impl Service {
             .collect()
     }
 
-    /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id().unwrap()
     }
 
-    /// The most memory that it has had so far, in bytes.
+    /// Its peak memory so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
         super::peak_memory(self.process.id().unwrap())
     }
 
-    /// Lets no file of the service grow beyond so many bytes: for writes beyond it, the disk is full.
+    /// Limits the size of files that the service writes: beyond it, writes fail as on a full disk.
     pub fn limit_files(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
         rustix::process::prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
     }
 
-    /// Changes a setting, for the next start.
+    /// Changes a setting for the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     pub async fn exit_status(&mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("it does not end").unwrap()
+        tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the process does not end").unwrap()
     }
 
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// Runs SQL against the service's database, and gives the first column of the rows as text: bytes in hexadecimal.
+    /// Runs SQL on the service's database, and returns the first column of the rows as text, with
+    /// bytes in hexadecimal.
     pub async fn sql(&self, sql: &str) -> Vec<String> {
         self.database.sql(sql).await
     }
@@ -331,7 +336,7 @@ impl Service {
         self.folder.path().join("osproxy-data/objects")
     }
 
-    /// Every file in the store, published or not, as `<category>/<name>`, whatever shard of the category it lies in.
+    /// Every file in the store, published or not, as `<category>/<name>` without its shard folder.
     pub fn objects(&self) -> Vec<String> {
         self.store.as_ref().map_or_else(|| objects::listed(&self.objects_folder()), Store::objects)
     }
@@ -340,7 +345,7 @@ impl Service {
         RawConnection::open(self.address).await
     }
 
-    /// Waits until the content of a uid lies in one object, and its parts are gone.
+    /// Waits until the content of a file is one object, and its parts are removed.
     pub async fn wait_until_whole(&self, uid: &str) {
         let sql = format!(
             "SELECT layout FROM blobs JOIN files ON blob_id = id WHERE uid = {uid} AND blobs.state = 'stored' \
@@ -350,12 +355,12 @@ impl Service {
             .await;
     }
 
-    /// Runs another verb of the binary on the same folder: exit code and standard output.
+    /// Runs another command of the binary in the same folder; returns its exit code and stdout.
     pub async fn cli(&self, arguments: &[&str]) -> (i32, String) {
         self.cli_by(&[], arguments).await
     }
 
-    /// The same by `wrapper`, a command with arguments.
+    /// The same through `wrapper`, a command with arguments.
     pub async fn cli_by(&self, wrapper: &[&str], arguments: &[&str]) -> (i32, String) {
         let mut command = command(self.folder.path(), &self.settings, wrapper);
         let output = command.args(arguments).output().await.unwrap();
@@ -363,12 +368,12 @@ impl Service {
         (output.status.code().unwrap(), text)
     }
 
-    /// A shell that runs a script in a folder of its own, as somebody at this machine who has `osproxy`: with the address that the
-    /// documentation has for services, it means this one.
+    /// A shell that runs a script in its own folder, as a user with `osproxy` in the PATH. The
+    /// address of the documentation's examples is replaced by that of this service.
     pub fn shell(&self, folder: &Path, script: &str) -> Command {
         let binaries = folder.join(".bin");
         std::fs::create_dir_all(&binaries).unwrap();
-        // As if it had been started there.
+        // As if the service had been started there.
         std::os::unix::fs::symlink(self.folder.path().join("osproxy-data"), folder.join("osproxy-data"))
             .unwrap();
         let osproxy = binaries.join("osproxy");
@@ -383,14 +388,14 @@ impl Service {
         bash
     }
 
-    /// Makes an API key, with these options of `osproxy key create`.
+    /// Creates an API key with these options of `osproxy key create`.
     pub async fn create_key(&self, options: &[&str]) -> String {
         let (code, said) = self.cli(&[&["key", "create"], options].concat()).await;
         assert_eq!(code, 0, "{said}");
         said.trim_end().to_owned()
     }
 
-    /// Starts with this as its file of settings.
+    /// Starts with this configuration file.
     pub async fn start_configured(config: &str) -> Self {
         let mut service = Self::start().await;
         std::fs::write(service.folder().join("config.yaml"), config).unwrap();
@@ -398,21 +403,21 @@ impl Service {
         service
     }
 
-    /// The address that a line of its log names.
+    /// The address in the first log line that contains this text.
     pub async fn logged_address(&self, line: &str) -> SocketAddr {
         let said = async || self.log().lines().find(|found| found.contains(line)).map(str::to_owned);
         let line = super::eventually("the line is written", said).await;
         line.rsplit_once("address=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Begins another verb of the binary on the same folder.
+    /// Starts another command of the binary in the same folder.
     pub fn begin_cli(&self, arguments: &[&str]) -> Child {
         let mut command = command(self.folder.path(), &self.settings, &[]);
         command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Waits until what it does behind its answers has come to its end, stops it, and compares metadata with the store: there must
-    /// be no difference.
+    /// Waits until all background work has finished, stops the service, and asserts that metadata
+    /// and objects agree.
     pub async fn assert_consistent(&mut self) {
         let unfinished = "SELECT id FROM blobs WHERE state IN ('writing', 'deleting') \
                           UNION ALL SELECT id FROM parts WHERE state IN ('writing', 'deleting')";

@@ -14,27 +14,27 @@ use osproxy_storage::{
 
 use super::{Unreliable, server_of};
 
-/// The servers that the test script starts.
+/// The store servers that the test script starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreServer {
-    /// Strict about signatures; hands parts on as they come, and cannot take one back.
+    /// Checks signatures; forwards parts as they come, and cannot take one back.
     S3,
-    /// The same, encrypted, with a certificate of the tests' own authority.
+    /// The same over TLS, with a certificate of the tests' own authority.
     S3Tls,
-    /// Believes every signature; keeps parts apart, as S3 does.
+    /// Accepts every signature; keeps parts separate, as S3 does.
     S3Parts,
-    /// Stands in for Tencent's; strict about signatures.
+    /// Stands in for Tencent COS; checks signatures.
     Cos,
-    /// Stands in for Aliyun's; strict about signatures.
+    /// Stands in for Aliyun OSS; checks signatures.
     Oss,
 }
 
 impl StoreServer {
-    /// Those that keep parts apart until they are put together, as real stores do.
+    /// Servers that keep parts separate until the upload is completed, as real stores do.
     pub const KEEPING_PARTS: [Self; 3] = [Self::S3Parts, Self::Cos, Self::Oss];
 }
 
-/// A bucket of one test, or those of the categories.
+/// The bucket of one test, or the buckets of the categories.
 #[derive(Clone)]
 pub struct Store {
     pub server: StoreServer,
@@ -52,7 +52,7 @@ const OSS: &str = "http://oss-cn-test.aliyuncs.com";
 const APPID: &str = "1250000000";
 
 impl Store {
-    /// The one that `OSPROXY_TEST_STORE` names (`s3`, `s3-parts`, `cos`, `oss`), if it names one.
+    /// The store that `OSPROXY_TEST_STORE` names (`s3`, `s3-parts`, `cos`, `oss`), if it is set.
     pub fn of_environment() -> Option<Self> {
         let server = match std::env::var("OSPROXY_TEST_STORE").as_deref() {
             Err(_) | Ok("") => return None,
@@ -70,7 +70,7 @@ impl Store {
         Self { server, bucket: Some(bucket) }
     }
 
-    /// A bucket for each category, as the Go program has them: several tests share these.
+    /// One bucket per category, as in the Go program; tests share them.
     pub fn of_categories(server: StoreServer) -> Self {
         Self { server, bucket: None }
     }
@@ -86,7 +86,7 @@ impl Store {
         })
     }
 
-    /// Id and secret.
+    /// Key id and secret.
     pub fn key(&self) -> (String, String) {
         let owner = match self.server {
             StoreServer::S3 | StoreServer::S3Tls | StoreServer::S3Parts => "S3",
@@ -96,23 +96,23 @@ impl Store {
         (key("ID"), key("SECRET"))
     }
 
-    /// Id, secret and token of the temporary key that COS and OSS know.
+    /// Key id, secret and token of the temporary key that the COS and OSS servers know.
     pub fn temporary_key() -> (String, String, String) {
         let key = |what: &str| env(&format!("OSPROXY_TEST_VENDORS_TEMPORARY_{what}"));
         (key("ID"), key("SECRET"), key("TOKEN"))
     }
 
-    /// The server's host and port.
+    /// The host and port of the server.
     pub fn address(&self) -> String {
         server_of(&self.url())
     }
 
-    /// What a service has to be told to use it, in the environment's spelling.
+    /// The settings of a service for this store, in the environment's spelling.
     pub fn settings(&self) -> Vec<(String, String)> {
         self.settings_at(&self.url())
     }
 
-    /// The same, through a proxy of the test's.
+    /// The same through a proxy of the test.
     pub fn settings_through(&self, proxy: &Unreliable) -> Vec<(String, String)> {
         self.settings_at(&format!("http://{}", proxy.address))
     }
@@ -150,7 +150,7 @@ impl Store {
         settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
-    /// The bucket, as others see it.
+    /// Direct access to the bucket.
     pub fn backend(&self) -> Arc<dyn Backend> {
         let (id, secret) = self.key();
         let (bucket, credentials) = (self.bucket.clone(), Some((id, secret, None)));
@@ -174,7 +174,7 @@ impl Store {
         }
     }
 
-    /// Puts an object there, and makes the bucket where it is missing.
+    /// Writes an object, and creates the bucket if it is missing.
     pub async fn put(&self, key: &str, content: &[u8]) {
         let store = self.backend();
         store.prepare(true).await.unwrap();
@@ -185,10 +185,10 @@ impl Store {
         writer.publish().await.unwrap();
     }
 
-    /// The names of all objects, and of all uploads that the store has, each with a `+` behind it.
+    /// The keys of all objects, and those of all multipart uploads with a `+` appended.
     pub fn objects(&self) -> Vec<String> {
         let store = self.clone();
-        // Of its own, whatever the caller runs in.
+        // In its own runtime, whatever runtime the caller has.
         let listing = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

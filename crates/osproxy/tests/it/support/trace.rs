@@ -2,8 +2,8 @@ use std::collections::HashMap;
 
 use super::Service;
 
-/// The system calls of a traced service so far, in the order in which they returned. A call that others overtook is
-/// written in two pieces: its thread tells which belong together.
+/// The system calls of a traced service so far, in the order of their returns. strace writes an
+/// interrupted call in two lines of the same thread, which are joined here.
 pub fn traced(service: &Service) -> Vec<String> {
     let text = std::fs::read_to_string(service.folder().join("trace")).unwrap();
     let mut begun = HashMap::new();

@@ -17,33 +17,33 @@ use tokio::{
 
 use super::Random;
 
-/// What goes wrong with one request.
+/// A fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The connection is reset after so many bytes of the request.
+    /// Resets the connection after this many bytes of the request.
     ResetRequest(u64),
-    /// After so many bytes of the request nothing more of it arrives. The answer comes through.
+    /// Forwards nothing of the request after this many bytes. The answer is forwarded.
     StallRequest(u64),
-    /// The answer is 503, and the store never hears of the request.
+    /// Answers 503 without forwarding the request.
     Refused,
-    /// The store does what it is asked for, and the answer is 500.
+    /// Forwards the request, and answers 500 once the store has done it.
     DoneAndDenied,
-    /// The request reaches the store after so many milliseconds, whether anybody still waits for it or not.
+    /// Forwards the request after this many milliseconds, whether the client still waits or not.
     Late(u64),
-    /// So many bytes of the answer come, and then nothing more, ever.
+    /// Forwards this many bytes of the answer, and then stalls forever.
     Stall(u64),
-    /// So many bytes of the answer come, and then its end.
+    /// Forwards this many bytes of the answer, and then closes the connection.
     Truncate(u64),
-    /// So many bytes of the answer come, and then a reset.
+    /// Forwards this many bytes of the answer, and then resets the connection.
     Reset(u64),
-    /// Both ways bytes trickle.
+    /// Forwards slowly in both directions.
     Slow,
-    /// One bit of the request's body arrives wrong: in the byte at this place, if there are so many.
+    /// Flips one bit in the byte of the body at this offset, if there is one.
     Flip(u64),
 }
 
-/// A TCP proxy in front of a store, with one request on each connection, that goes wrong now and then, and counts what
-/// it passes on.
+/// A TCP proxy in front of a store, with one request per connection. It injects faults and counts
+/// the bytes it forwards.
 pub struct Unreliable {
     pub address: SocketAddr,
     state: Arc<State>,
@@ -54,7 +54,7 @@ struct State {
     one_in: AtomicU64,
     silent: AtomicBool,
     random: Mutex<Random>,
-    /// The next requests of this method go wrong in this way.
+    /// Faults of the next requests with these methods.
     planned: Mutex<Vec<(&'static str, Trouble)>>,
     sent: AtomicU64,
     received: AtomicU64,
@@ -63,7 +63,7 @@ struct State {
 }
 
 impl Unreliable {
-    /// Stands in front of a server.
+    /// Starts a proxy in front of a server.
     pub async fn start(target: String, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -82,7 +82,7 @@ impl Unreliable {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let state = shared.clone();
-                // What breaks is what is wanted.
+                // Errors are expected here.
                 tokio::spawn(async move {
                     let _ = state.pass(client).await;
                 });
@@ -91,27 +91,27 @@ impl Unreliable {
         Self { address, state }
     }
 
-    /// Lets one of so many requests go wrong; 0: none.
+    /// Lets one in this many requests fail; 0: none.
     pub fn set(&self, one_in: u64) {
         self.state.one_in.store(one_in, Ordering::SeqCst);
     }
 
-    /// Lets no request come through, or all again.
+    /// Blocks all requests, or none.
     pub fn silence(&self, silent: bool) {
         self.state.silent.store(silent, Ordering::SeqCst);
     }
 
-    /// Lets the next request of a method go wrong.
+    /// Lets the next request of a method fail.
     pub fn plan(&self, method: &'static str, trouble: Trouble) {
         self.state.planned.lock().unwrap().push((method, trouble));
     }
 
-    /// Bytes that went to the store so far.
+    /// Bytes sent to the store so far.
     pub fn sent(&self) -> u64 {
         self.state.sent.load(Ordering::SeqCst)
     }
 
-    /// Bytes that came from the store so far.
+    /// Bytes received from the store so far.
     pub fn received(&self) -> u64 {
         self.state.received.load(Ordering::SeqCst)
     }
@@ -121,7 +121,7 @@ impl Unreliable {
         self.state.asked.lock().unwrap().clone()
     }
 
-    /// How many requests there were, and what went wrong.
+    /// The number of requests, and the faults so far.
     pub fn troubles(&self) -> (u64, Vec<Trouble>) {
         (self.asked().len() as u64, self.state.troubles.lock().unwrap().clone())
     }
@@ -139,7 +139,7 @@ impl State {
             return None;
         }
         let kind = random.below(8);
-        // Near the head, or somewhere in a body.
+        // Near the head, or anywhere in a body.
         let most = if random.percent(50) { 2_000 } else { 6 << 20 };
         let at = random.below(most);
         Some(match kind {
@@ -188,7 +188,7 @@ impl State {
         }
         let response = self.back(from_server, to_client, trouble);
         tokio::select! {
-            // The answer ends what there is; a request that breaks ends it too.
+            // The connection ends with the answer, or when the request breaks.
             ended = response => ended,
             broken = async { match request.await { Ok(()) => std::future::pending().await, broken => broken } } => broken,
         }
@@ -235,7 +235,7 @@ impl State {
             left -= read as u64;
             if left == 0 && matches!(trouble, Some(Trouble::StallRequest(_))) {
                 tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
-                // Dropped, the other half would end the request.
+                // Dropping the write half would end the request.
                 return std::future::pending().await;
             }
             if left == 0 {
@@ -297,7 +297,7 @@ async fn read_head(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The head of a request that is the only one on its connection.
+/// The head of a request with `Connection: close`.
 fn only_request(head: &[u8]) -> Vec<u8> {
     let mut only = head[..head.len() - 2].to_vec();
     only.extend_from_slice(b"Connection: close\r\n\r\n");
@@ -321,7 +321,7 @@ async fn answer(client: TcpStream, status: &str, code: &str) -> std::io::Result<
 async fn answer_half(mut to: OwnedWriteHalf, status: &str, code: &str) -> std::io::Result<()> {
     to.write_all(refusal(status, code).as_bytes()).await?;
     to.shutdown().await?;
-    // What is still on its way would turn the answer into a reset.
+    // Unread bytes of the request would turn the answer into a reset.
     tokio::time::sleep(Duration::from_millis(200)).await;
     Ok(())
 }

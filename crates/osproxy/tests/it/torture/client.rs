@@ -1,4 +1,4 @@
-//! A client that does whatever comes to its mind until the service goes away.
+//! A client that runs random operations until the service goes away.
 
 use std::{
     sync::{
@@ -17,10 +17,10 @@ use crate::support::{Random, Service, md5_hex};
 
 pub struct Client {
     service: Arc<Service>,
-    /// Whether the service was killed: before that, no request may break off.
+    /// Whether the service was killed: before that, no request may fail.
     killed: Arc<AtomicBool>,
     random: Random,
-    /// What all clients of a round send, so that they share blobs and races happen.
+    /// Content that all clients of a round send, so that they share blobs and race.
     shared: Vec<Piece>,
     ledger: Ledger,
 }
@@ -30,12 +30,12 @@ impl Client {
         Self { service, killed, random: Random::new(seed), shared, ledger: Ledger::default() }
     }
 
-    /// Counts in `done` what was not broken off.
+    /// Counts completed actions in `done`.
     pub async fn run(mut self, done: Arc<AtomicU64>) -> Ledger {
         while self.act().await.is_some() {
             done.fetch_add(1, Ordering::Relaxed);
         }
-        assert!(self.killed.load(Ordering::SeqCst), "a request broke off while the service was running");
+        assert!(self.killed.load(Ordering::SeqCst), "a request failed while the service was running");
         self.ledger
     }
 
@@ -95,7 +95,7 @@ impl Client {
         self.merge(&upload).await
     }
 
-    /// Sends parts at the same time, in any order.
+    /// Sends parts concurrently, in random order.
     async fn send(&mut self, upload: &mut Upload, mut parts: Vec<(Piece, u32)>) -> Option<()> {
         parts.sort_by_cached_key(|_| self.random.below(100));
         let requests: Vec<_> =
@@ -147,9 +147,9 @@ impl Client {
         let statuses = both.await;
         let mut sent = Sent::new(&upload.link.uid, vec![part.clone()]);
         match statuses {
-            // Whoever is refused knows that the other was stored.
+            // Both succeed, since the content is the same.
             _ if part_bytes == whole_bytes => {
-                // Parts that are not merged yet cannot be compared with what came whole.
+                // Unmerged parts cannot be compared with whole content: 422 is possible.
                 let right =
                     |status: Option<u16>, or| status.is_none_or(|status| status == 200 || status == or);
                 assert!(right(statuses.0, 200) && right(statuses.1, 422), "{statuses:?}");
@@ -157,7 +157,7 @@ impl Client {
                     sent.sure();
                 }
             }
-            // 503: not before the store has put the parts together.
+            // 503 while the store has not completed the multipart upload.
             (Some(200), None | Some(422 | 503)) | (None, Some(422)) => sent.sure(),
             (None | Some(422), Some(200)) | (Some(422), None) => {
                 sent.sure();
@@ -217,7 +217,7 @@ impl Client {
         Some(())
     }
 
-    /// A client that loses patience.
+    /// A client that gives up in the middle.
     async fn break_off(&mut self) -> Option<()> {
         let (link, piece) = (self.link().await?, self.piece());
         let patience = Duration::from_micros(200 + self.random.below(8_000));

@@ -1,4 +1,4 @@
-//! Content that takes no memory, and what is known of what was sent of it.
+//! Content described by seeds, and what is known about it.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use osproxy_api::v0::UploadLinks;
 
 use crate::support::{Random, content, md5_hex};
 
-/// Bytes that follow from a seed: `range` of so many.
+/// Bytes derived from a seed: a range of its sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
     seed: u64,
@@ -19,7 +19,7 @@ impl Piece {
         Self { seed, of: size, range: 0..size }
     }
 
-    /// Mostly small ones, so that much happens in a short time.
+    /// Mostly small, so that much happens in a short time.
     pub fn random(random: &mut Random) -> Self {
         let size = match random.below(10) {
             0 => random.index(2),
@@ -37,12 +37,12 @@ impl Piece {
         content(self.seed, self.of)[self.range.clone()].to_vec()
     }
 
-    /// Other bytes, as many.
+    /// Other bytes of the same length.
     pub fn other(&self, random: &mut Random) -> Self {
         Self::new(random.below(u64::MAX), self.size())
     }
 
-    /// Cuts it into so many pieces of any size.
+    /// Cuts it into this many pieces of random sizes.
     pub fn cut(&self, count: usize, random: &mut Random) -> Recipe {
         let mut cuts: Vec<_> = (1..count).map(|_| random.index(self.size() + 1)).collect();
         cuts.extend([0, self.size()]);
@@ -52,21 +52,21 @@ impl Piece {
     }
 }
 
-/// Pieces, one behind the other.
+/// Concatenated pieces.
 pub type Recipe = Vec<Piece>;
 
 pub fn bytes_of(recipe: &[Piece]) -> Vec<u8> {
     recipe.iter().flat_map(Piece::bytes).collect()
 }
 
-/// What is known of a file that was sent.
+/// What is known about a file that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Known {
-    /// Nothing: there was no answer.
+    /// There was no answer.
     Nothing,
     /// It was acknowledged, or read.
     There,
-    /// osproxy had seen all of it in its order when it acknowledged it.
+    /// osproxy had verified all of it before it acknowledged it.
     Verified,
     /// It was found to be corrupt.
     Gone,
@@ -75,12 +75,12 @@ pub enum Known {
 /// A file that was sent whole, or declared complete.
 pub struct Sent {
     pub uid: String,
-    /// What it may have; one of them, as long as its sender does not know.
+    /// Its possible contents: more than one while the outcome is unknown.
     pub candidates: Vec<Recipe>,
     pub known: Known,
-    /// Whether its md5 was announced falsely: then it may go at any time.
+    /// Whether its expected md5 is false: then it may disappear at any time.
     pub is_false: bool,
-    /// The request that must succeed when it is sent again: URL and content.
+    /// A request that must succeed when it is repeated: URL and content.
     pub retry: Option<(String, Recipe)>,
 }
 
@@ -95,7 +95,7 @@ impl Sent {
         }
     }
 
-    /// A file that is known to be there.
+    /// A file that is known to be stored.
     pub fn known(uid: &str, recipe: Recipe, known: Known) -> Self {
         Self { known, ..Self::new(uid, recipe) }
     }
@@ -104,30 +104,32 @@ impl Sent {
         self.known != Known::Nothing
     }
 
-    /// Takes in that it is there.
+    /// Records that it is stored.
     pub fn sure(&mut self) {
         if !self.is_sure() {
             self.known = Known::There;
         }
     }
 
-    /// Holds what was read against what may be there. From then on only that may.
+    /// Compares bytes with the possible contents. From then on, only the one that was read is
+    /// possible.
     pub fn check(&mut self, read: &[u8]) {
-        assert!(self.known != Known::Gone, "{} was gone, and is there again", self.uid);
+        assert!(self.known != Known::Gone, "{} was corrupt, but is available again", self.uid);
         let found = self.candidates.iter().position(|recipe| bytes_of(recipe) == read);
-        let found = found.unwrap_or_else(|| panic!("{} has {} bytes that nobody sent", self.uid, read.len()));
+        let found = found.unwrap_or_else(|| panic!("{} has {} unknown bytes", self.uid, read.len()));
         self.candidates = vec![self.candidates.swap_remove(found)];
         self.sure();
     }
 
-    /// Takes in that it was not found.
+    /// Records that it was not found.
     pub fn check_gone(&mut self) {
-        assert!(self.is_false, "{} was acknowledged, and is gone", self.uid);
+        assert!(self.is_false, "{} was acknowledged, but is missing", self.uid);
         self.known = Known::Gone;
     }
 }
 
-/// One part: what it may have, the newest last, and whether one of them was acknowledged. All have the same size.
+/// A part: its possible contents, newest last, and whether one was acknowledged. All have the same
+/// size.
 #[derive(Default)]
 pub struct Part {
     pub candidates: Recipe,
@@ -145,14 +147,15 @@ impl Upload {
         Self { link, parts: BTreeMap::new() }
     }
 
-    /// Takes in that a part is about to be sent, and gives where to.
+    /// Records that a part is about to be sent, and returns its URL.
     pub fn sending(&mut self, number: u32, piece: &Piece) -> String {
         self.parts.entry(number).or_default().candidates.push(piece.clone());
         let md5 = md5_hex(&piece.bytes());
         format!("{}&chunkNum={number}&md5={md5}", self.link.url.multi.upload)
     }
 
-    /// Takes in that the part that was sent last is there. What was sent before it must not be on its way any more.
+    /// Records that the part sent last is stored. No earlier request for it may still be in
+    /// progress.
     pub fn acknowledged(&mut self, number: u32) {
         let part = self.parts.get_mut(&number).unwrap();
         part.candidates.drain(..part.candidates.len() - 1);
@@ -163,7 +166,7 @@ impl Upload {
         self.parts.values().map(|part| part.candidates[0].clone()).collect()
     }
 
-    /// Where to declare it complete, with this md5.
+    /// The URL that declares it complete, with this md5.
     pub fn merge_url(&self, md5: Option<&str>) -> String {
         let size: usize = self.recipe().iter().map(Piece::size).sum();
         let md5 = md5.map(|md5| format!("&md5={md5}")).unwrap_or_default();
@@ -171,7 +174,7 @@ impl Upload {
     }
 }
 
-/// What one client, or all of them, sent.
+/// Everything that one client, or all of them, sent.
 #[derive(Default)]
 pub struct Ledger {
     pub sent: Vec<Sent>,
