@@ -16,7 +16,7 @@ use osproxy_api::ErrorCode;
 /// The result does not depend on the chunks, and is a piece of the form between two boundaries.
 pub(crate) fn check(input: &[u8]) {
     let ([content_type, sizes], body) = crate::lines(input);
-    let is_taken = is_form(content_type);
+    let is_form_type = is_form(content_type);
     let whole = read(content_type, &[body.len()], body);
     let sizes: Vec<usize> = sizes.split(' ').filter_map(|size| size.parse().ok()).collect();
     for sizes in [&sizes[..], &[1]] {
@@ -24,7 +24,7 @@ pub(crate) fn check(input: &[u8]) {
     }
     let Ok(content) = whole else { return };
     let boundary = multer::parse_boundary(content_type).expect("a parsed form has a boundary");
-    assert!(is_taken, "{content_type:?} is not the type of a form");
+    assert!(is_form_type, "{content_type:?} is not the type of a form");
     let end = [b"\r\n--", boundary.as_bytes()].concat();
     let framed = [b"\r\n\r\n", &content[..], &end].concat();
     assert!(contains(body, &framed), "the content is not between a head and a boundary");

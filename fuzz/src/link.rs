@@ -56,7 +56,7 @@ fn given(query: &str) {
     let now = OffsetDateTime::UNIX_EPOCH;
     let verdict = verify_v0(&KEYS, Action::Upload, query, &[], now);
     if let Ok(terms) = &verdict {
-        let claims = Claims { action: Action::Upload, uid, date: date_text, expire, extra: &[] };
+        let claims = Claims { action: Action::Upload, uid, date: date_text, expire, action_params: &[] };
         assert!([&KEYS, &OLDER].iter().any(|keys| keys.sign(&claims, terms) == *signature), "{signature:?}");
     }
     for (keys, action, extra) in [
@@ -102,8 +102,13 @@ impl Made {
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{changed:?}");
         }
         let extra = [name];
-        let claims =
-            Claims { action: Action::Download, uid: &said[0], date: date_text, expire, extra: &extra };
+        let claims = Claims {
+            action: Action::Download,
+            uid: &said[0],
+            date: date_text,
+            expire,
+            action_params: &extra,
+        };
         self.check_terms(&claims, signature);
         for (from, to) in [("uid=", "uid=1"), ("expire=", "expire=1"), ("filename=", "filename=1")] {
             let forged = query.replacen(from, to, 1);

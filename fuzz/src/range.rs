@@ -8,7 +8,7 @@ pub(crate) fn check(input: &[u8]) {
     // No content is larger.
     let size = size.parse().unwrap_or(10_u64) & (u64::MAX >> 1);
     let requested = range(field, size);
-    if let Requested::Part(part) = &requested {
+    if let Requested::Satisfiable(part) = &requested {
         assert!(part.start < part.end && part.end <= size, "{part:?} of {size} bytes");
     }
     assert_eq!(requested, reference(field, size), "{field:?} of {size} bytes");
@@ -32,13 +32,13 @@ fn reference(field: &str, size: u64) -> Requested {
         (true, true) => Requested::Whole,
         (true, false) => match size - number(last).min(size) {
             start if start == size => Requested::Unsatisfiable,
-            start => Requested::Part(start..size),
+            start => Requested::Satisfiable(start..size),
         },
         (false, true) if number(first) >= size => Requested::Unsatisfiable,
-        (false, true) => Requested::Part(number(first)..size),
+        (false, true) => Requested::Satisfiable(number(first)..size),
         (false, false) if is_greater(first, last) => Requested::Whole,
         (false, false) if number(first) >= size => Requested::Unsatisfiable,
-        (false, false) => Requested::Part(number(first)..number(last).min(size - 1) + 1),
+        (false, false) => Requested::Satisfiable(number(first)..number(last).min(size - 1) + 1),
     }
 }
 

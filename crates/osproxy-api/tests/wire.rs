@@ -59,9 +59,14 @@ fn values(values: &EnumDescriptorProto) -> impl Iterator<Item = String> {
 fn calls(service: &ServiceDescriptorProto) -> impl Iterator<Item = String> {
     service.method.iter().map(|method| {
         let stream = |streams: bool| if streams { "stream " } else { "" };
-        let (asked, answered) = (stream(method.client_streaming()), stream(method.server_streaming()));
+        let (request_stream, response_stream) =
+            (stream(method.client_streaming()), stream(method.server_streaming()));
         let (input, output) = (method.input_type(), method.output_type());
-        format!("call {}.{} {asked}{input} -> {answered}{output}", service.name(), method.name())
+        format!(
+            "call {}.{} {request_stream}{input} -> {response_stream}{output}",
+            service.name(),
+            method.name()
+        )
     })
 }
 

@@ -34,8 +34,8 @@ impl BufferBudget {
 
     /// Reserves `bytes`, at most the whole budget, if they are free now.
     pub fn try_reserve(&self, bytes: u64) -> Option<BufferReservation> {
-        let wanted = units(bytes).min(self.total);
-        self.units.clone().try_acquire_many_owned(wanted).ok().map(BufferReservation)
+        let requested = units(bytes).min(self.total);
+        self.units.clone().try_acquire_many_owned(requested).ok().map(BufferReservation)
     }
 }
 

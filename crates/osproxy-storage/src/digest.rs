@@ -19,7 +19,7 @@ pub struct Digests {
 impl Digests {
     /// The selection with which these digests are computed again from the content.
     pub fn wanted(&self) -> Wanted {
-        Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), piece_at: None }
+        Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), subtree_offset: None }
     }
 }
 
@@ -31,12 +31,12 @@ pub struct Wanted {
     /// SHA-256, which costs twice as much CPU time as BLAKE3.
     pub sha256: bool,
     /// Set if the content is a subtree of larger content: its byte offset in that content.
-    pub piece_at: Option<u64>,
+    pub subtree_offset: Option<u64>,
 }
 
 impl Wanted {
     /// MD5 and BLAKE3, which API v0 needs.
-    pub const MD5: Self = Self { md5: true, sha256: false, piece_at: None };
+    pub const MD5: Self = Self { md5: true, sha256: false, subtree_offset: None };
 }
 
 /// Computes [`Digests`] of a stream in one pass. With MD5 it costs about 2.2 CPU seconds per GiB,
@@ -47,7 +47,7 @@ pub struct Digester {
     md5: Option<Md5>,
     sha256: Option<Sha256>,
     blake3: blake3::Hasher,
-    is_piece: bool,
+    is_subtree: bool,
 }
 
 impl Default for Digester {
@@ -62,7 +62,7 @@ impl Digester {
     /// of two and at least 1,024 bytes.
     pub fn new(wanted: Wanted) -> Self {
         let mut blake3 = blake3::Hasher::new();
-        if let Some(offset) = wanted.piece_at {
+        if let Some(offset) = wanted.subtree_offset {
             blake3.set_input_offset(offset);
         }
         Self {
@@ -70,7 +70,7 @@ impl Digester {
             md5: wanted.md5.then(Md5::new),
             sha256: wanted.sha256.then(Sha256::new),
             blake3,
-            is_piece: wanted.piece_at.is_some(),
+            is_subtree: wanted.subtree_offset.is_some(),
         }
     }
 
@@ -93,7 +93,7 @@ impl Digester {
             size: self.size,
             md5: self.md5.map(|md5| md5.finalize().into()),
             sha256: self.sha256.map(|sha256| sha256.finalize().into()),
-            blake3: if self.is_piece {
+            blake3: if self.is_subtree {
                 self.blake3.finalize_non_root()
             } else {
                 self.blake3.finalize().into()
@@ -139,11 +139,11 @@ mod tests {
 
     #[test]
     fn known_digests_in_any_slicing() {
-        let mut pieces = Digester::new(Wanted { md5: true, sha256: true, piece_at: None });
+        let mut subtrees = Digester::new(Wanted { md5: true, sha256: true, subtree_offset: None });
         for piece in [&b""[..], b"a", b"b", b"c"] {
-            pieces.update(piece);
+            subtrees.update(piece);
         }
-        let digests = pieces.finish();
+        let digests = subtrees.finish();
         assert_eq!(digests.size, 3);
         // RFC 1321, appendix A.5, and FIPS 180, appendix B.1.
         assert_eq!(digests.md5, Some(0x9001_5098_3cd2_4fb0_d696_3f7d_28e1_7f72_u128.to_be_bytes()));
@@ -161,7 +161,8 @@ mod tests {
     fn pieces_of(content: &[u8], piece_size: usize) -> Vec<[u8; 32]> {
         let pieces = content.chunks(piece_size).enumerate();
         let of_one = |(number, piece)| {
-            digest(piece, Wanted { piece_at: Some((number * piece_size) as u64), ..Wanted::default() }).blake3
+            digest(piece, Wanted { subtree_offset: Some((number * piece_size) as u64), ..Wanted::default() })
+                .blake3
         };
         pieces.map(of_one).collect()
     }
@@ -191,10 +192,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_content_in_pieces_of_any_size(size in 2049..200_000_usize, exponent in 10..17_u32) {
-            let piece_size = 1_usize << exponent;
-            prop_assume!(size > piece_size);
+            let subtree_size = 1_usize << exponent;
+            prop_assume!(size > subtree_size);
             let content: Vec<_> = (0..=250_u8).cycle().take(size).collect();
-            let combined = combine(&pieces_of(&content, piece_size), piece_size as u64, size as u64);
+            let combined = combine(&pieces_of(&content, subtree_size), subtree_size as u64, size as u64);
             prop_assert_eq!(combined, Some(*blake3::hash(&content).as_bytes()));
         }
     }

@@ -33,7 +33,7 @@ const BOUNDS_US: [u64; 18] = [
 #[derive(Debug, Default)]
 pub struct Durations {
     buckets: [AtomicU64; BOUNDS_US.len()],
-    longer: AtomicU64,
+    overflow: AtomicU64,
     sum_us: AtomicU64,
 }
 
@@ -53,20 +53,20 @@ impl Durations {
     pub fn observe(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_US.partition_point(|bound| *bound < us);
-        self.buckets.get(bucket).unwrap_or(&self.longer).fetch_add(1, Ordering::Relaxed);
+        self.buckets.get(bucket).unwrap_or(&self.overflow).fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
     /// Number of observations and their sum in microseconds.
     pub fn total(&self) -> (u64, u64) {
-        let counts = self.buckets.iter().chain(iter::once(&self.longer));
+        let counts = self.buckets.iter().chain(iter::once(&self.overflow));
         (counts.map(|count| count.load(Ordering::Relaxed)).sum(), self.sum_us.load(Ordering::Relaxed))
     }
 
     /// A snapshot. Its count is always the sum of its buckets, even if observations are counted
     /// meanwhile.
     pub fn counted(&self) -> CountedDurations {
-        let counts = self.buckets.iter().chain(iter::once(&self.longer));
+        let counts = self.buckets.iter().chain(iter::once(&self.overflow));
         let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain(iter::once(f64::INFINITY));
         let buckets: Vec<_> = bounds.zip(counts.map(|count| count.load(Ordering::Relaxed))).collect();
         CountedDurations {

@@ -78,10 +78,11 @@ impl Error {
             io::ErrorKind::AlreadyExists => ErrorKind::Exists,
             _ => ErrorKind::Other,
         };
-        let short_of = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(|errno| Some(errno.raw_os_error()));
+        let out_of_resources =
+            [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(|errno| Some(errno.raw_os_error()));
         let retryable = kind == ErrorKind::Full
             || matches!(source.kind(), io::ErrorKind::Interrupted | io::ErrorKind::TimedOut)
-            || short_of.contains(&source.raw_os_error());
+            || out_of_resources.contains(&source.raw_os_error());
         Self { kind, retryable, backend, operation, source: Some(Box::new(source)) }
     }
 }

@@ -131,13 +131,13 @@ impl Key {
     /// Parses a recorded key.
     pub fn parse(key: &str) -> Result<Self, InvalidKey> {
         let (folder, name) = key.split_once('/').ok_or(InvalidKey)?;
-        let plain = |segment: &str| {
+        let is_valid = |segment: &str| {
             !segment.is_empty()
                 && !segment.starts_with('.')
                 && segment.len() <= Self::MAX_NAME
                 && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        if plain(folder) && plain(name) { Ok(Self(key.to_owned())) } else { Err(InvalidKey) }
+        if is_valid(folder) && is_valid(name) { Ok(Self(key.to_owned())) } else { Err(InvalidKey) }
     }
 
     /// The key as a string.

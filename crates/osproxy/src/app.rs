@@ -78,14 +78,14 @@ pub struct App {
     pub links: LinkKeys,
     /// Configured limits.
     pub limits: Limits,
-    access: access::Access,
-    renewal: links::Renewal,
+    authenticator: access::Access,
+    key_rotation: links::Renewal,
     /// Work that outlives the request that started it. Awaited when the node stops.
     pub background: Background,
     /// Notified when a task is enqueued, so that the task engine looks for it at once.
-    pub task_bell: Notify,
+    pub task_notify: Notify,
     /// Random id of this process, under which it holds leases.
-    pub node: String,
+    pub node_id: String,
     /// When the node started, in milliseconds since the Unix epoch. Unfinished writes that are
     /// older, in a store of this node alone, belong to no live process.
     pub started_at: i64,
@@ -100,15 +100,15 @@ pub struct App {
     nodes: nodes::Nodes,
     uids: UidGenerator,
     /// Exclusive lock on the database, on a database server without Redis.
-    alone: Option<Alone>,
-    writing: Mutex<HashSet<i64>>,
-    counted: stats::Counted,
+    exclusive_lock: Option<Alone>,
+    active_writes: Mutex<HashSet<i64>>,
+    stats_cache: stats::Counted,
     folders: exposition::Folders,
-    observer: condition::Observer,
-    beginning: native::Beginning,
+    health_checker: condition::Observer,
+    multipart_locks: native::Beginning,
     /// Bounds the number of uploads whose parts are read before completion at the same time.
     inspections: Semaphore,
-    room: room::Room,
+    reservations: room::Room,
 }
 
 /// Limits from the configuration.
@@ -121,38 +121,38 @@ pub struct Limits {
     /// Highest part number.
     pub max_parts: u32,
     /// How long an upload session is kept after it has expired, in milliseconds.
-    pub keep_lapsed: i64,
+    pub expired_retention_ms: i64,
     /// Whether an instant upload requires a proof of possession.
     pub prove_possession: bool,
     /// Maximum size for which expected digests are verified before an upload is complete, in bytes.
     pub verify_up_to: u64,
     /// How long disk space stays reserved for an upload that has received nothing, in milliseconds.
-    pub reserve: i64,
+    pub reservation_ttl_ms: i64,
     /// Maximum attempts of a task.
-    pub task_attempts: u32,
+    pub max_task_attempts: u32,
     /// Maximum lifetime of a link, in seconds.
-    pub max_expire: i64,
+    pub max_link_secs: i64,
     /// Download links to a file that are issued within this many seconds are identical, which lets
     /// caches share them. 0: every link is different.
-    pub link_round: i64,
+    pub link_round_secs: i64,
     /// Whether shared caches may store content.
     pub public_links: bool,
     /// Maximum pending writes (transactions and received content) when an upload is created.
-    pub max_backlog: u64,
+    pub max_pending_writes: u64,
 }
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}")]
+#[error("{message}")]
 pub struct StartError {
-    what: String,
+    message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl StartError {
     /// An error whose message includes its cause.
     fn told(what: String) -> Self {
-        Self { what, source: None }
+        Self { message: what, source: None }
     }
 }
 
@@ -161,7 +161,7 @@ fn cannot<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     what: impl Into<String>,
 ) -> impl FnOnce(E) -> StartError {
     let what = what.into();
-    move |source| StartError { what, source: Some(source.into()) }
+    move |source| StartError { message: what, source: Some(source.into()) }
 }
 
 /// Explains why the exclusive lock on `what` cannot be taken.
@@ -212,7 +212,7 @@ impl App {
         let secrets = secret.map(|secret| vec![secret]);
         let is_for_cluster = secrets.is_none();
         let secrets = secrets.unwrap_or_else(|| links::cluster_secrets(&links));
-        let patience = Duration::from_secs(config.cluster.forward_timeout);
+        let forward_timeout = Duration::from_secs(config.cluster.forward_timeout);
         let app = Arc::new(Self {
             meta,
             stores,
@@ -221,41 +221,45 @@ impl App {
                 max_size: config.uploads.max_size,
                 max_part_size: config.uploads.max_part_size,
                 max_parts: config.uploads.max_parts,
-                keep_lapsed: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
+                expired_retention_ms: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
                 prove_possession: config.uploads.prove_possession,
                 verify_up_to: config.uploads.verify_up_to,
-                reserve: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
-                task_attempts: config.tasks.max_attempts,
-                max_expire: config.links.max_expire.cast_signed(),
-                link_round: config.links.round_secs.cast_signed(),
+                reservation_ttl_ms: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
+                max_task_attempts: config.tasks.max_attempts,
+                max_link_secs: config.links.max_expire.cast_signed(),
+                link_round_secs: config.links.round_secs.cast_signed(),
                 public_links: config.links.public_cache,
-                max_backlog: config.limits.max_backlog.into(),
+                max_pending_writes: config.limits.max_backlog.into(),
             },
-            access: access::Access::new(config),
-            renewal: links::Renewal {
+            authenticator: access::Access::new(config),
+            key_rotation: links::Renewal {
                 is_configured: !config.links.keys.is_empty(),
                 is_for_cluster,
-                looked: Mutex::new(Instant::now()),
+                last_read: Mutex::new(Instant::now()),
             },
             background: Background::here(),
-            task_bell: Notify::new(),
-            node,
+            task_notify: Notify::new(),
+            node_id: node,
             started_at,
             metrics: Metrics::default(),
             transfers,
             uids: UidGenerator::new(newest),
             coordinator,
-            cluster: Cluster::new(&secrets, patience, (config.server.max_connections / 2).max(1).into())
-                .map_err(cannot(SECRET))?,
+            cluster: Cluster::new(
+                &secrets,
+                forward_timeout,
+                (config.server.max_connections / 2).max(1).into(),
+            )
+            .map_err(cannot(SECRET))?,
             nodes: nodes::Nodes::new(config),
-            alone,
-            writing: Mutex::default(),
-            counted: stats::Counted::default(),
+            exclusive_lock: alone,
+            active_writes: Mutex::default(),
+            stats_cache: stats::Counted::default(),
             folders: exposition::Folders::of(config),
-            observer: condition::Observer::default(),
-            beginning: native::Beginning::default(),
+            health_checker: condition::Observer::default(),
+            multipart_locks: native::Beginning::default(),
             inspections: Semaphore::new(inspect::PARALLEL),
-            room: room::Room::new(config, &database),
+            reservations: room::Room::new(config, &database),
         });
         app.keep_in_touch();
         app.keep_link_keys();
@@ -264,9 +268,9 @@ impl App {
 
     /// Sends cache invalidations of this node to the other nodes, and applies theirs.
     fn keep_in_touch(self: &Arc<Self>) {
-        let (teller, listener) = (Arc::downgrade(self), Arc::downgrade(self));
+        let (sender, receiver) = (Arc::downgrade(self), Arc::downgrade(self));
         self.meta.tell_changes(move |change| {
-            if let Some(app) = teller.upgrade() {
+            if let Some(app) = sender.upgrade() {
                 app.coordinator.send(match change {
                     Change::File(uid) => Message::FileChanged { uid: uid.get() },
                     Change::Blob(blob_id) => Message::BlobChanged { blob_id },
@@ -279,10 +283,10 @@ impl App {
             loop {
                 let event = match events.recv().await {
                     Ok(event) => event,
-                    Err(RecvError::Lagged(_)) => Event::Gap,
+                    Err(RecvError::Lagged(_)) => Event::MayHaveMissed,
                     Err(RecvError::Closed) => return,
                 };
-                let Some(app) = listener.upgrade() else {
+                let Some(app) = receiver.upgrade() else {
                     return;
                 };
                 match event {
@@ -292,10 +296,10 @@ impl App {
                     Event::Message(Message::BlobChanged { blob_id }) => {
                         app.meta.hear_change(Change::Blob(blob_id));
                     }
-                    Event::Message(Message::TaskEnqueued) => app.task_bell.notify_one(),
-                    Event::Gap => {
+                    Event::Message(Message::TaskEnqueued) => app.task_notify.notify_one(),
+                    Event::MayHaveMissed => {
                         app.meta.hear_changes(app.coordinator.hears());
-                        app.task_bell.notify_one();
+                        app.task_notify.notify_one();
                     }
                 }
             }
@@ -305,7 +309,7 @@ impl App {
     /// Wakes the task engine of this node, for a task that it may run. Other nodes find the task by
     /// polling: a message costs each of them something, so uploads must not send any.
     pub fn task_enqueued(&self) {
-        self.task_bell.notify_one();
+        self.task_notify.notify_one();
     }
 
     /// Wakes the task engines of all nodes, because the store that the task needs may be another
@@ -318,7 +322,7 @@ impl App {
     /// Returns a new uid, unique in the cluster. Fails with `Unavailable` if this node has no valid
     /// worker id or has lost its exclusive lock on the database.
     pub async fn next_uid(&self) -> Result<Uid> {
-        if self.alone.as_ref().is_some_and(|alone| !alone.is_held()) {
+        if self.exclusive_lock.as_ref().is_some_and(|alone| !alone.is_held()) {
             return Err(Error::unavailable("this node has lost its exclusive lock on the database"));
         }
         for _ in 0..ROUNDS {
@@ -337,7 +341,7 @@ impl App {
 
     /// Returns the ids of the processes that may be writing to a store now, including this one.
     pub async fn writers_of(&self, store: &str) -> Result<HashSet<String>> {
-        let mut writers = HashSet::from([self.node.clone()]);
+        let mut writers = HashSet::from([self.node_id.clone()]);
         if self.stores.is_shared(store) {
             let nodes = self.coordinator.nodes().await.map_err(Error::unavailable)?;
             writers.extend(nodes.into_iter().map(|known| known.node.id));
@@ -347,7 +351,7 @@ impl App {
 
     /// Ids of the blobs and parts that this process is writing now.
     pub fn writing(&self) -> MutexGuard<'_, HashSet<i64>> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.active_writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -381,8 +385,8 @@ async fn coordinate(
 /// Returns the configured size and lifetime of the metadata cache.
 pub fn memory(config: &Config) -> Memory {
     Memory {
-        entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
-        time: Duration::from_secs(config.database.cache_seconds),
+        max_entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
+        max_age: Duration::from_secs(config.database.cache_seconds),
     }
 }
 

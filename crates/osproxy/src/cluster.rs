@@ -65,10 +65,10 @@ pub struct Cluster {
     client: Client<HttpConnector, Outgoing>,
     /// The first secret signs tokens; all of them are accepted.
     secrets: RwLock<Arc<[Hmac<Sha256>]>>,
-    patience: Duration,
+    timeout: Duration,
     /// Limits the requests that wait for other nodes. The rest of the connections stays free for
     /// local requests; otherwise two nodes at their limit could wait for each other.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// The node to which a request is forwarded.
@@ -84,11 +84,11 @@ pub struct Destination<'a> {
 #[derive(Debug)]
 pub struct Unanswered {
     /// The cause.
-    pub why: Box<dyn std::error::Error + Send + Sync>,
+    pub source: Box<dyn std::error::Error + Send + Sync>,
     /// Whether the client aborted the request body.
-    pub is_clients: bool,
+    pub is_client_fault: bool,
     /// The request, if none of its body was read: it can be retried.
-    pub untouched: Option<Box<Request<Body>>>,
+    pub unread_request: Option<Box<Request<Body>>>,
 }
 
 /// The token is not valid for this request, or has expired.
@@ -124,7 +124,7 @@ impl Cluster {
             .http1_max_buf_size(MAX_BUFFERED)
             .build(connector);
         let secrets = RwLock::new(keyed(secrets)?);
-        Ok(Self { client, secrets, patience, places: Arc::new(Semaphore::new(places)) })
+        Ok(Self { client, secrets, timeout: patience, permits: Arc::new(Semaphore::new(places)) })
     }
 
     /// Replaces the secrets.
@@ -146,26 +146,26 @@ impl Cluster {
         request: Request<Body>,
     ) -> Result<Response<Body>, Unanswered> {
         let (parts, body) = request.into_parts();
-        let refused = |why| Err(Unanswered { why, is_clients: false, untouched: None });
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            return refused(Crowded.into());
+        let failed = |why| Err(Unanswered { source: why, is_client_fault: false, unread_request: None });
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            return failed(Crowded.into());
         };
         let head = match self.head(to, &parts) {
             Ok(head) => head,
-            Err(why) => return refused(why),
+            Err(why) => return failed(why),
         };
-        let (outgoing, turn) = Outgoing::new(body);
-        match self.answer(head.map(|()| outgoing), &turn).await {
+        let (outgoing, progress) = Outgoing::new(body);
+        match self.answer(head.map(|()| outgoing), &progress).await {
             Ok(answer) => {
                 let (mut parts, body) = answer.into_parts();
                 strip(&mut parts.headers);
-                let body = Watched { body, idle: Idle::new(self.patience), _place: place };
+                let body = Watched { body, idle: Idle::new(self.timeout), _permit: permit };
                 Ok(Response::from_parts(parts, Body::new(body)))
             }
             Err(why) => Err(Unanswered {
-                why,
-                is_clients: turn.is_broken(),
-                untouched: turn.untouched().map(|body| Box::new(Request::from_parts(parts, body))),
+                source: why,
+                is_client_fault: progress.is_broken(),
+                unread_request: progress.untouched().map(|body| Box::new(Request::from_parts(parts, body))),
             }),
         }
     }
@@ -203,7 +203,7 @@ impl Cluster {
         turn: &Turn,
     ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
         let mut answer = std::pin::pin!(self.client.request(request));
-        let mut passed = turn.passed();
+        let mut polls = turn.passed();
         loop {
             tokio::select! {
                 answer = &mut answer => {
@@ -212,13 +212,13 @@ impl Cluster {
                     let is_refused = is_error(&answer, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied);
                     return if is_refused { Err(Refused.into()) } else { Ok(answer) };
                 }
-                () = tokio::time::sleep(self.patience) => {}
+                () = tokio::time::sleep(self.timeout) => {}
             }
             // While the client is the slow side, its own timeout applies.
-            if turn.passed() == passed && !turn.is_clients() {
+            if turn.passed() == polls && !turn.is_clients() {
                 return Err(Silent.into());
             }
-            passed = turn.passed();
+            polls = turn.passed();
         }
     }
 
@@ -235,7 +235,7 @@ impl Cluster {
             return Ok(false);
         };
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let made = || {
+        let verify = || {
             let (at, mac) = mark.to_str().ok()?.split_once('.')?;
             let (at, mut given) = (at.parse().ok()?, [0; 32]);
             hex::decode_to_slice(mac, &mut given).ok()?;
@@ -244,7 +244,7 @@ impl Cluster {
             };
             (now().abs_diff(at) <= CLOCKS && self.secrets().iter().any(verifies)).then_some(true)
         };
-        made().ok_or(Stranger)
+        verify().ok_or(Stranger)
     }
 
     /// Creates a token: `<seconds since the Unix epoch>.<MAC in hexadecimal>`.
@@ -296,7 +296,7 @@ pub fn strip(headers: &mut HeaderMap) {
 struct Watched {
     body: Incoming,
     idle: Idle,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl http_body::Body for Watched {

@@ -30,7 +30,7 @@ pub struct Sniffer {
     size: usize,
     is_not_text: bool,
     /// An incomplete character at the end of the bytes seen so far.
-    cut: Vec<u8>,
+    incomplete_char: Vec<u8>,
 }
 
 impl Sniffer {
@@ -41,13 +41,13 @@ impl Sniffer {
         self.head.extend_from_slice(bytes.get(..missing).unwrap_or_default());
         let mut rest = bytes;
         while !self.is_not_text
-            && !self.cut.is_empty()
+            && !self.incomplete_char.is_empty()
             && let Some((next, behind)) = rest.split_first()
         {
-            self.cut.push(*next);
+            self.incomplete_char.push(*next);
             rest = behind;
-            match str::from_utf8(&self.cut) {
-                Ok(_) => self.cut.clear(),
+            match str::from_utf8(&self.incomplete_char) {
+                Ok(_) => self.incomplete_char.clear(),
                 Err(error) => self.is_not_text = error.error_len().is_some(),
             }
         }
@@ -60,7 +60,7 @@ impl Sniffer {
             Err(error) if error.error_len().is_none() => {
                 let (text, cut) = rest.split_at(error.valid_up_to());
                 self.is_not_text = text.contains(&0);
-                self.cut.extend_from_slice(cut);
+                self.incomplete_char.extend_from_slice(cut);
             }
             Err(_) => self.is_not_text = true,
         }
@@ -69,7 +69,7 @@ impl Sniffer {
     /// Returns the detected type as it is recorded: with a charset if all bytes are UTF-8.
     pub fn finish(self) -> Option<&'static str> {
         let sniffed = sniff(&self.head);
-        if self.is_not_text || !(self.cut.is_empty() || self.size >= LONG) {
+        if self.is_not_text || !(self.incomplete_char.is_empty() || self.size >= LONG) {
             return sniffed;
         }
         match sniffed {
@@ -122,11 +122,11 @@ pub fn of_file(sniffed: Option<&str>, name: &str) -> String {
 }
 
 /// Whether a MIME type equals `wanted` or is in its family, such as `image/*`. Ignores parameters.
-pub fn fits(wanted: &str, content_type: &str) -> bool {
+pub fn fits(pattern: &str, content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    match wanted.strip_suffix('*') {
+    match pattern.strip_suffix('*') {
         Some(family) => essence.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family)),
-        None => essence.eq_ignore_ascii_case(wanted),
+        None => essence.eq_ignore_ascii_case(pattern),
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Error {
     /// Human-readable reason: one sentence that names no vendor, path or query.
     pub message: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
-    size: Option<u64>,
+    file_size: Option<u64>,
     retry_after: Option<Duration>,
     members: Vec<(Cow<'static, str>, serde_json::Value)>,
 }
@@ -41,7 +41,7 @@ impl Error {
             code,
             message: message.into(),
             source: None,
-            size: None,
+            file_size: None,
             retry_after: None,
             members: Vec::new(),
         }
@@ -70,12 +70,12 @@ impl Error {
 
     /// Adds the size of the file in bytes, for `RangeNotSatisfiable`.
     pub(crate) fn with_size(self, size: u64) -> Self {
-        Self { size: Some(size), ..self }
+        Self { file_size: Some(size), ..self }
     }
 
     /// Size of the file in bytes, if it was added for `RangeNotSatisfiable`.
     pub(crate) fn size(&self) -> Option<u64> {
-        self.size
+        self.file_size
     }
 
     /// Adds a machine-readable member, which protocols carry where they can. Replaces an earlier
@@ -119,7 +119,7 @@ impl Error {
             code: ErrorCode::Unavailable,
             message: "the service is temporarily unavailable; retry later".into(),
             source: Some(source.into()),
-            size: None,
+            file_size: None,
             retry_after: None,
             members: Vec::new(),
         }
@@ -147,7 +147,7 @@ impl Error {
             code: ErrorCode::NodeUnavailable,
             message: "the node that has the content of this file is unreachable; retry later".into(),
             source: Some(source.into()),
-            size: None,
+            file_size: None,
             retry_after: None,
             members: Vec::new(),
         }
@@ -159,7 +159,7 @@ impl Error {
             code: ErrorCode::Internal,
             message: "internal error".into(),
             source: Some(source.into()),
-            size: None,
+            file_size: None,
             retry_after: None,
             members: Vec::new(),
         }

@@ -45,7 +45,7 @@ pub struct Claims<'a> {
     /// Lifetime in seconds, counted from `date`.
     pub expire: &'a str,
     /// The other parameters of the link, in a fixed order.
-    pub extra: &'a [&'a str],
+    pub action_params: &'a [&'a str],
 }
 
 /// Validity period of a link.
@@ -54,7 +54,7 @@ pub struct Period {
     /// Start: the link's date.
     pub date: OffsetDateTime,
     /// Length in seconds.
-    pub expire: i64,
+    pub lifetime_secs: i64,
 }
 
 impl Period {
@@ -63,12 +63,12 @@ impl Period {
     /// which is `round` seconds longer; 0 turns windows off.
     pub fn rounded(now: OffsetDateTime, expire: i64, round: i64) -> Self {
         let into_window = now.unix_timestamp().checked_rem_euclid(round).unwrap_or(0);
-        Self { date: now - Duration::seconds(into_window), expire: expire.saturating_add(round) }
+        Self { date: now - Duration::seconds(into_window), lifetime_secs: expire.saturating_add(round) }
     }
 
     /// End in seconds since the Unix epoch: a link is dated in whole seconds.
     pub fn ends_at(self) -> i64 {
-        self.date.unix_timestamp().saturating_add(self.expire)
+        self.date.unix_timestamp().saturating_add(self.lifetime_secs)
     }
 }
 
@@ -163,7 +163,7 @@ impl LinkKey {
         };
         let fixed = [action, claims.uid, claims.date, claims.expire];
         // Each field is preceded by its length: no two sets of claims give the same bytes.
-        for field in fixed.iter().chain(claims.extra) {
+        for field in fixed.iter().chain(claims.action_params) {
             mac.update(&(field.len() as u64).to_be_bytes());
             mac.update(field.as_bytes());
         }
@@ -197,8 +197,8 @@ impl LinkKeys {
     }
 
     /// Replaces all keys.
-    pub fn replace(&self, others: &Self) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = others.known();
+    pub fn replace(&self, new_keys: &Self) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new_keys.known();
     }
 
     /// Whether the key that made this signature is among them.
@@ -336,7 +336,7 @@ mod tests {
         }
         // Nor are they accepted as a parameter of another kind of link.
         let extra = ["name", encoded];
-        let other = Claims { extra: &extra, ..claims };
+        let other = Claims { action_params: &extra, ..claims };
         assert_eq!(keys.verify(&other, bare, NOW), Err(LinkError::Signature));
         for (address, allowed) in
             [("10.1.2.3", true), ("11.0.0.1", false), ("2001:db8::1", true), ("::1", false)]
@@ -352,7 +352,7 @@ mod tests {
     }
 
     fn claims<'a>(date: &'a str, extra: &'a [&'a str]) -> Claims<'a> {
-        Claims { action: Action::Download, uid: "1", date, expire: "60", extra }
+        Claims { action: Action::Download, uid: "1", date, expire: "60", action_params: extra }
     }
 
     #[test]
@@ -368,11 +368,11 @@ mod tests {
 
     #[test]
     fn links_of_one_window_have_the_same_period_and_hold_long_enough() {
-        assert_eq!(Period::rounded(NOW, 60, 0), Period { date: NOW, expire: 60 });
+        assert_eq!(Period::rounded(NOW, 60, 0), Period { date: NOW, lifetime_secs: 60 });
         let moment = |second: i64| NOW + Duration::seconds(second);
         for second in [0, 1, 299] {
             let period = Period::rounded(moment(second), 60, 300);
-            assert_eq!((date(period.date), period.expire), (date(NOW), 360));
+            assert_eq!((date(period.date), period.lifetime_secs), (date(NOW), 360));
             assert!(period.ends_at() >= moment(second).unix_timestamp() + 60);
         }
         assert_eq!(date(Period::rounded(moment(300), 60, 300).date), date(moment(300)));
@@ -397,9 +397,9 @@ mod tests {
             Claims { uid: "2", ..signed },
             Claims { date: "2026-11-22T12:00:01Z", ..signed },
             Claims { expire: "61", ..signed },
-            Claims { extra: &["ab", "c"], ..signed },
-            Claims { extra: &["a", "bc", ""], ..signed },
-            Claims { extra: &["a"], ..signed },
+            Claims { action_params: &["ab", "c"], ..signed },
+            Claims { action_params: &["a", "bc", ""], ..signed },
+            Claims { action_params: &["a"], ..signed },
         ];
         for other in others {
             assert_eq!(keys.verify(&other, &signature, NOW), Err(LinkError::Signature), "{other:?}");
@@ -449,7 +449,7 @@ mod tests {
             uid in ".*", date in ".*", expire in ".*", name in ".*", signature in "(k1\\.)?.*",
         ) {
             let extra = [name.as_str()];
-            let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, extra: &extra };
+            let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, action_params: &extra };
             prop_assert_eq!(keys(&[1; 32]).verify(&claims, &signature, NOW), Err(LinkError::Signature));
         }
     }

@@ -32,11 +32,11 @@ pub struct Metrics {
     /// Response bodies with content in progress.
     pub downloads: InFlight,
     /// Received content that is being made durable and recorded.
-    pub endings: InFlight,
+    pub commits: InFlight,
     /// Deduplicated content, by how the match was found.
-    shared: ByLabel<Saving, Shared>,
+    deduplicated: ByLabel<Saving, Shared>,
     /// Instant uploads of unknown content.
-    not_there: AtomicU64,
+    instant_misses: AtomicU64,
 }
 
 /// How deduplication found existing content.
@@ -72,14 +72,14 @@ struct Shared {
 impl Metrics {
     /// Counts a file of `bytes` bytes that shares existing content.
     pub fn shared(&self, saving: Saving, bytes: u64) {
-        let shared = self.shared.of(&saving);
+        let shared = self.deduplicated.of(&saving);
         shared.files.fetch_add(1, Ordering::Relaxed);
         shared.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts an instant upload whose content is unknown.
     pub fn not_there(&self) {
-        self.not_there.fetch_add(1, Ordering::Relaxed);
+        self.instant_misses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds these metrics to a page.
@@ -89,7 +89,7 @@ impl Metrics {
             .map(|(direction, running)| (vec![("direction", direction.to_owned())], running.count()));
         page.gauge("transfers_in_flight", "Uploads and downloads in progress", transfers);
         self.tasks.tell(page);
-        let shared = self.shared.all();
+        let shared = self.deduplicated.all();
         let label = |saving: Saving| vec![("by", saving.name().to_owned())];
         page.counter(
             "shared_files",
@@ -104,7 +104,7 @@ impl Metrics {
         page.counter(
             "instant_upload_misses",
             "Instant uploads of unknown content, which must be sent",
-            [(Vec::new(), self.not_there.load(Ordering::Relaxed))],
+            [(Vec::new(), self.instant_misses.load(Ordering::Relaxed))],
         );
     }
 }

@@ -59,8 +59,8 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // Libraries log warnings and errors only, unless everything is requested.
-    let others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    let filter = Targets::new().with_default(others).with_target("osproxy", level);
+    let library_level = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    let filter = Targets::new().with_default(library_level).with_target("osproxy", level);
     let coloured = log.format == LogFormat::Text && io::IsTerminal::is_terminal(&io::stderr());
     let (writer, flush) = LogWriter::start(io::stderr(), coloured)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
@@ -100,7 +100,7 @@ fn layer<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
 {
-    let own = FilterFn::new(|metadata| {
+    let is_own_span = FilterFn::new(|metadata| {
         let target = metadata.target();
         metadata.is_span() && (target == traces::TARGET || target.starts_with("osproxy"))
     });
@@ -110,7 +110,7 @@ where
         .with_threads(false)
         .with_target(false)
         .with_tracked_inactivity(false)
-        .with_filter(own)
+        .with_filter(is_own_span)
 }
 
 /// Logs the location of a panic; the current span adds the id of the request. The message is logged

@@ -46,8 +46,8 @@ pub(crate) fn open(settings: CosSettings) -> Result<Remote<Cos>> {
             Signer::new(context(), StaticCredentialProvider::new(&id, &secret), RequestSigner::new())
         }
         Some((id, secret, Some(token))) => {
-            let given = StaticCredentialProvider::with_security_token(&id, &secret, &token);
-            Signer::new(context(), given, RequestSigner::new())
+            let provider = StaticCredentialProvider::with_security_token(&id, &secret, &token);
+            Signer::new(context(), provider, RequestSigner::new())
         }
         None => Signer::new(context(), DefaultCredentialProvider::new(), RequestSigner::new()),
     };

@@ -62,7 +62,7 @@ struct Root {
     next_temporary: AtomicU64,
     /// Bytes of the disk that objects must not use.
     keep_free: AtomicU64,
-    slots: placed::Slots,
+    slot_locks: placed::Slots,
     /// Folders whose creation was synced to disk.
     durable_folders: Mutex<HashSet<String>>,
     /// Held while the backend exists; `None` if it was opened to read.
@@ -228,7 +228,7 @@ impl Root {
             id,
             next_temporary: AtomicU64::new(0),
             keep_free: AtomicU64::new(0),
-            slots: placed::Slots::default(),
+            slot_locks: placed::Slots::default(),
             durable_folders: Mutex::default(),
             lock: None,
         }
@@ -271,7 +271,7 @@ impl Root {
     /// and syncs its parent so that it survives a power failure.
     fn in_folder<T>(&self, folder: &str, work: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
         let folders = || self.durable_folders.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || {
+        let create_folder = || {
             make_folder(&self.folder, folder)?;
             if self.fsync {
                 // Sync even if another thread created the folder: its sync may not be done yet.
@@ -282,12 +282,12 @@ impl Root {
         };
         let is_durable = folders().contains(folder);
         if !is_durable {
-            make()?;
+            create_folder()?;
         }
         match work() {
             // Someone removed the empty folder.
             Err(Errno::NOENT) if is_durable => {
-                make()?;
+                create_folder()?;
                 work()
             }
             done => done,

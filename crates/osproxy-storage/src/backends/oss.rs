@@ -40,7 +40,7 @@ pub(crate) struct Oss {
     region: String,
     /// Signs requests to no particular bucket. The signers of buckets share its credential cache.
     signer: Signer<Credential>,
-    of_buckets: Mutex<HashMap<String, Signer<Credential>>>,
+    bucket_signers: Mutex<HashMap<String, Signer<Credential>>>,
 }
 
 /// Creates an OSS backend. Does not contact the store.
@@ -53,20 +53,20 @@ pub(crate) fn open(settings: OssSettings) -> Result<Remote<Oss>> {
     let builder = RequestSigner::new("");
     let signer = match settings.credentials {
         Some((id, secret, token)) => {
-            let given = StaticCredentialProvider::new(&id, &secret);
-            let given = token.iter().fold(given, |given, token| given.with_security_token(token));
+            let provider = StaticCredentialProvider::new(&id, &secret);
+            let given = token.iter().fold(provider, |given, token| given.with_security_token(token));
             Signer::new(context(), given, builder)
         }
         None => Signer::new(context(), DefaultCredentialProvider::new(), builder),
     };
     let (region, of_buckets) = (settings.region, Mutex::default());
-    let vendor = Oss { scheme, authority, region, signer, of_buckets };
+    let vendor = Oss { scheme, authority, region, signer, bucket_signers: of_buckets };
     Remote::new(vendor, settings.bucket, &settings.http)
 }
 
 impl Oss {
     fn signer(&self, bucket: &str) -> Signer<Credential> {
-        let mut signers = self.of_buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signers = self.bucket_signers.lock().unwrap_or_else(PoisonError::into_inner);
         let signer = signers.entry(bucket.to_owned()).or_insert_with(|| {
             let builder = RequestSigner::new(bucket)
                 .with_region(self.region.clone())

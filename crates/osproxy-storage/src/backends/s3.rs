@@ -45,8 +45,8 @@ pub(crate) fn open(settings: S3Settings) -> Result<Remote<S3>> {
     let builder = RequestSigner::new("s3", &settings.region);
     let signer = match settings.credentials {
         Some((id, secret, token)) => {
-            let given = StaticCredentialProvider::new(&id, &secret);
-            let given = token.iter().fold(given, |given, token| given.with_session_token(token));
+            let provider = StaticCredentialProvider::new(&id, &secret);
+            let given = token.iter().fold(provider, |given, token| given.with_session_token(token));
             Signer::new(context(), given, builder)
         }
         None => Signer::new(context(), DefaultCredentialProvider::new(), builder),

@@ -18,10 +18,10 @@ impl Default for Backoff {
 impl Backoff {
     /// Sleeps for 50 to 100 % of the next pause, then doubles it.
     pub async fn pause(&mut self) {
-        let mut chance = [0];
+        let mut jitter = [0];
         // Without randomness there is no jitter, which is harmless.
-        let _ = getrandom::fill(&mut chance);
-        let pause = self.next.mul_f64(1.0 - f64::from(chance[0]) / 512.0);
+        let _ = getrandom::fill(&mut jitter);
+        let pause = self.next.mul_f64(1.0 - f64::from(jitter[0]) / 512.0);
         self.next = (self.next * 2).min(LONGEST);
         tokio::time::sleep(pause).await;
     }

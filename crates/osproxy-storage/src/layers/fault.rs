@@ -64,7 +64,7 @@ impl Layer for Fault {
             return reader;
         }
         let mut left = self.draw() % (opened.range.end - opened.range.start).max(1);
-        let until = reader.map(move |bytes| {
+        let truncated = reader.map(move |bytes| {
             let mut bytes = bytes?;
             if left == 0 {
                 return Err(broken());
@@ -74,6 +74,6 @@ impl Layer for Fault {
             Ok(bytes)
         });
         // An error is final, and so is a premature end.
-        Box::pin(until.chain(stream::iter([Err(broken())])))
+        Box::pin(truncated.chain(stream::iter([Err(broken())])))
     }
 }

@@ -24,15 +24,15 @@ impl Limit {
 #[async_trait]
 impl Layer for Limit {
     fn reader(&self, opened: Opened, reader: ObjectReader) -> ObjectReader {
-        let held = opened.held;
+        let permit = opened.permit;
         Box::pin(reader.inspect(move |_| {
-            let _held = &held;
+            let _held = &permit;
         }))
     }
 
     async fn hold(&self) -> Result<Option<Box<dyn Send>>> {
-        let waiting = tokio::time::timeout(self.wait, self.transfers.clone().acquire_owned());
-        if let Ok(Ok(permit)) = waiting.await {
+        let acquiring = tokio::time::timeout(self.wait, self.transfers.clone().acquire_owned());
+        if let Ok(Ok(permit)) = acquiring.await {
             return Ok(Some(Box::new(permit)));
         }
         Err(Error::new(ErrorKind::Busy, self.backend, "wait"))

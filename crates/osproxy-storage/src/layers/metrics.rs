@@ -17,7 +17,7 @@ use crate::{Durations, ErrorKind, ObjectReader, Result};
 pub struct Counters {
     /// Indexed in the order of [`Operation::ALL`].
     operations: [OperationCounters; Operation::ALL.len()],
-    broken_readers: AtomicU64,
+    failed_readers: AtomicU64,
     /// Bytes returned by readers.
     pub read_bytes: AtomicU64,
     /// Bytes accepted by writers.
@@ -38,7 +38,7 @@ impl Counters {
     /// readers and writers do not count as operations.
     pub fn now(&self) -> [u64; 5] {
         let (mut operations, mut busy_us) = (0, 0);
-        let mut failures = self.broken_readers.load(Ordering::Relaxed);
+        let mut failures = self.failed_readers.load(Ordering::Relaxed);
         for counters in &self.operations {
             let (count, us) = counters.durations.total();
             (operations, busy_us) = (operations + count, busy_us + us);
@@ -57,7 +57,7 @@ impl Counters {
 
     /// Number of readers that failed before their end.
     pub fn broken_readers(&self) -> u64 {
-        self.broken_readers.load(Ordering::Relaxed)
+        self.failed_readers.load(Ordering::Relaxed)
     }
 }
 
@@ -78,10 +78,10 @@ impl Layer for Metrics {
         if matches!(operation, Operation::Write | Operation::Finish) {
             return running.await;
         }
-        let began = Instant::now();
+        let started = Instant::now();
         let outcome = running.await;
         if let Some(counters) = self.counters.operations.get(operation as usize) {
-            counters.durations.observe(began.elapsed());
+            counters.durations.observe(started.elapsed());
             if outcome.as_ref().is_err_and(|error| error.kind != ErrorKind::NotFound) {
                 counters.failures.fetch_add(1, Ordering::Relaxed);
             }
@@ -93,7 +93,7 @@ impl Layer for Metrics {
         let counters = self.counters.clone();
         Box::pin(reader.inspect(move |bytes| match bytes {
             Ok(bytes) => _ = counters.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed),
-            Err(_) => _ = counters.broken_readers.fetch_add(1, Ordering::Relaxed),
+            Err(_) => _ = counters.failed_readers.fetch_add(1, Ordering::Relaxed),
         }))
     }
 

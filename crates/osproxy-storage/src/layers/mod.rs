@@ -148,7 +148,7 @@ pub struct Opened {
     /// The byte range of the reader.
     pub range: Range<u64>,
     /// What [`Layer::hold`] returned for this reader.
-    pub held: Option<Box<dyn Send>>,
+    pub permit: Option<Box<dyn Send>>,
 }
 
 /// A store wrapped in a layer.
@@ -181,18 +181,20 @@ impl<L: Layer> Backend for Layered<L> {
     }
 
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
-        let held = self.layer.hold().await?;
+        let permit = self.layer.hold().await?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.create(key, size)) };
         let writer = self.layer.repeatable(Operation::Create, &run).await?;
-        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _held: held }))
+        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _permit: permit }))
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
         let held = self.layer.hold().await?;
-        let wanted = range.clone();
-        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.open(key, wanted.clone())) };
+        let reader_range = range.clone();
+        let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.open(key, reader_range.clone())) };
         let reader = self.layer.repeatable(Operation::Open, &run).await?;
-        Ok(self.layer.reader(Opened { store: self.store.clone(), key: key.clone(), range, held }, reader))
+        Ok(self
+            .layer
+            .reader(Opened { store: self.store.clone(), key: key.clone(), range, permit: held }, reader))
     }
 
     async fn size(&self, key: &Key) -> Result<u64> {
@@ -260,7 +262,7 @@ impl<L: Layer> Multipart for Layered<L> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.create_part(key, upload, number, size)) };
         let writer = self.layer.repeatable(Operation::Create, &run).await?;
-        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _held: held }))
+        Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _permit: held }))
     }
 
     async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
@@ -297,7 +299,7 @@ impl<L: Layer> Multipart for Layered<L> {
 struct LayeredWriter<L> {
     layer: Arc<L>,
     writer: Box<dyn ObjectWriter>,
-    _held: Option<Box<dyn Send>>,
+    _permit: Option<Box<dyn Send>>,
 }
 
 #[async_trait]

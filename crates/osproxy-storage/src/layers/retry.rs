@@ -45,7 +45,7 @@ impl Layer for Retry {
         let rest = Rest {
             store: opened.store,
             key: opened.key,
-            left: opened.range,
+            remaining: opened.range,
             reader: Some(reader),
             failures: 0,
             attempts: self.attempts,
@@ -61,7 +61,7 @@ impl Layer for Retry {
 struct Rest {
     store: Arc<dyn Backend>,
     key: Key,
-    left: Range<u64>,
+    remaining: Range<u64>,
     reader: Option<ObjectReader>,
     /// Consecutive failures without a byte in between.
     failures: u32,
@@ -74,7 +74,7 @@ impl Rest {
         loop {
             match self.attempt().await {
                 Ok(Some(bytes)) => {
-                    self.left.start += bytes.len() as u64;
+                    self.remaining.start += bytes.len() as u64;
                     (self.failures, self.backoff) = (0, Backoff::default());
                     return Ok(Some(bytes));
                 }
@@ -82,7 +82,7 @@ impl Rest {
                 Err(error) if may_help(&error) && self.failures + 1 < self.attempts => {
                     tracing::debug!(
                         key = %self.key,
-                        at = self.left.start,
+                        at = self.remaining.start,
                         %error,
                         "reader broke off; reopening at this offset"
                     );
@@ -96,12 +96,12 @@ impl Rest {
     }
 
     async fn attempt(&mut self) -> Result<Option<Bytes>> {
-        if self.left.is_empty() {
+        if self.remaining.is_empty() {
             return Ok(None);
         }
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            None => self.reader.insert(self.store.open(&self.key, self.left.clone()).await?),
+            None => self.reader.insert(self.store.open(&self.key, self.remaining.clone()).await?),
         };
         if let Some(bytes) = reader.next().await {
             return bytes.map(Some);

@@ -82,7 +82,7 @@ pub(super) struct Client<V> {
 /// An unsigned request.
 pub(super) struct Request {
     pub(super) method: Method,
-    place: Place,
+    target: Place,
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) headers: HashMap<HeaderName, String>,
     pub(super) body: Content,
@@ -101,7 +101,7 @@ enum Place {
 /// A body of known length.
 pub(super) enum Content {
     Whole(Bytes),
-    Pieces(Vec<Bytes>),
+    Chunks(Vec<Bytes>),
     Stream(Body, u64),
 }
 
@@ -115,7 +115,7 @@ impl Request {
     fn new(method: Method, place: Place, operation: &'static str) -> Self {
         let (query, headers) = (Vec::new(), HashMap::new());
         let body = Content::Whole(Bytes::new());
-        Self { method, place, query, headers, body, operation, is_signed: true }
+        Self { method, target: place, query, headers, body, operation, is_signed: true }
     }
 
     pub(super) fn to_bucket(method: Method, bucket: &str, operation: &'static str) -> Self {
@@ -128,8 +128,8 @@ impl Request {
 
     #[cfg(test)]
     pub(super) fn named(mut self, name: &str) -> Self {
-        if let Place::Bucket(bucket) = self.place {
-            self.place = Place::Named(bucket, name.to_owned());
+        if let Place::Bucket(bucket) = self.target {
+            self.target = Place::Named(bucket, name.to_owned());
         }
         self
     }
@@ -232,8 +232,8 @@ impl<V: Vendor> Client<V> {
         let status = answer.status().as_u16();
         let text = text_of(answer).await.map_err(|error| lost::<V>(operation, error))?;
         if !xml::is_of_store(&text) {
-            let stranger = Box::new(NoStore { status });
-            return Err(Error::new(ErrorKind::Other, V::NAME, operation).caused_by(stranger));
+            let not_a_store = Box::new(NoStore { status });
+            return Err(Error::new(ErrorKind::Other, V::NAME, operation).caused_by(not_a_store));
         }
         Ok(time)
     }
@@ -243,7 +243,7 @@ impl<V: Vendor> Client<V> {
         let broken = |source: Box<dyn StdError + Send + Sync>| {
             Error::new(ErrorKind::Other, V::NAME, operation).caused_by(source)
         };
-        let (bucket, object) = match &request.place {
+        let (bucket, object) = match &request.target {
             Place::Bucket(bucket) => (bucket.as_str(), String::new()),
             Place::Object(key) => (self.bucket_of(key), self.name_of(key)),
             #[cfg(test)]
@@ -266,7 +266,7 @@ impl<V: Vendor> Client<V> {
                 let length = bytes.len() as u64;
                 (Body::from(bytes), length)
             }
-            Content::Pieces(pieces) => {
+            Content::Chunks(pieces) => {
                 let length = pieces.iter().map(|piece| piece.len() as u64).sum();
                 let pieces = pieces.into_iter().map(Ok::<_, Infallible>);
                 (Body::wrap_stream(stream::iter(pieces)), length)
@@ -351,8 +351,8 @@ impl Answer {
     }
 
     pub(super) fn from_parts(status: StatusCode, text: &str) -> Self {
-        let said = xml::error(text);
-        Self { status: status.as_u16(), code: said.code, message: said.message }
+        let document = xml::error(text);
+        Self { status: status.as_u16(), code: document.code, message: document.message }
     }
 
     pub(super) fn into_error(self, backend: &'static str, operation: &'static str) -> Error {
@@ -365,11 +365,11 @@ impl Answer {
             (507, _) | (_, "XMinioStorageFull" | "QuotaExceeded" | "StorageFull") => ErrorKind::Full,
             _ => ErrorKind::Other,
         };
-        let again = matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
+        let is_transient = matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             || ["SlowDown", "RequestTimeout", "InternalError", "BadDigest", "InvalidDigest"]
                 .contains(&self.code.as_str());
         let mut error = Error::new(kind, backend, operation).caused_by(Box::new(self));
-        error.retryable = kind == ErrorKind::Full || (kind == ErrorKind::Other && again);
+        error.retryable = kind == ErrorKind::Full || (kind == ErrorKind::Other && is_transient);
         error
     }
 }

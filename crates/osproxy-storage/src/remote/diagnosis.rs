@@ -9,35 +9,35 @@ use crate::{Error, ErrorKind, layers::Late};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Diagnosis {
     /// The host name cannot be resolved.
-    NameUnknown,
+    HostNotFound,
     /// The connection was refused: nothing listens on the port.
-    NothingListens,
+    ConnectionRefused,
     /// There is no route to the host.
     Unreachable,
     /// The store did not answer in time.
-    Late,
+    TimedOut,
     /// The certificate is signed by an authority that is not trusted here.
-    Untrusted,
+    UntrustedCertificate,
     /// The certificate is for another name.
-    OtherName,
+    CertificateNameMismatch,
     /// The certificate is not yet or no longer valid, according to the clock of this machine.
-    NotValidNow,
+    CertificateNotValidNow,
     /// The server does not speak TLS.
-    NotEncrypted,
+    NotTls,
     /// The TLS handshake failed for another reason.
-    Encryption,
+    TlsFailed,
     /// The connection was closed without a response.
     Closed,
     /// The response is not HTTP.
     NotHttp,
     /// The server speaks HTTP, but is not an object store.
-    NoStore,
+    NotAStore,
     /// The proxy refused the request.
     Proxy,
     /// No credentials were configured, and none were found.
     NoCredentials,
     /// The store does not know the access key.
-    KeyUnknown,
+    UnknownAccessKey,
     /// The signature does not match the key: the secret is wrong.
     WrongSecret,
     /// The token of the temporary key is invalid or belongs to another key.
@@ -51,11 +51,11 @@ pub enum Diagnosis {
     /// Refused without a reason, as responses to HEAD are.
     Refused,
     /// The bucket does not exist.
-    NoBucket,
+    BucketNotFound,
     /// The bucket belongs to another account.
     BucketTaken,
     /// The bucket is in another region, or the request was signed for another one.
-    OtherRegion,
+    WrongRegion,
     /// The store cannot process the request now.
     Busy,
     /// The store is full.
@@ -89,7 +89,7 @@ impl Diagnosis {
     fn of_answer(answer: &Answer, error: &Error) -> Self {
         match (answer.status, answer.code.as_str()) {
             (_, "InvalidAccessKeyId" | "InvalidSecretId" | "InvalidClientTokenId" | "UserDisable") => {
-                Self::KeyUnknown
+                Self::UnknownAccessKey
             }
             (_, "SignatureDoesNotMatch") => Self::WrongSecret,
             (_, "InvalidToken" | "InvalidSecurityToken" | "SecurityTokenMalformed") => Self::WrongToken,
@@ -97,7 +97,7 @@ impl Diagnosis {
                 Self::Expired
             }
             (_, "RequestTimeTooSkewed" | "RequestExpired" | "RequestNotYetValid") => Self::ClockSkewed,
-            (_, "NoSuchBucket") => Self::NoBucket,
+            (_, "NoSuchBucket") => Self::BucketNotFound,
             (_, "BucketAlreadyExists") => Self::BucketTaken,
             (301 | 307, _)
             | (
@@ -108,9 +108,9 @@ impl Diagnosis {
                 | "InvalidRegion"
                 | "PermanentRedirect"
                 | "TemporaryRedirect",
-            ) => Self::OtherRegion,
+            ) => Self::WrongRegion,
             // Aliyun's response for buckets in another region.
-            (403, "AccessDenied") if answer.message.contains("specified endpoint") => Self::OtherRegion,
+            (403, "AccessDenied") if answer.message.contains("specified endpoint") => Self::WrongRegion,
             (400 | 401 | 403, "") => Self::Refused,
             (401 | 403, _) => Self::Denied,
             (407, _) => Self::Proxy,
@@ -128,7 +128,7 @@ fn of_ours(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
             407 => Diagnosis::Proxy,
             // A proxy or load balancer answered for an unavailable store.
             500.. => Diagnosis::Busy,
-            _ => Diagnosis::NoStore,
+            _ => Diagnosis::NotAStore,
         });
     }
     if let Some(CannotSign(kind)) = cause.downcast_ref() {
@@ -137,14 +137,14 @@ fn of_ours(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
         return Some(if is_request { Diagnosis::Other } else { Diagnosis::NoCredentials });
     }
     if cause.is::<NoBucket>() {
-        return Some(Diagnosis::NoBucket);
+        return Some(Diagnosis::BucketNotFound);
     }
-    cause.is::<Late>().then_some(Diagnosis::Late)
+    cause.is::<Late>().then_some(Diagnosis::TimedOut)
 }
 
 /// An error without a public type; only its text can be compared.
 fn of_name(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
-    (cause.to_string() == "dns error").then_some(Diagnosis::NameUnknown)
+    (cause.to_string() == "dns error").then_some(Diagnosis::HostNotFound)
 }
 
 fn of_io(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
@@ -157,12 +157,12 @@ fn of_io(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
         }
     }
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Some(Diagnosis::NothingListens),
+        io::ErrorKind::ConnectionRefused => Some(Diagnosis::ConnectionRefused),
         io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable
         | io::ErrorKind::NetworkDown
         | io::ErrorKind::PermissionDenied => Some(Diagnosis::Unreachable),
-        io::ErrorKind::TimedOut => Some(Diagnosis::Late),
+        io::ErrorKind::TimedOut => Some(Diagnosis::TimedOut),
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
@@ -173,21 +173,21 @@ fn of_io(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
 
 fn of_tls(error: &TlsError) -> Diagnosis {
     match error {
-        TlsError::InvalidMessage(_) => Diagnosis::NotEncrypted,
+        TlsError::InvalidMessage(_) => Diagnosis::NotTls,
         TlsError::InvalidCertificate(problem) => match problem {
             CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Other(_) => {
-                Diagnosis::Untrusted
+                Diagnosis::UntrustedCertificate
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                Diagnosis::OtherName
+                Diagnosis::CertificateNameMismatch
             }
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => Diagnosis::NotValidNow,
-            _ => Diagnosis::Encryption,
+            | CertificateError::NotValidYetContext { .. } => Diagnosis::CertificateNotValidNow,
+            _ => Diagnosis::TlsFailed,
         },
-        _ => Diagnosis::Encryption,
+        _ => Diagnosis::TlsFailed,
     }
 }
 
@@ -195,7 +195,7 @@ fn of_http(cause: &(dyn StdError + 'static)) -> Option<Diagnosis> {
     if let Some(error) = cause.downcast_ref::<reqwest::Error>()
         && error.is_timeout()
     {
-        return Some(Diagnosis::Late);
+        return Some(Diagnosis::TimedOut);
     }
     if let Some(error) = cause.downcast_ref::<hyper::Error>() {
         if error.is_parse() {
@@ -258,21 +258,21 @@ mod tests {
             format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>")
         };
         for (status, text, diagnosis) in [
-            (403, document("InvalidAccessKeyId", ""), Diagnosis::KeyUnknown),
+            (403, document("InvalidAccessKeyId", ""), Diagnosis::UnknownAccessKey),
             (403, document("SignatureDoesNotMatch", ""), Diagnosis::WrongSecret),
             (400, document("InvalidToken", ""), Diagnosis::WrongToken),
             (400, document("ExpiredToken", ""), Diagnosis::Expired),
             (403, document("SecurityTokenExpired", ""), Diagnosis::Expired),
             (403, document("RequestTimeTooSkewed", ""), Diagnosis::ClockSkewed),
-            (404, document("NoSuchBucket", ""), Diagnosis::NoBucket),
+            (404, document("NoSuchBucket", ""), Diagnosis::BucketNotFound),
             (404, document("NoSuchKey", ""), Diagnosis::Other),
             (409, document("BucketAlreadyExists", ""), Diagnosis::BucketTaken),
-            (301, document("PermanentRedirect", ""), Diagnosis::OtherRegion),
-            (400, document("AuthorizationHeaderMalformed", ""), Diagnosis::OtherRegion),
+            (301, document("PermanentRedirect", ""), Diagnosis::WrongRegion),
+            (400, document("AuthorizationHeaderMalformed", ""), Diagnosis::WrongRegion),
             (
                 403,
                 document("AccessDenied", "must be addressed using the specified endpoint"),
-                Diagnosis::OtherRegion,
+                Diagnosis::WrongRegion,
             ),
             (403, document("AccessDenied", "No."), Diagnosis::Denied),
             (403, String::new(), Diagnosis::Refused),
@@ -289,12 +289,12 @@ mod tests {
         let tls = |error: TlsError| io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
         let certificate = |problem| tls(TlsError::InvalidCertificate(problem));
         let causes: [(Box<dyn StdError + Send + Sync>, Diagnosis); 8] = [
-            (Box::new(certificate(CertificateError::UnknownIssuer)), Diagnosis::Untrusted),
-            (Box::new(certificate(CertificateError::Expired)), Diagnosis::NotValidNow),
-            (Box::new(certificate(CertificateError::NotValidForName)), Diagnosis::OtherName),
-            (Box::new(tls(TlsError::HandshakeNotComplete)), Diagnosis::Encryption),
+            (Box::new(certificate(CertificateError::UnknownIssuer)), Diagnosis::UntrustedCertificate),
+            (Box::new(certificate(CertificateError::Expired)), Diagnosis::CertificateNotValidNow),
+            (Box::new(certificate(CertificateError::NotValidForName)), Diagnosis::CertificateNameMismatch),
+            (Box::new(tls(TlsError::HandshakeNotComplete)), Diagnosis::TlsFailed),
             (Box::new(io::Error::from(io::ErrorKind::HostUnreachable)), Diagnosis::Unreachable),
-            (Box::new(Late), Diagnosis::Late),
+            (Box::new(Late), Diagnosis::TimedOut),
             (Box::new(CannotSign(reqsign_core::ErrorKind::CredentialInvalid)), Diagnosis::NoCredentials),
             ("something else".into(), Diagnosis::Other),
         ];

@@ -50,27 +50,27 @@ impl HashingFailed {
 /// Hashes bytes on threads for blocking calls, one batch at a time. After an error every call
 /// fails.
 pub(super) struct Hashing<H> {
-    waiting: Vec<Bytes>,
+    pending: Vec<Bytes>,
     small: BytesMut,
-    waiting_len: usize,
+    pending_len: usize,
     idle: Option<H>,
     busy: Option<JoinHandle<H>>,
 }
 
 impl<H: Hasher> Hashing<H> {
     pub(super) fn new(hasher: H) -> Self {
-        Self { waiting: Vec::new(), small: BytesMut::new(), waiting_len: 0, idle: Some(hasher), busy: None }
+        Self { pending: Vec::new(), small: BytesMut::new(), pending_len: 0, idle: Some(hasher), busy: None }
     }
 
     pub(super) async fn update(&mut self, bytes: Bytes) -> Result<(), HashingFailed> {
-        self.waiting_len += bytes.len();
+        self.pending_len += bytes.len();
         if bytes.len() < SMALL {
             self.small.extend_from_slice(&bytes);
         } else {
             self.push_small();
-            self.waiting.push(bytes);
+            self.pending.push(bytes);
         }
-        if self.waiting_len >= BATCH {
+        if self.pending_len >= BATCH {
             self.start().await?;
         }
         Ok(())
@@ -78,15 +78,15 @@ impl<H: Hasher> Hashing<H> {
 
     fn push_small(&mut self) {
         if !self.small.is_empty() {
-            self.waiting.push(self.small.split().freeze());
+            self.pending.push(self.small.split().freeze());
         }
     }
 
     async fn start(&mut self) -> Result<(), HashingFailed> {
         let mut hasher = self.take_idle().await?;
         self.push_small();
-        self.waiting_len = 0;
-        let waiting = std::mem::take(&mut self.waiting);
+        self.pending_len = 0;
+        let waiting = std::mem::take(&mut self.pending);
         self.busy = Some(tokio::task::spawn_blocking(move || {
             for bytes in waiting {
                 hasher.update(&bytes);

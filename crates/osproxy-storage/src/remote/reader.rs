@@ -27,23 +27,23 @@ pub(super) async fn open<V: Vendor>(
 /// Number of bytes in the response before the range. Some stores send the range with status 200,
 /// and some ignore ranges and send the whole object.
 fn bytes_before<V: Vendor>(answer: &Response, range: &Range<u64>) -> Result<u64> {
-    let wanted = range.end - range.start;
+    let expected_len = range.end - range.start;
     let truncated = || Error::new(ErrorKind::Truncated, V::NAME, "open");
-    let odd = || Error::new(ErrorKind::Other, V::NAME, "open").about("response with another range");
-    let length = content_length(answer).ok_or_else(odd)?;
-    let said = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    if let Some(said) = said {
+    let wrong_range = || Error::new(ErrorKind::Other, V::NAME, "open").about("response with another range");
+    let length = content_length(answer).ok_or_else(wrong_range)?;
+    let content_range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    if let Some(said) = content_range {
         let start = said.strip_prefix("bytes ").and_then(|said| said.split_once('-')).map(|(start, _)| start);
         if start.and_then(|start| start.parse().ok()) != Some(range.start) {
-            return Err(odd());
+            return Err(wrong_range());
         }
-        return if length < wanted { Err(truncated()) } else { Ok(0) };
+        return if length < expected_len { Err(truncated()) } else { Ok(0) };
     }
-    if length == wanted && range.start == 0 {
+    if length == expected_len && range.start == 0 {
         return Ok(0);
     }
     if answer.status() == StatusCode::PARTIAL_CONTENT {
-        return Err(if length < wanted { truncated() } else { odd() });
+        return Err(if length < expected_len { truncated() } else { wrong_range() });
     }
     if length < range.end { Err(truncated()) } else { Ok(range.start) }
 }
@@ -51,13 +51,13 @@ fn bytes_before<V: Vendor>(answer: &Response, range: &Range<u64>) -> Result<u64>
 struct Rest {
     answer: Response,
     skip: u64,
-    left: u64,
+    remaining: u64,
 }
 
 /// Exactly `left` bytes of the response after the first `skip`, or an error.
 fn exactly<V: Vendor>(answer: Response, skip: u64, left: u64) -> impl Stream<Item = Result<Bytes>> + Send {
-    let pieces = stream::try_unfold(Rest { answer, skip, left }, |mut rest| async move {
-        while rest.left > 0 {
+    let pieces = stream::try_unfold(Rest { answer, skip, remaining: left }, |mut rest| async move {
+        while rest.remaining > 0 {
             let next = rest.answer.chunk().await.map_err(|error| lost::<V>("read", error))?;
             let Some(mut bytes) = next else {
                 let mut error = Error::new(ErrorKind::Other, V::NAME, "read").about("response ended early");
@@ -67,9 +67,9 @@ fn exactly<V: Vendor>(answer: Response, skip: u64, left: u64) -> impl Stream<Ite
             let skipped = rest.skip.min(bytes.len() as u64);
             rest.skip -= skipped;
             bytes = bytes.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
-            bytes.truncate(usize::try_from(rest.left).unwrap_or(usize::MAX));
+            bytes.truncate(usize::try_from(rest.remaining).unwrap_or(usize::MAX));
             if !bytes.is_empty() {
-                rest.left -= bytes.len() as u64;
+                rest.remaining -= bytes.len() as u64;
                 return Ok(Some((bytes, rest)));
             }
         }

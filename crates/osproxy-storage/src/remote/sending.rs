@@ -47,10 +47,10 @@ pub(super) async fn send_whole<V: Vendor>(
     use base64::{Engine, engine::general_purpose::STANDARD};
     let length: usize = content.iter().map(Bytes::len).sum();
     let wants_md5 = length as u64 <= sizes::KEPT || client.checksums(target).needs_md5();
-    let pieces = content.clone();
+    let chunks = content.clone();
     let hashing = tokio::task::spawn_blocking(move || {
         let (mut crc, mut md5) = (crc_fast::Digest::new(V::CRC.algorithm), wants_md5.then(Md5::new));
-        for piece in pieces {
+        for piece in chunks {
             crc.update(&piece);
             if let Some(md5) = &mut md5 {
                 md5.update(&piece);
@@ -60,7 +60,7 @@ pub(super) async fn send_whole<V: Vendor>(
     });
     let sent = hashing.await.map_err(|_| HashingFailed.into_error(V::NAME))?;
     let mut put = request(key, target);
-    put.body = Content::Pieces(content);
+    put.body = Content::Chunks(content);
     if let Some(md5) = sent.md5 {
         put.headers.insert(http::HeaderName::from_static("content-md5"), STANDARD.encode(md5));
     }
@@ -84,7 +84,7 @@ pub(super) struct Sending<V: Vendor> {
     client: Shared<V>,
     target: Target,
     chunks: mpsc::Sender<Bytes>,
-    left: u64,
+    remaining: u64,
     crc: crc_fast::Digest,
     md5: Option<Hashing<Md5>>,
     answer: JoinHandle<Result<Received>>,
@@ -96,7 +96,7 @@ pub(super) enum Md5Of {
     /// The caller computes it anyway, and passes it to [`Sending::finish`].
     Caller,
     /// [`Sending`] computes it, if the store needs it.
-    Sending,
+    StreamingPut,
 }
 
 impl<V: Vendor> Sending<V> {
@@ -113,13 +113,13 @@ impl<V: Vendor> Sending<V> {
         });
         let mut put = request(key, target);
         put.body = Content::Stream(Body::wrap_stream(body), length);
-        let computes_md5 = md5 == Md5Of::Sending && client.checksums(target).needs_md5();
+        let computes_md5 = md5 == Md5Of::StreamingPut && client.checksums(target).needs_md5();
         let sender = client.clone();
         Self {
             client: client.clone(),
             target: target.clone(),
             chunks,
-            left: length,
+            remaining: length,
             crc: crc_fast::Digest::new(V::CRC.algorithm),
             md5: computes_md5.then(|| Hashing::new(Md5::new())),
             answer: tokio::spawn(async move { send(&sender, put).await }),
@@ -128,7 +128,7 @@ impl<V: Vendor> Sending<V> {
 
     /// Bytes still to send.
     pub(super) fn left(&self) -> u64 {
-        self.left
+        self.remaining
     }
 
     /// Sends the next bytes, not more than [`left`](Self::left).
@@ -136,7 +136,7 @@ impl<V: Vendor> Sending<V> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.left -= bytes.len() as u64;
+        self.remaining -= bytes.len() as u64;
         self.crc.update(&bytes);
         if let Some(md5) = &mut self.md5 {
             md5.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;

@@ -32,24 +32,24 @@ pub(super) struct Writer<V: Vendor> {
     size: SizeHint,
     /// Bytes written so far.
     received: u64,
-    held: Held,
+    unsent: Held,
     /// Size of the next part, for content of unknown size.
     part_size: u64,
     /// Memory reserved for parts larger than the first.
-    grown: Option<BufferReservation>,
+    extra_memory: Option<BufferReservation>,
     hashing: Hashing<Digester>,
-    wanted: Wanted,
+    selection: Wanted,
     digests: Option<Digests>,
-    sending: Option<Sending<V>>,
-    cut: Option<Cut<V>>,
+    put: Option<Sending<V>>,
+    split_upload: Option<Cut<V>>,
 }
 
 /// Bytes that are not sent yet.
 enum Held {
     /// The last chunk of content that is streamed.
-    Last(Bytes),
+    LastChunk(Bytes),
     /// All of small content, or the next part of content of unknown size; can be sent again.
-    Kept(Kept),
+    Buffered(Kept),
 }
 
 /// Content that the writer splits into a multipart upload.
@@ -58,7 +58,7 @@ struct Cut<V: Vendor> {
     key: Key,
     upload: String,
     parts: Vec<(u32, String)>,
-    settled: bool,
+    completed: bool,
 }
 
 impl<V: Vendor> Cut<V> {
@@ -74,7 +74,7 @@ impl<V: Vendor> Cut<V> {
 impl<V: Vendor> Drop for Cut<V> {
     fn drop(&mut self) {
         // If this fails, the sweep finds the upload.
-        if !self.settled
+        if !self.completed
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             let (client, key, upload) = (self.client.clone(), self.key.clone(), self.upload.clone());
@@ -94,8 +94,8 @@ impl<V: Vendor> Writer<V> {
 
     fn new(client: Shared<V>, key: Key, target: Target, size: SizeHint) -> Self {
         let held = match size {
-            SizeHint::Exact(size) if size > sizes::KEPT => Held::Last(Bytes::new()),
-            _ => Held::Kept(Kept::default()),
+            SizeHint::Exact(size) if size > sizes::KEPT => Held::LastChunk(Bytes::new()),
+            _ => Held::Buffered(Kept::default()),
         };
         Self {
             client,
@@ -103,14 +103,14 @@ impl<V: Vendor> Writer<V> {
             target,
             size,
             received: 0,
-            held,
+            unsent: held,
             part_size: sizes::FIRST_PART,
-            grown: None,
+            extra_memory: None,
             hashing: Hashing::new(Digester::default()),
-            wanted: Wanted::MD5,
+            selection: Wanted::MD5,
             digests: None,
-            sending: None,
-            cut: None,
+            put: None,
+            split_upload: None,
         }
     }
 
@@ -121,7 +121,7 @@ impl<V: Vendor> Writer<V> {
     /// Sends buffered parts of content of unknown size, once more bytes show that they are not the
     /// last.
     async fn send_full_parts(&mut self) -> Result<()> {
-        while let Held::Kept(kept) = &mut self.held
+        while let Held::Buffered(kept) = &mut self.unsent
             && let Some(part) = kept.take_part(self.part_size)
         {
             self.send_part(part).await?;
@@ -132,7 +132,7 @@ impl<V: Vendor> Writer<V> {
 
     /// Increases the part size where that is due and the memory budget allows it.
     fn grow(&mut self) -> Result<()> {
-        let number = self.cut.as_ref().map_or(1, Cut::next);
+        let number = self.split_upload.as_ref().map_or(1, Cut::next);
         if number > sizes::MAX_PARTS {
             return Err(Error::new(ErrorKind::TooLarge, V::NAME, "write").about("more than 10,000 parts"));
         }
@@ -140,7 +140,7 @@ impl<V: Vendor> Writer<V> {
         let buffers = self.client.buffers.as_ref().filter(|_| more > 0);
         if let Some(reserved) = buffers.and_then(|buffers| buffers.try_reserve(more)) {
             self.part_size += more;
-            match &mut self.grown {
+            match &mut self.extra_memory {
                 Some(grown) => grown.merge(reserved),
                 grown => *grown = Some(reserved),
             }
@@ -170,17 +170,17 @@ impl<V: Vendor> Writer<V> {
     /// Streams content of known size: in one request, or in parts if it is too large.
     async fn pass_on(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let mut sending = match self.sending.take() {
+            let mut sending = match self.put.take() {
                 Some(sending) => sending,
                 None => self.begin_sending().await?,
             };
             let fits = usize::try_from(sending.left()).unwrap_or(usize::MAX).min(bytes.len());
             sending.push(bytes.split_to(fits)).await?;
-            if self.cut.is_some() && sending.left() == 0 {
+            if self.split_upload.is_some() && sending.left() == 0 {
                 let tag = sending.finish(None).await?;
                 self.end_part(tag).await?;
             } else {
-                self.sending = Some(sending);
+                self.put = Some(sending);
             }
         }
         Ok(())
@@ -191,14 +191,14 @@ impl<V: Vendor> Writer<V> {
             return Err(Self::wrong("the content size is not known"));
         };
         if size <= sizes::MAX_PART {
-            let md5 = if self.wanted.md5 { Md5Of::Caller } else { Md5Of::Sending };
+            let md5 = if self.selection.md5 { Md5Of::Caller } else { Md5Of::StreamingPut };
             return Ok(Sending::start(&self.client, &self.key, &self.target, size, md5));
         }
         let part_size = sizes::known_part(size);
         let cut = self.cut().await?;
         let left = size - (u64::from(cut.next()) - 1) * part_size;
         let target = cut.target();
-        Ok(Sending::start(&self.client, &self.key, &target, left.min(part_size), Md5Of::Sending))
+        Ok(Sending::start(&self.client, &self.key, &target, left.min(part_size), Md5Of::StreamingPut))
     }
 
     async fn end_part(&mut self, tag: String) -> Result<()> {
@@ -208,19 +208,19 @@ impl<V: Vendor> Writer<V> {
     }
 
     async fn cut(&mut self) -> Result<&mut Cut<V>> {
-        if self.cut.is_none() {
+        if self.split_upload.is_none() {
             let upload = multipart::begin(&self.client, &self.key).await?;
             let (client, key) = (self.client.clone(), self.key.clone());
-            self.cut = Some(Cut { client, key, upload, parts: Vec::new(), settled: false });
+            self.split_upload = Some(Cut { client, key, upload, parts: Vec::new(), completed: false });
         }
-        self.cut.as_mut().ok_or_else(|| Self::wrong("no upload"))
+        self.split_upload.as_mut().ok_or_else(|| Self::wrong("no upload"))
     }
 }
 
 #[async_trait]
 impl<V: Vendor> ObjectWriter for Writer<V> {
     fn want(&mut self, wanted: Wanted) {
-        self.wanted = wanted;
+        self.selection = wanted;
         self.hashing = Hashing::new(Digester::new(wanted));
     }
 
@@ -235,15 +235,15 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
             return Err(Self::wrong("the content is longer than announced"));
         }
         self.hashing.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;
-        match &mut self.held {
-            Held::Kept(kept) => {
+        match &mut self.unsent {
+            Held::Buffered(kept) => {
                 kept.push(bytes);
                 match self.size {
                     SizeHint::Exact(_) => Ok(()),
                     SizeHint::AtMost(_) | SizeHint::Unknown => self.send_full_parts().await,
                 }
             }
-            Held::Last(last) => {
+            Held::LastChunk(last) => {
                 let before = std::mem::replace(last, bytes);
                 self.pass_on(before).await
             }
@@ -264,19 +264,19 @@ impl<V: Vendor> ObjectWriter for Writer<V> {
 
     async fn publish(mut self: Box<Self>) -> Result<String> {
         let digests = self.digests.ok_or_else(|| Self::wrong("publish was called before finish"))?;
-        match std::mem::replace(&mut self.held, Held::Last(Bytes::new())) {
-            Held::Kept(kept) if self.cut.is_none() => {
+        match std::mem::replace(&mut self.unsent, Held::LastChunk(Bytes::new())) {
+            Held::Buffered(kept) if self.split_upload.is_none() => {
                 return self.send_kept(&self.target, kept.into_all()).await;
             }
-            Held::Kept(kept) => self.send_part(kept.into_all()).await?,
-            Held::Last(last) => self.pass_on(last).await?,
+            Held::Buffered(kept) => self.send_part(kept.into_all()).await?,
+            Held::LastChunk(last) => self.pass_on(last).await?,
         }
-        if let Some(sending) = self.sending.take() {
+        if let Some(sending) = self.put.take() {
             return sending.finish(digests.md5).await;
         }
-        let mut cut = self.cut.take().ok_or_else(|| Self::wrong("nothing was sent"))?;
+        let mut cut = self.split_upload.take().ok_or_else(|| Self::wrong("nothing was sent"))?;
         multipart::complete(&self.client, &self.key, &cut.upload, &cut.parts).await?;
-        cut.settled = true;
+        cut.completed = true;
         Ok(String::new())
     }
 }

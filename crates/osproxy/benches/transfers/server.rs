@@ -48,7 +48,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     data: PathBuf,
     /// The time from spawning to the line that says the service is ready.
-    pub(crate) took: Duration,
+    pub(crate) startup_time: Duration,
 }
 
 impl Server {
@@ -77,7 +77,7 @@ impl Server {
         let Some((_, address)) = line.trim().split_once("http://") else {
             bail!("osproxy did not become ready: {}", fs::read_to_string(folder.join(LOG))?);
         };
-        Ok(Self { process, address: address.parse()?, data, took })
+        Ok(Self { process, address: address.parse()?, data, startup_time: took })
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -87,10 +87,10 @@ impl Caller {
 
 /// A cached lookup of an API key, which may have found none.
 struct KnownKey {
-    since: Instant,
+    read_at: Instant,
     /// Set while one request reads the key again.
-    is_looked_up: AtomicBool,
-    kept: Option<KeptKey>,
+    is_revalidating: AtomicBool,
+    record: Option<KeptKey>,
     /// Carried over when the key is read again, so that its rate limit continues.
     rate: Option<Arc<DefaultDirectRateLimiter>>,
 }
@@ -111,7 +111,7 @@ impl App {
     /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
     /// the rate limit of its key. Callers without a key are served only in `auth.mode: open`.
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
-        let is_open = self.access.mode == AuthMode::Open;
+        let is_open = self.authenticator.mode == AuthMode::Open;
         match token {
             // An open service ignores tokens that are meant for other services.
             Some(token) if !is_open || ApiKey::is_meant(token) => self.holder(token).await,
@@ -132,7 +132,7 @@ impl App {
             tokio::time::sleep(LOOK_AGAIN).await;
             // A database outage does not end running transfers.
             if let Ok(known) = self.known_key(id).await
-                && !known.kept.as_ref().is_some_and(|kept| kept.holds(self.meta.now_ms()))
+                && !known.record.as_ref().is_some_and(|kept| kept.holds(self.meta.now_ms()))
             {
                 return unauthenticated("the API key was revoked or has expired during the transfer");
             }
@@ -144,7 +144,7 @@ impl App {
         let refused = || unauthenticated("the API key is unknown, revoked or expired");
         let key = ApiKey::parse(token).ok_or_else(refused)?;
         let known = self.known_key(key.id()).await?;
-        let kept = known.kept.as_ref().filter(|kept| key.is_of(&kept.hash)).ok_or_else(refused)?;
+        let kept = known.record.as_ref().filter(|kept| key.is_of(&kept.hash)).ok_or_else(refused)?;
         if !kept.holds(self.meta.now_ms()) {
             return Err(refused());
         }
@@ -163,11 +163,11 @@ impl App {
     }
 
     async fn known_key(&self, id: &str) -> Result<Arc<KnownKey>> {
-        let before = self.access.keys.get(id);
+        let before = self.authenticator.keys.get(id);
         if let Some(known) = &before
-            && (known.since.elapsed() < REMEMBERED
-                || known.since.elapsed() < REMEMBERED + LOOKING
-                    && known.is_looked_up.swap(true, Ordering::Relaxed))
+            && (known.read_at.elapsed() < REMEMBERED
+                || known.read_at.elapsed() < REMEMBERED + LOOKING
+                    && known.is_revalidating.swap(true, Ordering::Relaxed))
         {
             return Ok(known.clone());
         }
@@ -178,8 +178,13 @@ impl App {
             Some(running) => running,
             None => Arc::new(RateLimiter::direct(Quota::per_second(rate))),
         });
-        let known = Arc::new(KnownKey { since, is_looked_up: AtomicBool::new(false), kept, rate });
-        self.access.keys.insert(id.to_owned(), known.clone());
+        let known = Arc::new(KnownKey {
+            read_at: since,
+            is_revalidating: AtomicBool::new(false),
+            record: kept,
+            rate,
+        });
+        self.authenticator.keys.insert(id.to_owned(), known.clone());
         Ok(known)
     }
 }

@@ -14,31 +14,35 @@ pub fn advice(config: &Config, kind: StoreKind, diagnosis: Diagnosis) -> String 
         None => (names.endpoint(), "the store"),
     };
     match diagnosis {
-        Diagnosis::NameUnknown => format!(
+        Diagnosis::HostNotFound => format!(
             "the host name cannot be resolved; check `{place}` and the DNS settings of this machine{}",
             names.hint_at_path_style(config, kind)
         ),
-        Diagnosis::NothingListens => format!("connection refused; check that {host} is running at `{place}`"),
+        Diagnosis::ConnectionRefused => {
+            format!("connection refused; check that {host} is running at `{place}`")
+        }
         Diagnosis::Unreachable => {
             format!("the host is unreachable; check `{place}`, firewalls and routes")
         }
-        Diagnosis::Late => {
+        Diagnosis::TimedOut => {
             format!("there was no answer in time; check `{place}`, firewalls and the load of {host}")
         }
-        Diagnosis::Untrusted => "the certificate is not trusted; set `stores.ca` for your own CA".to_owned(),
-        Diagnosis::OtherName => format!(
+        Diagnosis::UntrustedCertificate => {
+            "the certificate is not trusted; set `stores.ca` for your own CA".to_owned()
+        }
+        Diagnosis::CertificateNameMismatch => format!(
             "the certificate is for another host name; check the name in `{}`{}",
             names.endpoint(),
             names.hint_at_path_style(config, kind)
         ),
-        Diagnosis::NotValidNow => {
+        Diagnosis::CertificateNotValidNow => {
             "the certificate has expired or is not valid yet; renew it, or set the clock".to_owned()
         }
-        Diagnosis::NotEncrypted => format!(
+        Diagnosis::NotTls => format!(
             "the server does not use TLS; start `{}` with http:// instead of https://, or check its port",
             names.endpoint()
         ),
-        Diagnosis::Encryption => {
+        Diagnosis::TlsFailed => {
             "the TLS handshake failed; check TLS versions and client certificates".to_owned()
         }
         Diagnosis::Closed => format!(
@@ -47,7 +51,7 @@ pub fn advice(config: &Config, kind: StoreKind, diagnosis: Diagnosis) -> String 
         Diagnosis::NotHttp => format!(
             "the server does not speak HTTP; check whether scheme, host and port in `{place}` are right"
         ),
-        Diagnosis::NoStore => format!(
+        Diagnosis::NotAStore => format!(
             "the server is not an object store; check that `{}` is not a console or a web server",
             names.endpoint()
         ),
@@ -55,7 +59,9 @@ pub fn advice(config: &Config, kind: StoreKind, diagnosis: Diagnosis) -> String 
         Diagnosis::NoCredentials => {
             format!("there are no credentials; set `{section}.{id}` and `{section}.{secret}`")
         }
-        Diagnosis::KeyUnknown => format!("the store does not know the access key; check `{section}.{id}`"),
+        Diagnosis::UnknownAccessKey => {
+            format!("the store does not know the access key; check `{section}.{id}`")
+        }
         Diagnosis::WrongSecret => {
             format!("the secret does not match the access key; check `{section}.{secret}`")
         }
@@ -83,14 +89,14 @@ fn of_rights(config: &Config, names: &Names, diagnosis: Diagnosis) -> String {
             "the store refused the request; check the access key, its permissions, and who owns the bucket"
                 .to_owned()
         }
-        Diagnosis::NoBucket if config.stores.make_buckets => "the bucket does not exist".to_owned(),
-        Diagnosis::NoBucket => {
+        Diagnosis::BucketNotFound if config.stores.make_buckets => "the bucket does not exist".to_owned(),
+        Diagnosis::BucketNotFound => {
             "the bucket does not exist and `stores.make_buckets` is off; create it or turn that on".to_owned()
         }
         Diagnosis::BucketTaken => {
             format!("the bucket belongs to another account; choose another name as `{section}.bucket`")
         }
-        Diagnosis::OtherRegion => format!(
+        Diagnosis::WrongRegion => format!(
             "the bucket or the store is in another region; check `{section}.region` and `{}`",
             names.endpoint()
         ),

@@ -34,7 +34,7 @@ impl Drop for Writing {
 /// can appear after its row was removed.
 pub struct Attempt {
     kind: Kind,
-    writing: Option<Writing>,
+    active: Option<Writing>,
     cleanup: Cleanup,
 }
 
@@ -52,7 +52,7 @@ enum Cleanup {
 impl Attempt {
     /// Guards a write intent that was just recorded.
     pub fn new(kind: Kind, writing: Writing) -> Self {
-        Self { kind, writing: Some(writing), cleanup: Cleanup::Remove }
+        Self { kind, active: Some(writing), cleanup: Cleanup::Remove }
     }
 
     /// Leaves the cleanup to the sweep, because the store did not answer and may create the object
@@ -65,7 +65,7 @@ impl Attempt {
     /// when the database is older than the store, such as after a restore.
     pub fn keep_object(&mut self) {
         tracing::error!(
-            id = self.writing.as_ref().map(|writing| writing.id),
+            id = self.active.as_ref().map(|writing| writing.id),
             "the key is taken by an object without a row"
         );
         self.cleanup = Cleanup::KeepObject;
@@ -73,13 +73,13 @@ impl Attempt {
 
     /// Disarms the guard: the object is content now, or it was never published and its row is gone.
     pub fn settle(mut self) {
-        self.writing = None;
+        self.active = None;
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let Some(writing) = self.writing.take() else {
+        let Some(writing) = self.active.take() else {
             return;
         };
         let (kind, cleanup) = (self.kind, self.cleanup);

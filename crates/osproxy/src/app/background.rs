@@ -36,8 +36,8 @@ impl Background {
     }
 
     /// Waits up to `patience` until all spawned work has ended. Returns whether it has.
-    pub async fn end(&self, patience: Duration) -> bool {
+    pub async fn end(&self, timeout: Duration) -> bool {
         self.tasks.close();
-        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+        tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok()
     }
 }

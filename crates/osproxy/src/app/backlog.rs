@@ -31,12 +31,12 @@ impl App {
     /// are never refused.
     pub fn must_keep_up(&self, beginning: Beginning) -> Result<()> {
         self.must_have_room()?;
-        let backlog = self.meta.waiting_writes() + self.metrics.endings.count();
+        let pending = self.meta.waiting_writes() + self.metrics.commits.count();
         let most = match beginning {
-            Beginning::Upload => self.limits.max_backlog,
-            Beginning::Content => self.limits.max_backlog + self.limits.max_backlog / 2,
+            Beginning::Upload => self.limits.max_pending_writes,
+            Beginning::Content => self.limits.max_pending_writes + self.limits.max_pending_writes / 2,
         };
-        if backlog < most {
+        if pending < most {
             return Ok(());
         }
         let message = "too many pending writes; retry later";

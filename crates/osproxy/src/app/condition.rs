@@ -31,7 +31,7 @@ pub enum Need {
     /// The database. Nothing works without it.
     Database,
     /// Redis, through which nodes coordinate.
-    Cache,
+    Redis,
     /// A remote store.
     Store,
     /// Local disks: free space and write access.
@@ -45,7 +45,7 @@ impl Need {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Database => "database",
-            Self::Cache => "cache",
+            Self::Redis => "cache",
             Self::Store => "store",
             Self::Disk => "disk",
             Self::Clock => "clock",
@@ -57,7 +57,7 @@ impl Need {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
     /// Failed dependencies, in the order of [`Need`], each once.
-    pub down: Vec<Need>,
+    pub failed: Vec<Need>,
     /// Whether every upload of a new file fails.
     pub refuses_uploads: bool,
 }
@@ -65,17 +65,17 @@ pub struct Condition {
 /// A failed dependency.
 #[derive(Clone, Debug)]
 struct Problem {
-    need: Need,
+    dependency: Need,
     refuses_uploads: bool,
-    what: String,
+    message: String,
 }
 
 /// Runs health checks, one at a time, and caches their results.
 #[derive(Default)]
 pub(super) struct Observer {
-    look: Mutex<Option<Look>>,
+    current: Mutex<Option<Look>>,
     /// Problems of disks and stores, and when these were checked.
-    slow: tokio::sync::Mutex<Option<(Instant, Vec<Problem>)>>,
+    disks_and_stores: tokio::sync::Mutex<Option<(Instant, Vec<Problem>)>>,
     database: Check,
     disks: Check,
     stores: Check,
@@ -96,7 +96,7 @@ impl Check {
     /// not ended by then, or if the previous one is still running.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         check: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
         let running = async {
@@ -108,7 +108,7 @@ impl Check {
             });
             running.await.ok()
         };
-        tokio::time::timeout(patience, running).await.ok().flatten()
+        tokio::time::timeout(timeout, running).await.ok().flatten()
     }
 }
 
@@ -117,7 +117,7 @@ impl App {
     /// and returns within a few seconds even if a check hangs.
     pub async fn condition(self: &Arc<Self>) -> Condition {
         let look = {
-            let mut look = self.observer.look.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut look = self.health_checker.current.lock().unwrap_or_else(PoisonError::into_inner);
             let is_fresh = |look: &&Look| look.peek().is_none_or(|(at, _)| at.elapsed() < FRESH);
             match look.as_ref().filter(is_fresh) {
                 Some(look) => look.clone(),
@@ -126,8 +126,8 @@ impl App {
         };
         let (_, mut condition) = look.await;
         if !self.coordinator.hears() {
-            condition.down.push(Need::Cache);
-            condition.down.sort_unstable();
+            condition.failed.push(Need::Redis);
+            condition.failed.sort_unstable();
         }
         // Without a worker id (Redis has been away for too long) there are no uids.
         condition.refuses_uploads |= self.coordinator.worker().is_none();
@@ -147,7 +147,7 @@ impl App {
         let looking = self.background.detach(async move { app.look().await });
         looking
             .map(|found| {
-                let failed = |_| Condition { down: vec![Need::Database], refuses_uploads: true };
+                let failed = |_| Condition { failed: vec![Need::Database], refuses_uploads: true };
                 (Instant::now(), found.unwrap_or_else(failed))
             })
             .boxed()
@@ -157,27 +157,28 @@ impl App {
     async fn look(self: Arc<Self>) -> Condition {
         let (database, slow) = tokio::join!(self.look_at_database(), self.look_at_disks_and_stores());
         let mut problems: Vec<_> = database.into_iter().chain(slow).chain(self.clock_problem()).collect();
-        problems.sort_by_key(|problem| problem.need);
+        problems.sort_by_key(|problem| problem.dependency);
         let refuses_uploads = problems.iter().any(|problem| problem.refuses_uploads);
         self.log_problems(&problems);
-        let mut down: Vec<_> = problems.into_iter().map(|problem| problem.need).collect();
+        let mut down: Vec<_> = problems.into_iter().map(|problem| problem.dependency).collect();
         down.dedup();
-        Condition { down, refuses_uploads }
+        Condition { failed: down, refuses_uploads }
     }
 
     async fn look_at_database(self: &Arc<Self>) -> Option<Problem> {
         let app = self.clone();
-        let what = match self.observer.database.run(PATIENCE, async move { app.meta.ping().await }).await {
-            Some(Ok(())) => return None,
-            Some(Err(error)) => format!("the database fails: {}", error::chain(&error)),
-            None => "the database does not answer in time".to_owned(),
-        };
-        Some(Problem { need: Need::Database, refuses_uploads: true, what })
+        let what =
+            match self.health_checker.database.run(PATIENCE, async move { app.meta.ping().await }).await {
+                Some(Ok(())) => return None,
+                Some(Err(error)) => format!("the database fails: {}", error::chain(&error)),
+                None => "the database does not answer in time".to_owned(),
+            };
+        Some(Problem { dependency: Need::Database, refuses_uploads: true, message: what })
     }
 
     /// Checks disks and stores, unless the last results are fresh.
     async fn look_at_disks_and_stores(self: &Arc<Self>) -> Vec<Problem> {
-        let mut known = self.observer.slow.lock().await;
+        let mut known = self.health_checker.disks_and_stores.lock().await;
         if let Some((at, problems)) = &*known
             && at.elapsed() < DISKS_FRESH
         {
@@ -190,28 +191,29 @@ impl App {
     }
 
     async fn look_at_disks(&self) -> Vec<Problem> {
-        let found = self.observer.disks.run(PATIENCE, self.folders.problems(FULL)).await;
+        let found = self.health_checker.disks.run(PATIENCE, self.folders.problems(FULL)).await;
         let late = || vec![("data", "does not answer in time".to_owned())];
         let problem = |(folder, what): (&str, String)| Problem {
-            need: Need::Disk,
+            dependency: Need::Disk,
             // Without the data folder nothing can be recorded.
             refuses_uploads: folder == "data" || !self.stores.is_remote(self.stores.for_new()),
-            what: format!("the disk of the {folder} folder {what}"),
+            message: format!("the disk of the {folder} folder {what}"),
         };
         found.unwrap_or_else(late).into_iter().map(problem).collect()
     }
 
     async fn look_at_stores(self: &Arc<Self>) -> Vec<Problem> {
         let app = self.clone();
-        let found = self.observer.stores.run(PATIENCE, async move { app.stores.problems().await }).await;
+        let found =
+            self.health_checker.stores.run(PATIENCE, async move { app.stores.problems().await }).await;
         let late = || {
             let remote = self.stores.names().into_iter().filter(|name| self.stores.is_remote(name));
             remote.map(|name| (name, "does not answer in time".to_owned())).collect()
         };
         let problem = |(name, what): (String, String)| Problem {
-            need: Need::Store,
+            dependency: Need::Store,
             refuses_uploads: name == self.stores.for_new(),
-            what: format!("the store {name} {what}"),
+            message: format!("the store {name} {what}"),
         };
         found.unwrap_or_else(late).into_iter().map(problem).collect()
     }
@@ -220,13 +222,13 @@ impl App {
         let clock = self.meta.now_ms();
         let what = clock_differs(now_ms(), clock)
             .or_else(|| uids_are_ahead(self.uids.newest_ms().cast_signed(), clock))?;
-        Some(Problem { need: Need::Clock, refuses_uploads: false, what })
+        Some(Problem { dependency: Need::Clock, refuses_uploads: false, message: what })
     }
 
     /// Logs each problem once while it lasts.
     fn log_problems(&self, problems: &[Problem]) {
-        let mut logged = self.observer.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        for Problem { need, what, .. } in problems {
+        let mut logged = self.health_checker.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        for Problem { dependency: need, message: what, .. } in problems {
             if !logged.contains(need) {
                 tracing::warn!(problem = what, "health check failed");
             }
@@ -234,7 +236,7 @@ impl App {
         if problems.is_empty() && !logged.is_empty() {
             tracing::info!("all health checks succeed again");
         }
-        *logged = problems.iter().map(|problem| problem.need).collect();
+        *logged = problems.iter().map(|problem| problem.dependency).collect();
     }
 }
 

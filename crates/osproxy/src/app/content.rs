@@ -60,7 +60,7 @@ async fn open(
         }
         Layout::Whole(key) => {
             let pieces = VecDeque::from([Piece { key: key.clone(), range: range.clone() }]);
-            FollowingReader::open(app, file, range, pieces).await?.map(ContentReader::Following)
+            FollowingReader::open(app, file, range, pieces).await?.map(ContentReader::Relocating)
         }
         Layout::Parts => {
             let parts = app.meta.parts(file.content.blob_id).await?;
@@ -68,7 +68,7 @@ async fn open(
                 // The parts are being removed, so the bytes have been relocated.
                 return Ok(Err(storage::Error::not_found(store.name(), "open")));
             };
-            FollowingReader::open(app, file, range, pieces).await?.map(ContentReader::Following)
+            FollowingReader::open(app, file, range, pieces).await?.map(ContentReader::Relocating)
         }
     })
 }
@@ -79,7 +79,7 @@ pub enum ContentReader {
     /// Reads one object.
     Object(ObjectReader),
     /// Reads objects that may be removed before the end, one after the other.
-    Following(Box<FollowingReader>),
+    Relocating(Box<FollowingReader>),
 }
 
 impl Stream for ContentReader {
@@ -88,7 +88,7 @@ impl Stream for ContentReader {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match &mut *self {
             Self::Object(object) => object.as_mut().poll_next(cx).map_err(Error::from),
-            Self::Following(parts) => parts.poll_next_unpin(cx),
+            Self::Relocating(parts) => parts.poll_next_unpin(cx),
         }
     }
 }
@@ -105,7 +105,7 @@ type Opened = storage::Result<(Option<Bytes>, ObjectReader)>;
 
 /// The next piece, while it is being opened.
 struct Next {
-    piece: Piece,
+    range: Piece,
     opening: BoxFuture<'static, Opened>,
     /// Whether it was opened before it was needed.
     is_ahead: bool,
@@ -114,7 +114,7 @@ struct Next {
 impl Next {
     fn open(store: &Arc<dyn Backend>, piece: Piece, is_ahead: bool) -> Self {
         let opening = Box::pin(open_piece(store.clone(), piece.clone()));
-        Self { piece, opening, is_ahead }
+        Self { range: piece, opening, is_ahead }
     }
 
     /// Whether to open the piece again, now that it is needed, after this error. An error from
@@ -132,12 +132,12 @@ pub struct FollowingReader {
     store: Arc<dyn Backend>,
     uid: Uid,
     /// The bytes of the file that are not read yet.
-    rest: Range<u64>,
-    reading: Option<ObjectReader>,
+    remaining: Range<u64>,
+    current: Option<ObjectReader>,
     next: Option<Next>,
-    pieces: VecDeque<Piece>,
-    moving: Option<BoxFuture<'static, Result<ContentReader>>>,
-    moved: Option<Box<ContentReader>>,
+    ranges: VecDeque<Piece>,
+    relocating: Option<BoxFuture<'static, Result<ContentReader>>>,
+    relocated: Option<Box<ContentReader>>,
 }
 
 impl FollowingReader {
@@ -153,16 +153,16 @@ impl FollowingReader {
             app: app.clone(),
             store: store.clone(),
             uid: file.uid,
-            rest: range,
-            reading: None,
+            remaining: range,
+            current: None,
             next: None,
-            pieces,
-            moving: None,
-            moved: None,
+            ranges: pieces,
+            relocating: None,
+            relocated: None,
         };
-        if let Some(first) = reader.pieces.pop_front() {
+        if let Some(first) = reader.ranges.pop_front() {
             match store.open(&first.key, first.range).await {
-                Ok(first) => reader.reading = Some(first),
+                Ok(first) => reader.current = Some(first),
                 Err(error) => return Ok(Err(error)),
             }
         }
@@ -171,13 +171,13 @@ impl FollowingReader {
     }
 
     fn open_ahead(&mut self) {
-        self.next = self.pieces.pop_front().map(|piece| Next::open(&self.store, piece, true));
+        self.next = self.ranges.pop_front().map(|piece| Next::open(&self.store, piece, true));
     }
 
     /// Starts to look up where the rest of the bytes is now.
     fn follow(&mut self) {
-        let (app, uid, rest) = (self.app.clone(), self.uid, self.rest.clone());
-        self.moving = Some(Box::pin(async move {
+        let (app, uid, rest) = (self.app.clone(), self.uid, self.remaining.clone());
+        self.relocating = Some(Box::pin(async move {
             for _ in 0..ROUNDS {
                 app.meta.forget_remembered(uid);
                 let file = app.meta.stored_file(uid).await?;
@@ -193,18 +193,18 @@ impl FollowingReader {
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         loop {
-            if let Some(moved) = &mut self.moved {
+            if let Some(moved) = &mut self.relocated {
                 return moved.poll_next_unpin(cx);
             }
-            if let Some(moving) = &mut self.moving {
+            if let Some(moving) = &mut self.relocating {
                 let found = ready!(moving.as_mut().poll(cx));
-                self.moving = None;
-                self.moved = Some(Box::new(found?));
+                self.relocating = None;
+                self.relocated = Some(Box::new(found?));
                 continue;
             }
-            if let Some(reading) = &mut self.reading {
+            if let Some(reading) = &mut self.current {
                 match reading.as_mut().poll_next(cx) {
-                    Poll::Ready(None) => self.reading = None,
+                    Poll::Ready(None) => self.current = None,
                     // This store cannot keep a removed object open.
                     Poll::Ready(Some(Err(error))) if error.kind == ErrorKind::NotFound => {
                         self.follow();
@@ -222,7 +222,7 @@ impl FollowingReader {
             };
             match ready!(next.opening.as_mut().poll(cx)) {
                 Ok((first, reader)) => {
-                    self.reading = Some(reader);
+                    self.current = Some(reader);
                     self.open_ahead();
                     if let Some(first) = first {
                         return Poll::Ready(Some(Ok(first)));
@@ -230,7 +230,7 @@ impl FollowingReader {
                 }
                 Err(error) if error.kind == ErrorKind::NotFound => self.follow(),
                 Err(error) if next.is_worth_another(&error) => {
-                    *next = Next::open(&self.store, next.piece.clone(), false);
+                    *next = Next::open(&self.store, next.range.clone(), false);
                 }
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
@@ -257,15 +257,15 @@ impl Stream for FollowingReader {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.rest.is_empty() {
+        if self.remaining.is_empty() {
             return Poll::Ready(None);
         }
         let polled = ready!(self.poll_piece(cx));
         match &polled {
-            Some(Ok(bytes)) => self.rest.start += bytes.len() as u64,
-            Some(Err(_)) => self.rest = 0..0,
+            Some(Ok(bytes)) => self.remaining.start += bytes.len() as u64,
+            Some(Err(_)) => self.remaining = 0..0,
             None => {
-                self.rest = 0..0;
+                self.remaining = 0..0;
                 let error = Error::internal("the objects of the file are shorter than the file");
                 return Poll::Ready(Some(Err(error)));
             }
@@ -275,12 +275,12 @@ impl Stream for FollowingReader {
 }
 
 /// Maps `wanted` to ranges of parts. Returns `None` if the parts do not add up to the file.
-fn pieces(parts: Vec<StoredPart>, wanted: &Range<u64>, size: u64) -> Option<VecDeque<Piece>> {
+fn pieces(parts: Vec<StoredPart>, range: &Range<u64>, size: u64) -> Option<VecDeque<Piece>> {
     let (mut pieces, mut at) = (VecDeque::new(), 0);
     for part in parts {
         let (start, end) = (at, at + part.size);
         at = end;
-        let overlap = wanted.start.max(start)..wanted.end.min(end);
+        let overlap = range.start.max(start)..range.end.min(end);
         if !overlap.is_empty() {
             let within = |byte: u64| part.offset + (byte - start);
             let range = within(overlap.start)..within(overlap.end);
@@ -305,8 +305,8 @@ mod tests {
             for (number, size) in (1..).zip(&sizes) {
                 let key = Key::parse(&format!("unknown/{number}")).unwrap();
                 bytes.extend((0..*size).map(|at| (number, at)));
-                let (id, known) = (number.into(), crate::meta::Fingerprint::default());
-                parts.push(StoredPart { id, number, key, offset: 0, is_object: true, size: *size, known });
+                let (id, digests) = (number.into(), crate::meta::Fingerprint::default());
+                parts.push(StoredPart { id, number, key, offset: 0, is_own_object: true, size: *size, digests });
             }
             let expected: Vec<_> = bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].to_vec();
             let mut read = Vec::new();

@@ -19,8 +19,14 @@ const SLACK: Duration = Duration::from_millis(100);
 
 impl Stores {
     /// Reads a range of an object and returns its digests. Hashing runs on blocking threads.
-    pub async fn digest(&self, store: &str, key: &Key, range: Range<u64>, wanted: Wanted) -> Result<Digests> {
-        let [own] = self.read_through(store, key, range, [Digester::new(wanted)]).await?;
+    pub async fn digest(
+        &self,
+        store: &str,
+        key: &Key,
+        range: Range<u64>,
+        selection: Wanted,
+    ) -> Result<Digests> {
+        let [own] = self.read_through(store, key, range, [Digester::new(selection)]).await?;
         Ok(own.finish())
     }
 
@@ -30,12 +36,12 @@ impl Stores {
         &self,
         store: &str,
         parts: &[StoredPart],
-        wanted: Wanted,
+        selection: Wanted,
     ) -> Result<(Vec<Digests>, Digests)> {
-        let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::new(wanted));
+        let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::new(selection));
         for part in parts {
             let [own, so_far] = self
-                .read_through(store, &part.key, part.range(), [Digester::new(part.known.wanted()), all])
+                .read_through(store, &part.key, part.range(), [Digester::new(part.digests.wanted()), all])
                 .await?;
             each.push(own.finish());
             all = so_far;
@@ -65,7 +71,7 @@ impl Stores {
                 }
                 busy
             }));
-            self.pace.pass(count).await;
+            self.read_rate.pass(count).await;
         }
         match digesting {
             Some(last) => last.await.map_err(Error::internal),

@@ -29,17 +29,17 @@ struct Folder {
     name: &'static str,
     path: PathBuf,
     /// Space on its disk that must stay free, in bytes.
-    keep_free: u64,
+    min_free: u64,
 }
 
 impl Folders {
     pub(super) fn of(config: &Config) -> Self {
-        let data = Folder { name: "data", path: config.data_dir.clone(), keep_free: 0 };
+        let data = Folder { name: "data", path: config.data_dir.clone(), min_free: 0 };
         let has_objects = config.stores().contains(&StoreKind::Local);
         let objects = has_objects.then(|| Folder {
             name: "objects",
             path: config.objects_root(),
-            keep_free: config.local.keep_free,
+            min_free: config.local.keep_free,
         });
         Self { folders: [data].into_iter().chain(objects).collect(), space: Check::default() }
     }
@@ -77,7 +77,7 @@ impl Folder {
         let free = check_writable(&self.path).and_then(|()| DiskSpace::of(&self.path));
         match free {
             Err(error) => Some(format!("is not writable: {error}")),
-            Ok(space) if space.free < least.max(self.keep_free) => Some("is nearly full".to_owned()),
+            Ok(space) if space.free < least.max(self.min_free) => Some("is nearly full".to_owned()),
             Ok(_) => None,
         }
     }
@@ -127,7 +127,7 @@ fn tell_stats(stats: &Stats, page: &mut Page) {
         stats.counted_at,
     );
     let tasks = stats
-        .tasks_of_kinds
+        .tasks_by_kind
         .iter()
         .map(|(kind, state, count)| (vec![("kind", kind.clone()), ("state", state.name())], *count));
     page.gauge("tasks", "Tasks in the database", tasks);

@@ -21,24 +21,24 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 #[derive(Debug)]
 pub enum Unforwarded {
     /// The request body broke off, for this reason. The other node is not to blame.
-    Broken(Box<dyn std::error::Error + Send + Sync>),
+    BodyAborted(Box<dyn std::error::Error + Send + Sync>),
     /// The node is unknown or does not answer.
-    Failed(Error),
+    Unavailable(Error),
 }
 
 impl From<Error> for Unforwarded {
     fn from(error: Error) -> Self {
-        Self::Failed(error)
+        Self::Unavailable(error)
     }
 }
 
 impl From<Unanswered> for Unforwarded {
-    fn from(Unanswered { why, is_clients, .. }: Unanswered) -> Self {
+    fn from(Unanswered { source: why, is_client_fault: is_clients, .. }: Unanswered) -> Self {
         if is_clients {
             tracing::debug!(error = error::chain(&*why), "the client aborted a forwarded request");
-            Self::Broken(why)
+            Self::BodyAborted(why)
         } else {
-            Self::Failed(Error::node_unavailable(why))
+            Self::Unavailable(Error::node_unavailable(why))
         }
     }
 }
@@ -64,16 +64,16 @@ impl App {
         let node = self.node_with(store, false).await?;
         let unanswered = match self.forward_to(&node, request).await {
             Ok(answer) => return Ok(answer),
-            Err(unanswered) if unanswered.is_clients => return Err(unanswered.into()),
+            Err(unanswered) if unanswered.is_client_fault => return Err(unanswered.into()),
             Err(unanswered) => unanswered,
         };
-        let (address, why) = (&node.address, error::chain(&*unanswered.why));
+        let (address, why) = (&node.address, error::chain(&*unanswered.source));
         tracing::warn!(node = node.id, address, error = why, "a node does not answer");
         // It may have restarted since its last heartbeat.
-        let follower = self.node_with(store, true).await?;
-        match unanswered.untouched {
-            Some(request) if follower.id != node.id => Ok(self.forward_to(&follower, *request).await?),
-            untouched => Err(Unanswered { untouched, ..unanswered }.into()),
+        let replacement = self.node_with(store, true).await?;
+        match unanswered.unread_request {
+            Some(request) if replacement.id != node.id => Ok(self.forward_to(&replacement, *request).await?),
+            untouched => Err(Unanswered { unread_request: untouched, ..unanswered }.into()),
         }
     }
 

@@ -34,7 +34,7 @@ impl TakenKey {
 #[derive(Clone, Debug)]
 pub enum KeyOutcome {
     /// There is no response yet: carry out the request.
-    Taken(TakenKey),
+    Held(TakenKey),
     /// The response to the same request before.
     Answered(KeyedAnswer),
 }
@@ -46,14 +46,15 @@ impl App {
     pub async fn take_key(&self, caller: &Caller, key: &str, request: [u8; 32]) -> Result<KeyOutcome> {
         self.must_have_room()?;
         // Identifies this holder of the key, in this process and all others.
-        let attempt = self.next_uid().await?;
+        let holder = self.next_uid().await?;
         let key = scoped(caller.key.as_deref(), key);
-        let request = KeyedRequest { tenant: caller.tenant.clone(), key, request, attempt };
+        let request =
+            KeyedRequest { tenant: caller.tenant.clone(), key, fingerprint: request, owner: holder };
         match self.meta.take_key(request.clone()).await? {
-            Keyed::Taken(uid) => Ok(KeyOutcome::Taken(TakenKey { request, uid })),
+            Keyed::Acquired(uid) => Ok(KeyOutcome::Held(TakenKey { request, uid })),
             Keyed::Answered(answer) => Ok(KeyOutcome::Answered(answer)),
-            Keyed::Running => Err(in_progress()),
-            Keyed::Other => {
+            Keyed::InProgress => Err(in_progress()),
+            Keyed::DifferentRequest => {
                 Err(Error::new(ErrorCode::KeyReused, "the idempotency key belongs to another request"))
             }
         }

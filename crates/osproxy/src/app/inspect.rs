@@ -32,18 +32,18 @@ impl App {
 
     async fn read(&self, inspection: &Inspection, parts: &[StoredPart]) -> Result<Inspected> {
         let (store, mut inspected) = (inspection.store.as_str(), Inspected::default());
-        if inspection.head {
+        if inspection.needs_first_bytes {
             let (head, read) = self.head(store, parts).await?;
-            inspected.sniffed = content_type::sniff(&head);
-            inspected.attempts = parts.iter().take(read).map(|part| part.id).collect();
+            inspected.detected_type = content_type::sniff(&head);
+            inspected.part_ids = parts.iter().take(read).map(|part| part.id).collect();
         }
-        if let Some(wanted) = inspection.digests {
-            let (each, all) = self.stores.digest_parts(store, parts, wanted).await?;
-            if let Some((part, _)) = parts.iter().zip(each).find(|(part, found)| !part.known.is_of(found)) {
+        if let Some(selection) = inspection.digests {
+            let (each, all) = self.stores.digest_parts(store, parts, selection).await?;
+            if let Some((part, _)) = parts.iter().zip(each).find(|(part, found)| !part.digests.is_of(found)) {
                 return Err(Error::internal(format!("part {} was damaged in the store", part.number)));
             }
             inspected.digests = Some(all);
-            inspected.attempts = parts.iter().map(|part| part.id).collect();
+            inspected.part_ids = parts.iter().map(|part| part.id).collect();
         }
         Ok(inspected)
     }

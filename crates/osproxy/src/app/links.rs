@@ -25,7 +25,7 @@ pub(super) struct Renewal {
     pub(super) is_configured: bool,
     /// The secret that nodes share is derived from the keys.
     pub(super) is_for_cluster: bool,
-    pub(super) looked: Mutex<Instant>,
+    pub(super) last_read: Mutex<Instant>,
 }
 
 impl App {
@@ -43,13 +43,13 @@ impl App {
     }
 
     /// Reads the keys again, unless that was done within `lately`.
-    async fn renew_link_keys(&self, lately: Duration) -> Result<()> {
-        if self.renewal.is_configured {
+    async fn renew_link_keys(&self, min_age: Duration) -> Result<()> {
+        if self.key_rotation.is_configured {
             return Ok(());
         }
         {
-            let mut looked = self.renewal.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if looked.elapsed() < lately {
+            let mut looked = self.key_rotation.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.elapsed() < min_age {
                 return Ok(());
             }
             *looked = Instant::now();
@@ -62,7 +62,7 @@ impl App {
             return Ok(());
         }
         self.links.replace(&keys);
-        if self.renewal.is_for_cluster {
+        if self.key_rotation.is_for_cluster {
             self.cluster.replace(&cluster_secrets(&self.links)).map_err(Error::internal)?;
         }
         tracing::info!("the link keys have changed");
@@ -71,7 +71,7 @@ impl App {
 
     /// Spawns a task that looks for new link keys while the node runs.
     pub(super) fn keep_link_keys(self: &Arc<Self>) {
-        if self.renewal.is_configured {
+        if self.key_rotation.is_configured {
             return;
         }
         let app = Arc::downgrade(self);

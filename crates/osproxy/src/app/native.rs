@@ -43,9 +43,9 @@ impl Beginning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutTogether {
     /// The object exists.
-    Done,
+    Completed,
     /// The store does not have all parts as they were sent. The missing ones can be sent again.
-    Lost,
+    PartsLost,
 }
 
 impl App {
@@ -55,31 +55,31 @@ impl App {
         &self,
         store: &str,
         blob_id: i64,
-        place: &NativePlace,
+        slot: &NativePlace,
         tenant: &Tenant,
     ) -> Result<Option<String>> {
-        if place.upload.is_some() {
-            return Ok(place.upload.clone());
+        if slot.upload_id.is_some() {
+            return Ok(slot.upload_id.clone());
         }
         let multipart = self.stores.multipart(store)?;
         // Of concurrent parts, one starts the upload. Another node may start one too.
-        let _beginning = self.beginning.of(blob_id).lock().await;
+        let _beginning = self.multipart_locks.of(blob_id).lock().await;
         if let Some(named) = self.meta.named_upload(blob_id).await? {
             return Ok(Some(named));
         }
-        let may_reserve = match place.shape {
+        let may_reserve = match slot.layout {
             Some(shape) if multipart.has_places() => self.may_reserve(tenant, shape.size).await?,
             _ => true,
         };
-        let begun = match place.shape {
-            Some(shape) if !may_reserve => multipart.begin_unreserved(&place.key, shape).await?,
-            shape => multipart.begin(&place.key, shape).await?,
+        let begun = match slot.layout {
+            Some(shape) if !may_reserve => multipart.begin_unreserved(&slot.key, shape).await?,
+            shape => multipart.begin(&slot.key, shape).await?,
         };
         let named = self.meta.name_upload(blob_id, begun.clone()).await?;
         if named.as_ref() != Some(&begun)
             // If this fails, the upload is aborted when the content is verified or deleted: both
             // are under the blob's key.
-            && let Err(error) = multipart.abort(&place.key, &begun).await
+            && let Err(error) = multipart.abort(&slot.key, &begun).await
         {
             tracing::warn!(
                 blob_id,
@@ -136,18 +136,18 @@ impl App {
     }
 
     /// Completes a multipart upload, so that its parts become one object. Can be repeated.
-    pub async fn put_together(&self, native: &NativeUpload) -> Result<PutTogether> {
-        let NativeUpload { blob_id, store, key, upload, parts, size } = native;
+    pub async fn put_together(&self, upload: &NativeUpload) -> Result<PutTogether> {
+        let NativeUpload { blob_id, store, key, upload_id: upload, parts, size } = upload;
         let multipart = self.stores.multipart(store)?;
         let Err(problem) = multipart.complete(key, upload, parts).await else {
-            return Ok(PutTogether::Done);
+            return Ok(PutTogether::Completed);
         };
-        let there = multipart.parts(key, upload).await;
-        let lost = match (problem.kind, there) {
+        let present = multipart.parts(key, upload).await;
+        let lost = match (problem.kind, present) {
             // An earlier call completed the upload and its response was lost, or all parts are
             // lost.
             (_, Err(gone)) if gone.kind == ErrorKind::NotFound => match self.appeared(store, key).await? {
-                Some(found) if found == *size => return Ok(PutTogether::Done),
+                Some(found) if found == *size => return Ok(PutTogether::Completed),
                 Some(found) => {
                     let what = format!("{key} has {found} bytes, its parts have {size}");
                     return Err(Error::internal(what));
@@ -157,7 +157,7 @@ impl App {
             (ErrorKind::Mismatch, Ok(there)) => {
                 let differs = |part: &&(u32, String)| !there.contains(part);
                 let lost: Vec<_> = parts.iter().filter(differs).map(|(number, _)| *number).collect();
-                if lost.is_empty() { Lost::Refused } else { Lost::Parts(lost) }
+                if lost.is_empty() { Lost::Rejected } else { Lost::Parts(lost) }
             }
             // A concurrent call may have completed the upload in between. Calling again finds out.
             _ => return Err(problem.into()),
@@ -169,6 +169,6 @@ impl App {
             "the store has lost parts; they must be sent again"
         );
         self.meta.lose_native_parts(*blob_id, upload.clone(), lost).await?;
-        Ok(PutTogether::Lost)
+        Ok(PutTogether::PartsLost)
     }
 }

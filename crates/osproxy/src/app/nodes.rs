@@ -27,7 +27,7 @@ pub(super) struct Nodes {
     requests: AtomicU64,
     tasks: AtomicU64,
     /// How long a known owner is trusted.
-    fresh: Duration,
+    owner_ttl: Duration,
     /// Owners of stores, by the name of the store.
     owners: Mutex<HashMap<String, Heard>>,
 }
@@ -35,10 +35,10 @@ pub(super) struct Nodes {
 /// The known owner of a store.
 #[derive(Clone)]
 struct Heard {
-    at: Instant,
+    looked_up_at: Instant,
     owner: Option<Node>,
     /// Whether the lookup succeeded, so that a missing owner is away.
-    is_sure: bool,
+    is_certain: bool,
 }
 
 /// Counts a running request or task until it is dropped.
@@ -77,7 +77,7 @@ impl Nodes {
             draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             tasks: AtomicU64::new(0),
-            fresh: Duration::from_secs(config.cluster.heartbeat),
+            owner_ttl: Duration::from_secs(config.cluster.heartbeat),
             owners: Mutex::default(),
         }
     }
@@ -107,7 +107,7 @@ impl App {
         // A fixed-point number with 16 fractional bits. Two decimals are enough.
         let hundredths = u32::try_from(load.saturating_mul(100) >> 16).unwrap_or(u32::MAX);
         Node {
-            id: self.node.clone(),
+            id: self.node_id.clone(),
             address: self.address().to_owned(),
             version: version::NUMBER.to_owned(),
             own_stores: self.stores.names().into_iter().filter(|name| !self.stores.is_shared(name)).collect(),
@@ -141,22 +141,22 @@ impl App {
     /// Returns the node that has a store which this one does not have. Fails if there is none. The
     /// cached owner is at most one heartbeat old; `anew` looks it up again, because the owner did
     /// not answer.
-    pub async fn node_with(&self, store: &str, anew: bool) -> Result<Node> {
-        let Heard { owner, .. } = self.look_for(store, anew).await;
+    pub async fn node_with(&self, store: &str, refresh: bool) -> Result<Node> {
+        let Heard { owner, .. } = self.look_for(store, refresh).await;
         owner.ok_or_else(|| Error::elsewhere(store))
     }
 
     /// Whether the node that has a store is known to be away, as opposed to unknown.
     pub async fn is_away(&self, store: &str) -> bool {
-        let Heard { owner, is_sure, .. } = self.look_for(store, false).await;
+        let Heard { owner, is_certain: is_sure, .. } = self.look_for(store, false).await;
         owner.is_none() && is_sure
     }
 
     async fn look_for(&self, store: &str, anew: bool) -> Heard {
         let known = self.nodes.owners().get(store).cloned();
         let enough = |heard: &&Heard| {
-            let fresh = if heard.owner.is_some() { self.nodes.fresh } else { ASK_AGAIN };
-            heard.at.elapsed() < if anew { ASK_ANEW } else { fresh }
+            let fresh = if heard.owner.is_some() { self.nodes.owner_ttl } else { ASK_AGAIN };
+            heard.looked_up_at.elapsed() < if anew { ASK_ANEW } else { fresh }
         };
         if let Some(heard) = known.as_ref().filter(enough) {
             return heard.clone();
@@ -169,7 +169,7 @@ impl App {
                 (known.and_then(|heard| heard.owner), false)
             }
         };
-        let heard = Heard { at: Instant::now(), owner, is_sure };
+        let heard = Heard { looked_up_at: Instant::now(), owner, is_certain: is_sure };
         self.nodes.owners().insert(store.to_owned(), heard.clone());
         heard
     }

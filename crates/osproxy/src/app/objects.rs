@@ -22,10 +22,10 @@ impl App {
     /// that node can check and repair it. If the node is away, content that a client sends again
     /// replaces the blob.
     pub async fn is_intact(&self, blob: &Blob) -> Result<bool> {
-        if !self.stores.has(&blob.backend) {
-            return Ok(!self.is_away(&blob.backend).await);
+        if !self.stores.has(&blob.store) {
+            return Ok(!self.is_away(&blob.store).await);
         }
-        match self.stores.get(&blob.backend)?.size(&blob.key).await {
+        match self.stores.get(&blob.store)?.size(&blob.key).await {
             Ok(size) => Ok(size == blob.digests.size),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
@@ -76,7 +76,7 @@ impl App {
         writer: &mut dyn ObjectWriter,
         part: &StoredPart,
     ) -> Result<()> {
-        if part.is_object && writer.append_object(&part.key, part.size).await? {
+        if part.is_own_object && writer.append_object(&part.key, part.size).await? {
             return Ok(());
         }
         let mut bytes = self.stores.get(store)?.open(&part.key, part.range()).await?;

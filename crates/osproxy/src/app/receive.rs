@@ -27,14 +27,14 @@ pub struct Received {
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
     /// What the body is, such as `file`; for the error message.
-    pub what: &'static str,
+    pub subject: &'static str,
     /// In bytes.
     pub max: u64,
 }
 
 impl Bound {
     fn check(self, size: u64) -> Result<()> {
-        let Self { what, max } = self;
+        let Self { subject: what, max } = self;
         if size > max {
             let message = format!("a {what} must not be larger than {max} bytes");
             return Err(Error::new(ErrorCode::TooLarge, message));
@@ -49,7 +49,7 @@ pub enum Target<'a> {
     /// An object under this key.
     Object(&'a Key),
     /// A part of a multipart upload: the key of its object, the store's upload id, the part number.
-    Part(&'a Key, &'a str, u32),
+    MultipartPart(&'a Key, &'a str, u32),
 }
 
 /// Longest body that is buffered to find out its length, in bytes.
@@ -105,7 +105,7 @@ impl App {
         &self,
         store: &str,
         target: Target<'_>,
-        wanted: Wanted,
+        selection: Wanted,
         bound: Bound,
         size: SizeHint,
         mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
@@ -115,7 +115,7 @@ impl App {
         }
         let _running = self.metrics.uploads.begin();
         let mut writer = self.writer(store, target, size).await?;
-        writer.want(wanted);
+        writer.want(selection);
         let mut content_type = Sniffer::default();
         let mut received = 0;
         while let Some(bytes) = body.next().await {
@@ -143,7 +143,7 @@ impl App {
     async fn writer(&self, store: &str, target: Target<'_>, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
         Ok(match target {
             Target::Object(key) => self.stores.get(store)?.create(key, size).await?,
-            Target::Part(key, upload, number) => {
+            Target::MultipartPart(key, upload, number) => {
                 let SizeHint::Exact(size) = size else {
                     return Err(Error::internal("the size of a part is not known"));
                 };
@@ -154,8 +154,8 @@ impl App {
 }
 
 /// Fails with `DigestMismatch` if the content does not have the expected digests.
-pub fn check_claims(claims: &Claims, digests: &Digests) -> Result<()> {
-    match claims.refuted_by(digests) {
+pub fn check_claims(expected: &Claims, digests: &Digests) -> Result<()> {
+    match expected.refuted_by(digests) {
         Some((name, found)) => Err(Error::new(
             ErrorCode::DigestMismatch,
             format!("the {name} of the content is {found}, not the expected one"),
@@ -166,14 +166,14 @@ pub fn check_claims(claims: &Claims, digests: &Digests) -> Result<()> {
 
 /// Publishes the writer, unless that was done before. On failure, tells the write guard what it may
 /// clean up.
-pub async fn publish(attempt: &mut Attempt, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
+pub async fn publish(guard: &mut Attempt, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
     let Some(writer) = unpublished.take() else {
         return Ok(());
     };
     if let Err(error) = writer.publish().await {
         match error.kind {
-            ErrorKind::Other if error.retryable => attempt.may_appear_later(),
-            ErrorKind::Exists => attempt.keep_object(),
+            ErrorKind::Other if error.retryable => guard.may_appear_later(),
+            ErrorKind::Exists => guard.keep_object(),
             _ => {}
         }
         return Err(error.into());

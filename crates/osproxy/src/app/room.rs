@@ -44,8 +44,8 @@ pub(super) struct Room {
     /// Bytes reserved for uploads of all tenants.
     reserved: AtomicU64,
     /// Percentage of the disk with the objects that may be reserved, in total and for one tenant.
-    share: u64,
-    tenant_share: u64,
+    max_percent: u64,
+    max_tenant_percent: u64,
 }
 
 /// A disk of this machine.
@@ -59,7 +59,7 @@ struct Disk {
 
 /// Usage of the uploads of a tenant that are not complete.
 struct Held {
-    counted: Instant,
+    counted_at: Instant,
     uploads: AtomicU64,
     /// In bytes.
     reserved: AtomicU64,
@@ -89,8 +89,8 @@ impl Room {
             tenants: Cache::new(TENANTS),
             counting: Mutex::default(),
             reserved: AtomicU64::new(0),
-            share: local.reserve_percent.into(),
-            tenant_share: local.reserve_tenant_percent.into(),
+            max_percent: local.reserve_percent.into(),
+            max_tenant_percent: local.reserve_tenant_percent.into(),
         }
     }
 }
@@ -116,7 +116,7 @@ impl App {
     /// Returns `StorageFull` unless the local disks have space for `bytes` of content and for the
     /// rows of a local database, beyond `local.keep_free`.
     pub async fn must_leave_free(&self, bytes: u64) -> Result<()> {
-        for disk in self.room.disks.iter().filter(|disk| disk.keep_free > 0) {
+        for disk in self.reservations.disks.iter().filter(|disk| disk.keep_free > 0) {
             let needed = if disk.has_objects { disk.keep_free.saturating_add(bytes) } else { disk.keep_free };
             if disk.space().await.is_some_and(|space| space.free < needed) {
                 return Err(Error::storage_full("the free disk space is down to `local.keep_free`"));
@@ -129,7 +129,7 @@ impl App {
     /// uploads that are not complete. Uploads that other nodes create are counted some seconds
     /// later.
     pub async fn must_complete_uploads(&self, tenant: &Tenant, more: u64) -> Result<()> {
-        let max = self.room.max_uploads;
+        let max = self.reservations.max_uploads;
         let mut held = self.held(tenant, COUNTED).await?;
         if held.uploads.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= max {
             return Ok(());
@@ -148,7 +148,7 @@ impl App {
     /// Reserves disk space for an upload of `bytes`. Returns whether the shares of the tenant and
     /// of all tenants allow it.
     pub(super) async fn may_reserve(&self, tenant: &Tenant, bytes: u64) -> Result<bool> {
-        let room = &self.room;
+        let room = &self.reservations;
         let Some(disk) = room.disks.iter().find(|disk| disk.has_objects) else {
             return Ok(true);
         };
@@ -159,7 +159,7 @@ impl App {
             reserved.load(Ordering::Relaxed).saturating_add(bytes) <= space.total / 100 * share
         };
         let held = self.held(tenant, COUNTED).await?;
-        if !fits(&held.reserved, room.tenant_share) || !fits(&room.reserved, room.share) {
+        if !fits(&held.reserved, room.max_tenant_percent) || !fits(&room.reserved, room.max_percent) {
             return Ok(false);
         }
         held.reserved.fetch_add(bytes, Ordering::Relaxed);
@@ -169,8 +169,8 @@ impl App {
 
     /// Returns the usage of a tenant, counted at most `age` ago.
     async fn held(&self, tenant: &Tenant, age: Duration) -> Result<Arc<Held>> {
-        let room = &self.room;
-        let known = || room.tenants.get(tenant).filter(|held| held.counted.elapsed() < age);
+        let room = &self.reservations;
+        let known = || room.tenants.get(tenant).filter(|held| held.counted_at.elapsed() < age);
         if let Some(held) = known() {
             return Ok(held);
         }
@@ -180,9 +180,9 @@ impl App {
         }
         let counted = Instant::now();
         let open = self.meta.open_uploads(tenant).await?;
-        room.reserved.store(open.reserved_by_all, Ordering::Relaxed);
+        room.reserved.store(open.reserved_total, Ordering::Relaxed);
         let (uploads, reserved) = (AtomicU64::new(open.uploads), AtomicU64::new(open.reserved));
-        let held = Arc::new(Held { counted, uploads, reserved });
+        let held = Arc::new(Held { counted_at: counted, uploads, reserved });
         room.tenants.insert(tenant.clone(), held.clone());
         Ok(held)
     }

@@ -22,7 +22,7 @@ impl App {
     pub async fn stats(self: &Arc<Self>) -> Result<Arc<Stats>> {
         let app = self.clone();
         let counting = self.background.spawn(async move {
-            let mut counted = app.counted.lock().await;
+            let mut counted = app.stats_cache.lock().await;
             if let Some((at, stats)) = &*counted
                 && at.elapsed() < GOOD_ENOUGH
             {

@@ -22,10 +22,10 @@ use crate::{
 
 /// All stores of this node. New files go to the first.
 pub struct Stores {
-    places: Vec<Place>,
-    are_apart: bool,
+    entries: Vec<Place>,
+    has_node_local: bool,
     /// Rate limiter for reading content to compute digests.
-    pub(super) pace: Pace,
+    pub(super) read_rate: Pace,
 }
 
 struct Place {
@@ -39,26 +39,26 @@ struct Place {
 impl Stores {
     /// Names of all stores, with the store for new files first.
     pub fn names(&self) -> Vec<String> {
-        self.places.iter().map(|place| place.name.clone()).collect()
+        self.entries.iter().map(|place| place.name.clone()).collect()
     }
 
     /// Name of the store for new files.
     pub fn for_new(&self) -> &str {
-        self.places.first().map_or("", |place| &place.name)
+        self.entries.first().map_or("", |place| &place.name)
     }
 
     /// What the metadata layer needs to know about the stores.
     pub fn here(&self) -> Vec<StoreHere> {
         let here = |place: &Place| StoreHere {
             name: place.name.clone(),
-            parts: place.store.multipart().map(|parts| PartSizes {
+            part_sizes: place.store.multipart().map(|parts| PartSizes {
                 min: parts.min_part_size(),
                 max: parts.max_part_size(),
-                placed: parts.has_places(),
+                preallocated: parts.has_places(),
             }),
             has_shards: place.is_disk,
         };
-        self.places.iter().map(here).collect()
+        self.entries.iter().map(here).collect()
     }
 
     /// Whether this node has a store.
@@ -78,7 +78,7 @@ impl Stores {
 
     /// Whether some objects of a cluster are in stores that only one node has.
     pub fn are_apart(&self) -> bool {
-        self.are_apart
+        self.has_node_local
     }
 
     /// Returns a store. Fails if this node does not have it.
@@ -88,18 +88,18 @@ impl Stores {
 
     /// Whether any store has multipart uploads of parts whose sizes are not known in advance.
     pub fn put_any_parts_together(&self) -> bool {
-        self.places.iter().filter_map(|place| place.store.multipart()).any(|parts| !parts.has_places())
+        self.entries.iter().filter_map(|place| place.store.multipart()).any(|parts| !parts.has_places())
     }
 
     /// Minimum part size in the store for new files, in bytes.
     pub fn min_part_size(&self) -> u64 {
-        let parts = self.places.first().and_then(|place| place.store.multipart());
+        let parts = self.entries.first().and_then(|place| place.store.multipart());
         parts.map_or(0, Multipart::min_part_size)
     }
 
     /// Whether the store for new files preallocates files.
     pub fn have_places(&self) -> bool {
-        let parts = self.places.first().and_then(|place| place.store.multipart());
+        let parts = self.entries.first().and_then(|place| place.store.multipart());
         parts.is_some_and(Multipart::has_places)
     }
 
@@ -111,7 +111,7 @@ impl Stores {
 
     /// Operation counters of the remote stores.
     pub fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
-        let remote = self.places.iter().filter(|place| !place.is_disk);
+        let remote = self.entries.iter().filter(|place| !place.is_disk);
         remote.map(|place| (place.name.as_str(), &*place.counters))
     }
 
@@ -119,7 +119,7 @@ impl Stores {
     pub(super) fn tell(&self, page: &mut Page) {
         let label = |place: &Place| vec![("backend", place.store.name().to_owned())];
         let operations = || {
-            self.places.iter().flat_map(|place| {
+            self.entries.iter().flat_map(|place| {
                 place.counters.operations().map(move |(operation, counters)| {
                     let mut labels = label(place);
                     labels.push(("operation", operation.name().to_owned()));
@@ -136,7 +136,7 @@ impl Stores {
             operations().map(|(labels, counters)| (labels, counters.failures.load(Ordering::Relaxed)));
         page.counter("store_errors", "Failed store operations, not-found excluded", failures);
         let of_stores = |counter: fn(&Counters) -> u64| {
-            self.places.iter().map(move |place| (label(place), counter(&place.counters)))
+            self.entries.iter().map(move |place| (label(place), counter(&place.counters)))
         };
         page.counter(
             "store_broken_reads",
@@ -157,7 +157,7 @@ impl Stores {
 
     /// Returns the remote stores that fail: their names, and what is wrong.
     pub(super) async fn problems(&self) -> Vec<(String, String)> {
-        let remote = self.places.iter().filter(|place| !place.is_disk);
+        let remote = self.entries.iter().filter(|place| !place.is_disk);
         let asking = remote.map(async |place| {
             let error = place.store.prepare(false).await.err()?;
             let why = Diagnosis::of(&error);
@@ -167,7 +167,7 @@ impl Stores {
     }
 
     fn find(&self, name: &str) -> Option<&Place> {
-        self.places.iter().find(|place| place.name == name)
+        self.entries.iter().find(|place| place.name == name)
     }
 
     /// Opens every configured store, and creates the buckets of remote ones if that is configured.
@@ -205,7 +205,7 @@ impl Stores {
     pub async fn open_to_read(
         config: &Config,
         database: &DatabaseLocation,
-        pace: Pace,
+        read_rate: Pace,
     ) -> std::result::Result<Self, StartError> {
         let mut places = Vec::new();
         for kind in config.stores() {
@@ -226,12 +226,12 @@ impl Stores {
                 }
             });
         }
-        Ok(Self::of(config, places, pace))
+        Ok(Self::of(config, places, read_rate))
     }
 
     fn of(config: &Config, places: Vec<Place>, pace: Pace) -> Self {
         let are_apart = config.is_clustered() && places.iter().any(|place| !place.is_shared);
-        Self { places, are_apart, pace }
+        Self { entries: places, has_node_local: are_apart, read_rate: pace }
     }
 }
 

@@ -27,13 +27,13 @@ const WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Transfers {
     max: u32,
-    max_of_tenant: Option<u32>,
+    max_per_tenant: Option<u32>,
     running: AtomicU32,
     buffers: BufferBudget,
     /// How long a transfer waits for memory.
     wait: Duration,
     /// Running transfers by payer.
-    counted: Mutex<HashMap<Payer, u32>>,
+    running_by_payer: Mutex<HashMap<Payer, u32>>,
 }
 
 /// What a transfer is charged to, if that has a limit.
@@ -56,11 +56,11 @@ impl Transfers {
     pub(super) fn new(limits: &LimitsSection) -> Arc<Self> {
         Arc::new(Self {
             max: limits.max_transfers,
-            max_of_tenant: limits.max_tenant_transfers,
+            max_per_tenant: limits.max_tenant_transfers,
             running: AtomicU32::new(0),
             buffers: BufferBudget::new(limits.max_buffer),
             wait: WAIT,
-            counted: Mutex::default(),
+            running_by_payer: Mutex::default(),
         })
     }
 
@@ -72,7 +72,7 @@ impl Transfers {
     /// Admits a transfer through a link with these constraints. Fails at a concurrency limit, or if
     /// no memory becomes free within 10 seconds. `kept` is the memory for content that the transfer
     /// buffers, in bytes, beside its other buffers.
-    pub async fn begin(self: &Arc<Self>, terms: &Terms, kept: u64) -> Result<Transfer> {
+    pub async fn begin(self: &Arc<Self>, terms: &Terms, buffered: u64) -> Result<Transfer> {
         let one_more = |running| (running < self.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         begun.map_err(|_| too_many_transfers())?;
@@ -80,7 +80,7 @@ impl Transfers {
         if let Some(Limit { id, max }) = &terms.transfers {
             transfer.count(Payer::Key(id.clone()), *max)?;
         }
-        let reserved = self.buffers.reserve(BUFFERS + kept, self.wait).await;
+        let reserved = self.buffers.reserve(BUFFERS + buffered, self.wait).await;
         let reserved = reserved.ok_or_else(|| too_many("all memory for transfers is in use; retry later"))?;
         transfer.buffers = Some(Arc::new(reserved));
         Ok(transfer)
@@ -108,14 +108,14 @@ impl Transfer {
 
     /// Charges this transfer to `tenant`; fails at its concurrency limit.
     pub fn of(&mut self, tenant: &Tenant) -> Result<()> {
-        match self.transfers.max_of_tenant {
+        match self.transfers.max_per_tenant {
             Some(max) => self.count(Payer::Tenant(tenant.clone()), max),
             None => Ok(()),
         }
     }
 
     fn count(&mut self, payer: Payer, max: u32) -> Result<()> {
-        let mut counted = self.transfers.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.transfers.running_by_payer.lock().unwrap_or_else(PoisonError::into_inner);
         let running = counted.get(&payer).copied().unwrap_or(0);
         if running >= max {
             return Err(too_many("too many concurrent transfers for this tenant or API key; retry later"));
@@ -132,7 +132,7 @@ impl Drop for Transfer {
         if self.payers.is_empty() {
             return;
         }
-        let mut counted = self.transfers.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.transfers.running_by_payer.lock().unwrap_or_else(PoisonError::into_inner);
         for payer in self.payers.drain(..) {
             match counted.get_mut(&payer) {
                 Some(running) if *running > 1 => *running -= 1,
@@ -177,7 +177,7 @@ mod tests {
         assert!(begin(&transfers, &two).await.is_err());
         drop(second);
         assert!(begin(&transfers, &two).await.is_ok());
-        assert_eq!(transfers.counted.lock().unwrap().len(), 2);
+        assert_eq!(transfers.running_by_payer.lock().unwrap().len(), 2);
     }
 
     #[tokio::test]
@@ -195,7 +195,7 @@ mod tests {
         let _again = transfers.begin(&of("a"), 0).await.unwrap();
         drop(others);
         assert_eq!(
-            (transfers.running.load(Ordering::Relaxed), transfers.counted.lock().unwrap().len()),
+            (transfers.running.load(Ordering::Relaxed), transfers.running_by_payer.lock().unwrap().len()),
             (1, 1)
         );
     }

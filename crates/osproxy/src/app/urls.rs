@@ -19,8 +19,8 @@ pub const UPLOAD_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
 impl App {
     /// Returns the links of an upload. They are valid during `period`: its start, and its length in
     /// seconds.
-    pub fn upload_links(&self, uid: Uid, period: (OffsetDateTime, i64), terms: &Terms) -> UploadLinks {
-        let query = upload_query(&self.links, uid, period, terms);
+    pub fn upload_links(&self, uid: Uid, period: (OffsetDateTime, i64), constraints: &Terms) -> UploadLinks {
+        let query = upload_query(&self.links, uid, period, constraints);
         let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
         UploadLinks {
             content: url("/content"),
@@ -31,8 +31,8 @@ impl App {
     }
 
     /// Returns the link for the proof of possession of an upload.
-    pub fn proof_link(&self, uid: Uid, period: (OffsetDateTime, i64), terms: &Terms) -> String {
-        format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.links, uid, period, terms))
+    pub fn proof_link(&self, uid: Uid, period: (OffsetDateTime, i64), constraints: &Terms) -> String {
+        format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.links, uid, period, constraints))
     }
 
     /// Returns the download link of a file, with the name under which it is saved.
@@ -41,16 +41,22 @@ impl App {
         (uid, filename): (Uid, &str),
         period: Period,
         disposition: Disposition,
-        terms: &Terms,
+        constraints: &Terms,
     ) -> String {
-        let (uid, date, expire) = (uid.to_string(), link::date(period.date), period.expire.to_string());
+        let (uid, date, expire) =
+            (uid.to_string(), link::date(period.date), period.lifetime_secs.to_string());
         let extra = [filename, disposition.as_str()];
-        let claims =
-            Claims { action: Action::Download, uid: &uid, date: &date, expire: &expire, extra: &extra };
+        let claims = Claims {
+            action: Action::Download,
+            uid: &uid,
+            date: &date,
+            expire: &expire,
+            action_params: &extra,
+        };
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("date", &date)
             .append_pair("expire", &expire)
-            .append_pair("signature", &self.links.sign(&claims, terms))
+            .append_pair("signature", &self.links.sign(&claims, constraints))
             .append_pair("disposition", disposition.as_str())
             .finish();
         format!("{LINKS}/{uid}/{}?{query}", utf8_percent_encode(filename, UNRESERVED))
@@ -62,11 +68,12 @@ pub fn upload_query(
     links: &LinkKeys,
     uid: Uid,
     (date, expire): (OffsetDateTime, i64),
-    terms: &Terms,
+    constraints: &Terms,
 ) -> String {
     let (uid, date, expire) = (uid.to_string(), link::date(date), expire.to_string());
-    let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, extra: &[] };
-    let signature = links.sign(&claims, terms);
+    let claims =
+        Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, action_params: &[] };
+    let signature = links.sign(&claims, constraints);
     let [date_name, expire_name, signature_name] = UPLOAD_PARAMETERS;
     form_urlencoded::Serializer::new(String::new())
         .append_pair(date_name, &date)

@@ -57,17 +57,18 @@ async fn ask(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
     let asked = client.build()?.get(format!("{url}/health/ready")).send().await;
     let answer = asked.with_context(|| format!("{url} does not answer"))?;
     let status = answer.status();
-    let Ok(Readiness { status: said, down, uploads }) = answer.json().await else {
+    let Ok(Readiness { status: status_text, down, uploads }) = answer.json().await else {
         bail!("{url} answers {status}, but not like osproxy; check the URL");
     };
-    let mut told = if down.is_empty() { said } else { format!("{said}; down: {}", down.join(", ")) };
+    let mut summary =
+        if down.is_empty() { status_text } else { format!("{status_text}; down: {}", down.join(", ")) };
     if let Some(uploads) = &uploads {
-        told = format!("{told}; uploads: {uploads}");
+        summary = format!("{summary}; uploads: {uploads}");
     }
     if !status.is_success() {
-        bail!("{url} is not ready: {told}");
+        bail!("{url} is not ready: {summary}");
     }
-    super::say(&told);
+    super::say(&summary);
     let code = if uploads.is_some() && !reads { REFUSES_UPLOADS } else { 0 };
     Ok(ExitCode::from(code))
 }

@@ -173,13 +173,13 @@ impl Import<'_> {
         let mut files = Vec::with_capacity(verdicts.len());
         let mut remarks = Vec::with_capacity(verdicts.len());
         for verdict in verdicts {
-            match verdict.fate {
+            match verdict.outcome {
                 Ok(mut file) => {
                     report.leftovers(&file.leftovers);
                     if !self.options.remove_leftovers {
                         file.leftovers.clear();
                     }
-                    remarks.push(verdict.remarks);
+                    remarks.push(verdict.notes);
                     files.push(file);
                 }
                 Err(_) if settled.contains(&verdict.uid) => report.known(1),

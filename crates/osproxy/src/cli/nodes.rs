@@ -37,7 +37,7 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
     let redis = redis.context("there is no Redis")?;
     let nodes = super::block_on(async { Ok(registry(&redis).await?) })?;
     if options.json {
-        for KnownNode { node, heard_at } in &nodes {
+        for KnownNode { node, last_heartbeat: heard_at } in &nodes {
             super::say(&serde_json::to_string(&Line { node, heard_at: *heard_at })?);
         }
         return Ok(());
@@ -46,7 +46,7 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
         "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5}  {}",
         "ID", "ADDRESS", "VERSION", "STARTED", "HEARD", "REQUESTS", "TASKS", "LOAD", "STORES"
     );
-    let rows = nodes.iter().map(|KnownNode { node, heard_at }| {
+    let rows = nodes.iter().map(|KnownNode { node, last_heartbeat: heard_at }| {
         format!(
             "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5.2}  {}",
             node.id,

@@ -71,7 +71,7 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     // May have to resolve a host name.
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
-    tracing::info!(%address, node = app.node, version = version::FULL, "ready");
+    tracing::info!(%address, node = app.node_id, version = version::FULL, "ready");
     app.announce(advertised).await;
     listeners.announce(bootstrap_key.as_ref())?;
 
@@ -100,14 +100,14 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
             () = signals.second() => return,
         }
         shutdown.cancel();
-        let out_of_time = async {
+        let grace_expired = async {
             tokio::time::sleep(grace).await;
             abort_tasks.cancel();
             // The server then ends by itself, and so do the tasks.
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = out_of_time => {}
+            () = grace_expired => {}
             () = signals.second() => {}
         }
     };
@@ -170,9 +170,9 @@ fn tell_of_stores(app: &App) {
 fn task_settings(section: &TasksSection) -> tasks::Settings {
     tasks::Settings {
         lease: Duration::from_secs(section.lease),
-        poll: Duration::from_secs(section.poll_interval),
-        first_retry: Duration::from_secs(section.first_retry),
-        max_retry: Duration::from_secs(section.max_retry),
+        poll_interval: Duration::from_secs(section.poll_interval),
+        initial_backoff: Duration::from_secs(section.first_retry),
+        max_backoff: Duration::from_secs(section.max_retry),
     }
 }
 

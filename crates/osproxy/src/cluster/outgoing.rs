@@ -70,13 +70,13 @@ impl http_body::Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
         let frame = Pin::new(&mut *body).poll_frame(cx);
-        let asked = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + ASKED;
-        let mark = match &frame {
+        let polls = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + ASKED;
+        let flags = match &frame {
             Poll::Pending => WAITING,
             Poll::Ready(Some(Err(_))) => BROKEN,
             Poll::Ready(_) => 0,
         };
-        self.0.progress.store(asked | mark, Ordering::Relaxed);
+        self.0.progress.store(polls | flags, Ordering::Relaxed);
         frame
     }
 

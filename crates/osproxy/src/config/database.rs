@@ -110,7 +110,7 @@ pub struct DatabaseServer {
     /// Largest number of open connections.
     pub max_open_conns: u32,
     /// How long to wait for an answer, in seconds.
-    pub timeout: u64,
+    pub timeout_secs: u64,
 }
 
 /// Address and credentials of a database server.
@@ -223,7 +223,7 @@ impl DatabaseSection {
             target,
             max_idle_conns: self.max_idle_conns,
             max_open_conns: self.max_open_conns,
-            timeout: self.timeout,
+            timeout_secs: self.timeout,
         }
     }
 

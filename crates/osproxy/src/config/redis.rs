@@ -68,7 +68,7 @@ impl Value for Port {
 #[derive(Clone, Debug)]
 pub struct Redis {
     /// Address of the Redis.
-    pub at: RedisAt,
+    pub address: RedisAt,
     /// User name, if not the default user.
     pub username: Option<String>,
     /// Password of the user, if set.
@@ -78,7 +78,7 @@ pub struct Redis {
     /// Whether connections are encrypted.
     pub tls: bool,
     /// PEM text of the trusted CA certificates; the usual public CAs if `None`.
-    pub trusted: Option<Vec<u8>>,
+    pub ca_pem: Option<Vec<u8>>,
     /// Prefix of all keys.
     pub prefix: String,
 }
@@ -100,7 +100,7 @@ impl Redis {
     /// Host and port of the server that is contacted first.
     pub(super) fn server(&self) -> Option<String> {
         let named = |(host, port): &(String, u16)| format!("{host}:{port}");
-        match &self.at {
+        match &self.address {
             RedisAt::Url(url) => {
                 let (_, rest) = url.reveal().split_once("://")?;
                 let authority = rest.split(['/', '?']).next()?;
@@ -163,12 +163,12 @@ impl RedisSection {
             problems.push("`prefix` must not be empty or contain braces".into());
         }
         let redis = Redis {
-            at,
+            address: at,
             username: self.username.clone(),
             password,
             db: self.db,
             tls: self.tls,
-            trusted,
+            ca_pem: trusted,
             prefix: self.prefix.clone(),
         };
         if problems.is_empty() { Ok(Some(redis)) } else { Err(problems) }
@@ -205,7 +205,7 @@ mod tests {
         for port in ["6380", "'6380'"] {
             let text = format!("redis: {{host: r, port: {port}, db: 2, password: 123456}}");
             let redis = parse(&text, &[]).unwrap().redis.redis().unwrap().unwrap();
-            assert!(matches!(redis.at, RedisAt::Server(host, 6380) if host == "r"));
+            assert!(matches!(redis.address, RedisAt::Server(host, 6380) if host == "r"));
             assert_eq!((redis.db, redis.password.unwrap().reveal()), (2, "123456"));
         }
         assert!(parse("", &[]).unwrap().redis.redis().unwrap().is_none());

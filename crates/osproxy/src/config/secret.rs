@@ -20,8 +20,8 @@ impl Secret {
     /// Returns the secret itself or the content of its file without surrounding white space; `None`
     /// if neither is set. Fails with a message if both are set or the file cannot be read. Blocks
     /// while it reads the file.
-    pub fn resolve(name: &str, written: Option<&Self>, file: Option<&Path>) -> Result<Option<Self>, String> {
-        match (written, file) {
+    pub fn resolve(name: &str, inline: Option<&Self>, file: Option<&Path>) -> Result<Option<Self>, String> {
+        match (inline, file) {
             (Some(_), Some(_)) => Err(format!("set only one of `{name}` and `{name}_file`")),
             (written, None) => Ok(written.cloned()),
             (None, Some(path)) => {

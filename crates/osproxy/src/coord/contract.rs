@@ -74,7 +74,7 @@ async fn run(coordinator: &dyn Coordinator, id: &str) {
     let nodes = coordinator.nodes().await.unwrap();
     assert_eq!(nodes.len(), 1);
     assert_eq!(nodes[0].node, node(id));
-    assert!(nodes[0].heard_at > 1_700_000_000_000);
+    assert!(nodes[0].last_heartbeat > 1_700_000_000_000);
     let own = format!("local:{id}");
     assert_eq!(coordinator.node_with(&own).await.unwrap(), Some(node(id)));
     for store in ["local:x", "s3", ""] {
@@ -109,7 +109,7 @@ async fn open(redis: &Redis, id: &str, cluster: &ClusterSection) -> ThroughRedis
 
 /// Sends a command to Redis directly.
 async fn ask(redis: &Redis, command: &[&str]) -> redis::Value {
-    let crate::config::RedisAt::Url(url) = &redis.at else { panic!("the tests use a URL") };
+    let crate::config::RedisAt::Url(url) = &redis.address else { panic!("the tests use a URL") };
     ask_url(url.reveal(), command).await
 }
 
@@ -197,7 +197,7 @@ async fn a_broken_subscription_is_told_and_mended() {
     let mut heard = one.listen();
     let before = one.worker().unwrap();
     ask(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap(), Event::Gap);
+    assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap(), Event::MayHaveMissed);
     eventually("both are connected again", async || (one.hears() && two.hears()).then_some(())).await;
     assert_eq!(one.worker().unwrap().id, before.id, "the worker id must stay the same");
     two.send(Message::BlobChanged { blob_id: 7 });

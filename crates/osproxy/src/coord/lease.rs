@@ -22,18 +22,18 @@ pub struct WorkerLease {
     /// Uids have timestamps up to this, in milliseconds since the Unix epoch.
     pub until_ms: u64,
     /// End of the lease, by the clock of [`since_boot`].
-    pub(super) ends: Duration,
+    pub(super) expires_at: Duration,
 }
 
 impl WorkerLease {
     /// A worker id that no other process ever uses.
     pub(super) const fn for_ever(id: WorkerId) -> Self {
-        Self { id, after_ms: 0, until_ms: u64::MAX, ends: Duration::MAX }
+        Self { id, after_ms: 0, until_ms: u64::MAX, expires_at: Duration::MAX }
     }
 
     /// Whether the lease has not ended.
     pub fn holds(&self) -> bool {
-        since_boot() < self.ends
+        since_boot() < self.expires_at
     }
 
     /// Timestamps that uids with this worker id may have.

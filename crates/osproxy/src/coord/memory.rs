@@ -16,7 +16,7 @@ use crate::uid::WorkerId;
 /// Coordinator of a single node.
 pub struct InProcess {
     node: Mutex<Option<Describe>>,
-    silence: broadcast::Sender<Event>,
+    events: broadcast::Sender<Event>,
     /// `None` if something else ensures that there is only one node.
     _lock: Option<OwnedFd>,
 }
@@ -35,7 +35,7 @@ impl InProcess {
 
     /// Creates a coordinator without a lock; the caller ensures that there is no other node.
     pub fn alone() -> Self {
-        Self { node: Mutex::default(), silence: broadcast::Sender::new(1), _lock: None }
+        Self { node: Mutex::default(), events: broadcast::Sender::new(1), _lock: None }
     }
 }
 
@@ -52,8 +52,8 @@ impl Coordinator for InProcess {
     async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError> {
         let describe = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let heard_at = now.as_millis().try_into().unwrap_or(i64::MAX);
-        Ok(describe.map(|describe| KnownNode { node: describe(), heard_at }).into_iter().collect())
+        let last_heartbeat = now.as_millis().try_into().unwrap_or(i64::MAX);
+        Ok(describe.map(|describe| KnownNode { node: describe(), last_heartbeat }).into_iter().collect())
     }
 
     async fn node_with(&self, store: &str) -> Result<Option<Node>, CoordError> {
@@ -67,7 +67,7 @@ impl Coordinator for InProcess {
     fn send(&self, _: Message) {}
 
     fn listen(&self) -> broadcast::Receiver<Event> {
-        self.silence.subscribe()
+        self.events.subscribe()
     }
 
     fn hears(&self) -> bool {

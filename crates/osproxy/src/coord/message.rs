@@ -25,5 +25,5 @@ pub enum Event {
     /// A message of another node.
     Message(Message),
     /// Messages may have been missed: the connection was lost, or was restored.
-    Gap,
+    MayHaveMissed,
 }

@@ -94,7 +94,7 @@ pub struct KnownNode {
     /// Its description.
     pub node: Node,
     /// Time of its last heartbeat, in milliseconds since the Unix epoch.
-    pub heard_at: i64,
+    pub last_heartbeat: i64,
 }
 
 /// The registry or another node cannot be reached.

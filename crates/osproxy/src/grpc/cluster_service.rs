@@ -25,7 +25,7 @@ impl ClusterService for Service {
     }
 }
 
-fn node(KnownNode { node, heard_at }: KnownNode) -> Node {
+fn node(KnownNode { node, last_heartbeat: heard_at }: KnownNode) -> Node {
     Node {
         id: node.id,
         address: node.address,

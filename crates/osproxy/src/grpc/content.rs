@@ -76,12 +76,12 @@ pub(super) async fn header<M: Sent>(messages: &mut Streaming<M>) -> Result<M::He
 pub(super) fn body<M: Sent + Send + 'static>(
     messages: Streaming<M>,
 ) -> impl Stream<Item = Result<Bytes>> + Send + Unpin {
-    let pieces = messages.map(|message| match message.map_err(|status| broken(&status))?.split() {
+    let chunks = messages.map(|message| match message.map_err(|status| broken(&status))?.split() {
         Some(Piece::Data(data)) => Ok(data),
         _ => Err(Error::invalid("all messages except the first must contain data").with_field("data")),
     });
     // Clients may send any number of empty messages; drop them.
-    pieces.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
+    chunks.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
 }
 
 /// The same content, which fails when the key of its caller is revoked or expires.
@@ -93,12 +93,12 @@ pub(super) fn until_revoked(
     let revoked = Box::pin(async move { app.revocation(&caller).await });
     let next = |state: Option<_>| async move {
         let (mut content, mut revoked) = state?;
-        let piece = tokio::select! {
+        let chunk = tokio::select! {
             biased;
             error = &mut revoked => return Some((Err(error), None)),
             piece = StreamExt::next(&mut content) => piece?,
         };
-        Some((piece, Some((content, revoked))))
+        Some((chunk, Some((content, revoked))))
     };
     stream::unfold(Some((content, revoked)), next).boxed()
 }

@@ -26,10 +26,10 @@ const LONGEST: Duration = Duration::from_hours(24 * 30);
 
 /// Ends a call when its deadline has passed.
 pub(super) async fn keep(request: Request, next: Next) -> Response {
-    let Some(patience) = patience(request.headers()) else {
+    let Some(timeout) = patience(request.headers()) else {
         return next.run(request).await;
     };
-    let end = Instant::now() + patience;
+    let end = Instant::now() + timeout;
     // Dropping the call has the same effect as a client that disconnects.
     match timeout_at(end, next.run(request)).await {
         Ok(answer) => {
@@ -85,8 +85,8 @@ impl http_body::Body for Ending {
         }
         self.body = None;
         let mut trailers = HeaderMap::new();
-        let told = tonic::Status::from(exceeded()).add_header(&mut trailers);
-        Poll::Ready(Some(told.map(|()| Frame::trailers(trailers)).map_err(axum::Error::new)))
+        let added = tonic::Status::from(exceeded()).add_header(&mut trailers);
+        Poll::Ready(Some(added.map(|()| Frame::trailers(trailers)).map_err(axum::Error::new)))
     }
 
     fn is_end_stream(&self) -> bool {

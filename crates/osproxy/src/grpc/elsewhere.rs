@@ -53,13 +53,14 @@ pub(super) async fn upload_part(
     size: Option<u64>,
     content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
 ) -> Result<()> {
-    let path = app.upload_links(uid, period(), &said.terms).part.replace("{number}", &number.to_string());
+    let path =
+        app.upload_links(uid, period(), &said.constraints).part.replace("{number}", &number.to_string());
     let mut request = Request::put(path);
-    if let Some(digests) = digests(&said.claims) {
+    if let Some(digests) = digests(&said.expected) {
         request = request.header("repr-digest", digests);
     }
-    let broken = Arc::<Mutex<Option<Error>>>::default();
-    let mut content = Outgoing { content, left: size, last: None, broken: broken.clone() };
+    let body_error = Arc::<Mutex<Option<Error>>>::default();
+    let mut content = Outgoing { content, remaining: size, last: None, failure: body_error.clone() };
     let body = if size == Some(0) {
         // Nobody polls a body of known length 0, so check here that nothing follows.
         content.must_be_over().await?;
@@ -68,10 +69,10 @@ pub(super) async fn upload_part(
         Body::new(content)
     };
     let request = request.body(body).map_err(Error::internal)?;
-    let asked = ask(app, store, extensions, request).await;
+    let response = ask(app, store, extensions, request).await;
     // The cause of a broken body is known here, not on the other node.
-    let broken = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
-    broken.map_or(asked.map(drop), Err)
+    let broken = body_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+    broken.map_or(response.map(drop), Err)
 }
 
 /// Completes the upload on the node that has the parts.
@@ -79,18 +80,18 @@ pub(super) async fn complete_upload(
     app: &App,
     (store, extensions): (&str, &Extensions),
     uid: Uid,
-    Completion { parts, size, claims }: Completion,
+    Completion { parts, size, expected: claims }: Completion,
     terms: &Terms,
 ) -> Result<()> {
     let path = app.upload_links(uid, period(), terms).complete;
-    let said = CompleteUploadRequest {
+    let request_body = CompleteUploadRequest {
         parts,
         size,
         md5: claims.md5.map(hex::encode),
         sha256: claims.sha256.map(hex::encode),
         blake3: claims.blake3.map(hex::encode),
     };
-    let said = serde_json::to_vec(&said).map_err(Error::internal)?;
+    let said = serde_json::to_vec(&request_body).map_err(Error::internal)?;
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
     let request = request.body(Body::from(said)).map_err(Error::internal)?;
     ask(app, store, extensions, request).await.map(drop)
@@ -105,12 +106,16 @@ pub(super) async fn download_file(
     terms: &Terms,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
     let (date, expire) = period();
-    let path =
-        app.download_link((file.uid, "content"), Period { date, expire }, Disposition::Attachment, terms);
+    let path = app.download_link(
+        (file.uid, "content"),
+        Period { date, lifetime_secs: expire },
+        Disposition::Attachment,
+        terms,
+    );
     let last = range.end.saturating_sub(1);
     let request = Request::get(path).header(header::RANGE, format!("bytes={}-{last}", range.start));
-    let answer = ask(app, store, extensions, request.body(Body::empty()).map_err(Error::internal)?).await?;
-    Ok(TryStreamExt::map_err(answer.into_body().into_data_stream(), Error::node_unavailable))
+    let response = ask(app, store, extensions, request.body(Body::empty()).map_err(Error::internal)?).await?;
+    Ok(TryStreamExt::map_err(response.into_body().into_data_stream(), Error::node_unavailable))
 }
 
 /// Digests in the format of RFC 9530.
@@ -136,8 +141,8 @@ async fn ask(
 ) -> Result<Response<Body>> {
     request.extensions_mut().clone_from(extensions);
     let answer = app.forward(store, request).await.map_err(|unforwarded| match unforwarded {
-        Unforwarded::Broken(_) => super::content::cut(),
-        Unforwarded::Failed(error) => error,
+        Unforwarded::BodyAborted(_) => super::content::cut(),
+        Unforwarded::Unavailable(error) => error,
     })?;
     if answer.status().is_success() { Ok(answer) } else { Err(told(answer).await) }
 }
@@ -162,18 +167,18 @@ async fn told(answer: Response<Body>) -> Error {
 struct Outgoing<S> {
     content: S,
     /// Remaining bytes, if the length is known.
-    left: Option<u64>,
+    remaining: Option<u64>,
     /// The last chunk, held back until the content ends: the HTTP client stops polling at the
     /// announced length.
     last: Option<Bytes>,
     /// The error of the content, for the caller.
-    broken: Arc<Mutex<Option<Error>>>,
+    failure: Arc<Mutex<Option<Error>>>,
 }
 
 impl<S> Outgoing<S> {
     fn give_up<T>(&self, error: Error) -> Poll<Option<Result<T, std::io::Error>>> {
         let said = std::io::Error::other(error.message.to_string());
-        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         Poll::Ready(Some(Err(said)))
     }
 }
@@ -204,20 +209,20 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> http_body::Body for Outgoing<S> {
         loop {
             match ready!(self.content.poll_next_unpin(cx)) {
                 Some(Ok(bytes)) => {
-                    let Some(left) = self.left else {
+                    let Some(left) = self.remaining else {
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     };
                     let Some(rest) = left.checked_sub(bytes.len() as u64) else {
                         return self.give_up(too_long());
                     };
-                    self.left = Some(rest);
+                    self.remaining = Some(rest);
                     if rest > 0 {
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     }
                     self.last = Some(bytes);
                 }
                 Some(Err(error)) => return self.give_up(error),
-                None if self.left.is_some_and(|left| left > 0) => {
+                None if self.remaining.is_some_and(|left| left > 0) => {
                     return self.give_up(super::content::cut());
                 }
                 None => return Poll::Ready(self.last.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -227,6 +232,6 @@ impl<S: Stream<Item = Result<Bytes>> + Unpin> http_body::Body for Outgoing<S> {
 
     fn size_hint(&self) -> SizeHint {
         let last = self.last.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        self.left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
+        self.remaining.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
     }
 }

@@ -119,11 +119,11 @@ impl FileService for Service {
         let name = name.as_deref();
         let copy = ops::copy_file::copy_file(&self.0, &caller, uid, name, metadata, None).await?;
         // Without the scope `read` the caller learns only the uid.
-        let told = if caller.has(Scope::Read) {
+        let response = if caller.has(Scope::Read) {
             render::file(copy)
         } else {
             File { uid: copy.uid.to_string(), ..File::default() }
         };
-        Ok(Response::new(told))
+        Ok(Response::new(response))
     }
 }

@@ -67,12 +67,12 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
 async fn change(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {
         // Read before the status, so that the last status of a draining node is still sent.
-        let stops = app.is_draining();
+        let is_draining = app.is_draining();
         let status = status(app, service).await;
         if before != Some(status) {
             return Some(status);
         }
-        if stops {
+        if is_draining {
             return None;
         }
         tokio::time::sleep(LOOK).await;

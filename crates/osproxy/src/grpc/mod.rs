@@ -53,7 +53,7 @@ pub struct Services {
     /// Methods that stream content.
     pub transfers: Router,
     /// Methods without authentication: health and reflection.
-    pub open: Router,
+    pub anonymous: Router,
 }
 
 /// Creates the routers of all services.
@@ -72,13 +72,14 @@ pub fn services(app: &Arc<App>) -> Result<Services, tonic_reflection::server::Er
     let open = Routes::new(health::service(app.clone()).max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_OPEN_MESSAGE));
-    services.open = open.into_axum_router().reset_fallback();
-    let keep = |router: Router| router.layer(from_fn(content::tell_cut)).layer(from_fn(deadline::keep));
+    services.anonymous = open.into_axum_router().reset_fallback();
+    let with_deadline =
+        |router: Router| router.layer(from_fn(content::tell_cut)).layer(from_fn(deadline::keep));
     Ok(Services {
-        reads: keep(services.reads),
-        changes: keep(services.changes),
-        transfers: keep(services.transfers),
-        open: keep(services.open),
+        reads: with_deadline(services.reads),
+        changes: with_deadline(services.changes),
+        transfers: with_deadline(services.transfers),
+        anonymous: with_deadline(services.anonymous),
     })
 }
 

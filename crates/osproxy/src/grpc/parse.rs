@@ -21,8 +21,8 @@ const EXPIRE: i64 = 3600;
 
 /// Parses the field `uid`, and records it as the subject of the request.
 pub(super) fn uid(extensions: &Extensions, text: &str) -> Result<Uid> {
-    let wrong = |_| Error::invalid("`uid` must be a decimal number").with_field("uid");
-    let uid = text.parse().map_err(wrong)?;
+    let invalid = |_| Error::invalid("`uid` must be a decimal number").with_field("uid");
+    let uid = text.parse().map_err(invalid)?;
     if let Some(subject) = extensions.get::<Subject>() {
         subject.tell(uid);
     }
@@ -75,11 +75,11 @@ pub(super) fn page_size(size: u32) -> Result<u64> {
 
 /// Parses a timestamp into milliseconds since the Unix epoch.
 pub(super) fn moment(field: &'static str, moment: Option<Timestamp>) -> Result<Option<i64>> {
-    let refused = || Error::invalid(format!("`{field}` is out of range")).with_field(field);
+    let invalid = || Error::invalid(format!("`{field}` is out of range")).with_field(field);
     let in_ms = |Timestamp { seconds, nanos }: Timestamp| {
         seconds.checked_mul(1000)?.checked_add(i64::from(nanos) / 1_000_000)
     };
-    moment.map(|moment| in_ms(moment).ok_or_else(refused)).transpose()
+    moment.map(|moment| in_ms(moment).ok_or_else(invalid)).transpose()
 }
 
 /// Parses an enum value; a value of a later version is unknown and rejected.

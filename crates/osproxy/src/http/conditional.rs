@@ -20,26 +20,26 @@ pub(super) enum Verdict {
     /// The client's copy is current: 304.
     NotModified,
     /// `If-Match` or `If-Unmodified-Since` failed: 412.
-    Failed,
+    PreconditionFailed,
 }
 
 /// Evaluates the preconditions, in the order of section 13.2.2.
 pub(super) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> Verdict {
-    let since = |name| date(headers, name).map(|date| validators.last_modified > date);
+    let modified_since = |name| date(headers, name).map(|date| validators.last_modified > date);
     if let Some(matched) = any_matches(headers, &header::IF_MATCH, |tag| tag == validators.etag) {
         if !matched {
-            return Verdict::Failed;
+            return Verdict::PreconditionFailed;
         }
-    } else if since(&header::IF_UNMODIFIED_SINCE) == Some(true) {
-        return Verdict::Failed;
+    } else if modified_since(&header::IF_UNMODIFIED_SINCE) == Some(true) {
+        return Verdict::PreconditionFailed;
     }
     // If-None-Match uses the weak comparison, which ignores a leading `W/`.
-    let weakly = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag) == validators.etag;
-    if let Some(matched) = any_matches(headers, &header::IF_NONE_MATCH, weakly) {
+    let matches_weakly = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag) == validators.etag;
+    if let Some(matched) = any_matches(headers, &header::IF_NONE_MATCH, matches_weakly) {
         if matched {
             return Verdict::NotModified;
         }
-    } else if since(&header::IF_MODIFIED_SINCE) == Some(false) {
+    } else if modified_since(&header::IF_MODIFIED_SINCE) == Some(false) {
         return Verdict::NotModified;
     }
     Verdict::Proceed
@@ -107,13 +107,13 @@ mod tests {
 
     #[test]
     fn preconditions_in_their_order() {
-        use Verdict::{Failed, NotModified, Proceed};
+        use Verdict::{NotModified, PreconditionFailed, Proceed};
         for (fields, expected) in [
             (&[][..], Proceed),
             (&[("if-match", "\"7\"")], Proceed),
             (&[("if-match", "*")], Proceed),
-            (&[("if-match", "\"6\"")], Failed),
-            (&[("if-match", "W/\"7\"")], Failed),
+            (&[("if-match", "\"6\"")], PreconditionFailed),
+            (&[("if-match", "W/\"7\"")], PreconditionFailed),
             (&[("if-match", "\"a,b\", \"7\"")], Proceed),
             (&[("if-match", "\"6\""), ("if-match", "\"7\"")], Proceed),
             (&[("if-none-match", "\"7\"")], NotModified),
@@ -124,10 +124,10 @@ mod tests {
             (&[("if-modified-since", BEFORE)], Proceed),
             (&[("if-modified-since", "yesterday")], Proceed),
             (&[("if-unmodified-since", SAME)], Proceed),
-            (&[("if-unmodified-since", BEFORE)], Failed),
+            (&[("if-unmodified-since", BEFORE)], PreconditionFailed),
             (&[("if-none-match", "\"6\""), ("if-modified-since", AFTER)], Proceed),
             (&[("if-match", "\"7\""), ("if-unmodified-since", BEFORE)], Proceed),
-            (&[("if-match", "\"6\""), ("if-none-match", "\"7\"")], Failed),
+            (&[("if-match", "\"6\""), ("if-none-match", "\"7\"")], PreconditionFailed),
         ] {
             assert_eq!(evaluate(&headers(fields), &validators()), expected, "{fields:?}");
         }

@@ -45,7 +45,7 @@ pub(super) struct Presentation<'a> {
     /// The link's choice. Active content is sent as an attachment anyway.
     pub(super) disposition: Disposition,
     /// File name for saving, if it differs from the name of the file.
-    pub(super) name: Option<&'a str>,
+    pub(super) filename: Option<&'a str>,
     /// The link that grants the download.
     pub(super) link: &'a VerifiedLink,
 }
@@ -56,7 +56,7 @@ pub(super) async fn respond(
     file: &StoredFile,
     method: &Method,
     request: &HeaderMap,
-    wanted: Presentation<'_>,
+    presentation: Presentation<'_>,
 ) -> Result<Response> {
     let size = file.content.size;
     // The content of a uid never changes, so the uid serves as entity tag.
@@ -65,15 +65,15 @@ pub(super) async fn respond(
     let last_modified = UNIX_EPOCH + Duration::from_secs(file.stored_at.unsigned_abs() / 1000);
     let validators = Validators { etag: &etag, last_modified };
     let verdict = conditional::evaluate(request, &validators);
-    if verdict == Verdict::Failed {
+    if verdict == Verdict::PreconditionFailed {
         return Err(Error::new(
             ErrorCode::PreconditionFailed,
             "the precondition `If-Match` or `If-Unmodified-Since` does not hold",
         ));
     }
-    let ranged = method == Method::GET && conditional::range_applies(request, &validators);
-    let field = request.get(header::RANGE).filter(|_| ranged);
-    let requested =
+    let applies_range = method == Method::GET && conditional::range_applies(request, &validators);
+    let field = request.get(header::RANGE).filter(|_| applies_range);
+    let range_request =
         field.map_or(Requested::Whole, |field| range::parse(field.to_str().unwrap_or_default(), size));
 
     let mut response = Response::new(Body::empty());
@@ -81,15 +81,15 @@ pub(super) async fn respond(
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     insert(headers, header::ETAG, etag);
     insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
-    insert(headers, header::CACHE_CONTROL, cache_control(app, wanted.link));
+    insert(headers, header::CACHE_CONTROL, cache_control(app, presentation.link));
     harden_content(headers, &file.content_type);
     if verdict == Verdict::NotModified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let range = match requested {
+    let range = match range_request {
         Requested::Whole => 0..size,
-        Requested::Part(range) => {
+        Requested::Satisfiable(range) => {
             insert(headers, header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1));
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             range
@@ -102,11 +102,12 @@ pub(super) async fn respond(
             .with_size(size));
         }
     };
-    describe(response.headers_mut(), file, wanted);
+    describe(response.headers_mut(), file, presentation);
     let length = range.end - range.start;
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     if method == Method::GET && length > 0 {
-        *response.body_mut() = Body::new(Content::open(app, file, range, &wanted.link.terms).await?);
+        *response.body_mut() =
+            Body::new(Content::open(app, file, range, &presentation.link.constraints).await?);
     }
     Ok(response)
 }
@@ -116,21 +117,22 @@ pub(super) async fn respond(
 /// setting, and is never used for links that are restricted by network. With a limit on uses, each
 /// use must reach the service.
 fn cache_control(app: &App, link: &VerifiedLink) -> String {
-    if link.terms.uses.is_some() {
+    if link.constraints.uses.is_some() {
         return "no-store, no-transform".to_owned();
     }
-    let scope = if app.limits.public_links && link.terms.networks.is_empty() { "public" } else { "private" };
-    let max_age = link.ends_at.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0);
+    let scope =
+        if app.limits.public_links && link.constraints.networks.is_empty() { "public" } else { "private" };
+    let max_age = link.expires_at.saturating_sub(OffsetDateTime::now_utc().unix_timestamp()).max(0);
     format!("{scope}, max-age={max_age}, no-transform")
 }
 
 /// Adds the headers that describe the content: type, disposition and digests.
-fn describe(headers: &mut HeaderMap, file: &StoredFile, wanted: Presentation<'_>) {
+fn describe(headers: &mut HeaderMap, file: &StoredFile, presentation: Presentation<'_>) {
     let active = content_type::is_active(&file.content_type);
-    let disposition = if active { Disposition::Attachment } else { wanted.disposition };
+    let disposition = if active { Disposition::Attachment } else { presentation.disposition };
     let content_type = content_type::with_charset(&file.content_type, file.content.is_utf8);
     insert(headers, header::CONTENT_TYPE, &*content_type);
-    let name = wanted.name.unwrap_or(&file.name);
+    let name = presentation.filename.unwrap_or(&file.name);
     headers.insert(header::CONTENT_DISPOSITION, disposition::header(disposition, name));
     if let Some(digests) = repr_digest(file) {
         insert(headers, REPR_DIGEST, digests);
@@ -163,18 +165,18 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
 /// that no client takes truncated content for the whole.
 struct Content {
     reader: ContentReader,
-    rest: u64,
+    remaining: u64,
     /// Counts the download until the body is dropped.
-    _running: (Transfer, Running),
+    _guards: (Transfer, Running),
 }
 
 impl Content {
-    async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>, terms: &Terms) -> Result<Self> {
-        let mut transfer = app.transfers.begin(terms, 0).await?;
+    async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>, constraints: &Terms) -> Result<Self> {
+        let mut transfer = app.transfers.begin(constraints, 0).await?;
         transfer.of(&file.tenant)?;
         let running = (transfer, app.metrics.downloads.begin());
         let reader = open_content(app, file, range.clone()).await?;
-        Ok(Self { rest: range.end - range.start, reader, _running: running })
+        Ok(Self { remaining: range.end - range.start, reader, _guards: running })
     }
 }
 
@@ -189,16 +191,16 @@ impl http_body::Body for Content {
         let next = ready!(self.reader.poll_next_unpin(cx));
         Poll::Ready(next.map(|read| {
             let bytes = read.map_err(axum::Error::new)?;
-            self.rest = self.rest.saturating_sub(bytes.len() as u64);
+            self.remaining = self.remaining.saturating_sub(bytes.len() as u64);
             Ok(Frame::data(bytes))
         }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest == 0
+        self.remaining == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest)
+        SizeHint::with_exact(self.remaining)
     }
 }

@@ -28,11 +28,11 @@ pub(super) enum Origin {
 /// forwarded, but has no valid peer token.
 pub(super) fn origin(app: &App, request: &Parts) -> Result<Origin> {
     let uri = whole(&request.extensions).unwrap_or(&request.uri);
-    match app.cluster.is_forwarded(&app.node, &request.method, uri, &request.headers) {
+    match app.cluster.is_forwarded(&app.node_id, &request.method, uri, &request.headers) {
         Ok(false) => Ok(Origin::Client),
         Ok(true) => Ok(Origin::Node),
-        Err(stranger) => {
-            tracing::warn!(%stranger, "rejected a forwarded request");
+        Err(error) => {
+            tracing::warn!(%error, "rejected a forwarded request");
             Err(Error::new(
                 ErrorCode::PermissionDenied,
                 "the request has an invalid peer token; only nodes of this cluster may forward requests",
@@ -48,8 +48,8 @@ fn whole(extensions: &Extensions) -> Option<&Uri> {
 
 /// Forwards a request to a node that has `store`, and returns its response. Fails with
 /// `NodeUnavailable` if the request was forwarded already.
-pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Request) -> Result<Response> {
-    if origin == Origin::Node {
+pub(super) async fn forward(app: &App, source: Origin, store: &str, request: Request) -> Result<Response> {
+    if source == Origin::Node {
         return Err(Error::elsewhere(store));
     }
     let mut request = request;
@@ -57,19 +57,19 @@ pub(super) async fn forward(app: &App, origin: Origin, store: &str, request: Req
         *request.uri_mut() = uri;
     }
     app.forward(store, request).await.map_err(|unforwarded| match unforwarded {
-        Unforwarded::Broken(why) => body::broken(&*why),
-        Unforwarded::Failed(error) => error,
+        Unforwarded::BodyAborted(why) => body::broken(&*why),
+        Unforwarded::Unavailable(error) => error,
     })
 }
 
 /// Forwards a request without its body, so that it can be sent to several nodes in turn.
 pub(super) async fn forward_head(
     app: &App,
-    origin: Origin,
+    source: Origin,
     store: &str,
     request: &Parts,
 ) -> Result<Response> {
-    forward(app, origin, store, Request::from_parts(request.clone(), Body::empty())).await
+    forward(app, source, store, Request::from_parts(request.clone(), Body::empty())).await
 }
 
 /// Whether the response of a node says that it does not have the data either.

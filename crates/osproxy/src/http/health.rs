@@ -74,12 +74,12 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Heal
 
 /// Returns the status code and body of the readiness probe.
 pub(super) async fn readiness(app: &Arc<App>) -> (StatusCode, Health) {
-    let (code, status, condition) = match check_health::readiness(app).await {
+    let (code, status, health) = match check_health::readiness(app).await {
         Readiness::Draining => return (StatusCode::SERVICE_UNAVAILABLE, Health::of("draining")),
         Readiness::Ready => return (StatusCode::OK, Health::of("ready")),
         Readiness::Degraded(condition) => (StatusCode::OK, "degraded", condition),
         Readiness::Unavailable(condition) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", condition),
     };
-    let down = condition.down.into_iter().map(Need::name).collect();
-    (code, Health { status, down, uploads: condition.refuses_uploads.then_some("refused") })
+    let down = health.failed.into_iter().map(Need::name).collect();
+    (code, Health { status, down, uploads: health.refuses_uploads.then_some("refused") })
 }

@@ -18,9 +18,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct VerifiedLink {
     /// Its signed constraints.
-    pub(super) terms: Terms,
+    pub(super) constraints: Terms,
     /// When it expires, in seconds since the Unix epoch.
-    pub(super) ends_at: i64,
+    pub(super) expires_at: i64,
 }
 
 /// Verifies that a link to `uid` has a valid signature, is not expired, revoked or used up, and
@@ -32,8 +32,8 @@ pub(super) async fn verify(
     claims: &Claims<'_>,
     signature: &str,
 ) -> Result<VerifiedLink> {
-    let verdict = app.verify_link(claims, signature).await?;
-    let terms = verdict.map_err(|error| {
+    let verified = app.verify_link(claims, signature).await?;
+    let constraints = verified.map_err(|error| {
         let code = match error {
             LinkError::Signature => ErrorCode::InvalidSignature,
             LinkError::Expired => ErrorCode::LinkExpired,
@@ -51,25 +51,25 @@ pub(super) async fn verify(
         ));
     }
     // The node that forwarded a request has checked the constraints.
-    if !terms.is_empty() && forward::origin(app, request)? == Origin::Client {
-        if client_address(request).is_none_or(|client| !terms.allow(client)) {
+    if !constraints.is_empty() && forward::origin(app, request)? == Origin::Client {
+        if client_address(request).is_none_or(|client| !constraints.allow(client)) {
             let message = "this link must not be used from this address";
             return Err(Error::new(ErrorCode::PermissionDenied, message));
         }
-        if let Some(uses) = &terms.uses
+        if let Some(uses) = &constraints.uses
             && app.is_used_up(uses).await?
         {
             return Err(used_up());
         }
     }
-    Ok(VerifiedLink { terms, ends_at })
+    Ok(VerifiedLink { constraints, expires_at: ends_at })
 }
 
 /// Counts one use of a link, just before its content is sent. Fails with `LinkUsedUp` if no use was
 /// left; the content must not be sent then.
 pub(super) async fn count_use(app: &App, link: &VerifiedLink) -> Result<()> {
-    match &link.terms.uses {
-        Some(uses) if !app.use_link(uses, link.ends_at).await? => Err(used_up()),
+    match &link.constraints.uses {
+        Some(uses) if !app.use_link(uses, link.expires_at).await? => Err(used_up()),
         _ => Ok(()),
     }
 }

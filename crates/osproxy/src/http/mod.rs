@@ -59,14 +59,14 @@ fn with_middleware(
     config: &Config,
     cors: Option<CorsLayer>,
 ) -> Router {
-    let terms = Arc::new(middleware::Terms::new(config));
+    let settings = Arc::new(middleware::Terms::new(config));
     let routes =
-        routes.layer(from_fn_with_state(terms.clone(), middleware::head)).layer(from_fn(error::render));
+        routes.layer(from_fn_with_state(settings.clone(), middleware::head)).layer(from_fn(error::render));
     let routes = match cors {
         Some(cors) => routes.layer(from_fn_with_state(cors, cors::of_api)),
         None => routes,
     };
-    routes.layer(from_fn_with_state((app.clone(), terms), middleware::request)).with_state(app)
+    routes.layer(from_fn_with_state((app.clone(), settings), middleware::request)).with_state(app)
 }
 
 /// The gRPC routes, grouped by the admission limits that apply to them.
@@ -87,12 +87,13 @@ impl Beside {
     /// Merges the routes, with authentication and the limits of `admission`.
     fn admitted(self, app: &Arc<App>, admission: &Arc<Admission>) -> Router<Arc<App>> {
         // Authenticate only after admission.
-        let known = |router: Router| router.layer(from_fn_with_state(app.clone(), auth::identify));
-        let reads = known(self.reads).layer(from_fn_with_state(admission.clone(), middleware::limit_reads));
-        let changes =
-            known(self.changes).layer(from_fn_with_state(admission.clone(), middleware::limit_changes));
-        let transfers =
-            known(self.transfers).layer(from_fn_with_state(admission.clone(), middleware::limit_transfers));
+        let authenticated = |router: Router| router.layer(from_fn_with_state(app.clone(), auth::identify));
+        let reads =
+            authenticated(self.reads).layer(from_fn_with_state(admission.clone(), middleware::limit_reads));
+        let changes = authenticated(self.changes)
+            .layer(from_fn_with_state(admission.clone(), middleware::limit_changes));
+        let transfers = authenticated(self.transfers)
+            .layer(from_fn_with_state(admission.clone(), middleware::limit_transfers));
         let limit_addresses = from_fn_with_state(admission.clone(), middleware::limit_addresses);
         let open = self.open.layer(from_fn(middleware::space_probes));
         transfers.merge(reads).merge(changes).merge(open).layer(limit_addresses).with_state(())
@@ -100,13 +101,18 @@ impl Beside {
 }
 
 /// Builds the router of the gRPC listener.
-pub fn router_beside(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside: Beside) -> Router {
-    let routes = beside.admitted(&app, admission);
+pub fn router_beside(
+    app: Arc<App>,
+    config: &Config,
+    admission: &Arc<Admission>,
+    grpc_routes: Beside,
+) -> Router {
+    let routes = grpc_routes.admitted(&app, admission);
     with_middleware(routes.fallback(error::unknown_route), app, config, None)
 }
 
 /// Builds the router of the main listener.
-pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside: Beside) -> Router {
+pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_routes: Beside) -> Router {
     let limit_requests = from_fn_with_state(admission.clone(), middleware::limit_requests);
     let v0 = Router::new()
         .route("/ping", get(v0::check_health::ping).layer(from_fn(middleware::space_probes)))
@@ -169,7 +175,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, beside
                 .layer(from_fn_with_state(admission.clone(), middleware::limit_collectors)),
         )
         .route_layer(from_fn_with_state(admission.clone(), middleware::limit_addresses))
-        .merge(beside.admitted(&app, admission))
+        .merge(grpc_routes.admitted(&app, admission))
         .merge(probes)
         .route("/openapi.json", get(openapi::serve))
         .route("/swagger", get(swagger::redirect))

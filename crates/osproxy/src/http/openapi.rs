@@ -168,7 +168,7 @@ impl Modify for Access {
             components.security_schemes.insert("api_key".to_owned(), scheme.into());
         }
         for (path, item) in &mut document.paths.paths {
-            let answers = if path.starts_with(osproxy_api::v0::PREFIX) {
+            let responses = if path.starts_with(osproxy_api::v0::PREFIX) {
                 responses::V0_ACCESS
             } else {
                 responses::V1_ACCESS
@@ -179,8 +179,8 @@ impl Modify for Access {
                 // The rate limit by address applies with or without a key.
                 let is_limited = path.starts_with("/api/") || path.starts_with(osproxy_api::v1::LINKS);
                 let takes_keys = operation.security.is_some();
-                let told = |status: &str| takes_keys || is_limited && status == "429";
-                for (status, name) in answers.into_iter().filter(|(status, _)| told(status)) {
+                let applies = |status: &str| takes_keys || is_limited && status == "429";
+                for (status, name) in responses.into_iter().filter(|(status, _)| applies(status)) {
                     let answer = Ref::from_response_name(name).into();
                     operation.responses.responses.entry(status.to_owned()).or_insert(answer);
                 }
@@ -203,9 +203,9 @@ impl Modify for Heads {
             head.operation_id = Some(format!("{id}_head"));
             head.summary = Some("Read the headers of a file".to_owned());
             head.description = None;
-            let of_ranges =
+            let is_range_header =
                 |one: &RefOr<Parameter>| matches!(one, RefOr::T(one) if RANGES.contains(&&*one.name));
-            head.parameters.iter_mut().for_each(|all| all.retain(|one| !of_ranges(one)));
+            head.parameters.iter_mut().for_each(|all| all.retain(|one| !is_range_header(one)));
             head.responses.responses.retain(|status, _| !["206", "416"].contains(&status.as_str()));
             if let Some(RefOr::T(response)) = head.responses.responses.get_mut("200") {
                 response.content.clear();

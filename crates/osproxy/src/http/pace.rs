@@ -11,9 +11,9 @@ use crate::config::ServerSection;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// In bytes per second; 0 disables the check.
-    rate: u64,
+    min_rate: u64,
     window: Duration,
-    lead: Duration,
+    credit: Duration,
 }
 
 impl Pace {
@@ -24,32 +24,32 @@ impl Pace {
 
     /// Requires `rate` bytes per second on average. `window` is the size of the bucket.
     pub(super) const fn new(rate: u64, window: Duration) -> Self {
-        Self { rate, window, lead: window }
+        Self { min_rate: rate, window, credit: window }
     }
 
     /// Records that the client moved `bytes` after a wait of `waited`. Returns `false` if it is too
     /// slow.
     pub(super) fn keeps(&mut self, waited: Duration, bytes: u64) -> bool {
-        if self.rate == 0 {
+        if self.min_rate == 0 {
             return true;
         }
-        let Some(lead) = (self.lead + self.time(bytes)).checked_sub(waited.min(self.window)) else {
+        let Some(lead) = (self.credit + self.time(bytes)).checked_sub(waited.min(self.window)) else {
             return false;
         };
-        self.lead = lead.min(self.window);
+        self.credit = lead.min(self.window);
         true
     }
 
     /// Returns the time for `bytes` at the minimum rate; zero without one.
     pub(super) fn time(&self, bytes: u64) -> Duration {
-        let micros = bytes.saturating_mul(1_000_000).checked_div(self.rate);
+        let micros = bytes.saturating_mul(1_000_000).checked_div(self.min_rate);
         micros.map_or(Duration::ZERO, Duration::from_micros)
     }
 
     /// Returns the longest time that the client may take for `bytes`; `None` without a minimum
     /// rate.
     pub(super) fn longest(&self, bytes: u64) -> Option<Duration> {
-        (self.rate > 0).then(|| self.lead + self.time(bytes))
+        (self.min_rate > 0).then(|| self.credit + self.time(bytes))
     }
 }
 

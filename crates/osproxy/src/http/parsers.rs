@@ -46,11 +46,11 @@ pub fn verify_v0(
     links: &LinkKeys,
     action: Action,
     query: &str,
-    extra: &[&str],
+    extra_names: &[&str],
     now: OffsetDateTime,
 ) -> Result<Terms, LinkError> {
     let query = v0::query::Query::parse(Some(query));
-    let extra: Vec<_> = extra.iter().map(|name| query.get(name)).collect();
+    let extra: Vec<_> = extra_names.iter().map(|name| query.get(name)).collect();
     links.verify(&query.claims(action, &extra), query.get("signature"), now)
 }
 
@@ -73,14 +73,14 @@ pub fn sign_v0(
     uid: Uid,
     date: (OffsetDateTime, i64),
     extra: &[(&str, &str)],
-    terms: &Terms,
+    constraints: &Terms,
 ) -> String {
-    v0::query::signed(links, action, uid, date, extra, terms)
+    v0::query::signed(links, action, uid, date, extra, constraints)
 }
 
 /// Returns the signed query of an upload link of API v1.
-pub fn sign_v1(links: &LinkKeys, uid: Uid, date: (OffsetDateTime, i64), terms: &Terms) -> String {
-    upload_query(links, uid, date, terms)
+pub fn sign_v1(links: &LinkKeys, uid: Uid, date: (OffsetDateTime, i64), constraints: &Terms) -> String {
+    upload_query(links, uid, date, constraints)
 }
 
 /// Whether API v0 parses a body of this type as a form.
@@ -90,8 +90,8 @@ pub fn is_form(content_type: &str) -> bool {
 
 /// Extracts the content from a form that arrives in these chunks.
 pub async fn form(content_type: &str, pieces: Vec<Bytes>) -> Result<Vec<u8>> {
-    let pieces = stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
-    let file = v0::form::file(content_type, Body::from_stream(pieces).into_data_stream()).await?;
+    let chunks = stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
+    let file = v0::form::file(content_type, Body::from_stream(chunks).into_data_stream()).await?;
     file.try_fold(Vec::new(), |mut content, piece| async move {
         content.extend_from_slice(&piece);
         Ok(content)

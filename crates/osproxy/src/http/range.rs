@@ -9,7 +9,7 @@ pub enum Requested {
     /// The whole content: the header is absent or invalid, or has several ranges.
     Whole,
     /// Bytes that exist, at least one.
-    Part(Range<u64>),
+    Satisfiable(Range<u64>),
     /// A valid range without a byte of the content: status 416.
     Unsatisfiable,
 }
@@ -27,9 +27,9 @@ pub fn parse(field: &str, size: u64) -> Requested {
         return Requested::Whole;
     };
     match (number(first), number(last)) {
-        (Number::Absent, Number::Is(suffix)) => part(size.saturating_sub(suffix), size, size),
-        (Number::Is(first), Number::Absent) => part(first, size, size),
-        (Number::Is(start), Number::Is(end)) if !is_greater(first, last) => {
+        (Number::Absent, Number::Value(suffix)) => part(size.saturating_sub(suffix), size, size),
+        (Number::Value(first), Number::Absent) => part(first, size, size),
+        (Number::Value(start), Number::Value(end)) if !is_greater(first, last) => {
             part(start, end.saturating_add(1), size)
         }
         _ => Requested::Whole,
@@ -37,12 +37,12 @@ pub fn parse(field: &str, size: u64) -> Requested {
 }
 
 fn part(start: u64, end: u64, size: u64) -> Requested {
-    if start < size { Requested::Part(start..end.min(size)) } else { Requested::Unsatisfiable }
+    if start < size { Requested::Satisfiable(start..end.min(size)) } else { Requested::Unsatisfiable }
 }
 
 enum Number {
     Absent,
-    Is(u64),
+    Value(u64),
     Invalid,
 }
 
@@ -54,7 +54,7 @@ fn number(text: &str) -> Number {
         return Number::Invalid;
     }
     // A number that overflows is still valid: it lies beyond any size.
-    Number::Is(text.parse().unwrap_or(u64::MAX))
+    Number::Value(text.parse().unwrap_or(u64::MAX))
 }
 
 /// Compares decimal numbers of any length.
@@ -82,7 +82,7 @@ mod tests {
             ("bytes=0-18446744073709551615", 0..10),
             ("bytes=0-99999999999999999999999", 0..10),
         ] {
-            assert_eq!(parse(field, 10), Requested::Part(expected), "{field}");
+            assert_eq!(parse(field, 10), Requested::Satisfiable(expected), "{field}");
         }
     }
 
@@ -126,7 +126,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_field_gives_bytes_that_do_not_exist(field in "(bytes=)?[0-9a,= -]{0,30}", size in 0u64..100) {
-            if let Requested::Part(range) = parse(&field, size) {
+            if let Requested::Satisfiable(range) = parse(&field, size) {
                 prop_assert!(range.start < range.end && range.end <= size);
             }
         }
@@ -135,7 +135,7 @@ mod tests {
         fn every_valid_range_is_understood(first in 0u64..200, len in 0u64..200, size in 1u64..100) {
             let last = first + len;
             let expected = if first < size {
-                Requested::Part(first..size.min(last + 1))
+                Requested::Satisfiable(first..size.min(last + 1))
             } else {
                 Requested::Unsatisfiable
             };

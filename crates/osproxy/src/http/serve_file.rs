@@ -29,14 +29,14 @@ pub(super) async fn serve_file(
     app: &Arc<App>,
     request: &Parts,
     uid: Uid,
-    wanted: Presentation<'_>,
+    presentation: Presentation<'_>,
 ) -> Result<Response> {
-    let origin = forward::origin(app, request)?;
+    let source = forward::origin(app, request)?;
     let file = ops::download_file::download_file(app, uid).await?;
     let read = |file: Arc<StoredFile>| async move {
         match ops::locate_content::elsewhere(app, &file) {
-            None => content::respond(app, &file, &request.method, &request.headers, wanted).await,
-            Some(store) => forward::forward_head(app, origin, store, request).await,
+            None => content::respond(app, &file, &request.method, &request.headers, presentation).await,
+            Some(store) => forward::forward_head(app, source, store, request).await,
         }
     };
     let has_moved = |answer: &Result<Response>| match answer {
@@ -45,8 +45,8 @@ pub(super) async fn serve_file(
     };
     let answer = wherever_it_lies(app, file, read, has_moved).await?;
     // Only responses with content count as a use, and only on the node that the client called.
-    if origin == Origin::Client && request.method == Method::GET && answer.status().is_success() {
-        link::count_use(app, wanted.link).await?;
+    if source == Origin::Client && request.method == Method::GET && answer.status().is_success() {
+        link::count_use(app, presentation.link).await?;
     }
     Ok(answer)
 }

@@ -53,31 +53,31 @@ pub async fn serve(
     config: ServerSection,
     tls: Option<Tls>,
     shutdown: CancellationToken,
-    last_requests: Duration,
+    first_request_grace: Duration,
 ) {
     let tls = tls.map(Arc::new);
     let connections = Connections::new(router, &config, tls.clone());
-    let places = Arc::new(Semaphore::new(config.max_connections.into()));
+    let permits = Arc::new(Semaphore::new(config.max_connections.into()));
     let closing = async {
         shutdown.cancelled().await;
-        if !last_requests.is_zero() {
+        if !first_request_grace.is_zero() {
             refuse_handshakes(&listener);
             tokio::time::sleep(HANDSHAKES).await;
         }
     };
     tokio::select! {
-        () = accept(&listener, &connections, &places) => {}
+        () = accept(&listener, &connections, &permits) => {}
         () = renew(tls.as_deref()) => {}
         () = closing => {}
     }
-    if last_requests.is_zero() {
+    if first_request_grace.is_zero() {
         drop(listener);
     } else {
         accept_rest(listener, &connections);
     }
     connections.tasks.close();
     tokio::select! {
-        () = tokio::time::sleep(last_requests) => {}
+        () = tokio::time::sleep(first_request_grace) => {}
         () = connections.tasks.wait() => {}
     }
     connections.end(Duration::from_secs(config.shutdown_grace)).await;
@@ -93,12 +93,12 @@ async fn renew(tls: Option<&Tls>) {
 
 /// Accepts connections; never returns. Connections beyond `server.max_connections` wait in the
 /// kernel's accept queue. Those beyond the limit of their address are closed.
-async fn accept(listener: &TcpListener, connections: &Connections, places: &Arc<Semaphore>) {
-    while let Ok(place) = places.clone().acquire_owned().await {
+async fn accept(listener: &TcpListener, connections: &Connections, permits: &Arc<Semaphore>) {
+    while let Ok(permit) = permits.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                if let Some(of_address) = connections.addresses.take(peer.ip()) {
-                    connections.take(stream, peer, Some((place, of_address)));
+                if let Some(address_permit) = connections.addresses.take(peer.ip()) {
+                    connections.take(stream, peer, Some((permit, address_permit)));
                 }
             }
             Err(error) => {
@@ -127,25 +127,31 @@ fn accept_rest(listener: TcpListener, connections: &Connections) {
 type Place = (OwnedSemaphorePermit, AddressPlace);
 
 struct Connections {
-    protocol: Arc<Protocol>,
+    server: Arc<Protocol>,
     addresses: Arc<Addresses>,
     tasks: TaskTracker,
     draining: CancellationToken,
-    cut: CancellationToken,
+    abort: CancellationToken,
 }
 
 impl Connections {
     fn new(router: Router, config: &ServerSection, tls: Option<Arc<Tls>>) -> Self {
         let protocol = Arc::new(Protocol::new(router, config, tls));
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
-        Self { protocol, addresses: Addresses::new(config), tasks: TaskTracker::new(), draining, cut }
+        Self {
+            server: protocol,
+            addresses: Addresses::new(config),
+            tasks: TaskTracker::new(),
+            draining,
+            abort: cut,
+        }
     }
 
     /// Serves a connection on its own task, which holds `place` until the end.
-    fn take(&self, stream: TcpStream, peer: SocketAddr, place: Option<Place>) {
-        let (protocol, draining, cut) = (self.protocol.clone(), self.draining.clone(), self.cut.clone());
+    fn take(&self, stream: TcpStream, peer: SocketAddr, permits: Option<Place>) {
+        let (protocol, draining, cut) = (self.server.clone(), self.draining.clone(), self.abort.clone());
         self.tasks.spawn(async move {
-            let _place = place;
+            let _place = permits;
             tokio::select! {
                 biased;
                 () = protocol.serve(stream, peer, draining) => {}
@@ -162,7 +168,7 @@ impl Connections {
                 connections = self.tasks.len(),
                 "shutdown grace period is over; aborting the remaining connections"
             );
-            self.cut.cancel();
+            self.abort.cancel();
         }
         self.tasks.wait().await;
     }

@@ -28,19 +28,19 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Dropping it releases the lock.
 pub struct Alone {
     held: Arc<AtomicBool>,
-    keeping: AbortHandle,
+    maintainer: AbortHandle,
 }
 
 impl Alone {
     /// Takes the lock without waiting. Returns `None` if another node holds it.
     pub async fn lock(server: &DatabaseServer) -> Result<Option<Self>, DbErr> {
         let connection = migrate::single_connection(server).await?;
-        if !dialect::lock(&connection, Lock::Alone, Duration::ZERO).await? {
+        if !dialect::lock(&connection, Lock::Exclusive, Duration::ZERO).await? {
             return Ok(None);
         }
         let held = Arc::new(AtomicBool::new(true));
         let keeping = tokio::spawn(keep(server.clone(), connection, held.clone())).abort_handle();
-        Ok(Some(Self { held, keeping }))
+        Ok(Some(Self { held, maintainer: keeping }))
     }
 
     /// Whether the last check found the lock held.
@@ -52,26 +52,26 @@ impl Alone {
 impl Drop for Alone {
     fn drop(&mut self) {
         // Drops the connection, which releases the lock.
-        self.keeping.abort();
+        self.maintainer.abort();
     }
 }
 
 async fn keep(server: DatabaseServer, mut connection: DatabaseConnection, held: Arc<AtomicBool>) {
     loop {
         tokio::time::sleep(PAUSE).await;
-        let still = dialect::still_locked(&connection, Lock::Alone);
-        if matches!(tokio::time::timeout(TIMEOUT, still).await, Ok(Ok(true))) {
+        let check = dialect::still_locked(&connection, Lock::Exclusive);
+        if matches!(tokio::time::timeout(TIMEOUT, check).await, Ok(Ok(true))) {
             continue;
         }
         if held.swap(false, Ordering::AcqRel) {
             tracing::warn!("lost the exclusive database lock; no uids are issued until it is reacquired");
         }
-        let again = async {
+        let reacquire = async {
             let connection = migrate::single_connection(&server).await?;
-            let taken = dialect::lock(&connection, Lock::Alone, Duration::ZERO).await?;
+            let taken = dialect::lock(&connection, Lock::Exclusive, Duration::ZERO).await?;
             Ok::<_, DbErr>(taken.then_some(connection))
         };
-        match tokio::time::timeout(TIMEOUT, again).await {
+        match tokio::time::timeout(TIMEOUT, reacquire).await {
             Ok(Ok(Some(again))) => {
                 connection = again;
                 held.store(true, Ordering::Release);

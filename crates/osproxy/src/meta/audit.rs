@@ -88,7 +88,7 @@ pub struct RecordedPart {
     /// Size in bytes.
     pub size: i64,
     /// Computed digests.
-    pub known: super::Fingerprint,
+    pub digests: super::Fingerprint,
     /// The store's tag of a part in a multipart upload; `None` if the part is an object of
     /// its own.
     pub tag: Option<String>,
@@ -194,7 +194,7 @@ impl Meta {
             divided = blob.and_then(|blob| super::files::shape(Some(blob.size), blob.part_size));
         }
         let recorded = |part: part::Model| RecordedPart {
-            known: super::Fingerprint::of(&part, divided),
+            digests: super::Fingerprint::of(&part, divided),
             id: part.id,
             number: part.number,
             state: part.state,

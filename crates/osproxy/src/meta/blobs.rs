@@ -18,13 +18,13 @@ pub struct Blob {
     /// Blob id.
     pub id: i64,
     /// Name of the store that holds it.
-    pub backend: String,
+    pub store: String,
     /// Its key there.
     pub key: Key,
     /// Computed digests.
     pub digests: Digests,
     /// MIME type detected from the first bytes.
-    pub sniffed: Option<String>,
+    pub detected_type: Option<String>,
 }
 
 /// Returns the computed digests of a blob; `None` until all bytes were read.
@@ -55,15 +55,15 @@ fn verified(blob: blob::Model) -> Result<Blob, DbErr> {
         id: blob.id,
         key: recorded_key(&blob.object_key)?,
         digests: digests.ok_or_else(damaged)?,
-        backend: blob.backend,
-        sniffed: blob.sniffed,
+        store: blob.backend,
+        detected_type: blob.sniffed,
     })
 }
 
 /// Builds the write intent of an object: the row that is committed before the object is written.
 pub(super) fn writing_row(
     (id, tenant): (i64, &str),
-    backend: &str,
+    store: &str,
     object_key: String,
     here: &Here,
 ) -> blob::ActiveModel {
@@ -72,7 +72,7 @@ pub(super) fn writing_row(
         tenant: Set(tenant.to_owned()),
         state: Set(blob::State::Writing),
         layout: Set(blob::Layout::Whole),
-        backend: Set(backend.to_owned()),
+        backend: Set(store.to_owned()),
         object_key: Set(object_key),
         refs: Set(0),
         size: Set(0),
@@ -100,15 +100,15 @@ pub(super) async fn take_references(
     count: i32,
     computed: Option<&Digests>,
 ) -> Result<bool, DbErr> {
-    let mut taken = blob::Entity::update_many();
+    let mut update = blob::Entity::update_many();
     let (md5, sha256) = computed.map_or((None, None), |digests| (digests.md5, digests.sha256));
     for (column, digest) in [(blob::Column::Md5, to_record(md5)), (blob::Column::Sha256, to_record(sha256))] {
         if let Some(digest) = digest {
             let known = Func::coalesce([Expr::col(column), Expr::value(digest)]);
-            taken = taken.col_expr(column, known.into());
+            update = update.col_expr(column, known.into());
         }
     }
-    let taken = taken
+    let taken = update
         .col_expr(blob::Column::Refs, Expr::col(blob::Column::Refs).add(count))
         .filter(blob::Column::Id.eq(id))
         .filter(blob::Column::State.eq(blob::State::Stored))

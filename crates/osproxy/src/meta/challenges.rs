@@ -28,9 +28,9 @@ impl Meta {
         uid: Uid,
         blob_id: i64,
         nonce: [u8; 32],
-        holds: Duration,
+        ttl: Duration,
     ) -> Result<Challenge, DbErr> {
-        let holds = holds.as_millis().try_into().unwrap_or(i64::MAX);
+        let holds = ttl.as_millis().try_into().unwrap_or(i64::MAX);
         let challenge = Challenge { blob_id, nonce, expires_at: self.clock.now_ms().saturating_add(holds) };
         self.write(move |transaction| {
             let row = challenge::ActiveModel {
@@ -41,9 +41,9 @@ impl Meta {
             };
             let columns = [challenge::Column::BlobId, challenge::Column::Nonce, challenge::Column::ExpiresAt];
             let replaced = OnConflict::column(challenge::Column::Uid).update_columns(columns).to_owned();
-            let asking = challenge::Entity::insert(row).on_conflict(replaced);
+            let insert = challenge::Entity::insert(row).on_conflict(replaced);
             Box::pin(async move {
-                asking.exec_without_returning(transaction).await?;
+                insert.exec_without_returning(transaction).await?;
                 Ok(())
             })
         })

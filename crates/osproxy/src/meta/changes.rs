@@ -25,13 +25,13 @@ pub type MetadataChange = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Updated {
     /// Updated.
-    Now,
+    Updated,
     /// The new metadata is not valid.
-    Refused,
+    InvalidMetadata,
     /// The change would exceed the tenant's quota.
     OverQuota,
     /// The file was deleted or expired.
-    Closed(FileState),
+    Gone(FileState),
     /// No such uid.
     Unknown,
 }
@@ -40,15 +40,15 @@ pub enum Updated {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
     /// Copied.
-    Now,
+    Copied,
     /// The source's blob was replaced at the same time; read the source again and retry.
-    Changed,
+    Conflict,
     /// The uid of the copy is already in use.
-    Exists,
+    UidTaken,
     /// The tenant's quota is exceeded.
     OverQuota,
     /// The source has no content; it is in this state.
-    Closed(FileState),
+    NotStored(FileState),
     /// No such uid.
     Unknown,
 }
@@ -69,7 +69,7 @@ impl Meta {
                 let quotas = quotas.clone();
                 Box::pin(async move {
                     Ok(match update(transaction, &tenant, uid, name, change, &quotas).await? {
-                        Updated::Now => Verdict::Commit(Updated::Now),
+                        Updated::Updated => Verdict::Commit(Updated::Updated),
                         other => Verdict::Rollback(other),
                     })
                 })
@@ -95,14 +95,14 @@ impl Meta {
             let quotas = quotas.clone();
             Box::pin(async move {
                 Ok(match copy_file(transaction, &tenant, (uid, copy), name, metadata, &quotas).await? {
-                    Copied::Now => Verdict::Commit(Copied::Now),
+                    Copied::Copied => Verdict::Commit(Copied::Copied),
                     other => Verdict::Rollback(other),
                 })
             })
         });
         match copying.await {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(Copied::Exists)
+                Ok(Copied::UidTaken)
             }
             copied => copied,
         }
@@ -123,13 +123,13 @@ async fn update(
         return Ok(Updated::Unknown);
     };
     if matches!(file.state, FileState::Expired | FileState::Deleted) {
-        return Ok(Updated::Closed(file.state));
+        return Ok(Updated::Gone(file.state));
     }
     let mut metadata = listing::metadata(&file)?;
     if let Some(change) = change
         && !change(&mut metadata)
     {
-        return Ok(Updated::Refused);
+        return Ok(Updated::InvalidMetadata);
     }
     let before = record_bytes(&file.name, file.metadata.as_deref());
     let (name, metadata) = (name.unwrap_or(file.name), listing::text(&metadata));
@@ -145,8 +145,8 @@ async fn update(
         .exec(transaction)
         .await?;
     Ok(match quotas.charge(transaction, tenant.as_str(), record - file.record_bytes).await? {
-        Charged::Yes => Updated::Now,
-        Charged::No => Updated::OverQuota,
+        Charged::Allowed => Updated::Updated,
+        Charged::OverQuota => Updated::OverQuota,
     })
 }
 
@@ -164,10 +164,10 @@ async fn copy_file(
         return Ok(Copied::Unknown);
     };
     let (FileState::Stored, Some(blob_id)) = (source.state, source.blob_id) else {
-        return Ok(Copied::Closed(source.state));
+        return Ok(Copied::NotStored(source.state));
     };
     if !blobs::take_references(transaction, blob_id, 1, None).await? {
-        return Ok(Copied::Changed);
+        return Ok(Copied::Conflict);
     }
     let metadata = match metadata {
         Some(metadata) => listing::text(&metadata),
@@ -188,7 +188,7 @@ async fn copy_file(
     file::Entity::insert(row).exec_without_returning(transaction).await?;
     let charge = source.charged.saturating_add(record);
     Ok(match quotas.charge(transaction, file.tenant.as_str(), charge).await? {
-        Charged::Yes => Copied::Now,
-        Charged::No => Copied::OverQuota,
+        Charged::Allowed => Copied::Copied,
+        Charged::OverQuota => Copied::OverQuota,
     })
 }

@@ -19,11 +19,11 @@ impl Claims {
 
     /// Fills in missing digests from `those`.
     #[must_use]
-    pub fn or(self, those: Self) -> Self {
+    pub fn or(self, fallback: Self) -> Self {
         Self {
-            md5: self.md5.or(those.md5),
-            sha256: self.sha256.or(those.sha256),
-            blake3: self.blake3.or(those.blake3),
+            md5: self.md5.or(fallback.md5),
+            sha256: self.sha256.or(fallback.sha256),
+            blake3: self.blake3.or(fallback.blake3),
         }
     }
 
@@ -34,18 +34,18 @@ impl Claims {
 
     /// Returns the digests to compute for verification.
     pub fn wanted(&self) -> Wanted {
-        Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), piece_at: None }
+        Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), subtree_offset: None }
     }
 
     /// Returns the first digest that differs: its name, and the computed value in hexadecimal.
-    pub fn refuted_by(&self, found: &Digests) -> Option<(&'static str, String)> {
+    pub fn refuted_by(&self, computed: &Digests) -> Option<(&'static str, String)> {
         let differs = |claimed: Option<&[u8]>, found: Option<&[u8]>| match (claimed, found) {
             (Some(claimed), Some(found)) if claimed != found => Some(hex::encode(found)),
             _ => None,
         };
-        let md5 = differs(slice(self.md5.as_ref()), slice(found.md5.as_ref()));
-        let sha256 = differs(slice(self.sha256.as_ref()), slice(found.sha256.as_ref()));
-        let blake3 = differs(slice(self.blake3.as_ref()), Some(&found.blake3));
+        let md5 = differs(slice(self.md5.as_ref()), slice(computed.md5.as_ref()));
+        let sha256 = differs(slice(self.sha256.as_ref()), slice(computed.sha256.as_ref()));
+        let blake3 = differs(slice(self.blake3.as_ref()), Some(&computed.blake3));
         let named = |name, found: Option<String>| found.map(|found| (name, found));
         named("md5", md5).or_else(|| named("sha256", sha256)).or_else(|| named("blake3", blake3))
     }

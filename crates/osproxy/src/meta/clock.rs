@@ -17,15 +17,17 @@ const STALE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clock {
     /// When the database was last asked, and its answer in milliseconds since the Unix epoch.
-    asked: Arc<Mutex<Option<(Instant, i64)>>>,
+    last_sync: Arc<Mutex<Option<(Instant, i64)>>>,
 }
 
 impl Clock {
     /// Current time in milliseconds since the Unix epoch. This process's own clock if the database
     /// has none (SQLite).
     pub(super) fn now_ms(&self) -> i64 {
-        match *self.asked.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((at, said)) => said.saturating_add(at.elapsed().as_millis().try_into().unwrap_or(i64::MAX)),
+        match *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((at, database_ms)) => {
+                database_ms.saturating_add(at.elapsed().as_millis().try_into().unwrap_or(i64::MAX))
+            }
             None => super::now_ms(),
         }
     }
@@ -33,15 +35,15 @@ impl Clock {
     /// Asks the database for the time if the last answer is stale.
     pub(super) async fn adjust(&self, reader: &Measured) -> Result<(), DbErr> {
         let fresh = {
-            let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = self.last_sync.lock().unwrap_or_else(PoisonError::into_inner);
             asked.is_some_and(|(at, _)| at.elapsed() < STALE)
         };
         if fresh {
             return Ok(());
         }
-        let said = dialect::clock_ms(reader).await?;
-        let asked = said.map(|said| (Instant::now(), said));
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        let database_ms = dialect::clock_ms(reader).await?;
+        let asked = database_ms.map(|said| (Instant::now(), said));
+        *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) = asked;
         Ok(())
     }
 }

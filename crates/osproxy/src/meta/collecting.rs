@@ -37,9 +37,9 @@ pub(super) struct Collecting {
     pub(super) blob_id: i64,
     pub(super) store: String,
     /// An earlier write of the same part number.
-    pub(super) another: Option<i64>,
+    pub(super) earlier_write: Option<i64>,
     /// Total size and part size, if the client announced them.
-    pub(super) shape: Option<Shape>,
+    pub(super) part_layout: Option<Shape>,
     /// Bytes of the stored parts.
     pub(super) received: u64,
 }
@@ -52,14 +52,15 @@ impl Collecting {
         transaction: &DatabaseTransaction,
         here: &Here,
     ) -> Result<Option<NativePlace>, DbErr> {
-        let sizes = here.store(&self.store).and_then(|store| store.parts).filter(|sizes| sizes.placed);
-        let (Some(shape), Some(sizes)) = (self.shape, sizes) else {
+        let sizes =
+            here.store(&self.store).and_then(|store| store.part_sizes).filter(|sizes| sizes.preallocated);
+        let (Some(shape), Some(sizes)) = (self.part_layout, sizes) else {
             return Ok(None);
         };
         let size = Ord::min(shape.part_size, shape.size);
         let key = here.whole_key(&self.store, &self.name, self.blob_id);
         let place = native::claim(transaction, key, self.blob_id, 1, size, sizes).await?;
-        Ok(place.map(|place| NativePlace { shape: Some(shape), ..place }))
+        Ok(place.map(|place| NativePlace { layout: Some(shape), ..place }))
     }
 }
 
@@ -70,7 +71,7 @@ pub(super) async fn collect(
     transaction: &DatabaseTransaction,
     uid: Uid,
     number: u32,
-    spare: i64,
+    fallback_id: i64,
     here: &Here,
 ) -> Result<Result<Collecting, BegunPart>, DbErr> {
     // An earlier write of the same part number, if there is one.
@@ -95,24 +96,24 @@ pub(super) async fn collect(
     let Destination { tenant, name, state, blob_id, backend, another, announced_size, part_size, received } =
         destination;
     let shape = files::shape(announced_size, part_size);
-    if let (file::State::Receiving, Some(there)) = (state, &backend)
-        && here.store(there).is_none()
+    if let (file::State::Receiving, Some(store)) = (state, &backend)
+        && here.store(store).is_none()
     {
-        return Ok(Err(BegunPart::Elsewhere(there.clone())));
+        return Ok(Err(BegunPart::OtherNode(store.clone())));
     }
     let store = backend.unwrap_or_else(|| here.for_new().to_owned());
-    let known = blob_id;
-    if known.is_none() && !begin_receiving(transaction, uid, state).await? {
-        return Ok(Err(BegunPart::Changed));
+    let existing_blob = blob_id;
+    if existing_blob.is_none() && !begin_receiving(transaction, uid, state).await? {
+        return Ok(Err(BegunPart::Conflict));
     }
     let blob_id = match (state, blob_id) {
         (file::State::Receiving, Some(blob_id)) => blob_id,
         // A write of the whole file may have taken the uid's own number.
-        (file::State::Receiving, None) => spare,
+        (file::State::Receiving, None) => fallback_id,
         (file::State::Pending, _) => uid.get(),
         (closed, _) => return Ok(Err(BegunPart::Closed(closed))),
     };
-    if known.is_none() {
+    if existing_blob.is_none() {
         blob::Entity::insert(receiving_blob((blob_id, &tenant), &store, here, shape))
             .exec_without_returning(transaction)
             .await?;
@@ -123,7 +124,7 @@ pub(super) async fn collect(
             .await?;
     }
     let received = u64::try_from(received).unwrap_or(0);
-    Ok(Ok(Collecting { tenant, name, blob_id, store, another, shape, received }))
+    Ok(Ok(Collecting { tenant, name, blob_id, store, earlier_write: another, part_layout: shape, received }))
 }
 
 /// Moves a file without a blob from `state` to receiving, which locks its row for the rest of the

@@ -38,26 +38,26 @@ pub struct Completion {
     /// Total size in bytes. Defaults to the announced size, or else to that of the stored parts.
     pub size: Option<u64>,
     /// Expected digests of the whole content; they take precedence over the announced ones.
-    pub claims: Claims,
+    pub expected: Claims,
 }
 
 /// Outcome of completing an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Completed {
     /// The file is stored and can be read.
-    Now,
+    Completed,
     /// The parts are frozen, but the store must complete its multipart upload first. Then call
     /// [`Meta::finish_completion`].
-    Native(NativeUpload),
+    Multipart(NativeUpload),
     /// The file was already complete and matches the request.
-    Before,
+    AlreadyCompleted,
     /// The file was already complete and does not match the request.
-    Otherwise,
+    AlreadyCompletedMismatch,
     /// The file was already complete; whether it matches is unknown until a digest has been
     /// computed.
-    Unverified,
+    AlreadyCompletedUnverified,
     /// The stored parts are not exactly the numbers 1 to `wanted`.
-    Parts {
+    PartsMismatch {
         /// How many parts are stored.
         there: u64,
         /// How many parts are expected.
@@ -66,11 +66,11 @@ pub enum Completed {
         missing: Vec<RangeInclusive<u32>>,
     },
     /// The parts do not have the expected total size: actual and expected bytes.
-    Size(u64, u64),
+    SizeMismatch(u64, u64),
     /// A digest does not match: its name, and the computed value in hexadecimal.
-    Digest(&'static str, String),
+    DigestMismatch(&'static str, String),
     /// The content does not have the MIME type that the upload's links require.
-    Type {
+    TypeMismatch {
         /// Required type.
         wanted: String,
         /// Detected type.
@@ -79,11 +79,11 @@ pub enum Completed {
     /// The parts are larger than this limit in total, in bytes.
     TooLarge(u64),
     /// These parts must be read first, then the call repeated with the result.
-    Inspect(Inspection),
+    NeedsInspection(Inspection),
     /// The tenant's quota is exceeded.
     OverQuota,
     /// The file is in this state, in which it cannot be completed.
-    Closed(FileState),
+    NotOpen(FileState),
     /// No such uid.
     Unknown,
 }
@@ -105,18 +105,19 @@ impl Meta {
     pub async fn complete_upload(
         &self,
         uid: Uid,
-        said: Completion,
-        conditions: Conditions,
+        request: Completion,
+        preconditions: Conditions,
         merge: TaskForBlob,
     ) -> Result<Completed, DbErr> {
-        let (here, quotas, now) = (self.here.clone(), self.quotas.clone(), self.clock.now_ms());
+        let (here, quotas, now) = (self.node_stores.clone(), self.quotas.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
             let (merge, here, quotas) = (merge.clone(), here.clone(), quotas.clone());
-            let conditions = conditions.clone();
+            let conditions = preconditions.clone();
             Box::pin(async move {
-                let wish = Wish { uid, said, conditions: &conditions, merge: &merge, node: &here.node, now };
-                Ok(match complete(transaction, wish, &quotas).await? {
-                    begun @ (Completed::Now | Completed::Native(_)) => Verdict::Commit(begun),
+                let context =
+                    Wish { uid, request, preconditions: &conditions, merge: &merge, node: &here.node, now };
+                Ok(match complete(transaction, context, &quotas).await? {
+                    begun @ (Completed::Completed | Completed::Multipart(_)) => Verdict::Commit(begun),
                     other => Verdict::Rollback(other),
                 })
             })
@@ -171,11 +172,11 @@ impl Meta {
             let finished = self.write_or_undo(move |transaction| {
                 let (conditions, after, quotas) = (conditions.clone(), after.clone(), quotas.clone());
                 Box::pin(async move {
-                    let ended = Ended { uid, blob_id, conditions: &conditions, after: &after, now };
+                    let ended = Ended { uid, blob_id, preconditions: &conditions, follow_up: &after, now };
                     Ok(match finish(transaction, ended, &quotas).await? {
-                        ended @ (Completed::Now | Completed::Digest(..) | Completed::Type { .. }) => {
-                            Verdict::Commit(ended)
-                        }
+                        ended @ (Completed::Completed
+                        | Completed::DigestMismatch(..)
+                        | Completed::TypeMismatch { .. }) => Verdict::Commit(ended),
                         other => Verdict::Rollback(other),
                     })
                 })
@@ -198,18 +199,18 @@ impl Meta {
 /// Converts an inspection verdict to an outcome.
 pub(super) fn refused_as(judgement: Judgement) -> Completed {
     match judgement {
-        Judgement::Passed(_) => Completed::Now,
-        Judgement::Inspect(inspection) => Completed::Inspect(inspection),
-        Judgement::Digest(name, found) => Completed::Digest(name, found),
-        Judgement::Type { wanted, found } => Completed::Type { wanted, found },
+        Judgement::Passed(_) => Completed::Completed,
+        Judgement::NeedsInspection(inspection) => Completed::NeedsInspection(inspection),
+        Judgement::DigestMismatch(name, found) => Completed::DigestMismatch(name, found),
+        Judgement::TypeMismatch { wanted, found } => Completed::TypeMismatch { wanted, found },
     }
 }
 
 /// A request to complete an upload.
 struct Wish<'a> {
     uid: Uid,
-    said: Completion,
-    conditions: &'a Conditions,
+    request: Completion,
+    preconditions: &'a Conditions,
     merge: &'a TaskForBlob,
     /// Name of this process.
     node: &'a str,
@@ -218,7 +219,7 @@ struct Wish<'a> {
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    Wish { uid, said, conditions, merge, node, now }: Wish<'_>,
+    Wish { uid, request: said, preconditions: conditions, merge, node, now }: Wish<'_>,
     quotas: &Quotas,
 ) -> Result<Completed, DbErr> {
     // Lock the row until the end of the transaction: concurrent part uploads and a second
@@ -236,9 +237,9 @@ async fn complete(
         (file::State::Receiving | file::State::Completing, Some(blob)) => blob,
         (file::State::Pending | file::State::Receiving, None) => {
             let wanted = announced_parts(&file, &said).unwrap_or(1);
-            return Ok(Completed::Parts { there: 0, wanted, missing: missing(&[], wanted) });
+            return Ok(Completed::PartsMismatch { there: 0, wanted, missing: missing(&[], wanted) });
         }
-        (closed, _) => return Ok(Completed::Closed(closed)),
+        (closed, _) => return Ok(Completed::NotOpen(closed)),
     };
     let blob_id = blob.id;
     let parts = sum_of_parts(transaction, blob_id).await?;
@@ -251,36 +252,45 @@ async fn complete(
             .filter(part::Column::State.eq(part::State::Stored))
             .order_by_asc(part::Column::Number);
         let there: Vec<i32> = numbers.into_tuple().all(transaction).await?;
-        return Ok(Completed::Parts { there: parts.count, wanted, missing: missing(&there, wanted) });
+        return Ok(Completed::PartsMismatch { there: parts.count, wanted, missing: missing(&there, wanted) });
     }
     let size = said.size.or(file.announced_size.map(i64::unsigned_abs)).unwrap_or(parts.size);
     if parts.size != size {
-        return Ok(Completed::Size(parts.size, size));
+        return Ok(Completed::SizeMismatch(parts.size, size));
     }
     if let Some(max) = conditions.max_size.filter(|max| parts.size > *max) {
         return Ok(Completed::TooLarge(max));
     }
-    let claims = said.claims.or(files::claims(&file));
+    let claims = said.expected.or(files::claims(&file));
     if let Some(claimed) = claims.blake3
         && let Some(combined) = pieces::combined(transaction, &blob).await?
         && claimed != combined
     {
-        return Ok(Completed::Digest("blake3", hex::encode(combined)));
+        return Ok(Completed::DigestMismatch("blake3", hex::encode(combined)));
     }
     let native = native::upload_of(transaction, &blob).await?;
-    let subject = Subject { file: &file, blob: &blob, parts: wanted, size, claims };
+    let subject = Subject { file: &file, blob: &blob, parts: wanted, size, expected: claims };
     let sniffed = match judge(transaction, subject, conditions).await? {
-        Judgement::Passed(sniffed) => Sniffed::Read(sniffed),
+        Judgement::Passed(sniffed) => Sniffed::Known(sniffed),
         // A multipart upload cannot be read before the store has completed it.
-        Judgement::Inspect(_) if native.is_some() => Sniffed::NotYet,
+        Judgement::NeedsInspection(_) if native.is_some() => Sniffed::Unknown,
         refused => return Ok(refused_as(refused)),
     };
     let required_type = conditions.content_type.clone().or_else(|| file.required_type.clone());
-    let taken = Taken { parts: wanted, size, claims, came: parts.came, node, native, sniffed, required_type };
+    let taken = Taken {
+        parts: wanted,
+        size,
+        expected: claims,
+        received: parts.received,
+        node,
+        multipart: native,
+        sniffed,
+        required_type,
+    };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
     let taken = take(transaction, file, &blob, taken, merge, now).await?;
-    let is_begun = matches!(taken, Completed::Now | Completed::Native(_));
-    if is_begun && quotas.charge(transaction, &tenant, charge).await? == Charged::No {
+    let is_begun = matches!(taken, Completed::Completed | Completed::Multipart(_));
+    if is_begun && quotas.charge(transaction, &tenant, charge).await? == Charged::OverQuota {
         return Ok(Completed::OverQuota);
     }
     Ok(taken)
@@ -289,20 +299,20 @@ async fn complete(
 /// The MIME type detected from the first bytes of an upload.
 enum Sniffed {
     /// The bytes were read; `None` if they match no known type.
-    Read(Option<String>),
-    NotYet,
+    Known(Option<String>),
+    Unknown,
 }
 
 /// The values to store when an upload is completed.
 struct Taken<'a> {
     parts: u32,
     size: u64,
-    claims: Claims,
-    came: Came,
+    expected: Claims,
+    received: Came,
     /// Name of this process.
     node: &'a str,
     /// The multipart upload that the store must complete first.
-    native: Option<NativeUpload>,
+    multipart: Option<NativeUpload>,
     sniffed: Sniffed,
     /// MIME type that the content must have.
     required_type: Option<String>,
@@ -317,17 +327,26 @@ async fn take(
     merge: &TaskForBlob,
     now: i64,
 ) -> Result<Completed, DbErr> {
-    let Taken { parts, size, claims, came, node, native, sniffed, required_type } = taken;
+    let Taken {
+        parts,
+        size,
+        expected: claims,
+        received: came,
+        node,
+        multipart: native,
+        sniffed,
+        required_type,
+    } = taken;
     let blob_id = blob.id;
     let content_type = match &sniffed {
-        Sniffed::Read(sniffed) if file.content_type.is_empty() => {
+        Sniffed::Known(sniffed) if file.content_type.is_empty() => {
             content_type::of_file(sniffed.as_deref(), &file.name)
         }
         _ => file.content_type,
     };
     let sniffed = match sniffed {
-        Sniffed::Read(sniffed) => sniffed,
-        Sniffed::NotYet => None,
+        Sniffed::Known(sniffed) => sniffed,
+        Sniffed::Unknown => None,
     };
     let (file_state, blob_state, refs) = match native {
         Some(_) => (file::State::Completing, blob::State::Receiving, 0),
@@ -346,7 +365,7 @@ async fn take(
         .exec(transaction)
         .await?;
     if stored.rows_affected == 0 {
-        return Ok(Completed::Closed(file.state));
+        return Ok(Completed::NotOpen(file.state));
     }
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(file_state))
@@ -364,17 +383,17 @@ async fn take(
         .exec(transaction)
         .await?;
     if let Some(native) = native {
-        return Ok(Completed::Native(native));
+        return Ok(Completed::Multipart(native));
     }
     tasks::enqueue(transaction, merge(blob_id), Some(blob.backend.clone()), now).await?;
-    Ok(Completed::Now)
+    Ok(Completed::Completed)
 }
 
 struct Sum {
     count: u64,
     highest: u32,
     size: u64,
-    came: Came,
+    received: Came,
 }
 
 /// When the parts were received (milliseconds since the Unix epoch), and by how many processes.
@@ -407,37 +426,37 @@ async fn sum_of_parts(transaction: &DatabaseTransaction, blob_id: i64) -> Result
         count: count.unsigned_abs(),
         highest: highest.unwrap_or(0).cast_unsigned(),
         size: size.unwrap_or(0).unsigned_abs(),
-        came: Came { from, until, nodes: i32::try_from(nodes).ok().filter(|nodes| *nodes > 0) },
+        received: Came { from, until, nodes: i32::try_from(nodes).ok().filter(|nodes| *nodes > 0) },
     })
 }
 
 /// Compares a file that is already complete with a repeated request.
-fn compare(file: &file::Model, blob: &blob::Model, said: &Completion) -> Completed {
+fn compare(file: &file::Model, blob: &blob::Model, request: &Completion) -> Completed {
     let count_fits =
-        said.parts.zip(file.part_count).is_none_or(|(said, count)| count.cast_unsigned() == said);
-    if !count_fits || said.size.is_some_and(|size| blob.size != size.cast_signed()) {
-        return Completed::Otherwise;
+        request.parts.zip(file.part_count).is_none_or(|(said, count)| count.cast_unsigned() == said);
+    if !count_fits || request.size.is_some_and(|size| blob.size != size.cast_signed()) {
+        return Completed::AlreadyCompletedMismatch;
     }
-    let md5 = (blob.md5.as_ref().or(blob.claimed_md5.as_ref()), to_record(said.claims.md5));
-    let sha256 = (blob.sha256.as_ref().or(blob.claimed_sha256.as_ref()), to_record(said.claims.sha256));
-    let blake3 = (blob.blake3.as_ref().or(blob.claimed_blake3.as_ref()), to_record(said.claims.blake3));
+    let md5 = (blob.md5.as_ref().or(blob.claimed_md5.as_ref()), to_record(request.expected.md5));
+    let sha256 = (blob.sha256.as_ref().or(blob.claimed_sha256.as_ref()), to_record(request.expected.sha256));
+    let blake3 = (blob.blake3.as_ref().or(blob.claimed_blake3.as_ref()), to_record(request.expected.blake3));
     let all = [md5, sha256, blake3];
     let compared = all.iter().filter_map(|(known, said)| Some((*known, said.as_ref()?)));
     let (mut is_said, mut is_unknown) = (false, false);
     for (known, said) in compared {
         is_said = true;
         match known {
-            Some(known) if known != said => return Completed::Otherwise,
+            Some(known) if known != said => return Completed::AlreadyCompletedMismatch,
             Some(_) => {}
             None => is_unknown = true,
         }
     }
     // Content that was not uploaded in parts can be matched with a multipart request only by a
     // digest.
-    if !is_said && file.part_count.is_none() && said.parts.is_some() {
-        return Completed::Otherwise;
+    if !is_said && file.part_count.is_none() && request.parts.is_some() {
+        return Completed::AlreadyCompletedMismatch;
     }
-    if is_unknown { Completed::Unverified } else { Completed::Before }
+    if is_unknown { Completed::AlreadyCompletedUnverified } else { Completed::AlreadyCompleted }
 }
 
 /// Returns how many parts the upload must have, if announced or requested. A request cannot lower
@@ -448,9 +467,9 @@ fn announced_parts(file: &file::Model, said: &Completion) -> Option<u32> {
 }
 
 /// Returns the numbers from 1 to `count` that are not in `there`, which is sorted.
-fn missing(there: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
+fn missing(stored: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
     let end = count.saturating_add(1);
-    let there = there.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);
+    let there = stored.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);
     let mut next = 1;
     let gaps = there.chain([end]).filter_map(|number| {
         let gap = next..=number - 1;

@@ -54,32 +54,32 @@ fn digests(content: &str) -> Digests {
 pub(super) fn upload(number: i64, name: &str) -> NewUpload {
     let announced = crate::meta::Announced::default();
     let file = NewFile { tenant: Tenant::default(), uid: uid(number), name: name.to_owned(), announced };
-    NewUpload { file, known: None }
+    NewUpload { file, known_content: None }
 }
 
 async fn create(meta: &Meta, number: i64) {
     let created = meta.create_files(vec![upload(number, &format!("{number}.txt"))], 0).await.unwrap();
-    assert_eq!(created, CreatedFiles::All(vec![false]));
+    assert_eq!(created, CreatedFiles::Created(vec![false]));
 }
 
 async fn files_are_created_all_or_none(meta: &Meta) {
     let known = |blob_id| Some(KnownContent { blob_id, size: 5, content_type: "a/b".to_owned() });
-    let stored = NewUpload { known: known(40), ..upload(90, "stored") };
-    let gone = NewUpload { known: known(999), ..upload(91, "gone") };
+    let stored = NewUpload { known_content: known(40), ..upload(90, "stored") };
+    let gone = NewUpload { known_content: known(999), ..upload(91, "gone") };
     let taken = upload(50, "taken");
     let all = vec![stored.clone(), gone.clone(), taken];
-    assert_eq!(meta.create_files(all, 0).await.unwrap(), CreatedFiles::Exists);
+    assert_eq!(meta.create_files(all, 0).await.unwrap(), CreatedFiles::UidTaken);
     assert!(meta.file_state(uid(90)).await.unwrap().is_none());
     assert!(meta.file_state(uid(91)).await.unwrap().is_none());
     let created = meta.create_files(vec![gone, stored, upload(92, "pending")], 0).await.unwrap();
-    assert_eq!(created, CreatedFiles::All(vec![false, true, false]));
+    assert_eq!(created, CreatedFiles::Created(vec![false, true, false]));
     assert_eq!(meta.stored_file(uid(90)).await.unwrap().unwrap().content.blob_id, 40);
     assert_eq!(meta.file_state(uid(91)).await.unwrap(), Some(FileState::Pending));
 }
 
 /// Begins an upload in one piece, and returns the id of its blob.
-async fn begin(meta: &Meta, number: i64, spare: i64) -> i64 {
-    match meta.begin_upload(uid(number), uid(spare), parts::task(spare)).await.unwrap() {
+async fn begin(meta: &Meta, number: i64, fallback_id: i64) -> i64 {
+    match meta.begin_upload(uid(number), uid(fallback_id), parts::task(fallback_id)).await.unwrap() {
         Begun::Ready(intent) => {
             assert_eq!(intent.key.to_string(), format!("unknown/{}.txt", intent.blob_id));
             intent.blob_id
@@ -143,7 +143,7 @@ async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
     assert_eq!(begin(meta, 20, 21).await, 20);
     assert_eq!(begin(meta, 20, 22).await, 22);
     assert_eq!(finish(meta, 20, 22, "twenty-two").await, Finished::Stored);
-    assert_eq!(finish(meta, 20, 20, "twenty").await, Finished::Beaten);
+    assert_eq!(finish(meta, 20, 20, "twenty").await, Finished::Superseded);
     // The losing blob is not content, although its object was complete.
     assert!(meta.blob_by_md5(&Tenant::default(), digests("twenty").md5.unwrap()).await.unwrap().is_none());
     assert!(meta.condemn(Kind::Blob, 20).await.unwrap().is_some());
@@ -177,7 +177,7 @@ async fn the_same_content_is_one_blob(meta: &Meta) {
         begin(meta, number, number + 5).await;
     }
     assert_eq!(finish(meta, 40, 40, "forty").await, Finished::Stored);
-    assert_eq!(finish(meta, 41, 41, "forty").await, Finished::Changed);
+    assert_eq!(finish(meta, 41, 41, "forty").await, Finished::Conflict);
     assert!(meta.stored_file(uid(41)).await.unwrap().is_none());
     let same = meta.blob_by_blake3(&Tenant::default(), digests("forty").blake3).await.unwrap().unwrap();
     assert_eq!(same.id, 40);
@@ -191,8 +191,8 @@ async fn the_same_content_is_one_blob(meta: &Meta) {
     // A blob that is not stored cannot be shared.
     create(meta, 43).await;
     assert_eq!(begin(meta, 43, 48).await, 43);
-    assert_eq!(share(meta, 43, 43, None).await, Finished::Changed);
-    assert_eq!(share(meta, 42, 40, None).await, Finished::Beaten);
+    assert_eq!(share(meta, 43, 43, None).await, Finished::Conflict);
+    assert_eq!(share(meta, 42, 40, None).await, Finished::Superseded);
     assert!(meta.condemn(Kind::Blob, 43).await.unwrap().is_some());
     meta.forget(Kind::Blob, 43).await.unwrap();
 }
@@ -218,7 +218,7 @@ async fn content_that_was_lost_can_be_mended(meta: &Meta) {
     // A later write that found the same damage must not replace the repaired object.
     create(meta, 64).await;
     begin(meta, 64, 65).await;
-    assert_eq!(meta.mend_blob(&damaged, 64).await.unwrap(), Finished::Changed);
+    assert_eq!(meta.mend_blob(&damaged, 64).await.unwrap(), Finished::Conflict);
     for number in [62, 64] {
         assert!(meta.condemn(Kind::Blob, number).await.unwrap().is_some());
         meta.forget(Kind::Blob, number).await.unwrap();

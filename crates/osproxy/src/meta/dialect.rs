@@ -131,18 +131,18 @@ async fn close_idle_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, keep: u32) {
 
 /// Pings all idle connections at once, and closes those that do not answer within `patience`. They
 /// count towards the pool's limit in the meantime.
-pub(super) async fn close_dead(connection: &DatabaseConnection, patience: Duration) {
+pub(super) async fn close_dead(connection: &DatabaseConnection, ping_timeout: Duration) {
     match connection.get_database_backend() {
-        DbBackend::Postgres => close_dead_of(connection.get_postgres_connection_pool(), patience).await,
-        DbBackend::MySql => close_dead_of(connection.get_mysql_connection_pool(), patience).await,
+        DbBackend::Postgres => close_dead_of(connection.get_postgres_connection_pool(), ping_timeout).await,
+        DbBackend::MySql => close_dead_of(connection.get_mysql_connection_pool(), ping_timeout).await,
         _ => {}
     }
 }
 
-async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, patience: Duration) {
+async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, ping_timeout: Duration) {
     let idle = std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle());
     let trying = idle.map(|mut connection| async move {
-        if !matches!(tokio::time::timeout(patience, connection.ping()).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(ping_timeout, connection.ping()).await, Ok(Ok(()))) {
             // Close without the protocol's goodbye: sending it could block.
             drop(connection.detach());
         }
@@ -158,7 +158,7 @@ pub(super) struct ServerOptions {
 
 /// Builds the pool options for a server. Connections are opened on first use.
 pub(super) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
-    let timeout = Duration::from_secs(server.timeout);
+    let timeout = Duration::from_secs(server.timeout_secs);
     let suspicion = Arc::<Suspicion>::default();
     // The drivers get their options from the callbacks below; the URL only selects the driver.
     let mut options = match server.driver {
@@ -209,14 +209,14 @@ fn postgres_options(
         connect.application_name("osproxy").statement_cache_capacity(PREPARED).disable_statement_logging();
     // Apply our timeout on the server too, so that it releases row locks soon after the network to
     // a node fails.
-    let prepare = format!(
+    let session_setup = format!(
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}",
         limit = timeout.as_millis()
     );
     let mut options = ConnectOptions::new("postgres://configured");
     options.map_sqlx_postgres_opts(move |_| connect.clone()).map_sqlx_postgres_pool_opts(move |pool| {
-        let (prepare, suspicion) = (prepare.clone(), suspicion.clone());
+        let (prepare, suspicion) = (session_setup.clone(), suspicion.clone());
         let pool = pool.after_connect(move |connection, _| {
             let prepare = sqlx::AssertSqlSafe(prepare.clone());
             Box::pin(async move { connection.execute(prepare).await.map(drop) })
@@ -264,7 +264,7 @@ fn mysql_options(
     // Use the same isolation level on all databases. Apply our timeout to lock waits and statements
     // too, so that the server releases row locks soon after the network to a node fails. Only
     // MariaDB executes the last comment; MySQL releases locks after its `wait_timeout`.
-    let prepare = format!(
+    let session_setup = format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SET SESSION innodb_lock_wait_timeout = {limit}; \
          /*M!100300 SET SESSION idle_transaction_timeout = {limit}, SESSION max_statement_time = {limit} */",
@@ -272,7 +272,7 @@ fn mysql_options(
     );
     let mut options = ConnectOptions::new("mysql://configured");
     options.map_sqlx_mysql_opts(move |_| connect.clone()).map_sqlx_mysql_pool_opts(move |pool| {
-        let (prepare, suspicion) = (prepare.clone(), suspicion.clone());
+        let (prepare, suspicion) = (session_setup.clone(), suspicion.clone());
         let pool = pool.after_connect(move |connection, _| {
             let prepare = sqlx::AssertSqlSafe(prepare.clone());
             Box::pin(async move { connection.execute(prepare).await.map(drop) })
@@ -394,7 +394,7 @@ pub(super) enum Lock {
     /// Held during migrations, and while the first API key or link key is created.
     Migrate = 1,
     /// Held by a node that must not share the database.
-    Alone = 2,
+    Exclusive = 2,
 }
 
 /// Takes a lock for `connection`, which must be a pool of one. Waits up to `wait`, in MySQL

@@ -13,15 +13,15 @@ pub(super) enum Failure {
     /// A conflict with another transaction: retry on the same connection.
     Conflict,
     /// The connection is unusable: retry on another one.
-    Away,
+    Disconnected,
     /// Do not retry.
-    Other,
+    Fatal,
 }
 
 /// Classifies an error for the retry logic.
 pub(super) fn failure(error: &DbErr) -> Failure {
     let Some(error) = driver_error(error) else {
-        return Failure::Other;
+        return Failure::Fatal;
     };
     let error = match error {
         sqlx::Error::Database(error) => error,
@@ -29,23 +29,23 @@ pub(super) fn failure(error: &DbErr) -> Failure {
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => return Failure::Away,
-        _ => return Failure::Other,
+        | sqlx::Error::WorkerCrashed => return Failure::Disconnected,
+        _ => return Failure::Fatal,
     };
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         return match error.number() {
             // Lock wait timeout, deadlock, row changed since it was read.
             1205 | 1213 | 1020 => Failure::Conflict,
             // Shutdown, killed, timed out; read-only servers, which are no longer the primary.
-            1053 | 1079 | 1290 | 1836 | 1927 | 2006 | 2013 | 4031 => Failure::Away,
-            _ => Failure::Other,
+            1053 | 1079 | 1290 | 1836 | 1927 | 2006 | 2013 | 4031 => Failure::Disconnected,
+            _ => Failure::Fatal,
         };
     }
     match error.code().as_deref() {
         Some("40001" | "40P01") => Failure::Conflict,
         // Shutdown, crash, startup; a read-only server, which is no longer the primary.
-        Some("57P01" | "57P02" | "57P03" | "25006") => Failure::Away,
-        _ => Failure::Other,
+        Some("57P01" | "57P02" | "57P03" | "25006") => Failure::Disconnected,
+        _ => Failure::Fatal,
     }
 }
 
@@ -53,9 +53,9 @@ pub(super) fn failure(error: &DbErr) -> Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The database's disk is full.
-    Full,
+    DiskFull,
     /// The database is unreachable, busy or refuses: the same request may succeed later.
-    Passing,
+    Transient,
     /// An invalid statement, row or value: the same request fails again.
     Bug,
 }
@@ -71,10 +71,10 @@ pub(super) fn fault(error: &DbErr) -> Fault {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed,
-        ) => Fault::Passing,
+        ) => Fault::Transient,
         Some(_) => Fault::Bug,
         None => match error {
-            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Fault::Passing,
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Fault::Transient,
             _ => Fault::Bug,
         },
     }
@@ -89,14 +89,14 @@ fn fault_of_database(error: &dyn DatabaseError) -> Fault {
     if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
         return match error.number() {
             // No space left on the device or in the table.
-            1021 | 1114 => Fault::Full,
+            1021 | 1114 => Fault::DiskFull,
             // Too many connections of one user. Its SQLSTATE class is that of syntax errors.
-            1203 | 1226 => Fault::Passing,
+            1203 | 1226 => Fault::Transient,
             _ => fault_of_class(code),
         };
     }
     // PostgreSQL: disk_full.
-    if code == "53100" { Fault::Full } else { fault_of_class(code) }
+    if code == "53100" { Fault::DiskFull } else { fault_of_class(code) }
 }
 
 /// Classifies an SQLSTATE by its class, which is the same on every server.
@@ -104,7 +104,7 @@ fn fault_of_class(code: &str) -> Fault {
     match code.get(..2) {
         // Cardinality, data, constraint, syntax or name errors; internal errors of PostgreSQL.
         Some("21" | "22" | "23" | "42" | "XX") => Fault::Bug,
-        _ => Fault::Passing,
+        _ => Fault::Transient,
     }
 }
 
@@ -112,16 +112,16 @@ fn fault_of_class(code: &str) -> Fault {
 fn fault_of_sqlite(code: u32) -> Fault {
     match code {
         // SQLITE_IOERR_SHMSIZE: no space for the index of the write-ahead log.
-        4874 => Fault::Full,
+        4874 => Fault::DiskFull,
         // SQLITE_CONSTRAINT_TRIGGER: a trigger that the operator installed rejects the change.
-        1811 => Fault::Passing,
+        1811 => Fault::Transient,
         _ => match code & 0xff {
             // SQLITE_FULL
-            13 => Fault::Full,
+            13 => Fault::DiskFull,
             // ERROR (syntax, names), INTERNAL, CORRUPT, SCHEMA, TOOBIG, CONSTRAINT, MISMATCH,
             // MISUSE, RANGE, NOTADB
             1 | 2 | 11 | 17..=21 | 25 | 26 => Fault::Bug,
-            _ => Fault::Passing,
+            _ => Fault::Transient,
         },
     }
 }
@@ -138,8 +138,8 @@ fn driver_error(error: &DbErr) -> Option<&sqlx::Error> {
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match fault(&error) {
-            Fault::Full => Self::storage_full(error),
-            Fault::Passing => Self::unavailable(error),
+            Fault::DiskFull => Self::storage_full(error),
+            Fault::Transient => Self::unavailable(error),
             Fault::Bug => Self::internal(error),
         }
     }
@@ -180,12 +180,12 @@ mod tests {
     #[test]
     fn classes_of_servers_tell_bugs_from_what_passes() {
         for passing in ["08006", "40001", "53300", "57014", "70100", "HY000", "P0001", "45000", "25006", ""] {
-            assert_eq!(fault_of_class(passing), Fault::Passing, "{passing}");
+            assert_eq!(fault_of_class(passing), Fault::Transient, "{passing}");
         }
         for bug in ["22001", "23505", "42601", "42S02", "XX000"] {
             assert_eq!(fault_of_class(bug), Fault::Bug, "{bug}");
         }
         assert_eq!(fault(&DbErr::Custom("a row is damaged".to_owned())), Fault::Bug);
-        assert_eq!(fault(&DbErr::Conn(RuntimeErr::Internal("no answer".to_owned()))), Fault::Passing);
+        assert_eq!(fault(&DbErr::Conn(RuntimeErr::Internal("no answer".to_owned()))), Fault::Transient);
     }
 }

@@ -39,7 +39,7 @@ pub struct NewUpload {
     /// The file.
     pub file: NewFile,
     /// Stored content to share, if it is still stored when the file is created.
-    pub known: Option<KnownContent>,
+    pub known_content: Option<KnownContent>,
 }
 
 /// Content that is already stored.
@@ -57,9 +57,9 @@ pub struct KnownContent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CreatedFiles {
     /// All were created. For each file: whether it is stored, that is, shares its known content.
-    All(Vec<bool>),
+    Created(Vec<bool>),
     /// None was created: one of the uids is already in use.
-    Exists,
+    UidTaken,
     /// None was created: the tenant's quota is exceeded.
     OverQuota,
 }
@@ -74,7 +74,7 @@ pub struct Announced {
     /// MIME type; if unset, it is detected from the content.
     pub content_type: Option<String>,
     /// Expected digests.
-    pub claims: Claims,
+    pub expected: Claims,
     /// Metadata set by the owner.
     pub metadata: Metadata,
 }
@@ -93,7 +93,7 @@ pub struct StoredFile {
     /// When the content became complete, in milliseconds since the Unix epoch.
     pub stored_at: i64,
     /// Links issued before this time are revoked. In seconds since the Unix epoch.
-    pub links_from: Option<i64>,
+    pub links_valid_from: Option<i64>,
     /// Content.
     pub content: Content,
 }
@@ -141,7 +141,7 @@ impl StoredFile {
 
     /// The issue date for a new link: `now`, or later if links issued now would count as revoked.
     pub fn link_date(&self, now: OffsetDateTime) -> OffsetDateTime {
-        let from = self.links_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
+        let from = self.links_valid_from.and_then(|from| OffsetDateTime::from_unix_timestamp(from).ok());
         from.map_or(now, |from| now.max(from))
     }
 
@@ -185,7 +185,7 @@ impl Meta {
         uploads: Vec<NewUpload>,
         expires_at: i64,
     ) -> Result<CreatedFiles, DbErr> {
-        let (remembered, uids) = (self.stored.generation(), uploads.iter().map(|upload| upload.file.uid));
+        let (generation, uids) = (self.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
         let quotas = self.quotas.clone();
         let created = self.write_or_undo(move |transaction| {
@@ -196,14 +196,14 @@ impl Meta {
             Ok(Some(stored)) => stored,
             Ok(None) => return Ok(CreatedFiles::OverQuota),
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                return Ok(CreatedFiles::Exists);
+                return Ok(CreatedFiles::UidTaken);
             }
             Err(error) => return Err(error),
         };
         for (uid, _) in uids.into_iter().zip(&stored).filter(|(_, is_stored)| !**is_stored) {
-            self.stored.insert_links_from(uid, 0, remembered);
+            self.file_cache.insert_links_from(uid, 0, generation);
         }
-        Ok(CreatedFiles::All(stored))
+        Ok(CreatedFiles::Created(stored))
     }
 
     /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
@@ -223,7 +223,7 @@ impl Meta {
 
     /// Evicts a file from this node's cache.
     pub fn forget_remembered(&self, uid: Uid) {
-        self.stored.forget_file(uid);
+        self.file_cache.forget_file(uid);
     }
 
     /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
@@ -235,11 +235,11 @@ impl Meta {
     /// Returns the stored files among `uids`, in the same order; from the cache where possible.
     pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, DbErr> {
         let mut found: HashMap<Uid, _> =
-            uids.iter().filter_map(|uid| Some((*uid, self.stored.get(*uid)?))).collect();
+            uids.iter().filter_map(|uid| Some((*uid, self.file_cache.get(*uid)?))).collect();
         let missing: Vec<_> =
             uids.iter().filter(|uid| !found.contains_key(*uid)).map(|uid| uid.get()).collect();
         if !missing.is_empty() {
-            let remembered = self.stored.generation();
+            let generation = self.file_cache.generation();
             let rows = file::Entity::find()
                 .find_also_related(blob::Entity)
                 .filter(file::Column::Uid.is_in(missing))
@@ -250,7 +250,7 @@ impl Meta {
                 let stored = Arc::new(stored(row)?);
                 // Don't cache unverified files: a merge moves them without an invalidation.
                 if stored.content.digests.is_some() {
-                    self.stored.insert(stored.clone(), remembered);
+                    self.file_cache.insert(stored.clone(), generation);
                 }
                 found.insert(stored.uid, stored);
             }
@@ -267,7 +267,7 @@ async fn create(
     quotas: &Quotas,
 ) -> Result<Verdict<Option<Vec<bool>>>, DbErr> {
     let (mut rows, mut stored, mut charge, mut records) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
-    for NewUpload { file, known } in uploads {
+    for NewUpload { file, known_content: known } in uploads {
         let known = match known {
             Some(known) if blobs::take_references(transaction, known.blob_id, 1, None).await? => Some(known),
             _ => None,
@@ -334,9 +334,9 @@ pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         stored_at: Set(None),
         announced_size: Set(file.announced.size.map(u64::cast_signed)),
         part_size: Set(file.announced.part_size.map(u64::cast_signed)),
-        claimed_md5: Set(to_record(file.announced.claims.md5)),
-        claimed_sha256: Set(to_record(file.announced.claims.sha256)),
-        claimed_blake3: Set(to_record(file.announced.claims.blake3)),
+        claimed_md5: Set(to_record(file.announced.expected.md5)),
+        claimed_sha256: Set(to_record(file.announced.expected.sha256)),
+        claimed_blake3: Set(to_record(file.announced.expected.blake3)),
         listed: Set(1),
         category: Set(Category::of_name(&file.name).as_str().to_owned()),
         name_start: Set(Some(listing::name_start(&file.name))),
@@ -379,7 +379,7 @@ fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile
         tenant: Tenant::from_recorded(&file.tenant),
         content: content(blob)?,
         stored_at: file.stored_at.ok_or_else(damaged)?,
-        links_from: file.links_from,
+        links_valid_from: file.links_from,
         name: file.name,
         content_type: file.content_type,
     })

@@ -19,15 +19,15 @@ use crate::{content_type, uid::Uid};
 pub(super) struct Ended<'a> {
     pub(super) uid: Uid,
     pub(super) blob_id: i64,
-    pub(super) conditions: &'a Conditions,
-    pub(super) after: &'a AfterCompletion,
+    pub(super) preconditions: &'a Conditions,
+    pub(super) follow_up: &'a AfterCompletion,
     pub(super) now: i64,
 }
 
 /// Makes the file readable if its content passes inspection; otherwise marks it corrupt.
 pub(super) async fn finish(
     transaction: &DatabaseTransaction,
-    Ended { uid, blob_id, conditions, after, now }: Ended<'_>,
+    Ended { uid, blob_id, preconditions: conditions, follow_up: after, now }: Ended<'_>,
     quotas: &Quotas,
 ) -> Result<Completed, DbErr> {
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -37,18 +37,18 @@ pub(super) async fn finish(
     let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
     let (file::State::Completing, true, Some(blob)) = (file.state, file.blob_id == Some(blob_id), blob)
     else {
-        return Ok(Completed::Closed(file.state));
+        return Ok(Completed::NotOpen(file.state));
     };
     let subject = Subject {
         file: &file,
         blob: &blob,
         parts: file.part_count.unwrap_or(1).cast_unsigned(),
         size: blob.size.unsigned_abs(),
-        claims: blobs::claims(&blob),
+        expected: blobs::claims(&blob),
     };
     let sniffed = match judge(transaction, subject, conditions).await? {
         Judgement::Passed(sniffed) => sniffed,
-        Judgement::Inspect(inspection) => return Ok(Completed::Inspect(inspection)),
+        Judgement::NeedsInspection(inspection) => return Ok(Completed::NeedsInspection(inspection)),
         refused => {
             removals::reject_upload(transaction, &file, &blob, &after.removal, now, quotas).await?;
             return Ok(refused_as(refused));
@@ -89,7 +89,7 @@ pub(super) async fn finish(
         let task = if is_whole { &after.verify } else { &after.merge };
         tasks::enqueue(transaction, task(blob_id), Some(blob.backend), now).await?;
     }
-    Ok(Completed::Now)
+    Ok(Completed::Completed)
 }
 
 /// Returns the BLAKE3 of a blob if verification can be skipped: it combines from the parts' subtree

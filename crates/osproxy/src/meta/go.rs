@@ -95,11 +95,11 @@ impl GoDatabase {
     pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
         let explain = |error| dialect::explain(server, &error);
         // Fail fast if the server is unreachable, before switching to the long timeout.
-        let trial = single_connection(server).await.map_err(explain)?;
-        trial.execute_unprepared("SELECT 1").await.map_err(explain)?;
-        trial.close().await.map_err(explain)?;
-        let patient = DatabaseServer { timeout: PATIENCE.as_secs(), ..server.clone() };
-        Ok(Self { connection: single_connection(&patient).await.map_err(explain)? })
+        let probe = single_connection(server).await.map_err(explain)?;
+        probe.execute_unprepared("SELECT 1").await.map_err(explain)?;
+        probe.close().await.map_err(explain)?;
+        let slow = DatabaseServer { timeout_secs: PATIENCE.as_secs(), ..server.clone() };
+        Ok(Self { connection: single_connection(&slow).await.map_err(explain)? })
     }
 
     /// Returns the known sets of tables that exist.

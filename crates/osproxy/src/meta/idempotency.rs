@@ -22,10 +22,10 @@ pub struct KeyedRequest {
     /// The key, at most 255 bytes.
     pub key: String,
     /// Hash of method, path and body.
-    pub request: [u8; 32],
+    pub fingerprint: [u8; 32],
     /// Unique id of this execution of the request, recorded as the owner of the key. Also the uid
     /// of what the request creates, unless an earlier execution has reserved another.
-    pub attempt: Uid,
+    pub owner: Uid,
 }
 
 /// The recorded answer to a request.
@@ -44,13 +44,13 @@ pub struct KeyedAnswer {
 pub enum Keyed {
     /// This execution owns the key and must run the request. It must create its file with this uid:
     /// if that exists, an earlier execution has created it.
-    Taken(Uid),
+    Acquired(Uid),
     /// The same request was answered before.
     Answered(KeyedAnswer),
     /// The same request is running.
-    Running,
+    InProgress,
     /// The key was used for a different request.
-    Other,
+    DifferentRequest,
 }
 
 impl Meta {
@@ -66,7 +66,7 @@ impl Meta {
         match taken {
             // Another execution inserted the key at the same time.
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(Keyed::Running)
+                Ok(Keyed::InProgress)
             }
             taken => taken,
         }
@@ -136,12 +136,12 @@ impl Meta {
                 let old: Vec<(String, String)> = old.into_tuple().all(transaction).await?;
                 let mut purged = 0;
                 for (tenant, name) in old {
-                    let forgotten = key::Entity::delete_many()
+                    let delete = key::Entity::delete_many()
                         .filter(key::Column::Tenant.eq(tenant))
                         .filter(key::Column::IdempotencyKey.eq(name))
                         // It may have been reused since it was selected.
                         .filter(key::Column::CreatedAt.lt(before));
-                    purged += forgotten.exec(transaction).await?.rows_affected;
+                    purged += delete.exec(transaction).await?.rows_affected;
                 }
                 Ok(purged)
             })
@@ -159,34 +159,34 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
         let row = key::ActiveModel {
             tenant: Set(request.tenant.to_string()),
             idempotency_key: Set(request.key.clone()),
-            request: Set(request.request.to_vec()),
+            request: Set(request.fingerprint.to_vec()),
             owner: Set(owner(request)),
             state: Set(key::State::Running),
             status: Set(None),
             location: Set(None),
             body: Set(None),
             created_at: Set(now),
-            uid: Set(Some(request.attempt.get())),
+            uid: Set(Some(request.owner.get())),
         };
         key::Entity::insert(row).exec_without_returning(transaction).await?;
-        return Ok(Keyed::Taken(request.attempt));
+        return Ok(Keyed::Acquired(request.owner));
     };
     let age = now.saturating_sub(found.created_at);
-    let is_same = found.request == request.request && age < REMEMBERED;
+    let is_same = found.request == request.fingerprint && age < REMEMBERED;
     if age < REMEMBERED {
-        let is_given_back = found.state == key::State::Running && found.owner.is_empty();
+        let is_released = found.state == key::State::Running && found.owner.is_empty();
         match found.state {
-            _ if is_given_back => {}
-            _ if !is_same => return Ok(Keyed::Other),
+            _ if is_released => {}
+            _ if !is_same => return Ok(Keyed::DifferentRequest),
             key::State::Done => return answered(found).map(Keyed::Answered),
-            key::State::Running if age < PATIENCE => return Ok(Keyed::Running),
+            key::State::Running if age < PATIENCE => return Ok(Keyed::InProgress),
             // The previous owner crashed or is very slow; both would create the same uid.
             key::State::Running => {}
         }
     }
-    let uid = found.uid.filter(|_| is_same).map_or(request.attempt, Uid::from_recorded);
+    let uid = found.uid.filter(|_| is_same).map_or(request.owner, Uid::from_recorded);
     let taken = key::Entity::update_many()
-        .col_expr(key::Column::Request, Expr::value(request.request.to_vec()))
+        .col_expr(key::Column::Request, Expr::value(request.fingerprint.to_vec()))
         .col_expr(key::Column::Owner, Expr::value(owner(request)))
         .col_expr(key::Column::State, Expr::value(key::State::Running))
         .col_expr(key::Column::CreatedAt, Expr::value(now))
@@ -196,11 +196,11 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
         .filter(key::Column::Owner.eq(found.owner))
         .exec(transaction)
         .await?;
-    Ok(if taken.rows_affected == 1 { Keyed::Taken(uid) } else { Keyed::Running })
+    Ok(if taken.rows_affected == 1 { Keyed::Acquired(uid) } else { Keyed::InProgress })
 }
 
 fn owner(request: &KeyedRequest) -> String {
-    request.attempt.to_string()
+    request.owner.to_string()
 }
 
 fn answered(row: key::Model) -> Result<KeyedAnswer, DbErr> {

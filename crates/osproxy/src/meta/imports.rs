@@ -84,11 +84,11 @@ pub struct ImportedPart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Imported {
     /// Imported.
-    Taken,
+    Imported,
     /// An earlier import of the unfinished upload was replaced by the current state.
-    Renewed,
+    Replaced,
     /// The file exists already and was not changed.
-    Known,
+    Unchanged,
     /// Its blob id is in use for a different object.
     Conflict,
 }
@@ -136,7 +136,7 @@ impl Meta {
         files: Vec<ImportedFile>,
         into: &ImportInto,
     ) -> Result<Option<Vec<Imported>>, DbErr> {
-        let (files, into, here) = (Arc::new(files), into.clone(), self.here.clone());
+        let (files, into, here) = (Arc::new(files), into.clone(), self.node_stores.clone());
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         self.write_or_undo(move |transaction| {
             let (files, into, quotas, here) = (files.clone(), into.clone(), quotas.clone(), here.clone());
@@ -178,12 +178,12 @@ impl Importing<'_> {
             let before = known.remove(&file.uid.get());
             imported.push(match before {
                 // If a uid has several rows, the first one counts.
-                _ if !seen.insert(file.uid) => Imported::Known,
+                _ if !seen.insert(file.uid) => Imported::Unchanged,
                 Some(before) => self.again(file, &before, &mut charges).await?,
                 None => match self.one(file).await? {
                     Some(size) => {
                         charges.charge = charges.charge.saturating_add_unsigned(size);
-                        Imported::Taken
+                        Imported::Imported
                     }
                     None => Imported::Conflict,
                 },
@@ -197,15 +197,15 @@ impl Importing<'_> {
     async fn again(
         &self,
         file: &ImportedFile,
-        before: &file::Model,
+        existing: &file::Model,
         charges: &mut Charges,
     ) -> Result<Imported, DbErr> {
         let step = self.transaction.begin().await?;
         let renewing = Importing { transaction: &step, ..*self };
-        if !renewing.make_way(before, &file.content).await? {
-            renewing.leave_of_known(before, &file.leftovers).await?;
+        if !renewing.make_way(existing, &file.content).await? {
+            renewing.leave_of_known(existing, &file.leftovers).await?;
             step.commit().await?;
-            return Ok(Imported::Known);
+            return Ok(Imported::Unchanged);
         }
         let Some(size) = renewing.one(file).await? else {
             step.rollback().await?;
@@ -213,31 +213,31 @@ impl Importing<'_> {
         };
         step.commit().await?;
         charges.charge = charges.charge.saturating_add_unsigned(size);
-        if before.tenant == self.into.tenant.as_str() {
-            charges.charge = charges.charge.saturating_sub(before.charged + before.record_bytes);
+        if existing.tenant == self.into.tenant.as_str() {
+            charges.charge = charges.charge.saturating_sub(existing.charged + existing.record_bytes);
         } else {
-            *charges.released.entry(before.tenant.clone()).or_default() +=
-                before.charged + before.record_bytes;
+            *charges.released.entry(existing.tenant.clone()).or_default() +=
+                existing.charged + existing.record_bytes;
         }
-        Ok(Imported::Renewed)
+        Ok(Imported::Replaced)
     }
 
     /// Deletes the rows of an unfinished import, of whatever tenant, that received nothing here
     /// since. Returns `false` and changes nothing for any other file.
-    async fn make_way(&self, before: &file::Model, content: &ImportedContent) -> Result<bool, DbErr> {
-        let is_untouched = match (before.state, before.blob_id) {
-            (file::State::Pending, None) => before.announced_size.is_none(),
+    async fn make_way(&self, existing: &file::Model, content: &ImportedContent) -> Result<bool, DbErr> {
+        let is_untouched = match (existing.state, existing.blob_id) {
+            (file::State::Pending, None) => existing.announced_size.is_none(),
             // Parts received by osproxy have a BLAKE3, imported ones do not.
-            (file::State::Receiving, Some(blob_id)) if blob_id == before.uid => {
+            (file::State::Receiving, Some(blob_id)) if blob_id == existing.uid => {
                 let blob = blob::Entity::find_by_id(blob_id).one(self.transaction).await?;
                 // If the parts are on another node's disk, this import may see fewer of them, and
                 // may only replace them by complete content.
-                let is_judged = !matches!(content, ImportedContent::Unfinished(..))
+                let may_replace = !matches!(content, ImportedContent::Unfinished(..))
                     || blob.is_some_and(|blob| blob.backend == self.into.store);
-                let ours = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
+                let received_here = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
                     part::Column::Piece.is_not_null().or(part::Column::State.ne(part::State::Stored)),
                 );
-                is_judged && ours.count(self.transaction).await? == 0
+                may_replace && received_here.count(self.transaction).await? == 0
             }
             _ => false,
         };
@@ -245,14 +245,14 @@ impl Importing<'_> {
             return Ok(false);
         }
         let gone = file::Entity::delete_many()
-            .filter(file::Column::Uid.eq(before.uid))
-            .filter(file::Column::State.eq(before.state))
+            .filter(file::Column::Uid.eq(existing.uid))
+            .filter(file::Column::State.eq(existing.state))
             .exec(self.transaction)
             .await?;
         if gone.rows_affected == 0 {
             return Ok(false);
         }
-        if let Some(blob_id) = before.blob_id {
+        if let Some(blob_id) = existing.blob_id {
             part::Entity::delete_many()
                 .filter(part::Column::BlobId.eq(blob_id))
                 .exec(self.transaction)

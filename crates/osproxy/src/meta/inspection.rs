@@ -35,7 +35,7 @@ pub struct Inspection {
     pub store: String,
     /// Detect the MIME type from the beginning of the content: the first part alone is too short
     /// for that.
-    pub head: bool,
+    pub needs_first_bytes: bool,
     /// Digests of the whole content to compute.
     pub digests: Option<Wanted>,
 }
@@ -44,9 +44,9 @@ pub struct Inspection {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspected {
     /// Row ids of the parts that were read, ordered by part number.
-    pub attempts: Vec<i64>,
+    pub part_ids: Vec<i64>,
     /// MIME type detected from the first bytes.
-    pub sniffed: Option<&'static str>,
+    pub detected_type: Option<&'static str>,
     /// Digests of the whole content, if it was read.
     pub digests: Option<Digests>,
 }
@@ -60,7 +60,7 @@ pub(super) struct Subject<'a> {
     /// Total size in bytes.
     pub(super) size: u64,
     /// Expected digests.
-    pub(super) claims: Claims,
+    pub(super) expected: Claims,
 }
 
 /// Verdict of an inspection.
@@ -68,11 +68,11 @@ pub(super) enum Judgement {
     /// The content is accepted. Its MIME type detected from the first bytes.
     Passed(Option<String>),
     /// These parts must be read first.
-    Inspect(Inspection),
+    NeedsInspection(Inspection),
     /// A digest does not match: its name, and the computed value in hexadecimal.
-    Digest(&'static str, String),
+    DigestMismatch(&'static str, String),
     /// The MIME type is not the one that the upload's links require.
-    Type { wanted: String, found: String },
+    TypeMismatch { wanted: String, found: String },
 }
 
 /// Inspects an upload. The result of reading parts counts only if none of them has been replaced
@@ -82,7 +82,7 @@ pub(super) async fn judge(
     subject: Subject<'_>,
     conditions: &Conditions,
 ) -> Result<Judgement, DbErr> {
-    let Subject { file, blob, parts, size, claims } = subject;
+    let Subject { file, blob, parts, size, expected: claims } = subject;
     let first = part::Entity::find()
         .select_only()
         .columns([part::Column::Size, part::Column::Sniffed])
@@ -98,41 +98,42 @@ pub(super) async fn judge(
             || claims.blake3.is_some() && pieces::combined(transaction, blob).await?.is_none());
     let digests = is_unverified.then(|| claims.wanted());
     if head || digests.is_some() {
-        let inspection = Inspection { blob_id: blob.id, store: blob.backend.clone(), head, digests };
+        let inspection =
+            Inspection { blob_id: blob.id, store: blob.backend.clone(), needs_first_bytes: head, digests };
         let Some(inspected) = &conditions.inspected else {
-            return Ok(Judgement::Inspect(inspection));
+            return Ok(Judgement::NeedsInspection(inspection));
         };
         let is_enough = digests.is_none()
-            || inspected.digests.is_some() && inspected.attempts.len() as u64 == u64::from(parts);
-        if !is_enough || !are_parts(transaction, blob.id, &inspected.attempts).await? {
-            return Ok(Judgement::Inspect(inspection));
+            || inspected.digests.is_some() && inspected.part_ids.len() as u64 == u64::from(parts);
+        if !is_enough || !are_parts(transaction, blob.id, &inspected.part_ids).await? {
+            return Ok(Judgement::NeedsInspection(inspection));
         }
         if let Some((name, found)) = inspected.digests.as_ref().and_then(|digests| claims.refuted_by(digests))
         {
-            return Ok(Judgement::Digest(name, found));
+            return Ok(Judgement::DigestMismatch(name, found));
         }
         if head {
-            sniffed = inspected.sniffed.map(str::to_owned);
+            sniffed = inspected.detected_type.map(str::to_owned);
         }
     }
     let found = content_type::of_file(sniffed.as_deref(), &file.name);
     for wanted in [&file.required_type, &conditions.content_type].into_iter().flatten() {
         if !content_type::fits(wanted, &found) {
-            return Ok(Judgement::Type { wanted: wanted.clone(), found });
+            return Ok(Judgement::TypeMismatch { wanted: wanted.clone(), found });
         }
     }
     Ok(Judgement::Passed(sniffed))
 }
 
 /// Whether the first parts of a blob are the rows with these ids, in this order.
-async fn are_parts(transaction: &DatabaseTransaction, blob_id: i64, attempts: &[i64]) -> Result<bool, DbErr> {
+async fn are_parts(transaction: &DatabaseTransaction, blob_id: i64, part_ids: &[i64]) -> Result<bool, DbErr> {
     let ids = part::Entity::find()
         .select_only()
         .column(part::Column::Id)
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::State.eq(part::State::Stored))
         .order_by_asc(part::Column::Number)
-        .limit(attempts.len() as u64);
+        .limit(part_ids.len() as u64);
     let ids: Vec<i64> = ids.into_tuple().all(transaction).await?;
-    Ok(ids == attempts)
+    Ok(ids == part_ids)
 }

@@ -15,18 +15,18 @@ impl Meta {
     /// Returns since when links to a file are valid: those issued earlier (in seconds since the
     /// Unix epoch) are revoked. 0 if none are. With `is_to_read`, the whole file is read into the
     /// cache, because the caller needs it next.
-    pub async fn links_from(&self, uid: Uid, is_to_read: bool) -> Result<i64, DbErr> {
-        if let Some(from) = self.stored.links_from(uid) {
+    pub async fn links_from(&self, uid: Uid, cache_file: bool) -> Result<i64, DbErr> {
+        if let Some(from) = self.file_cache.links_from(uid) {
             return Ok(from);
         }
-        if is_to_read && let Some(file) = self.stored_file(uid).await? {
-            return Ok(file.links_from.unwrap_or(0));
+        if cache_file && let Some(file) = self.stored_file(uid).await? {
+            return Ok(file.links_valid_from.unwrap_or(0));
         }
-        let generation = self.stored.generation();
+        let generation = self.file_cache.generation();
         let from = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::LinksFrom);
         let from: Option<Option<i64>> = from.into_tuple().one(&self.reader).await?;
         let from = from.flatten().unwrap_or(0);
-        self.stored.insert_links_from(uid, from, generation);
+        self.file_cache.insert_links_from(uid, from, generation);
         Ok(from)
     }
 

@@ -139,12 +139,12 @@ impl Meta {
                 // Many names may share their first bytes: read the rest of those first, then what
                 // comes after. With one condition for both, some databases would reread all of the
                 // former for every page.
-                let alike = by_name()
+                let same_start = by_name()
                     .filter(file::Column::NameStart.eq(after.name_start.clone()))
                     .filter(uid().gt(after.uid.get()))
                     .order_by(uid(), Order::Asc)
                     .limit(limit);
-                files = self.records(alike).await?;
+                files = self.records(same_start).await?;
                 by_name().filter(file::Column::NameStart.gt(after.name_start.clone()))
             }
         };

@@ -19,7 +19,7 @@ pub(super) struct Measured {
     reader: Reader,
     metrics: Arc<DatabaseMetrics>,
     /// Transactions that run or wait.
-    writes: AtomicU64,
+    pending_writes: AtomicU64,
 }
 
 /// Decrements the count of transactions when dropped.
@@ -40,11 +40,11 @@ impl Drop for Write<'_> {
 
 impl Measured {
     pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, metrics: Arc::default(), writes: AtomicU64::new(0) }
+        Self { reader, metrics: Arc::default(), pending_writes: AtomicU64::new(0) }
     }
 
-    async fn measure<T>(&self, asking: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        measure(&self.metrics, Operation::Read, asking).await
+    async fn measure<T>(&self, operation_future: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        measure(&self.metrics, Operation::Read, operation_future).await
     }
 
     /// Measures a write transaction, including the time it waits.
@@ -52,7 +52,7 @@ impl Measured {
         &self,
         running: impl Future<Output = Result<T, DbErr>>,
     ) -> Result<T, DbErr> {
-        let _write = Write::begin(&self.writes);
+        let _write = Write::begin(&self.pending_writes);
         measure(&self.metrics, Operation::Write, running).await
     }
 }
@@ -98,7 +98,7 @@ impl ConnectionTrait for Measured {
 impl Meta {
     /// Number of transactions that run or wait.
     pub fn waiting_writes(&self) -> u64 {
-        self.reader.writes.load(Ordering::Relaxed)
+        self.reader.pending_writes.load(Ordering::Relaxed)
     }
 
     /// Exports database metrics: operations, connections, queue and cache.
@@ -131,6 +131,6 @@ impl Meta {
             "Write transactions waiting in the queue; SQLite only",
             [(Vec::new(), waiting)],
         );
-        self.stored.tell(page);
+        self.file_cache.tell(page);
     }
 }

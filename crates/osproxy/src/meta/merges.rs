@@ -27,7 +27,7 @@ pub struct MergeIntent {
     /// Whether the store holds some of the parts in its own multipart upload, or in the object it
     /// made of one. [`Meta::finish_merge`] then makes the intent name that object, so that the
     /// sweep removes it.
-    pub has_native: bool,
+    pub has_multipart: bool,
     /// The store of the parts; the object is written there too.
     pub store: String,
     /// The owner of the files.
@@ -37,7 +37,7 @@ pub struct MergeIntent {
     /// Size of all parts together, in bytes.
     pub size: u64,
     /// The digests expected by the client.
-    pub claims: Claims,
+    pub expected: Claims,
 }
 
 /// A blob stored in one object.
@@ -65,7 +65,7 @@ pub struct UnverifiedBlob {
     /// Bytes of each part but the last, if the layout was known before the parts arrived.
     pub part_size: Option<u64>,
     /// The digests expected by the client.
-    pub claims: Claims,
+    pub expected: Claims,
 }
 
 /// What [`Meta::begin_merge`] found.
@@ -74,7 +74,7 @@ pub enum Merge {
     /// The blob has parts to merge.
     Ready(MergeIntent),
     /// The blob is merged already. Objects of its parts may still exist.
-    Done(WholeBlob),
+    AlreadyMerged(WholeBlob),
     /// The blob does not exist, or is being deleted.
     Gone,
 }
@@ -85,9 +85,9 @@ pub enum Merged {
     /// The blob has the content now, or its files share another blob.
     Stored,
     /// A blob with the same content appeared or disappeared meanwhile; look it up again.
-    Changed,
+    Conflict,
     /// Another task finished first, or the blob is gone.
-    Beaten,
+    Superseded,
     /// The sweep removed the write intent.
     Swept,
 }
@@ -96,11 +96,11 @@ impl Meta {
     /// Begins to merge the parts of a blob: records a write intent for the object. The first merge
     /// writes under the key made of the blob's own id, every later one under the key made of
     /// `spare`, so that no key is written twice.
-    pub async fn begin_merge(&self, blob_id: i64, spare: i64) -> Result<Merge, DbErr> {
-        let here = self.here.clone();
+    pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<Merge, DbErr> {
+        let here = self.node_stores.clone();
         self.write(move |transaction| {
             let here = here.clone();
-            Box::pin(async move { begin(transaction, blob_id, spare, &here).await })
+            Box::pin(async move { begin(transaction, blob_id, fallback_id, &here).await })
         })
         .await
     }
@@ -134,7 +134,7 @@ impl Meta {
                         .exec(transaction)
                         .await?;
                     Ok(match merged.rows_affected {
-                        0 => Verdict::Rollback(Merged::Beaten),
+                        0 => Verdict::Rollback(Merged::Superseded),
                         _ => Verdict::Commit(Merged::Stored),
                     })
                 })
@@ -160,7 +160,7 @@ impl Meta {
                         .filter(blob::Column::Blake3.is_null())
                         .exec(transaction)
                         .await?;
-                    Ok(if verified.rows_affected == 1 { Merged::Stored } else { Merged::Beaten })
+                    Ok(if verified.rows_affected == 1 { Merged::Stored } else { Merged::Superseded })
                 })
             })
             .await;
@@ -181,7 +181,7 @@ impl Meta {
             key: recorded_key(&blob.object_key)?,
             size: blobs::recorded_size(blob.id, blob.size)?,
             part_size: part_size(blob.part_size),
-            claims: blobs::claims(&blob),
+            expected: blobs::claims(&blob),
             store: blob.backend,
         }))
     }
@@ -219,10 +219,10 @@ impl Meta {
             Box::pin(async move {
                 let condemned = condemn(transaction, blob_id, which).await?;
                 let Some((refs, store)) = condemned else {
-                    return Ok(Verdict::Rollback(Merged::Beaten));
+                    return Ok(Verdict::Rollback(Merged::Superseded));
                 };
                 if !blobs::take_references(transaction, same, refs, digests.as_ref()).await? {
-                    return Ok(Verdict::Rollback(Merged::Changed));
+                    return Ok(Verdict::Rollback(Merged::Conflict));
                 }
                 file::Entity::update_many()
                     .col_expr(file::Column::BlobId, Expr::value(same))
@@ -245,7 +245,7 @@ impl Meta {
             let (removal, quotas) = (removal.clone(), quotas.clone());
             Box::pin(async move {
                 let Some((_, store)) = condemn(transaction, blob_id, Which::Unverified).await? else {
-                    return Ok(Verdict::Rollback(Merged::Beaten));
+                    return Ok(Verdict::Rollback(Merged::Superseded));
                 };
                 let charged = file::Entity::find()
                     .select_only()
@@ -277,7 +277,7 @@ impl Meta {
 fn or_changed(outcome: Result<Merged, DbErr>) -> Result<Merged, DbErr> {
     match outcome {
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-            Ok(Merged::Changed)
+            Ok(Merged::Conflict)
         }
         outcome => outcome,
     }
@@ -286,8 +286,8 @@ fn or_changed(outcome: Result<Merged, DbErr>) -> Result<Merged, DbErr> {
 async fn begin(
     transaction: &DatabaseTransaction,
     blob_id: i64,
-    spare: i64,
-    here: &Here,
+    fallback_id: i64,
+    node_stores: &Here,
 ) -> Result<Merge, DbErr> {
     let Some(blob) = blob::Entity::find_by_id(blob_id).one(transaction).await? else {
         return Ok(Merge::Gone);
@@ -296,7 +296,7 @@ async fn begin(
         (blob::State::Stored, blob::Layout::Parts) => {}
         (blob::State::Stored, blob::Layout::Whole) => {
             let size = blobs::recorded_size(blob.id, blob.size)?;
-            return Ok(Merge::Done(WholeBlob {
+            return Ok(Merge::AlreadyMerged(WholeBlob {
                 key: recorded_key(&blob.object_key)?,
                 size,
                 store: blob.backend,
@@ -306,7 +306,7 @@ async fn begin(
     }
     let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;
     let name = name.map(|file| file.name).unwrap_or_default();
-    let key = |id| here.whole_key(&blob.backend, &name, id);
+    let key = |id| node_stores.whole_key(&blob.backend, &name, id);
     // The first merge that writes the blob's own key into the row may use it.
     let own = key(blob_id);
     let named = blob::Entity::update_many()
@@ -315,16 +315,16 @@ async fn begin(
         .filter(blob::Column::ObjectKey.eq(""))
         .exec(transaction)
         .await?;
-    let key = if named.rows_affected == 1 { own } else { key(spare) };
-    let row = blobs::writing_row((spare, &blob.tenant), &blob.backend, key.to_string(), here);
+    let key = if named.rows_affected == 1 { own } else { key(fallback_id) };
+    let row = blobs::writing_row((fallback_id, &blob.tenant), &blob.backend, key.to_string(), node_stores);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Merge::Ready(MergeIntent {
-        intent_id: spare,
+        intent_id: fallback_id,
         tenant: Tenant::from_recorded(&blob.tenant),
         key: recorded_key(key.as_str())?,
         size: blobs::recorded_size(blob.id, blob.size)?,
-        claims: blobs::claims(&blob),
-        has_native: blob.upload_id.is_some(),
+        expected: blobs::claims(&blob),
+        has_multipart: blob.upload_id.is_some(),
         store: blob.backend,
     }))
 }

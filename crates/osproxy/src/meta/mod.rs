@@ -116,10 +116,10 @@ pub struct Meta {
     reader: Measured,
     writer: Writer,
     clock: Clock,
-    here: Arc<Here>,
+    node_stores: Arc<Here>,
     /// Cached files. The content of a uid never changes once stored, so an entry becomes stale only
     /// when its file is deleted or updated, its links are revoked or its object moves.
-    stored: Remembered,
+    file_cache: Remembered,
     quotas: Arc<Quotas>,
     /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
     reserve: Option<Arc<Reserve>>,
@@ -151,7 +151,7 @@ pub struct StoreHere {
     pub name: String,
     /// Part size limits of the store's own multipart uploads or preallocated files; `None` if it
     /// has neither.
-    pub parts: Option<PartSizes>,
+    pub part_sizes: Option<PartSizes>,
     /// Whether new objects go to shard folders of their category.
     pub has_shards: bool,
 }
@@ -165,7 +165,7 @@ pub struct PartSizes {
     pub max: u64,
     /// Whether parts are slots of a preallocated object. Then a part can be written only once the
     /// total size and the part size are known.
-    pub placed: bool,
+    pub preallocated: bool,
 }
 
 impl Here {
@@ -195,8 +195,8 @@ impl Here {
 
     /// Returns the key for a new object in `store` that holds one part of a blob; see
     /// [`Key::part`].
-    fn part_key(&self, store: &str, name: &str, blob_id: i64, number: u32, attempt: Option<i64>) -> Key {
-        self.place(store, Key::part(Category::of_object(name), blob_id, number, attempt), blob_id)
+    fn part_key(&self, store: &str, name: &str, blob_id: i64, number: u32, write_id: Option<i64>) -> Key {
+        self.place(store, Key::part(Category::of_object(name), blob_id, number, write_id), blob_id)
     }
 
     fn place(&self, store: &str, key: Key, blob_id: i64) -> Key {
@@ -220,15 +220,15 @@ type Listener = Box<dyn Fn(Change) + Send + Sync>;
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     /// Maximum number of files.
-    pub entries: usize,
+    pub max_entries: usize,
     /// Maximum age of an entry.
-    pub time: Duration,
+    pub max_age: Duration,
 }
 
 impl Meta {
     /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
     /// database on a server.
-    pub async fn open(location: &DatabaseLocation, here: Here, memory: Memory) -> Result<Self, DbErr> {
+    pub async fn open(location: &DatabaseLocation, here: Here, cache_limits: Memory) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
@@ -236,11 +236,11 @@ impl Meta {
                 let database = path.clone();
                 let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::of(&database))).await;
                 let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
-                Self::on_file(writer, path, here, memory, Some(reserve)).await
+                Self::on_file(writer, path, here, cache_limits, Some(reserve)).await
             }
             DatabaseLocation::Server(server) => {
                 migrate::server(server).await?;
-                Self::on_server(server, here, memory).await
+                Self::on_server(server, here, cache_limits).await
             }
         }
     }
@@ -283,9 +283,9 @@ impl Meta {
         memory: Memory,
         reserve: Option<Arc<Reserve>>,
     ) -> Result<Self, DbErr> {
-        let again = path.to_owned();
+        let reconnect_path = path.to_owned();
         let connect = Box::new(move || -> BoxFuture<'static, _> {
-            let path = again.clone();
+            let path = reconnect_path.clone();
             Box::pin(async move { dialect::sqlite_writer(&path).await })
         });
         let queue = WriteQueue::start(writer, connect, reserve.clone())
@@ -294,8 +294,8 @@ impl Meta {
             reader: Measured::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
             clock: here.clock.clone(),
-            here: Arc::new(here),
-            stored: Remembered::new(memory),
+            node_stores: Arc::new(here),
+            file_cache: Remembered::new(memory),
             quotas: Arc::default(),
             reserve,
             listener: OnceLock::new(),
@@ -304,14 +304,14 @@ impl Meta {
 
     async fn on_server(server: &DatabaseServer, here: Here, memory: Memory) -> Result<Self, DbErr> {
         let options = dialect::server_options(server)?;
-        let timeout = Duration::from_secs(server.timeout);
+        let timeout = Duration::from_secs(server.timeout_secs);
         let server = Server::connect(options, timeout, server.max_idle_conns).await?;
         let meta = Self {
             reader: Measured::new(Reader::Server(server.clone())),
             writer: Writer::Server(server),
             clock: here.clock.clone(),
-            here: Arc::new(here),
-            stored: Remembered::new(memory),
+            node_stores: Arc::new(here),
+            file_cache: Remembered::new(memory),
             quotas: Arc::default(),
             reserve: None,
             listener: OnceLock::new(),
@@ -330,21 +330,21 @@ impl Meta {
     /// Evicts what another node has changed.
     pub fn hear_change(&self, change: Change) {
         match change {
-            Change::File(uid) => self.stored.forget_file(uid),
-            Change::Blob(blob_id) => self.stored.forget_blob(blob_id),
+            Change::File(uid) => self.file_cache.forget_file(uid),
+            Change::Blob(blob_id) => self.file_cache.forget_blob(blob_id),
         }
     }
 
     /// Clears the cache and enables or disables it. It must be disabled while invalidations of
     /// other nodes cannot be received.
     pub fn hear_changes(&self, heard: bool) {
-        self.stored.trust(heard);
+        self.file_cache.trust(heard);
     }
 
     fn changed(&self, change: Change) {
         self.hear_change(change);
-        if let Some(tell) = self.listener.get() {
-            tell(change);
+        if let Some(listener) = self.listener.get() {
+            listener(change);
         }
     }
 
@@ -399,7 +399,7 @@ impl Meta {
             + Sync
             + 'static,
     {
-        let running = async {
+        let transaction = async {
             match &self.writer {
                 Writer::Embedded(queue) => queue.run(work).await,
                 Writer::Server(server) => {
@@ -409,7 +409,7 @@ impl Meta {
                 }
             }
         };
-        self.reader.transaction(running).await
+        self.reader.transaction(transaction).await
     }
 }
 

@@ -29,9 +29,9 @@ pub struct NativePlace {
     /// Key of the object that the upload will become.
     pub key: Key,
     /// The store's upload id; `None` if the upload is not begun yet.
-    pub upload: Option<String>,
+    pub upload_id: Option<String>,
     /// How the content is divided into parts, if known in advance.
-    pub shape: Option<Shape>,
+    pub layout: Option<Shape>,
 }
 
 /// A multipart upload to be completed.
@@ -44,7 +44,7 @@ pub struct NativeUpload {
     /// Key of the object that the upload will become.
     pub key: Key,
     /// The store's upload id.
-    pub upload: String,
+    pub upload_id: String,
     /// Part numbers and tags, in ascending order.
     pub parts: Vec<(u32, String)>,
     /// Size of these parts together, in bytes.
@@ -60,7 +60,7 @@ pub enum Lost {
     Upload,
     /// The store refuses the parts as they are. The client sends them again, and each becomes an
     /// object of its own.
-    Refused,
+    Rejected,
 }
 
 impl Meta {
@@ -155,7 +155,7 @@ async fn lose(
             .col_expr(blob::Column::NativeHighest, Expr::value(None::<i32>))
             .col_expr(blob::Column::NativeSmall, Expr::value(None::<i32>)),
         // No part number is below 0, so no part goes into a multipart upload any more.
-        Lost::Refused => forgotten.col_expr(blob::Column::NativeSmall, Expr::value(0)),
+        Lost::Rejected => forgotten.col_expr(blob::Column::NativeSmall, Expr::value(0)),
     };
     if forgotten.exec(transaction).await?.rows_affected == 0 {
         return Ok(());
@@ -265,7 +265,7 @@ pub(super) async fn claim(
     };
     let key = recorded_key(&key)?;
     let upload = upload.filter(|upload| !upload.is_empty());
-    Ok(Some(NativePlace { key, upload, shape: None }))
+    Ok(Some(NativePlace { key, upload_id: upload, layout: None }))
 }
 
 /// Returns the multipart upload to complete for a blob; `None` if no stored part is in one.
@@ -292,7 +292,7 @@ pub(super) async fn upload_of(
         blob_id: blob.id,
         store: blob.backend.clone(),
         key: recorded_key(&blob.object_key)?,
-        upload: upload.clone(),
+        upload_id: upload.clone(),
         parts: rows.into_iter().map(tagged).collect(),
         size,
     }))

@@ -41,9 +41,9 @@ pub struct PartIntent {
     /// Key to write to. No other write uses it.
     pub key: Key,
     /// Write into this slot of the store's multipart upload instead.
-    pub native: Option<NativePlace>,
+    pub slot: Option<NativePlace>,
     /// How the content is divided into parts, if known in advance.
-    pub shape: Option<Shape>,
+    pub layout: Option<Shape>,
 }
 
 /// Outcome of [`Meta::begin_part`].
@@ -54,13 +54,13 @@ pub enum BegunPart {
     /// The file is in this state and takes no parts.
     Closed(FileState),
     /// The earlier parts are in this store, which another node serves.
-    Elsewhere(String),
+    OtherNode(String),
     /// The part does not fit the announced content.
-    Misfit(Misfit),
+    Mismatch(Misfit),
     /// The part would exceed the maximum size of the content.
     TooLarge,
     /// A concurrent part began the upload first: try again.
-    Changed,
+    Conflict,
     /// No such uid.
     Unknown,
 }
@@ -69,9 +69,9 @@ pub enum BegunPart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
     /// The number is too high: the content has this many parts.
-    Number(u64),
+    TooManyParts(u64),
     /// The part has the wrong size: it must have this many bytes.
-    Size(u64),
+    WrongSize(u64),
 }
 
 /// A part whose bytes are written.
@@ -96,7 +96,7 @@ pub enum FinishedPart {
     Stored(Option<i64>),
     /// The same bytes are already stored under this number and stay. The caller discards this
     /// write.
-    Same,
+    Unchanged,
     /// The file does not take parts any more.
     Closed,
     /// The part would exceed the maximum size of the content.
@@ -120,11 +120,11 @@ pub struct StoredPart {
     /// parts.
     pub offset: u64,
     /// Whether the object contains only this part.
-    pub is_object: bool,
+    pub is_own_object: bool,
     /// Size in bytes.
     pub size: u64,
     /// Digests computed when the part was received.
-    pub known: Fingerprint,
+    pub digests: Fingerprint,
 }
 
 impl StoredPart {
@@ -142,16 +142,16 @@ impl Meta {
         &self,
         uid: Uid,
         number: u32,
-        attempt: Uid,
+        id: Uid,
         size: Option<u64>,
         max_size: Option<u64>,
     ) -> Result<BegunPart, DbErr> {
-        let here = self.here.clone();
+        let here = self.node_stores.clone();
         let begun = self
             .write_or_undo(move |transaction| {
                 let here = here.clone();
                 Box::pin(async move {
-                    Ok(match begin(transaction, uid, number, attempt.get(), size, max_size, &here).await? {
+                    Ok(match begin(transaction, uid, number, id.get(), size, max_size, &here).await? {
                         ready @ BegunPart::Ready(_) => Verdict::Commit(ready),
                         other => Verdict::Rollback(other),
                     })
@@ -160,7 +160,7 @@ impl Meta {
             .await;
         match begun {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(BegunPart::Changed)
+                Ok(BegunPart::Conflict)
             }
             begun => begun,
         }
@@ -175,7 +175,7 @@ impl Meta {
         part: ReceivedPart,
     ) -> Result<FinishedPart, DbErr> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
-        let is_native = intent.native.is_some();
+        let is_native = intent.slot.is_some();
         let quotas = self.quotas.clone();
         self.write_or_undo(move |transaction| {
             let (part, quotas) = (part.clone(), quotas.clone());
@@ -186,7 +186,7 @@ impl Meta {
                     return Ok(Verdict::Rollback(FinishedPart::Closed));
                 };
                 let (replaced, before) = match replace(transaction, blob_id, number, &digests).await? {
-                    Replaced::Same => return Ok(Verdict::Rollback(FinishedPart::Same)),
+                    Replaced::Unchanged => return Ok(Verdict::Rollback(FinishedPart::Unchanged)),
                     Replaced::Part(id, size) => (Some(id), size),
                     Replaced::Nothing => (None, 0),
                 };
@@ -255,7 +255,7 @@ impl Meta {
                     return Ok(Vec::new());
                 };
                 let within = place.filter(|_| *has_places).unwrap_or(offset);
-                (part.key, part.offset, part.is_object) = (object.clone(), within, false);
+                (part.key, part.offset, part.is_own_object) = (object.clone(), within, false);
                 offset += part.size;
             }
             parts.push(part);
@@ -266,7 +266,10 @@ impl Meta {
     /// Whether the multipart uploads of a store are preallocated files: there a missing part leaves
     /// a hole.
     fn has_places(&self, store: &str) -> bool {
-        self.here.store(store).and_then(|store| store.parts).is_some_and(|sizes| sizes.placed)
+        self.node_stores
+            .store(store)
+            .and_then(|store| store.part_sizes)
+            .is_some_and(|sizes| sizes.preallocated)
     }
 
     /// Deletes the rows of parts whose objects are removed.
@@ -300,9 +303,9 @@ fn stored(row: &part::Model, divided: Option<Shape>) -> Result<StoredPart, DbErr
         number: row.number.cast_unsigned(),
         key: recorded_key(&row.object_key)?,
         offset: 0,
-        is_object: true,
+        is_own_object: true,
         size: u64::try_from(row.size).map_err(|_| damaged())?,
-        known: Fingerprint::of(row, divided),
+        digests: Fingerprint::of(row, divided),
     })
 }
 
@@ -310,19 +313,20 @@ async fn begin(
     transaction: &DatabaseTransaction,
     uid: Uid,
     number: u32,
-    attempt: i64,
+    id: i64,
     size: Option<u64>,
     max_size: Option<u64>,
-    here: &Here,
+    node_stores: &Here,
 ) -> Result<BegunPart, DbErr> {
-    let collecting = match collect(transaction, uid, number, attempt, here).await? {
+    let collecting = match collect(transaction, uid, number, id, node_stores).await? {
         Ok(collecting) => collecting,
         Err(otherwise) => return Ok(otherwise),
     };
-    let Collecting { tenant, name, blob_id, store, another, shape, received } = collecting;
+    let Collecting { tenant, name, blob_id, store, earlier_write: another, part_layout: shape, received } =
+        collecting;
     let size = match fit(shape, number, size) {
         Ok(size) => size,
-        Err(misfit) => return Ok(BegunPart::Misfit(misfit)),
+        Err(misfit) => return Ok(BegunPart::Mismatch(misfit)),
     };
     // For a part that replaces another, `finish_part` checks the limit: only then is the change in
     // size known.
@@ -334,27 +338,27 @@ async fn begin(
     if max_size.is_some_and(|max| total > max) {
         return Ok(BegunPart::TooLarge);
     }
-    let sizes = here.store(&store).and_then(|store| store.parts);
-    let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.placed)) {
+    let sizes = node_stores.store(&store).and_then(|store| store.part_sizes);
+    let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.preallocated)) {
         (Some(size), Some(sizes)) => {
             let place = native::claim(
                 transaction,
-                here.whole_key(&store, &name, blob_id),
+                node_stores.whole_key(&store, &name, blob_id),
                 blob_id,
                 number,
                 size,
                 sizes,
             )
             .await?;
-            place.map(|place| NativePlace { shape, ..place })
+            place.map(|place| NativePlace { layout: shape, ..place })
         }
         _ => None,
     };
     // If another node begins the same part concurrently, the unique key makes one of them fail and
     // try again.
-    let key = here.part_key(&store, &name, blob_id, number, another.map(|_| attempt));
+    let key = node_stores.part_key(&store, &name, blob_id, number, another.map(|_| id));
     let row = part::ActiveModel {
-        id: Set(attempt),
+        id: Set(id),
         blob_id: Set(blob_id),
         number: Set(number.cast_signed()),
         state: Set(part::State::Writing),
@@ -362,15 +366,15 @@ async fn begin(
         size: Set(0),
         md5: Set(None),
         sniffed: Set(None),
-        created_at: Set(here.clock.now_ms()),
-        written_by: Set(Some(here.node.clone())),
+        created_at: Set(node_stores.clock.now_ms()),
+        written_by: Set(Some(node_stores.node.clone())),
         tag: Set(native.as_ref().map(|_| String::new())),
         piece: Set(None),
         stored_at: Set(None),
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
     let tenant = Tenant::from_recorded(&tenant);
-    Ok(BegunPart::Ready(PartIntent { id: attempt, tenant, blob_id, number, store, key, native, shape }))
+    Ok(BegunPart::Ready(PartIntent { id, tenant, blob_id, number, store, key, slot: native, layout: shape }))
 }
 
 /// Returns the size of a part, if known. Fails if the part does not fit the announced content.
@@ -378,10 +382,10 @@ fn fit(shape: Option<Shape>, number: u32, size: Option<u64>) -> Result<Option<u6
     let Some(shape) = shape else {
         return Ok(size);
     };
-    let range = shape.range(number).ok_or(Misfit::Number(shape.parts()))?;
+    let range = shape.range(number).ok_or(Misfit::TooManyParts(shape.parts()))?;
     let expected = range.end - range.start;
     if size.is_some_and(|size| size != expected) {
-        return Err(Misfit::Size(expected));
+        return Err(Misfit::WrongSize(expected));
     }
     Ok(Some(expected))
 }
@@ -457,7 +461,7 @@ fn as_recorded(bytes: u64) -> i64 {
 enum Replaced {
     Nothing,
     /// The same bytes, in the store's multipart upload.
-    Same,
+    Unchanged,
     /// Another part, now marked for deletion: its row id and size.
     Part(i64, i64),
 }
@@ -485,7 +489,7 @@ async fn replace(
         None => before.md5.is_some() && recorded_digest(before.md5.as_ref()) == digests.md5,
     };
     if before.tag.is_some() && is_same {
-        return Ok(Replaced::Same);
+        return Ok(Replaced::Unchanged);
     }
     part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Deleting))

@@ -20,9 +20,9 @@ pub struct Fingerprint {
     pub md5: Option<[u8; 16]>,
     /// BLAKE3: the hash of a subtree if the content is divided into several parts, of the part
     /// alone otherwise.
-    pub piece: Option<[u8; 32]>,
+    pub subtree: Option<[u8; 32]>,
     /// Offset of the subtree in the content, if there are several parts.
-    pub piece_at: Option<u64>,
+    pub subtree_offset: Option<u64>,
 }
 
 impl Fingerprint {
@@ -30,19 +30,23 @@ impl Fingerprint {
         let several = shape.filter(|shape| shape.parts() > 1);
         let range = several.and_then(|shape| shape.range(row.number.cast_unsigned()));
         let (md5, piece) = (recorded_digest(row.md5.as_ref()), recorded_digest(row.piece.as_ref()));
-        Self { md5, piece, piece_at: range.filter(|_| piece.is_some()).map(|range| range.start) }
+        Self {
+            md5,
+            subtree: piece,
+            subtree_offset: range.filter(|_| piece.is_some()).map(|range| range.start),
+        }
     }
 
     /// Returns the selection of digests that [`is_of`](Self::is_of) needs.
     pub fn wanted(&self) -> Wanted {
-        Wanted { md5: self.md5.is_some(), sha256: false, piece_at: self.piece_at }
+        Wanted { md5: self.md5.is_some(), sha256: false, subtree_offset: self.subtree_offset }
     }
 
     /// Whether `found`, the digests of some bytes, match. A part without digests matches nothing.
     pub fn is_of(&self, found: &Digests) -> bool {
-        (self.md5.is_some() || self.piece.is_some())
+        (self.md5.is_some() || self.subtree.is_some())
             && (self.md5.is_none() || self.md5 == found.md5)
-            && self.piece.is_none_or(|piece| piece == found.blake3)
+            && self.subtree.is_none_or(|piece| piece == found.blake3)
     }
 }
 

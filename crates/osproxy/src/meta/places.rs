@@ -18,7 +18,7 @@ pub enum PartsIn {
     /// None yet: the first part decides.
     Undecided,
     /// The file takes no parts, or does not exist.
-    Nowhere,
+    NotReceiving,
 }
 
 impl Meta {
@@ -44,7 +44,7 @@ impl Meta {
         Ok(match found {
             Some((file::State::Receiving | file::State::Completing, Some(store))) => PartsIn::Store(store),
             Some((file::State::Pending | file::State::Receiving, None)) => PartsIn::Undecided,
-            _ => PartsIn::Nowhere,
+            _ => PartsIn::NotReceiving,
         })
     }
 
@@ -54,13 +54,13 @@ impl Meta {
     pub async fn begin_places(
         &self,
         uid: Uid,
-        spare: Uid,
+        fallback_id: Uid,
     ) -> Result<Option<(String, i64, NativePlace)>, DbErr> {
-        let here = self.here.clone();
+        let here = self.node_stores.clone();
         self.write_or_undo(move |transaction| {
             let here = here.clone();
             Box::pin(async move {
-                let collected = collect(transaction, uid, 0, spare.get(), &here).await?;
+                let collected = collect(transaction, uid, 0, fallback_id.get(), &here).await?;
                 let place = match &collected {
                     Ok(collecting) => collecting.place(transaction, &here).await?,
                     Err(_) => None,
@@ -78,18 +78,18 @@ impl Meta {
 
     /// Decides that this node stores the parts of a file, unless a store is already chosen. The
     /// blob that collects them gets the id `spare` if the id equal to the uid is taken.
-    pub async fn settle_parts(&self, uid: Uid, spare: Uid) -> Result<PartsIn, DbErr> {
-        let here = self.here.clone();
+    pub async fn settle_parts(&self, uid: Uid, fallback_id: Uid) -> Result<PartsIn, DbErr> {
+        let here = self.node_stores.clone();
         let settled = self
             .write_or_undo(move |transaction| {
                 let here = here.clone();
                 Box::pin(async move {
                     // No part has number 0.
-                    Ok(match collect(transaction, uid, 0, spare.get(), &here).await? {
+                    Ok(match collect(transaction, uid, 0, fallback_id.get(), &here).await? {
                         Ok(collecting) => Verdict::Commit(PartsIn::Store(collecting.store)),
-                        Err(BegunPart::Elsewhere(store)) => Verdict::Rollback(PartsIn::Store(store)),
-                        Err(BegunPart::Changed) => Verdict::Rollback(PartsIn::Undecided),
-                        Err(_) => Verdict::Rollback(PartsIn::Nowhere),
+                        Err(BegunPart::OtherNode(store)) => Verdict::Rollback(PartsIn::Store(store)),
+                        Err(BegunPart::Conflict) => Verdict::Rollback(PartsIn::Undecided),
+                        Err(_) => Verdict::Rollback(PartsIn::NotReceiving),
                     })
                 })
             })

@@ -41,29 +41,29 @@ pub(super) fn record_bytes(name: &str, metadata: Option<&str>) -> i64 {
 /// The cache of tenants without a quota.
 pub(super) struct Quotas {
     /// When each tenant was found to have no quota.
-    without: Cache<String, Instant>,
+    no_quota: Cache<String, Instant>,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { without: Cache::new(TENANTS) }
+        Self { no_quota: Cache::new(TENANTS) }
     }
 }
 
 /// Whether a quota allows a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charged {
-    Yes,
+    Allowed,
     /// The charge would exceed the quota.
-    No,
+    OverQuota,
 }
 
 impl Charged {
     /// Commits with `done` if the charge is allowed; otherwise rolls back with `refused`.
     pub(super) fn commit_or<T>(self, done: T, refused: T) -> Verdict<T> {
         match self {
-            Self::Yes => Verdict::Commit(done),
-            Self::No => Verdict::Rollback(refused),
+            Self::Allowed => Verdict::Commit(done),
+            Self::OverQuota => Verdict::Rollback(refused),
         }
     }
 }
@@ -82,7 +82,7 @@ pub struct Usage {
 impl Quotas {
     /// Whether the tenant was found to have no quota within the last few seconds.
     pub(super) fn is_without(&self, tenant: &str) -> bool {
-        self.without.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
+        self.no_quota.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
     }
 
     /// Adds `change` bytes to a tenant's sum. Returns [`Charged::No`] if that would exceed the
@@ -94,7 +94,7 @@ impl Quotas {
         change: i64,
     ) -> Result<Charged, DbErr> {
         if change == 0 || self.is_without(tenant) {
-            return Ok(Charged::Yes);
+            return Ok(Charged::Allowed);
         }
         let looked = Instant::now();
         let used = || Expr::col(tenant::Column::Used).add(change);
@@ -108,13 +108,13 @@ impl Quotas {
             counted = counted.filter(tenant::Column::MaxBytes.is_null().or(left.gte(change)));
         }
         if counted.exec(transaction).await?.rows_affected == 1 {
-            return Ok(Charged::Yes);
+            return Ok(Charged::Allowed);
         }
         if change > 0 && tenant::Entity::find_by_id(tenant).one(transaction).await?.is_some() {
-            return Ok(Charged::No);
+            return Ok(Charged::OverQuota);
         }
-        self.without.insert(tenant.to_owned(), looked);
-        Ok(Charged::Yes)
+        self.no_quota.insert(tenant.to_owned(), looked);
+        Ok(Charged::Allowed)
     }
 
     /// Locks the row of a file whose charge is about to change, and returns its charge. Returns 0,
@@ -142,7 +142,7 @@ impl Meta {
         }
         let looked = Instant::now();
         let Some(found) = tenant::Entity::find_by_id(tenant.as_str()).one(&self.reader).await? else {
-            self.quotas.without.insert(tenant.to_string(), looked);
+            self.quotas.no_quota.insert(tenant.to_string(), looked);
             return Ok(true);
         };
         let left = found.max_bytes.map(|max| u64::try_from(max.saturating_sub(found.used)).unwrap_or(0));

@@ -25,25 +25,25 @@ pub(super) struct Remembered {
     files: Cache<Uid, (Instant, Arc<StoredFile>)>,
     /// Start of link validity of files that are not cached as a whole.
     links: Cache<Uid, (Instant, i64)>,
-    time: Duration,
+    ttl: Duration,
     metrics: CacheMetrics,
     generation: AtomicU64,
     /// Whether invalidations by other nodes are received.
-    trusted: AtomicBool,
+    is_enabled: AtomicBool,
     /// Held while the generation is compared or changed together with the caches.
-    changing: Mutex<()>,
+    update_lock: Mutex<()>,
 }
 
 impl Remembered {
     pub(super) fn new(memory: Memory) -> Self {
         Self {
-            files: Cache::new(memory.entries),
-            links: Cache::new(memory.entries),
-            time: memory.time,
+            files: Cache::new(memory.max_entries),
+            links: Cache::new(memory.max_entries),
+            ttl: memory.max_age,
             metrics: CacheMetrics::default(),
             generation: AtomicU64::new(0),
-            trusted: AtomicBool::new(true),
-            changing: Mutex::default(),
+            is_enabled: AtomicBool::new(true),
+            update_lock: Mutex::default(),
         }
     }
 
@@ -60,30 +60,30 @@ impl Remembered {
     }
 
     fn find(&self, uid: Uid) -> Option<Arc<StoredFile>> {
-        if !self.trusted.load(Ordering::Acquire) {
+        if !self.is_enabled.load(Ordering::Acquire) {
             return None;
         }
         let (since, file) = self.files.get(&uid)?;
-        (since.elapsed() < self.time).then_some(file)
+        (since.elapsed() < self.ttl).then_some(file)
     }
 
     /// Start of link validity of a file, in seconds since the Unix epoch: links issued before are
     /// revoked. 0 if none are revoked; `None` if not cached.
     pub(super) fn links_from(&self, uid: Uid) -> Option<i64> {
         if let Some(file) = self.get(uid) {
-            return Some(file.links_from.unwrap_or(0));
+            return Some(file.links_valid_from.unwrap_or(0));
         }
-        if !self.trusted.load(Ordering::Acquire) {
+        if !self.is_enabled.load(Ordering::Acquire) {
             return None;
         }
         let (since, from) = self.links.get(&uid)?;
-        (since.elapsed() < self.time).then_some(from)
+        (since.elapsed() < self.ttl).then_some(from)
     }
 
     /// Inserts a value read since the caller got `generation`, unless something was evicted
     /// meanwhile.
     pub(super) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
             self.links.insert(uid, (Instant::now(), from));
         }
@@ -92,9 +92,9 @@ impl Remembered {
     /// Evicts everything. Caches nothing until called with `true`: invalidations by other nodes are
     /// received again.
     pub(super) fn trust(&self, others_are_heard: bool) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.trusted.store(others_are_heard, Ordering::Release);
+        self.is_enabled.store(others_are_heard, Ordering::Release);
         self.files.clear();
         self.links.clear();
     }
@@ -107,14 +107,14 @@ impl Remembered {
     /// Inserts a file read since the caller got `generation`, unless something was evicted
     /// meanwhile.
     pub(super) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
             self.files.insert(file.uid, (Instant::now(), file));
         }
     }
 
     pub(super) fn forget_file(&self, uid: Uid) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.files.remove(&uid);
         self.links.remove(&uid);
@@ -122,7 +122,7 @@ impl Remembered {
 
     /// Evicts all files of a blob.
     pub(super) fn forget_blob(&self, blob_id: i64) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.files.retain(|_, (_, file)| file.content.blob_id != blob_id);
     }
@@ -142,11 +142,19 @@ mod tests {
         let content = Content { blob_id, size: 0, store, layout, digests, claimed_md5, is_utf8: false };
         let (name, content_type) = (String::new(), String::new());
         let (uid, tenant) = (Uid::from_recorded(uid), Tenant::default());
-        Arc::new(StoredFile { uid, tenant, name, content_type, stored_at: 0, links_from: None, content })
+        Arc::new(StoredFile {
+            uid,
+            tenant,
+            name,
+            content_type,
+            stored_at: 0,
+            links_valid_from: None,
+            content,
+        })
     }
 
     fn remembered(time: Duration) -> Remembered {
-        Remembered::new(Memory { entries: 10, time })
+        Remembered::new(Memory { max_entries: 10, max_age: time })
     }
 
     #[test]

@@ -26,9 +26,9 @@ pub(super) const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receivin
 pub enum Removed {
     /// The file is removed. If it was the last file of its blob, the blob is marked for deletion
     /// and a task removes it.
-    Now,
+    Deleted,
     /// Nothing was removed: the file was removed earlier, or is in another state.
-    Before,
+    Unchanged,
     /// No such uid.
     Unknown,
 }
@@ -41,7 +41,7 @@ struct Removal {
     /// The new state.
     to: FileState,
     /// If set, only files that expired before this time, in milliseconds since the Unix epoch.
-    lapsed_before: Option<i64>,
+    expired_before: Option<i64>,
 }
 
 /// What is left of a blob that is being deleted.
@@ -73,7 +73,7 @@ impl Meta {
             file::State::Stored,
             file::State::Corrupt,
         ];
-        let removal_of = Removal { from: any.to_vec(), to: FileState::Deleted, lapsed_before: None };
+        let removal_of = Removal { from: any.to_vec(), to: FileState::Deleted, expired_before: None };
         self.remove(Some(tenant), uid, removal_of, removal).await
     }
 
@@ -83,11 +83,11 @@ impl Meta {
     pub async fn expire_upload(
         &self,
         uid: Uid,
-        lapsed_before: i64,
+        expired_before: i64,
         removal: TaskForBlob,
     ) -> Result<Removed, DbErr> {
         let removal_of =
-            Removal { from: OPEN.to_vec(), to: FileState::Expired, lapsed_before: Some(lapsed_before) };
+            Removal { from: OPEN.to_vec(), to: FileState::Expired, expired_before: Some(expired_before) };
         self.remove(None, uid, removal_of, removal).await
     }
 
@@ -112,7 +112,7 @@ impl Meta {
 
     /// Deletes an open upload on the client's request.
     pub async fn abort_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<Removed, DbErr> {
-        let removal_of = Removal { from: OPEN.to_vec(), to: FileState::Deleted, lapsed_before: None };
+        let removal_of = Removal { from: OPEN.to_vec(), to: FileState::Deleted, expired_before: None };
         self.remove(None, uid, removal_of, removal).await
     }
 
@@ -134,7 +134,7 @@ impl Meta {
                         remove(transaction, tenant.as_ref(), uid, &removal_of, (&removal, now), &quotas)
                             .await?;
                     Ok(match removed {
-                        Removed::Now => Verdict::Commit(Removed::Now),
+                        Removed::Deleted => Verdict::Commit(Removed::Deleted),
                         other => Verdict::Rollback(other),
                     })
                 })
@@ -188,7 +188,7 @@ async fn remove(
     transaction: &DatabaseTransaction,
     tenant: Option<&Tenant>,
     uid: Uid,
-    Removal { from, to, lapsed_before }: &Removal,
+    Removal { from, to, expired_before: lapsed_before }: &Removal,
     (removal, now): (&TaskForBlob, i64),
     quotas: &Quotas,
 ) -> Result<Removed, DbErr> {
@@ -199,7 +199,7 @@ async fn remove(
         return Ok(Removed::Unknown);
     };
     if !from.contains(&file.state) || lapsed_before.is_some_and(|before| file.expires_at >= before) {
-        return Ok(Removed::Before);
+        return Ok(Removed::Unchanged);
     }
     let gone = file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(*to))
@@ -215,7 +215,7 @@ async fn remove(
         .exec(transaction)
         .await?;
     if gone.rows_affected == 0 {
-        return Ok(Removed::Before);
+        return Ok(Removed::Unchanged);
     }
     if let Some(blob_id) = file.blob_id
         && let Some(store) = drop_claim(transaction, blob_id).await?
@@ -223,7 +223,7 @@ async fn remove(
         tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
     }
     quotas.charge(transaction, &file.tenant, -file.charged - file.record_bytes).await?;
-    Ok(Removed::Now)
+    Ok(Removed::Deleted)
 }
 
 /// Marks a completing file as corrupt, because its content failed verification; nobody could read

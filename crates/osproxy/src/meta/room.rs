@@ -21,7 +21,7 @@ pub struct OpenUploads {
     /// Bytes reserved for them on disks of this node.
     pub reserved: u64,
     /// Bytes reserved on disks of this node for all tenants.
-    pub reserved_by_all: u64,
+    pub reserved_total: u64,
 }
 
 impl Meta {
@@ -37,14 +37,14 @@ impl Meta {
         Ok(OpenUploads {
             uploads: open.unwrap_or(0).unsigned_abs(),
             reserved: self.size_of(of_tenant).await?,
-            reserved_by_all: self.size_of(self.reserving()).await?,
+            reserved_total: self.size_of(self.reserving()).await?,
         })
     }
 
     /// Blobs that have a preallocated file in a store of this node.
     fn reserving(&self) -> Select<blob::Entity> {
-        let placed = |sizes: super::PartSizes| sizes.placed;
-        let here = self.here.stores.iter().filter(|store| store.parts.is_some_and(placed));
+        let placed = |sizes: super::PartSizes| sizes.preallocated;
+        let here = self.node_stores.stores.iter().filter(|store| store.part_sizes.is_some_and(placed));
         blob::Entity::find()
             .filter(blob::Column::State.eq(blob::State::Receiving))
             .filter(blob::Column::PartSize.is_not_null())

@@ -83,17 +83,17 @@ pub(super) struct Server {
     connection: DatabaseConnection,
     /// Deadline for a query or a transaction with all its retries.
     timeout: Duration,
-    suspicion: Arc<Suspicion>,
+    recent_failure: Arc<Suspicion>,
     /// For the connection that holds a lock.
     options: ConnectOptions,
     /// Locked while idle connections are pinged; holds the time when that last began.
-    tried: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    last_ping: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 /// Where a transaction failed.
 enum Broken {
     /// Before the commit or rollback: nothing is changed.
-    Before(DbErr),
+    BeforeCommit(DbErr),
     /// During the commit or rollback: the outcome is unknown.
     AtCommit(DbErr),
 }
@@ -109,7 +109,8 @@ impl Server {
         let ServerOptions { options, suspicion } = options;
         let connection = Database::connect(options.clone()).await?;
         let tried = Arc::default();
-        let server = Arc::new(Self { connection, timeout, suspicion, options, tried });
+        let server =
+            Arc::new(Self { connection, timeout, recent_failure: suspicion, options, last_ping: tried });
         let known = Arc::downgrade(&server);
         tokio::spawn(async move {
             loop {
@@ -151,9 +152,9 @@ impl Server {
     /// dead ones.
     fn suspect(&self, error: &DbErr) -> JoinHandle<()> {
         let noticed = Instant::now();
-        self.suspicion.raise();
+        self.recent_failure.raise();
         let error = error.to_string();
-        let (connection, tried) = (self.connection.clone(), self.tried.clone());
+        let (connection, tried) = (self.connection.clone(), self.last_ping.clone());
         tokio::spawn(async move {
             let mut tried = tried.lock().await;
             // Otherwise another task has pinged them since.
@@ -166,20 +167,20 @@ impl Server {
     }
 
     /// Runs a query that changes nothing. Retries once after a lost connection.
-    pub(super) async fn read<T, F>(&self, ask: impl Fn(DatabaseConnection) -> F) -> Result<T, DbErr>
+    pub(super) async fn read<T, F>(&self, query: impl Fn(DatabaseConnection) -> F) -> Result<T, DbErr>
     where
         F: Future<Output = Result<T, DbErr>>,
     {
         let deadline = Instant::now() + self.timeout;
         let mut again = true;
         loop {
-            let Ok(answer) = timeout_at(deadline, ask(self.connection.clone())).await else {
+            let Ok(answer) = timeout_at(deadline, query(self.connection.clone())).await else {
                 let error = self.no_answer();
                 self.suspect(&error);
                 return Err(error);
             };
             match answer {
-                Err(error) if failure(&error) == Failure::Away => {
+                Err(error) if failure(&error) == Failure::Disconnected => {
                     let _ = self.suspect(&error).await;
                     if !std::mem::take(&mut again) {
                         return Err(error);
@@ -212,20 +213,20 @@ impl Server {
                     self.suspect(&error);
                     return Err(error);
                 }
-                Err(Broken::Before(error)) => error,
+                Err(Broken::BeforeCommit(error)) => error,
             };
             match failure(&error) {
                 Failure::Conflict if conflicts < CONFLICTS => {
                     conflicts += 1;
                     tokio::time::sleep(pause(conflicts)).await;
                 }
-                Failure::Away => {
+                Failure::Disconnected => {
                     let _ = self.suspect(&error).await;
                     if !std::mem::take(&mut again) {
                         return Err(error);
                     }
                 }
-                Failure::Conflict | Failure::Other => return Err(error),
+                Failure::Conflict | Failure::Fatal => return Err(error),
             }
         }
     }
@@ -245,7 +246,7 @@ async fn transact<T, W>(connection: &DatabaseConnection, work: &W) -> Result<T, 
 where
     W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<Verdict<T>, DbErr>>,
 {
-    let transaction = dialect::begin_write(connection).await.map_err(Broken::Before)?;
+    let transaction = dialect::begin_write(connection).await.map_err(Broken::BeforeCommit)?;
     match work(&transaction).await {
         Ok(Verdict::Commit(outcome)) => {
             transaction.commit().await.map_err(Broken::AtCommit)?;
@@ -258,8 +259,8 @@ where
             Ok(outcome)
         }
         Err(error) => match transaction.rollback().await {
-            Ok(()) => Err(Broken::Before(error)),
-            Err(_) if failure(&error) == Failure::Away => Err(Broken::Before(error)),
+            Ok(()) => Err(Broken::BeforeCommit(error)),
+            Err(_) if failure(&error) == Failure::Disconnected => Err(Broken::BeforeCommit(error)),
             Err(error) => Err(Broken::AtCommit(error)),
         },
     }

@@ -27,7 +27,7 @@ pub struct Stats {
     /// Bytes saved by deduplication: the additional size if every file had a blob of its own.
     pub bytes_saved: u64,
     /// Number of tasks by kind and state.
-    pub tasks_of_kinds: Vec<(String, TaskState, u64)>,
+    pub tasks_by_kind: Vec<(String, TaskState, u64)>,
 }
 
 impl FileState {
@@ -41,7 +41,7 @@ impl Stats {
     /// Number of tasks by the name of their state.
     pub fn tasks(&self) -> BTreeMap<String, u64> {
         let mut tasks = BTreeMap::new();
-        for (_, state, count) in &self.tasks_of_kinds {
+        for (_, state, count) in &self.tasks_by_kind {
             *tasks.entry(state.name()).or_default() += count;
         }
         tasks
@@ -88,7 +88,7 @@ impl Meta {
             blobs: whole(blobs),
             bytes_stored: whole(bytes_stored.unwrap_or(0)),
             bytes_saved: whole(saved.flatten().unwrap_or(0)),
-            tasks_of_kinds: tasks
+            tasks_by_kind: tasks
                 .into_iter()
                 .map(|(kind, state, count)| (kind, state, whole(count)))
                 .collect(),

@@ -57,11 +57,11 @@ pub enum Ended {
     /// It succeeded.
     Done,
     /// It succeeded; run the task again after this delay, in milliseconds.
-    Again(i64),
+    Repeat(i64),
     /// It failed with this error; retry after this delay, in milliseconds.
     Retry(String, i64),
     /// It failed with this error; retrying is useless.
-    Dead(String),
+    Fail(String),
     /// The process shuts down; another may run the task at once.
     HandedBack,
 }
@@ -197,18 +197,18 @@ impl Meta {
     pub async fn end_leases_of_others(
         &self,
         owner: &str,
-        own: Vec<String>,
-        alone: bool,
+        exclusive_stores: Vec<String>,
+        is_only_process: bool,
     ) -> Result<u64, DbErr> {
         let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
-            let (owner, mine) = (owner.clone(), task::Column::Store.is_in(&own));
+            let (owner, mine) = (owner.clone(), task::Column::Store.is_in(&exclusive_stores));
             Box::pin(async move {
                 let mut ended = task::Entity::update_many()
                     .col_expr(task::Column::LeaseUntil, Expr::value(now))
                     .filter(task::Column::State.eq(TaskState::Running))
                     .filter(task::Column::LeaseOwner.ne(owner));
-                if !alone {
+                if !is_only_process {
                     ended = ended.filter(mine);
                 }
                 Ok(ended.exec(transaction).await?.rows_affected)
@@ -252,7 +252,9 @@ impl Meta {
 
     /// Tasks without a store, or of a store of this node.
     fn is_for_here(&self) -> Condition {
-        Condition::any().add(task::Column::Store.is_null()).add(task::Column::Store.is_in(self.here.names()))
+        Condition::any()
+            .add(task::Column::Store.is_null())
+            .add(task::Column::Store.is_in(self.node_stores.names()))
     }
 
     /// Claims a due task for `lease` milliseconds. Returns `None` if another process was faster, or
@@ -394,11 +396,11 @@ async fn end(
     let left = row.map_or(0, |row| row.max_attempts - row.attempts);
     let (state, run_at, outcome, error) = match ended {
         Ended::Done => (TaskState::Done, None, AttemptOutcome::Done, None),
-        Ended::Again(delay) => (TaskState::Queued, Some(now + delay), AttemptOutcome::Done, None),
+        Ended::Repeat(delay) => (TaskState::Queued, Some(now + delay), AttemptOutcome::Done, None),
         Ended::Retry(error, delay) if left > 0 => {
             (TaskState::Queued, Some(now + delay), AttemptOutcome::Failed, Some(error))
         }
-        Ended::Retry(error, _) | Ended::Dead(error) => {
+        Ended::Retry(error, _) | Ended::Fail(error) => {
             (TaskState::Dead, None, AttemptOutcome::Failed, Some(error))
         }
         Ended::HandedBack => (TaskState::Queued, Some(now), AttemptOutcome::HandedBack, None),

@@ -3,13 +3,13 @@
 use super::*;
 use crate::config::{DatabaseSection, Secret};
 
-const MEMORY: Memory = Memory { entries: 100, time: Duration::from_secs(10) };
+const MEMORY: Memory = Memory { max_entries: 100, max_age: Duration::from_secs(10) };
 
 fn here() -> Here {
-    let parts = Some(PartSizes { min: 10, max: 1000, placed: false });
+    let part_sizes = Some(PartSizes { min: 10, max: 1000, preallocated: false });
     let stores = vec![
-        StoreHere { name: "local".to_owned(), parts: None, has_shards: false },
-        StoreHere { name: "s3".to_owned(), parts, has_shards: false },
+        StoreHere { name: "local".to_owned(), part_sizes: None, has_shards: false },
+        StoreHere { name: "s3".to_owned(), part_sizes, has_shards: false },
     ];
     Here::new("this".to_owned(), stores)
 }
@@ -80,7 +80,7 @@ async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
                 loop {
                     match meta.begin_part(uid, number, attempt, None, None).await.unwrap() {
                         BegunPart::Ready(intent) => return intent.key,
-                        BegunPart::Changed => {}
+                        BegunPart::Conflict => {}
                         other => panic!("{other:?}"),
                     }
                 }

@@ -54,7 +54,7 @@ impl Meta {
         &self,
         kind: Kind,
         store: &str,
-        begun_before: i64,
+        created_before: i64,
         after: i64,
         limit: u64,
     ) -> Result<Vec<Unfinished>, DbErr> {
@@ -63,7 +63,7 @@ impl Meta {
                 let unfinished = blob::Entity::find()
                     .filter(blob::Column::State.is_in([blob::State::Writing, blob::State::Deleting]))
                     .filter(blob::Column::Backend.eq(store))
-                    .filter(blob::Column::CreatedAt.lt(begun_before))
+                    .filter(blob::Column::CreatedAt.lt(created_before))
                     .filter(blob::Column::Id.gt(after))
                     .order_by_asc(blob::Column::Id)
                     .limit(limit);
@@ -79,7 +79,7 @@ impl Meta {
                     .inner_join(blob::Entity)
                     .filter(part::Column::State.is_in([part::State::Writing, part::State::Deleting]))
                     .filter(blob::Column::Backend.eq(store))
-                    .filter(part::Column::CreatedAt.lt(begun_before))
+                    .filter(part::Column::CreatedAt.lt(created_before))
                     .filter(part::Column::Id.gt(after))
                     .order_by_asc(part::Column::Id)
                     .limit(limit);

@@ -37,7 +37,7 @@ pub struct Intent {
     /// The announced MIME type.
     pub content_type: Option<String>,
     /// The digests expected by the client.
-    pub claims: Claims,
+    pub expected: Claims,
     /// The blob that was to collect parts of this content, if there was one: it is marked for
     /// deletion.
     pub released: Option<Released>,
@@ -48,9 +48,9 @@ pub struct Intent {
 pub enum Released {
     /// Its store is on this node: remove this blob before the content arrives, to free its disk
     /// space.
-    Here(i64),
+    Local(i64),
     /// A task of another node removes it.
-    Elsewhere,
+    OtherNode,
 }
 
 /// Outcome of [`Meta::begin_upload`].
@@ -72,9 +72,9 @@ pub enum Finished {
     /// The file has the content now.
     Stored,
     /// Another write finished first; the file has that content.
-    Beaten,
+    Superseded,
     /// The blob to share is gone, or a blob with the same content appeared.
-    Changed,
+    Conflict,
     /// The sweep removed the write intent: the write took too long.
     Swept,
     /// The content would exceed the tenant's quota.
@@ -86,11 +86,16 @@ impl Meta {
     /// uses the key made of the uid, every later one the key made of `spare`, so that no key is
     /// written twice. If another node reserved disk space for parts of the file, enqueues `removal`
     /// for their blob.
-    pub async fn begin_upload(&self, uid: Uid, spare: Uid, removal: TaskForBlob) -> Result<Begun, DbErr> {
-        let (here, now) = (self.here.clone(), self.clock.now_ms());
+    pub async fn begin_upload(
+        &self,
+        uid: Uid,
+        fallback_id: Uid,
+        removal: TaskForBlob,
+    ) -> Result<Begun, DbErr> {
+        let (here, now) = (self.node_stores.clone(), self.clock.now_ms());
         self.write(move |transaction| {
             let (here, removal) = (here.clone(), removal.clone());
-            Box::pin(async move { begin(transaction, uid, spare, &here, (&removal, now)).await })
+            Box::pin(async move { begin(transaction, uid, fallback_id, &here, (&removal, now)).await })
         })
         .await
     }
@@ -104,7 +109,7 @@ impl Meta {
         sniffed: Option<&'static str>,
         content_type: String,
     ) -> Result<Finished, DbErr> {
-        let (here, quotas) = (self.here.clone(), self.quotas.clone());
+        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
         let finished = self
             .write_or_undo(move |transaction| {
                 let (content_type, here) = (content_type.clone(), here.clone());
@@ -133,7 +138,7 @@ impl Meta {
             .await;
         match finished {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(Finished::Changed)
+                Ok(Finished::Conflict)
             }
             finished => finished,
         }
@@ -143,7 +148,7 @@ impl Meta {
     /// published, durable, and have the same content. The intent then names the damaged object,
     /// marked for deletion. Returns `Changed` if the blob is gone, or another write repaired it.
     pub async fn mend_blob(&self, damaged: &Blob, intent_id: i64) -> Result<Finished, DbErr> {
-        let (id, place) = (damaged.id, (damaged.backend.clone(), damaged.key.to_string()));
+        let (id, place) = (damaged.id, (damaged.store.clone(), damaged.key.to_string()));
         let mending =
             self.write_or_undo(move |transaction| Box::pin(mend(transaction, id, place.clone(), intent_id)));
         let mended = mending.await?;
@@ -160,13 +165,13 @@ impl Meta {
         unpublished: Option<i64>,
         content_type: String,
     ) -> Result<Finished, DbErr> {
-        let (here, quotas) = (self.here.clone(), self.quotas.clone());
+        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
         self.write_or_undo(move |transaction| {
             let (content_type, here) = (content_type.clone(), here.clone());
             let (tenant, quotas) = (tenant.clone(), quotas.clone());
             Box::pin(async move {
                 if !blobs::take_references(transaction, blob_id, 1, Some(&digests)).await? {
-                    return Ok(Verdict::Rollback(Finished::Changed));
+                    return Ok(Verdict::Rollback(Finished::Conflict));
                 }
                 if let Some(intent_id) = unpublished {
                     blob::Entity::delete_many()
@@ -186,8 +191,8 @@ impl Meta {
 async fn begin(
     transaction: &DatabaseTransaction,
     uid: Uid,
-    spare: Uid,
-    here: &Here,
+    fallback_id: Uid,
+    node_stores: &Here,
     (removal, now): (&TaskForBlob, i64),
 ) -> Result<Begun, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
@@ -203,28 +208,28 @@ async fn begin(
                 .exec(transaction)
                 .await?;
             // A concurrent write through another node may have been first.
-            if first.rows_affected == 1 { uid.get() } else { spare.get() }
+            if first.rows_affected == 1 { uid.get() } else { fallback_id.get() }
         }
-        file::State::Receiving => spare.get(),
+        file::State::Receiving => fallback_id.get(),
         closed => return Ok(Begun::Closed(closed)),
     };
     let released = match release(transaction, &file).await? {
-        Some((blob_id, store)) if here.store(&store).is_none() => {
+        Some((blob_id, store)) if node_stores.store(&store).is_none() => {
             tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
-            Some(Released::Elsewhere)
+            Some(Released::OtherNode)
         }
-        released => released.map(|(blob_id, _)| Released::Here(blob_id)),
+        released => released.map(|(blob_id, _)| Released::Local(blob_id)),
     };
-    let store = here.for_new();
-    let key = here.whole_key(store, &file.name, blob_id);
-    let row = blobs::writing_row((blob_id, &file.tenant), store, key.to_string(), here);
+    let store = node_stores.for_new();
+    let key = node_stores.whole_key(store, &file.name, blob_id);
+    let row = blobs::writing_row((blob_id, &file.tenant), store, key.to_string(), node_stores);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
     Ok(Begun::Ready(Box::new(Intent {
         blob_id,
         store: store.to_owned(),
         key,
         size: file.announced_size.and_then(|size| u64::try_from(size).ok()),
-        claims: claims(&file),
+        expected: claims(&file),
         content_type: Some(file.content_type).filter(|announced| !announced.is_empty()),
         tenant: Tenant::from_recorded(&file.tenant),
         name: file.name,
@@ -290,7 +295,7 @@ async fn mend(
         .exec(transaction)
         .await?;
     if mended.rows_affected == 0 {
-        return Ok(Verdict::Rollback(Finished::Changed));
+        return Ok(Verdict::Rollback(Finished::Conflict));
     }
     let exchanged = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(damaged_key))
@@ -328,10 +333,10 @@ async fn store_file(
         let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
         let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
         let Some(collecting) = collecting.flatten() else {
-            return Ok(Verdict::Rollback(Finished::Beaten));
+            return Ok(Verdict::Rollback(Finished::Superseded));
         };
         if !take_file(transaction, uid, Some(collecting), content, node).await? {
-            return Ok(Verdict::Rollback(Finished::Beaten));
+            return Ok(Verdict::Rollback(Finished::Superseded));
         }
         // The parts are useless now; the sweep removes them.
         blob::Entity::update_many()

@@ -121,7 +121,7 @@ where
     }
 
     fn needs_room(&self) -> bool {
-        matches!(&self.outcome, Some(Err(error)) if fault(error) == Fault::Full)
+        matches!(&self.outcome, Some(Err(error)) if fault(error) == Fault::DiskFull)
     }
 
     fn answer(self: Box<Self>, ended: Result<(), DbErr>) {
@@ -200,7 +200,7 @@ impl Writer {
     /// As [`execute`](Self::execute); on a full disk, retries once with the reserve released.
     async fn execute_with_reserve(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), DbErr> {
         let ended = self.execute(batch).await;
-        let is_full = ended.as_ref().is_err_and(|error| fault(error) == Fault::Full)
+        let is_full = ended.as_ref().is_err_and(|error| fault(error) == Fault::DiskFull)
             || batch.iter().any(|job| job.needs_room());
         if is_full && self.reserve.as_ref().is_some_and(|reserve| reserve.spend()) {
             return self.execute(batch).await;
@@ -214,7 +214,7 @@ impl Writer {
             Some(connection) => connection,
             None => (self.connect)().await?,
         };
-        let Executed { result, intact } = execute(&connection, batch).await;
+        let Executed { result, is_reusable: intact } = execute(&connection, batch).await;
         if intact {
             self.connection = Some(connection);
         } else if let Err(error) = connection.close().await {
@@ -229,19 +229,19 @@ struct Executed {
     /// Whether the connection can be reused. When a transaction does not end as it should (the disk
     /// is full, say), the driver may take later transactions for parts of it, and would report
     /// commits that never happen.
-    intact: bool,
+    is_reusable: bool,
 }
 
 async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) -> Executed {
     let transaction = match dialect::begin_write(connection).await {
         Ok(transaction) => transaction,
-        Err(error) => return Executed { result: Err(error), intact: false },
+        Err(error) => return Executed { result: Err(error), is_reusable: false },
     };
     let result = match batch {
         [job] => {
             if !job.run(&transaction).await {
                 let intact = transaction.rollback().await.is_ok();
-                return Executed { result: Ok(()), intact };
+                return Executed { result: Ok(()), is_reusable: intact };
             }
             Ok(())
         }
@@ -251,11 +251,11 @@ async fn execute(connection: &DatabaseConnection, batch: &mut [Box<dyn Job>]) ->
         Ok(()) => {
             let result = transaction.commit().await;
             let intact = result.is_ok();
-            Executed { result, intact }
+            Executed { result, is_reusable: intact }
         }
         Err(error) => {
             let intact = transaction.rollback().await.is_ok();
-            Executed { result: Err(error), intact }
+            Executed { result: Err(error), is_reusable: intact }
         }
     }
 }

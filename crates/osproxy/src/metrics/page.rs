@@ -31,7 +31,7 @@ struct Family {
 enum Samples {
     Counter(Vec<(Labels, u64)>),
     Gauge(Vec<(Labels, f64)>),
-    Durations(Vec<(Labels, CountedDurations)>),
+    Histogram(Vec<(Labels, CountedDurations)>),
 }
 
 impl Page {
@@ -74,7 +74,7 @@ impl Page {
         help: &'static str,
         samples: impl IntoIterator<Item = (Labels, CountedDurations)>,
     ) {
-        self.add(name, help, Samples::Durations(samples.into_iter().collect()));
+        self.add(name, help, Samples::Histogram(samples.into_iter().collect()));
     }
 
     fn add(&mut self, name: &'static str, help: &'static str, samples: Samples) {
@@ -97,7 +97,7 @@ impl Collector for Page {
             let kind = match samples {
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Gauge(_) => MetricType::Gauge,
-                Samples::Durations(_) => MetricType::Histogram,
+                Samples::Histogram(_) => MetricType::Histogram,
             };
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             match samples {
@@ -109,7 +109,7 @@ impl Collector for Page {
                 Samples::Gauge(samples) => {
                     each(&mut family, samples, |mut sample, value| sample.encode_gauge(value))?;
                 }
-                Samples::Durations(samples) => each(&mut family, samples, |mut sample, counted| {
+                Samples::Histogram(samples) => each(&mut family, samples, |mut sample, counted| {
                     let CountedDurations { count, sum, buckets } = counted;
                     sample.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
                 })?,

@@ -21,11 +21,11 @@ pub struct Requests(ByLabel<String, Route>);
 #[derive(Debug, Default)]
 pub struct Route {
     /// By method and status; status 0 means that the client disconnected before it got a response.
-    ended: ByLabel<(&'static str, u16), AtomicU64>,
+    requests: ByLabel<(&'static str, u16), AtomicU64>,
     received: AtomicU64,
     sent: AtomicU64,
     /// Time from the request head to the response head.
-    answered: Durations,
+    response_times: Durations,
 }
 
 impl Requests {
@@ -38,7 +38,7 @@ impl Requests {
         let routes = self.0.all();
         let label = |route: &str| vec![("route", route.to_owned())];
         let ended = routes.iter().flat_map(|(template, route)| {
-            let of_route = route.ended.all().into_iter();
+            let of_route = route.requests.all().into_iter();
             of_route.map(move |((method, status), count)| {
                 let mut labels = label(template);
                 labels.push(("method", method.to_owned()));
@@ -56,7 +56,7 @@ impl Requests {
         page.durations(
             "request_duration_seconds",
             "Time from the request head to the response head",
-            routes.iter().map(|(template, route)| (label(template), route.answered.counted())),
+            routes.iter().map(|(template, route)| (label(template), route.response_times.counted())),
         );
     }
 }
@@ -64,13 +64,13 @@ impl Requests {
 impl Route {
     /// Counts a response head.
     pub fn answered(&self, took: Duration) {
-        self.answered.observe(took);
+        self.response_times.observe(took);
     }
 
     /// Counts a request that has ended; `status` is `None` if it got no response.
     pub fn ended(&self, method: &str, status: Option<u16>, received: u64, sent: u64) {
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
-        self.ended.of(&(method, status.unwrap_or(0))).fetch_add(1, Ordering::Relaxed);
+        self.requests.of(&(method, status.unwrap_or(0))).fetch_add(1, Ordering::Relaxed);
         self.received.fetch_add(received, Ordering::Relaxed);
         self.sent.fetch_add(sent, Ordering::Relaxed);
     }

@@ -40,7 +40,7 @@ pub struct Tasks(ByLabel<&'static str, Kind>);
 
 #[derive(Debug, Default)]
 struct Kind {
-    ended: ByLabel<Outcome, AtomicU64>,
+    attempt_counts: ByLabel<Outcome, AtomicU64>,
     durations: Durations,
 }
 
@@ -49,13 +49,13 @@ impl Tasks {
     pub fn ended(&self, kind: &'static str, outcome: Outcome, took: Duration) {
         let of_kind = self.0.of(&kind);
         of_kind.durations.observe(took);
-        of_kind.ended.of(&outcome).fetch_add(1, Ordering::Relaxed);
+        of_kind.attempt_counts.of(&outcome).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn tell(&self, page: &mut Page) {
         let kinds = self.0.all();
         let attempts = kinds.iter().flat_map(|(kind, counted)| {
-            let outcomes = counted.ended.all().into_iter();
+            let outcomes = counted.attempt_counts.all().into_iter();
             outcomes.map(|(outcome, count)| {
                 let labels = vec![("kind", (*kind).to_owned()), ("outcome", outcome.name().to_owned())];
                 (labels, count.load(Ordering::Relaxed))

@@ -22,11 +22,11 @@ pub async fn abort_upload(app: &Arc<App>, uid: Uid) -> Result<()> {
 
 async fn abort(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
     match app.meta.abort_upload(uid, removal).await? {
-        Removed::Now => {
+        Removed::Deleted => {
             app.task_enqueued_elsewhere();
             Ok(())
         }
-        Removed::Before => {
+        Removed::Unchanged => {
             let state = app.meta.file_state(uid).await?;
             Err(state.map_or_else(unknown_uid, |state| match state {
                 // The file reached this state a moment ago.

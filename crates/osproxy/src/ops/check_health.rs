@@ -31,7 +31,7 @@ pub async fn readiness(app: &Arc<App>) -> Readiness {
         return Readiness::Draining;
     }
     let condition = app.condition().await;
-    match (condition.down.is_empty(), app.is_better_spared(&condition.down)) {
+    match (condition.failed.is_empty(), app.is_better_spared(&condition.failed)) {
         (true, _) => Readiness::Ready,
         (false, false) => Readiness::Degraded(condition),
         (false, true) => Readiness::Unavailable(condition),
@@ -40,7 +40,7 @@ pub async fn readiness(app: &Arc<App>) -> Readiness {
 
 /// Fails while the database does not answer.
 pub async fn check_health(app: &Arc<App>) -> Result<()> {
-    if app.condition().await.down.contains(&Need::Database) {
+    if app.condition().await.failed.contains(&Need::Database) {
         return Err(Error::unavailable("the database does not answer"));
     }
     Ok(())

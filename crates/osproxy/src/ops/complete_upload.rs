@@ -22,19 +22,24 @@ const ROUNDS: usize = 3;
 /// can be read when this returns, however large it is; a task merges its parts later. Expected
 /// digests are verified before for content up to `uploads.verify_up_to` bytes, and by the task
 /// beyond that. Can be repeated.
-pub async fn complete_upload(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> Result<()> {
+pub async fn complete_upload(
+    app: &Arc<App>,
+    uid: Uid,
+    request: Completion,
+    constraints: &Terms,
+) -> Result<()> {
     let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
-    if said.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
+    if request.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
         return Err(Error::invalid(format!("an upload must have 1 to {max_parts} parts")));
     }
-    if said.size.is_some_and(|size| size > max_size) {
+    if request.size.is_some_and(|size| size > max_size) {
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    match complete(app, uid, said, terms).await? {
-        Completed::Native(native) => {
+    match complete(app, uid, request, constraints).await? {
+        Completed::Multipart(native) => {
             // Spawned, so that it runs to its end if the client disconnects.
-            let completing = complete_native(app.clone(), uid, said, terms.clone(), native);
+            let completing = complete_native(app.clone(), uid, request, constraints.clone(), native);
             app.background.spawn(completing).await.map_err(Error::internal)?
         }
         other => answer(other),
@@ -52,9 +57,9 @@ async fn complete(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> 
     for _ in 0..ROUNDS {
         let merge = merge_parts::merging(app, app.next_uid().await?);
         match app.meta.complete_upload(uid, said, conditions.clone(), merge).await? {
-            Completed::Inspect(inspection) => conditions.inspected = app.inspect(&inspection).await?,
+            Completed::NeedsInspection(inspection) => conditions.inspected = app.inspect(&inspection).await?,
             completed => {
-                if completed == Completed::Now {
+                if completed == Completed::Completed {
                     app.task_enqueued();
                 }
                 return Ok(completed);
@@ -67,31 +72,31 @@ async fn complete(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> 
 /// Returns the result for the client, if the upload was not completed just now.
 fn answer(completed: Completed) -> Result<()> {
     match completed {
-        Completed::Now | Completed::Native(_) | Completed::Before => Ok(()),
-        Completed::Otherwise => {
+        Completed::Completed | Completed::Multipart(_) | Completed::AlreadyCompleted => Ok(()),
+        Completed::AlreadyCompletedMismatch => {
             Err(Error::new(ErrorCode::AlreadyStored, "this file is already complete, with other content"))
         }
-        Completed::Unverified => Err(Error::new(
+        Completed::AlreadyCompletedUnverified => Err(Error::new(
             ErrorCode::AlreadyStored,
             "this file is already complete; its digest is not computed yet, so it cannot be compared",
         )),
-        Completed::Parts { there, wanted, missing } => {
+        Completed::PartsMismatch { there, wanted, missing } => {
             let message = explain(there, &missing, wanted);
             Err(Error::new(ErrorCode::PartsMissing, message).with_missing(&missing))
         }
-        Completed::Size(found, said) => {
+        Completed::SizeMismatch(found, said) => {
             let message = format!("the parts have {found} bytes in total, not {said}");
             Err(Error::new(ErrorCode::SizeMismatch, message))
         }
-        Completed::Digest(name, found) => {
+        Completed::DigestMismatch(name, found) => {
             let message = format!("the {name} of the content is {found}, not the expected one");
             Err(Error::new(ErrorCode::DigestMismatch, message))
         }
-        Completed::Type { wanted, found } => Err(wrong_type(&wanted, &found)),
+        Completed::TypeMismatch { wanted, found } => Err(wrong_type(&wanted, &found)),
         Completed::TooLarge(max) => Err(too_large(max)),
-        Completed::Inspect(_) => Err(Error::unavailable("the parts changed while they were read")),
+        Completed::NeedsInspection(_) => Err(Error::unavailable("the parts changed while they were read")),
         Completed::OverQuota => Err(Error::over_quota()),
-        Completed::Closed(state) => Err(closed(state)),
+        Completed::NotOpen(state) => Err(closed(state)),
         Completed::Unknown => Err(unknown_uid()),
     }
 }
@@ -103,15 +108,17 @@ async fn complete_native(
     uid: Uid,
     said: Completion,
     terms: Terms,
-    native: NativeUpload,
+    upload: NativeUpload,
 ) -> Result<()> {
-    match complete_uploads::complete(&app, uid, &native).await? {
-        Completed::Closed(_) | Completed::Unknown => {}
+    match complete_uploads::complete(&app, uid, &upload).await? {
+        Completed::NotOpen(_) | Completed::Unknown => {}
         completed => return answer(completed),
     }
     // Another request completed the upload, the file was removed, or parts got lost: look again.
     match complete(&app, uid, said, &terms).await? {
-        Completed::Native(_) => Err(Error::unavailable("the parts changed while the upload was completed")),
+        Completed::Multipart(_) => {
+            Err(Error::unavailable("the parts changed while the upload was completed"))
+        }
         other => answer(other),
     }
 }
@@ -131,9 +138,9 @@ pub(super) async fn go_on(app: &Arc<App>, uid: Uid) -> Result<()> {
 /// Maximum ranges of missing parts in a message. Programs get more in a field of the error.
 const NAMED: usize = 10;
 
-fn explain(there: u64, missing: &[RangeInclusive<u32>], wanted: u32) -> String {
+fn explain(present: u64, missing: &[RangeInclusive<u32>], expected: u32) -> String {
     if missing.is_empty() {
-        return format!("there are {there} parts, more than the expected {wanted}");
+        return format!("there are {present} parts, more than the expected {expected}");
     }
     let name = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {
         (first, last) if first == last => first.to_string(),
@@ -141,6 +148,6 @@ fn explain(there: u64, missing: &[RangeInclusive<u32>], wanted: u32) -> String {
     };
     let names: Vec<_> = missing.iter().take(NAMED).map(name).collect();
     let more = if missing.len() > NAMED { ", and more" } else { "" };
-    let plural = if wanted == 1 { "" } else { "s" };
-    format!("of {wanted} expected part{plural}, these are missing: {}{more}", names.join(", "))
+    let plural = if expected == 1 { "" } else { "s" };
+    format!("of {expected} expected part{plural}, these are missing: {}{more}", names.join(", "))
 }

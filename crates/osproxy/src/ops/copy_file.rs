@@ -45,9 +45,9 @@ pub async fn copy_file(
     for _ in 0..ROUNDS {
         let name = name.map(str::to_owned);
         match app.meta.copy_file(tenant.clone(), uid, copy, name, metadata.clone()).await? {
-            Copied::Now => return describe_file(app, tenant, copy).await,
-            Copied::Changed => {}
-            Copied::Exists => {
+            Copied::Copied => return describe_file(app, tenant, copy).await,
+            Copied::Conflict => {}
+            Copied::UidTaken => {
                 let key = key.ok_or_else(|| Error::internal("a uid was issued twice"))?;
                 // An earlier request with this key created the copy. If that is gone, a new one is
                 // created.
@@ -57,10 +57,10 @@ pub async fn copy_file(
                 }
             }
             Copied::OverQuota => return Err(Error::over_quota()),
-            Copied::Closed(FileState::Stored) => {
+            Copied::NotStored(FileState::Stored) => {
                 return Err(Error::internal("a stored file without content"));
             }
-            Copied::Closed(state) => return Err(closed(state)),
+            Copied::NotStored(state) => return Err(closed(state)),
             Copied::Unknown => return Err(unknown_uid()),
         }
     }

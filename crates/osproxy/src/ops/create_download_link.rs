@@ -22,6 +22,6 @@ pub async fn create_download_link(app: &App, tenant: &Tenant, uids: &[Uid], expi
     check_expire(app, expire)?;
     let mut files = app.meta.stored_files(uids).await?;
     files.retain(|file| file.tenant == *tenant);
-    let period = Period::rounded(OffsetDateTime::now_utc(), expire, app.limits.link_round);
+    let period = Period::rounded(OffsetDateTime::now_utc(), expire, app.limits.link_round_secs);
     Ok(Readable { files, period })
 }

@@ -24,7 +24,7 @@ pub async fn create_link(
     filename: Option<&str>,
 ) -> Result<Link> {
     if check_expire(app, expires_in).is_err() {
-        let message = format!("`expires_in` must be 1 to {} seconds", app.limits.max_expire);
+        let message = format!("`expires_in` must be 1 to {} seconds", app.limits.max_link_secs);
         return Err(Error::invalid(message).with_field("expires_in"));
     }
     let given = filename.map(name_of).transpose().map_err(|error| error.with_field("filename"))?;
@@ -37,7 +37,7 @@ pub async fn create_link(
         None if is_a_step(&file.name) => uid.to_string(),
         None => file.name.replace('/', "_"),
     };
-    let period = Period::rounded(OffsetDateTime::now_utc(), expires_in, app.limits.link_round);
+    let period = Period::rounded(OffsetDateTime::now_utc(), expires_in, app.limits.link_round_secs);
     Ok(Link { filename, period: Period { date: file.link_date(period.date), ..period } })
 }
 

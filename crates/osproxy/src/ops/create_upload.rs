@@ -88,19 +88,19 @@ struct Plan {
 pub async fn create_upload(
     app: &Arc<App>,
     caller: &Caller,
-    wishes: Vec<Wish>,
+    requests: Vec<Wish>,
     expire: i64,
     key: Option<&TakenKey>,
 ) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
     app.must_keep_up(Beginning::Upload)?;
     app.must_leave_free(0).await?;
-    app.must_complete_uploads(&caller.tenant, wishes.len() as u64).await?;
+    app.must_complete_uploads(&caller.tenant, requests.len() as u64).await?;
     let created_at = OffsetDateTime::now_utc();
-    let lapses = created_at + Duration::from_secs(expire.unsigned_abs());
-    let wanted = checked(app, caller, wishes)?;
-    let mut plans = Vec::with_capacity(wanted.len());
-    for (name, announced) in wanted {
+    let expires = created_at + Duration::from_secs(expire.unsigned_abs());
+    let validated = checked(app, caller, requests)?;
+    let mut plans = Vec::with_capacity(validated.len());
+    for (name, announced) in validated {
         let uid = match key {
             Some(key) => key.uid(),
             None => app.next_uid().await?,
@@ -119,7 +119,7 @@ pub async fn create_upload(
     if plans.is_empty() {
         return Ok(CreatedUploads { uploads: Vec::new(), created_at });
     }
-    let Recorded { stored, before } = record(app, &mut plans, lapses, key).await?;
+    let Recorded { stored, created_before: before } = record(app, &mut plans, expires, key).await?;
     let plan_of = |(plan, is_stored): (&Plan, &bool)| CreatedUpload {
         uid: plan.file.uid,
         part_size: plan.file.announced.part_size,
@@ -141,7 +141,7 @@ pub async fn create_upload(
 
 /// Checks the requests. Returns the names of their files and what is announced, with part sizes.
 fn checked(app: &App, caller: &Caller, wishes: Vec<Wish>) -> Result<Vec<(String, Announced)>> {
-    let mut wanted = Vec::with_capacity(wishes.len());
+    let mut validated = Vec::with_capacity(wishes.len());
     for Wish { path, mut announced } in wishes {
         let name = name_of(&path)?.to_owned();
         check_metadata(&announced.metadata)?;
@@ -150,9 +150,9 @@ fn checked(app: &App, caller: &Caller, wishes: Vec<Wish>) -> Result<Vec<(String,
             return Err(Error::invalid(message).with_field("content_type"));
         }
         announced.part_size = part_size(app, caller, &announced)?;
-        wanted.push((name, announced));
+        validated.push((name, announced));
     }
-    Ok(wanted)
+    Ok(validated)
 }
 
 /// Result of recording plans.
@@ -160,7 +160,7 @@ struct Recorded {
     /// For each plan, whether its file is complete already.
     stored: Vec<bool>,
     /// When an earlier request with the same idempotency key created the upload, if one did.
-    before: Option<OffsetDateTime>,
+    created_before: Option<OffsetDateTime>,
 }
 
 /// Records all plans, or none.
@@ -173,12 +173,12 @@ async fn record(
     for _ in 0..ROUNDS {
         let uploads = plans.iter().map(|plan| new_upload(app, plan)).collect();
         match app.meta.create_files(uploads, lapses.unix_timestamp() * 1000).await? {
-            CreatedFiles::All(stored) => {
+            CreatedFiles::Created(stored) => {
                 count(app, plans, &stored);
-                return Ok(Recorded { stored, before: None });
+                return Ok(Recorded { stored, created_before: None });
             }
             CreatedFiles::OverQuota => return Err(Error::over_quota()),
-            CreatedFiles::Exists => {}
+            CreatedFiles::UidTaken => {}
         }
         let (Some(key), [Plan { file, .. }]) = (key, &mut *plans) else {
             return Err(Error::internal("a uid was issued twice"));
@@ -207,17 +207,17 @@ async fn earlier(app: &App, file: &mut NewFile) -> Result<Option<Recorded>> {
     file.announced.part_size = status.part_size;
     let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
     let before = Some(before.map_err(Error::internal)?);
-    Ok(Some(Recorded { stored: vec![found.state == FileState::Stored], before }))
+    Ok(Some(Recorded { stored: vec![found.state == FileState::Stored], created_before: before }))
 }
 
 fn new_upload(app: &App, Plan { file, known }: &Plan) -> NewUpload {
     let known = known.as_ref().filter(|_| !app.limits.prove_possession).map(|blob| {
         let content_type = file.announced.content_type.clone();
         let content_type =
-            content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &file.name));
+            content_type.unwrap_or_else(|| content_type::of_file(blob.detected_type.as_deref(), &file.name));
         KnownContent { blob_id: blob.id, size: blob.digests.size, content_type }
     });
-    NewUpload { file: file.clone(), known }
+    NewUpload { file: file.clone(), known_content: known }
 }
 
 /// Counts instant uploads, and expected digests that no stored content has.
@@ -227,7 +227,7 @@ fn count(app: &App, plans: &[Plan], stored: &[bool]) {
             Some(blob) if *is_stored => app.metrics.shared(Saving::Instant, blob.digests.size),
             // Counted when the client answers the challenge.
             Some(_) if app.limits.prove_possession => {}
-            _ if file.announced.claims != Claims::default() => app.metrics.not_there(),
+            _ if file.announced.expected != Claims::default() => app.metrics.not_there(),
             _ => {}
         }
     }
@@ -278,13 +278,13 @@ fn has_several_parts(file: &NewFile) -> bool {
 
 /// Returns stored content that has all expected digests.
 async fn known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
-    let Announced { claims, size, .. } = &file.announced;
+    let Announced { expected: claims, size, .. } = &file.announced;
     let Some(blob) = stored_content(app, &file.tenant, claims).await? else {
         return Ok(None);
     };
-    let is_meant =
+    let matches =
         size.is_none_or(|size| size == blob.digests.size) && claims.refuted_by(&blob.digests).is_none();
-    Ok(if is_meant && app.is_intact(&blob).await? { Some(blob) } else { None })
+    Ok(if matches && app.is_intact(&blob).await? { Some(blob) } else { None })
 }
 
 async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<Option<Blob>> {

@@ -37,7 +37,7 @@ pub async fn create_upload_links(
 ) -> Result<NewLinks> {
     check_expire(app, expires_in)?;
     let status = own_upload_status(app, &caller.tenant, uid).await?;
-    let terms = upload_terms(caller, status.size, constraints)?;
+    let link_constraints = upload_terms(caller, status.size, constraints)?;
     // Dated after the last revocation.
     let now = OffsetDateTime::now_utc();
     let from = OffsetDateTime::from_unix_timestamp(app.meta.links_from(uid, false).await?);
@@ -51,5 +51,5 @@ pub async fn create_upload_links(
             return Err(closed(FileState::Expired));
         }
     }
-    Ok(NewLinks { links: app.upload_links(uid, (date, expires_in), &terms), expires_at, status })
+    Ok(NewLinks { links: app.upload_links(uid, (date, expires_in), &link_constraints), expires_at, status })
 }

@@ -24,12 +24,12 @@ pub async fn delete_file(app: &Arc<App>, tenant: &Tenant, uid: Uid) -> Result<()
 
 async fn delete(app: Arc<App>, tenant: Tenant, uid: Uid, removal: TaskForBlob) -> Result<()> {
     match app.meta.delete_file(tenant, uid, removal).await? {
-        Removed::Now => {
+        Removed::Deleted => {
             app.task_enqueued_elsewhere();
             Ok(())
         }
         // Or its upload was aborted, which gives the same result.
-        Removed::Before => Err(closed(FileState::Deleted)),
+        Removed::Unchanged => Err(closed(FileState::Deleted)),
         Removed::Unknown => Err(unknown_uid()),
     }
 }

@@ -39,13 +39,13 @@ pub async fn wherever_it_lies<T, F: Future<Output = Result<T>>>(
     has_moved: impl Fn(&Result<T>) -> bool,
 ) -> Result<T> {
     for _ in 1..ROUNDS {
-        let made = read(file.clone()).await;
-        if !has_moved(&made) {
-            return made;
+        let result = read(file.clone()).await;
+        if !has_moved(&result) {
+            return result;
         }
         // The cached row may be older than the move.
         let Some(moved) = follow_file(app, &file).await? else {
-            return made;
+            return result;
         };
         file = moved;
     }

@@ -22,24 +22,24 @@ pub struct Wanted<'a> {
 /// Creates a complete file of the caller's tenant for every item whose content is stored and was
 /// verified by osproxy. Returns the new uids in the order of the items, with `None` where the
 /// content must be sent.
-pub async fn instant_upload(app: &App, caller: &Caller, wanted: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
-    let names = wanted.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
+pub async fn instant_upload(app: &App, caller: &Caller, items: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
+    let names = items.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
     app.must_keep_up(Beginning::Upload)?;
     app.must_leave_free(0).await?;
     if app.limits.prove_possession {
         // API v0 has no way to answer a challenge.
-        return Ok(vec![None; wanted.len()]);
+        return Ok(vec![None; items.len()]);
     }
-    let mut created = vec![None; wanted.len()];
+    let mut created = vec![None; items.len()];
     let (mut files, mut sizes) = (Vec::new(), Vec::new());
-    for ((item, name), slot) in wanted.iter().zip(names).zip(&mut created) {
+    for ((item, name), slot) in items.iter().zip(names).zip(&mut created) {
         if let Some(blob) = app.meta.blob_by_md5(&caller.tenant, item.md5).await?
             // The caller may not create a larger file: sending it is refused too.
             && caller.max_size.is_none_or(|max| blob.digests.size <= max)
             && app.is_intact(&blob).await?
         {
             let uid = app.next_uid().await?;
-            let content_type = content_type::of_file(blob.sniffed.as_deref(), name);
+            let content_type = content_type::of_file(blob.detected_type.as_deref(), name);
             let name = name.to_owned();
             let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced: Announced::default() };
             let size = blob.digests.size;

@@ -39,7 +39,7 @@ pub async fn settle_parts(app: &App, uid: Uid) -> Result<Option<String>> {
         };
         match place {
             PartsIn::Store(store) => return Ok(Some(store).filter(|store| !app.stores.has(store))),
-            PartsIn::Nowhere => return Ok(None),
+            PartsIn::NotReceiving => return Ok(None),
             PartsIn::Undecided => {}
         }
     }

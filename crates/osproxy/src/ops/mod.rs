@@ -45,11 +45,11 @@ const MAX_NAME: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     /// Expected digests, from the client.
-    pub claims: Claims,
+    pub expected: Claims,
     /// Digests to compute in addition to BLAKE3.
-    pub wanted: Wanted,
+    pub digests: Wanted,
     /// Constraints of the link.
-    pub terms: Terms,
+    pub constraints: Terms,
 }
 
 /// Fails if the link does not accept the MIME type of the content. The type is the one detected
@@ -84,7 +84,7 @@ async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
 
 /// Checks the lifetime of a link, in seconds.
 pub fn check_expire(app: &App, expire: i64) -> Result<()> {
-    let max = app.limits.max_expire;
+    let max = app.limits.max_link_secs;
     if (1..=max).contains(&expire) {
         Ok(())
     } else {

@@ -52,7 +52,7 @@ pub async fn content_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
         return Ok(None);
     };
     let blob = app.meta.stored_blob(challenge.blob_id).await?;
-    Ok(blob.map(|blob| blob.backend).filter(|store| !app.stores.has(store)))
+    Ok(blob.map(|blob| blob.store).filter(|store| !app.stores.has(store)))
 }
 
 /// Accepts one answer to the challenge of `uid`. If it is right, the known content becomes that of
@@ -102,7 +102,7 @@ fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
 
 /// Computes the right answer. Returns `None` if the content is gone.
 async fn expected(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
-    let store = app.stores.get(&blob.backend)?;
+    let store = app.stores.get(&blob.store)?;
     let read = |range: Range<u64>| async {
         let reader = store.open(&blob.key, range).await?;
         reader.try_collect::<Vec<Bytes>>().await

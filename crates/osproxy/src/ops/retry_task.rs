@@ -19,7 +19,7 @@ pub async fn retry_task(app: &App, id: i64) -> Result<Task> {
     if task.state != TaskState::Dead {
         return Err(refused(task.state));
     }
-    let is_due = app.meta.retry_task(id, app.limits.task_attempts).await?;
+    let is_due = app.meta.retry_task(id, app.limits.max_task_attempts).await?;
     let (task, _) = describe_task(app, id).await?;
     if !is_due {
         // Another request did the same, and the task has been claimed since.

@@ -28,10 +28,10 @@ pub async fn update_file(
     // with the file.
     let updating = app.background.spawn(updating);
     match updating.await.map_err(Error::internal)?? {
-        Updated::Now => describe_file(app, tenant, uid).await,
-        Updated::Refused => Err(metadata_refused()),
+        Updated::Updated => describe_file(app, tenant, uid).await,
+        Updated::InvalidMetadata => Err(metadata_refused()),
         Updated::OverQuota => Err(Error::over_quota()),
-        Updated::Closed(state) => Err(closed(state)),
+        Updated::Gone(state) => Err(closed(state)),
         Updated::Unknown => Err(unknown_uid()),
     }
 }

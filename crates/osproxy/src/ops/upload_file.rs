@@ -36,7 +36,7 @@ const ROUNDS: usize = 4;
 pub async fn upload_file(
     app: &Arc<App>,
     uid: Uid,
-    Said { claims, wanted, terms }: Said,
+    Said { expected: claims, digests: wanted, constraints: terms }: Said,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
@@ -48,18 +48,18 @@ pub async fn upload_file(
     let beginning = app.background.spawn(begin(app.clone(), uid));
     match beginning.await.map_err(Error::internal)?? {
         Beginning::Ready(ready) => {
-            let Ready { attempt, intent } = *ready;
+            let Ready { guard: attempt, intent } = *ready;
             transfer.of(&intent.tenant)?;
             let bound =
-                Bound { what: "file", max: app.limits.max_size.min(terms.max_size.unwrap_or(u64::MAX)) };
-            let claims = claims.or(intent.claims);
-            let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
+                Bound { subject: "file", max: app.limits.max_size.min(terms.max_size.unwrap_or(u64::MAX)) };
+            let claims = claims.or(intent.expected);
+            let selection = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
             if intent.size.is_none() {
                 check_quota(app, &intent.tenant, size).await?;
             }
             let size = announced(&intent, size)?;
             let target = Target::Object(&intent.key);
-            let content = app.receive(&intent.store, target, wanted, bound, size, body).await?;
+            let content = app.receive(&intent.store, target, selection, bound, size, body).await?;
             let content = Received { buffers: transfer.buffers(), ..content };
             check_claims(&claims, &content.digests)?;
             check_type(&terms, content.sniffed, &intent.name)?;
@@ -73,7 +73,7 @@ pub async fn upload_file(
             // The body is only compared: dropping the writer removes what it wrote, which is never
             // more than the file has.
             let key = Key::whole(stored.object_category(), uid.get(), stored.extension().as_deref());
-            let bound = Bound { what: "file", max: stored.content.size };
+            let bound = Bound { subject: "file", max: stored.content.size };
             let content = app
                 .receive(app.stores.for_new(), Target::Object(&key), claims.wanted(), bound, size, body)
                 .await
@@ -107,13 +107,13 @@ pub(super) async fn share(app: &Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
 }
 
 async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
-    let Ready { attempt, intent } = match begin(app.clone(), uid).await? {
+    let Ready { guard: attempt, intent } = match begin(app.clone(), uid).await? {
         Beginning::Ready(ready) => *ready,
         Beginning::Stored(stored) => return must_equal(&stored.content, &blob.digests),
     };
     let content_type = intent.content_type;
     let content_type =
-        content_type.unwrap_or_else(|| content_type::of_file(blob.sniffed.as_deref(), &intent.name));
+        content_type.unwrap_or_else(|| content_type::of_file(blob.detected_type.as_deref(), &intent.name));
     let (content, unpublished) = ((blob.id, blob.digests), Some(intent.blob_id));
     match app.meta.share_blob((uid, intent.tenant), content, unpublished, content_type).await? {
         Finished::Stored => {
@@ -121,13 +121,13 @@ async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
             app.metrics.shared(Saving::Proof, blob.digests.size);
             Ok(())
         }
-        Finished::Beaten => {
+        Finished::Superseded => {
             complete_upload::go_on(&app, uid).await?;
             let winner = download_file(&app, uid).await?;
             must_equal(&winner.content, &blob.digests)
         }
         Finished::OverQuota => Err(Error::over_quota()),
-        Finished::Changed | Finished::Swept => {
+        Finished::Conflict | Finished::Swept => {
             let message = "the known content was removed meanwhile; send the content";
             Err(Error::new(ErrorCode::ChallengeGone, message))
         }
@@ -135,7 +135,7 @@ async fn share_stored(app: Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
 }
 
 struct Ready {
-    attempt: Attempt,
+    guard: Attempt,
     intent: Intent,
 }
 
@@ -146,17 +146,17 @@ enum Beginning {
 
 async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
     for _ in 0..ROUNDS {
-        let spare = app.next_uid().await?;
+        let fallback_id = app.next_uid().await?;
         let removal = delete_blob::removal(&app, app.next_uid().await?);
-        return match app.meta.begin_upload(uid, spare, removal).await? {
+        return match app.meta.begin_upload(uid, fallback_id, removal).await? {
             Begun::Ready(intent) => {
                 // Not before: the id of the uid itself may belong to a write that died, which the
                 // sweep must remove.
                 let attempt = Attempt::new(Kind::Blob, Writing::new(&app, intent.blob_id));
                 match intent.released {
                     None => {}
-                    Some(Released::Elsewhere) => app.task_enqueued_elsewhere(),
-                    Some(Released::Here(blob_id)) => {
+                    Some(Released::OtherNode) => app.task_enqueued_elsewhere(),
+                    Some(Released::Local(blob_id)) => {
                         // The sweep removes later what cannot be removed now.
                         if let Err(error) = app.remove_blob(blob_id).await {
                             tracing::warn!(
@@ -167,7 +167,7 @@ async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
                         }
                     }
                 }
-                Ok(Beginning::Ready(Box::new(Ready { attempt, intent: *intent })))
+                Ok(Beginning::Ready(Box::new(Ready { guard: attempt, intent: *intent })))
             }
             Begun::Stored => Ok(Beginning::Stored(download_file(&app, uid).await?)),
             Begun::Closed(FileState::Completing) => {
@@ -183,14 +183,8 @@ async fn begin(app: Arc<App>, uid: Uid) -> Result<Beginning> {
 
 /// Makes received content the content of the file: shares a blob with the same content if there is
 /// one, and publishes it otherwise.
-async fn store(
-    app: Arc<App>,
-    mut attempt: Attempt,
-    intent: Intent,
-    uid: Uid,
-    content: Received,
-) -> Result<()> {
-    let _ending = app.metrics.endings.begin();
+async fn store(app: Arc<App>, mut guard: Attempt, intent: Intent, uid: Uid, content: Received) -> Result<()> {
+    let _ending = app.metrics.commits.begin();
     let Received { writer, digests, sniffed, buffers: _buffers } = content;
     let content_type = intent.content_type.clone();
     let content_type = content_type.unwrap_or_else(|| content_type::of_file(sniffed, &intent.name));
@@ -205,7 +199,7 @@ async fn store(
                 let shared =
                     app.meta.share_blob(named(), (same.id, digests), intent, content_type.clone()).await?;
                 if shared == Finished::Stored && intent.is_some() {
-                    attempt.settle();
+                    guard.settle();
                     app.metrics.shared(Saving::Upload, digests.size);
                     return Ok(());
                 }
@@ -216,21 +210,21 @@ async fn store(
                     blob_id = lost.id,
                     "the store has lost content; replacing it with the same content from this upload"
                 );
-                publish(&mut attempt, &mut unpublished).await?;
+                publish(&mut guard, &mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent_id).await? {
                     // The row of this write now names the damaged object, which the write guard
                     // removes. The next round shares the repaired blob.
-                    Finished::Stored => Finished::Changed,
+                    Finished::Stored => Finished::Conflict,
                     other => other,
                 }
             }
             None => {
-                publish(&mut attempt, &mut unpublished).await?;
+                publish(&mut guard, &mut unpublished).await?;
                 let content_type = content_type.clone();
                 let stored =
                     app.meta.finish_upload(named(), intent_id, digests, sniffed, content_type).await?;
                 if stored == Finished::Stored {
-                    attempt.settle();
+                    guard.settle();
                     return Ok(());
                 }
                 stored
@@ -238,9 +232,9 @@ async fn store(
         };
         match finished {
             Finished::Stored => return Ok(()),
-            Finished::Changed => {}
+            Finished::Conflict => {}
             Finished::OverQuota => return Err(Error::over_quota()),
-            Finished::Beaten => {
+            Finished::Superseded => {
                 complete_upload::go_on(&app, uid).await?;
                 let winner = download_file(&app, uid).await?;
                 return must_equal(&winner.content, &digests);

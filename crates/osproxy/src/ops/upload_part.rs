@@ -34,7 +34,7 @@ pub async fn upload_part(
     app: &Arc<App>,
     uid: Uid,
     number: u32,
-    Said { claims, wanted, terms }: Said,
+    Said { expected: claims, digests: wanted, constraints: terms }: Said,
     size: SizeHint,
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
@@ -42,13 +42,13 @@ pub async fn upload_part(
     app.must_keep_up(Beginning::Content)?;
     app.must_leave_free(0).await?;
     // Such a store needs the length of a part in advance.
-    let wants_length = app.stores.put_any_parts_together();
-    let transfer = app.transfers.begin(&terms, if wants_length { kept(size) } else { 0 }).await?;
+    let needs_length = app.stores.put_any_parts_together();
+    let transfer = app.transfers.begin(&terms, if needs_length { kept(size) } else { 0 }).await?;
     let max = app.limits.max_part_size.min(terms.max_size.unwrap_or(u64::MAX));
-    let bound = Bound { what: "part", max };
+    let bound = Bound { subject: "part", max };
     let wanted = Wanted { md5: wanted.md5 || claims.md5.is_some(), ..claims.wanted() };
-    let expected = Expected { claims, wanted, bound, terms };
-    if wants_length {
+    let expected = Expected { expected: claims, selection: wanted, limit: bound, constraints: terms };
+    if needs_length {
         let (size, body) = measured(bound, size, body).await?;
         return receive(app, uid, number, (expected, transfer), size, body).await;
     }
@@ -57,10 +57,10 @@ pub async fn upload_part(
 
 /// What the body must satisfy.
 struct Expected {
-    claims: Claims,
-    wanted: Wanted,
-    bound: Bound,
-    terms: Terms,
+    expected: Claims,
+    selection: Wanted,
+    limit: Bound,
+    constraints: Terms,
 }
 
 /// Fails unless `number` is an allowed part number.
@@ -81,23 +81,24 @@ async fn receive(
     body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<()> {
     // Changes to the database are spawned, so that a client that disconnects does not cut them off.
-    let beginning = app.background.spawn(begin(app.clone(), uid, number, size, expected.terms.max_size));
+    let beginning =
+        app.background.spawn(begin(app.clone(), uid, number, size, expected.constraints.max_size));
     let begun = beginning.await.map_err(Error::internal)??;
-    let (attempt, intent, upload) = (begun.attempt, begun.intent, begun.upload);
-    let target = match (&intent.native, &upload) {
-        (Some(place), Some(upload)) => Target::Part(&place.key, upload, number),
+    let (attempt, intent, upload) = (begun.guard, begun.intent, begun.upload);
+    let target = match (&intent.slot, &upload) {
+        (Some(place), Some(upload)) => Target::MultipartPart(&place.key, upload, number),
         _ => Target::Object(&intent.key),
     };
-    let Expected { claims, mut wanted, bound, terms } = expected;
-    let range = intent.shape.and_then(|shape| shape.range(number));
+    let Expected { expected: claims, selection: mut wanted, limit: bound, constraints: terms } = expected;
+    let range = intent.layout.and_then(|shape| shape.range(number));
     // With an announced size, the length of each part is known, and the length in the request does
     // not matter.
     let size = range.as_ref().map_or(size, |range| SizeHint::Exact(range.end - range.start));
-    wanted.piece_at =
-        range.filter(|_| intent.shape.is_some_and(|shape| shape.parts() > 1)).map(|range| range.start);
+    wanted.subtree_offset =
+        range.filter(|_| intent.layout.is_some_and(|shape| shape.parts() > 1)).map(|range| range.start);
     let outcome = async {
         transfer.of(&intent.tenant)?;
-        if intent.shape.is_none() {
+        if intent.layout.is_none() {
             check_quota(app, &intent.tenant, size).await?;
         }
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
@@ -105,8 +106,8 @@ async fn receive(
         check_claims(&claims, &part.digests)?;
         // The first bytes tell the type of the content. If this part is too short to tell,
         // completion checks it.
-        let speaks = part.digests.size >= HEAD as u64 || content_type::speaks_of_type(part.sniffed);
-        if number == 1 && speaks && terms.content_type.is_some() {
+        let is_conclusive = part.digests.size >= HEAD as u64 || content_type::speaks_of_type(part.sniffed);
+        if number == 1 && is_conclusive && terms.content_type.is_some() {
             let file = app.meta.describe_file(uid).await?.ok_or_else(unknown_uid)?;
             check_type(&terms, part.sniffed, &file.name)?;
         }
@@ -115,7 +116,7 @@ async fn receive(
     };
     match (outcome.await, upload) {
         (Err(error), Some(upload)) if is_of_store(&error) => {
-            let place = intent.native.as_ref();
+            let place = intent.slot.as_ref();
             let key = place.map_or(&intent.key, |place| &place.key);
             if app.lose_if_gone(&intent.store, intent.blob_id, key, &upload).await? {
                 return Err(Error::unavailable(error));
@@ -130,10 +131,10 @@ async fn receive(
     }
 }
 
-fn explain(misfit: Misfit) -> Error {
-    let message = match misfit {
-        Misfit::Number(parts) => format!("this upload has {parts} parts, by its size and part size"),
-        Misfit::Size(size) => {
+fn explain(mismatch: Misfit) -> Error {
+    let message = match mismatch {
+        Misfit::TooManyParts(parts) => format!("this upload has {parts} parts, by its size and part size"),
+        Misfit::WrongSize(size) => {
             format!("this part must have {size} bytes, by the size and part size of this upload")
         }
     };
@@ -146,7 +147,7 @@ fn is_of_store(error: &Error) -> bool {
 }
 
 struct Begun {
-    attempt: Attempt,
+    guard: Attempt,
     intent: PartIntent,
     /// The store's id of the multipart upload that the part goes to, if any.
     upload: Option<String>,
@@ -160,23 +161,23 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint, max_size: O
         match app.meta.begin_part(uid, number, attempt, size, max_size).await? {
             BegunPart::Ready(intent) => {
                 let attempt = Attempt::new(Kind::Part, writing);
-                let Some(place) = &intent.native else {
-                    return Ok(Begun { attempt, intent, upload: None });
+                let Some(place) = &intent.slot else {
+                    return Ok(Begun { guard: attempt, intent, upload: None });
                 };
                 // Otherwise the upload has ended meanwhile: look again.
                 if let Some(upload) =
                     app.begun_upload(&intent.store, intent.blob_id, place, &intent.tenant).await?
                 {
-                    return Ok(Begun { attempt, intent, upload: Some(upload) });
+                    return Ok(Begun { guard: attempt, intent, upload: Some(upload) });
                 }
             }
             BegunPart::Closed(FileState::Completing) => complete_upload::go_on(&app, uid).await?,
             BegunPart::Closed(state) => return Err(closed(state)),
-            BegunPart::Elsewhere(store) => return Err(Error::elsewhere(&store)),
+            BegunPart::OtherNode(store) => return Err(Error::elsewhere(&store)),
             BegunPart::Unknown => return Err(unknown_uid()),
-            BegunPart::Misfit(misfit) => return Err(explain(misfit)),
+            BegunPart::Mismatch(misfit) => return Err(explain(misfit)),
             BegunPart::TooLarge => return Err(too_large(max_size.unwrap_or_default())),
-            BegunPart::Changed => {}
+            BegunPart::Conflict => {}
         }
     }
     Err(Error::unavailable("too many concurrent requests started this upload"))
@@ -185,29 +186,29 @@ async fn begin(app: Arc<App>, uid: Uid, number: u32, size: SizeHint, max_size: O
 async fn store(
     app: Arc<App>,
     uid: Uid,
-    mut attempt: Attempt,
+    mut guard: Attempt,
     intent: PartIntent,
     part: Received,
     terms: Terms,
 ) -> Result<()> {
-    let _ending = app.metrics.endings.begin();
+    let _ending = app.metrics.commits.begin();
     let mut tag = String::new();
-    if intent.native.is_some() {
+    if intent.slot.is_some() {
         // If the part appears in the store later, nothing refers to its tag.
         tag = part.writer.publish().await?;
     } else {
-        publish(&mut attempt, &mut Some(part.writer)).await?;
+        publish(&mut guard, &mut Some(part.writer)).await?;
     }
     let Terms { max_size, content_type, .. } = terms;
     let received = ReceivedPart { digests: part.digests, sniffed: part.sniffed, tag, max_size, content_type };
     let finished = app.meta.finish_part(uid, &intent, received).await?;
-    if !matches!(finished, FinishedPart::Stored(_)) && intent.native.is_none() {
+    if !matches!(finished, FinishedPart::Stored(_)) && intent.slot.is_none() {
         // Its row may be gone already, and the write guard cannot find the object without it.
         app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
     }
     match finished {
         FinishedPart::Stored(replaced) => {
-            attempt.settle();
+            guard.settle();
             if let Some(replaced) = replaced
                 // The sweep removes later what cannot be removed now.
                 && let Err(error) = app.discard(Kind::Part, replaced).await
@@ -220,7 +221,7 @@ async fn store(
             }
             Ok(())
         }
-        FinishedPart::Same => Ok(()),
+        FinishedPart::Unchanged => Ok(()),
         FinishedPart::TooLarge => Err(too_large(max_size.unwrap_or_default())),
         FinishedPart::OverQuota => Err(Error::over_quota()),
         FinishedPart::Closed => {

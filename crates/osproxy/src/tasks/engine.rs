@@ -40,11 +40,11 @@ pub struct Settings {
     /// Lifetime of a lease. A task whose lease is not renewed is taken over.
     pub lease: Duration,
     /// How often to look for tasks without a notification.
-    pub poll: Duration,
+    pub poll_interval: Duration,
     /// Delay after the first failure. It doubles with every further one.
-    pub first_retry: Duration,
+    pub initial_backoff: Duration,
     /// Maximum delay after a failure.
-    pub max_retry: Duration,
+    pub max_backoff: Duration,
 }
 
 /// The task engine of a process.
@@ -53,13 +53,13 @@ pub struct Engine {
     registry: Registry,
     settings: Settings,
     /// Suppresses repeated log lines while tasks cannot be claimed.
-    troubles: Troubles,
+    log_throttle: Troubles,
 }
 
 impl Engine {
     /// Creates an engine with these handlers.
     pub fn new(app: Arc<App>, registry: Registry, settings: Settings) -> Self {
-        Self { app, registry, settings, troubles: Troubles::default() }
+        Self { app, registry, settings, log_throttle: Troubles::default() }
     }
 
     /// Runs tasks until `stop`. From then on it claims no more tasks, lets running ones end until
@@ -73,13 +73,13 @@ impl Engine {
             let pause = match engine.claim(&mut running, &abort).await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    engine.troubles.log("cannot look for tasks", &error);
-                    engine.settings.poll
+                    engine.log_throttle.log("cannot look for tasks", &error);
+                    engine.settings.poll_interval
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = engine.app.task_bell.notified() => {}
+                () = engine.app.task_notify.notified() => {}
                 true = running.one_ends() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -90,10 +90,10 @@ impl Engine {
     /// Ensures that there is a task of every recurring kind. Returns whether that succeeded.
     async fn ensure_recurring(&self) -> bool {
         for (kind, registered) in &self.registry.kinds {
-            if registered.every.is_none() {
+            if registered.interval.is_none() {
                 continue;
             }
-            let stores = if registered.for_store {
+            let stores = if registered.per_store {
                 self.app.stores.names().into_iter().map(Some).collect()
             } else {
                 vec![None]
@@ -105,7 +105,7 @@ impl Engine {
                     self.app.meta.ensure_recurring(new, store).await.map_err(Error::from)
                 };
                 if let Err(error) = ensured.await {
-                    self.troubles.log("cannot schedule a task", &error);
+                    self.log_throttle.log("cannot schedule a task", &error);
                     return false;
                 }
             }
@@ -122,13 +122,15 @@ impl Engine {
             let kinds: Vec<_> = self.registry.kinds.iter().filter_map(free).collect();
             if kinds.is_empty() {
                 // The engine looks again when a task ends.
-                return Ok(self.settings.poll);
+                return Ok(self.settings.poll_interval);
             }
             let due = self.app.meta.due_tasks(&kinds, PAGE).await?;
             if due.is_empty() {
                 let next = self.app.meta.next_due(&kinds).await?;
                 let next = next.map(|next| Duration::from_millis(next.unsigned_abs()));
-                return Ok(next.map_or(self.settings.poll, |next| next.min(self.settings.poll)));
+                return Ok(
+                    next.map_or(self.settings.poll_interval, |next| next.min(self.settings.poll_interval))
+                );
             }
             let mut claimed_any = false;
             for (id, kind) in due {
@@ -139,12 +141,12 @@ impl Engine {
                     continue;
                 }
                 let lease = millis(self.settings.lease);
-                let claimed = match self.app.meta.claim_task(id, &self.app.node, lease).await {
+                let claimed = match self.app.meta.claim_task(id, &self.app.node_id, lease).await {
                     Ok(Some(claimed)) => claimed,
                     Ok(None) => continue,
                     // If one task cannot be claimed, the others still can.
                     Err(error) => {
-                        self.troubles.log("cannot claim a task", &error);
+                        self.log_throttle.log("cannot claim a task", &error);
                         continue;
                     }
                 };
@@ -159,7 +161,7 @@ impl Engine {
             }
             if !claimed_any {
                 // Other nodes claimed all of them, or none can be claimed now.
-                return Ok(self.settings.poll);
+                return Ok(self.settings.poll_interval);
             }
         }
     }
@@ -194,16 +196,16 @@ impl Engine {
     /// Decides how to record the result of an attempt, and logs it.
     fn judge(&self, registered: &Registered, claimed: &ClaimedTask, outcome: Result<(), TaskError>) -> Ended {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
-        match (outcome, registered.every) {
+        match (outcome, registered.interval) {
             (Ok(()), None) => {
                 tracing::debug!(task_id, kind, attempt, "task done");
                 Ended::Done
             }
-            (Ok(()), Some(every)) => Ended::Again(millis(every)),
+            (Ok(()), Some(every)) => Ended::Repeat(millis(every)),
             (Err(error), Some(every)) => {
                 let error = error::chain(&error);
                 tracing::error!(task_id, kind, attempt, error, "task failed; it will run again");
-                Ended::Retry(error, millis(every.min(self.settings.max_retry)))
+                Ended::Retry(error, millis(every.min(self.settings.max_backoff)))
             }
             (Err(TaskError::Retry(error)), None) if attempt < claimed.max_attempts => {
                 let (error, delay) = (error::chain(&*error), self.delay(attempt));
@@ -226,7 +228,7 @@ impl Engine {
                     error,
                     "task failed and is dead; see `osproxy tasks`"
                 );
-                Ended::Dead(error)
+                Ended::Fail(error)
             }
         }
     }
@@ -235,12 +237,12 @@ impl Engine {
     async fn record(&self, claimed: &ClaimedTask, ended: Ended) -> Outcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         let outcome = match &ended {
-            Ended::Done | Ended::Again(_) => Outcome::Done,
+            Ended::Done | Ended::Repeat(_) => Outcome::Done,
             Ended::Retry(..) => Outcome::Failed,
-            Ended::Dead(_) => Outcome::Dead,
+            Ended::Fail(_) => Outcome::Dead,
             Ended::HandedBack => Outcome::HandedBack,
         };
-        match self.app.meta.end_task(claimed, &self.app.node, ended).await {
+        match self.app.meta.end_task(claimed, &self.app.node_id, ended).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(task_id, kind, attempt, "a task ended after its lease was lost");
@@ -267,7 +269,7 @@ impl Engine {
         loop {
             tokio::time::sleep(lease / RENEWALS).await;
             let asked = tokio::time::Instant::now();
-            match self.app.meta.renew_task(claimed, &self.app.node, millis(lease)).await {
+            match self.app.meta.renew_task(claimed, &self.app.node_id, millis(lease)).await {
                 Ok(true) => held_until = asked + lease,
                 Ok(false) => return,
                 Err(error) => {
@@ -288,7 +290,7 @@ impl Engine {
     /// between half and all of it, so that tasks that failed together are not retried together.
     fn delay(&self, attempt: u32) -> i64 {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
-        let full = self.settings.first_retry.saturating_mul(doubled).min(self.settings.max_retry);
+        let full = self.settings.initial_backoff.saturating_mul(doubled).min(self.settings.max_backoff);
         let mut random = [0; 2];
         // Without random numbers, use the full delay.
         let share = getrandom::fill(&mut random).map_or(u16::MAX, |()| u16::from_be_bytes(random));

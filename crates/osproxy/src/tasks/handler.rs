@@ -109,8 +109,8 @@ impl<H: TaskHandler> AnyHandler for H {
 pub(super) struct Registered {
     handler: Arc<dyn AnyHandler>,
     pub(super) concurrency: usize,
-    pub(super) every: Option<Duration>,
-    pub(super) for_store: bool,
+    pub(super) interval: Option<Duration>,
+    pub(super) per_store: bool,
 }
 
 impl Registered {
@@ -132,8 +132,8 @@ impl Registry {
         let registered = Registered {
             handler: Arc::new(handler),
             concurrency: H::CONCURRENCY.max(1),
-            every: H::EVERY,
-            for_store: H::FOR_STORE,
+            interval: H::EVERY,
+            per_store: H::FOR_STORE,
         };
         self.kinds.insert(H::KIND, registered);
         self

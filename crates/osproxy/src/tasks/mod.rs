@@ -25,12 +25,12 @@ use crate::{
 
 /// Returns a task for the handler `H`, to be enqueued under the unused `id`.
 pub fn task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
-    new_task::<H>(id, payload, app.limits.task_attempts)
+    new_task::<H>(id, payload, app.limits.max_task_attempts)
 }
 
 /// As [`task`], for a blob whose id only the transaction that enqueues the task knows.
 pub fn task_for_blob<H: TaskHandler>(app: &App, id: Uid, payload: fn(i64) -> H::Payload) -> TaskForBlob {
-    let max_attempts = app.limits.task_attempts;
+    let max_attempts = app.limits.max_task_attempts;
     Arc::new(move |blob_id| new_task::<H>(id, &payload(blob_id), max_attempts))
 }
 

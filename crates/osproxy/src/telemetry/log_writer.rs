@@ -57,8 +57,8 @@ impl LogWriter {
         coloured: bool,
     ) -> io::Result<(Self, FlushOnDrop)> {
         let shared = Arc::new(Shared::default());
-        let of_thread = shared.clone();
-        thread::Builder::new().name("log".to_owned()).spawn(move || of_thread.write_all(output))?;
+        let thread_shared = shared.clone();
+        thread::Builder::new().name("log".to_owned()).spawn(move || thread_shared.write_all(output))?;
         Ok((Self { shared: shared.clone(), coloured }, FlushOnDrop(shared)))
     }
 }
@@ -75,14 +75,14 @@ impl Write for &LogWriter {
     /// Buffers a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let escaped = escaped(line, self.coloured);
-        let taken = escaped.as_deref().unwrap_or(line);
+        let bytes = escaped.as_deref().unwrap_or(line);
         let mut lines = self.shared.lock();
-        if lines.bytes.len() + taken.len() > CAPACITY {
+        if lines.bytes.len() + bytes.len() > CAPACITY {
             lines.dropped += 1;
             return Ok(line.len());
         }
         let first = lines.bytes.is_empty();
-        lines.bytes.extend_from_slice(taken);
+        lines.bytes.extend_from_slice(bytes);
         drop(lines);
         if first {
             self.shared.changed.notify_all();

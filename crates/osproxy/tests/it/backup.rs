@@ -7,7 +7,7 @@ use reqwest::Method;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::support::{Api, Database, Service, content};
+use crate::support::{Api, Database, Service, Store, StoreServer, content};
 
 const GUIDE: &str = include_str!("../../../../docs/guides/operations.md");
 
@@ -18,17 +18,36 @@ fn scripts(heading: &str) -> Vec<&'static str> {
     section.split("```sh\n").skip(1).map(|script| script.split("```").next().unwrap()).collect()
 }
 
+/// Where a service keeps its data.
+struct Place<'a> {
+    folder: &'a Path,
+    database: &'a Database,
+    /// `None`: the folder has the objects, too.
+    store: Option<&'a Store>,
+}
+
+impl Place<'_> {
+    /// Settings that name database and store, in the environment's spelling.
+    fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = self.database.settings();
+        settings.extend(self.store.iter().flat_map(|store| store.settings()));
+        settings
+    }
+}
+
 /// Starts a script of the guide with the paths of this test: the data of a service and a folder for
 /// backups. The command that dumps the database creates a file before and after the dump, and
 /// continues when the test creates the matching files.
-fn begin(service: &Path, backups: &Path, database: &Database, script: &str, dumper: &str) -> Child {
+fn begin(place: &Place<'_>, backups: &Path, script: &str, dumper: &str) -> Child {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let data = service.join("osproxy-data").display().to_string();
-    let url = database.url().unwrap_or_default();
+    let data = place.folder.join("osproxy-data").display().to_string();
+    let url = place.database.url().unwrap_or_default();
     let (host, port) =
         if url.is_empty() { ("", "") } else { url.rsplit('@').next().unwrap().split_once(':').unwrap() };
     let (port, name) = port.split_once('/').unwrap_or_default();
+    let bucket = place.store.map_or("", Store::bucket);
     let script = script
+        .replace("store:osproxy", &format!("store:{bucket}"))
         .replace("--config /etc/osproxy/config.yaml", &format!("--data-dir {data}"))
         .replace("/usr/share/osproxy/", &format!("{root}/deploy/"))
         .replace("/var/lib/osproxy", &data)
@@ -45,11 +64,15 @@ fn begin(service: &Path, backups: &Path, database: &Database, script: &str, dump
         tell("dumped"),
         wait("go"),
     );
-    let binary = Path::new(env!("CARGO_BIN_EXE_osproxy")).parent().unwrap();
-    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    // rclone is installed beside the Python of the tests.
+    let python = std::env::var("OSPROXY_TEST_PYTHON").unwrap_or_default();
+    let tools = [env!("CARGO_BIN_EXE_osproxy"), python.as_str()].map(|tool| Path::new(tool).parent());
+    let tools = tools.into_iter().flatten().map(|folder| format!("{}:", folder.display()));
+    let path = tools.collect::<String>() + &std::env::var("PATH").unwrap();
     let mut bash = Command::new("bash");
     bash.args(["-euo", "pipefail", "-c", &(waiting + &script)]).env("PATH", path).kill_on_drop(true);
-    let settings = database.settings().into_iter().map(|(name, value)| (format!("OSPROXY__{name}"), value));
+    let settings = place.settings().into_iter().map(|(name, value)| (format!("OSPROXY__{name}"), value));
+    bash.envs(place.store.iter().flat_map(|store| store.rclone()));
     bash.env("MYSQL_PWD", "secret").env("DATABASE_URL", url).envs(settings).spawn().unwrap()
 }
 
@@ -86,7 +109,13 @@ impl Writer<'_> {
 
 /// Backs up a service that is written to continuously; after the database dump, parts are merged
 /// and a file is deleted. Returns the files that were complete before the dump and must survive.
-async fn back_up(service: &Service, backups: &Path, script: &str, dumper: &str) -> Files {
+async fn back_up(
+    service: &Service,
+    store: Option<&Store>,
+    backups: &Path,
+    script: &str,
+    dumper: &str,
+) -> Files {
     service.database().hold_merges().await;
     let mut writer = Writer { service, seed: 1000 };
     let mut files = vec![writer.write().await];
@@ -95,7 +124,8 @@ async fn back_up(service: &Service, backups: &Path, script: &str, dumper: &str) 
         files.push((service.store_in_parts("parts.bin", &bytes, 30_000).await, bytes));
     }
     let gone = service.store("gone.bin", &content(200, 1000)).await;
-    let mut backup = begin(service.folder(), backups, service.database(), script, dumper);
+    let place = Place { folder: service.folder(), database: service.database(), store };
+    let mut backup = begin(&place, backups, script, dumper);
     files.extend(writer.write_until(&mut backup, Some(&backups.join("copied"))).await);
     // A file that is too late for the first copy but is in the database dump: the second copy has
     // it.
@@ -113,25 +143,37 @@ async fn back_up(service: &Service, backups: &Path, script: &str, dumper: &str) 
     files
 }
 
-/// Loses the service and restores it elsewhere: every file that was complete must be there.
-async fn walk_through(service: Service, database: Database, folder: TempDir, heading: &str, dumper: &str) {
+/// Loses the service and restores it elsewhere: every file that was complete must be there. With
+/// `stores`, the service has its objects in the first one, and gets the second one.
+async fn walk_through(
+    service: Service,
+    database: Database,
+    folder: TempDir,
+    stores: Option<[Store; 2]>,
+    heading: &str,
+    dumper: &str,
+) {
     let backups = tempfile::tempdir().unwrap();
     let scripts = scripts(heading);
     let [before @ .., script, restore] = scripts.as_slice() else { panic!("{heading} has no scripts") };
+    let [store, other_store] = stores.map_or([None, None], |stores| stores.map(Some));
     for script in before {
-        let mut backup = begin(service.folder(), backups.path(), service.database(), script, "nothing");
+        let place = Place { folder: service.folder(), database: service.database(), store: store.as_ref() };
+        let mut backup = begin(&place, backups.path(), script, "nothing");
         assert!(backup.wait().await.unwrap().success());
     }
-    let files = back_up(&service, backups.path(), script, dumper).await;
+    let files = back_up(&service, store.as_ref(), backups.path(), script, dumper).await;
     let link = service.download_link(&files[0].0).await.unwrap();
     let owner = Api::clone(&service);
     drop(service);
 
     std::fs::create_dir_all(folder.path().join("osproxy-data")).unwrap();
-    let mut restoring = begin(folder.path(), backups.path(), &database, restore, dumper);
+    let place = Place { folder: folder.path(), database: &database, store: other_store.as_ref() };
+    let mut restoring = begin(&place, backups.path(), restore, dumper);
     assert!(restoring.wait().await.unwrap().success());
-    let settings = database.settings();
-    let mut service = Service::start_at(folder, database, settings, &[], &[]).await.with_key_of(&owner);
+    let settings = place.settings();
+    let service = Service::start_listening("127.0.0.1:0", folder, database, other_store, settings).await;
+    let mut service = service.with_key_of(&owner);
     service.database().release_merges().await;
     for (uid, bytes) in &files {
         assert!(service.read(uid).await == *bytes, "{uid} has other content");
@@ -149,7 +191,7 @@ async fn sqlite_and_local_disk_are_backed_up_and_restored_as_the_guide_says() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::create(folder.path()).await;
     let service = Service::start().await;
-    walk_through(service, database, folder, "\n### One node: SQLite", "sqlite3").await;
+    walk_through(service, database, folder, None, "\n### One node: SQLite", "sqlite3").await;
 }
 
 #[tokio::test]
@@ -164,11 +206,28 @@ async fn mysql_and_local_disk_are_backed_up_and_restored_as_the_guide_says() {
     on_server("OSPROXY_TEST_MYSQL", "\n### MySQL, MariaDB", "mariadb-dump").await;
 }
 
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn postgres_and_a_store_are_backed_up_and_restored_as_the_guide_says() {
+    let admin = "OSPROXY_TEST_POSTGRES";
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let stores = [Store::new(StoreServer::S3), Store::new(StoreServer::S3)];
+    let [database, other_database] =
+        [Database::on(admin, folders[0].path()).await, Database::on(admin, folders[1].path()).await];
+    let [folder, other_folder] = folders;
+    let place = Place { folder: folder.path(), database: &database, store: Some(&stores[0]) };
+    let settings = place.settings();
+    let store = Some(stores[0].clone());
+    let service = Service::start_listening("127.0.0.1:0", folder, database, store, settings).await;
+    let heading = "\n### Object store";
+    walk_through(service, other_database, other_folder, Some(stores), heading, "pg_dump").await;
+}
+
 async fn on_server(admin: &str, heading: &str, dumper: &str) {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::on(admin, folder.path()).await;
     let service = Service::start_on(admin, &[]).await;
-    walk_through(service, database, folder, heading, dumper).await;
+    walk_through(service, database, folder, None, heading, dumper).await;
 }
 
 #[tokio::test]

@@ -202,7 +202,7 @@ async fn what_speaks_something_else_is_told() {
 #[tokio::test]
 async fn what_does_not_answer_is_not_waited_for_without_end() {
     let proxy = Proxy::start("127.0.0.1:9".to_owned()).await;
-    proxy.set(Line::Silent);
+    proxy.set(Line::Stall);
     let mut silent = s3_at(&format!("http://{}", proxy.address));
     silent.extend(settings(&[("STORES__TIMEOUT", "1")]));
     is_wrong(&silent, "reach", "(not finished within 1 s; see `stores.timeout`)").await;

@@ -18,7 +18,7 @@ const EVERYWHERE: [(&str, &str); 2] =
 
 /// The test that runs all blocks of a language on a page. `task-handlers.md` is a doctest of the
 /// crate.
-const RUN: [(&str, &str, &str); 22] = [
+const RUN: [(&str, &str, &str); 25] = [
     ("README.md", "sh", "readme::the_quick_start_works_line_by_line"),
     ("docs/guides/access.md", "sh", "documentation::the_commands_about_access_work"),
     ("docs/guides/api-v0.md", "sh", "documentation::api_v0_works_line_by_line"),
@@ -27,6 +27,11 @@ const RUN: [(&str, &str, &str); 22] = [
     ("docs/guides/backend.md", "java", "examples::the_java_of_the_back_end_guide_sends_and_reads_a_file"),
     ("docs/guides/backend.md", "js", "examples::the_javascript_of_the_back_end_guide_sends_and_reads_a_file"),
     ("docs/guides/backend.md", "python", "examples::the_python_of_the_back_end_guide_sends_and_reads_a_file"),
+    (
+        "docs/guides/backend.md",
+        "python",
+        "examples::the_web_back_end_in_python_serves_the_pages_of_the_web_guide",
+    ),
     ("docs/guides/backend.md", "sh", "examples::the_requests_of_the_back_end_guide_work_line_by_line"),
     ("docs/guides/databases.md", "sql", "documentation::the_databases_are_made_as_it_says"),
     ("docs/guides/edge.md", "nginx", "documentation::nginx_takes_what_is_shown_of_it"),
@@ -41,8 +46,14 @@ const RUN: [(&str, &str, &str); 22] = [
         "sh",
         "backup::sqlite_and_local_disk_are_backed_up_and_restored_as_the_guide_says",
     ),
+    ("docs/guides/operations.md", "sh", "documentation::the_commands_about_lost_keys_and_space_work"),
     ("docs/guides/stores.md", "sh", "documentation::the_commands_about_stores_work"),
     ("docs/guides/web.md", "html", "examples::the_page_of_the_web_guide_goes_on_after_it_was_loaded_again"),
+    (
+        "docs/guides/web.md",
+        "html",
+        "examples::the_film_of_the_web_guide_goes_on_at_the_same_time_with_a_new_link",
+    ),
     (
         "docs/guides/web.md",
         "javascript",
@@ -199,6 +210,31 @@ async fn the_commands_about_stores_work() {
     std::fs::write(service.folder().join("config.yaml"), "").unwrap();
     let said = run(&service, "docs/guides/stores.md").await;
     assert!(said.lines().any(|line| serde_json::from_str::<Value>(line).is_ok()), "{said}");
+}
+
+#[tokio::test]
+async fn the_commands_about_lost_keys_and_space_work() {
+    let service = Service::start().await;
+    service.store("x.bin", b"content").await;
+    let page = Page::read("docs/guides/operations.md");
+    let script = |heading: &str| {
+        let (_, section) = page.text.split_once(&format!("\n## {heading}\n")).unwrap();
+        let text = section.split("\n## ").next().unwrap().to_owned();
+        Page { path: page.path.clone(), text }.script("sh")
+    };
+    let script = script("Lost and leaked keys") + &script("Space used by tenants");
+    let folder = tempfile::tempdir().unwrap();
+    let output = service.shell(folder.path(), &script).output().await.unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    // The new keys work, and the old link key still verifies.
+    let keys: Vec<_> = said.lines().filter(|line| line.starts_with("osk_")).collect();
+    let [shop, admin] = keys[..] else { panic!("{said}") };
+    assert_eq!(service.with_key(shop).v1_get("/files").await.status(), 200);
+    assert_eq!(service.with_key(admin).v1_get("/stats").await.status(), 200);
+    assert!(said.contains("  sign  ") && said.contains("  verify  "), "{said}");
+    let usage = said.lines().find(|line| line.starts_with("default ")).unwrap();
+    assert!(said.contains("USED (LOGICAL)") && usage.contains("524 B") && usage.contains("  7 B"), "{said}");
 }
 
 #[test]

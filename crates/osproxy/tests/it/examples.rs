@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::Command,
+    process::{Child, Command},
 };
 
 use crate::support::{Browser, Page, Service, Trouble, Unreliable, content, eventually};
@@ -70,7 +70,9 @@ async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
     let key = service.create_key(&[]).await;
     let line = Unreliable::start(service.address.to_string(), 1).await;
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(name), Page::read(BACKEND).program(language)).unwrap();
+    // The first block of a language; a web back end may follow.
+    let program = Page::read(BACKEND).blocks_in(language).remove(0);
+    std::fs::write(folder.path().join(name), program).unwrap();
     let bytes = content(11, (20 << 20) + 17);
     std::fs::write(folder.path().join("film.bin"), &bytes).unwrap();
     line.plan("POST", Trouble::Refused);
@@ -165,18 +167,30 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     service.assert_consistent().await;
 }
 
-/// Starts the back end of the web guide; returns its process, which is killed on drop, and the URL
-/// of its page.
-async fn web_back_end(folder: &Path, settings: &[(&str, &str)]) -> (tokio::process::Child, String) {
-    let page = Page::read(WEB);
-    std::fs::write(folder.join("server.mjs"), page.program("js")).unwrap();
-    std::fs::write(folder.join("index.html"), page.program("html")).unwrap();
-    let mut server = Command::new("node");
-    server.arg("server.mjs").current_dir(folder).envs(settings.iter().copied()).stdout(Stdio::piped());
-    let mut server = server.kill_on_drop(true).spawn().expect("node is not installed");
+/// Starts a web back end with the pages of the web guide; returns its process, which is killed on
+/// drop, and the URL of its first page.
+async fn back_end(
+    folder: &Path,
+    interpreter: &str,
+    name: &str,
+    program: &str,
+    settings: &[(&str, &str)],
+) -> (Child, String) {
+    let [index, film]: [String; 2] = Page::read(WEB).blocks_in("html").try_into().unwrap();
+    for (name, text) in [(name, program), ("index.html", &index), ("film.html", &film)] {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    let mut server = Command::new(interpreter);
+    server.arg(name).current_dir(folder).envs(settings.iter().copied()).stdout(Stdio::piped());
+    let mut server = server.kill_on_drop(true).spawn().expect("the interpreter is not installed");
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let url = lines.next_line().await.unwrap().expect("the back end does not start");
     (server, url)
+}
+
+/// Starts the back end of the web guide.
+async fn web_back_end(folder: &Path, settings: &[(&str, &str)]) -> (Child, String) {
+    back_end(folder, "node", "server.mjs", &Page::read(WEB).program("js"), settings).await
 }
 
 /// Returns a free port.
@@ -315,4 +329,125 @@ async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
         Value::from(&*urls[1]),
     );
     assert_eq!(run(&shown).await.unwrap(), json!([8, 64]));
+}
+
+/// Two minutes of silence: so large that no browser reads all of it at once.
+fn recording() -> Vec<u8> {
+    const RATE: u32 = 44_100;
+    const LEN: u32 = 20 << 20;
+    let mut wav = b"RIFF".to_vec();
+    wav.extend((36 + LEN).to_le_bytes());
+    wav.extend(b"WAVEfmt ");
+    // PCM, two channels of 16 bits.
+    for (value, bytes) in [(16, 4), (1, 2), (2, 2), (RATE, 4), (RATE * 4, 4), (4, 2), (16, 2)] {
+        wav.extend(&value.to_le_bytes()[..bytes]);
+    }
+    wav.extend(b"data");
+    wav.extend(LEN.to_le_bytes());
+    wav.resize(wav.len() + usize::try_from(LEN).unwrap(), 0);
+    wav
+}
+
+#[tokio::test]
+#[ignore = "needs Node and Chromium: just test-servers"]
+async fn the_film_of_the_web_guide_goes_on_at_the_same_time_with_a_new_link() {
+    let port = free_port().to_string();
+    let service = Service::start_configured(&Page::read(WEB).program("yaml").replace("3000", &port)).await;
+    let key = service.create_key(&[]).await;
+    let owner = service.with_key(&key);
+    let folder = tempfile::tempdir().unwrap();
+    let direct = format!("http://{}", service.address);
+    let settings = [("OSPROXY_URL", direct.as_str()), ("OSPROXY_KEY", &key), ("PORT", &port)];
+    let (_server, url) = web_back_end(folder.path(), &settings).await;
+    let uid = owner.store("film.wav", &recording()).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("{url}film.html?uid={uid}")).await;
+
+    let film = "const film = document.getElementById('film');";
+    // Chromium plays sound without a click only if it is muted.
+    browser.run(&format!("{film} film.muted = true; film.playbackRate = 1.5; film.play(); return 0")).await;
+    let is_beyond = async |second: u32| {
+        let script =
+            format!("{film} return film.currentTime > {second} && !film.paused && film.readyState > 2");
+        (browser.run(&script).await == true).then_some(())
+    };
+    eventually("the film plays", async || is_beyond(0).await).await;
+    let revoked = owner.v1(Method::DELETE, &format!("/files/{uid}/links"), None).await;
+    assert_eq!(revoked.status(), 204);
+    // The browser has not read this far: it needs the link again.
+    browser.run(&format!("{film} film.currentTime = 90; return 0")).await;
+    eventually("the film continues there", async || is_beyond(90).await).await;
+    let played = browser.run(&format!("{film} return [film.playbackRate, film.error]")).await;
+    assert_eq!(played, json!([1.5, null]));
+    assert!(service.log().contains("error=\"link_revoked\""));
+
+    let deleted = owner.v1(Method::DELETE, &format!("/files/{uid}"), None).await;
+    assert_eq!(deleted.status(), 204);
+    browser.run(&format!("{film} film.currentTime = 60; return 0")).await;
+    browser.sees("#state", "the film was deleted").await;
+}
+
+#[tokio::test]
+#[ignore = "needs Python and Chromium: just test-servers"]
+async fn the_web_back_end_in_python_serves_the_pages_of_the_web_guide() {
+    let port = free_port().to_string();
+    let mut service =
+        Service::start_configured(&Page::read(WEB).program("yaml").replace("3000", &port)).await;
+    let key = service.create_key(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let direct = format!("http://{}", service.address);
+    let settings = [("OSPROXY_URL", direct.as_str()), ("OSPROXY_KEY", &key), ("PORT", &port)];
+    let program = Page::read(BACKEND).blocks_in("python").remove(1);
+    let (_server, url) = back_end(folder.path(), "python3", "web.py", &program, &settings).await;
+    let file = folder.path().join("film.mp4");
+    let bytes = content(15, (20 << 20) + 5);
+    std::fs::write(&file, &bytes).unwrap();
+
+    let browser = Browser::start().await;
+    browser.open(&url).await;
+    browser.choose("#file", &file).await;
+    browser.sees("#state", "stored: ").await;
+    let client = reqwest::Client::new();
+    let ask = async |method: Method, path: &str, body: &str| {
+        let request = client.request(method, format!("{url}{path}")).body(body.to_owned());
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.bytes().await.unwrap())
+    };
+    let json_of = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap();
+
+    // The page has reported the upload, and the back end has recorded it.
+    let (status, files) = ask(Method::GET, "files", "").await;
+    let uid = service.sql("SELECT uid FROM files WHERE state = 'stored'").await.remove(0);
+    assert_eq!(status, 200);
+    assert_eq!(json_of(&files), json!([{"uid": uid, "name": "film.mp4", "size": bytes.len()}]));
+    let (status, saved) = ask(Method::GET, &format!("files/{uid}"), "").await;
+    assert!(status == 200 && saved == bytes, "the content differs");
+    let (status, link) = ask(Method::POST, &format!("files/{uid}/links"), "").await;
+    assert_eq!(status, 200);
+    let shown = reqwest::get(json_of(&link)["url"].as_str().unwrap()).await.unwrap();
+    assert!(shown.bytes().await.unwrap() == bytes, "the content differs");
+
+    // An upload that is not complete is neither recorded nor readable.
+    let (status, created) = ask(Method::POST, "uploads", r#"{"name": "x", "size": 1}"#).await;
+    assert_eq!(status, 200);
+    let created = json_of(&created);
+    let uid = created["uid"].as_str().unwrap();
+    for (method, path) in
+        [(Method::POST, format!("uploads/{uid}/complete")), (Method::GET, format!("files/{uid}"))]
+    {
+        assert_eq!(ask(method, &path, "").await.0, 409, "{path}");
+    }
+    let (status, renewed) = ask(Method::POST, &format!("uploads/{uid}/links"), "").await;
+    assert!(status == 200 && json_of(&renewed)["links"]["part"].is_string());
+
+    // A uid that the back end did not create belongs to nobody here, even if osproxy has the file.
+    let other = service.with_key(&key).store("other.bin", b"other").await;
+    for (method, path) in [
+        (Method::GET, format!("files/{other}")),
+        (Method::POST, format!("files/{other}/links")),
+        (Method::POST, format!("uploads/{other}/complete")),
+    ] {
+        assert_eq!(ask(method, &path, "").await.0, 404, "{path}");
+    }
+    service.assert_consistent().await;
 }

@@ -133,7 +133,7 @@ async fn database_away(server: &str, line: Line) {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let before = clients.stored();
-    proxy.set(Line::Whole);
+    proxy.set(Line::Forward);
     let healed = Instant::now();
     eventually("clients store files again", async || (clients.stored() > before + 50).then_some(())).await;
     let recovered = healed.elapsed();
@@ -154,23 +154,23 @@ async fn database_away(server: &str, line: Line) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_database_that_is_cut_off_comes_back() {
-    let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Cut);
-    let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Cut);
+    let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Close);
+    let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Close);
     Box::pin(futures_util::future::join(postgres, mysql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_database_that_falls_silent_comes_back() {
-    let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Silent);
-    let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Silent);
+    let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Stall);
+    let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Stall);
     Box::pin(futures_util::future::join(postgres, mysql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn without_redis_nothing_stops_as_long_as_the_lease_holds() {
-    for line in [Line::Cut, Line::Silent] {
+    for line in [Line::Close, Line::Stall] {
         let (mut service, _proxy, redis) = behind_proxies("OSPROXY_TEST_POSTGRES", &[]).await;
         let clients = Clients::start(&service);
         eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
@@ -178,7 +178,7 @@ async fn without_redis_nothing_stops_as_long_as_the_lease_holds() {
         eventually("it is down", async || service.log().contains("lost the connection").then_some(())).await;
         let before = clients.stored();
         eventually("clients continue", async || (clients.stored() > before + 300).then_some(())).await;
-        redis.set(Line::Whole);
+        redis.set(Line::Forward);
         eventually("it is back", async || service.log().contains("reconnected to Redis").then_some(())).await;
         let seen = clients.end().await;
         assert_eq!(seen.refused, 0, "{line:?}");
@@ -194,12 +194,12 @@ async fn without_redis_no_uid_is_issued_once_the_lease_is_over() {
     let clients = Clients::start(&service);
     eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
     let uid = service.store("kept.bin", b"kept").await;
-    redis.set(Line::Silent);
+    redis.set(Line::Stall);
     eventually("clients are refused", async || (clients.seen.lock().unwrap().refused > 20).then_some(()))
         .await;
     let before = clients.stored();
     assert_eq!(service.read(&uid).await, b"kept", "a read was refused");
-    redis.set(Line::Whole);
+    redis.set(Line::Forward);
     eventually("clients store files again", async || (clients.stored() > before + 50).then_some(())).await;
     let seen = clients.end().await;
     check(&mut service, seen).await;

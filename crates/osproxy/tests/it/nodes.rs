@@ -128,12 +128,12 @@ async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
     let two = two.with_key_of(&one);
     let uid = two.store("x.bin", b"x").await;
     assert_eq!(two.read(&uid).await, b"x");
-    proxy.set(Line::Cut);
+    proxy.set(Line::Close);
     eventually("Redis is lost", async || two.log().contains("lost the connection").then_some(())).await;
     let deleter = TestNode::start_beside(&one).await;
     deleter.delete(&uid).await;
     assert!(two.download_link(&uid).await.is_none());
-    proxy.set(Line::Whole);
+    proxy.set(Line::Forward);
     eventually("Redis is back", async || two.log().contains("reconnected to Redis").then_some(())).await;
     assert!(two.download_link(&uid).await.is_none());
 }

@@ -31,7 +31,7 @@ pub(super) struct Slot {
     pub(super) path: String,
     pub(super) offset: u64,
     pub(super) size: u64,
-    _turn: OwnedMutexGuard<()>,
+    _lock: OwnedMutexGuard<()>,
 }
 
 /// Locks of slots. A write that was abandoned may still have a batch in flight, which must not
@@ -44,15 +44,15 @@ type Place = (String, u32);
 
 impl Slots {
     fn of(&self, path: &str, number: u32) -> Arc<Turn<()>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > FORGET {
-            known.retain(|_, turn| turn.strong_count() > 0);
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.len() > FORGET {
+            locks.retain(|_, turn| turn.strong_count() > 0);
         }
-        let known = known.entry((path.to_owned(), number)).or_default();
+        let known = locks.entry((path.to_owned(), number)).or_default();
         known.upgrade().unwrap_or_else(|| {
-            let turn = Arc::default();
-            *known = Arc::downgrade(&turn);
-            turn
+            let lock = Arc::default();
+            *known = Arc::downgrade(&lock);
+            lock
         })
     }
 }
@@ -70,7 +70,7 @@ fn wrong(what: &'static str) -> Error {
 enum Reserve {
     All,
     /// Only checks that there is space for all of it now.
-    Nothing,
+    CheckOnly,
 }
 
 impl Local {
@@ -109,7 +109,7 @@ impl Multipart for Local {
     }
 
     async fn begin_unreserved(&self, key: &Key, shape: Shape) -> Result<String> {
-        self.begin_with(key, shape, Reserve::Nothing).await
+        self.begin_with(key, shape, Reserve::CheckOnly).await
     }
 
     async fn create_part(
@@ -126,8 +126,8 @@ impl Multipart for Local {
             .filter(|_| size <= part_size)
             .ok_or_else(|| wrong("the part does not fit into its slot"))?;
         let path = path(key, upload);
-        let turn = self.root.slots.of(&path, number).lock_owned().await;
-        let slot = Slot { path, offset, size, _turn: turn };
+        let turn = self.root.slot_locks.of(&path, number).lock_owned().await;
+        let slot = Slot { path, offset, size, _lock: turn };
         Ok(Box::new(writer::Writer::part(self.root.clone(), key.clone(), slot)))
     }
 
@@ -171,10 +171,10 @@ impl Multipart for Local {
     }
 
     async fn uploads(&self, key: Option<&Key>) -> Result<UploadList> {
-        let wanted = key.map(ToString::to_string);
+        let object_name = key.map(ToString::to_string);
         let uploads = walk::list(self.root.clone(), "list uploads", |file| Ok(upload(file)));
         Ok(Box::pin(uploads.try_filter(move |upload| {
-            std::future::ready(wanted.as_ref().is_none_or(|wanted| *wanted == upload.name))
+            std::future::ready(object_name.as_ref().is_none_or(|wanted| *wanted == upload.name))
         })))
     }
 }
@@ -196,25 +196,25 @@ fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reserve) -> 
         Err(Errno::EXIST) => (create(OFlags::empty())?, false),
         created => (created?, true),
     };
-    let looked = if is_new { root.must_have_room(size) } else { Ok(()) };
-    let reserved = looked.and_then(|()| allocate(&file, size, reserved)).and_then(|()| {
+    let checked = if is_new { root.must_have_room(size) } else { Ok(()) };
+    let reservation = checked.and_then(|()| allocate(&file, size, reserved)).and_then(|()| {
         if root.fsync {
             rustix::fs::fdatasync(&file)?;
         }
         Ok(())
     });
-    if reserved.is_err() && is_new {
+    if reservation.is_err() && is_new {
         // If this fails, the file is found by its name when the blob is deleted.
         let _ = rustix::fs::unlinkat(&root.folder, path, AtFlags::empty());
     }
-    Ok(reserved?)
+    Ok(reservation?)
 }
 
 fn allocate(file: &OwnedFd, size: u64, reserved: Reserve) -> rustix::io::Result<()> {
     if size == 0 {
         return Ok(());
     }
-    if reserved == Reserve::Nothing {
+    if reserved == Reserve::CheckOnly {
         return rustix::fs::ftruncate(file, size);
     }
     loop {
@@ -245,7 +245,7 @@ mod tests {
     async fn send(store: &Local, key: &Key, upload: &str, number: u32, bytes: &[u8]) -> [u8; 32] {
         let mut writer = store.create_part(key, upload, number, bytes.len() as u64).await.unwrap();
         let piece_at = Some(u64::from(number - 1) * upload.parse::<u64>().unwrap());
-        writer.want(Wanted { piece_at, ..Wanted::default() });
+        writer.want(Wanted { subtree_offset: piece_at, ..Wanted::default() });
         writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
         let digests = writer.finish().await.unwrap();
         assert_eq!((digests.md5, digests.sha256, digests.size), (None, None, bytes.len() as u64));
@@ -336,7 +336,7 @@ mod tests {
         assert!(
             content[..1024] == [3; 1024] && content[1024..2048] == [2; 1024] && content[2048..] == [4; 952]
         );
-        let mut whole = Digester::new(Wanted { piece_at: Some(1024), ..Wanted::default() });
+        let mut whole = Digester::new(Wanted { subtree_offset: Some(1024), ..Wanted::default() });
         whole.update(&content[1024..2048]);
         assert_eq!(whole.finish().blake3, second);
     }

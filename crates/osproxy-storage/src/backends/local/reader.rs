@@ -35,28 +35,28 @@ pub(super) struct Reader {
     file: Arc<OwnedFd>,
     rest: Range<u64>,
     /// The last cached read was short: the next bytes are not in the page cache.
-    missed: bool,
+    cache_missed: bool,
     from_disk: Option<JoinHandle<std::io::Result<Bytes>>>,
     /// Range to drop from the page cache, before and after reading.
-    forgets: Option<Range<u64>>,
+    uncached_range: Option<Range<u64>>,
 }
 
 impl Reader {
     pub(super) fn new(file: OwnedFd, range: Range<u64>) -> Self {
-        Self { file: Arc::new(file), rest: range, missed: false, from_disk: None, forgets: None }
+        Self { file: Arc::new(file), rest: range, cache_missed: false, from_disk: None, uncached_range: None }
     }
 
     /// Reads from the disk instead of the page cache, and drops the pages afterwards so that they
     /// displace nothing others read. Dirty pages stay in the cache.
     pub(super) fn past_cache(file: OwnedFd, range: Range<u64>) -> Self {
         let mut reader = Self::new(file, range.clone());
-        reader.forgets = Some(range);
+        reader.uncached_range = Some(range);
         reader.forget();
         reader
     }
 
     fn forget(&self) {
-        if let Some(range) = &self.forgets {
+        if let Some(range) = &self.uncached_range {
             let len = NonZeroU64::new(range.end - range.start);
             // Ignored: a file system without a page cache has nothing to drop.
             let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
@@ -70,13 +70,13 @@ impl Reader {
     /// Reads from the page cache. `None` if the bytes must be read from the disk.
     fn read_cached(&mut self) -> Option<std::io::Result<Bytes>> {
         let mut buffer = CACHED_BUFFERS.take();
-        let wanted = self.next_len(CACHED_READ);
-        let target = buffer.unfilled(wanted);
+        let limit = self.next_len(CACHED_READ);
+        let target = buffer.unfilled(limit);
         let mut target = [IoSliceMut::new(target)];
         match rustix::io::preadv2(&self.file, &mut target, self.rest.start, ReadWriteFlags::NOWAIT) {
             Ok(count) => {
                 buffer.advance(count);
-                self.missed = count < wanted;
+                self.cache_missed = count < limit;
                 Some(Ok(buffer.freeze()))
             }
             // Not cached, interrupted, or not supported by the file system: use a blocking read.
@@ -122,7 +122,7 @@ impl Stream for Reader {
         if self.from_disk.is_none() {
             // After a short read, another cached read would return one page at a time as the disk
             // delivers them.
-            if !std::mem::take(&mut self.missed)
+            if !std::mem::take(&mut self.cache_missed)
                 && let Some(read) = self.read_cached()
             {
                 return Poll::Ready(Some(self.took(read)));

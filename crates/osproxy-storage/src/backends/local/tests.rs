@@ -50,10 +50,10 @@ async fn what_a_crash_left_unpublished_is_cleared_at_the_next_start() {
 #[tokio::test]
 async fn a_root_is_the_same_store_wherever_it_is_moved() {
     let folder = tempfile::tempdir().unwrap();
-    let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+    let (here, other) = (folder.path().join("here"), folder.path().join("there"));
     let id = Local::open(&here, true).await.unwrap().id().to_owned();
     assert_eq!(id.len(), 8);
-    assert_ne!(Local::open(&there, true).await.unwrap().id(), id);
+    assert_ne!(Local::open(&other, true).await.unwrap().id(), id);
     #[expect(clippy::disallowed_methods, reason = "a test may block")]
     let (moved, damaged) = (folder.path().join("moved"), |root: &Path| {
         std::fs::write(root.join(ID), "damaged").unwrap();

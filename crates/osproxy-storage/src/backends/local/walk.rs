@@ -77,12 +77,12 @@ impl Walk {
         pick: fn(&Entry<'_>) -> std::io::Result<Option<T>>,
     ) -> std::io::Result<Option<Vec<T>>> {
         let mut picked = Vec::new();
-        let mut looked = 0;
-        while looked < BATCH {
+        let mut scanned = 0;
+        while scanned < BATCH {
             let Some(folder) = &mut self.open else {
                 match self.next_folder()? {
                     Some(folder) => self.open = Some(folder),
-                    None if looked == 0 => return Ok(None),
+                    None if scanned == 0 => return Ok(None),
                     None => break,
                 }
                 continue;
@@ -90,10 +90,10 @@ impl Walk {
             let Some(entry) = folder.files.read() else {
                 self.open = None;
                 // Empty folders count too, so that a batch occupies its thread only briefly.
-                looked += 1;
+                scanned += 1;
                 continue;
             };
-            looked += 1;
+            scanned += 1;
             let entry = entry?;
             let name = entry.file_name().to_string_lossy();
             if name != "." && name != ".." {

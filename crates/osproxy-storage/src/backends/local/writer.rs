@@ -64,14 +64,14 @@ impl Writer {
             filling: None,
             state: State::Idle(Box::new(Sink {
                 root,
-                place,
+                target: place,
                 file: None,
                 digester: Digester::default(),
                 written: 0,
                 written_back: 0,
                 reserved: 0,
                 size_hint,
-                looked: 0,
+                space_checked: 0,
             })),
         }
     }
@@ -189,7 +189,7 @@ enum Place {
 /// Bytes already written into a slot stay there; they count for nothing until the part is recorded.
 struct Sink {
     root: Arc<Root>,
-    place: Place,
+    target: Place,
     /// Created or opened with the first batch.
     file: Option<OwnedFd>,
     digester: Digester,
@@ -198,13 +198,13 @@ struct Sink {
     reserved: u64,
     size_hint: u64,
     /// Offset up to which free space was checked.
-    looked: u64,
+    space_checked: u64,
 }
 
 impl Sink {
     fn file(&mut self) -> rustix::io::Result<&OwnedFd> {
         if self.file.is_none() {
-            let (path, flags) = match &self.place {
+            let (path, flags) = match &self.target {
                 Place::Temporary(name) => (name, OFlags::CREATE | OFlags::EXCL),
                 Place::Slot(slot) => (&slot.path, OFlags::empty()),
             };
@@ -217,19 +217,19 @@ impl Sink {
 
     /// File offset of the next byte.
     fn end(&self) -> u64 {
-        let start = if let Place::Slot(slot) = &self.place { slot.offset } else { 0 };
+        let start = if let Place::Slot(slot) = &self.target { slot.offset } else { 0 };
         start + self.written
     }
 
     /// Checks from time to time that the disk has space for the announced rest. Slots of a reserved
     /// file need no check.
     fn must_have_room(&mut self, coming: u64) -> rustix::io::Result<()> {
-        if self.written + coming > self.looked {
-            if matches!(self.place, Place::Slot(_)) && self.is_reserved()? {
-                self.looked = u64::MAX;
+        if self.written + coming > self.space_checked {
+            if matches!(self.target, Place::Slot(_)) && self.is_reserved()? {
+                self.space_checked = u64::MAX;
                 return Ok(());
             }
-            self.looked = self.written + LOOK;
+            self.space_checked = self.written + LOOK;
             let announced = self.size_hint.saturating_sub(self.reserved.max(self.written));
             self.root.must_have_room(announced.max(coming))?;
         }
@@ -246,7 +246,7 @@ impl Sink {
 
     /// Fails if `coming` bytes would overwrite the next slot.
     fn check(&self, coming: u64) -> std::io::Result<()> {
-        match &self.place {
+        match &self.target {
             Place::Slot(slot) if self.written + coming > slot.size => {
                 Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "part exceeds its announced size"))
             }
@@ -354,7 +354,7 @@ impl Sink {
 
     fn publish(mut self: Box<Self>, key: &Key) -> std::io::Result<()> {
         let (written, fsync, excess) = (self.written, self.root.fsync, self.reserved > self.written);
-        if let Place::Slot(slot) = &self.place
+        if let Place::Slot(slot) = &self.target
             && slot.size != written
         {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -366,7 +366,7 @@ impl Sink {
         if fsync {
             rustix::fs::fdatasync(file)?;
         }
-        let Place::Temporary(temporary) = &self.place else {
+        let Place::Temporary(temporary) = &self.target else {
             return Ok(());
         };
         self.root.publish(temporary, key)?;
@@ -379,7 +379,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        if let (Some(_), Place::Temporary(temporary)) = (&self.file, &self.place) {
+        if let (Some(_), Place::Temporary(temporary)) = (&self.file, &self.target) {
             // If this fails, the next `Local::open` removes the file.
             let _ = rustix::fs::unlinkat(&self.root.folder, temporary.as_str(), AtFlags::empty());
         }

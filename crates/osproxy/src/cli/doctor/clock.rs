@@ -36,10 +36,8 @@ pub(super) async fn examine(config: &Config, report: &mut Report) {
             ),
         );
     } else if let Some(problem) = ahead {
-        report.warning(
-            "clock",
-            &format!("{problem}; uploads still work: see operations.md, \"A clock that is wrong\""),
-        );
+        report
+            .warning("clock", &format!("{problem}; uploads still work: see operations.md, \"Wrong clock\""));
     } else {
         report.ok("clock", "matches the database and its newest uid");
     }

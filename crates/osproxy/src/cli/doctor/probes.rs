@@ -24,7 +24,7 @@ pub(super) enum Failure {
     /// The store returned an error.
     Store(storage::Error),
     /// The store behaved incorrectly.
-    Told(&'static str),
+    Misbehaved(&'static str),
 }
 
 impl From<storage::Error> for Failure {
@@ -39,8 +39,9 @@ type Outcome<T = String> = Result<T, Failure>;
 pub(super) fn key() -> Outcome<Key> {
     let mut random = [0; 16];
     let random = getrandom::fill(&mut random).map(|()| hex::encode(random));
-    let random = random.map_err(|_| Failure::Told("this machine provides no random numbers"))?;
-    Key::parse(&format!("unknown/doctor-{random}")).map_err(|_| Failure::Told("the test key is invalid"))
+    let random = random.map_err(|_| Failure::Misbehaved("this machine provides no random numbers"))?;
+    Key::parse(&format!("unknown/doctor-{random}"))
+        .map_err(|_| Failure::Misbehaved("the test key is invalid"))
 }
 
 /// Bytes that differ at each position, so that misplaced bytes are detected.
@@ -73,7 +74,7 @@ pub(super) async fn credentials(store: &dyn Backend) -> Outcome {
     match store.open(&key()?, 0..1).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
         // Some stores check the bucket before the signature.
-        Err(error) if Diagnosis::of(&error) == Diagnosis::NoBucket => {
+        Err(error) if Diagnosis::of(&error) == Diagnosis::BucketNotFound => {
             Ok("not rejected; there is no bucket yet to test them on".to_owned())
         }
         _ => Ok("the store accepts the key and its signatures".to_owned()),
@@ -82,10 +83,10 @@ pub(super) async fn credentials(store: &dyn Backend) -> Outcome {
 
 /// Looks for the buckets and creates none: a name may be mistyped. Returns the names of missing
 /// buckets if the service would create them.
-pub(super) async fn missing_buckets(store: &dyn Backend, are_made: bool) -> Outcome<Option<String>> {
+pub(super) async fn missing_buckets(store: &dyn Backend, are_created: bool) -> Outcome<Option<String>> {
     match store.prepare(false).await {
         Ok(()) => Ok(None),
-        Err(error) if are_made && Diagnosis::of(&error) == Diagnosis::NoBucket => {
+        Err(error) if are_created && Diagnosis::of(&error) == Diagnosis::BucketNotFound => {
             Ok(Some(error.source().map_or_else(String::new, ToString::to_string)))
         }
         Err(error) => Err(error.into()),
@@ -105,7 +106,7 @@ async fn compare(store: &dyn Backend, key: &Key, range: Range<usize>, content: &
     let reader = store.open(key, range.start as u64..range.end as u64).await?;
     let chunks: Vec<Bytes> = reader.try_collect().await?;
     if chunks.concat() != content.slice(range) {
-        return Err(Failure::Told(
+        return Err(Failure::Misbehaved(
             "the store returned different bytes than were written: files would be corrupted",
         ));
     }
@@ -129,7 +130,7 @@ pub(super) async fn range(store: &dyn Backend, key: &Key, content: &Bytes) -> Ou
 }
 
 fn multipart(store: &dyn Backend) -> Outcome<&dyn Multipart> {
-    store.multipart().ok_or(Failure::Told("the store does not support multipart uploads"))
+    store.multipart().ok_or(Failure::Misbehaved("the store does not support multipart uploads"))
 }
 
 /// Begins a multipart upload.
@@ -159,13 +160,13 @@ pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> Outco
     let part = pattern(LAST_PART);
     write(uploads.create_part(key, upload, 1, part.len() as u64).await?, &part).await?;
     if !is_there(uploads, key, upload).await? {
-        return Err(Failure::Told(
+        return Err(Failure::Misbehaved(
             "the store does not list a multipart upload: abandoned ones would never be removed",
         ));
     }
     uploads.abort(key, upload).await?;
     if is_there(uploads, key, upload).await? {
-        return Err(Failure::Told("an aborted multipart upload still exists"));
+        return Err(Failure::Misbehaved("an aborted multipart upload still exists"));
     }
     Ok("the aborted multipart upload is gone".to_owned())
 }
@@ -190,7 +191,7 @@ pub(super) async fn list(store: &dyn Backend, key: &Key) -> Outcome {
             }
             Some(_) => {}
             None => {
-                return Err(Failure::Told(
+                return Err(Failure::Misbehaved(
                     "the store does not list the test object: `fsck` would miss objects",
                 ));
             }
@@ -206,7 +207,7 @@ pub(super) async fn delete(store: &dyn Backend, keys: &[Key]) -> Outcome {
         match store.size(key).await {
             Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
-            Ok(_) => return Err(Failure::Told("a deleted object still exists")),
+            Ok(_) => return Err(Failure::Misbehaved("a deleted object still exists")),
         }
     }
     Ok("the test objects are gone".to_owned())
@@ -251,9 +252,9 @@ mod tests {
         let mut turned = content.to_vec();
         turned[OBJECT / 2 + 999] ^= 1;
         put(&store, &object, &turned.into()).await.unwrap();
-        assert!(matches!(get(&store, &object, &content).await, Err(Failure::Told(_))));
-        assert!(matches!(range(&store, &object, &content).await, Err(Failure::Told(_))));
+        assert!(matches!(get(&store, &object, &content).await, Err(Failure::Misbehaved(_))));
+        assert!(matches!(range(&store, &object, &content).await, Err(Failure::Misbehaved(_))));
         assert!(delete(&store, std::slice::from_ref(&object)).await.is_ok());
-        assert!(matches!(list(&store, &object).await, Err(Failure::Told(_))));
+        assert!(matches!(list(&store, &object).await, Err(Failure::Misbehaved(_))));
     }
 }

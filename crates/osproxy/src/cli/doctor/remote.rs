@@ -41,12 +41,13 @@ pub(super) async fn examine(
             return false;
         }
     };
-    let mut visit = Visit { config, kind, buckets, store, report, left: Left::default(), is_cut_off: false };
+    let mut visit =
+        Visit { config, kind, buckets, store, report, leftovers: Left::default(), was_interrupted: false };
     let is_stopped = tokio::select! {
         () = visit.probe_all() => false,
         () = stopped => true,
     };
-    visit.is_cut_off |= is_stopped;
+    visit.was_interrupted |= is_stopped;
     visit.clean_up().await;
     is_stopped
 }
@@ -70,9 +71,9 @@ struct Visit<'a> {
     buckets: Vec<String>,
     store: Arc<dyn Backend>,
     report: &'a mut Report,
-    left: Left,
+    leftovers: Left,
     /// Whether a request was abandoned without an answer.
-    is_cut_off: bool,
+    was_interrupted: bool,
 }
 
 impl Visit<'_> {
@@ -118,7 +119,7 @@ impl Visit<'_> {
         let (Ok(object), Ok(parts), Ok(aborted)) = (probes::key(), probes::key(), probes::key()) else {
             return self.report.wrong("put", "this machine provides no random numbers");
         };
-        self.left.objects.push(object.clone());
+        self.leftovers.objects.push(object.clone());
         let content = probes::content();
         if !self.try_out("put", probes::put(store, &object, &content)).await {
             return self.report.skipped(PROBES.get(2..).unwrap_or_default());
@@ -128,17 +129,17 @@ impl Visit<'_> {
         } else {
             self.report.skipped(&["range"]);
         }
-        let are_put_together = self.probe_parts(store, &parts).await;
-        if are_put_together {
+        let completed = self.probe_parts(store, &parts).await;
+        if completed {
             self.probe_abort(store, &aborted).await;
         } else {
             self.report.skipped(&["abort"]);
         }
         self.try_out("list", probes::list(store, &object)).await;
         let mut keys = vec![object];
-        keys.extend(are_put_together.then_some(parts));
+        keys.extend(completed.then_some(parts));
         if self.try_out("delete", probes::delete(store, &keys)).await {
-            self.left.objects.retain(|key| !keys.contains(key));
+            self.leftovers.objects.retain(|key| !keys.contains(key));
         }
     }
 
@@ -146,10 +147,10 @@ impl Visit<'_> {
         let Some(upload) = self.begin("parts", store, key).await else {
             return false;
         };
-        self.left.objects.push(key.clone());
+        self.leftovers.objects.push(key.clone());
         let are_put_together = self.try_out("parts", probes::parts(store, key, &upload)).await;
         if are_put_together {
-            self.left.uploads.retain(|(known, _)| known != key);
+            self.leftovers.uploads.retain(|(known, _)| known != key);
         }
         are_put_together
     }
@@ -158,16 +159,16 @@ impl Visit<'_> {
         if let Some(upload) = self.begin("abort", store, key).await
             && self.try_out("abort", probes::abort(store, key, &upload)).await
         {
-            self.left.uploads.retain(|(known, _)| known != key);
+            self.leftovers.uploads.retain(|(known, _)| known != key);
         }
     }
 
     /// Begins a multipart upload, which counts as left over until a probe has removed it.
     async fn begin(&mut self, name: &str, store: &dyn Backend, key: &Key) -> Option<String> {
-        self.left.uploads.push((key.clone(), None));
+        self.leftovers.uploads.push((key.clone(), None));
         let upload = self.probe(name, probes::begin(store, key)).await?;
-        self.left.uploads.retain(|(known, _)| known != key);
-        self.left.uploads.push((key.clone(), Some(upload.clone())));
+        self.leftovers.uploads.retain(|(known, _)| known != key);
+        self.leftovers.uploads.push((key.clone(), Some(upload.clone())));
         Some(upload)
     }
 
@@ -182,10 +183,13 @@ impl Visit<'_> {
                 let said = self.report.quoted(&error::chain(&problem));
                 format!("{} ({said})", advice(Diagnosis::of(&problem)))
             }
-            Ok(Err(Failure::Told(what))) => what.to_owned(),
+            Ok(Err(Failure::Misbehaved(what))) => what.to_owned(),
             Err(_) => {
-                self.is_cut_off = true;
-                format!("{} (not finished within {seconds} s; see `stores.timeout`)", advice(Diagnosis::Late))
+                self.was_interrupted = true;
+                format!(
+                    "{} (not finished within {seconds} s; see `stores.timeout`)",
+                    advice(Diagnosis::TimedOut)
+                )
             }
         };
         self.report.wrong(name, &what);
@@ -207,13 +211,13 @@ impl Visit<'_> {
             return self.report.ok("clock", "the store does not report its time");
         };
         let apart = ahead.unsigned_abs();
-        let told = match apart {
+        let difference = match apart {
             0..120 => format!("{apart} s"),
             120..7200 => format!("{} min", apart / 60),
             _ => format!("{} h", apart / 3600),
         };
         let way = if ahead > 0 { "ahead of" } else { "behind" };
-        let told = format!("this machine is {told} {way} the store");
+        let told = format!("this machine is {difference} {way} the store");
         match apart {
             // Rounding to seconds and network latency account for this much.
             0..=2 => self.report.ok("clock", "matches the store"),
@@ -230,11 +234,11 @@ impl Visit<'_> {
 
     /// Removes leftovers, including those of probes that were interrupted.
     async fn clean_up(&mut self) {
-        if self.left.objects.is_empty() && self.left.uploads.is_empty() {
+        if self.leftovers.objects.is_empty() && self.leftovers.uploads.is_empty() {
             return;
         }
-        let (left, store) = (std::mem::take(&mut self.left), self.store.clone());
-        if self.is_cut_off {
+        let (left, store) = (std::mem::take(&mut self.leftovers), self.store.clone());
+        if self.was_interrupted {
             let limit = Duration::from_secs(self.config.stores.timeout);
             // The second attempt reports failures.
             let _ = tokio::time::timeout(limit, probes::clean_up(&*store, &left)).await;

@@ -8,7 +8,7 @@ const LONGEST: usize = 400;
 /// Prints results and counts problems.
 pub(super) struct Report {
     secrets: Vec<String>,
-    wrong: u32,
+    problem_count: u32,
     has_skipped: bool,
 }
 
@@ -19,7 +19,7 @@ impl Report {
         secrets.retain(|secret| !secret.is_empty());
         // One secret may contain another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { secrets, wrong: 0, has_skipped: false }
+        Self { secrets, problem_count: 0, has_skipped: false }
     }
 
     pub(super) fn ok(&self, probe: &str, what: &str) {
@@ -31,7 +31,7 @@ impl Report {
     }
 
     pub(super) fn wrong(&mut self, probe: &str, what: &str) {
-        self.wrong += 1;
+        self.problem_count += 1;
         self.line(&format!("  wrong    {probe:<12} {what}"));
     }
 
@@ -49,8 +49,8 @@ impl Report {
 
     /// Prepares text of a store or library for output: one line, without the secrets that were sent
     /// to stores and may be part of their answers.
-    pub(super) fn quoted(&self, said: &str) -> String {
-        let mut said = said.to_owned();
+    pub(super) fn quoted(&self, text: &str) -> String {
+        let mut said = text.to_owned();
         for secret in &self.secrets {
             said = said.replace(secret, "***");
         }
@@ -60,12 +60,12 @@ impl Report {
 
     /// Prints the summary.
     pub(super) fn end(&self) -> ExitCode {
-        match self.wrong {
+        match self.problem_count {
             0 if self.has_skipped => self.line("no problem found so far; skipped probes were not run"),
             0 => self.line("no problem found"),
             1 => self.line("1 problem found"),
             wrong => self.line(&format!("{wrong} problems found")),
         }
-        if self.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.problem_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

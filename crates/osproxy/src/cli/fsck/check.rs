@@ -42,10 +42,10 @@ pub(super) struct Check {
     /// Sizes of the part objects of the current blob.
     part_sizes: HashMap<String, u64>,
     /// Some file refers to content that does not exist: blobs that seem unused may belong to it.
-    dangling: bool,
+    has_dangling_files: bool,
     /// Some content object is missing or has the wrong size: blobs that seem unused may have its
     /// bytes.
-    missing: bool,
+    has_missing_content: bool,
     pub(super) blobs: u64,
     pub(super) objects: u64,
     pub(super) bytes: u64,
@@ -62,8 +62,8 @@ impl Check {
             shared: HashMap::new(),
             sizes: HashMap::new(),
             part_sizes: HashMap::new(),
-            dangling: false,
-            missing: false,
+            has_dangling_files: false,
+            has_missing_content: false,
             blobs: 0,
             objects: 0,
             bytes: 0,
@@ -74,12 +74,12 @@ impl Check {
 
     pub(super) async fn run(&mut self) -> Result<()> {
         for uid in self.app.meta.files_without_content().await? {
-            self.dangling = true;
+            self.has_dangling_files = true;
             self.difference(format!("file {uid} is complete but has no content"), false);
         }
         for store in self.app.stores.names() {
             self.store = store;
-            self.missing = false;
+            self.has_missing_content = false;
             self.one_store().await?;
         }
         Ok(())
@@ -158,11 +158,11 @@ impl Check {
             sizes.get(key).copied() == u64::try_from(size).ok()
         };
         if blob.state == BlobState::Stored && blob.layout == RecordedLayout::Whole {
-            self.missing |= !is_there(&self.sizes, &blob.object_key, blob.size);
+            self.has_missing_content |= !is_there(&self.sizes, &blob.object_key, blob.size);
         }
         let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
         for part in objects {
-            self.missing |= !is_there(&self.part_sizes, &part.object_key, part.size);
+            self.has_missing_content |= !is_there(&self.part_sizes, &part.object_key, part.size);
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Check {
                 false,
             );
         }
-        let safe = !self.dangling;
+        let safe = !self.has_dangling_files;
         let outcome = if self.options.repair && safe { Some(self.app.discard(kind, id).await) } else { None };
         self.repaired(what, outcome);
     }
@@ -329,8 +329,8 @@ impl Check {
         }
         let found = self.part_sizes.get(&part.object_key).copied();
         if self.compare(&what, part.size, found) && self.options.deep {
-            let read = self.read(&part.object_key, part.size, part.known.wanted()).await;
-            self.compare_digests(&what, read, |digests| part.known.is_of(digests));
+            let read = self.read(&part.object_key, part.size, part.digests.wanted()).await;
+            self.compare_digests(&what, read, |digests| part.digests.is_of(digests));
         }
         Ok(())
     }
@@ -349,7 +349,8 @@ impl Check {
         let parts = self.app.meta.recorded_parts(blob.id).await?.into_iter();
         let parts = parts.filter(|part| part.tag.is_none());
         keys.extend(parts.map(|part| (part.object_key, part.state == PartState::Stored)));
-        let may_be_needed = self.dangling || (self.missing && blob.state == BlobState::Stored);
+        let may_be_needed =
+            self.has_dangling_files || (self.has_missing_content && blob.state == BlobState::Stored);
         let safe = !may_be_needed && !keys.iter().any(|(key, counts)| self.of_others(key, *counts));
         let outcome = if self.options.repair && safe { Some(self.remove(blob.id).await) } else { None };
         self.repaired(format!("blob {} {why}", blob.id), outcome);
@@ -358,8 +359,8 @@ impl Check {
 
     /// Whether another row names the object as content. `counts`: whether the current row does so
     /// itself.
-    fn of_others(&self, key: &str, counts: bool) -> bool {
-        self.shared.get(key).is_some_and(|count| *count > i64::from(counts))
+    fn of_others(&self, key: &str, by_itself: bool) -> bool {
+        self.shared.get(key).is_some_and(|count| *count > i64::from(by_itself))
     }
 
     async fn remove(&self, blob_id: i64) -> Result<bool> {
@@ -369,7 +370,7 @@ impl Check {
     /// Whether an object exists with the recorded size. Missing content cannot be repaired here; it
     /// is restored when a client uploads the same content again.
     pub(super) fn compare(&mut self, what: &str, recorded: i64, found: Option<u64>) -> bool {
-        self.missing |= found != u64::try_from(recorded).ok();
+        self.has_missing_content |= found != u64::try_from(recorded).ok();
         match found {
             None => self.difference(format!("{what} has no object"), false),
             Some(size) if u64::try_from(recorded) != Ok(size) => {

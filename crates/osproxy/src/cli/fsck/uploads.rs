@@ -134,10 +134,10 @@ impl Check {
             return Ok(());
         }
         let stored: Vec<_> =
-            self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_object).collect();
+            self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_own_object).collect();
         let (each, _) = self.app.stores.digest_parts(&self.store, &stored, Wanted::MD5).await?;
         for (part, digests) in stored.iter().zip(each) {
-            if !part.known.is_of(&digests) {
+            if !part.digests.is_of(&digests) {
                 self.difference(format!("{what} has different content in part {}", part.number), false);
             }
         }

@@ -25,9 +25,9 @@ const TO_FINISH: i64 = 24 * 60 * 60 * 1000;
 pub(super) struct Verdict {
     pub(super) uid: i64,
     /// The file to import, or why it is skipped.
-    pub(super) fate: std::result::Result<ImportedFile, String>,
+    pub(super) outcome: std::result::Result<ImportedFile, String>,
     /// Notes for the operator.
-    pub(super) remarks: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// Groups parts by file.
@@ -74,7 +74,7 @@ impl<'a> Judge<'a> {
     pub(super) async fn judge(&self, file: GoFile, parts: Vec<GoPart>) -> Result<Verdict> {
         let mut remarks = Vec::new();
         let fate = self.fate(&file, parts, &mut remarks).await?;
-        Ok(Verdict { uid: file.uid, fate, remarks })
+        Ok(Verdict { uid: file.uid, outcome: fate, notes: remarks })
     }
 
     async fn fate(

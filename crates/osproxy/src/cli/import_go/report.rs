@@ -52,9 +52,9 @@ pub(super) fn tasks(tasks: &[GoTasks]) {
 /// Prints results as they arrive, and counts them.
 pub(super) struct Report {
     is_dry_run: bool,
-    taken: BTreeMap<Kind, u64>,
-    renewed: u64,
-    known: u64,
+    imported: BTreeMap<Kind, u64>,
+    reimported: u64,
+    already_present: u64,
     skipped: BTreeMap<String, u64>,
     leftovers: (u64, u64),
 }
@@ -63,9 +63,9 @@ impl Report {
     pub(super) fn new(is_dry_run: bool) -> Self {
         Self {
             is_dry_run,
-            taken: BTreeMap::new(),
-            renewed: 0,
-            known: 0,
+            imported: BTreeMap::new(),
+            reimported: 0,
+            already_present: 0,
             skipped: BTreeMap::new(),
             leftovers: (0, 0),
         }
@@ -85,20 +85,20 @@ impl Report {
 
     /// Counts files that were imported before.
     pub(super) fn known(&mut self, count: usize) {
-        self.known += u64::try_from(count).unwrap_or(u64::MAX);
+        self.already_present += u64::try_from(count).unwrap_or(u64::MAX);
     }
 
     /// Reports the result of recording a file.
     pub(super) fn imported(&mut self, uid: i64, kind: Kind, imported: Imported, remarks: &[String]) {
         match imported {
-            Imported::Known => return self.known(1),
+            Imported::Unchanged => return self.known(1),
             Imported::Conflict => {
                 return self.skipped(uid, "another blob already has the id of its object");
             }
-            Imported::Renewed => self.renewed += 1,
-            Imported::Taken => {}
+            Imported::Replaced => self.reimported += 1,
+            Imported::Imported => {}
         }
-        *self.taken.entry(kind).or_default() += 1;
+        *self.imported.entry(kind).or_default() += 1;
         for remark in remarks {
             say(&format!("{uid}: {remark}"));
         }
@@ -111,7 +111,7 @@ impl Report {
 
     /// Prints the summary and returns the exit code: 4 if files were skipped.
     pub(super) fn end(self) -> ExitCode {
-        let taken = |kind| self.taken.get(&kind).copied().unwrap_or_default();
+        let taken = |kind| self.imported.get(&kind).copied().unwrap_or_default();
         let (whole, in_parts, unfinished) =
             (taken(Kind::Whole), taken(Kind::InParts), taken(Kind::Unfinished));
         let skipped: u64 = self.skipped.values().sum();
@@ -129,8 +129,8 @@ impl Report {
             "{} files {verb}: {whole} whole, {in_parts} in parts, {unfinished} unfinished; \
                          {} of them again; {} already present; {skipped} skipped",
             whole + in_parts + unfinished,
-            self.renewed,
-            self.known
+            self.reimported,
+            self.already_present
         ));
         if skipped == 0 { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) }
     }

@@ -28,11 +28,11 @@ pub(super) struct Walk {
 struct Piece {
     part: Option<u32>,
     object_key: String,
-    at: u64,
+    offset: u64,
     size: u64,
     /// Whether the range is the whole object.
     is_object: bool,
-    known: Known,
+    recorded: Known,
 }
 
 enum Known {
@@ -154,7 +154,7 @@ impl Walk {
         let size = blob.size.unsigned_abs();
         let whole = |known| {
             let object_key = blob.object_key.clone();
-            vec![Piece { part: None, object_key, at: 0, size, is_object: true, known }]
+            vec![Piece { part: None, object_key, offset: 0, size, is_object: true, recorded: known }]
         };
         if let (RecordedLayout::Whole, Some(digests)) = (blob.layout, blob.digests) {
             return Ok(Ok(whole(Known::Whole(digests))));
@@ -175,22 +175,22 @@ impl Walk {
         let unreadable = |error: &(dyn std::error::Error + 'static)| Fault::Unreadable(error::chain(error));
         let key = Key::parse(&piece.object_key).map_err(|error| unreadable(&error))?;
         let backend = self.stores.get(store).map_err(|error| unreadable(&error))?;
-        let end = piece.at + piece.size;
+        let end = piece.offset + piece.size;
         match backend.size(&key).await {
             Err(error) if error.kind == ErrorKind::NotFound => return Err(Fault::Missing),
             Err(error) => return Err(unreadable(&error)),
             Ok(found) if found < end || piece.is_object && found != end => {
-                return Err(Fault::Size { found: found.saturating_sub(piece.at), recorded: piece.size });
+                return Err(Fault::Size { found: found.saturating_sub(piece.offset), recorded: piece.size });
             }
             Ok(_) => {}
         }
-        let Some(wanted) = piece.known.wanted() else {
+        let Some(wanted) = piece.recorded.wanted() else {
             return Ok(());
         };
-        let read = self.stores.digest(store, &key, piece.at..end, wanted).await;
+        let read = self.stores.digest(store, &key, piece.offset..end, wanted).await;
         let digests = read.map_err(|error| unreadable(&error))?;
         self.report.bytes += digests.size;
-        if piece.known.is_of(&digests) { Ok(()) } else { Err(Fault::Digest) }
+        if piece.recorded.is_of(&digests) { Ok(()) } else { Err(Fault::Digest) }
     }
 }
 
@@ -199,10 +199,10 @@ impl From<StoredPart> for Piece {
         Self {
             part: Some(part.number),
             object_key: part.key.to_string(),
-            at: part.offset,
+            offset: part.offset,
             size: part.size,
-            is_object: part.is_object,
-            known: Known::Part(part.known),
+            is_object: part.is_own_object,
+            recorded: Known::Part(part.digests),
         }
     }
 }

@@ -78,20 +78,20 @@ impl Listeners {
         connections: &Handle,
         (shutdown, last_requests): (CancellationToken, Duration),
     ) -> anyhow::Result<()> {
-        let grpc::Services { reads, changes, transfers, open } = grpc::services(app)?;
-        let calls = Beside { reads, changes, transfers, open };
-        let (beside, apart) = match self.grpc {
-            Some(secured) => (Beside::default(), Some((secured, calls))),
-            None => (calls, None),
+        let grpc::Services { reads, changes, transfers, anonymous: open } = grpc::services(app)?;
+        let grpc_routes = Beside { reads, changes, transfers, open };
+        let (main_grpc_routes, separate_grpc) = match self.grpc {
+            Some(secured) => (Beside::default(), Some((secured, grpc_routes))),
+            None => (grpc_routes, None),
         };
         let admission = Admission::new(&config.limits);
         let main = self.main.serve(
-            http::router(app.clone(), config, &admission, beside),
+            http::router(app.clone(), config, &admission, main_grpc_routes),
             config.server.clone(),
             (shutdown.clone(), last_requests),
         );
         let apart = async {
-            if let Some((secured, calls)) = apart {
+            if let Some((secured, calls)) = separate_grpc {
                 let router = http::router_beside(app.clone(), config, &admission, calls);
                 let served = secured.serve(router, config.server.clone(), (shutdown.clone(), last_requests));
                 run_on(connections, served).await;

@@ -28,25 +28,25 @@ pub(super) enum Commands {
 impl Commands {
     /// Sends a command and waits for the response.
     pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
-        let asking = async {
+        let query = async {
             match self {
                 Self::Single(connection) => command.query_async(connection).await,
                 Self::Cluster(connection) => command.query_async(connection).await,
             }
         };
-        in_time(asking).await
+        in_time(query).await
     }
 }
 
 /// Limits the time spent waiting for Redis.
 pub(super) async fn in_time<T>(asking: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    let late = |_| RedisError::from((redis::ErrorKind::Io, "no response in time"));
-    tokio::time::timeout(TIMEOUT, asking).await.map_err(late)?
+    let timed_out = |_| RedisError::from((redis::ErrorKind::Io, "no response in time"));
+    tokio::time::timeout(TIMEOUT, asking).await.map_err(timed_out)?
 }
 
 /// Address of Redis for messages to people; never includes the password.
 pub(super) fn name(redis: &Redis) -> String {
-    match &redis.at {
+    match &redis.address {
         RedisAt::Url(url) => match url.reveal().into_connection_info() {
             Ok(info) => info.addr().to_string(),
             Err(_) => "`redis.url`".to_owned(),
@@ -62,7 +62,7 @@ pub(super) fn name(redis: &Redis) -> String {
 
 /// Opens two connections: one for commands, one for messages.
 pub(super) async fn connect(redis: &Redis) -> RedisResult<(Commands, PubSub)> {
-    match &redis.at {
+    match &redis.address {
         RedisAt::Url(url) => single(client(redis, url.reveal().into_connection_info()?)?).await,
         RedisAt::Server(host, port) => single(client(redis, info(redis, host, *port)?)?).await,
         RedisAt::Sentinel(master, nodes) => {
@@ -141,7 +141,7 @@ fn client(redis: &Redis, info: ConnectionInfo) -> RedisResult<Client> {
 }
 
 fn certificates(redis: &Redis) -> Option<TlsCertificates> {
-    redis.trusted.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) })
+    redis.ca_pem.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) })
 }
 
 fn address(redis: &Redis, host: &str, port: u16) -> ConnectionAddr {

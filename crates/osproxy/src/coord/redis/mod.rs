@@ -58,13 +58,13 @@ struct Shared {
     lease: Duration,
     worker: Mutex<Option<WorkerLease>>,
     node: Mutex<Option<Describe>>,
-    hears: AtomicBool,
+    is_connected: AtomicBool,
     events: broadcast::Sender<Event>,
     /// Start of the current session.
-    since: Mutex<Instant>,
+    connected_at: Mutex<Instant>,
     /// The connection of the current session, if there is one; [`ThroughRedis::open`] waits for the
     /// first.
-    up: watch::Sender<Option<Commands>>,
+    session_connection: watch::Sender<Option<Commands>>,
 }
 
 impl ThroughRedis {
@@ -79,13 +79,13 @@ impl ThroughRedis {
             lease: Duration::from_secs(cluster.worker_lease),
             worker: Mutex::default(),
             node: Mutex::default(),
-            hears: AtomicBool::new(false),
+            is_connected: AtomicBool::new(false),
             events: broadcast::Sender::new(INCOMING),
-            since: Mutex::new(Instant::now()),
-            up: watch::Sender::new(None),
+            connected_at: Mutex::new(Instant::now()),
+            session_connection: watch::Sender::new(None),
         });
         let (outgoing, queue) = mpsc::channel(OUTGOING);
-        let mut up = shared.up.subscribe();
+        let mut up = shared.session_connection.subscribe();
         let session = tokio::spawn(session::run(shared.clone(), queue)).abort_handle();
         let coordinator = Self { shared, outgoing, session };
         match tokio::time::timeout(START, up.wait_for(Option::is_some)).await {
@@ -120,16 +120,16 @@ impl Coordinator for ThroughRedis {
     async fn announce(&self, describe: Describe) {
         *self.shared.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe);
         if let Some(mut commands) = self.shared.commands()
-            && let Some(beat) = self.shared.beat()
-            && let Err(error) = commands.ask::<()>(&beat).await
+            && let Some(heartbeat) = self.shared.beat()
+            && let Err(error) = commands.ask::<()>(&heartbeat).await
         {
             tracing::warn!(%error, "could not register this node; retrying with the next heartbeat");
         }
     }
 
     async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError> {
-        let away = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
-        let mut commands = self.shared.commands().ok_or_else(away)?;
+        let unavailable = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
+        let mut commands = self.shared.commands().ok_or_else(unavailable)?;
         list(&mut commands, &self.shared.keys).await
     }
 
@@ -140,7 +140,7 @@ impl Coordinator for ThroughRedis {
         let found = found.map_err(|error| CoordError(error.to_string()))?;
         let found = found.and_then(|record| known(&record)).map(|known| known.node);
         // Redis may have lost its data, so wait until all nodes had time to send a heartbeat.
-        let since = *self.shared.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.shared.connected_at.lock().unwrap_or_else(PoisonError::into_inner);
         if found.is_none() && since.elapsed() < self.shared.heartbeat + GRACE {
             return Err(CoordError("just reconnected to Redis; other nodes may not be known yet".to_owned()));
         }
@@ -157,7 +157,7 @@ impl Coordinator for ThroughRedis {
     }
 
     fn hears(&self) -> bool {
-        self.shared.hears.load(Ordering::Acquire)
+        self.shared.is_connected.load(Ordering::Acquire)
     }
 
     async fn leave(&self) {
@@ -190,7 +190,7 @@ impl Shared {
     }
 
     fn commands(&self) -> Option<Commands> {
-        self.up.borrow().clone()
+        self.session_connection.borrow().clone()
     }
 
     /// The heartbeat command, once the node is announced.
@@ -205,9 +205,9 @@ impl Shared {
     /// holds.
     async fn renew(&self, commands: &mut Commands) -> redis::RedisResult<()> {
         // Measured before the request, so that the lease ends here no later than in Redis.
-        let asked = since_boot();
+        let requested_at = since_boot();
         // Subtract a tenth, because clocks do not run at exactly the same speed.
-        let ends = asked + self.lease * 9 / 10;
+        let ends = requested_at + self.lease * 9 / 10;
         if let Some(held) = self.worker() {
             let renew = self.keys.renew(held.id.get(), &self.id, millis(self.lease), held.until_ms);
             if let Some(granted) = commands.ask::<Option<Granted>>(&renew).await? {
@@ -236,7 +236,7 @@ impl Shared {
 type Granted = (u16, u64, u64);
 
 fn lease((id, after_ms, until_ms): Granted, ends: Duration) -> Option<WorkerLease> {
-    Some(WorkerLease { id: WorkerId::new(id)?, after_ms, until_ms, ends })
+    Some(WorkerLease { id: WorkerId::new(id)?, after_ms, until_ms, expires_at: ends })
 }
 
 /// Lists the registered nodes, for a process that is not a node itself.
@@ -261,7 +261,7 @@ fn known(record: &str) -> Option<KnownNode> {
     let mut fields = record.splitn(3, ' ');
     let heard_at = fields.next()?.parse().ok()?;
     let node = serde_json::from_str(fields.nth(1)?).ok()?;
-    Some(KnownNode { node, heard_at })
+    Some(KnownNode { node, last_heartbeat: heard_at })
 }
 
 fn millis(duration: Duration) -> u64 {

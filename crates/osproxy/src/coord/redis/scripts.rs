@@ -9,7 +9,7 @@ pub(super) struct Keys {
     /// Hash: worker id → token of its holder, and end of its lease.
     pub(super) workers: String,
     /// Hash: worker id → latest timestamp of uids issued under it. Never deleted.
-    pub(super) stamps: String,
+    pub(super) timestamps: String,
     /// Hash: node id → time of its last heartbeat, time after which it counts as gone, and its
     /// description.
     pub(super) nodes: String,
@@ -24,7 +24,7 @@ impl Keys {
         let named = |name: &str| format!("{{{prefix}}}:{name}");
         Self {
             workers: named("workers"),
-            stamps: named("stamps"),
+            timestamps: named("stamps"),
             nodes: named("nodes"),
             owners: named("owners"),
             events: named("events"),
@@ -111,13 +111,13 @@ fn script(text: &str, keys: &[&str]) -> Cmd {
 
 impl Keys {
     pub(super) fn acquire(&self, first: u16, token: &str, lease_ms: u64) -> Cmd {
-        let mut command = script(ACQUIRE, &[&self.workers, &self.stamps]);
+        let mut command = script(ACQUIRE, &[&self.workers, &self.timestamps]);
         command.arg(first).arg(token).arg(lease_ms);
         command
     }
 
     pub(super) fn renew(&self, number: u16, token: &str, lease_ms: u64, until: u64) -> Cmd {
-        let mut command = script(RENEW, &[&self.workers, &self.stamps]);
+        let mut command = script(RENEW, &[&self.workers, &self.timestamps]);
         command.arg(number).arg(token).arg(lease_ms).arg(until);
         command
     }

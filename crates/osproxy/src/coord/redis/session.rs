@@ -32,16 +32,16 @@ struct Letter<M> {
 /// Runs sessions, one after the other, until the task is aborted.
 pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Message>) {
     let mut pause = Duration::from_millis(10);
-    let mut told = false;
+    let mut is_reported = false;
     loop {
-        let Err(error) = session(&shared, &mut outgoing, &mut told).await;
-        let was_up = shared.hears.swap(false, Ordering::AcqRel);
-        shared.up.send_replace(None);
+        let Err(error) = session(&shared, &mut outgoing, &mut is_reported).await;
+        let was_up = shared.is_connected.swap(false, Ordering::AcqRel);
+        shared.session_connection.send_replace(None);
         if was_up {
             pause = Duration::from_millis(10);
-            let _ = shared.events.send(Event::Gap);
+            let _ = shared.events.send(Event::MayHaveMissed);
         }
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut is_reported, true) {
             tracing::warn!(
                 %error,
                 redis = connection::name(&shared.redis),
@@ -63,11 +63,11 @@ async fn session(
     let (mut commands, mut messages) = connection::connect(&shared.redis).await?;
     in_time(messages.subscribe(&shared.keys.events)).await?;
     shared.renew(&mut commands).await?;
-    shared.hears.store(true, Ordering::Release);
-    *shared.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    shared.is_connected.store(true, Ordering::Release);
+    *shared.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     // Messages published before the subscription were missed.
-    let _ = shared.events.send(Event::Gap);
-    shared.up.send_replace(Some(commands.clone()));
+    let _ = shared.events.send(Event::MayHaveMissed);
+    shared.session_connection.send_replace(Some(commands.clone()));
     if std::mem::replace(told, false) {
         tracing::info!("reconnected to Redis");
     }
@@ -86,8 +86,8 @@ async fn session(
             }
             Some(message) = outgoing.recv() => publish(shared, &mut commands, message).await?,
             letter = incoming.next() => {
-                let letter = letter.ok_or((redis::ErrorKind::Io, "the subscription ended"))?;
-                receive(shared, letter.get_payload_bytes());
+                let envelope = letter.ok_or((redis::ErrorKind::Io, "the subscription ended"))?;
+                receive(shared, envelope.get_payload_bytes());
             }
         }
     }

@@ -26,13 +26,14 @@ pub(super) async fn upload(
         content_type: parse::text(held.content_type),
         networks: held.networks,
     });
-    let made = ops::create_upload_links::create_upload_links(app, caller, uid, expire, constraints).await?;
+    let created =
+        ops::create_upload_links::create_upload_links(app, caller, uid, expire, constraints).await?;
     Ok(UploadLinks {
-        content: made.links.content,
-        part: made.links.part,
-        state: made.links.state,
-        complete: made.links.complete,
-        expires_at: Some(render::moment(made.expires_at)),
+        content: created.links.content,
+        part: created.links.part,
+        state: created.links.state,
+        complete: created.links.complete,
+        expires_at: Some(render::moment(created.expires_at)),
     })
 }
 
@@ -43,7 +44,7 @@ pub(super) async fn download(
     request: CreateDownloadLinkRequest,
 ) -> Result<DownloadLink> {
     let uid = parse::uid(extensions, &request.uid)?;
-    let wanted = CreateLinkRequest {
+    let request_v1 = CreateLinkRequest {
         expires_in: parse::expire(request.expires_in)?,
         disposition: match parse::known::<v1::Disposition>("disposition", request.disposition)? {
             v1::Disposition::Unspecified | v1::Disposition::Inline => Disposition::Inline,
@@ -53,10 +54,10 @@ pub(super) async fn download(
         networks: request.networks,
         max_uses: request.max_uses,
     };
-    let terms = download_terms(caller, &wanted)?;
-    let (expire, name) = (wanted.expires_in, wanted.filename.as_deref());
+    let constraints = download_terms(caller, &request_v1)?;
+    let (expire, name) = (request_v1.expires_in, request_v1.filename.as_deref());
     let link = ops::create_link::create_link(app, &caller.tenant, uid, expire, name).await?;
-    let url = app.download_link((uid, &link.filename), link.period, wanted.disposition, &terms);
+    let url = app.download_link((uid, &link.filename), link.period, request_v1.disposition, &constraints);
     let expires_at = link.period.ends_at().saturating_mul(1000);
     Ok(DownloadLink { url, expires_at: Some(render::moment(expires_at)) })
 }

@@ -53,8 +53,8 @@ pub(super) async fn download(
     let (content, running) = if range.is_empty() {
         (stream::empty().boxed(), None)
     } else {
-        let terms = caller.terms();
-        let open = |file| open(app, file, range.clone(), &terms, extensions);
+        let constraints = caller.terms();
+        let open = |file| open(app, file, range.clone(), &constraints, extensions);
         let has_moved = |opened: &Result<_>| {
             opened.as_ref().is_err_and(|error: &Error| error.code == ErrorCode::NodeUnavailable)
         };
@@ -109,14 +109,14 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
         created_before: parse::moment("created_before", request.created_before)?,
     };
     // Page tokens are bound to the filters.
-    let bound = serde_json::to_string(&(
+    let filters_json = serde_json::to_string(&(
         &filter.prefix,
         &request.category,
         request.state,
         filter.created_after,
         filter.created_before,
     ));
-    let bound = bound.map_err(Error::internal)?;
+    let bound = filters_json.map_err(Error::internal)?;
     let filters = ["grpc files", bound.as_str()];
     let after = parse::position(app, &filters, &request.page_token)?.map(position).transpose()?;
     let page = ops::list_files::list_files(app, &caller.tenant, &filter, after.as_ref(), limit).await?;

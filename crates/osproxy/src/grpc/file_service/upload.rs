@@ -43,11 +43,11 @@ pub(super) async fn create(
         size: request.size,
         part_size: request.part_size,
         content_type: parse::text(request.content_type),
-        claims: parse::claims(request.digests.as_ref())?,
+        expected: parse::claims(request.digests.as_ref())?,
         metadata: request.metadata.into_iter().collect(),
     };
-    let wish = Wish { path: request.name, announced };
-    let created = ops::create_upload::create_upload(app, caller, vec![wish], expire, None).await?;
+    let request = Wish { path: request.name, announced };
+    let created = ops::create_upload::create_upload(app, caller, vec![request], expire, None).await?;
     let upload = created.uploads.into_iter().next();
     let upload = upload.ok_or_else(|| Error::internal("no upload was created"))?;
     let is_pending = !upload.is_stored;
@@ -84,10 +84,10 @@ pub(super) async fn whole(
 ) -> Result<Upload> {
     let UploadFileHeader { uid, size: announced, digests } = header(&mut messages).await?;
     let uid = own(app, caller, extensions, &uid).await?;
-    let claims = parse::claims(digests.as_ref())?;
-    let said = Said { claims, wanted: Wanted::default(), terms: caller.upload_terms() };
+    let expected = parse::claims(digests.as_ref())?;
+    let options = Said { expected, digests: Wanted::default(), constraints: caller.upload_terms() };
     let content = until_revoked(app.clone(), caller.clone(), body(messages));
-    ops::upload_file::upload_file(app, uid, said, size(announced), content).await?;
+    ops::upload_file::upload_file(app, uid, options, size(announced), content).await?;
     status(app, uid).await
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn part(
     ops::upload_part::check_number(app, number)?;
     let uid = own(app, caller, extensions, &uid).await?;
     let claims = parse::claims(digests.as_ref())?;
-    let said = Said { claims, wanted: Wanted::default(), terms: caller.upload_terms() };
+    let said = Said { expected: claims, digests: Wanted::default(), constraints: caller.upload_terms() };
     let received = Arc::<AtomicU64>::default();
     let count = received.clone();
     let content = until_revoked(app.clone(), caller.clone(), body(messages)).inspect_ok(move |bytes| {
@@ -125,11 +125,11 @@ pub(super) async fn complete(
 ) -> Result<Upload> {
     let uid = own(app, caller, extensions, &request.uid).await?;
     let claims = parse::claims(request.digests.as_ref())?;
-    let said = Completion { parts: request.parts, size: request.size, claims };
-    let terms = caller.upload_terms();
+    let said = Completion { parts: request.parts, size: request.size, expected: claims };
+    let constraints = caller.upload_terms();
     match ops::locate_content::parts_elsewhere(app, uid).await? {
-        Some(store) => elsewhere::complete_upload(app, (&store, extensions), uid, said, &terms).await?,
-        None => ops::complete_upload::complete_upload(app, uid, said, &terms).await?,
+        Some(store) => elsewhere::complete_upload(app, (&store, extensions), uid, said, &constraints).await?,
+        None => ops::complete_upload::complete_upload(app, uid, said, &constraints).await?,
     }
     status(app, uid).await
 }
@@ -146,8 +146,8 @@ pub(super) async fn instant(
         let missing = || Error::invalid("`md5` must have 16 bytes").with_field("items.md5");
         parse::digest("items.md5", &item.md5)?.ok_or_else(missing)
     };
-    let wanted = request.items.iter().map(|wanted| Ok(Item { md5: item(wanted)?, path: &wanted.name }));
-    let wanted: Vec<_> = wanted.collect::<Result<_>>()?;
+    let items = request.items.iter().map(|wanted| Ok(Item { md5: item(wanted)?, path: &wanted.name }));
+    let wanted: Vec<_> = items.collect::<Result<_>>()?;
     let created = ops::instant_upload::instant_upload(app, caller, &wanted).await?;
     let result =
         |uid: Option<Uid>| InstantUploadResult { uid: uid.map(|uid| uid.to_string()).unwrap_or_default() };

@@ -41,17 +41,17 @@ pub(super) struct AccessLine {
     subject: Subject,
     peer: Option<IpAddr>,
     received: Arc<AtomicU64>,
-    start: Instant,
+    started_at: Instant,
     span: Span,
     /// `None` until there is a response.
     status: Option<u16>,
     /// The error code in the response, which another node may have sent.
     error: Option<String>,
     /// The error itself, if it was created on this node.
-    why: Option<Arc<Error>>,
+    source_error: Option<Arc<Error>>,
     bytes_sent: u64,
     complete: bool,
-    counted: Arc<Route>,
+    metrics: Arc<Route>,
     /// Counts the request as running until the entry is written.
     _busy: Busy,
 }
@@ -78,18 +78,18 @@ impl AccessLine {
         traces::describe_request(&span, parts.method.as_str(), route, uid);
         Self {
             method: parts.method.clone(),
-            counted: app.metrics.requests.route(route),
+            metrics: app.metrics.requests.route(route),
             path: parts.uri.path().chars().take(MAX_PATH).collect(),
             uid,
             subject: parts.extensions.get().cloned().unwrap_or_default(),
             route: route.to_owned(),
             peer,
             received,
-            start,
+            started_at: start,
             span,
             status: None,
             error: None,
-            why: None,
+            source_error: None,
             bytes_sent: 0,
             complete: false,
             _busy: Busy::request(app),
@@ -98,13 +98,13 @@ impl AccessLine {
 
     /// Records the head of the response.
     pub(super) fn answered(&mut self, response: &mut Response) {
-        self.counted.answered(self.start.elapsed());
+        self.metrics.answered(self.started_at.elapsed());
         self.status = Some(response.status().as_u16());
         self.error =
             response.headers().get(ERROR_HEADER).and_then(|code| Some(code.to_str().ok()?.to_owned()));
-        self.why = response.extensions_mut().remove();
+        self.source_error = response.extensions_mut().remove();
         if response.headers().contains_key(GRPC_STATUS)
-            && let Some(error) = &self.why
+            && let Some(error) = &self.source_error
         {
             // gRPC responses always have status 200. Log the status that the error has over HTTP.
             self.status = Some(error.code.v1_status());
@@ -127,9 +127,9 @@ fn uid(route: &str, path: &str, query: Option<&str>) -> Option<u64> {
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let duration_us = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let duration_us = u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes_received = self.received.load(Ordering::Relaxed);
-        self.counted.ended(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
+        self.metrics.ended(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
         traces::describe_answer(&self.span, self.status, self.error.as_deref());
         let uid = self.uid.or_else(|| Some(self.subject.told()?.get().unsigned_abs()));
         let _in_request = self.span.enter();
@@ -140,7 +140,7 @@ impl Drop for AccessLine {
             uid = uid.map(tracing::field::display),
             status = self.status,
             error = self.error,
-            why = self.why.as_ref().map(|error| &*error.message),
+            why = self.source_error.as_ref().map(|error| &*error.message),
             duration_us,
             bytes_received,
             bytes_sent = self.bytes_sent,
@@ -154,12 +154,12 @@ impl Drop for AccessLine {
 /// A response body that counts its bytes, and writes the access log entry when it is dropped.
 pub(super) struct LoggedBody {
     body: Body,
-    line: AccessLine,
+    entry: AccessLine,
 }
 
 impl LoggedBody {
     pub(super) fn new(body: Body, line: AccessLine) -> Self {
-        Self { body, line }
+        Self { body, entry: line }
     }
 }
 
@@ -173,18 +173,18 @@ impl http_body::Body for LoggedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
-            None => self.line.complete = true,
+            None => self.entry.complete = true,
             Some(Ok(frame)) => {
-                self.line.bytes_sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                self.entry.bytes_sent += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
                 let failed = frame.trailers_ref().and_then(|trailers| trailers.get(GRPC_STATUS));
-                self.line.complete = match failed {
+                self.entry.complete = match failed {
                     Some(status) => status == "0",
                     None => self.body.is_end_stream(),
                 };
             }
             Some(Err(error)) => {
                 let error = crate::error::chain(error);
-                self.line.span.in_scope(|| tracing::error!(error, "the response was aborted"));
+                self.entry.span.in_scope(|| tracing::error!(error, "the response was aborted"));
             }
         }
         Poll::Ready(frame)

@@ -41,7 +41,7 @@ pub struct Admission {
     /// would otherwise take the permits of reads, which do not.
     changes: Semaphore,
     /// Separate permits for metrics, so that an overloaded service can still be observed.
-    collectors: Semaphore,
+    metrics: Semaphore,
     /// Permits for streaming gRPC calls. Such a call counts as a transfer only once its first
     /// message names the file, and holds a message in memory until then.
     transfers: Semaphore,
@@ -50,8 +50,8 @@ pub struct Admission {
 
 /// Rate limiters by address.
 struct Addresses {
-    rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
-    counted: AtomicU32,
+    limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
+    requests: AtomicU32,
 }
 
 impl Admission {
@@ -61,11 +61,11 @@ impl Admission {
         Arc::new(Self {
             requests: Semaphore::new(limits.max_requests as usize),
             changes: Semaphore::new(limits.max_requests.div_ceil(2) as usize),
-            collectors: Semaphore::new(COLLECTORS),
+            metrics: Semaphore::new(COLLECTORS),
             transfers: Semaphore::new(limits.max_transfers as usize),
             addresses: rate.map(|rate| Addresses {
-                rates: RateLimiter::hashmap(Quota::per_second(rate)),
-                counted: AtomicU32::new(0),
+                limiter: RateLimiter::hashmap(Quota::per_second(rate)),
+                requests: AtomicU32::new(0),
             }),
         })
     }
@@ -80,11 +80,11 @@ pub(in crate::http) async fn limit_addresses(
     if let Some(addresses) = &admission.addresses
         && let Some(ClientAddr(address)) = request.extensions().get()
     {
-        if addresses.counted.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
-            addresses.rates.retain_recent();
+        if addresses.requests.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
+            addresses.limiter.retain_recent();
         }
-        if let Err(wait) = addresses.rates.check_key(&network(*address)) {
-            let wait = wait.wait_time_from(addresses.rates.clock().now());
+        if let Err(wait) = addresses.limiter.check_key(&network(*address)) {
+            let wait = wait.wait_time_from(addresses.limiter.clock().now());
             return Error::rate_limited(wait).into_response();
         }
     }
@@ -126,7 +126,7 @@ pub(in crate::http) async fn limit_transfers(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_place) = admission.transfers.try_acquire() else {
+    let Ok(_permit) = admission.transfers.try_acquire() else {
         return too_many_transfers().into_response();
     };
     next.run(request).await
@@ -139,7 +139,7 @@ pub(in crate::http) async fn limit_collectors(
     request: Request,
     next: Next,
 ) -> Response {
-    let _place = admission.collectors.acquire().await;
+    let _permit = admission.metrics.acquire().await;
     next.run(request).await
 }
 
@@ -149,7 +149,7 @@ async fn limit(admission: &Admission, changes: bool, request: Request, next: Nex
         Error::new(ErrorCode::Overloaded, message).into_response()
     };
     let changes = changes.then(|| admission.changes.try_acquire());
-    let _places = match (admission.requests.try_acquire(), changes.transpose()) {
+    let _permits = match (admission.requests.try_acquire(), changes.transpose()) {
         (Ok(place), Ok(change)) => (place, change),
         (Err(full), _) | (_, Err(full)) => return busy(full),
     };

@@ -24,12 +24,12 @@ impl ClientAddr {
         if !is_trusted(&peer) {
             return Self(peer);
         }
-        let told = match told_by_x_forwarded_for(headers) {
+        let addresses = match told_by_x_forwarded_for(headers) {
             told if told.is_empty() => told_by_forwarded(headers),
             told => told,
         };
         let mut client = peer;
-        for address in told.into_iter().rev() {
+        for address in addresses.into_iter().rev() {
             let Some(address) = address else { return Self(peer) };
             client = address;
             if !is_trusted(&client) {

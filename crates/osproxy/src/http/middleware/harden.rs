@@ -46,11 +46,11 @@ const PDF: HeaderValue =
 const SECURE: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds the security headers that every response needs. `secure`: clients connect over TLS.
-pub(super) fn harden(headers: &mut HeaderMap, secure: bool) {
+pub(super) fn harden(headers: &mut HeaderMap, is_tls: bool) {
     for (name, value) in EVERYWHERE {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
-    if secure {
+    if is_tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, SECURE);
     }
 }

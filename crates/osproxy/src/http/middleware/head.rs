@@ -30,7 +30,7 @@ pub(in crate::http) async fn head(State(terms): State<Arc<Terms>>, request: Requ
 }
 
 fn too_large(terms: &Terms) -> Error {
-    let max = terms.max_head;
+    let max = terms.max_head_bytes;
     let message = format!("the request head exceeds {max} bytes or {MAX_FIELDS} header fields");
     Error::new(ErrorCode::HeaderTooLarge, message)
 }
@@ -50,7 +50,7 @@ fn check_size(terms: &Terms, request: &Request) -> Result<()> {
     let headers = request.headers();
     let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PUNCTUATION);
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if headers.len() > MAX_FIELDS || target + fields.sum::<usize>() > terms.max_head {
+    if headers.len() > MAX_FIELDS || target + fields.sum::<usize>() > terms.max_head_bytes {
         return Err(too_large(terms));
     }
     Ok(())

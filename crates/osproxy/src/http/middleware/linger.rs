@@ -33,23 +33,23 @@ pub(super) struct LingeringBody {
     received: Arc<AtomicU64>,
     /// There is nothing to drain: the body has ended or failed, or was never read and the client
     /// still waits for `100 Continue`.
-    silent: bool,
+    nothing_to_drain: bool,
     idle: Idle,
-    pace: Pace,
+    rate_limiter: Pace,
     /// The body is complete only with an explicit end, as in HTTP/2. A reset without error has
     /// none.
-    must_end: bool,
+    requires_end: bool,
     /// Since when the reader waits for the client.
-    waiting: Option<Instant>,
+    waiting_since: Option<Instant>,
 }
 
 /// The client was too slow.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(in crate::http) enum TooSlow {
     #[error("the client sent no data for too long")]
-    Silent,
+    Idle,
     #[error("the client sent less than the minimum rate")]
-    Slow,
+    BelowMinRate,
 }
 
 /// An HTTP/2 stream without an explicit end.
@@ -63,14 +63,22 @@ impl LingeringBody {
     pub(super) fn new(body: Body, head: (Version, &HeaderMap), timeout: Duration, pace: Pace) -> Self {
         let (version, headers) = head;
         // Reading the body would send `100 Continue`, and so ask the client for it.
-        let silent = headers.contains_key(header::EXPECT);
+        let nothing_to_drain = headers.contains_key(header::EXPECT);
         let idle = Idle::new(timeout);
         let must_end = version == Version::HTTP_2;
-        Self { body, received: Arc::default(), silent, idle, pace, must_end, waiting: None }
+        Self {
+            body,
+            received: Arc::default(),
+            nothing_to_drain,
+            idle,
+            rate_limiter: pace,
+            requires_end: must_end,
+            waiting_since: None,
+        }
     }
 
     fn give_up(&mut self, why: TooSlow) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.silent = true;
+        self.nothing_to_drain = true;
         Poll::Ready(Some(Err(axum::Error::new(why))))
     }
 
@@ -88,18 +96,18 @@ impl http_body::Body for LingeringBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.silent = false;
+        self.nothing_to_drain = false;
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.waiting.get_or_insert_with(Instant::now);
+            self.waiting_since.get_or_insert_with(Instant::now);
             ready!(self.idle.poll(cx));
-            return self.give_up(TooSlow::Silent);
+            return self.give_up(TooSlow::Idle);
         };
         self.idle.stir();
-        let waited = self.waiting.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         if let Some(Ok(frame)) = &frame {
             let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-            if !self.pace.keeps(waited, bytes) {
-                return self.give_up(TooSlow::Slow);
+            if !self.rate_limiter.keeps(waited, bytes) {
+                return self.give_up(TooSlow::BelowMinRate);
             }
         }
         match &frame {
@@ -107,9 +115,9 @@ impl http_body::Body for LingeringBody {
                 let bytes = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
                 self.received.fetch_add(bytes, Ordering::Relaxed);
             }
-            Some(Err(_)) | None => self.silent = true,
+            Some(Err(_)) | None => self.nothing_to_drain = true,
         }
-        if frame.is_none() && self.must_end && !self.body.is_end_stream() {
+        if frame.is_none() && self.requires_end && !self.body.is_end_stream() {
             return Poll::Ready(Some(Err(axum::Error::new(Reset))));
         }
         Poll::Ready(frame)
@@ -126,7 +134,7 @@ impl http_body::Body for LingeringBody {
 
 impl Drop for LingeringBody {
     fn drop(&mut self) {
-        if self.silent || self.body.is_end_stream() {
+        if self.nothing_to_drain || self.body.is_end_stream() {
             return;
         }
         let mut body = std::mem::take(&mut self.body);

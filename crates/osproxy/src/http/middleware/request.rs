@@ -47,15 +47,16 @@ pub(in crate::http) async fn request(
     traces::go_on(&span, request.headers());
     let (mut parts, body) = request.into_parts();
     if parts.extensions.get::<Unreadable>().is_some()
-        && let Some(origin) = &terms.origin
+        && let Some(origin) = &terms.fallback_origin
     {
         // The head could not be parsed, so its origin is unknown. Assume the first allowed one, so
         // that its pages can read the error.
         parts.headers.insert(header::ORIGIN, origin.clone());
     }
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
-    let client = peer.map(|peer| ClientAddr::of(peer, &parts.headers, &terms.trusted));
-    let body = LingeringBody::new(body, (parts.version, &parts.headers), terms.body_timeout, terms.pace);
+    let client = peer.map(|peer| ClientAddr::of(peer, &parts.headers, &terms.trusted_proxies));
+    let body =
+        LingeringBody::new(body, (parts.version, &parts.headers), terms.body_timeout, terms.rate_limiter);
     let address = client.map(|client| client.0);
     parts.extensions.insert(Subject::default());
     let mut line = AccessLine::new(&app, &parts, address, body.received(), (start, span.clone()));
@@ -70,7 +71,7 @@ pub(in crate::http) async fn request(
     if let Ok(value) = HeaderValue::try_from(&*id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    harden(response.headers_mut(), terms.secure);
+    harden(response.headers_mut(), terms.is_tls);
     // While draining, the client's next request should reach another node. After a timeout, the
     // rest of the body is still on the connection, which cannot be reused.
     let is_last = app.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;

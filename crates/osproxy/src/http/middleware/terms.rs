@@ -10,26 +10,26 @@ use crate::{config::Config, http::pace::Pace};
 /// Limits and settings that apply to every request.
 pub(in crate::http) struct Terms {
     pub(super) body_timeout: Duration,
-    pub(super) pace: Pace,
+    pub(super) rate_limiter: Pace,
     /// Largest request head, in bytes.
-    pub(super) max_head: usize,
+    pub(super) max_head_bytes: usize,
     /// Networks of proxies whose forwarding headers are trusted.
-    pub(super) trusted: Vec<IpNet>,
+    pub(super) trusted_proxies: Vec<IpNet>,
     /// The first allowed CORS origin, for responses to requests whose head could not be parsed.
-    pub(super) origin: Option<HeaderValue>,
+    pub(super) fallback_origin: Option<HeaderValue>,
     /// Whether clients connect over TLS.
-    pub(super) secure: bool,
+    pub(super) is_tls: bool,
 }
 
 impl Terms {
     pub(in crate::http) fn new(config: &Config) -> Self {
         Self {
             body_timeout: Duration::from_secs(config.server.body_timeout),
-            pace: Pace::of(&config.server),
-            max_head: config.server.max_header_bytes as usize,
-            trusted: config.server.trusted_proxies.clone(),
-            origin: config.cors.allow_origins.first().and_then(|origin| origin.try_into().ok()),
-            secure: config.tls.is_on(),
+            rate_limiter: Pace::of(&config.server),
+            max_head_bytes: config.server.max_header_bytes as usize,
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            fallback_origin: config.cors.allow_origins.first().and_then(|origin| origin.try_into().ok()),
+            is_tls: config.tls.is_on(),
         }
     }
 }

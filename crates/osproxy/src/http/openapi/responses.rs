@@ -268,7 +268,7 @@ impl IntoResponses for Reading {
             "`private` or `public` until the link expires; `no-store` if the link has a limit on uses.",
         );
         const DIGEST: (&str, &str) = ("repr-digest", "Known digests of the whole file (RFC 9530).");
-        let told = |description: &str, has_content: bool, headers: &[(&str, &str)]| {
+        let response = |description: &str, has_content: bool, headers: &[(&str, &str)]| {
             let mut response = Response::builder().description(description);
             if has_content {
                 let schema = Ref::from_schema_name(schema::Content::name());
@@ -281,7 +281,7 @@ impl IntoResponses for Reading {
         BTreeMap::from([
             (
                 "200".to_owned(),
-                told(
+                response(
                     "The content of the file.",
                     true,
                     &[RANGES, NAME, LENGTH, ETAG, MODIFIED, CACHING, DIGEST],
@@ -289,13 +289,13 @@ impl IntoResponses for Reading {
             ),
             (
                 "206".to_owned(),
-                told(
+                response(
                     "The range of the content.",
                     true,
                     &[NAME, LENGTH, range, ETAG, MODIFIED, CACHING, DIGEST],
                 ),
             ),
-            ("304".to_owned(), told("The client's copy is current.", false, &[ETAG, MODIFIED, CACHING])),
+            ("304".to_owned(), response("The client's copy is current.", false, &[ETAG, MODIFIED, CACHING])),
         ])
     }
 }
@@ -308,20 +308,20 @@ pub(super) fn text_header(description: &str, values: Option<&[&str]>) -> Header 
 }
 
 fn response(
-    telling: &Telling,
+    format: &Telling,
     description: &str,
     headers: &[(&str, &str)],
     examples: &[(ErrorCode, &str)],
 ) -> Response {
     let codes: Vec<_> = examples.iter().map(|(code, _)| code.as_str()).collect();
     let named = examples.iter().map(|(code, message)| {
-        let told = (telling.example)(*code, message);
-        (code.as_str(), ExampleBuilder::new().value(Some(told)).build())
+        let example = (format.example)(*code, message);
+        (code.as_str(), ExampleBuilder::new().value(Some(example)).build())
     });
-    let body = Content::builder().schema(Some((telling.schema)())).examples_from_iter(named).build();
+    let body = Content::builder().schema(Some((format.schema)())).examples_from_iter(named).build();
     let response = Response::builder()
         .description(description)
-        .content(telling.media_type, body)
+        .content(format.media_type, body)
         .header(ERROR_HEADER, text_header("The error code.", Some(&codes)));
     let more = headers.iter().map(|(name, meaning)| (*name, text_header(meaning, None)));
     more.fold(response, |response, (name, header)| response.header(name, header)).build()

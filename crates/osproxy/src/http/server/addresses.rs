@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_mins(1);
 
 /// Counts the connections of each IPv4 address or IPv6 network (/64).
 pub(super) struct Addresses {
-    most: usize,
+    max: usize,
     /// Networks of proxies, which are not limited.
     trusted: Vec<IpNet>,
     open: Mutex<Open>,
@@ -25,12 +25,12 @@ pub(super) struct Addresses {
 #[derive(Default)]
 struct Open {
     counts: HashMap<IpAddr, usize>,
-    logged: Option<Instant>,
+    warned_at: Option<Instant>,
 }
 
 /// Permit for one connection of an address; returned on drop.
 pub(super) struct AddressPlace {
-    addresses: Arc<Addresses>,
+    limit: Arc<Addresses>,
     /// `None` for a trusted proxy, which is not counted.
     network: Option<IpAddr>,
 }
@@ -38,37 +38,37 @@ pub(super) struct AddressPlace {
 impl Addresses {
     pub(super) fn new(config: &ServerSection) -> Arc<Self> {
         let (most, trusted) = (config.connections_per_address(), config.trusted_proxies.clone());
-        Arc::new(Self { most, trusted, open: Mutex::default() })
+        Arc::new(Self { max: most, trusted, open: Mutex::default() })
     }
 
     /// Counts one more connection of an address. Returns `None` if that is at its limit.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<AddressPlace> {
         let address = address.to_canonical();
         if self.trusted.iter().any(|net| net.contains(&address)) {
-            return Some(AddressPlace { addresses: self.clone(), network: None });
+            return Some(AddressPlace { limit: self.clone(), network: None });
         }
         let network = network(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.counts.entry(network).or_default();
-        if *count >= self.most {
-            if open.logged.is_none_or(|logged| logged.elapsed() > QUIET) {
-                open.logged = Some(Instant::now());
+        if *count >= self.max {
+            if open.warned_at.is_none_or(|logged| logged.elapsed() > QUIET) {
+                open.warned_at = Some(Instant::now());
                 tracing::warn!(
-                    address = %network, connections = self.most,
+                    address = %network, connections = self.max,
                     "too many connections from one address, closing new ones; see `server.max_connections_per_address`"
                 );
             }
             return None;
         }
         *count += 1;
-        Some(AddressPlace { addresses: self.clone(), network: Some(network) })
+        Some(AddressPlace { limit: self.clone(), network: Some(network) })
     }
 }
 
 impl Drop for AddressPlace {
     fn drop(&mut self) {
         let Some(network) = self.network else { return };
-        let mut open = self.addresses.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.limit.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.counts.get_mut(&network) {
             *count -= 1;
             if *count == 0 {

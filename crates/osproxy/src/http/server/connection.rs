@@ -62,8 +62,8 @@ pub(super) struct Protocol {
     http: auto::Builder<Streams>,
     router: Router,
     tls: Option<Arc<Tls>>,
-    patience: Patience,
-    pace: Pace,
+    timeouts: Patience,
+    rate_limiter: Pace,
 }
 
 impl Protocol {
@@ -74,7 +74,7 @@ impl Protocol {
             write: Duration::from_secs(config.write_timeout),
         };
         let max_head = config.max_header_bytes.max(u32::try_from(MAX_BUFFERED).unwrap_or(u32::MAX));
-        let mut http = auto::Builder::new(Streams { patience: patience.write });
+        let mut http = auto::Builder::new(Streams { write_timeout: patience.write });
         http.http1()
             .timer(TokioTimer::new())
             // `Watch` has that timeout; it starts with the first byte.
@@ -94,7 +94,7 @@ impl Protocol {
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG);
-        Self { http, router, tls, patience, pace: Pace::of(config) }
+        Self { http, router, tls, timeouts: patience, rate_limiter: Pace::of(config) }
     }
 
     /// Serves a connection until it ends. Once `draining` is cancelled, running requests are its
@@ -104,7 +104,7 @@ impl Protocol {
         let Some(tls) = &self.tls else {
             return self.drive(stream, peer, draining).await;
         };
-        match tokio::time::timeout(self.patience.head, tls.accept(stream)).await {
+        match tokio::time::timeout(self.timeouts.head, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.drive(stream, peer, draining).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
@@ -117,22 +117,22 @@ impl Protocol {
         peer: SocketAddr,
         draining: CancellationToken,
     ) {
-        let watch = Arc::new(Watch::new());
+        let timeouts = Arc::new(Watch::new());
         let refusal = Refusal::new(self.router.clone(), peer);
-        let io = TokioIo::new(Watched { io, watch: watch.clone(), refusal });
-        let (router, pace, seen) = (self.router.clone(), self.pace, watch.clone());
+        let io = TokioIo::new(Watched { io, timeouts: timeouts.clone(), head_error: refusal });
+        let (router, pace, shared_timeouts) = (self.router.clone(), self.rate_limiter, timeouts.clone());
         let probes = Probes::default();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;
-            let running = seen.request(multiplexed);
+            let guard = shared_timeouts.request(multiplexed);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer));
             request.extensions_mut().insert(probes.clone());
-            let (router, one) = (router.clone(), seen.taking.clone());
+            let (router, connection_write) = (router.clone(), shared_timeouts.pending_write.clone());
             async move {
-                let taking = TAKING.try_with(Arc::clone).unwrap_or(one);
-                let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-                let answer = answer.map(|body| Paced::new(body, taking, pace, multiplexed, running));
+                let pending_write = TAKING.try_with(Arc::clone).unwrap_or(connection_write);
+                let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+                let answer = response.map(|body| Paced::new(body, pending_write, pace, multiplexed, guard));
                 Ok::<Response<Paced>, Infallible>(answer)
             }
         });
@@ -148,13 +148,13 @@ impl Protocol {
                     }
                     return;
                 }
-                lapse = watch.lapse(self.patience) => {
-                    if lapse != Lapse::Idle || is_last || !watch.is_multiplexed() {
+                lapse = timeouts.lapse(self.timeouts) => {
+                    if lapse != Lapse::Idle || is_last || !timeouts.is_multiplexed() {
                         tracing::debug!(%peer, ?lapse, "connection timed out");
                         return;
                     }
                     // HTTP/2 has GOAWAY: the client loses no request that is on the way.
-                    watch.renew();
+                    timeouts.renew();
                 }
                 () = draining.cancelled(), if !is_last => {}
             }
@@ -185,12 +185,12 @@ tokio::task_local! {
 /// The other streams of the connection continue.
 #[derive(Clone)]
 struct Streams {
-    patience: Duration,
+    write_timeout: Duration,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (patience, taking) = (self.patience, Arc::<Taking>::default());
+        let (patience, taking) = (self.write_timeout, Arc::<Taking>::default());
         let watched = taking.clone();
         tokio::spawn(TAKING.scope(taking, async move {
             tokio::select! {

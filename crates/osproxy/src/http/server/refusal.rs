@@ -42,9 +42,9 @@ pub(super) struct Refusal {
 
 enum State {
     /// All heads so far were valid.
-    Unused,
+    Idle,
     /// The router produces the response.
-    Asking(Pin<Box<dyn Future<Output = Bytes> + Send>>),
+    Routing(Pin<Box<dyn Future<Output = Bytes> + Send>>),
     /// The rest of the response is still to be written.
     Writing(Bytes),
     /// The response is written; counts the bytes read from the client since.
@@ -53,7 +53,7 @@ enum State {
 
 impl Refusal {
     pub(super) fn new(router: Router, peer: SocketAddr) -> Self {
-        Self { router, peer, state: State::Unused }
+        Self { router, peer, state: State::Idle }
     }
 
     /// Whether these bytes, written outside a request, are a response of hyper and not an HTTP/2
@@ -71,11 +71,11 @@ impl Refusal {
     ) -> Poll<io::Result<()>> {
         loop {
             match &mut self.state {
-                State::Unused => {
+                State::Idle => {
                     self.state =
-                        State::Asking(Box::pin(ask(self.router.clone(), self.peer, status(replaced))));
+                        State::Routing(Box::pin(ask(self.router.clone(), self.peer, status(replaced))));
                 }
-                State::Asking(answer) => self.state = State::Writing(ready!(answer.as_mut().poll(cx))),
+                State::Routing(answer) => self.state = State::Writing(ready!(answer.as_mut().poll(cx))),
                 State::Writing(answer) if answer.has_remaining() => {
                     let written = ready!(io.as_mut().poll_write(cx, answer))?;
                     if written == 0 {

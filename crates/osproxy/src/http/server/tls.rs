@@ -29,7 +29,7 @@ const SESSIONS: usize = 256;
 pub struct Tls {
     acceptor: RwLock<TlsAcceptor>,
     section: TlsSection,
-    read: TlsFiles,
+    files: TlsFiles,
 }
 
 impl Tls {
@@ -40,7 +40,7 @@ impl Tls {
             return Ok(None);
         };
         let acceptor = RwLock::new(acceptor(&read)?);
-        Ok(Some(Self { acceptor, section: section.clone(), read }))
+        Ok(Some(Self { acceptor, section: section.clone(), files: read }))
     }
 
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -51,17 +51,17 @@ impl Tls {
     /// Checks the files periodically; never returns. New certificates apply to new connections.
     /// Invalid ones are logged once, and the old ones stay in use.
     pub(super) async fn renew(&self) {
-        let (mut known, mut before) = (self.read.clone(), Ok(Some(self.read.clone())));
+        let (mut loaded, mut previous) = (self.files.clone(), Ok(Some(self.files.clone())));
         loop {
             tokio::time::sleep(LOOK).await;
             let section = self.section.clone();
             let Ok(found) = tokio::task::spawn_blocking(move || section.files()).await else { continue };
             // Certificate and key are not replaced atomically: reload only if the files are the
             // same in two checks in a row.
-            let is_steady = found == before;
-            before.clone_from(&found);
+            let is_steady = found == previous;
+            previous.clone_from(&found);
             match found {
-                Ok(Some(files)) if is_steady && files != known => {
+                Ok(Some(files)) if is_steady && files != loaded => {
                     match acceptor(&files) {
                         Ok(acceptor) => {
                             *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
@@ -74,7 +74,7 @@ impl Tls {
                             );
                         }
                     }
-                    known = files;
+                    loaded = files;
                 }
                 _ => {}
             }
@@ -95,8 +95,8 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, String> {
         }
         None => config.with_no_client_auth(),
     };
-    let shown = rustls::sign::SingleCertAndKey::from(files.certified()?);
-    let mut config = config.with_cert_resolver(Arc::new(shown));
+    let resolver = rustls::sign::SingleCertAndKey::from(files.certified()?);
+    let mut config = config.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     // A new cache, so that a client that was accepted under other certificate authorities cannot
     // resume its session.

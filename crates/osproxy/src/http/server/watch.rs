@@ -48,26 +48,32 @@ pub(super) enum Lapse {
 pub(super) struct Watch {
     state: Mutex<State>,
     /// Progress of the response of HTTP/1, which has one at a time.
-    pub(super) taking: Arc<Taking>,
+    pub(super) pending_write: Arc<Taking>,
 }
 
 struct State {
     requests: usize,
     /// Last activity, while there is no request.
-    since: Instant,
+    idle_since: Instant,
     /// Start of the incomplete head. Unknown with HTTP/2.
-    head: Option<Instant>,
+    head_since: Option<Instant>,
     multiplexed: bool,
     /// Whether a response may not be completely written yet.
-    answering: bool,
+    response_pending: bool,
 }
 
 impl Watch {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         // The timeout of the first head starts with the connection.
-        let state = State { requests: 0, since: now, head: Some(now), multiplexed: false, answering: false };
-        Self { state: Mutex::new(state), taking: Arc::default() }
+        let state = State {
+            requests: 0,
+            idle_since: now,
+            head_since: Some(now),
+            multiplexed: false,
+            response_pending: false,
+        };
+        Self { state: Mutex::new(state), pending_write: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,31 +89,31 @@ impl Watch {
     pub(super) fn request(self: &Arc<Self>, multiplexed: bool) -> Running {
         let mut state = self.state();
         state.requests += 1;
-        state.head = None;
+        state.head_since = None;
         state.multiplexed = multiplexed;
-        state.answering = true;
+        state.response_pending = true;
         Running(self.clone())
     }
 
     /// Restarts the idle timeout.
     pub(super) fn renew(&self) {
-        self.state().since = Instant::now();
+        self.state().idle_since = Instant::now();
     }
 
     /// Whether a write belongs to no request: hyper responds to a head that it cannot parse.
     fn is_unasked(&self) -> bool {
-        !self.state().answering
+        !self.state().response_pending
     }
 
     fn flushed(&self) {
         let mut state = self.state();
-        state.answering &= state.requests > 0;
+        state.response_pending &= state.requests > 0;
     }
 
     fn came(&self) {
         let mut state = self.state();
-        if state.requests == 0 && state.head.is_none() && !state.multiplexed {
-            state.head = Some(Instant::now());
+        if state.requests == 0 && state.head_since.is_none() && !state.multiplexed {
+            state.head_since = Some(Instant::now());
         }
     }
 
@@ -115,17 +121,17 @@ impl Watch {
         let mut state = self.state();
         if state.requests == 0 {
             // The tail of a response whose body was already dropped.
-            state.since = Instant::now();
-        } else if let Some(handed) = &mut *self.taking.handed() {
-            handed.moved = Instant::now();
+            state.idle_since = Instant::now();
+        } else if let Some(handed) = &mut *self.pending_write.handed() {
+            handed.last_progress = Instant::now();
         }
     }
 
     /// Completes when a timeout expires. Must be awaited by the task that serves the connection:
     /// every change of the state wakes that task, so the deadline is then computed again.
-    pub(super) async fn lapse(&self, patience: Patience) -> Lapse {
+    pub(super) async fn lapse(&self, timeouts: Patience) -> Lapse {
         let mut alarm = Alarm::default();
-        poll_fn(|cx| match self.deadline(patience) {
+        poll_fn(|cx| match self.deadline(timeouts) {
             Some((at, lapse)) => alarm.poll(cx, at).map(|()| lapse),
             None => Poll::Pending,
         })
@@ -133,19 +139,19 @@ impl Watch {
     }
 
     /// Returns the next deadline in the current state, and its timeout.
-    fn deadline(&self, patience: Patience) -> Option<(Instant, Lapse)> {
+    fn deadline(&self, timeouts: Patience) -> Option<(Instant, Lapse)> {
         let state = self.state();
-        if let Some(at) = self.taking.deadline(patience.write) {
+        if let Some(at) = self.pending_write.deadline(timeouts.write) {
             return Some((at, Lapse::Write));
         }
         if state.requests > 0 {
             // The end of a request on an HTTP/2 stream does not wake this task, so check again
             // after one idle timeout.
-            return state.multiplexed.then(|| (Instant::now() + patience.idle, Lapse::Idle));
+            return state.multiplexed.then(|| (Instant::now() + timeouts.idle, Lapse::Idle));
         }
-        Some(match state.head {
-            Some(begun) => (begun + patience.head, Lapse::Head),
-            None => (state.since + patience.idle, Lapse::Idle),
+        Some(match state.head_since {
+            Some(begun) => (begun + timeouts.head, Lapse::Head),
+            None => (state.idle_since + timeouts.idle, Lapse::Idle),
         })
     }
 }
@@ -177,7 +183,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.requests -= 1;
-        state.since = Instant::now();
+        state.idle_since = Instant::now();
     }
 }
 
@@ -189,11 +195,11 @@ pub(super) struct Taking(Mutex<Option<Handed>>);
 struct Handed {
     since: Instant,
     /// Last progress, as far as it is visible: on HTTP/1 only.
-    moved: Instant,
+    last_progress: Instant,
     /// Time that the chunk may always take, where progress is not visible.
-    fair: Duration,
+    min_time: Duration,
     /// Longest time that the chunk may take even with progress: that of the minimum rate.
-    longest: Option<Duration>,
+    max_time: Option<Duration>,
 }
 
 impl Taking {
@@ -202,16 +208,16 @@ impl Taking {
     }
 
     /// Returns when the client counts as stalled; `None` if it has no chunk to read.
-    fn deadline(&self, patience: Duration) -> Option<Instant> {
+    fn deadline(&self, timeout: Duration) -> Option<Instant> {
         let handed = (*self.handed())?;
-        let stalled = (handed.moved + patience).max(handed.since + handed.fair);
-        Some(handed.longest.map_or(stalled, |longest| stalled.min(handed.since + longest)))
+        let stalled = (handed.last_progress + timeout).max(handed.since + handed.min_time);
+        Some(handed.max_time.map_or(stalled, |longest| stalled.min(handed.since + longest)))
     }
 
     /// Completes when the client has stalled. Must be awaited by the task that sends the response.
-    pub(super) async fn stalls(&self, patience: Duration) {
+    pub(super) async fn stalls(&self, timeout: Duration) {
         let mut alarm = Alarm::default();
-        poll_fn(|cx| match self.deadline(patience) {
+        poll_fn(|cx| match self.deadline(timeout) {
             Some(at) => alarm.poll(cx, at),
             None => Poll::Pending,
         })
@@ -223,10 +229,10 @@ impl Taking {
 /// the data itself does not count.
 pub(super) struct Paced {
     body: Body,
-    taking: Arc<Taking>,
-    pace: Pace,
+    pending_write: Arc<Taking>,
+    rate_limiter: Pace,
     /// Size of the last chunk, in bytes.
-    handed: u64,
+    chunk_len: u64,
     multiplexed: bool,
     _running: Running,
 }
@@ -243,16 +249,17 @@ impl Paced {
         multiplexed: bool,
         running: Running,
     ) -> Self {
-        Self { body, taking, pace, handed: 0, multiplexed, _running: running }
+        Self { body, pending_write: taking, rate_limiter: pace, chunk_len: 0, multiplexed, _running: running }
     }
 
     fn hand_over(&mut self, bytes: u64) {
-        self.handed = bytes;
+        self.chunk_len = bytes;
         let now = Instant::now();
         // The progress of a single HTTP/2 stream is not visible.
-        let fair = if self.multiplexed { self.pace.time(bytes) } else { Duration::ZERO };
-        let longest = self.pace.longest(bytes + MAX_BUFFERED as u64);
-        *self.taking.handed() = Some(Handed { since: now, moved: now, fair, longest });
+        let fair = if self.multiplexed { self.rate_limiter.time(bytes) } else { Duration::ZERO };
+        let longest = self.rate_limiter.longest(bytes + MAX_BUFFERED as u64);
+        *self.pending_write.handed() =
+            Some(Handed { since: now, last_progress: now, min_time: fair, max_time: longest });
     }
 }
 
@@ -265,10 +272,10 @@ impl http_body::Body for Paced {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         // Hyper polls for more, so it has room: the last chunk is drained.
-        let taken = self.taking.handed().take();
+        let taken = self.pending_write.handed().take();
         if let Some(taken) = taken {
-            let bytes = self.handed;
-            if !self.pace.keeps(taken.since.elapsed(), bytes) {
+            let bytes = self.chunk_len;
+            if !self.rate_limiter.keeps(taken.since.elapsed(), bytes) {
                 self.body = Body::empty();
                 return Poll::Ready(Some(Err(axum::Error::new(TooSlow))));
             }
@@ -291,21 +298,21 @@ impl http_body::Body for Paced {
 
 impl Drop for Paced {
     fn drop(&mut self) {
-        *self.taking.handed() = None;
+        *self.pending_write.handed() = None;
     }
 }
 
 /// The transport of a connection; reports reads and writes to its `Watch`.
 pub(super) struct Watched<I> {
     pub(super) io: I,
-    pub(super) watch: Arc<Watch>,
-    pub(super) refusal: Refusal,
+    pub(super) timeouts: Arc<Watch>,
+    pub(super) head_error: Refusal,
 }
 
 impl<I> Watched<I> {
     fn went(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.watch.went();
+            self.timeouts.went();
         }
         written
     }
@@ -320,7 +327,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
-            self.watch.came();
+            self.timeouts.came();
         }
         Poll::Ready(Ok(()))
     }
@@ -328,9 +335,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.watch.is_unasked() && Refusal::replaces(bytes) {
+        if self.timeouts.is_unasked() && Refusal::replaces(bytes) {
             let this = &mut *self;
-            let written = this.refusal.poll_write(Pin::new(&mut this.io), cx, bytes);
+            let written = this.head_error.poll_write(Pin::new(&mut this.io), cx, bytes);
             return this.went(written.map_ok(|()| bytes.len()));
         }
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
@@ -342,7 +349,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.watch.is_unasked()
+        if self.timeouts.is_unasked()
             && let [bytes] = bytes
             && Refusal::replaces(bytes)
         {
@@ -358,14 +365,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        self.watch.flushed();
+        self.timeouts.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
         let this = &mut *self;
-        this.refusal.poll_drain(Pin::new(&mut this.io), cx)
+        this.head_error.poll_drain(Pin::new(&mut this.io), cx)
     }
 }
 

@@ -28,9 +28,9 @@ pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16
         let file = form::file(content_type, body.into_data_stream()).await?;
         return Ok((size, Box::pin(file)));
     }
-    let announced =
+    let has_length =
         headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
-    if !announced && md5 != Some(EMPTY_MD5) {
+    if !has_length && md5 != Some(EMPTY_MD5) {
         return Err(Error::invalid(
             "the request has no body; to send empty content, set `Content-Length: 0`",
         ));

@@ -53,15 +53,17 @@ pub(in crate::http) async fn complete_upload(
 ) -> Result<Response> {
     let (request, _) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let (uid, VerifiedLink { terms, .. }) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+    let (uid, VerifiedLink { constraints, .. }) =
+        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let (parts, size) = (query.number("num")?, query.number("size")?);
-    let said = Completion { parts: Some(parts), size: Some(size), claims: Claims::of_md5(query.md5()?) };
+    let expected =
+        Completion { parts: Some(parts), size: Some(size), expected: Claims::of_md5(query.md5()?) };
     // Only the node that has the parts can say whether the file can be read.
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {
         return forward::forward_head(&app, Origin::Client, &store, &request).await;
     }
-    ops::complete_upload::complete_upload(&app, uid, said, &terms).await?;
+    ops::complete_upload::complete_upload(&app, uid, expected, &constraints).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

@@ -64,7 +64,7 @@ pub(in crate::http) async fn create_download_link(
             let (bucket, object) = object_of(file);
             let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
-            let Period { date, expire } = readable.period;
+            let Period { date, lifetime_secs: expire } = readable.period;
             let query = query::signed(
                 &app.links,
                 Action::Download,

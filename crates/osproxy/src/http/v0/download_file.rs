@@ -49,5 +49,5 @@ pub(in crate::http) async fn download_file(
         "0" => Disposition::Attachment,
         _ => return Err(Error::invalid("`online` must be 0 or 1")),
     };
-    serve_file(&app, &request, uid, Presentation { disposition, name: None, link: &link }).await
+    serve_file(&app, &request, uid, Presentation { disposition, filename: None, link: &link }).await
 }

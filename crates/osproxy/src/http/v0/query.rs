@@ -64,7 +64,13 @@ impl<'a> Query<'a> {
     /// Returns what the signature of a link covers. `extra` are the values of the parameters that
     /// only this kind of link has.
     pub(in crate::http) fn claims<'b>(&'b self, action: Action, extra: &'b [&'b str]) -> Claims<'b> {
-        Claims { action, uid: self.get("uid"), date: self.get("date"), expire: self.get("expire"), extra }
+        Claims {
+            action,
+            uid: self.get("uid"),
+            date: self.get("date"),
+            expire: self.get("expire"),
+            action_params: extra,
+        }
     }
 }
 
@@ -83,12 +89,12 @@ pub(in crate::http) fn signed(
     uid: Uid,
     (date, expire): (OffsetDateTime, i64),
     extra: &[(&str, &str)],
-    terms: &Terms,
+    constraints: &Terms,
 ) -> String {
     let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
     let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
-    let claims = Claims { action, uid: &uid, date: &date, expire: &expire, extra: &values };
-    let signature = links.sign(&claims, terms);
+    let claims = Claims { action, uid: &uid, date: &date, expire: &expire, action_params: &values };
+    let signature = links.sign(&claims, constraints);
     form_urlencoded::Serializer::new(String::new())
         .append_pair("uid", &uid)
         .extend_pairs(extra)

@@ -52,10 +52,11 @@ pub(in crate::http) async fn upload_file(
 ) -> Result<Json<Envelope<&'static str>>> {
     let (request, content) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let (uid, VerifiedLink { terms, .. }) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+    let (uid, VerifiedLink { constraints, .. }) =
+        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let md5 = query.md5()?;
     let (size, content) = body::content(&request.headers, content, md5).await?;
-    let said = Said { claims: Claims::of_md5(md5), wanted: Wanted::MD5, terms };
-    ops::upload_file::upload_file(&app, uid, said, size, content).await?;
+    let options = Said { expected: Claims::of_md5(md5), digests: Wanted::MD5, constraints };
+    ops::upload_file::upload_file(&app, uid, options, size, content).await?;
     Ok(Json(Envelope::ok("")))
 }

@@ -56,7 +56,8 @@ use crate::{
 pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (request, content) = request.into_parts();
     let query = Query::parse(request.uri.query());
-    let (uid, VerifiedLink { terms, .. }) = query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+    let (uid, VerifiedLink { constraints, .. }) =
+        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
     let number = query.number("chunkNum")?;
     ops::upload_part::check_number(&app, number)?;
     let md5 = query.md5()?;
@@ -67,7 +68,7 @@ pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: R
         return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
     }
     let (size, content) = body::content(&request.headers, content, md5).await?;
-    let said = Said { claims: Claims::of_md5(md5), wanted: Wanted::MD5, terms };
-    ops::upload_part::upload_part(&app, uid, number, said, size, content).await?;
+    let options = Said { expected: Claims::of_md5(md5), digests: Wanted::MD5, constraints };
+    ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

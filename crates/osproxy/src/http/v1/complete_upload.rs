@@ -43,21 +43,22 @@ pub(in crate::http) async fn complete_upload(
     request: Request,
 ) -> Result<Response> {
     let (request, body) = request.into_parts();
-    let (uid, terms) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
+    let (uid, constraints) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {
         return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, body)).await;
     }
-    let said: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
+    let expected: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
         CompleteUploadRequest::default()
     } else {
         let body = json::read(&request.headers, body).await?;
         // `null` counts as no body.
         if body.trim_ascii() == b"null" { CompleteUploadRequest::default() } else { json::parse(&body)? }
     };
-    let claims = digest::of_fields(said.md5.as_ref(), said.sha256.as_ref(), said.blake3.as_ref())?;
-    let said = Completion { parts: said.parts, size: said.size, claims };
-    ops::complete_upload::complete_upload(&app, uid, said, &terms).await?;
+    let expected_digests =
+        digest::of_fields(expected.md5.as_ref(), expected.sha256.as_ref(), expected.blake3.as_ref())?;
+    let said = Completion { parts: expected.parts, size: expected.size, expected: expected_digests };
+    ops::complete_upload::complete_upload(&app, uid, said, &constraints).await?;
     Ok(upload_status::status(&app, uid).await?.into_response())
 }

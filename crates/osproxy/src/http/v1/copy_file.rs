@@ -62,18 +62,18 @@ async fn copy(
     app: Arc<App>,
     caller: Caller,
     uid: Uid,
-    wanted: CopyFileRequest,
+    request: CopyFileRequest,
     key: Option<TakenKey>,
 ) -> Result<Created> {
-    let CopyFileRequest { name, metadata } = wanted;
+    let CopyFileRequest { name, metadata } = request;
     let copy = ops::copy_file::copy_file(&app, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let uid = copy.uid.to_string();
     let location = format!("{PREFIX}/files/{uid}");
     // The scope `upload` alone does not allow reading files.
-    let told = if caller.has(Scope::Read) {
+    let body = if caller.has(Scope::Read) {
         CopiedFile::Known(Box::new(render::file(copy)))
     } else {
         CopiedFile::Unread(FileUid { uid })
     };
-    Created::new(Some(location), &told)
+    Created::new(Some(location), &body)
 }

@@ -57,12 +57,12 @@ pub(in crate::http) async fn create_link(
     once(&app, &caller, &request, &body, |_| create(app.clone(), caller.clone(), uid, wanted)).await
 }
 
-async fn create(app: Arc<App>, caller: Caller, uid: Uid, wanted: CreateLinkRequest) -> Result<Created> {
-    let terms = download_terms(&caller, &wanted)?;
-    let CreateLinkRequest { expires_in, disposition, filename, .. } = wanted;
+async fn create(app: Arc<App>, caller: Caller, uid: Uid, request: CreateLinkRequest) -> Result<Created> {
+    let constraints = download_terms(&caller, &request)?;
+    let CreateLinkRequest { expires_in, disposition, filename, .. } = request;
     let name = filename.as_deref();
     let link = ops::create_link::create_link(&app, &caller.tenant, uid, expires_in, name).await?;
-    let url = app.download_link((uid, &link.filename), link.period, disposition, &terms);
+    let url = app.download_link((uid, &link.filename), link.period, disposition, &constraints);
     let expires_at = moment(link.period.ends_at().saturating_mul(1000));
     Created::new(None, &CreatedLink { url, expires_at })
 }

@@ -64,9 +64,10 @@ async fn create(
     key: Option<TakenKey>,
 ) -> Result<Created> {
     let expire = request.expires_in;
-    let terms = upload_terms(&caller, request.size, request.constraints.take())?;
-    let wish = wish(request)?;
-    let created = ops::create_upload::create_upload(&app, &caller, vec![wish], expire, key.as_ref()).await?;
+    let constraints = upload_terms(&caller, request.size, request.constraints.take())?;
+    let upload_request = wish(request)?;
+    let created =
+        ops::create_upload::create_upload(&app, &caller, vec![upload_request], expire, key.as_ref()).await?;
     let date = (created.created_at, expire);
     let missing = || Error::internal("an upload was not created");
     let upload = created.uploads.into_iter().next().ok_or_else(missing)?;
@@ -77,9 +78,9 @@ async fn create(
         uid: upload.uid.to_string(),
         state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
         part_size: upload.part_size.filter(|_| is_pending),
-        links: is_pending.then(|| app.upload_links(upload.uid, date, &terms)),
+        links: is_pending.then(|| app.upload_links(upload.uid, date, &constraints)),
         expires_at: is_pending.then(|| moment(expires_at)),
-        challenge: upload.challenge.map(|challenge| render(&app, upload.uid, date, &terms, challenge)),
+        challenge: upload.challenge.map(|challenge| render(&app, upload.uid, date, &constraints, challenge)),
     };
     Created::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
@@ -89,25 +90,26 @@ fn render(
     app: &App,
     uid: Uid,
     date: (OffsetDateTime, i64),
-    terms: &Terms,
+    constraints: &Terms,
     challenge: Challenge,
 ) -> v1::Challenge {
     let range = |range: Range<u64>| ByteRange { offset: range.start, length: range.end - range.start };
     v1::Challenge {
         key: hex::encode(challenge.nonce),
         ranges: challenge.ranges.into_iter().map(range).collect(),
-        link: app.proof_link(uid, date, terms),
+        link: app.proof_link(uid, date, constraints),
         expires_at: moment(challenge.expires_at),
     }
 }
 
 fn wish(request: CreateUploadRequest) -> Result<Wish> {
-    let claims = digest::of_fields(request.md5.as_ref(), request.sha256.as_ref(), request.blake3.as_ref())?;
+    let expected_digests =
+        digest::of_fields(request.md5.as_ref(), request.sha256.as_ref(), request.blake3.as_ref())?;
     let announced = Announced {
         size: request.size,
         part_size: request.part_size,
         content_type: request.content_type,
-        claims,
+        expected: expected_digests,
         metadata: request.metadata,
     };
     Ok(Wish { path: request.name, announced })

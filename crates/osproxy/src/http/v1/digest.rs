@@ -39,44 +39,44 @@ pub(super) fn of_fields(
 /// Parses the expected digests of a raw body: `Content-MD5`, `Content-Digest` and `Repr-Digest`,
 /// which mean the same for unencoded content. Ignores unknown algorithms, as RFC 9530 requires.
 pub fn of_headers(headers: &HeaderMap) -> Result<Claims> {
-    let mut claims = Claims::default();
+    let mut expected = Claims::default();
     for value in headers.get_all(CONTENT_MD5) {
         let text = value.to_str().map_err(|error| malformed("Content-MD5", &error))?;
-        said(&mut claims.md5, "Content-MD5", text)?;
+        said(&mut expected.md5, "Content-MD5", text)?;
     }
     for (field, name) in [(CONTENT_DIGEST, "Content-Digest"), (REPR_DIGEST, "Repr-Digest")] {
         for value in headers.get_all(field) {
             let text = value.to_str().map_err(|error| malformed(name, &error))?;
-            dictionary(name, text, &mut claims)?;
+            dictionary(name, text, &mut expected)?;
         }
     }
-    Ok(claims)
+    Ok(expected)
 }
 
 /// Parses a dictionary like `md5=:…:, sha-256=:…:`.
-fn dictionary(name: &str, text: &str, claims: &mut Claims) -> Result<()> {
+fn dictionary(name: &str, text: &str, expected: &mut Claims) -> Result<()> {
     for member in text.split(',').map(str::trim) {
         let (algorithm, value) = member.split_once('=').ok_or_else(|| wrong(name))?;
         let value = value.strip_prefix(':').and_then(|value| value.strip_suffix(':'));
         match algorithm {
-            "md5" => said(&mut claims.md5, name, value.ok_or_else(|| wrong(name))?)?,
-            "sha-256" => said(&mut claims.sha256, name, value.ok_or_else(|| wrong(name))?)?,
-            "blake3" => said(&mut claims.blake3, name, value.ok_or_else(|| wrong(name))?)?,
+            "md5" => said(&mut expected.md5, name, value.ok_or_else(|| wrong(name))?)?,
+            "sha-256" => said(&mut expected.sha256, name, value.ok_or_else(|| wrong(name))?)?,
+            "blake3" => said(&mut expected.blake3, name, value.ok_or_else(|| wrong(name))?)?,
             _ => {}
         }
     }
     Ok(())
 }
 
-fn said<const N: usize>(claim: &mut Option<[u8; N]>, name: &str, text: &str) -> Result<()> {
+fn said<const N: usize>(expected: &mut Option<[u8; N]>, name: &str, text: &str) -> Result<()> {
     let digest: Vec<u8> = STANDARD.decode(text.trim()).map_err(|_| wrong(name))?;
     let digest: [u8; N] = digest.try_into().map_err(|_| wrong(name))?;
-    if claim.is_some_and(|before| before != digest) {
+    if expected.is_some_and(|before| before != digest) {
         return Err(
             Error::invalid(format!("`{name}` contradicts another digest of the request")).with_field(name)
         );
     }
-    *claim = Some(digest);
+    *expected = Some(digest);
     Ok(())
 }
 

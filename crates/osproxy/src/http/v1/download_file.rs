@@ -54,9 +54,9 @@ pub(in crate::http) async fn download_file(
         uid: &uid,
         date: query.required("date")?,
         expire: query.required("expire")?,
-        extra: &[&filename, disposition],
+        action_params: &[&filename, disposition],
     };
-    let wanted = match disposition {
+    let presentation = match disposition {
         "inline" => Disposition::Inline,
         "attachment" => Disposition::Attachment,
         _ => {
@@ -66,10 +66,10 @@ pub(in crate::http) async fn download_file(
         }
     };
     let signature = query.required("signature")?;
-    let Ok(known) = path::parse_uid(&uid) else {
+    let Ok(parsed_uid) = path::parse_uid(&uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
     };
-    let link = link::verify(&app, &request, known, &claims, signature).await?;
-    let wanted = Presentation { disposition: wanted, name: Some(&filename), link: &link };
-    serve_file(&app, &request, known, wanted).await
+    let link = link::verify(&app, &request, parsed_uid, &claims, signature).await?;
+    let wanted = Presentation { disposition: presentation, filename: Some(&filename), link: &link };
+    serve_file(&app, &request, parsed_uid, wanted).await
 }

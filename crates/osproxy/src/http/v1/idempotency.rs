@@ -60,8 +60,8 @@ where
         let done = app.background.spawn(work(None)).await.map_err(Error::internal)?;
         return Ok(render(done?.answer()));
     };
-    let taken = match app.take_key(caller, key, hash(request, body)).await? {
-        KeyOutcome::Taken(taken) => taken,
+    let key = match app.take_key(caller, key, hash(request, body)).await? {
+        KeyOutcome::Held(taken) => taken,
         KeyOutcome::Answered(before) => {
             let mut answer = render(before);
             let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
@@ -70,19 +70,19 @@ where
         }
     };
     let id = request.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
-    let (app_of_work, work) = (app.clone(), work(Some(taken.clone())));
-    let working = app.background.spawn(async move {
+    let (app_of_work, work) = (app.clone(), work(Some(key.clone())));
+    let task = app.background.spawn(async move {
         let done = work.await;
-        settle(&app_of_work, taken, &done, id.as_deref()).await;
+        settle(&app_of_work, key, &done, id.as_deref()).await;
         done
     });
-    Ok(render(working.await.map_err(Error::internal)??.answer()))
+    Ok(render(task.await.map_err(Error::internal)??.answer()))
 }
 
 /// Records the response under the key, or releases the key after a 5xx error. If that fails,
 /// another attempt can take the key over after a minute.
-async fn settle(app: &App, taken: TakenKey, done: &Result<Created>, request_id: Option<&str>) {
-    let settled = match done {
+async fn settle(app: &App, key: TakenKey, result: &Result<Created>, request_id: Option<&str>) {
+    let settled = match result {
         Ok(created) => {
             let Created { location, body } = created;
             let answer = KeyedAnswer {
@@ -90,14 +90,14 @@ async fn settle(app: &App, taken: TakenKey, done: &Result<Created>, request_id: 
                 location: location.clone(),
                 body: body.clone(),
             };
-            app.answer_key(taken, answer).await
+            app.answer_key(key, answer).await
         }
-        Err(error) if v1_status(error).is_server_error() => app.release_key(taken).await,
+        Err(error) if v1_status(error).is_server_error() => app.release_key(key).await,
         Err(error) => {
             let status = v1_status(error);
-            let told = problem::document(status, &Failure { error, request_id });
-            let body = serde_json::to_string(&told).unwrap_or_default();
-            app.answer_key(taken, KeyedAnswer { status: status.as_u16(), location: None, body }).await
+            let problem = problem::document(status, &Failure { error, request_id });
+            let body = serde_json::to_string(&problem).unwrap_or_default();
+            app.answer_key(key, KeyedAnswer { status: status.as_u16(), location: None, body }).await
         }
     };
     if let Err(error) = settled {

@@ -34,7 +34,7 @@ pub(in crate::http) async fn list_nodes(
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))
 }
 
-fn node(KnownNode { node, heard_at }: KnownNode) -> Node {
+fn node(KnownNode { node, last_heartbeat: heard_at }: KnownNode) -> Node {
     Node {
         id: node.id,
         address: node.address,

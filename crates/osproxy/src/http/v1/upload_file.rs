@@ -45,10 +45,11 @@ pub(in crate::http) async fn upload_file(
     request: Request,
 ) -> Result<Json<UploadStatus>> {
     let (request, content) = request.into_parts();
-    let (uid, terms) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
+    let (uid, constraints) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
     content::must_be_raw(&request.headers)?;
-    let said = Said { claims: digest::of_headers(&request.headers)?, wanted: Wanted::default(), terms };
+    let options =
+        Said { expected: digest::of_headers(&request.headers)?, digests: Wanted::default(), constraints };
     let (size, content) = body::raw(content);
-    ops::upload_file::upload_file(&app, uid, said, size, content).await?;
+    ops::upload_file::upload_file(&app, uid, options, size, content).await?;
     upload_status::status(&app, uid).await
 }

@@ -18,11 +18,11 @@ use crate::{
 pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(Uid, Terms)> {
     let query = Query::parse(request.uri.query(), &UPLOAD_PARAMETERS)?;
     let (claims, signature) = claims(uid, &query)?;
-    let Ok(known) = path::parse_uid(uid) else {
+    let Ok(parsed_uid) = path::parse_uid(uid) else {
         return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
     };
-    let link = link::verify(app, request, known, &claims, signature).await?;
-    Ok((known, link.terms))
+    let link = link::verify(app, request, parsed_uid, &claims, signature).await?;
+    Ok((parsed_uid, link.constraints))
 }
 
 /// Returns what the signature of a link covers, and the signature.
@@ -32,7 +32,7 @@ pub(in crate::http) fn claims<'a>(uid: &'a str, query: &'a Query<'_>) -> Result<
         uid,
         date: query.required("date")?,
         expire: query.required("expire")?,
-        extra: &[],
+        action_params: &[],
     };
     Ok((claims, query.required("signature")?))
 }

@@ -50,20 +50,21 @@ pub(in crate::http) async fn upload_part(
 ) -> Result<Response> {
     let (uid, number) = path::parameters(parameters)?;
     let (request, content) = request.into_parts();
-    let (uid, terms) = upload_link::verified(&app, &uid, &request).await?;
+    let (uid, constraints) = upload_link::verified(&app, &uid, &request).await?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let number = number.parse().ok().filter(|_| digits).ok_or_else(|| {
         Error::invalid("the number of the part must be a whole number").with_field("number")
     })?;
     ops::upload_part::check_number(&app, number)?;
     content::must_be_raw(&request.headers)?;
-    let said = Said { claims: digest::of_headers(&request.headers)?, wanted: Wanted::default(), terms };
+    let options =
+        Said { expected: digest::of_headers(&request.headers)?, digests: Wanted::default(), constraints };
     if forward::origin(&app, &request)? == Origin::Client
         && let Some(store) = ops::locate_content::settle_parts(&app, uid).await?
     {
         return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
     }
     let (size, content) = body::raw(content);
-    ops::upload_part::upload_part(&app, uid, number, said, size, content).await?;
+    ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -88,7 +88,7 @@ async fn pages_follow_each_other(meta: &Meta) {
         create(meta, base + number, if number % 2 == 0 { "same.mp3" } else { "same.mp4" }).await;
     }
     let removal: TaskForBlob = Arc::new(|_| unreachable!());
-    assert_eq!(meta.delete_file(Tenant::default(), uid(base + 3), removal).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(base + 3), removal).await.unwrap(), Removed::Deleted);
     for filter in [
         FileFilter::default(),
         prefixed("same"),
@@ -156,15 +156,15 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     let odd = "\u{1}\"\\ é\u{10ffff}";
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), name, Some(note(odd, odd))).await.unwrap(),
-        Updated::Now
+        Updated::Updated
     );
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "c"))).await.unwrap(),
-        Updated::Now
+        Updated::Updated
     );
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "refused"))).await.unwrap(),
-        Updated::Refused
+        Updated::InvalidMetadata
     );
     let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
     assert_eq!((file.name.as_str(), file.category()), ("after.mp3", Category::Audio));
@@ -177,7 +177,7 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     let long = "\u{1}".repeat(16_000);
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), None, Some(note("long", &long))).await.unwrap(),
-        Updated::Now
+        Updated::Updated
     );
     let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
     assert_eq!(file.metadata.get("long"), Some(&long));
@@ -186,8 +186,8 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
         Updated::Unknown
     );
     let removal: TaskForBlob = Arc::new(|_| unreachable!());
-    assert_eq!(meta.delete_file(Tenant::default(), uid(base), removal).await.unwrap(), Removed::Now);
-    let closed = Updated::Closed(FileState::Deleted);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(base), removal).await.unwrap(), Removed::Deleted);
+    let closed = Updated::Gone(FileState::Deleted);
     assert_eq!(meta.update_file(Tenant::default(), uid(base), None, None).await.unwrap(), closed);
 }
 
@@ -197,14 +197,14 @@ async fn copies_share_content(meta: &Meta) {
     let copy = async |from: i64, to: i64, name: Option<&str>| {
         meta.copy_file(Tenant::default(), uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
     };
-    assert_eq!(copy(base, base + 1, None).await, Copied::Closed(FileState::Pending));
+    assert_eq!(copy(base, base + 1, None).await, Copied::NotStored(FileState::Pending));
     assert_eq!(begin(meta, base, base + 5).await, base);
     assert_eq!(finish(meta, base, base, "copied").await, Finished::Stored);
     let before = meta.stats().await.unwrap();
-    assert_eq!(copy(base, base + 1, None).await, Copied::Now);
-    assert_eq!(copy(base + 1, base + 2, Some("x.json")).await, Copied::Now);
+    assert_eq!(copy(base, base + 1, None).await, Copied::Copied);
+    assert_eq!(copy(base + 1, base + 2, Some("x.json")).await, Copied::Copied);
     assert_eq!(copy(base + 9, base + 3, None).await, Copied::Unknown);
-    assert_eq!(copy(base, base + 1, None).await, Copied::Exists);
+    assert_eq!(copy(base, base + 1, None).await, Copied::UidTaken);
     let files = meta.stored_files(&[uid(base + 1), uid(base + 2)]).await.unwrap();
     assert_eq!(files[0].name, format!("{base}.txt"));
     assert_eq!(
@@ -226,14 +226,14 @@ async fn keys_are_taken_once(meta: &Meta) {
     let request = |key: &str, request: u8, attempt: i64| KeyedRequest {
         tenant: Tenant::default(),
         key: key.to_owned(),
-        request: [request; 32],
-        attempt: uid(attempt),
+        fingerprint: [request; 32],
+        owner: uid(attempt),
     };
     let take = async |key: &str, number, attempt| meta.take_key(request(key, number, attempt)).await.unwrap();
-    let taken = |number| Keyed::Taken(uid(number));
+    let taken = |number| Keyed::Acquired(uid(number));
     assert_eq!(take("k", 1, 1).await, taken(1));
-    assert_eq!(take("k", 1, 2).await, Keyed::Running);
-    assert_eq!(take("k", 2, 2).await, Keyed::Other);
+    assert_eq!(take("k", 1, 2).await, Keyed::InProgress);
+    assert_eq!(take("k", 2, 2).await, Keyed::DifferentRequest);
     assert_eq!(take("K", 2, 2).await, taken(2), "keys are case-sensitive");
     let body = format!("\"{}\"", "x".repeat(100_000));
     let answer = KeyedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
@@ -242,11 +242,11 @@ async fn keys_are_taken_once(meta: &Meta) {
     meta.release_key(request("k", 1, 2)).await.unwrap();
     assert!(!meta.hold_key(request("k", 1, 2)).await.unwrap());
     assert!(!meta.reserve_uid(request("k", 1, 2), uid(9)).await.unwrap());
-    assert_eq!(take("k", 1, 2).await, Keyed::Running);
+    assert_eq!(take("k", 1, 2).await, Keyed::InProgress);
     assert!(meta.hold_key(request("k", 1, 1)).await.unwrap());
     meta.answer_key(request("k", 1, 1), answer.clone()).await.unwrap();
     assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer.clone()));
-    assert_eq!(take("k", 2, 2).await, Keyed::Other);
+    assert_eq!(take("k", 2, 2).await, Keyed::DifferentRequest);
     // An answered key cannot be released.
     meta.release_key(request("k", 1, 1)).await.unwrap();
     assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer));
@@ -262,8 +262,8 @@ async fn keys_are_taken_once(meta: &Meta) {
     let attempts = (10..18).map(|attempt| meta.take_key(request("race", 1, attempt)));
     let raced = futures_util::future::join_all(attempts).await;
     let raced: Vec<_> = raced.into_iter().map(Result::unwrap).collect();
-    assert_eq!(raced.iter().filter(|raced| matches!(raced, Keyed::Taken(_))).count(), 1, "{raced:?}");
-    assert_eq!(raced.iter().filter(|raced| **raced == Keyed::Running).count(), 7, "{raced:?}");
+    assert_eq!(raced.iter().filter(|raced| matches!(raced, Keyed::Acquired(_))).count(), 1, "{raced:?}");
+    assert_eq!(raced.iter().filter(|raced| **raced == Keyed::InProgress).count(), 7, "{raced:?}");
 }
 
 async fn challenges_are_answered_once_and_in_time(meta: &Meta) {

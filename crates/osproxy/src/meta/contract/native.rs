@@ -38,15 +38,15 @@ async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> F
 /// Stores a part, and returns whether it went into the multipart upload.
 async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> bool {
     let intent = begin(meta, file, number, attempt, content.len() as u64).await;
-    if intent.native.is_some() {
+    if intent.slot.is_some() {
         meta.name_upload(intent.blob_id, "upload".to_owned()).await.unwrap();
     }
     assert_eq!(finish(meta, file, &intent, content).await, FinishedPart::Stored(None));
-    intent.native.is_some()
+    intent.slot.is_some()
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
-    let said = Completion { parts: Some(parts), size: Some(size), claims: crate::meta::Claims::default() };
+    let said = Completion { parts: Some(parts), size: Some(size), expected: crate::meta::Claims::default() };
     complete_as(meta, file, said, task_id).await
 }
 
@@ -57,15 +57,15 @@ async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
     loop {
         let finishing = meta.finish_completion(uid(file), blob_id, conditions.clone(), after.clone());
         match finishing.await.unwrap() {
-            Completed::Inspect(_) => conditions.inspected = Some(inspected(meta, blob_id).await),
-            finished => return finished == Completed::Now,
+            Completed::NeedsInspection(_) => conditions.inspected = Some(inspected(meta, blob_id).await),
+            finished => return finished == Completed::Completed,
         }
     }
 }
 
 async fn native(meta: &Meta, file: i64, parts: u32, size: u64) -> NativeUpload {
     match complete(meta, file, parts, size, file + 900).await {
-        Completed::Native(native) => native,
+        Completed::Multipart(native) => native,
         other => panic!("{other:?}"),
     }
 }
@@ -87,7 +87,7 @@ async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
         create(meta, file).await;
         for (attempt, (number, size, goes)) in (1..).zip(parts) {
             let intent = begin(meta, file, *number, file + attempt, *size).await;
-            assert_eq!(intent.native.is_some(), *goes, "{case}: part {number} of {size} bytes");
+            assert_eq!(intent.slot.is_some(), *goes, "{case}: part {number} of {size} bytes");
         }
     }
     // Random parts in random order.
@@ -104,14 +104,14 @@ async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
             let number = u32::try_from(random(6)).unwrap() + 1;
             let size = [3, 9, 10, 500][usize::try_from(random(4)).unwrap()];
             let intent = begin(meta, file, number, file + attempt, size).await;
-            if intent.native.is_some() {
+            if intent.slot.is_some() {
                 assert!(there.insert(number, size).is_none(), "two parts with the same number");
             }
             // Some writes are aborted, and the part can be sent again.
             if random(3) == 0 {
                 meta.condemn(Kind::Part, intent.id).await.unwrap();
                 meta.forget(Kind::Part, intent.id).await.unwrap();
-                if intent.native.is_some() {
+                if intent.slot.is_some() {
                     there.remove(&number);
                 }
             }
@@ -124,13 +124,13 @@ async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
 async fn the_first_name_of_an_upload_counts(meta: &Meta) {
     create(meta, 93_200_000).await;
     let intent = begin(meta, 93_200_000, 1, 93_200_001, 10).await;
-    let place = intent.native.unwrap();
-    assert_eq!((place.key.as_str(), place.upload), ("unknown/93200000.txt", None));
+    let place = intent.slot.unwrap();
+    assert_eq!((place.key.as_str(), place.upload_id), ("unknown/93200000.txt", None));
     let named = async |name: &str| meta.name_upload(intent.blob_id, name.to_owned()).await.unwrap();
     assert_eq!(named("first").await.as_deref(), Some("first"));
     assert_eq!(named("second").await.as_deref(), Some("first"));
-    let later = begin(meta, 93_200_000, 2, 93_200_002, 10).await.native.unwrap();
-    assert_eq!(later.upload.as_deref(), Some("first"));
+    let later = begin(meta, 93_200_000, 2, 93_200_002, 10).await.slot.unwrap();
+    assert_eq!(later.upload_id.as_deref(), Some("first"));
     meta.delete_file(Tenant::default(), uid(93_200_000), task(93_200_010)).await.unwrap();
     assert_eq!(named("third").await, None);
     let remains = meta.remains(intent.blob_id).await.unwrap().unwrap();
@@ -142,22 +142,22 @@ async fn a_part_that_is_there_stays_when_it_is_sent_again(meta: &Meta) {
     create(meta, 93_210_000).await;
     assert!(send(meta, 93_210_000, 1, 93_210_001, "0123456789").await);
     let again = begin(meta, 93_210_000, 1, 93_210_002, 10).await;
-    assert!(again.native.is_none());
-    assert_eq!(finish(meta, 93_210_000, &again, "0123456789").await, FinishedPart::Same);
+    assert!(again.slot.is_none());
+    assert_eq!(finish(meta, 93_210_000, &again, "0123456789").await, FinishedPart::Unchanged);
     let other = begin(meta, 93_210_000, 1, 93_210_003, 10).await;
     assert_eq!(finish(meta, 93_210_000, &other, "9876543210").await, FinishedPart::Stored(Some(93_210_001)));
     // The replaced part has no object of its own.
     let condemned = meta.condemn(Kind::Part, 93_210_001).await.unwrap().unwrap();
     assert_eq!((condemned.store.as_str(), condemned.key), ("s3", None));
     // No part is left in the multipart upload, so the store has nothing to complete.
-    assert_eq!(complete(meta, 93_210_000, 1, 10, 93_210_010).await, Completed::Now);
+    assert_eq!(complete(meta, 93_210_000, 1, 10, 93_210_010).await, Completed::Completed);
 }
 
 async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
     for (file, lost, left) in [
         (93_220_000, Lost::Parts(vec![2]), vec![1, 3]),
         (93_221_000, Lost::Upload, vec![]),
-        (93_222_000, Lost::Refused, vec![]),
+        (93_222_000, Lost::Rejected, vec![]),
     ] {
         create(meta, file).await;
         for (number, content) in [(1, "0123456789"), (2, "abcdefghij"), (3, "end")] {
@@ -178,9 +178,9 @@ async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
         meta.lose_native_parts(blob, "upload".to_owned(), lost.clone()).await.unwrap();
         assert_eq!(meta.upload_status(uid(file)).await.unwrap().unwrap().parts, left);
         assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Receiving));
-        let goes = begin(meta, file, 2, file + 11, 10).await.native;
-        assert_eq!(goes.is_some(), !matches!(lost, Lost::Refused));
-        let upload = goes.and_then(|place| place.upload);
+        let goes = begin(meta, file, 2, file + 11, 10).await.slot;
+        assert_eq!(goes.is_some(), !matches!(lost, Lost::Rejected));
+        let upload = goes.and_then(|place| place.upload_id);
         assert_eq!(upload.is_some(), matches!(lost, Lost::Parts(_)), "a new upload must be begun");
     }
 }
@@ -193,7 +193,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     let upload = native(meta, file, 2, 17).await;
     let tags: Vec<_> = upload.parts.iter().map(|(number, tag)| (*number, tag.as_str())).collect();
     assert_eq!(tags, [(1, "tag-the beginning "), (2, "tag-end")]);
-    assert_eq!((upload.size, upload.store.as_str(), upload.upload.as_str()), (17, "s3", "upload"));
+    assert_eq!((upload.size, upload.store.as_str(), upload.upload_id.as_str()), (17, "s3", "upload"));
     // Completing again returns the same upload, and so does the list of completing uploads.
     assert_eq!(native(meta, file, 2, 17).await, upload);
     assert_eq!(meta.completing("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
@@ -230,7 +230,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     assert!(send(meta, other, 1, other + 1, "the beginning end").await);
     let second = native(meta, other, 1, 17).await.blob_id;
     assert!(finish_completion(meta, other, second).await);
-    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Changed);
+    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Conflict);
     // If the object of the first blob is lost, its files move to the second one.
     assert_eq!(meta.replace_lost(upload.blob_id, second, task(other + 22)).await.unwrap(), Merged::Stored);
     assert_eq!(meta.finish_verification(second, digests).await.unwrap(), Merged::Stored);
@@ -251,11 +251,12 @@ async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
     assert!(finish_completion(meta, file, upload.blob_id).await);
     assert_eq!(enqueued(meta, file + 21).await, Some(upload.blob_id.to_string()));
     let parts = meta.parts(upload.blob_id).await.unwrap();
-    let lie: Vec<_> = parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_object)).collect();
+    let lie: Vec<_> =
+        parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_own_object)).collect();
     let (whole, own) = ("unknown/93240000.txt", "unknown/93240000_2");
     assert_eq!(lie, [(whole, 0..10, false), (own, 0..5, true), (whole, 10..20, false)]);
     let intent = begin_merge(meta, upload.blob_id, file + 30).await;
-    assert!(intent.has_native);
+    assert!(intent.has_multipart);
     assert_eq!(intent.key.as_str(), "unknown/93240030.txt", "the blob's own key is taken");
     let digests = digests("0123456789smallabcdefghij");
     assert_eq!(meta.finish_merge(upload.blob_id, &intent, digests).await.unwrap(), Merged::Stored);

@@ -57,21 +57,21 @@ async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) 
     intent
 }
 
-fn missing(there: u64, wanted: u32, missing: Option<RangeInclusive<u32>>) -> Completed {
-    Completed::Parts { there, wanted, missing: missing.into_iter().collect() }
+fn missing(there: u64, expected: u32, missing: Option<RangeInclusive<u32>>) -> Completed {
+    Completed::PartsMismatch { there, wanted: expected, missing: missing.into_iter().collect() }
 }
 
 async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> Completed {
-    let said = Completion { parts: Some(parts), size: Some(size), claims: crate::meta::Claims::default() };
+    let said = Completion { parts: Some(parts), size: Some(size), expected: crate::meta::Claims::default() };
     complete_as(meta, file, said, task_id).await
 }
 
 /// Completes an upload whose first bytes are those of a PNG image.
-pub(super) async fn complete_as(meta: &Meta, file: i64, said: Completion, task_id: i64) -> Completed {
+pub(super) async fn complete_as(meta: &Meta, file: i64, request: Completion, task_id: i64) -> Completed {
     let mut conditions = Conditions::default();
     loop {
-        match meta.complete_upload(uid(file), said, conditions.clone(), task(task_id)).await.unwrap() {
-            Completed::Inspect(inspection) => {
+        match meta.complete_upload(uid(file), request, conditions.clone(), task(task_id)).await.unwrap() {
+            Completed::NeedsInspection(inspection) => {
                 conditions.inspected = Some(inspected(meta, inspection.blob_id).await);
             }
             completed => return completed,
@@ -82,7 +82,7 @@ pub(super) async fn complete_as(meta: &Meta, file: i64, said: Completion, task_i
 /// The inspection result for all parts of a blob.
 pub(super) async fn inspected(meta: &Meta, blob_id: i64) -> Inspected {
     let attempts = meta.parts(blob_id).await.unwrap().iter().map(|part| part.id).collect();
-    Inspected { attempts, sniffed: Some("image/png"), digests: None }
+    Inspected { part_ids: attempts, detected_type: Some("image/png"), digests: None }
 }
 
 /// Creates a complete file with the parts `a` and `bc`. Returns the id of its blob.
@@ -90,7 +90,7 @@ async fn completed(meta: &Meta, file: i64) -> i64 {
     create(meta, file).await;
     let blob = send(meta, file, 1, file + 1, "a").await.blob_id;
     send(meta, file, 2, file + 2, "bc").await;
-    assert_eq!(complete(meta, file, 2, 3, file + 3).await, Completed::Now);
+    assert_eq!(complete(meta, file, 2, 3, file + 3).await, Completed::Completed);
     blob
 }
 
@@ -118,7 +118,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!(meta.upload_status(uid(100)).await.unwrap().unwrap().parts, [1]);
     assert_eq!(finish(meta, 100, &second, "bc").await, FinishedPart::Stored(None));
     assert!(meta.stored_file(uid(100)).await.unwrap().is_none());
-    assert_eq!(complete(meta, 100, 2, 3, 103).await, Completed::Now);
+    assert_eq!(complete(meta, 100, 2, 3, 103).await, Completed::Completed);
     assert_eq!(enqueued(meta, 103).await.unwrap(), "100");
 
     // The file can be read at once, but serves no instant upload before the merge.
@@ -141,7 +141,10 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
         meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap().id,
         100
     );
-    assert!(matches!(meta.begin_merge(100, 105).await.unwrap(), Merge::Done(WholeBlob { size: 3, .. })));
+    assert!(matches!(
+        meta.begin_merge(100, 105).await.unwrap(),
+        Merge::AlreadyMerged(WholeBlob { size: 3, .. })
+    ));
     // Rows of merged parts can be found until they are deleted.
     assert_eq!(numbers(meta, 100).await, [1, 2]);
     let ids = meta.parts(100).await.unwrap().iter().map(|part| part.id).collect();
@@ -160,7 +163,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
         other => panic!("{other:?}"),
     }
     assert_eq!(numbers(meta, 110).await, [1]);
-    assert_eq!(meta.parts(110).await.unwrap()[0].known.md5, digests("second").md5);
+    assert_eq!(meta.parts(110).await.unwrap()[0].digests.md5, digests("second").md5);
     let unfinished = numbers_of_unfinished(meta, Kind::Part, i64::MAX, 0, 10).await;
     assert_eq!(unfinished, [111]);
     // Swept during the write: it does not become the part.
@@ -170,7 +173,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
         "unknown/110_1_113"
     );
     assert_eq!(finish(meta, 110, &slow, "third").await, FinishedPart::Swept);
-    assert_eq!(meta.parts(110).await.unwrap()[0].known.md5, digests("second").md5);
+    assert_eq!(meta.parts(110).await.unwrap()[0].digests.md5, digests("second").md5);
     assert!(meta.condemn(Kind::Part, 112).await.unwrap().is_none(), "a stored part was marked for deletion");
     assert_eq!(meta.condemn(Kind::Part, 111).await.unwrap().unwrap().key.unwrap().as_str(), "unknown/110_1");
     for id in [111, 113] {
@@ -184,7 +187,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     meta.forget(Kind::Part, first.id).await.unwrap();
     meta.forget_gone_parts(None).await.unwrap();
     assert_eq!(begin(meta, 115, 1, 117).await.key.as_str(), "unknown/115_1_117");
-    assert_eq!(meta.delete_file(Tenant::default(), uid(115), task(118)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(115), task(118)).await.unwrap(), Removed::Deleted);
     remove(meta, 115, 2).await;
 }
 
@@ -200,12 +203,12 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
     let late = begin(meta, 120, 4, 124).await;
     send(meta, 120, 2, 123, "b").await;
     assert_eq!(complete(meta, 120, 2, 2, 129).await, missing(3, 2, None));
-    assert_eq!(complete(meta, 120, 3, 4, 129).await, Completed::Size(3, 4));
+    assert_eq!(complete(meta, 120, 3, 4, 129).await, Completed::SizeMismatch(3, 4));
     assert_eq!(enqueued(meta, 129).await, None);
-    assert_eq!(complete(meta, 120, 3, 3, 129).await, Completed::Now);
-    assert_eq!(complete(meta, 120, 3, 3, 130).await, Completed::Before);
-    assert_eq!(complete(meta, 120, 3, 4, 130).await, Completed::Otherwise);
-    assert_eq!(complete(meta, 120, 2, 3, 130).await, Completed::Otherwise);
+    assert_eq!(complete(meta, 120, 3, 3, 129).await, Completed::Completed);
+    assert_eq!(complete(meta, 120, 3, 3, 130).await, Completed::AlreadyCompleted);
+    assert_eq!(complete(meta, 120, 3, 4, 130).await, Completed::AlreadyCompletedMismatch);
+    assert_eq!(complete(meta, 120, 2, 3, 130).await, Completed::AlreadyCompletedMismatch);
     assert_eq!(enqueued(meta, 130).await, None);
     // The file takes no parts any more, not even those whose write has begun.
     assert_eq!(finish(meta, 120, &late, "d").await, FinishedPart::Closed);
@@ -218,13 +221,13 @@ async fn only_what_the_client_says_is_completed(meta: &Meta) {
 async fn what_is_merged_twice_is_merged_once(meta: &Meta) {
     create(meta, 140).await;
     send(meta, 140, 1, 141, "one-forty").await;
-    assert_eq!(complete(meta, 140, 1, 9, 142).await, Completed::Now);
+    assert_eq!(complete(meta, 140, 1, 9, 142).await, Completed::Completed);
     let slow = begin_merge(meta, 140, 143).await;
     let fast = begin_merge(meta, 140, 144).await;
     assert_eq!((slow.key.as_str(), fast.key.as_str()), ("unknown/140.txt", "unknown/144.txt"));
     let content = digests("one-forty");
     assert_eq!(meta.finish_merge(140, &fast, content).await.unwrap(), Merged::Stored);
-    assert_eq!(meta.finish_merge(140, &slow, content).await.unwrap(), Merged::Beaten);
+    assert_eq!(meta.finish_merge(140, &slow, content).await.unwrap(), Merged::Superseded);
     let stored = meta.stored_file(uid(140)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, Layout::Whole(fast.key));
     // The object of the slow merge is not content, and can be removed.
@@ -238,11 +241,11 @@ async fn merged_content_that_is_known_is_shared(meta: &Meta) {
     // "abc" is blob 100.
     let blob = completed(meta, 150).await;
     let intent = begin_merge(meta, blob, 154).await;
-    assert_eq!(meta.finish_merge(blob, &intent, digests("abc")).await.unwrap(), Merged::Changed);
-    assert_eq!(meta.share_content(blob, 99_999, digests("abc"), task(155)).await.unwrap(), Merged::Changed);
+    assert_eq!(meta.finish_merge(blob, &intent, digests("abc")).await.unwrap(), Merged::Conflict);
+    assert_eq!(meta.share_content(blob, 99_999, digests("abc"), task(155)).await.unwrap(), Merged::Conflict);
     assert_eq!(meta.share_content(blob, 100, digests("abc"), task(155)).await.unwrap(), Merged::Stored);
     assert_eq!(enqueued(meta, 155).await.unwrap(), blob.to_string());
-    assert_eq!(meta.share_content(blob, 100, digests("abc"), task(156)).await.unwrap(), Merged::Beaten);
+    assert_eq!(meta.share_content(blob, 100, digests("abc"), task(156)).await.unwrap(), Merged::Superseded);
     let stored = meta.stored_file(uid(150)).await.unwrap().unwrap();
     assert_eq!((stored.content.blob_id, stored.content.digests), (100, Some(digests("abc"))));
     assert!(matches!(meta.begin_merge(blob, 156).await.unwrap(), Merge::Gone));
@@ -264,24 +267,24 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
     create(meta, 160).await;
     send(meta, 160, 1, 161, "abc").await;
     let said =
-        Completion { parts: Some(1), size: Some(3), claims: crate::meta::Claims::of_md5(Some([7; 16])) };
+        Completion { parts: Some(1), size: Some(3), expected: crate::meta::Claims::of_md5(Some([7; 16])) };
     assert_eq!(
         meta.complete_upload(uid(160), said, Conditions::default(), task(162)).await.unwrap(),
-        Completed::Now
+        Completed::Completed
     );
-    let other = Completion { claims: crate::meta::Claims::of_md5(Some([8; 16])), ..said };
+    let other = Completion { expected: crate::meta::Claims::of_md5(Some([8; 16])), ..said };
     assert_eq!(
         meta.complete_upload(uid(160), other, Conditions::default(), task(163)).await.unwrap(),
-        Completed::Otherwise
+        Completed::AlreadyCompletedMismatch
     );
     assert_eq!(meta.stored_file(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
-    assert_eq!(begin_merge(meta, 160, 164).await.claims.md5, Some([7; 16]));
+    assert_eq!(begin_merge(meta, 160, 164).await.expected.md5, Some([7; 16]));
     assert_eq!(meta.reject_content(160, task(165)).await.unwrap(), Merged::Stored);
     assert_eq!(enqueued(meta, 165).await.unwrap(), "160");
     assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
     assert_eq!(meta.file_state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
     let closed = meta.complete_upload(uid(160), said, Conditions::default(), task(166)).await.unwrap();
-    assert_eq!(closed, Completed::Closed(FileState::Corrupt));
+    assert_eq!(closed, Completed::NotOpen(FileState::Corrupt));
     remove(meta, 160, 1).await;
     assert!(meta.condemn(Kind::Blob, 164).await.unwrap().is_some());
     meta.forget(Kind::Blob, 164).await.unwrap();
@@ -290,14 +293,14 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
 async fn the_last_file_takes_its_content_along(meta: &Meta) {
     assert_eq!(meta.delete_file(Tenant::default(), uid(170), task(179)).await.unwrap(), Removed::Unknown);
     // Files 100 and 150 share blob 100.
-    assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Deleted);
     assert_eq!(enqueued(meta, 171).await, None);
     assert!(meta.stored_file(uid(100)).await.unwrap().is_none(), "it is still cached");
     assert_eq!(meta.file_state(uid(100)).await.unwrap(), Some(FileState::Deleted));
-    assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Before);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(), Removed::Unchanged);
     assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
     let abc = meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
-    assert_eq!(meta.delete_file(Tenant::default(), uid(150), task(172)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(150), task(172)).await.unwrap(), Removed::Deleted);
     assert_eq!(enqueued(meta, 172).await.unwrap(), "100");
     // From now on the blob cannot be shared, not even by a request that found it before.
     assert!(meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
@@ -318,7 +321,7 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
     // Deleting an incomplete upload deletes its parts.
     create(meta, 176).await;
     let late = begin(meta, 176, 1, 177).await;
-    assert_eq!(meta.delete_file(Tenant::default(), uid(176), task(178)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.delete_file(Tenant::default(), uid(176), task(178)).await.unwrap(), Removed::Deleted);
     assert_eq!(enqueued(meta, 178).await.unwrap(), "176");
     assert_eq!(finish(meta, 176, &late, "late").await, FinishedPart::Closed);
     remove(meta, 176, 1).await;
@@ -338,8 +341,8 @@ async fn an_upload_in_one_piece_ends_one_in_parts(meta: &Meta) {
     create(meta, 185).await;
     assert_eq!(super::begin(meta, 185, 186).await, 185);
     assert_eq!(send(meta, 185, 1, 187, "part").await.blob_id, 187);
-    assert_eq!(complete(meta, 185, 1, 4, 188).await, Completed::Now);
-    assert_eq!(super::finish(meta, 185, 185, "all of it, but late").await, Finished::Beaten);
+    assert_eq!(complete(meta, 185, 1, 4, 188).await, Completed::Completed);
+    assert_eq!(super::finish(meta, 185, 185, "all of it, but late").await, Finished::Superseded);
     assert!(meta.condemn(Kind::Blob, 185).await.unwrap().is_some());
     meta.forget(Kind::Blob, 185).await.unwrap();
 }
@@ -352,11 +355,11 @@ async fn uploads_lapse(meta: &Meta) {
     assert!(!meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(180)), "it is complete");
     assert_eq!(meta.lapsed_uploads(0, 100).await.unwrap(), []);
     assert_eq!(meta.lapsed_uploads(1, 1).await.unwrap().len(), 1);
-    assert_eq!(meta.expire_upload(uid(190), i64::MAX, task(192)).await.unwrap(), Removed::Now);
+    assert_eq!(meta.expire_upload(uid(190), i64::MAX, task(192)).await.unwrap(), Removed::Deleted);
     assert_eq!(enqueued(meta, 192).await.unwrap(), "190");
     assert_eq!(meta.file_state(uid(190)).await.unwrap(), Some(FileState::Expired));
     assert!(!meta.lapsed_uploads(1, 100).await.unwrap().contains(&uid(190)));
-    assert_eq!(meta.expire_upload(uid(180), i64::MAX, task(193)).await.unwrap(), Removed::Before);
+    assert_eq!(meta.expire_upload(uid(180), i64::MAX, task(193)).await.unwrap(), Removed::Unchanged);
     remove(meta, 190, 1).await;
     // Rows of removed files stay for a while.
     assert_eq!(meta.purge_files(0, 100).await.unwrap(), 0);

@@ -118,7 +118,7 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
     let third = claim(meta, 320, "one", LONG).await.unwrap();
     assert_eq!((third.attempt, third.max_attempts), (3, 5));
     assert!(!meta.retry_task(320, 3).await.unwrap(), "it is running");
-    assert!(meta.end_task(&third, "one", Ended::Dead("never".to_owned())).await.unwrap());
+    assert!(meta.end_task(&third, "one", Ended::Fail("never".to_owned())).await.unwrap());
     let dead = task(meta, 320).await;
     assert_eq!((dead.state, dead.attempts), (TaskState::Dead, 3));
     assert_eq!(outcomes(meta, 320).await, [Some(AttemptOutcome::Failed); 3]);
@@ -142,7 +142,7 @@ async fn what_recurs_is_there_once(meta: &Meta) {
     }
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), [(340, "again".to_owned())]);
     let first = claim(meta, 340, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&first, "one", Ended::Again(LONG)).await.unwrap());
+    assert!(meta.end_task(&first, "one", Ended::Repeat(LONG)).await.unwrap());
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), []);
     // It is due at every start, unless it is running.
     meta.ensure_recurring(new(342, "again", 1000), None).await.unwrap();

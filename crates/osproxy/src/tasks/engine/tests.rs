@@ -9,8 +9,12 @@ use crate::{
 
 const HOUR: Duration = Duration::from_hours(1);
 /// Intervals so long that only a notification wakes the engine.
-const SETTINGS: Settings =
-    Settings { lease: HOUR, poll: HOUR, first_retry: Duration::from_millis(50), max_retry: HOUR };
+const SETTINGS: Settings = Settings {
+    lease: HOUR,
+    poll_interval: HOUR,
+    initial_backoff: Duration::from_millis(50),
+    max_backoff: HOUR,
+};
 
 #[derive(Clone, Default)]
 struct Seen {
@@ -217,10 +221,13 @@ async fn who_stops_lets_handlers_end_and_who_must_stop_hands_them_back() {
 
 #[tokio::test]
 async fn delays_double_and_are_spread() {
-    let bench = start(Settings { first_retry: Duration::from_secs(2), ..SETTINGS }).await;
+    let bench = start(Settings { initial_backoff: Duration::from_secs(2), ..SETTINGS }).await;
     bench.stop.cancel();
-    let settings =
-        Settings { first_retry: Duration::from_secs(2), max_retry: Duration::from_mins(10), ..SETTINGS };
+    let settings = Settings {
+        initial_backoff: Duration::from_secs(2),
+        max_backoff: Duration::from_mins(10),
+        ..SETTINGS
+    };
     let engine = Engine::new(bench.app.clone(), Registry::default(), settings);
     for (attempt, full) in [(1, 2_000), (2, 4_000), (4, 16_000), (10, 600_000), (4_000_000, 600_000)] {
         let delays: Vec<_> = (0..200).map(|_| engine.delay(attempt)).collect();

@@ -47,9 +47,9 @@ impl TaskHandler for CompleteUploads {
 /// Completes the multipart upload in the store, then the file. Returns `Closed` if the file is not
 /// being completed any more, and `Digest` or `Type` if the file is now corrupt. Can be repeated,
 /// also concurrently and after an error.
-pub async fn complete(app: &Arc<App>, uid: Uid, native: &NativeUpload) -> Result<Completed> {
-    if app.put_together(native).await? == PutTogether::Lost {
-        return Ok(Completed::Closed(FileState::Receiving));
+pub async fn complete(app: &Arc<App>, uid: Uid, upload: &NativeUpload) -> Result<Completed> {
+    if app.put_together(upload).await? == PutTogether::PartsLost {
+        return Ok(Completed::NotOpen(FileState::Receiving));
     }
     let after = AfterCompletion {
         verify: verify_blob::verification(app, app.next_uid().await?),
@@ -58,11 +58,11 @@ pub async fn complete(app: &Arc<App>, uid: Uid, native: &NativeUpload) -> Result
     };
     let mut conditions = Conditions { verify_up_to: app.limits.verify_up_to, ..Conditions::default() };
     for _ in 0..ROUNDS {
-        let completed = app.meta.finish_completion(uid, native.blob_id, conditions.clone(), after.clone());
+        let completed = app.meta.finish_completion(uid, upload.blob_id, conditions.clone(), after.clone());
         match completed.await? {
-            Completed::Inspect(inspection) => conditions.inspected = app.inspect(&inspection).await?,
+            Completed::NeedsInspection(inspection) => conditions.inspected = app.inspect(&inspection).await?,
             completed => {
-                if let Completed::Digest(..) | Completed::Type { .. } = &completed {
+                if let Completed::DigestMismatch(..) | Completed::TypeMismatch { .. } = &completed {
                     tracing::warn!(%uid, "the content does not have the expected digests or type");
                 }
                 app.task_enqueued();

@@ -20,16 +20,16 @@ impl TaskHandler for ExpireUploads {
         let app = &context.app;
         // By the clock of the database: a node whose own clock is ahead must not expire the uploads
         // of all nodes.
-        let lapsed_before = app.meta.now_ms().saturating_sub(app.limits.keep_lapsed);
+        let expired_before = app.meta.now_ms().saturating_sub(app.limits.expired_retention_ms);
         let mut expired = 0_u64;
         loop {
-            let lapsed = app.meta.lapsed_uploads(lapsed_before, PAGE).await?;
-            if lapsed.is_empty() {
+            let expired_uploads = app.meta.lapsed_uploads(expired_before, PAGE).await?;
+            if expired_uploads.is_empty() {
                 break;
             }
-            for uid in lapsed {
+            for uid in expired_uploads {
                 let removal = delete_blob::removal(app, app.next_uid().await?);
-                app.meta.expire_upload(uid, lapsed_before, removal).await?;
+                app.meta.expire_upload(uid, expired_before, removal).await?;
                 expired += 1;
             }
             app.task_enqueued_elsewhere();

@@ -37,15 +37,15 @@ impl TaskHandler for MergeParts {
 
     async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
         let app = &context.app;
-        let spare = app.next_uid().await?.get();
-        let writing = Writing::new(app, spare);
-        let store = match app.meta.begin_merge(blob_id, spare).await? {
+        let fallback_id = app.next_uid().await?.get();
+        let writing = Writing::new(app, fallback_id);
+        let store = match app.meta.begin_merge(blob_id, fallback_id).await? {
             Merge::Ready(intent) => {
                 let store = intent.store.clone();
                 merge(app, blob_id, intent, Attempt::new(Kind::Blob, writing)).await?;
                 store
             }
-            Merge::Done(whole) => {
+            Merge::AlreadyMerged(whole) => {
                 // If the object has been lost meanwhile, the parts are the only copy.
                 if app.stores.get(&whole.store)?.size(&whole.key).await? != whole.size {
                     return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
@@ -67,9 +67,9 @@ pub fn merging(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<MergeParts>(app, id, |blob_id| Payload { blob_id })
 }
 
-async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attempt) -> Result<(), TaskError> {
+async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, guard: Attempt) -> Result<(), TaskError> {
     let mut writer = app.stores.get(&intent.store)?.create(&intent.key, SizeHint::Exact(intent.size)).await?;
-    writer.want(Wanted { sha256: intent.claims.sha256.is_some(), ..Wanted::MD5 });
+    writer.want(Wanted { sha256: intent.expected.sha256.is_some(), ..Wanted::MD5 });
     let parts = app.meta.parts(blob_id).await?;
     for part in &parts {
         app.append_part(&intent.store, &mut *writer, part).await?;
@@ -78,21 +78,21 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, attempt: Attem
     if digests.size != intent.size {
         return Err(TaskError::retry("the size of the parts is not that of the file"));
     }
-    let refuted = intent.claims.refuted_by(&digests);
-    if let Some((name, found)) = &refuted {
+    let mismatch = intent.expected.refuted_by(&digests);
+    if let Some((name, found)) = &mismatch {
         must_have_come_here(&parts, name, found)?;
     }
-    if refuted.is_some() || intent.claims == Claims::default() {
+    if mismatch.is_some() || intent.expected == Claims::default() {
         // No client has vouched for these bytes, or they are wrong: check whether they are the
         // bytes that arrived.
         check_parts(app, &intent.store, &parts, &digests).await?;
     }
-    if let Some((name, found)) = refuted {
+    if let Some((name, found)) = mismatch {
         return reject(app, blob_id, name, &found).await;
     }
     // Spawned, so that it runs to its end if this task is dropped: an object that is being
     // published must not lose its row.
-    let settling = app.background.spawn(settle(app.clone(), blob_id, intent, attempt, writer, digests));
+    let settling = app.background.spawn(settle(app.clone(), blob_id, intent, guard, writer, digests));
     settling.await.map_err(TaskError::retry)?
 }
 
@@ -109,7 +109,7 @@ pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -
 /// verified the content, or served it as it is, so a wrong digest must not delete it: an operator
 /// has to look at it.
 pub(super) fn must_have_come_here(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
-    if !parts.is_empty() && parts.iter().all(|part| part.known.piece.is_some()) {
+    if !parts.is_empty() && parts.iter().all(|part| part.digests.subtree.is_some()) {
         return Ok(());
     }
     Err(TaskError::fail(format!(
@@ -127,7 +127,7 @@ pub(super) async fn check_parts(
 ) -> Result<(), TaskError> {
     let (each, all) = app.stores.digest_parts(store, parts, Wanted::MD5).await?;
     for (part, digests) in parts.iter().zip(each) {
-        if !part.known.is_of(&digests) {
+        if !part.digests.is_of(&digests) {
             return Err(TaskError::fail(format!("part {} was damaged in the store", part.number)));
         }
     }
@@ -156,7 +156,7 @@ async fn settle(
     app: Arc<App>,
     blob_id: i64,
     intent: MergeIntent,
-    mut attempt: Attempt,
+    mut guard: Attempt,
     writer: Box<dyn ObjectWriter>,
     digests: Digests,
 ) -> Result<(), TaskError> {
@@ -182,22 +182,22 @@ async fn settle(
                     blob_id = id,
                     "the store has lost content; replacing it with the same content from this upload"
                 );
-                publish(&mut attempt, &mut unpublished).await?;
+                publish(&mut guard, &mut unpublished).await?;
                 match app.meta.mend_blob(&lost, intent.intent_id).await? {
                     // The row of this write now names the damaged object, which the write guard
                     // removes. In the next round the files share the repaired blob.
-                    Finished::Stored | Finished::Changed | Finished::Beaten | Finished::OverQuota => {
-                        Merged::Changed
+                    Finished::Stored | Finished::Conflict | Finished::Superseded | Finished::OverQuota => {
+                        Merged::Conflict
                     }
                     Finished::Swept => Merged::Swept,
                 }
             }
             None => {
-                publish(&mut attempt, &mut unpublished).await?;
+                publish(&mut guard, &mut unpublished).await?;
                 let merged = app.meta.finish_merge(blob_id, &intent, digests).await?;
                 if merged == Merged::Stored {
-                    attempt.settle();
-                    if intent.has_native {
+                    guard.settle();
+                    if intent.has_multipart {
                         remove_put_together(&app, intent.intent_id).await;
                     }
                     return Ok(());
@@ -206,8 +206,8 @@ async fn settle(
             }
         };
         match merged {
-            Merged::Stored | Merged::Beaten => return Ok(()),
-            Merged::Changed => {}
+            Merged::Stored | Merged::Superseded => return Ok(()),
+            Merged::Conflict => {}
             Merged::Swept => {
                 // The object was published after its row was removed.
                 app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;

@@ -63,7 +63,7 @@ impl TaskHandler for Sweep {
 /// Releases space in a store that was reserved too long ago for uploads that received nothing.
 async fn release_rooms(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
-        (app.meta.now_ms().saturating_sub(app.limits.reserve), Uid::from_recorded(0));
+        (app.meta.now_ms().saturating_sub(app.limits.reservation_ttl_ms), Uid::from_recorded(0));
     loop {
         let page = app.meta.idle_reservations(store, created_before, after, PAGE).await?;
         let Some(last) = page.last() else {
@@ -97,7 +97,7 @@ impl Swept<'_> {
     /// Whether `found` may still be in use by its writer.
     fn spares(&self, app: &App, found: &Unfinished) -> bool {
         match &found.writer {
-            Some(writer) if *writer != app.node => self.writers.contains(writer),
+            Some(writer) if *writer != app.node_id => self.writers.contains(writer),
             _ => app.writing().contains(&found.id),
         }
     }

@@ -59,7 +59,7 @@ pub fn verification(app: &App, id: Uid) -> TaskForBlob {
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
-    let UnverifiedBlob { tenant, store, key, size, part_size: _, claims } = blob;
+    let UnverifiedBlob { tenant, store, key, size, part_size: _, expected: claims } = blob;
     let combined = app.meta.combined_digest(blob_id).await?;
     let digests = match combined {
         // Every part was hashed when it arrived, and no other digest is needed.
@@ -68,15 +68,15 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
         None if *claims == Claims::default() => digest_as_it_came(app, blob_id, store, key, *size).await?,
         _ => {
             let digests = app.stores.digest(store, key, 0..*size, claims.wanted()).await?;
-            let refuted = claims.refuted_by(&digests);
-            if refuted.is_some() || combined.is_some_and(|combined| combined != digests.blake3) {
+            let mismatch = claims.refuted_by(&digests);
+            if mismatch.is_some() || combined.is_some_and(|combined| combined != digests.blake3) {
                 let parts = app.meta.parts(blob_id).await?;
-                if let Some((name, found)) = &refuted {
+                if let Some((name, found)) = &mismatch {
                     must_have_come_here(&parts, name, found)?;
                 }
                 check_parts(app, store, &parts, &digests).await?;
             }
-            if let Some((name, found)) = refuted {
+            if let Some((name, found)) = mismatch {
                 return reject(app, blob_id, name, &found).await;
             }
             digests
@@ -97,7 +97,7 @@ async fn digest_as_it_came(
     if all.size != size {
         return Err(TaskError::retry(format!("the size of the parts of {key} is not that of the object")));
     }
-    match parts.iter().zip(each).find(|(part, digests)| !part.known.is_of(digests)) {
+    match parts.iter().zip(each).find(|(part, digests)| !part.digests.is_of(digests)) {
         Some((part, _)) => Err(TaskError::fail(format!("part {} was damaged in the store", part.number))),
         None => Ok(all),
     }
@@ -121,14 +121,14 @@ async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests)
                     "the store has lost content; its files now use the same content from this upload"
                 );
                 match app.meta.replace_lost(lost.id, blob_id, removal).await? {
-                    Merged::Stored => Merged::Changed,
+                    Merged::Stored => Merged::Conflict,
                     other => other,
                 }
             }
             None => app.meta.finish_verification(blob_id, digests).await?,
         };
         app.task_enqueued();
-        if settled != Merged::Changed {
+        if settled != Merged::Conflict {
             return Ok(());
         }
     }

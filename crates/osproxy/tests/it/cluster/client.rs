@@ -26,10 +26,10 @@ const PARALLEL: usize = 3;
 
 /// The time until a request was answered.
 pub struct Wait {
-    pub begun: Instant,
+    pub started: Instant,
     pub took: Duration,
     /// How often it was repeated.
-    pub again: u32,
+    pub retries: u32,
 }
 
 /// State shared by all clients.
@@ -130,7 +130,7 @@ impl Client {
                         "{method} {path}: {status} {}",
                         String::from_utf8_lossy(&said)
                     );
-                    let wait = Wait { begun: start, took: start.elapsed(), again: tries - 1 };
+                    let wait = Wait { started: start, took: start.elapsed(), retries: tries - 1 };
                     self.ledger.waits.lock().unwrap().push(wait);
                     return (status, said);
                 }

@@ -168,12 +168,12 @@ async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
     let two = Service::start_at(folder, database, settings, &[], &[]).await;
     let status = async || two.get("/health/ready").await.status().as_u16();
     assert_eq!(status().await, 200);
-    to_redis.set(Line::Cut);
+    to_redis.set(Line::Close);
     eventually("Redis is lost", async || two.log().contains("lost the connection").then_some(())).await;
     let answer = two.get("/health/ready").await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.text().await.unwrap(), r#"{"status":"degraded","down":["cache"]}"#);
-    to_database.set(Line::Cut);
+    to_database.set(Line::Close);
     let answer = eventually("the node is not ready", async || {
         let answer = two.get("/health/ready").await;
         (answer.status() == 503).then_some(answer)
@@ -183,6 +183,6 @@ async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
         answer.text().await.unwrap(),
         r#"{"status":"unavailable","down":["database","cache"],"uploads":"refused"}"#
     );
-    to_database.set(Line::Whole);
+    to_database.set(Line::Forward);
     eventually("the node is ready again", async || (status().await == 200).then_some(())).await;
 }

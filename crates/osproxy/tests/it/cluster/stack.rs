@@ -90,8 +90,8 @@ impl Stack {
     /// Repairs all connections, resumes stopped nodes, and starts dead ones.
     pub async fn restore(&mut self) {
         for node in &mut self.nodes {
-            node.database.set(Line::Whole);
-            node.redis.set(Line::Whole);
+            node.database.set(Line::Forward);
+            node.redis.set(Line::Forward);
             if node.service.is_running() {
                 node.service.signal(Signal::CONT);
             } else {

@@ -140,19 +140,19 @@ async fn strike(stack: &mut Stack, blow: Blow, random: &mut Random) {
             stack.nodes[victim].service.restart().await;
         }
         Blow::CutRedis => {
-            cut(Line::Cut, |node| &node.redis);
+            cut(Line::Close, |node| &node.redis);
             tokio::time::sleep(while_).await;
-            cut(Line::Whole, |node| &node.redis);
+            cut(Line::Forward, |node| &node.redis);
         }
         Blow::CutDatabase => {
-            cut(Line::Cut, |node| &node.database);
+            cut(Line::Close, |node| &node.database);
             tokio::time::sleep(while_).await;
-            cut(Line::Whole, |node| &node.database);
+            cut(Line::Forward, |node| &node.database);
         }
         Blow::SilenceDatabase => {
-            cut(Line::Silent, |node| &node.database);
+            cut(Line::Stall, |node| &node.database);
             tokio::time::sleep(while_).await;
-            cut(Line::Whole, |node| &node.database);
+            cut(Line::Forward, |node| &node.database);
         }
     }
 }
@@ -160,7 +160,7 @@ async fn strike(stack: &mut Stack, blow: Blow, random: &mut Random) {
 /// Prints how long clients waited around each kind of fault until their request was answered.
 fn report(ledger: &Ledger, blows: &[(Blow, Instant)], start: Instant) {
     let (waits, files) = (ledger.waits.lock().unwrap(), ledger.stored.lock().unwrap().len());
-    let again: u32 = waits.iter().map(|wait| wait.again).sum();
+    let again: u32 = waits.iter().map(|wait| wait.retries).sum();
     println!("{} requests, {files} files, {again} retries", waits.len());
     println!(
         "{:<16} {:>5} {:>11} {:>20} {:>16}",
@@ -170,9 +170,9 @@ fn report(ledger: &Ledger, blows: &[(Blow, Instant)], start: Instant) {
         let (mut longest, mut again) = (Vec::new(), 0);
         for (at, (_, struck)) in blows.iter().enumerate().filter(|(_, (blow, _))| *blow == kind) {
             let next = blows.get(at + 1).map_or(Instant::now(), |(_, next)| *next);
-            let during = |wait: &&Wait| wait.begun < next && wait.begun + wait.took > *struck;
+            let during = |wait: &&Wait| wait.started < next && wait.started + wait.took > *struck;
             longest.push(waits.iter().filter(during).map(|wait| wait.took.as_millis()).max().unwrap_or(0));
-            again += waits.iter().filter(during).map(|wait| wait.again).sum::<u32>();
+            again += waits.iter().filter(during).map(|wait| wait.retries).sum::<u32>();
         }
         longest.sort_unstable();
         if let Some(most) = longest.last() {

@@ -276,7 +276,7 @@ async fn a_store_that_falls_silent_is_given_up_in_time() {
         (service.put_part(&link, 2, &bytes[MIN..]).await.status() == 200).then_some(())
     })
     .await;
-    wire.plan("POST", Trouble::DoneAndDenied);
+    wire.plan("POST", Trouble::ErrorAfterSuccess);
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200, "the upload was not repeatable");
     assert!(service.read(&link.uid).await == bytes);
     service.kill().await;

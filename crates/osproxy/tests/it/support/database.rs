@@ -13,7 +13,7 @@ use super::{PATIENCE, Proxy};
 pub struct Database {
     folder: PathBuf,
     on_server: Option<OnServer>,
-    borrowed: bool,
+    is_shared: bool,
 }
 
 #[derive(Clone)]
@@ -65,7 +65,7 @@ impl Database {
     /// Creates the database for a service in a folder.
     pub async fn create(folder: &Path) -> Self {
         let admin = match env("OSPROXY_TEST_DATABASE").as_deref() {
-            None => return Self { folder: folder.to_owned(), on_server: None, borrowed: false },
+            None => return Self { folder: folder.to_owned(), on_server: None, is_shared: false },
             Some("postgres") => "OSPROXY_TEST_POSTGRES",
             Some("mysql") => "OSPROXY_TEST_MYSQL",
             Some(other) => panic!("OSPROXY_TEST_DATABASE is {other}"),
@@ -81,12 +81,12 @@ impl Database {
         let connection = connect(&admin).await;
         connection.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
         connection.close().await.unwrap();
-        Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }), borrowed: false }
+        Self { folder: folder.to_owned(), on_server: Some(OnServer { admin, name }), is_shared: false }
     }
 
     /// The same database, for a second service in another folder.
     pub fn beside(&self, folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), on_server: self.on_server.clone(), borrowed: true }
+        Self { folder: folder.to_owned(), on_server: self.on_server.clone(), is_shared: true }
     }
 
     /// The URL of the database if it is on a server.
@@ -271,7 +271,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let Some(OnServer { admin, name }) = self.on_server.take().filter(|_| !self.borrowed) else {
+        let Some(OnServer { admin, name }) = self.on_server.take().filter(|_| !self.is_shared) else {
             return;
         };
         // In its own thread, because the test's runtime may be shutting down.

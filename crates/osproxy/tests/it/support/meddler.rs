@@ -11,7 +11,7 @@ pub enum Meddling {
     /// It is answered with 403, as for a key without the permission.
     Refuse,
     /// It is never answered.
-    Swallow,
+    Ignore,
 }
 
 /// A proxy that forwards all requests except those with this method and this text in their first
@@ -68,7 +68,7 @@ async fn meddle_with(mut client: TcpStream, how: Meddling) {
             // answer.
             let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
         }
-        Meddling::Swallow => {
+        Meddling::Ignore => {
             let _ = tokio::io::copy(&mut client, &mut tokio::io::sink()).await;
         }
     }

@@ -35,9 +35,9 @@ struct Running {
 /// Short intervals, so that tests do not wait.
 const PAUSES: tasks::Settings = tasks::Settings {
     lease: Duration::from_secs(30),
-    poll: Duration::from_millis(50),
-    first_retry: Duration::from_millis(20),
-    max_retry: Duration::from_millis(100),
+    poll_interval: Duration::from_millis(50),
+    initial_backoff: Duration::from_millis(20),
+    max_backoff: Duration::from_millis(100),
 };
 
 impl Running {

@@ -10,11 +10,11 @@ use tokio::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
     /// Forwards everything.
-    Whole,
+    Forward,
     /// Closes all connections, and new ones at once.
-    Cut,
+    Close,
     /// Forwards nothing and closes nothing, like a pulled cable.
-    Silent,
+    Stall,
 }
 
 /// A TCP proxy that a test can break.
@@ -28,7 +28,7 @@ impl Proxy {
     pub async fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let line = Arc::new(watch::Sender::new(Line::Whole));
+        let line = Arc::new(watch::Sender::new(Line::Forward));
         let state = line.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -45,18 +45,19 @@ impl Proxy {
 
 async fn pass(mut client: TcpStream, target: String, mut line: watch::Receiver<Line>) {
     // In silent mode, the server behind does not even get the connection.
-    if line.wait_for(|line| *line != Line::Silent).await.is_err() || *line.borrow() == Line::Cut {
+    if line.wait_for(|line| *line != Line::Stall).await.is_err() || *line.borrow() == Line::Close {
         return;
     }
     let Ok(mut server) = TcpStream::connect(&target).await else {
         return;
     };
-    let broken = async { line.wait_for(|line| *line != Line::Whole).await.map_or(Line::Cut, |line| *line) };
+    let broken =
+        async { line.wait_for(|line| *line != Line::Forward).await.map_or(Line::Close, |line| *line) };
     let became = tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => Line::Cut,
+        _ = copy_bidirectional(&mut client, &mut server) => Line::Close,
         became = broken => became,
     };
-    if became == Line::Silent {
+    if became == Line::Stall {
         // The connection stays open, and is never used again.
         std::future::pending::<()>().await;
     }

@@ -150,6 +150,24 @@ impl Store {
         settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
+    /// The name of its only bucket.
+    pub fn bucket(&self) -> &str {
+        self.bucket.as_deref().unwrap_or_default()
+    }
+
+    /// Environment variables that make an S3 server the remote `store` of rclone.
+    pub fn rclone(&self) -> [(&'static str, String); 6] {
+        let (id, secret) = self.key();
+        [
+            ("RCLONE_CONFIG", "/dev/null".to_owned()),
+            ("RCLONE_CONFIG_STORE_TYPE", "s3".to_owned()),
+            ("RCLONE_CONFIG_STORE_PROVIDER", "Other".to_owned()),
+            ("RCLONE_CONFIG_STORE_ENDPOINT", self.url()),
+            ("RCLONE_CONFIG_STORE_ACCESS_KEY_ID", id),
+            ("RCLONE_CONFIG_STORE_SECRET_ACCESS_KEY", secret),
+        ]
+    }
+
     /// Direct access to the bucket.
     pub fn backend(&self) -> Arc<dyn Backend> {
         let (id, secret) = self.key();

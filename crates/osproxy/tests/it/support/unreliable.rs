@@ -27,7 +27,7 @@ pub enum Trouble {
     /// Answers 503 without forwarding the request.
     Refused,
     /// Forwards the request, and answers 500 once the store has done it.
-    DoneAndDenied,
+    ErrorAfterSuccess,
     /// Forwards the request after this many milliseconds, whether the client still waits or not.
     Late(u64),
     /// Forwards this many bytes of the answer, and then stalls forever.
@@ -58,8 +58,8 @@ struct State {
     planned: Mutex<Vec<(&'static str, Trouble)>>,
     sent: AtomicU64,
     received: AtomicU64,
-    asked: Mutex<Vec<String>>,
-    troubles: Mutex<Vec<Trouble>>,
+    request_lines: Mutex<Vec<String>>,
+    faults: Mutex<Vec<Trouble>>,
 }
 
 impl Unreliable {
@@ -75,8 +75,8 @@ impl Unreliable {
             planned: Mutex::default(),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
-            asked: Mutex::default(),
-            troubles: Mutex::default(),
+            request_lines: Mutex::default(),
+            faults: Mutex::default(),
         });
         let shared = state.clone();
         tokio::spawn(async move {
@@ -118,12 +118,12 @@ impl Unreliable {
 
     /// The first lines of all requests.
     pub fn asked(&self) -> Vec<String> {
-        self.state.asked.lock().unwrap().clone()
+        self.state.request_lines.lock().unwrap().clone()
     }
 
     /// The number of requests, and the faults so far.
     pub fn troubles(&self) -> (u64, Vec<Trouble>) {
-        (self.asked().len() as u64, self.state.troubles.lock().unwrap().clone())
+        (self.asked().len() as u64, self.state.faults.lock().unwrap().clone())
     }
 }
 
@@ -145,7 +145,7 @@ impl State {
         Some(match kind {
             0 => Trouble::ResetRequest(at),
             1 => Trouble::Refused,
-            2 => Trouble::DoneAndDenied,
+            2 => Trouble::ErrorAfterSuccess,
             3 => Trouble::Stall(at),
             4 | 5 => Trouble::Truncate(at),
             6 => Trouble::Reset(at),
@@ -161,9 +161,9 @@ impl State {
         let method = head.split(|byte| *byte == b' ').next().unwrap_or_default();
         let trouble = self.draw(&String::from_utf8_lossy(method));
         let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
-        self.asked.lock().unwrap().push(line);
+        self.request_lines.lock().unwrap().push(line);
         if let Some(trouble) = trouble {
-            self.troubles.lock().unwrap().push(trouble);
+            self.faults.lock().unwrap().push(trouble);
         }
         if trouble == Some(Trouble::Refused) {
             return answer(client, "503 Service Unavailable", "SlowDown").await;
@@ -177,7 +177,7 @@ impl State {
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let request = self.forward(from_client, to_server, trouble);
-        if trouble == Some(Trouble::DoneAndDenied) {
+        if trouble == Some(Trouble::ErrorAfterSuccess) {
             let mut from_server = from_server;
             let (_, all) = tokio::join!(request, async {
                 let mut all = Vec::new();
