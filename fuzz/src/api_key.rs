@@ -7,19 +7,19 @@ use osproxy::api_key::{ApiKey, Scope, Scopes};
 pub(crate) fn check(input: &[u8]) {
     let ([text, scopes], _) = crate::lines(input);
     if let Some(key) = ApiKey::parse(text) {
-        assert!(ApiKey::is_meant(text));
+        assert!(ApiKey::has_key_prefix(text));
         assert_eq!(key.reveal(), text);
-        assert!(key.is_of(&key.hash()));
+        assert!(key.matches_hash(&key.secret_hash()));
         let (shown, secret) = (format!("{key:?}"), &text["osk_".len() + key.id().len() + 1..]);
         assert!(shown.contains(key.id()) && !shown.contains(secret), "{shown}");
-        let mut other = key.hash();
+        let mut other = key.secret_hash();
         other[0] ^= 1;
-        assert!(!key.is_of(&other));
+        assert!(!key.matches_hash(&other));
     }
     if let Ok(read) = scopes.parse::<Scopes>() {
         for scope in Scope::ALL {
             let named = scopes.split(',').any(|name| name.trim() == scope.as_str());
-            assert_eq!(read.has(scope), named, "{scope:?} in {scopes:?}");
+            assert_eq!(read.contains(scope), named, "{scope:?} in {scopes:?}");
         }
         assert_eq!(read.to_string().parse::<Scopes>().ok(), Some(read));
     } else {

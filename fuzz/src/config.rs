@@ -1,7 +1,7 @@
 //! Configurations. An input is a configuration file; lines after `# environment` are environment
 //! variables.
 
-use osproxy::config::{Config, Overrides, read};
+use osproxy::config::{Config, ConfigOverrides, read};
 use serde_json::Value;
 
 /// Environment variables follow this line.
@@ -45,7 +45,7 @@ pub(crate) fn check(input: &[u8]) {
 fn check_one(file: &str, variables: &[(&str, &str)]) {
     let hidden = hidden(file, variables);
     let owned = |(name, value): &(&str, &str)| (format!("OSPROXY__{name}"), (*value).to_owned());
-    match read(file, variables.iter().map(owned), Overrides::default()) {
+    match read(file, variables.iter().map(owned), ConfigOverrides::default()) {
         Ok(loaded) => {
             let told = format!("{:?} {:?}", loaded.config, loaded.warnings);
             assert!(!hidden || !told.contains(MARK), "{told}");
@@ -136,8 +136,8 @@ fn within_bounds(config: &Config) {
     ] {
         assert!((least..=most).contains(&value), "{name} is {value}");
     }
-    assert!(config.listen().is_ok() && config.admin.address().is_ok());
-    assert!(config.database_location().is_ok() && config.redis.redis().is_ok());
+    assert!(config.listen_address().is_ok() && config.admin.listen_address().is_ok());
+    assert!(config.database_location().is_ok() && config.redis.settings().is_ok());
     assert!(config.cluster.secret().is_ok_and(|secret| secret.is_none_or(|secret| secret.len() >= 16)));
     assert!(!config.stores().is_empty());
     for key in &config.links.keys {

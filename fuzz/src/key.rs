@@ -17,7 +17,7 @@ pub(crate) fn check(input: &[u8]) {
     let whole = Key::whole(category, id, extension(name).as_deref());
     let first = Key::part(category, id, 1, None);
     let second = Key::part(category, id, 10_000, Some(id));
-    assert!(first.is_first_attempt() && !second.is_first_attempt());
+    assert!(first.is_first_write() && !second.is_first_write());
     for key in [whole, first, second] {
         assert_eq!(Key::parse(key.as_str()).as_ref(), Ok(&key));
         assert_eq!(key.folder(), category.as_str());

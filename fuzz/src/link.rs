@@ -5,7 +5,10 @@ use std::sync::LazyLock;
 
 use osproxy::{
     http::parsers::{query_v0, query_v1, sign_v0, sign_v1, verify_v0, verify_v1},
-    link::{Action, Claims, LinkError, LinkKey, LinkKeys, Terms, date, end, issued},
+    link::{
+        LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, expires_at_secs, format_date,
+        issued_at_secs,
+    },
     uid::Uid,
 };
 use time::OffsetDateTime;
@@ -30,39 +33,41 @@ fn key(id: &str, secret: &[u8]) -> LinkKey {
 /// Only what was signed verifies, unchanged, for its uid and action, and until its expiry.
 pub(crate) fn check(input: &[u8]) {
     let ([query, numbers, terms, name, change], _) = crate::lines(input);
-    given(query);
+    check_any_link(query);
     let mut numbers = numbers.split(' ').map(|number| number.parse().unwrap_or(60_i64));
     let mut number = || numbers.next().unwrap_or(60);
-    let uid = Uid::from_recorded(number().saturating_abs().max(1));
+    let uid = Uid::from_db(number().saturating_abs().max(1));
     let date = OffsetDateTime::from_unix_timestamp(number().rem_euclid(LAST)).expect("the time is in range");
-    let made = Made { uid, date, expire: number(), terms: serde_json::from_str(terms).unwrap_or_default() };
+    let made =
+        SignedLink { uid, date, expire: number(), terms: serde_json::from_str(terms).unwrap_or_default() };
     made.check(name, change);
 }
 
 /// Checks any link.
-fn given(query: &str) {
+fn check_any_link(query: &str) {
     let said = query_v0(query);
     let [uid, date_text, expire, signature] = &said;
     if let Ok(read) = uid.parse::<Uid>() {
         assert_eq!(read.to_string(), *uid);
     }
-    if let Some(moment) = issued(date_text) {
+    if let Some(moment) = issued_at_secs(date_text) {
         let moment = OffsetDateTime::from_unix_timestamp(moment).expect("the time parsed");
-        assert_eq!(date(moment), *date_text, "a time has two spellings");
-        if let Some(end) = end(date_text, expire) {
+        assert_eq!(format_date(moment), *date_text, "a time has two spellings");
+        if let Some(end) = expires_at_secs(date_text, expire) {
             assert_eq!(expire.parse().ok(), Some(end - moment.unix_timestamp()));
         }
     }
     let now = OffsetDateTime::UNIX_EPOCH;
-    let verdict = verify_v0(&KEYS, Action::Upload, query, &[], now);
+    let verdict = verify_v0(&KEYS, LinkAction::Upload, query, &[], now);
     if let Ok(terms) = &verdict {
-        let claims = Claims { action: Action::Upload, uid, date: date_text, expire, action_params: &[] };
+        let claims =
+            LinkClaims { action: LinkAction::Upload, uid, date: date_text, expire, action_params: &[] };
         assert!([&KEYS, &OLDER].iter().any(|keys| keys.sign(&claims, terms) == *signature), "{signature:?}");
     }
     for (keys, action, extra) in [
-        (&OTHERS, Action::Upload, &[][..]),
-        (&KEYS, Action::Download, &[]),
-        (&KEYS, Action::Upload, &["filename"]),
+        (&OTHERS, LinkAction::Upload, &[][..]),
+        (&KEYS, LinkAction::Download, &[]),
+        (&KEYS, LinkAction::Upload, &["filename"]),
     ] {
         let refused = verify_v0(keys, action, query, extra, now);
         assert_eq!(refused, Err(LinkError::Signature), "{action:?} {extra:?}");
@@ -78,23 +83,23 @@ fn given(query: &str) {
 }
 
 /// A link that we signed.
-struct Made {
+struct SignedLink {
     uid: Uid,
     date: OffsetDateTime,
     expire: i64,
-    terms: Terms,
+    terms: LinkConstraints,
 }
 
-impl Made {
+impl SignedLink {
     fn check(&self, name: &str, change: &str) {
         let (uid, when) = (self.uid, (self.date, self.expire));
-        let query = sign_v0(&KEYS, Action::Download, uid, when, &[("filename", name)], &self.terms);
+        let query = sign_v0(&KEYS, LinkAction::Download, uid, when, &[("filename", name)], &self.terms);
         let said = query_v0(&query);
-        let texts = [uid.to_string(), date(self.date), self.expire.to_string()];
+        let texts = [uid.to_string(), format_date(self.date), self.expire.to_string()];
         assert_eq!(said[..3], texts);
         let [_, date_text, expire, signature] = &said;
-        let verify = |query: &str, now| verify_v0(&KEYS, Action::Download, query, &["filename"], now);
-        self.check_time(end(date_text, expire), |now| verify(&query, now));
+        let verify = |query: &str, now| verify_v0(&KEYS, LinkAction::Download, query, &["filename"], now);
+        self.check_time(expires_at_secs(date_text, expire), |now| verify(&query, now));
         let changed = changed(signature, change);
         if changed != *signature {
             let forged = query.replace(&encoded(signature), &encoded(&changed));
@@ -102,14 +107,14 @@ impl Made {
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{changed:?}");
         }
         let extra = [name];
-        let claims = Claims {
-            action: Action::Download,
+        let claims = LinkClaims {
+            action: LinkAction::Download,
             uid: &said[0],
             date: date_text,
             expire,
             action_params: &extra,
         };
-        self.check_terms(&claims, signature);
+        self.check_constraints(&claims, signature);
         for (from, to) in [("uid=", "uid=1"), ("expire=", "expire=1"), ("filename=", "filename=1")] {
             let forged = query.replacen(from, to, 1);
             assert_eq!(verify(&forged, self.date), Err(LinkError::Signature), "{forged}");
@@ -119,14 +124,16 @@ impl Made {
         let said = query_v1(&path, &query).expect("it has all parameters");
         assert_eq!(said[..3], texts);
         let verify = |path: &str, now| verify_v1(&KEYS, path, &query, now).expect("it has all parameters");
-        self.check_time(end(date_text, expire), |now| verify(&path, now));
+        self.check_time(expires_at_secs(date_text, expire), |now| verify(&path, now));
         assert_eq!(verify(&format!("1{path}"), self.date), Err(LinkError::Signature));
     }
 
     /// Constraints cannot be removed, added or exchanged.
-    fn check_terms(&self, claims: &Claims<'_>, signature: &str) {
+    fn check_constraints(&self, claims: &LinkClaims<'_>, signature: &str) {
         let bare = |signature: &str| signature.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-        for other in [Terms::default(), Terms { max_size: Some(u64::MAX), ..self.terms.clone() }] {
+        for other in
+            [LinkConstraints::default(), LinkConstraints { max_size: Some(u64::MAX), ..self.terms.clone() }]
+        {
             let others = KEYS.sign(claims, &other);
             let forged = bare(signature) + others.strip_prefix(&bare(&others)).unwrap_or_default();
             if forged != signature {
@@ -137,7 +144,11 @@ impl Made {
     }
 
     /// A link is valid from its date until its expiry, and returns its constraints.
-    fn check_time(&self, end: Option<i64>, verify: impl Fn(OffsetDateTime) -> Result<Terms, LinkError>) {
+    fn check_time(
+        &self,
+        end: Option<i64>,
+        verify: impl Fn(OffsetDateTime) -> Result<LinkConstraints, LinkError>,
+    ) {
         let wanted = self.date.unix_timestamp().checked_add(self.expire).filter(|end| *end <= LAST);
         let Some(end) = end else {
             let early = wanted.is_some_and(|end| OffsetDateTime::from_unix_timestamp(end).is_ok());

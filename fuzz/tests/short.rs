@@ -52,9 +52,9 @@ fn unescaped(word: &str) -> Vec<u8> {
 }
 
 /// Prints the input if the target panics.
-struct Shown<'a>(&'a [u8]);
+struct PrintOnPanic<'a>(&'a [u8]);
 
-impl Drop for Shown<'_> {
+impl Drop for PrintOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("with the input b\"{}\"", self.0.escape_ascii());
@@ -74,7 +74,7 @@ impl Random {
         usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
     }
 
-    fn of<'a>(&mut self, list: &'a [Vec<u8>]) -> &'a [u8] {
+    fn choose<'a>(&mut self, list: &'a [Vec<u8>]) -> &'a [u8] {
         &list[self.below(list.len())]
     }
 
@@ -100,14 +100,14 @@ impl Random {
             0 => drop(input.drain(start..end)),
             1 if start < end => input[start] ^= 1 << self.below(8),
             2 if start < end => input[start] = u8::try_from(self.below(256)).unwrap(),
-            3 => drop(input.splice(start..end, self.of(words).iter().copied())),
+            3 => drop(input.splice(start..end, self.choose(words).iter().copied())),
             4 => self.renumber(input, start),
             5 => {
                 let repeated = input[start..end].to_vec();
                 input.splice(start..start, repeated);
             }
             _ => {
-                let other = self.of(corpus);
+                let other = self.choose(corpus);
                 let from = self.below(other.len() + 1);
                 let to = (from + self.below(40)).min(other.len());
                 input.splice(start..end, other[from..to].iter().copied());
@@ -117,12 +117,12 @@ impl Random {
     }
 }
 
-fn short(target: &str) {
+fn run_briefly(target: &str) {
     let check = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
     let (mut corpus, words) = (corpus(target), words(target));
     // The fastest inputs come first.
     corpus.sort_by_cached_key(|input| {
-        let (_shown, begun) = (Shown(input), Instant::now());
+        let (_shown, begun) = (PrintOnPanic(input), Instant::now());
         check(input);
         begun.elapsed()
     });
@@ -135,7 +135,7 @@ fn short(target: &str) {
         for _ in 0..=random.below(4) {
             random.mutate(&mut input, &corpus, &words);
         }
-        let _shown = Shown(&input);
+        let _shown = PrintOnPanic(&input);
         check(&input);
     }
 }
@@ -146,7 +146,7 @@ macro_rules! targets {
         $(
             #[test]
             fn $name() {
-                short(stringify!($name));
+                run_briefly(stringify!($name));
             }
         )*
 

@@ -28,10 +28,10 @@
 
 mod error_code;
 pub mod grpc;
+mod integer;
 mod nullable;
 pub mod schema;
 pub mod v0;
 pub mod v1;
-mod whole;
 
 pub use error_code::{ERROR_HEADER, ErrorCode};

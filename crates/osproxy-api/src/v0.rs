@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    integer,
     schema::{ClientPath, Md5, Uid},
-    whole,
 };
 
 /// Path prefix of all routes of this version.
@@ -61,7 +61,7 @@ pub struct CreateUploadRequest {
     #[schema(value_type = Vec<ClientPath>, min_items = 1, max_items = 50)]
     pub file_path: Vec<String>,
     /// Lifetime of the links in seconds; the maximum is the setting `links.max_expire`.
-    #[serde(deserialize_with = "whole::deserialize")]
+    #[serde(deserialize_with = "integer::deserialize")]
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expire: i64,
 }
@@ -113,7 +113,7 @@ pub struct CreateDownloadLinkRequest {
     #[schema(value_type = Vec<Uid>, min_items = 1, max_items = 200)]
     pub uid: Vec<String>,
     /// Lifetime of the links in seconds; the maximum is the setting `links.max_expire`.
-    #[serde(deserialize_with = "whole::deserialize")]
+    #[serde(deserialize_with = "integer::deserialize")]
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expire: i64,
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 
-use crate::{Digests, Key, Result, Wanted};
+use crate::{DigestSelection, Digests, Key, Result};
 
 /// A store of objects.
 ///
@@ -71,19 +71,19 @@ pub trait Multipart: Send + Sync {
     fn max_part_size(&self) -> u64;
 
     /// Whether parts are written directly into a preallocated file. Such a store requires the
-    /// [`Shape`] of an upload and reserves space for all of it. It keeps no list of parts: on
+    /// [`PartLayout`] of an upload and reserves space for all of it. It keeps no list of parts: on
     /// completion it relies on the caller that all of them were sent.
-    fn has_places(&self) -> bool {
+    fn is_preallocated(&self) -> bool {
         false
     }
 
     /// Begins an upload, with this shape if it is known. Returns the id of the upload, at most
     /// 1,024 bytes. Fails with `Full`, and begins nothing, if there is no space for all of it.
-    async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String>;
+    async fn begin(&self, key: &Key, shape: Option<PartLayout>) -> Result<String>;
 
     /// Like [`begin`](Self::begin), but a preallocating store only checks that there is space for
     /// all of it now, without reserving it. A later part may still fail with `Full`.
-    async fn begin_unreserved(&self, key: &Key, shape: Shape) -> Result<String> {
+    async fn begin_unreserved(&self, key: &Key, shape: PartLayout) -> Result<String> {
         self.begin(key, Some(shape)).await
     }
 
@@ -109,12 +109,12 @@ pub trait Multipart: Send + Sync {
 
     /// Numbers and tags of the parts of an upload, ordered by number. Empty if the store keeps no
     /// list of parts. Fails with `NotFound` if there is no such upload.
-    async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
+    async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>>;
 
     /// Drops every upload for a key, including those whose ids are not recorded. `part_size` is
-    /// that of the [`Shape`] with which uploads for this key are begun, if they have one.
+    /// that of the [`PartLayout`] with which uploads for this key are begun, if they have one.
     async fn abort_all(&self, key: &Key, _part_size: Option<u64>) -> Result<()> {
-        let mut uploads = self.uploads(Some(key)).await?;
+        let mut uploads = self.list_uploads(Some(key)).await?;
         while let Some(upload) = uploads.try_next().await? {
             self.abort(key, &upload.id).await?;
         }
@@ -123,7 +123,7 @@ pub trait Multipart: Send + Sync {
 
     /// The uploads that are neither completed nor aborted, of one key or of the whole store, in no
     /// order. May scan the whole store: never call it for a request or for a task of one file.
-    async fn uploads(&self, key: Option<&Key>) -> Result<UploadList>;
+    async fn list_uploads(&self, key: Option<&Key>) -> Result<UploadList>;
 }
 
 /// An upload that is neither completed nor aborted.
@@ -141,14 +141,14 @@ pub type UploadList = Pin<Box<dyn Stream<Item = Result<ListedUpload>> + Send>>;
 
 /// How content of a known size is divided into parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct PartLayout {
     /// Bytes of all parts.
     pub size: u64,
     /// Bytes of each part except the last, which has the rest. Not 0.
     pub part_size: u64,
 }
 
-impl Shape {
+impl PartLayout {
     /// Number of parts; empty content is one empty part.
     pub fn parts(self) -> u64 {
         self.size.div_ceil(self.part_size).max(1)
@@ -185,7 +185,7 @@ impl SizeHint {
 
 /// An object in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Listed {
+pub struct ListedObject {
     /// `<folder>/<name>`. Not necessarily a [`Key`]: other programs may have put objects there.
     pub name: String,
     /// Size in bytes.
@@ -193,14 +193,14 @@ pub struct Listed {
 }
 
 /// A stream of the objects of a store.
-pub type ObjectList = Pin<Box<dyn Stream<Item = Result<Listed>> + Send>>;
+pub type ObjectList = Pin<Box<dyn Stream<Item = Result<ListedObject>> + Send>>;
 
 /// An object being written. Dropping it before [`publish`](Self::publish) removes what was written.
 #[async_trait]
 pub trait ObjectWriter: Send {
     /// Selects the digests that [`finish`](Self::finish) returns; call it before the first write.
-    /// The default is [`Wanted::MD5`], which API v0 needs.
-    fn want(&mut self, wanted: Wanted);
+    /// The default is [`DigestSelection::MD5`], which API v0 needs.
+    fn select_digests(&mut self, wanted: DigestSelection);
 
     /// Appends bytes. Returns when the writer can take more, not when the bytes are stored: memory
     /// stays bounded by what the implementation buffers (1 MiB; more if the size is not known, see

@@ -22,14 +22,14 @@ impl BufferPool {
 
     /// An empty buffer. Its memory holds old data, but only bytes that were filled since can be
     /// read.
-    pub(crate) fn take(&'static self) -> Buffer {
+    pub(crate) fn acquire(&'static self) -> Buffer {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let memory = idle.unwrap_or_else(|| vec![0; self.size + ALIGNMENT]);
         let start = memory.as_ptr().align_offset(ALIGNMENT);
         Buffer { memory, start, filled: 0, pool: self }
     }
 
-    fn put_back(&self, memory: Vec<u8>) {
+    fn release(&self, memory: Vec<u8>) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.max_idle {
             idle.push(memory);
@@ -96,7 +96,7 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.put_back(std::mem::take(&mut self.memory));
+        self.pool.release(std::mem::take(&mut self.memory));
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn buffers_are_aligned_and_show_only_what_was_filled() {
         static POOL: BufferPool = BufferPool::new(8192, 1);
-        let mut buffer = POOL.take();
+        let mut buffer = POOL.acquire();
         let mut bytes = Bytes::from(vec![7; 9000]);
         buffer.fill_from(&mut bytes);
         assert!(buffer.is_full());
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(frozen.as_ptr().align_offset(ALIGNMENT), 0);
         drop(frozen);
 
-        let mut again = POOL.take();
+        let mut again = POOL.acquire();
         assert!(again.filled().is_empty());
         again.fill_from(&mut bytes);
         assert_eq!(again.filled(), &[7; 808]);

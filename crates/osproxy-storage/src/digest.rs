@@ -11,21 +11,21 @@ pub struct Digests {
     pub md5: Option<[u8; 16]>,
     /// SHA-256, which some clients send as an expected digest.
     pub sha256: Option<[u8; 32]>,
-    /// BLAKE3, which deduplication relies on. For a subtree ([`Wanted::piece_at`]) it is the
-    /// chaining value that [`combine`] takes.
+    /// BLAKE3, which deduplication relies on. For a subtree ([`DigestSelection::subtree_offset`]) it is the
+    /// chaining value that [`combine_subtrees`] takes.
     pub blake3: [u8; 32],
 }
 
 impl Digests {
     /// The selection with which these digests are computed again from the content.
-    pub fn wanted(&self) -> Wanted {
-        Wanted { md5: self.md5.is_some(), sha256: self.sha256.is_some(), subtree_offset: None }
+    pub fn selection(&self) -> DigestSelection {
+        DigestSelection { md5: self.md5.is_some(), sha256: self.sha256.is_some(), subtree_offset: None }
     }
 }
 
 /// Selects which digests are computed besides BLAKE3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DigestSelection {
     /// MD5, which costs six times as much CPU time as BLAKE3.
     pub md5: bool,
     /// SHA-256, which costs twice as much CPU time as BLAKE3.
@@ -34,7 +34,7 @@ pub struct Wanted {
     pub subtree_offset: Option<u64>,
 }
 
-impl Wanted {
+impl DigestSelection {
     /// MD5 and BLAKE3, which API v0 needs.
     pub const MD5: Self = Self { md5: true, sha256: false, subtree_offset: None };
 }
@@ -53,14 +53,14 @@ pub struct Digester {
 impl Default for Digester {
     /// Computes MD5 and BLAKE3 of whole content, as API v0 needs.
     fn default() -> Self {
-        Self::new(Wanted::MD5)
+        Self::new(DigestSelection::MD5)
     }
 }
 
 impl Digester {
     /// Creates a digester. A subtree must begin at a multiple of the subtree size, which is a power
     /// of two and at least 1,024 bytes.
-    pub fn new(wanted: Wanted) -> Self {
+    pub fn new(wanted: DigestSelection) -> Self {
         let mut blake3 = blake3::Hasher::new();
         if let Some(offset) = wanted.subtree_offset {
             blake3.set_input_offset(offset);
@@ -105,7 +105,7 @@ impl Digester {
 /// The BLAKE3 digest of content of `size` bytes, computed from the chaining values of its subtrees.
 /// All subtrees have `piece_size` bytes, a power of two, except the last, which may be shorter.
 /// Returns `None` if number and sizes do not fit together, or if there are fewer than two subtrees.
-pub fn combine(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> {
+pub fn combine_subtrees(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> {
     let fits = piece_size.is_power_of_two()
         && piece_size >= blake3::CHUNK_LEN as u64
         && pieces.len() as u64 == size.div_ceil(piece_size)
@@ -113,12 +113,12 @@ pub fn combine(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 3
     if !fits {
         return None;
     }
-    let (left, right) = halves(pieces, piece_size, size)?;
+    let (left, right) = root_children(pieces, piece_size, size)?;
     Some(hazmat::merge_subtrees_root(&left, &right, Mode::Hash).into())
 }
 
 /// The chaining values of the two child subtrees of the root.
-fn halves(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
+fn root_children(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<([u8; 32], [u8; 32])> {
     let left_size = hazmat::left_subtree_len(size);
     let (left, right) = pieces.split_at_checked(usize::try_from(left_size / piece_size).ok()?)?;
     Some((subtree(left, piece_size, left_size)?, subtree(right, piece_size, size - left_size)?))
@@ -128,7 +128,7 @@ fn subtree(pieces: &[[u8; 32]], piece_size: u64, size: u64) -> Option<[u8; 32]> 
     if let [piece] = pieces {
         return Some(*piece);
     }
-    let (left, right) = halves(pieces, piece_size, size)?;
+    let (left, right) = root_children(pieces, piece_size, size)?;
     Some(hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash))
 }
 
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn known_digests_in_any_slicing() {
-        let mut subtrees = Digester::new(Wanted { md5: true, sha256: true, subtree_offset: None });
+        let mut subtrees = Digester::new(DigestSelection { md5: true, sha256: true, subtree_offset: None });
         for piece in [&b""[..], b"a", b"b", b"c"] {
             subtrees.update(piece);
         }
@@ -152,17 +152,23 @@ mod tests {
         assert_eq!(digests.blake3, *blake3::hash(b"abc").as_bytes());
     }
 
-    fn digest(bytes: &[u8], wanted: Wanted) -> Digests {
+    fn digest(bytes: &[u8], wanted: DigestSelection) -> Digests {
         let mut digester = Digester::new(wanted);
         digester.update(bytes);
         digester.finish()
     }
 
-    fn pieces_of(content: &[u8], piece_size: usize) -> Vec<[u8; 32]> {
+    fn subtrees_of(content: &[u8], piece_size: usize) -> Vec<[u8; 32]> {
         let pieces = content.chunks(piece_size).enumerate();
         let of_one = |(number, piece)| {
-            digest(piece, Wanted { subtree_offset: Some((number * piece_size) as u64), ..Wanted::default() })
-                .blake3
+            digest(
+                piece,
+                DigestSelection {
+                    subtree_offset: Some((number * piece_size) as u64),
+                    ..DigestSelection::default()
+                },
+            )
+            .blake3
         };
         pieces.map(of_one).collect()
     }
@@ -173,7 +179,11 @@ mod tests {
             for size in [count * 1024, count * 1024 - 1, (count - 1) * 1024 + 1] {
                 let content: Vec<_> = (0..=250_u8).cycle().take(size).collect();
                 let whole = *blake3::hash(&content).as_bytes();
-                assert_eq!(combine(&pieces_of(&content, 1024), 1024, size as u64), Some(whole), "{size}");
+                assert_eq!(
+                    combine_subtrees(&subtrees_of(&content, 1024), 1024, size as u64),
+                    Some(whole),
+                    "{size}"
+                );
             }
         }
     }
@@ -181,12 +191,12 @@ mod tests {
     #[test]
     fn what_are_not_the_pieces_of_something_is_not_combined() {
         let pieces = [[1; 32]; 4];
-        assert!(combine(&pieces, 1024, 4096).is_some());
+        assert!(combine_subtrees(&pieces, 1024, 4096).is_some());
         for (piece_size, size) in [(1024, 4097), (1024, 3072), (1000, 4000), (512, 2048), (4096, 4096)] {
-            assert_eq!(combine(&pieces, piece_size, size), None, "{piece_size} {size}");
+            assert_eq!(combine_subtrees(&pieces, piece_size, size), None, "{piece_size} {size}");
         }
-        assert_eq!(combine(&pieces[..1], 1024, 1024), None);
-        assert_eq!(combine(&[], 1024, 0), None);
+        assert_eq!(combine_subtrees(&pieces[..1], 1024, 1024), None);
+        assert_eq!(combine_subtrees(&[], 1024, 0), None);
     }
 
     proptest! {
@@ -195,7 +205,7 @@ mod tests {
             let subtree_size = 1_usize << exponent;
             prop_assume!(size > subtree_size);
             let content: Vec<_> = (0..=250_u8).cycle().take(size).collect();
-            let combined = combine(&pieces_of(&content, subtree_size), subtree_size as u64, size as u64);
+            let combined = combine_subtrees(&subtrees_of(&content, subtree_size), subtree_size as u64, size as u64);
             prop_assert_eq!(combined, Some(*blake3::hash(&content).as_bytes()));
         }
     }

@@ -31,15 +31,15 @@ const BOUNDS_US: [u64; 18] = [
 
 /// A histogram of durations. Counting takes no lock.
 #[derive(Debug, Default)]
-pub struct Durations {
+pub struct DurationHistogram {
     buckets: [AtomicU64; BOUNDS_US.len()],
     overflow: AtomicU64,
     sum_us: AtomicU64,
 }
 
-/// A snapshot of [`Durations`].
+/// A snapshot of [`DurationHistogram`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct CountedDurations {
+pub struct HistogramSnapshot {
     /// Number of observations.
     pub count: u64,
     /// Sum of all observations, in seconds.
@@ -48,7 +48,7 @@ pub struct CountedDurations {
     pub buckets: Vec<(f64, u64)>,
 }
 
-impl Durations {
+impl DurationHistogram {
     /// Counts one observation.
     pub fn observe(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -65,11 +65,11 @@ impl Durations {
 
     /// A snapshot. Its count is always the sum of its buckets, even if observations are counted
     /// meanwhile.
-    pub fn counted(&self) -> CountedDurations {
+    pub fn snapshot(&self) -> HistogramSnapshot {
         let counts = self.buckets.iter().chain(iter::once(&self.overflow));
         let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain(iter::once(f64::INFINITY));
         let buckets: Vec<_> = bounds.zip(counts.map(|count| count.load(Ordering::Relaxed))).collect();
-        CountedDurations {
+        HistogramSnapshot {
             count: buckets.iter().map(|(_, count)| count).sum(),
             sum: seconds(self.sum_us.load(Ordering::Relaxed)),
             buckets,
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn a_bound_belongs_to_its_bucket_and_what_is_beyond_all_is_counted_too() {
-        let durations = Durations::default();
+        let durations = DurationHistogram::default();
         for us in [0, 100, 101, 300_000_000, 300_000_001] {
             durations.observe(Duration::from_micros(us));
         }
-        let counted = durations.counted();
+        let counted = durations.snapshot();
         assert_eq!((counted.count, durations.total().0), (5, 5));
         assert!((counted.sum - 600.000_202).abs() < 1e-9, "{}", counted.sum);
         let some: Vec<_> = counted.buckets.iter().filter(|(_, count)| *count > 0).copied().collect();

@@ -58,13 +58,13 @@ impl Error {
     }
 
     /// Sets the source.
-    pub(crate) fn caused_by(self, source: Box<dyn StdError + Send + Sync>) -> Self {
+    pub(crate) fn with_source(self, source: Box<dyn StdError + Send + Sync>) -> Self {
         Self { source: Some(source), ..self }
     }
 
     /// Sets a message as the source, unless there is a source already.
-    pub(crate) fn about(self, what: impl Into<String>) -> Self {
-        if self.source.is_some() { self } else { self.caused_by(what.into().into()) }
+    pub(crate) fn with_message(self, what: impl Into<String>) -> Self {
+        if self.source.is_some() { self } else { self.with_source(what.into().into()) }
     }
 
     /// Maps an error of the operating system.

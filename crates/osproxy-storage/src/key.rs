@@ -124,7 +124,7 @@ impl Key {
     }
 
     /// Whether this is the key of the first write of a part.
-    pub fn is_first_attempt(&self) -> bool {
+    pub fn is_first_write(&self) -> bool {
         self.name().matches('_').count() == 1
     }
 
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(shards.len(), 256);
         let part = Key::part(Category::Video, 7, 1, None).in_shard(7);
         assert_eq!(part.folder(), shard(7));
-        assert!(part.is_first_attempt());
+        assert!(part.is_first_write());
         assert_eq!(Key::parse(part.as_str()), Ok(part));
     }
 
@@ -224,9 +224,9 @@ mod tests {
             let key = Key::whole(Category::of_object(&name), id, extension(&name).as_deref());
             prop_assert_eq!(Key::parse(key.as_str()), Ok(key));
             let part = Key::part(Category::of_object(&name), id, 10_000, Some(id));
-            prop_assert!(!part.is_first_attempt());
+            prop_assert!(!part.is_first_write());
             prop_assert_eq!(Key::parse(part.as_str()), Ok(part));
-            prop_assert!(Key::part(Category::of_object(&name), id, 1, None).is_first_attempt());
+            prop_assert!(Key::part(Category::of_object(&name), id, 1, None).is_first_write());
         }
     }
 }

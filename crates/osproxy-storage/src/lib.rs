@@ -34,23 +34,23 @@ pub mod backends;
 mod budget;
 mod buffer;
 #[cfg(test)]
-mod contract;
+mod conformance;
 mod digest;
 mod disk;
 mod durations;
 mod error;
 mod key;
 pub mod layers;
-mod remote;
+mod object_http;
 
 pub use backend::{
-    Backend, Listed, ListedUpload, Multipart, ObjectList, ObjectReader, ObjectWriter, Shape, SizeHint,
-    UploadList,
+    Backend, ListedObject, ListedUpload, Multipart, ObjectList, ObjectReader, ObjectWriter, PartLayout,
+    SizeHint, UploadList,
 };
 pub use budget::{BufferBudget, BufferReservation};
-pub use digest::{Digester, Digests, Wanted, combine};
+pub use digest::{DigestSelection, Digester, Digests, combine_subtrees};
 pub use disk::{DiskSpace, check_writable};
-pub use durations::{CountedDurations, Durations};
+pub use durations::{DurationHistogram, HistogramSnapshot};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Category, InvalidKey, Key, extension};
-pub use remote::{Answer, Diagnosis, HttpSettings, UNKNOWN_PART};
+pub use object_http::{Diagnosis, ErrorResponse, HttpSettings, UNKNOWN_PART};

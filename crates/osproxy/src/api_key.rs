@@ -6,9 +6,9 @@ use std::{fmt, str::FromStr};
 /// Prefix of every key, which scanners for leaked secrets recognise.
 const PREFIX: &str = "osk_";
 /// Length of an id in bytes.
-const ID: usize = 6;
+const ID_BYTES: usize = 6;
 /// Length of a secret in bytes. It cannot be guessed, so a single round of a fast hash protects it.
-const SECRET: usize = 32;
+const SECRET_BYTES: usize = 32;
 
 /// A permission of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Scopes {
     pub const ALL: Self = Self(u8::MAX);
 
     /// Whether the set contains a scope.
-    pub const fn has(self, scope: Scope) -> bool {
+    pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 }
@@ -71,7 +71,7 @@ impl FromStr for Scopes {
 
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::as_str);
+        let names = Scope::ALL.into_iter().filter(|scope| self.contains(*scope)).map(Scope::as_str);
         f.write_str(&names.collect::<Vec<_>>().join(","))
     }
 }
@@ -84,31 +84,31 @@ pub struct UnknownScope(String);
 /// An API key with its secret.
 pub struct ApiKey {
     id: String,
-    secret: [u8; SECRET],
+    secret: [u8; SECRET_BYTES],
 }
 
 impl ApiKey {
     /// Generates a random key.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        let (mut id, mut secret) = ([0; ID], [0; SECRET]);
+        let (mut id, mut secret) = ([0; ID_BYTES], [0; SECRET_BYTES]);
         getrandom::fill(&mut id)?;
         getrandom::fill(&mut secret)?;
         Ok(Self { id: hex::encode(id), secret })
     }
 
     /// Whether the text has the prefix of keys.
-    pub fn is_meant(text: &str) -> bool {
+    pub fn has_key_prefix(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 
     /// Parses a key; `None` if the text is not a valid key.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret_text) = text.strip_prefix(PREFIX)?.split_once('_')?;
-        let mut secret = [0; SECRET];
+        let mut secret = [0; SECRET_BYTES];
         hex::decode_to_slice(secret_text, &mut secret).ok()?;
         // A key has only one valid spelling.
         let is_plain = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let is_key = id.len() == 2 * ID && is_plain(id) && is_plain(secret_text);
+        let is_key = id.len() == 2 * ID_BYTES && is_plain(id) && is_plain(secret_text);
         is_key.then(|| Self { id: id.to_owned(), secret })
     }
 
@@ -118,12 +118,12 @@ impl ApiKey {
     }
 
     /// Hash of the secret, which is what the database stores.
-    pub fn hash(&self) -> [u8; 32] {
+    pub fn secret_hash(&self) -> [u8; 32] {
         blake3::hash(&self.secret).into()
     }
 
     /// Whether `hash` is the hash of this key. Compares in constant time.
-    pub fn is_of(&self, hash: &[u8; 32]) -> bool {
+    pub fn matches_hash(&self, hash: &[u8; 32]) -> bool {
         // `blake3::Hash` compares in constant time.
         blake3::hash(&self.secret) == blake3::Hash::from_bytes(*hash)
     }
@@ -152,8 +152,8 @@ mod tests {
         assert_eq!(shown.len(), 4 + 12 + 1 + 64);
         let read = ApiKey::parse(&shown).unwrap();
         assert_eq!(read.id(), key.id());
-        assert!(read.is_of(&key.hash()));
-        assert!(!ApiKey::generate().unwrap().is_of(&key.hash()) && !key.is_of(&[0; 32]));
+        assert!(read.matches_hash(&key.secret_hash()));
+        assert!(!ApiKey::generate().unwrap().matches_hash(&key.secret_hash()) && !key.matches_hash(&[0; 32]));
         assert!(!format!("{key:?}").contains(&shown[20..]));
         let (id, secret) = shown["osk_".len()..].split_once('_').unwrap();
         assert!(ApiKey::parse(&format!("osk_{id}_{}F", &secret[1..])).is_none());
@@ -161,11 +161,11 @@ mod tests {
 
     #[test]
     fn every_bit_of_a_secret_counts() {
-        let key = ApiKey { id: "00112233aabb".to_owned(), secret: [7; SECRET] };
-        for bit in 0..SECRET * 8 {
-            let mut other = [7; SECRET];
+        let key = ApiKey { id: "00112233aabb".to_owned(), secret: [7; SECRET_BYTES] };
+        for bit in 0..SECRET_BYTES * 8 {
+            let mut other = [7; SECRET_BYTES];
             other[bit / 8] ^= 1 << (bit % 8);
-            assert!(!ApiKey { id: key.id.clone(), secret: other }.is_of(&key.hash()), "{bit}");
+            assert!(!ApiKey { id: key.id.clone(), secret: other }.matches_hash(&key.secret_hash()), "{bit}");
         }
     }
 
@@ -173,8 +173,8 @@ mod tests {
     fn scopes_are_read_as_they_are_written() {
         let scopes: Scopes = "read, upload".parse().unwrap();
         assert_eq!(scopes.to_string(), "upload,read");
-        assert!(scopes.has(Scope::Read) && scopes.has(Scope::Upload));
-        assert!(!scopes.has(Scope::Delete) && !scopes.has(Scope::Admin));
+        assert!(scopes.contains(Scope::Read) && scopes.contains(Scope::Upload));
+        assert!(!scopes.contains(Scope::Delete) && !scopes.contains(Scope::Admin));
         for bad in ["", "read,", "Read", "all"] {
             assert!(bad.parse::<Scopes>().is_err(), "{bad:?}");
         }

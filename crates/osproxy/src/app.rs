@@ -1,31 +1,31 @@
 //! [`App`], the state of a running node that all operations share. No transport code.
 
-mod access;
-mod advice;
-mod attempt;
+mod auth;
 mod background;
-mod backlog;
-mod condition;
-mod content;
+mod backpressure;
+mod cleanup;
+mod content_reader;
 mod cursor;
-mod digests;
-mod exposition;
+mod diagnosis;
 mod forward;
+mod health;
 mod idempotency;
 mod inspect;
-mod links;
+mod key_rotation;
+mod link_constraints;
 mod metadata;
-mod native;
+mod metrics_export;
+mod multipart;
 mod nodes;
-mod objects;
 mod receive;
-mod request;
-mod room;
+mod request_context;
+mod reservations;
+mod signed_urls;
 mod stats;
 mod stores;
-mod terms;
 mod transfers;
-mod urls;
+mod verify;
+mod write_guard;
 
 use std::{
     collections::HashSet,
@@ -37,33 +37,35 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
 
-pub use access::Caller;
-pub use advice::advice;
-pub use attempt::{Attempt, Writing};
+pub use auth::Caller;
 pub use background::Background;
-pub use backlog::Beginning;
-pub use condition::{Condition, Need, clock_differs, uids_are_ahead};
-pub use content::ContentReader;
-pub use digests::Pace;
-pub use forward::{REQUEST_ID, Unforwarded, X_FORWARDED_FOR};
-pub use idempotency::{KeyOutcome, KeyedAnswer, TakenKey};
-pub use metadata::{check_metadata, metadata_refused};
-pub use native::PutTogether;
-pub use nodes::{Busy, KnownNode, Node};
-pub use receive::{Bound, Received, SizeHint, Target, check_claims, measured, publish};
-pub use request::{ClientAddr, RequestId, Subject};
+pub use backpressure::WorkKind;
+pub use content_reader::ContentReader;
+pub use diagnosis::explain_store_error;
+pub use forward::{ForwardFailure, REQUEST_ID, X_FORWARDED_FOR};
+pub use health::{Dependency, Health, describe_clock_skew, describe_uid_lead};
+pub use idempotency::{HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer};
+pub use link_constraints::{download_constraints, upload_constraints};
+pub use metadata::{check_metadata, metadata_error};
+pub use multipart::MultipartOutcome;
+pub use nodes::{LoadGuard, NodeDescription, RegisteredNode};
+pub use receive::{
+    Received, SizeHint, SizeLimit, WriteTarget, buffer_short_body, check_digests, publish_once,
+};
+pub use request_context::{ClientAddr, RequestId, Subject};
+pub use signed_urls::{UPLOAD_PARAMETERS, upload_query};
 pub use stores::Stores;
-pub use terms::{download_terms, upload_terms};
-pub use transfers::{Transfer, Transfers, kept, too_many_transfers};
-pub use urls::{UPLOAD_PARAMETERS, upload_query};
+pub use transfers::{Transfer, Transfers, buffered_bytes, too_many_transfers};
+pub use verify::ReadRateLimit;
+pub use write_guard::{ActiveWrite, WriteGuard};
 
 use crate::{
     Error, Result,
-    cluster::Cluster,
+    cluster::PeerClient,
     config::{Config, DatabaseLocation},
-    coord::{Coordinator, Event, InProcess, Message, ThroughRedis},
+    coord::{Coordinator, Event, LocalCoordinator, Message, RedisCoordinator},
     link::LinkKeys,
-    meta::{Alone, Change, Here, Memory, Meta, now_ms},
+    meta::{CacheLimits, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms},
     metrics::Metrics,
     uid::{Uid, UidGenerator},
 };
@@ -78,8 +80,8 @@ pub struct App {
     pub links: LinkKeys,
     /// Configured limits.
     pub limits: Limits,
-    authenticator: access::Access,
-    key_rotation: links::Renewal,
+    authenticator: auth::Authenticator,
+    key_rotation: key_rotation::KeyRotation,
     /// Work that outlives the request that started it. Awaited when the node stops.
     pub background: Background,
     /// Notified when a task is enqueued, so that the task engine looks for it at once.
@@ -96,19 +98,19 @@ pub struct App {
     /// Node registry, worker id, and messages between nodes.
     pub coordinator: Box<dyn Coordinator>,
     /// Client for requests that are forwarded to other nodes.
-    pub cluster: Cluster,
+    pub cluster: PeerClient,
     nodes: nodes::Nodes,
     uids: UidGenerator,
     /// Exclusive lock on the database, on a database server without Redis.
-    exclusive_lock: Option<Alone>,
+    exclusive_lock: Option<ExclusiveLock>,
     active_writes: Mutex<HashSet<i64>>,
-    stats_cache: stats::Counted,
-    folders: exposition::Folders,
-    health_checker: condition::Observer,
-    multipart_locks: native::Beginning,
+    stats_cache: stats::StatsCache,
+    folders: metrics_export::DiskFolders,
+    health_checker: health::HealthChecker,
+    multipart_locks: multipart::StripedLocks,
     /// Bounds the number of uploads whose parts are read before completion at the same time.
     inspections: Semaphore,
-    reservations: room::Room,
+    reservations: reservations::DiskReservations,
 }
 
 /// Limits from the configuration.
@@ -141,103 +143,109 @@ pub struct Limits {
     pub max_pending_writes: u64,
 }
 
+impl Limits {
+    fn new(config: &Config) -> Self {
+        Self {
+            max_size: config.uploads.max_size,
+            max_part_size: config.uploads.max_part_size,
+            max_parts: config.uploads.max_parts,
+            expired_retention_ms: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
+            prove_possession: config.uploads.prove_possession,
+            verify_up_to: config.uploads.verify_up_to,
+            reservation_ttl_ms: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
+            max_task_attempts: config.tasks.max_attempts,
+            max_link_secs: config.links.max_expire.cast_signed(),
+            link_round_secs: config.links.round_secs.cast_signed(),
+            public_links: config.links.public_cache,
+            max_pending_writes: config.limits.max_backlog.into(),
+        }
+    }
+}
+
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct StartError {
+pub struct StartupError {
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-impl StartError {
+impl StartupError {
     /// An error whose message includes its cause.
-    fn told(what: String) -> Self {
+    fn msg(what: String) -> Self {
         Self { message: what, source: None }
     }
 }
 
 /// Returns a closure for `map_err` that adds `what` failed to the error.
-fn cannot<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+fn context<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     what: impl Into<String>,
-) -> impl FnOnce(E) -> StartError {
+) -> impl FnOnce(E) -> StartupError {
     let what = what.into();
-    move |source| StartError { message: what, source: Some(source.into()) }
+    move |source| StartupError { message: what, source: Some(source.into()) }
 }
 
 /// Explains why the exclusive lock on `what` cannot be taken.
-fn cannot_lock<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> StartError {
+fn lock_error<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> StartupError {
     let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
     let mut causes = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
     if causes.any(|cause| cause.kind() == std::io::ErrorKind::WouldBlock) {
-        return StartError::told(format!("another osproxy process uses {what}: stop the service first"));
+        return StartupError::msg(format!("another osproxy process uses {what}: stop the service first"));
     }
-    cannot(format!("cannot use {what}"))(error)
+    context(format!("cannot use {what}"))(error)
 }
 
 impl App {
     /// Opens the database, the stores and the connections of a node. The error names what cannot be
     /// used, and why.
-    pub async fn open(config: &Config) -> std::result::Result<Arc<Self>, StartError> {
+    pub async fn open(config: &Config) -> std::result::Result<Arc<Self>, StartupError> {
         let data_dir = &config.data_dir;
-        create_private(data_dir)
-            .map_err(cannot(format!("cannot use the data folder {}", data_dir.display())))?;
-        let database = config.database_location().map_err(cannot("cannot use the database"))?;
+        create_private_dir(data_dir)
+            .map_err(context(format!("cannot use the data folder {}", data_dir.display())))?;
+        let database = config.database_location().map_err(context("cannot use the database"))?;
         let mut node = [0; 8];
-        getrandom::fill(&mut node).map_err(cannot("cannot generate an id for this process"))?;
+        getrandom::fill(&mut node).map_err(context("cannot generate an id for this process"))?;
         let node = hex::encode(node);
-        let (coordinator, alone) = coordinate(config, &database, &node).await?;
+        let (coordinator, alone) = open_coordinator(config, &database, &node).await?;
         let started_at = now_ms();
         let transfers = Transfers::new(&config.limits);
         let stores = Stores::open(config, &database, transfers.buffers()).await?;
-        let here = Here::new(node.clone(), stores.here());
-        let meta = Meta::open(&database, here, memory(config)).await;
-        let meta = meta.map_err(|error| StartError::told(Meta::explain(&database, &error)))?;
+        let here = NodeStores::new(node.clone(), stores.local_stores());
+        let meta = Meta::open(&database, here, cache_limits(config)).await;
+        let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(&database, &error)))?;
         // No other process works on the stores of this node alone, nor, if `is_alone`, on this
         // database: leases of earlier processes are void.
         let is_alone = alone.is_some() || matches!(database, DatabaseLocation::File(_));
         let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
-        meta.end_leases_of_others(&node, own, is_alone)
+        meta.expire_other_leases(&node, own, is_alone)
             .await
-            .map_err(cannot("cannot release the leases of earlier processes"))?;
+            .map_err(context("cannot release the leases of earlier processes"))?;
         // Nodes that share a database get their worker ids from Redis, which records the newest uid
         // of each. If every node continued from the newest uid in the database, one clock that was
         // ahead would affect all nodes.
         let newest = if config.is_clustered() {
             None
         } else {
-            meta.newest_uid().await.map_err(cannot("cannot read the newest uid"))?
+            meta.highest_id().await.map_err(context("cannot read the newest uid"))?
         };
-        let links = link_keys(config, &meta).await?;
-        let secret = config.cluster.secret().map_err(cannot(SECRET))?;
+        let links = load_link_keys(config, &meta).await?;
+        let secret = config.cluster.secret().map_err(context(SECRET_CONTEXT))?;
         let secrets = secret.map(|secret| vec![secret]);
         let is_for_cluster = secrets.is_none();
-        let secrets = secrets.unwrap_or_else(|| links::cluster_secrets(&links));
+        let secrets = secrets.unwrap_or_else(|| key_rotation::cluster_secrets(&links));
         let forward_timeout = Duration::from_secs(config.cluster.forward_timeout);
         let app = Arc::new(Self {
             meta,
             stores,
             links,
-            limits: Limits {
-                max_size: config.uploads.max_size,
-                max_part_size: config.uploads.max_part_size,
-                max_parts: config.uploads.max_parts,
-                expired_retention_ms: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
-                prove_possession: config.uploads.prove_possession,
-                verify_up_to: config.uploads.verify_up_to,
-                reservation_ttl_ms: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
-                max_task_attempts: config.tasks.max_attempts,
-                max_link_secs: config.links.max_expire.cast_signed(),
-                link_round_secs: config.links.round_secs.cast_signed(),
-                public_links: config.links.public_cache,
-                max_pending_writes: config.limits.max_backlog.into(),
-            },
-            authenticator: access::Access::new(config),
-            key_rotation: links::Renewal {
+            limits: Limits::new(config),
+            authenticator: auth::Authenticator::new(config),
+            key_rotation: key_rotation::KeyRotation {
                 is_configured: !config.links.keys.is_empty(),
                 is_for_cluster,
                 last_read: Mutex::new(Instant::now()),
             },
-            background: Background::here(),
+            background: Background::on_current_runtime(),
             task_notify: Notify::new(),
             node_id: node,
             started_at,
@@ -245,40 +253,40 @@ impl App {
             transfers,
             uids: UidGenerator::new(newest),
             coordinator,
-            cluster: Cluster::new(
+            cluster: PeerClient::new(
                 &secrets,
                 forward_timeout,
                 (config.server.max_connections / 2).max(1).into(),
             )
-            .map_err(cannot(SECRET))?,
+            .map_err(context(SECRET_CONTEXT))?,
             nodes: nodes::Nodes::new(config),
             exclusive_lock: alone,
             active_writes: Mutex::default(),
-            stats_cache: stats::Counted::default(),
-            folders: exposition::Folders::of(config),
-            health_checker: condition::Observer::default(),
-            multipart_locks: native::Beginning::default(),
-            inspections: Semaphore::new(inspect::PARALLEL),
-            reservations: room::Room::new(config, &database),
+            stats_cache: stats::StatsCache::default(),
+            folders: metrics_export::DiskFolders::of(config),
+            health_checker: health::HealthChecker::default(),
+            multipart_locks: multipart::StripedLocks::default(),
+            inspections: Semaphore::new(inspect::MAX_INSPECTIONS),
+            reservations: reservations::DiskReservations::new(config, &database),
         });
-        app.keep_in_touch();
-        app.keep_link_keys();
+        app.exchange_invalidations();
+        app.spawn_link_key_polling();
         Ok(app)
     }
 
     /// Sends cache invalidations of this node to the other nodes, and applies theirs.
-    fn keep_in_touch(self: &Arc<Self>) {
+    fn exchange_invalidations(self: &Arc<Self>) {
         let (sender, receiver) = (Arc::downgrade(self), Arc::downgrade(self));
-        self.meta.tell_changes(move |change| {
+        self.meta.on_invalidate(move |change| {
             if let Some(app) = sender.upgrade() {
-                app.coordinator.send(match change {
-                    Change::File(uid) => Message::FileChanged { uid: uid.get() },
-                    Change::Blob(blob_id) => Message::BlobChanged { blob_id },
+                app.coordinator.publish(match change {
+                    Invalidation::File(uid) => Message::FileChanged { uid: uid.get() },
+                    Invalidation::Blob(blob_id) => Message::BlobChanged { blob_id },
                 });
             }
         });
-        let mut events = self.coordinator.listen();
-        self.meta.hear_changes(self.coordinator.hears());
+        let mut events = self.coordinator.subscribe();
+        self.meta.set_cache_enabled(self.coordinator.is_connected());
         tokio::spawn(async move {
             loop {
                 let event = match events.recv().await {
@@ -291,14 +299,14 @@ impl App {
                 };
                 match event {
                     Event::Message(Message::FileChanged { uid }) => {
-                        app.meta.hear_change(Change::File(Uid::from_recorded(uid)));
+                        app.meta.invalidate(Invalidation::File(Uid::from_db(uid)));
                     }
                     Event::Message(Message::BlobChanged { blob_id }) => {
-                        app.meta.hear_change(Change::Blob(blob_id));
+                        app.meta.invalidate(Invalidation::Blob(blob_id));
                     }
                     Event::Message(Message::TaskEnqueued) => app.task_notify.notify_one(),
                     Event::MayHaveMissed => {
-                        app.meta.hear_changes(app.coordinator.hears());
+                        app.meta.set_cache_enabled(app.coordinator.is_connected());
                         app.task_notify.notify_one();
                     }
                 }
@@ -308,15 +316,15 @@ impl App {
 
     /// Wakes the task engine of this node, for a task that it may run. Other nodes find the task by
     /// polling: a message costs each of them something, so uploads must not send any.
-    pub fn task_enqueued(&self) {
+    pub fn notify_task_engine(&self) {
         self.task_notify.notify_one();
     }
 
     /// Wakes the task engines of all nodes, because the store that the task needs may be another
     /// node's.
-    pub fn task_enqueued_elsewhere(&self) {
-        self.task_enqueued();
-        self.coordinator.send(Message::TaskEnqueued);
+    pub fn notify_all_task_engines(&self) {
+        self.notify_task_engine();
+        self.coordinator.publish(Message::TaskEnqueued);
     }
 
     /// Returns a new uid, unique in the cluster. Fails with `Unavailable` if this node has no valid
@@ -325,8 +333,8 @@ impl App {
         if self.exclusive_lock.as_ref().is_some_and(|alone| !alone.is_held()) {
             return Err(Error::unavailable("this node has lost its exclusive lock on the database"));
         }
-        for _ in 0..ROUNDS {
-            let worker = self.coordinator.worker();
+        for _ in 0..MAX_TRIES {
+            let worker = self.coordinator.worker_lease();
             let worker = worker.ok_or_else(|| Error::unavailable("this node has no worker id"))?;
             let now_ms = u64::try_from(self.meta.now_ms()).unwrap_or(0);
             match self.uids.next(worker.window(), now_ms) {
@@ -340,73 +348,74 @@ impl App {
     }
 
     /// Returns the ids of the processes that may be writing to a store now, including this one.
-    pub async fn writers_of(&self, store: &str) -> Result<HashSet<String>> {
+    pub async fn live_writers(&self, store: &str) -> Result<HashSet<String>> {
         let mut writers = HashSet::from([self.node_id.clone()]);
         if self.stores.is_shared(store) {
-            let nodes = self.coordinator.nodes().await.map_err(Error::unavailable)?;
+            let nodes = self.coordinator.list_nodes().await.map_err(Error::unavailable)?;
             writers.extend(nodes.into_iter().map(|known| known.node.id));
         }
         Ok(writers)
     }
 
     /// Ids of the blobs and parts that this process is writing now.
-    pub fn writing(&self) -> MutexGuard<'_, HashSet<i64>> {
+    pub fn active_writes(&self) -> MutexGuard<'_, HashSet<i64>> {
         self.active_writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Connects to Redis if it is configured; otherwise ensures that this is the only node.
-async fn coordinate(
+async fn open_coordinator(
     config: &Config,
     database: &DatabaseLocation,
     node: &str,
-) -> std::result::Result<(Box<dyn Coordinator>, Option<Alone>), StartError> {
+) -> std::result::Result<(Box<dyn Coordinator>, Option<ExclusiveLock>), StartupError> {
     match database {
         DatabaseLocation::File(path) => {
             let what = format!("the database {}", path.display());
-            let coordinator = InProcess::open(path).map_err(|error| cannot_lock(&what, error))?;
+            let coordinator = LocalCoordinator::open(path).map_err(|error| lock_error(&what, error))?;
             Ok((Box::new(coordinator), None))
         }
         DatabaseLocation::Server(server) => {
-            let redis = config.redis.redis().map_err(|problems| problems.join("; "));
-            if let Some(redis) = redis.map_err(cannot(REDIS))? {
-                let coordinator = ThroughRedis::open(redis, node.to_owned(), &config.cluster).await;
-                return Ok((Box::new(coordinator.map_err(cannot(REDIS))?), None));
+            let redis = config.redis.settings().map_err(|problems| problems.join("; "));
+            if let Some(redis) = redis.map_err(context(REDIS_CONTEXT))? {
+                let coordinator = RedisCoordinator::open(redis, node.to_owned(), &config.cluster).await;
+                return Ok((Box::new(coordinator.map_err(context(REDIS_CONTEXT))?), None));
             }
-            let alone = Alone::lock(server).await;
-            let alone = alone.map_err(|error| StartError::told(Meta::explain(database, &error)))?;
+            let alone = ExclusiveLock::try_acquire(server).await;
+            let alone =
+                alone.map_err(|error| StartupError::msg(Meta::open_error_message(database, &error)))?;
             let taken = "another node uses this database; configure `redis` on both nodes to share it";
-            let alone = alone.ok_or(taken).map_err(cannot("cannot lock the database"))?;
-            Ok((Box::new(InProcess::alone()), Some(alone)))
+            let alone = alone.ok_or(taken).map_err(context("cannot lock the database"))?;
+            Ok((Box::new(LocalCoordinator::without_lock()), Some(alone)))
         }
     }
 }
 
 /// Returns the configured size and lifetime of the metadata cache.
-pub fn memory(config: &Config) -> Memory {
-    Memory {
+pub fn cache_limits(config: &Config) -> CacheLimits {
+    CacheLimits {
         max_entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
         max_age: Duration::from_secs(config.database.cache_seconds),
     }
 }
 
 /// Creates a folder that only its owner can access: it holds the link keys.
-pub fn create_private(folder: &Path) -> std::io::Result<()> {
+pub fn create_private_dir(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// How often, and after what pause, `next_uid` tries again.
-const ROUNDS: usize = 4;
+const MAX_TRIES: usize = 4;
 const PAUSE: Duration = Duration::from_millis(10);
 
-const REDIS: &str = "cannot use Redis";
+const REDIS_CONTEXT: &str = "cannot use Redis";
 
-const SECRET: &str = "cannot use the cluster secret";
+const SECRET_CONTEXT: &str = "cannot use the cluster secret";
 
-const KEYS: &str = "cannot use the link keys";
+const LINK_KEYS_CONTEXT: &str = "cannot use the link keys";
 
 /// Generates the id and the secret of a link key.
-pub fn fresh_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::Error> {
+pub fn generate_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::Error> {
     let (mut id, mut secret) = ([0; 4], vec![0; 32]);
     getrandom::fill(&mut id)?;
     getrandom::fill(&mut secret)?;
@@ -415,14 +424,17 @@ pub fn fresh_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::Err
 
 /// Returns the configured link keys, or else those in the database, which are created at the first
 /// start.
-async fn link_keys(config: &Config, meta: &Meta) -> std::result::Result<LinkKeys, StartError> {
+async fn load_link_keys(config: &Config, meta: &Meta) -> std::result::Result<LinkKeys, StartupError> {
     let mut secrets = Vec::new();
     for key in &config.links.keys {
-        secrets.push((key.id.clone(), key.secret().map_err(cannot(KEYS))?));
+        secrets.push((key.id.clone(), key.secret().map_err(context(LINK_KEYS_CONTEXT))?));
     }
     if secrets.is_empty() {
-        let fresh = fresh_link_key().map_err(cannot(KEYS))?;
-        secrets = meta.link_keys(fresh).await.map_err(cannot(KEYS))?;
+        let fresh = generate_link_key().map_err(context(LINK_KEYS_CONTEXT))?;
+        secrets = meta.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
     }
-    links::link_keys(&secrets).map_err(cannot(KEYS))?.ok_or("there are none").map_err(cannot(KEYS))
+    key_rotation::parse_link_keys(&secrets)
+        .map_err(context(LINK_KEYS_CONTEXT))?
+        .ok_or("there are none")
+        .map_err(context(LINK_KEYS_CONTEXT))
 }

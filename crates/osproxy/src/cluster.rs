@@ -5,7 +5,7 @@
 //! forwarded request carries a token, a MAC over this request and the destination node that only
 //! nodes can create. A node never forwards a forwarded request again.
 
-mod outgoing;
+mod forwarded_body;
 
 use std::{
     pin::Pin,
@@ -34,8 +34,8 @@ use osproxy_api::{ERROR_HEADER, ErrorCode};
 use sha2::Sha256;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::idle::Idle;
-use outgoing::{Outgoing, Turn};
+use crate::idle_timeout::IdleTimeout;
+use forwarded_body::{BodyProgress, ForwardedBody};
 
 /// Header with the token of a forwarded request.
 const MARK: HeaderName = HeaderName::from_static("osproxy-forwarded");
@@ -61,8 +61,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Client and verifier for requests between nodes.
-pub struct Cluster {
-    client: Client<HttpConnector, Outgoing>,
+pub struct PeerClient {
+    client: Client<HttpConnector, ForwardedBody>,
     /// The first secret signs tokens; all of them are accepted.
     secrets: RwLock<Arc<[Hmac<Sha256>]>>,
     timeout: Duration,
@@ -82,7 +82,7 @@ pub struct Destination<'a> {
 
 /// A forwarded request failed without a response.
 #[derive(Debug)]
-pub struct Unanswered {
+pub struct ForwardError {
     /// The cause.
     pub source: Box<dyn std::error::Error + Send + Sync>,
     /// Whether the client aborted the request body.
@@ -94,24 +94,24 @@ pub struct Unanswered {
 /// The token is not valid for this request, or has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the token of a forwarded request is invalid; check that all nodes have the same secret and time")]
-pub struct Stranger;
+pub struct InvalidPeerToken;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the node made no progress before the timeout")]
-struct Silent;
+struct PeerTimeout;
 
 /// The cause is the configuration or the registry, not the client.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the node rejected the token: another process has its address now, or the nodes differ in secret or time"
 )]
-struct Refused;
+struct TokenRejected;
 
 #[derive(Debug, thiserror::Error)]
 #[error("too many concurrent forwarded requests; retry later")]
-struct Crowded;
+struct TooManyForwards;
 
-impl Cluster {
+impl PeerClient {
     /// Signs with the first of `secrets` and accepts all of them. Fails requests to nodes that make
     /// no progress for `patience`. At most `places` requests wait for other nodes at the same time.
     pub fn new(secrets: &[Vec<u8>], patience: Duration, places: usize) -> Result<Self, InvalidLength> {
@@ -123,13 +123,13 @@ impl Cluster {
             .pool_idle_timeout(KEEP)
             .http1_max_buf_size(MAX_BUFFERED)
             .build(connector);
-        let secrets = RwLock::new(keyed(secrets)?);
+        let secrets = RwLock::new(mac_keys(secrets)?);
         Ok(Self { client, secrets, timeout: patience, permits: Arc::new(Semaphore::new(places)) })
     }
 
     /// Replaces the secrets.
-    pub fn replace(&self, secrets: &[Vec<u8>]) -> Result<(), InvalidLength> {
-        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = keyed(secrets)?;
+    pub fn replace_secrets(&self, secrets: &[Vec<u8>]) -> Result<(), InvalidLength> {
+        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = mac_keys(secrets)?;
         Ok(())
     }
 
@@ -137,35 +137,35 @@ impl Cluster {
         self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Forwards a request whose hop-by-hop headers were [stripped](strip), and returns the
+    /// Forwards a request whose hop-by-hop headers were [stripped](remove_hop_by_hop_headers), and returns the
     /// response. Both bodies are streamed. Dropping the future or the response body aborts the
     /// request on the other node.
     pub async fn forward(
         &self,
         to: Destination<'_>,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Unanswered> {
+    ) -> Result<Response<Body>, ForwardError> {
         let (parts, body) = request.into_parts();
-        let failed = |why| Err(Unanswered { source: why, is_client_fault: false, unread_request: None });
+        let failed = |why| Err(ForwardError { source: why, is_client_fault: false, unread_request: None });
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            return failed(Crowded.into());
+            return failed(TooManyForwards.into());
         };
         let head = match self.head(to, &parts) {
             Ok(head) => head,
             Err(why) => return failed(why),
         };
-        let (outgoing, progress) = Outgoing::new(body);
-        match self.answer(head.map(|()| outgoing), &progress).await {
+        let (outgoing, progress) = ForwardedBody::new(body);
+        match self.send(head.map(|()| outgoing), &progress).await {
             Ok(answer) => {
                 let (mut parts, body) = answer.into_parts();
-                strip(&mut parts.headers);
-                let body = Watched { body, idle: Idle::new(self.timeout), _permit: permit };
+                remove_hop_by_hop_headers(&mut parts.headers);
+                let body = TimeoutBody { body, idle: IdleTimeout::new(self.timeout), _permit: permit };
                 Ok(Response::from_parts(parts, Body::new(body)))
             }
-            Err(why) => Err(Unanswered {
+            Err(why) => Err(ForwardError {
                 source: why,
-                is_client_fault: progress.is_broken(),
-                unread_request: progress.untouched().map(|body| Box::new(Request::from_parts(parts, body))),
+                is_client_fault: progress.is_aborted(),
+                unread_request: progress.into_unread().map(|body| Box::new(Request::from_parts(parts, body))),
             }),
         }
     }
@@ -177,7 +177,7 @@ impl Cluster {
         parts: &Parts,
     ) -> Result<Request<()>, Box<dyn std::error::Error + Send + Sync>> {
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mark = self.mark(to.id, &parts.method, path.as_str(), now())?;
+        let mark = self.create_token(to.id, &parts.method, path.as_str(), now())?;
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(Authority::try_from(to.address)?)
@@ -197,28 +197,28 @@ impl Cluster {
         Ok(request)
     }
 
-    async fn answer(
+    async fn send(
         &self,
-        request: Request<Outgoing>,
-        turn: &Turn,
+        request: Request<ForwardedBody>,
+        turn: &BodyProgress,
     ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
         let mut answer = std::pin::pin!(self.client.request(request));
-        let mut polls = turn.passed();
+        let mut polls = turn.polls();
         loop {
             tokio::select! {
                 answer = &mut answer => {
                     let answer = answer?;
                     // The node does not accept the token.
                     let is_refused = is_error(&answer, StatusCode::FORBIDDEN, ErrorCode::PermissionDenied);
-                    return if is_refused { Err(Refused.into()) } else { Ok(answer) };
+                    return if is_refused { Err(TokenRejected.into()) } else { Ok(answer) };
                 }
                 () = tokio::time::sleep(self.timeout) => {}
             }
             // While the client is the slow side, its own timeout applies.
-            if turn.passed() == polls && !turn.is_clients() {
-                return Err(Silent.into());
+            if turn.polls() == polls && !turn.is_waiting_for_client() {
+                return Err(PeerTimeout.into());
             }
-            polls = turn.passed();
+            polls = turn.polls();
         }
     }
 
@@ -230,7 +230,7 @@ impl Cluster {
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<bool, Stranger> {
+    ) -> Result<bool, InvalidPeerToken> {
         let Some(mark) = headers.get(MARK) else {
             return Ok(false);
         };
@@ -240,27 +240,33 @@ impl Cluster {
             let (at, mut given) = (at.parse().ok()?, [0; 32]);
             hex::decode_to_slice(mac, &mut given).ok()?;
             let verifies = |secret: &Hmac<Sha256>| {
-                covering(secret.clone(), id, method, path, at).verify(&given.into()).is_ok()
+                update_mac(secret.clone(), id, method, path, at).verify(&given.into()).is_ok()
             };
             (now().abs_diff(at) <= CLOCKS && self.secrets().iter().any(verifies)).then_some(true)
         };
-        verify().ok_or(Stranger)
+        verify().ok_or(InvalidPeerToken)
     }
 
-    /// Creates a token: `<seconds since the Unix epoch>.<MAC in hexadecimal>`.
-    fn mark(&self, id: &str, method: &Method, path: &str, at: u64) -> Result<String, Stranger> {
-        let secret = self.secrets().first().ok_or(Stranger)?.clone();
-        let mac = covering(secret, id, method, path, at).finalize().into_bytes();
+    /// Creates a token: `<seconds since the Unix epoch>.<MAC_LEN in hexadecimal>`.
+    fn create_token(
+        &self,
+        id: &str,
+        method: &Method,
+        path: &str,
+        at: u64,
+    ) -> Result<String, InvalidPeerToken> {
+        let secret = self.secrets().first().ok_or(InvalidPeerToken)?.clone();
+        let mac = update_mac(secret, id, method, path, at).finalize().into_bytes();
         Ok(format!("{at}.{}", hex::encode(mac)))
     }
 }
 
-fn keyed(secrets: &[Vec<u8>]) -> Result<Arc<[Hmac<Sha256>]>, InvalidLength> {
+fn mac_keys(secrets: &[Vec<u8>]) -> Result<Arc<[Hmac<Sha256>]>, InvalidLength> {
     secrets.iter().map(|secret| Hmac::new_from_slice(secret)).collect()
 }
 
 /// Adds the fields covered by a token to the MAC, each prefixed with its length.
-fn covering(mut mac: Hmac<Sha256>, id: &str, method: &Method, path: &str, at: u64) -> Hmac<Sha256> {
+fn update_mac(mut mac: Hmac<Sha256>, id: &str, method: &Method, path: &str, at: u64) -> Hmac<Sha256> {
     for field in ["forward", id, method.as_str(), path, &at.to_string()] {
         mac.update(&(field.len() as u64).to_be_bytes());
         mac.update(field.as_bytes());
@@ -279,7 +285,7 @@ pub fn is_error<B>(answer: &Response<B>, status: StatusCode, code: ErrorCode) ->
 }
 
 /// Removes hop-by-hop headers.
-pub fn strip(headers: &mut HeaderMap) {
+pub fn remove_hop_by_hop_headers(headers: &mut HeaderMap) {
     let named: Vec<_> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -293,13 +299,13 @@ pub fn strip(headers: &mut HeaderMap) {
 }
 
 /// A response body that fails when its node makes no progress before the timeout.
-struct Watched {
+struct TimeoutBody {
     body: Incoming,
-    idle: Idle,
+    idle: IdleTimeout,
     _permit: OwnedSemaphorePermit,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for TimeoutBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -309,9 +315,9 @@ impl http_body::Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             ready!(self.idle.poll(cx));
-            return Poll::Ready(Some(Err(axum::Error::new(Silent))));
+            return Poll::Ready(Some(Err(axum::Error::new(PeerTimeout))));
         };
-        self.idle.stir();
+        self.idle.reset();
         Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)))
     }
 
@@ -328,12 +334,12 @@ impl http_body::Body for Watched {
 mod tests {
     use super::*;
 
-    fn cluster(secrets: &[&[u8]]) -> Cluster {
+    fn cluster(secrets: &[&[u8]]) -> PeerClient {
         let secrets: Vec<_> = secrets.iter().map(|secret| secret.to_vec()).collect();
-        Cluster::new(&secrets, Duration::from_secs(1), 1).unwrap()
+        PeerClient::new(&secrets, Duration::from_secs(1), 1).unwrap()
     }
 
-    fn is_forwarded(cluster: &Cluster, id: &str, request: &Parts) -> Result<bool, Stranger> {
+    fn is_forwarded(cluster: &PeerClient, id: &str, request: &Parts) -> Result<bool, InvalidPeerToken> {
         cluster.is_forwarded(id, &request.method, &request.uri, &request.headers)
     }
 
@@ -345,10 +351,10 @@ mod tests {
     #[tokio::test]
     async fn a_mark_is_worth_something_for_one_request_to_one_node_and_not_for_long() {
         let ours = cluster(&[b"secret of all nodes"]);
-        let mark = ours.mark("two", &Method::PUT, "/x?uid=1", now()).unwrap();
+        let mark = ours.create_token("two", &Method::PUT, "/x?uid=1", now()).unwrap();
         let marked = request(Method::PUT, "/x?uid=1", &mark);
         assert_eq!(is_forwarded(&ours, "two", &marked), Ok(true));
-        assert_eq!(is_forwarded(&ours, "three", &marked), Err(Stranger));
+        assert_eq!(is_forwarded(&ours, "three", &marked), Err(InvalidPeerToken));
         for other in [
             request(Method::GET, "/x?uid=1", &mark),
             request(Method::PUT, "/x?uid=2", &mark),
@@ -357,13 +363,16 @@ mod tests {
             request(Method::PUT, "/x?uid=1", ""),
             request(Method::PUT, "/x?uid=1", "1.00"),
         ] {
-            assert_eq!(is_forwarded(&ours, "two", &other), Err(Stranger), "{other:?}");
+            assert_eq!(is_forwarded(&ours, "two", &other), Err(InvalidPeerToken), "{other:?}");
         }
         for at in [now() - CLOCKS - 5, now() + CLOCKS + 5] {
-            let mark = ours.mark("two", &Method::PUT, "/x?uid=1", at).unwrap();
-            assert_eq!(is_forwarded(&ours, "two", &request(Method::PUT, "/x?uid=1", &mark)), Err(Stranger));
+            let mark = ours.create_token("two", &Method::PUT, "/x?uid=1", at).unwrap();
+            assert_eq!(
+                is_forwarded(&ours, "two", &request(Method::PUT, "/x?uid=1", &mark)),
+                Err(InvalidPeerToken)
+            );
         }
-        assert_eq!(is_forwarded(&cluster(&[b"another secret"]), "two", &marked), Err(Stranger));
+        assert_eq!(is_forwarded(&cluster(&[b"another secret"]), "two", &marked), Err(InvalidPeerToken));
         // During a rotation of secrets nodes accept both.
         let rotated = cluster(&[b"another secret", b"secret of all nodes"]);
         assert_eq!(is_forwarded(&rotated, "two", &marked), Ok(true));
@@ -384,7 +393,7 @@ mod tests {
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        strip(&mut headers);
+        remove_hop_by_hop_headers(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "range"]);

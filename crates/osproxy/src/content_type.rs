@@ -89,7 +89,7 @@ pub fn sniff(head: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether the recorded type is more specific than plain text, which may continue as anything.
-pub fn speaks_of_type(sniffed: Option<&str>) -> bool {
+pub fn is_specific(sniffed: Option<&str>) -> bool {
     sniffed.is_some_and(|sniffed| sniffed.strip_suffix(UTF8).unwrap_or(sniffed) != TEXT)
 }
 
@@ -108,7 +108,7 @@ pub fn with_charset(content_type: &str, is_utf8: bool) -> Cow<'_, str> {
 }
 
 /// The MIME type of a file: that of its content, else that of the extension of its name.
-pub fn of_file(sniffed: Option<&str>, name: &str) -> String {
+pub fn mime_type_of(sniffed: Option<&str>, name: &str) -> String {
     let by_name = mime_guess::from_path(name).first_raw();
     let sniffed = sniffed.map(|recorded| recorded.strip_suffix(UTF8).unwrap_or(recorded));
     let sniffed = sniffed.filter(|sniffed| *sniffed != TEXT);
@@ -122,7 +122,7 @@ pub fn of_file(sniffed: Option<&str>, name: &str) -> String {
 }
 
 /// Whether a MIME type equals `wanted` or is in its family, such as `image/*`. Ignores parameters.
-pub fn fits(pattern: &str, content_type: &str) -> bool {
+pub fn matches_pattern(pattern: &str, content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     match pattern.strip_suffix('*') {
         Some(family) => essence.get(..family.len()).is_some_and(|it| it.eq_ignore_ascii_case(family)),
@@ -132,7 +132,7 @@ pub fn fits(pattern: &str, content_type: &str) -> bool {
 
 /// Whether a browser that opens content of this type executes scripts in it, with the rights of our
 /// origin.
-pub fn is_active(content_type: &str) -> bool {
+pub fn may_execute_scripts(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let markup = essence.contains("html") || essence.ends_with("xml") || essence.ends_with("xsl");
     markup
@@ -150,7 +150,7 @@ mod tests {
     fn detect(head: &[u8], name: &str) -> String {
         let mut sniffer = Sniffer::default();
         sniffer.update(head);
-        of_file(sniffer.finish(), name)
+        mime_type_of(sniffer.finish(), name)
     }
 
     fn sniff<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> bool {
@@ -228,12 +228,12 @@ mod tests {
             "application/mathml+xml",
             "application/java-archive",
         ] {
-            assert!(is_active(active), "{active}");
+            assert!(may_execute_scripts(active), "{active}");
         }
         for passive in
             ["text/plain", "image/png", "video/mp4", "application/pdf", "application/json", UNKNOWN]
         {
-            assert!(!is_active(passive), "{passive}");
+            assert!(!may_execute_scripts(passive), "{passive}");
         }
     }
 }

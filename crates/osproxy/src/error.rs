@@ -9,14 +9,14 @@ use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// Retry delay of retryable errors that set none of their own.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Domain in the `ErrorInfo` details of gRPC errors.
-const DOMAIN: &str = "osproxy";
+const GRPC_ERROR_DOMAIN: &str = "osproxy";
 
 /// Longest member that is sent over gRPC, in bytes. gRPC carries errors in header fields, which
 /// clients limit to a few KiB.
-const MAX_GRPC_MEMBER: usize = 2048;
+const MAX_GRPC_MEMBER_BYTES: usize = 2048;
 
 /// Why an operation failed. Code and message are for the client; the source goes to the log only.
 #[derive(Debug)]
@@ -59,22 +59,22 @@ impl Error {
     }
 
     /// The request would exceed the tenant's quota.
-    pub(crate) fn over_quota() -> Self {
+    pub(crate) fn quota_exceeded() -> Self {
         Self::new(ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space")
     }
 
     /// How long the client should wait before it retries; `None` if the code is not retryable.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        self.code.is_retryable().then(|| self.retry_after.unwrap_or(RETRY_AFTER))
+        self.code.is_retryable().then(|| self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER))
     }
 
     /// Adds the size of the file in bytes, for `RangeNotSatisfiable`.
-    pub(crate) fn with_size(self, size: u64) -> Self {
+    pub(crate) fn with_file_size(self, size: u64) -> Self {
         Self { file_size: Some(size), ..self }
     }
 
     /// Size of the file in bytes, if it was added for `RangeNotSatisfiable`.
-    pub(crate) fn size(&self) -> Option<u64> {
+    pub(crate) fn file_size(&self) -> Option<u64> {
         self.file_size
     }
 
@@ -100,7 +100,7 @@ impl Error {
 
     /// Lists the missing parts: each range becomes a number, or text such as `4-9`.
     #[must_use]
-    pub fn with_missing(self, parts: &[RangeInclusive<u32>]) -> Self {
+    pub fn with_missing_parts(self, parts: &[RangeInclusive<u32>]) -> Self {
         let range = |range: &RangeInclusive<u32>| match (range.start(), range.end()) {
             (first, last) if first == last => serde_json::Value::from(*first),
             (first, last) => format!("{first}-{last}").into(),
@@ -137,7 +137,7 @@ impl Error {
     }
 
     /// The content is in a store of another node, and no live node serves that store.
-    pub fn elsewhere(store: &str) -> Self {
+    pub fn store_unreachable(store: &str) -> Self {
         Self::node_unavailable(format!("the content is in the store {store}, which no live node serves"))
     }
 
@@ -208,17 +208,18 @@ impl From<storage::Error> for Error {
 /// Carries an [`Error`] inside a gRPC status to the place that logs it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
-pub(crate) struct Carried(pub(crate) Arc<Error>);
+pub(crate) struct StatusSource(pub(crate) Arc<Error>);
 
 /// Converts an error to a gRPC status. Its details carry the name, the invalid field and the retry
 /// delay.
-pub(crate) fn status(error: Arc<Error>) -> Status {
+pub(crate) fn to_grpc_status(error: Arc<Error>) -> Status {
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let fits = |(_, text): &(String, String)| text.len() <= MAX_GRPC_MEMBER;
+    let fits = |(_, text): &(String, String)| text.len() <= MAX_GRPC_MEMBER_BYTES;
     let members: HashMap<_, _> =
         error.members().map(|(name, value)| (name.to_owned(), text(value))).filter(fits).collect();
     let field = members.get("field").cloned();
-    let mut details = ErrorDetails::with_error_info(error.code.as_str().to_uppercase(), DOMAIN, members);
+    let mut details =
+        ErrorDetails::with_error_info(error.code.as_str().to_uppercase(), GRPC_ERROR_DOMAIN, members);
     if let Some(field) = field {
         details.add_bad_request_violation(field, error.message.clone());
     }
@@ -226,19 +227,19 @@ pub(crate) fn status(error: Arc<Error>) -> Status {
         details.set_retry_info(Some(wait));
     }
     let mut status = Status::with_error_details(error.code.grpc_code(), error.message.clone(), details);
-    status.set_source(Arc::new(Carried(error)));
+    status.set_source(Arc::new(StatusSource(error)));
     status
 }
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        status(Arc::new(error))
+        to_grpc_status(Arc::new(error))
     }
 }
 
 /// Joins an error and its causes into one line, for logs and the command line. A cause that its
 /// parent already quotes is not repeated.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn error_chain(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

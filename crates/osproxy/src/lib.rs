@@ -14,7 +14,7 @@ pub mod coord;
 mod error;
 pub mod grpc;
 pub mod http;
-mod idle;
+mod idle_timeout;
 pub mod link;
 pub mod meta;
 pub mod metrics;
@@ -22,7 +22,7 @@ pub mod ops;
 pub mod tasks;
 pub mod telemetry;
 pub mod tenant;
-pub mod traces;
+pub mod trace_context;
 pub mod uid;
 pub mod version;
 

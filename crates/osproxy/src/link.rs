@@ -22,11 +22,12 @@ use time::{
 
 use crate::content_type;
 
-const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 
 /// The action that a link grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum LinkAction {
     /// Sending the content of the uid, whole or in parts.
     Upload,
     /// Reading the content of the uid.
@@ -35,9 +36,9 @@ pub enum Action {
 
 /// All signed values of a link, as text: clients send them back as text.
 #[derive(Clone, Copy, Debug)]
-pub struct Claims<'a> {
+pub struct LinkClaims<'a> {
     /// The granted action.
-    pub action: Action,
+    pub action: LinkAction,
     /// The uid on which it is granted.
     pub uid: &'a str,
     /// When the link was issued: `2006-01-02T15:04:05Z`, UTC.
@@ -50,14 +51,14 @@ pub struct Claims<'a> {
 
 /// Validity period of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period {
+pub struct LinkPeriod {
     /// Start: the link's date.
     pub date: OffsetDateTime,
     /// Length in seconds.
     pub lifetime_secs: i64,
 }
 
-impl Period {
+impl LinkPeriod {
     /// Returns the period of a link that is issued at `now` and must be valid for at least `expire`
     /// seconds. All links issued within the same window of `round` seconds get the same period,
     /// which is `round` seconds longer; 0 turns windows off.
@@ -67,7 +68,7 @@ impl Period {
     }
 
     /// End in seconds since the Unix epoch: a link is dated in whole seconds.
-    pub fn ends_at(self) -> i64 {
+    pub fn expires_at_secs(self) -> i64 {
         self.date.unix_timestamp().saturating_add(self.lifetime_secs)
     }
 }
@@ -76,7 +77,7 @@ impl Period {
 /// which send back only the parameters they know still send them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Terms {
+pub struct LinkConstraints {
     /// Largest content that may be sent, in bytes.
     #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
     pub max_size: Option<u64>,
@@ -88,35 +89,35 @@ pub struct Terms {
     pub networks: Vec<IpNet>,
     /// How many times the content may be read with this link.
     #[serde(default, rename = "u", skip_serializing_if = "Option::is_none")]
-    pub uses: Option<Limit>,
+    pub uses: Option<CountedLimit>,
     /// How many transfers may run at the same time with links of the same API key.
     #[serde(default, rename = "k", skip_serializing_if = "Option::is_none")]
-    pub transfers: Option<Limit>,
+    pub transfers: Option<CountedLimit>,
 }
 
 /// A maximum, with the id under which uses are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limit {
+pub struct CountedLimit {
     /// Links with the same id share one counter.
     pub id: String,
     /// The maximum.
     pub max: u32,
 }
 
-impl Terms {
+impl LinkConstraints {
     /// Whether there are no constraints.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// Whether a client with this address may use the link.
-    pub fn allow(&self, client: IpAddr) -> bool {
+    pub fn allows_ip(&self, client: IpAddr) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&client))
     }
 
     /// Whether content of this MIME type may be sent.
-    pub fn take(&self, content_type: &str) -> bool {
-        self.content_type.as_deref().is_none_or(|wanted| content_type::fits(wanted, content_type))
+    pub fn accepts_content_type(&self, content_type: &str) -> bool {
+        self.content_type.as_deref().is_none_or(|wanted| content_type::matches_pattern(wanted, content_type))
     }
 
     /// Encodes the constraints for the signature; `None` if there are none.
@@ -155,11 +156,11 @@ impl LinkKey {
         Ok(Self { id: id.to_owned(), mac: Hmac::new_from_slice(secret)? })
     }
 
-    fn mac(&self, claims: &Claims<'_>, terms: Option<&str>) -> Hmac<Sha256> {
+    fn mac(&self, claims: &LinkClaims<'_>, terms: Option<&str>) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
         let action = match claims.action {
-            Action::Upload => "upload",
-            Action::Download => "download",
+            LinkAction::Upload => "upload",
+            LinkAction::Download => "download",
         };
         let fixed = [action, claims.uid, claims.date, claims.expire];
         // Each field is preceded by its length: no two sets of claims give the same bytes.
@@ -198,38 +199,38 @@ impl LinkKeys {
 
     /// Replaces all keys.
     pub fn replace(&self, new_keys: &Self) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new_keys.known();
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new_keys.load();
     }
 
     /// Whether the key that made this signature is among them.
-    pub fn know(&self, signature: &str) -> bool {
+    pub fn contains_key_of(&self, signature: &str) -> bool {
         let id = signature.split('.').next();
-        self.known().iter().any(|key| Some(key.id.as_str()) == id)
+        self.load().iter().any(|key| Some(key.id.as_str()) == id)
     }
 
     /// Whether both have the same key ids in the same order.
-    pub fn are(&self, others: &Self) -> bool {
-        self.known().iter().map(|key| &key.id).eq(others.known().iter().map(|key| &key.id))
+    pub fn has_same_ids(&self, others: &Self) -> bool {
+        self.load().iter().map(|key| &key.id).eq(others.load().iter().map(|key| &key.id))
     }
 
-    fn known(&self) -> Arc<[LinkKey]> {
+    fn load(&self) -> Arc<[LinkKey]> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Derives a secret for another purpose from each key, in their order. It reveals nothing about
     /// the key.
-    pub fn derived(&self, label: &str) -> Vec<Vec<u8>> {
+    pub fn derive_secrets(&self, label: &str) -> Vec<Vec<u8>> {
         // Distinct from all signed input, which begins with the length of an action.
         let derive = |key: &LinkKey| {
             key.mac.clone().chain_update(b"derive").chain_update(label).finalize().into_bytes().to_vec()
         };
-        self.known().iter().map(derive).collect()
+        self.load().iter().map(derive).collect()
     }
 
     /// Signs a link: `<key id>.<mac in hexadecimal>`, followed by `.<constraints>` if there are
     /// any.
-    pub fn sign(&self, claims: &Claims<'_>, terms: &Terms) -> String {
-        let (keys, terms) = (self.known(), terms.encode());
+    pub fn sign(&self, claims: &LinkClaims<'_>, terms: &LinkConstraints) -> String {
+        let (keys, terms) = (self.load(), terms.encode());
         let Some(key) = keys.first() else {
             return String::new();
         };
@@ -244,16 +245,16 @@ impl LinkKeys {
     /// `now`. Returns the constraints that were signed with it.
     pub fn verify(
         &self,
-        claims: &Claims<'_>,
+        claims: &LinkClaims<'_>,
         signature: &str,
         now: OffsetDateTime,
-    ) -> Result<Terms, LinkError> {
+    ) -> Result<LinkConstraints, LinkError> {
         let (id, rest) = signature.split_once('.').ok_or(LinkError::Signature)?;
         let (mac, terms) = match rest.split_once('.') {
             Some((mac, terms)) => (mac, Some(terms)),
             None => (rest, None),
         };
-        let keys = self.known();
+        let keys = self.load();
         let key = keys.iter().find(|key| key.id == id).ok_or(LinkError::Signature)?;
         let mut given = [0; 32];
         hex::decode_to_slice(mac, &mut given).map_err(|_| LinkError::Signature)?;
@@ -263,39 +264,39 @@ impl LinkKeys {
         }
         key.mac(claims, terms).verify(&given.into()).map_err(|_| LinkError::Signature)?;
         // We wrote everything that is signed, so it parses.
-        let end = expiry(claims.date, claims.expire).ok_or(LinkError::Signature)?;
-        let terms = terms.map_or_else(|| Some(Terms::default()), Terms::decode);
+        let end = expires_at(claims.date, claims.expire).ok_or(LinkError::Signature)?;
+        let terms = terms.map_or_else(|| Some(LinkConstraints::default()), LinkConstraints::decode);
         let terms = terms.ok_or(LinkError::Signature)?;
         if now < end { Ok(terms) } else { Err(LinkError::Expired) }
     }
 }
 
 /// Formats the date of a link, truncated to whole seconds.
-pub fn date(moment: OffsetDateTime) -> String {
+pub fn format_date(moment: OffsetDateTime) -> String {
     // Formatting a fixed pattern into a string cannot fail.
-    moment.to_offset(time::UtcOffset::UTC).format(DATE).unwrap_or_default()
+    moment.to_offset(time::UtcOffset::UTC).format(DATE_FORMAT).unwrap_or_default()
 }
 
 /// When a link was issued, in seconds since the Unix epoch; `None` if the text was not written by
-/// [`date`].
-pub fn issued(date: &str) -> Option<i64> {
-    moment(date).map(OffsetDateTime::unix_timestamp)
+/// [`format_date`].
+pub fn issued_at_secs(date: &str) -> Option<i64> {
+    parse_date(date).map(OffsetDateTime::unix_timestamp)
 }
 
-fn moment(text: &str) -> Option<OffsetDateTime> {
-    let moment = PrimitiveDateTime::parse(text, DATE).ok()?.assume_utc();
+fn parse_date(text: &str) -> Option<OffsetDateTime> {
+    let moment = PrimitiveDateTime::parse(text, DATE_FORMAT).ok()?.assume_utc();
     // The parser accepts a plus sign before the year, which `date` never writes.
-    (date(moment) == text).then_some(moment)
+    (format_date(moment) == text).then_some(moment)
 }
 
 /// When a link expires, in seconds since the Unix epoch.
-pub fn end(date: &str, expire: &str) -> Option<i64> {
-    expiry(date, expire).map(OffsetDateTime::unix_timestamp)
+pub fn expires_at_secs(date: &str, expire: &str) -> Option<i64> {
+    expires_at(date, expire).map(OffsetDateTime::unix_timestamp)
 }
 
-/// When a link expires; `None` if the date was not written by [`date`] or `expire` is not a number.
-fn expiry(date: &str, expire: &str) -> Option<OffsetDateTime> {
-    moment(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
+/// When a link expires; `None` if the date was not written by [`format_date`] or `expire` is not a number.
+fn expires_at(date: &str, expire: &str) -> Option<OffsetDateTime> {
+    parse_date(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -311,24 +312,29 @@ mod tests {
     }
 
     /// The result for a valid link without constraints.
-    const TAKEN: Result<Terms, LinkError> =
-        Ok(Terms { max_size: None, content_type: None, networks: Vec::new(), uses: None, transfers: None });
+    const TAKEN: Result<LinkConstraints, LinkError> = Ok(LinkConstraints {
+        max_size: None,
+        content_type: None,
+        networks: Vec::new(),
+        uses: None,
+        transfers: None,
+    });
 
     #[test]
     fn terms_are_signed_and_cannot_be_left_out() {
-        let (keys, date) = (keys(&[1; 32]), date(NOW));
+        let (keys, date) = (keys(&[1; 32]), format_date(NOW));
         let claims = claims(&date, &["name"]);
-        let terms = Terms {
+        let terms = LinkConstraints {
             max_size: Some(1000),
             content_type: Some("image/*".to_owned()),
             networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
-            uses: Some(Limit { id: "x".to_owned(), max: 3 }),
-            transfers: Some(Limit { id: "00112233aabb".to_owned(), max: 2 }),
+            uses: Some(CountedLimit { id: "x".to_owned(), max: 3 }),
+            transfers: Some(CountedLimit { id: "00112233aabb".to_owned(), max: 2 }),
         };
         let signature = keys.sign(&claims, &terms);
         assert_eq!(keys.verify(&claims, &signature, NOW), Ok(terms.clone()));
         let (bare, encoded) = signature.rsplit_once('.').unwrap();
-        let wider = Terms { max_size: Some(1001), ..terms.clone() }.encode().unwrap();
+        let wider = LinkConstraints { max_size: Some(1001), ..terms.clone() }.encode().unwrap();
         for forged in
             [bare.to_owned(), format!("{bare}."), format!("{bare}.{wider}"), format!("{signature}A")]
         {
@@ -336,31 +342,32 @@ mod tests {
         }
         // Nor are they accepted as a parameter of another kind of link.
         let extra = ["name", encoded];
-        let other = Claims { action_params: &extra, ..claims };
+        let other = LinkClaims { action_params: &extra, ..claims };
         assert_eq!(keys.verify(&other, bare, NOW), Err(LinkError::Signature));
         for (address, allowed) in
             [("10.1.2.3", true), ("11.0.0.1", false), ("2001:db8::1", true), ("::1", false)]
         {
-            assert_eq!(terms.allow(address.parse().unwrap()), allowed, "{address}");
+            assert_eq!(terms.allows_ip(address.parse().unwrap()), allowed, "{address}");
         }
         for (kind, taken) in [("image/png", true), ("IMAGE/x", true), ("imagex/y", false), ("", false)] {
-            assert_eq!(terms.take(kind), taken, "{kind}");
+            assert_eq!(terms.accepts_content_type(kind), taken, "{kind}");
         }
         assert!(
-            Terms { content_type: Some("text/plain".to_owned()), ..terms }.take("text/plain; charset=utf-8")
+            LinkConstraints { content_type: Some("text/plain".to_owned()), ..terms }
+                .accepts_content_type("text/plain; charset=utf-8")
         );
     }
 
-    fn claims<'a>(date: &'a str, extra: &'a [&'a str]) -> Claims<'a> {
-        Claims { action: Action::Download, uid: "1", date, expire: "60", action_params: extra }
+    fn claims<'a>(date: &'a str, extra: &'a [&'a str]) -> LinkClaims<'a> {
+        LinkClaims { action: LinkAction::Download, uid: "1", date, expire: "60", action_params: extra }
     }
 
     #[test]
     fn a_link_holds_until_its_second_and_not_longer() {
-        let (keys, date) = (keys(&[1; 32]), date(NOW));
+        let (keys, date) = (keys(&[1; 32]), format_date(NOW));
         assert_eq!(date, "2026-11-22T12:00:00Z");
         let claims = claims(&date, &[]);
-        let signature = keys.sign(&claims, &Terms::default());
+        let signature = keys.sign(&claims, &LinkConstraints::default());
         for (offset, verdict) in [(-5, TAKEN), (0, TAKEN), (59, TAKEN), (60, Err(LinkError::Expired))] {
             assert_eq!(keys.verify(&claims, &signature, NOW + Duration::seconds(offset)), verdict);
         }
@@ -368,38 +375,38 @@ mod tests {
 
     #[test]
     fn links_of_one_window_have_the_same_period_and_hold_long_enough() {
-        assert_eq!(Period::rounded(NOW, 60, 0), Period { date: NOW, lifetime_secs: 60 });
+        assert_eq!(LinkPeriod::rounded(NOW, 60, 0), LinkPeriod { date: NOW, lifetime_secs: 60 });
         let moment = |second: i64| NOW + Duration::seconds(second);
         for second in [0, 1, 299] {
-            let period = Period::rounded(moment(second), 60, 300);
-            assert_eq!((date(period.date), period.lifetime_secs), (date(NOW), 360));
-            assert!(period.ends_at() >= moment(second).unix_timestamp() + 60);
+            let period = LinkPeriod::rounded(moment(second), 60, 300);
+            assert_eq!((format_date(period.date), period.lifetime_secs), (format_date(NOW), 360));
+            assert!(period.expires_at_secs() >= moment(second).unix_timestamp() + 60);
         }
-        assert_eq!(date(Period::rounded(moment(300), 60, 300).date), date(moment(300)));
+        assert_eq!(format_date(LinkPeriod::rounded(moment(300), 60, 300).date), format_date(moment(300)));
     }
 
     #[test]
     fn a_moment_has_one_spelling() {
-        assert_eq!(issued(&date(NOW)), Some(NOW.unix_timestamp()));
+        assert_eq!(issued_at_secs(&format_date(NOW)), Some(NOW.unix_timestamp()));
         for text in ["+2026-11-22T12:00:00Z", "2016-12-31T23:59:60Z", "2026-11-22"] {
-            assert_eq!((issued(text), end(text, "60")), (None, None), "{text}");
+            assert_eq!((issued_at_secs(text), expires_at_secs(text, "60")), (None, None), "{text}");
         }
     }
 
     #[test]
     fn a_signature_is_worth_nothing_for_anything_else() {
-        let (keys, date) = (keys(&[1; 32]), date(NOW));
+        let (keys, date) = (keys(&[1; 32]), format_date(NOW));
         let signed = claims(&date, &["a", "bc"]);
-        let signature = keys.sign(&signed, &Terms::default());
+        let signature = keys.sign(&signed, &LinkConstraints::default());
         assert_eq!(keys.verify(&signed, &signature, NOW), TAKEN);
         let others = [
-            Claims { action: Action::Upload, ..signed },
-            Claims { uid: "2", ..signed },
-            Claims { date: "2026-11-22T12:00:01Z", ..signed },
-            Claims { expire: "61", ..signed },
-            Claims { action_params: &["ab", "c"], ..signed },
-            Claims { action_params: &["a", "bc", ""], ..signed },
-            Claims { action_params: &["a"], ..signed },
+            LinkClaims { action: LinkAction::Upload, ..signed },
+            LinkClaims { uid: "2", ..signed },
+            LinkClaims { date: "2026-11-22T12:00:01Z", ..signed },
+            LinkClaims { expire: "61", ..signed },
+            LinkClaims { action_params: &["ab", "c"], ..signed },
+            LinkClaims { action_params: &["a", "bc", ""], ..signed },
+            LinkClaims { action_params: &["a"], ..signed },
         ];
         for other in others {
             assert_eq!(keys.verify(&other, &signature, NOW), Err(LinkError::Signature), "{other:?}");
@@ -415,12 +422,12 @@ mod tests {
     #[test]
     fn keys_rotate_without_breaking_links_that_are_out() {
         let (old, new) = (LinkKey::new("old", &[1; 32]).unwrap(), LinkKey::new("new", &[2; 32]).unwrap());
-        let date = date(NOW);
+        let date = format_date(NOW);
         let claims = claims(&date, &[]);
-        let out = LinkKeys::new(old.clone(), Vec::new()).sign(&claims, &Terms::default());
+        let out = LinkKeys::new(old.clone(), Vec::new()).sign(&claims, &LinkConstraints::default());
         let rotated = LinkKeys::new(new.clone(), vec![old]);
         assert_eq!(rotated.verify(&claims, &out, NOW), TAKEN);
-        assert!(rotated.sign(&claims, &Terms::default()).starts_with("new."));
+        assert!(rotated.sign(&claims, &LinkConstraints::default()).starts_with("new."));
         assert_eq!(LinkKeys::new(new, Vec::new()).verify(&claims, &out, NOW), Err(LinkError::Signature));
     }
 
@@ -449,7 +456,7 @@ mod tests {
             uid in ".*", date in ".*", expire in ".*", name in ".*", signature in "(k1\\.)?.*",
         ) {
             let extra = [name.as_str()];
-            let claims = Claims { action: Action::Upload, uid: &uid, date: &date, expire: &expire, action_params: &extra };
+            let claims = LinkClaims { action: LinkAction::Upload, uid: &uid, date: &date, expire: &expire, action_params: &extra };
             prop_assert_eq!(keys(&[1; 32]).verify(&claims, &signature, NOW), Err(LinkError::Signature));
         }
     }

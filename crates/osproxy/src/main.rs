@@ -10,106 +10,106 @@ use osproxy::{cli, config, version};
 #[command(version = version::FULL, about)]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    verb: CliCommand,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum CliCommand {
     /// Run the service; on SIGTERM, SIGINT or SIGHUP finish running requests and exit 0
-    Serve(Listening),
+    Serve(ListenArgs),
     /// Check the configuration and print every problem
-    CheckConfig(Listening),
+    CheckConfig(ListenArgs),
     /// Test the configured stores and the clock; print problems and how to fix them
-    Doctor(Settings),
+    Doctor(ConfigArgs),
     /// Create the database if it is missing and update its tables, as `serve` does
-    Migrate(Settings),
+    Migrate(ConfigArgs),
     /// List background tasks, show one with its attempts, or retry a failed one
     Tasks {
         #[command(subcommand)]
-        verb: cli::tasks::Verb,
+        verb: cli::tasks::TasksCommand,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// Create, list and revoke API keys
     Key {
         #[command(subcommand)]
-        verb: cli::key::Verb,
+        verb: cli::key::KeyCommand,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// Set quotas of tenants and show how much they use
     Tenant {
         #[command(subcommand)]
-        verb: cli::tenant::Verb,
+        verb: cli::tenant::TenantCommand,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// Rotate, list and revoke the keys that sign links
     LinkKey {
         #[command(subcommand)]
-        verb: cli::link_key::Verb,
+        verb: cli::link_key::LinkKeyCommand,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// Show the history of an upload: link, parts, content, background tasks
     Explain {
         #[command(flatten)]
-        options: cli::explain::Options,
+        options: cli::explain::ExplainArgs,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// List the live nodes of the cluster
     Nodes {
         #[command(flatten)]
-        options: cli::nodes::Options,
+        options: cli::nodes::NodesArgs,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// Check whether the running node is ready; for health checks of containers
     Health {
         #[command(flatten)]
-        options: cli::health::Options,
+        options: cli::health::HealthArgs,
         #[command(flatten)]
-        listening: Listening,
+        listening: ListenArgs,
     },
     /// Print the OpenAPI document that `serve` publishes at /openapi.json
     Openapi,
     /// Compare metadata and stores, and repair differences; the service must be stopped
     Fsck {
         #[command(flatten)]
-        options: cli::fsck::Options,
+        options: cli::fsck::FsckArgs,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// Import files from the Go program of the same name; both services must be stopped
     ImportGo {
         #[command(flatten)]
-        options: cli::import_go::Options,
+        options: cli::import_go::ImportGoArgs,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
     /// Read all stored content at a limited rate and report damage; changes nothing
     Scrub {
         #[command(flatten)]
-        options: cli::scrub::Options,
+        options: cli::scrub::ScrubArgs,
         #[command(flatten)]
-        settings: Settings,
+        settings: ConfigArgs,
     },
 }
 
 /// Subcommands as `osproxy --help` groups them. All except those under `Repair` may run while
 /// services are running.
-const GROUPS: [(&str, &[&str]); 4] = [
+const COMMAND_GROUPS: [(&str, &[&str]); 4] = [
     ("Serve", &["serve", "check-config", "migrate", "health", "openapi"]),
     ("Inspect", &["doctor", "explain", "tasks", "nodes", "scrub"]),
     ("Access", &["key", "link-key", "tenant"]),
     ("Repair", &["fsck", "import-go"]),
 ];
 
-fn command() -> Command {
+fn grouped_command() -> Command {
     let command = Cli::command();
     let mut help = String::from("{about}\n\n{usage-heading} {usage}\n");
-    for (title, names) in GROUPS {
+    for (title, names) in COMMAND_GROUPS {
         let _ = writeln!(help, "\n{title}:");
         for name in names {
             let about = command.find_subcommand(name).and_then(Command::get_about);
@@ -121,7 +121,7 @@ fn command() -> Command {
 }
 
 #[derive(Args)]
-struct Settings {
+struct ConfigArgs {
     /// Folder for all data that osproxy keeps on this machine [default: osproxy-data].
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
@@ -131,54 +131,56 @@ struct Settings {
 }
 
 #[derive(Args)]
-struct Listening {
+struct ListenArgs {
     /// Address and port to listen on; port 0 picks a free port [default: 127.0.0.1:8888].
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
     #[command(flatten)]
-    settings: Settings,
+    settings: ConfigArgs,
 }
 
-impl Settings {
-    fn load(self, listen: Option<String>) -> Result<config::Loaded, config::InvalidConfig> {
-        let overrides = config::Overrides { listen, data_dir: self.data_dir };
+impl ConfigArgs {
+    fn load(self, listen: Option<String>) -> Result<config::LoadedConfig, config::InvalidConfig> {
+        let overrides = config::ConfigOverrides { listen, data_dir: self.data_dir };
         config::load(self.config.as_deref(), overrides)
     }
 }
 
-impl Listening {
-    fn load(self) -> Result<config::Loaded, config::InvalidConfig> {
+impl ListenArgs {
+    fn load(self) -> Result<config::LoadedConfig, config::InvalidConfig> {
         self.settings.load(self.listen)
     }
 }
 
-fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+fn run(verb: CliCommand) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Serve(settings) => cli::serve::run(settings.load()?)?,
-        Verb::CheckConfig(settings) => cli::check_config::run(&settings.load()?)?,
-        Verb::Doctor(settings) => return cli::doctor::run(&settings.load(None)?),
-        Verb::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
-        Verb::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
-        Verb::Key { verb, settings } => cli::key::run(&settings.load(None)?, verb)?,
-        Verb::Tenant { verb, settings } => cli::tenant::run(&settings.load(None)?, verb)?,
-        Verb::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
-        Verb::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
-        Verb::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
-        Verb::Health { options, listening } => return cli::health::run(&listening.load()?, options),
-        Verb::Openapi => cli::openapi::run()?,
-        Verb::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
-        Verb::ImportGo { options, settings } => return cli::import_go::run(&settings.load(None)?, &options),
-        Verb::Scrub { options, settings } => return cli::scrub::run(&settings.load(None)?, options),
+        CliCommand::Serve(settings) => cli::serve::run(settings.load()?)?,
+        CliCommand::CheckConfig(settings) => cli::check_config::run(&settings.load()?)?,
+        CliCommand::Doctor(settings) => return cli::doctor::run(&settings.load(None)?),
+        CliCommand::Migrate(settings) => cli::migrate::run(&settings.load(None)?)?,
+        CliCommand::Tasks { verb, settings } => cli::tasks::run(&settings.load(None)?, verb)?,
+        CliCommand::Key { verb, settings } => cli::key::run(&settings.load(None)?, verb)?,
+        CliCommand::Tenant { verb, settings } => cli::tenant::run(&settings.load(None)?, verb)?,
+        CliCommand::LinkKey { verb, settings } => cli::link_key::run(&settings.load(None)?, verb)?,
+        CliCommand::Explain { options, settings } => cli::explain::run(&settings.load(None)?, options)?,
+        CliCommand::Nodes { options, settings } => cli::nodes::run(&settings.load(None)?, options)?,
+        CliCommand::Health { options, listening } => return cli::health::run(&listening.load()?, options),
+        CliCommand::Openapi => cli::openapi::run()?,
+        CliCommand::Fsck { options, settings } => return cli::fsck::run(&settings.load(None)?, options),
+        CliCommand::ImportGo { options, settings } => {
+            return cli::import_go::run(&settings.load(None)?, &options);
+        }
+        CliCommand::Scrub { options, settings } => return cli::scrub::run(&settings.load(None)?, options),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&grouped_command().get_matches()).unwrap_or_else(|error| error.exit());
     match run(cli.verb) {
         Ok(code) => code,
         Err(error) => {
-            cli::complain(&error);
+            cli::print_error(&error);
             ExitCode::FAILURE
         }
     }
@@ -192,7 +194,8 @@ mod tests {
     fn every_command_is_in_one_group() {
         let command = Cli::command();
         let mut all: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
-        let mut grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let mut grouped: Vec<_> =
+            COMMAND_GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         all.sort_unstable();
         grouped.sort_unstable();
         assert_eq!(all, grouped);

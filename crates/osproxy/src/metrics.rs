@@ -12,11 +12,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-pub use database::{CacheMetrics, DatabaseMetrics, Operation};
-pub use osproxy_storage::Durations;
-pub use page::Page;
-pub use requests::{Requests, Route};
-pub use tasks::{Outcome, Tasks};
+pub use database::{CacheMetrics, DatabaseMetrics, DatabaseOperation};
+pub use osproxy_storage::DurationHistogram;
+pub use page::MetricsPage;
+pub use requests::{RequestMetrics, RouteMetrics};
+pub use tasks::{TaskMetrics, TaskOutcome};
 
 use by_label::ByLabel;
 
@@ -24,9 +24,9 @@ use by_label::ByLabel;
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Metrics of requests.
-    pub requests: Requests,
+    pub requests: RequestMetrics,
     /// Metrics of background tasks.
-    pub tasks: Tasks,
+    pub tasks: TaskMetrics,
     /// Request bodies with content in progress.
     pub uploads: InFlight,
     /// Response bodies with content in progress.
@@ -34,14 +34,14 @@ pub struct Metrics {
     /// Received content that is being made durable and recorded.
     pub commits: InFlight,
     /// Deduplicated content, by how the match was found.
-    deduplicated: ByLabel<Saving, Shared>,
+    deduplicated: ByLabel<DedupSource, DedupCounters>,
     /// Instant uploads of unknown content.
     instant_misses: AtomicU64,
 }
 
 /// How deduplication found existing content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Saving {
+pub enum DedupSource {
     /// By the digest that the client sent instead of the content.
     Instant,
     /// By the digest, and the client proved possession.
@@ -52,7 +52,7 @@ pub enum Saving {
     Parts,
 }
 
-impl Saving {
+impl DedupSource {
     const fn name(self) -> &'static str {
         match self {
             Self::Instant => "instant",
@@ -64,33 +64,33 @@ impl Saving {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct DedupCounters {
     files: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Metrics {
     /// Counts a file of `bytes` bytes that shares existing content.
-    pub fn shared(&self, saving: Saving, bytes: u64) {
-        let shared = self.deduplicated.of(&saving);
+    pub fn count_deduplicated(&self, saving: DedupSource, bytes: u64) {
+        let shared = self.deduplicated.get_or_default(&saving);
         shared.files.fetch_add(1, Ordering::Relaxed);
         shared.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts an instant upload whose content is unknown.
-    pub fn not_there(&self) {
+    pub fn count_instant_miss(&self) {
         self.instant_misses.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds these metrics to a page.
-    pub fn tell(&self, page: &mut Page) {
-        self.requests.tell(page);
+    pub fn export(&self, page: &mut MetricsPage) {
+        self.requests.export(page);
         let transfers = [("upload", &self.uploads), ("download", &self.downloads)]
             .map(|(direction, running)| (vec![("direction", direction.to_owned())], running.count()));
         page.gauge("transfers_in_flight", "Uploads and downloads in progress", transfers);
-        self.tasks.tell(page);
+        self.tasks.export(page);
         let shared = self.deduplicated.all();
-        let label = |saving: Saving| vec![("by", saving.name().to_owned())];
+        let label = |saving: DedupSource| vec![("by", saving.name().to_owned())];
         page.counter(
             "shared_files",
             "Deduplicated files, by how the existing content was found",
@@ -115,14 +115,14 @@ pub struct InFlight(Arc<AtomicU64>);
 
 /// Counts one running operation until it is dropped.
 #[derive(Debug)]
-pub struct Running(Arc<AtomicU64>);
+pub struct InFlightGuard(Arc<AtomicU64>);
 
 impl InFlight {
     /// Counts another running operation.
     #[must_use]
-    pub fn begin(&self) -> Running {
+    pub fn begin(&self) -> InFlightGuard {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Running(self.0.clone())
+        InFlightGuard(self.0.clone())
     }
 
     /// Number of running operations.
@@ -131,7 +131,7 @@ impl InFlight {
     }
 }
 
-impl Drop for Running {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -21,7 +21,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::{LogFormat, LogLevel, LogSection, TelemetrySection},
-    traces, version,
+    trace_context, version,
 };
 use log_writer::{FlushOnDrop, LogWriter};
 
@@ -68,18 +68,18 @@ pub fn init(log: &LogSection, telemetry: &TelemetrySection) -> io::Result<Teleme
         LogFormat::Text => lines.with_ansi(coloured).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
-    let provider = telemetry.traces_url().map(|url| provider(&url)).transpose()?;
-    let traces = provider.as_ref().map(|provider| layer(provider.tracer("osproxy")));
+    let provider = telemetry.traces_url().map(|url| trace_provider(&url)).transpose()?;
+    let traces = provider.as_ref().map(|provider| trace_layer(provider.tracer("osproxy")));
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces).init();
     std::panic::set_hook(Box::new(log_panic));
     if provider.is_some() {
-        traces::collect();
+        trace_context::enable();
     }
     Ok(Telemetry { traces: provider, _flush: flush })
 }
 
 /// Creates a provider that exports traces in batches.
-fn provider(url: &str) -> io::Result<SdkTracerProvider> {
+fn trace_provider(url: &str) -> io::Result<SdkTracerProvider> {
     // Ignored: another part of the program has installed the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::blocking::Client::builder().no_proxy().timeout(PATIENCE).build();
@@ -96,13 +96,13 @@ fn provider(url: &str) -> io::Result<SdkTracerProvider> {
 
 /// Exports spans of this program only. Events stay in the log: they may contain more than the
 /// collector should see.
-fn layer<S>(tracer: SdkTracer) -> impl Layer<S>
+fn trace_layer<S>(tracer: SdkTracer) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
 {
     let is_own_span = FilterFn::new(|metadata| {
         let target = metadata.target();
-        metadata.is_span() && (target == traces::TARGET || target.starts_with("osproxy"))
+        metadata.is_span() && (target == trace_context::TARGET || target.starts_with("osproxy"))
     });
     tracing_opentelemetry::layer()
         .with_tracer(tracer)

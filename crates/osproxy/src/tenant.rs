@@ -4,21 +4,21 @@
 use std::{fmt, sync::Arc};
 
 /// Longest name, in bytes.
-pub const MAX_NAME: usize = 64;
+pub const MAX_TENANT_NAME_BYTES: usize = 64;
 
-/// Name of a tenant: 1 to [`MAX_NAME`] characters of `a`-`z`, `0`-`9`, `-` and `_`, which all
+/// Name of a tenant: 1 to [`MAX_TENANT_NAME_BYTES`] characters of `a`-`z`, `0`-`9`, `-` and `_`, which all
 /// databases compare alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 
 /// The text is not a tenant name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a tenant name must have 1 to {MAX_NAME} characters of a-z, 0-9, - and _")]
+#[error("a tenant name must have 1 to {MAX_TENANT_NAME_BYTES} characters of a-z, 0-9, - and _")]
 pub struct InvalidTenant;
 
 impl Tenant {
     /// Converts a name from the database, which stores only valid names.
-    pub(crate) fn from_recorded(name: &str) -> Self {
+    pub(crate) fn from_db(name: &str) -> Self {
         Self(name.into())
     }
 
@@ -39,7 +39,7 @@ impl std::str::FromStr for Tenant {
     type Err = InvalidTenant;
 
     fn from_str(name: &str) -> Result<Self, InvalidTenant> {
-        let is_fit = (1..=MAX_NAME).contains(&name.len())
+        let is_fit = (1..=MAX_TENANT_NAME_BYTES).contains(&name.len())
             && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
         if is_fit { Ok(Self(name.into())) } else { Err(InvalidTenant) }
     }

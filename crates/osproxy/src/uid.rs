@@ -13,10 +13,10 @@ const WORKER_BITS: u32 = 10;
 const SEQUENCE_BITS: u32 = 12;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 /// Last millisecond since our epoch that fits into a uid: August 2084.
-const LAST_MS: u64 = (1 << 41) - 1;
+const MAX_MS: u64 = (1 << 41) - 1;
 /// Latest accepted clock reading, in milliseconds since our epoch: April 2080. A clock beyond it
 /// still leaves four years of milliseconds, with 4,096 uids each.
-const LAST_CLOCK_MS: u64 = LAST_MS - (1 << 37);
+const MAX_CLOCK_MS: u64 = MAX_MS - (1 << 37);
 
 /// The id of a file. A decimal string in JSON and in links, since JavaScript numbers cannot hold 63
 /// bits.
@@ -30,12 +30,12 @@ impl Uid {
     }
 
     /// When the uid was issued by the clock of its node, in milliseconds since the Unix epoch.
-    pub const fn issued_ms(self) -> u64 {
+    pub const fn timestamp_ms(self) -> u64 {
         (self.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH_MS
     }
 
     /// The smallest uid that can be issued at `ms`, in milliseconds since the Unix epoch.
-    pub const fn first_of(ms: i64) -> Self {
+    pub const fn min_at_ms(ms: i64) -> Self {
         let since = ms.saturating_sub(EPOCH_MS.cast_signed());
         if since <= 0 {
             return Self(0);
@@ -46,7 +46,7 @@ impl Uid {
     }
 
     /// Converts a number that was stored as a uid.
-    pub const fn from_recorded(uid: i64) -> Self {
+    pub const fn from_db(uid: i64) -> Self {
         Self(uid)
     }
 }
@@ -81,7 +81,7 @@ pub struct WorkerId(u16);
 
 impl WorkerId {
     /// The worker id of a single node.
-    pub const FIRST: Self = Self(0);
+    pub const SINGLE_NODE: Self = Self(0);
     /// Number of worker ids.
     pub const COUNT: u16 = 1 << WORKER_BITS;
 
@@ -99,7 +99,7 @@ impl WorkerId {
 /// The moments that uids of one worker id may carry: after `after_ms` and up to `until_ms`, both in
 /// milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
+pub struct UidWindow {
     /// The worker id.
     pub worker: WorkerId,
     /// Exclusive.
@@ -132,16 +132,16 @@ impl UidGenerator {
 
     /// The time of the newest uid, in milliseconds since the Unix epoch; our epoch if there is
     /// none.
-    pub fn newest_ms(&self) -> u64 {
+    pub fn last_timestamp_ms(&self) -> u64 {
         (self.last.load(Ordering::Relaxed) >> SEQUENCE_BITS) + EPOCH_MS
     }
 
     /// Returns the next uid, greater than all earlier ones. `now_ms` is the clock in milliseconds
     /// since the Unix epoch. `None` if the window has no uid left.
-    pub fn next(&self, window: Window, now_ms: u64) -> Option<Uid> {
+    pub fn next(&self, window: UidWindow, now_ms: u64) -> Option<Uid> {
         let since = |ms: u64| ms.saturating_sub(EPOCH_MS);
-        let until = since(window.until_ms).min(LAST_MS);
-        let now = since(now_ms).min(LAST_CLOCK_MS).max(since(window.after_ms).saturating_add(1)).min(until);
+        let until = since(window.until_ms).min(MAX_MS);
+        let now = since(now_ms).min(MAX_CLOCK_MS).max(since(window.after_ms).saturating_add(1)).min(until);
         let step = |last: u64| {
             let next = (now << SEQUENCE_BITS).max(last + 1);
             (next >> SEQUENCE_BITS <= until).then_some(next)
@@ -173,7 +173,7 @@ mod tests {
     use std::collections::HashSet;
 
     const WORKER: WorkerId = WorkerId(7);
-    const OPEN: Window = Window { worker: WORKER, after_ms: 0, until_ms: u64::MAX };
+    const OPEN: UidWindow = UidWindow { worker: WORKER, after_ms: 0, until_ms: u64::MAX };
 
     /// Issues a uid at `ms` milliseconds after our epoch.
     fn at(generator: &UidGenerator, ms: u64) -> Uid {
@@ -204,44 +204,44 @@ mod tests {
         // The same after a restart.
         let restarted = UidGenerator::new(Some(behind));
         assert!(at(&restarted, 10) > behind);
-        assert_eq!(restarted.newest_ms(), ahead.issued_ms() + 1);
+        assert_eq!(restarted.last_timestamp_ms(), ahead.timestamp_ms() + 1);
         let restarted = UidGenerator::new(Some(behind));
         let later = 8 * 24 * 3_600_000;
-        assert_eq!(at(&restarted, later).issued_ms(), EPOCH_MS + later);
+        assert_eq!(at(&restarted, later).timestamp_ms(), EPOCH_MS + later);
     }
 
     #[test]
     fn a_clock_beyond_the_last_year_leaves_room() {
         let generator = UidGenerator::new(None);
         let first = generator.next(OPEN, u64::MAX).unwrap();
-        assert_eq!(first.issued_ms(), EPOCH_MS + LAST_CLOCK_MS);
+        assert_eq!(first.timestamp_ms(), EPOCH_MS + MAX_CLOCK_MS);
         assert_eq!(generator.next(OPEN, u64::MAX).unwrap().get(), first.get() + 1);
-        let newest = UidGenerator::new(Some(compose(LAST_MS << SEQUENCE_BITS, WORKER)));
+        let newest = UidGenerator::new(Some(compose(MAX_MS << SEQUENCE_BITS, WORKER)));
         assert_eq!(newest.next(OPEN, u64::MAX), None);
     }
 
     #[test]
     fn uids_keep_within_their_window() {
-        let window = Window { after_ms: EPOCH_MS + 100, until_ms: EPOCH_MS + 110, ..OPEN };
+        let window = UidWindow { after_ms: EPOCH_MS + 100, until_ms: EPOCH_MS + 110, ..OPEN };
         let generator = UidGenerator::new(None);
         // A slow clock, then a fast one, then a correct one.
         for (now, issued) in [(5, 101), (5_000, 110), (105, 110)] {
-            assert_eq!(generator.next(window, EPOCH_MS + now).unwrap().issued_ms(), EPOCH_MS + issued);
+            assert_eq!(generator.next(window, EPOCH_MS + now).unwrap().timestamp_ms(), EPOCH_MS + issued);
         }
         let rest = std::iter::from_fn(|| generator.next(window, EPOCH_MS + 105));
         assert_eq!(rest.count(), 4094);
-        let wider = Window { until_ms: EPOCH_MS + 111, ..window };
-        assert_eq!(generator.next(wider, EPOCH_MS).unwrap().issued_ms(), EPOCH_MS + 111);
+        let wider = UidWindow { until_ms: EPOCH_MS + 111, ..window };
+        assert_eq!(generator.next(wider, EPOCH_MS).unwrap().timestamp_ms(), EPOCH_MS + 111);
     }
 
     #[test]
     fn the_first_uid_of_a_moment_is_not_later_than_any_of_it() {
         let ms = (EPOCH_MS + 5).cast_signed();
         let issued = at(&UidGenerator::new(None), 5);
-        assert!(Uid::first_of(ms) <= issued && issued < Uid::first_of(ms + 1));
-        assert_eq!(Uid::first_of(ms).issued_ms(), EPOCH_MS + 5);
-        assert_eq!(Uid::first_of(i64::MIN), Uid(0));
-        assert!(Uid::first_of(i64::MAX) > issued);
+        assert!(Uid::min_at_ms(ms) <= issued && issued < Uid::min_at_ms(ms + 1));
+        assert_eq!(Uid::min_at_ms(ms).timestamp_ms(), EPOCH_MS + 5);
+        assert_eq!(Uid::min_at_ms(i64::MIN), Uid(0));
+        assert!(Uid::min_at_ms(i64::MAX) > issued);
     }
 
     #[test]

@@ -2,9 +2,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    nullable,
+    integer, nullable,
     schema::{ClientPath, Moment, Network},
-    whole,
 };
 
 /// Body of `POST /files/{uid}/links`.
@@ -12,7 +11,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct CreateLinkRequest {
     /// Lifetime of the link in seconds; the maximum is the setting `links.max_expire`.
-    #[serde(deserialize_with = "whole::deserialize")]
+    #[serde(deserialize_with = "integer::deserialize")]
     #[schema(example = 3600, minimum = 1, maximum = 31_536_000)]
     pub expires_in: i64,
     /// Whether a browser displays or saves the content.
@@ -29,7 +28,7 @@ pub struct CreateLinkRequest {
     pub networks: Vec<String>,
     /// Maximum number of uses. Each response with content counts as one use, including those with a
     /// range. Unlimited if absent.
-    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 10, minimum = 1, maximum = 1_000_000)]
     pub max_uses: Option<u64>,
 }

@@ -4,9 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    nullable,
+    integer, nullable,
     schema::{ClientPath, Digest, Md5, Metadata, Moment, Network, Uid},
-    whole,
 };
 
 /// Body of `POST /uploads`.
@@ -19,7 +18,7 @@ pub struct CreateUploadRequest {
     pub name: String,
     /// Size of the content in bytes. If it is set, the upload gets a part size, and space is
     /// reserved if the store supports that.
-    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 22_888_896)]
     pub size: Option<u64>,
     /// MIME type; by default it is detected from the content and the name.
@@ -44,7 +43,7 @@ pub struct CreateUploadRequest {
     pub blake3: Option<String>,
     /// Size of each part except the last, in bytes: a power of two. Requires `size`; by default the
     /// server chooses.
-    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 8_388_608, minimum = 65_536)]
     pub part_size: Option<u64>,
     /// Metadata: up to 64 keys of up to 128 bytes, with values of up to 4,096 bytes; 16 KiB in
@@ -66,7 +65,7 @@ pub struct CreateUploadRequest {
 #[serde(deny_unknown_fields)]
 pub struct Constraints {
     /// Maximum size of the content in bytes.
-    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 1_073_741_824)]
     pub max_size: Option<u64>,
     /// Required MIME type, such as `image/png` or `image/*`; checked against the beginning of the
@@ -90,7 +89,7 @@ const fn an_hour() -> i64 {
 
 /// Deserializes a lifetime in seconds; `null` means one hour.
 fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<i64, D::Error> {
-    whole::optional(input).map(|seconds| seconds.unwrap_or(an_hour()))
+    integer::optional(input).map(|seconds| seconds.unwrap_or(an_hour()))
 }
 
 /// Response to `POST /uploads`.
@@ -225,11 +224,11 @@ pub struct UploadLinks {
 #[serde(deny_unknown_fields)]
 pub struct CompleteUploadRequest {
     /// Expected number of parts.
-    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schema(example = 3, minimum = 1, maximum = 10_000)]
     pub parts: Option<u32>,
     /// Expected total size of all parts in bytes.
-    #[serde(default, deserialize_with = "whole::optional", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Expected MD5 of the whole content, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,10 +3,10 @@ use crc_fast::CrcAlgorithm;
 use reqsign_core::Signer;
 use reqsign_tencent_cos::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
 
-use super::s3::split;
+use super::s3::split_endpoint;
 use crate::{
     Backend, HttpSettings, Result,
-    remote::{CrcHeader, Remote, Vendor, context},
+    object_http::{CrcHeader, HttpStore, Vendor, context},
 };
 
 /// Address and credentials of a Tencent COS store.
@@ -39,8 +39,8 @@ pub fn cos(settings: CosSettings) -> Result<impl Backend> {
     open(settings)
 }
 
-pub(crate) fn open(settings: CosSettings) -> Result<Remote<Cos>> {
-    let (scheme, authority) = split(&settings.endpoint);
+pub(crate) fn open(settings: CosSettings) -> Result<HttpStore<Cos>> {
+    let (scheme, authority) = split_endpoint(&settings.endpoint);
     let signer = match settings.credentials {
         Some((id, secret, None)) => {
             Signer::new(context(), StaticCredentialProvider::new(&id, &secret), RequestSigner::new())
@@ -51,7 +51,7 @@ pub(crate) fn open(settings: CosSettings) -> Result<Remote<Cos>> {
         }
         None => Signer::new(context(), DefaultCredentialProvider::new(), RequestSigner::new()),
     };
-    Remote::new(Cos { scheme, authority, appid: settings.appid, signer }, settings.bucket, &settings.http)
+    HttpStore::new(Cos { scheme, authority, appid: settings.appid, signer }, settings.bucket, &settings.http)
 }
 
 #[async_trait]

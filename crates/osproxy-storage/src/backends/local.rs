@@ -1,4 +1,4 @@
-mod placed;
+mod preallocated;
 mod probe;
 mod reader;
 #[cfg(test)]
@@ -26,11 +26,11 @@ use rustix::{
 };
 
 use crate::{
-    Backend, Category, Error, ErrorKind, Key, Listed, Multipart, ObjectList, ObjectReader, ObjectWriter,
-    Result, SizeHint,
+    Backend, Category, Error, ErrorKind, Key, ListedObject, Multipart, ObjectList, ObjectReader,
+    ObjectWriter, Result, SizeHint,
 };
 
-pub use probe::Probed;
+pub use probe::ProbeResult;
 
 const NAME: &str = "local";
 
@@ -62,7 +62,7 @@ struct Root {
     next_temporary: AtomicU64,
     /// Bytes of the disk that objects must not use.
     keep_free: AtomicU64,
-    slot_locks: placed::Slots,
+    slot_locks: preallocated::SlotLocks,
     /// Folders whose creation was synced to disk.
     durable_folders: Mutex<HashSet<String>>,
     /// Held while the backend exists; `None` if it was opened to read.
@@ -96,7 +96,7 @@ impl Local {
                     rustix::fs::unlinkat(&temporary, name, AtFlags::empty())?;
                 }
             }
-            let id = store_id(&folder, &temporary)?;
+            let id = load_or_create_store_id(&folder, &temporary)?;
             let folders = object_folders(&folder)?;
             if fsync {
                 sync_with_parents(&root)?;
@@ -114,7 +114,7 @@ impl Local {
         let root = root.to_owned();
         blocking("open root", move || {
             let folder = open_folder(CWD, &root)?;
-            let id = known_id(&folder)?;
+            let id = read_store_id(&folder)?;
             let id = id.ok_or_else(|| std::io::Error::other(format!("not a store: file {ID} is missing")))?;
             Ok(Self { root: Arc::new(Root::new(folder, false, id)) })
         })
@@ -141,7 +141,7 @@ impl Backend for Local {
     }
 
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
-        self.root.owned("create")?;
+        self.root.check_writable("create")?;
         let number = self.root.next_temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY}/{}.{number}", key.name());
         Ok(Box::new(writer::Writer::new(self.root.clone(), key.clone(), temporary, size.at_most())))
@@ -164,7 +164,7 @@ impl Backend for Local {
         }
         // A store opened to read is used to find damage on the disk, so the page cache must not
         // hide it.
-        let open = if self.root.lock.is_none() { reader::Reader::past_cache } else { reader::Reader::new };
+        let open = if self.root.lock.is_none() { reader::Reader::uncached } else { reader::Reader::new };
         Ok(Box::pin(open(file, range)))
     }
 
@@ -181,7 +181,7 @@ impl Backend for Local {
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
-        self.root.owned("delete")?;
+        self.root.check_writable("delete")?;
         let (root, keys) = (self.root.clone(), keys.to_vec());
         blocking("delete", move || {
             for key in &keys {
@@ -214,7 +214,7 @@ impl Backend for Local {
                 return Ok(None);
             }
             let name = || format!("{}/{}", file.folder, file.name);
-            Ok(file.size()?.map(|size| Listed { name: name(), size }))
+            Ok(file.size()?.map(|size| ListedObject { name: name(), size }))
         };
         Ok(Box::pin(walk::list(self.root.clone(), "list", listed)))
     }
@@ -228,23 +228,23 @@ impl Root {
             id,
             next_temporary: AtomicU64::new(0),
             keep_free: AtomicU64::new(0),
-            slot_locks: placed::Slots::default(),
+            slot_locks: preallocated::SlotLocks::default(),
             durable_folders: Mutex::default(),
             lock: None,
         }
     }
 
     /// Fails with `NOSPC` if `bytes` more would leave less than [`Local::keep_free`] free.
-    fn must_have_room(&self, bytes: u64) -> rustix::io::Result<()> {
+    fn check_free_space(&self, bytes: u64) -> rustix::io::Result<()> {
         let keep_free = self.keep_free.load(Ordering::Relaxed);
-        if keep_free > 0 && free(&self.folder)? < keep_free.saturating_add(bytes) {
+        if keep_free > 0 && free_bytes(&self.folder)? < keep_free.saturating_add(bytes) {
             return Err(Errno::NOSPC);
         }
         Ok(())
     }
 
     /// Fails with `ROFS` if the store was opened to read.
-    fn owned(&self, operation: &'static str) -> Result<()> {
+    fn check_writable(&self, operation: &'static str) -> Result<()> {
         match self.lock {
             Some(_) => Ok(()),
             None => Err(Error::io(NAME, operation, Errno::ROFS)),
@@ -269,7 +269,11 @@ impl Root {
 
     /// Runs `work`, which creates a file in `folder`. Creates the folder first if it is missing,
     /// and syncs its parent so that it survives a power failure.
-    fn in_folder<T>(&self, folder: &str, work: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    fn with_folder<T>(
+        &self,
+        folder: &str,
+        work: impl Fn() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
         let folders = || self.durable_folders.lock().unwrap_or_else(PoisonError::into_inner);
         let create_folder = || {
             make_folder(&self.folder, folder)?;
@@ -298,7 +302,7 @@ impl Root {
     /// of this name, which is left as it is.
     fn publish(&self, file: &str, key: &Key) -> rustix::io::Result<()> {
         let (folder, name) = (&self.folder, key.as_str());
-        self.in_folder(key.folder(), || {
+        self.with_folder(key.folder(), || {
             match rustix::fs::renameat_with(folder, file, folder, name, RenameFlags::NOREPLACE) {
                 // Not every file system supports `NOREPLACE`. Checking first is enough, because no
                 // other process writes here.
@@ -322,7 +326,7 @@ impl Root {
 }
 
 /// Bytes this process may still write.
-fn free(folder: &OwnedFd) -> rustix::io::Result<u64> {
+fn free_bytes(folder: &OwnedFd) -> rustix::io::Result<u64> {
     let system = rustix::fs::fstatvfs(folder)?;
     Ok(system.f_bavail.saturating_mul(system.f_frsize))
 }
@@ -333,7 +337,7 @@ fn open_folder(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) -> rust
 }
 
 /// Whether this is the name of a category folder or of one of its shard folders.
-fn is_of_objects(folder: &str) -> bool {
+fn is_object_folder(folder: &str) -> bool {
     Category::ALL.iter().any(|category| {
         let rest = folder.strip_prefix(category.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -345,7 +349,7 @@ fn object_folders(root: &OwnedFd) -> std::io::Result<HashSet<String>> {
     let mut found = HashSet::new();
     for entry in Dir::read_from(root)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if is_of_objects(&name) {
+        if is_object_folder(&name) {
             found.insert(name);
         }
     }
@@ -353,8 +357,8 @@ fn object_folders(root: &OwnedFd) -> std::io::Result<HashSet<String>> {
 }
 
 /// Reads the id of the store, or creates one atomically.
-fn store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
-    if let Some(id) = known_id(root)? {
+fn load_or_create_store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
+    if let Some(id) = read_store_id(root)? {
         return Ok(id);
     }
     let mut id = [0; 4];
@@ -369,7 +373,7 @@ fn store_id(root: &OwnedFd, temporary: &OwnedFd) -> std::io::Result<String> {
 }
 
 /// The id of the store, if the root has one.
-fn known_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
+fn read_store_id(root: &OwnedFd) -> std::io::Result<Option<String>> {
     let text = match rustix::fs::openat(root, ID, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => std::io::read_to_string(File::from(file))?,
         Err(Errno::NOENT) => return Ok(None),
@@ -405,11 +409,11 @@ async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    finished(operation, tokio::task::spawn_blocking(work).await)
+    job_result(operation, tokio::task::spawn_blocking(work).await)
 }
 
 /// The result of a blocking job, or an error if it panicked or the runtime shut down.
-fn finished<T>(
+fn job_result<T>(
     operation: &'static str,
     joined: std::result::Result<std::io::Result<T>, tokio::task::JoinError>,
 ) -> Result<T> {

@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
 use crate::{
-    Backend, Digester, Digests, Error, ErrorKind, Key, Listed, ObjectList, ObjectReader, ObjectWriter,
-    Result, SizeHint, Wanted,
+    Backend, DigestSelection, Digester, Digests, Error, ErrorKind, Key, ListedObject, ObjectList,
+    ObjectReader, ObjectWriter, Result, SizeHint,
 };
 
 const NAME: &str = "memory";
@@ -71,8 +71,9 @@ impl Backend for Memory {
     }
 
     async fn list(&self) -> Result<ObjectList> {
-        let listed =
-            |(key, content): (&Key, &Bytes)| Ok(Listed { name: key.to_string(), size: content.len() as u64 });
+        let listed = |(key, content): (&Key, &Bytes)| {
+            Ok(ListedObject { name: key.to_string(), size: content.len() as u64 })
+        };
         let all: Vec<_> = self.objects().iter().map(listed).collect();
         Ok(Box::pin(stream::iter(all)))
     }
@@ -87,7 +88,7 @@ struct Writer {
 
 #[async_trait]
 impl ObjectWriter for Writer {
-    fn want(&mut self, wanted: Wanted) {
+    fn select_digests(&mut self, wanted: DigestSelection) {
         self.digester = Digester::new(wanted);
     }
 
@@ -111,6 +112,6 @@ impl ObjectWriter for Writer {
 mod tests {
     #[tokio::test]
     async fn keeps_the_contract() {
-        crate::contract::run(&super::Memory::default()).await;
+        crate::conformance::run(&super::Memory::default()).await;
     }
 }

@@ -7,7 +7,7 @@ mod oss;
 mod s3;
 
 pub use cos::{CosSettings, cos};
-pub use local::{Local, Probed};
+pub use local::{Local, ProbeResult};
 pub use memory::Memory;
 pub use oss::{OssSettings, oss};
 pub use s3::{S3Settings, s3};

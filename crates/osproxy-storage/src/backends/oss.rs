@@ -11,10 +11,10 @@ use reqsign_aliyun_oss::{
 };
 use reqsign_core::Signer;
 
-use super::s3::split;
+use super::s3::split_endpoint;
 use crate::{
     Backend, HttpSettings, Result,
-    remote::{CrcHeader, Remote, Vendor, context},
+    object_http::{CrcHeader, HttpStore, Vendor, context},
 };
 
 /// Address and credentials of an Aliyun OSS store.
@@ -48,8 +48,8 @@ pub fn oss(settings: OssSettings) -> Result<impl Backend> {
     open(settings)
 }
 
-pub(crate) fn open(settings: OssSettings) -> Result<Remote<Oss>> {
-    let (scheme, authority) = split(&settings.endpoint);
+pub(crate) fn open(settings: OssSettings) -> Result<HttpStore<Oss>> {
+    let (scheme, authority) = split_endpoint(&settings.endpoint);
     let builder = RequestSigner::new("");
     let signer = match settings.credentials {
         Some((id, secret, token)) => {
@@ -61,7 +61,7 @@ pub(crate) fn open(settings: OssSettings) -> Result<Remote<Oss>> {
     };
     let (region, of_buckets) = (settings.region, Mutex::default());
     let vendor = Oss { scheme, authority, region, signer, bucket_signers: of_buckets };
-    Remote::new(vendor, settings.bucket, &settings.http)
+    HttpStore::new(vendor, settings.bucket, &settings.http)
 }
 
 impl Oss {

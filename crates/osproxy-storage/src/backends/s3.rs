@@ -5,7 +5,7 @@ use reqsign_core::Signer;
 
 use crate::{
     Backend, HttpSettings, Result,
-    remote::{CrcHeader, Remote, Vendor, context},
+    object_http::{CrcHeader, HttpStore, Vendor, context},
 };
 
 /// Address and credentials of an S3 store.
@@ -40,8 +40,8 @@ pub fn s3(settings: S3Settings) -> Result<impl Backend> {
     open(settings)
 }
 
-pub(crate) fn open(settings: S3Settings) -> Result<Remote<S3>> {
-    let (scheme, authority) = split(&settings.endpoint);
+pub(crate) fn open(settings: S3Settings) -> Result<HttpStore<S3>> {
+    let (scheme, authority) = split_endpoint(&settings.endpoint);
     let builder = RequestSigner::new("s3", &settings.region);
     let signer = match settings.credentials {
         Some((id, secret, token)) => {
@@ -53,11 +53,11 @@ pub(crate) fn open(settings: S3Settings) -> Result<Remote<S3>> {
     };
     let (path_style, region) = (settings.path_style, settings.region);
     let vendor = S3 { scheme, authority, path_style, region, signer };
-    Remote::new(vendor, settings.bucket, &settings.http)
+    HttpStore::new(vendor, settings.bucket, &settings.http)
 }
 
 /// Splits an endpoint into scheme and authority.
-pub(super) fn split(endpoint: &str) -> (String, String) {
+pub(super) fn split_endpoint(endpoint: &str) -> (String, String) {
     let (scheme, rest) = endpoint.split_once("://").unwrap_or(("https", endpoint));
     (scheme.to_owned(), rest.trim_end_matches('/').to_owned())
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use futures_util::{StreamExt, future::BoxFuture, stream};
 
-use super::{Layer, Opened, Operation};
+use super::{Layer, OpenedObject, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
 /// Makes operations fail, either before they run or afterwards as if the response was lost, and
@@ -23,7 +23,7 @@ impl Fault {
         Self { one_in, state: Mutex::new(seed | 1) }
     }
 
-    fn draw(&self) -> u64 {
+    fn next_random(&self) -> u64 {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state ^= *state << 13;
         *state ^= *state >> 7;
@@ -31,49 +31,49 @@ impl Fault {
         *state
     }
 
-    fn strikes(&self) -> bool {
-        self.one_in > 0 && (self.draw() >> 16).is_multiple_of(self.one_in)
+    fn should_fail(&self) -> bool {
+        self.one_in > 0 && (self.next_random() >> 16).is_multiple_of(self.one_in)
     }
 }
 
-fn broken() -> Error {
-    let mut error = Error::new(ErrorKind::Other, "fault", "break").about("injected fault");
+fn injected_fault() -> Error {
+    let mut error = Error::new(ErrorKind::Other, "fault", "break").with_message("injected fault");
     error.retryable = true;
     error
 }
 
 #[async_trait]
 impl Layer for Fault {
-    async fn once<'a, T: Send + 'a>(
+    async fn run_once<'a, T: Send + 'a>(
         &'a self,
         _operation: Operation,
         running: BoxFuture<'a, Result<T>>,
     ) -> Result<T> {
-        if !self.strikes() {
+        if !self.should_fail() {
             return running.await;
         }
-        if self.draw() & (1 << 20) == 0 {
+        if self.next_random() & (1 << 20) == 0 {
             // The operation is done, but its result is lost.
             running.await?;
         }
-        Err(broken())
+        Err(injected_fault())
     }
 
-    fn reader(&self, opened: Opened, reader: ObjectReader) -> ObjectReader {
-        if !self.strikes() {
+    fn reader(&self, opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
+        if !self.should_fail() {
             return reader;
         }
-        let mut left = self.draw() % (opened.range.end - opened.range.start).max(1);
+        let mut left = self.next_random() % (opened.range.end - opened.range.start).max(1);
         let truncated = reader.map(move |bytes| {
             let mut bytes = bytes?;
             if left == 0 {
-                return Err(broken());
+                return Err(injected_fault());
             }
             bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
             left -= bytes.len() as u64;
             Ok(bytes)
         });
         // An error is final, and so is a premature end.
-        Box::pin(truncated.chain(stream::iter([Err(broken())])))
+        Box::pin(truncated.chain(stream::iter([Err(injected_fault())])))
     }
 }

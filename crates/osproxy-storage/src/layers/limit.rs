@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
-use super::{Layer, Opened};
+use super::{Layer, OpenedObject};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
 /// Limits concurrent readers and writers. Further ones wait for a while and then fail with `Busy`.
@@ -23,14 +23,14 @@ impl Limit {
 
 #[async_trait]
 impl Layer for Limit {
-    fn reader(&self, opened: Opened, reader: ObjectReader) -> ObjectReader {
+    fn reader(&self, opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
         let permit = opened.permit;
         Box::pin(reader.inspect(move |_| {
             let _held = &permit;
         }))
     }
 
-    async fn hold(&self) -> Result<Option<Box<dyn Send>>> {
+    async fn acquire_permit(&self) -> Result<Option<Box<dyn Send>>> {
         let acquiring = tokio::time::timeout(self.wait, self.transfers.clone().acquire_owned());
         if let Ok(Ok(permit)) = acquiring.await {
             return Ok(Some(Box::new(permit)));

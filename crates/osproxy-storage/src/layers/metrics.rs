@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{StreamExt, future::BoxFuture};
 
-use super::{Layer, Opened, Operation};
-use crate::{Durations, ErrorKind, ObjectReader, Result};
+use super::{Layer, OpenedObject, Operation};
+use crate::{DurationHistogram, ErrorKind, ObjectReader, Result};
 
 /// Counters of a store since the program started.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct OperationCounters {
     /// Durations of successful and failed operations.
-    pub durations: Durations,
+    pub durations: DurationHistogram,
     /// Failed operations; objects that were not found do not count.
     pub failures: AtomicU64,
 }
@@ -36,7 +36,7 @@ pub struct OperationCounters {
 impl Counters {
     /// Totals of operations, failures, microseconds, bytes read and bytes written. Chunks of
     /// readers and writers do not count as operations.
-    pub fn now(&self) -> [u64; 5] {
+    pub fn totals(&self) -> [u64; 5] {
         let (mut operations, mut busy_us) = (0, 0);
         let mut failures = self.failed_readers.load(Ordering::Relaxed);
         for counters in &self.operations {
@@ -56,7 +56,7 @@ impl Counters {
     }
 
     /// Number of readers that failed before their end.
-    pub fn broken_readers(&self) -> u64 {
+    pub fn failed_readers(&self) -> u64 {
         self.failed_readers.load(Ordering::Relaxed)
     }
 }
@@ -70,7 +70,7 @@ pub struct Metrics {
 
 #[async_trait]
 impl Layer for Metrics {
-    async fn once<'a, T: Send + 'a>(
+    async fn run_once<'a, T: Send + 'a>(
         &'a self,
         operation: Operation,
         running: BoxFuture<'a, Result<T>>,
@@ -89,7 +89,7 @@ impl Layer for Metrics {
         outcome
     }
 
-    fn reader(&self, _opened: Opened, reader: ObjectReader) -> ObjectReader {
+    fn reader(&self, _opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
         let counters = self.counters.clone();
         Box::pin(reader.inspect(move |bytes| match bytes {
             Ok(bytes) => _ = counters.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed),
@@ -97,7 +97,7 @@ impl Layer for Metrics {
         }))
     }
 
-    fn written(&self, bytes: usize) {
+    fn record_written(&self, bytes: usize) {
         self.counters.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -19,12 +19,12 @@ pub use backoff::Backoff;
 pub use limit::Limit;
 pub use metrics::{Counters, Metrics, OperationCounters};
 pub use retry::Retry;
-pub(crate) use timeout::Late;
+pub(crate) use timeout::TimedOut;
 pub use timeout::Timeout;
 
 use crate::{
-    Backend, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, Result, Shape, SizeHint,
-    UploadList, Wanted,
+    Backend, DigestSelection, Digests, Key, Multipart, ObjectList, ObjectReader, ObjectWriter, PartLayout,
+    Result, SizeHint, UploadList,
 };
 
 /// An operation of a store, as layers see it.
@@ -56,9 +56,9 @@ pub enum Operation {
     CompleteUpload,
     /// [`Multipart::abort`], [`Multipart::abort_all`]
     AbortUpload,
-    /// [`Multipart::parts`]
+    /// [`Multipart::list_parts`]
     ListParts,
-    /// [`Multipart::uploads`]
+    /// [`Multipart::list_uploads`]
     ListUploads,
 }
 
@@ -105,18 +105,22 @@ impl Operation {
 }
 
 /// An operation that can be run again: each call runs it once.
-pub type Run<'a, T> = dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
+pub type RetryableOperation<'a, T> = dyn Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
 
 /// Middleware around a store.
 #[async_trait]
 pub trait Layer: Send + Sync + 'static {
     /// Runs an operation that may be retried.
-    async fn repeatable<'a, T: Send + 'a>(&'a self, operation: Operation, run: &Run<'a, T>) -> Result<T> {
-        self.once(operation, run()).await
+    async fn run_retryable<'a, T: Send + 'a>(
+        &'a self,
+        operation: Operation,
+        run: &RetryableOperation<'a, T>,
+    ) -> Result<T> {
+        self.run_once(operation, run()).await
     }
 
     /// Runs an operation that must not be retried, because its bytes are no longer available.
-    async fn once<'a, T: Send + 'a>(
+    async fn run_once<'a, T: Send + 'a>(
         &'a self,
         _operation: Operation,
         running: BoxFuture<'a, Result<T>>,
@@ -125,29 +129,29 @@ pub trait Layer: Send + Sync + 'static {
     }
 
     /// Wraps the reader of an opened object.
-    fn reader(&self, _opened: Opened, reader: ObjectReader) -> ObjectReader {
+    fn reader(&self, _opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
         reader
     }
 
     /// Records that a writer accepted `bytes`.
-    fn written(&self, _bytes: usize) {}
+    fn record_written(&self, _bytes: usize) {}
 
     /// Acquires what a reader or writer must hold while it exists, such as a permit. Called before
     /// it is opened.
-    async fn hold(&self) -> Result<Option<Box<dyn Send>>> {
+    async fn acquire_permit(&self) -> Result<Option<Box<dyn Send>>> {
         Ok(None)
     }
 }
 
 /// An opened object, as passed to [`Layer::reader`].
-pub struct Opened {
+pub struct OpenedObject {
     /// The store below the layer.
     pub store: Arc<dyn Backend>,
     /// The object.
     pub key: Key,
     /// The byte range of the reader.
     pub range: Range<u64>,
-    /// What [`Layer::hold`] returned for this reader.
+    /// What [`Layer::acquire_permit`] returned for this reader.
     pub permit: Option<Box<dyn Send>>,
 }
 
@@ -172,44 +176,45 @@ impl<L: Layer> Backend for Layered<L> {
 
     async fn prepare(&self, make: bool) -> Result<()> {
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.prepare(make)) };
-        self.layer.repeatable(Operation::Prepare, &run).await
+        self.layer.run_retryable(Operation::Prepare, &run).await
     }
 
     async fn clock(&self) -> Result<Option<SystemTime>> {
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.clock()) };
-        self.layer.repeatable(Operation::Clock, &run).await
+        self.layer.run_retryable(Operation::Clock, &run).await
     }
 
     async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
-        let permit = self.layer.hold().await?;
+        let permit = self.layer.acquire_permit().await?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.create(key, size)) };
-        let writer = self.layer.repeatable(Operation::Create, &run).await?;
+        let writer = self.layer.run_retryable(Operation::Create, &run).await?;
         Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _permit: permit }))
     }
 
     async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
-        let held = self.layer.hold().await?;
+        let held = self.layer.acquire_permit().await?;
         let reader_range = range.clone();
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.open(key, reader_range.clone())) };
-        let reader = self.layer.repeatable(Operation::Open, &run).await?;
-        Ok(self
-            .layer
-            .reader(Opened { store: self.store.clone(), key: key.clone(), range, permit: held }, reader))
+        let reader = self.layer.run_retryable(Operation::Open, &run).await?;
+        Ok(self.layer.reader(
+            OpenedObject { store: self.store.clone(), key: key.clone(), range, permit: held },
+            reader,
+        ))
     }
 
     async fn size(&self, key: &Key) -> Result<u64> {
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.size(key)) };
-        self.layer.repeatable(Operation::Size, &run).await
+        self.layer.run_retryable(Operation::Size, &run).await
     }
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.delete(keys)) };
-        self.layer.repeatable(Operation::Delete, &run).await
+        self.layer.run_retryable(Operation::Delete, &run).await
     }
 
     async fn list(&self) -> Result<ObjectList> {
         let run = move || -> BoxFuture<'_, _> { Box::pin(self.store.list()) };
-        self.layer.repeatable(Operation::List, &run).await
+        self.layer.run_retryable(Operation::List, &run).await
     }
 
     fn multipart(&self) -> Option<&dyn Multipart> {
@@ -235,20 +240,20 @@ impl<L: Layer> Multipart for Layered<L> {
         self.store.multipart().map_or(0, Multipart::max_part_size)
     }
 
-    fn has_places(&self) -> bool {
-        self.store.multipart().is_some_and(Multipart::has_places)
+    fn is_preallocated(&self) -> bool {
+        self.store.multipart().is_some_and(Multipart::is_preallocated)
     }
 
-    async fn begin(&self, key: &Key, shape: Option<Shape>) -> Result<String> {
+    async fn begin(&self, key: &Key, shape: Option<PartLayout>) -> Result<String> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin(key, shape)) };
-        self.layer.repeatable(Operation::BeginUpload, &run).await
+        self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
-    async fn begin_unreserved(&self, key: &Key, shape: Shape) -> Result<String> {
+    async fn begin_unreserved(&self, key: &Key, shape: PartLayout) -> Result<String> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.begin_unreserved(key, shape)) };
-        self.layer.repeatable(Operation::BeginUpload, &run).await
+        self.layer.run_retryable(Operation::BeginUpload, &run).await
     }
 
     async fn create_part(
@@ -258,41 +263,41 @@ impl<L: Layer> Multipart for Layered<L> {
         number: u32,
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>> {
-        let held = self.layer.hold().await?;
+        let held = self.layer.acquire_permit().await?;
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.create_part(key, upload, number, size)) };
-        let writer = self.layer.repeatable(Operation::Create, &run).await?;
+        let writer = self.layer.run_retryable(Operation::Create, &run).await?;
         Ok(Box::new(LayeredWriter { layer: self.layer.clone(), writer, _permit: held }))
     }
 
     async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.complete(key, upload, parts)) };
-        self.layer.repeatable(Operation::CompleteUpload, &run).await
+        self.layer.run_retryable(Operation::CompleteUpload, &run).await
     }
 
     async fn abort(&self, key: &Key, upload: &str) -> Result<()> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.abort(key, upload)) };
-        self.layer.repeatable(Operation::AbortUpload, &run).await
+        self.layer.run_retryable(Operation::AbortUpload, &run).await
     }
 
-    async fn parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
+    async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.parts(key, upload)) };
-        self.layer.repeatable(Operation::ListParts, &run).await
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.list_parts(key, upload)) };
+        self.layer.run_retryable(Operation::ListParts, &run).await
     }
 
     async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
         let inner = self.inner()?;
         let run = move || -> BoxFuture<'_, _> { Box::pin(inner.abort_all(key, part_size)) };
-        self.layer.repeatable(Operation::AbortUpload, &run).await
+        self.layer.run_retryable(Operation::AbortUpload, &run).await
     }
 
-    async fn uploads(&self, key: Option<&Key>) -> Result<UploadList> {
+    async fn list_uploads(&self, key: Option<&Key>) -> Result<UploadList> {
         let inner = self.inner()?;
-        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.uploads(key)) };
-        self.layer.repeatable(Operation::ListUploads, &run).await
+        let run = move || -> BoxFuture<'_, _> { Box::pin(inner.list_uploads(key)) };
+        self.layer.run_retryable(Operation::ListUploads, &run).await
     }
 }
 
@@ -304,27 +309,27 @@ struct LayeredWriter<L> {
 
 #[async_trait]
 impl<L: Layer> ObjectWriter for LayeredWriter<L> {
-    fn want(&mut self, wanted: Wanted) {
-        self.writer.want(wanted);
+    fn select_digests(&mut self, wanted: DigestSelection) {
+        self.writer.select_digests(wanted);
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let count = bytes.len();
-        self.layer.once(Operation::Write, self.writer.write(bytes)).await?;
-        self.layer.written(count);
+        self.layer.run_once(Operation::Write, self.writer.write(bytes)).await?;
+        self.layer.record_written(count);
         Ok(())
     }
 
     async fn append_object(&mut self, key: &Key, size: u64) -> Result<bool> {
-        self.layer.once(Operation::Write, self.writer.append_object(key, size)).await
+        self.layer.run_once(Operation::Write, self.writer.append_object(key, size)).await
     }
 
     async fn finish(&mut self) -> Result<Digests> {
-        self.layer.once(Operation::Finish, self.writer.finish()).await
+        self.layer.run_once(Operation::Finish, self.writer.finish()).await
     }
 
     async fn publish(self: Box<Self>) -> Result<String> {
         let layer = self.layer.clone();
-        layer.once(Operation::Publish, self.writer.publish()).await
+        layer.run_once(Operation::Publish, self.writer.publish()).await
     }
 }

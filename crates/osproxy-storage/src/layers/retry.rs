@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::{Backoff, Layer, Opened, Operation, Run};
+use super::{Backoff, Layer, OpenedObject, Operation, RetryableOperation};
 use crate::{Backend, Error, ErrorKind, Key, ObjectReader, Result};
 
 /// Retries operations that failed with a transient error. Readers reopen the object at the byte
@@ -21,17 +21,21 @@ pub struct Retry {
     pub attempts: u32,
 }
 
-fn may_help(error: &Error) -> bool {
+fn is_transient(error: &Error) -> bool {
     error.retryable && error.kind == ErrorKind::Other
 }
 
 #[async_trait]
 impl Layer for Retry {
-    async fn repeatable<'a, T: Send + 'a>(&'a self, operation: Operation, run: &Run<'a, T>) -> Result<T> {
+    async fn run_retryable<'a, T: Send + 'a>(
+        &'a self,
+        operation: Operation,
+        run: &RetryableOperation<'a, T>,
+    ) -> Result<T> {
         let mut backoff = Backoff::default();
         for _ in 1..self.attempts {
             match run().await {
-                Err(error) if may_help(&error) => {
+                Err(error) if is_transient(&error) => {
                     tracing::debug!(?operation, %error, "store operation failed; retrying");
                     backoff.pause().await;
                 }
@@ -41,8 +45,8 @@ impl Layer for Retry {
         run().await
     }
 
-    fn reader(&self, opened: Opened, reader: ObjectReader) -> ObjectReader {
-        let rest = Rest {
+    fn reader(&self, opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
+        let rest = ResumingReader {
             store: opened.store,
             key: opened.key,
             remaining: opened.range,
@@ -58,7 +62,7 @@ impl Layer for Retry {
     }
 }
 
-struct Rest {
+struct ResumingReader {
     store: Arc<dyn Backend>,
     key: Key,
     remaining: Range<u64>,
@@ -69,17 +73,17 @@ struct Rest {
     backoff: Backoff,
 }
 
-impl Rest {
+impl ResumingReader {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            match self.attempt().await {
+            match self.read_chunk().await {
                 Ok(Some(bytes)) => {
                     self.remaining.start += bytes.len() as u64;
                     (self.failures, self.backoff) = (0, Backoff::default());
                     return Ok(Some(bytes));
                 }
                 Ok(None) => return Ok(None),
-                Err(error) if may_help(&error) && self.failures + 1 < self.attempts => {
+                Err(error) if is_transient(&error) && self.failures + 1 < self.attempts => {
                     tracing::debug!(
                         key = %self.key,
                         at = self.remaining.start,
@@ -95,7 +99,7 @@ impl Rest {
         }
     }
 
-    async fn attempt(&mut self) -> Result<Option<Bytes>> {
+    async fn read_chunk(&mut self) -> Result<Option<Bytes>> {
         if self.remaining.is_empty() {
             return Ok(None);
         }
@@ -106,7 +110,8 @@ impl Rest {
         if let Some(bytes) = reader.next().await {
             return bytes.map(Some);
         }
-        let mut error = Error::new(ErrorKind::Other, self.store.name(), "read").about("reader ended early");
+        let mut error =
+            Error::new(ErrorKind::Other, self.store.name(), "read").with_message("reader ended early");
         error.retryable = true;
         Err(error)
     }

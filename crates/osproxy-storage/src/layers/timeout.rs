@@ -3,7 +3,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use async_trait::async_trait;
 use futures_util::{StreamExt, future::BoxFuture, stream};
 
-use super::{Layer, Opened, Operation};
+use super::{Layer, OpenedObject, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
 /// Fails operations of a store that take too long.
@@ -19,25 +19,25 @@ pub struct Timeout {
 }
 
 #[derive(Debug)]
-pub(crate) struct Late;
+pub(crate) struct TimedOut;
 
-impl fmt::Display for Late {
+impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the store did not answer in time")
     }
 }
 
-impl StdError for Late {}
+impl StdError for TimedOut {}
 
-fn late(backend: &'static str) -> Error {
-    let mut error = Error::new(ErrorKind::Other, backend, "wait").caused_by(Box::new(Late));
+fn timed_out(backend: &'static str) -> Error {
+    let mut error = Error::new(ErrorKind::Other, backend, "wait").with_source(Box::new(TimedOut));
     error.retryable = true;
     error
 }
 
 #[async_trait]
 impl Layer for Timeout {
-    async fn once<'a, T: Send + 'a>(
+    async fn run_once<'a, T: Send + 'a>(
         &'a self,
         operation: Operation,
         running: BoxFuture<'a, Result<T>>,
@@ -46,16 +46,16 @@ impl Layer for Timeout {
             Operation::CompleteUpload | Operation::Prepare | Operation::Delete => self.complete,
             _ => self.operation,
         };
-        tokio::time::timeout(limit, running).await.unwrap_or_else(|_| Err(late(self.backend)))
+        tokio::time::timeout(limit, running).await.unwrap_or_else(|_| Err(timed_out(self.backend)))
     }
 
-    fn reader(&self, _opened: Opened, reader: ObjectReader) -> ObjectReader {
+    fn reader(&self, _opened: OpenedObject, reader: ObjectReader) -> ObjectReader {
         let (backend, limit) = (self.backend, self.operation);
         Box::pin(stream::unfold(Some(reader), move |reader| async move {
             let mut reader = reader?;
             match tokio::time::timeout(limit, reader.next()).await {
                 Ok(next) => next.map(|bytes| (bytes, Some(reader))),
-                Err(_) => Some((Err(late(backend)), None)),
+                Err(_) => Some((Err(timed_out(backend)), None)),
             }
         }))
     }

@@ -42,7 +42,7 @@ impl Network {
     }
 
     /// Waits as long as these bytes would take on the network, after those of other connections.
-    fn pass(&self, count: usize) {
+    fn wait_for(&self, count: usize) {
         let count = count as u64;
         let passed = self.passed.fetch_add(count, Ordering::Relaxed) + count;
         let due = Duration::from_secs_f64(passed as f64 / self.bytes_per_second);
@@ -80,7 +80,7 @@ impl Connection {
     }
 
     /// Sends a request that must be refused as too late.
-    pub(crate) fn refused(&mut self, request: &[&[u8]]) -> Result<()> {
+    pub(crate) fn expect_refusal(&mut self, request: &[&[u8]]) -> Result<()> {
         self.exchange_for(&[409, 422], request, |_| {}).map(drop)
     }
 
@@ -100,7 +100,7 @@ impl Connection {
             let free = buffer.get_mut(filled..).unwrap_or_default();
             let count = self.stream.read(free)?;
             ensure!(count > 0, "the connection was closed before an answer");
-            self.network.iter().for_each(|network| network.pass(count));
+            self.network.iter().for_each(|network| network.wait_for(count));
             filled += count;
             let read = buffer.get(..filled).unwrap_or_default();
             if let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -116,7 +116,7 @@ impl Connection {
             let count = self.stream.read(buffer)?;
             ensure!(count > 0, "the connection was closed after {received} of {length} bytes");
             received += count as u64;
-            self.network.iter().for_each(|network| network.pass(count));
+            self.network.iter().for_each(|network| network.wait_for(count));
             take(buffer.get(..count).unwrap_or_default());
         }
         ensure!(received == length, "received more than the announced {length} bytes");
@@ -127,7 +127,7 @@ impl Connection {
         let piece = if self.network.is_some() { BUFFER } else { usize::MAX };
         for piece in bytes.chunks(piece) {
             self.stream.write_all(piece)?;
-            self.network.iter().for_each(|network| network.pass(piece.len()));
+            self.network.iter().for_each(|network| network.wait_for(piece.len()));
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Connection {
         if !form {
             return self.exchange(&[&put_head(target, content), content.rest()], |_| {}).map(drop);
         }
-        let (opening, closing) = form_around();
+        let (opening, closing) = form_framing();
         let length = opening.len() + content.len() + closing.len();
         let mut first = head("PUT", target, &content_type(true), length);
         first.extend_from_slice(opening.as_bytes());
@@ -205,7 +205,7 @@ impl Connection {
         part_size: usize,
     ) -> Result<(String, v1::UploadLinks)> {
         let (size, part_size) = (Some(size as u64), Some(part_size as u64));
-        let wish = v1::CreateUploadRequest { size, part_size, ..upload_wish() };
+        let wish = v1::CreateUploadRequest { size, part_size, ..upload_request() };
         let created: v1::CreatedUpload = self.json(&post_v1("/uploads", &wish)?)?;
         Ok((created.uid, created.links.context("the answer has no links")?))
     }
@@ -277,7 +277,7 @@ pub(crate) fn download_link_request(uids: &[String]) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn v1_upload_request() -> Result<Vec<u8>> {
-    post_v1("/uploads", &upload_wish())
+    post_v1("/uploads", &upload_request())
 }
 
 pub(crate) fn v1_link_request(uid: &str) -> Result<Vec<u8>> {
@@ -291,12 +291,12 @@ pub(crate) fn v1_link_request(uid: &str) -> Result<Vec<u8>> {
     post_v1(&format!("/files/{uid}/links"), &wanted)
 }
 
-fn upload_wish() -> v1::CreateUploadRequest {
+fn upload_request() -> v1::CreateUploadRequest {
     v1::CreateUploadRequest { name: "file.bin".to_owned(), expires_in: EXPIRE, ..Default::default() }
 }
 
 /// Runs work on each connection in its own thread, and waits for all of them.
-pub(crate) fn at_once<T: Send>(
+pub(crate) fn run_in_threads<T: Send>(
     connections: &mut [T],
     work: impl Fn(usize, &mut T) -> Result<()> + Sync,
 ) -> Result<()> {
@@ -343,7 +343,7 @@ fn content_type(form: bool) -> String {
 }
 
 /// The text before and after the content in a form.
-fn form_around() -> (String, String) {
+fn form_framing() -> (String, String) {
     let opening = format!(
         "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"file.bin\"\r\n\
          content-type: application/octet-stream\r\n\r\n"

@@ -77,12 +77,12 @@ pub(crate) fn rss(id: u32) -> Result<f64> {
     status(id, "VmRSS:")
 }
 
-/// Peak of the resident memory since [`forget_peak`], in MiB.
+/// Peak of the resident memory since [`reset_peak_rss`], in MiB.
 pub(crate) fn peak_rss(id: u32) -> Result<f64> {
     status(id, "VmHWM:")
 }
 
-pub(crate) fn forget_peak(id: u32) -> Result<()> {
+pub(crate) fn reset_peak_rss(id: u32) -> Result<()> {
     Ok(fs::write(format!("/proc/{id}/clear_refs"), "5")?)
 }
 

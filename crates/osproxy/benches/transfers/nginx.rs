@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     content::Variant,
     measure,
-    server::{Process, forget},
+    server::{Process, drop_page_cache},
 };
 
 /// Where the binary may be; the path of an ordinary user often lacks the second.
@@ -78,14 +78,14 @@ impl Nginx {
     }
 
     /// Whether this machine's nginx accepts files by PUT.
-    pub(crate) fn takes_files() -> bool {
+    pub(crate) fn accepts_uploads() -> bool {
         let said = PLACES.into_iter().find_map(|place| Command::new(place).arg("-V").output().ok());
         said.is_some_and(|said| String::from_utf8_lossy(&said.stderr).contains("http_dav_module"))
     }
 
     /// Drops the content of every file from the page cache.
-    pub(crate) fn forget_content(&self) -> Result<()> {
-        forget(&self.files)
+    pub(crate) fn drop_page_cache(&self) -> Result<()> {
+        drop_page_cache(&self.files)
     }
 }
 
@@ -94,7 +94,7 @@ fn configuration(prefix: &Path, address: SocketAddr) -> String {
     // By default, workers give up the rights of root, and could not read the folder.
     let user = if rustix::process::geteuid().is_root() { "user root root;" } else { "" };
     // Files are written under a temporary name beside the others and renamed, as in osproxy.
-    let put = if Nginx::takes_files() { "dav_methods PUT; client_max_body_size 0;" } else { "" };
+    let put = if Nginx::accepts_uploads() { "dav_methods PUT; client_max_body_size 0;" } else { "" };
     let prefix = prefix.display();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|module| format!("    {module}_temp_path {prefix}/{module};\n"))

@@ -89,13 +89,13 @@ impl Server {
     }
 
     /// Drops the content of every stored file from the page cache.
-    pub(crate) fn forget_content(&self) -> Result<()> {
-        forget(&self.data.join("objects"))
+    pub(crate) fn drop_page_cache(&self) -> Result<()> {
+        drop_page_cache(&self.data.join("objects"))
     }
 
     /// Waits until the parts of a file `*.bin` are merged and removed, and nothing is being
     /// written.
-    pub(crate) fn wait_until_whole(&self, uid: &str) -> Result<()> {
+    pub(crate) fn wait_until_merged(&self, uid: &str) -> Result<()> {
         let start = Instant::now();
         while !self.is_whole(uid)? {
             ensure!(start.elapsed() < PATIENCE, "timed out waiting for the merge of {uid}");
@@ -141,20 +141,20 @@ fn any_name(folder: &Path, what: impl Fn(&str) -> bool) -> Result<bool> {
 }
 
 /// Drops the files under `folder` from the page cache, and checks that they are gone.
-pub(crate) fn forget(folder: &Path) -> Result<()> {
+pub(crate) fn drop_page_cache(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (path, meta) = (entry.path(), entry.metadata()?);
         if meta.is_dir() {
-            forget(&path)?;
+            drop_page_cache(&path)?;
         } else if meta.len() > 0 {
-            forget_file(&path, meta.len()).with_context(|| path.display().to_string())?;
+            drop_file_from_page_cache(&path, meta.len()).with_context(|| path.display().to_string())?;
         }
     }
     Ok(())
 }
 
-fn forget_file(path: &Path, size: u64) -> Result<()> {
+fn drop_file_from_page_cache(path: &Path, size: u64) -> Result<()> {
     let file = File::open(path)?;
     // Dirty pages would stay.
     file.sync_all()?;

@@ -15,11 +15,11 @@ pub struct Background {
 
 impl Background {
     /// Spawns on the current runtime.
-    pub(super) fn here() -> Self {
+    pub(super) fn on_current_runtime() -> Self {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
-    /// Spawns `work`. Dropping the handle does not cancel it, and [`end`](Self::end) waits for it.
+    /// Spawns `work`. Dropping the handle does not cancel it, and [`wait_idle`](Self::wait_idle) waits for it.
     pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -28,7 +28,7 @@ impl Background {
     }
 
     /// Spawns `work` that changes nothing. The node stops without waiting for it.
-    pub(super) fn detach<F>(&self, work: F) -> JoinHandle<F::Output>
+    pub(super) fn spawn_detached<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
@@ -36,7 +36,7 @@ impl Background {
     }
 
     /// Waits up to `patience` until all spawned work has ended. Returns whether it has.
-    pub async fn end(&self, timeout: Duration) -> bool {
+    pub async fn wait_idle(&self, timeout: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok()
     }

@@ -12,14 +12,14 @@ use crate::{Error, Result};
 const LABEL: &str = "osproxy cursor v1";
 
 /// Length of the authentication code, in bytes.
-const MAC: usize = 32;
+const MAC_LEN: usize = 32;
 
 impl App {
     /// Returns a cursor for the page that starts at `position`. It is valid with the same `filters`
     /// only, and only this service can create one.
-    pub fn cursor<T: Serialize>(&self, filters: &[&str], position: &T) -> Result<String> {
+    pub fn sign_cursor<T: Serialize>(&self, filters: &[&str], position: &T) -> Result<String> {
         let position = serde_json::to_vec(position).map_err(Error::internal)?;
-        let secrets = self.links.derived(LABEL);
+        let secrets = self.links.derive_secrets(LABEL);
         let secret = secrets.first().ok_or_else(|| Error::internal("there is no link key"))?;
         let mut cursor = mac(secret, filters, &position)?.finalize().into_bytes().to_vec();
         cursor.extend(position);
@@ -28,14 +28,14 @@ impl App {
 
     /// Returns the start of the page of a cursor. Returns `None` if the cursor was not issued for
     /// these filters.
-    pub fn position<T: DeserializeOwned>(&self, filters: &[&str], cursor: &str) -> Result<Option<T>> {
+    pub fn verify_cursor<T: DeserializeOwned>(&self, filters: &[&str], cursor: &str) -> Result<Option<T>> {
         let Ok(cursor) = BASE64_URL_SAFE_NO_PAD.decode(cursor) else {
             return Ok(None);
         };
-        let Some((given, position)) = cursor.split_at_checked(MAC) else {
+        let Some((given, position)) = cursor.split_at_checked(MAC_LEN) else {
             return Ok(None);
         };
-        for secret in self.links.derived(LABEL) {
+        for secret in self.links.derive_secrets(LABEL) {
             if mac(&secret, filters, position)?.verify_slice(given).is_ok() {
                 return serde_json::from_slice(position).map(Some).map_err(Error::internal);
             }

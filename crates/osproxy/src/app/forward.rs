@@ -5,11 +5,11 @@ use axum::{
     http::{HeaderName, HeaderValue, Request, Response, header},
 };
 
-use super::{App, ClientAddr, Node, RequestId};
+use super::{App, ClientAddr, NodeDescription, RequestId};
 use crate::{
     Error, Result,
-    cluster::{self, Destination, Unanswered},
-    error, traces,
+    cluster::{self, Destination, ForwardError},
+    error, trace_context,
 };
 
 /// Header with the id of a request.
@@ -19,23 +19,23 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 
 /// Why a forwarded request has no response.
 #[derive(Debug)]
-pub enum Unforwarded {
+pub enum ForwardFailure {
     /// The request body broke off, for this reason. The other node is not to blame.
     BodyAborted(Box<dyn std::error::Error + Send + Sync>),
     /// The node is unknown or does not answer.
     Unavailable(Error),
 }
 
-impl From<Error> for Unforwarded {
+impl From<Error> for ForwardFailure {
     fn from(error: Error) -> Self {
         Self::Unavailable(error)
     }
 }
 
-impl From<Unanswered> for Unforwarded {
-    fn from(Unanswered { source: why, is_client_fault: is_clients, .. }: Unanswered) -> Self {
+impl From<ForwardError> for ForwardFailure {
+    fn from(ForwardError { source: why, is_client_fault: is_clients, .. }: ForwardError) -> Self {
         if is_clients {
-            tracing::debug!(error = error::chain(&*why), "the client aborted a forwarded request");
+            tracing::debug!(error = error::error_chain(&*why), "the client aborted a forwarded request");
             Self::BodyAborted(why)
         } else {
             Self::Unavailable(Error::node_unavailable(why))
@@ -50,34 +50,38 @@ impl App {
         &self,
         store: &str,
         mut request: Request<Body>,
-    ) -> Result<Response<Body>, Unforwarded> {
+    ) -> Result<Response<Body>, ForwardFailure> {
         // Must come first: a client that lists a header in `Connection` must not remove one that is
         // set below.
-        cluster::strip(request.headers_mut());
+        cluster::remove_hop_by_hop_headers(request.headers_mut());
         if let Some(RequestId(id)) = request.extensions().get().cloned()
             && let Ok(id) = HeaderValue::try_from(&*id)
         {
             request.headers_mut().insert(REQUEST_ID, id);
         }
-        traces::hand_on(request.headers_mut());
-        tell_client(&mut request);
-        let node = self.node_with(store, false).await?;
+        trace_context::inject_context(request.headers_mut());
+        set_forwarded_for(&mut request);
+        let node = self.owner_of(store, false).await?;
         let unanswered = match self.forward_to(&node, request).await {
             Ok(answer) => return Ok(answer),
             Err(unanswered) if unanswered.is_client_fault => return Err(unanswered.into()),
             Err(unanswered) => unanswered,
         };
-        let (address, why) = (&node.address, error::chain(&*unanswered.source));
+        let (address, why) = (&node.address, error::error_chain(&*unanswered.source));
         tracing::warn!(node = node.id, address, error = why, "a node does not answer");
         // It may have restarted since its last heartbeat.
-        let replacement = self.node_with(store, true).await?;
+        let replacement = self.owner_of(store, true).await?;
         match unanswered.unread_request {
             Some(request) if replacement.id != node.id => Ok(self.forward_to(&replacement, *request).await?),
-            untouched => Err(Unanswered { unread_request: untouched, ..unanswered }.into()),
+            untouched => Err(ForwardError { unread_request: untouched, ..unanswered }.into()),
         }
     }
 
-    async fn forward_to(&self, node: &Node, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
+    async fn forward_to(
+        &self,
+        node: &NodeDescription,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ForwardError> {
         let answer =
             self.cluster.forward(Destination { id: &node.id, address: &node.address }, request).await;
         answer.map(|mut answer| {
@@ -90,7 +94,7 @@ impl App {
 
 /// Names the client to the other node, which trusts this node as it would a proxy. Passes on only
 /// what this node knows.
-fn tell_client(request: &mut Request<Body>) {
+fn set_forwarded_for(request: &mut Request<Body>) {
     let client = request.extensions().get().and_then(|ClientAddr(client)| client.to_string().parse().ok());
     let headers = request.headers_mut();
     headers.remove(header::FORWARDED);
@@ -113,12 +117,12 @@ mod tests {
         };
         let mut request = forged();
         request.extensions_mut().insert(ClientAddr([192, 0, 2, 7].into()));
-        tell_client(&mut request);
+        set_forwarded_for(&mut request);
         let told: Vec<_> = request.headers().get_all(X_FORWARDED_FOR).iter().collect();
         assert_eq!(told, ["192.0.2.7"]);
         assert!(!request.headers().contains_key(header::FORWARDED));
         let mut request = forged();
-        tell_client(&mut request);
+        set_forwarded_for(&mut request);
         assert!(request.headers().is_empty());
     }
 }

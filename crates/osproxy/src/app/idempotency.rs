@@ -4,26 +4,26 @@ use osproxy_api::ErrorCode;
 use sha2::{Digest, Sha256};
 
 use super::{App, Caller};
-pub use crate::meta::KeyedAnswer;
+pub use crate::meta::RecordedAnswer;
 use crate::{
     Error, Result,
-    meta::{Keyed, KeyedRequest},
+    meta::{IdempotentRequest, KeyAcquisition},
     uid::Uid,
 };
 
-/// An idempotency key that is held for a request. The holder ends it with [`App::answer_key`] or
-/// [`App::release_key`]. If nobody does, a repetition of the request may take the key over after a
+/// An idempotency key that is held for a request. The holder ends it with [`App::record_answer`] or
+/// [`App::release_idempotency_key`]. If nobody does, a repetition of the request may take the key over after a
 /// minute.
 ///
 /// Every repetition creates its result under the same reserved uid: one of them creates it, the
 /// others find it.
 #[derive(Clone, Debug)]
-pub struct TakenKey {
-    request: KeyedRequest,
+pub struct HeldIdempotencyKey {
+    request: IdempotentRequest,
     uid: Uid,
 }
 
-impl TakenKey {
+impl HeldIdempotencyKey {
     /// Returns the uid that is reserved for the result of the request.
     pub fn uid(&self) -> Uid {
         self.uid
@@ -32,53 +32,60 @@ impl TakenKey {
 
 /// Result of taking an idempotency key.
 #[derive(Clone, Debug)]
-pub enum KeyOutcome {
+pub enum IdempotencyOutcome {
     /// There is no response yet: carry out the request.
-    Held(TakenKey),
+    Held(HeldIdempotencyKey),
     /// The response to the same request before.
-    Answered(KeyedAnswer),
+    Answered(RecordedAnswer),
 }
 
 impl App {
     /// Takes an idempotency key for a request, which is identified by its hash, or returns the
     /// response that was recorded for it. Fails with `KeyReused` if the key was used for another
     /// request, and with `InProgress` if the same request has not ended.
-    pub async fn take_key(&self, caller: &Caller, key: &str, request: [u8; 32]) -> Result<KeyOutcome> {
-        self.must_have_room()?;
+    pub async fn acquire_idempotency_key(
+        &self,
+        caller: &Caller,
+        key: &str,
+        request: [u8; 32],
+    ) -> Result<IdempotencyOutcome> {
+        self.check_database_space()?;
         // Identifies this holder of the key, in this process and all others.
         let holder = self.next_uid().await?;
-        let key = scoped(caller.key.as_deref(), key);
+        let key = scoped_key(caller.key.as_deref(), key);
         let request =
-            KeyedRequest { tenant: caller.tenant.clone(), key, fingerprint: request, owner: holder };
-        match self.meta.take_key(request.clone()).await? {
-            Keyed::Acquired(uid) => Ok(KeyOutcome::Held(TakenKey { request, uid })),
-            Keyed::Answered(answer) => Ok(KeyOutcome::Answered(answer)),
-            Keyed::InProgress => Err(in_progress()),
-            Keyed::DifferentRequest => {
+            IdempotentRequest { tenant: caller.tenant.clone(), key, fingerprint: request, owner: holder };
+        match self.meta.acquire_key(request.clone()).await? {
+            KeyAcquisition::Acquired(uid) => {
+                Ok(IdempotencyOutcome::Held(HeldIdempotencyKey { request, uid }))
+            }
+            KeyAcquisition::Answered(answer) => Ok(IdempotencyOutcome::Answered(answer)),
+            KeyAcquisition::InProgress => Err(in_progress()),
+            KeyAcquisition::DifferentRequest => {
                 Err(Error::new(ErrorCode::KeyReused, "the idempotency key belongs to another request"))
             }
         }
     }
 
     /// Records the response to the request of a key.
-    pub async fn answer_key(&self, key: TakenKey, answer: KeyedAnswer) -> Result<()> {
-        Ok(self.meta.answer_key(key.request, answer).await?)
+    pub async fn record_answer(&self, key: HeldIdempotencyKey, answer: RecordedAnswer) -> Result<()> {
+        Ok(self.meta.record_answer(key.request, answer).await?)
     }
 
     /// Releases the key of a request that failed.
-    pub async fn release_key(&self, key: TakenKey) -> Result<()> {
+    pub async fn release_idempotency_key(&self, key: HeldIdempotencyKey) -> Result<()> {
         Ok(self.meta.release_key(key.request).await?)
     }
 
     /// Returns whether this holder still has its key. Only then may it undo what was created under
     /// the reserved uid.
-    pub async fn hold_key(&self, key: &TakenKey) -> Result<bool> {
-        Ok(self.meta.hold_key(key.request.clone()).await?)
+    pub async fn holds_idempotency_key(&self, key: &HeldIdempotencyKey) -> Result<bool> {
+        Ok(self.meta.renew_key(key.request.clone()).await?)
     }
 
     /// Reserves another uid for the result, after what was created under the first one was undone.
     /// Fails with `InProgress` if another holder has taken the key over.
-    pub async fn reserve_uid(&self, key: &TakenKey) -> Result<Uid> {
+    pub async fn reserve_uid(&self, key: &HeldIdempotencyKey) -> Result<Uid> {
         let uid = self.next_uid().await?;
         if self.meta.reserve_uid(key.request.clone(), uid).await? { Ok(uid) } else { Err(in_progress()) }
     }
@@ -90,7 +97,7 @@ fn in_progress() -> Error {
 
 /// Scopes an idempotency key to an API key. Returns a digest, because the column is as long as the
 /// longest key only.
-fn scoped(api_key: Option<&str>, key: &str) -> String {
+fn scoped_key(api_key: Option<&str>, key: &str) -> String {
     let Some(id) = api_key else {
         return key.to_owned();
     };

@@ -10,36 +10,37 @@ use super::App;
 use crate::{
     Error, Result,
     content_type::{self, HEAD},
-    meta::{Inspected, Inspection, StoredPart},
+    meta::{Inspection, InspectionResult, StoredPart},
 };
 
 /// How many uploads are read at the same time; others wait.
-pub(super) const PARALLEL: usize = 8;
+pub(super) const MAX_INSPECTIONS: usize = 8;
 /// How many short parts of an upload are read at the same time.
-const READS: usize = 8;
+const MAX_READS: usize = 8;
 
 impl App {
     /// Reads what is needed of an upload. Returns `None` if its parts were replaced or removed
     /// meanwhile.
-    pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<Inspected>> {
+    pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<InspectionResult>> {
         let _permit = self.inspections.acquire().await.map_err(Error::internal)?;
         let parts = self.meta.parts(inspection.blob_id).await?;
-        match self.read(inspection, &parts).await {
+        match self.read_parts(inspection, &parts).await {
             Err(error) if is_gone(&error) => Ok(None),
             read => read.map(Some),
         }
     }
 
-    async fn read(&self, inspection: &Inspection, parts: &[StoredPart]) -> Result<Inspected> {
-        let (store, mut inspected) = (inspection.store.as_str(), Inspected::default());
+    async fn read_parts(&self, inspection: &Inspection, parts: &[StoredPart]) -> Result<InspectionResult> {
+        let (store, mut inspected) = (inspection.store.as_str(), InspectionResult::default());
         if inspection.needs_first_bytes {
-            let (head, read) = self.head(store, parts).await?;
+            let (head, read) = self.read_head(store, parts).await?;
             inspected.detected_type = content_type::sniff(&head);
             inspected.part_ids = parts.iter().take(read).map(|part| part.id).collect();
         }
         if let Some(selection) = inspection.digests {
             let (each, all) = self.stores.digest_parts(store, parts, selection).await?;
-            if let Some((part, _)) = parts.iter().zip(each).find(|(part, found)| !part.digests.is_of(found)) {
+            if let Some((part, _)) = parts.iter().zip(each).find(|(part, found)| !part.digests.matches(found))
+            {
                 return Err(Error::internal(format!("part {} was damaged in the store", part.number)));
             }
             inspected.digests = Some(all);
@@ -49,7 +50,7 @@ impl App {
     }
 
     /// Returns the first bytes of the content, and the number of parts that have them.
-    async fn head(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<u8>, usize)> {
+    async fn read_head(&self, store: &str, parts: &[StoredPart]) -> Result<(Vec<u8>, usize)> {
         let store = self.stores.get(store)?;
         let (mut missing, mut ranges) = (HEAD as u64, Vec::new());
         for part in parts {
@@ -66,7 +67,8 @@ impl App {
             let bytes: Vec<Bytes> = store.open(&key, range).await?.try_collect().await?;
             Ok::<_, storage::Error>(bytes.concat())
         };
-        let heads: Vec<_> = stream::iter(ranges.into_iter().map(open)).buffered(READS).try_collect().await?;
+        let heads: Vec<_> =
+            stream::iter(ranges.into_iter().map(open)).buffered(MAX_READS).try_collect().await?;
         Ok((heads.concat(), read))
     }
 }

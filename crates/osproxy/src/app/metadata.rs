@@ -11,11 +11,11 @@ pub fn check_metadata(metadata: &Metadata) -> Result<()> {
         && bytes <= MAX_METADATA_BYTES
         && metadata.keys().all(|key| (1..=MAX_METADATA_KEY).contains(&key.len()))
         && metadata.values().all(|value| value.len() <= MAX_METADATA_VALUE);
-    if fits { Ok(()) } else { Err(metadata_refused()) }
+    if fits { Ok(()) } else { Err(metadata_error()) }
 }
 
 /// The error for metadata that exceeds its limits.
-pub fn metadata_refused() -> Error {
+pub fn metadata_error() -> Error {
     Error::invalid(format!(
         "`metadata` must have at most {MAX_METADATA_KEYS} keys of 1 to {MAX_METADATA_KEY} bytes, values of at most \
          {MAX_METADATA_VALUE} bytes, and {MAX_METADATA_BYTES} bytes in all"

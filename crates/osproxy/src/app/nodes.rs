@@ -10,14 +10,14 @@ use std::{
 };
 
 use super::App;
-pub use crate::coord::{KnownNode, Node};
-use crate::{Error, Result, config::Config, coord::Load, version};
+pub use crate::coord::{NodeDescription, RegisteredNode};
+use crate::{Error, Result, config::Config, coord::LoadReport, version};
 
 /// How long it is remembered that the node of a store was not found: otherwise every request for
 /// the store would look it up.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const MISS_TTL: Duration = Duration::from_secs(1);
 /// The same, if the node does not answer at its known address.
-const ASK_ANEW: Duration = Duration::from_millis(200);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// State of this node, and known owners of stores.
 pub(super) struct Nodes {
@@ -29,25 +29,25 @@ pub(super) struct Nodes {
     /// How long a known owner is trusted.
     owner_ttl: Duration,
     /// Owners of stores, by the name of the store.
-    owners: Mutex<HashMap<String, Heard>>,
+    owners: Mutex<HashMap<String, CachedOwner>>,
 }
 
 /// The known owner of a store.
 #[derive(Clone)]
-struct Heard {
+struct CachedOwner {
     looked_up_at: Instant,
-    owner: Option<Node>,
+    owner: Option<NodeDescription>,
     /// Whether the lookup succeeded, so that a missing owner is away.
     is_certain: bool,
 }
 
 /// Counts a running request or task until it is dropped.
-pub struct Busy {
+pub struct LoadGuard {
     app: Arc<App>,
     counter: fn(&Nodes) -> &AtomicU64,
 }
 
-impl Busy {
+impl LoadGuard {
     fn new(app: &Arc<App>, counter: fn(&Nodes) -> &AtomicU64) -> Self {
         counter(&app.nodes).fetch_add(1, Ordering::Relaxed);
         Self { app: app.clone(), counter }
@@ -64,7 +64,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for LoadGuard {
     fn drop(&mut self) {
         (self.counter)(&self.app.nodes).fetch_sub(1, Ordering::Relaxed);
     }
@@ -82,7 +82,7 @@ impl Nodes {
         }
     }
 
-    fn owners(&self) -> MutexGuard<'_, HashMap<String, Heard>> {
+    fn owners(&self) -> MutexGuard<'_, HashMap<String, CachedOwner>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,18 +102,18 @@ impl App {
         self.nodes.address.get().map_or("", String::as_str)
     }
 
-    fn describe(&self) -> Node {
+    fn describe(&self) -> NodeDescription {
         let load = rustix::system::sysinfo().loads.first().copied().unwrap_or(0);
         // A fixed-point number with 16 fractional bits. Two decimals are enough.
         let hundredths = u32::try_from(load.saturating_mul(100) >> 16).unwrap_or(u32::MAX);
-        Node {
+        NodeDescription {
             id: self.node_id.clone(),
             address: self.address().to_owned(),
             version: version::NUMBER.to_owned(),
             own_stores: self.stores.names().into_iter().filter(|name| !self.stores.is_shared(name)).collect(),
             stores: self.stores.names(),
             started_at: self.started_at,
-            load: Load {
+            load: LoadReport {
                 requests: self.nodes.requests.load(Ordering::Relaxed),
                 tasks: self.nodes.tasks.load(Ordering::Relaxed),
                 load_average: f64::from(hundredths) / 100.0,
@@ -122,7 +122,7 @@ impl App {
     }
 
     /// Number of running requests and tasks.
-    pub(super) fn running(&self) -> (u64, u64) {
+    pub(super) fn load(&self) -> (u64, u64) {
         let [requests, tasks] =
             [&self.nodes.requests, &self.nodes.tasks].map(|counter| counter.load(Ordering::Relaxed));
         (requests, tasks)
@@ -141,27 +141,27 @@ impl App {
     /// Returns the node that has a store which this one does not have. Fails if there is none. The
     /// cached owner is at most one heartbeat old; `anew` looks it up again, because the owner did
     /// not answer.
-    pub async fn node_with(&self, store: &str, refresh: bool) -> Result<Node> {
-        let Heard { owner, .. } = self.look_for(store, refresh).await;
-        owner.ok_or_else(|| Error::elsewhere(store))
+    pub async fn owner_of(&self, store: &str, refresh: bool) -> Result<NodeDescription> {
+        let CachedOwner { owner, .. } = self.find_owner(store, refresh).await;
+        owner.ok_or_else(|| Error::store_unreachable(store))
     }
 
     /// Whether the node that has a store is known to be away, as opposed to unknown.
-    pub async fn is_away(&self, store: &str) -> bool {
-        let Heard { owner, is_certain: is_sure, .. } = self.look_for(store, false).await;
+    pub async fn is_owner_away(&self, store: &str) -> bool {
+        let CachedOwner { owner, is_certain: is_sure, .. } = self.find_owner(store, false).await;
         owner.is_none() && is_sure
     }
 
-    async fn look_for(&self, store: &str, anew: bool) -> Heard {
+    async fn find_owner(&self, store: &str, anew: bool) -> CachedOwner {
         let known = self.nodes.owners().get(store).cloned();
-        let enough = |heard: &&Heard| {
-            let fresh = if heard.owner.is_some() { self.nodes.owner_ttl } else { ASK_AGAIN };
-            heard.looked_up_at.elapsed() < if anew { ASK_ANEW } else { fresh }
+        let enough = |heard: &&CachedOwner| {
+            let fresh = if heard.owner.is_some() { self.nodes.owner_ttl } else { MISS_TTL };
+            heard.looked_up_at.elapsed() < if anew { REFRESH_INTERVAL } else { fresh }
         };
         if let Some(heard) = known.as_ref().filter(enough) {
             return heard.clone();
         }
-        let (owner, is_sure) = match self.coordinator.node_with(store).await {
+        let (owner, is_sure) = match self.coordinator.find_owner(store).await {
             Ok(owner) => (owner, true),
             Err(error) => {
                 tracing::warn!(%error, "cannot look up the node of a store");
@@ -169,7 +169,7 @@ impl App {
                 (known.and_then(|heard| heard.owner), false)
             }
         };
-        let heard = Heard { looked_up_at: Instant::now(), owner, is_certain: is_sure };
+        let heard = CachedOwner { looked_up_at: Instant::now(), owner, is_certain: is_sure };
         self.nodes.owners().insert(store.to_owned(), heard.clone());
         heard
     }

@@ -6,10 +6,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use osproxy_api::ErrorCode;
 pub use osproxy_storage::SizeHint;
-use osproxy_storage::{BufferReservation, Digests, ErrorKind, Key, ObjectWriter, UNKNOWN_PART, Wanted};
+use osproxy_storage::{
+    BufferReservation, DigestSelection, Digests, ErrorKind, Key, ObjectWriter, UNKNOWN_PART,
+};
 
-use super::{App, Attempt};
-use crate::{Error, Result, content_type::Sniffer, meta::Claims};
+use super::{App, WriteGuard};
+use crate::{Error, Result, content_type::Sniffer, meta::ExpectedDigests};
 
 /// Content that was received but not published. Dropped, it leaves nothing in the store.
 pub struct Received {
@@ -25,14 +27,14 @@ pub struct Received {
 
 /// Maximum size of a body.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound {
+pub struct SizeLimit {
     /// What the body is, such as `file`; for the error message.
     pub subject: &'static str,
     /// In bytes.
     pub max: u64,
 }
 
-impl Bound {
+impl SizeLimit {
     fn check(self, size: u64) -> Result<()> {
         let Self { subject: what, max } = self;
         if size > max {
@@ -45,7 +47,7 @@ impl Bound {
 
 /// Write target of a body.
 #[derive(Clone, Copy)]
-pub enum Target<'a> {
+pub enum WriteTarget<'a> {
     /// An object under this key.
     Object(&'a Key),
     /// A part of a multipart upload: the key of its object, the store's upload id, the part number.
@@ -53,32 +55,33 @@ pub enum Target<'a> {
 }
 
 /// Longest body that is buffered to find out its length, in bytes.
-const KEPT: u64 = UNKNOWN_PART;
+const MAX_BUFFERED: u64 = UNKNOWN_PART;
 
 /// Chunks below this size, in bytes, are coalesced.
-const SMALL: usize = 4096;
+const COALESCE_BELOW: usize = 4096;
 
 /// Finds out the length of a short body of unknown length, by buffering it to its end. Fails as
 /// soon as the body exceeds `bound`.
-pub async fn measured(
-    bound: Bound,
+pub async fn buffer_short_body(
+    bound: SizeLimit,
     size: SizeHint,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
     // In a form, the content is surrounded by little else.
-    let is_short = !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= KEPT + (64 << 10);
+    let is_short =
+        !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= MAX_BUFFERED + (64 << 10);
     let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);
     // Small chunks are coalesced, because each chunk has a fixed cost.
     let mut small = BytesMut::new();
-    while is_short && !ended && length <= KEPT {
+    while is_short && !ended && length <= MAX_BUFFERED {
         match body.next().await {
             Some(bytes) => {
                 let bytes = bytes?;
                 length += bytes.len() as u64;
                 bound.check(length)?;
-                if bytes.len() < SMALL {
+                if bytes.len() < COALESCE_BELOW {
                     small.extend_from_slice(&bytes);
-                    if small.len() >= SMALL {
+                    if small.len() >= COALESCE_BELOW {
                         kept.push(small.split().freeze());
                     }
                     continue;
@@ -104,9 +107,9 @@ impl App {
     pub async fn receive(
         &self,
         store: &str,
-        target: Target<'_>,
-        selection: Wanted,
-        bound: Bound,
+        target: WriteTarget<'_>,
+        selection: DigestSelection,
+        bound: SizeLimit,
         size: SizeHint,
         mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
     ) -> Result<Received> {
@@ -115,7 +118,7 @@ impl App {
         }
         let _running = self.metrics.uploads.begin();
         let mut writer = self.writer(store, target, size).await?;
-        writer.want(selection);
+        writer.select_digests(selection);
         let mut content_type = Sniffer::default();
         let mut received = 0;
         while let Some(bytes) = body.next().await {
@@ -140,10 +143,15 @@ impl App {
         Ok(Received { writer, digests, sniffed, buffers: None })
     }
 
-    async fn writer(&self, store: &str, target: Target<'_>, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
+    async fn writer(
+        &self,
+        store: &str,
+        target: WriteTarget<'_>,
+        size: SizeHint,
+    ) -> Result<Box<dyn ObjectWriter>> {
         Ok(match target {
-            Target::Object(key) => self.stores.get(store)?.create(key, size).await?,
-            Target::MultipartPart(key, upload, number) => {
+            WriteTarget::Object(key) => self.stores.get(store)?.create(key, size).await?,
+            WriteTarget::MultipartPart(key, upload, number) => {
                 let SizeHint::Exact(size) = size else {
                     return Err(Error::internal("the size of a part is not known"));
                 };
@@ -154,8 +162,8 @@ impl App {
 }
 
 /// Fails with `DigestMismatch` if the content does not have the expected digests.
-pub fn check_claims(expected: &Claims, digests: &Digests) -> Result<()> {
-    match expected.refuted_by(digests) {
+pub fn check_digests(expected: &ExpectedDigests, digests: &Digests) -> Result<()> {
+    match expected.first_mismatch(digests) {
         Some((name, found)) => Err(Error::new(
             ErrorCode::DigestMismatch,
             format!("the {name} of the content is {found}, not the expected one"),
@@ -166,13 +174,16 @@ pub fn check_claims(expected: &Claims, digests: &Digests) -> Result<()> {
 
 /// Publishes the writer, unless that was done before. On failure, tells the write guard what it may
 /// clean up.
-pub async fn publish(guard: &mut Attempt, unpublished: &mut Option<Box<dyn ObjectWriter>>) -> Result<()> {
+pub async fn publish_once(
+    guard: &mut WriteGuard,
+    unpublished: &mut Option<Box<dyn ObjectWriter>>,
+) -> Result<()> {
     let Some(writer) = unpublished.take() else {
         return Ok(());
     };
     if let Err(error) = writer.publish().await {
         match error.kind {
-            ErrorKind::Other if error.retryable => guard.may_appear_later(),
+            ErrorKind::Other if error.retryable => guard.leave_to_sweep(),
             ErrorKind::Exists => guard.keep_object(),
             _ => {}
         }

@@ -11,10 +11,10 @@ use super::App;
 use crate::{Error, Result, meta::Stats};
 
 /// How long statistics are reused.
-const GOOD_ENOUGH: Duration = Duration::from_secs(10);
+const STATS_TTL: Duration = Duration::from_secs(10);
 
 /// The last statistics, and when they were read.
-pub(super) type Counted = Arc<Mutex<Option<(Instant, Arc<Stats>)>>>;
+pub(super) type StatsCache = Arc<Mutex<Option<(Instant, Arc<Stats>)>>>;
 
 impl App {
     /// Returns database statistics, at most ten seconds old. Counting reads whole tables, so it
@@ -24,7 +24,7 @@ impl App {
         let counting = self.background.spawn(async move {
             let mut counted = app.stats_cache.lock().await;
             if let Some((at, stats)) = &*counted
-                && at.elapsed() < GOOD_ENOUGH
+                && at.elapsed() < STATS_TTL
             {
                 return Ok(stats.clone());
             }

@@ -11,24 +11,24 @@ use osproxy_storage::{
     layers::{Counters, Layered, Limit, Metrics, Retry, Timeout},
 };
 
-use super::{Pace, StartError, advice, cannot, cannot_lock};
+use super::{ReadRateLimit, StartupError, context, diagnosis::explain_store_error, lock_error};
 use crate::{
     Error, Result,
     config::{Config, DatabaseLocation, StoreKind},
     error,
-    meta::{PartSizes, StoreHere},
-    metrics::Page,
+    meta::{LocalStore, PartSizeLimits},
+    metrics::MetricsPage,
 };
 
 /// All stores of this node. New files go to the first.
 pub struct Stores {
-    entries: Vec<Place>,
+    entries: Vec<StoreEntry>,
     has_node_local: bool,
     /// Rate limiter for reading content to compute digests.
-    pub(super) read_rate: Pace,
+    pub(super) read_rate: ReadRateLimit,
 }
 
-struct Place {
+struct StoreEntry {
     name: String,
     store: Arc<dyn Backend>,
     counters: Arc<Counters>,
@@ -43,18 +43,18 @@ impl Stores {
     }
 
     /// Name of the store for new files.
-    pub fn for_new(&self) -> &str {
+    pub fn name_for_new(&self) -> &str {
         self.entries.first().map_or("", |place| &place.name)
     }
 
     /// What the metadata layer needs to know about the stores.
-    pub fn here(&self) -> Vec<StoreHere> {
-        let here = |place: &Place| StoreHere {
+    pub fn local_stores(&self) -> Vec<LocalStore> {
+        let here = |place: &StoreEntry| LocalStore {
             name: place.name.clone(),
-            part_sizes: place.store.multipart().map(|parts| PartSizes {
+            part_sizes: place.store.multipart().map(|parts| PartSizeLimits {
                 min: parts.min_part_size(),
                 max: parts.max_part_size(),
-                preallocated: parts.has_places(),
+                preallocated: parts.is_preallocated(),
             }),
             has_shards: place.is_disk,
         };
@@ -77,18 +77,18 @@ impl Stores {
     }
 
     /// Whether some objects of a cluster are in stores that only one node has.
-    pub fn are_apart(&self) -> bool {
+    pub fn has_node_local(&self) -> bool {
         self.has_node_local
     }
 
     /// Returns a store. Fails if this node does not have it.
     pub fn get(&self, name: &str) -> Result<&Arc<dyn Backend>> {
-        self.find(name).map(|place| &place.store).ok_or_else(|| Error::elsewhere(name))
+        self.find(name).map(|place| &place.store).ok_or_else(|| Error::store_unreachable(name))
     }
 
     /// Whether any store has multipart uploads of parts whose sizes are not known in advance.
-    pub fn put_any_parts_together(&self) -> bool {
-        self.entries.iter().filter_map(|place| place.store.multipart()).any(|parts| !parts.has_places())
+    pub fn needs_part_lengths(&self) -> bool {
+        self.entries.iter().filter_map(|place| place.store.multipart()).any(|parts| !parts.is_preallocated())
     }
 
     /// Minimum part size in the store for new files, in bytes.
@@ -98,9 +98,9 @@ impl Stores {
     }
 
     /// Whether the store for new files preallocates files.
-    pub fn have_places(&self) -> bool {
+    pub fn preallocates(&self) -> bool {
         let parts = self.entries.first().and_then(|place| place.store.multipart());
-        parts.is_some_and(Multipart::has_places)
+        parts.is_some_and(Multipart::is_preallocated)
     }
 
     /// Returns the multipart interface of a store. Fails if it has none.
@@ -116,8 +116,8 @@ impl Stores {
     }
 
     /// Exports the operation counters of all stores.
-    pub(super) fn tell(&self, page: &mut Page) {
-        let label = |place: &Place| vec![("backend", place.store.name().to_owned())];
+    pub(super) fn export(&self, page: &mut MetricsPage) {
+        let label = |place: &StoreEntry| vec![("backend", place.store.name().to_owned())];
         let operations = || {
             self.entries.iter().flat_map(|place| {
                 place.counters.operations().map(move |(operation, counters)| {
@@ -127,10 +127,10 @@ impl Stores {
                 })
             })
         };
-        page.durations(
+        page.histogram(
             "store_operation_seconds",
             "Duration of store operations; each try counts",
-            operations().map(|(labels, counters)| (labels, counters.durations.counted())),
+            operations().map(|(labels, counters)| (labels, counters.durations.snapshot())),
         );
         let failures =
             operations().map(|(labels, counters)| (labels, counters.failures.load(Ordering::Relaxed)));
@@ -141,7 +141,7 @@ impl Stores {
         page.counter(
             "store_broken_reads",
             "Reads of objects that ended too early",
-            of_stores(Counters::broken_readers),
+            of_stores(Counters::failed_readers),
         );
         page.counter(
             "store_read_bytes",
@@ -161,12 +161,12 @@ impl Stores {
         let asking = remote.map(async |place| {
             let error = place.store.prepare(false).await.err()?;
             let why = Diagnosis::of(&error);
-            Some((place.name.clone(), format!("fails ({why:?}): {}", error::chain(&error))))
+            Some((place.name.clone(), format!("fails ({why:?}): {}", error::error_chain(&error))))
         });
         futures_util::future::join_all(asking).await.into_iter().flatten().collect()
     }
 
-    fn find(&self, name: &str) -> Option<&Place> {
+    fn find(&self, name: &str) -> Option<&StoreEntry> {
         self.entries.iter().find(|place| place.name == name)
     }
 
@@ -176,20 +176,22 @@ impl Stores {
         config: &Config,
         database: &DatabaseLocation,
         buffers: &BufferBudget,
-    ) -> std::result::Result<Self, StartError> {
+    ) -> std::result::Result<Self, StartupError> {
         let mut places = Vec::new();
         for kind in config.stores() {
             let place = match kind {
-                StoreKind::Local => local(config, database).await?,
+                StoreKind::Local => open_local(config, database).await?,
                 remote => {
                     let store = config
                         .open_store(remote, Some(buffers.clone()))
-                        .map_err(cannot(format!("cannot use {remote}")))?;
-                    let place = layered(config, store);
+                        .map_err(context(format!("cannot use {remote}")))?;
+                    let place = remote_entry(config, store);
                     match place.store.prepare(config.stores.make_buckets).await {
-                        Err(problem) if places.is_empty() => return Err(unusable(config, remote, &problem)),
+                        Err(problem) if places.is_empty() => {
+                            return Err(store_startup_error(config, remote, &problem));
+                        }
                         // It has older files only, and may recover.
-                        Err(problem) => tracing::warn!("{}", unusable(config, remote, &problem)),
+                        Err(problem) => tracing::warn!("{}", store_startup_error(config, remote, &problem)),
                         Ok(()) => {}
                     }
                     place
@@ -197,7 +199,7 @@ impl Stores {
             };
             places.push(place);
         }
-        Ok(Self::of(config, places, Pace::new(0)))
+        Ok(Self::from_entries(config, places, ReadRateLimit::new(0)))
     }
 
     /// Opens every configured store for reading, possibly beside a running service. `pace` limits
@@ -205,52 +207,55 @@ impl Stores {
     pub async fn open_to_read(
         config: &Config,
         database: &DatabaseLocation,
-        read_rate: Pace,
-    ) -> std::result::Result<Self, StartError> {
+        read_rate: ReadRateLimit,
+    ) -> std::result::Result<Self, StartupError> {
         let mut places = Vec::new();
         for kind in config.stores() {
             places.push(match kind {
                 StoreKind::Local => {
-                    let root = config.objects_root();
+                    let root = config.object_folder();
                     let store = Local::open_to_read(&root).await;
-                    let store = store.map_err(cannot(format!(
+                    let store = store.map_err(context(format!(
                         "cannot read the object folder {}; check --data-dir",
                         root.display()
                     )))?;
-                    on_disk(store, database)
+                    local_entry(store, database)
                 }
                 remote => {
                     let store =
-                        config.open_store(remote, None).map_err(cannot(format!("cannot use {remote}")))?;
-                    layered(config, store)
+                        config.open_store(remote, None).map_err(context(format!("cannot use {remote}")))?;
+                    remote_entry(config, store)
                 }
             });
         }
-        Ok(Self::of(config, places, read_rate))
+        Ok(Self::from_entries(config, places, read_rate))
     }
 
-    fn of(config: &Config, places: Vec<Place>, pace: Pace) -> Self {
+    fn from_entries(config: &Config, places: Vec<StoreEntry>, pace: ReadRateLimit) -> Self {
         let are_apart = config.is_clustered() && places.iter().any(|place| !place.is_shared);
         Self { entries: places, has_node_local: are_apart, read_rate: pace }
     }
 }
 
 /// The startup error for a store that cannot be used.
-fn unusable(config: &Config, kind: StoreKind, problem: &osproxy_storage::Error) -> StartError {
-    let advice = advice(config, kind, Diagnosis::of(problem));
-    StartError::told(format!("cannot use {kind}: {advice} ({})", error::chain(problem)))
+fn store_startup_error(config: &Config, kind: StoreKind, problem: &osproxy_storage::Error) -> StartupError {
+    let advice = explain_store_error(config, kind, Diagnosis::of(problem));
+    StartupError::msg(format!("cannot use {kind}: {advice} ({})", error::error_chain(problem)))
 }
 
-async fn local(config: &Config, database: &DatabaseLocation) -> std::result::Result<Place, StartError> {
-    let root = config.objects_root();
+async fn open_local(
+    config: &Config,
+    database: &DatabaseLocation,
+) -> std::result::Result<StoreEntry, StartupError> {
+    let root = config.object_folder();
     let what = format!("the object folder {}", root.display());
     let store = Local::open(&root, config.local.fsync).await;
-    let store = store.map_err(|error| cannot_lock(&what, error))?;
+    let store = store.map_err(|error| lock_error(&what, error))?;
     store.keep_free(config.local.keep_free);
-    Ok(on_disk(store, database))
+    Ok(local_entry(store, database))
 }
 
-fn on_disk(store: Local, database: &DatabaseLocation) -> Place {
+fn local_entry(store: Local, database: &DatabaseLocation) -> StoreEntry {
     // With a database file there is one object folder. On a database server, the folder of each
     // node needs its own name.
     let name = match database {
@@ -262,12 +267,12 @@ fn on_disk(store: Local, database: &DatabaseLocation) -> Place {
     let metrics = Metrics::default();
     let counters = metrics.counters.clone();
     let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, Arc::new(store)));
-    Place { name, store, counters, is_shared: false, is_disk: true }
+    StoreEntry { name, store, counters, is_shared: false, is_disk: true }
 }
 
 /// Wraps a remote store in the layers that it needs: timeouts, metrics, retries, a concurrency
 /// limit.
-fn layered(config: &Config, store: Arc<dyn Backend>) -> Place {
+fn remote_entry(config: &Config, store: Arc<dyn Backend>) -> StoreEntry {
     let section = &config.stores;
     let backend = store.name();
     let timeout = Timeout {
@@ -283,5 +288,5 @@ fn layered(config: &Config, store: Arc<dyn Backend>) -> Place {
     let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, store));
     let store: Arc<dyn Backend> = Arc::new(Layered::new(Retry { attempts: section.attempts }, store));
     let store: Arc<dyn Backend> = Arc::new(Layered::new(limit, store));
-    Place { name: backend.to_owned(), store, counters, is_shared: config.is_clustered(), is_disk: false }
+    StoreEntry { name: backend.to_owned(), store, counters, is_shared: config.is_clustered(), is_disk: false }
 }

@@ -15,13 +15,13 @@ use osproxy_storage::{BufferBudget, BufferReservation, SizeHint, UNKNOWN_PART};
 use crate::{
     Error, Result,
     config::LimitsSection,
-    link::{Limit, Terms},
+    link::{CountedLimit, LinkConstraints},
     tenant::Tenant,
 };
 
 /// Maximum buffer memory of a transfer, in bytes, without content of unknown length.
-const BUFFERS: u64 = 1 << 20;
-const WAIT: Duration = Duration::from_secs(10);
+const BUFFER_BYTES: u64 = 1 << 20;
+const MEMORY_WAIT: Duration = Duration::from_secs(10);
 
 /// Admits transfers up to a limit, because each holds memory, a connection and perhaps a file.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Transfers {
             max_per_tenant: limits.max_tenant_transfers,
             running: AtomicU32::new(0),
             buffers: BufferBudget::new(limits.max_buffer),
-            wait: WAIT,
+            wait: MEMORY_WAIT,
             running_by_payer: Mutex::default(),
         })
     }
@@ -72,15 +72,15 @@ impl Transfers {
     /// Admits a transfer through a link with these constraints. Fails at a concurrency limit, or if
     /// no memory becomes free within 10 seconds. `kept` is the memory for content that the transfer
     /// buffers, in bytes, beside its other buffers.
-    pub async fn begin(self: &Arc<Self>, terms: &Terms, buffered: u64) -> Result<Transfer> {
+    pub async fn admit(self: &Arc<Self>, terms: &LinkConstraints, buffered: u64) -> Result<Transfer> {
         let one_more = |running| (running < self.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         begun.map_err(|_| too_many_transfers())?;
         let mut transfer = Transfer { transfers: self.clone(), payers: Vec::new(), buffers: None };
-        if let Some(Limit { id, max }) = &terms.transfers {
-            transfer.count(Payer::Key(id.clone()), *max)?;
+        if let Some(CountedLimit { id, max }) = &terms.transfers {
+            transfer.charge_payer(Payer::Key(id.clone()), *max)?;
         }
-        let reserved = self.buffers.reserve(BUFFERS + buffered, self.wait).await;
+        let reserved = self.buffers.reserve(BUFFER_BYTES + buffered, self.wait).await;
         let reserved = reserved.ok_or_else(|| too_many("all memory for transfers is in use; retry later"))?;
         transfer.buffers = Some(Arc::new(reserved));
         Ok(transfer)
@@ -89,12 +89,12 @@ impl Transfers {
 
 /// Returns the memory for buffered content of this length, in bytes, for a store that needs to know
 /// the length of what it receives.
-pub fn kept(size: SizeHint) -> u64 {
+pub fn buffered_bytes(size: SizeHint) -> u64 {
     match size {
         SizeHint::Exact(_) => 0,
         // One part, and what arrives while it is sent.
         SizeHint::AtMost(_) | SizeHint::Unknown => {
-            size.at_most().unwrap_or(u64::MAX).min(UNKNOWN_PART) + BUFFERS
+            size.at_most().unwrap_or(u64::MAX).min(UNKNOWN_PART) + BUFFER_BYTES
         }
     }
 }
@@ -107,14 +107,14 @@ impl Transfer {
     }
 
     /// Charges this transfer to `tenant`; fails at its concurrency limit.
-    pub fn of(&mut self, tenant: &Tenant) -> Result<()> {
+    pub fn charge(&mut self, tenant: &Tenant) -> Result<()> {
         match self.transfers.max_per_tenant {
-            Some(max) => self.count(Payer::Tenant(tenant.clone()), max),
+            Some(max) => self.charge_payer(Payer::Tenant(tenant.clone()), max),
             None => Ok(()),
         }
     }
 
-    fn count(&mut self, payer: Payer, max: u32) -> Result<()> {
+    fn charge_payer(&mut self, payer: Payer, max: u32) -> Result<()> {
         let mut counted = self.transfers.running_by_payer.lock().unwrap_or_else(PoisonError::into_inner);
         let running = counted.get(&payer).copied().unwrap_or(0);
         if running >= max {
@@ -158,8 +158,8 @@ mod tests {
     use super::*;
 
     async fn begin(transfers: &Arc<Transfers>, tenant: &Tenant) -> Result<Transfer> {
-        let mut transfer = transfers.begin(&Terms::default(), 0).await?;
-        transfer.of(tenant).map(|()| transfer)
+        let mut transfer = transfers.admit(&LinkConstraints::default(), 0).await?;
+        transfer.charge(tenant).map(|()| transfer)
     }
 
     #[tokio::test]
@@ -183,16 +183,18 @@ mod tests {
     #[tokio::test]
     async fn links_of_a_key_that_has_a_limit_share_it() {
         let transfers = Transfers::new(&LimitsSection::default());
-        let of =
-            |id: &str| Terms { transfers: Some(Limit { id: id.to_owned(), max: 1 }), ..Terms::default() };
-        let first = transfers.begin(&of("a"), 0).await.unwrap();
-        assert_eq!(transfers.begin(&of("a"), 0).await.unwrap_err().code, ErrorCode::Overloaded);
+        let of = |id: &str| LinkConstraints {
+            transfers: Some(CountedLimit { id: id.to_owned(), max: 1 }),
+            ..LinkConstraints::default()
+        };
+        let first = transfers.admit(&of("a"), 0).await.unwrap();
+        assert_eq!(transfers.admit(&of("a"), 0).await.unwrap_err().code, ErrorCode::Overloaded);
         let others = (
-            transfers.begin(&of("b"), 0).await.unwrap(),
-            transfers.begin(&Terms::default(), 0).await.unwrap(),
+            transfers.admit(&of("b"), 0).await.unwrap(),
+            transfers.admit(&LinkConstraints::default(), 0).await.unwrap(),
         );
         drop(first);
-        let _again = transfers.begin(&of("a"), 0).await.unwrap();
+        let _again = transfers.admit(&of("a"), 0).await.unwrap();
         drop(others);
         assert_eq!(
             (transfers.running.load(Ordering::Relaxed), transfers.running_by_payer.lock().unwrap().len()),
@@ -204,21 +206,24 @@ mod tests {
     async fn one_waits_for_memory_and_is_refused_when_none_becomes_free() {
         let mut transfers = Transfers::new(&LimitsSection { max_buffer: 16 << 20, ..Default::default() });
         Arc::get_mut(&mut transfers).unwrap().wait = Duration::ZERO;
-        let unknown = kept(SizeHint::Unknown);
+        let unknown = buffered_bytes(SizeHint::Unknown);
         assert_eq!(
-            (unknown, kept(SizeHint::AtMost(1000)), kept(SizeHint::Exact(1 << 40))),
+            (unknown, buffered_bytes(SizeHint::AtMost(1000)), buffered_bytes(SizeHint::Exact(1 << 40))),
             (9 << 20, (1 << 20) + 1000, 0)
         );
-        let first = transfers.begin(&Terms::default(), unknown).await.unwrap();
-        let refused = transfers.begin(&Terms::default(), unknown).await.unwrap_err();
+        let first = transfers.admit(&LinkConstraints::default(), unknown).await.unwrap();
+        let refused = transfers.admit(&LinkConstraints::default(), unknown).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::Overloaded);
-        let small = transfers.begin(&Terms::default(), kept(SizeHint::Exact(1 << 40))).await.unwrap();
+        let small = transfers
+            .admit(&LinkConstraints::default(), buffered_bytes(SizeHint::Exact(1 << 40)))
+            .await
+            .unwrap();
         // Content that is still being stored counts, even if its request has ended.
         let outlives = first.buffers();
         drop((first, small));
-        assert!(transfers.begin(&Terms::default(), unknown).await.is_err());
+        assert!(transfers.admit(&LinkConstraints::default(), unknown).await.is_err());
         drop(outlives);
-        assert!(transfers.begin(&Terms::default(), unknown).await.is_ok());
+        assert!(transfers.admit(&LinkConstraints::default(), unknown).await.is_ok());
         assert_eq!(transfers.running.load(Ordering::Relaxed), 0);
     }
 }

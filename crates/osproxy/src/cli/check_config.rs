@@ -1,12 +1,12 @@
 //! `osproxy check-config`
 
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 
 /// Prints the warnings of a valid configuration. Invalid ones are reported while loading.
-pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
-        super::say(&format!("warning: {warning}"));
+        super::print_line(&format!("warning: {warning}"));
     }
-    super::say("the configuration is fine");
+    super::print_line("the configuration is fine");
     Ok(())
 }

@@ -10,14 +10,14 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Loaded, StoreKind};
-use report::Report;
+use crate::config::{LoadedConfig, StoreKind};
+use report::DoctorReport;
 
 /// Tests every configured store and the clock, and prints one line for each probe.
-pub fn run(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+pub fn run(loaded: &LoadedConfig) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {
-        let mut report = Report::new(config);
+        let mut report = DoctorReport::new(config);
         let mut stop = signal(SignalKind::terminate())?;
         let stopped = async {
             tokio::select! {
@@ -29,17 +29,17 @@ pub fn run(loaded: &Loaded) -> anyhow::Result<ExitCode> {
         for kind in config.stores() {
             let is_stopped = match kind {
                 StoreKind::Local => {
-                    local::examine(config, &mut report).await;
+                    local::check(config, &mut report).await;
                     false
                 }
-                remote => remote::examine(config, remote, &mut report, &mut stopped).await,
+                remote => remote::check(config, remote, &mut report, &mut stopped).await,
             };
             if is_stopped {
                 report.line("interrupted");
                 return Ok(ExitCode::FAILURE);
             }
         }
-        clock::examine(config, &mut report).await;
-        Ok(report.end())
+        clock::check(config, &mut report).await;
+        Ok(report.summarize())
     })
 }

@@ -1,22 +1,22 @@
 //! `osproxy explain`
 
-mod story;
+mod history;
 
 use anyhow::Context;
 use clap::Args;
 
 use crate::{
     app,
-    config::Loaded,
-    meta::{Here, Meta},
+    config::LoadedConfig,
+    meta::{Meta, NodeStores},
     tasks::handlers::delete_blob,
     uid::Uid,
 };
-use story::Story;
+use history::UploadHistory;
 
 /// Options of `osproxy explain`.
 #[derive(Args, Clone, Copy)]
-pub struct Options {
+pub struct ExplainArgs {
     /// Uid of the file, in any state.
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     uid: i64,
@@ -26,23 +26,24 @@ pub struct Options {
 }
 
 /// Prints the history of an upload from the database.
-pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, options: ExplainArgs) -> anyhow::Result<()> {
     super::block_on(async {
-        let location = super::existing(&loaded.config).await?;
-        let meta = Meta::open_existing(&location, Here::default(), app::memory(&loaded.config)).await;
-        let meta = meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))?;
-        let story = story(&meta, options.uid).await?;
+        let location = super::existing_database(&loaded.config).await?;
+        let meta =
+            Meta::open_existing(&location, NodeStores::default(), app::cache_limits(&loaded.config)).await;
+        let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))?;
+        let story = load_history(&meta, options.uid).await?;
         if options.json {
-            super::say(&serde_json::to_string(&story)?);
+            super::print_line(&serde_json::to_string(&story)?);
         } else {
-            story.lines().iter().for_each(|line| super::say(line));
+            story.lines().iter().for_each(|line| super::print_line(line));
         }
         Ok(())
     })
 }
 
-async fn story(meta: &Meta, uid: i64) -> anyhow::Result<Story> {
-    let history = meta.history(Uid::from_recorded(uid)).await?;
+async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
+    let history = meta.file_history(Uid::from_db(uid)).await?;
     let history = history.with_context(|| {
         format!(
             "there is no file {uid}: it was never created, or its record was removed after it was deleted"
@@ -59,6 +60,6 @@ async fn story(meta: &Meta, uid: i64) -> anyhow::Result<Story> {
         .iter()
         .map(|blob_id| serde_json::to_string(&delete_blob::Payload { blob_id: *blob_id }))
         .collect();
-    let tasks = meta.tasks_with(&payloads?).await?;
-    Ok(Story::new(uid, history, tasks))
+    let tasks = meta.tasks_with_payloads(&payloads?).await?;
+    Ok(UploadHistory::new(uid, history, tasks))
 }

@@ -1,7 +1,7 @@
 //! `osproxy fsck`
 
 mod check;
-mod uploads;
+mod multipart_uploads;
 
 use std::process::ExitCode;
 
@@ -10,9 +10,9 @@ use clap::Args;
 
 use crate::{
     app::App,
-    config::{Loaded, StoreKind},
+    config::{LoadedConfig, StoreKind},
 };
-use check::Check;
+use check::Fsck;
 
 /// Exit code: differences were found and all of them repaired.
 const REPAIRED: u8 = 3;
@@ -22,7 +22,7 @@ const PATIENCE: u64 = 600;
 
 /// Options of `osproxy fsck`.
 #[derive(Args, Clone, Copy)]
-pub struct Options {
+pub struct FsckArgs {
     /// Also read every object and compare its digests.
     #[arg(long)]
     deep: bool,
@@ -37,10 +37,10 @@ pub struct Options {
 }
 
 /// Compares metadata and stores in both directions and prints one line for each difference.
-pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
+pub fn run(loaded: &LoadedConfig, options: FsckArgs) -> anyhow::Result<ExitCode> {
     super::block_on(async {
-        super::existing(&loaded.config).await?;
-        let objects = loaded.config.objects_root();
+        super::existing_database(&loaded.config).await?;
+        let objects = loaded.config.object_folder();
         if loaded.config.stores().contains(&StoreKind::Local)
             && !tokio::fs::try_exists(&objects).await.unwrap_or(false)
         {
@@ -50,10 +50,10 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
         // Scans whole tables.
         config.database.timeout = PATIENCE;
         let app = App::open(&config).await?;
-        let mut check = Check::new(app, options);
+        let mut check = Fsck::new(app, options);
         check.run().await?;
         let (found, repaired) = (check.found, check.repaired);
-        super::say(&format!(
+        super::print_line(&format!(
             "{} blobs, {} objects, {} bytes: {found} differences, {repaired} repaired",
             check.blobs, check.objects, check.bytes
         ));

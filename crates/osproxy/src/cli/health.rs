@@ -10,14 +10,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
 
-use crate::config::{Config, Loaded};
+use crate::config::{Config, LoadedConfig};
 
 /// Timeout of the request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Options of `osproxy health`.
 #[derive(Args)]
-pub struct Options {
+pub struct HealthArgs {
     /// URL of the node, such as `http://10.0.0.7:8888` [default: the node with this configuration
     /// on this machine].
     #[arg(long)]
@@ -41,15 +41,15 @@ struct Readiness {
 const REFUSES_UPLOADS: u8 = 5;
 
 /// Asks a running node whether it is ready. Fails if it is not ready or does not answer.
-pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
+pub fn run(loaded: &LoadedConfig, options: HealthArgs) -> anyhow::Result<ExitCode> {
     // With `--url`, the certificate must match the host name. Nobody else listens on the address of
     // this machine's own node.
     let is_own = options.url.is_none();
-    let url = options.url.map_or_else(|| own(&loaded.config), Ok)?;
-    super::block_on(ask(url.trim_end_matches('/'), is_own, options.reads))
+    let url = options.url.map_or_else(|| own_url(&loaded.config), Ok)?;
+    super::block_on(query_readiness(url.trim_end_matches('/'), is_own, options.reads))
 }
 
-async fn ask(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
+async fn query_readiness(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
     // reqwest needs a crypto provider even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client =
@@ -68,22 +68,22 @@ async fn ask(url: &str, is_own: bool, reads: bool) -> anyhow::Result<ExitCode> {
     if !status.is_success() {
         bail!("{url} is not ready: {summary}");
     }
-    super::say(&summary);
+    super::print_line(&summary);
     let code = if uploads.is_some() && !reads { REFUSES_UPLOADS } else { 0 };
     Ok(ExitCode::from(code))
 }
 
 /// The URL of this configuration's node on this machine: the admin listener if there is one, since
 /// it needs no client certificate.
-fn own(config: &Config) -> anyhow::Result<String> {
-    let admin = config.admin.address()?;
+fn own_url(config: &Config) -> anyhow::Result<String> {
+    let admin = config.admin.listen_address()?;
     if admin.is_none() && config.tls.client_ca.is_some() {
         bail!(
             "the node requires client certificates (`tls.client_ca`): set `admin.listen`, which needs none"
         );
     }
-    let scheme = if admin.is_none() && config.tls.is_on() { "https" } else { "http" };
-    let mut address = admin.map_or_else(|| config.listen(), Ok)?;
+    let scheme = if admin.is_none() && config.tls.is_enabled() { "https" } else { "http" };
+    let mut address = admin.map_or_else(|| config.listen_address(), Ok)?;
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => address.set_ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),

@@ -1,7 +1,7 @@
 //! `osproxy import-go`
 
-mod judge;
-mod name;
+mod file_name;
+mod plan;
 mod report;
 
 use std::{
@@ -17,12 +17,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     app::App,
-    config::{self, DatabaseLocation, Loaded, StoreKind},
-    meta::{GoDatabase, GoTables, ImportInto},
+    config::{self, DatabaseLocation, LoadedConfig, StoreKind},
+    meta::{GoDatabase, GoTables, ImportTarget},
     tenant::Tenant,
 };
-use judge::{Judge, Verdict};
-use report::Report;
+use plan::{FilePlan, ImportPlanner};
+use report::ImportReport;
 
 /// Files per page. Each page scans the parts of all files, so pages are large.
 const PAGE: u64 = 1000;
@@ -33,7 +33,7 @@ const AT_ONCE: usize = 16;
 
 /// Options of `osproxy import-go`.
 #[derive(Args)]
-pub struct Options {
+pub struct ImportGoArgs {
     /// Configuration file of the Go program, which names its database and store.
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
@@ -51,12 +51,12 @@ pub struct Options {
     #[arg(long)]
     remove_leftovers: bool,
     #[command(flatten)]
-    init: super::Init,
+    init: super::InitArgs,
 }
 
 /// Imports the files of a stopped Go program. Objects stay where they are. Can be repeated.
-pub fn run(loaded: &Loaded, options: &Options) -> anyhow::Result<ExitCode> {
-    let from = from(&options.from)?;
+pub fn run(loaded: &LoadedConfig, options: &ImportGoArgs) -> anyhow::Result<ExitCode> {
+    let from = load_go_config(&options.from)?;
     super::block_on(async {
         let DatabaseLocation::Server(server) = from.config.database_location().map_err(anyhow::Error::msg)?
         else {
@@ -73,37 +73,37 @@ pub fn run(loaded: &Loaded, options: &Options) -> anyhow::Result<ExitCode> {
             .first()
             .copied()
             .context("the configuration of the Go program enables no store")?;
-        must_have_its_store(loaded, kind)?;
-        let root = loaded.config.objects_root();
+        check_store(loaded, kind)?;
+        let root = loaded.config.object_folder();
         if kind == StoreKind::Local && !tokio::fs::try_exists(&root).await.unwrap_or(false) {
             bail!("there is no folder {}; set `local.root` to the Go program's `localstore`", root.display());
         }
         super::existing_or_init(&loaded.config, options.init).await?;
         let app = App::open(&loaded.config).await?;
-        let into = ImportInto {
+        let into = ImportTarget {
             tenant: options.tenant.clone(),
-            store: store_of(&app, kind)?,
+            store: store_name(&app, kind)?,
             is_dry_run: options.dry_run,
         };
-        let mut report = Report::new(options.dry_run);
+        let mut report = ImportReport::new(options.dry_run);
         for tables in tables {
-            Import { app: &app, go: &go, into: &into, options }.take(tables, &mut report).await?;
+            Import { app: &app, go: &go, into: &into, options }.import_tables(tables, &mut report).await?;
         }
-        Ok(report.end())
+        Ok(report.summarize())
     })
 }
 
 /// Reads the Go program's configuration from its file alone: the environment configures osproxy.
-fn from(path: &Path) -> anyhow::Result<Loaded> {
+fn load_go_config(path: &Path) -> anyhow::Result<LoadedConfig> {
     #[expect(clippy::disallowed_methods, reason = "before the reactor runs")]
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let read = config::read(&text, std::iter::empty(), config::Overrides::default());
+    let read = config::read(&text, std::iter::empty(), config::ConfigOverrides::default());
     read.with_context(|| format!("{} cannot be read", path.display()))
 }
 
 /// Fails unless objects can be found where the Go program stored them: in a folder or bucket for
 /// each category.
-fn must_have_its_store(loaded: &Loaded, kind: StoreKind) -> anyhow::Result<()> {
+fn check_store(loaded: &LoadedConfig, kind: StoreKind) -> anyhow::Result<()> {
     let config = &loaded.config;
     if !config.stores().contains(&kind) {
         bail!(
@@ -117,7 +117,7 @@ fn must_have_its_store(loaded: &Loaded, kind: StoreKind) -> anyhow::Result<()> {
 }
 
 /// The name of the store in the database.
-fn store_of(app: &App, kind: StoreKind) -> anyhow::Result<String> {
+fn store_name(app: &App, kind: StoreKind) -> anyhow::Result<String> {
     let is_it = |name: &String| name.split(':').next() == Some(kind.as_str());
     app.stores.names().into_iter().find(is_it).with_context(|| format!("there is no store {kind}"))
 }
@@ -125,15 +125,15 @@ fn store_of(app: &App, kind: StoreKind) -> anyhow::Result<String> {
 struct Import<'a> {
     app: &'a Arc<App>,
     go: &'a GoDatabase,
-    into: &'a ImportInto,
-    options: &'a Options,
+    into: &'a ImportTarget,
+    options: &'a ImportGoArgs,
 }
 
 impl Import<'_> {
     /// Imports the files of one set of tables.
-    async fn take(&self, tables: GoTables, report: &mut Report) -> anyhow::Result<()> {
-        report.begin(tables.files, self.go.count(tables).await?);
-        let judge = Judge::new(self.app, &self.into.store, !self.options.no_verify);
+    async fn import_tables(&self, tables: GoTables, report: &mut ImportReport) -> anyhow::Result<()> {
+        report.begin(tables.files, self.go.count_files(tables).await?);
+        let judge = ImportPlanner::new(self.app, &self.into.store, !self.options.no_verify);
         let mut after = 0;
         loop {
             let files = self.go.files(tables, after, PAGE).await?;
@@ -143,14 +143,14 @@ impl Import<'_> {
             let (first, last) = (first.id, last.id);
             let parts = self.go.parts(tables, (first, last)).await?;
             let uids: Vec<_> = files.iter().map(|file| file.uid).collect();
-            let settled = self.app.meta.settled(&uids).await?;
+            let settled = self.app.meta.already_imported(&uids).await?;
             let (here, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| {
                 // Files that are already imported are checked again only for leftover part objects.
                 settled.contains(&file.uid) && !self.options.remove_leftovers
             });
-            report.known(here.len());
-            let mut verdicts = stream::iter(judge::with_parts(files, parts))
-                .map(|(file, parts)| judge.judge(file, parts))
+            report.already_present(here.len());
+            let mut verdicts = stream::iter(plan::group_parts(files, parts))
+                .map(|(file, parts)| judge.plan(file, parts))
                 .buffered(AT_ONCE)
                 .try_ready_chunks(BATCH);
             while let Some(verdicts) = verdicts.try_next().await? {
@@ -158,17 +158,17 @@ impl Import<'_> {
             }
             after = last;
         }
-        report::orphans(self.go.orphans(tables).await?);
-        report::tasks(&self.go.tasks(tables).await.unwrap_or_default());
+        report::print_orphans(self.go.count_orphan_parts(tables).await?);
+        report::print_tasks(&self.go.task_counts(tables).await.unwrap_or_default());
         Ok(())
     }
 
     /// Records files to import and reports the result for each.
     async fn record(
         &self,
-        verdicts: Vec<Verdict>,
+        verdicts: Vec<FilePlan>,
         settled: &HashSet<i64>,
-        report: &mut Report,
+        report: &mut ImportReport,
     ) -> anyhow::Result<()> {
         let mut files = Vec::with_capacity(verdicts.len());
         let mut remarks = Vec::with_capacity(verdicts.len());
@@ -182,11 +182,12 @@ impl Import<'_> {
                     remarks.push(verdict.notes);
                     files.push(file);
                 }
-                Err(_) if settled.contains(&verdict.uid) => report.known(1),
+                Err(_) if settled.contains(&verdict.uid) => report.already_present(1),
                 Err(reason) => report.skipped(verdict.uid, &reason),
             }
         }
-        let kinds: Vec<_> = files.iter().map(|file| (file.uid, report::kind_of(&file.content))).collect();
+        let kinds: Vec<_> =
+            files.iter().map(|file| (file.uid, report::imported_kind(&file.content))).collect();
         let imported = self.app.meta.import_files(files, self.into).await?;
         let imported = imported.context("the tenant's quota is too small; see `osproxy tenant`")?;
         for (((uid, kind), imported), remarks) in kinds.into_iter().zip(imported).zip(remarks) {

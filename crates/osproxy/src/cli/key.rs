@@ -5,11 +5,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Init, moment, open, open_or_init};
+use super::{InitArgs, format_timestamp, open_meta, open_or_init_meta};
 use crate::{
     api_key::{ApiKey, Scopes},
-    config::Loaded,
-    meta::{KeptKey, Meta},
+    config::LoadedConfig,
+    meta::{ApiKeyRecord, Meta},
     tenant::Tenant,
 };
 
@@ -18,15 +18,15 @@ const MAX_LABEL: usize = 255;
 
 /// Subcommands of `osproxy key`.
 #[derive(Subcommand)]
-pub enum Verb {
+pub enum KeyCommand {
     /// Create a key and print it; it cannot be shown again.
     Create {
         /// Properties of the key.
         #[command(flatten)]
-        wanted: Wanted,
+        wanted: NewKeyArgs,
         /// Whether to create the database.
         #[command(flatten)]
-        init: Init,
+        init: InitArgs,
     },
     /// List the keys without their secrets.
     Ls {
@@ -44,7 +44,7 @@ pub enum Verb {
 
 /// Properties of a new key.
 #[derive(Args)]
-pub struct Wanted {
+pub struct NewKeyArgs {
     /// Description of the key, for people.
     #[arg(long, default_value = "")]
     label: String,
@@ -71,7 +71,7 @@ pub struct Wanted {
 
 /// A line of JSON output.
 #[derive(Serialize)]
-struct Line<'a> {
+struct KeyLine<'a> {
     id: &'a str,
     label: &'a str,
     tenant: &'a str,
@@ -85,27 +85,29 @@ struct Line<'a> {
 }
 
 /// Creates, lists or revokes keys.
-pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, verb: KeyCommand) -> anyhow::Result<()> {
     super::block_on(async {
         match verb {
-            Verb::Create { wanted, init } => create(&open_or_init(&loaded.config, init).await?, wanted).await,
-            Verb::Ls { json } => list(&open(&loaded.config).await?, json).await,
-            Verb::Revoke { id } => revoke(&open(&loaded.config).await?, &id).await,
+            KeyCommand::Create { wanted, init } => {
+                create(&open_or_init_meta(&loaded.config, init).await?, wanted).await
+            }
+            KeyCommand::Ls { json } => list(&open_meta(&loaded.config).await?, json).await,
+            KeyCommand::Revoke { id } => revoke(&open_meta(&loaded.config).await?, &id).await,
         }
     })
 }
 
-async fn create(meta: &Meta, wanted: Wanted) -> anyhow::Result<()> {
-    let Wanted { label, tenant, scopes, expires, rate, max_size, transfers } = wanted;
+async fn create(meta: &Meta, wanted: NewKeyArgs) -> anyhow::Result<()> {
+    let NewKeyArgs { label, tenant, scopes, expires, rate, max_size, transfers } = wanted;
     if label.len() > MAX_LABEL || label.contains('\0') {
         bail!("the label must have at most {MAX_LABEL} bytes and no NUL");
     }
     let key = ApiKey::generate().context("cannot generate a key")?;
     let now = meta.now_ms();
     let day = 24 * 3_600_000;
-    meta.create_api_key(KeptKey {
+    meta.create_api_key(ApiKeyRecord {
         id: key.id().to_owned(),
-        hash: key.hash(),
+        hash: key.secret_hash(),
         label,
         tenant,
         scopes,
@@ -117,7 +119,7 @@ async fn create(meta: &Meta, wanted: Wanted) -> anyhow::Result<()> {
         revoked_at: None,
     })
     .await?;
-    super::say(&key.reveal());
+    super::print_line(&key.reveal());
     Ok(())
 }
 
@@ -125,7 +127,7 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
     let keys = meta.api_keys().await?;
     if json {
         for key in &keys {
-            super::say(&serde_json::to_string(&line(key))?);
+            super::print_line(&serde_json::to_string(&key_line(key))?);
         }
         return Ok(());
     }
@@ -136,8 +138,8 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
     let now = OffsetDateTime::now_utc().unix_timestamp() * 1000;
     let rows = keys.iter().map(|key| {
         let state = match key {
-            KeptKey { revoked_at: Some(_), .. } => "revoked",
-            key if !key.holds(now) => "expired",
+            ApiKeyRecord { revoked_at: Some(_), .. } => "revoked",
+            key if !key.is_valid(now) => "expired",
             _ => "active",
         };
         let unlimited = || "-".to_owned();
@@ -146,8 +148,8 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
             key.id,
             key.tenant.as_str(),
             key.scopes.to_string(),
-            moment(key.created_at),
-            key.expires_at.map_or_else(unlimited, moment),
+            format_timestamp(key.created_at),
+            key.expires_at.map_or_else(unlimited, format_timestamp),
             key.max_rate.map_or_else(unlimited, |rate| rate.to_string()),
             key.max_size.map_or_else(unlimited, |size| bytesize::ByteSize(size).to_string()),
             key.max_transfers.map_or_else(unlimited, |most| most.to_string()),
@@ -158,8 +160,8 @@ async fn list(meta: &Meta, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn line(key: &KeptKey) -> Line<'_> {
-    Line {
+fn key_line(key: &ApiKeyRecord) -> KeyLine<'_> {
+    KeyLine {
         id: &key.id,
         label: &key.label,
         tenant: key.tenant.as_str(),
@@ -176,7 +178,7 @@ fn line(key: &KeptKey) -> Line<'_> {
 async fn revoke(meta: &Meta, id: &str) -> anyhow::Result<()> {
     let id = ApiKey::parse(id).map_or_else(|| id.to_owned(), |key| key.id().to_owned());
     if meta.revoke_api_key(&id).await? {
-        super::say(&format!("key {id} is revoked"));
+        super::print_line(&format!("key {id} is revoked"));
         return Ok(());
     }
     match meta.api_key(&id).await? {

@@ -3,12 +3,12 @@
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
-use super::moment;
-use crate::{app, config::Loaded, meta::Meta};
+use super::format_timestamp;
+use crate::{app, config::LoadedConfig, meta::Meta};
 
 /// Subcommands of `osproxy link-key`.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Verb {
+pub enum LinkKeyCommand {
     /// Create a new signing key. Links signed with older keys stay valid. Nodes sign with the new
     /// key within 10 seconds and accept links signed with it at once.
     Rotate,
@@ -23,32 +23,32 @@ pub enum Verb {
 }
 
 /// Creates, lists or deletes keys.
-pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, verb: LinkKeyCommand) -> anyhow::Result<()> {
     if !loaded.config.links.keys.is_empty() {
         bail!("the keys are set in the configuration: put a new key first in `links.keys`");
     }
     super::block_on(async {
-        let meta = super::open(&loaded.config).await?;
+        let meta = super::open_meta(&loaded.config).await?;
         match verb {
-            Verb::Rotate => rotate(&meta).await,
-            Verb::Ls => list(&meta).await,
-            Verb::Revoke { id } => revoke(&meta, &id).await,
+            LinkKeyCommand::Rotate => rotate(&meta).await,
+            LinkKeyCommand::Ls => list(&meta).await,
+            LinkKeyCommand::Revoke { id } => revoke(&meta, &id).await,
         }
     })
 }
 
 async fn rotate(meta: &Meta) -> anyhow::Result<()> {
-    let (id, secret) = app::fresh_link_key().context("cannot generate a key")?;
+    let (id, secret) = app::generate_link_key().context("cannot generate a key")?;
     meta.add_link_key(id.clone(), secret).await?;
-    super::say(&format!("{id} now signs links"));
+    super::print_line(&format!("{id} now signs links"));
     Ok(())
 }
 
 async fn list(meta: &Meta) -> anyhow::Result<()> {
-    let keys = meta.link_key_ages().await?;
+    let keys = meta.link_key_creation_times().await?;
     let rows = keys.into_iter().enumerate().map(|(at, (id, created))| {
         let usage = if at == 0 { "sign" } else { "verify" };
-        format!("{id:<10}  {usage:<8}  {}", moment(created))
+        format!("{id:<10}  {usage:<8}  {}", format_timestamp(created))
     });
     super::print_table(&format!("{:<10}  {:<8}  {}", "ID", "USE", "CREATED"), rows);
     Ok(())
@@ -56,10 +56,10 @@ async fn list(meta: &Meta) -> anyhow::Result<()> {
 
 async fn revoke(meta: &Meta, id: &str) -> anyhow::Result<()> {
     if meta.remove_link_key(id).await? {
-        super::say(&format!("links that were signed with {id} are no longer valid"));
+        super::print_line(&format!("links that were signed with {id} are no longer valid"));
         return Ok(());
     }
-    match meta.link_key_ages().await?.first() {
+    match meta.link_key_creation_times().await?.first() {
         Some((newest, _)) if newest == id => bail!("{id} is the signing key: rotate first"),
         _ => bail!("there is no key {id:?}"),
     }

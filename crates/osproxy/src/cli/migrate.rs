@@ -1,12 +1,12 @@
 //! `osproxy migrate`
 
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 
 /// Creates the database if it is missing and updates its tables, as `serve` does at startup.
-pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     super::block_on(async {
         super::migrate(&loaded.config).await?;
-        super::say("the database is up to date");
+        super::print_line("the database is up to date");
         Ok(())
     })
 }

@@ -26,7 +26,7 @@ use crate::{
     app,
     config::{Config, DatabaseLocation},
     error,
-    meta::{self, Here, Meta},
+    meta::{self, Meta, NodeStores},
 };
 
 /// Exit codes, printed at the end of `osproxy --help`.
@@ -44,14 +44,14 @@ const DIFFERENT: u8 = 4;
 
 /// Option to create the database.
 #[derive(Args, Clone, Copy)]
-pub struct Init {
+pub struct InitArgs {
     /// Create the database if it is missing.
     #[arg(long)]
     init: bool,
 }
 
 /// Writes a line to standard output. Ignores errors such as a closed pipe.
-fn say(line: &str) {
+fn print_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
@@ -63,7 +63,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 
 /// Returns the location of the database. Fails if it is a file that does not exist: only `serve`,
 /// `migrate` and `--init` create one.
-async fn existing(config: &Config) -> anyhow::Result<DatabaseLocation> {
+async fn existing_database(config: &Config) -> anyhow::Result<DatabaseLocation> {
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     if let DatabaseLocation::File(database) = &location
         && !tokio::fs::try_exists(database).await.unwrap_or(false)
@@ -78,57 +78,57 @@ async fn existing(config: &Config) -> anyhow::Result<DatabaseLocation> {
 }
 
 /// Opens an existing database to read and change metadata; services may be running.
-async fn open(config: &Config) -> anyhow::Result<Meta> {
-    let location = existing(config).await?;
-    let meta = Meta::open_existing(&location, Here::default(), app::memory(config)).await;
-    meta.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
+async fn open_meta(config: &Config) -> anyhow::Result<Meta> {
+    let location = existing_database(config).await?;
+    let meta = Meta::open_existing(&location, NodeStores::default(), app::cache_limits(config)).await;
+    meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
 }
 
-/// Does the same as [`existing`], but with `--init` first creates the database and its tables.
-async fn existing_or_init(config: &Config, init: Init) -> anyhow::Result<DatabaseLocation> {
+/// Does the same as [`existing_database`], but with `--init` first creates the database and its tables.
+async fn existing_or_init(config: &Config, init: InitArgs) -> anyhow::Result<DatabaseLocation> {
     if init.init {
         migrate(config).await?;
     }
-    existing(config).await
+    existing_database(config).await
 }
 
-/// As [`open`], but with `--init` creates the database and its tables first.
-async fn open_or_init(config: &Config, init: Init) -> anyhow::Result<Meta> {
+/// As [`open_meta`], but with `--init` creates the database and its tables first.
+async fn open_or_init_meta(config: &Config, init: InitArgs) -> anyhow::Result<Meta> {
     existing_or_init(config, init).await?;
-    open(config).await
+    open_meta(config).await
 }
 
 /// Creates the database file and its folder if they are missing, and updates the tables.
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     if let DatabaseLocation::File(_) = &location {
-        app::create_private(&config.data_dir)
+        app::create_private_dir(&config.data_dir)
             .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
     }
     let migrated = meta::migrate(&location).await;
-    migrated.map_err(|error| anyhow::Error::msg(Meta::explain(&location, &error)))
+    migrated.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
 }
 
 /// Prints a table, or `none` if it has no rows.
 fn print_table(header: &str, rows: impl IntoIterator<Item = String>) {
     let mut rows = rows.into_iter().peekable();
     if rows.peek().is_none() {
-        return say("none");
+        return print_line("none");
     }
-    say(header.trim_end());
+    print_line(header.trim_end());
     for row in rows {
-        say(row.trim_end());
+        print_line(row.trim_end());
     }
 }
 
 /// Formats milliseconds since the Unix epoch as UTC.
-fn moment(milliseconds: i64) -> String {
+fn format_timestamp(milliseconds: i64) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     let moment = OffsetDateTime::from_unix_timestamp(milliseconds / 1000).ok();
     moment.and_then(|moment| moment.format(format).ok()).unwrap_or_else(|| milliseconds.to_string())
 }
 
 /// Prints an error and its causes to standard error.
-pub fn complain(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "osproxy: {}", error::chain(&**error));
+pub fn print_error(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr(), "osproxy: {}", error::error_chain(&**error));
 }

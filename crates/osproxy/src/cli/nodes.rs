@@ -4,15 +4,15 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::moment;
+use super::format_timestamp;
 use crate::{
-    config::Loaded,
-    coord::{KnownNode, Node, registry},
+    config::LoadedConfig,
+    coord::{NodeDescription, RegisteredNode, list_registry},
 };
 
 /// Options of `osproxy nodes`.
 #[derive(Clone, Copy, Args)]
-pub struct Options {
+pub struct NodesArgs {
     /// Print one JSON object per line, with times in milliseconds since the Unix epoch.
     #[arg(long)]
     json: bool,
@@ -20,25 +20,27 @@ pub struct Options {
 
 /// A line of JSON output.
 #[derive(Serialize)]
-struct Line<'a> {
+struct NodeLine<'a> {
     #[serde(flatten)]
-    node: &'a Node,
+    node: &'a NodeDescription,
     heard_at: i64,
 }
 
 /// Lists the live nodes in the registry in Redis.
-pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, options: NodesArgs) -> anyhow::Result<()> {
     let config = &loaded.config;
     if !config.is_clustered() {
-        super::say("this configuration is for a single node: a cluster needs a database server and Redis");
+        super::print_line(
+            "this configuration is for a single node: a cluster needs a database server and Redis",
+        );
         return Ok(());
     }
-    let redis = config.redis.redis().map_err(|problems| anyhow::Error::msg(problems.join("; ")))?;
+    let redis = config.redis.settings().map_err(|problems| anyhow::Error::msg(problems.join("; ")))?;
     let redis = redis.context("there is no Redis")?;
-    let nodes = super::block_on(async { Ok(registry(&redis).await?) })?;
+    let nodes = super::block_on(async { Ok(list_registry(&redis).await?) })?;
     if options.json {
-        for KnownNode { node, last_heartbeat: heard_at } in &nodes {
-            super::say(&serde_json::to_string(&Line { node, heard_at: *heard_at })?);
+        for RegisteredNode { node, last_heartbeat: heard_at } in &nodes {
+            super::print_line(&serde_json::to_string(&NodeLine { node, heard_at: *heard_at })?);
         }
         return Ok(());
     }
@@ -46,14 +48,14 @@ pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<()> {
         "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5}  {}",
         "ID", "ADDRESS", "VERSION", "STARTED", "HEARD", "REQUESTS", "TASKS", "LOAD", "STORES"
     );
-    let rows = nodes.iter().map(|KnownNode { node, last_heartbeat: heard_at }| {
+    let rows = nodes.iter().map(|RegisteredNode { node, last_heartbeat: heard_at }| {
         format!(
             "{:<16}  {:<21}  {:<9}  {:<20}  {:<20}  {:>8}  {:>5}  {:>5.2}  {}",
             node.id,
             node.address,
             node.version,
-            moment(node.started_at),
-            moment(*heard_at),
+            format_timestamp(node.started_at),
+            format_timestamp(*heard_at),
             node.load.requests,
             node.load.tasks,
             node.load.load_average,

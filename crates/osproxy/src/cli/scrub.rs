@@ -1,7 +1,7 @@
 //! `osproxy scrub`
 
 mod report;
-mod walk;
+mod scrubber;
 
 use std::process::ExitCode;
 
@@ -10,16 +10,16 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    app::{self, Pace, Stores},
-    config::Loaded,
-    meta::{Here, Meta},
+    app::{self, ReadRateLimit, Stores},
+    config::LoadedConfig,
+    meta::{Meta, NodeStores},
 };
-use report::Report;
-use walk::Walk;
+use report::ScrubReport;
+use scrubber::Scrubber;
 
 /// Options of `osproxy scrub`.
 #[derive(Args, Clone, Copy)]
-pub struct Options {
+pub struct ScrubArgs {
     /// Maximum read rate in bytes per second, such as 800KiB, 50MiB or 1GiB; 0: unlimited.
     #[arg(long, value_name = "BYTES", default_value = "50MiB")]
     rate: ByteSize,
@@ -33,22 +33,23 @@ pub struct Options {
 
 /// Reads all content in the stores of this node and prints one line for each blob or part that
 /// differs from its record. Changes nothing; services may be running.
-pub fn run(loaded: &Loaded, options: Options) -> anyhow::Result<ExitCode> {
+pub fn run(loaded: &LoadedConfig, options: ScrubArgs) -> anyhow::Result<ExitCode> {
     let config = &loaded.config;
     super::block_on(async {
-        let database = super::existing(config).await?;
-        let stores = Stores::open_to_read(config, &database, Pace::new(options.rate.as_u64())).await?;
-        let here = Here::new(String::new(), stores.here());
-        let meta = Meta::open_existing(&database, here, app::memory(config)).await;
-        let meta = meta.map_err(|error| anyhow::Error::msg(Meta::explain(&database, &error)))?;
-        let mut walk = Walk { meta, stores, report: Report::new(options.json, options.after) };
+        let database = super::existing_database(config).await?;
+        let stores =
+            Stores::open_to_read(config, &database, ReadRateLimit::new(options.rate.as_u64())).await?;
+        let here = NodeStores::new(String::new(), stores.local_stores());
+        let meta = Meta::open_existing(&database, here, app::cache_limits(config)).await;
+        let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&database, &error)))?;
+        let mut walk = Scrubber { meta, stores, report: ScrubReport::new(options.json, options.after) };
         let mut terminated = signal(SignalKind::terminate())?;
         let ended = tokio::select! {
-            ended = walk.go() => Some(ended),
+            ended = walk.run() => Some(ended),
             _ = tokio::signal::ctrl_c() => None,
             _ = terminated.recv() => None,
         };
-        walk.report.end(matches!(ended, Some(Ok(()))));
+        walk.report.summarize(matches!(ended, Some(Ok(()))));
         Ok(match ended.transpose()? {
             None => ExitCode::FAILURE,
             Some(()) if walk.report.is_clean() => ExitCode::SUCCESS,

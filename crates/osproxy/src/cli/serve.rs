@@ -16,7 +16,7 @@ use listeners::Listeners;
 
 use crate::{
     app::App,
-    config::{Config, Loaded, TasksSection},
+    config::{Config, LoadedConfig, TasksSection},
     tasks::{self, Engine},
     telemetry, version,
 };
@@ -40,7 +40,7 @@ const LAST_THREADS: Duration = Duration::from_secs(1);
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM, SIGINT or SIGHUP, then drains. A second signal stops the process at once.
-pub fn run(loaded: Loaded) -> anyhow::Result<()> {
+pub fn run(loaded: LoadedConfig) -> anyhow::Result<()> {
     let _flush =
         telemetry::init(&loaded.config.log, &loaded.config.telemetry).context("cannot initialise logging")?;
     // Writes and tasks make progress on their own runtime, however many connections there are.
@@ -59,7 +59,7 @@ fn runtime() -> anyhow::Result<Runtime> {
     runtime.context("cannot start the runtime")
 }
 
-async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> anyhow::Result<()> {
+async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Handle) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -70,10 +70,10 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     let address = listeners.address()?;
     // May have to resolve a host name.
     let settings = config.clone();
-    let advertised = tokio::task::spawn_blocking(move || advertised(&settings, address)).await??;
+    let advertised = tokio::task::spawn_blocking(move || advertised_address(&settings, address)).await??;
     tracing::info!(%address, node = app.node_id, version = version::FULL, "ready");
     app.announce(advertised).await;
-    listeners.announce(bootstrap_key.as_ref())?;
+    listeners.announce_ready(bootstrap_key.as_ref())?;
 
     let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
     let engine = Engine::new(app.clone(), tasks::handlers::all(), task_settings(&config.tasks));
@@ -92,12 +92,12 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     };
     let grace = Duration::from_secs(config.server.shutdown_grace);
     let stop = async {
-        signals.first().await;
+        signals.wait_for_first().await;
         app.drain();
         stop_tasks.cancel();
         tokio::select! {
             () = tokio::time::sleep(drain) => {}
-            () = signals.second() => return,
+            () = signals.wait_for_second() => return,
         }
         shutdown.cancel();
         let grace_expired = async {
@@ -108,7 +108,7 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
         };
         tokio::select! {
             () = grace_expired => {}
-            () = signals.second() => {}
+            () = signals.wait_for_second() => {}
         }
     };
     tokio::select! {
@@ -120,22 +120,22 @@ async fn serve(Loaded { config, warnings }: Loaded, connections: &Handle) -> any
     if tokio::time::timeout(CLEAN_UP, running.wait()).await.is_err() {
         tracing::warn!("tasks did not stop in time; they are taken over when their leases expire");
     }
-    if !app.background.end(CLEAN_UP).await {
+    if !app.background.wait_idle(CLEAN_UP).await {
         tracing::warn!("cleanup did not finish in time; the next start completes it");
     }
     app.coordinator.leave().await;
-    tell_of_stores(&app);
+    log_store_counters(&app);
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The address at which other nodes reach this one.
-fn advertised(config: &Config, listening: SocketAddr) -> anyhow::Result<String> {
-    match config.advertised(listening) {
+fn advertised_address(config: &Config, listening: SocketAddr) -> anyhow::Result<String> {
+    match config.advertised_address(listening) {
         Ok(advertised) => {
             if config.is_clustered() {
                 tracing::info!(address = advertised, "advertising this address to other nodes");
-                if config.is_out_of_reach(listening) {
+                if config.is_advertised_unreachable(listening) {
                     tracing::warn!(
                         "nodes on other machines cannot reach this one at a loopback address; set `cluster.advertise`"
                     );
@@ -150,9 +150,9 @@ fn advertised(config: &Config, listening: SocketAddr) -> anyhow::Result<String> 
 }
 
 /// Logs counters of remote stores: operators see their traffic and failures there.
-fn tell_of_stores(app: &App) {
+fn log_store_counters(app: &App) {
     for (store, counters) in app.stores.counters() {
-        let [operations, failures, waited_us, read_bytes, written_bytes] = counters.now();
+        let [operations, failures, waited_us, read_bytes, written_bytes] = counters.totals();
         if operations > 0 {
             tracing::info!(
                 store,
@@ -167,8 +167,8 @@ fn tell_of_stores(app: &App) {
     }
 }
 
-fn task_settings(section: &TasksSection) -> tasks::Settings {
-    tasks::Settings {
+fn task_settings(section: &TasksSection) -> tasks::EngineSettings {
+    tasks::EngineSettings {
         lease: Duration::from_secs(section.lease),
         poll_interval: Duration::from_secs(section.poll_interval),
         initial_backoff: Duration::from_secs(section.first_retry),
@@ -206,12 +206,12 @@ impl Signals {
         Ok(Self { received })
     }
 
-    async fn first(&self) {
+    async fn wait_for_first(&self) {
         let _ = self.received.clone().wait_for(|count| *count >= 1).await;
         tracing::info!("stopping: finishing running requests");
     }
 
-    async fn second(&self) {
+    async fn wait_for_second(&self) {
         let _ = self.received.clone().wait_for(|count| *count >= 2).await;
         tracing::warn!("stopping at once: received a second signal");
     }

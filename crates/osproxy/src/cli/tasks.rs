@@ -3,20 +3,20 @@
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 
-use super::moment;
+use super::format_timestamp;
 use crate::{
-    config::Loaded,
+    config::LoadedConfig,
     meta::{AttemptOutcome, Meta, Task, TaskState},
 };
 
 /// Subcommands of `osproxy tasks`.
 #[derive(Clone, Copy, Subcommand)]
-pub enum Verb {
+pub enum TasksCommand {
     /// List tasks, newest first.
     Ls {
         /// List only tasks in this state.
         #[arg(long)]
-        state: Option<State>,
+        state: Option<TaskStateArg>,
         /// Maximum number of tasks to list.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
         limit: u64,
@@ -24,20 +24,20 @@ pub enum Verb {
     /// Show a task with all its attempts.
     Show {
         /// Id of the task.
-        #[arg(value_parser = task_id)]
+        #[arg(value_parser = parse_task_id)]
         id: i64,
     },
     /// Run a dead task, or one that waits after a failure, again now.
     Retry {
         /// Id of the task.
-        #[arg(value_parser = task_id)]
+        #[arg(value_parser = parse_task_id)]
         id: i64,
     },
 }
 
 /// State of a task.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum State {
+pub enum TaskStateArg {
     /// Waits for its due time or for a worker.
     Queued,
     /// Leased by a worker.
@@ -48,25 +48,25 @@ pub enum State {
     Dead,
 }
 
-impl From<State> for TaskState {
-    fn from(state: State) -> Self {
+impl From<TaskStateArg> for TaskState {
+    fn from(state: TaskStateArg) -> Self {
         match state {
-            State::Queued => Self::Queued,
-            State::Running => Self::Running,
-            State::Done => Self::Done,
-            State::Dead => Self::Dead,
+            TaskStateArg::Queued => Self::Queued,
+            TaskStateArg::Running => Self::Running,
+            TaskStateArg::Done => Self::Done,
+            TaskStateArg::Dead => Self::Dead,
         }
     }
 }
 
 /// Lists, shows or retries tasks; services may be running.
-pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, verb: TasksCommand) -> anyhow::Result<()> {
     super::block_on(async {
-        let meta = super::open(&loaded.config).await?;
+        let meta = super::open_meta(&loaded.config).await?;
         match verb {
-            Verb::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,
-            Verb::Show { id } => show(&meta, id).await,
-            Verb::Retry { id } => retry(&meta, id, loaded.config.tasks.max_attempts).await,
+            TasksCommand::Ls { state, limit } => list(&meta, state.map(TaskState::from), limit).await,
+            TasksCommand::Show { id } => show(&meta, id).await,
+            TasksCommand::Retry { id } => retry(&meta, id, loaded.config.tasks.max_attempts).await,
         }
     })
 }
@@ -82,7 +82,7 @@ async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Resu
             task.kind,
             task.state.name(),
             task.attempts,
-            when(&task),
+            timing(&task),
             task.last_error.as_deref().unwrap_or_default().replace('\n', " "),
         )
     });
@@ -91,22 +91,22 @@ async fn list(meta: &Meta, state: Option<TaskState>, limit: u64) -> anyhow::Resu
 }
 
 /// When a task ended, when its lease expires, or when it is due.
-fn when(task: &Task) -> String {
+fn timing(task: &Task) -> String {
     match (task.ended_at, task.lease_until) {
-        (Some(ended), _) => format!("ended {}", moment(ended)),
-        (None, Some(until)) => format!("lease to {}", moment(until)),
-        (None, None) => format!("due {}", moment(task.run_at)),
+        (Some(ended), _) => format!("ended {}", format_timestamp(ended)),
+        (None, Some(until)) => format!("lease to {}", format_timestamp(until)),
+        (None, None) => format!("due {}", format_timestamp(task.run_at)),
     }
 }
 
-fn attempts_of(task: &Task) -> String {
+fn format_attempts(task: &Task) -> String {
     if task.is_recurring {
         return task.attempts.to_string();
     }
     format!("{} of {}", task.attempts, task.max_attempts)
 }
 
-fn task_id(text: &str) -> Result<i64, &'static str> {
+fn parse_task_id(text: &str) -> Result<i64, &'static str> {
     text.parse().map_err(|_| "a task id is a number; `osproxy tasks ls` lists them")
 }
 
@@ -117,35 +117,35 @@ async fn show(meta: &Meta, id: i64) -> anyhow::Result<()> {
         ("kind", task.kind.clone()),
         ("payload", task.payload.clone()),
         ("state", task.state.name()),
-        ("created", moment(task.created_at)),
+        ("created", format_timestamp(task.created_at)),
     ];
     if task.state == TaskState::Queued {
-        lines.push(("due", moment(task.run_at)));
+        lines.push(("due", format_timestamp(task.run_at)));
     }
     if let (Some(owner), Some(until)) = (&task.lease_owner, task.lease_until) {
-        lines.push(("held by", format!("{owner} until {}", moment(until))));
+        lines.push(("held by", format!("{owner} until {}", format_timestamp(until))));
     }
-    lines.extend(task.ended_at.map(|at| ("ended", moment(at))));
-    lines.push(("attempts", attempts_of(&task)));
+    lines.extend(task.ended_at.map(|at| ("ended", format_timestamp(at))));
+    lines.push(("attempts", format_attempts(&task)));
     lines.extend(task.last_error.map(|error| ("error", error)));
     for (name, value) in lines {
-        super::say(&format!("{name:<9} {value}"));
+        super::print_line(&format!("{name:<9} {value}"));
     }
     for attempt in attempts {
         let outcome = attempt.outcome.map_or_else(|| "running".to_owned(), AttemptOutcome::name);
-        let ended = attempt.ended_at.map_or_else(|| "-".to_owned(), moment);
-        let started = moment(attempt.started_at);
+        let ended = attempt.ended_at.map_or_else(|| "-".to_owned(), format_timestamp);
+        let started = format_timestamp(attempt.started_at);
         let error = attempt.error.unwrap_or_default();
         let (number, owner) = (attempt.number, attempt.lease_owner);
         let line = format!("  {number:>3}. {started} to {ended:<20} by {owner}: {outcome} {error}");
-        super::say(line.trim_end());
+        super::print_line(line.trim_end());
     }
     Ok(())
 }
 
 async fn retry(meta: &Meta, id: i64, attempts: u32) -> anyhow::Result<()> {
     if meta.retry_task(id, attempts).await? {
-        super::say(&format!("task {id} is due now, with up to {attempts} attempts"));
+        super::print_line(&format!("task {id} is due now, with up to {attempts} attempts"));
         return Ok(());
     }
     match meta.task(id).await? {

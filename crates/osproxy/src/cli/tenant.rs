@@ -7,29 +7,29 @@ use bytesize::ByteSize;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Init, open, open_or_init};
+use super::{InitArgs, open_meta, open_or_init_meta};
 use crate::{
-    config::Loaded,
+    config::LoadedConfig,
     meta::{Meta, TenantUsage},
     tenant::Tenant,
 };
 
 /// Subcommands of `osproxy tenant`.
 #[derive(Subcommand)]
-pub enum Verb {
+pub enum TenantCommand {
     /// Set the quota of a tenant and count its usage; takes some seconds the first time.
     Set {
         /// Name of the tenant. It must have a key, a file or a quota, unless --new is given.
         name: Tenant,
         /// Maximum size of all its files together, such as 10GiB; `none` removes the limit.
         #[arg(long, value_name = "SIZE")]
-        max_bytes: Quota,
+        max_bytes: QuotaArg,
         /// Accept a tenant that has no key, file or quota yet.
         #[arg(long)]
         new: bool,
         /// Whether to create the database.
         #[command(flatten)]
-        init: Init,
+        init: InitArgs,
     },
     /// List tenants with their quota and usage.
     Ls {
@@ -45,9 +45,9 @@ pub enum Verb {
 
 /// Maximum number of bytes of a tenant; `None`: unlimited.
 #[derive(Clone, Copy)]
-pub struct Quota(Option<u64>);
+pub struct QuotaArg(Option<u64>);
 
-impl FromStr for Quota {
+impl FromStr for QuotaArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -60,7 +60,7 @@ impl FromStr for Quota {
 
 /// A line of JSON output.
 #[derive(Serialize)]
-struct Line<'a> {
+struct TenantLine<'a> {
     tenant: &'a str,
     max_bytes: Option<u64>,
     used: u64,
@@ -69,24 +69,24 @@ struct Line<'a> {
 }
 
 /// Sets a quota, or lists tenants.
-pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
+pub fn run(loaded: &LoadedConfig, verb: TenantCommand) -> anyhow::Result<()> {
     let config = &loaded.config;
     super::block_on(async {
         match verb {
-            Verb::Set { name, max_bytes: Quota(max_bytes), new, init } => {
-                let meta = open_or_init(config, init).await?;
-                if !new && !meta.is_known_tenant(&name).await? {
+            TenantCommand::Set { name, max_bytes: QuotaArg(max_bytes), new, init } => {
+                let meta = open_or_init_meta(config, init).await?;
+                if !new && !meta.tenant_exists(&name).await? {
                     bail!("no key, file or quota names the tenant {name}; check the name, or pass --new");
                 }
                 let usage = meta.set_quota(&name, max_bytes).await?;
                 print_text(&[TenantUsage { usage, stored: None }]);
             }
-            Verb::Ls { all, json } => {
-                let tenants = tenants(&open(config).await?, all).await?;
+            TenantCommand::Ls { all, json } => {
+                let tenants = load_tenants(&open_meta(config).await?, all).await?;
                 if json {
                     print_json(&tenants)?;
                 } else if tenants.is_empty() && !all {
-                    super::say("no tenant has a quota; `osproxy tenant ls --all` lists every tenant");
+                    super::print_line("no tenant has a quota; `osproxy tenant ls --all` lists every tenant");
                 } else {
                     print_text(&tenants);
                 }
@@ -96,23 +96,23 @@ pub fn run(loaded: &Loaded, verb: Verb) -> anyhow::Result<()> {
     })
 }
 
-async fn tenants(meta: &Meta, all: bool) -> anyhow::Result<Vec<TenantUsage>> {
+async fn load_tenants(meta: &Meta, all: bool) -> anyhow::Result<Vec<TenantUsage>> {
     if all {
-        return Ok(meta.usage_of_all().await?);
+        return Ok(meta.all_tenant_usage().await?);
     }
-    let counted = meta.usage().await?;
+    let counted = meta.quota_usage().await?;
     Ok(counted.into_iter().map(|usage| TenantUsage { usage, stored: None }).collect())
 }
 
 fn print_json(tenants: &[TenantUsage]) -> anyhow::Result<()> {
     for TenantUsage { usage, stored } in tenants {
-        let line = Line {
+        let line = TenantLine {
             tenant: usage.tenant.as_str(),
             max_bytes: usage.max_bytes,
             used: usage.used,
             stored: *stored,
         };
-        super::say(&serde_json::to_string(&line)?);
+        super::print_line(&serde_json::to_string(&line)?);
     }
     Ok(())
 }

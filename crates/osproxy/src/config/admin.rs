@@ -14,13 +14,13 @@ section! {
 
 impl AdminSection {
     pub(super) fn check(&self, findings: &mut Findings) {
-        if self.address().is_err() {
+        if self.listen_address().is_err() {
             findings.problem("admin.listen", "must be an address and a port, such as 127.0.0.1:8889");
         }
     }
 
     /// Address of the admin listener, if there is one.
-    pub fn address(&self) -> Result<Option<SocketAddr>, AddrParseError> {
-        self.listen.as_ref().map(|listen| super::address(listen)).transpose()
+    pub fn listen_address(&self) -> Result<Option<SocketAddr>, AddrParseError> {
+        self.listen.as_ref().map(|listen| super::parse_address(listen)).transpose()
     }
 }

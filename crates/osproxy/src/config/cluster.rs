@@ -72,14 +72,14 @@ impl Config {
     /// coordination.
     pub fn is_clustered(&self) -> bool {
         self.database.server().is_ok_and(|server| server.is_some())
-            && self.redis.redis().is_ok_and(|redis| redis.is_some())
+            && self.redis.settings().is_ok_and(|redis| redis.is_some())
     }
 
     /// Whether nodes on other machines cannot reach the address that this node advertises, although
     /// `cluster.advertise` is not set. `listening` is the address on which the node listens.
-    pub fn is_out_of_reach(&self, listening: SocketAddr) -> bool {
-        let server = self.redis.redis().ok().flatten().and_then(|redis| redis.server());
-        let leading = server.and_then(|server| leading_to(&server, listening.is_ipv4()));
+    pub fn is_advertised_unreachable(&self, listening: SocketAddr) -> bool {
+        let server = self.redis.settings().ok().flatten().and_then(|redis| redis.first_server());
+        let leading = server.and_then(|server| local_address_towards(&server, listening.is_ipv4()));
         let is_near = leading.is_some_and(|address| address.is_loopback());
         let is_any = listening.ip().is_unspecified();
         self.cluster.advertise.is_none() && (is_any && is_near || listening.ip().is_loopback() && !is_near)
@@ -87,16 +87,16 @@ impl Config {
 
     /// The address at which other nodes reach this one, which listens on `listening`. Fails with a
     /// message if it cannot be detected. Blocks to look up the name of the Redis server.
-    pub fn advertised(&self, listening: SocketAddr) -> Result<String, String> {
+    pub fn advertised_address(&self, listening: SocketAddr) -> Result<String, String> {
         if let Some(address) = &self.cluster.advertise {
             return Ok(address.clone());
         }
         if !listening.ip().is_unspecified() {
             return Ok(listening.to_string());
         }
-        let redis = self.redis.redis().ok().flatten();
-        let server = redis.and_then(|redis| redis.server());
-        let reached = server.and_then(|server| leading_to(&server, listening.is_ipv4()));
+        let redis = self.redis.settings().ok().flatten();
+        let server = redis.and_then(|redis| redis.first_server());
+        let reached = server.and_then(|server| local_address_towards(&server, listening.is_ipv4()));
         match reached {
             Some(address) => Ok(SocketAddr::new(address, listening.port()).to_string()),
             None => {
@@ -108,7 +108,7 @@ impl Config {
 
 /// The local address of the interface towards a server. Sends nothing; blocks to look up the
 /// server's name.
-fn leading_to(server: &str, by_ipv4: bool) -> Option<IpAddr> {
+fn local_address_towards(server: &str, by_ipv4: bool) -> Option<IpAddr> {
     let any: SocketAddr = if by_ipv4 { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
     let mut targets = server.to_socket_addrs().ok()?;
     targets.find_map(|target| {
@@ -139,15 +139,15 @@ mod tests {
     fn the_address_for_others_is_found_where_it_can_be() {
         let config = Config::default();
         let listening = "10.1.2.3:80".parse().unwrap();
-        assert_eq!(config.advertised(listening).unwrap(), "10.1.2.3:80");
+        assert_eq!(config.advertised_address(listening).unwrap(), "10.1.2.3:80");
         let any = "0.0.0.0:80".parse().unwrap();
-        assert!(config.advertised(any).unwrap_err().contains("cluster.advertise"));
+        assert!(config.advertised_address(any).unwrap_err().contains("cluster.advertise"));
         let url = Some(Secret::new("redis://:hush@127.0.0.1:6379/0"));
         let redis = RedisSection { url, ..RedisSection::default() };
         let config = Config { redis, ..config };
-        assert_eq!(config.advertised(any).unwrap(), "127.0.0.1:80");
+        assert_eq!(config.advertised_address(any).unwrap(), "127.0.0.1:80");
         let cluster = ClusterSection { advertise: Some("node-1:90".into()), ..ClusterSection::default() };
-        assert_eq!(Config { cluster, ..config }.advertised(any).unwrap(), "node-1:90");
+        assert_eq!(Config { cluster, ..config }.advertised_address(any).unwrap(), "node-1:90");
     }
 
     #[test]

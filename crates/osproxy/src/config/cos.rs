@@ -7,7 +7,7 @@ use osproxy_storage::{
 
 use super::{
     Secret,
-    stores::{self, DescribedStore, StoreSection},
+    stores::{self, RemoteStoreSection, StoreDescription},
     value::section,
 };
 
@@ -37,18 +37,18 @@ section! {
     ignored []
 }
 
-impl StoreSection for CosSection {
+impl RemoteStoreSection for CosSection {
     fn is_enabled(&self) -> bool {
         self.enabled
     }
 
-    fn describe(&self) -> Option<DescribedStore> {
+    fn describe(&self) -> Option<StoreDescription> {
         let settings = self.settings(HttpSettings::default()).ok()?;
-        Some(DescribedStore::new(settings.endpoint, settings.bucket, settings.credentials))
+        Some(StoreDescription::new(settings.endpoint, settings.bucket, settings.credentials))
     }
 
     fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String> {
-        stores::opened(cos(self.settings(http)?))
+        stores::into_backend(cos(self.settings(http)?))
     }
 }
 
@@ -62,10 +62,10 @@ impl CosSection {
             (None, None) => return Err("`region` is missing".to_owned()),
         };
         Ok(CosSettings {
-            endpoint: stores::endpoint(&endpoint, true)?,
+            endpoint: stores::parse_endpoint(&endpoint, true)?,
             appid: self.appid.as_ref().ok_or("`appid` is missing")?.reveal().to_owned(),
-            bucket: stores::bucket(self.bucket.as_ref())?,
-            credentials: stores::credentials(
+            bucket: stores::parse_bucket(self.bucket.as_ref())?,
+            credentials: stores::pair_credentials(
                 ("secret_id", self.secret_id.as_ref()),
                 (name, secret),
                 self.session_token.as_ref(),

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::{
     Secret,
-    value::{Findings, Node, choice, section},
+    value::{Findings, RawValue, choice, section},
 };
 
 /// Largest allowed connection pool.
@@ -104,7 +104,7 @@ pub struct DatabaseServer {
     /// Type of the server; never `Sqlite`.
     pub driver: Driver,
     /// Address and credentials, from the URL or from the single settings.
-    pub target: Target,
+    pub target: DatabaseTarget,
     /// Number of connections that stay open when idle.
     pub max_idle_conns: u32,
     /// Largest number of open connections.
@@ -115,7 +115,7 @@ pub struct DatabaseServer {
 
 /// Address and credentials of a database server.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub enum DatabaseTarget {
     /// A URL, which may also set parameters of the driver.
     Url(Secret),
     /// Single settings.
@@ -193,7 +193,7 @@ impl DatabaseSection {
                     .into(),
             );
         }
-        Some(self.at(driver, Target::Url(url)))
+        Some(self.server_at(driver, DatabaseTarget::Url(url)))
     }
 
     fn by_fields(&self, password: Option<Secret>, problems: &mut Vec<String>) -> DatabaseServer {
@@ -205,7 +205,7 @@ impl DatabaseSection {
                 String::new()
             }
         };
-        let target = Target::Fields {
+        let target = DatabaseTarget::Fields {
             host: required("host", &self.host),
             database: required("database", &self.database),
             username: required("username", &self.username),
@@ -214,10 +214,10 @@ impl DatabaseSection {
             sslmode: self.sslmode,
             sslrootcert: self.sslrootcert.clone(),
         };
-        self.at(self.driver, target)
+        self.server_at(self.driver, target)
     }
 
-    fn at(&self, driver: Driver, target: Target) -> DatabaseServer {
+    fn server_at(&self, driver: Driver, target: DatabaseTarget) -> DatabaseServer {
         DatabaseServer {
             driver,
             target,
@@ -244,15 +244,14 @@ impl DatabaseSection {
 }
 
 /// The Go program's `database` is a list; it uses the entry with `db_name: default`.
-pub(super) fn unlist(tree: &mut Node, findings: &mut Findings) {
+pub(super) fn flatten_go_list(tree: &mut RawValue, findings: &mut Findings) {
     let Some(section) = tree.get_mut("database") else {
         return;
     };
-    let Node::List(entries) = section else {
+    let RawValue::List(entries) = section else {
         return;
     };
-    let named_default =
-        |entry: &mut Node| matches!(entry.get_mut("db_name"), Some(Node::Text(name)) if name == "default");
+    let named_default = |entry: &mut RawValue| matches!(entry.get_mut("db_name"), Some(RawValue::Text(name)) if name == "default");
     let chosen = match entries.len() {
         1 => Some(0),
         _ => entries.iter_mut().position(named_default),
@@ -261,7 +260,7 @@ pub(super) fn unlist(tree: &mut Node, findings: &mut Findings) {
         *section = entries.swap_remove(chosen);
     } else {
         findings.problem("database", "one entry of the list must have `db_name: default`");
-        *section = Node::Null;
+        *section = RawValue::Null;
     }
 }
 
@@ -286,7 +285,7 @@ mod tests {
         ] {
             let found = server(&text);
             assert_eq!((found.driver, found.max_open_conns), (Driver::Postgres, 100));
-            let Target::Fields { host, port, database, username, password, .. } = found.target else {
+            let DatabaseTarget::Fields { host, port, database, username, password, .. } = found.target else {
                 panic!("there is no url");
             };
             assert_eq!(

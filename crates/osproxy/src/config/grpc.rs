@@ -19,17 +19,17 @@ section! {
 
 impl GrpcSection {
     pub(super) fn check(&self, findings: &mut Findings) {
-        if self.address().is_err() {
+        if self.listen_address().is_err() {
             findings.problem("grpc.listen", "must be an address and a port, such as 127.0.0.1:8890");
         }
         self.tls.check("grpc.tls", findings);
-        if self.listen.is_none() && self.tls.is_on() {
+        if self.listen.is_none() && self.tls.is_enabled() {
             findings.problem("grpc.tls", "has no effect without `grpc.listen`; set it or remove `grpc.tls`");
         }
     }
 
     /// Address of the separate gRPC listener, if there is one.
-    pub fn address(&self) -> Result<Option<SocketAddr>, AddrParseError> {
-        self.listen.as_ref().map(|listen| super::address(listen)).transpose()
+    pub fn listen_address(&self) -> Result<Option<SocketAddr>, AddrParseError> {
+        self.listen.as_ref().map(|listen| super::parse_address(listen)).transpose()
     }
 }

@@ -37,24 +37,24 @@ pub use auth::{AuthMode, AuthSection};
 pub use cluster::ClusterSection;
 pub use cors::{ANY, CorsSection};
 pub use cos::CosSection;
-pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, Driver, SslMode, Target};
+pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, DatabaseTarget, Driver, SslMode};
 pub use grpc::GrpcSection;
 pub use limits::LimitsSection;
 pub use links::{LinkKeySection, LinksSection};
 pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
 pub use oss::OssSection;
-pub use redis::{Port, Redis, RedisAt, RedisSection, SentinelSection};
+pub use redis::{RedisAddress, RedisPort, RedisSection, RedisSettings, SentinelSection};
 pub use s3::S3Section;
 pub use secret::Secret;
 pub use server::ServerSection;
-pub use stores::{DescribedStore, StoreKind, StoresSection};
+pub use stores::{StoreDescription, StoreKind, StoresSection};
 pub use tasks::TasksSection;
 pub use telemetry::TelemetrySection;
-pub use tls::{TlsFiles, TlsSection};
+pub use tls::{TlsPem, TlsSection};
 pub use uploads::UploadsSection;
 
-use value::{Findings, Node, Value, section};
+use value::{Findings, RawValue, SettingValue, section};
 
 /// Environment variables with this prefix are settings: `OSPROXY__LOG__LEVEL=debug`.
 const ENV_PREFIX: &str = "OSPROXY__";
@@ -118,7 +118,7 @@ section! {
 
 /// Settings from command-line flags, which override all others.
 #[derive(Debug, Default)]
-pub struct Overrides {
+pub struct ConfigOverrides {
     /// `--listen`.
     pub listen: Option<String>,
     /// `--data-dir`.
@@ -140,7 +140,7 @@ impl std::error::Error for InvalidConfig {}
 
 /// A checked configuration, with warnings for the log.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
     /// Settings that are accepted but have no effect, one sentence each.
@@ -149,7 +149,7 @@ pub struct Loaded {
 
 /// Reads and checks the configuration from `file`, or else from the file named by `OSPROXY_CONFIG`.
 /// Reports all problems at once. Blocks: call this before the runtime starts.
-pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, InvalidConfig> {
+pub fn load(file: Option<&Path>, overrides: ConfigOverrides) -> Result<LoadedConfig, InvalidConfig> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place where settings come in")]
     let named = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty());
     let text = match file.or(named.as_deref().map(Path::new)) {
@@ -170,18 +170,18 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, Invalid
 pub fn read(
     text: &str,
     environment: impl Iterator<Item = (String, String)>,
-    overrides: Overrides,
-) -> Result<Loaded, InvalidConfig> {
+    overrides: ConfigOverrides,
+) -> Result<LoadedConfig, InvalidConfig> {
     let blank = text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty());
-    let mut tree = if blank { Node::Map(BTreeMap::new()) } else { parse(text)? };
+    let mut tree = if blank { RawValue::Map(BTreeMap::new()) } else { parse(text)? };
     for (name, value) in environment {
         if let Some(path) = name.strip_prefix(ENV_PREFIX) {
             let path: Vec<_> = path.split("__").map(str::to_ascii_lowercase).collect();
-            tree.set(&path, Node::Untyped(value));
+            tree.set(&path, RawValue::Untyped(value));
         }
     }
     let mut findings = Findings::default();
-    database::unlist(&mut tree, &mut findings);
+    database::flatten_go_list(&mut tree, &mut findings);
     let mut config = Config::read(tree, "", &mut findings).unwrap_or_default();
     if let Some(listen) = overrides.listen {
         config.server.listen = Some(listen);
@@ -191,28 +191,28 @@ pub fn read(
     }
     config.check(&mut findings);
     if findings.problems.is_empty() {
-        Ok(Loaded { config, warnings: findings.warnings })
+        Ok(LoadedConfig { config, warnings: findings.warnings })
     } else {
         Err(InvalidConfig(findings.problems))
     }
 }
 
-fn parse(text: &str) -> Result<Node, InvalidConfig> {
+fn parse(text: &str) -> Result<RawValue, InvalidConfig> {
     // The lines around an error may contain secrets, so only its position is shown.
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| InvalidConfig(vec![error.to_string()]))
 }
 
 /// Parses an address and a port; `localhost` means 127.0.0.1.
-fn address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
+fn parse_address(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
     text.replace("localhost:", "127.0.0.1:").parse()
 }
 
 impl Config {
     /// The listen address: `server.listen`, or `app.port` on 127.0.0.1.
-    pub fn listen(&self) -> Result<SocketAddr, std::net::AddrParseError> {
+    pub fn listen_address(&self) -> Result<SocketAddr, std::net::AddrParseError> {
         match &self.server.listen {
-            Some(listen) => address(listen),
+            Some(listen) => parse_address(listen),
             None => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), self.app.port).into()),
         }
     }
@@ -229,14 +229,14 @@ impl Config {
     }
 
     /// The root folder of the `local` backend.
-    pub fn objects_root(&self) -> PathBuf {
+    pub fn object_folder(&self) -> PathBuf {
         let default = || self.data_dir.join("objects");
         self.local.root.clone().unwrap_or_else(default)
     }
 
     /// Checks ranges and combinations of settings.
     fn check(&self, findings: &mut Findings) {
-        if self.listen().is_err() {
+        if self.listen_address().is_err() {
             findings.problem("server.listen", "must be an address and a port, such as 127.0.0.1:8888");
         }
         self.admin.check(findings);
@@ -246,7 +246,7 @@ impl Config {
         self.local.check(findings);
         self.database.check(findings);
         self.redis.check(findings);
-        if self.redis.redis().is_ok_and(|redis| redis.is_some())
+        if self.redis.settings().is_ok_and(|redis| redis.is_some())
             && self.database.server().is_ok_and(|server| server.is_none())
         {
             findings.warnings.push("redis: has no effect, because sqlite supports only a single node".into());
@@ -259,7 +259,7 @@ impl Config {
         self.server.check(findings);
         self.tls.check("tls", findings);
         self.grpc.check(findings);
-        if self.tls.is_on() && self.is_clustered() {
+        if self.tls.is_enabled() && self.is_clustered() {
             findings.problem(
                 "tls",
                 "nodes of a cluster forward requests over plain HTTP on the same port; \
@@ -275,7 +275,7 @@ mod tests {
 
     pub(super) fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let loaded = read(text, environment.iter().map(owned), Overrides::default());
+        let loaded = read(text, environment.iter().map(owned), ConfigOverrides::default());
         loaded.map(|loaded| loaded.config).map_err(|error| error.0)
     }
 
@@ -301,10 +301,10 @@ mod tests {
         let config = parse("log: {level: warn}\napp: {port: 1234}", &environment).unwrap();
         assert_eq!(config.log.level, LogLevel::Debug);
         assert!(!config.local.fsync);
-        assert_eq!(config.listen().unwrap().to_string(), "127.0.0.1:1234");
-        let overrides = Overrides { listen: Some("[::1]:9".into()), data_dir: Some("/d".into()) };
+        assert_eq!(config.listen_address().unwrap().to_string(), "127.0.0.1:1234");
+        let overrides = ConfigOverrides { listen: Some("[::1]:9".into()), data_dir: Some("/d".into()) };
         let config = read("app: {port: 1}", std::iter::empty(), overrides).unwrap().config;
-        assert_eq!(config.listen().unwrap().to_string(), "[::1]:9");
+        assert_eq!(config.listen_address().unwrap().to_string(), "[::1]:9");
         let Ok(DatabaseLocation::File(database)) = config.database_location() else {
             panic!("no server is configured");
         };
@@ -349,7 +349,7 @@ mod tests {
                     log: {level: info, root_dir: ./logs, filename: app.log, format: json, show_line: true, \
                     max_backups: 3, max_size: 500, max_age: 28, compress: true, enable_file: false}\n\
                     local: {enabled: true}";
-        let loaded = read(text, std::iter::empty(), Overrides::default()).unwrap();
+        let loaded = read(text, std::iter::empty(), ConfigOverrides::default()).unwrap();
         assert_eq!(loaded.config.app.port, 8889);
         assert_eq!(loaded.config.log.format, LogFormat::Json);
         assert_eq!(loaded.warnings.len(), 11, "{:#?}", loaded.warnings);

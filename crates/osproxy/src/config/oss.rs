@@ -7,7 +7,7 @@ use osproxy_storage::{
 
 use super::{
     Secret,
-    stores::{self, DescribedStore, StoreSection},
+    stores::{self, RemoteStoreSection, StoreDescription},
     value::section,
 };
 
@@ -35,18 +35,18 @@ section! {
     ignored []
 }
 
-impl StoreSection for OssSection {
+impl RemoteStoreSection for OssSection {
     fn is_enabled(&self) -> bool {
         self.enabled
     }
 
-    fn describe(&self) -> Option<DescribedStore> {
+    fn describe(&self) -> Option<StoreDescription> {
         let settings = self.settings(HttpSettings::default()).ok()?;
-        Some(DescribedStore::new(settings.endpoint, settings.bucket, settings.credentials))
+        Some(StoreDescription::new(settings.endpoint, settings.bucket, settings.credentials))
     }
 
     fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String> {
-        stores::opened(oss(self.settings(http)?))
+        stores::into_backend(oss(self.settings(http)?))
     }
 }
 
@@ -54,13 +54,14 @@ impl OssSection {
     fn settings(&self, http: HttpSettings) -> Result<OssSettings, String> {
         let (name, file) = ("access_key_secret", self.access_key_secret_file.as_deref());
         let secret = Secret::resolve(name, self.access_key_secret.as_ref(), file)?;
-        let endpoint = stores::endpoint(self.endpoint.as_deref().ok_or("`endpoint` is missing")?, true)?;
+        let endpoint =
+            stores::parse_endpoint(self.endpoint.as_deref().ok_or("`endpoint` is missing")?, true)?;
         let region = self.region.as_deref().or_else(|| region_of(&endpoint));
         Ok(OssSettings {
             region: region.ok_or("`region` is missing, and `endpoint` does not contain it")?.to_owned(),
             endpoint,
-            bucket: stores::bucket(self.bucket.as_ref())?,
-            credentials: stores::credentials(
+            bucket: stores::parse_bucket(self.bucket.as_ref())?,
+            credentials: stores::pair_credentials(
                 ("access_key_id", self.access_key_id.as_ref()),
                 (name, secret),
                 self.session_token.as_ref(),

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::{
     Secret,
-    value::{Findings, Node, Value, section},
+    value::{Findings, RawValue, SettingValue, section},
 };
 
 section! {
@@ -12,7 +12,7 @@ section! {
         /// Host name or address of the server.
         host: Option<String> = None,
         /// TCP port.
-        port: Port = Port(6379),
+        port: RedisPort = RedisPort(6379),
         /// Number of the database.
         db: u32 = 0,
         /// User name. When not set, the default user of the server.
@@ -55,20 +55,20 @@ section! {
 
 /// A TCP port, which the Go program also accepts as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Port(pub u16);
+pub struct RedisPort(pub u16);
 
-impl Value for Port {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
-        let node = if let Node::Text(text) = node { Node::Untyped(text) } else { node };
+impl SettingValue for RedisPort {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
+        let node = if let RawValue::Text(text) = node { RawValue::Untyped(text) } else { node };
         u16::read(node, path, findings).map(Self)
     }
 }
 
 /// A Redis and its connection settings.
 #[derive(Clone, Debug)]
-pub struct Redis {
+pub struct RedisSettings {
     /// Address of the Redis.
-    pub address: RedisAt,
+    pub address: RedisAddress,
     /// User name, if not the default user.
     pub username: Option<String>,
     /// Password of the user, if set.
@@ -85,7 +85,7 @@ pub struct Redis {
 
 /// Address of a Redis.
 #[derive(Clone, Debug)]
-pub enum RedisAt {
+pub enum RedisAddress {
     /// A URL, which contains all settings.
     Url(Secret),
     /// One server.
@@ -96,12 +96,12 @@ pub enum RedisAt {
     Cluster(Vec<(String, u16)>),
 }
 
-impl Redis {
+impl RedisSettings {
     /// Host and port of the server that is contacted first.
-    pub(super) fn server(&self) -> Option<String> {
+    pub(super) fn first_server(&self) -> Option<String> {
         let named = |(host, port): &(String, u16)| format!("{host}:{port}");
         match &self.address {
-            RedisAt::Url(url) => {
+            RedisAddress::Url(url) => {
                 let (_, rest) = url.reveal().split_once("://")?;
                 let authority = rest.split(['/', '?']).next()?;
                 let authority = authority.rsplit_once('@').map_or(authority, |(_, server)| server);
@@ -109,8 +109,8 @@ impl Redis {
                     authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
                 Some(if has_port { authority.to_owned() } else { format!("{authority}:6379") })
             }
-            RedisAt::Server(host, port) => Some(format!("{host}:{port}")),
-            RedisAt::Sentinel(_, nodes) | RedisAt::Cluster(nodes) => nodes.first().map(named),
+            RedisAddress::Server(host, port) => Some(format!("{host}:{port}")),
+            RedisAddress::Sentinel(_, nodes) | RedisAddress::Cluster(nodes) => nodes.first().map(named),
         }
     }
 }
@@ -118,7 +118,7 @@ impl Redis {
 impl RedisSection {
     /// Returns the Redis to use; `None` if nothing is configured. Fails with one message for each
     /// problem. Blocks to read the files of secrets and certificates.
-    pub fn redis(&self) -> Result<Option<Redis>, Vec<String>> {
+    pub fn settings(&self) -> Result<Option<RedisSettings>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
             Secret::resolve(name, written.as_ref(), file.as_deref()).unwrap_or_else(|problem| {
@@ -139,19 +139,22 @@ impl RedisSection {
             if !url.reveal().starts_with("redis://") && !url.reveal().starts_with("rediss://") {
                 problems.push("`url` must begin with redis:// or rediss://".into());
             }
-            RedisAt::Url(url)
+            RedisAddress::Url(url)
         } else if let Some(host) = &self.host {
-            RedisAt::Server(host.clone(), self.port.0)
+            RedisAddress::Server(host.clone(), self.port.0)
         } else if sentinel {
             let master = self.sentinel.master.clone().unwrap_or_else(|| {
                 problems.push("`sentinel.master` is missing".into());
                 String::new()
             });
-            RedisAt::Sentinel(master, addresses("sentinel.nodes", &self.sentinel.nodes, &mut problems))
+            RedisAddress::Sentinel(
+                master,
+                parse_addresses("sentinel.nodes", &self.sentinel.nodes, &mut problems),
+            )
         } else {
-            RedisAt::Cluster(addresses("cluster", &self.cluster, &mut problems))
+            RedisAddress::Cluster(parse_addresses("cluster", &self.cluster, &mut problems))
         };
-        if matches!(at, RedisAt::Cluster(_)) && self.db != 0 {
+        if matches!(at, RedisAddress::Cluster(_)) && self.db != 0 {
             problems.push("a Redis Cluster has no database other than 0".into());
         }
         let trusted = self.tls_ca.as_ref().and_then(|path| {
@@ -162,7 +165,7 @@ impl RedisSection {
         if self.prefix.is_empty() || self.prefix.contains(['{', '}']) {
             problems.push("`prefix` must not be empty or contain braces".into());
         }
-        let redis = Redis {
+        let redis = RedisSettings {
             address: at,
             username: self.username.clone(),
             password,
@@ -175,13 +178,13 @@ impl RedisSection {
     }
 
     pub(super) fn check(&self, findings: &mut Findings) {
-        for problem in self.redis().err().unwrap_or_default() {
+        for problem in self.settings().err().unwrap_or_default() {
             findings.problem("redis", problem);
         }
     }
 }
 
-fn addresses(name: &str, nodes: &[String], problems: &mut Vec<String>) -> Vec<(String, u16)> {
+fn parse_addresses(name: &str, nodes: &[String], problems: &mut Vec<String>) -> Vec<(String, u16)> {
     if nodes.is_empty() {
         problems.push(format!("`{name}` is missing"));
     }
@@ -204,11 +207,11 @@ mod tests {
     fn the_go_programs_section_is_understood() {
         for port in ["6380", "'6380'"] {
             let text = format!("redis: {{host: r, port: {port}, db: 2, password: 123456}}");
-            let redis = parse(&text, &[]).unwrap().redis.redis().unwrap().unwrap();
-            assert!(matches!(redis.address, RedisAt::Server(host, 6380) if host == "r"));
+            let redis = parse(&text, &[]).unwrap().redis.settings().unwrap().unwrap();
+            assert!(matches!(redis.address, RedisAddress::Server(host, 6380) if host == "r"));
             assert_eq!((redis.db, redis.password.unwrap().reveal()), (2, "123456"));
         }
-        assert!(parse("", &[]).unwrap().redis.redis().unwrap().is_none());
+        assert!(parse("", &[]).unwrap().redis.settings().unwrap().is_none());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use osproxy_storage::{
 
 use super::{
     Secret,
-    stores::{self, DescribedStore, StoreSection},
+    stores::{self, RemoteStoreSection, StoreDescription},
     value::section,
 };
 
@@ -39,18 +39,18 @@ section! {
     ignored []
 }
 
-impl StoreSection for S3Section {
+impl RemoteStoreSection for S3Section {
     fn is_enabled(&self) -> bool {
         self.enabled
     }
 
-    fn describe(&self) -> Option<DescribedStore> {
+    fn describe(&self) -> Option<StoreDescription> {
         let settings = self.settings(HttpSettings::default()).ok()?;
-        Some(DescribedStore::new(settings.endpoint, settings.bucket, settings.credentials))
+        Some(StoreDescription::new(settings.endpoint, settings.bucket, settings.credentials))
     }
 
     fn open(&self, http: HttpSettings) -> Result<Arc<dyn Backend>, String> {
-        stores::opened(s3(self.settings(http)?))
+        stores::into_backend(s3(self.settings(http)?))
     }
 }
 
@@ -60,11 +60,11 @@ impl S3Section {
         let secret = Secret::resolve(name, self.secret_access_key.as_ref(), file)?;
         let amazon = format!("https://s3.{}.amazonaws.com", self.region);
         Ok(S3Settings {
-            endpoint: stores::endpoint(self.endpoint.as_deref().unwrap_or(&amazon), self.use_ssl)?,
+            endpoint: stores::parse_endpoint(self.endpoint.as_deref().unwrap_or(&amazon), self.use_ssl)?,
             region: self.region.clone(),
-            bucket: stores::bucket(self.bucket.as_ref())?,
+            bucket: stores::parse_bucket(self.bucket.as_ref())?,
             path_style: self.path_style,
-            credentials: stores::credentials(
+            credentials: stores::pair_credentials(
                 ("access_key_id", self.access_key_id.as_ref()),
                 (name, secret),
                 self.session_token.as_ref(),

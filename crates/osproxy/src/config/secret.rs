@@ -1,6 +1,6 @@
 use std::{fmt, path::Path};
 
-use super::value::{Findings, Node, Value};
+use super::value::{Findings, RawValue, SettingValue};
 
 /// Text that must not appear in logs.
 #[derive(Clone, Default, PartialEq)]
@@ -43,11 +43,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Value for Secret {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+impl SettingValue for Secret {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         match node {
             // Files of the Go program have numeric passwords without quotes.
-            Node::Integer(number) => Some(Self(number.to_string())),
+            RawValue::Integer(number) => Some(Self(number.to_string())),
             node => String::read(node, path, findings).map(Self),
         }
     }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::value::{Findings, Node, Value, section};
+use super::value::{Findings, RawValue, SettingValue, section};
 
 section! {
     /// `server`: the HTTP listener.
@@ -46,8 +46,8 @@ section! {
     ignored []
 }
 
-impl Value for IpNet {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+impl SettingValue for IpNet {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         let text = String::read(node, path, findings)?;
         let net = text.parse().ok().or_else(|| Some(Self::from(text.parse::<IpAddr>().ok()?)));
         if net.is_none() {

@@ -29,7 +29,7 @@ impl fmt::Display for StoreKind {
 
 /// Public settings of a remote store, and its secrets for redaction.
 #[derive(Clone)]
-pub struct DescribedStore {
+pub struct StoreDescription {
     /// Scheme, host and port.
     pub endpoint: String,
     /// Bucket for all objects; `None`: one for each category.
@@ -38,7 +38,7 @@ pub struct DescribedStore {
     pub secrets: Vec<String>,
 }
 
-impl DescribedStore {
+impl StoreDescription {
     pub(super) fn new(endpoint: String, bucket: Option<String>, key: Option<Credentials>) -> Self {
         let secrets = key.map(|(id, secret, token)| [id, secret].into_iter().chain(token).collect());
         Self { endpoint, bucket, secrets: secrets.unwrap_or_default() }
@@ -46,12 +46,12 @@ impl DescribedStore {
 }
 
 /// A section that configures a remote store.
-pub(super) trait StoreSection {
+pub(super) trait RemoteStoreSection {
     /// Whether the store is used.
     fn is_enabled(&self) -> bool;
 
     /// Describes the store; `None` if its settings are invalid. Blocks to read files.
-    fn describe(&self) -> Option<DescribedStore>;
+    fn describe(&self) -> Option<StoreDescription>;
 
     /// Opens the store without contacting it. Fails with a message if the settings are invalid.
     /// Blocks to read files.
@@ -99,7 +99,7 @@ impl StoresSection {
 
 impl Config {
     /// The section of a remote store, with its name.
-    fn section(&self, kind: StoreKind) -> Option<(&'static str, &dyn StoreSection)> {
+    fn section(&self, kind: StoreKind) -> Option<(&'static str, &dyn RemoteStoreSection)> {
         match kind {
             StoreKind::Local => None,
             // The same section under either of its two names.
@@ -128,7 +128,7 @@ impl Config {
     }
 
     /// Describes a remote store. Blocks to read files of secrets.
-    pub fn describe_store(&self, kind: StoreKind) -> Option<DescribedStore> {
+    pub fn describe_store(&self, kind: StoreKind) -> Option<StoreDescription> {
         self.section(kind)?.1.describe()
     }
 
@@ -183,7 +183,7 @@ pub(super) type Credentials = (String, String, Option<String>);
 
 /// Combines key id and secret, which must be set together. `None` if neither is set: the store then
 /// uses other sources.
-pub(super) fn credentials(
+pub(super) fn pair_credentials(
     id: (&str, Option<&Secret>),
     secret: (&str, Option<Secret>),
     token: Option<&Secret>,
@@ -201,15 +201,15 @@ pub(super) fn credentials(
 }
 
 /// Converts the result of opening a store; the error becomes one line of text.
-pub(super) fn opened(store: osproxy_storage::Result<impl Backend>) -> Result<Arc<dyn Backend>, String> {
+pub(super) fn into_backend(store: osproxy_storage::Result<impl Backend>) -> Result<Arc<dyn Backend>, String> {
     match store {
         Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(crate::error::chain(&error)),
+        Err(error) => Err(crate::error::error_chain(&error)),
     }
 }
 
 /// Adds a scheme to an endpoint that has none.
-pub(super) fn endpoint(written: &str, use_ssl: bool) -> Result<String, String> {
+pub(super) fn parse_endpoint(written: &str, use_ssl: bool) -> Result<String, String> {
     let (scheme, authority) = match written.split_once("://") {
         Some((scheme @ ("http" | "https"), authority)) => (scheme, authority),
         Some(_) => return Err("`endpoint` must begin with http:// or https:// or be a host".to_owned()),
@@ -224,7 +224,7 @@ pub(super) fn endpoint(written: &str, use_ssl: bool) -> Result<String, String> {
 }
 
 /// Checks the name of a bucket.
-pub(super) fn bucket(written: Option<&String>) -> Result<Option<String>, String> {
+pub(super) fn parse_bucket(written: Option<&String>) -> Result<Option<String>, String> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     match written {
         Some(name) if !(3..=63).contains(&name.len()) || !name.bytes().all(plain) => {

@@ -25,7 +25,7 @@ section! {
 
 /// Contents of the files.
 #[derive(Clone, PartialEq, Eq)]
-pub struct TlsFiles {
+pub struct TlsPem {
     cert: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
@@ -34,28 +34,28 @@ pub struct TlsFiles {
 impl TlsSection {
     /// `path` is the name of the section.
     pub(super) fn check(&self, path: &str, findings: &mut Findings) {
-        let usable = |files: &TlsFiles| {
-            files.certified()?;
-            files.client_authorities().map(drop)
+        let usable = |files: &TlsPem| {
+            files.certified_key()?;
+            files.client_ca_store().map(drop)
         };
-        if let Err(problem) = self.files().and_then(|files| files.as_ref().map(usable).transpose()) {
+        if let Err(problem) = self.read_files().and_then(|files| files.as_ref().map(usable).transpose()) {
             findings.problem(path, problem);
         }
     }
 
     /// Whether TLS is enabled.
-    pub fn is_on(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.cert.is_some()
     }
 
     /// Reads the files; `None` if TLS is off. Fails with a message. Blocks while it reads.
-    pub fn files(&self) -> Result<Option<TlsFiles>, String> {
+    pub fn read_files(&self) -> Result<Option<TlsPem>, String> {
         match (&self.cert, &self.key) {
             (None, None) if self.client_ca.is_some() => Err("`cert` and `key` are missing".to_owned()),
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => {
-                let client_ca = self.client_ca.as_deref().map(read).transpose()?;
-                Ok(Some(TlsFiles { cert: read(cert)?, key: read(key)?, client_ca }))
+                let client_ca = self.client_ca.as_deref().map(read_file).transpose()?;
+                Ok(Some(TlsPem { cert: read_file(cert)?, key: read_file(key)?, client_ca }))
             }
             (Some(_), None) => Err("`key` is missing".to_owned()),
             (None, Some(_)) => Err("`cert` is missing".to_owned()),
@@ -63,10 +63,10 @@ impl TlsSection {
     }
 }
 
-impl TlsFiles {
+impl TlsPem {
     /// The certificate chain with its matching key. Fails with a message that reveals nothing about
     /// the key.
-    pub fn certified(&self) -> Result<CertifiedKey, String> {
+    pub fn certified_key(&self) -> Result<CertifiedKey, String> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.cert)
             .collect::<Result<_, _>>()
             .map_err(|error| format!("`cert` is not a PEM file: {error}"))?;
@@ -80,7 +80,7 @@ impl TlsFiles {
     }
 
     /// CA certificates for clients, if client certificates are required. Fails with a message.
-    pub fn client_authorities(&self) -> Result<Option<RootCertStore>, String> {
+    pub fn client_ca_store(&self) -> Result<Option<RootCertStore>, String> {
         let Some(pem) = &self.client_ca else {
             return Ok(None);
         };
@@ -98,7 +98,7 @@ impl TlsFiles {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     #[expect(
         clippy::disallowed_methods,
         reason = "before the reactor has work, or on a thread that may block"

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 
 /// A tree of settings from the file and the environment.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Node {
+pub(super) enum RawValue {
     Null,
     Bool(bool),
     Integer(i128),
@@ -14,11 +14,11 @@ pub(super) enum Node {
     Text(String),
     /// From the environment, where everything is text: converted to the type of the setting.
     Untyped(String),
-    List(Vec<Node>),
-    Map(BTreeMap<String, Node>),
+    List(Vec<RawValue>),
+    Map(BTreeMap<String, RawValue>),
 }
 
-impl Node {
+impl RawValue {
     fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -36,7 +36,7 @@ impl Node {
     }
 
     /// Sets the value at `path` and creates missing sections.
-    pub(super) fn set(&mut self, path: &[String], value: Node) {
+    pub(super) fn set(&mut self, path: &[String], value: RawValue) {
         let Some((first, rest)) = path.split_first() else {
             *self = value;
             return;
@@ -50,7 +50,7 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for RawValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NodeVisitor)
     }
@@ -59,60 +59,60 @@ impl<'de> Deserialize<'de> for Node {
 struct NodeVisitor;
 
 impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
+    type Value = RawValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("settings")
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_unit<E>(self) -> Result<RawValue, E> {
+        Ok(RawValue::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_none<E>(self) -> Result<RawValue, E> {
+        Ok(RawValue::Null)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        Node::deserialize(deserializer)
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawValue, D::Error> {
+        RawValue::deserialize(deserializer)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<RawValue, E> {
+        Ok(RawValue::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Integer(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<RawValue, E> {
+        Ok(RawValue::Integer(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Integer(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<RawValue, E> {
+        Ok(RawValue::Integer(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Float(value))
+    fn visit_f64<E>(self, value: f64) -> Result<RawValue, E> {
+        Ok(RawValue::Float(value))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<RawValue, E> {
+        Ok(RawValue::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<RawValue, A::Error> {
         let mut list = Vec::new();
         while let Some(node) = access.next_element()? {
             list.push(node);
         }
-        Ok(Node::List(list))
+        Ok(RawValue::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<RawValue, A::Error> {
         let mut map = BTreeMap::new();
-        while let Some((key, value)) = access.next_entry::<String, Node>()? {
+        while let Some((key, value)) = access.next_entry::<String, RawValue>()? {
             if map.insert(key.clone(), value).is_some() {
                 return Err(A::Error::custom(format!("`{key}` appears twice")));
             }
         }
-        Ok(Node::Map(map))
+        Ok(RawValue::Map(map))
     }
 }
 
@@ -129,50 +129,50 @@ impl Findings {
         self.problems.push(format!("{path}: {problem}"));
     }
 
-    fn wrong_type(&mut self, path: &str, expected: &str, found: &Node) {
+    fn type_mismatch(&mut self, path: &str, expected: &str, found: &RawValue) {
         self.problem(path, format_args!("must be {expected}, not {}", found.kind()));
     }
 }
 
 /// A type of settings. `read` returns `None` after recording a problem; the default applies then.
-pub(super) trait Value: Sized {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self>;
+pub(super) trait SettingValue: Sized {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self>;
 }
 
-impl Value for bool {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+impl SettingValue for bool {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         match &node {
-            Node::Bool(value) => return Some(*value),
-            Node::Untyped(text) => {
+            RawValue::Bool(value) => return Some(*value),
+            RawValue::Untyped(text) => {
                 if let Ok(value) = text.parse() {
                     return Some(value);
                 }
             }
             _ => {}
         }
-        findings.wrong_type(path, "true or false", &node);
+        findings.type_mismatch(path, "true or false", &node);
         None
     }
 }
 
-impl Value for u64 {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+impl SettingValue for u64 {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         let value = match &node {
-            Node::Integer(value) => Some(*value),
-            Node::Untyped(text) => text.parse().ok(),
+            RawValue::Integer(value) => Some(*value),
+            RawValue::Untyped(text) => text.parse().ok(),
             _ => None,
         };
         let value = value.and_then(|value| Self::try_from(value).ok());
         if value.is_none() {
-            findings.wrong_type(path, "a whole number that is not negative", &node);
+            findings.type_mismatch(path, "a whole number that is not negative", &node);
         }
         value
     }
 }
 
 /// Reads a number of a smaller type.
-fn small<T: TryFrom<u64>>(
-    node: Node,
+fn read_small_integer<T: TryFrom<u64>>(
+    node: RawValue,
     path: &str,
     findings: &mut Findings,
     max: impl fmt::Display,
@@ -185,36 +185,36 @@ fn small<T: TryFrom<u64>>(
     small
 }
 
-impl Value for u16 {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
-        small(node, path, findings, Self::MAX)
+impl SettingValue for u16 {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
+        read_small_integer(node, path, findings, Self::MAX)
     }
 }
 
-impl Value for u32 {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
-        small(node, path, findings, Self::MAX)
+impl SettingValue for u32 {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
+        read_small_integer(node, path, findings, Self::MAX)
     }
 }
 
-impl Value for String {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+impl SettingValue for String {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         match node {
-            Node::Text(text) | Node::Untyped(text) => Some(text),
-            Node::Integer(_) | Node::Float(_) | Node::Bool(_) => {
+            RawValue::Text(text) | RawValue::Untyped(text) => Some(text),
+            RawValue::Integer(_) | RawValue::Float(_) | RawValue::Bool(_) => {
                 findings.problem(path, "must be text: put it in quotes");
                 None
             }
             node => {
-                findings.wrong_type(path, "text", &node);
+                findings.type_mismatch(path, "text", &node);
                 None
             }
         }
     }
 }
 
-impl Value for PathBuf {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+impl SettingValue for PathBuf {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         let text = String::read(node, path, findings)?;
         if text.is_empty() {
             findings.problem(path, "must not be empty");
@@ -224,19 +224,19 @@ impl Value for PathBuf {
     }
 }
 
-impl<T: Value> Value for Option<T> {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
+impl<T: SettingValue> SettingValue for Option<T> {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
         match node {
-            Node::Null => Some(None),
+            RawValue::Null => Some(None),
             node => T::read(node, path, findings).map(Some),
         }
     }
 }
 
-impl<T: Value> Value for Vec<T> {
-    fn read(node: Node, path: &str, findings: &mut Findings) -> Option<Self> {
-        let Node::List(nodes) = node else {
-            findings.wrong_type(path, "a list", &node);
+impl<T: SettingValue> SettingValue for Vec<T> {
+    fn read(node: RawValue, path: &str, findings: &mut Findings) -> Option<Self> {
+        let RawValue::List(nodes) = node else {
+            findings.type_mismatch(path, "a list", &node);
             return None;
         };
         let read = |(index, node)| T::read(node, &format!("{path}[{index}]"), findings);
@@ -246,7 +246,7 @@ impl<T: Value> Value for Vec<T> {
 
 /// Reports the keys that remain in a section after all known settings were taken out.
 pub(super) fn report_unknown(
-    rest: BTreeMap<String, Node>,
+    rest: BTreeMap<String, RawValue>,
     path: &str,
     known: &[&str],
     ignored: &[&str],
@@ -294,18 +294,18 @@ macro_rules! section {
             }
         }
 
-        impl $crate::config::value::Value for $name {
+        impl $crate::config::value::SettingValue for $name {
             fn read(
-                node: $crate::config::value::Node,
+                node: $crate::config::value::RawValue,
                 path: &str,
                 findings: &mut $crate::config::value::Findings,
             ) -> Option<Self> {
-                use $crate::config::value::{Node, Value, join, report_unknown};
+                use $crate::config::value::{RawValue, SettingValue, join, report_unknown};
                 let mut settings = Self::default();
                 let mut map = match node {
                     // A section in which all settings are commented out.
-                    Node::Null => return Some(settings),
-                    Node::Map(map) => map,
+                    RawValue::Null => return Some(settings),
+                    RawValue::Map(map) => map,
                     _ => {
                         findings.problem(path, "must be a section of settings");
                         return None;
@@ -314,7 +314,7 @@ macro_rules! section {
                 $(
                     if let Some(node) = map.remove(stringify!($field)) {
                         let path = join(path, stringify!($field));
-                        if let Some(value) = <$type as Value>::read(node, &path, findings) {
+                        if let Some(value) = <$type as SettingValue>::read(node, &path, findings) {
                             settings.$field = value;
                         }
                     }
@@ -347,9 +347,9 @@ macro_rules! choice {
             }
         }
 
-        impl $crate::config::value::Value for $name {
+        impl $crate::config::value::SettingValue for $name {
             fn read(
-                node: $crate::config::value::Node,
+                node: $crate::config::value::RawValue,
                 path: &str,
                 findings: &mut $crate::config::value::Findings,
             ) -> Option<Self> {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::uid::{Uid, Window, WorkerId};
+use crate::uid::{Uid, UidWindow, WorkerId};
 
 /// A worker id that a node holds for a limited time.
 ///
@@ -27,24 +27,24 @@ pub struct WorkerLease {
 
 impl WorkerLease {
     /// A worker id that no other process ever uses.
-    pub(super) const fn for_ever(id: WorkerId) -> Self {
+    pub(super) const fn permanent(id: WorkerId) -> Self {
         Self { id, after_ms: 0, until_ms: u64::MAX, expires_at: Duration::MAX }
     }
 
     /// Whether the lease has not ended.
-    pub fn holds(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         since_boot() < self.expires_at
     }
 
     /// Timestamps that uids with this worker id may have.
-    pub const fn window(&self) -> Window {
-        Window { worker: self.id, after_ms: self.after_ms, until_ms: self.until_ms }
+    pub const fn window(&self) -> UidWindow {
+        UidWindow { worker: self.id, after_ms: self.after_ms, until_ms: self.until_ms }
     }
 
     /// Whether a uid generated with this worker id may be issued.
     pub fn permits(&self, uid: Uid) -> bool {
-        let issued = uid.issued_ms();
-        self.after_ms < issued && issued <= self.until_ms && self.holds()
+        let issued = uid.timestamp_ms();
+        self.after_ms < issued && issued <= self.until_ms && self.is_valid()
     }
 }
 

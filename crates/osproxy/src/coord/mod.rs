@@ -2,16 +2,16 @@
 //! in-process.
 
 #[cfg(test)]
-mod contract;
+mod conformance;
 mod lease;
-mod memory;
+mod local;
 mod message;
 mod redis;
 
 pub use lease::WorkerLease;
-pub use memory::InProcess;
+pub use local::LocalCoordinator;
 pub use message::{Event, Message};
-pub use redis::{ThroughRedis, registry};
+pub use redis::{RedisCoordinator, list_registry};
 
 use std::sync::Arc;
 
@@ -23,26 +23,26 @@ use tokio::sync::broadcast;
 #[async_trait]
 pub trait Coordinator: Send + Sync + 'static {
     /// The worker id under which this node may issue uids; `None` while it holds none.
-    fn worker(&self) -> Option<WorkerLease>;
+    fn worker_lease(&self) -> Option<WorkerLease>;
 
     /// Registers this node; each heartbeat publishes the current result of `describe`.
-    async fn announce(&self, describe: Describe);
+    async fn announce(&self, describe: DescribeNode);
 
     /// Nodes with a recent heartbeat, including this one once it is announced.
-    async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError>;
+    async fn list_nodes(&self) -> Result<Vec<RegisteredNode>, CoordError>;
 
     /// The node with a recent heartbeat that alone has access to `store`. The cost does not depend
     /// on the number of nodes. Fails while the registry may still be incomplete.
-    async fn node_with(&self, store: &str) -> Result<Option<Node>, CoordError>;
+    async fn find_owner(&self, store: &str) -> Result<Option<NodeDescription>, CoordError>;
 
     /// Sends a message to the other nodes that are connected now. Never waits.
-    fn send(&self, message: Message);
+    fn publish(&self, message: Message);
 
     /// Subscribes to messages of other nodes.
-    fn listen(&self) -> broadcast::Receiver<Event>;
+    fn subscribe(&self) -> broadcast::Receiver<Event>;
 
     /// Whether messages of other nodes are received at the moment.
-    fn hears(&self) -> bool;
+    fn is_connected(&self) -> bool;
 
     /// Gives the worker id back and unregisters this node. Call it when no more uids are issued;
     /// takes a few seconds at most.
@@ -50,12 +50,12 @@ pub trait Coordinator: Send + Sync + 'static {
 }
 
 /// Describes a node at this moment.
-pub type Describe = Arc<dyn Fn() -> Node + Send + Sync>;
+pub type DescribeNode = Arc<dyn Fn() -> NodeDescription + Send + Sync>;
 
 /// A node's description of itself. Nodes of other versions may omit fields or add unknown ones,
 /// which are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Node {
+pub struct NodeDescription {
     /// Unique id of the process.
     pub id: String,
     /// Host and port at which other nodes reach it.
@@ -73,13 +73,13 @@ pub struct Node {
     pub started_at: i64,
     /// Current load.
     #[serde(default)]
-    pub load: Load,
+    pub load: LoadReport,
 }
 
 /// Load of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Load {
+pub struct LoadReport {
     /// Number of running requests.
     pub requests: u64,
     /// Number of running tasks.
@@ -90,9 +90,9 @@ pub struct Load {
 
 /// A node in the registry.
 #[derive(Clone, Debug, PartialEq)]
-pub struct KnownNode {
+pub struct RegisteredNode {
     /// Its description.
-    pub node: Node,
+    pub node: NodeDescription,
     /// Time of its last heartbeat, in milliseconds since the Unix epoch.
     pub last_heartbeat: i64,
 }

@@ -7,10 +7,10 @@ use osproxy_api::grpc::v1::{
 };
 use tonic::{Request, Response};
 
-use super::{Answer, caller, render::moment};
+use super::{RpcResult, caller, render::timestamp};
 use crate::{
     api_key::Scope,
-    app::{App, KnownNode},
+    app::{App, RegisteredNode},
     ops,
 };
 
@@ -18,22 +18,22 @@ pub(super) struct Service(pub(super) Arc<App>);
 
 #[tonic::async_trait]
 impl ClusterService for Service {
-    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Answer<ListNodesResponse> {
+    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> RpcResult<ListNodesResponse> {
         caller(&request, Scope::Admin)?;
         let nodes = ops::list_nodes::list_nodes(&self.0).await?;
         Ok(Response::new(ListNodesResponse { nodes: nodes.into_iter().map(node).collect() }))
     }
 }
 
-fn node(KnownNode { node, last_heartbeat: heard_at }: KnownNode) -> Node {
+fn node(RegisteredNode { node, last_heartbeat: heard_at }: RegisteredNode) -> Node {
     Node {
         id: node.id,
         address: node.address,
         version: node.version,
         stores: node.stores,
         own_stores: node.own_stores,
-        started_at: Some(moment(node.started_at)),
-        heard_at: Some(moment(heard_at)),
+        started_at: Some(timestamp(node.started_at)),
+        heard_at: Some(timestamp(heard_at)),
         load: Some(NodeLoad {
             requests: node.load.requests,
             tasks: node.load.tasks,

@@ -26,33 +26,33 @@ use crate::{
     Error, Result,
     app::{App, Caller, Transfer},
     error,
-    metrics::Running,
+    metrics::InFlightGuard,
 };
 
 /// A message of a client stream that sends content.
-pub(super) trait Sent {
+pub(super) trait ContentMessage {
     /// The first message.
     type Header;
 
     /// Splits the message into header or data; `None` if it is empty.
-    fn split(self) -> Option<Piece<Self::Header>>;
+    fn split(self) -> Option<MessagePart<Self::Header>>;
 }
 
 /// The content of a message.
-pub(super) enum Piece<H> {
+pub(super) enum MessagePart<H> {
     Header(H),
     Data(Bytes),
 }
 
 macro_rules! sent {
     ($($request:ident, $header:ident, $module:ident;)*) => {$(
-        impl Sent for $request {
+        impl ContentMessage for $request {
             type Header = $header;
 
-            fn split(self) -> Option<Piece<$header>> {
+            fn split(self) -> Option<MessagePart<$header>> {
                 Some(match self.part? {
-                    $module::Part::Header(header) => Piece::Header(header),
-                    $module::Part::Data(data) => Piece::Data(data),
+                    $module::Part::Header(header) => MessagePart::Header(header),
+                    $module::Part::Data(data) => MessagePart::Data(data),
                 })
             }
         }
@@ -65,19 +65,19 @@ sent! {
 }
 
 /// Reads the header, which must be the first message.
-pub(super) async fn header<M: Sent>(messages: &mut Streaming<M>) -> Result<M::Header> {
-    match messages.message().await.map_err(|status| broken(&status))?.and_then(Sent::split) {
-        Some(Piece::Header(header)) => Ok(header),
+pub(super) async fn read_header<M: ContentMessage>(messages: &mut Streaming<M>) -> Result<M::Header> {
+    match messages.message().await.map_err(|status| stream_error(&status))?.and_then(ContentMessage::split) {
+        Some(MessagePart::Header(header)) => Ok(header),
         _ => Err(Error::invalid("the first message must contain the header").with_field("header")),
     }
 }
 
 /// The content that follows the header.
-pub(super) fn body<M: Sent + Send + 'static>(
+pub(super) fn data_stream<M: ContentMessage + Send + 'static>(
     messages: Streaming<M>,
 ) -> impl Stream<Item = Result<Bytes>> + Send + Unpin {
-    let chunks = messages.map(|message| match message.map_err(|status| broken(&status))?.split() {
-        Some(Piece::Data(data)) => Ok(data),
+    let chunks = messages.map(|message| match message.map_err(|status| stream_error(&status))?.split() {
+        Some(MessagePart::Data(data)) => Ok(data),
         _ => Err(Error::invalid("all messages except the first must contain data").with_field("data")),
     });
     // Clients may send any number of empty messages; drop them.
@@ -90,7 +90,7 @@ pub(super) fn until_revoked(
     caller: Caller,
     content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
 ) -> BoxStream<'static, Result<Bytes>> {
-    let revoked = Box::pin(async move { app.revocation(&caller).await });
+    let revoked = Box::pin(async move { app.wait_for_revocation(&caller).await });
     let next = |state: Option<_>| async move {
         let (mut content, mut revoked) = state?;
         let chunk = tokio::select! {
@@ -104,24 +104,25 @@ pub(super) fn until_revoked(
 }
 
 /// Maps a stream error: the client disconnected, was too slow, or sent an invalid message.
-fn broken(status: &Status) -> Error {
+fn stream_error(status: &Status) -> Error {
     match status.code() {
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
             Error::new(ErrorCode::TooLarge, "a message exceeds 1 MiB; send the content in smaller messages")
         }
         tonic::Code::Internal => Error::invalid("a message could not be decoded"),
-        _ => cut(),
+        _ => incomplete_stream(),
     }
 }
 
 /// Turns errors of the request body into a gRPC status. Otherwise tonic takes some connection
 /// errors for the end of the stream, and a truncated upload would look complete.
-pub(super) async fn tell_cut(request: Request, next: Next) -> Response {
-    next.run(request.map(|body| axum::body::Body::new(body.map_err(|_| Status::from(cut()))))).await
+pub(super) async fn report_body_errors(request: Request, next: Next) -> Response {
+    next.run(request.map(|body| axum::body::Body::new(body.map_err(|_| Status::from(incomplete_stream())))))
+        .await
 }
 
 /// The client disconnected, or sent less than it announced.
-pub(super) fn cut() -> Error {
+pub(super) fn incomplete_stream() -> Error {
     Error::new(ErrorCode::IncompleteBody, "the stream ended before it was complete")
 }
 
@@ -132,7 +133,7 @@ pub(super) struct Download {
     /// The content that follows.
     pub(super) content: BoxStream<'static, Result<Bytes>>,
     /// Counts the download while the stream exists.
-    pub(super) _running: Option<(Transfer, Running)>,
+    pub(super) _running: Option<(Transfer, InFlightGuard)>,
 }
 
 impl Stream for Download {
@@ -145,7 +146,10 @@ impl Stream for Download {
         let next = ready!(self.content.poll_next_unpin(cx));
         Poll::Ready(next.map(|read| {
             let data = read.inspect_err(|error| {
-                tracing::error!(error = error::chain(error), "download failed after the response started");
+                tracing::error!(
+                    error = error::error_chain(error),
+                    "download failed after the response started"
+                );
             })?;
             let part = Some(download_file_response::Part::Data(data));
             Ok(DownloadFileResponse { part })

@@ -25,26 +25,26 @@ const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const LONGEST: Duration = Duration::from_hours(24 * 30);
 
 /// Ends a call when its deadline has passed.
-pub(super) async fn keep(request: Request, next: Next) -> Response {
-    let Some(timeout) = patience(request.headers()) else {
+pub(super) async fn enforce(request: Request, next: Next) -> Response {
+    let Some(timeout) = parse_timeout(request.headers()) else {
         return next.run(request).await;
     };
     let end = Instant::now() + timeout;
     // Dropping the call has the same effect as a client that disconnects.
     match timeout_at(end, next.run(request)).await {
         Ok(answer) => {
-            answer.map(|body| Body::new(Ending { body: Some(body), end: Box::pin(sleep_until(end)) }))
+            answer.map(|body| Body::new(DeadlineBody { body: Some(body), end: Box::pin(sleep_until(end)) }))
         }
-        Err(_) => exceeded().into_response(),
+        Err(_) => deadline_exceeded().into_response(),
     }
 }
 
-fn exceeded() -> Error {
+fn deadline_exceeded() -> Error {
     Error::new(ErrorCode::DeadlineExceeded, "the deadline of the call has passed; use a longer one")
 }
 
 /// Parses the timeout. An invalid one is ignored, as other gRPC servers do.
-fn patience(headers: &HeaderMap) -> Option<Duration> {
+fn parse_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let is_number = (1..=8).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -62,13 +62,13 @@ fn patience(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A response body that ends at the deadline.
-struct Ending {
+struct DeadlineBody {
     /// `None` after it has ended.
     body: Option<Body>,
     end: Pin<Box<Sleep>>,
 }
 
-impl http_body::Body for Ending {
+impl http_body::Body for DeadlineBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -85,7 +85,7 @@ impl http_body::Body for Ending {
         }
         self.body = None;
         let mut trailers = HeaderMap::new();
-        let added = tonic::Status::from(exceeded()).add_header(&mut trailers);
+        let added = tonic::Status::from(deadline_exceeded()).add_header(&mut trailers);
         Poll::Ready(Some(added.map(|()| Frame::trailers(trailers)).map_err(axum::Error::new)))
     }
 
@@ -102,26 +102,26 @@ impl http_body::Body for Ending {
 mod tests {
     use super::*;
 
-    fn of(text: &'static str) -> Option<Duration> {
-        patience(&HeaderMap::from_iter([(TIMEOUT, text.parse().unwrap())]))
+    fn parsed(text: &'static str) -> Option<Duration> {
+        parse_timeout(&HeaderMap::from_iter([(TIMEOUT, text.parse().unwrap())]))
     }
 
     #[test]
     fn a_deadline_is_a_number_and_a_unit() {
-        assert_eq!(of("1H"), Some(Duration::from_hours(1)));
-        assert_eq!(of("2M"), Some(Duration::from_mins(2)));
-        assert_eq!(of("3S"), Some(Duration::from_secs(3)));
-        assert_eq!(of("4m"), Some(Duration::from_millis(4)));
-        assert_eq!(of("5u"), Some(Duration::from_micros(5)));
-        assert_eq!(of("6n"), Some(Duration::from_nanos(6)));
-        assert_eq!(of("99999999H"), Some(LONGEST));
+        assert_eq!(parsed("1H"), Some(Duration::from_hours(1)));
+        assert_eq!(parsed("2M"), Some(Duration::from_mins(2)));
+        assert_eq!(parsed("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(parsed("4m"), Some(Duration::from_millis(4)));
+        assert_eq!(parsed("5u"), Some(Duration::from_micros(5)));
+        assert_eq!(parsed("6n"), Some(Duration::from_nanos(6)));
+        assert_eq!(parsed("99999999H"), Some(LONGEST));
     }
 
     #[test]
     fn what_is_no_time_is_as_good_as_none() {
         for text in ["", "S", "1", "-1S", "+1S", "1.5S", "1s", "999999999S", "1SS", "1\u{e9}"] {
-            assert_eq!(of(text), None, "{text}");
+            assert_eq!(parsed(text), None, "{text}");
         }
-        assert_eq!(patience(&HeaderMap::new()), None);
+        assert_eq!(parse_timeout(&HeaderMap::new()), None);
     }
 }

@@ -15,19 +15,19 @@ use osproxy_api::grpc::v1::{
 };
 use tonic::{Request, Response, Streaming};
 
-use super::{Answer, caller, content::Download, parse, render};
+use super::{RpcResult, caller, content::Download, parse, render};
 use crate::{api_key::Scope, app::App, ops};
 
 pub(super) struct Service(pub(super) Arc<App>);
 
 #[tonic::async_trait]
 impl FileService for Service {
-    async fn create_upload(&self, request: Request<CreateUploadRequest>) -> Answer<CreateUploadResponse> {
+    async fn create_upload(&self, request: Request<CreateUploadRequest>) -> RpcResult<CreateUploadResponse> {
         let caller = caller(&request, Scope::Upload)?;
         Ok(Response::new(upload::create(&self.0, &caller, request.into_inner()).await?))
     }
 
-    async fn upload_file(&self, request: Request<Streaming<UploadFileRequest>>) -> Answer<Upload> {
+    async fn upload_file(&self, request: Request<Streaming<UploadFileRequest>>) -> RpcResult<Upload> {
         let caller = caller(&request, Scope::Upload)?;
         let (_, extensions, messages) = request.into_parts();
         Ok(Response::new(upload::whole(&self.0, &caller, &extensions, messages).await?))
@@ -36,26 +36,26 @@ impl FileService for Service {
     async fn upload_part(
         &self,
         request: Request<Streaming<UploadPartRequest>>,
-    ) -> Answer<UploadPartResponse> {
+    ) -> RpcResult<UploadPartResponse> {
         let caller = caller(&request, Scope::Upload)?;
         let (_, extensions, messages) = request.into_parts();
         Ok(Response::new(upload::part(&self.0, &caller, &extensions, messages).await?))
     }
 
-    async fn get_upload(&self, request: Request<GetUploadRequest>) -> Answer<Upload> {
+    async fn get_upload(&self, request: Request<GetUploadRequest>) -> RpcResult<Upload> {
         let caller = caller(&request, Scope::Upload)?;
         let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
         let status = ops::upload_status::own_upload_status(&self.0, &caller.tenant, uid).await?;
         Ok(Response::new(render::upload(uid, status)))
     }
 
-    async fn complete_upload(&self, request: Request<CompleteUploadRequest>) -> Answer<Upload> {
+    async fn complete_upload(&self, request: Request<CompleteUploadRequest>) -> RpcResult<Upload> {
         let caller = caller(&request, Scope::Upload)?;
         let (_, extensions, request) = request.into_parts();
         Ok(Response::new(upload::complete(&self.0, &caller, &extensions, request).await?))
     }
 
-    async fn abort_upload(&self, request: Request<AbortUploadRequest>) -> Answer<()> {
+    async fn abort_upload(&self, request: Request<AbortUploadRequest>) -> RpcResult<()> {
         let caller = caller(&request, Scope::Upload)?;
         let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
         ops::upload_status::own_upload_status(&self.0, &caller.tenant, uid).await?;
@@ -63,12 +63,15 @@ impl FileService for Service {
         Ok(Response::new(()))
     }
 
-    async fn instant_upload(&self, request: Request<InstantUploadRequest>) -> Answer<InstantUploadResponse> {
+    async fn instant_upload(
+        &self,
+        request: Request<InstantUploadRequest>,
+    ) -> RpcResult<InstantUploadResponse> {
         let caller = caller(&request, Scope::Upload)?;
         Ok(Response::new(upload::instant(&self.0, &caller, &request.into_inner()).await?))
     }
 
-    async fn create_upload_link(&self, request: Request<CreateUploadLinkRequest>) -> Answer<UploadLinks> {
+    async fn create_upload_link(&self, request: Request<CreateUploadLinkRequest>) -> RpcResult<UploadLinks> {
         let caller = caller(&request, Scope::Upload)?;
         let (_, extensions, request) = request.into_parts();
         Ok(Response::new(links::upload(&self.0, &caller, &extensions, request).await?))
@@ -77,7 +80,7 @@ impl FileService for Service {
     async fn create_download_link(
         &self,
         request: Request<CreateDownloadLinkRequest>,
-    ) -> Answer<DownloadLink> {
+    ) -> RpcResult<DownloadLink> {
         let caller = caller(&request, Scope::Read)?;
         let (_, extensions, request) = request.into_parts();
         Ok(Response::new(links::download(&self.0, &caller, &extensions, request).await?))
@@ -85,41 +88,41 @@ impl FileService for Service {
 
     type DownloadFileStream = Download;
 
-    async fn download_file(&self, request: Request<DownloadFileRequest>) -> Answer<Download> {
+    async fn download_file(&self, request: Request<DownloadFileRequest>) -> RpcResult<Download> {
         let caller = caller(&request, Scope::Read)?;
         let (_, extensions, request) = request.into_parts();
         Ok(Response::new(read::download(&self.0, &caller, &extensions, &request).await?))
     }
 
-    async fn get_file(&self, request: Request<GetFileRequest>) -> Answer<File> {
+    async fn get_file(&self, request: Request<GetFileRequest>) -> RpcResult<File> {
         let caller = caller(&request, Scope::Read)?;
         let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
         let file = ops::describe_file::describe_file(&self.0, &caller.tenant, uid).await?;
         Ok(Response::new(render::file(file)))
     }
 
-    async fn list_files(&self, request: Request<ListFilesRequest>) -> Answer<ListFilesResponse> {
+    async fn list_files(&self, request: Request<ListFilesRequest>) -> RpcResult<ListFilesResponse> {
         let caller = caller(&request, Scope::Read)?;
         Ok(Response::new(read::list(&self.0, &caller, request.into_inner()).await?))
     }
 
-    async fn delete_file(&self, request: Request<DeleteFileRequest>) -> Answer<()> {
+    async fn delete_file(&self, request: Request<DeleteFileRequest>) -> RpcResult<()> {
         let caller = caller(&request, Scope::Delete)?;
         let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
         ops::delete_file::delete_file(&self.0, &caller.tenant, uid).await?;
         Ok(Response::new(()))
     }
 
-    async fn copy_file(&self, request: Request<CopyFileRequest>) -> Answer<File> {
+    async fn copy_file(&self, request: Request<CopyFileRequest>) -> RpcResult<File> {
         let caller = caller(&request, Scope::Upload)?;
         let uid = parse::uid(request.extensions(), &request.get_ref().uid)?;
         let CopyFileRequest { name, metadata, .. } = request.into_inner();
-        let name = parse::text(name);
+        let name = parse::optional_text(name);
         let metadata = metadata.map(|metadata| metadata.entries.into_iter().collect());
         let name = name.as_deref();
         let copy = ops::copy_file::copy_file(&self.0, &caller, uid, name, metadata, None).await?;
         // Without the scope `read` the caller learns only the uid.
-        let response = if caller.has(Scope::Read) {
+        let response = if caller.has_scope(Scope::Read) {
             render::file(copy)
         } else {
             File { uid: copy.uid.to_string(), ..File::default() }

@@ -14,7 +14,7 @@ use tonic_health::pb::{
     health_server::{Health, HealthServer},
 };
 
-use super::Answer;
+use super::RpcResult;
 use crate::{app::App, ops::check_health::readiness};
 
 /// Interval at which watchers are updated.
@@ -28,29 +28,29 @@ pub(super) fn service(app: Arc<App>) -> HealthServer<impl Health> {
 
 #[tonic::async_trait]
 impl Health for Service {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Answer<HealthCheckResponse> {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> RpcResult<HealthCheckResponse> {
         match status(&self.0, &request.get_ref().service).await {
             ServingStatus::ServiceUnknown => Err(Status::not_found("unknown service")),
-            status => Ok(Response::new(told(status))),
+            status => Ok(Response::new(response(status))),
         }
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Answer<Self::WatchStream> {
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> RpcResult<Self::WatchStream> {
         let (app, service) = (self.0.clone(), request.into_inner().service);
         let statuses = stream::unfold(None, move |before| {
             let (app, service) = (app.clone(), service.clone());
             async move {
-                let status = change(&app, &service, before).await?;
-                Some((Ok(told(status)), Some(status)))
+                let status = next_status(&app, &service, before).await?;
+                Some((Ok(response(status)), Some(status)))
             }
         });
         Ok(Response::new(Box::pin(statuses)))
     }
 }
 
-fn told(status: ServingStatus) -> HealthCheckResponse {
+fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }
 
@@ -59,12 +59,12 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
     if !["", FILES, TASKS, CLUSTER].contains(&service) {
         return ServingStatus::ServiceUnknown;
     }
-    if readiness(app).await.is_welcome() { ServingStatus::Serving } else { ServingStatus::NotServing }
+    if readiness(app).await.accepts_requests() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 /// Waits until the status differs from `before`. Returns `None` once the node drains and its last
 /// status was sent, because shutdown waits for open streams.
-async fn change(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
+async fn next_status(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {
         // Read before the status, so that the last status of a draining node is still sent.
         let is_draining = app.is_draining();

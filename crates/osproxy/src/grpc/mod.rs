@@ -6,8 +6,8 @@
 mod cluster_service;
 mod content;
 mod deadline;
-mod elsewhere;
 mod file_service;
+mod forward;
 mod health;
 mod parse;
 mod render;
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Result of every method.
-type Answer<T> = Result<tonic::Response<T>, Status>;
+type RpcResult<T> = Result<tonic::Response<T>, Status>;
 
 /// Maximum message size in bytes: 1 MiB of content with its framing, or a thousand items with long
 /// names. Each message is buffered as a whole.
@@ -74,7 +74,7 @@ pub fn services(app: &Arc<App>) -> Result<Services, tonic_reflection::server::Er
         .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_OPEN_MESSAGE));
     services.anonymous = open.into_axum_router().reset_fallback();
     let with_deadline =
-        |router: Router| router.layer(from_fn(content::tell_cut)).layer(from_fn(deadline::keep));
+        |router: Router| router.layer(from_fn(content::report_body_errors)).layer(from_fn(deadline::enforce));
     Ok(Services {
         reads: with_deadline(services.reads),
         changes: with_deadline(services.changes),
@@ -113,6 +113,6 @@ impl Services {
 fn caller<T>(request: &Asked<T>, scope: Scope) -> Result<Caller, Error> {
     let caller = request.extensions().get::<Caller>().cloned();
     let caller = caller.ok_or_else(|| Error::internal("the request has no authenticated caller"))?;
-    caller.must_have(scope)?;
+    caller.require_scope(scope)?;
     Ok(caller)
 }

@@ -12,7 +12,7 @@ use tonic::Extensions;
 use crate::{
     Error, Result,
     app::{App, Subject},
-    ops::{describe_file::FileState, upload_file::Claims},
+    ops::{describe_file::FileState, upload_file::ExpectedDigests},
     uid::Uid,
 };
 
@@ -24,17 +24,17 @@ pub(super) fn uid(extensions: &Extensions, text: &str) -> Result<Uid> {
     let invalid = |_| Error::invalid("`uid` must be a decimal number").with_field("uid");
     let uid = text.parse().map_err(invalid)?;
     if let Some(subject) = extensions.get::<Subject>() {
-        subject.tell(uid);
+        subject.set(uid);
     }
     Ok(uid)
 }
 
 /// Parses expected digests.
-pub(super) fn claims(digests: Option<&Digests>) -> Result<Claims> {
+pub(super) fn expected_digests(digests: Option<&Digests>) -> Result<ExpectedDigests> {
     let Some(digests) = digests else {
-        return Ok(Claims::default());
+        return Ok(ExpectedDigests::default());
     };
-    Ok(Claims {
+    Ok(ExpectedDigests {
         md5: digest("digests.md5", &digests.md5)?,
         sha256: digest("digests.sha256", &digests.sha256)?,
         blake3: digest("digests.blake3", &digests.blake3)?,
@@ -51,12 +51,12 @@ pub(super) fn digest<const N: usize>(field: &'static str, bytes: &Bytes) -> Resu
 }
 
 /// An optional string; empty means none.
-pub(super) fn text(text: String) -> Option<String> {
+pub(super) fn optional_text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
 /// Parses a lifetime in seconds; defaults to one hour.
-pub(super) fn expire(duration: Option<Duration>) -> Result<i64> {
+pub(super) fn lifetime(duration: Option<Duration>) -> Result<i64> {
     match duration {
         None => Ok(EXPIRE),
         Some(Duration { seconds, nanos: 0 }) => Ok(seconds),
@@ -74,7 +74,7 @@ pub(super) fn page_size(size: u32) -> Result<u64> {
 }
 
 /// Parses a timestamp into milliseconds since the Unix epoch.
-pub(super) fn moment(field: &'static str, moment: Option<Timestamp>) -> Result<Option<i64>> {
+pub(super) fn timestamp(field: &'static str, moment: Option<Timestamp>) -> Result<Option<i64>> {
     let invalid = || Error::invalid(format!("`{field}` is out of range")).with_field(field);
     let in_ms = |Timestamp { seconds, nanos }: Timestamp| {
         seconds.checked_mul(1000)?.checked_add(i64::from(nanos) / 1_000_000)
@@ -83,13 +83,13 @@ pub(super) fn moment(field: &'static str, moment: Option<Timestamp>) -> Result<O
 }
 
 /// Parses an enum value; a value of a later version is unknown and rejected.
-pub(super) fn known<E: TryFrom<i32>>(field: &'static str, number: i32) -> Result<E> {
+pub(super) fn enum_value<E: TryFrom<i32>>(field: &'static str, number: i32) -> Result<E> {
     E::try_from(number).map_err(|_| Error::invalid(format!("unknown value of `{field}`")).with_field(field))
 }
 
 /// Parses a state to filter by.
 pub(super) fn state(number: i32) -> Result<Option<FileState>> {
-    Ok(match known::<v1::FileState>("state", number)? {
+    Ok(match enum_value::<v1::FileState>("state", number)? {
         v1::FileState::Unspecified => None,
         v1::FileState::Pending => Some(FileState::Pending),
         v1::FileState::Receiving => Some(FileState::Receiving),
@@ -107,5 +107,5 @@ pub(super) fn position<T: DeserializeOwned>(app: &App, filters: &[&str], token: 
         return Ok(None);
     }
     let refused = || Error::invalid("`page_token` was not issued for these filters").with_field("page_token");
-    app.position(filters, token)?.ok_or_else(refused).map(Some)
+    app.verify_cursor(filters, token)?.ok_or_else(refused).map(Some)
 }

@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 
 use crate::{
     ops::{
-        describe_file::{FileRecord, FileState, Layout},
+        describe_file::{ContentLayout, FileRecord, FileState},
         list_tasks::{Task, TaskState},
         upload_status::UploadStatus,
     },
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A timestamp from milliseconds since the Unix epoch.
-pub(super) fn moment(ms: i64) -> Timestamp {
+pub(super) fn timestamp(ms: i64) -> Timestamp {
     let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or_default();
     Timestamp { seconds: ms.div_euclid(1000), nanos }
 }
@@ -29,8 +29,8 @@ pub(super) fn file(file: FileRecord) -> v1::File {
     let content = file.content.as_ref();
     let digests = content.and_then(|content| content.digests.as_ref());
     let layout = content.map_or(v1::Layout::Unspecified, |content| match content.layout {
-        Layout::Whole(_) => v1::Layout::Whole,
-        Layout::Parts => v1::Layout::Parts,
+        ContentLayout::Whole(_) => v1::Layout::Whole,
+        ContentLayout::Parts => v1::Layout::Parts,
     });
     v1::File {
         uid: file.uid.to_string(),
@@ -39,9 +39,9 @@ pub(super) fn file(file: FileRecord) -> v1::File {
         received: file.received,
         content_type: content.map(|_| file.content_type).unwrap_or_default(),
         category,
-        created_at: Some(moment(file.created_at)),
-        stored_at: file.stored_at.map(moment),
-        expires_at: is_open.then(|| moment(file.expires_at)),
+        created_at: Some(timestamp(file.created_at)),
+        stored_at: file.stored_at.map(timestamp),
+        expires_at: is_open.then(|| timestamp(file.expires_at)),
         digests: digests.map(|digests| v1::Digests {
             md5: digests.md5.map(|md5| bytes(&md5)).unwrap_or_default(),
             sha256: digests.sha256.map(|sha256| bytes(&sha256)).unwrap_or_default(),
@@ -90,11 +90,11 @@ pub(super) fn task(task: Task) -> v1::Task {
         state: state.into(),
         attempts: task.attempts.unsigned_abs(),
         max_attempts: task.max_attempts.unsigned_abs(),
-        created_at: Some(moment(task.created_at)),
-        run_at: (task.state == TaskState::Queued).then(|| moment(task.run_at)),
+        created_at: Some(timestamp(task.created_at)),
+        run_at: (task.state == TaskState::Queued).then(|| timestamp(task.run_at)),
         lease_owner: task.lease_owner.unwrap_or_default(),
-        lease_until: task.lease_until.map(moment),
-        ended_at: task.ended_at.map(moment),
+        lease_until: task.lease_until.map(timestamp),
+        ended_at: task.ended_at.map(timestamp),
         last_error: task.last_error.unwrap_or_default(),
     }
 }

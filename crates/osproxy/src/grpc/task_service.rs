@@ -8,7 +8,7 @@ use osproxy_api::grpc::v1::{
 };
 use tonic::{Request, Response};
 
-use super::{Answer, caller, parse, render};
+use super::{RpcResult, caller, parse, render};
 use crate::{
     Error, Result,
     api_key::Scope,
@@ -25,7 +25,7 @@ pub(super) struct Service(pub(super) Arc<App>);
 
 #[tonic::async_trait]
 impl TaskService for Service {
-    async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Answer<ListTasksResponse> {
+    async fn list_tasks(&self, request: Request<ListTasksRequest>) -> RpcResult<ListTasksResponse> {
         caller(&request, Scope::Admin)?;
         let request = request.into_inner();
         let limit = parse::page_size(request.page_size)?;
@@ -40,14 +40,14 @@ impl TaskService for Service {
         let before = parse::position(&self.0, &filters, &request.page_token)?;
         let filter = TaskFilter { state, kind };
         let page = ops::list_tasks::list_tasks(&self.0, filter, before, limit).await?;
-        let next = page.next.map(|next| self.0.cursor(&filters, &next)).transpose()?;
+        let next = page.next.map(|next| self.0.sign_cursor(&filters, &next)).transpose()?;
         Ok(Response::new(ListTasksResponse {
             tasks: page.tasks.into_iter().map(render::task).collect(),
             next_page_token: next.unwrap_or_default(),
         }))
     }
 
-    async fn get_task(&self, request: Request<GetTaskRequest>) -> Answer<GetTaskResponse> {
+    async fn get_task(&self, request: Request<GetTaskRequest>) -> RpcResult<GetTaskResponse> {
         caller(&request, Scope::Admin)?;
         let id = id(&request.into_inner().id)?;
         let (task, attempts) = ops::describe_task::describe_task(&self.0, id).await?;
@@ -55,7 +55,7 @@ impl TaskService for Service {
         Ok(Response::new(GetTaskResponse { task: Some(render::task(task)), history }))
     }
 
-    async fn retry_task(&self, request: Request<RetryTaskRequest>) -> Answer<Task> {
+    async fn retry_task(&self, request: Request<RetryTaskRequest>) -> RpcResult<Task> {
         caller(&request, Scope::Admin)?;
         let id = id(&request.into_inner().id)?;
         let task = ops::retry_task::retry_task(&self.0, id).await?;
@@ -70,7 +70,7 @@ fn id(text: &str) -> Result<i64> {
 }
 
 fn state(number: i32) -> Result<Option<TaskState>> {
-    Ok(match parse::known::<v1::TaskState>("state", number)? {
+    Ok(match parse::enum_value::<v1::TaskState>("state", number)? {
         v1::TaskState::Unspecified => None,
         v1::TaskState::Queued => Some(TaskState::Queued),
         v1::TaskState::Running => Some(TaskState::Running),
@@ -83,8 +83,8 @@ fn attempt(attempt: Attempt) -> TaskAttempt {
     TaskAttempt {
         number: attempt.number.unsigned_abs(),
         lease_owner: attempt.lease_owner,
-        started_at: Some(render::moment(attempt.started_at)),
-        ended_at: attempt.ended_at.map(render::moment),
+        started_at: Some(render::timestamp(attempt.started_at)),
+        ended_at: attempt.ended_at.map(render::timestamp),
         outcome: attempt.outcome.map(AttemptOutcome::name).unwrap_or_default(),
         error: attempt.error.unwrap_or_default(),
     }

@@ -16,8 +16,8 @@ use crate::{
     app::{App, Caller, ClientAddr},
 };
 
-/// A required scope as a type, for [`By`].
-pub(super) trait Needs: Send {
+/// A required scope as a type, for [`Authenticated`].
+pub(super) trait RequiredScope: Send {
     /// The scope that the caller needs.
     const SCOPE: Scope;
 }
@@ -27,7 +27,7 @@ macro_rules! needs {
         /// Requires the scope of this name.
         pub(super) struct $name;
 
-        impl Needs for $name {
+        impl RequiredScope for $name {
             const SCOPE: Scope = Scope::$name;
         }
     )*};
@@ -37,25 +37,29 @@ needs!(Upload, Read, Delete, Admin);
 
 /// Extracts the caller. Rejects the request with `Unauthenticated` or, without the scope `S`, with
 /// `PermissionDenied`, before the handler runs.
-pub(super) struct By<S> {
+pub(super) struct Authenticated<S> {
     pub(super) caller: Caller,
     scope: PhantomData<S>,
 }
 
-impl<S: Needs> FromRequestParts<Arc<App>> for By<S> {
+impl<S: RequiredScope> FromRequestParts<Arc<App>> for Authenticated<S> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
-        let caller = caller(app, parts).await?;
-        caller.must_have(S::SCOPE)?;
+        let caller = authenticate(app, parts).await?;
+        caller.require_scope(S::SCOPE)?;
         Ok(Self { caller, scope: PhantomData })
     }
 }
 
 /// Authenticates a request and adds the [`Caller`] to its extensions.
-pub(super) async fn identify(State(app): State<Arc<App>>, request: Request, next: Next) -> Result<Response> {
+pub(super) async fn insert_caller(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    let caller = caller(&app, &parts).await?;
+    let caller = authenticate(&app, &parts).await?;
     parts.extensions.insert(caller);
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
@@ -66,12 +70,12 @@ pub(super) fn client_address(request: &Parts) -> Option<IpAddr> {
 }
 
 /// Authenticates a request.
-pub(super) async fn caller(app: &App, request: &Parts) -> Result<Caller> {
-    app.authenticate(token(&request.headers)?).await
+pub(super) async fn authenticate(app: &App, request: &Parts) -> Result<Caller> {
+    app.authenticate(bearer_token(&request.headers)?).await
 }
 
 /// Returns the token of `Authorization: Bearer TOKEN`. Ignores other schemes.
-fn token(headers: &HeaderMap) -> Result<Option<&str>> {
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
         return if headers.contains_key(header::AUTHORIZATION) {
@@ -102,12 +106,12 @@ mod tests {
             }
             headers
         };
-        assert_eq!(token(&headers(&[])).unwrap(), None);
-        assert_eq!(token(&headers(&["Bearer x"])).unwrap(), Some("x"));
-        assert_eq!(token(&headers(&["bEARER   x "])).unwrap(), Some("x"));
+        assert_eq!(bearer_token(&headers(&[])).unwrap(), None);
+        assert_eq!(bearer_token(&headers(&["Bearer x"])).unwrap(), Some("x"));
+        assert_eq!(bearer_token(&headers(&["bEARER   x "])).unwrap(), Some("x"));
         for other in ["Basic eDp5", "Bearer", "osk_x"] {
-            assert_eq!(token(&headers(&[other])).unwrap(), None, "{other}");
+            assert_eq!(bearer_token(&headers(&[other])).unwrap(), None, "{other}");
         }
-        assert!(token(&headers(&["Bearer x", "Bearer y"])).is_err());
+        assert!(bearer_token(&headers(&["Bearer x", "Bearer y"])).is_err());
     }
 }

@@ -13,21 +13,24 @@ use super::middleware::TooSlow;
 use crate::{Error, Result, ops::upload_file::SizeHint};
 
 /// A stream of content, and what is known of its length.
-pub(super) type Content = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);
+pub(super) type ContentStream = (SizeHint, Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>);
 
 /// Returns a body as a stream of content.
-pub(super) fn raw(body: Body) -> Content {
+pub(super) fn into_content(body: Body) -> ContentStream {
     let size = body.size_hint().exact().map_or(SizeHint::Unknown, SizeHint::Exact);
-    (size, Box::pin(body.into_data_stream().map(|piece| piece.map_err(|error| broken(&error)))))
+    (
+        size,
+        Box::pin(body.into_data_stream().map(|piece| piece.map_err(|error| incomplete_body_error(&error)))),
+    )
 }
 
 /// Reads a whole body. Fails with `TooLarge` beyond `max` bytes.
-pub(super) async fn small(body: Body, max: usize) -> Result<Bytes> {
+pub(super) async fn read_limited(body: Body, max: usize) -> Result<Bytes> {
     let body = Limited::new(body, max).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             Error::new(ErrorCode::TooLarge, format!("the body is larger than {max} bytes"))
         } else {
-            broken(&*error)
+            incomplete_body_error(&*error)
         }
     })?;
     Ok(body.to_bytes())
@@ -35,7 +38,7 @@ pub(super) async fn small(body: Body, max: usize) -> Result<Bytes> {
 
 /// Maps the error of an incomplete body: the client disconnected, was too slow, or sent malformed
 /// chunks.
-pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Error {
+pub(super) fn incomplete_body_error(error: &(dyn std::error::Error + 'static)) -> Error {
     let causes = || std::iter::successors(Some(error), |error| error.source());
     if let Some(slow) = causes().find_map(|cause| cause.downcast_ref::<TooSlow>()) {
         return Error::new(ErrorCode::IncompleteBody, format!("the body was not received in time: {slow}"));

@@ -14,7 +14,7 @@ pub(super) struct Validators<'a> {
 
 /// Result of the preconditions of a GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum PreconditionResult {
     /// All hold: serve the content.
     Proceed,
     /// The client's copy is current: 304.
@@ -24,25 +24,25 @@ pub(super) enum Verdict {
 }
 
 /// Evaluates the preconditions, in the order of section 13.2.2.
-pub(super) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> Verdict {
+pub(super) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> PreconditionResult {
     let modified_since = |name| date(headers, name).map(|date| validators.last_modified > date);
     if let Some(matched) = any_matches(headers, &header::IF_MATCH, |tag| tag == validators.etag) {
         if !matched {
-            return Verdict::PreconditionFailed;
+            return PreconditionResult::PreconditionFailed;
         }
     } else if modified_since(&header::IF_UNMODIFIED_SINCE) == Some(true) {
-        return Verdict::PreconditionFailed;
+        return PreconditionResult::PreconditionFailed;
     }
     // If-None-Match uses the weak comparison, which ignores a leading `W/`.
     let matches_weakly = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag) == validators.etag;
     if let Some(matched) = any_matches(headers, &header::IF_NONE_MATCH, matches_weakly) {
         if matched {
-            return Verdict::NotModified;
+            return PreconditionResult::NotModified;
         }
     } else if modified_since(&header::IF_MODIFIED_SINCE) == Some(false) {
-        return Verdict::NotModified;
+        return PreconditionResult::NotModified;
     }
-    Verdict::Proceed
+    PreconditionResult::Proceed
 }
 
 /// Whether to apply the `Range` header: always without `If-Range`, else only if that names this
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn preconditions_in_their_order() {
-        use Verdict::{NotModified, PreconditionFailed, Proceed};
+        use PreconditionResult::{NotModified, PreconditionFailed, Proceed};
         for (fields, expected) in [
             (&[][..], Proceed),
             (&[("if-match", "\"7\"")], Proceed),

@@ -21,18 +21,18 @@ use osproxy_api::ErrorCode;
 use time::OffsetDateTime;
 
 use super::{
-    conditional::{self, Validators, Verdict},
+    conditional::{self, PreconditionResult, Validators},
     disposition::{self, Disposition},
     link::VerifiedLink,
-    middleware::harden_content,
-    range::{self, Requested},
+    middleware::insert_content_security_headers,
+    range::{self, RequestedRange},
 };
 use crate::{
     Error, Result,
     app::{App, Transfer},
     content_type,
-    link::Terms,
-    metrics::Running,
+    link::LinkConstraints,
+    metrics::InFlightGuard,
     ops::download_file::{ContentReader, StoredFile, open_content},
 };
 
@@ -65,7 +65,7 @@ pub(super) async fn respond(
     let last_modified = UNIX_EPOCH + Duration::from_secs(file.stored_at.unsigned_abs() / 1000);
     let validators = Validators { etag: &etag, last_modified };
     let verdict = conditional::evaluate(request, &validators);
-    if verdict == Verdict::PreconditionFailed {
+    if verdict == PreconditionResult::PreconditionFailed {
         return Err(Error::new(
             ErrorCode::PreconditionFailed,
             "the precondition `If-Match` or `If-Unmodified-Since` does not hold",
@@ -74,7 +74,7 @@ pub(super) async fn respond(
     let applies_range = method == Method::GET && conditional::range_applies(request, &validators);
     let field = request.get(header::RANGE).filter(|_| applies_range);
     let range_request =
-        field.map_or(Requested::Whole, |field| range::parse(field.to_str().unwrap_or_default(), size));
+        field.map_or(RequestedRange::Whole, |field| range::parse(field.to_str().unwrap_or_default(), size));
 
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -82,32 +82,32 @@ pub(super) async fn respond(
     insert(headers, header::ETAG, etag);
     insert(headers, header::LAST_MODIFIED, httpdate::fmt_http_date(last_modified));
     insert(headers, header::CACHE_CONTROL, cache_control(app, presentation.link));
-    harden_content(headers, &file.content_type);
-    if verdict == Verdict::NotModified {
+    insert_content_security_headers(headers, &file.content_type);
+    if verdict == PreconditionResult::NotModified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
     let range = match range_request {
-        Requested::Whole => 0..size,
-        Requested::Satisfiable(range) => {
+        RequestedRange::Whole => 0..size,
+        RequestedRange::Satisfiable(range) => {
             insert(headers, header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1));
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             range
         }
-        Requested::Unsatisfiable => {
+        RequestedRange::Unsatisfiable => {
             return Err(Error::new(
                 ErrorCode::RangeNotSatisfiable,
                 format!("the range lies outside the file, which has {size} bytes"),
             )
-            .with_size(size));
+            .with_file_size(size));
         }
     };
-    describe(response.headers_mut(), file, presentation);
+    insert_content_headers(response.headers_mut(), file, presentation);
     let length = range.end - range.start;
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     if method == Method::GET && length > 0 {
         *response.body_mut() =
-            Body::new(Content::open(app, file, range, &presentation.link.constraints).await?);
+            Body::new(ContentBody::open(app, file, range, &presentation.link.constraints).await?);
     }
     Ok(response)
 }
@@ -127,8 +127,8 @@ fn cache_control(app: &App, link: &VerifiedLink) -> String {
 }
 
 /// Adds the headers that describe the content: type, disposition and digests.
-fn describe(headers: &mut HeaderMap, file: &StoredFile, presentation: Presentation<'_>) {
-    let active = content_type::is_active(&file.content_type);
+fn insert_content_headers(headers: &mut HeaderMap, file: &StoredFile, presentation: Presentation<'_>) {
+    let active = content_type::may_execute_scripts(&file.content_type);
     let disposition = if active { Disposition::Attachment } else { presentation.disposition };
     let content_type = content_type::with_charset(&file.content_type, file.content.is_utf8);
     insert(headers, header::CONTENT_TYPE, &*content_type);
@@ -163,24 +163,29 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: impl TryInto
 
 /// A response body of known length that streams from the store. An error aborts the connection, so
 /// that no client takes truncated content for the whole.
-struct Content {
+struct ContentBody {
     reader: ContentReader,
     remaining: u64,
     /// Counts the download until the body is dropped.
-    _guards: (Transfer, Running),
+    _guards: (Transfer, InFlightGuard),
 }
 
-impl Content {
-    async fn open(app: &Arc<App>, file: &StoredFile, range: Range<u64>, constraints: &Terms) -> Result<Self> {
-        let mut transfer = app.transfers.begin(constraints, 0).await?;
-        transfer.of(&file.tenant)?;
+impl ContentBody {
+    async fn open(
+        app: &Arc<App>,
+        file: &StoredFile,
+        range: Range<u64>,
+        constraints: &LinkConstraints,
+    ) -> Result<Self> {
+        let mut transfer = app.transfers.admit(constraints, 0).await?;
+        transfer.charge(&file.tenant)?;
         let running = (transfer, app.metrics.downloads.begin());
         let reader = open_content(app, file, range.clone()).await?;
         Ok(Self { remaining: range.end - range.start, reader, _guards: running })
     }
 }
 
-impl http_body::Body for Content {
+impl http_body::Body for ContentBody {
     type Data = Bytes;
     type Error = axum::Error;
 

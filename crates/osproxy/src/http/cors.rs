@@ -64,7 +64,7 @@ pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
 
 /// Applies CORS to the API and to links. Metrics, health and pages stay restricted to their own
 /// origin.
-pub(super) async fn of_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
+pub(super) async fn apply_to_api(State(cors): State<CorsLayer>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
     // `*` is the path of a request whose head could not be parsed.

@@ -23,13 +23,13 @@ use super::{v0, v1};
 use crate::{
     Error,
     app::RequestId,
-    error::{self, Carried},
+    error::{self, StatusSource},
 };
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// An error with the context needed to render it.
-pub(super) struct Failure<'a> {
+pub(super) struct ErrorContext<'a> {
     pub(super) error: &'a Error,
     pub(super) request_id: Option<&'a str>,
 }
@@ -43,7 +43,7 @@ pub(super) async fn method_not_allowed() -> Error {
 }
 
 impl IntoResponse for Error {
-    /// Returns a placeholder that carries the error to [`render`].
+    /// Returns a placeholder that carries the error to the middleware `render`.
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(Arc::new(self));
@@ -63,13 +63,13 @@ pub(super) fn v1_status(error: &Error) -> StatusCode {
 
 /// Returns the error of a gRPC response. A client that does not speak gRPC gets
 /// `UnsupportedMediaType`.
-fn carried(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
+fn grpc_error(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
     let status = response.extensions().get::<Status>()?;
     if !is_grpc {
         let message = "this path serves gRPC: the content type must be application/grpc";
         return Some(Arc::new(Error::new(ErrorCode::UnsupportedMediaType, message)));
     }
-    if let Some(Carried(error)) = status.source().and_then(|source| source.downcast_ref()) {
+    if let Some(StatusSource(error)) = status.source().and_then(|source| source.downcast_ref()) {
         return Some(error.clone());
     }
     // Tonic itself made this status, because it could not read the request message.
@@ -92,13 +92,13 @@ fn log(error: &Error, status: StatusCode) {
     match error.code {
         // The disk may be full, or the request may be larger than the disk.
         ErrorCode::StorageFull => {
-            tracing::warn!(code, error = error::chain(error), "the request was refused");
+            tracing::warn!(code, error = error::error_chain(error), "the request was refused");
         }
         ErrorCode::QuotaExceeded | ErrorCode::Overloaded | ErrorCode::NotImplemented => {
             tracing::debug!(code, why = &*error.message, "the request was refused");
         }
         _ if status.is_server_error() => {
-            tracing::error!(code, error = error::chain(error), "the request failed");
+            tracing::error!(code, error = error::error_chain(error), "the request failed");
         }
         _ => tracing::debug!(code, why = &*error.message, "the request was refused"),
     }
@@ -109,9 +109,9 @@ fn log(error: &Error, status: StatusCode) {
 pub(super) async fn render(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let (is_v0, is_grpc) = (is_v0(request.uri().path()), is_grpc(&request));
-    let mut response = caught(next.run(request)).await;
+    let mut response = catch_panic(next.run(request)).await;
     let Some(error) =
-        response.extensions_mut().remove::<Arc<Error>>().or_else(|| carried(&response, is_grpc))
+        response.extensions_mut().remove::<Arc<Error>>().or_else(|| grpc_error(&response, is_grpc))
     else {
         return response;
     };
@@ -120,12 +120,12 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     log(&error, status);
     if is_grpc {
-        let mut rendered = error::status(error.clone()).into_http::<Body>();
+        let mut rendered = error::to_grpc_status(error.clone()).into_http::<Body>();
         rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
         rendered.extensions_mut().insert(error);
         return rendered;
     }
-    let failure = Failure { error: &error, request_id: id.as_ref().map(|RequestId(id)| &**id) };
+    let failure = ErrorContext { error: &error, request_id: id.as_ref().map(|RequestId(id)| &**id) };
     let mut rendered =
         if is_v0 { v0::render(status, &failure) } else { v1::problem::render(status, &failure) };
     let headers = rendered.headers_mut();
@@ -141,7 +141,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     if code == ErrorCode::Unauthenticated {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="osproxy""#));
     }
-    if let Some(size) = error.size()
+    if let Some(size) = error.file_size()
         && let Ok(range) = HeaderValue::try_from(format!("bytes */{size}"))
     {
         headers.insert(header::CONTENT_RANGE, range);
@@ -163,7 +163,7 @@ fn is_grpc(request: &Request) -> bool {
 }
 
 /// Turns a panic into an internal error. The panic message is only logged.
-async fn caught(answer: impl Future<Output = Response>) -> Response {
+async fn catch_panic(answer: impl Future<Output = Response>) -> Response {
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
     answer.unwrap_or_else(|_| Error::internal("the handler panicked").into_response())
 }

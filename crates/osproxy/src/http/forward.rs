@@ -12,13 +12,13 @@ use osproxy_api::ErrorCode;
 use super::body;
 use crate::{
     Error, Result,
-    app::{App, Unforwarded},
+    app::{App, ForwardFailure},
     cluster,
 };
 
 /// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum RequestSource {
     Client,
     /// Another node, which forwarded it.
     Node,
@@ -26,11 +26,11 @@ pub(super) enum Origin {
 
 /// Returns the sender of a request. Fails with `PermissionDenied` if the request claims to be
 /// forwarded, but has no valid peer token.
-pub(super) fn origin(app: &App, request: &Parts) -> Result<Origin> {
-    let uri = whole(&request.extensions).unwrap_or(&request.uri);
+pub(super) fn request_source(app: &App, request: &Parts) -> Result<RequestSource> {
+    let uri = original_uri(&request.extensions).unwrap_or(&request.uri);
     match app.cluster.is_forwarded(&app.node_id, &request.method, uri, &request.headers) {
-        Ok(false) => Ok(Origin::Client),
-        Ok(true) => Ok(Origin::Node),
+        Ok(false) => Ok(RequestSource::Client),
+        Ok(true) => Ok(RequestSource::Node),
         Err(error) => {
             tracing::warn!(%error, "rejected a forwarded request");
             Err(Error::new(
@@ -42,30 +42,35 @@ pub(super) fn origin(app: &App, request: &Parts) -> Result<Origin> {
 }
 
 /// The URI as it was received. Nested routers strip their prefix from the request's own.
-fn whole(extensions: &Extensions) -> Option<&Uri> {
+fn original_uri(extensions: &Extensions) -> Option<&Uri> {
     extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
 }
 
 /// Forwards a request to a node that has `store`, and returns its response. Fails with
 /// `NodeUnavailable` if the request was forwarded already.
-pub(super) async fn forward(app: &App, source: Origin, store: &str, request: Request) -> Result<Response> {
-    if source == Origin::Node {
-        return Err(Error::elsewhere(store));
+pub(super) async fn forward(
+    app: &App,
+    source: RequestSource,
+    store: &str,
+    request: Request,
+) -> Result<Response> {
+    if source == RequestSource::Node {
+        return Err(Error::store_unreachable(store));
     }
     let mut request = request;
-    if let Some(uri) = whole(request.extensions()).cloned() {
+    if let Some(uri) = original_uri(request.extensions()).cloned() {
         *request.uri_mut() = uri;
     }
     app.forward(store, request).await.map_err(|unforwarded| match unforwarded {
-        Unforwarded::BodyAborted(why) => body::broken(&*why),
-        Unforwarded::Unavailable(error) => error,
+        ForwardFailure::BodyAborted(why) => body::incomplete_body_error(&*why),
+        ForwardFailure::Unavailable(error) => error,
     })
 }
 
 /// Forwards a request without its body, so that it can be sent to several nodes in turn.
-pub(super) async fn forward_head(
+pub(super) async fn forward_without_body(
     app: &App,
-    source: Origin,
+    source: RequestSource,
     store: &str,
     request: &Parts,
 ) -> Result<Response> {

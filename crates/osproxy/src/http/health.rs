@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    app::{App, Need},
+    app::{App, Dependency},
     ops::check_health::{self, Readiness},
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    const fn of(status: &'static str) -> Self {
+    const fn new(status: &'static str) -> Self {
         Self { status, down: Vec::new(), uploads: None }
     }
 }
@@ -37,7 +37,7 @@ impl Health {
     responses((status = 200, description = "The process responds.", body = Health, example = json!({"status": "live"})))
 )]
 pub(super) async fn live() -> Json<Health> {
-    Json(Health::of("live"))
+    Json(Health::new("live"))
 }
 
 /// `GET /health/ready`: readiness. Fails with 503 while the node drains or cannot reach the
@@ -75,11 +75,11 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Heal
 /// Returns the status code and body of the readiness probe.
 pub(super) async fn readiness(app: &Arc<App>) -> (StatusCode, Health) {
     let (code, status, health) = match check_health::readiness(app).await {
-        Readiness::Draining => return (StatusCode::SERVICE_UNAVAILABLE, Health::of("draining")),
-        Readiness::Ready => return (StatusCode::OK, Health::of("ready")),
+        Readiness::Draining => return (StatusCode::SERVICE_UNAVAILABLE, Health::new("draining")),
+        Readiness::Ready => return (StatusCode::OK, Health::new("ready")),
         Readiness::Degraded(condition) => (StatusCode::OK, "degraded", condition),
         Readiness::Unavailable(condition) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", condition),
     };
-    let down = health.failed.into_iter().map(Need::name).collect();
+    let down = health.failed.into_iter().map(Dependency::name).collect();
     (code, Health { status, down, uploads: health.refuses_uploads.then_some("refused") })
 }

@@ -18,9 +18,9 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let parsed: Result<T, _> = serde_path_to_error::deserialize(&mut input);
     let parsed = parsed.map_err(|error| {
         let path = error.path().to_string();
-        explain(body, &error.into_inner(), Some(path).filter(|path| path != "."))
+        to_error(body, &error.into_inner(), Some(path).filter(|path| path != "."))
     })?;
-    input.end().map_err(|error| explain(body, &error, None))?;
+    input.end().map_err(|error| to_error(body, &error, None))?;
     Ok(parsed)
 }
 
@@ -31,7 +31,7 @@ fn is_json(body: &[u8]) -> bool {
     read.is_ok() && input.end().is_ok() && std::str::from_utf8(body).is_ok()
 }
 
-fn explain(body: &[u8], error: &serde_json::Error, path: Option<String>) -> Error {
+fn to_error(body: &[u8], error: &serde_json::Error, path: Option<String>) -> Error {
     let message = error.to_string();
     if !error.is_data() && !is_json(body) {
         return Error::invalid(format!("the body is not JSON: {message}"));
@@ -45,14 +45,15 @@ fn explain(body: &[u8], error: &serde_json::Error, path: Option<String>) -> Erro
         .map(|(name, _)| name.to_owned());
     let is_named = named.is_some();
     let Some(field) = named.or(path) else {
-        return Error::invalid(format!("the body has an unexpected value: {}", in_words(message)));
+        return Error::invalid(format!("the body has an unexpected value: {}", with_json_types(message)));
     };
-    let message = if is_named { message.to_owned() } else { format!("`{field}`: {}", in_words(message)) };
+    let message =
+        if is_named { message.to_owned() } else { format!("`{field}`: {}", with_json_types(message)) };
     Error::invalid(message).with_field(field)
 }
 
 /// Replaces Rust types in a message of serde by JSON types.
-fn in_words(message: &str) -> String {
+fn with_json_types(message: &str) -> String {
     match message.split_once("expected ") {
         Some((what, kind)) if kind.starts_with("struct ") || kind.starts_with("a map") => {
             format!("{what}expected an object")

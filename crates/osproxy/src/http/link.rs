@@ -5,12 +5,12 @@ use osproxy_api::ErrorCode;
 
 use super::{
     auth::client_address,
-    forward::{self, Origin},
+    forward::{self, RequestSource},
 };
 use crate::{
     Error, Result,
     app::App,
-    link::{self, Claims, LinkError, Terms},
+    link::{self, LinkClaims, LinkConstraints, LinkError},
     uid::Uid,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct VerifiedLink {
     /// Its signed constraints.
-    pub(super) constraints: Terms,
+    pub(super) constraints: LinkConstraints,
     /// When it expires, in seconds since the Unix epoch.
     pub(super) expires_at: i64,
 }
@@ -29,7 +29,7 @@ pub(super) async fn verify(
     app: &App,
     request: &Parts,
     uid: Uid,
-    claims: &Claims<'_>,
+    claims: &LinkClaims<'_>,
     signature: &str,
 ) -> Result<VerifiedLink> {
     let verified = app.verify_link(claims, signature).await?;
@@ -40,7 +40,8 @@ pub(super) async fn verify(
         };
         Error::new(code, error.to_string())
     })?;
-    let (issued, end) = (link::issued(claims.date), link::end(claims.date, claims.expire));
+    let (issued, end) =
+        (link::issued_at_secs(claims.date), link::expires_at_secs(claims.date, claims.expire));
     let (Some(issued), Some(ends_at)) = (issued, end) else {
         return Err(Error::internal("a link with a valid signature has an invalid date"));
     };
@@ -51,15 +52,15 @@ pub(super) async fn verify(
         ));
     }
     // The node that forwarded a request has checked the constraints.
-    if !constraints.is_empty() && forward::origin(app, request)? == Origin::Client {
-        if client_address(request).is_none_or(|client| !constraints.allow(client)) {
+    if !constraints.is_empty() && forward::request_source(app, request)? == RequestSource::Client {
+        if client_address(request).is_none_or(|client| !constraints.allows_ip(client)) {
             let message = "this link must not be used from this address";
             return Err(Error::new(ErrorCode::PermissionDenied, message));
         }
         if let Some(uses) = &constraints.uses
             && app.is_used_up(uses).await?
         {
-            return Err(used_up());
+            return Err(used_up_error());
         }
     }
     Ok(VerifiedLink { constraints, expires_at: ends_at })
@@ -69,11 +70,11 @@ pub(super) async fn verify(
 /// left; the content must not be sent then.
 pub(super) async fn count_use(app: &App, link: &VerifiedLink) -> Result<()> {
     match &link.constraints.uses {
-        Some(uses) if !app.use_link(uses, link.expires_at).await? => Err(used_up()),
+        Some(uses) if !app.count_link_use(uses, link.expires_at).await? => Err(used_up_error()),
         _ => Ok(()),
     }
 }
 
-fn used_up() -> Error {
+fn used_up_error() -> Error {
     Error::new(ErrorCode::LinkUsedUp, "this link has no uses left")
 }

@@ -8,15 +8,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::auth::{Admin, By};
-use crate::{Error, app::App, metrics::Page};
+use super::auth::{Admin, Authenticated};
+use crate::{Error, app::App, metrics::MetricsPage};
 
 /// `GET /metrics` on the admin listener, without authentication.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    match app.metrics_page().await {
+    match app.export_metrics().await {
         Ok(page) => {
             let headers = [
-                (header::CONTENT_TYPE, HeaderValue::from_static(Page::CONTENT_TYPE)),
+                (header::CONTENT_TYPE, HeaderValue::from_static(MetricsPage::CONTENT_TYPE)),
                 (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             ];
             (headers, page).into_response()
@@ -26,6 +26,6 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET /metrics` on the main listener, for callers with the scope `admin`.
-pub(super) async fn for_admins(_: By<Admin>, app: State<Arc<App>>) -> Response {
+pub(super) async fn authenticated_metrics(_: Authenticated<Admin>, app: State<Arc<App>>) -> Response {
     metrics(app).await
 }

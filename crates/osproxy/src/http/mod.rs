@@ -16,13 +16,13 @@ mod link;
 mod metrics;
 mod middleware;
 pub mod openapi;
-mod pace;
-mod page;
 #[doc(hidden)]
 pub mod parsers;
 mod range;
+mod rate_limiter;
 mod serve_file;
 pub mod server;
+mod start_page;
 mod swagger;
 mod v0;
 mod v1;
@@ -59,19 +59,20 @@ fn with_middleware(
     config: &Config,
     cors: Option<CorsLayer>,
 ) -> Router {
-    let settings = Arc::new(middleware::Terms::new(config));
-    let routes =
-        routes.layer(from_fn_with_state(settings.clone(), middleware::head)).layer(from_fn(error::render));
+    let settings = Arc::new(middleware::RequestSettings::new(config));
+    let routes = routes
+        .layer(from_fn_with_state(settings.clone(), middleware::check_head))
+        .layer(from_fn(error::render));
     let routes = match cors {
-        Some(cors) => routes.layer(from_fn_with_state(cors, cors::of_api)),
+        Some(cors) => routes.layer(from_fn_with_state(cors, cors::apply_to_api)),
         None => routes,
     };
-    routes.layer(from_fn_with_state((app.clone(), settings), middleware::request)).with_state(app)
+    routes.layer(from_fn_with_state((app.clone(), settings), middleware::request_context)).with_state(app)
 }
 
 /// The gRPC routes, grouped by the admission limits that apply to them.
 #[derive(Default)]
-pub struct Beside {
+pub struct GrpcRoutes {
     /// Calls that change nothing. Like `changes` and `transfers` they are authenticated: each
     /// request has a [`Caller`](crate::app::Caller) extension.
     pub reads: Router,
@@ -83,11 +84,12 @@ pub struct Beside {
     pub open: Router,
 }
 
-impl Beside {
+impl GrpcRoutes {
     /// Merges the routes, with authentication and the limits of `admission`.
-    fn admitted(self, app: &Arc<App>, admission: &Arc<Admission>) -> Router<Arc<App>> {
+    fn with_admission(self, app: &Arc<App>, admission: &Arc<Admission>) -> Router<Arc<App>> {
         // Authenticate only after admission.
-        let authenticated = |router: Router| router.layer(from_fn_with_state(app.clone(), auth::identify));
+        let authenticated =
+            |router: Router| router.layer(from_fn_with_state(app.clone(), auth::insert_caller));
         let reads =
             authenticated(self.reads).layer(from_fn_with_state(admission.clone(), middleware::limit_reads));
         let changes = authenticated(self.changes)
@@ -95,27 +97,27 @@ impl Beside {
         let transfers = authenticated(self.transfers)
             .layer(from_fn_with_state(admission.clone(), middleware::limit_transfers));
         let limit_addresses = from_fn_with_state(admission.clone(), middleware::limit_addresses);
-        let open = self.open.layer(from_fn(middleware::space_probes));
+        let open = self.open.layer(from_fn(middleware::throttle_probes));
         transfers.merge(reads).merge(changes).merge(open).layer(limit_addresses).with_state(())
     }
 }
 
 /// Builds the router of the gRPC listener.
-pub fn router_beside(
+pub fn grpc_router(
     app: Arc<App>,
     config: &Config,
     admission: &Arc<Admission>,
-    grpc_routes: Beside,
+    grpc_routes: GrpcRoutes,
 ) -> Router {
-    let routes = grpc_routes.admitted(&app, admission);
+    let routes = grpc_routes.with_admission(&app, admission);
     with_middleware(routes.fallback(error::unknown_route), app, config, None)
 }
 
 /// Builds the router of the main listener.
-pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_routes: Beside) -> Router {
+pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_routes: GrpcRoutes) -> Router {
     let limit_requests = from_fn_with_state(admission.clone(), middleware::limit_requests);
     let v0 = Router::new()
-        .route("/ping", get(v0::check_health::ping).layer(from_fn(middleware::space_probes)))
+        .route("/ping", get(v0::check_health::ping).layer(from_fn(middleware::throttle_probes)))
         .route("/link/upload", post(v0::create_upload::create_upload))
         .route("/link/download", post(v0::create_download_link::create_download_link))
         .route("/resume", post(v0::instant_upload::instant_upload))
@@ -124,7 +126,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_r
         .route("/checkpoint", get(v0::upload_status::upload_status))
         .route("/download", get(v0::download_file::download_file))
         .route_layer(limit_requests.clone())
-        .route("/health", get(v0::check_health::health).layer(from_fn(middleware::space_probes)))
+        .route("/health", get(v0::check_health::health).layer(from_fn(middleware::throttle_probes)))
         .route("/upload", put(v0::upload_file::upload_file))
         .route("/upload/multi", put(v0::upload_part::upload_part));
     // Applications call these with an API key. The adapter in `v1/` has the name of its operation.
@@ -155,12 +157,12 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_r
         .route_layer(limit_requests.clone())
         .route("/uploads/{uid}/content", put(v1::upload_file::upload_file))
         .route("/uploads/{uid}/parts/{number}", put(v1::upload_part::upload_part))
-        .layer(from_fn(v1::without_useless_bodies));
+        .layer(from_fn(v1::reject_unexpected_body));
     let probes = Router::new()
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .route("/", get(page::page))
-        .route_layer(from_fn(middleware::space_probes));
+        .route("/", get(start_page::start_page))
+        .route_layer(from_fn(middleware::throttle_probes));
     let rest = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0)
         .nest(osproxy_api::v1::PREFIX, v1)
@@ -168,14 +170,14 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_r
             &format!("{LINKS}/{{uid}}/{{filename}}"),
             get(v1::download_file::download_file).layer(limit_requests),
         )
-        .layer(from_fn(middleware::plain_body))
+        .layer(from_fn(middleware::reject_encoded_body))
         .route(
             "/metrics",
-            get(metrics::for_admins)
-                .layer(from_fn_with_state(admission.clone(), middleware::limit_collectors)),
+            get(metrics::authenticated_metrics)
+                .layer(from_fn_with_state(admission.clone(), middleware::limit_metrics)),
         )
         .route_layer(from_fn_with_state(admission.clone(), middleware::limit_addresses))
-        .merge(grpc_routes.admitted(&app, admission))
+        .merge(grpc_routes.with_admission(&app, admission))
         .merge(probes)
         .route("/openapi.json", get(openapi::serve))
         .route("/swagger", get(swagger::redirect))

@@ -17,15 +17,15 @@ use utoipa::{
 };
 
 pub(super) use parameters::{
-    CategoryName, Conditions, DigestHeaders, DownloadLinkQuery, IdempotencyKey, Online, OptionalSignedQuery,
-    PageQuery, SignedQuery, UidInPath, UploadForm, UploadLinkQuery,
+    CategoryName, ConditionalHeaders, DigestHeaders, DownloadLinkQuery, IdempotencyKey, OnlineValue,
+    OptionalSignedQuery, PageQuery, SignedQuery, UidPath, UploadForm, UploadLinkQuery,
 };
 pub(super) use responses::{
-    Away, BadRequest, BrokenOff, Coded, Conflict, Encoded, Exhausted, Failures, Fault, Forbidden, Full, Gone,
-    Internal, Interrupted, Invalid, Keyless, Limited, Mismatch, Missing, NotFound, OfBody, OfContent, OfFile,
-    OfKey, OfLink, OfRoom, OfStored, OutOfRange, Oversized, PreconditionFailed, RangeNotSatisfiable, Reading,
-    Refused, TooLarge, TooMany, Unauthenticated, Unavailable, Unimplemented, Unmet, Unscoped,
-    UnsupportedType,
+    Away, BadRequest, BrokenOff, Coded, Conflict, ContentResponses, Encoded, Exhausted, Failures, Fault,
+    Forbidden, Full, Gone, Internal, Interrupted, Invalid, Keyless, Limited, Mismatch, Missing, NotFound,
+    OfBody, OfContent, OfFile, OfKey, OfLink, OfRoom, OfStored, OutOfRange, Oversized, PreconditionFailed,
+    RangeNotSatisfiable, Refused, TooLarge, TooMany, Unauthenticated, Unavailable, Unimplemented, Unmet,
+    Unscoped, UnsupportedType,
 };
 
 use super::{health, v0, v1};
@@ -129,14 +129,14 @@ const RANGES: [&str; 2] = ["range", "if-range"];
             Limited
         )
     ),
-    modifiers(&RequestIds, &Access, &Heads)
+    modifiers(&AddRequestIdHeader, &AddAccessResponses, &AddHeadOperations)
 )]
 struct Document;
 
 /// Adds the header `x-request-id` to every response.
-struct RequestIds;
+struct AddRequestIdHeader;
 
-impl Modify for RequestIds {
+impl Modify for AddRequestIdHeader {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let shared = document.components.iter_mut().flat_map(|components| components.responses.values_mut());
         let paths = document.paths.paths.values_mut();
@@ -156,9 +156,9 @@ impl Modify for RequestIds {
 }
 
 /// Adds the API key scheme, and the responses to missing keys, missing scopes and rate limits.
-struct Access;
+struct AddAccessResponses;
 
-impl Modify for Access {
+impl Modify for AddAccessResponses {
     fn modify(&self, document: &mut openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("osk_<id>_<secret>");
         let meaning = "An API key, created by `osproxy key create` or by the first start of the service. Not needed \
@@ -190,9 +190,9 @@ impl Modify for Access {
 }
 
 /// Adds HEAD to every operation that supports ranges.
-struct Heads;
+struct AddHeadOperations;
 
-impl Modify for Heads {
+impl Modify for AddHeadOperations {
     fn modify(&self, document: &mut openapi::OpenApi) {
         for path in document.paths.paths.values_mut() {
             let Some(mut head) = path.get.clone().filter(|get| get.responses.responses.contains_key("206"))

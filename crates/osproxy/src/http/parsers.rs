@@ -13,28 +13,28 @@ use super::{
 };
 use crate::{
     Result,
-    link::{Action, LinkError, LinkKeys, Terms},
+    link::{LinkAction, LinkConstraints, LinkError, LinkKeys},
     uid::Uid,
 };
 
 pub use super::{
     forwarded::addresses as forwarded,
-    range::{Requested, parse as range},
-    v1::digest::of_headers as digests,
+    range::{RequestedRange, parse as range},
+    v1::digest::from_headers as digests,
 };
 
 /// The parameters of a link: uid, date, expire and signature.
-pub type Said = [String; 4];
+pub type LinkParameters = [String; 4];
 
 /// Parses the query of a link of API v0.
-pub fn query_v0(query: &str) -> Said {
-    let query = v0::query::Query::parse(Some(query));
+pub fn query_v0(query: &str) -> LinkParameters {
+    let query = v0::query::LenientQuery::parse(Some(query));
     ["uid", "date", "expire", "signature"].map(|name| query.get(name).to_owned())
 }
 
 /// Parses the query of an upload link of API v1, which has the uid in its path. Returns `None` if a
 /// parameter is missing, repeated or unknown.
-pub fn query_v1(uid: &str, query: &str) -> Option<Said> {
+pub fn query_v1(uid: &str, query: &str) -> Option<LinkParameters> {
     let query = v1::query::Query::parse(Some(query), &UPLOAD_PARAMETERS).ok()?;
     let (claims, signature) = upload_link::claims(uid, &query).ok()?;
     Some([claims.uid, claims.date, claims.expire, signature].map(str::to_owned))
@@ -44,12 +44,12 @@ pub fn query_v1(uid: &str, query: &str) -> Option<Said> {
 /// has.
 pub fn verify_v0(
     links: &LinkKeys,
-    action: Action,
+    action: LinkAction,
     query: &str,
     extra_names: &[&str],
     now: OffsetDateTime,
-) -> Result<Terms, LinkError> {
-    let query = v0::query::Query::parse(Some(query));
+) -> Result<LinkConstraints, LinkError> {
+    let query = v0::query::LenientQuery::parse(Some(query));
     let extra: Vec<_> = extra_names.iter().map(|name| query.get(name)).collect();
     links.verify(&query.claims(action, &extra), query.get("signature"), now)
 }
@@ -60,7 +60,7 @@ pub fn verify_v1(
     uid: &str,
     query: &str,
     now: OffsetDateTime,
-) -> Option<Result<Terms, LinkError>> {
+) -> Option<Result<LinkConstraints, LinkError>> {
     let query = v1::query::Query::parse(Some(query), &UPLOAD_PARAMETERS).ok()?;
     let (claims, signature) = upload_link::claims(uid, &query).ok()?;
     Some(links.verify(&claims, signature, now))
@@ -69,17 +69,22 @@ pub fn verify_v1(
 /// Returns the signed query of a link of API v0.
 pub fn sign_v0(
     links: &LinkKeys,
-    action: Action,
+    action: LinkAction,
     uid: Uid,
     date: (OffsetDateTime, i64),
     extra: &[(&str, &str)],
-    constraints: &Terms,
+    constraints: &LinkConstraints,
 ) -> String {
-    v0::query::signed(links, action, uid, date, extra, constraints)
+    v0::query::signed_query(links, action, uid, date, extra, constraints)
 }
 
 /// Returns the signed query of an upload link of API v1.
-pub fn sign_v1(links: &LinkKeys, uid: Uid, date: (OffsetDateTime, i64), constraints: &Terms) -> String {
+pub fn sign_v1(
+    links: &LinkKeys,
+    uid: Uid,
+    date: (OffsetDateTime, i64),
+    constraints: &LinkConstraints,
+) -> String {
     upload_query(links, uid, date, constraints)
 }
 
@@ -91,7 +96,7 @@ pub fn is_form(content_type: &str) -> bool {
 /// Extracts the content from a form that arrives in these chunks.
 pub async fn form(content_type: &str, pieces: Vec<Bytes>) -> Result<Vec<u8>> {
     let chunks = stream::iter(pieces.into_iter().map(Ok::<_, std::convert::Infallible>));
-    let file = v0::form::file(content_type, Body::from_stream(chunks).into_data_stream()).await?;
+    let file = v0::form::content_stream(content_type, Body::from_stream(chunks).into_data_stream()).await?;
     file.try_fold(Vec::new(), |mut content, piece| async move {
         content.extend_from_slice(&piece);
         Ok(content)

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// The bytes that a `Range` header asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Requested {
+pub enum RequestedRange {
     /// The whole content: the header is absent or invalid, or has several ranges.
     Whole,
     /// Bytes that exist, at least one.
@@ -15,29 +15,33 @@ pub enum Requested {
 }
 
 /// Parses a `Range` header for content of `size` bytes.
-pub fn parse(field: &str, size: u64) -> Requested {
+pub fn parse(field: &str, size: u64) -> RequestedRange {
     let Some((unit, set)) = field.split_once('=') else {
-        return Requested::Whole;
+        return RequestedRange::Whole;
     };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
-        return Requested::Whole;
+        return RequestedRange::Whole;
     }
     let set = set.trim();
     let Some((first, last)) = set.split_once('-').filter(|_| !set.contains(',')) else {
-        return Requested::Whole;
+        return RequestedRange::Whole;
     };
-    match (number(first), number(last)) {
-        (Number::Absent, Number::Value(suffix)) => part(size.saturating_sub(suffix), size, size),
-        (Number::Value(first), Number::Absent) => part(first, size, size),
+    match (parse_number(first), parse_number(last)) {
+        (Number::Absent, Number::Value(suffix)) => satisfiable(size.saturating_sub(suffix), size, size),
+        (Number::Value(first), Number::Absent) => satisfiable(first, size, size),
         (Number::Value(start), Number::Value(end)) if !is_greater(first, last) => {
-            part(start, end.saturating_add(1), size)
+            satisfiable(start, end.saturating_add(1), size)
         }
-        _ => Requested::Whole,
+        _ => RequestedRange::Whole,
     }
 }
 
-fn part(start: u64, end: u64, size: u64) -> Requested {
-    if start < size { Requested::Satisfiable(start..end.min(size)) } else { Requested::Unsatisfiable }
+fn satisfiable(start: u64, end: u64, size: u64) -> RequestedRange {
+    if start < size {
+        RequestedRange::Satisfiable(start..end.min(size))
+    } else {
+        RequestedRange::Unsatisfiable
+    }
 }
 
 enum Number {
@@ -46,7 +50,7 @@ enum Number {
     Invalid,
 }
 
-fn number(text: &str) -> Number {
+fn parse_number(text: &str) -> Number {
     if text.is_empty() {
         return Number::Absent;
     }
@@ -82,7 +86,7 @@ mod tests {
             ("bytes=0-18446744073709551615", 0..10),
             ("bytes=0-99999999999999999999999", 0..10),
         ] {
-            assert_eq!(parse(field, 10), Requested::Satisfiable(expected), "{field}");
+            assert_eq!(parse(field, 10), RequestedRange::Satisfiable(expected), "{field}");
         }
     }
 
@@ -97,7 +101,7 @@ mod tests {
             ("bytes=0-", 0),
             ("bytes=-5", 0),
         ] {
-            assert_eq!(parse(field, size), Requested::Unsatisfiable, "{field} of {size}");
+            assert_eq!(parse(field, size), RequestedRange::Unsatisfiable, "{field} of {size}");
         }
     }
 
@@ -119,14 +123,14 @@ mod tests {
             "bytes=0x0-1",
             "bytes 0-1",
         ] {
-            assert_eq!(parse(field, 10), Requested::Whole, "{field:?}");
+            assert_eq!(parse(field, 10), RequestedRange::Whole, "{field:?}");
         }
     }
 
     proptest! {
         #[test]
         fn no_field_gives_bytes_that_do_not_exist(field in "(bytes=)?[0-9a,= -]{0,30}", size in 0u64..100) {
-            if let Requested::Satisfiable(range) = parse(&field, size) {
+            if let RequestedRange::Satisfiable(range) = parse(&field, size) {
                 prop_assert!(range.start < range.end && range.end <= size);
             }
         }
@@ -135,9 +139,9 @@ mod tests {
         fn every_valid_range_is_understood(first in 0u64..200, len in 0u64..200, size in 1u64..100) {
             let last = first + len;
             let expected = if first < size {
-                Requested::Satisfiable(first..size.min(last + 1))
+                RequestedRange::Satisfiable(first..size.min(last + 1))
             } else {
-                Requested::Unsatisfiable
+                RequestedRange::Unsatisfiable
             };
             prop_assert_eq!(parse(&format!("bytes={first}-{last}"), size), expected);
         }

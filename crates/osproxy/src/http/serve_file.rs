@@ -10,7 +10,7 @@ use osproxy_api::ErrorCode;
 
 use super::{
     content::{self, Presentation},
-    forward::{self, Origin},
+    forward::{self, RequestSource},
     link,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     app::App,
     ops::{
         self,
-        download_file::{StoredFile, wherever_it_lies},
+        download_file::{StoredFile, retry_if_moved},
     },
     uid::Uid,
 };
@@ -31,21 +31,21 @@ pub(super) async fn serve_file(
     uid: Uid,
     presentation: Presentation<'_>,
 ) -> Result<Response> {
-    let source = forward::origin(app, request)?;
+    let source = forward::request_source(app, request)?;
     let file = ops::download_file::download_file(app, uid).await?;
     let read = |file: Arc<StoredFile>| async move {
-        match ops::locate_content::elsewhere(app, &file) {
+        match ops::locate_content::store_elsewhere(app, &file) {
             None => content::respond(app, &file, &request.method, &request.headers, presentation).await,
-            Some(store) => forward::forward_head(app, source, store, request).await,
+            Some(store) => forward::forward_without_body(app, source, store, request).await,
         }
     };
     let has_moved = |answer: &Result<Response>| match answer {
         Ok(answer) => forward::is_misdirected(answer),
         Err(error) => error.code == ErrorCode::NodeUnavailable,
     };
-    let answer = wherever_it_lies(app, file, read, has_moved).await?;
+    let answer = retry_if_moved(app, file, read, has_moved).await?;
     // Only responses with content count as a use, and only on the node that the client called.
-    if source == Origin::Client && request.method == Method::GET && answer.status().is_success() {
+    if source == RequestSource::Client && request.method == Method::GET && answer.status().is_success() {
         link::count_use(app, presentation.link).await?;
     }
     Ok(answer)

@@ -1,10 +1,10 @@
 //! The HTTP listener: accepts connections, serves them, and drains on shutdown.
 
-mod addresses;
+mod address_limit;
 mod connection;
-mod refusal;
+mod head_error;
+mod timeouts;
 mod tls;
-mod watch;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,12 +15,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use addresses::{AddressPlace, Addresses};
-use connection::Protocol;
+use address_limit::{AddressLimit, AddressPermit};
+use connection::ConnectionServer;
 
 use crate::config::ServerSection;
 
-pub use refusal::Unreadable;
+pub use head_error::UnparsableHead;
 pub use tls::Tls;
 
 /// Pause after a failed accept, for example when the process is out of file descriptors.
@@ -39,7 +39,7 @@ const HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// Address of the other end of the connection. An extension of every request.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+pub struct RemoteAddr(pub SocketAddr);
 
 /// Serves until `shutdown` is cancelled. Then stops accepting connections, waits up to
 /// `server.shutdown_grace` for running requests, and aborts the rest.
@@ -61,32 +61,32 @@ pub async fn serve(
     let closing = async {
         shutdown.cancelled().await;
         if !first_request_grace.is_zero() {
-            refuse_handshakes(&listener);
+            drop_syns(&listener);
             tokio::time::sleep(HANDSHAKES).await;
         }
     };
     tokio::select! {
         () = accept(&listener, &connections, &permits) => {}
-        () = renew(tls.as_deref()) => {}
+        () = reload_certificates(tls.as_deref()) => {}
         () = closing => {}
     }
     if first_request_grace.is_zero() {
         drop(listener);
     } else {
-        accept_rest(listener, &connections);
+        accept_queued(listener, &connections);
     }
     connections.tasks.close();
     tokio::select! {
         () = tokio::time::sleep(first_request_grace) => {}
         () = connections.tasks.wait() => {}
     }
-    connections.end(Duration::from_secs(config.shutdown_grace)).await;
+    connections.drain(Duration::from_secs(config.shutdown_grace)).await;
 }
 
 /// Reloads the certificate when its files change. Never returns.
-async fn renew(tls: Option<&Tls>) {
+async fn reload_certificates(tls: Option<&Tls>) {
     match tls {
-        Some(tls) => tls.renew().await,
+        Some(tls) => tls.reload_on_change().await,
         None => std::future::pending().await,
     }
 }
@@ -97,8 +97,8 @@ async fn accept(listener: &TcpListener, connections: &Connections, permits: &Arc
     while let Ok(permit) = permits.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                if let Some(address_permit) = connections.addresses.take(peer.ip()) {
-                    connections.take(stream, peer, Some((permit, address_permit)));
+                if let Some(address_permit) = connections.addresses.try_acquire(peer.ip()) {
+                    connections.spawn(stream, peer, Some((permit, address_permit)));
                 }
             }
             Err(error) => {
@@ -110,25 +110,25 @@ async fn accept(listener: &TcpListener, connections: &Connections, permits: &Arc
 }
 
 /// Accepts the connections that are still in the queue; closing the listener would reset them.
-fn accept_rest(listener: TcpListener, connections: &Connections) {
+fn accept_queued(listener: TcpListener, connections: &Connections) {
     let Ok(listener) = listener.into_std() else { return };
     // The loop is bounded: unless new handshakes are blocked, connections may keep arriving.
     for _ in 0..BACKLOG {
         let Ok((stream, peer)) = listener.accept() else { return };
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         match stream {
-            Ok(stream) => connections.take(stream, peer, None),
+            Ok(stream) => connections.spawn(stream, peer, None),
             Err(error) => tracing::warn!(%error, "cannot accept a connection"),
         }
     }
 }
 
 /// Permits that a connection holds until it ends: one of all connections, one of its address.
-type Place = (OwnedSemaphorePermit, AddressPlace);
+type ConnectionPermits = (OwnedSemaphorePermit, AddressPermit);
 
 struct Connections {
-    server: Arc<Protocol>,
-    addresses: Arc<Addresses>,
+    server: Arc<ConnectionServer>,
+    addresses: Arc<AddressLimit>,
     tasks: TaskTracker,
     draining: CancellationToken,
     abort: CancellationToken,
@@ -136,11 +136,11 @@ struct Connections {
 
 impl Connections {
     fn new(router: Router, config: &ServerSection, tls: Option<Arc<Tls>>) -> Self {
-        let protocol = Arc::new(Protocol::new(router, config, tls));
+        let protocol = Arc::new(ConnectionServer::new(router, config, tls));
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         Self {
             server: protocol,
-            addresses: Addresses::new(config),
+            addresses: AddressLimit::new(config),
             tasks: TaskTracker::new(),
             draining,
             abort: cut,
@@ -148,7 +148,7 @@ impl Connections {
     }
 
     /// Serves a connection on its own task, which holds `place` until the end.
-    fn take(&self, stream: TcpStream, peer: SocketAddr, permits: Option<Place>) {
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, permits: Option<ConnectionPermits>) {
         let (protocol, draining, cut) = (self.server.clone(), self.draining.clone(), self.abort.clone());
         self.tasks.spawn(async move {
             let _place = permits;
@@ -161,7 +161,7 @@ impl Connections {
     }
 
     /// Waits up to `grace` for running requests, then aborts the rest.
-    async fn end(self, grace: Duration) {
+    async fn drain(self, grace: Duration) {
         self.draining.cancel();
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -179,7 +179,7 @@ impl Connections {
 /// retry it on another node. A client whose SYN was dropped sends it again and gets a clean
 /// refusal.
 #[cfg(target_os = "linux")]
-fn refuse_handshakes(listener: &TcpListener) {
+fn drop_syns(listener: &TcpListener) {
     use socket2::{SockFilter, SockRef};
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_SET: u16 = 0x45;
@@ -199,4 +199,4 @@ fn refuse_handshakes(listener: &TcpListener) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn refuse_handshakes(_listener: &TcpListener) {}
+fn drop_syns(_listener: &TcpListener) {}

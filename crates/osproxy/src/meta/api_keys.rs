@@ -4,12 +4,12 @@ use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
-use super::{Meta, blobs::recorded_digest, dialect::Lock, entities::api_key};
+use super::{Meta, blobs::decode_digest, dialect::Lock, entities::api_key};
 use crate::{api_key::Scopes, tenant::Tenant};
 
 /// An API key as stored. The secret itself is not stored.
 #[derive(Clone, Debug)]
-pub struct KeptKey {
+pub struct ApiKeyRecord {
     /// Public identifier.
     pub id: String,
     /// Hash of the secret.
@@ -35,9 +35,9 @@ pub struct KeptKey {
     pub revoked_at: Option<i64>,
 }
 
-impl KeptKey {
+impl ApiKeyRecord {
     /// Whether the key is valid at `now_ms`: neither revoked nor expired.
-    pub fn holds(&self, now_ms: i64) -> bool {
+    pub fn is_valid(&self, now_ms: i64) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now_ms < end)
     }
 }
@@ -47,9 +47,9 @@ const WAIT: Duration = Duration::from_secs(30);
 
 impl Meta {
     /// Stores a new key.
-    pub async fn create_api_key(&self, key: KeptKey) -> Result<(), DbErr> {
+    pub async fn create_api_key(&self, key: ApiKeyRecord) -> Result<(), DbErr> {
         self.write(move |transaction| {
-            let row = row(&key);
+            let row = to_row(&key);
             Box::pin(async move {
                 api_key::Entity::insert(row).exec_without_returning(transaction).await?;
                 Ok(())
@@ -59,17 +59,17 @@ impl Meta {
     }
 
     /// Returns the key with this id, whether it is valid or not.
-    pub async fn api_key(&self, id: &str) -> Result<Option<KeptKey>, DbErr> {
+    pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, DbErr> {
         let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.reader).await?;
-        row.map(kept).transpose()
+        row.map(from_row).transpose()
     }
 
     /// Returns all keys, oldest first.
-    pub async fn api_keys(&self) -> Result<Vec<KeptKey>, DbErr> {
+    pub async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, DbErr> {
         let rows = api_key::Entity::find()
             .order_by_asc(api_key::Column::CreatedAt)
             .order_by_asc(api_key::Column::Id);
-        rows.all(&self.reader).await?.into_iter().map(kept).collect()
+        rows.all(&self.reader).await?.into_iter().map(from_row).collect()
     }
 
     /// Whether any key exists, including expired and revoked ones.
@@ -82,7 +82,7 @@ impl Meta {
     /// `false` if any key exists, even an expired or revoked one.
     pub async fn create_first_api_key<E: From<DbErr>>(
         &self,
-        make: impl FnOnce() -> Result<KeptKey, E>,
+        make: impl FnOnce() -> Result<ApiKeyRecord, E>,
     ) -> Result<bool, E> {
         if self.has_api_keys().await? {
             return Ok(false);
@@ -112,7 +112,7 @@ impl Meta {
     }
 }
 
-fn row(key: &KeptKey) -> api_key::ActiveModel {
+fn to_row(key: &ApiKeyRecord) -> api_key::ActiveModel {
     api_key::ActiveModel {
         id: Set(key.id.clone()),
         hash: Set(key.hash.to_vec()),
@@ -128,12 +128,12 @@ fn row(key: &KeptKey) -> api_key::ActiveModel {
     }
 }
 
-fn kept(row: api_key::Model) -> Result<KeptKey, DbErr> {
+fn from_row(row: api_key::Model) -> Result<ApiKeyRecord, DbErr> {
     let damaged = || DbErr::Custom(format!("the row of API key {} is corrupt", row.id));
-    Ok(KeptKey {
-        hash: recorded_digest(Some(&row.hash)).ok_or_else(damaged)?,
+    Ok(ApiKeyRecord {
+        hash: decode_digest(Some(&row.hash)).ok_or_else(damaged)?,
         scopes: row.scopes.parse().map_err(|_| damaged())?,
-        tenant: Tenant::from_recorded(&row.tenant),
+        tenant: Tenant::from_db(&row.tenant),
         max_rate: row.max_rate.and_then(|rate| u32::try_from(rate).ok()),
         max_size: row.max_size.and_then(|size| u64::try_from(size).ok()),
         max_transfers: row.max_transfers.and_then(|most| u32::try_from(most).ok()),

@@ -7,7 +7,7 @@ use std::{
 
 use sea_orm::DbErr;
 
-use super::{dialect, measured::Measured};
+use super::{dialect, instrumented::InstrumentedReader};
 
 /// How long an estimate is used before the database is asked again.
 const STALE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ impl Clock {
     }
 
     /// Asks the database for the time if the last answer is stale.
-    pub(super) async fn adjust(&self, reader: &Measured) -> Result<(), DbErr> {
+    pub(super) async fn sync(&self, reader: &InstrumentedReader) -> Result<(), DbErr> {
         let fresh = {
             let asked = self.last_sync.lock().unwrap_or_else(PoisonError::into_inner);
             asked.is_some_and(|(at, _)| at.elapsed() < STALE)

@@ -16,8 +16,8 @@ use sea_orm::{
     },
 };
 
-use super::server::Suspicion;
-use crate::config::{DatabaseServer, Driver, SslMode, Target};
+use super::server_pool::RecentFailure;
+use crate::config::{DatabaseServer, DatabaseTarget, Driver, SslMode};
 
 /// Maximum number of connections that read from SQLite. Under load a connection stays checked out
 /// while its task waits to be polled, so this is more than the disk could use.
@@ -72,13 +72,13 @@ async fn sqlite(path: &Path, connections: u32, read_only: bool) -> Result<Databa
                 .foreign_keys(true)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
         });
-    unattended(&mut options);
+    disable_pool_maintenance(&mut options);
     Database::connect(options).await
 }
 
 /// Disables the pool's maintenance of its own connections: in sqlx 0.9.0 it may count down from
 /// `usize::MAX` in a loop that never yields its thread (transact-rs/sqlx#3645).
-fn unattended(options: &mut ConnectOptions) {
+fn disable_pool_maintenance(options: &mut ConnectOptions) {
     options.idle_timeout(None).max_lifetime(None);
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn close_idle(connection: &DatabaseConnection, keep: u32) {
 
 /// Usage of a connection pool.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PoolUse {
+pub(super) struct PoolUsage {
     /// Open connections, idle or in use.
     pub(super) connections: u32,
     /// Idle connections.
@@ -102,16 +102,16 @@ pub(super) struct PoolUse {
     pub(super) max: u32,
 }
 
-pub(super) fn pool(connection: &DatabaseConnection) -> PoolUse {
+pub(super) fn pool_usage(connection: &DatabaseConnection) -> PoolUsage {
     match connection.get_database_backend() {
-        DbBackend::Postgres => pool_of(connection.get_postgres_connection_pool()),
-        DbBackend::MySql => pool_of(connection.get_mysql_connection_pool()),
-        _ => pool_of(connection.get_sqlite_connection_pool()),
+        DbBackend::Postgres => usage_of(connection.get_postgres_connection_pool()),
+        DbBackend::MySql => usage_of(connection.get_mysql_connection_pool()),
+        _ => usage_of(connection.get_sqlite_connection_pool()),
     }
 }
 
-fn pool_of<D: sqlx::Database>(pool: &sqlx::Pool<D>) -> PoolUse {
-    PoolUse {
+fn usage_of<D: sqlx::Database>(pool: &sqlx::Pool<D>) -> PoolUsage {
+    PoolUsage {
         connections: pool.size(),
         idle: u32::try_from(pool.num_idle()).unwrap_or(u32::MAX),
         max: pool.options().get_max_connections(),
@@ -153,13 +153,13 @@ async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, ping_timeout: Du
 /// Options of a connection pool, and the state that decides whether a connection returns to it.
 pub(super) struct ServerOptions {
     pub(super) options: ConnectOptions,
-    pub(super) suspicion: Arc<Suspicion>,
+    pub(super) suspicion: Arc<RecentFailure>,
 }
 
 /// Builds the pool options for a server. Connections are opened on first use.
 pub(super) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
     let timeout = Duration::from_secs(server.timeout_secs);
-    let suspicion = Arc::<Suspicion>::default();
+    let suspicion = Arc::<RecentFailure>::default();
     // The drivers get their options from the callbacks below; the URL only selects the driver.
     let mut options = match server.driver {
         Driver::Postgres => postgres_options(server, timeout, suspicion.clone())?,
@@ -172,18 +172,20 @@ pub(super) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, D
         .test_before_acquire(false)
         .acquire_timeout(timeout / 2)
         .connect_lazy(true);
-    unattended(&mut options);
+    disable_pool_maintenance(&mut options);
     Ok(ServerOptions { options, suspicion })
 }
 
 fn postgres_options(
     server: &DatabaseServer,
     timeout: Duration,
-    suspicion: Arc<Suspicion>,
+    suspicion: Arc<RecentFailure>,
 ) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
-        Target::Url(url) => url.reveal().parse::<PgConnectOptions>().map_err(|error| unusable_url(&error))?,
-        Target::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
+        DatabaseTarget::Url(url) => {
+            url.reveal().parse::<PgConnectOptions>().map_err(|error| invalid_url(&error))?
+        }
+        DatabaseTarget::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
             let mut connect = PgConnectOptions::new_without_pgpass()
                 .host(host)
                 .port(*port)
@@ -223,7 +225,7 @@ fn postgres_options(
         });
         pool.after_release(move |connection, _| {
             let suspicion = suspicion.clone();
-            Box::pin(async move { suspicion.check(connection, timeout).await })
+            Box::pin(async move { suspicion.check_released(connection, timeout).await })
         })
     });
     Ok(options)
@@ -232,13 +234,13 @@ fn postgres_options(
 fn mysql_options(
     server: &DatabaseServer,
     timeout: Duration,
-    suspicion: Arc<Suspicion>,
+    suspicion: Arc<RecentFailure>,
 ) -> Result<ConnectOptions, DbErr> {
     let connect = match &server.target {
-        Target::Url(url) => {
-            url.reveal().parse::<MySqlConnectOptions>().map_err(|error| unusable_url(&error))?
+        DatabaseTarget::Url(url) => {
+            url.reveal().parse::<MySqlConnectOptions>().map_err(|error| invalid_url(&error))?
         }
-        Target::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
+        DatabaseTarget::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
             let mut connect = MySqlConnectOptions::new()
                 .host(host)
                 .port(*port)
@@ -279,22 +281,24 @@ fn mysql_options(
         });
         pool.after_release(move |connection, _| {
             let suspicion = suspicion.clone();
-            Box::pin(async move { suspicion.check(connection, timeout).await })
+            Box::pin(async move { suspicion.check_released(connection, timeout).await })
         })
     });
     Ok(options)
 }
 
 /// Builds an error without the URL, which contains the password.
-fn unusable_url(error: &sqlx::Error) -> DbErr {
+fn invalid_url(error: &sqlx::Error) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(format!("the database URL is not valid: {error}")))
 }
 
 /// Returns database name, host and port, for messages.
 pub(super) fn server_name(server: &DatabaseServer) -> String {
     let (host, port, database) = match (&server.target, server.driver) {
-        (Target::Fields { host, port, database, .. }, _) => (host.clone(), *port, Some(database.clone())),
-        (Target::Url(url), Driver::Postgres) => match url.reveal().parse::<PgConnectOptions>() {
+        (DatabaseTarget::Fields { host, port, database, .. }, _) => {
+            (host.clone(), *port, Some(database.clone()))
+        }
+        (DatabaseTarget::Url(url), Driver::Postgres) => match url.reveal().parse::<PgConnectOptions>() {
             Ok(options) => (
                 options.get_host().to_owned(),
                 options.get_port(),
@@ -302,7 +306,7 @@ pub(super) fn server_name(server: &DatabaseServer) -> String {
             ),
             Err(_) => return "given by `database.url`".to_owned(),
         },
-        (Target::Url(url), _) => match url.reveal().parse::<MySqlConnectOptions>() {
+        (DatabaseTarget::Url(url), _) => match url.reveal().parse::<MySqlConnectOptions>() {
             Ok(options) => {
                 (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
             }
@@ -339,12 +343,12 @@ pub(super) async fn clock_ms(connection: &impl ConnectionTrait) -> Result<Option
 }
 
 /// Sums an integer column as an integer; the databases widen it to a decimal or numeric type.
-pub(super) fn whole_sum(backend: DbBackend, column: impl ColumnTrait) -> Expr {
-    whole_sum_of(backend, column.into_expr())
+pub(super) fn integer_sum(backend: DbBackend, column: impl ColumnTrait) -> Expr {
+    integer_sum_of(backend, column.into_expr())
 }
 
-/// Like [`whole_sum`], for an expression.
-pub(super) fn whole_sum_of(backend: DbBackend, number: Expr) -> Expr {
+/// Like [`integer_sum`], for an expression.
+pub(super) fn integer_sum_of(backend: DbBackend, number: Expr) -> Expr {
     number.sum().cast_as(if backend == DbBackend::MySql { "SIGNED" } else { "BIGINT" })
 }
 
@@ -432,7 +436,7 @@ pub(super) async fn lock(connection: &DatabaseConnection, lock: Lock, wait: Dura
 }
 
 /// Whether `connection`, which must be a pool of one, still holds the lock.
-pub(super) async fn still_locked(connection: &DatabaseConnection, lock: Lock) -> Result<bool, DbErr> {
+pub(super) async fn holds_lock(connection: &DatabaseConnection, lock: Lock) -> Result<bool, DbErr> {
     let backend = connection.get_database_backend();
     let sql = match backend {
         DbBackend::MySql => {
@@ -456,7 +460,7 @@ fn mysql_lock(lock: Lock) -> String {
 }
 
 /// Returns an error message for a database that cannot be opened.
-pub(super) fn explain(server: &DatabaseServer, error: &DbErr) -> String {
+pub(super) fn open_error_message(server: &DatabaseServer, error: &DbErr) -> String {
     let name = server_name(server);
     let code = match error {
         DbErr::Conn(RuntimeErr::SqlxError(error))

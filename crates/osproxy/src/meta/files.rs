@@ -1,18 +1,18 @@
 use std::{collections::HashMap, sync::Arc};
 
-use osproxy_storage::{Category, Digests, Key, Shape, extension};
+use osproxy_storage::{Category, Digests, Key, PartLayout, extension};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
-    Claims, Meta, Metadata,
-    blobs::{self, recorded_digest, to_record},
+    ExpectedDigests, Meta, Metadata,
+    blobs::{self, decode_digest, encode_digest},
     entities::{blob, file, idempotency_key, part},
     listing, now_ms,
     quotas::{Quotas, record_bytes},
-    write_queue::Verdict,
+    write_batcher::TxEnd,
 };
 use time::OffsetDateTime;
 
@@ -30,7 +30,7 @@ pub struct NewFile {
     /// File name.
     pub name: String,
     /// What the client announced about the content.
-    pub announced: Announced,
+    pub announced: AnnouncedContent,
 }
 
 /// A file to be created, with content it may share from the start (instant upload).
@@ -55,7 +55,7 @@ pub struct KnownContent {
 
 /// Outcome of creating files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CreatedFiles {
+pub enum CreateOutcome {
     /// All were created. For each file: whether it is stored, that is, shares its known content.
     Created(Vec<bool>),
     /// None was created: one of the uids is already in use.
@@ -66,7 +66,7 @@ pub enum CreatedFiles {
 
 /// What the client announces about content before sending it.
 #[derive(Clone, Debug, Default)]
-pub struct Announced {
+pub struct AnnouncedContent {
     /// Total size in bytes.
     pub size: Option<u64>,
     /// Bytes of each part but the last. Set only together with `size`.
@@ -74,7 +74,7 @@ pub struct Announced {
     /// MIME type; if unset, it is detected from the content.
     pub content_type: Option<String>,
     /// Expected digests.
-    pub expected: Claims,
+    pub expected: ExpectedDigests,
     /// Metadata set by the owner.
     pub metadata: Metadata,
 }
@@ -95,12 +95,12 @@ pub struct StoredFile {
     /// Links issued before this time are revoked. In seconds since the Unix epoch.
     pub links_valid_from: Option<i64>,
     /// Content.
-    pub content: Content,
+    pub content: StoredContent,
 }
 
 /// The content of a file.
 #[derive(Clone, Debug)]
-pub struct Content {
+pub struct StoredContent {
     /// Blob id.
     pub blob_id: i64,
     /// Size in bytes.
@@ -108,7 +108,7 @@ pub struct Content {
     /// Name of the store.
     pub store: String,
     /// Location in the store.
-    pub layout: Layout,
+    pub layout: ContentLayout,
     /// Computed digests; `None` until all bytes are verified.
     pub digests: Option<Digests>,
     /// The MD5 that the client claimed.
@@ -117,7 +117,7 @@ pub struct Content {
     pub is_utf8: bool,
 }
 
-impl Content {
+impl StoredContent {
     /// Returns the computed MD5, or else the one that the client claimed.
     pub fn md5(&self) -> Option<[u8; 16]> {
         self.digests.and_then(|digests| digests.md5).or(self.claimed_md5)
@@ -126,7 +126,7 @@ impl Content {
 
 /// Location of content within a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Layout {
+pub enum ContentLayout {
     /// One object.
     Whole(Key),
     /// Several parts, see [`Meta::parts`].
@@ -157,7 +157,7 @@ const CLOCKS: i64 = 10 * 60_000;
 impl Meta {
     /// The highest id in use by files, blobs, parts, tasks and idempotency keys. New ids must be
     /// higher.
-    pub async fn newest_uid(&self) -> Result<Option<Uid>, DbErr> {
+    pub async fn highest_id(&self) -> Result<Option<Uid>, DbErr> {
         let newest_file =
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);
         let newest_blob =
@@ -173,8 +173,8 @@ impl Meta {
             .filter(idempotency_key::Column::Uid.is_not_null())
             .order_by_desc(idempotency_key::Column::Uid);
         let reserved: Option<i64> = newest_reserved.into_tuple().one(&self.reader).await?;
-        let task = self.newest_task().await?;
-        Ok(file.max(blob).max(part).max(task).max(reserved).map(Uid::from_recorded))
+        let task = self.newest_task_id().await?;
+        Ok(file.max(blob).max(part).max(task).max(reserved).map(Uid::from_db))
     }
 
     /// Creates files of one tenant, all or none. A file whose known content is still stored shares
@@ -184,26 +184,26 @@ impl Meta {
         &self,
         uploads: Vec<NewUpload>,
         expires_at: i64,
-    ) -> Result<CreatedFiles, DbErr> {
+    ) -> Result<CreateOutcome, DbErr> {
         let (generation, uids) = (self.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
         let quotas = self.quotas.clone();
-        let created = self.write_or_undo(move |transaction| {
+        let created = self.write_or_rollback(move |transaction| {
             let (uploads, quotas) = (uploads.clone(), quotas.clone());
             Box::pin(async move { create(transaction, &uploads, expires_at, &quotas).await })
         });
         let stored = match created.await {
             Ok(Some(stored)) => stored,
-            Ok(None) => return Ok(CreatedFiles::OverQuota),
+            Ok(None) => return Ok(CreateOutcome::OverQuota),
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                return Ok(CreatedFiles::UidTaken);
+                return Ok(CreateOutcome::UidTaken);
             }
             Err(error) => return Err(error),
         };
         for (uid, _) in uids.into_iter().zip(&stored).filter(|(_, is_stored)| !**is_stored) {
             self.file_cache.insert_links_from(uid, 0, generation);
         }
-        Ok(CreatedFiles::Created(stored))
+        Ok(CreateOutcome::Created(stored))
     }
 
     /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
@@ -212,18 +212,18 @@ impl Meta {
     }
 
     /// Reads a stored file from the database, bypassing the cache.
-    pub async fn stored_file_anew(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
+    pub async fn stored_file_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
             .filter(file::Column::State.eq(file::State::Stored))
             .one(&self.reader)
             .await?;
-        Ok(row.map(stored).transpose()?.map(Arc::new))
+        Ok(row.map(file_from_row).transpose()?.map(Arc::new))
     }
 
     /// Evicts a file from this node's cache.
-    pub fn forget_remembered(&self, uid: Uid) {
-        self.file_cache.forget_file(uid);
+    pub fn evict_file(&self, uid: Uid) {
+        self.file_cache.evict_file(uid);
     }
 
     /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
@@ -247,7 +247,7 @@ impl Meta {
                 .all(&self.reader)
                 .await?;
             for row in rows {
-                let stored = Arc::new(stored(row)?);
+                let stored = Arc::new(file_from_row(row)?);
                 // Don't cache unverified files: a merge moves them without an invalidation.
                 if stored.content.digests.is_some() {
                     self.file_cache.insert(stored.clone(), generation);
@@ -265,62 +265,62 @@ async fn create(
     uploads: &[NewUpload],
     expires_at: i64,
     quotas: &Quotas,
-) -> Result<Verdict<Option<Vec<bool>>>, DbErr> {
+) -> Result<TxEnd<Option<Vec<bool>>>, DbErr> {
     let (mut rows, mut stored, mut charge, mut records) = (Vec::new(), Vec::new(), 0_u64, 0_i64);
     for NewUpload { file, known_content: known } in uploads {
         let known = match known {
-            Some(known) if blobs::take_references(transaction, known.blob_id, 1, None).await? => Some(known),
+            Some(known) if blobs::add_references(transaction, known.blob_id, 1, None).await? => Some(known),
             _ => None,
         };
         let size = known.map_or(file.announced.size, |known| Some(known.size));
         charge = charge.saturating_add(size.unwrap_or(0));
-        records = records.saturating_add(record_of(file));
+        records = records.saturating_add(row_charge(file));
         stored.push(known.is_some());
         rows.push(match known {
             Some(known) => stored_row(file, (known.blob_id, known.size.cast_signed()), &known.content_type),
-            None => row(file, expires_at),
+            None => pending_row(file, expires_at),
         });
     }
     file::Entity::insert_many(rows).exec_without_returning(transaction).await?;
     let tenant = uploads.first().map_or("", |upload| upload.file.tenant.as_str());
     let charge = i64::try_from(charge).unwrap_or(i64::MAX).saturating_add(records);
-    Ok(quotas.charge(transaction, tenant, charge).await?.commit_or(Some(stored), None))
+    Ok(quotas.charge(transaction, tenant, charge).await?.commit_or_roll_back(Some(stored), None))
 }
 
 /// Expected digests, as announced in the row of a file.
-pub(super) fn claims(file: &file::Model) -> Claims {
-    Claims {
-        md5: recorded_digest(file.claimed_md5.as_ref()),
-        sha256: recorded_digest(file.claimed_sha256.as_ref()),
-        blake3: recorded_digest(file.claimed_blake3.as_ref()),
+pub(super) fn expected_digests(file: &file::Model) -> ExpectedDigests {
+    ExpectedDigests {
+        md5: decode_digest(file.claimed_md5.as_ref()),
+        sha256: decode_digest(file.claimed_sha256.as_ref()),
+        blake3: decode_digest(file.claimed_blake3.as_ref()),
     }
 }
 
 /// Part layout from recorded sizes; `None` unless both are known.
-pub(super) fn shape(size: Option<i64>, part_size: Option<i64>) -> Option<Shape> {
+pub(super) fn part_layout(size: Option<i64>, part_size: Option<i64>) -> Option<PartLayout> {
     let size = size.and_then(|size| u64::try_from(size).ok())?;
-    Some(Shape { size, part_size: self::part_size(part_size)? })
+    Some(PartLayout { size, part_size: self::decode_part_size(part_size)? })
 }
 
 /// Part size from its column; `None` if unset or invalid.
-pub(super) fn part_size(recorded: Option<i64>) -> Option<u64> {
+pub(super) fn decode_part_size(recorded: Option<i64>) -> Option<u64> {
     recorded.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
 }
 
 /// Bytes that a tenant is charged for the row of a file itself.
-pub(super) fn record_of(file: &NewFile) -> i64 {
-    record_bytes(&file.name, listing::text(&file.announced.metadata).as_deref())
+pub(super) fn row_charge(file: &NewFile) -> i64 {
+    record_bytes(&file.name, listing::encode_metadata(&file.announced.metadata).as_deref())
 }
 
 /// Creation time for a file's row: now, but close to the time in the uid, even if this machine's
 /// clock is or was wrong. Listings rely on that.
 fn created_at(uid: Uid) -> i64 {
-    let issued = uid.issued_ms().cast_signed();
+    let issued = uid.timestamp_ms().cast_signed();
     now_ms().clamp(issued.saturating_sub(CLOCKS), issued.saturating_add(CLOCKS))
 }
 
 /// Row of a file without content.
-pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
+pub(super) fn pending_row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
     file::ActiveModel {
         uid: Set(file.uid.get()),
         tenant: Set(file.tenant.to_string()),
@@ -334,13 +334,13 @@ pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         stored_at: Set(None),
         announced_size: Set(file.announced.size.map(u64::cast_signed)),
         part_size: Set(file.announced.part_size.map(u64::cast_signed)),
-        claimed_md5: Set(to_record(file.announced.expected.md5)),
-        claimed_sha256: Set(to_record(file.announced.expected.sha256)),
-        claimed_blake3: Set(to_record(file.announced.expected.blake3)),
+        claimed_md5: Set(encode_digest(file.announced.expected.md5)),
+        claimed_sha256: Set(encode_digest(file.announced.expected.sha256)),
+        claimed_blake3: Set(encode_digest(file.announced.expected.blake3)),
         listed: Set(1),
         category: Set(Category::of_name(&file.name).as_str().to_owned()),
         name_start: Set(Some(listing::name_start(&file.name))),
-        metadata: Set(listing::text(&file.announced.metadata)),
+        metadata: Set(listing::encode_metadata(&file.announced.metadata)),
         links_from: Set(None),
         stored_by: Set(None),
         received_as: Set(None),
@@ -350,7 +350,7 @@ pub(super) fn row(file: &NewFile, expires_at: i64) -> file::ActiveModel {
         charged: Set(file.announced.size.map_or(0, u64::cast_signed)),
         received: Set(0),
         required_type: Set(None),
-        record_bytes: Set(record_of(file)),
+        record_bytes: Set(row_charge(file)),
     }
 }
 
@@ -367,17 +367,17 @@ pub(super) fn stored_row(
         blob_id: Set(Some(blob_id)),
         content_type: Set(content_type.to_owned()),
         stored_at: Set(Some(now)),
-        ..row(file, now)
+        ..pending_row(file, now)
     }
 }
 
-fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile, DbErr> {
+fn file_from_row((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile, DbErr> {
     let damaged = || DbErr::Custom(format!("file {} is stored but its row is incomplete", file.uid));
     let blob = blob.ok_or_else(damaged)?;
     Ok(StoredFile {
-        uid: Uid::from_recorded(file.uid),
-        tenant: Tenant::from_recorded(&file.tenant),
-        content: content(blob)?,
+        uid: Uid::from_db(file.uid),
+        tenant: Tenant::from_db(&file.tenant),
+        content: content_from_row(blob)?,
         stored_at: file.stored_at.ok_or_else(damaged)?,
         links_valid_from: file.links_from,
         name: file.name,
@@ -385,15 +385,15 @@ fn stored((file, blob): (file::Model, Option<blob::Model>)) -> Result<StoredFile
     })
 }
 
-pub(super) fn content(blob: blob::Model) -> Result<Content, DbErr> {
-    Ok(Content {
+pub(super) fn content_from_row(blob: blob::Model) -> Result<StoredContent, DbErr> {
+    Ok(StoredContent {
         blob_id: blob.id,
-        size: blobs::recorded_size(blob.id, blob.size)?,
+        size: blobs::decode_size(blob.id, blob.size)?,
         layout: match blob.layout {
-            blob::Layout::Whole => Layout::Whole(recorded_key(&blob.object_key)?),
-            blob::Layout::Parts => Layout::Parts,
+            blob::Layout::Whole => ContentLayout::Whole(decode_key(&blob.object_key)?),
+            blob::Layout::Parts => ContentLayout::Parts,
         },
-        digests: blobs::digests(&blob)?,
+        digests: blobs::computed_digests(&blob)?,
         is_utf8: content_type::is_utf8(blob.sniffed.as_deref()),
         store: blob.backend,
         claimed_md5: blob.claimed_md5.and_then(|md5| md5.try_into().ok()),
@@ -401,11 +401,11 @@ pub(super) fn content(blob: blob::Model) -> Result<Content, DbErr> {
 }
 
 /// Filter: files that refer to this blob; with `None`, files without a blob.
-pub(super) fn is_blob(blob_id: Option<i64>) -> Expr {
+pub(super) fn has_blob(blob_id: Option<i64>) -> Expr {
     blob_id.map_or_else(|| file::Column::BlobId.is_null(), |id| file::Column::BlobId.eq(id))
 }
 
 /// Parses a key from the database.
-pub(super) fn recorded_key(key: &str) -> Result<Key, DbErr> {
+pub(super) fn decode_key(key: &str) -> Result<Key, DbErr> {
     Key::parse(key).map_err(|error| DbErr::Custom(format!("{error}: {key:?}")))
 }

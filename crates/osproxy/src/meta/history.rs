@@ -10,7 +10,7 @@ use crate::uid::Uid;
 
 /// A file and how it came to be. All timestamps are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug)]
-pub struct History {
+pub struct FileHistory {
     /// File name.
     pub name: String,
     /// Lifecycle state.
@@ -79,7 +79,7 @@ pub struct PartHistory {
 
 impl Meta {
     /// Returns the history of a file; `None` if the uid is unknown.
-    pub async fn history(&self, uid: Uid) -> Result<Option<History>, DbErr> {
+    pub async fn file_history(&self, uid: Uid) -> Result<Option<FileHistory>, DbErr> {
         let found =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
         let Some((file, blob)) = found else {
@@ -94,7 +94,7 @@ impl Meta {
             parts = rows.all(&self.reader).await?;
         }
         let received = file.received_from.zip(file.received_until).zip(file.received_nodes);
-        Ok(Some(History {
+        Ok(Some(FileHistory {
             name: file.name,
             state: file.state,
             created_at: file.created_at,
@@ -121,7 +121,7 @@ impl Meta {
 
     /// Returns tasks with one of these payloads and their attempts, oldest first. Scans all tasks:
     /// use it for diagnosis only.
-    pub async fn tasks_with(&self, payloads: &[String]) -> Result<Vec<(Task, Vec<Attempt>)>, DbErr> {
+    pub async fn tasks_with_payloads(&self, payloads: &[String]) -> Result<Vec<(Task, Vec<Attempt>)>, DbErr> {
         let tasks = task::Entity::find()
             .filter(task::Column::Payload.is_in(payloads))
             .order_by_asc(task::Column::CreatedAt)

@@ -16,7 +16,7 @@ const REMEMBERED: i64 = 24 * 3_600_000;
 
 /// A request with an idempotency key.
 #[derive(Clone, Debug)]
-pub struct KeyedRequest {
+pub struct IdempotentRequest {
     /// The tenant; keys of different tenants do not collide.
     pub tenant: Tenant,
     /// The key, at most 255 bytes.
@@ -30,7 +30,7 @@ pub struct KeyedRequest {
 
 /// The recorded answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyedAnswer {
+pub struct RecordedAnswer {
     /// HTTP status.
     pub status: u16,
     /// `Location` of what was created.
@@ -41,12 +41,12 @@ pub struct KeyedAnswer {
 
 /// State of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Keyed {
+pub enum KeyAcquisition {
     /// This execution owns the key and must run the request. It must create its file with this uid:
     /// if that exists, an earlier execution has created it.
     Acquired(Uid),
     /// The same request was answered before.
-    Answered(KeyedAnswer),
+    Answered(RecordedAnswer),
     /// The same request is running.
     InProgress,
     /// The key was used for a different request.
@@ -55,25 +55,29 @@ pub enum Keyed {
 
 impl Meta {
     /// Acquires a key for a request, unless another request owns it.
-    pub async fn take_key(&self, request: KeyedRequest) -> Result<Keyed, DbErr> {
+    pub async fn acquire_key(&self, request: IdempotentRequest) -> Result<KeyAcquisition, DbErr> {
         let now = self.clock.now_ms();
         let taken = self
             .write(move |transaction| {
                 let request = request.clone();
-                Box::pin(async move { take(transaction, &request, now).await })
+                Box::pin(async move { acquire(transaction, &request, now).await })
             })
             .await;
         match taken {
             // Another execution inserted the key at the same time.
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(Keyed::InProgress)
+                Ok(KeyAcquisition::InProgress)
             }
             taken => taken,
         }
     }
 
     /// Records the answer of a request, unless another execution has taken the key over.
-    pub async fn answer_key(&self, request: KeyedRequest, answer: KeyedAnswer) -> Result<(), DbErr> {
+    pub async fn record_answer(
+        &self,
+        request: IdempotentRequest,
+        answer: RecordedAnswer,
+    ) -> Result<(), DbErr> {
         self.write(move |transaction| {
             let (request, answer) = (request.clone(), answer.clone());
             Box::pin(async move {
@@ -82,7 +86,7 @@ impl Meta {
                     .col_expr(key::Column::Status, Expr::value(i32::from(answer.status)))
                     .col_expr(key::Column::Location, Expr::value(answer.location))
                     .col_expr(key::Column::Body, Expr::value(answer.body))
-                    .filter(held(&request))
+                    .filter(is_owned(&request))
                     .exec(transaction)
                     .await?;
                 Ok(())
@@ -93,31 +97,32 @@ impl Meta {
 
     /// Releases the key of a failed request, unless another execution has taken it over. A retry
     /// gets the same reserved uid, because the failed request may have taken effect.
-    pub async fn release_key(&self, request: KeyedRequest) -> Result<(), DbErr> {
-        self.change_held(request, key::Column::Owner, Expr::value("")).await.map(drop)
+    pub async fn release_key(&self, request: IdempotentRequest) -> Result<(), DbErr> {
+        self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)
     }
 
     /// Renews the key for another minute. Returns `false` if another execution has taken it over.
-    pub async fn hold_key(&self, request: KeyedRequest) -> Result<bool, DbErr> {
+    pub async fn renew_key(&self, request: IdempotentRequest) -> Result<bool, DbErr> {
         let now = self.clock.now_ms();
-        self.change_held(request, key::Column::CreatedAt, Expr::value(now)).await
+        self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await
     }
 
     /// Reserves another uid for what the request creates. Returns `false` if another execution has
     /// taken the key over.
-    pub async fn reserve_uid(&self, request: KeyedRequest, uid: Uid) -> Result<bool, DbErr> {
-        self.change_held(request, key::Column::Uid, Expr::value(uid.get())).await
+    pub async fn reserve_uid(&self, request: IdempotentRequest, uid: Uid) -> Result<bool, DbErr> {
+        self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await
     }
 
     /// Updates a column of a key if this execution owns it; returns whether it does.
-    async fn change_held(
+    async fn update_owned(
         &self,
-        request: KeyedRequest,
+        request: IdempotentRequest,
         column: key::Column,
         value: Expr,
     ) -> Result<bool, DbErr> {
         self.write(move |transaction| {
-            let changing = key::Entity::update_many().col_expr(column, value.clone()).filter(held(&request));
+            let changing =
+                key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
             Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
         })
         .await
@@ -150,7 +155,11 @@ impl Meta {
     }
 }
 
-async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i64) -> Result<Keyed, DbErr> {
+async fn acquire(
+    transaction: &DatabaseTransaction,
+    request: &IdempotentRequest,
+    now: i64,
+) -> Result<KeyAcquisition, DbErr> {
     let found = key::Entity::find_by_id((request.tenant.to_string(), request.key.clone()))
         .lock_exclusive()
         .one(transaction)
@@ -160,7 +169,7 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
             tenant: Set(request.tenant.to_string()),
             idempotency_key: Set(request.key.clone()),
             request: Set(request.fingerprint.to_vec()),
-            owner: Set(owner(request)),
+            owner: Set(owner_column(request)),
             state: Set(key::State::Running),
             status: Set(None),
             location: Set(None),
@@ -169,7 +178,7 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
             uid: Set(Some(request.owner.get())),
         };
         key::Entity::insert(row).exec_without_returning(transaction).await?;
-        return Ok(Keyed::Acquired(request.owner));
+        return Ok(KeyAcquisition::Acquired(request.owner));
     };
     let age = now.saturating_sub(found.created_at);
     let is_same = found.request == request.fingerprint && age < REMEMBERED;
@@ -177,17 +186,17 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
         let is_released = found.state == key::State::Running && found.owner.is_empty();
         match found.state {
             _ if is_released => {}
-            _ if !is_same => return Ok(Keyed::DifferentRequest),
-            key::State::Done => return answered(found).map(Keyed::Answered),
-            key::State::Running if age < PATIENCE => return Ok(Keyed::InProgress),
+            _ if !is_same => return Ok(KeyAcquisition::DifferentRequest),
+            key::State::Done => return answer_from_row(found).map(KeyAcquisition::Answered),
+            key::State::Running if age < PATIENCE => return Ok(KeyAcquisition::InProgress),
             // The previous owner crashed or is very slow; both would create the same uid.
             key::State::Running => {}
         }
     }
-    let uid = found.uid.filter(|_| is_same).map_or(request.owner, Uid::from_recorded);
+    let uid = found.uid.filter(|_| is_same).map_or(request.owner, Uid::from_db);
     let taken = key::Entity::update_many()
         .col_expr(key::Column::Request, Expr::value(request.fingerprint.to_vec()))
-        .col_expr(key::Column::Owner, Expr::value(owner(request)))
+        .col_expr(key::Column::Owner, Expr::value(owner_column(request)))
         .col_expr(key::Column::State, Expr::value(key::State::Running))
         .col_expr(key::Column::CreatedAt, Expr::value(now))
         .col_expr(key::Column::Uid, Expr::value(uid.get()))
@@ -196,24 +205,24 @@ async fn take(transaction: &DatabaseTransaction, request: &KeyedRequest, now: i6
         .filter(key::Column::Owner.eq(found.owner))
         .exec(transaction)
         .await?;
-    Ok(if taken.rows_affected == 1 { Keyed::Acquired(uid) } else { Keyed::InProgress })
+    Ok(if taken.rows_affected == 1 { KeyAcquisition::Acquired(uid) } else { KeyAcquisition::InProgress })
 }
 
-fn owner(request: &KeyedRequest) -> String {
+fn owner_column(request: &IdempotentRequest) -> String {
     request.owner.to_string()
 }
 
-fn answered(row: key::Model) -> Result<KeyedAnswer, DbErr> {
+fn answer_from_row(row: key::Model) -> Result<RecordedAnswer, DbErr> {
     let damaged = || DbErr::Custom("an idempotency key is marked done, but has no answer".to_owned());
     let status = row.status.and_then(|status| u16::try_from(status).ok()).ok_or_else(damaged)?;
-    Ok(KeyedAnswer { status, location: row.location, body: row.body.ok_or_else(damaged)? })
+    Ok(RecordedAnswer { status, location: row.location, body: row.body.ok_or_else(damaged)? })
 }
 
 /// Filter: the row of the key while this execution owns it.
-fn held(request: &KeyedRequest) -> Condition {
+fn is_owned(request: &IdempotentRequest) -> Condition {
     Condition::all()
         .add(key::Column::Tenant.eq(request.tenant.as_str()))
         .add(key::Column::IdempotencyKey.eq(request.key.as_str()))
-        .add(key::Column::Owner.eq(owner(request)))
+        .add(key::Column::Owner.eq(owner_column(request)))
         .add(key::Column::State.eq(key::State::Running))
 }

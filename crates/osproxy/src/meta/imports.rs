@@ -12,17 +12,17 @@ use sea_orm::{
 };
 
 use super::{
-    Announced, Here, Meta, NewFile, NewTask,
-    blobs::{self, to_record},
+    AnnouncedContent, Meta, NewFile, NewTask, NodeStores,
+    blobs::{self, encode_digest},
     entities::{blob, file, part},
     files, tasks,
-    write_queue::Verdict,
+    write_batcher::TxEnd,
 };
 use crate::{tenant::Tenant, uid::Uid};
 
 /// A file to import.
 #[derive(Clone, Debug)]
-pub struct ImportedFile {
+pub struct ImportFile {
     /// Uid, as clients know it.
     pub uid: Uid,
     /// File name.
@@ -30,14 +30,14 @@ pub struct ImportedFile {
     /// MIME type.
     pub content_type: String,
     /// Content.
-    pub content: ImportedContent,
+    pub content: ImportContent,
     /// Superseded objects for the sweep to remove. Ignored for an unfinished upload without parts.
-    pub leftovers: Vec<ImportedPart>,
+    pub leftovers: Vec<ImportPart>,
 }
 
 /// Content of a file to import.
 #[derive(Clone, Debug)]
-pub enum ImportedContent {
+pub enum ImportContent {
     /// Complete, in one object, which several files may share.
     Whole {
         /// Id for the object's blob.
@@ -54,7 +54,7 @@ pub enum ImportedContent {
     /// Complete, in parts.
     Parts {
         /// The parts, ordered by number.
-        parts: Vec<ImportedPart>,
+        parts: Vec<ImportPart>,
         /// MD5 that the client claimed.
         md5: Option<[u8; 16]>,
         /// Task that merges the parts.
@@ -62,12 +62,12 @@ pub enum ImportedContent {
     },
     /// An unfinished upload: its parts so far, if any, and when it expires, in milliseconds since
     /// the Unix epoch.
-    Unfinished(Vec<ImportedPart>, i64),
+    Unfinished(Vec<ImportPart>, i64),
 }
 
 /// An object that holds a part.
 #[derive(Clone, Debug)]
-pub struct ImportedPart {
+pub struct ImportPart {
     /// New unique id for the row.
     pub id: i64,
     /// Part number, 1-based.
@@ -82,7 +82,7 @@ pub struct ImportedPart {
 
 /// Outcome of importing a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Imported {
+pub enum ImportOutcome {
     /// Imported.
     Imported,
     /// An earlier import of the unfinished upload was replaced by the current state.
@@ -95,7 +95,7 @@ pub enum Imported {
 
 /// Target of an import.
 #[derive(Clone, Debug)]
-pub struct ImportInto {
+pub struct ImportTarget {
     /// Owner of the imported files.
     pub tenant: Tenant,
     /// The store that holds the objects.
@@ -105,17 +105,17 @@ pub struct ImportInto {
 }
 
 /// Shared state of the steps of one import transaction.
-struct Importing<'a> {
+struct ImportTransaction<'a> {
     transaction: &'a DatabaseTransaction,
-    into: &'a ImportInto,
-    here: &'a Here,
+    into: &'a ImportTarget,
+    here: &'a NodeStores,
     now: i64,
 }
 
 impl Meta {
     /// Returns those of `uids` that need no further import: their files exist and are not uploads
     /// in progress.
-    pub async fn settled(&self, uids: &[i64]) -> Result<HashSet<i64>, DbErr> {
+    pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, DbErr> {
         let mut settled = HashSet::with_capacity(uids.len());
         for uids in uids.chunks(super::parts::CHUNK) {
             let here = file::Entity::find()
@@ -133,22 +133,22 @@ impl Meta {
     /// Returns `None` and imports nothing if the tenant's quota is exceeded.
     pub async fn import_files(
         &self,
-        files: Vec<ImportedFile>,
-        into: &ImportInto,
-    ) -> Result<Option<Vec<Imported>>, DbErr> {
+        files: Vec<ImportFile>,
+        into: &ImportTarget,
+    ) -> Result<Option<Vec<ImportOutcome>>, DbErr> {
         let (files, into, here) = (Arc::new(files), into.clone(), self.node_stores.clone());
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
-        self.write_or_undo(move |transaction| {
+        self.write_or_rollback(move |transaction| {
             let (files, into, quotas, here) = (files.clone(), into.clone(), quotas.clone(), here.clone());
             Box::pin(async move {
-                let importing = Importing { transaction, into: &into, here: &here, now };
-                let (imported, Charges { charge, released }) = importing.all(&files).await?;
+                let importing = ImportTransaction { transaction, into: &into, here: &here, now };
+                let (imported, Charges { charge, released }) = importing.import_all(&files).await?;
                 for (tenant, released) in released {
                     quotas.charge(transaction, &tenant, -released).await?;
                 }
                 let charged = quotas.charge(transaction, into.tenant.as_str(), charge).await?;
-                Ok(match charged.commit_or(Some(imported), None) {
-                    Verdict::Commit(imported) if into.is_dry_run => Verdict::Rollback(imported),
+                Ok(match charged.commit_or_roll_back(Some(imported), None) {
+                    TxEnd::Commit(imported) if into.is_dry_run => TxEnd::Rollback(imported),
                     verdict => verdict,
                 })
             })
@@ -166,9 +166,9 @@ struct Charges {
     released: BTreeMap<String, i64>,
 }
 
-impl Importing<'_> {
+impl ImportTransaction<'_> {
     /// Imports all files and sums up their charges.
-    async fn all(&self, files: &[ImportedFile]) -> Result<(Vec<Imported>, Charges), DbErr> {
+    async fn import_all(&self, files: &[ImportFile]) -> Result<(Vec<ImportOutcome>, Charges), DbErr> {
         let uids = files.iter().map(|file| file.uid.get());
         let known = file::Entity::find().filter(file::Column::Uid.is_in(uids)).all(self.transaction).await?;
         let mut known: HashMap<_, _> = known.into_iter().map(|row| (row.uid, row)).collect();
@@ -178,14 +178,14 @@ impl Importing<'_> {
             let before = known.remove(&file.uid.get());
             imported.push(match before {
                 // If a uid has several rows, the first one counts.
-                _ if !seen.insert(file.uid) => Imported::Unchanged,
-                Some(before) => self.again(file, &before, &mut charges).await?,
-                None => match self.one(file).await? {
+                _ if !seen.insert(file.uid) => ImportOutcome::Unchanged,
+                Some(before) => self.reimport(file, &before, &mut charges).await?,
+                None => match self.insert_file(file).await? {
                     Some(size) => {
                         charges.charge = charges.charge.saturating_add_unsigned(size);
-                        Imported::Imported
+                        ImportOutcome::Imported
                     }
-                    None => Imported::Conflict,
+                    None => ImportOutcome::Conflict,
                 },
             });
         }
@@ -194,22 +194,22 @@ impl Importing<'_> {
 
     /// Handles a file that exists: replaces an unfinished import that was not touched since, and
     /// leaves anything else unchanged.
-    async fn again(
+    async fn reimport(
         &self,
-        file: &ImportedFile,
+        file: &ImportFile,
         existing: &file::Model,
         charges: &mut Charges,
-    ) -> Result<Imported, DbErr> {
+    ) -> Result<ImportOutcome, DbErr> {
         let step = self.transaction.begin().await?;
-        let renewing = Importing { transaction: &step, ..*self };
-        if !renewing.make_way(existing, &file.content).await? {
-            renewing.leave_of_known(existing, &file.leftovers).await?;
+        let renewing = ImportTransaction { transaction: &step, ..*self };
+        if !renewing.remove_untouched(existing, &file.content).await? {
+            renewing.insert_leftovers_of_existing(existing, &file.leftovers).await?;
             step.commit().await?;
-            return Ok(Imported::Unchanged);
+            return Ok(ImportOutcome::Unchanged);
         }
-        let Some(size) = renewing.one(file).await? else {
+        let Some(size) = renewing.insert_file(file).await? else {
             step.rollback().await?;
-            return Ok(Imported::Conflict);
+            return Ok(ImportOutcome::Conflict);
         };
         step.commit().await?;
         charges.charge = charges.charge.saturating_add_unsigned(size);
@@ -219,12 +219,12 @@ impl Importing<'_> {
             *charges.released.entry(existing.tenant.clone()).or_default() +=
                 existing.charged + existing.record_bytes;
         }
-        Ok(Imported::Replaced)
+        Ok(ImportOutcome::Replaced)
     }
 
     /// Deletes the rows of an unfinished import, of whatever tenant, that received nothing here
     /// since. Returns `false` and changes nothing for any other file.
-    async fn make_way(&self, existing: &file::Model, content: &ImportedContent) -> Result<bool, DbErr> {
+    async fn remove_untouched(&self, existing: &file::Model, content: &ImportContent) -> Result<bool, DbErr> {
         let is_untouched = match (existing.state, existing.blob_id) {
             (file::State::Pending, None) => existing.announced_size.is_none(),
             // Parts received by osproxy have a BLAKE3, imported ones do not.
@@ -232,7 +232,7 @@ impl Importing<'_> {
                 let blob = blob::Entity::find_by_id(blob_id).one(self.transaction).await?;
                 // If the parts are on another node's disk, this import may see fewer of them, and
                 // may only replace them by complete content.
-                let may_replace = !matches!(content, ImportedContent::Unfinished(..))
+                let may_replace = !matches!(content, ImportContent::Unfinished(..))
                     || blob.is_some_and(|blob| blob.backend == self.into.store);
                 let received_here = part::Entity::find().filter(part::Column::BlobId.eq(blob_id)).filter(
                     part::Column::Piece.is_not_null().or(part::Column::State.ne(part::State::Stored)),
@@ -264,51 +264,53 @@ impl Importing<'_> {
 
     /// Imports a file that does not exist here; returns the bytes to charge. `None`: its blob id is
     /// in use for a different object.
-    async fn one(&self, imported: &ImportedFile) -> Result<Option<u64>, DbErr> {
+    async fn insert_file(&self, imported: &ImportFile) -> Result<Option<u64>, DbErr> {
         let new = NewFile {
             uid: imported.uid,
             tenant: self.into.tenant.clone(),
             name: imported.name.clone(),
-            announced: Announced::default(),
+            announced: AnnouncedContent::default(),
         };
         let uid = imported.uid.get();
-        let issued = imported.uid.issued_ms().cast_signed();
+        let issued = imported.uid.timestamp_ms().cast_signed();
         let (blob_id, size, part_count) = match &imported.content {
-            ImportedContent::Whole { blob_id, key, size, md5, verify } => {
-                if !self.whole((*blob_id, *size), key, *md5, verify.as_ref()).await? {
+            ImportContent::Whole { blob_id, key, size, md5, verify } => {
+                if !self.insert_or_share_object((*blob_id, *size), key, *md5, verify.as_ref()).await? {
                     return Ok(None);
                 }
                 (*blob_id, *size, None)
             }
-            ImportedContent::Parts { parts, md5, merge } => {
+            ImportContent::Parts { parts, md5, merge } => {
                 let size = parts.iter().map(|part| part.size).sum();
                 let blob = blob::ActiveModel {
                     state: Set(blob::State::Stored),
                     refs: Set(1),
                     size: Set(i64::try_from(size).unwrap_or(i64::MAX)),
-                    claimed_md5: Set(to_record(*md5)),
-                    ..self.blob(uid, String::new())
+                    claimed_md5: Set(encode_digest(*md5)),
+                    ..self.blob_row(uid, String::new())
                 };
-                if !self.in_parts(uid, blob, parts).await? {
+                if !self.insert_parts_blob(uid, blob, parts).await? {
                     return Ok(None);
                 }
                 let store = Some(self.into.store.clone());
                 tasks::enqueue(self.transaction, merge.clone(), store, self.now).await?;
                 (uid, size, Some(i32::try_from(parts.len()).unwrap_or(i32::MAX)))
             }
-            ImportedContent::Unfinished(parts, expires_at) => {
+            ImportContent::Unfinished(parts, expires_at) => {
                 let row = file::ActiveModel {
                     created_at: Set(issued),
                     record_bytes: Set(0),
-                    ..files::row(&new, *expires_at)
+                    ..files::pending_row(&new, *expires_at)
                 };
-                let blob =
-                    blob::ActiveModel { state: Set(blob::State::Receiving), ..self.blob(uid, String::new()) };
+                let blob = blob::ActiveModel {
+                    state: Set(blob::State::Receiving),
+                    ..self.blob_row(uid, String::new())
+                };
                 if parts.is_empty() {
                     file::Entity::insert(row).exec_without_returning(self.transaction).await?;
                     return Ok(Some(0));
                 }
-                if !self.in_parts(uid, blob, parts).await? {
+                if !self.insert_parts_blob(uid, blob, parts).await? {
                     return Ok(None);
                 }
                 let size = parts.iter().map(|part| part.size).sum::<u64>();
@@ -320,7 +322,7 @@ impl Importing<'_> {
                     ..row
                 };
                 file::Entity::insert(row).exec_without_returning(self.transaction).await?;
-                self.leave(uid, &imported.leftovers).await?;
+                self.insert_leftovers(uid, &imported.leftovers).await?;
                 return Ok(Some(size));
             }
         };
@@ -332,13 +334,13 @@ impl Importing<'_> {
             ..files::stored_row(&new, (blob_id, size.cast_signed()), &imported.content_type)
         };
         file::Entity::insert(row).exec_without_returning(self.transaction).await?;
-        self.leave(blob_id, &imported.leftovers).await?;
+        self.insert_leftovers(blob_id, &imported.leftovers).await?;
         Ok(Some(size))
     }
 
     /// Inserts a blob for a whole object, or adds a reference if it was imported before. Returns
     /// `false` if `id` is in use for a different object.
-    async fn whole(
+    async fn insert_or_share_object(
         &self,
         (id, size): (i64, u64),
         key: &Key,
@@ -352,8 +354,8 @@ impl Importing<'_> {
                 layout: Set(blob::Layout::Whole),
                 refs: Set(1),
                 size: Set(size.cast_signed()),
-                claimed_md5: Set(to_record(md5)),
-                ..self.blob(id, key.to_string())
+                claimed_md5: Set(encode_digest(md5)),
+                ..self.blob_row(id, key.to_string())
             };
             blob::Entity::insert(row).exec_without_returning(self.transaction).await?;
             if let Some(verify) = verify {
@@ -366,38 +368,42 @@ impl Importing<'_> {
             blob::Layout::Whole => known.object_key == key.as_str(),
             // Imported in parts and merged by the other program since. Files that share it read the
             // parts until osproxy has merged them too.
-            blob::Layout::Parts => md5.is_some() && known.claimed_md5 == to_record(md5),
+            blob::Layout::Parts => md5.is_some() && known.claimed_md5 == encode_digest(md5),
         };
         let is_same = is_same
             && known.size == size.cast_signed()
             && known.backend == self.into.store
             && known.tenant == self.into.tenant.as_str();
-        Ok(is_same && blobs::take_references(self.transaction, id, 1, None).await?)
+        Ok(is_same && blobs::add_references(self.transaction, id, 1, None).await?)
     }
 
     /// Inserts a blob that consists of parts. Returns `false` if its id is in use.
-    async fn in_parts(
+    async fn insert_parts_blob(
         &self,
         blob_id: i64,
         blob: blob::ActiveModel,
-        parts: &[ImportedPart],
+        parts: &[ImportPart],
     ) -> Result<bool, DbErr> {
         if blob::Entity::find_by_id(blob_id).one(self.transaction).await?.is_some() {
             return Ok(false);
         }
         blob::Entity::insert(blob).exec_without_returning(self.transaction).await?;
-        self.parts(blob_id, parts, part::State::Stored).await?;
+        self.insert_parts(blob_id, parts, part::State::Stored).await?;
         Ok(true)
     }
 
     /// Records superseded objects, for the sweep to remove.
-    async fn leave(&self, blob_id: i64, leftovers: &[ImportedPart]) -> Result<(), DbErr> {
-        self.parts(blob_id, leftovers, part::State::Deleting).await
+    async fn insert_leftovers(&self, blob_id: i64, leftovers: &[ImportPart]) -> Result<(), DbErr> {
+        self.insert_parts(blob_id, leftovers, part::State::Deleting).await
     }
 
-    /// Like [`leave`](Self::leave), for a file that exists. Skips objects with a part row: the file
+    /// Like [`insert_leftovers`](Self::insert_leftovers), for a file that exists. Skips objects with a part row: the file
     /// may still consist of them.
-    async fn leave_of_known(&self, known: &file::Model, leftovers: &[ImportedPart]) -> Result<(), DbErr> {
+    async fn insert_leftovers_of_existing(
+        &self,
+        known: &file::Model,
+        leftovers: &[ImportPart],
+    ) -> Result<(), DbErr> {
         let (Some(blob_id), false) = (known.blob_id, leftovers.is_empty()) else {
             return Ok(());
         };
@@ -412,10 +418,15 @@ impl Importing<'_> {
         let recorded: HashSet<_> = recorded.into_iter().map(|part| part.object_key).collect();
         let mut leftovers = leftovers.to_vec();
         leftovers.retain(|part| !recorded.contains(part.key.as_str()));
-        self.leave(blob_id, &leftovers).await
+        self.insert_leftovers(blob_id, &leftovers).await
     }
 
-    async fn parts(&self, blob_id: i64, parts: &[ImportedPart], state: part::State) -> Result<(), DbErr> {
+    async fn insert_parts(
+        &self,
+        blob_id: i64,
+        parts: &[ImportPart],
+        state: part::State,
+    ) -> Result<(), DbErr> {
         for chunk in parts.chunks(super::parts::CHUNK) {
             let rows = chunk.iter().map(|imported| part::ActiveModel {
                 id: Set(imported.id),
@@ -424,7 +435,7 @@ impl Importing<'_> {
                 state: Set(state),
                 object_key: Set(imported.key.to_string()),
                 size: Set(imported.size.cast_signed()),
-                md5: Set(to_record(imported.md5)),
+                md5: Set(encode_digest(imported.md5)),
                 sniffed: Set(None),
                 created_at: Set(self.now),
                 written_by: Set(None),
@@ -438,12 +449,12 @@ impl Importing<'_> {
     }
 
     /// Common columns of imported blobs.
-    fn blob(&self, id: i64, object_key: String) -> blob::ActiveModel {
+    fn blob_row(&self, id: i64, object_key: String) -> blob::ActiveModel {
         blob::ActiveModel {
             layout: Set(blob::Layout::Parts),
-            created_at: Set(Uid::from_recorded(id).issued_ms().cast_signed()),
+            created_at: Set(Uid::from_db(id).timestamp_ms().cast_signed()),
             written_by: Set(None),
-            ..blobs::writing_row((id, self.into.tenant.as_str()), &self.into.store, object_key, self.here)
+            ..blobs::intent_row((id, self.into.tenant.as_str()), &self.into.store, object_key, self.here)
         }
     }
 }

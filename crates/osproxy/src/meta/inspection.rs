@@ -2,19 +2,18 @@
 //! links require, and the digests that the client expects? If the rows of the parts do not tell,
 //! the parts must be read first.
 
-use osproxy_storage::{Digests, Wanted};
+use osproxy_storage::{DigestSelection, Digests};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{
-    Claims,
+    ExpectedDigests, blake3_tree,
     entities::{blob, file, part},
-    pieces,
 };
 use crate::content_type::{self, HEAD};
 
 /// What the content of an upload must satisfy, apart from the client's completion request.
 #[derive(Clone, Debug, Default)]
-pub struct Conditions {
+pub struct CompletePreconditions {
     /// Maximum size in bytes, from the link.
     pub max_size: Option<u64>,
     /// Required MIME type, or a family such as `image/*`, from the link.
@@ -23,7 +22,7 @@ pub struct Conditions {
     /// does so later.
     pub verify_up_to: u64,
     /// The result of reading the parts, once that was requested.
-    pub inspected: Option<Inspected>,
+    pub inspected: Option<InspectionResult>,
 }
 
 /// Parts to read before an upload can be completed.
@@ -37,12 +36,12 @@ pub struct Inspection {
     /// for that.
     pub needs_first_bytes: bool,
     /// Digests of the whole content to compute.
-    pub digests: Option<Wanted>,
+    pub digests: Option<DigestSelection>,
 }
 
 /// The result of reading the parts of an upload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inspected {
+pub struct InspectionResult {
     /// Row ids of the parts that were read, ordered by part number.
     pub part_ids: Vec<i64>,
     /// MIME type detected from the first bytes.
@@ -52,7 +51,7 @@ pub struct Inspected {
 }
 
 /// An upload whose parts are all stored.
-pub(super) struct Subject<'a> {
+pub(super) struct InspectedUpload<'a> {
     pub(super) file: &'a file::Model,
     pub(super) blob: &'a blob::Model,
     /// Number of parts.
@@ -60,11 +59,11 @@ pub(super) struct Subject<'a> {
     /// Total size in bytes.
     pub(super) size: u64,
     /// Expected digests.
-    pub(super) expected: Claims,
+    pub(super) expected: ExpectedDigests,
 }
 
 /// Verdict of an inspection.
-pub(super) enum Judgement {
+pub(super) enum InspectionVerdict {
     /// The content is accepted. Its MIME type detected from the first bytes.
     Passed(Option<String>),
     /// These parts must be read first.
@@ -77,12 +76,12 @@ pub(super) enum Judgement {
 
 /// Inspects an upload. The result of reading parts counts only if none of them has been replaced
 /// since.
-pub(super) async fn judge(
+pub(super) async fn inspect(
     transaction: &DatabaseTransaction,
-    subject: Subject<'_>,
-    conditions: &Conditions,
-) -> Result<Judgement, DbErr> {
-    let Subject { file, blob, parts, size, expected: claims } = subject;
+    subject: InspectedUpload<'_>,
+    conditions: &CompletePreconditions,
+) -> Result<InspectionVerdict, DbErr> {
+    let InspectedUpload { file, blob, parts, size, expected: claims } = subject;
     let first = part::Entity::find()
         .select_only()
         .columns([part::Column::Size, part::Column::Sniffed])
@@ -94,39 +93,44 @@ pub(super) async fn judge(
     let head = parts > 1 && first_size.unsigned_abs() < HEAD as u64;
     let is_unverified = conditions.verify_up_to > 0
         && size <= conditions.verify_up_to
-        && (claims.need_reading()
-            || claims.blake3.is_some() && pieces::combined(transaction, blob).await?.is_none());
-    let digests = is_unverified.then(|| claims.wanted());
+        && (claims.need_full_read()
+            || claims.blake3.is_some() && blake3_tree::combined_blake3(transaction, blob).await?.is_none());
+    let digests = is_unverified.then(|| claims.selection());
     if head || digests.is_some() {
         let inspection =
             Inspection { blob_id: blob.id, store: blob.backend.clone(), needs_first_bytes: head, digests };
         let Some(inspected) = &conditions.inspected else {
-            return Ok(Judgement::NeedsInspection(inspection));
+            return Ok(InspectionVerdict::NeedsInspection(inspection));
         };
         let is_enough = digests.is_none()
             || inspected.digests.is_some() && inspected.part_ids.len() as u64 == u64::from(parts);
-        if !is_enough || !are_parts(transaction, blob.id, &inspected.part_ids).await? {
-            return Ok(Judgement::NeedsInspection(inspection));
+        if !is_enough || !are_current_parts(transaction, blob.id, &inspected.part_ids).await? {
+            return Ok(InspectionVerdict::NeedsInspection(inspection));
         }
-        if let Some((name, found)) = inspected.digests.as_ref().and_then(|digests| claims.refuted_by(digests))
+        if let Some((name, found)) =
+            inspected.digests.as_ref().and_then(|digests| claims.first_mismatch(digests))
         {
-            return Ok(Judgement::DigestMismatch(name, found));
+            return Ok(InspectionVerdict::DigestMismatch(name, found));
         }
         if head {
             sniffed = inspected.detected_type.map(str::to_owned);
         }
     }
-    let found = content_type::of_file(sniffed.as_deref(), &file.name);
+    let found = content_type::mime_type_of(sniffed.as_deref(), &file.name);
     for wanted in [&file.required_type, &conditions.content_type].into_iter().flatten() {
-        if !content_type::fits(wanted, &found) {
-            return Ok(Judgement::TypeMismatch { wanted: wanted.clone(), found });
+        if !content_type::matches_pattern(wanted, &found) {
+            return Ok(InspectionVerdict::TypeMismatch { wanted: wanted.clone(), found });
         }
     }
-    Ok(Judgement::Passed(sniffed))
+    Ok(InspectionVerdict::Passed(sniffed))
 }
 
 /// Whether the first parts of a blob are the rows with these ids, in this order.
-async fn are_parts(transaction: &DatabaseTransaction, blob_id: i64, part_ids: &[i64]) -> Result<bool, DbErr> {
+async fn are_current_parts(
+    transaction: &DatabaseTransaction,
+    blob_id: i64,
+    part_ids: &[i64],
+) -> Result<bool, DbErr> {
     let ids = part::Entity::find()
         .select_only()
         .column(part::Column::Id)

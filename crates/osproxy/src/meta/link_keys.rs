@@ -8,7 +8,7 @@ use super::{Meta, dialect::Lock, entities::link_key, now_ms};
 const WAIT: Duration = Duration::from_secs(30);
 
 /// All keys, newest first.
-async fn known(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
+async fn all_keys(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
     let newest_first = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
     let keys = newest_first.all(connection).await?;
     Ok(keys.into_iter().map(|key| (key.id, key.secret)).collect())
@@ -16,13 +16,13 @@ async fn known(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<u8>
 
 impl Meta {
     /// Returns id and secret of every link key in the database, newest first.
-    pub async fn known_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
-        known(&self.reader).await
+    pub async fn stored_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
+        all_keys(&self.reader).await
     }
 
     /// Returns id and creation time (milliseconds since the Unix epoch) of every link key in the
     /// database, newest first.
-    pub async fn link_key_ages(&self) -> Result<Vec<(String, i64)>, DbErr> {
+    pub async fn link_key_creation_times(&self) -> Result<Vec<(String, i64)>, DbErr> {
         let rows = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
         Ok(rows.all(&self.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
     }
@@ -55,7 +55,7 @@ impl Meta {
         self.write(move |transaction| {
             let id = id.clone();
             Box::pin(async move {
-                let keys = known(transaction).await?;
+                let keys = all_keys(transaction).await?;
                 if !keys.iter().skip(1).any(|(known, _)| *known == id) {
                     return Ok(false);
                 }
@@ -67,8 +67,11 @@ impl Meta {
 
     /// Returns id and secret of every link key in the database, newest first. If there is none,
     /// stores `fresh` as the first one.
-    pub async fn link_keys(&self, fresh: (String, Vec<u8>)) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
-        let keys = known(&self.reader).await?;
+    pub async fn link_keys_or_create(
+        &self,
+        fresh: (String, Vec<u8>),
+    ) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
+        let keys = all_keys(&self.reader).await?;
         if !keys.is_empty() {
             return Ok(keys);
         }
@@ -77,7 +80,7 @@ impl Meta {
         self.write(move |transaction| {
             let (id, secret) = fresh.clone();
             Box::pin(async move {
-                let keys = known(transaction).await?;
+                let keys = all_keys(transaction).await?;
                 if !keys.is_empty() {
                     return Ok(keys);
                 }

@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{
-    Change, Meta,
+    Invalidation, Meta,
     entities::{file, link_use},
 };
 use crate::{tenant::Tenant, uid::Uid};
@@ -15,7 +15,7 @@ impl Meta {
     /// Returns since when links to a file are valid: those issued earlier (in seconds since the
     /// Unix epoch) are revoked. 0 if none are. With `is_to_read`, the whole file is read into the
     /// cache, because the caller needs it next.
-    pub async fn links_from(&self, uid: Uid, cache_file: bool) -> Result<i64, DbErr> {
+    pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, DbErr> {
         if let Some(from) = self.file_cache.links_from(uid) {
             return Ok(from);
         }
@@ -49,7 +49,7 @@ impl Meta {
                 })
             })
             .await;
-        self.changed(Change::File(uid));
+        self.invalidate_everywhere(Invalidation::File(uid));
         revoked
     }
 
@@ -62,7 +62,7 @@ impl Meta {
 
     /// Counts a use of a link that allows `max` uses and expires at `end_ms` (milliseconds since
     /// the Unix epoch). Returns `false` if the limit was reached before.
-    pub async fn use_link(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, DbErr> {
+    pub async fn count_link_use(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, DbErr> {
         if max == 0 {
             return Ok(false);
         }

@@ -9,10 +9,9 @@ use sea_orm::{
 };
 
 use super::{
-    Content, FileState, Meta, dialect,
+    FileState, Meta, StoredContent, delete, dialect,
     entities::{blob, file},
-    files::content,
-    removals,
+    files::content_from_row,
 };
 use crate::{tenant::Tenant, uid::Uid};
 
@@ -50,7 +49,7 @@ pub struct FileRecord {
     /// Bytes of the stored parts, during the upload.
     pub received: Option<u64>,
     /// Content, once stored.
-    pub content: Option<Content>,
+    pub content: Option<StoredContent>,
     /// Metadata set by the owner.
     pub metadata: Metadata,
 }
@@ -91,7 +90,7 @@ pub struct FilePosition {
 
 impl FilePosition {
     /// The position after `file`.
-    pub fn behind(file: &FileRecord) -> Self {
+    pub fn after(file: &FileRecord) -> Self {
         Self { uid: file.uid, name_start: name_start(&file.name) }
     }
 }
@@ -103,10 +102,10 @@ pub(super) fn name_start(name: &str) -> Vec<u8> {
 
 impl Meta {
     /// Reads a file in any state, bypassing the cache; `None` if the uid is unknown.
-    pub async fn describe_file(&self, uid: Uid) -> Result<Option<FileRecord>, DbErr> {
+    pub async fn file_record(&self, uid: Uid) -> Result<Option<FileRecord>, DbErr> {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
-        row.map(record).transpose()
+        row.map(record_from_row).transpose()
     }
 
     /// Returns up to `limit` files of a tenant after a position. Ordered by uid or, with a prefix,
@@ -120,7 +119,7 @@ impl Meta {
         limit: u64,
     ) -> Result<Vec<FileRecord>, DbErr> {
         let uid = || dialect::listed_uid(self.reader.get_database_backend());
-        let chosen = |filter| chosen(tenant, filter, &uid());
+        let chosen = |filter| filtered(tenant, filter, &uid());
         let Some(prefix) = filter.prefix.as_deref() else {
             let mut page = chosen(filter).order_by(uid(), Order::Asc).limit(limit);
             if let Some(after) = after {
@@ -128,7 +127,7 @@ impl Meta {
             }
             return self.records(page).await;
         };
-        let by_name = || match successor(prefix.as_bytes()) {
+        let by_name = || match prefix_upper_bound(prefix.as_bytes()) {
             Some(end) => chosen(filter).filter(file::Column::NameStart.lt(end)),
             None => chosen(filter),
         };
@@ -157,12 +156,12 @@ impl Meta {
     }
 
     async fn records(&self, page: SelectTwo<file::Entity, blob::Entity>) -> Result<Vec<FileRecord>, DbErr> {
-        page.all(&self.reader).await?.into_iter().map(record).collect()
+        page.all(&self.reader).await?.into_iter().map(record_from_row).collect()
     }
 }
 
 /// Applies a filter, except for the prefix.
-fn chosen(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
+fn filtered(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::Entity, blob::Entity> {
     let mut files: Select<file::Entity> =
         file::Entity::find().filter(file::Column::Tenant.eq(tenant.as_str()));
     let is_gone = matches!(filter.state, Some(FileState::Expired | FileState::Deleted));
@@ -180,18 +179,18 @@ fn chosen(tenant: &Tenant, filter: &FileFilter, uid: &Expr) -> SelectTwo<file::E
     }
     if let Some(ms) = filter.created_after {
         // A uid contains its time of issue, so the index range can be limited.
-        let first = Uid::first_of(ms.saturating_sub(DRIFT));
+        let first = Uid::min_at_ms(ms.saturating_sub(DRIFT));
         files = files.filter(file::Column::CreatedAt.gte(ms)).filter(uid.clone().gte(first.get()));
     }
     if let Some(ms) = filter.created_before {
-        let end = Uid::first_of(ms.saturating_add(DRIFT));
+        let end = Uid::min_at_ms(ms.saturating_add(DRIFT));
         files = files.filter(file::Column::CreatedAt.lt(ms)).filter(uid.clone().lt(end.get()));
     }
     files.find_also_related(blob::Entity)
 }
 
 /// The smallest byte string greater than all strings with this prefix; `None` if there is none.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+fn prefix_upper_bound(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
@@ -202,11 +201,11 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-pub(super) fn record((file, blob): (file::Model, Option<blob::Model>)) -> Result<FileRecord, DbErr> {
-    let metadata = metadata(&file)?;
-    let content = blob.filter(|_| file.state == FileState::Stored).map(content).transpose()?;
+pub(super) fn record_from_row((file, blob): (file::Model, Option<blob::Model>)) -> Result<FileRecord, DbErr> {
+    let metadata = decode_metadata(&file)?;
+    let content = blob.filter(|_| file.state == FileState::Stored).map(content_from_row).transpose()?;
     let received = u64::try_from(file.received).unwrap_or(0);
-    let is_open = removals::OPEN.contains(&file.state);
+    let is_open = delete::OPEN.contains(&file.state);
     let size = match file.state {
         FileState::Corrupt => Some(received).filter(|size| *size > 0),
         _ if is_open => file.announced_size.map(i64::unsigned_abs),
@@ -215,8 +214,8 @@ pub(super) fn record((file, blob): (file::Model, Option<blob::Model>)) -> Result
     Ok(FileRecord {
         size,
         received: is_open.then_some(received),
-        uid: Uid::from_recorded(file.uid),
-        tenant: Tenant::from_recorded(&file.tenant),
+        uid: Uid::from_db(file.uid),
+        tenant: Tenant::from_db(&file.tenant),
         name: file.name,
         state: file.state,
         content_type: file.content_type,
@@ -229,7 +228,7 @@ pub(super) fn record((file, blob): (file::Model, Option<blob::Model>)) -> Result
 }
 
 /// Parses the metadata column.
-pub(super) fn metadata(file: &file::Model) -> Result<Metadata, DbErr> {
+pub(super) fn decode_metadata(file: &file::Model) -> Result<Metadata, DbErr> {
     let Some(text) = &file.metadata else {
         return Ok(Metadata::new());
     };
@@ -238,7 +237,7 @@ pub(super) fn metadata(file: &file::Model) -> Result<Metadata, DbErr> {
 }
 
 /// Serializes metadata for its column; `None` if empty.
-pub(super) fn text(metadata: &Metadata) -> Option<String> {
+pub(super) fn encode_metadata(metadata: &Metadata) -> Option<String> {
     // Serializing a map of strings cannot fail.
     (!metadata.is_empty()).then(|| serde_json::to_string(metadata).unwrap_or_default())
 }
@@ -249,9 +248,9 @@ mod tests {
 
     #[test]
     fn what_begins_with_a_prefix_ends_before_its_successor() {
-        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
-        assert_eq!(successor(b"a\xff\xff"), Some(b"b".to_vec()));
-        assert_eq!(successor(b"\xff"), None);
+        assert_eq!(prefix_upper_bound(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(prefix_upper_bound(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(prefix_upper_bound(b"\xff"), None);
         assert_eq!(name_start(&"é".repeat(200)).len(), 255);
     }
 }

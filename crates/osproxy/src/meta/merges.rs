@@ -10,12 +10,12 @@ use sea_orm::{
 };
 
 use super::{
-    Change, Claims, Here, Meta, TaskForBlob,
-    blobs::{self, to_record},
+    ExpectedDigests, Invalidation, Meta, NodeStores, TaskForBlob,
+    blobs::{self, encode_digest},
     entities::{blob, file},
-    files::{part_size, recorded_key},
+    files::{decode_key, decode_part_size},
     tasks,
-    write_queue::Verdict,
+    write_batcher::TxEnd,
 };
 use crate::tenant::Tenant;
 
@@ -37,7 +37,7 @@ pub struct MergeIntent {
     /// Size of all parts together, in bytes.
     pub size: u64,
     /// The digests expected by the client.
-    pub expected: Claims,
+    pub expected: ExpectedDigests,
 }
 
 /// A blob stored in one object.
@@ -65,12 +65,12 @@ pub struct UnverifiedBlob {
     /// Bytes of each part but the last, if the layout was known before the parts arrived.
     pub part_size: Option<u64>,
     /// The digests expected by the client.
-    pub expected: Claims,
+    pub expected: ExpectedDigests,
 }
 
 /// What [`Meta::begin_merge`] found.
 #[derive(Clone, Debug)]
-pub enum Merge {
+pub enum BeginMergeOutcome {
     /// The blob has parts to merge.
     Ready(MergeIntent),
     /// The blob is merged already. Objects of its parts may still exist.
@@ -81,7 +81,7 @@ pub enum Merge {
 
 /// Outcome of a merge or verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Merged {
+pub enum MergeOutcome {
     /// The blob has the content now, or its files share another blob.
     Stored,
     /// A blob with the same content appeared or disappeared meanwhile; look it up again.
@@ -96,7 +96,7 @@ impl Meta {
     /// Begins to merge the parts of a blob: records a write intent for the object. The first merge
     /// writes under the key made of the blob's own id, every later one under the key made of
     /// `spare`, so that no key is written twice.
-    pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<Merge, DbErr> {
+    pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, DbErr> {
         let here = self.node_stores.clone();
         self.write(move |transaction| {
             let here = here.clone();
@@ -106,27 +106,27 @@ impl Meta {
     }
 
     /// Moves the blob to the object of `intent`, which must be published and durable. Returns
-    /// `Changed` if another blob has the same content.
+    /// `Conflict` if another blob has the same content.
     pub async fn finish_merge(
         &self,
         blob_id: i64,
         intent: &MergeIntent,
         digests: Digests,
-    ) -> Result<Merged, DbErr> {
+    ) -> Result<MergeOutcome, DbErr> {
         let (intent_id, key) = (intent.intent_id, intent.key.to_string());
         let finished = self
-            .write_or_undo(move |transaction| {
+            .write_or_rollback(move |transaction| {
                 let key = key.clone();
                 Box::pin(async move {
-                    if !take_intent(transaction, intent_id, blob_id).await? {
-                        return Ok(Verdict::Rollback(Merged::Swept));
+                    if !consume_intent(transaction, intent_id, blob_id).await? {
+                        return Ok(TxEnd::Rollback(MergeOutcome::Swept));
                     }
                     let merged = blob::Entity::update_many()
                         .col_expr(blob::Column::Layout, Expr::value(blob::Layout::Whole))
                         .col_expr(blob::Column::ObjectKey, Expr::value(key))
                         .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
-                        .col_expr(blob::Column::Md5, Expr::value(to_record(digests.md5)))
-                        .col_expr(blob::Column::Sha256, Expr::value(to_record(digests.sha256)))
+                        .col_expr(blob::Column::Md5, Expr::value(encode_digest(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(encode_digest(digests.sha256)))
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .filter(blob::Column::Id.eq(blob_id))
                         .filter(blob::Column::State.eq(blob::State::Stored))
@@ -134,25 +134,25 @@ impl Meta {
                         .exec(transaction)
                         .await?;
                     Ok(match merged.rows_affected {
-                        0 => Verdict::Rollback(Merged::Superseded),
-                        _ => Verdict::Commit(Merged::Stored),
+                        0 => TxEnd::Rollback(MergeOutcome::Superseded),
+                        _ => TxEnd::Commit(MergeOutcome::Stored),
                     })
                 })
             })
             .await;
-        or_changed(finished)
+        map_unique_conflict(finished)
     }
 
-    /// Records the digests computed from a blob in one object. Returns `Changed` if another blob
+    /// Records the digests computed from a blob in one object. Returns `Conflict` if another blob
     /// has the same content.
-    pub async fn finish_verification(&self, blob_id: i64, digests: Digests) -> Result<Merged, DbErr> {
+    pub async fn finish_verification(&self, blob_id: i64, digests: Digests) -> Result<MergeOutcome, DbErr> {
         let finished = self
             .write(move |transaction| {
                 Box::pin(async move {
                     let verified = blob::Entity::update_many()
                         .col_expr(blob::Column::UploadId, Expr::value(None::<String>))
-                        .col_expr(blob::Column::Md5, Expr::value(to_record(digests.md5)))
-                        .col_expr(blob::Column::Sha256, Expr::value(to_record(digests.sha256)))
+                        .col_expr(blob::Column::Md5, Expr::value(encode_digest(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(encode_digest(digests.sha256)))
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .filter(blob::Column::Id.eq(blob_id))
                         .filter(blob::Column::State.eq(blob::State::Stored))
@@ -160,15 +160,19 @@ impl Meta {
                         .filter(blob::Column::Blake3.is_null())
                         .exec(transaction)
                         .await?;
-                    Ok(if verified.rows_affected == 1 { Merged::Stored } else { Merged::Superseded })
+                    Ok(if verified.rows_affected == 1 {
+                        MergeOutcome::Stored
+                    } else {
+                        MergeOutcome::Superseded
+                    })
                 })
             })
             .await;
-        or_changed(finished)
+        map_unique_conflict(finished)
     }
 
     /// Returns the blob if it lies in one object and is not verified yet.
-    pub async fn unverified(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, DbErr> {
+    pub async fn unverified_blob(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, DbErr> {
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
             .filter(blob::Column::Layout.eq(blob::Layout::Whole))
@@ -177,11 +181,11 @@ impl Meta {
             return Ok(None);
         };
         Ok(Some(UnverifiedBlob {
-            tenant: Tenant::from_recorded(&blob.tenant),
-            key: recorded_key(&blob.object_key)?,
-            size: blobs::recorded_size(blob.id, blob.size)?,
-            part_size: part_size(blob.part_size),
-            expected: blobs::claims(&blob),
+            tenant: Tenant::from_db(&blob.tenant),
+            key: decode_key(&blob.object_key)?,
+            size: blobs::decode_size(blob.id, blob.size)?,
+            part_size: decode_part_size(blob.part_size),
+            expected: blobs::expected_digests(&blob),
             store: blob.backend,
         }))
     }
@@ -194,35 +198,40 @@ impl Meta {
         same: i64,
         digests: Digests,
         removal: TaskForBlob,
-    ) -> Result<Merged, DbErr> {
-        self.move_files(blob_id, Which::Unverified, (same, Some(digests)), removal).await
+    ) -> Result<MergeOutcome, DbErr> {
+        self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), removal).await
     }
 
     /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
     /// and is intact. Marks the lost blob for deletion and enqueues `removal` for it.
-    pub async fn replace_lost(&self, lost: i64, by: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
-        let moved = self.move_files(lost, Which::Any, (by, None), removal).await;
-        self.changed(Change::Blob(lost));
+    pub async fn replace_lost_blob(
+        &self,
+        lost: i64,
+        by: i64,
+        removal: TaskForBlob,
+    ) -> Result<MergeOutcome, DbErr> {
+        let moved = self.move_files_to_blob(lost, BlobFilter::Any, (by, None), removal).await;
+        self.invalidate_everywhere(Invalidation::Blob(lost));
         moved
     }
 
-    async fn move_files(
+    async fn move_files_to_blob(
         &self,
         blob_id: i64,
-        which: Which,
+        which: BlobFilter,
         (same, digests): (i64, Option<Digests>),
         removal: TaskForBlob,
-    ) -> Result<Merged, DbErr> {
+    ) -> Result<MergeOutcome, DbErr> {
         let now = self.clock.now_ms();
-        self.write_or_undo(move |transaction| {
+        self.write_or_rollback(move |transaction| {
             let removal = removal.clone();
             Box::pin(async move {
-                let condemned = condemn(transaction, blob_id, which).await?;
+                let condemned = mark_deleting(transaction, blob_id, which).await?;
                 let Some((refs, store)) = condemned else {
-                    return Ok(Verdict::Rollback(Merged::Superseded));
+                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
                 };
-                if !blobs::take_references(transaction, same, refs, digests.as_ref()).await? {
-                    return Ok(Verdict::Rollback(Merged::Conflict));
+                if !blobs::add_references(transaction, same, refs, digests.as_ref()).await? {
+                    return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
                 }
                 file::Entity::update_many()
                     .col_expr(file::Column::BlobId, Expr::value(same))
@@ -230,7 +239,7 @@ impl Meta {
                     .exec(transaction)
                     .await?;
                 tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
-                Ok(Verdict::Commit(Merged::Stored))
+                Ok(TxEnd::Commit(MergeOutcome::Stored))
             })
         })
         .await
@@ -239,13 +248,14 @@ impl Meta {
     /// Rejects an unverified blob whose content does not match the expected digests: its files
     /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues
     /// `removal` for it.
-    pub async fn reject_content(&self, blob_id: i64, removal: TaskForBlob) -> Result<Merged, DbErr> {
+    pub async fn reject_content(&self, blob_id: i64, removal: TaskForBlob) -> Result<MergeOutcome, DbErr> {
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
-        self.write_or_undo(move |transaction| {
+        self.write_or_rollback(move |transaction| {
             let (removal, quotas) = (removal.clone(), quotas.clone());
             Box::pin(async move {
-                let Some((_, store)) = condemn(transaction, blob_id, Which::Unverified).await? else {
-                    return Ok(Verdict::Rollback(Merged::Superseded));
+                let Some((_, store)) = mark_deleting(transaction, blob_id, BlobFilter::Unverified).await?
+                else {
+                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
                 };
                 let charged = file::Entity::find()
                     .select_only()
@@ -265,19 +275,19 @@ impl Meta {
                 let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
                 let tenant = charged.first().map_or("", |(tenant, _)| tenant);
                 quotas.charge(transaction, tenant, -sum).await?;
-                Ok(Verdict::Commit(Merged::Stored))
+                Ok(TxEnd::Commit(MergeOutcome::Stored))
             })
         })
         .await
     }
 }
 
-/// Maps a conflict on the unique BLAKE3 index to `Changed`: a blob with the same content appeared
+/// Maps a conflict on the unique BLAKE3 index to `Conflict`: a blob with the same content appeared
 /// meanwhile.
-fn or_changed(outcome: Result<Merged, DbErr>) -> Result<Merged, DbErr> {
+fn map_unique_conflict(outcome: Result<MergeOutcome, DbErr>) -> Result<MergeOutcome, DbErr> {
     match outcome {
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-            Ok(Merged::Conflict)
+            Ok(MergeOutcome::Conflict)
         }
         outcome => outcome,
     }
@@ -287,22 +297,22 @@ async fn begin(
     transaction: &DatabaseTransaction,
     blob_id: i64,
     fallback_id: i64,
-    node_stores: &Here,
-) -> Result<Merge, DbErr> {
+    node_stores: &NodeStores,
+) -> Result<BeginMergeOutcome, DbErr> {
     let Some(blob) = blob::Entity::find_by_id(blob_id).one(transaction).await? else {
-        return Ok(Merge::Gone);
+        return Ok(BeginMergeOutcome::Gone);
     };
     match (blob.state, blob.layout) {
         (blob::State::Stored, blob::Layout::Parts) => {}
         (blob::State::Stored, blob::Layout::Whole) => {
-            let size = blobs::recorded_size(blob.id, blob.size)?;
-            return Ok(Merge::AlreadyMerged(WholeBlob {
-                key: recorded_key(&blob.object_key)?,
+            let size = blobs::decode_size(blob.id, blob.size)?;
+            return Ok(BeginMergeOutcome::AlreadyMerged(WholeBlob {
+                key: decode_key(&blob.object_key)?,
                 size,
                 store: blob.backend,
             }));
         }
-        _ => return Ok(Merge::Gone),
+        _ => return Ok(BeginMergeOutcome::Gone),
     }
     let name = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction).await?;
     let name = name.map(|file| file.name).unwrap_or_default();
@@ -316,14 +326,14 @@ async fn begin(
         .exec(transaction)
         .await?;
     let key = if named.rows_affected == 1 { own } else { key(fallback_id) };
-    let row = blobs::writing_row((fallback_id, &blob.tenant), &blob.backend, key.to_string(), node_stores);
+    let row = blobs::intent_row((fallback_id, &blob.tenant), &blob.backend, key.to_string(), node_stores);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(Merge::Ready(MergeIntent {
+    Ok(BeginMergeOutcome::Ready(MergeIntent {
         intent_id: fallback_id,
-        tenant: Tenant::from_recorded(&blob.tenant),
-        key: recorded_key(key.as_str())?,
-        size: blobs::recorded_size(blob.id, blob.size)?,
-        expected: blobs::claims(&blob),
+        tenant: Tenant::from_db(&blob.tenant),
+        key: decode_key(key.as_str())?,
+        size: blobs::decode_size(blob.id, blob.size)?,
+        expected: blobs::expected_digests(&blob),
         has_multipart: blob.upload_id.is_some(),
         store: blob.backend,
     }))
@@ -332,7 +342,11 @@ async fn begin(
 /// Removes a write intent whose object the caller is about to give to the blob. If the blob has, or
 /// may have, a multipart upload, the intent row stays and takes over the key of that upload's
 /// object, marked for deletion. Returns `false` if the sweep was faster.
-async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64, blob_id: i64) -> Result<bool, DbErr> {
+async fn consume_intent(
+    transaction: &DatabaseTransaction,
+    intent_id: i64,
+    blob_id: i64,
+) -> Result<bool, DbErr> {
     let blob = blob::Entity::find_by_id(blob_id).one(transaction).await?;
     if let Some(blob) = blob.filter(|blob| blob.upload_id.is_some()) {
         let kept = blob::Entity::update_many()
@@ -355,7 +369,7 @@ async fn take_intent(transaction: &DatabaseTransaction, intent_id: i64, blob_id:
 
 /// Which stored blobs may be marked for deletion while files refer to them.
 #[derive(Clone, Copy)]
-enum Which {
+enum BlobFilter {
     /// Only a blob that is not verified yet.
     Unverified,
     Any,
@@ -363,10 +377,10 @@ enum Which {
 
 /// Marks a stored blob for deletion. Returns the number of files that referred to it and its store;
 /// `None` if it is not stored any more.
-async fn condemn(
+async fn mark_deleting(
     transaction: &DatabaseTransaction,
     blob_id: i64,
-    which: Which,
+    which: BlobFilter,
 ) -> Result<Option<(i32, String)>, DbErr> {
     let mut condemned = blob::Entity::update_many()
         .col_expr(blob::Column::State, Expr::value(blob::State::Deleting))
@@ -376,7 +390,7 @@ async fn condemn(
         .col_expr(blob::Column::Sha256, Expr::value(None::<Vec<u8>>))
         .filter(blob::Column::Id.eq(blob_id))
         .filter(blob::Column::State.eq(blob::State::Stored));
-    if matches!(which, Which::Unverified) {
+    if matches!(which, BlobFilter::Unverified) {
         condemned = condemned.filter(blob::Column::Blake3.is_null());
     }
     if condemned.exec(transaction).await?.rows_affected == 0 {

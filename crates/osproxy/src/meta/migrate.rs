@@ -8,7 +8,7 @@ use sea_orm_migration::MigratorTrait;
 use super::{
     dialect::{self, Lock},
     migrations::Migrator,
-    server::single,
+    server_pool::with_single_connection,
 };
 use crate::config::DatabaseServer;
 
@@ -17,7 +17,7 @@ const WAIT: Duration = Duration::from_mins(10);
 
 /// Migrates the database on a server while holding a lock: nodes that start at the same time wait
 /// for each other.
-pub(super) async fn server(server: &DatabaseServer) -> Result<(), DbErr> {
+pub(super) async fn migrate_server(server: &DatabaseServer) -> Result<(), DbErr> {
     let connection = single_connection(server).await?;
     let migrated = async {
         if !dialect::lock(&connection, Lock::Migrate, Duration::ZERO).await? {
@@ -28,7 +28,7 @@ pub(super) async fn server(server: &DatabaseServer) -> Result<(), DbErr> {
                 ));
             }
         }
-        tables(&connection).await
+        migrate_schema(&connection).await
     };
     let migrated = migrated.await;
     // Closing the connection releases the lock.
@@ -38,18 +38,18 @@ pub(super) async fn server(server: &DatabaseServer) -> Result<(), DbErr> {
 
 /// A pool of one connection: a lock taken through it belongs to its owner.
 pub(super) async fn single_connection(server: &DatabaseServer) -> Result<DatabaseConnection, DbErr> {
-    Database::connect(single(dialect::server_options(server)?.options)).await
+    Database::connect(with_single_connection(dialect::server_options(server)?.options)).await
 }
 
 /// Migrates the tables. The caller must exclude concurrent migrations.
-pub(super) async fn tables(connection: &DatabaseConnection) -> Result<(), DbErr> {
-    must_not_be_newer(connection).await?;
+pub(super) async fn migrate_schema(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    ensure_not_newer(connection).await?;
     Migrator::up(connection, None).await
 }
 
 /// Fails unless the tables match this version. Does not migrate.
-pub(super) async fn must_be_current(connection: &DatabaseConnection) -> Result<(), DbErr> {
-    must_not_be_newer(connection).await?;
+pub(super) async fn ensure_current(connection: &DatabaseConnection) -> Result<(), DbErr> {
+    ensure_not_newer(connection).await?;
     if Migrator::get_pending_migrations(connection).await?.is_empty() {
         return Ok(());
     }
@@ -58,7 +58,7 @@ pub(super) async fn must_be_current(connection: &DatabaseConnection) -> Result<(
     Err(DbErr::Custom(message.to_owned()))
 }
 
-async fn must_not_be_newer(connection: &DatabaseConnection) -> Result<(), DbErr> {
+async fn ensure_not_newer(connection: &DatabaseConnection) -> Result<(), DbErr> {
     Migrator::install(connection).await?;
     let migrations = Migrator::migrations();
     let known: HashSet<_> = migrations.iter().map(|migration| migration.name()).collect();

@@ -4,56 +4,56 @@
 //! update affects no row has lost the race. Callers pass values in and get an outcome back, never a
 //! connection.
 
-mod alone;
 mod api_keys;
-mod audit;
+mod blake3_tree;
 mod blobs;
-mod challenges;
-mod changes;
-mod claims;
+mod cache;
 mod clock;
-mod collecting;
-mod completions;
+mod complete;
 #[cfg(test)]
 mod contract;
+mod delete;
 mod dialect;
 mod entities;
-mod failures;
+mod error_class;
+mod exclusive_lock;
+mod expected_digests;
 mod files;
-mod finishing;
-mod go;
+mod finish_multipart;
+mod go_database;
 mod history;
 mod idempotency;
 mod imports;
 mod inspection;
+mod instrumented;
+mod integrity;
 mod link_keys;
 mod links;
 mod listing;
-mod measured;
 mod merges;
 mod migrate;
 mod migrations;
-mod native;
+mod multipart;
+mod orphans;
 mod parts;
-mod pieces;
-mod places;
+mod placement;
+mod possession;
 mod quotas;
+mod receiving_blob;
 mod recorded_objects;
-mod remembered;
-mod removals;
+mod reservations;
 mod reserve;
-mod room;
-mod server;
+mod server_pool;
 mod stats;
 mod task_list;
 mod tasks;
 mod tenants;
 #[cfg(test)]
 mod tests;
-mod unfinished;
+mod update;
 mod upload_status;
 mod uploads;
-mod write_queue;
+mod write_batcher;
 
 use std::{
     path::Path,
@@ -65,61 +65,62 @@ use futures_util::future::BoxFuture;
 use osproxy_storage::{Category, Key, extension};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 
-pub use alone::Alone;
-pub use api_keys::KeptKey;
-pub use audit::{BlobState, PartState, RecordedBlob, RecordedContent, RecordedLayout, RecordedPart};
+pub use api_keys::ApiKeyRecord;
+pub use blake3_tree::PartDigests;
 pub use blobs::Blob;
-pub use challenges::Challenge;
-pub use changes::{Copied, MetadataChange, Updated};
-pub use claims::Claims;
-pub use completions::{AfterCompletion, Completed, Completion};
+pub use complete::{CompleteOutcome, CompleteRequest, FollowUpTasks};
+pub use delete::{DeleteOutcome, DeletingBlob};
+pub use exclusive_lock::ExclusiveLock;
+pub use expected_digests::ExpectedDigests;
 pub use files::{
-    Announced, Content, CreatedFiles, FileState, KnownContent, Layout, NewFile, NewUpload, StoredFile,
+    AnnouncedContent, ContentLayout, CreateOutcome, FileState, KnownContent, NewFile, NewUpload,
+    StoredContent, StoredFile,
 };
-pub use go::{GoDatabase, GoFile, GoPart, GoTasks, Tables as GoTables};
-pub use history::{BlobHistory, History, PartHistory};
-pub use idempotency::{Keyed, KeyedAnswer, KeyedRequest};
-pub use imports::{ImportInto, Imported, ImportedContent, ImportedFile, ImportedPart};
-pub use inspection::{Conditions, Inspected, Inspection};
+pub use go_database::{GoDatabase, GoFile, GoPart, GoTables, GoTaskCount};
+pub use history::{BlobHistory, FileHistory, PartHistory};
+pub use idempotency::{IdempotentRequest, KeyAcquisition, RecordedAnswer};
+pub use imports::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTarget};
+pub use inspection::{CompletePreconditions, Inspection, InspectionResult};
+pub use integrity::{BlobRecord, BlobState, ContentRecord, PartRecord, PartState, RecordedLayout};
 pub use listing::{FileFilter, FilePosition, FileRecord, MAX_PREFIX, Metadata};
-pub use merges::{Merge, MergeIntent, Merged, UnverifiedBlob, WholeBlob};
-pub use native::{Lost, NativePlace, NativeUpload};
-pub use parts::{BegunPart, FinishedPart, Misfit, PartIntent, ReceivedPart, StoredPart};
-pub use pieces::Fingerprint;
-pub use places::PartsIn;
-pub use quotas::Usage;
-pub use removals::{Remains, Removed};
-pub use room::OpenUploads;
+pub use merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, UnverifiedBlob, WholeBlob};
+pub use multipart::{LostParts, MultipartSlot, MultipartUpload};
+pub use orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
+pub use parts::{BeginPartOutcome, FinishPartOutcome, PartIntent, PartMismatch, ReceivedPart, StoredPart};
+pub use placement::PartsStore;
+pub use possession::ChallengeRecord;
+pub use quotas::QuotaUsage;
+pub use reservations::OpenUploads;
 pub use sea_orm::DbErr;
 pub use stats::Stats;
 pub use task_list::TaskFilter;
-pub use tasks::{Attempt, AttemptOutcome, ClaimedTask, Ended, NewTask, Task, TaskForBlob, TaskState};
+pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, Task, TaskForBlob, TaskState};
 pub use tenants::TenantUsage;
-pub use unfinished::{Condemned, Kind, Unfinished};
+pub use update::{CopyOutcome, MetadataEdit, UpdateOutcome};
 pub use upload_status::UploadStatus;
-pub use uploads::{Begun, Finished, Intent, Released};
+pub use uploads::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
 use crate::{
     config::{DatabaseLocation, DatabaseServer},
     uid::Uid,
 };
+use cache::FileCache;
 use clock::Clock;
-use measured::Measured;
+use instrumented::InstrumentedReader;
 use quotas::Quotas;
-use remembered::Remembered;
 use reserve::Reserve;
-use server::{Reader, Server};
-use write_queue::{Verdict, WriteQueue};
+use server_pool::{Reader, ServerPool};
+use write_batcher::{TxEnd, WriteBatcher};
 
 /// This node's handle to the metadata database.
 pub struct Meta {
-    reader: Measured,
+    reader: InstrumentedReader,
     writer: Writer,
     clock: Clock,
-    node_stores: Arc<Here>,
+    node_stores: Arc<NodeStores>,
     /// Cached files. The content of a uid never changes once stored, so an entry becomes stale only
     /// when its file is deleted or updated, its links are revoked or its object moves.
-    file_cache: Remembered,
+    file_cache: FileCache,
     quotas: Arc<Quotas>,
     /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
     reserve: Option<Arc<Reserve>>,
@@ -129,36 +130,36 @@ pub struct Meta {
 /// The write path.
 enum Writer {
     /// SQLite: one connection, fed by a queue.
-    Embedded(WriteQueue),
+    Embedded(WriteBatcher),
     /// A database server: a pool of connections; the server isolates transactions.
-    Server(Arc<Server>),
+    Server(Arc<ServerPool>),
 }
 
 /// The name of this process in the database, and the stores whose objects it can access.
 #[derive(Clone, Debug, Default)]
-pub struct Here {
+pub struct NodeStores {
     /// Unique name of this process.
     pub node: String,
     /// The accessible stores. New files go to the first one.
-    pub stores: Vec<StoreHere>,
+    pub stores: Vec<LocalStore>,
     clock: Clock,
 }
 
 /// A store whose objects this process can access.
 #[derive(Clone, Debug)]
-pub struct StoreHere {
+pub struct LocalStore {
     /// Name in the database, at most 16 bytes.
     pub name: String,
     /// Part size limits of the store's own multipart uploads or preallocated files; `None` if it
     /// has neither.
-    pub part_sizes: Option<PartSizes>,
+    pub part_sizes: Option<PartSizeLimits>,
     /// Whether new objects go to shard folders of their category.
     pub has_shards: bool,
 }
 
 /// Part size limits, in bytes, of a store that assembles parts itself.
 #[derive(Clone, Copy, Debug)]
-pub struct PartSizes {
+pub struct PartSizeLimits {
     /// Minimum size of every part but the last.
     pub min: u64,
     /// Maximum size of any part.
@@ -168,45 +169,45 @@ pub struct PartSizes {
     pub preallocated: bool,
 }
 
-impl Here {
+impl NodeStores {
     /// `stores`: new files go to the first.
-    pub fn new(node: String, stores: Vec<StoreHere>) -> Self {
+    pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
         Self { node, stores, clock: Clock::default() }
     }
 
-    fn store(&self, name: &str) -> Option<&StoreHere> {
+    fn store(&self, name: &str) -> Option<&LocalStore> {
         self.stores.iter().find(|here| here.name == name)
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    fn store_names(&self) -> impl Iterator<Item = &str> {
         self.stores.iter().map(|here| here.name.as_str())
     }
 
-    fn for_new(&self) -> &str {
-        self.names().next().unwrap_or_default()
+    fn default_store(&self) -> &str {
+        self.store_names().next().unwrap_or_default()
     }
 
     /// Returns the key for a new object in `store` that holds a whole blob. `name` is the file
     /// name; it determines category and extension.
     fn whole_key(&self, store: &str, name: &str, blob_id: i64) -> Key {
         let key = Key::whole(Category::of_object(name), blob_id, extension(name).as_deref());
-        self.place(store, key, blob_id)
+        self.shard_key(store, key, blob_id)
     }
 
     /// Returns the key for a new object in `store` that holds one part of a blob; see
     /// [`Key::part`].
     fn part_key(&self, store: &str, name: &str, blob_id: i64, number: u32, write_id: Option<i64>) -> Key {
-        self.place(store, Key::part(Category::of_object(name), blob_id, number, write_id), blob_id)
+        self.shard_key(store, Key::part(Category::of_object(name), blob_id, number, write_id), blob_id)
     }
 
-    fn place(&self, store: &str, key: Key, blob_id: i64) -> Key {
+    fn shard_key(&self, store: &str, key: Key, blob_id: i64) -> Key {
         if self.store(store).is_some_and(|store| store.has_shards) { key.in_shard(blob_id) } else { key }
     }
 }
 
 /// An invalidation: what caches must evict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Invalidation {
     /// The file was deleted or updated, or its links were revoked.
     File(Uid),
     /// The bytes of the blob moved or are gone: evict all its files.
@@ -214,11 +215,11 @@ pub enum Change {
 }
 
 /// Called for every invalidation that this node causes.
-type Listener = Box<dyn Fn(Change) + Send + Sync>;
+type Listener = Box<dyn Fn(Invalidation) + Send + Sync>;
 
 /// Limits of the file cache.
 #[derive(Clone, Copy, Debug)]
-pub struct Memory {
+pub struct CacheLimits {
     /// Maximum number of files.
     pub max_entries: usize,
     /// Maximum age of an entry.
@@ -228,18 +229,22 @@ pub struct Memory {
 impl Meta {
     /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
     /// database on a server.
-    pub async fn open(location: &DatabaseLocation, here: Here, cache_limits: Memory) -> Result<Self, DbErr> {
+    pub async fn open(
+        location: &DatabaseLocation,
+        here: NodeStores,
+        cache_limits: CacheLimits,
+    ) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
-                migrate::tables(&writer).await?;
+                migrate::migrate_schema(&writer).await?;
                 let database = path.clone();
-                let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::of(&database))).await;
+                let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::create(&database))).await;
                 let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
                 Self::on_file(writer, path, here, cache_limits, Some(reserve)).await
             }
             DatabaseLocation::Server(server) => {
-                migrate::server(server).await?;
+                migrate::migrate_server(server).await?;
                 Self::on_server(server, here, cache_limits).await
             }
         }
@@ -250,18 +255,18 @@ impl Meta {
     /// lists the stores that the caller can read.
     pub async fn open_existing(
         location: &DatabaseLocation,
-        here: Here,
-        memory: Memory,
+        here: NodeStores,
+        memory: CacheLimits,
     ) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
-                migrate::must_be_current(&writer).await?;
+                migrate::ensure_current(&writer).await?;
                 Self::on_file(writer, path, here, memory, None).await
             }
             DatabaseLocation::Server(server) => {
                 let connection = migrate::single_connection(server).await?;
-                migrate::must_be_current(&connection).await?;
+                migrate::ensure_current(&connection).await?;
                 connection.close().await?;
                 Self::on_server(server, here, memory).await
             }
@@ -269,18 +274,18 @@ impl Meta {
     }
 
     /// Returns an error message for a database that cannot be opened.
-    pub fn explain(location: &DatabaseLocation, error: &DbErr) -> String {
+    pub fn open_error_message(location: &DatabaseLocation, error: &DbErr) -> String {
         match location {
             DatabaseLocation::File(path) => format!("cannot open the database {}: {error}", path.display()),
-            DatabaseLocation::Server(server) => dialect::explain(server, error),
+            DatabaseLocation::Server(server) => dialect::open_error_message(server, error),
         }
     }
 
     async fn on_file(
         writer: DatabaseConnection,
         path: &Path,
-        here: Here,
-        memory: Memory,
+        here: NodeStores,
+        memory: CacheLimits,
         reserve: Option<Arc<Reserve>>,
     ) -> Result<Self, DbErr> {
         let reconnect_path = path.to_owned();
@@ -288,61 +293,65 @@ impl Meta {
             let path = reconnect_path.clone();
             Box::pin(async move { dialect::sqlite_writer(&path).await })
         });
-        let queue = WriteQueue::start(writer, connect, reserve.clone())
+        let queue = WriteBatcher::start(writer, connect, reserve.clone())
             .map_err(|error| DbErr::Custom(error.to_string()))?;
         Ok(Self {
-            reader: Measured::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
+            reader: InstrumentedReader::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
             clock: here.clock.clone(),
             node_stores: Arc::new(here),
-            file_cache: Remembered::new(memory),
+            file_cache: FileCache::new(memory),
             quotas: Arc::default(),
             reserve,
             listener: OnceLock::new(),
         })
     }
 
-    async fn on_server(server: &DatabaseServer, here: Here, memory: Memory) -> Result<Self, DbErr> {
+    async fn on_server(
+        server: &DatabaseServer,
+        here: NodeStores,
+        memory: CacheLimits,
+    ) -> Result<Self, DbErr> {
         let options = dialect::server_options(server)?;
         let timeout = Duration::from_secs(server.timeout_secs);
-        let server = Server::connect(options, timeout, server.max_idle_conns).await?;
+        let server = ServerPool::connect(options, timeout, server.max_idle_conns).await?;
         let meta = Self {
-            reader: Measured::new(Reader::Server(server.clone())),
+            reader: InstrumentedReader::new(Reader::Server(server.clone())),
             writer: Writer::Server(server),
             clock: here.clock.clone(),
             node_stores: Arc::new(here),
-            file_cache: Remembered::new(memory),
+            file_cache: FileCache::new(memory),
             quotas: Arc::default(),
             reserve: None,
             listener: OnceLock::new(),
         };
-        meta.clock.adjust(&meta.reader).await?;
+        meta.clock.sync(&meta.reader).await?;
         Ok(meta)
     }
 
     /// Registers `listener`, which is called for every invalidation that this node causes. Only the
     /// first call has an effect.
-    pub fn tell_changes(&self, listener: impl Fn(Change) + Send + Sync + 'static) {
+    pub fn on_invalidate(&self, listener: impl Fn(Invalidation) + Send + Sync + 'static) {
         // A second call is a bug, but it must not break the first listener.
         let _ = self.listener.set(Box::new(listener));
     }
 
     /// Evicts what another node has changed.
-    pub fn hear_change(&self, change: Change) {
+    pub fn invalidate(&self, change: Invalidation) {
         match change {
-            Change::File(uid) => self.file_cache.forget_file(uid),
-            Change::Blob(blob_id) => self.file_cache.forget_blob(blob_id),
+            Invalidation::File(uid) => self.file_cache.evict_file(uid),
+            Invalidation::Blob(blob_id) => self.file_cache.evict_blob(blob_id),
         }
     }
 
     /// Clears the cache and enables or disables it. It must be disabled while invalidations of
     /// other nodes cannot be received.
-    pub fn hear_changes(&self, heard: bool) {
-        self.file_cache.trust(heard);
+    pub fn set_cache_enabled(&self, heard: bool) {
+        self.file_cache.set_enabled(heard);
     }
 
-    fn changed(&self, change: Change) {
-        self.hear_change(change);
+    fn invalidate_everywhere(&self, change: Invalidation) {
+        self.invalidate(change);
         if let Some(listener) = self.listener.get() {
             listener(change);
         }
@@ -355,7 +364,7 @@ impl Meta {
 
     /// Whether the disk of the database is full. Deletions can still be recorded; reject everything
     /// else.
-    pub fn is_full(&self) -> bool {
+    pub fn is_disk_full(&self) -> bool {
         self.reserve.as_ref().is_some_and(|reserve| reserve.is_spent())
     }
 
@@ -383,18 +392,18 @@ impl Meta {
         T: Send + 'static,
         W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, DbErr>> + Send + Sync + 'static,
     {
-        let committing = self.write_or_undo(move |transaction| {
+        let committing = self.write_or_rollback(move |transaction| {
             let outcome = work(transaction);
-            Box::pin(async { outcome.await.map(Verdict::Commit) })
+            Box::pin(async { outcome.await.map(TxEnd::Commit) })
         });
         committing.await
     }
 
     /// Like [`write`](Self::write), but `work` can also return an outcome and roll back.
-    async fn write_or_undo<T, W>(&self, work: W) -> Result<T, DbErr>
+    async fn write_or_rollback<T, W>(&self, work: W) -> Result<T, DbErr>
     where
         T: Send + 'static,
-        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<Verdict<T>, DbErr>>
+        W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>>
             + Send
             + Sync
             + 'static,
@@ -409,15 +418,15 @@ impl Meta {
                 }
             }
         };
-        self.reader.transaction(transaction).await
+        self.reader.measure_write(transaction).await
     }
 }
 
 /// Migrates the schema of a database to this version.
 pub async fn migrate(location: &DatabaseLocation) -> Result<(), DbErr> {
     match location {
-        DatabaseLocation::File(path) => migrate::tables(&dialect::sqlite_writer(path).await?).await,
-        DatabaseLocation::Server(server) => migrate::server(server).await,
+        DatabaseLocation::File(path) => migrate::migrate_schema(&dialect::sqlite_writer(path).await?).await,
+        DatabaseLocation::Server(server) => migrate::migrate_server(server).await,
     }
 }
 

@@ -3,22 +3,22 @@
 
 use std::ops::Range;
 
-use osproxy_storage::{Digests, Key, Shape};
+use osproxy_storage::{Digests, Key, PartLayout};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
-    FileState, Fingerprint, Here, Meta,
-    blobs::{recorded_digest, to_record},
-    collecting::{Collecting, collect},
+    FileState, Meta, NodeStores, PartDigests,
+    blobs::{decode_digest, encode_digest},
     entities::{blob, file, part},
-    files::{recorded_key, shape},
-    native::{self, NativePlace},
+    files::{decode_key, part_layout},
+    multipart::{self, MultipartSlot},
     now_ms,
-    quotas::{Charged, Quotas},
-    write_queue::Verdict,
+    quotas::{ChargeOutcome, Quotas},
+    receiving_blob::{ReceivingBlob, find_or_create},
+    write_batcher::TxEnd,
 };
 use crate::{tenant::Tenant, uid::Uid};
 
@@ -41,14 +41,14 @@ pub struct PartIntent {
     /// Key to write to. No other write uses it.
     pub key: Key,
     /// Write into this slot of the store's multipart upload instead.
-    pub slot: Option<NativePlace>,
+    pub slot: Option<MultipartSlot>,
     /// How the content is divided into parts, if known in advance.
-    pub layout: Option<Shape>,
+    pub layout: Option<PartLayout>,
 }
 
 /// Outcome of [`Meta::begin_part`].
 #[derive(Clone, Debug)]
-pub enum BegunPart {
+pub enum BeginPartOutcome {
     /// The part may be written.
     Ready(PartIntent),
     /// The file is in this state and takes no parts.
@@ -56,7 +56,7 @@ pub enum BegunPart {
     /// The earlier parts are in this store, which another node serves.
     OtherNode(String),
     /// The part does not fit the announced content.
-    Mismatch(Misfit),
+    Mismatch(PartMismatch),
     /// The part would exceed the maximum size of the content.
     TooLarge,
     /// A concurrent part began the upload first: try again.
@@ -67,7 +67,7 @@ pub enum BegunPart {
 
 /// Why a part does not fit the announced content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Misfit {
+pub enum PartMismatch {
     /// The number is too high: the content has this many parts.
     TooManyParts(u64),
     /// The part has the wrong size: it must have this many bytes.
@@ -91,7 +91,7 @@ pub struct ReceivedPart {
 
 /// Outcome of [`Meta::finish_part`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FinishedPart {
+pub enum FinishPartOutcome {
     /// The part is stored. It replaces the part with this row id, if any, which the caller removes.
     Stored(Option<i64>),
     /// The same bytes are already stored under this number and stay. The caller discards this
@@ -124,7 +124,7 @@ pub struct StoredPart {
     /// Size in bytes.
     pub size: u64,
     /// Digests computed when the part was received.
-    pub digests: Fingerprint,
+    pub digests: PartDigests,
 }
 
 impl StoredPart {
@@ -145,22 +145,22 @@ impl Meta {
         id: Uid,
         size: Option<u64>,
         max_size: Option<u64>,
-    ) -> Result<BegunPart, DbErr> {
+    ) -> Result<BeginPartOutcome, DbErr> {
         let here = self.node_stores.clone();
         let begun = self
-            .write_or_undo(move |transaction| {
+            .write_or_rollback(move |transaction| {
                 let here = here.clone();
                 Box::pin(async move {
                     Ok(match begin(transaction, uid, number, id.get(), size, max_size, &here).await? {
-                        ready @ BegunPart::Ready(_) => Verdict::Commit(ready),
-                        other => Verdict::Rollback(other),
+                        ready @ BeginPartOutcome::Ready(_) => TxEnd::Commit(ready),
+                        other => TxEnd::Rollback(other),
                     })
                 })
             })
             .await;
         match begun {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(BegunPart::Conflict)
+                Ok(BeginPartOutcome::Conflict)
             }
             begun => begun,
         }
@@ -173,27 +173,27 @@ impl Meta {
         uid: Uid,
         intent: &PartIntent,
         part: ReceivedPart,
-    ) -> Result<FinishedPart, DbErr> {
+    ) -> Result<FinishPartOutcome, DbErr> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
         let is_native = intent.slot.is_some();
         let quotas = self.quotas.clone();
-        self.write_or_undo(move |transaction| {
+        self.write_or_rollback(move |transaction| {
             let (part, quotas) = (part.clone(), quotas.clone());
             Box::pin(async move {
                 let ReceivedPart { digests, sniffed, tag, max_size, content_type } = part;
                 let tag = is_native.then_some(tag);
-                let Some(receiving) = still_receiving(transaction, uid, blob_id).await? else {
-                    return Ok(Verdict::Rollback(FinishedPart::Closed));
+                let Some(receiving) = lock_receiving(transaction, uid, blob_id).await? else {
+                    return Ok(TxEnd::Rollback(FinishPartOutcome::Closed));
                 };
-                let (replaced, before) = match replace(transaction, blob_id, number, &digests).await? {
-                    Replaced::Unchanged => return Ok(Verdict::Rollback(FinishedPart::Unchanged)),
-                    Replaced::Part(id, size) => (Some(id), size),
-                    Replaced::Nothing => (None, 0),
+                let (replaced, before) = match replace_part(transaction, blob_id, number, &digests).await? {
+                    ReplacedPart::Unchanged => return Ok(TxEnd::Rollback(FinishPartOutcome::Unchanged)),
+                    ReplacedPart::Part(id, size) => (Some(id), size),
+                    ReplacedPart::Nothing => (None, 0),
                 };
                 let stored = part::Entity::update_many()
                     .col_expr(part::Column::State, Expr::value(part::State::Stored))
                     .col_expr(part::Column::Size, Expr::value(digests.size.cast_signed()))
-                    .col_expr(part::Column::Md5, Expr::value(to_record(digests.md5)))
+                    .col_expr(part::Column::Md5, Expr::value(encode_digest(digests.md5)))
                     .col_expr(part::Column::Piece, Expr::value(digests.blake3.to_vec()))
                     .col_expr(part::Column::Sniffed, Expr::value(sniffed))
                     .col_expr(part::Column::Tag, Expr::value(tag))
@@ -203,14 +203,16 @@ impl Meta {
                     .exec(transaction)
                     .await?;
                 if stored.rows_affected == 0 {
-                    return Ok(Verdict::Rollback(FinishedPart::Swept));
+                    return Ok(TxEnd::Rollback(FinishPartOutcome::Swept));
                 }
                 let change = digests.size.cast_signed() - before;
-                if change > 0 && max_size.is_some_and(|max| receiving.received + change > as_recorded(max)) {
-                    return Ok(Verdict::Rollback(FinishedPart::TooLarge));
+                if change > 0 && max_size.is_some_and(|max| receiving.received + change > to_i64(max)) {
+                    return Ok(TxEnd::Rollback(FinishPartOutcome::TooLarge));
                 }
-                let charged = count(transaction, uid, receiving, change, content_type, &quotas).await?;
-                Ok(charged.commit_or(FinishedPart::Stored(replaced), FinishedPart::OverQuota))
+                let charged =
+                    add_received(transaction, uid, receiving, change, content_type, &quotas).await?;
+                Ok(charged
+                    .commit_or_roll_back(FinishPartOutcome::Stored(replaced), FinishPartOutcome::OverQuota))
             })
         })
         .await
@@ -224,7 +226,7 @@ impl Meta {
             .filter(part::Column::State.eq(part::State::Stored))
             .all(&self.reader)
             .await?;
-        rows.iter().map(|part| Ok((part.id, own_object(part)?))).collect()
+        rows.iter().map(|part| Ok((part.id, own_key(part)?))).collect()
     }
 
     /// Returns the stored parts of a blob by ascending number. Empty if the blob no longer has the
@@ -240,10 +242,10 @@ impl Meta {
         if rows.iter().any(|part| part.tag.is_some() || part.piece.is_some())
             && let Some(blob) = blob::Entity::find_by_id(blob_id).one(&self.reader).await?
         {
-            divided = shape(Some(blob.size), blob.part_size);
+            divided = part_layout(Some(blob.size), blob.part_size);
             // A merge resets the upload id: the blob lies in another object then.
             if blob.upload_id.is_some() {
-                object = Some((recorded_key(&blob.object_key)?, self.has_places(&blob.backend)));
+                object = Some((decode_key(&blob.object_key)?, self.is_preallocated(&blob.backend)));
             }
         }
         let (mut parts, mut offset) = (Vec::with_capacity(rows.len()), 0);
@@ -265,7 +267,7 @@ impl Meta {
 
     /// Whether the multipart uploads of a store are preallocated files: there a missing part leaves
     /// a hole.
-    fn has_places(&self, store: &str) -> bool {
+    fn is_preallocated(&self, store: &str) -> bool {
         self.node_stores
             .store(store)
             .and_then(|store| store.part_sizes)
@@ -273,7 +275,7 @@ impl Meta {
     }
 
     /// Deletes the rows of parts whose objects are removed.
-    pub async fn forget_parts(&self, ids: Vec<i64>) -> Result<(), DbErr> {
+    pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), DbErr> {
         self.write(move |transaction| {
             let ids = ids.clone();
             Box::pin(async move {
@@ -289,11 +291,11 @@ impl Meta {
 }
 
 /// Returns the key of the part's own object; `None` for a part of a multipart upload.
-pub(super) fn own_object(row: &part::Model) -> Result<Option<Key>, DbErr> {
-    row.tag.is_none().then(|| recorded_key(&row.object_key)).transpose()
+pub(super) fn own_key(row: &part::Model) -> Result<Option<Key>, DbErr> {
+    row.tag.is_none().then(|| decode_key(&row.object_key)).transpose()
 }
 
-fn stored(row: &part::Model, divided: Option<Shape>) -> Result<StoredPart, DbErr> {
+fn stored(row: &part::Model, divided: Option<PartLayout>) -> Result<StoredPart, DbErr> {
     let damaged = || DbErr::Custom(format!("part {} is stored without a size or digest", row.id));
     if row.md5.is_none() && row.piece.is_none() {
         return Err(damaged());
@@ -301,11 +303,11 @@ fn stored(row: &part::Model, divided: Option<Shape>) -> Result<StoredPart, DbErr
     Ok(StoredPart {
         id: row.id,
         number: row.number.cast_unsigned(),
-        key: recorded_key(&row.object_key)?,
+        key: decode_key(&row.object_key)?,
         offset: 0,
         is_own_object: true,
         size: u64::try_from(row.size).map_err(|_| damaged())?,
-        digests: Fingerprint::of(row, divided),
+        digests: PartDigests::from_row(row, divided),
     })
 }
 
@@ -316,17 +318,17 @@ async fn begin(
     id: i64,
     size: Option<u64>,
     max_size: Option<u64>,
-    node_stores: &Here,
-) -> Result<BegunPart, DbErr> {
-    let collecting = match collect(transaction, uid, number, id, node_stores).await? {
+    node_stores: &NodeStores,
+) -> Result<BeginPartOutcome, DbErr> {
+    let collecting = match find_or_create(transaction, uid, number, id, node_stores).await? {
         Ok(collecting) => collecting,
         Err(otherwise) => return Ok(otherwise),
     };
-    let Collecting { tenant, name, blob_id, store, earlier_write: another, part_layout: shape, received } =
+    let ReceivingBlob { tenant, name, blob_id, store, earlier_write: another, part_layout: shape, received } =
         collecting;
-    let size = match fit(shape, number, size) {
+    let size = match size_in_layout(shape, number, size) {
         Ok(size) => size,
-        Err(misfit) => return Ok(BegunPart::Mismatch(misfit)),
+        Err(misfit) => return Ok(BeginPartOutcome::Mismatch(misfit)),
     };
     // For a part that replaces another, `finish_part` checks the limit: only then is the change in
     // size known.
@@ -336,12 +338,12 @@ async fn begin(
         None => received.saturating_add(size.unwrap_or(0)),
     };
     if max_size.is_some_and(|max| total > max) {
-        return Ok(BegunPart::TooLarge);
+        return Ok(BeginPartOutcome::TooLarge);
     }
     let sizes = node_stores.store(&store).and_then(|store| store.part_sizes);
     let native = match (size, sizes.filter(|sizes| shape.is_some() || !sizes.preallocated)) {
         (Some(size), Some(sizes)) => {
-            let place = native::claim(
+            let place = multipart::claim_slot(
                 transaction,
                 node_stores.whole_key(&store, &name, blob_id),
                 blob_id,
@@ -350,7 +352,7 @@ async fn begin(
                 sizes,
             )
             .await?;
-            place.map(|place| NativePlace { layout: shape, ..place })
+            place.map(|place| MultipartSlot { layout: shape, ..place })
         }
         _ => None,
     };
@@ -373,25 +375,38 @@ async fn begin(
         stored_at: Set(None),
     };
     part::Entity::insert(row).exec_without_returning(transaction).await?;
-    let tenant = Tenant::from_recorded(&tenant);
-    Ok(BegunPart::Ready(PartIntent { id, tenant, blob_id, number, store, key, slot: native, layout: shape }))
+    let tenant = Tenant::from_db(&tenant);
+    Ok(BeginPartOutcome::Ready(PartIntent {
+        id,
+        tenant,
+        blob_id,
+        number,
+        store,
+        key,
+        slot: native,
+        layout: shape,
+    }))
 }
 
 /// Returns the size of a part, if known. Fails if the part does not fit the announced content.
-fn fit(shape: Option<Shape>, number: u32, size: Option<u64>) -> Result<Option<u64>, Misfit> {
+fn size_in_layout(
+    shape: Option<PartLayout>,
+    number: u32,
+    size: Option<u64>,
+) -> Result<Option<u64>, PartMismatch> {
     let Some(shape) = shape else {
         return Ok(size);
     };
-    let range = shape.range(number).ok_or(Misfit::TooManyParts(shape.parts()))?;
+    let range = shape.range(number).ok_or(PartMismatch::TooManyParts(shape.parts()))?;
     let expected = range.end - range.start;
     if size.is_some_and(|size| size != expected) {
-        return Err(Misfit::WrongSize(expected));
+        return Err(PartMismatch::WrongSize(expected));
     }
     Ok(Some(expected))
 }
 
 /// A file that takes parts; the transaction has locked its row.
-struct Receiving {
+struct ReceivingFile {
     tenant: String,
     /// Bytes that its tenant is charged for it.
     charged: i64,
@@ -405,11 +420,11 @@ struct Receiving {
 
 /// Locks the file's row until the end of the transaction, so that the upload cannot be completed
 /// meanwhile. Returns `None` if the file does not take parts of this blob any more.
-async fn still_receiving(
+async fn lock_receiving(
     transaction: &DatabaseTransaction,
     uid: Uid,
     blob_id: i64,
-) -> Result<Option<Receiving>, DbErr> {
+) -> Result<Option<ReceivingFile>, DbErr> {
     let taken = file::Entity::find_by_id(uid.get())
         .select_only()
         .columns([file::Column::Tenant, file::Column::Charged, file::Column::Received])
@@ -418,7 +433,7 @@ async fn still_receiving(
         .filter(file::Column::BlobId.eq(blob_id))
         .lock_exclusive();
     let taken = taken.into_tuple::<ReceivingRow>().one(transaction).await?;
-    Ok(taken.map(|(tenant, charged, received, required_type, announced)| Receiving {
+    Ok(taken.map(|(tenant, charged, received, required_type, announced)| ReceivingFile {
         tenant,
         charged,
         received,
@@ -432,15 +447,15 @@ type ReceivingRow = (String, i64, i64, Option<String>, Option<i64>);
 
 /// Adds `change` bytes, which may be negative, to the received bytes of a file. Charges its tenant
 /// for them, unless the announced size is charged already.
-async fn count(
+async fn add_received(
     transaction: &DatabaseTransaction,
     uid: Uid,
-    receiving: Receiving,
+    receiving: ReceivingFile,
     change: i64,
     content_type: Option<String>,
     quotas: &Quotas,
-) -> Result<Charged, DbErr> {
-    let Receiving { tenant, charged, received, required_type, is_announced } = receiving;
+) -> Result<ChargeOutcome, DbErr> {
+    let ReceivingFile { tenant, charged, received, required_type, is_announced } = receiving;
     let added = if is_announced { 0 } else { change };
     let required_type = content_type.or(required_type);
     file::Entity::update_many()
@@ -453,12 +468,12 @@ async fn count(
     quotas.charge(transaction, &tenant, added).await
 }
 
-fn as_recorded(bytes: u64) -> i64 {
+fn to_i64(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// The part stored so far under a part number.
-enum Replaced {
+enum ReplacedPart {
     Nothing,
     /// The same bytes, in the store's multipart upload.
     Unchanged,
@@ -468,12 +483,12 @@ enum Replaced {
 
 /// Marks the stored part of this number for deletion, unless it has the same bytes and is in a
 /// multipart upload.
-async fn replace(
+async fn replace_part(
     transaction: &DatabaseTransaction,
     blob_id: i64,
     number: u32,
     digests: &Digests,
-) -> Result<Replaced, DbErr> {
+) -> Result<ReplacedPart, DbErr> {
     let before = part::Entity::find()
         .filter(part::Column::BlobId.eq(blob_id))
         .filter(part::Column::Number.eq(number.cast_signed()))
@@ -481,20 +496,20 @@ async fn replace(
         .one(transaction)
         .await?;
     let Some(before) = before else {
-        return Ok(Replaced::Nothing);
+        return Ok(ReplacedPart::Nothing);
     };
     // Rows of older versions have only the MD5.
     let is_same = match &before.piece {
         Some(piece) => *piece == digests.blake3,
-        None => before.md5.is_some() && recorded_digest(before.md5.as_ref()) == digests.md5,
+        None => before.md5.is_some() && decode_digest(before.md5.as_ref()) == digests.md5,
     };
     if before.tag.is_some() && is_same {
-        return Ok(Replaced::Unchanged);
+        return Ok(ReplacedPart::Unchanged);
     }
     part::Entity::update_many()
         .col_expr(part::Column::State, Expr::value(part::State::Deleting))
         .filter(part::Column::Id.eq(before.id))
         .exec(transaction)
         .await?;
-    Ok(Replaced::Part(before.id, before.size))
+    Ok(ReplacedPart::Part(before.id, before.size))
 }

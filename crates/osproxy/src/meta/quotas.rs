@@ -19,7 +19,7 @@ use sea_orm::{
 use super::{
     Meta, dialect,
     entities::{blob, file, tenant},
-    write_queue::Verdict,
+    write_batcher::TxEnd,
 };
 use crate::{tenant::Tenant, uid::Uid};
 
@@ -52,25 +52,25 @@ impl Default for Quotas {
 
 /// Whether a quota allows a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Charged {
+pub(super) enum ChargeOutcome {
     Allowed,
     /// The charge would exceed the quota.
     OverQuota,
 }
 
-impl Charged {
+impl ChargeOutcome {
     /// Commits with `done` if the charge is allowed; otherwise rolls back with `refused`.
-    pub(super) fn commit_or<T>(self, done: T, refused: T) -> Verdict<T> {
+    pub(super) fn commit_or_roll_back<T>(self, done: T, refused: T) -> TxEnd<T> {
         match self {
-            Self::Allowed => Verdict::Commit(done),
-            Self::OverQuota => Verdict::Rollback(refused),
+            Self::Allowed => TxEnd::Commit(done),
+            Self::OverQuota => TxEnd::Rollback(refused),
         }
     }
 }
 
 /// A tenant's quota and its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub struct QuotaUsage {
     /// The tenant.
     pub tenant: Tenant,
     /// Maximum size of its files together, in bytes; `None`: unlimited.
@@ -81,20 +81,20 @@ pub struct Usage {
 
 impl Quotas {
     /// Whether the tenant was found to have no quota within the last few seconds.
-    pub(super) fn is_without(&self, tenant: &str) -> bool {
+    pub(super) fn has_no_quota(&self, tenant: &str) -> bool {
         self.no_quota.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
     }
 
-    /// Adds `change` bytes to a tenant's sum. Returns [`Charged::No`] if that would exceed the
+    /// Adds `change` bytes to a tenant's sum. Returns [`ChargeOutcome::OverQuota`] if that would exceed the
     /// quota; a negative change is always allowed.
     pub(super) async fn charge(
         &self,
         transaction: &DatabaseTransaction,
         tenant: &str,
         change: i64,
-    ) -> Result<Charged, DbErr> {
-        if change == 0 || self.is_without(tenant) {
-            return Ok(Charged::Allowed);
+    ) -> Result<ChargeOutcome, DbErr> {
+        if change == 0 || self.has_no_quota(tenant) {
+            return Ok(ChargeOutcome::Allowed);
         }
         let looked = Instant::now();
         let used = || Expr::col(tenant::Column::Used).add(change);
@@ -108,24 +108,24 @@ impl Quotas {
             counted = counted.filter(tenant::Column::MaxBytes.is_null().or(left.gte(change)));
         }
         if counted.exec(transaction).await?.rows_affected == 1 {
-            return Ok(Charged::Allowed);
+            return Ok(ChargeOutcome::Allowed);
         }
         if change > 0 && tenant::Entity::find_by_id(tenant).one(transaction).await?.is_some() {
-            return Ok(Charged::OverQuota);
+            return Ok(ChargeOutcome::OverQuota);
         }
         self.no_quota.insert(tenant.to_owned(), looked);
-        Ok(Charged::Allowed)
+        Ok(ChargeOutcome::Allowed)
     }
 
     /// Locks the row of a file whose charge is about to change, and returns its charge. Returns 0,
     /// without a lock, for a tenant without a quota: its sum is not counted.
-    pub(super) async fn charged(
+    pub(super) async fn lock_charge(
         &self,
         transaction: &DatabaseTransaction,
         tenant: &str,
         uid: Uid,
     ) -> Result<i64, DbErr> {
-        if self.is_without(tenant) {
+        if self.has_no_quota(tenant) {
             return Ok(0);
         }
         let charged =
@@ -136,8 +136,8 @@ impl Quotas {
 
 impl Meta {
     /// Whether the tenant's quota has `bytes` left at this moment.
-    pub async fn has_room(&self, tenant: &Tenant, bytes: u64) -> Result<bool, DbErr> {
-        if self.quotas.is_without(tenant.as_str()) {
+    pub async fn has_quota_left(&self, tenant: &Tenant, bytes: u64) -> Result<bool, DbErr> {
+        if self.quotas.has_no_quota(tenant.as_str()) {
             return Ok(true);
         }
         let looked = Instant::now();
@@ -152,7 +152,7 @@ impl Meta {
     /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A
     /// tenant above its new quota keeps its files, but cannot add any. For a tenant not counted
     /// before, this takes some seconds, until no node caches any more that it has no quota.
-    pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<Usage, DbErr> {
+    pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, DbErr> {
         let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
         let name = tenant.to_string();
         let is_new = tenant::Entity::find_by_id(&name).one(&self.reader).await?.is_none();
@@ -175,14 +175,14 @@ impl Meta {
         if is_new {
             tokio::time::sleep(REMEMBERED + Duration::from_secs(1)).await;
         }
-        self.charge_files(&name).await?;
-        self.count_charges(name).await?;
-        let usage = self.usage().await?.into_iter().find(|usage| usage.tenant == *tenant);
+        self.backfill_charges(&name).await?;
+        self.recount_usage(name).await?;
+        let usage = self.quota_usage().await?.into_iter().find(|usage| usage.tenant == *tenant);
         usage.ok_or_else(|| DbErr::RecordNotFound(tenant.to_string()))
     }
 
     /// Charges stored files without a charge: those of a version that did not record charges.
-    async fn charge_files(&self, name: &str) -> Result<(), DbErr> {
+    async fn backfill_charges(&self, name: &str) -> Result<(), DbErr> {
         let name = name.to_owned();
         self.write(move |transaction| {
             let size = blob::Entity::find()
@@ -207,7 +207,7 @@ impl Meta {
     }
 
     /// Sets the tenant's sum to the charges of its files.
-    async fn count_charges(&self, name: String) -> Result<(), DbErr> {
+    async fn recount_usage(&self, name: String) -> Result<(), DbErr> {
         let database = self.reader.get_database_backend();
         self.write(move |transaction| {
             let name = name.clone();
@@ -218,7 +218,7 @@ impl Meta {
                 let sum = file::Entity::find()
                     .select_only()
                     .column_as(
-                        dialect::whole_sum_of(
+                        dialect::integer_sum_of(
                             database,
                             Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
                         ),
@@ -238,10 +238,10 @@ impl Meta {
     }
 
     /// Returns the usage of all tenants that are counted, by name.
-    pub async fn usage(&self) -> Result<Vec<Usage>, DbErr> {
+    pub async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, DbErr> {
         let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.reader).await?;
-        let usage = rows.into_iter().map(|row| Usage {
-            tenant: Tenant::from_recorded(&row.name),
+        let usage = rows.into_iter().map(|row| QuotaUsage {
+            tenant: Tenant::from_db(&row.name),
             max_bytes: row.max_bytes.map(i64::unsigned_abs),
             used: u64::try_from(row.used).unwrap_or(0),
         });

@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use super::{
-    Meta, RecordedBlob, dialect,
+    BlobRecord, Meta, dialect,
     entities::{blob, part},
 };
 
@@ -40,7 +40,7 @@ impl Meta {
             .filter(part::Column::State.ne(part::State::Gone));
         let mut all = blobs.into_query();
         all.union(UnionType::All, parts.into_query());
-        let sum = || dialect::whole_sum_of(self.reader.get_database_backend(), Expr::col(content.clone()));
+        let sum = || dialect::integer_sum_of(self.reader.get_database_backend(), Expr::col(content.clone()));
         let shared = Query::select()
             .column(key.clone())
             .expr_as(sum(), content.clone())
@@ -56,17 +56,17 @@ impl Meta {
     /// Returns those of `names`, a few thousand keys at most, that any row of this store refers to,
     /// whatever the row's state. Searches by the id at the start of each name first; for the names
     /// not found that way, scans whole tables.
-    pub async fn named_objects(&self, store: &str, names: &[String]) -> Result<HashSet<String>, DbErr> {
-        let ids = numbers(names);
-        let mut found = self.names_of_rows(store, names, Some(&ids)).await?;
+    pub async fn referenced_objects(&self, store: &str, names: &[String]) -> Result<HashSet<String>, DbErr> {
+        let ids = blob_ids_of_keys(names);
+        let mut found = self.referenced_keys(store, names, Some(&ids)).await?;
         let others: Vec<_> = names.iter().filter(|name| !found.contains(*name)).cloned().collect();
         if !others.is_empty() {
-            found.extend(self.names_of_rows(store, &others, None).await?);
+            found.extend(self.referenced_keys(store, &others, None).await?);
         }
         Ok(found)
     }
 
-    async fn names_of_rows(
+    async fn referenced_keys(
         &self,
         store: &str,
         names: &[String],
@@ -94,25 +94,25 @@ impl Meta {
 
     /// Returns the blobs of a store that refer to the objects `names`, a few thousand keys at most,
     /// by key.
-    pub async fn blobs_of_objects(
+    pub async fn blobs_by_key(
         &self,
         store: &str,
         names: &[String],
-    ) -> Result<HashMap<String, Vec<RecordedBlob>>, DbErr> {
+    ) -> Result<HashMap<String, Vec<BlobRecord>>, DbErr> {
         let of_names = |names: &[String]| {
             blob::Entity::find()
                 .filter(blob::Column::Backend.eq(store))
                 .filter(blob::Column::ObjectKey.is_in(names))
         };
-        let by_number = of_names(names).filter(blob::Column::Id.is_in(numbers(names)));
+        let by_number = of_names(names).filter(blob::Column::Id.is_in(blob_ids_of_keys(names)));
         let mut rows = by_number.all(&self.reader).await?;
         let known: HashSet<_> = rows.iter().map(|row| row.object_key.clone()).collect();
         let others: Vec<_> = names.iter().filter(|name| !known.contains(*name)).cloned().collect();
         if !others.is_empty() {
             rows.extend(of_names(&others).all(&self.reader).await?);
         }
-        let mut blobs: HashMap<String, Vec<RecordedBlob>> = HashMap::new();
-        for blob in self.recorded(rows).await? {
+        let mut blobs: HashMap<String, Vec<BlobRecord>> = HashMap::new();
+        for blob in self.with_file_counts(rows).await? {
             blobs.entry(blob.object_key.clone()).or_default().push(blob);
         }
         Ok(blobs)
@@ -121,7 +121,7 @@ impl Meta {
 
 /// Returns the blob ids that the names of most objects begin with. Parts stored by the Go program
 /// lie in a folder named after the id.
-fn numbers(names: &[String]) -> Vec<i64> {
+fn blob_ids_of_keys(names: &[String]) -> Vec<i64> {
     let of_name = |name: &String| {
         let (folder, name) = name.split_once('/')?;
         let digits = name.split(|character: char| !character.is_ascii_digit()).next()?;

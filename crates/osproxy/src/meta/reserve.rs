@@ -26,11 +26,11 @@ pub(super) struct Reserve {
 
 impl Reserve {
     /// Allocates the space for a database, if the disk has that much. Blocks.
-    pub(super) fn of(database: &Path) -> Self {
+    pub(super) fn create(database: &Path) -> Self {
         let mut name = database.file_name().unwrap_or_default().to_owned();
         name.push("-reserve");
         let reserve = Self { path: database.with_file_name(name), is_spent: AtomicBool::new(false) };
-        if let Err(error) = reserve.keep(RESERVE) {
+        if let Err(error) = reserve.allocate(RESERVE) {
             tracing::warn!(%error, "cannot reserve disk space; deletions will fail while the disk is full");
         }
         reserve
@@ -54,7 +54,7 @@ impl Reserve {
 
     /// Allocates the space again if the disk has twice as much free. Blocks.
     pub(super) fn refill(&self) {
-        match self.keep(2 * RESERVE) {
+        match self.allocate(2 * RESERVE) {
             Err(Errno::NOSPC | Errno::DQUOT) => {}
             // Not every file system supports `fallocate`; the disk has free space, at least.
             Ok(()) | Err(_) => self.is_spent.store(false, Ordering::Relaxed),
@@ -62,7 +62,7 @@ impl Reserve {
     }
 
     /// Allocates the space if `free` bytes are available.
-    fn keep(&self, free: u64) -> rustix::io::Result<()> {
+    fn allocate(&self, free: u64) -> rustix::io::Result<()> {
         // The file exists already; `st_blocks` counts blocks of 512 bytes and shows whether it is
         // allocated.
         let is_kept = |kept: rustix::fs::Stat| u64::try_from(kept.st_blocks).unwrap_or(0) * 512 >= RESERVE;

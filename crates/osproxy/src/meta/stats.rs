@@ -39,7 +39,7 @@ impl FileState {
 
 impl Stats {
     /// Number of tasks by the name of their state.
-    pub fn tasks(&self) -> BTreeMap<String, u64> {
+    pub fn tasks_by_state(&self) -> BTreeMap<String, u64> {
         let mut tasks = BTreeMap::new();
         for (_, state, count) in &self.tasks_by_kind {
             *tasks.entry(state.name()).or_default() += count;
@@ -71,13 +71,13 @@ impl Meta {
         let blobs = blob::Entity::find()
             .select_only()
             .column_as(blob::Column::Id.count(), "count")
-            .column_as(dialect::whole_sum(backend, blob::Column::Size), "bytes")
+            .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
             .filter(stored.clone());
         let blobs: Option<(i64, Option<i64>)> = blobs.into_tuple().one(&self.reader).await?;
         let (blobs, bytes_stored) = blobs.unwrap_or_default();
         let saved = blob::Entity::find()
             .select_only()
-            .column_as(dialect::whole_sum_of(backend, shared), "bytes")
+            .column_as(dialect::integer_sum_of(backend, shared), "bytes")
             .filter(stored)
             .filter(blob::Column::Refs.gt(1));
         let saved: Option<Option<i64>> = saved.into_tuple().one(&self.reader).await?;

@@ -34,7 +34,7 @@ pub struct TaskFilter<'a> {
 }
 
 impl Meta {
-    pub(super) async fn newest_task(&self) -> Result<Option<i64>, DbErr> {
+    pub(super) async fn newest_task_id(&self) -> Result<Option<i64>, DbErr> {
         let newest =
             task::Entity::find().select_only().column(task::Column::Id).order_by_desc(task::Column::Id);
         newest.into_tuple().one(&self.reader).await
@@ -63,7 +63,7 @@ impl Meta {
         if let Some(before) = before {
             tasks = tasks.filter(task::Column::Id.lt(before));
         }
-        Ok(tasks.all(&self.reader).await?.into_iter().map(known).collect())
+        Ok(tasks.all(&self.reader).await?.into_iter().map(to_task).collect())
     }
 
     /// Returns a task with its attempts in order.
@@ -84,7 +84,7 @@ impl Meta {
             outcome: row.outcome,
             error: row.error,
         };
-        Ok(Some((known(row), attempts.into_iter().map(attempt).collect())))
+        Ok(Some((to_task(row), attempts.into_iter().map(attempt).collect())))
     }
 
     /// Whether a task of this kind and payload is queued, running or dead.
@@ -154,7 +154,7 @@ impl Meta {
     }
 }
 
-fn known(row: task::Model) -> Task {
+fn to_task(row: task::Model) -> Task {
     Task {
         id: row.id,
         kind: row.kind,

@@ -53,7 +53,7 @@ pub struct ClaimedTask {
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
-pub enum Ended {
+pub enum AttemptResult {
     /// It succeeded.
     Done,
     /// It succeeded; run the task again after this delay, in milliseconds.
@@ -194,7 +194,7 @@ impl Meta {
 
     /// Ends the leases of all processes but `owner`: on tasks of the stores `own`, which only this
     /// process has, or on all tasks if it is the only process (`alone`).
-    pub async fn end_leases_of_others(
+    pub async fn expire_other_leases(
         &self,
         owner: &str,
         exclusive_stores: Vec<String>,
@@ -219,13 +219,13 @@ impl Meta {
 
     /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
     pub async fn due_tasks(&self, kinds: &[&str], limit: u64) -> Result<Vec<(i64, String)>, DbErr> {
-        self.clock.adjust(&self.reader).await?;
+        self.clock.sync(&self.reader).await?;
         let due = task::Entity::find()
             .select_only()
             .columns([task::Column::Id, task::Column::Kind])
             .filter(is_due(self.clock.now_ms()))
             .filter(task::Column::Kind.is_in(kinds.iter().copied()))
-            .filter(self.is_for_here())
+            .filter(self.is_for_node())
             .order_by_asc(task::Column::RunAt)
             .order_by_asc(task::Column::Id)
             .limit(limit);
@@ -236,7 +236,7 @@ impl Meta {
     pub async fn next_due(&self, kinds: &[&str]) -> Result<Option<i64>, DbErr> {
         let of_kinds = || {
             let kinds = task::Column::Kind.is_in(kinds.iter().copied());
-            task::Entity::find().select_only().filter(kinds).filter(self.is_for_here())
+            task::Entity::find().select_only().filter(kinds).filter(self.is_for_node())
         };
         let queued = of_kinds()
             .column_as(task::Column::RunAt.min(), "at")
@@ -251,10 +251,10 @@ impl Meta {
     }
 
     /// Tasks without a store, or of a store of this node.
-    fn is_for_here(&self) -> Condition {
+    fn is_for_node(&self) -> Condition {
         Condition::any()
             .add(task::Column::Store.is_null())
-            .add(task::Column::Store.is_in(self.node_stores.names()))
+            .add(task::Column::Store.is_in(self.node_stores.store_names()))
     }
 
     /// Claims a due task for `lease` milliseconds. Returns `None` if another process was faster, or
@@ -278,7 +278,7 @@ impl Meta {
             Box::pin(async move {
                 let renewed = task::Entity::update_many()
                     .col_expr(task::Column::LeaseUntil, Expr::value(until))
-                    .filter(held(id, attempt, &owner))
+                    .filter(holds_lease(id, attempt, &owner))
                     .exec(transaction)
                     .await?;
                 Ok(renewed.rows_affected == 1)
@@ -289,7 +289,12 @@ impl Meta {
 
     /// Records how an attempt ended. Returns `false` if the lease is lost: another process decides
     /// then.
-    pub async fn end_task(&self, claimed: &ClaimedTask, owner: &str, ended: Ended) -> Result<bool, DbErr> {
+    pub async fn end_task(
+        &self,
+        claimed: &ClaimedTask,
+        owner: &str,
+        ended: AttemptResult,
+    ) -> Result<bool, DbErr> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let now = self.clock.now_ms();
         self.write(move |transaction| {
@@ -315,7 +320,7 @@ fn is_due(now: i64) -> Condition {
     Condition::any().add(waiting).add(lost)
 }
 
-fn held(id: i64, attempt: u32, owner: &str) -> Condition {
+fn holds_lease(id: i64, attempt: u32, owner: &str) -> Condition {
     Condition::all()
         .add(task::Column::Id.eq(id))
         .add(task::Column::State.eq(TaskState::Running))
@@ -389,21 +394,21 @@ async fn end(
     id: i64,
     attempt: u32,
     owner: &str,
-    ended: Ended,
+    ended: AttemptResult,
     now: i64,
 ) -> Result<bool, DbErr> {
     let row = task::Entity::find_by_id(id).one(transaction).await?;
     let left = row.map_or(0, |row| row.max_attempts - row.attempts);
     let (state, run_at, outcome, error) = match ended {
-        Ended::Done => (TaskState::Done, None, AttemptOutcome::Done, None),
-        Ended::Repeat(delay) => (TaskState::Queued, Some(now + delay), AttemptOutcome::Done, None),
-        Ended::Retry(error, delay) if left > 0 => {
+        AttemptResult::Done => (TaskState::Done, None, AttemptOutcome::Done, None),
+        AttemptResult::Repeat(delay) => (TaskState::Queued, Some(now + delay), AttemptOutcome::Done, None),
+        AttemptResult::Retry(error, delay) if left > 0 => {
             (TaskState::Queued, Some(now + delay), AttemptOutcome::Failed, Some(error))
         }
-        Ended::Retry(error, _) | Ended::Fail(error) => {
+        AttemptResult::Retry(error, _) | AttemptResult::Fail(error) => {
             (TaskState::Dead, None, AttemptOutcome::Failed, Some(error))
         }
-        Ended::HandedBack => (TaskState::Queued, Some(now), AttemptOutcome::HandedBack, None),
+        AttemptResult::HandedBack => (TaskState::Queued, Some(now), AttemptOutcome::HandedBack, None),
     };
     let error = error.map(|mut error| {
         error.truncate(error.floor_char_boundary(MAX_ERROR));
@@ -413,7 +418,7 @@ async fn end(
         .col_expr(task::Column::State, Expr::value(state))
         .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
         .col_expr(task::Column::LeaseUntil, Expr::value(None::<i64>))
-        .filter(held(id, attempt, owner));
+        .filter(holds_lease(id, attempt, owner));
     if outcome != AttemptOutcome::HandedBack {
         update = update.col_expr(task::Column::LastError, Expr::value(error.clone()));
     }

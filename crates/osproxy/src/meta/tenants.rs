@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use super::{
-    Meta, Usage, dialect,
+    Meta, QuotaUsage, dialect,
     entities::{api_key, blob, file, tenant},
 };
 use crate::tenant::Tenant;
@@ -17,7 +17,7 @@ use crate::tenant::Tenant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantUsage {
     /// Its quota and logical bytes: content shared by several files counts once per file.
-    pub usage: Usage,
+    pub usage: QuotaUsage,
     /// Bytes of its blobs in the stores: shared content counts once. `None` if not requested.
     pub stored: Option<u64>,
 }
@@ -25,7 +25,7 @@ pub struct TenantUsage {
 impl Meta {
     /// Whether the tenant is the default one, or an API key, a file or a quota names it. Otherwise
     /// scans all files: for the command line.
-    pub async fn is_known_tenant(&self, name: &Tenant) -> Result<bool, DbErr> {
+    pub async fn tenant_exists(&self, name: &Tenant) -> Result<bool, DbErr> {
         if *name == Tenant::default() {
             return Ok(true);
         }
@@ -43,10 +43,10 @@ impl Meta {
 
     /// Returns all tenants by name, with logical and stored bytes. Scans all files and blobs: for
     /// the command line.
-    pub async fn usage_of_all(&self) -> Result<Vec<TenantUsage>, DbErr> {
+    pub async fn all_tenant_usage(&self) -> Result<Vec<TenantUsage>, DbErr> {
         let mut tenants: BTreeMap<String, TenantUsage> = BTreeMap::new();
         for name in self.tenant_names().await? {
-            let usage = Usage { tenant: Tenant::from_recorded(&name), max_bytes: None, used: 0 };
+            let usage = QuotaUsage { tenant: Tenant::from_db(&name), max_bytes: None, used: 0 };
             tenants.insert(name, TenantUsage { usage, stored: Some(0) });
         }
         for (name, bytes) in self.logical_bytes().await?.into_iter().chain(self.record_bytes().await?) {
@@ -55,7 +55,7 @@ impl Meta {
         for (name, bytes) in self.stored_bytes().await? {
             tenants.entry(name).and_modify(|found| found.stored = Some(bytes));
         }
-        for usage in self.usage().await? {
+        for usage in self.quota_usage().await? {
             tenants.entry(usage.tenant.to_string()).and_modify(|found| found.usage = usage);
         }
         Ok(tenants.into_values().collect())
@@ -76,11 +76,11 @@ impl Meta {
         let sums = file::Entity::find()
             .select_only()
             .column(file::Column::Tenant)
-            .column_as(dialect::whole_sum(backend, blob::Column::Size), "bytes")
+            .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
             .join(JoinType::InnerJoin, file::Relation::Blob.def())
             .filter(file::Column::State.eq(file::State::Stored))
             .group_by(file::Column::Tenant);
-        Ok(whole(sums.into_tuple().all(&self.reader).await?))
+        Ok(unsigned_sums(sums.into_tuple().all(&self.reader).await?))
     }
 
     async fn record_bytes(&self) -> Result<Vec<(String, u64)>, DbErr> {
@@ -88,9 +88,9 @@ impl Meta {
         let sums = file::Entity::find()
             .select_only()
             .column(file::Column::Tenant)
-            .column_as(dialect::whole_sum(backend, file::Column::RecordBytes), "bytes")
+            .column_as(dialect::integer_sum(backend, file::Column::RecordBytes), "bytes")
             .group_by(file::Column::Tenant);
-        Ok(whole(sums.into_tuple().all(&self.reader).await?))
+        Ok(unsigned_sums(sums.into_tuple().all(&self.reader).await?))
     }
 
     async fn stored_bytes(&self) -> Result<Vec<(String, u64)>, DbErr> {
@@ -98,14 +98,14 @@ impl Meta {
         let sums = blob::Entity::find()
             .select_only()
             .column(blob::Column::Tenant)
-            .column_as(dialect::whole_sum(backend, blob::Column::Size), "bytes")
+            .column_as(dialect::integer_sum(backend, blob::Column::Size), "bytes")
             .filter(blob::Column::State.eq(blob::State::Stored))
             .group_by(blob::Column::Tenant);
-        Ok(whole(sums.into_tuple().all(&self.reader).await?))
+        Ok(unsigned_sums(sums.into_tuple().all(&self.reader).await?))
     }
 }
 
-fn whole(sums: Vec<(String, Option<i64>)>) -> Vec<(String, u64)> {
+fn unsigned_sums(sums: Vec<(String, Option<i64>)>) -> Vec<(String, u64)> {
     let unsigned = |bytes: Option<i64>| u64::try_from(bytes.unwrap_or(0)).unwrap_or(0);
     sums.into_iter().map(|(name, bytes)| (name, unsigned(bytes))).collect()
 }

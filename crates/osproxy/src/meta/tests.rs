@@ -3,15 +3,15 @@
 use super::*;
 use crate::config::{DatabaseSection, Secret};
 
-const MEMORY: Memory = Memory { max_entries: 100, max_age: Duration::from_secs(10) };
+const MEMORY: CacheLimits = CacheLimits { max_entries: 100, max_age: Duration::from_secs(10) };
 
-fn here() -> Here {
-    let part_sizes = Some(PartSizes { min: 10, max: 1000, preallocated: false });
+fn here() -> NodeStores {
+    let part_sizes = Some(PartSizeLimits { min: 10, max: 1000, preallocated: false });
     let stores = vec![
-        StoreHere { name: "local".to_owned(), part_sizes: None, has_shards: false },
-        StoreHere { name: "s3".to_owned(), part_sizes, has_shards: false },
+        LocalStore { name: "local".to_owned(), part_sizes: None, has_shards: false },
+        LocalStore { name: "s3".to_owned(), part_sizes, has_shards: false },
     ];
-    Here::new("this".to_owned(), stores)
+    NodeStores::new("this".to_owned(), stores)
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
     for round in 0..10 {
         nodes[0].reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
         let fresh = |node| (format!("{round}-{node}"), vec![node; 16]);
-        let asked = nodes.iter().zip(0..).map(|(meta, node)| meta.link_keys(fresh(node)));
+        let asked = nodes.iter().zip(0..).map(|(meta, node)| meta.link_keys_or_create(fresh(node)));
         let keys = futures_util::future::join_all(asked).await;
         let keys: Vec<_> = keys.into_iter().map(Result::unwrap).collect();
         assert_eq!(keys, vec![keys[0].clone(); 4]);
@@ -72,15 +72,15 @@ async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
 async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
     let meta = Meta::open(location, here(), MEMORY).await.unwrap();
     for round in 1..=10 {
-        let uid = Uid::from_recorded(round * 1_000_000);
+        let uid = Uid::from_db(round * 1_000_000);
         meta.create_files(vec![contract::upload(uid.get(), "x.bin")], i64::MAX).await.unwrap();
         let begin = |number: u32, attempt: i64| {
-            let (meta, attempt) = (&meta, Uid::from_recorded(uid.get() + attempt));
+            let (meta, attempt) = (&meta, Uid::from_db(uid.get() + attempt));
             async move {
                 loop {
                     match meta.begin_part(uid, number, attempt, None, None).await.unwrap() {
-                        BegunPart::Ready(intent) => return intent.key,
-                        BegunPart::Conflict => {}
+                        BeginPartOutcome::Ready(intent) => return intent.key,
+                        BeginPartOutcome::Conflict => {}
                         other => panic!("{other:?}"),
                     }
                 }
@@ -101,16 +101,16 @@ async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
     let options = dialect::server_options(&server).unwrap();
     let pool = &options.options;
     assert_eq!((pool.get_idle_timeout(), pool.get_max_lifetime()), (Some(None), Some(None)));
-    let server = Server::connect(options, Duration::from_secs(5), 2).await.unwrap();
+    let server = ServerPool::connect(options, Duration::from_secs(5), 2).await.unwrap();
     let ask = || server.read(|pool| async move { pool.execute_unprepared("SELECT 1").await });
     futures_util::future::join_all((0..12).map(|_| ask())).await.into_iter().for_each(|asked| {
         asked.unwrap();
     });
-    assert!(server.pool_use().connections > 2);
+    assert!(server.pool_usage().connections > 2);
     // A connection becomes idle only a moment after its answer is read.
     let start = std::time::Instant::now();
-    while server.pool_use().connections > 2 {
-        assert!(start.elapsed() < Duration::from_secs(10), "{} are open", server.pool_use().connections);
+    while server.pool_usage().connections > 2 {
+        assert!(start.elapsed() < Duration::from_secs(10), "{} are open", server.pool_usage().connections);
         server.close_idle(2).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -122,8 +122,8 @@ async fn keeps_the_contract(location: &DatabaseLocation) {
     contract::run(&meta).await;
     // Opening it again migrates nothing and finds everything.
     let again = Meta::open(location, here(), MEMORY).await.unwrap();
-    assert_eq!(again.newest_uid().await.unwrap(), meta.newest_uid().await.unwrap());
+    assert_eq!(again.highest_id().await.unwrap(), meta.highest_id().await.unwrap());
     let mut elsewhere = here();
     elsewhere.stores.reverse();
-    contract::native::run(&Meta::open(location, elsewhere, MEMORY).await.unwrap()).await;
+    contract::multipart::run(&Meta::open(location, elsewhere, MEMORY).await.unwrap()).await;
 }

@@ -34,7 +34,7 @@ impl Meta {
             return Ok(None);
         };
         let mut status = UploadStatus {
-            tenant: Tenant::from_recorded(&file.tenant),
+            tenant: Tenant::from_db(&file.tenant),
             state: file.state,
             parts: Vec::new(),
             received: 0,

@@ -8,20 +8,20 @@ use sea_orm::{
 };
 
 use super::{
-    Blob, Change, Claims, FileState, Here, Meta,
-    blobs::{self, to_record},
+    Blob, ExpectedDigests, FileState, Invalidation, Meta, NodeStores,
+    blobs::{self, encode_digest},
     entities::{blob, file, part},
-    files::{claims, is_blob},
+    files::{expected_digests, has_blob},
     now_ms,
     quotas::Quotas,
     tasks::{self, TaskForBlob},
-    write_queue::Verdict,
+    write_batcher::TxEnd,
 };
 use crate::{tenant::Tenant, uid::Uid};
 
 /// The write intent of an object: its row is committed, so the object may be written.
 #[derive(Clone, Debug)]
-pub struct Intent {
+pub struct WriteIntent {
     /// Id of the blob.
     pub blob_id: i64,
     /// The store to write to.
@@ -37,15 +37,15 @@ pub struct Intent {
     /// The announced MIME type.
     pub content_type: Option<String>,
     /// The digests expected by the client.
-    pub expected: Claims,
+    pub expected: ExpectedDigests,
     /// The blob that was to collect parts of this content, if there was one: it is marked for
     /// deletion.
-    pub released: Option<Released>,
+    pub released: Option<ReleasedReservation>,
 }
 
 /// A blob without parts, marked for deletion because the content arrives in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released {
+pub enum ReleasedReservation {
     /// Its store is on this node: remove this blob before the content arrives, to free its disk
     /// space.
     Local(i64),
@@ -55,9 +55,9 @@ pub enum Released {
 
 /// Outcome of [`Meta::begin_upload`].
 #[derive(Clone, Debug)]
-pub enum Begun {
+pub enum BeginUploadOutcome {
     /// The object may be written.
-    Ready(Box<Intent>),
+    Ready(Box<WriteIntent>),
     /// The file is stored already.
     Stored,
     /// The file is in this state and takes no content.
@@ -68,7 +68,7 @@ pub enum Begun {
 
 /// Outcome of storing content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finished {
+pub enum StoreOutcome {
     /// The file has the content now.
     Stored,
     /// Another write finished first; the file has that content.
@@ -91,7 +91,7 @@ impl Meta {
         uid: Uid,
         fallback_id: Uid,
         removal: TaskForBlob,
-    ) -> Result<Begun, DbErr> {
+    ) -> Result<BeginUploadOutcome, DbErr> {
         let (here, now) = (self.node_stores.clone(), self.clock.now_ms());
         self.write(move |transaction| {
             let (here, removal) = (here.clone(), removal.clone());
@@ -108,10 +108,10 @@ impl Meta {
         digests: Digests,
         sniffed: Option<&'static str>,
         content_type: String,
-    ) -> Result<Finished, DbErr> {
+    ) -> Result<StoreOutcome, DbErr> {
         let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
         let finished = self
-            .write_or_undo(move |transaction| {
+            .write_or_rollback(move |transaction| {
                 let (content_type, here) = (content_type.clone(), here.clone());
                 let (tenant, quotas) = (tenant.clone(), quotas.clone());
                 Box::pin(async move {
@@ -119,8 +119,8 @@ impl Meta {
                         .col_expr(blob::Column::State, Expr::value(blob::State::Stored))
                         .col_expr(blob::Column::Refs, Expr::value(1))
                         .col_expr(blob::Column::Size, Expr::value(digests.size.cast_signed()))
-                        .col_expr(blob::Column::Md5, Expr::value(to_record(digests.md5)))
-                        .col_expr(blob::Column::Sha256, Expr::value(to_record(digests.sha256)))
+                        .col_expr(blob::Column::Md5, Expr::value(encode_digest(digests.md5)))
+                        .col_expr(blob::Column::Sha256, Expr::value(encode_digest(digests.sha256)))
                         .col_expr(blob::Column::Blake3, Expr::value(digests.blake3.to_vec()))
                         .col_expr(blob::Column::Sniffed, Expr::value(sniffed))
                         .filter(blob::Column::Id.eq(intent_id))
@@ -128,17 +128,17 @@ impl Meta {
                         .exec(transaction)
                         .await?;
                     if stored.rows_affected == 0 {
-                        return Ok(Verdict::Rollback(Finished::Swept));
+                        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
                     }
                     let content =
-                        Taken { blob_id: intent_id, size: digests.size, content_type: &content_type };
+                        NewContent { blob_id: intent_id, size: digests.size, content_type: &content_type };
                     store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
                 })
             })
             .await;
         match finished {
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(Finished::Conflict)
+                Ok(StoreOutcome::Conflict)
             }
             finished => finished,
         }
@@ -146,13 +146,14 @@ impl Meta {
 
     /// Replaces the lost or damaged object of a blob by the object of `intent_id`, which must be
     /// published, durable, and have the same content. The intent then names the damaged object,
-    /// marked for deletion. Returns `Changed` if the blob is gone, or another write repaired it.
-    pub async fn mend_blob(&self, damaged: &Blob, intent_id: i64) -> Result<Finished, DbErr> {
+    /// marked for deletion. Returns `Conflict` if the blob is gone, or another write repaired it.
+    pub async fn repair_blob(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, DbErr> {
         let (id, place) = (damaged.id, (damaged.store.clone(), damaged.key.to_string()));
-        let mending =
-            self.write_or_undo(move |transaction| Box::pin(mend(transaction, id, place.clone(), intent_id)));
+        let mending = self.write_or_rollback(move |transaction| {
+            Box::pin(repair(transaction, id, place.clone(), intent_id))
+        });
         let mended = mending.await?;
-        self.changed(Change::Blob(id));
+        self.invalidate_everywhere(Invalidation::Blob(id));
         Ok(mended)
     }
 
@@ -164,14 +165,14 @@ impl Meta {
         (blob_id, digests): (i64, Digests),
         unpublished: Option<i64>,
         content_type: String,
-    ) -> Result<Finished, DbErr> {
+    ) -> Result<StoreOutcome, DbErr> {
         let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
-        self.write_or_undo(move |transaction| {
+        self.write_or_rollback(move |transaction| {
             let (content_type, here) = (content_type.clone(), here.clone());
             let (tenant, quotas) = (tenant.clone(), quotas.clone());
             Box::pin(async move {
-                if !blobs::take_references(transaction, blob_id, 1, Some(&digests)).await? {
-                    return Ok(Verdict::Rollback(Finished::Conflict));
+                if !blobs::add_references(transaction, blob_id, 1, Some(&digests)).await? {
+                    return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
                 }
                 if let Some(intent_id) = unpublished {
                     blob::Entity::delete_many()
@@ -180,7 +181,7 @@ impl Meta {
                         .exec(transaction)
                         .await?;
                 }
-                let content = Taken { blob_id, size: digests.size, content_type: &content_type };
+                let content = NewContent { blob_id, size: digests.size, content_type: &content_type };
                 store_file(transaction, (uid, &tenant), content, &here.node, &quotas).await
             })
         })
@@ -192,14 +193,14 @@ async fn begin(
     transaction: &DatabaseTransaction,
     uid: Uid,
     fallback_id: Uid,
-    node_stores: &Here,
+    node_stores: &NodeStores,
     (removal, now): (&TaskForBlob, i64),
-) -> Result<Begun, DbErr> {
+) -> Result<BeginUploadOutcome, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
-        return Ok(Begun::Unknown);
+        return Ok(BeginUploadOutcome::Unknown);
     };
     let blob_id = match file.state {
-        file::State::Stored => return Ok(Begun::Stored),
+        file::State::Stored => return Ok(BeginUploadOutcome::Stored),
         file::State::Pending => {
             let first = file::Entity::update_many()
                 .col_expr(file::Column::State, Expr::value(file::State::Receiving))
@@ -211,27 +212,27 @@ async fn begin(
             if first.rows_affected == 1 { uid.get() } else { fallback_id.get() }
         }
         file::State::Receiving => fallback_id.get(),
-        closed => return Ok(Begun::Closed(closed)),
+        closed => return Ok(BeginUploadOutcome::Closed(closed)),
     };
-    let released = match release(transaction, &file).await? {
+    let released = match release_reservation(transaction, &file).await? {
         Some((blob_id, store)) if node_stores.store(&store).is_none() => {
             tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
-            Some(Released::OtherNode)
+            Some(ReleasedReservation::OtherNode)
         }
-        released => released.map(|(blob_id, _)| Released::Local(blob_id)),
+        released => released.map(|(blob_id, _)| ReleasedReservation::Local(blob_id)),
     };
-    let store = node_stores.for_new();
+    let store = node_stores.default_store();
     let key = node_stores.whole_key(store, &file.name, blob_id);
-    let row = blobs::writing_row((blob_id, &file.tenant), store, key.to_string(), node_stores);
+    let row = blobs::intent_row((blob_id, &file.tenant), store, key.to_string(), node_stores);
     blob::Entity::insert(row).exec_without_returning(transaction).await?;
-    Ok(Begun::Ready(Box::new(Intent {
+    Ok(BeginUploadOutcome::Ready(Box::new(WriteIntent {
         blob_id,
         store: store.to_owned(),
         key,
         size: file.announced_size.and_then(|size| u64::try_from(size).ok()),
-        expected: claims(&file),
+        expected: expected_digests(&file),
         content_type: Some(file.content_type).filter(|announced| !announced.is_empty()),
-        tenant: Tenant::from_recorded(&file.tenant),
+        tenant: Tenant::from_db(&file.tenant),
         name: file.name,
         released,
     })))
@@ -239,7 +240,7 @@ async fn begin(
 
 /// Marks for deletion the blob that is to collect parts of a file and has none. Returns its id and
 /// store; `None` if there is no such blob.
-pub(super) async fn release(
+pub(super) async fn release_reservation(
     transaction: &DatabaseTransaction,
     file: &file::Model,
 ) -> Result<Option<(i64, String)>, DbErr> {
@@ -277,14 +278,14 @@ pub(super) async fn release(
     Ok(blob.map(|blob| (blob_id, blob.backend)))
 }
 
-async fn mend(
+async fn repair(
     transaction: &DatabaseTransaction,
     blob_id: i64,
     (damaged_store, damaged_key): (String, String),
     intent_id: i64,
-) -> Result<Verdict<Finished>, DbErr> {
+) -> Result<TxEnd<StoreOutcome>, DbErr> {
     let Some(intent) = blob::Entity::find_by_id(intent_id).one(transaction).await? else {
-        return Ok(Verdict::Rollback(Finished::Swept));
+        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
     };
     let mended = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(intent.object_key))
@@ -295,7 +296,7 @@ async fn mend(
         .exec(transaction)
         .await?;
     if mended.rows_affected == 0 {
-        return Ok(Verdict::Rollback(Finished::Conflict));
+        return Ok(TxEnd::Rollback(StoreOutcome::Conflict));
     }
     let exchanged = blob::Entity::update_many()
         .col_expr(blob::Column::ObjectKey, Expr::value(damaged_key))
@@ -306,14 +307,14 @@ async fn mend(
         .exec(transaction)
         .await?;
     if exchanged.rows_affected == 0 {
-        return Ok(Verdict::Rollback(Finished::Swept));
+        return Ok(TxEnd::Rollback(StoreOutcome::Swept));
     }
-    Ok(Verdict::Commit(Finished::Stored))
+    Ok(TxEnd::Commit(StoreOutcome::Stored))
 }
 
 /// What becomes the content of a file.
 #[derive(Clone, Copy)]
-struct Taken<'a> {
+struct NewContent<'a> {
     blob_id: i64,
     size: u64,
     content_type: &'a str,
@@ -323,20 +324,20 @@ struct Taken<'a> {
 async fn store_file(
     transaction: &DatabaseTransaction,
     (uid, tenant): (Uid, &Tenant),
-    content: Taken<'_>,
+    content: NewContent<'_>,
     node: &str,
     quotas: &Quotas,
-) -> Result<Verdict<Finished>, DbErr> {
-    let charged = quotas.charged(transaction, tenant.as_str(), uid).await?;
-    if !take_file(transaction, uid, None, content, node).await? {
+) -> Result<TxEnd<StoreOutcome>, DbErr> {
+    let charged = quotas.lock_charge(transaction, tenant.as_str(), uid).await?;
+    if !set_content(transaction, uid, None, content, node).await? {
         // Parts of the same file may have arrived meanwhile.
         let collecting = file::Entity::find_by_id(uid.get()).select_only().column(file::Column::BlobId);
         let collecting: Option<Option<i64>> = collecting.into_tuple().one(transaction).await?;
         let Some(collecting) = collecting.flatten() else {
-            return Ok(Verdict::Rollback(Finished::Superseded));
+            return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
         };
-        if !take_file(transaction, uid, Some(collecting), content, node).await? {
-            return Ok(Verdict::Rollback(Finished::Superseded));
+        if !set_content(transaction, uid, Some(collecting), content, node).await? {
+            return Ok(TxEnd::Rollback(StoreOutcome::Superseded));
         }
         // The parts are useless now; the sweep removes them.
         blob::Entity::update_many()
@@ -348,16 +349,16 @@ async fn store_file(
     }
     let charge = content.size.cast_signed() - charged;
     let charged = quotas.charge(transaction, tenant.as_str(), charge).await?;
-    Ok(charged.commit_or(Finished::Stored, Finished::OverQuota))
+    Ok(charged.commit_or_roll_back(StoreOutcome::Stored, StoreOutcome::OverQuota))
 }
 
 /// Makes a receiving file stored. Returns `false` if it is in another state, or its blob is not
 /// `before`.
-async fn take_file(
+async fn set_content(
     transaction: &DatabaseTransaction,
     uid: Uid,
     before: Option<i64>,
-    Taken { blob_id, size, content_type }: Taken<'_>,
+    NewContent { blob_id, size, content_type }: NewContent<'_>,
     node: &str,
 ) -> Result<bool, DbErr> {
     let stored = file::Entity::update_many()
@@ -370,7 +371,7 @@ async fn take_file(
         .col_expr(file::Column::Charged, Expr::value(size.cast_signed()))
         .filter(file::Column::Uid.eq(uid.get()))
         .filter(file::Column::State.eq(file::State::Receiving))
-        .filter(is_blob(before))
+        .filter(has_blob(before))
         .exec(transaction)
         .await?;
     Ok(stored.rows_affected == 1)

@@ -17,7 +17,7 @@ impl<K, V> Default for ByLabel<K, V> {
 
 impl<K: Ord + Clone, V: Default> ByLabel<K, V> {
     /// The value of a label, created on first use.
-    pub(super) fn of<Q>(&self, label: &Q) -> Arc<V>
+    pub(super) fn get_or_default<Q>(&self, label: &Q) -> Arc<V>
     where
         K: Borrow<Q>,
         Q: Ord + ToOwned<Owned = K> + ?Sized,

@@ -3,13 +3,13 @@ use std::{
     time::Duration,
 };
 
-use osproxy_storage::Durations;
+use osproxy_storage::DurationHistogram;
 
-use super::Page;
+use super::MetricsPage;
 
 /// A kind of database operation.
 #[derive(Clone, Copy, Debug)]
-pub enum Operation {
+pub enum DatabaseOperation {
     /// A query that changes nothing.
     Read,
     /// A transaction, from its request until it is durable, including time in the queue and
@@ -20,22 +20,22 @@ pub enum Operation {
 /// Metrics of a database.
 #[derive(Debug, Default)]
 pub struct DatabaseMetrics {
-    read: Asked,
-    write: Asked,
+    read: OperationMetrics,
+    write: OperationMetrics,
 }
 
 #[derive(Debug, Default)]
-struct Asked {
-    durations: Durations,
+struct OperationMetrics {
+    durations: DurationHistogram,
     errors: AtomicU64,
 }
 
 impl DatabaseMetrics {
     /// Counts an operation.
-    pub fn asked(&self, operation: Operation, took: Duration, failed: bool) {
+    pub fn record(&self, operation: DatabaseOperation, took: Duration, failed: bool) {
         let asked = match operation {
-            Operation::Read => &self.read,
-            Operation::Write => &self.write,
+            DatabaseOperation::Read => &self.read,
+            DatabaseOperation::Write => &self.write,
         };
         asked.durations.observe(took);
         if failed {
@@ -44,13 +44,13 @@ impl DatabaseMetrics {
     }
 
     /// Adds these metrics to a page.
-    pub fn tell(&self, page: &mut Page) {
+    pub fn export(&self, page: &mut MetricsPage) {
         let all = [("read", &self.read), ("write", &self.write)];
         let label = |operation: &str| vec![("operation", operation.to_owned())];
-        page.durations(
+        page.histogram(
             "database_operation_seconds",
             "Duration of database operations: a query, or a transaction until it is durable",
-            all.map(|(operation, asked)| (label(operation), asked.durations.counted())),
+            all.map(|(operation, asked)| (label(operation), asked.durations.snapshot())),
         );
         page.counter(
             "database_errors",
@@ -69,13 +69,13 @@ pub struct CacheMetrics {
 
 impl CacheMetrics {
     /// Counts a lookup.
-    pub fn looked(&self, found: bool) {
+    pub fn count_lookup(&self, found: bool) {
         let counter = if found { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds these metrics to a page.
-    pub fn tell(&self, page: &mut Page) {
+    pub fn export(&self, page: &mut MetricsPage) {
         let of = |counter: &AtomicU64| [(Vec::new(), counter.load(Ordering::Relaxed))];
         page.counter("cache_hits", "File lookups answered from the cache", of(&self.hits));
         page.counter("cache_misses", "File lookups that needed a database query", of(&self.misses));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use osproxy_storage::CountedDurations;
+use osproxy_storage::HistogramSnapshot;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text},
@@ -18,7 +18,7 @@ const PREFIX: &str = "osproxy";
 
 /// A snapshot of all metrics.
 #[derive(Debug, Default)]
-pub struct Page(Vec<Family>);
+pub struct MetricsPage(Vec<Family>);
 
 #[derive(Debug)]
 struct Family {
@@ -31,10 +31,10 @@ struct Family {
 enum Samples {
     Counter(Vec<(Labels, u64)>),
     Gauge(Vec<(Labels, f64)>),
-    Histogram(Vec<(Labels, CountedDurations)>),
+    Histogram(Vec<(Labels, HistogramSnapshot)>),
 }
 
-impl Page {
+impl MetricsPage {
     /// Content type of the page.
     pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
@@ -62,17 +62,17 @@ impl Page {
     }
 
     /// Adds a gauge with a timestamp, given in milliseconds since the Unix epoch.
-    pub fn moment(&mut self, name: &'static str, help: &'static str, at_ms: i64) {
+    pub fn timestamp(&mut self, name: &'static str, help: &'static str, at_ms: i64) {
         let seconds = std::time::Duration::from_millis(at_ms.unsigned_abs()).as_secs_f64();
         self.add(name, help, Samples::Gauge(vec![(Vec::new(), seconds)]));
     }
 
     /// Adds a histogram of durations.
-    pub fn durations(
+    pub fn histogram(
         &mut self,
         name: &'static str,
         help: &'static str,
-        samples: impl IntoIterator<Item = (Labels, CountedDurations)>,
+        samples: impl IntoIterator<Item = (Labels, HistogramSnapshot)>,
     ) {
         self.add(name, help, Samples::Histogram(samples.into_iter().collect()));
     }
@@ -91,7 +91,7 @@ impl Page {
     }
 }
 
-impl Collector for Page {
+impl Collector for MetricsPage {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for Family { name, help, samples } in &self.0 {
             let kind = match samples {
@@ -102,17 +102,19 @@ impl Collector for Page {
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             match samples {
                 Samples::Counter(samples) => {
-                    each(&mut family, samples, |mut sample, value| {
+                    encode_samples(&mut family, samples, |mut sample, value| {
                         sample.encode_counter::<NoLabelSet, _, u64>(value, None)
                     })?;
                 }
                 Samples::Gauge(samples) => {
-                    each(&mut family, samples, |mut sample, value| sample.encode_gauge(value))?;
+                    encode_samples(&mut family, samples, |mut sample, value| sample.encode_gauge(value))?;
                 }
-                Samples::Histogram(samples) => each(&mut family, samples, |mut sample, counted| {
-                    let CountedDurations { count, sum, buckets } = counted;
-                    sample.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
-                })?,
+                Samples::Histogram(samples) => {
+                    encode_samples(&mut family, samples, |mut sample, counted| {
+                        let HistogramSnapshot { count, sum, buckets } = counted;
+                        sample.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+                    })?;
+                }
             }
         }
         Ok(())
@@ -120,7 +122,7 @@ impl Collector for Page {
 }
 
 /// Encodes the samples of a metric.
-fn each<T>(
+fn encode_samples<T>(
     family: &mut MetricEncoder,
     samples: &[(Labels, T)],
     mut encode: impl FnMut(MetricEncoder, &T) -> fmt::Result,
@@ -137,12 +139,12 @@ mod tests {
 
     #[test]
     fn names_labels_and_buckets_are_as_prometheus_has_them() {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         let label = |value: &str| vec![("by", value.to_owned())];
         page.counter("seen_bytes", "Bytes", [(label("a\"\n"), 1), (label("b"), 2)]);
         page.gauge("now", "Now", [(Vec::new(), 3)]);
-        let counted = CountedDurations { count: 3, sum: 1.5, buckets: vec![(0.5, 1), (f64::INFINITY, 2)] };
-        page.durations("took_seconds", "Time", [(Vec::new(), counted)]);
+        let counted = HistogramSnapshot { count: 3, sum: 1.5, buckets: vec![(0.5, 1), (f64::INFINITY, 2)] };
+        page.histogram("took_seconds", "Time", [(Vec::new(), counted)]);
         let expected = "# HELP osproxy_seen_bytes_total Bytes\n\
             # TYPE osproxy_seen_bytes_total counter\n\
             osproxy_seen_bytes_total{by=\"a\\\"\\n\"} 1\n\

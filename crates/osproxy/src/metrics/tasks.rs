@@ -3,13 +3,13 @@ use std::{
     time::Duration,
 };
 
-use osproxy_storage::Durations;
+use osproxy_storage::DurationHistogram;
 
-use super::{ByLabel, Page};
+use super::{ByLabel, MetricsPage};
 
 /// The result of a task attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub enum TaskOutcome {
     /// Succeeded.
     Done,
     /// Failed; will be retried.
@@ -22,7 +22,7 @@ pub enum Outcome {
     Lost,
 }
 
-impl Outcome {
+impl TaskOutcome {
     const fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -36,23 +36,23 @@ impl Outcome {
 
 /// Metrics of tasks by kind, of which there is a fixed number.
 #[derive(Debug, Default)]
-pub struct Tasks(ByLabel<&'static str, Kind>);
+pub struct TaskMetrics(ByLabel<&'static str, KindMetrics>);
 
 #[derive(Debug, Default)]
-struct Kind {
-    attempt_counts: ByLabel<Outcome, AtomicU64>,
-    durations: Durations,
+struct KindMetrics {
+    attempt_counts: ByLabel<TaskOutcome, AtomicU64>,
+    durations: DurationHistogram,
 }
 
-impl Tasks {
+impl TaskMetrics {
     /// Counts an attempt that has ended.
-    pub fn ended(&self, kind: &'static str, outcome: Outcome, took: Duration) {
-        let of_kind = self.0.of(&kind);
+    pub fn count_attempt(&self, kind: &'static str, outcome: TaskOutcome, took: Duration) {
+        let of_kind = self.0.get_or_default(&kind);
         of_kind.durations.observe(took);
-        of_kind.attempt_counts.of(&outcome).fetch_add(1, Ordering::Relaxed);
+        of_kind.attempt_counts.get_or_default(&outcome).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn tell(&self, page: &mut Page) {
+    pub(super) fn export(&self, page: &mut MetricsPage) {
         let kinds = self.0.all();
         let attempts = kinds.iter().flat_map(|(kind, counted)| {
             let outcomes = counted.attempt_counts.all().into_iter();
@@ -62,12 +62,12 @@ impl Tasks {
             })
         });
         page.counter("task_attempts", "Finished task attempts on this node", attempts);
-        page.durations(
+        page.histogram(
             "task_duration_seconds",
             "Duration of task attempts",
             kinds
                 .iter()
-                .map(|(kind, counted)| (vec![("kind", (*kind).to_owned())], counted.durations.counted())),
+                .map(|(kind, counted)| (vec![("kind", (*kind).to_owned())], counted.durations.snapshot())),
         );
     }
 }

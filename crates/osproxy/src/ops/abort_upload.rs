@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{closed, unknown_uid};
+use super::{state_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::App,
-    meta::{FileState, Removed, TaskForBlob},
+    meta::{DeleteOutcome, FileState, TaskForBlob},
     tasks::handlers::delete_blob,
     uid::Uid,
 };
@@ -14,7 +14,7 @@ use crate::{
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
 /// was received.
 pub async fn abort_upload(app: &Arc<App>, uid: Uid) -> Result<()> {
-    let removal = delete_blob::removal(app, app.next_uid().await?);
+    let removal = delete_blob::delete_task(app, app.next_uid().await?);
     // Spawned, so that it runs to its end if the client disconnects.
     let aborting = app.background.spawn(abort(app.clone(), uid, removal));
     aborting.await.map_err(Error::internal)?
@@ -22,20 +22,20 @@ pub async fn abort_upload(app: &Arc<App>, uid: Uid) -> Result<()> {
 
 async fn abort(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
     match app.meta.abort_upload(uid, removal).await? {
-        Removed::Deleted => {
-            app.task_enqueued_elsewhere();
+        DeleteOutcome::Deleted => {
+            app.notify_all_task_engines();
             Ok(())
         }
-        Removed::Unchanged => {
+        DeleteOutcome::Unchanged => {
             let state = app.meta.file_state(uid).await?;
-            Err(state.map_or_else(unknown_uid, |state| match state {
+            Err(state.map_or_else(unknown_uid_error, |state| match state {
                 // The file reached this state a moment ago.
                 FileState::Pending | FileState::Receiving => {
                     Error::unavailable("the upload has changed meanwhile")
                 }
-                state => closed(state),
+                state => state_error(state),
             }))
         }
-        Removed::Unknown => Err(unknown_uid()),
+        DeleteOutcome::Unknown => Err(unknown_uid_error()),
     }
 }

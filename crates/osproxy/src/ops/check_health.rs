@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-pub use crate::app::{Condition, Need};
+pub use crate::app::{Dependency, Health};
 use crate::{Error, Result, app::App};
 
 /// Readiness of a node.
@@ -11,16 +11,16 @@ pub enum Readiness {
     /// All dependencies work.
     Ready,
     /// The node accepts requests, although some of them may fail now.
-    Degraded(Condition),
+    Degraded(Health),
     /// Requests should go to another node.
-    Unavailable(Condition),
+    Unavailable(Health),
     /// The node is about to stop.
     Draining,
 }
 
 impl Readiness {
     /// Whether the node accepts requests.
-    pub fn is_welcome(&self) -> bool {
+    pub fn accepts_requests(&self) -> bool {
         matches!(self, Self::Ready | Self::Degraded(_))
     }
 }
@@ -30,8 +30,8 @@ pub async fn readiness(app: &Arc<App>) -> Readiness {
     if app.is_draining() {
         return Readiness::Draining;
     }
-    let condition = app.condition().await;
-    match (condition.failed.is_empty(), app.is_better_spared(&condition.failed)) {
+    let condition = app.health().await;
+    match (condition.failed.is_empty(), app.should_leave_rotation(&condition.failed)) {
         (true, _) => Readiness::Ready,
         (false, false) => Readiness::Degraded(condition),
         (false, true) => Readiness::Unavailable(condition),
@@ -40,7 +40,7 @@ pub async fn readiness(app: &Arc<App>) -> Readiness {
 
 /// Fails while the database does not answer.
 pub async fn check_health(app: &Arc<App>) -> Result<()> {
-    if app.condition().await.failed.contains(&Need::Database) {
+    if app.health().await.failed.contains(&Dependency::Database) {
         return Err(Error::unavailable("the database does not answer"));
     }
     Ok(())

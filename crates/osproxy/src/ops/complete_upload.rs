@@ -4,19 +4,19 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use osproxy_api::ErrorCode;
 
-pub use crate::meta::{Claims, Completion};
+pub use crate::meta::{CompleteRequest, ExpectedDigests};
 
-use super::{Terms, closed, too_large, unknown_uid, wrong_type};
+use super::{LinkConstraints, content_type_error, state_error, too_large_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::App,
-    meta::{Completed, Conditions, NativeUpload},
+    meta::{CompleteOutcome, CompletePreconditions, MultipartUpload},
     tasks::handlers::{complete_uploads, merge_parts},
     uid::Uid,
 };
 
 /// How often to read parts again that change while they are read.
-const ROUNDS: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// Makes the parts of `uid` its content, if they match the client's request and `terms`. The file
 /// can be read when this returns, however large it is; a task merges its parts later. Expected
@@ -25,8 +25,8 @@ const ROUNDS: usize = 3;
 pub async fn complete_upload(
     app: &Arc<App>,
     uid: Uid,
-    request: Completion,
-    constraints: &Terms,
+    request: CompleteRequest,
+    constraints: &LinkConstraints,
 ) -> Result<()> {
     let (max_parts, max_size) = (app.limits.max_parts, app.limits.max_size);
     if request.parts.is_some_and(|parts| !(1..=max_parts).contains(&parts)) {
@@ -36,31 +36,38 @@ pub async fn complete_upload(
         let message = format!("a file must not be larger than {max_size} bytes");
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
-    match complete(app, uid, request, constraints).await? {
-        Completed::Multipart(native) => {
+    match try_complete(app, uid, request, constraints).await? {
+        CompleteOutcome::Multipart(native) => {
             // Spawned, so that it runs to its end if the client disconnects.
-            let completing = complete_native(app.clone(), uid, request, constraints.clone(), native);
+            let completing = complete_multipart(app.clone(), uid, request, constraints.clone(), native);
             app.background.spawn(completing).await.map_err(Error::internal)?
         }
-        other => answer(other),
+        other => into_result(other),
     }
 }
 
 /// Completes an upload, or begins to. Reads its parts before, if necessary.
-async fn complete(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> Result<Completed> {
-    let mut conditions = Conditions {
+async fn try_complete(
+    app: &Arc<App>,
+    uid: Uid,
+    said: CompleteRequest,
+    terms: &LinkConstraints,
+) -> Result<CompleteOutcome> {
+    let mut conditions = CompletePreconditions {
         max_size: terms.max_size,
         content_type: terms.content_type.clone(),
         verify_up_to: app.limits.verify_up_to,
         inspected: None,
     };
-    for _ in 0..ROUNDS {
-        let merge = merge_parts::merging(app, app.next_uid().await?);
+    for _ in 0..MAX_TRIES {
+        let merge = merge_parts::merge_task(app, app.next_uid().await?);
         match app.meta.complete_upload(uid, said, conditions.clone(), merge).await? {
-            Completed::NeedsInspection(inspection) => conditions.inspected = app.inspect(&inspection).await?,
+            CompleteOutcome::NeedsInspection(inspection) => {
+                conditions.inspected = app.inspect(&inspection).await?;
+            }
             completed => {
-                if completed == Completed::Completed {
-                    app.task_enqueued();
+                if completed == CompleteOutcome::Completed {
+                    app.notify_task_engine();
                 }
                 return Ok(completed);
             }
@@ -70,75 +77,81 @@ async fn complete(app: &Arc<App>, uid: Uid, said: Completion, terms: &Terms) -> 
 }
 
 /// Returns the result for the client, if the upload was not completed just now.
-fn answer(completed: Completed) -> Result<()> {
+fn into_result(completed: CompleteOutcome) -> Result<()> {
     match completed {
-        Completed::Completed | Completed::Multipart(_) | Completed::AlreadyCompleted => Ok(()),
-        Completed::AlreadyCompletedMismatch => {
+        CompleteOutcome::Completed | CompleteOutcome::Multipart(_) | CompleteOutcome::AlreadyCompleted => {
+            Ok(())
+        }
+        CompleteOutcome::AlreadyCompletedMismatch => {
             Err(Error::new(ErrorCode::AlreadyStored, "this file is already complete, with other content"))
         }
-        Completed::AlreadyCompletedUnverified => Err(Error::new(
+        CompleteOutcome::AlreadyCompletedUnverified => Err(Error::new(
             ErrorCode::AlreadyStored,
             "this file is already complete; its digest is not computed yet, so it cannot be compared",
         )),
-        Completed::PartsMismatch { there, wanted, missing } => {
-            let message = explain(there, &missing, wanted);
-            Err(Error::new(ErrorCode::PartsMissing, message).with_missing(&missing))
+        CompleteOutcome::PartsMismatch { there, wanted, missing } => {
+            let message = part_count_message(there, &missing, wanted);
+            Err(Error::new(ErrorCode::PartsMissing, message).with_missing_parts(&missing))
         }
-        Completed::SizeMismatch(found, said) => {
+        CompleteOutcome::SizeMismatch(found, said) => {
             let message = format!("the parts have {found} bytes in total, not {said}");
             Err(Error::new(ErrorCode::SizeMismatch, message))
         }
-        Completed::DigestMismatch(name, found) => {
+        CompleteOutcome::DigestMismatch(name, found) => {
             let message = format!("the {name} of the content is {found}, not the expected one");
             Err(Error::new(ErrorCode::DigestMismatch, message))
         }
-        Completed::TypeMismatch { wanted, found } => Err(wrong_type(&wanted, &found)),
-        Completed::TooLarge(max) => Err(too_large(max)),
-        Completed::NeedsInspection(_) => Err(Error::unavailable("the parts changed while they were read")),
-        Completed::OverQuota => Err(Error::over_quota()),
-        Completed::NotOpen(state) => Err(closed(state)),
-        Completed::Unknown => Err(unknown_uid()),
+        CompleteOutcome::TypeMismatch { wanted, found } => Err(content_type_error(&wanted, &found)),
+        CompleteOutcome::TooLarge(max) => Err(too_large_error(max)),
+        CompleteOutcome::NeedsInspection(_) => {
+            Err(Error::unavailable("the parts changed while they were read"))
+        }
+        CompleteOutcome::OverQuota => Err(Error::quota_exceeded()),
+        CompleteOutcome::NotOpen(state) => Err(state_error(state)),
+        CompleteOutcome::Unknown => Err(unknown_uid_error()),
     }
 }
 
 /// Completes the multipart upload in the store, then the file. If it fails in between, a repetition
 /// continues.
-async fn complete_native(
+async fn complete_multipart(
     app: Arc<App>,
     uid: Uid,
-    said: Completion,
-    terms: Terms,
-    upload: NativeUpload,
+    said: CompleteRequest,
+    terms: LinkConstraints,
+    upload: MultipartUpload,
 ) -> Result<()> {
-    match complete_uploads::complete(&app, uid, &upload).await? {
-        Completed::NotOpen(_) | Completed::Unknown => {}
-        completed => return answer(completed),
+    match complete_uploads::complete_multipart_upload(&app, uid, &upload).await? {
+        CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
+        completed => return into_result(completed),
     }
     // Another request completed the upload, the file was removed, or parts got lost: look again.
-    match complete(&app, uid, said, &terms).await? {
-        Completed::Multipart(_) => {
+    match try_complete(&app, uid, said, &terms).await? {
+        CompleteOutcome::Multipart(_) => {
             Err(Error::unavailable("the parts changed while the upload was completed"))
         }
-        other => answer(other),
+        other => into_result(other),
     }
 }
 
 /// Continues the completion of an upload that another request has started. Afterwards the upload is
 /// complete, or accepts parts again.
-pub(super) async fn go_on(app: &Arc<App>, uid: Uid) -> Result<()> {
-    let Some(native) = app.meta.completing_upload(uid).await? else {
+pub(super) async fn resume_completion(app: &Arc<App>, uid: Uid) -> Result<()> {
+    let Some(native) = app.meta.completing_multipart(uid).await? else {
         return Ok(());
     };
     let app = app.clone();
-    let completing =
-        app.clone().background.spawn(async move { complete_uploads::complete(&app, uid, &native).await });
+    let completing = app
+        .clone()
+        .background
+        .spawn(async move { complete_uploads::complete_multipart_upload(&app, uid, &native).await });
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 
 /// Maximum ranges of missing parts in a message. Programs get more in a field of the error.
-const NAMED: usize = 10;
+const MAX_NAMED_RANGES: usize = 10;
 
-fn explain(present: u64, missing: &[RangeInclusive<u32>], expected: u32) -> String {
+fn part_count_message(present: u64, missing: &[RangeInclusive<u32>], expected: u32) -> String {
     if missing.is_empty() {
         return format!("there are {present} parts, more than the expected {expected}");
     }
@@ -146,8 +159,8 @@ fn explain(present: u64, missing: &[RangeInclusive<u32>], expected: u32) -> Stri
         (first, last) if first == last => first.to_string(),
         (first, last) => format!("{first}-{last}"),
     };
-    let names: Vec<_> = missing.iter().take(NAMED).map(name).collect();
-    let more = if missing.len() > NAMED { ", and more" } else { "" };
+    let names: Vec<_> = missing.iter().take(MAX_NAMED_RANGES).map(name).collect();
+    let more = if missing.len() > MAX_NAMED_RANGES { ", and more" } else { "" };
     let plural = if expected == 1 { "" } else { "s" };
     format!("of {expected} expected part{plural}, these are missing: {}{more}", names.join(", "))
 }

@@ -5,23 +5,28 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire};
-use crate::{Result, app::App, link::Period, meta::StoredFile, uid::Uid};
+use crate::{Result, app::App, link::LinkPeriod, meta::StoredFile, uid::Uid};
 
 /// Files for which download links can be created.
 #[derive(Debug)]
-pub struct Readable {
+pub struct LinkableFiles {
     /// The complete files, in the order of the uids.
     pub files: Vec<Arc<StoredFile>>,
     /// When the links are valid.
-    pub period: Period,
+    pub period: LinkPeriod,
 }
 
 /// Returns the complete files of a tenant among `uids`, for links that are valid for at least
 /// `expire` seconds. Omits unknown uids, files of other tenants, and incomplete files.
-pub async fn create_download_link(app: &App, tenant: &Tenant, uids: &[Uid], expire: i64) -> Result<Readable> {
+pub async fn create_download_link(
+    app: &App,
+    tenant: &Tenant,
+    uids: &[Uid],
+    expire: i64,
+) -> Result<LinkableFiles> {
     check_expire(app, expire)?;
     let mut files = app.meta.stored_files(uids).await?;
     files.retain(|file| file.tenant == *tenant);
-    let period = Period::rounded(OffsetDateTime::now_utc(), expire, app.limits.link_round_secs);
-    Ok(Readable { files, period })
+    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expire, app.limits.link_round_secs);
+    Ok(LinkableFiles { files, period })
 }

@@ -2,16 +2,16 @@
 
 use time::OffsetDateTime;
 
-use super::{Tenant, check_expire, download_file::own_file, name_of};
-use crate::{Error, Result, app::App, link::Period, uid::Uid};
+use super::{Tenant, check_expire, download_file::own_file, file_name};
+use crate::{Error, Result, app::App, link::LinkPeriod, uid::Uid};
 
 /// Parameters of a download link.
 #[derive(Debug)]
-pub struct Link {
+pub struct DownloadLinkSpec {
     /// Name under which the file is saved.
     pub filename: String,
     /// When the link is valid.
-    pub period: Period,
+    pub period: LinkPeriod,
 }
 
 /// Returns the parameters of a link to a complete file of a tenant that is valid for at least
@@ -22,26 +22,26 @@ pub async fn create_link(
     uid: Uid,
     expires_in: i64,
     filename: Option<&str>,
-) -> Result<Link> {
+) -> Result<DownloadLinkSpec> {
     if check_expire(app, expires_in).is_err() {
         let message = format!("`expires_in` must be 1 to {} seconds", app.limits.max_link_secs);
         return Err(Error::invalid(message).with_field("expires_in"));
     }
-    let given = filename.map(name_of).transpose().map_err(|error| error.with_field("filename"))?;
-    if given.is_some_and(is_a_step) {
+    let given = filename.map(file_name).transpose().map_err(|error| error.with_field("filename"))?;
+    if given.is_some_and(is_dot_segment) {
         return Err(Error::invalid("`filename` must not be `.` or `..`").with_field("filename"));
     }
     let file = own_file(app, tenant, uid).await?;
     let filename = match given {
         Some(filename) => filename.to_owned(),
-        None if is_a_step(&file.name) => uid.to_string(),
+        None if is_dot_segment(&file.name) => uid.to_string(),
         None => file.name.replace('/', "_"),
     };
-    let period = Period::rounded(OffsetDateTime::now_utc(), expires_in, app.limits.link_round_secs);
-    Ok(Link { filename, period: Period { date: file.link_date(period.date), ..period } })
+    let period = LinkPeriod::rounded(OffsetDateTime::now_utc(), expires_in, app.limits.link_round_secs);
+    Ok(DownloadLinkSpec { filename, period: LinkPeriod { date: file.link_date(period.date), ..period } })
 }
 
 /// Names that cannot end a URL: clients resolve them as relative path segments, encoded or not.
-fn is_a_step(name: &str) -> bool {
+fn is_dot_segment(name: &str) -> bool {
     matches!(name, "." | "..")
 }

@@ -3,45 +3,45 @@
 use std::{sync::Arc, time::Duration};
 
 use osproxy_api::ErrorCode;
-use osproxy_storage::Shape;
+use osproxy_storage::PartLayout;
 use time::OffsetDateTime;
 
-pub use super::prove_possession::Challenge;
-pub use crate::meta::{Announced, Claims, Metadata};
+pub use super::prove_possession::PossessionChallenge;
+pub use crate::meta::{AnnouncedContent, ExpectedDigests, Metadata};
 
 use super::{
-    Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, name_of,
-    prove_possession::challenge, too_large,
+    Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
+    prove_possession::create_challenge, too_large_error,
 };
 use crate::{
     Error, Result,
-    app::{App, Beginning, Caller, TakenKey, check_metadata},
+    app::{App, Caller, HeldIdempotencyKey, WorkKind, check_metadata},
     content_type, error,
-    meta::{Blob, CreatedFiles, FileState, KnownContent, NewFile, NewUpload},
-    metrics::Saving,
+    meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload},
+    metrics::DedupSource,
     uid::Uid,
 };
 
-/// Default part size, in bytes, of content of up to [`SMOOTH`] parts: takes a second or so on a
+/// Default part size, in bytes, of content of up to [`DEFAULT_MAX_PARTS`] parts: takes a second or so on a
 /// slow line, and is large enough for stores.
-const PART_SIZE: u64 = 8 << 20;
+const DEFAULT_PART_SIZE: u64 = 8 << 20;
 /// Number of parts above which parts become larger.
-const SMOOTH: u64 = 1000;
+const DEFAULT_MAX_PARTS: u64 = 1000;
 /// Minimum part size that a client may request, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
 /// How often to create an upload again that was undone, for one idempotency key.
-const ROUNDS: usize = 3;
+const MAX_TRIES: usize = 3;
 /// Maximum length of a MIME type, in bytes.
-const MAX_TYPE: usize = 255;
+const MAX_MIME_LEN: usize = 255;
 
 /// The request for an upload.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct UploadRequest {
     /// Path on the client; the last component becomes the name.
     pub path: String,
     /// What the client announces. With a size, the part size is settled: the requested one, which
     /// must be within its limits, or a default.
-    pub announced: Announced,
+    pub announced: AnnouncedContent,
 }
 
 /// A new upload, or a file that is complete already.
@@ -55,7 +55,7 @@ pub struct CreatedUpload {
     /// nothing has to be sent.
     pub is_stored: bool,
     /// The challenge to answer for known content to become the content of the file.
-    pub challenge: Option<Challenge>,
+    pub challenge: Option<PossessionChallenge>,
 }
 
 /// New uploads.
@@ -68,7 +68,7 @@ pub struct CreatedUploads {
 }
 
 /// What is going to be created for a request.
-struct Plan {
+struct PlannedUpload {
     file: NewFile,
     /// Stored content with the expected digests.
     known: Option<Blob>,
@@ -88,17 +88,17 @@ struct Plan {
 pub async fn create_upload(
     app: &Arc<App>,
     caller: &Caller,
-    requests: Vec<Wish>,
+    requests: Vec<UploadRequest>,
     expire: i64,
-    key: Option<&TakenKey>,
+    key: Option<&HeldIdempotencyKey>,
 ) -> Result<CreatedUploads> {
     check_expire(app, expire)?;
-    app.must_keep_up(Beginning::Upload)?;
-    app.must_leave_free(0).await?;
-    app.must_complete_uploads(&caller.tenant, requests.len() as u64).await?;
+    app.check_backpressure(WorkKind::Upload)?;
+    app.check_free_space(0).await?;
+    app.charge_incomplete_uploads(&caller.tenant, requests.len() as u64).await?;
     let created_at = OffsetDateTime::now_utc();
     let expires = created_at + Duration::from_secs(expire.unsigned_abs());
-    let validated = checked(app, caller, requests)?;
+    let validated = validate(app, caller, requests)?;
     let mut plans = Vec::with_capacity(validated.len());
     for (name, announced) in validated {
         let uid = match key {
@@ -106,21 +106,21 @@ pub async fn create_upload(
             None => app.next_uid().await?,
         };
         let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced };
-        let known = known_content(app, &file).await?;
+        let known = find_known_content(app, &file).await?;
         // A client that does not know the size must not learn it from the challenge.
         let known = known.filter(|_| !app.limits.prove_possession || file.announced.size.is_some());
         if let (Some(max), Some(blob)) = (caller.max_size, &known)
             && blob.digests.size > max
         {
-            return Err(too_large(max));
+            return Err(too_large_error(max));
         }
-        plans.push(Plan { file, known });
+        plans.push(PlannedUpload { file, known });
     }
     if plans.is_empty() {
         return Ok(CreatedUploads { uploads: Vec::new(), created_at });
     }
-    let Recorded { stored, created_before: before } = record(app, &mut plans, expires, key).await?;
-    let plan_of = |(plan, is_stored): (&Plan, &bool)| CreatedUpload {
+    let RecordedUploads { stored, created_before: before } = record(app, &mut plans, expires, key).await?;
+    let plan_of = |(plan, is_stored): (&PlannedUpload, &bool)| CreatedUpload {
         uid: plan.file.uid,
         part_size: plan.file.announced.part_size,
         is_stored: *is_stored,
@@ -131,7 +131,7 @@ pub async fn create_upload(
         match prepare(app, plan).await {
             Ok(challenge) => upload.challenge = challenge,
             Err(error) => {
-                take_back(app, &plans, &stored, key).await;
+                undo(app, &plans, &stored, key).await;
                 return Err(error);
             }
         }
@@ -140,13 +140,17 @@ pub async fn create_upload(
 }
 
 /// Checks the requests. Returns the names of their files and what is announced, with part sizes.
-fn checked(app: &App, caller: &Caller, wishes: Vec<Wish>) -> Result<Vec<(String, Announced)>> {
+fn validate(
+    app: &App,
+    caller: &Caller,
+    wishes: Vec<UploadRequest>,
+) -> Result<Vec<(String, AnnouncedContent)>> {
     let mut validated = Vec::with_capacity(wishes.len());
-    for Wish { path, mut announced } in wishes {
-        let name = name_of(&path)?.to_owned();
+    for UploadRequest { path, mut announced } in wishes {
+        let name = file_name(&path)?.to_owned();
         check_metadata(&announced.metadata)?;
         if announced.content_type.as_deref().is_some_and(|given| !is_mime_type(given)) {
-            let message = format!("`content_type` must be a MIME type of at most {MAX_TYPE} bytes");
+            let message = format!("`content_type` must be a MIME type of at most {MAX_MIME_LEN} bytes");
             return Err(Error::invalid(message).with_field("content_type"));
         }
         announced.part_size = part_size(app, caller, &announced)?;
@@ -156,7 +160,7 @@ fn checked(app: &App, caller: &Caller, wishes: Vec<Wish>) -> Result<Vec<(String,
 }
 
 /// Result of recording plans.
-struct Recorded {
+struct RecordedUploads {
     /// For each plan, whether its file is complete already.
     stored: Vec<bool>,
     /// When an earlier request with the same idempotency key created the upload, if one did.
@@ -166,25 +170,25 @@ struct Recorded {
 /// Records all plans, or none.
 async fn record(
     app: &Arc<App>,
-    plans: &mut [Plan],
+    plans: &mut [PlannedUpload],
     lapses: OffsetDateTime,
-    key: Option<&TakenKey>,
-) -> Result<Recorded> {
-    for _ in 0..ROUNDS {
+    key: Option<&HeldIdempotencyKey>,
+) -> Result<RecordedUploads> {
+    for _ in 0..MAX_TRIES {
         let uploads = plans.iter().map(|plan| new_upload(app, plan)).collect();
         match app.meta.create_files(uploads, lapses.unix_timestamp() * 1000).await? {
-            CreatedFiles::Created(stored) => {
-                count(app, plans, &stored);
-                return Ok(Recorded { stored, created_before: None });
+            CreateOutcome::Created(stored) => {
+                count_instant_uploads(app, plans, &stored);
+                return Ok(RecordedUploads { stored, created_before: None });
             }
-            CreatedFiles::OverQuota => return Err(Error::over_quota()),
-            CreatedFiles::UidTaken => {}
+            CreateOutcome::OverQuota => return Err(Error::quota_exceeded()),
+            CreateOutcome::UidTaken => {}
         }
-        let (Some(key), [Plan { file, .. }]) = (key, &mut *plans) else {
+        let (Some(key), [PlannedUpload { file, .. }]) = (key, &mut *plans) else {
             return Err(Error::internal("a uid was issued twice"));
         };
         // An earlier request with this key created the upload: return that, unless it was undone.
-        match earlier(app, file).await? {
+        match find_earlier(app, file).await? {
             Some(recorded) => return Ok(recorded),
             None => file.uid = app.reserve_uid(key).await?,
         }
@@ -194,8 +198,8 @@ async fn record(
 
 /// Returns the upload that an earlier request created under the uid of `file`; `None` if it is
 /// gone.
-async fn earlier(app: &App, file: &mut NewFile) -> Result<Option<Recorded>> {
-    let found = app.meta.describe_file(file.uid).await?;
+async fn find_earlier(app: &App, file: &mut NewFile) -> Result<Option<RecordedUploads>> {
+    let found = app.meta.file_record(file.uid).await?;
     let status = app.meta.upload_status(file.uid).await?;
     let Some((found, status)) = found.filter(|found| found.tenant == file.tenant).zip(status) else {
         return Ok(None);
@@ -207,27 +211,29 @@ async fn earlier(app: &App, file: &mut NewFile) -> Result<Option<Recorded>> {
     file.announced.part_size = status.part_size;
     let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
     let before = Some(before.map_err(Error::internal)?);
-    Ok(Some(Recorded { stored: vec![found.state == FileState::Stored], created_before: before }))
+    Ok(Some(RecordedUploads { stored: vec![found.state == FileState::Stored], created_before: before }))
 }
 
-fn new_upload(app: &App, Plan { file, known }: &Plan) -> NewUpload {
+fn new_upload(app: &App, PlannedUpload { file, known }: &PlannedUpload) -> NewUpload {
     let known = known.as_ref().filter(|_| !app.limits.prove_possession).map(|blob| {
         let content_type = file.announced.content_type.clone();
-        let content_type =
-            content_type.unwrap_or_else(|| content_type::of_file(blob.detected_type.as_deref(), &file.name));
+        let content_type = content_type
+            .unwrap_or_else(|| content_type::mime_type_of(blob.detected_type.as_deref(), &file.name));
         KnownContent { blob_id: blob.id, size: blob.digests.size, content_type }
     });
     NewUpload { file: file.clone(), known_content: known }
 }
 
 /// Counts instant uploads, and expected digests that no stored content has.
-fn count(app: &App, plans: &[Plan], stored: &[bool]) {
-    for (Plan { file, known }, is_stored) in plans.iter().zip(stored) {
+fn count_instant_uploads(app: &App, plans: &[PlannedUpload], stored: &[bool]) {
+    for (PlannedUpload { file, known }, is_stored) in plans.iter().zip(stored) {
         match known {
-            Some(blob) if *is_stored => app.metrics.shared(Saving::Instant, blob.digests.size),
+            Some(blob) if *is_stored => {
+                app.metrics.count_deduplicated(DedupSource::Instant, blob.digests.size);
+            }
             // Counted when the client answers the challenge.
             Some(_) if app.limits.prove_possession => {}
-            _ if file.announced.expected != Claims::default() => app.metrics.not_there(),
+            _ if file.announced.expected != ExpectedDigests::default() => app.metrics.count_instant_miss(),
             _ => {}
         }
     }
@@ -235,70 +241,73 @@ fn count(app: &App, plans: &[Plan], stored: &[bool]) {
 
 /// Prepares a recorded file for its content: reserves space, or creates a challenge. After a
 /// challenge, content is not likely to be sent; if it is, its first part reserves the space.
-async fn prepare(app: &Arc<App>, Plan { file, known }: &Plan) -> Result<Option<Challenge>> {
+async fn prepare(
+    app: &Arc<App>,
+    PlannedUpload { file, known }: &PlannedUpload,
+) -> Result<Option<PossessionChallenge>> {
     if let Some(blob) = known.as_ref().filter(|_| app.limits.prove_possession) {
-        return challenge(app, file.uid, blob).await.map(Some);
+        return create_challenge(app, file.uid, blob).await.map(Some);
     }
-    if let Some(size) = file.announced.size.filter(|_| app.stores.have_places()) {
-        app.must_leave_free(size).await?;
+    if let Some(size) = file.announced.size.filter(|_| app.stores.preallocates()) {
+        app.check_free_space(size).await?;
     }
     if has_several_parts(file) {
-        app.reserve(file.uid, &file.tenant).await?;
+        app.preallocate(file.uid, &file.tenant).await?;
     }
     Ok(None)
 }
 
 /// Undoes uploads whose client gets an error, unless another request with the same idempotency key
 /// continues with them. What cannot be undone expires.
-async fn take_back(app: &Arc<App>, plans: &[Plan], stored: &[bool], key: Option<&TakenKey>) {
+async fn undo(app: &Arc<App>, plans: &[PlannedUpload], stored: &[bool], key: Option<&HeldIdempotencyKey>) {
     let is_ours = match key {
-        Some(key) => app.hold_key(key).await,
+        Some(key) => app.holds_idempotency_key(key).await,
         None => Ok(true),
     };
-    for (Plan { file, .. }, is_stored) in plans.iter().zip(stored) {
+    for (PlannedUpload { file, .. }, is_stored) in plans.iter().zip(stored) {
         let taken_back = match &is_ours {
             Ok(false) => return,
             Ok(true) if *is_stored => delete_file(app, &file.tenant, file.uid).await,
             Ok(true) => abort_upload(app, file.uid).await,
             Err(error) => {
-                tracing::warn!(uid = %file.uid, error = error::chain(error), "cannot undo an upload yet");
+                tracing::warn!(uid = %file.uid, error = error::error_chain(error), "cannot undo an upload yet");
                 return;
             }
         };
         if let Err(left) = taken_back {
-            tracing::warn!(uid = %file.uid, error = error::chain(&left), "cannot undo an upload yet");
+            tracing::warn!(uid = %file.uid, error = error::error_chain(&left), "cannot undo an upload yet");
         }
     }
 }
 
 fn has_several_parts(file: &NewFile) -> bool {
-    let Announced { size, part_size, .. } = file.announced;
-    size.zip(part_size).is_some_and(|(size, part_size)| Shape { size, part_size }.parts() > 1)
+    let AnnouncedContent { size, part_size, .. } = file.announced;
+    size.zip(part_size).is_some_and(|(size, part_size)| PartLayout { size, part_size }.parts() > 1)
 }
 
 /// Returns stored content that has all expected digests.
-async fn known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
-    let Announced { expected: claims, size, .. } = &file.announced;
-    let Some(blob) = stored_content(app, &file.tenant, claims).await? else {
+async fn find_known_content(app: &App, file: &NewFile) -> Result<Option<Blob>> {
+    let AnnouncedContent { expected: claims, size, .. } = &file.announced;
+    let Some(blob) = find_by_digest(app, &file.tenant, claims).await? else {
         return Ok(None);
     };
     let matches =
-        size.is_none_or(|size| size == blob.digests.size) && claims.refuted_by(&blob.digests).is_none();
+        size.is_none_or(|size| size == blob.digests.size) && claims.first_mismatch(&blob.digests).is_none();
     Ok(if matches && app.is_intact(&blob).await? { Some(blob) } else { None })
 }
 
-async fn stored_content(app: &App, tenant: &Tenant, claims: &Claims) -> Result<Option<Blob>> {
+async fn find_by_digest(app: &App, tenant: &Tenant, claims: &ExpectedDigests) -> Result<Option<Blob>> {
     // Digests without known collisions come first.
     Ok(match claims {
-        Claims { blake3: Some(blake3), .. } => app.meta.blob_by_blake3(tenant, *blake3).await?,
-        Claims { sha256: Some(sha256), .. } => app.meta.blob_by_sha256(tenant, *sha256).await?,
-        Claims { md5: Some(md5), .. } => app.meta.blob_by_md5(tenant, *md5).await?,
+        ExpectedDigests { blake3: Some(blake3), .. } => app.meta.blob_by_blake3(tenant, *blake3).await?,
+        ExpectedDigests { sha256: Some(sha256), .. } => app.meta.blob_by_sha256(tenant, *sha256).await?,
+        ExpectedDigests { md5: Some(md5), .. } => app.meta.blob_by_md5(tenant, *md5).await?,
         _ => None,
     })
 }
 
 /// Returns the part size of content whose size is announced.
-fn part_size(app: &App, caller: &Caller, announced: &Announced) -> Result<Option<u64>> {
+fn part_size(app: &App, caller: &Caller, announced: &AnnouncedContent) -> Result<Option<u64>> {
     let limits = &app.limits;
     let Some(size) = announced.size else {
         let alone = Error::invalid("`part_size` requires `size`").with_field("part_size");
@@ -318,7 +327,7 @@ fn part_size(app: &App, caller: &Caller, announced: &Announced) -> Result<Option
         return Err(Error::new(ErrorCode::TooLarge, message));
     }
     match announced.part_size {
-        None => Ok(Some(PART_SIZE.max(fewest(SMOOTH)).clamp(least, largest))),
+        None => Ok(Some(DEFAULT_PART_SIZE.max(fewest(DEFAULT_MAX_PARTS)).clamp(least, largest))),
         Some(wanted) if wanted.is_power_of_two() && (least..=largest).contains(&wanted) => Ok(Some(wanted)),
         Some(_) => {
             let message =
@@ -340,7 +349,7 @@ fn is_mime_type(text: &str) -> bool {
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
     };
     let has_form = essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
-    has_form && text.len() <= MAX_TYPE && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+    has_form && text.len() <= MAX_MIME_LEN && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

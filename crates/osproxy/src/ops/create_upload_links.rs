@@ -4,12 +4,12 @@ use osproxy_api::v1::{Constraints, UploadLinks};
 use time::OffsetDateTime;
 
 use super::{
-    check_expire, closed,
+    check_expire, state_error,
     upload_status::{FileState, UploadStatus, own_upload_status},
 };
 use crate::{
     Result,
-    app::{App, Caller, upload_terms},
+    app::{App, Caller, upload_constraints},
     uid::Uid,
 };
 
@@ -37,10 +37,10 @@ pub async fn create_upload_links(
 ) -> Result<NewLinks> {
     check_expire(app, expires_in)?;
     let status = own_upload_status(app, &caller.tenant, uid).await?;
-    let link_constraints = upload_terms(caller, status.size, constraints)?;
+    let link_constraints = upload_constraints(caller, status.size, constraints)?;
     // Dated after the last revocation.
     let now = OffsetDateTime::now_utc();
-    let from = OffsetDateTime::from_unix_timestamp(app.meta.links_from(uid, false).await?);
+    let from = OffsetDateTime::from_unix_timestamp(app.meta.links_valid_from(uid, false).await?);
     let date = from.map_or(now, |from| now.max(from));
     let expires_at = date.unix_timestamp().saturating_add(expires_in).saturating_mul(1000);
     let is_renewed = app.meta.renew_upload(caller.tenant.clone(), uid, expires_at).await?;
@@ -48,7 +48,7 @@ pub async fn create_upload_links(
         // It was completed or aborted meanwhile.
         let status = own_upload_status(app, &caller.tenant, uid).await?;
         if status.state != FileState::Stored {
-            return Err(closed(FileState::Expired));
+            return Err(state_error(FileState::Expired));
         }
     }
     Ok(NewLinks { links: app.upload_links(uid, (date, expires_in), &link_constraints), expires_at, status })

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Tenant, closed, unknown_uid};
+use super::{Tenant, state_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::App,
-    meta::{FileState, Removed, TaskForBlob},
+    meta::{DeleteOutcome, FileState, TaskForBlob},
     tasks::handlers::delete_blob,
     uid::Uid,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// removes the content, unless another file shares it. A repetition changes nothing and fails with
 /// `FileGone`.
 pub async fn delete_file(app: &Arc<App>, tenant: &Tenant, uid: Uid) -> Result<()> {
-    let removal = delete_blob::removal(app, app.next_uid().await?);
+    let removal = delete_blob::delete_task(app, app.next_uid().await?);
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
     let deleting = app.background.spawn(delete(app.clone(), tenant.clone(), uid, removal));
@@ -24,12 +24,12 @@ pub async fn delete_file(app: &Arc<App>, tenant: &Tenant, uid: Uid) -> Result<()
 
 async fn delete(app: Arc<App>, tenant: Tenant, uid: Uid, removal: TaskForBlob) -> Result<()> {
     match app.meta.delete_file(tenant, uid, removal).await? {
-        Removed::Deleted => {
-            app.task_enqueued_elsewhere();
+        DeleteOutcome::Deleted => {
+            app.notify_all_task_engines();
             Ok(())
         }
         // Or its upload was aborted, which gives the same result.
-        Removed::Unchanged => Err(closed(FileState::Deleted)),
-        Removed::Unknown => Err(unknown_uid()),
+        DeleteOutcome::Unchanged => Err(state_error(FileState::Deleted)),
+        DeleteOutcome::Unknown => Err(unknown_uid_error()),
     }
 }

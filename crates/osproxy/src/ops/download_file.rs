@@ -4,14 +4,14 @@ use std::{ops::Range, sync::Arc};
 
 pub use crate::{app::ContentReader, meta::StoredFile};
 
-use super::{Tenant, closed, describe_file::describe_file, unknown_uid};
+use super::{Tenant, describe_file::describe_file, state_error, unknown_uid_error};
 use crate::{Error, Result, app::App, meta::FileState, uid::Uid};
 
 /// Returns a complete file, without opening its content. Otherwise the error tells its state.
 pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
     match app.meta.stored_file(uid).await? {
         Some(file) => Ok(file),
-        None => Err(absent(app, uid).await?),
+        None => Err(absence_error(app, uid).await?),
     }
 }
 
@@ -19,32 +19,32 @@ pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
 pub async fn own_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<Arc<StoredFile>> {
     match app.meta.stored_file(uid).await? {
         Some(file) if file.tenant == *tenant => Ok(file),
-        Some(_) => Err(unknown_uid()),
+        Some(_) => Err(unknown_uid_error()),
         None => match describe_file(app, tenant, uid).await?.state {
-            FileState::Stored | FileState::Completing => Err(closed(FileState::Receiving)),
-            state => Err(closed(state)),
+            FileState::Stored | FileState::Completing => Err(state_error(FileState::Receiving)),
+            state => Err(state_error(state)),
         },
     }
 }
 
 /// How often to follow a file whose bytes move from one node to another.
-const ROUNDS: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// Calls `read` with a file. If `has_moved` finds from the result that the bytes have moved, and
 /// they are in another store now, calls it again with the new location.
-pub async fn wherever_it_lies<T, F: Future<Output = Result<T>>>(
+pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
     app: &App,
     mut file: Arc<StoredFile>,
     read: impl Fn(Arc<StoredFile>) -> F,
     has_moved: impl Fn(&Result<T>) -> bool,
 ) -> Result<T> {
-    for _ in 1..ROUNDS {
+    for _ in 1..MAX_TRIES {
         let result = read(file.clone()).await;
         if !has_moved(&result) {
             return result;
         }
         // The cached row may be older than the move.
-        let Some(moved) = follow_file(app, &file).await? else {
+        let Some(moved) = find_moved(app, &file).await? else {
             return result;
         };
         file = moved;
@@ -53,13 +53,13 @@ pub async fn wherever_it_lies<T, F: Future<Output = Result<T>>>(
 }
 
 /// Returns the file with its new location, if that is another store than the known one.
-async fn follow_file(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
-    let Some(file) = app.meta.stored_file_anew(known.uid).await? else {
-        return Err(absent(app, known.uid).await?);
+async fn find_moved(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
+    let Some(file) = app.meta.stored_file_uncached(known.uid).await? else {
+        return Err(absence_error(app, known.uid).await?);
     };
     let has_moved = file.content.store != known.content.store;
     if has_moved {
-        app.meta.forget_remembered(known.uid);
+        app.meta.evict_file(known.uid);
     }
     Ok(Some(file).filter(|_| has_moved))
 }
@@ -68,15 +68,15 @@ async fn follow_file(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredF
 pub async fn open_content(app: &Arc<App>, file: &StoredFile, range: Range<u64>) -> Result<ContentReader> {
     match app.open_content(file, range).await? {
         Some(reader) => Ok(reader),
-        None => Err(absent(app, file.uid).await?),
+        None => Err(absence_error(app, file.uid).await?),
     }
 }
 
-async fn absent(app: &App, uid: Uid) -> Result<Error> {
+async fn absence_error(app: &App, uid: Uid) -> Result<Error> {
     Ok(match app.meta.file_state(uid).await? {
         // It is being completed, or was a moment ago.
-        Some(FileState::Stored | FileState::Completing) => closed(FileState::Receiving),
-        Some(state) => closed(state),
-        None => unknown_uid(),
+        Some(FileState::Stored | FileState::Completing) => state_error(FileState::Receiving),
+        Some(state) => state_error(state),
+        None => unknown_uid_error(),
     })
 }

@@ -1,18 +1,18 @@
 //! Instant upload: create files of known content without sending it.
 
-use super::name_of;
+use super::file_name;
 use crate::{
     Error, Result,
-    app::{App, Beginning, Caller},
+    app::{App, Caller, WorkKind},
     content_type,
-    meta::{Announced, NewFile},
-    metrics::Saving,
+    meta::{AnnouncedContent, NewFile},
+    metrics::DedupSource,
     uid::Uid,
 };
 
 /// Content that the client has, and its path there.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub struct InstantItem<'a> {
     /// MD5 of the whole content.
     pub md5: [u8; 16],
     /// Path on the client; the last component becomes the name.
@@ -22,10 +22,14 @@ pub struct Wanted<'a> {
 /// Creates a complete file of the caller's tenant for every item whose content is stored and was
 /// verified by osproxy. Returns the new uids in the order of the items, with `None` where the
 /// content must be sent.
-pub async fn instant_upload(app: &App, caller: &Caller, items: &[Wanted<'_>]) -> Result<Vec<Option<Uid>>> {
-    let names = items.iter().map(|item| name_of(item.path)).collect::<Result<Vec<_>>>()?;
-    app.must_keep_up(Beginning::Upload)?;
-    app.must_leave_free(0).await?;
+pub async fn instant_upload(
+    app: &App,
+    caller: &Caller,
+    items: &[InstantItem<'_>],
+) -> Result<Vec<Option<Uid>>> {
+    let names = items.iter().map(|item| file_name(item.path)).collect::<Result<Vec<_>>>()?;
+    app.check_backpressure(WorkKind::Upload)?;
+    app.check_free_space(0).await?;
     if app.limits.prove_possession {
         // API v0 has no way to answer a challenge.
         return Ok(vec![None; items.len()]);
@@ -39,9 +43,10 @@ pub async fn instant_upload(app: &App, caller: &Caller, items: &[Wanted<'_>]) ->
             && app.is_intact(&blob).await?
         {
             let uid = app.next_uid().await?;
-            let content_type = content_type::of_file(blob.detected_type.as_deref(), name);
+            let content_type = content_type::mime_type_of(blob.detected_type.as_deref(), name);
             let name = name.to_owned();
-            let file = NewFile { uid, tenant: caller.tenant.clone(), name, announced: Announced::default() };
+            let file =
+                NewFile { uid, tenant: caller.tenant.clone(), name, announced: AnnouncedContent::default() };
             let size = blob.digests.size;
             files.push((file, (blob.id, size), content_type));
             sizes.push(size);
@@ -49,16 +54,16 @@ pub async fn instant_upload(app: &App, caller: &Caller, items: &[Wanted<'_>]) ->
         }
     }
     if !files.is_empty() {
-        let recorded = app.meta.create_stored_files(files).await?.ok_or_else(Error::over_quota)?;
+        let recorded = app.meta.create_stored_files(files).await?.ok_or_else(Error::quota_exceeded)?;
         let mut recorded = recorded.into_iter().zip(sizes);
         // A blob that was removed meanwhile counts as unknown content.
         for slot in created.iter_mut().filter(|slot| slot.is_some()) {
             match recorded.next() {
-                Some((true, size)) => app.metrics.shared(Saving::Instant, size),
+                Some((true, size)) => app.metrics.count_deduplicated(DedupSource::Instant, size),
                 _ => *slot = None,
             }
         }
     }
-    created.iter().filter(|slot| slot.is_none()).for_each(|_| app.metrics.not_there());
+    created.iter().filter(|slot| slot.is_none()).for_each(|_| app.metrics.count_instant_miss());
     Ok(created)
 }

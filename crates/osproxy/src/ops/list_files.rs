@@ -35,6 +35,6 @@ pub async fn list_files(
     if has_more {
         files.pop();
     }
-    let next = files.last().filter(|_| has_more).map(FilePosition::behind);
+    let next = files.last().filter(|_| has_more).map(FilePosition::after);
     Ok(FilePage { files, next })
 }

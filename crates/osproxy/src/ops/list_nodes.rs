@@ -2,9 +2,9 @@
 
 use crate::{Error, Result, app::App};
 
-pub use crate::app::KnownNode;
+pub use crate::app::RegisteredNode;
 
 /// Returns the nodes with a recent heartbeat, including this one.
-pub async fn list_nodes(app: &App) -> Result<Vec<KnownNode>> {
-    app.coordinator.nodes().await.map_err(Error::unavailable)
+pub async fn list_nodes(app: &App) -> Result<Vec<RegisteredNode>> {
+    app.coordinator.list_nodes().await.map_err(Error::unavailable)
 }

@@ -3,14 +3,14 @@
 use crate::{
     Error, Result,
     app::App,
-    meta::{PartsIn, StoredFile},
+    meta::{PartsStore, StoredFile},
     uid::Uid,
 };
 
 use osproxy_api::ErrorCode;
 
 /// How often to look again when concurrent requests start the same upload.
-const ROUNDS: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// Returns the address of this node, if it has bytes of `uid` that no other node has.
 pub async fn locate_content(app: &App, uid: Uid) -> Result<&str> {
@@ -21,26 +21,26 @@ pub async fn locate_content(app: &App, uid: Uid) -> Result<&str> {
 }
 
 /// Returns the store of a file, if only another node has it.
-pub fn elsewhere<'a>(app: &App, file: &'a StoredFile) -> Option<&'a str> {
+pub fn store_elsewhere<'a>(app: &App, file: &'a StoredFile) -> Option<&'a str> {
     Some(file.content.store.as_str()).filter(|store| !app.stores.has(store))
 }
 
 /// Returns the store for the parts of `uid`, if only another node has it. The first part decides:
 /// if there is none yet, the parts go to this node.
-pub async fn settle_parts(app: &App, uid: Uid) -> Result<Option<String>> {
+pub async fn assign_parts(app: &App, uid: Uid) -> Result<Option<String>> {
     // With shared stores only, any node accepts any part.
-    if !app.stores.are_apart() {
+    if !app.stores.has_node_local() {
         return Ok(None);
     }
-    for _ in 0..ROUNDS {
-        let place = match app.meta.parts_in(uid).await? {
-            PartsIn::Undecided => app.meta.settle_parts(uid, app.next_uid().await?).await?,
+    for _ in 0..MAX_TRIES {
+        let place = match app.meta.parts_store(uid).await? {
+            PartsStore::Undecided => app.meta.choose_parts_store(uid, app.next_uid().await?).await?,
             decided => decided,
         };
         match place {
-            PartsIn::Store(store) => return Ok(Some(store).filter(|store| !app.stores.has(store))),
-            PartsIn::NotReceiving => return Ok(None),
-            PartsIn::Undecided => {}
+            PartsStore::Store(store) => return Ok(Some(store).filter(|store| !app.stores.has(store))),
+            PartsStore::NotReceiving => return Ok(None),
+            PartsStore::Undecided => {}
         }
     }
     Err(Error::unavailable("too many concurrent requests started this upload"))
@@ -48,11 +48,11 @@ pub async fn settle_parts(app: &App, uid: Uid) -> Result<Option<String>> {
 
 /// Returns the store that has the parts of `uid`, if only another node has it.
 pub async fn parts_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
-    if !app.stores.are_apart() {
+    if !app.stores.has_node_local() {
         return Ok(None);
     }
-    Ok(match app.meta.parts_in(uid).await? {
-        PartsIn::Store(store) if !app.stores.has(&store) => Some(store),
+    Ok(match app.meta.parts_store(uid).await? {
+        PartsStore::Store(store) if !app.stores.has(&store) => Some(store),
         _ => None,
     })
 }

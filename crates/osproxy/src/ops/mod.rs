@@ -28,48 +28,48 @@ pub mod upload_part;
 pub mod upload_status;
 
 use osproxy_api::ErrorCode;
-use osproxy_storage::Wanted;
+use osproxy_storage::DigestSelection;
 
 use crate::{
     Error, Result,
     app::{App, SizeHint},
     content_type,
-    meta::{Claims, FileState},
+    meta::{ExpectedDigests, FileState},
 };
-pub use crate::{link::Terms, tenant::Tenant};
+pub use crate::{link::LinkConstraints, tenant::Tenant};
 
 /// Maximum length of a file name, in bytes.
-const MAX_NAME: usize = 1024;
+const MAX_NAME_LEN: usize = 1024;
 
 /// What is known about content before it arrives.
 #[derive(Clone, Debug, Default)]
-pub struct Said {
+pub struct UploadOptions {
     /// Expected digests, from the client.
-    pub expected: Claims,
+    pub expected: ExpectedDigests,
     /// Digests to compute in addition to BLAKE3.
-    pub digests: Wanted,
+    pub digests: DigestSelection,
     /// Constraints of the link.
-    pub constraints: Terms,
+    pub constraints: LinkConstraints,
 }
 
 /// Fails if the link does not accept the MIME type of the content. The type is the one detected
 /// from the first bytes, or else that of the file name.
-fn check_type(terms: &Terms, sniffed: Option<&str>, name: &str) -> Result<()> {
-    let found = content_type::of_file(sniffed, name);
-    if terms.take(&found) {
+fn check_content_type(terms: &LinkConstraints, sniffed: Option<&str>, name: &str) -> Result<()> {
+    let found = content_type::mime_type_of(sniffed, name);
+    if terms.accepts_content_type(&found) {
         return Ok(());
     }
-    Err(wrong_type(terms.content_type.as_deref().unwrap_or_default(), &found))
+    Err(content_type_error(terms.content_type.as_deref().unwrap_or_default(), &found))
 }
 
 /// The error for content of a MIME type that the link does not accept.
-fn wrong_type(wanted: &str, found: &str) -> Error {
+fn content_type_error(wanted: &str, found: &str) -> Error {
     let message = format!("the link accepts content of type {wanted} only; this is {found}");
     Error::new(ErrorCode::UnsupportedMediaType, message)
 }
 
 /// The error for content that exceeds the limit of the link or the API key.
-fn too_large(max: u64) -> Error {
+fn too_large_error(max: u64) -> Error {
     Error::new(ErrorCode::TooLarge, format!("this file must not be larger than {max} bytes"))
 }
 
@@ -77,7 +77,9 @@ fn too_large(max: u64) -> Error {
 /// charged when they end.
 async fn check_quota(app: &App, tenant: &Tenant, size: SizeHint) -> Result<()> {
     match size {
-        SizeHint::Exact(size) if !app.meta.has_room(tenant, size).await? => Err(Error::over_quota()),
+        SizeHint::Exact(size) if !app.meta.has_quota_left(tenant, size).await? => {
+            Err(Error::quota_exceeded())
+        }
         _ => Ok(()),
     }
 }
@@ -94,12 +96,12 @@ pub fn check_expire(app: &App, expire: i64) -> Result<()> {
 }
 
 /// The error for a uid that was never issued, or whose row was purged.
-fn unknown_uid() -> Error {
+fn unknown_uid_error() -> Error {
     Error::new(ErrorCode::FileNotFound, "there is no file with this uid")
 }
 
 /// Returns why a file in this state accepts no content, or has none.
-fn closed(state: FileState) -> Error {
+fn state_error(state: FileState) -> Error {
     let (code, message) = match state {
         FileState::Pending | FileState::Receiving => {
             (ErrorCode::NotStored, "the upload of this file is not complete")
@@ -119,10 +121,10 @@ fn closed(state: FileState) -> Error {
 
 /// Returns the name of a file: the last component of its path on the client. Names are arbitrary
 /// text without NUL, which databases refuse.
-pub fn name_of(path: &str) -> Result<&str> {
+pub fn file_name(path: &str) -> Result<&str> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    if name.is_empty() || name.len() > MAX_NAME {
-        let message = format!("a path must end in a name of 1 to {MAX_NAME} bytes");
+    if name.is_empty() || name.len() > MAX_NAME_LEN {
+        let message = format!("a path must end in a name of 1 to {MAX_NAME_LEN} bytes");
         return Err(Error::invalid(message).with_field("name"));
     }
     if name.contains('\0') {
@@ -145,10 +147,10 @@ mod tests {
             ("C:\\x\\y.doc", "C:\\x\\y.doc"),
             ("名前\r\n\"';.png", "名前\r\n\"';.png"),
         ] {
-            assert_eq!(name_of(path).unwrap(), name);
+            assert_eq!(file_name(path).unwrap(), name);
         }
         for path in ["", "/", "///", "a\0b", &"x".repeat(1025)] {
-            assert!(name_of(path).is_err(), "{path:?}");
+            assert!(file_name(path).is_err(), "{path:?}");
         }
     }
 }

@@ -16,19 +16,19 @@ use crate::{
 };
 
 /// Lifetime of a challenge.
-const HOLDS: Duration = Duration::from_mins(1);
+const CHALLENGE_TTL: Duration = Duration::from_mins(1);
 /// Number of ranges in a challenge. A client that has nine tenths of the content gives the right
 /// answer once in 29 challenges.
-const PIECES: u64 = 32;
+const RANGE_COUNT: u64 = 32;
 /// Length of each range, in bytes.
-const PIECE: u64 = 4096;
+const RANGE_BYTES: u64 = 4096;
 /// How many ranges are read at the same time.
-const PARALLEL: usize = 8;
+const MAX_READS: usize = 8;
 
 /// A challenge for a client to prove that it has some content. The answer is the BLAKE3, keyed with
 /// the nonce, of the bytes in these ranges, concatenated.
 #[derive(Clone, Debug)]
-pub struct Challenge {
+pub struct PossessionChallenge {
     /// The key. It is unique to the challenge.
     pub nonce: [u8; 32],
     /// In the order in which they are hashed. They may overlap.
@@ -38,11 +38,12 @@ pub struct Challenge {
 }
 
 /// Creates a challenge for the pending file `uid` about the content of `blob`.
-pub(super) async fn challenge(app: &App, uid: Uid, blob: &Blob) -> Result<Challenge> {
+pub(super) async fn create_challenge(app: &App, uid: Uid, blob: &Blob) -> Result<PossessionChallenge> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(Error::internal)?;
-    let meta::Challenge { expires_at, .. } = app.meta.create_challenge(uid, blob.id, nonce, HOLDS).await?;
-    Ok(Challenge { nonce, ranges: ranges(&nonce, blob.digests.size), expires_at })
+    let meta::ChallengeRecord { expires_at, .. } =
+        app.meta.create_challenge(uid, blob.id, nonce, CHALLENGE_TTL).await?;
+    Ok(PossessionChallenge { nonce, ranges: ranges(&nonce, blob.digests.size), expires_at })
 }
 
 /// Returns the store of the content that the challenge of `uid` is about, if only another node has
@@ -62,52 +63,52 @@ pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Resu
     let Some(challenge) = app.meta.challenge(uid).await? else {
         return match app.meta.file_state(uid).await? {
             Some(FileState::Stored) => Ok(()),
-            _ => Err(gone()),
+            _ => Err(challenge_gone()),
         };
     };
-    let blob = app.meta.stored_blob(challenge.blob_id).await?.ok_or_else(gone)?;
+    let blob = app.meta.stored_blob(challenge.blob_id).await?.ok_or_else(challenge_gone)?;
     // Computed before the challenge is used up: an outage of the store must not cost the client its
     // challenge.
-    let expected = expected(app, &blob, &challenge.nonce).await?.ok_or_else(gone)?;
+    let expected = expected_proof(app, &blob, &challenge.nonce).await?.ok_or_else(challenge_gone)?;
     if app.meta.take_challenge(uid).await? != Some(challenge) {
-        return Err(gone());
+        return Err(challenge_gone());
     }
     // This comparison takes constant time.
     if expected != blake3::Hash::from_bytes(proof) {
         let message = "the answer to the challenge is wrong; send the content";
         return Err(Error::new(ErrorCode::DigestMismatch, message));
     }
-    upload_file::share(app, uid, blob).await
+    upload_file::share_known(app, uid, blob).await
 }
 
-fn gone() -> Error {
+fn challenge_gone() -> Error {
     let message = "there is no challenge: it was answered or has expired; send the content";
     Error::new(ErrorCode::ChallengeGone, message)
 }
 
 /// Derives the ranges of a challenge from its nonce.
 fn ranges(nonce: &[u8; 32], size: u64) -> Vec<Range<u64>> {
-    if size <= PIECES * PIECE {
+    if size <= RANGE_COUNT * RANGE_BYTES {
         return iter::once(0..size).collect();
     }
     let mut numbers = blake3::Hasher::new_keyed(nonce).update(b"ranges").finalize_xof();
     let mut draw = || {
         let mut number = [0; 8];
         numbers.fill(&mut number);
-        let start = u64::from_le_bytes(number) % (size - PIECE + 1);
-        start..start + PIECE
+        let start = u64::from_le_bytes(number) % (size - RANGE_BYTES + 1);
+        start..start + RANGE_BYTES
     };
-    (0..PIECES).map(|_| draw()).collect()
+    (0..RANGE_COUNT).map(|_| draw()).collect()
 }
 
 /// Computes the right answer. Returns `None` if the content is gone.
-async fn expected(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
+async fn expected_proof(app: &App, blob: &Blob, nonce: &[u8; 32]) -> Result<Option<blake3::Hash>> {
     let store = app.stores.get(&blob.store)?;
     let read = |range: Range<u64>| async {
         let reader = store.open(&blob.key, range).await?;
         reader.try_collect::<Vec<Bytes>>().await
     };
-    let mut pieces = stream::iter(ranges(nonce, blob.digests.size)).map(read).buffered(PARALLEL);
+    let mut pieces = stream::iter(ranges(nonce, blob.digests.size)).map(read).buffered(MAX_READS);
     let mut hasher = blake3::Hasher::new_keyed(nonce);
     loop {
         match pieces.try_next().await {
@@ -129,13 +130,13 @@ mod tests {
 
     #[test]
     fn ranges_lie_within_the_content_and_differ_by_nonce() {
-        for size in [0, 1, PIECES * PIECE] {
+        for size in [0, 1, RANGE_COUNT * RANGE_BYTES] {
             assert!(ranges(&[1; 32], size).into_iter().eq(iter::once(0..size)));
         }
-        for size in [PIECES * PIECE + 1, 5 << 40] {
+        for size in [RANGE_COUNT * RANGE_BYTES + 1, 5 << 40] {
             let drawn = ranges(&[1; 32], size);
             assert_eq!(drawn.len(), 32);
-            assert!(drawn.iter().all(|range| range.end <= size && range.end - range.start == PIECE));
+            assert!(drawn.iter().all(|range| range.end <= size && range.end - range.start == RANGE_BYTES));
             assert_eq!(drawn, ranges(&[1; 32], size));
             assert_ne!(drawn, ranges(&[2; 32], size));
         }

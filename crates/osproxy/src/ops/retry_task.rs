@@ -25,6 +25,6 @@ pub async fn retry_task(app: &App, id: i64) -> Result<Task> {
         // Another request did the same, and the task has been claimed since.
         return Err(refused(task.state));
     }
-    app.task_enqueued_elsewhere();
+    app.notify_all_task_engines();
     Ok(task)
 }

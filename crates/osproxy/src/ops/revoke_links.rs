@@ -1,6 +1,6 @@
 //! Revoke the links of a file.
 
-use super::{Tenant, unknown_uid};
+use super::{Tenant, unknown_uid_error};
 use crate::{Result, app::App, uid::Uid};
 
 /// Revokes all links to a file of a tenant that were issued until now, for upload and for download.
@@ -8,5 +8,5 @@ use crate::{Result, app::App, uid::Uid};
 /// `database.cache_seconds` at the latest.
 pub async fn revoke_links(app: &App, tenant: &Tenant, uid: Uid) -> Result<()> {
     let is_known = app.meta.revoke_links(tenant.clone(), uid).await?;
-    if is_known { Ok(()) } else { Err(unknown_uid()) }
+    if is_known { Ok(()) } else { Err(unknown_uid_error()) }
 }

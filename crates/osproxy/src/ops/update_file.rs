@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use osproxy_api::v1::MetadataChanges;
 
-use super::{Tenant, closed, describe_file::describe_file, name_of, unknown_uid};
+use super::{Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
 use crate::{
     Error, Result,
-    app::{App, check_metadata, metadata_refused},
-    meta::{FileRecord, Metadata, MetadataChange, Updated},
+    app::{App, check_metadata, metadata_error},
+    meta::{FileRecord, Metadata, MetadataEdit, UpdateOutcome},
     uid::Uid,
 };
 
@@ -21,18 +21,19 @@ pub async fn update_file(
     name: Option<&str>,
     patch: Option<MetadataChanges>,
 ) -> Result<FileRecord> {
-    let name = name.map(name_of).transpose().map_err(|error| error.with_field("name"))?;
-    let change = patch.map(|patch| -> MetadataChange { Arc::new(move |metadata| apply(metadata, &patch)) });
+    let name = name.map(file_name).transpose().map_err(|error| error.with_field("name"))?;
+    let change =
+        patch.map(|patch| -> MetadataEdit { Arc::new(move |metadata| apply_patch(metadata, &patch)) });
     let updating = update(app.clone(), tenant.clone(), uid, name.map(str::to_owned), change);
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
     let updating = app.background.spawn(updating);
     match updating.await.map_err(Error::internal)?? {
-        Updated::Updated => describe_file(app, tenant, uid).await,
-        Updated::InvalidMetadata => Err(metadata_refused()),
-        Updated::OverQuota => Err(Error::over_quota()),
-        Updated::Gone(state) => Err(closed(state)),
-        Updated::Unknown => Err(unknown_uid()),
+        UpdateOutcome::Updated => describe_file(app, tenant, uid).await,
+        UpdateOutcome::InvalidMetadata => Err(metadata_error()),
+        UpdateOutcome::OverQuota => Err(Error::quota_exceeded()),
+        UpdateOutcome::Gone(state) => Err(state_error(state)),
+        UpdateOutcome::Unknown => Err(unknown_uid_error()),
     }
 }
 
@@ -41,13 +42,13 @@ async fn update(
     tenant: Tenant,
     uid: Uid,
     name: Option<String>,
-    change: Option<MetadataChange>,
-) -> Result<Updated> {
+    change: Option<MetadataEdit>,
+) -> Result<UpdateOutcome> {
     Ok(app.meta.update_file(tenant, uid, name, change).await?)
 }
 
 /// Applies a patch. Returns `false` if the result exceeds the limits of metadata.
-fn apply(metadata: &mut Metadata, patch: &MetadataChanges) -> bool {
+fn apply_patch(metadata: &mut Metadata, patch: &MetadataChanges) -> bool {
     let MetadataChanges::Set(patch) = patch else {
         metadata.clear();
         return true;

@@ -2,24 +2,24 @@
 
 pub use crate::meta::{FileState, UploadStatus};
 
-use super::{Tenant, closed, unknown_uid};
+use super::{Tenant, state_error, unknown_uid_error};
 use crate::{Result, app::App, uid::Uid};
 
 /// Returns the status of an upload, with the numbers of its received parts in ascending order; of a
 /// complete file, all parts that it was sent in.
 pub async fn upload_status(app: &App, uid: Uid) -> Result<UploadStatus> {
-    checked(app.meta.upload_status(uid).await?)
+    visible_status(app.meta.upload_status(uid).await?)
 }
 
 /// As [`upload_status`], for a file of this tenant only.
 pub async fn own_upload_status(app: &App, tenant: &Tenant, uid: Uid) -> Result<UploadStatus> {
-    checked(app.meta.upload_status(uid).await?.filter(|status| status.tenant == *tenant))
+    visible_status(app.meta.upload_status(uid).await?.filter(|status| status.tenant == *tenant))
 }
 
-fn checked(status: Option<UploadStatus>) -> Result<UploadStatus> {
-    let status = status.ok_or_else(unknown_uid)?;
+fn visible_status(status: Option<UploadStatus>) -> Result<UploadStatus> {
+    let status = status.ok_or_else(unknown_uid_error)?;
     match status.state {
         FileState::Pending | FileState::Receiving | FileState::Completing | FileState::Stored => Ok(status),
-        state @ (FileState::Expired | FileState::Corrupt | FileState::Deleted) => Err(closed(state)),
+        state @ (FileState::Expired | FileState::Corrupt | FileState::Deleted) => Err(state_error(state)),
     }
 }

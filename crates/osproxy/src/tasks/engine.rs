@@ -14,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    handler::{Registered, Registry, TaskContext, TaskError},
-    running::{Running, millis},
-    troubles::Troubles,
+    handler::{RegisteredHandler, Registry, TaskContext, TaskError},
+    log_throttle::LogThrottle,
+    running::{RunningTasks, millis},
 };
 use crate::{
     Error, Result,
-    app::{App, Busy},
+    app::{App, LoadGuard},
     error,
-    meta::{ClaimedTask, Ended, NewTask},
-    metrics::Outcome,
-    traces,
+    meta::{AttemptResult, ClaimedTask, NewTask},
+    metrics::TaskOutcome,
+    trace_context,
 };
 
 /// How many due tasks to read at once.
@@ -36,7 +36,7 @@ const UNLIMITED: u32 = 1_000_000_000;
 
 /// Timing of the engine.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct EngineSettings {
     /// Lifetime of a lease. A task whose lease is not renewed is taken over.
     pub lease: Duration,
     /// How often to look for tasks without a notification.
@@ -51,22 +51,22 @@ pub struct Settings {
 pub struct Engine {
     app: Arc<App>,
     registry: Registry,
-    settings: Settings,
+    settings: EngineSettings,
     /// Suppresses repeated log lines while tasks cannot be claimed.
-    log_throttle: Troubles,
+    log_throttle: LogThrottle,
 }
 
 impl Engine {
     /// Creates an engine with these handlers.
-    pub fn new(app: Arc<App>, registry: Registry, settings: Settings) -> Self {
-        Self { app, registry, settings, log_throttle: Troubles::default() }
+    pub fn new(app: Arc<App>, registry: Registry, settings: EngineSettings) -> Self {
+        Self { app, registry, settings, log_throttle: LogThrottle::default() }
     }
 
     /// Runs tasks until `stop`. From then on it claims no more tasks, lets running ones end until
     /// `abort`, and hands the rest back, so that they can be claimed again.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
         let engine = Arc::new(self);
-        let mut running = Running::default();
+        let mut running = RunningTasks::default();
         let mut prepared = false;
         while !stop.is_cancelled() {
             prepared = prepared || engine.ensure_recurring().await;
@@ -80,11 +80,11 @@ impl Engine {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = engine.app.task_notify.notified() => {}
-                true = running.one_ends() => {}
+                true = running.wait_for_one() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        while running.one_ends().await {}
+        while running.wait_for_one().await {}
     }
 
     /// Ensures that there is a task of every recurring kind. Returns whether that succeeded.
@@ -114,9 +114,13 @@ impl Engine {
     }
 
     /// Claims due tasks up to the concurrency limits. Returns how long no other task will be due.
-    async fn claim(self: &Arc<Self>, running: &mut Running, abort: &CancellationToken) -> Result<Duration> {
+    async fn claim(
+        self: &Arc<Self>,
+        running: &mut RunningTasks,
+        abort: &CancellationToken,
+    ) -> Result<Duration> {
         loop {
-            let free = |(kind, registered): (&&'static str, &Registered)| {
+            let free = |(kind, registered): (&&'static str, &RegisteredHandler)| {
                 (running.count(kind) < registered.concurrency).then_some(*kind)
             };
             let kinds: Vec<_> = self.registry.kinds.iter().filter_map(free).collect();
@@ -154,9 +158,9 @@ impl Engine {
                 let (engine, registered, abort) = (self.clone(), registered.clone(), abort.clone());
                 running.spawn(kind, async move {
                     let began = Instant::now();
-                    let span = traces::of_task(kind, claimed.id, claimed.attempt);
-                    let outcome = engine.attempt(&registered, claimed, abort).instrument(span).await;
-                    engine.app.metrics.tasks.ended(kind, outcome, began.elapsed());
+                    let span = trace_context::task_span(kind, claimed.id, claimed.attempt);
+                    let outcome = engine.run_attempt(&registered, claimed, abort).instrument(span).await;
+                    engine.app.metrics.tasks.count_attempt(kind, outcome, began.elapsed());
                 });
             }
             if !claimed_any {
@@ -167,48 +171,53 @@ impl Engine {
     }
 
     /// Runs one attempt of a task and records the result.
-    async fn attempt(
+    async fn run_attempt(
         &self,
-        registered: &Registered,
+        registered: &RegisteredHandler,
         claimed: ClaimedTask,
         abort: CancellationToken,
-    ) -> Outcome {
+    ) -> TaskOutcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
-        let (store, _busy) = (claimed.store.clone(), Busy::task(&self.app));
+        let (store, _busy) = (claimed.store.clone(), LoadGuard::task(&self.app));
         let context = TaskContext { app: self.app.clone(), task_id, attempt, store };
         tracing::debug!(task_id, kind, attempt, "task started");
         let work = AssertUnwindSafe(registered.run(&context, &claimed.payload)).catch_unwind();
         let outcome = tokio::select! {
             outcome = work => outcome.unwrap_or_else(|_| Err(TaskError::retry("the handler panicked"))),
-            () = self.keep_lease(&claimed) => {
+            () = self.renew_until_lost(&claimed) => {
                 tracing::warn!(task_id, kind, attempt, "lost the lease of a task; another process has it");
-                return Outcome::Lost;
+                return TaskOutcome::Lost;
             }
             () = abort.cancelled() => {
                 tracing::info!(task_id, kind, attempt, "stopping; handing a task back");
-                return self.record(&claimed, Ended::HandedBack).await;
+                return self.record(&claimed, AttemptResult::HandedBack).await;
             }
         };
-        let ended = self.judge(registered, &claimed, outcome);
+        let ended = self.classify(registered, &claimed, outcome);
         self.record(&claimed, ended).await
     }
 
     /// Decides how to record the result of an attempt, and logs it.
-    fn judge(&self, registered: &Registered, claimed: &ClaimedTask, outcome: Result<(), TaskError>) -> Ended {
+    fn classify(
+        &self,
+        registered: &RegisteredHandler,
+        claimed: &ClaimedTask,
+        outcome: Result<(), TaskError>,
+    ) -> AttemptResult {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         match (outcome, registered.interval) {
             (Ok(()), None) => {
                 tracing::debug!(task_id, kind, attempt, "task done");
-                Ended::Done
+                AttemptResult::Done
             }
-            (Ok(()), Some(every)) => Ended::Repeat(millis(every)),
+            (Ok(()), Some(every)) => AttemptResult::Repeat(millis(every)),
             (Err(error), Some(every)) => {
-                let error = error::chain(&error);
+                let error = error::error_chain(&error);
                 tracing::error!(task_id, kind, attempt, error, "task failed; it will run again");
-                Ended::Retry(error, millis(every.min(self.settings.max_backoff)))
+                AttemptResult::Retry(error, millis(every.min(self.settings.max_backoff)))
             }
             (Err(TaskError::Retry(error)), None) if attempt < claimed.max_attempts => {
-                let (error, delay) = (error::chain(&*error), self.delay(attempt));
+                let (error, delay) = (error::error_chain(&*error), self.backoff_ms(attempt));
                 tracing::warn!(
                     task_id,
                     kind,
@@ -217,10 +226,10 @@ impl Engine {
                     delay_ms = delay,
                     "task failed; it will be retried"
                 );
-                Ended::Retry(error, delay)
+                AttemptResult::Retry(error, delay)
             }
             (Err(error), None) => {
-                let error = error::chain(&error);
+                let error = error::error_chain(&error);
                 tracing::error!(
                     task_id,
                     kind,
@@ -228,25 +237,25 @@ impl Engine {
                     error,
                     "task failed and is dead; see `osproxy tasks`"
                 );
-                Ended::Fail(error)
+                AttemptResult::Fail(error)
             }
         }
     }
 
     /// Records how an attempt ended, and returns it for the metrics.
-    async fn record(&self, claimed: &ClaimedTask, ended: Ended) -> Outcome {
+    async fn record(&self, claimed: &ClaimedTask, ended: AttemptResult) -> TaskOutcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
         let outcome = match &ended {
-            Ended::Done | Ended::Repeat(_) => Outcome::Done,
-            Ended::Retry(..) => Outcome::Failed,
-            Ended::Fail(_) => Outcome::Dead,
-            Ended::HandedBack => Outcome::HandedBack,
+            AttemptResult::Done | AttemptResult::Repeat(_) => TaskOutcome::Done,
+            AttemptResult::Retry(..) => TaskOutcome::Failed,
+            AttemptResult::Fail(_) => TaskOutcome::Dead,
+            AttemptResult::HandedBack => TaskOutcome::HandedBack,
         };
         match self.app.meta.end_task(claimed, &self.app.node_id, ended).await {
             Ok(true) => {}
             Ok(false) => {
                 tracing::warn!(task_id, kind, attempt, "a task ended after its lease was lost");
-                return Outcome::Lost;
+                return TaskOutcome::Lost;
             }
             // When the lease expires, the task is taken over, and finds little left to do.
             Err(error) => {
@@ -254,7 +263,7 @@ impl Engine {
                     task_id,
                     kind,
                     attempt,
-                    error = error::chain(&error),
+                    error = error::error_chain(&error),
                     "cannot record the end of a task"
                 );
             }
@@ -263,7 +272,7 @@ impl Engine {
     }
 
     /// Renews the lease until it is lost; then returns.
-    async fn keep_lease(&self, claimed: &ClaimedTask) {
+    async fn renew_until_lost(&self, claimed: &ClaimedTask) {
         let lease = self.settings.lease;
         let mut held_until = tokio::time::Instant::now() + lease;
         loop {
@@ -275,7 +284,7 @@ impl Engine {
                 Err(error) => {
                     tracing::warn!(
                         task_id = claimed.id,
-                        error = error::chain(&error),
+                        error = error::error_chain(&error),
                         "cannot renew the lease of a task"
                     );
                     if tokio::time::Instant::now() >= held_until {
@@ -288,7 +297,7 @@ impl Engine {
 
     /// Returns the delay after a failed attempt, in milliseconds: exponential backoff with jitter
     /// between half and all of it, so that tasks that failed together are not retried together.
-    fn delay(&self, attempt: u32) -> i64 {
+    fn backoff_ms(&self, attempt: u32) -> i64 {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let full = self.settings.initial_backoff.saturating_mul(doubled).min(self.settings.max_backoff);
         let mut random = [0; 2];

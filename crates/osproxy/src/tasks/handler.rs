@@ -20,10 +20,10 @@ pub trait TaskHandler: Send + Sync + 'static {
     const CONCURRENCY: usize = 1;
     /// For a recurring task: the time from the end of one run to the start of the next. There is
     /// one task of such a kind; it is due at every start, and its payload is `()`.
-    const EVERY: Option<Duration> = None;
+    const INTERVAL: Option<Duration> = None;
     /// For a recurring task: whether there is one for each store, which runs on a node that has the
     /// store.
-    const FOR_STORE: bool = false;
+    const PER_STORE: bool = false;
     /// The payload of a task.
     type Payload: Serialize + DeserializeOwned + Send + 'static;
 
@@ -91,11 +91,11 @@ impl From<osproxy_storage::Error> for TaskError {
 }
 
 /// The object-safe form of [`TaskHandler`].
-trait AnyHandler: Send + Sync {
+trait DynTaskHandler: Send + Sync {
     fn run<'a>(&'a self, context: &'a TaskContext, payload: &'a str) -> BoxFuture<'a, Result<(), TaskError>>;
 }
 
-impl<H: TaskHandler> AnyHandler for H {
+impl<H: TaskHandler> DynTaskHandler for H {
     fn run<'a>(&'a self, context: &'a TaskContext, payload: &'a str) -> BoxFuture<'a, Result<(), TaskError>> {
         Box::pin(async move {
             let payload = serde_json::from_str(payload).map_err(TaskError::fail)?;
@@ -106,14 +106,14 @@ impl<H: TaskHandler> AnyHandler for H {
 
 /// A registered handler.
 #[derive(Clone)]
-pub(super) struct Registered {
-    handler: Arc<dyn AnyHandler>,
+pub(super) struct RegisteredHandler {
+    handler: Arc<dyn DynTaskHandler>,
     pub(super) concurrency: usize,
     pub(super) interval: Option<Duration>,
     pub(super) per_store: bool,
 }
 
-impl Registered {
+impl RegisteredHandler {
     pub(super) async fn run(&self, context: &TaskContext, payload: &str) -> Result<(), TaskError> {
         self.handler.run(context, payload).await
     }
@@ -122,18 +122,18 @@ impl Registered {
 /// The handlers of a node, by kind.
 #[derive(Clone, Default)]
 pub struct Registry {
-    pub(super) kinds: BTreeMap<&'static str, Registered>,
+    pub(super) kinds: BTreeMap<&'static str, RegisteredHandler>,
 }
 
 impl Registry {
     /// Adds a handler. Replaces an earlier one of the same kind.
     #[must_use]
     pub fn with<H: TaskHandler>(mut self, handler: H) -> Self {
-        let registered = Registered {
+        let registered = RegisteredHandler {
             handler: Arc::new(handler),
             concurrency: H::CONCURRENCY.max(1),
-            interval: H::EVERY,
-            per_store: H::FOR_STORE,
+            interval: H::INTERVAL,
+            per_store: H::PER_STORE,
         };
         self.kinds.insert(H::KIND, registered);
         self

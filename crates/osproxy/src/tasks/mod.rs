@@ -8,10 +8,10 @@
 pub mod engine;
 mod handler;
 pub mod handlers;
+mod log_throttle;
 mod running;
-mod troubles;
 
-pub use engine::{Engine, Settings};
+pub use engine::{Engine, EngineSettings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
 
 use std::sync::Arc;
@@ -46,6 +46,6 @@ pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<
     let new = task::<H>(app, app.next_uid().await?, payload);
     let id = new.id;
     app.meta.enqueue(new, None).await?;
-    app.task_enqueued();
+    app.notify_task_engine();
     Ok(id)
 }

@@ -6,12 +6,12 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 /// Running tasks and their kinds.
 #[derive(Default)]
-pub(super) struct Running {
+pub(super) struct RunningTasks {
     set: JoinSet<()>,
     kinds: HashMap<Id, &'static str>,
 }
 
-impl Running {
+impl RunningTasks {
     /// Number of running tasks of a kind.
     pub(super) fn count(&self, kind: &str) -> usize {
         self.kinds.values().filter(|running| **running == kind).count()
@@ -24,7 +24,7 @@ impl Running {
 
     /// Waits until a task has ended, normally or by a panic, and frees its slot. Returns `false` if
     /// none is running.
-    pub(super) async fn one_ends(&mut self) -> bool {
+    pub(super) async fn wait_for_one(&mut self) -> bool {
         let Some(ended) = self.set.join_next_with_id().await else {
             return false;
         };

@@ -58,7 +58,7 @@ impl LogWriter {
     ) -> io::Result<(Self, FlushOnDrop)> {
         let shared = Arc::new(Shared::default());
         let thread_shared = shared.clone();
-        thread::Builder::new().name("log".to_owned()).spawn(move || thread_shared.write_all(output))?;
+        thread::Builder::new().name("log".to_owned()).spawn(move || thread_shared.run(output))?;
         Ok((Self { shared: shared.clone(), coloured }, FlushOnDrop(shared)))
     }
 }
@@ -74,7 +74,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 impl Write for &LogWriter {
     /// Buffers a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let escaped = escaped(line, self.coloured);
+        let escaped = escape_control_characters(line, self.coloured);
         let bytes = escaped.as_deref().unwrap_or(line);
         let mut lines = self.shared.lock();
         if lines.bytes.len() + bytes.len() > CAPACITY {
@@ -96,7 +96,7 @@ impl Write for &LogWriter {
 }
 
 /// Escapes the control characters of a line, except its final line feed; `None` if it has none.
-fn escaped(line: &[u8], coloured: bool) -> Option<Vec<u8>> {
+fn escape_control_characters(line: &[u8], coloured: bool) -> Option<Vec<u8>> {
     let (text, end) = match line.strip_suffix(b"\n") {
         Some(text) => (text, "\n"),
         None => (line, ""),
@@ -123,7 +123,7 @@ impl Shared {
     }
 
     /// The loop of the thread, which ends after a stop request.
-    fn write_all(&self, mut output: impl Write) {
+    fn run(&self, mut output: impl Write) {
         let mut writing = Vec::new();
         let mut stop = false;
         while !stop {
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_line_is_one_line_whatever_it_is_about() {
         let escaped = |line: &str, coloured| {
-            let escaped = escaped(line.as_bytes(), coloured);
+            let escaped = escape_control_characters(line.as_bytes(), coloured);
             escaped.map(|line| String::from_utf8(line).unwrap())
         };
         for plain in ["", "\n", "x\n", "x", "é ß 漢 \u{a0}\n"] {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::stack;
 use crate::support::{
-    Api, Database, Nginx, Service, answered, command, content, eventually, md5_hex, problem, spawn_failing,
+    Api, Database, Nginx, Service, command, content, eventually, expect_json, expect_problem, md5_hex,
+    spawn_failing,
 };
 
 /// An operation of the OpenAPI document, and the scope it requires, if any.
@@ -107,7 +108,7 @@ async fn a_stranger_finds_out_nothing_about_another_tenants_file() {
             theirs.v1_post(&format!("{file}/copy"), &json!({})).await,
             theirs.v1_post(&format!("{file}/links"), &json!({"expires_in": 60})).await,
         ] {
-            details.push(problem(answer, 404, "file_not_found").await["detail"].clone());
+            details.push(expect_problem(answer, 404, "file_not_found").await["detail"].clone());
         }
         let checkpoint = theirs.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await;
         assert_eq!(checkpoint.status(), 404);
@@ -115,21 +116,21 @@ async fn a_stranger_finds_out_nothing_about_another_tenants_file() {
         told.push(details);
     }
     assert!(told.iter().all(|details| *details == told[3]), "{told:?}");
-    let listed: Files = answered(theirs.v1_get("/files").await, 200).await;
+    let listed: Files = expect_json(theirs.v1_get("/files").await, 200).await;
     assert_eq!(listed.files.len(), 0);
     // Deduplication does not reveal the content of another tenant.
     let md5 = md5_hex(&bytes);
     assert_eq!(theirs.instant_upload(&[(&md5, "x")]).await[0].uid, "");
     let wish = json!({"name": "x", "size": bytes.len(), "md5": md5});
-    assert_eq!(theirs.wish(&wish).await.state, CreatedState::Pending);
-    assert_eq!(ours.wish(&wish).await.state, CreatedState::Stored);
+    assert_eq!(theirs.create_upload(&wish).await.state, CreatedState::Pending);
+    assert_eq!(ours.create_upload(&wish).await.state, CreatedState::Stored);
     // The other tenant's copy is a blob of its own; deleting it removes nothing else.
     let copy = theirs.store("x.bin", &bytes).await;
     assert_eq!(service.sql("SELECT id FROM blobs WHERE state = 'stored'").await.len(), 2);
     assert_eq!(theirs.v1(Method::DELETE, &format!("/files/{copy}"), None).await.status(), 204);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert!(ours.read(&stored).await == bytes);
-    let listed: Files = answered(ours.v1_get("/files").await, 200).await;
+    let listed: Files = expect_json(ours.v1_get("/files").await, 200).await;
     assert_eq!(listed.files.len(), 3);
 }
 
@@ -141,7 +142,7 @@ async fn what_was_merged_is_shared_within_its_tenant_alone() {
     let bytes = content(2, 400_000);
     for tenant in [&ours, &ours, &theirs] {
         let uid = tenant.store_in_parts("x.bin", &bytes, 150_000).await;
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         assert!(tenant.read(&uid).await == bytes);
     }
     let blobs = service.sql("SELECT tenant FROM blobs WHERE state = 'stored' ORDER BY tenant").await;
@@ -159,7 +160,7 @@ async fn tenants_may_use_the_same_idempotency_key() {
         for _ in 0..2 {
             let request = api.client().post(&url).header("idempotency-key", "k");
             let answer = request.json(&json!({"name": "x"})).send().await.unwrap();
-            uids.push(answered::<CreatedUpload>(answer, 201).await.uid);
+            uids.push(expect_json::<CreatedUpload>(answer, 201).await.uid);
         }
     }
     assert_eq!(uids[0], uids[1]);
@@ -249,7 +250,7 @@ async fn too_many_requests_with_a_key_are_told_when_to_come_again() {
     }
     let refused = refused.expect("every request was served");
     assert_eq!(refused.headers()["retry-after"], "1");
-    problem(refused, 429, "rate_limited").await;
+    expect_problem(refused, 429, "rate_limited").await;
     eventually("requests succeed", async || (slow.v1_get("/files").await.status() == 200).then_some(()))
         .await;
 }
@@ -261,15 +262,15 @@ async fn an_open_service_serves_everyone_and_knows_its_keys() {
     let uid = service.with_key(&key).store("x", b"x").await;
     // A token of another service has no effect in open mode.
     for api in [service.without_key(), service.with_key("eyJhbGciOiJub25lIn0.e30.")] {
-        assert_eq!(answered::<Files>(api.v1_get("/files").await, 200).await.files.len(), 0);
-        problem(api.v1_get(&format!("/files/{uid}")).await, 404, "file_not_found").await;
+        assert_eq!(expect_json::<Files>(api.v1_get("/files").await, 200).await.files.len(), 0);
+        expect_problem(api.v1_get(&format!("/files/{uid}")).await, 404, "file_not_found").await;
     }
-    let file: File = answered(service.with_key(&key).v1_get(&format!("/files/{uid}")).await, 200).await;
+    let file: File = expect_json(service.with_key(&key).v1_get(&format!("/files/{uid}")).await, 200).await;
     assert_eq!(file.uid, uid);
     // An invalid key of osproxy must not fall back to the default tenant.
     let broken = format!("{}0", &key[..key.len() - 1]);
     let broken = if broken == key { format!("{}1", &key[..key.len() - 1]) } else { broken };
-    problem(service.with_key(&broken).v1_get("/files").await, 401, "unauthenticated").await;
+    expect_problem(service.with_key(&broken).v1_get("/files").await, 401, "unauthenticated").await;
 }
 
 /// Returns the bootstrap key from the service's folder.
@@ -308,18 +309,18 @@ async fn the_first_start_makes_a_key_and_nobody_is_served_without_one() {
     for (name, value) in [("x-forwarded-for", "192.0.2.7"), ("host", "localhost"), ("origin", "null")] {
         for path in ["/api/v1/files", "/metrics", "/api/v1/stats"] {
             let request = stranger.client().get(stranger.url(path)).header(name, value);
-            problem(request.send().await.unwrap(), 401, "unauthenticated").await;
+            expect_problem(request.send().await.unwrap(), 401, "unauthenticated").await;
         }
     }
     // It is created once, printed once, and useless once revoked.
-    service.restart_killed().await;
+    service.kill_and_restart().await;
     assert_eq!(service.ready_line(), format!("osproxy is ready on {}", service.url("")));
     assert_eq!(bootstrap_key(&service), key);
     let (code, said) = service.cli(&["key", "revoke", &key]).await;
     assert_eq!(code, 0, "{said}");
-    service.restart_killed().await;
+    service.kill_and_restart().await;
     assert_eq!(service.ready_line(), format!("osproxy is ready on {}", service.url("")));
-    problem(service.v1_get("/files").await, 401, "unauthenticated").await;
+    expect_problem(service.v1_get("/files").await, 401, "unauthenticated").await;
     assert_eq!(service.sql("SELECT count(*) FROM api_keys").await, ["1"]);
 }
 
@@ -355,7 +356,7 @@ async fn where_there_is_a_key_no_other_is_made() {
     let service = Service::start_at(folder, database, Vec::new(), &[], &[]).await;
     assert_eq!(service.key(), None);
     assert_eq!(service.ready_line(), format!("osproxy is ready on {}", service.url("")));
-    problem(service.v1_get("/files").await, 401, "unauthenticated").await;
+    expect_problem(service.v1_get("/files").await, 401, "unauthenticated").await;
     assert_eq!(service.with_key(key.trim_end()).v1_get("/files").await.status(), 200);
     // No bootstrap key is created in open mode.
     let open = Service::start_with(&[("AUTH__MODE", "open")]).await;
@@ -373,10 +374,10 @@ async fn a_plain_nginx_gives_nobody_rights() {
         "access_log off; server {{ listen {address}; location / {{ proxy_pass http://{}; }} }}",
         service.address
     );
-    let nginx = Nginx::start_written(address, &text).await;
+    let nginx = Nginx::start_with_config(address, &text).await;
     let stranger = Api::new(nginx.address);
-    problem(stranger.v1_post("/uploads", &json!({"name": "x"})).await, 401, "unauthenticated").await;
-    problem(stranger.get("/metrics").await, 401, "unauthenticated").await;
+    expect_problem(stranger.v1_post("/uploads", &json!({"name": "x"})).await, 401, "unauthenticated").await;
+    expect_problem(stranger.get("/metrics").await, 401, "unauthenticated").await;
     let owner = stranger.with_key(service.key().unwrap());
     assert_eq!(owner.v1_post("/uploads", &json!({"name": "x"})).await.status(), 201);
 }
@@ -385,7 +386,7 @@ async fn a_plain_nginx_gives_nobody_rights() {
 async fn a_key_without_the_scope_read_is_told_nothing_of_files() {
     let service = Service::start().await;
     let secret = json!({"name": "secret.txt", "metadata": {"owner": "ann"}});
-    let upload = service.wish(&secret).await;
+    let upload = service.create_upload(&secret).await;
     let uid = upload.uid.clone();
     assert_eq!(service.put(&upload.links.unwrap().content, b"content").await.status(), 200);
     let uploader = service.with_key(&service.create_key(&["--scopes", "upload"]).await);
@@ -397,7 +398,7 @@ async fn a_key_without_the_scope_read_is_told_nothing_of_files() {
     }
     let answer = uploader.v1_post(&format!("{file}/copy"), &json!({})).await;
     let location = answer.headers()["location"].to_str().unwrap().to_owned();
-    let told: Value = answered(answer, 201).await;
+    let told: Value = expect_json(answer, 201).await;
     let copy = told["uid"].as_str().unwrap();
     assert_eq!(told, json!({ "uid": copy }));
     assert_eq!(location, format!("/api/v1/files/{copy}"));

@@ -85,8 +85,8 @@ async fn whatever_clients_send_a_line_stays_a_line() {
             ("/x", "X-Request-Id: \u{9b}2J\r\n"),
         ] {
             let mut connection = service.connect().await;
-            connection.head("GET", path, &format!("{fields}Connection: close\r\n")).await;
-            connection.rest().await;
+            connection.send_head("GET", path, &format!("{fields}Connection: close\r\n")).await;
+            connection.read_to_end().await;
         }
         eventually("the log is written", async || {
             (service.log().matches("served").count() >= 10).then_some(())
@@ -140,7 +140,7 @@ async fn a_log_of_everything_has_no_secret_in_it() {
         secrets.push(url);
         secrets.push(":secret@".to_owned());
     }
-    secrets.extend(Store::of_environment().map(|store| store.key().1));
+    secrets.extend(Store::from_environment().map(|store| store.key().1));
     for secret in secrets {
         assert!(secret.len() > 6, "{secret:?} was logged");
         let found = log.lines().find(|line| line.contains(&secret));
@@ -171,7 +171,7 @@ async fn use_links(service: &Service) -> String {
     service.get(&download.url).await;
     service.get(&download.url.replace("uid=", "uid=1")).await;
     service.get(&download.url.replace("signature=", "signature=x")).await;
-    let wish = service.wish(&json!({"name": "z.bin", "size": bytes.len()})).await;
+    let wish = service.create_upload(&json!({"name": "z.bin", "size": bytes.len()})).await;
     links += &serde_json::to_string(&wish).unwrap();
     service.v1_put_part(&wish, 1, &bytes).await;
     service.v1_status(&wish).await;
@@ -186,7 +186,7 @@ async fn use_links(service: &Service) -> String {
     service.get(&url).await;
     service.get(&format!("{url}&more=1")).await;
     let mut connection = service.connect().await;
-    connection.head("GET", &url, "Connection: close\r\nRange: bytes=99999-\r\n").await;
-    connection.rest().await;
+    connection.send_head("GET", &url, "Connection: close\r\nRange: bytes=99999-\r\n").await;
+    connection.read_to_end().await;
     links + &made
 }

@@ -8,9 +8,9 @@ use hyper::Request;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{H2, RawConnection, Service, problem, refused};
+use crate::support::{Http2Client, RawConnection, Service, expect_problem, expect_v0_error};
 
-async fn is_well(service: &Service) {
+async fn assert_healthy(service: &Service) {
     let start = Instant::now();
     assert_eq!(service.get("/health/live").await.status(), 200);
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -22,7 +22,7 @@ async fn a_header_of_1_mb_is_refused() {
     let mut connection = service.connect().await;
     connection.send(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX: ").await;
     connection.try_send(&vec![b'x'; 1 << 20]).await;
-    let answer = connection.rest().await;
+    let answer = connection.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     // A head that is only slightly too large gets a problem document.
     for (size, status) in [(31_000, 200), (33_000, 431)] {
@@ -31,13 +31,13 @@ async fn a_header_of_1_mb_is_refused() {
             service.client().get(service.url("/health/live")).header("x", &value).send().await.unwrap();
         assert_eq!(answer.status(), status, "{size}");
         if status == 431 {
-            problem(answer, 431, "header_too_large").await;
+            expect_problem(answer, 431, "header_too_large").await;
         }
     }
     // So does a long path.
     let path = format!("/api/v1/files?cursor={}", "x".repeat(33_000));
-    problem(service.get(&path).await, 431, "header_too_large").await;
-    is_well(&service).await;
+    expect_problem(service.get(&path).await, 431, "header_too_large").await;
+    assert_healthy(&service).await;
 }
 
 #[tokio::test]
@@ -47,10 +47,10 @@ async fn ten_thousand_headers_are_refused() {
     connection.try_send(b"GET /health/live HTTP/1.1\r\nHost: x\r\n").await;
     connection.try_send("X: y\r\n".repeat(10_000).as_bytes()).await;
     connection.try_send(b"\r\n").await;
-    let answer = connection.rest().await;
+    let answer = connection.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     for (count, status) in [(90, 200), (101, 431), (10_000, 431)] {
-        let mut client = H2::open(service.address).await;
+        let mut client = Http2Client::connect(service.address).await;
         let mut request = Request::get("http://test/health/live");
         for number in 0..count {
             request = request.header(format!("x{number}"), "y");
@@ -59,7 +59,7 @@ async fn ten_thousand_headers_are_refused() {
         // A much larger number of headers ends the connection.
         assert_eq!(answer.map_or(431, |answer| answer.status().as_u16()), status, "{count}");
     }
-    is_well(&service).await;
+    assert_healthy(&service).await;
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn two_thousand_idle_connections_hold_up_nobody() {
         let uid = service.store("x.bin", b"hello").await;
         assert_eq!(service.read(&uid).await, b"hello");
     }
-    is_well(&service).await;
+    assert_healthy(&service).await;
     assert!(service.peak_memory() < 200 << 20, "{} bytes", service.peak_memory());
     drop(idle);
 }
@@ -118,7 +118,7 @@ async fn an_http_2_rapid_reset_ends_its_connection() {
         assert!(sent < 1_000_000 && start.elapsed() < Duration::from_secs(30), "the connection stays open");
     }
     println!("the connection was closed after {sent} resets");
-    is_well(&service).await;
+    assert_healthy(&service).await;
 }
 
 #[tokio::test]
@@ -130,9 +130,9 @@ async fn a_zip_bomb_is_not_unpacked() {
             let request = service.client().post(service.url(route)).header("content-encoding", coding);
             request.header("content-type", "application/json").body(bomb.clone()).send()
         };
-        problem(post("/api/v1/uploads").await.unwrap(), 415, "unsupported_media_type").await;
-        refused(post("/api/storage/v0/link/upload").await.unwrap(), 415).await;
-        refused(post("/api/storage/v0/resume").await.unwrap(), 415).await;
+        expect_problem(post("/api/v1/uploads").await.unwrap(), 415, "unsupported_media_type").await;
+        expect_v0_error(post("/api/storage/v0/link/upload").await.unwrap(), 415).await;
+        expect_v0_error(post("/api/storage/v0/resume").await.unwrap(), 415).await;
     }
     // Compressed bytes are valid content when no `Content-Encoding` is declared.
     let link = service.upload_link("x.gz").await;
@@ -143,7 +143,7 @@ async fn a_zip_bomb_is_not_unpacked() {
 #[tokio::test]
 async fn json_of_100_mb_is_refused_and_not_kept() {
     let service = Service::start().await;
-    is_well(&service).await;
+    assert_healthy(&service).await;
     let before = service.peak_memory();
     let fields = "Content-Type: application/json\r\nContent-Length: 104857600\r\n";
     let endless = "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n";
@@ -151,9 +151,9 @@ async fn json_of_100_mb_is_refused_and_not_kept() {
     for url in ["/api/v1/uploads", "/api/storage/v0/link/upload"] {
         for fields in [fields, endless] {
             let mut connection = service.connect().await;
-            connection.head("POST", url, &(service.authorization() + fields)).await;
+            connection.send_head("POST", url, &(service.authorization() + fields)).await;
             connection.send(piece.as_bytes()).await;
-            let answer = String::from_utf8(connection.some().await).unwrap();
+            let answer = String::from_utf8(connection.read_some().await).unwrap();
             assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
             let mut sent = 0;
             while connection.try_send(piece.as_bytes()).await {
@@ -178,11 +178,11 @@ async fn deeply_nested_json_is_refused() {
                     service.client().post(service.url(route)).header("content-type", "application/json");
                 request.body(body.clone()).send()
             };
-            problem(post("/api/v1/uploads").await.unwrap(), 400, "invalid_argument").await;
-            refused(post("/api/storage/v0/link/upload").await.unwrap(), 422).await;
+            expect_problem(post("/api/v1/uploads").await.unwrap(), 400, "invalid_argument").await;
+            expect_v0_error(post("/api/storage/v0/link/upload").await.unwrap(), 422).await;
         }
     }
-    is_well(&service).await;
+    assert_healthy(&service).await;
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_form_with_10_000_fields_is_refused() {
     for form in [format!("{many}{}--b--\r\n", field("file")), format!("{}{many}--b--\r\n", field("file"))] {
         let put = service.client().put(service.url(&link.url.single));
         let put = put.header("content-type", "multipart/form-data; boundary=b");
-        refused(put.body(form).send().await.unwrap(), 422).await;
+        expect_v0_error(put.body(form).send().await.unwrap(), 422).await;
     }
     assert_eq!(service.objects(), [""; 0]);
 }
@@ -221,15 +221,15 @@ async fn a_body_that_is_smuggled_is_no_request() {
         "Transfer-Encoding: identity, chunked, x\r\n",
     ] {
         let mut connection = service.connect().await;
-        connection.head("POST", "/api/v1/uploads", &(service.authorization() + fields)).await;
+        connection.send_head("POST", "/api/v1/uploads", &(service.authorization() + fields)).await;
         connection
             .try_send(b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             .await;
-        let answer = connection.rest().await;
+        let answer = connection.read_to_end().await;
         assert!(!answer.contains("HTTP/1.1 200"), "{fields}: {answer}");
     }
     // The same through HTTP/2, whose headers have no line structure.
-    let mut client = H2::open(service.address).await;
+    let mut client = Http2Client::connect(service.address).await;
     let wish = Bytes::from(json!({"name": "x"}).to_string());
     let request = Request::post("http://localhost/api/v1/uploads").header("content-type", "application/json");
     let request = request.header("authorization", format!("Bearer {}", service.key().unwrap()));

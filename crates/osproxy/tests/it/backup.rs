@@ -38,7 +38,7 @@ impl Place<'_> {
 /// Starts a script of the guide with the paths of this test: the data of a service and a folder for
 /// backups. The command that dumps the database creates a file before and after the dump, and
 /// continues when the test creates the matching files.
-fn begin(place: &Place<'_>, backups: &Path, script: &str, dumper: &str) -> Child {
+fn start_script(place: &Place<'_>, backups: &Path, script: &str, dumper: &str) -> Child {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let data = place.folder.join("osproxy-data").display().to_string();
     let url = place.database.url().unwrap_or_default();
@@ -125,7 +125,7 @@ async fn back_up(
     }
     let gone = service.store("gone.bin", &content(200, 1000)).await;
     let place = Place { folder: service.folder(), database: service.database(), store };
-    let mut backup = begin(&place, backups, script, dumper);
+    let mut backup = start_script(&place, backups, script, dumper);
     files.extend(writer.write_until(&mut backup, Some(&backups.join("copied"))).await);
     // A file that is too late for the first copy but is in the database dump: the second copy has
     // it.
@@ -134,10 +134,10 @@ async fn back_up(
     writer.write_until(&mut backup, Some(&backups.join("dumped"))).await;
     service.database().release_merges().await;
     for (uid, _) in &files {
-        service.wait_until_whole(uid).await;
+        service.wait_until_merged(uid).await;
     }
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{gone}"), None).await.status(), 204);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     std::fs::write(backups.join("go"), "").unwrap();
     writer.write_until(&mut backup, None).await;
     files
@@ -145,7 +145,7 @@ async fn back_up(
 
 /// Loses the service and restores it elsewhere: every file that was complete must be there. With
 /// `stores`, the service has its objects in the first one, and gets the second one.
-async fn walk_through(
+async fn lose_and_restore(
     service: Service,
     database: Database,
     folder: TempDir,
@@ -159,7 +159,7 @@ async fn walk_through(
     let [store, other_store] = stores.map_or([None, None], |stores| stores.map(Some));
     for script in before {
         let place = Place { folder: service.folder(), database: service.database(), store: store.as_ref() };
-        let mut backup = begin(&place, backups.path(), script, "nothing");
+        let mut backup = start_script(&place, backups.path(), script, "nothing");
         assert!(backup.wait().await.unwrap().success());
     }
     let files = back_up(&service, store.as_ref(), backups.path(), script, dumper).await;
@@ -169,7 +169,7 @@ async fn walk_through(
 
     std::fs::create_dir_all(folder.path().join("osproxy-data")).unwrap();
     let place = Place { folder: folder.path(), database: &database, store: other_store.as_ref() };
-    let mut restoring = begin(&place, backups.path(), restore, dumper);
+    let mut restoring = start_script(&place, backups.path(), restore, dumper);
     assert!(restoring.wait().await.unwrap().success());
     let settings = place.settings();
     let service = Service::start_listening("127.0.0.1:0", folder, database, other_store, settings).await;
@@ -178,11 +178,11 @@ async fn walk_through(
     for (uid, bytes) in &files {
         assert!(service.read(uid).await == *bytes, "{uid} has other content");
         // The restored database has the parts and their merge task.
-        service.wait_until_whole(uid).await;
+        service.wait_until_merged(uid).await;
         assert!(service.read(uid).await == *bytes, "{uid} has other content");
     }
     assert!(service.get(&link.url).await.bytes().await.unwrap() == files[0].1, "the old link is not valid");
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -191,7 +191,7 @@ async fn sqlite_and_local_disk_are_backed_up_and_restored_as_the_guide_says() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::create(folder.path()).await;
     let service = Service::start().await;
-    walk_through(service, database, folder, None, "\n### One node: SQLite", "sqlite3").await;
+    lose_and_restore(service, database, folder, None, "\n### One node: SQLite", "sqlite3").await;
 }
 
 #[tokio::test]
@@ -212,22 +212,24 @@ async fn postgres_and_a_store_are_backed_up_and_restored_as_the_guide_says() {
     let admin = "OSPROXY_TEST_POSTGRES";
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let stores = [Store::new(StoreServer::S3), Store::new(StoreServer::S3)];
-    let [database, other_database] =
-        [Database::on(admin, folders[0].path()).await, Database::on(admin, folders[1].path()).await];
+    let [database, other_database] = [
+        Database::create_on(admin, folders[0].path()).await,
+        Database::create_on(admin, folders[1].path()).await,
+    ];
     let [folder, other_folder] = folders;
     let place = Place { folder: folder.path(), database: &database, store: Some(&stores[0]) };
     let settings = place.settings();
     let store = Some(stores[0].clone());
     let service = Service::start_listening("127.0.0.1:0", folder, database, store, settings).await;
     let heading = "\n### Object store";
-    walk_through(service, other_database, other_folder, Some(stores), heading, "pg_dump").await;
+    lose_and_restore(service, other_database, other_folder, Some(stores), heading, "pg_dump").await;
 }
 
 async fn on_server(admin: &str, heading: &str, dumper: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on(admin, folder.path()).await;
+    let database = Database::create_on(admin, folder.path()).await;
     let service = Service::start_on(admin, &[]).await;
-    walk_through(service, database, folder, None, heading, dumper).await;
+    lose_and_restore(service, database, folder, None, heading, dumper).await;
 }
 
 #[tokio::test]

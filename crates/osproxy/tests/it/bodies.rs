@@ -5,15 +5,15 @@ use std::process::Stdio;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::support::{Api, Service, content, eventually, md5_hex, problem, refused};
+use crate::support::{Api, Service, content, eventually, expect_problem, expect_v0_error, md5_hex};
 
 /// Every upload route, each with its own link for the file `x.bin`: API v0 and v1, whole and in
 /// parts.
 async fn targets(service: &Api) -> [(String, bool); 4] {
     let (whole, parts) = (service.upload_link("x.bin").await, service.upload_link("x.bin").await);
     let [content, part] = [
-        service.wish(&json!({"name": "x.bin"})).await.links.unwrap().content,
-        service.wish(&json!({"name": "x.bin"})).await.links.unwrap().part.replace("{number}", "1"),
+        service.create_upload(&json!({"name": "x.bin"})).await.links.unwrap().content,
+        service.create_upload(&json!({"name": "x.bin"})).await.links.unwrap().part.replace("{number}", "1"),
     ];
     [
         (whole.url.single, true),
@@ -42,10 +42,10 @@ async fn who_stalls_is_told_that_the_request_may_be_repeated_and_it_may() {
     for (method, url) in &urls {
         let mut connection = service.connect().await;
         let fields = service.authorization() + "Content-Type: application/json\r\nContent-Length: 100\r\n";
-        connection.head(method, url, &fields).await;
+        connection.send_head(method, url, &fields).await;
         connection.send(b"{\"name\": ").await;
         // The client stalls without closing its side.
-        let answer = connection.rest().await;
+        let answer = connection.read_to_end().await;
         let head = answer.to_lowercase();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{url}: {answer}");
         for field in ["osproxy-error: incomplete_body", "retry-after: 1", "connection: close"] {
@@ -58,7 +58,7 @@ async fn who_stalls_is_told_that_the_request_may_be_repeated_and_it_may() {
     for (_, url) in urls.iter().filter(|(method, _)| *method == "PUT") {
         assert!(service.put(url, b"hello").await.status().is_success(), "{url}");
     }
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -71,9 +71,9 @@ async fn a_fragment_is_not_taken_for_the_file() {
             let put = service.client().put(service.url(&url)).header("content-range", range);
             let answer = put.body("567890").send().await.unwrap();
             if is_v0 {
-                assert!(refused(answer, 422).await.contains("Content-Range"));
+                assert!(expect_v0_error(answer, 422).await.contains("Content-Range"));
             } else {
-                let problem = problem(answer, 400, "invalid_argument").await;
+                let problem = expect_problem(answer, 400, "invalid_argument").await;
                 assert_eq!(problem["field"], "content-range");
             }
         }
@@ -105,16 +105,16 @@ async fn a_body_that_is_coded_is_not_taken_for_what_it_stands_for() {
             let put = service.client().put(service.url(&url)).header("content-encoding", coding);
             let answer = put.body(packed.to_vec()).send().await.unwrap();
             if is_v0 {
-                refused(answer, 415).await;
+                expect_v0_error(answer, 415).await;
             } else {
-                problem(answer, 415, "unsupported_media_type").await;
+                expect_problem(answer, 415, "unsupported_media_type").await;
             }
         }
         let mut connection = service.connect().await;
         let fields = "Transfer-Encoding: gzip, chunked\r\nConnection: close\r\n";
-        connection.head("PUT", &url, fields).await;
+        connection.send_head("PUT", &url, fields).await;
         connection.send(&[&b"14\r\n"[..], &packed, b"\r\n0\r\n\r\n"].concat()).await;
-        let answer = connection.rest().await;
+        let answer = connection.read_to_end().await;
         assert!(answer.starts_with("HTTP/1.1 501 ") && answer.contains("not_implemented"), "{url}: {answer}");
     }
     // The same holds for a form field.
@@ -126,7 +126,7 @@ async fn a_body_that_is_coded_is_not_taken_for_what_it_stands_for() {
         let put = service.client().put(service.url(&url));
         put.header("content-type", "multipart/form-data; boundary=b").body(form).send().await.unwrap()
     };
-    refused(put(form("Content-Encoding: gzip\r\n")).await, 415).await;
+    expect_v0_error(put(form("Content-Encoding: gzip\r\n")).await, 415).await;
     nothing_is_left(&service).await;
     assert!(!service.log().contains("ERROR"), "{}", service.log());
     assert_eq!(put(form("Content-Encoding: identity\r\n")).await.status(), 200);
@@ -135,7 +135,7 @@ async fn a_body_that_is_coded_is_not_taken_for_what_it_stands_for() {
         let put = service.client().put(service.url(&url)).header("content-encoding", "identity");
         assert!(put.body("hello").send().await.unwrap().status().is_success(), "{url}");
     }
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -144,9 +144,9 @@ async fn chunks_that_are_none_are_malformed() {
     let service = Service::start().await;
     for (url, is_v0) in targets(&service).await {
         let mut connection = service.connect().await;
-        connection.head("PUT", &url, "Transfer-Encoding: chunked\r\n").await;
+        connection.send_head("PUT", &url, "Transfer-Encoding: chunked\r\n").await;
         connection.send(b"3\r\nabc\r\nno size\r\n").await;
-        let answer = connection.rest().await;
+        let answer = connection.read_to_end().await;
         let status = if is_v0 { 422 } else { 400 };
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{url}: {answer}");
         assert!(answer.contains("malformed") && !answer.contains("\r\nretry-after:"), "{url}: {answer}");
@@ -166,12 +166,12 @@ async fn a_form_that_lacks_its_end_is_malformed_and_one_that_breaks_off_is_not()
         service.client().put(service.url(&url)).header("content-type", "multipart/form-data; boundary=b");
     let answer = put.body(form.clone()).send().await.unwrap();
     assert!(!answer.headers().contains_key("retry-after"), "a retry cannot help");
-    refused(answer, 422).await;
+    expect_v0_error(answer, 422).await;
     let mut connection = service.connect().await;
     let fields = "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 2000\r\n";
-    connection.head("PUT", &url, fields).await;
+    connection.send_head("PUT", &url, fields).await;
     connection.send(&form).await;
-    let answer = connection.rest().await;
+    let answer = connection.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     nothing_is_left(&service).await;
 }

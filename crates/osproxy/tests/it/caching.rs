@@ -4,7 +4,7 @@ use osproxy_api::v1::CreatedLink;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{Nginx, Service, answered, content, eventually};
+use crate::support::{Nginx, Service, content, eventually, expect_json};
 
 fn field<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     answer.headers().get(name).map(|value| value.to_str().unwrap())
@@ -12,7 +12,7 @@ fn field<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
 
 /// Creates a download link of API v1.
 async fn link(service: &Service, uid: &str, wish: &Value) -> CreatedLink {
-    answered(service.v1_post(&format!("/files/{uid}/links"), wish).await, 201).await
+    expect_json(service.v1_post(&format!("/files/{uid}/links"), wish).await, 201).await
 }
 
 /// The seconds of `SCOPE, max-age=SECONDS, no-transform`.
@@ -154,7 +154,7 @@ async fn cache_in_front_of(service: &Service) -> Nginx {
 }
 
 /// Returns the status of an answer through the cache, and whether it was a cache hit.
-async fn ask(nginx: &Nginx, url: &str) -> (u16, bool) {
+async fn get_through_cache(nginx: &Nginx, url: &str) -> (u16, bool) {
     let answer = reqwest::get(format!("http://{}{url}", nginx.address)).await.unwrap();
     let told = (answer.status().as_u16(), field(&answer, "x-cache") == Some("HIT"));
     answer.bytes().await.unwrap();
@@ -171,24 +171,28 @@ async fn a_shared_cache_outlives_no_link() {
     let v0 = service.download_link(&uid).await.unwrap().url;
     let counted = link(&service, &uid, &json!({"expires_in": 600, "max_uses": 2})).await.url;
     let short = link(&service, &uid, &json!({"expires_in": 2})).await.url;
-    assert_eq!(ask(&nginx, &short).await, (200, false));
+    assert_eq!(get_through_cache(&nginx, &short).await, (200, false));
     for path in [&*url, &v0, "/health/ready", "/health/live"] {
         for _ in 0..2 {
-            assert_eq!(ask(&nginx, path).await, (200, false), "{path}");
+            assert_eq!(get_through_cache(&nginx, path).await, (200, false), "{path}");
         }
     }
     for status in [200, 200, 403, 403] {
-        assert_eq!(ask(&nginx, &counted).await, (status, false));
+        assert_eq!(get_through_cache(&nginx, &counted).await, (status, false));
     }
-    eventually("the link has expired", async || (ask(&nginx, &short).await.0 == 403).then_some(())).await;
+    eventually("the link has expired", async || {
+        (get_through_cache(&nginx, &short).await.0 == 403).then_some(())
+    })
+    .await;
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}/links"), None).await.status(), 204);
-    assert_eq!(ask(&nginx, &url).await, (403, false));
-    assert_eq!(ask(&nginx, &v0).await, (422, false));
+    assert_eq!(get_through_cache(&nginx, &url).await, (403, false));
+    assert_eq!(get_through_cache(&nginx, &v0).await, (422, false));
     // An error is not cached either.
     let wish = json!({"name": "y.bin"});
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     let state = upload.links.as_ref().unwrap().state.clone();
-    let (pending, _) = (ask(&nginx, &state).await, service.put(&upload.links.unwrap().content, b"y").await);
+    let (pending, _) =
+        (get_through_cache(&nginx, &state).await, service.put(&upload.links.unwrap().content, b"y").await);
     assert_eq!(pending, (200, false));
     let answer = reqwest::get(format!("http://{}{state}", nginx.address)).await.unwrap();
     assert!(answer.text().await.unwrap().contains("\"stored\""));
@@ -204,8 +208,8 @@ async fn a_shared_cache_keeps_content_where_it_may_and_links_are_rounded() {
     let wish = json!({"expires_in": 600});
     // Retried, because the window may end in between.
     eventually("the next link is a cache hit", async || {
-        let first = ask(&nginx, &link(&service, &uid, &wish).await.url).await;
-        let second = ask(&nginx, &link(&service, &uid, &wish).await.url).await;
+        let first = get_through_cache(&nginx, &link(&service, &uid, &wish).await.url).await;
+        let second = get_through_cache(&nginx, &link(&service, &uid, &wish).await.url).await;
         assert_eq!(first.0, 200);
         (second == (200, true)).then_some(())
     })
@@ -216,9 +220,9 @@ async fn a_shared_cache_keeps_content_where_it_may_and_links_are_rounded() {
         wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let url = link(&service, &uid, &wish).await.url;
         for _ in 0..2 {
-            assert_eq!(ask(&nginx, &url).await, (200, false), "{more}");
+            assert_eq!(get_through_cache(&nginx, &url).await, (200, false), "{more}");
         }
     }
-    assert_eq!(ask(&nginx, "/health/ready").await, (200, false));
-    assert_eq!(ask(&nginx, "/health/ready").await, (200, false));
+    assert_eq!(get_through_cache(&nginx, "/health/ready").await, (200, false));
+    assert_eq!(get_through_cache(&nginx, "/health/ready").await, (200, false));
 }

@@ -4,15 +4,15 @@ use osproxy_api::v1::CreatedLink;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Service, answered, md5_hex};
+use crate::support::{Service, expect_json, md5_hex};
 
 const TEXT: &str = "Grüße, Köln, 漢字, 🦀🦀\n";
 
 /// Returns the content type of a file, which must be the same in both versions of the API.
-async fn told(service: &Service, uid: &str) -> String {
+async fn served_content_type(service: &Service, uid: &str) -> String {
     let wish = json!({"expires_in": 600});
     let made = service.v1_post(&format!("/files/{uid}/links"), &wish).await;
-    let v1 = answered::<CreatedLink>(made, 201).await.url;
+    let v1 = expect_json::<CreatedLink>(made, 201).await.url;
     let v0 = service.download_link(uid).await.unwrap().url;
     let mut found = Vec::new();
     for url in [&v1, &v0] {
@@ -50,7 +50,7 @@ async fn text_that_is_utf8_says_so_and_other_text_does_not() {
         ("unknown", TEXT.as_bytes(), "application/octet-stream"),
     ] {
         let uid = service.store(name, bytes).await;
-        assert_eq!(told(&service, &uid).await, content_type, "{name}");
+        assert_eq!(served_content_type(&service, &uid).await, content_type, "{name}");
     }
 }
 
@@ -66,26 +66,26 @@ async fn it_is_known_however_the_content_came() {
         [(TEXT.as_bytes(), utf8), (&latin1("Grüße"), "text/plain"), (long.as_bytes(), utf8)]
     {
         let wish = json!({"name": "x.txt", "size": bytes.len(), "part_size": part_size});
-        let upload = service.wish(&wish).await;
+        let upload = service.create_upload(&wish).await;
         for (number, part) in (1..).zip(bytes.chunks(part_size)) {
             assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
         }
         assert_eq!(service.v1_complete(&upload).await.status(), 200);
-        assert_eq!(told(&service, &upload.uid).await, content_type);
+        assert_eq!(served_content_type(&service, &upload.uid).await, content_type);
     }
     let uid = service.store_in_parts("v0.txt", long.as_bytes(), part_size).await;
-    assert_eq!(told(&service, &uid).await, utf8);
-    service.wait_until_whole(&uid).await;
-    assert_eq!(told(&service, &uid).await, utf8);
+    assert_eq!(served_content_type(&service, &uid).await, utf8);
+    service.wait_until_merged(&uid).await;
+    assert_eq!(served_content_type(&service, &uid).await, utf8);
 
     // The client declares a content type without a charset, then one with it.
     let announced = async |content_type: &str, bytes: &[u8]| {
-        let upload = service.wish(&json!({"name": "x", "content_type": content_type})).await;
+        let upload = service.create_upload(&json!({"name": "x", "content_type": content_type})).await;
         let links = upload.links.as_ref().unwrap();
         assert_eq!(service.put(&links.content, bytes).await.status(), 200);
         // The recorded type is the client's.
         assert_eq!(service.describe(&upload.uid).await.content_type.as_deref(), Some(content_type));
-        told(&service, &upload.uid).await
+        served_content_type(&service, &upload.uid).await
     };
     assert_eq!(announced("text/x-log", b"one word").await, "text/x-log; charset=utf-8");
     let named = "text/plain; charset=iso-8859-1";
@@ -94,11 +94,11 @@ async fn it_is_known_however_the_content_came() {
 
     // No bytes are sent: an instant upload, a copy, a rename.
     let first = service.store("first.bin", TEXT.as_bytes()).await;
-    assert_eq!(told(&service, &first).await, "application/octet-stream");
+    assert_eq!(served_content_type(&service, &first).await, "application/octet-stream");
     let instant = service.instant_upload(&[(&md5_hex(TEXT.as_bytes()), "instant.txt")]).await;
-    assert_eq!(told(&service, &instant[0].uid).await, utf8);
+    assert_eq!(served_content_type(&service, &instant[0].uid).await, utf8);
     let route = format!("/files/{first}/copy");
     let copy: osproxy_api::v1::File =
-        answered(service.v1_post(&route, &json!({"name": "copy.csv"})).await, 201).await;
-    assert_eq!(told(&service, &copy.uid).await, "text/csv; charset=utf-8");
+        expect_json(service.v1_post(&route, &json!({"name": "copy.csv"})).await, 201).await;
+    assert_eq!(served_content_type(&service, &copy.uid).await, "text/csv; charset=utf-8");
 }

@@ -1,6 +1,6 @@
 use osproxy_api::v0::Envelope;
 
-use crate::support::{Service, problem, refused};
+use crate::support::{Service, expect_problem, expect_v0_error};
 
 #[tokio::test]
 async fn ping_and_health_answer() {
@@ -16,10 +16,10 @@ async fn ping_and_health_answer() {
 #[tokio::test]
 async fn what_is_not_there_is_told_in_the_envelope_under_v0_and_as_a_problem_elsewhere() {
     let service = Service::start().await;
-    problem(service.get("/nothing").await, 404, "unknown_route").await;
-    problem(service.get("/api/storage/v0x").await, 404, "unknown_route").await;
-    refused(service.get("/api/storage/v0/nothing").await, 404).await;
+    expect_problem(service.get("/nothing").await, 404, "unknown_route").await;
+    expect_problem(service.get("/api/storage/v0x").await, 404, "unknown_route").await;
+    expect_v0_error(service.get("/api/storage/v0/nothing").await, 404).await;
     let answer = service.client().delete(service.url("/api/storage/v0/ping")).send().await.unwrap();
     assert_eq!(answer.headers()["allow"], "GET,HEAD");
-    refused(answer, 405).await;
+    expect_v0_error(answer, 405).await;
 }

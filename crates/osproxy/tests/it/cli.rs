@@ -3,7 +3,7 @@
 use osproxy_api::v1::CreatedUpload;
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, content, eventually, spawn_failing};
+use crate::support::{Service, content, eventually, expect_json, spawn_failing};
 
 #[tokio::test]
 async fn only_serve_migrate_and_init_create_a_database() {
@@ -62,7 +62,7 @@ async fn tenants_are_listed_with_logical_and_stored_bytes() {
     let other = service.with_key(&service.create_key(&["--tenant", "other"]).await);
     for api in [&api, &api, &other] {
         let created: CreatedUpload =
-            answered(api.v1_post("/uploads", &json!({"name": "x.bin"})).await, 201).await;
+            expect_json(api.v1_post("/uploads", &json!({"name": "x.bin"})).await, 201).await;
         let url = api.url(created.links.unwrap().content.as_str());
         let sent = api.client().put(url).body(bytes.clone()).send().await.unwrap();
         assert_eq!(sent.status(), 200);

@@ -65,12 +65,12 @@ async fn a_clock_that_was_ahead_stops_nothing() {
     if is_on_server {
         // The clock of the database is right.
         says(&service, CLOCK_DOWN).await;
-        let (code, said) = service.cli_by(&CLOCK, &["doctor"]).await;
+        let (code, said) = service.cli_wrapped(&CLOCK, &["doctor"]).await;
         assert!(code == 1 && said.contains("7 days ahead of that of the database"), "{said}");
     } else {
         assert!(issued(&uids[0]) > now() + 6 * DAY);
     }
-    service.restart_killed().await;
+    service.kill_and_restart().await;
     for _ in 0..20 {
         uids.push(service.store("x.bin", &content(1, 1000)).await);
     }
@@ -115,8 +115,8 @@ async fn a_clock_that_jumps_stops_nothing() {
 #[ignore = "needs servers: just test-servers"]
 async fn nodes_whose_clocks_differ_make_files_and_say_so() {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
-    let beside = |folder: &TempDir| database.beside(folder.path());
+    let database = Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let beside = |folder: &TempDir| database.shared_with_folder(folder.path());
     let (two, three) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (second, third) = (beside(&two), beside(&three));
     let ahead = start(folder, database, "+7d").await;
@@ -141,12 +141,12 @@ async fn nodes_whose_clocks_differ_make_files_and_say_so() {
         [(&ahead, "7 days ahead of that of the database"), (&behind, "min behind that of the database")]
     {
         says(service, CLOCK_DOWN).await;
-        let (code, said) = service.cli_by(&CLOCK, &["doctor"]).await;
+        let (code, said) = service.cli_wrapped(&CLOCK, &["doctor"]).await;
         assert!(code == 1 && said.contains(told), "{said}");
     }
     says(&jumping, READY).await;
     // Once clocks are right, no trace of the skew is left.
-    jumping.restart_killed().await;
+    jumping.kill_and_restart().await;
     make(&jumping).await;
     says(&jumping, READY).await;
 }

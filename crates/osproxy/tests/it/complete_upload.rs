@@ -3,7 +3,7 @@ use std::time::Instant;
 use osproxy_api::{v0::UploadLinks, v1::FileState};
 use serde_json::json;
 
-use crate::support::{PATIENCE, Service, content, eventually, md5_hex, problem, refused};
+use crate::support::{PATIENCE, Service, content, eventually, expect_problem, expect_v0_error, md5_hex};
 
 /// Polls for tasks every second, so that held tasks resume soon.
 async fn start() -> Service {
@@ -50,7 +50,7 @@ async fn it_can_be_read_at_once_ranges_included() {
         if layout == "parts" {
             assert_eq!(service.objects().len(), parts.len(), "it is already merged");
             service.database().release_merges().await;
-            service.wait_until_whole(&link.uid).await;
+            service.wait_until_merged(&link.uid).await;
         }
     }
     service.assert_consistent().await;
@@ -64,16 +64,16 @@ async fn parts_missing_or_a_wrong_size_are_refused_and_it_stays_completable() {
         let url = service.url(&format!("{}{query}", link.url.multi.merge));
         service.client().put(url).send().await.unwrap()
     };
-    refused(merge("&num=1&size=0").await, 422).await;
+    expect_v0_error(merge("&num=1&size=0").await, 422).await;
     for (number, part) in [(1, b"one"), (3, b"333")] {
         assert_eq!(service.put_part(&link, number, part).await.status(), 200);
     }
-    assert!(refused(merge("&num=3&size=9").await, 422).await.contains("missing: 2"));
-    assert!(refused(merge("&num=2&size=6").await, 422).await.contains("missing: 2"));
-    assert!(refused(merge("&num=20&size=6").await, 422).await.contains("2, 4-20"));
+    assert!(expect_v0_error(merge("&num=3&size=9").await, 422).await.contains("missing: 2"));
+    assert!(expect_v0_error(merge("&num=2&size=6").await, 422).await.contains("missing: 2"));
+    assert!(expect_v0_error(merge("&num=20&size=6").await, 422).await.contains("2, 4-20"));
     service.put_parts(&link, &[b"one", b"two"]).await;
-    assert!(refused(merge("&num=2&size=6").await, 422).await.contains("3 parts"));
-    assert!(refused(merge("&num=3&size=8").await, 422).await.contains("9 bytes"));
+    assert!(expect_v0_error(merge("&num=2&size=6").await, 422).await.contains("3 parts"));
+    assert!(expect_v0_error(merge("&num=3&size=8").await, 422).await.contains("9 bytes"));
     for query in [
         "",
         "&num=3",
@@ -87,13 +87,13 @@ async fn parts_missing_or_a_wrong_size_are_refused_and_it_stays_completable() {
         "&num=3&size=18446744073709551616",
         "&num=3&size=9&md5=short",
     ] {
-        refused(merge(query).await, 422).await;
+        expect_v0_error(merge(query).await, 422).await;
     }
-    refused(merge("&num=3&size=18446744073709551615").await, 413).await;
+    expect_v0_error(merge("&num=3&size=18446744073709551615").await, 413).await;
     assert!(service.download_link(&link.uid).await.is_none());
     assert_eq!(merge("&num=3&size=9").await.status(), 200);
     assert_eq!(service.read(&link.uid).await, b"onetwo333");
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     service.assert_consistent().await;
 }
 
@@ -109,14 +109,14 @@ async fn merge_sent_twice_is_harmless_and_one_of_something_else_is_refused() {
     assert_eq!((one.status().as_u16(), other.status().as_u16()), (200, 200));
     let again = async || {
         assert_eq!(service.merge(&link, 2, b"onetwo").await.status(), 200);
-        refused(service.merge(&link, 2, b"twoone").await, 422).await;
-        refused(service.merge(&link, 3, b"onetwo").await, 422).await;
-        refused(service.merge(&link, 2, b"onetwo!").await, 422).await;
+        expect_v0_error(service.merge(&link, 2, b"twoone").await, 422).await;
+        expect_v0_error(service.merge(&link, 3, b"onetwo").await, 422).await;
+        expect_v0_error(service.merge(&link, 2, b"onetwo!").await, 422).await;
     };
     again().await;
     assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE kind = 'merge_parts'").await, ["1"]);
     service.database().release_merges().await;
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     again().await;
     assert_eq!(service.read(&link.uid).await, b"onetwo");
 }
@@ -129,7 +129,7 @@ async fn empty_files_and_single_parts_work() {
         service.put_parts(&link, &[bytes]).await;
         assert_eq!(service.merge(&link, 1, bytes).await.status(), 200);
         assert_eq!(service.read(&link.uid).await, bytes);
-        service.wait_until_whole(&link.uid).await;
+        service.wait_until_merged(&link.uid).await;
         assert_eq!(service.read(&link.uid).await, bytes);
     }
     service.assert_consistent().await;
@@ -155,7 +155,7 @@ async fn a_false_md5_makes_the_file_corrupt() {
     for md5 in [md5_hex(b"onetwo"), md5_hex(b"other")] {
         assert_eq!(service.instant_upload(&[(&md5, "z.bin")]).await[0].uid, "");
     }
-    refused(service.put_part(&link, 1, b"one").await, 404).await;
+    expect_v0_error(service.put_part(&link, 1, b"one").await, 404).await;
     eventually("the row is gone", async || {
         (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())
     })
@@ -168,14 +168,14 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
     let mut service = Service::start().await;
     // No task verifies anything later.
     let tasks = "NEW.state = 'running' AND NEW.kind IN ('merge_parts', 'verify_blob')";
-    service.database().forbid("held", "BEFORE UPDATE", "tasks", tasks).await;
+    service.database().reject_changes("held", "BEFORE UPDATE", "tasks", tasks).await;
     let bytes = content(5, 100_000);
     let false_md5 = |link: &UploadLinks, size: usize| {
         format!("{}&num=2&size={size}&md5={}", link.url.multi.merge, md5_hex(b"other"))
     };
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[&bytes[..60_000], &bytes[60_000..]]).await;
-    let refusal = refused(service.put(&false_md5(&link, bytes.len()), b"").await, 422).await;
+    let refusal = expect_v0_error(service.put(&false_md5(&link, bytes.len()), b"").await, 422).await;
     assert!(refusal.contains("md5"), "{refusal}");
     assert!(service.download_link(&link.uid).await.is_none(), "it was readable");
     // After a store has completed its multipart upload, the parts no longer exist.
@@ -188,31 +188,31 @@ async fn digests_of_small_content_are_verified_before_the_answer() {
     for digest in ["md5", "sha256"] {
         let wish = json!({"name": "y.bin", "size": bytes.len(), digest: hex::encode([7; 32])
             .chars().take(if digest == "md5" { 32 } else { 64 }).collect::<String>()});
-        let upload = service.wish(&wish).await;
+        let upload = service.create_upload(&wish).await;
         assert_eq!(service.v1_put_part(&upload, 1, &bytes).await.status(), 204);
-        problem(service.v1_complete(&upload).await, 422, "digest_mismatch").await;
+        expect_problem(service.v1_complete(&upload).await, 422, "digest_mismatch").await;
         let file = service.describe(&upload.uid).await;
         assert_eq!((file.state, file.size), (FileState::Corrupt, Some(bytes.len() as u64)));
-        problem(service.v1_complete(&upload).await, 410, "file_corrupt").await;
+        expect_problem(service.v1_complete(&upload).await, 410, "file_corrupt").await;
     }
     // Without an announced size, the BLAKE3 digests of the parts cannot be combined, so the parts
     // are read.
-    let upload = service.wish(&json!({"name": "y.bin"})).await;
+    let upload = service.create_upload(&json!({"name": "y.bin"})).await;
     for (number, part) in [(1, &bytes[..60_000]), (2, &bytes[60_000..])] {
         assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
     }
     let complete = upload.links.as_ref().unwrap().complete.clone();
     let claim = service.client().post(service.url(&complete)).json(&json!({"blake3": hex::encode([7; 32])}));
-    problem(claim.send().await.unwrap(), 422, "digest_mismatch").await;
+    expect_problem(claim.send().await.unwrap(), 422, "digest_mismatch").await;
     let wish = json!({"name": "z.bin", "size": bytes.len(), "md5": md5_hex(&bytes)});
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     assert_eq!(service.v1_put_part(&upload, 1, &bytes).await.status(), 204);
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     service.database().release_merges().await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
     // Beyond the limit, a task finds it out afterwards.
-    service.set("UPLOADS__VERIFY_UP_TO", "99999");
+    service.set_setting("UPLOADS__VERIFY_UP_TO", "99999");
     service.restart().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[&bytes[..60_000], &bytes[60_000..]]).await;
@@ -231,7 +231,9 @@ async fn a_link_issued_before_says_why_a_corrupt_file_cannot_be_read() {
     assert_eq!(service.get(&url).await.status(), 200);
     service.database().release_merges().await;
     eventually("it is corrupt", async || (service.get(&url).await.status() == 404).then_some(())).await;
-    assert!(refused(service.get(&url).await, 404).await.contains("did not have the expected digests"));
+    assert!(
+        expect_v0_error(service.get(&url).await, 404).await.contains("did not have the expected digests")
+    );
 }
 
 #[tokio::test]
@@ -243,7 +245,7 @@ async fn content_serves_instant_uploads_when_it_is_verified_and_not_before() {
     let md5 = md5_hex(&bytes);
     assert_eq!(service.instant_upload(&[(&md5, "y.bin")]).await[0].uid, "");
     service.database().release_merges().await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     let instant = service.instant_upload(&[(&md5, "y.bin")]).await.remove(0).uid;
     assert!(service.read(&instant).await == bytes);
 }
@@ -257,7 +259,7 @@ async fn content_that_is_known_is_shared() {
     let second = service.store_in_parts("y.mp4", &bytes, 200_000).await;
     let third = service.store_in_parts("z.bin", &bytes, 499_999).await;
     for uid in [&second, &third] {
-        service.wait_until_whole(uid).await;
+        service.wait_until_merged(uid).await;
         assert!(service.read(uid).await == bytes);
     }
     eventually("one object remains", async || (service.objects().len() == 1).then_some(())).await;
@@ -281,7 +283,7 @@ async fn what_shares_content_is_still_what_its_client_sent() {
     for _ in 0..2 {
         assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
         assert_eq!(service.checkpoint(&link.uid).await, [1, 2]);
-        service.wait_until_whole(&link.uid).await;
+        service.wait_until_merged(&link.uid).await;
     }
 }
 
@@ -294,7 +296,7 @@ async fn content_that_was_only_claimed_is_not_there() {
     service.put_parts(&link, &[b"one"]).await;
     let url = format!("{}&num=1&size=3&md5={}", link.url.multi.merge, md5_hex(b"two"));
     assert_eq!(service.put(&url, b"").await.status(), 200);
-    refused(service.put(&link.url.single, b"two").await, 422).await;
+    expect_v0_error(service.put(&link.url.single, b"two").await, 422).await;
 }
 
 #[tokio::test]
@@ -304,7 +306,7 @@ async fn content_that_was_lost_is_mended_by_a_merge() {
     let lost = service.store("x.bin", &bytes).await;
     std::fs::remove_file(service.object_path(format!("unknown/{lost}.bin"))).unwrap();
     let uid = service.store_in_parts("y.bin", &bytes, 100_000).await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     for uid in [&uid, &lost] {
         assert!(service.read(uid).await == bytes);
     }
@@ -360,7 +362,7 @@ async fn unknown_uids_are_told() {
     let service = Service::start().await;
     let link = service.upload_link("x.bin").await;
     service.sql("DELETE FROM files").await;
-    refused(service.merge(&link, 1, b"x").await, 404).await;
+    expect_v0_error(service.merge(&link, 1, b"x").await, 404).await;
     let answer = service.post("/link/download", &json!({"uid": [link.uid], "expire": 60})).await;
     assert_eq!(answer.status(), 200);
 }
@@ -390,7 +392,7 @@ async fn a_part_that_was_damaged_is_not_merged_and_nothing_is_removed() {
         std::fs::write(&part, "two").unwrap();
         let id = service.sql("SELECT id FROM tasks WHERE state = 'dead'").await.remove(0);
         assert_eq!(service.cli(&["tasks", "retry", &id]).await.0, 0);
-        service.wait_until_whole(&link.uid).await;
+        service.wait_until_merged(&link.uid).await;
         assert_eq!(service.read(&link.uid).await, b"onetwo");
     }
 }
@@ -402,8 +404,8 @@ async fn a_file_that_came_whole_is_not_taken_for_the_parts_that_were_sent_beside
     service.put_parts(&link, &[b"part"]).await;
     assert_eq!(service.put(&link.url.single, b"PART").await.status(), 200);
     let url = format!("{}&num=1&size=4", link.url.multi.merge);
-    refused(service.put(&url, b"").await, 422).await;
-    refused(service.put(&format!("{url}&md5={}", md5_hex(b"part")), b"").await, 422).await;
+    expect_v0_error(service.put(&url, b"").await, 422).await;
+    expect_v0_error(service.put(&format!("{url}&md5={}", md5_hex(b"part")), b"").await, 422).await;
     assert_eq!(service.put(&format!("{url}&md5={}", md5_hex(b"PART")), b"").await.status(), 200);
 }
 
@@ -415,10 +417,10 @@ async fn an_md5_that_is_said_too_late_is_not_agreed_to() {
     service.put_parts(&link, &[b"part"]).await;
     let url = format!("{}&num=1&size=4", link.url.multi.merge);
     assert_eq!(service.put(&url, b"").await.status(), 200);
-    refused(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
+    expect_v0_error(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
     service.database().release_merges().await;
-    service.wait_until_whole(&link.uid).await;
-    refused(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
+    service.wait_until_merged(&link.uid).await;
+    expect_v0_error(service.put(&format!("{url}&md5={}", md5_hex(b"else")), b"").await, 422).await;
     assert_eq!(service.put(&format!("{url}&md5={}", md5_hex(b"part")), b"").await.status(), 200);
 }
 
@@ -426,15 +428,15 @@ async fn an_md5_that_is_said_too_late_is_not_agreed_to() {
 #[tokio::test]
 async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
     let mut service = start().await;
-    service.database().forbid("kept", "BEFORE DELETE", "parts", "1 = 1").await;
+    service.database().reject_changes("kept", "BEFORE DELETE", "parts", "1 = 1").await;
     let bytes = content(8, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
     let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
     eventually("it is one object", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
     service.kill().await;
-    service.database().allow("kept", "parts").await;
+    service.database().allow_changes("kept", "parts").await;
     service.restart().await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert_eq!(service.objects(), [format!("unknown/{uid}.bin")]);
     assert!(service.read(&uid).await == bytes);
     service.assert_consistent().await;
@@ -444,12 +446,12 @@ async fn parts_that_were_left_by_a_crash_are_removed_by_the_next_attempt() {
 #[tokio::test]
 async fn parts_are_kept_when_the_merged_object_is_damaged() {
     let mut service = start().await;
-    service.database().forbid("kept", "BEFORE DELETE", "parts", "1 = 1").await;
+    service.database().reject_changes("kept", "BEFORE DELETE", "parts", "1 = 1").await;
     let uid = service.store_in_parts("x.bin", &content(8, 100_000), 40_000).await;
     let whole = "SELECT layout FROM blobs WHERE state = 'stored'";
     eventually("it is one object", async || (service.sql(whole).await == ["whole"]).then_some(())).await;
     service.kill().await;
-    service.database().allow("kept", "parts").await;
+    service.database().allow_changes("kept", "parts").await;
     std::fs::write(service.object_path(format!("unknown/{uid}.bin")), "cut").unwrap();
     service.restart().await;
     let error = "SELECT last_error FROM tasks WHERE state = 'dead'";

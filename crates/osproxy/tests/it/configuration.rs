@@ -14,7 +14,7 @@ struct Setting {
 }
 
 /// A declaration of a macro in `src/config/value.rs`: a section, or a choice of words.
-struct Declared {
+struct Declaration {
     meaning: String,
     /// The settings of a section, or the words of a choice (which have no kind).
     members: Vec<Setting>,
@@ -23,7 +23,7 @@ struct Declared {
 }
 
 /// The declarations of all files of `src/config`, by type name.
-fn declared() -> BTreeMap<String, Declared> {
+fn declarations() -> BTreeMap<String, Declaration> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -31,7 +31,7 @@ fn declared() -> BTreeMap<String, Declared> {
         for start in ["\nsection! {\n", "\nchoice! {\n"] {
             for rest in text.split(start).skip(1) {
                 let (body, _) = rest.split_once("\n}\n").unwrap();
-                let (name, declared) = read(body);
+                let (name, declared) = parse_declaration(body);
                 assert!(found.insert(name, declared).is_none());
             }
         }
@@ -40,9 +40,9 @@ fn declared() -> BTreeMap<String, Declared> {
 }
 
 /// Parses the body of a macro. Panics at a line of an unknown form.
-fn read(body: &str) -> (String, Declared) {
+fn parse_declaration(body: &str) -> (String, Declaration) {
     let mut name = String::new();
-    let mut declared = Declared { meaning: String::new(), members: Vec::new(), ignored: Vec::new() };
+    let mut declared = Declaration { meaning: String::new(), members: Vec::new(), ignored: Vec::new() };
     let mut comment = String::new();
     let (body, ignored) = body.split_once("ignored [").unwrap_or((body, ""));
     declared.ignored = ignored.split('"').skip(1).step_by(2).map(str::to_owned).collect();
@@ -66,7 +66,7 @@ fn read(body: &str) -> (String, Declared) {
 }
 
 /// The type of a value, in words.
-fn kind_in_words(kind: &str, declared: &BTreeMap<String, Declared>) -> String {
+fn kind_in_words(kind: &str, declared: &BTreeMap<String, Declaration>) -> String {
     let within = |outer: &str| kind.strip_prefix(outer)?.strip_suffix('>');
     if let Some(inner) = within("Option<") {
         return kind_in_words(inner, declared);
@@ -76,7 +76,7 @@ fn kind_in_words(kind: &str, declared: &BTreeMap<String, Declared>) -> String {
     }
     match kind {
         "bool" => "`true` or `false`".to_owned(),
-        "u16" | "u32" | "u64" | "Port" => "whole number".to_owned(),
+        "u16" | "u32" | "u64" | "RedisPort" => "whole number".to_owned(),
         "String" => "text".to_owned(),
         "Secret" => "text, never shown".to_owned(),
         "PathBuf" => "path".to_owned(),
@@ -107,7 +107,7 @@ fn default_in_words(value: &Value) -> String {
 }
 
 /// A meaning, with the words of a choice, and its danger highlighted.
-fn meaning_in_words(setting: &Setting, declared: &BTreeMap<String, Declared>) -> String {
+fn meaning_in_words(setting: &Setting, declared: &BTreeMap<String, Declaration>) -> String {
     let mut text = setting.meaning.trim().replace("Danger:", "**Danger:**");
     let kind = setting.kind.trim_start_matches("Option<").trim_end_matches('>');
     for word in declared.get(kind).iter().flat_map(|choice| &choice.members) {
@@ -120,8 +120,8 @@ fn meaning_in_words(setting: &Setting, declared: &BTreeMap<String, Declared>) ->
 fn describe(
     page: &mut String,
     path: &str,
-    section: &Declared,
-    declared: &BTreeMap<String, Declared>,
+    section: &Declaration,
+    declared: &BTreeMap<String, Declaration>,
     defaults: &Value,
 ) {
     let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
@@ -176,7 +176,7 @@ Changes take effect at the next start, except for certificates, which are read a
 #[test]
 fn the_reference_is_what_the_code_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let declared = declared();
+    let declared = declarations();
     let text = std::fs::read_to_string(root.join("config/config.yaml")).unwrap();
     let defaults: Value = serde_saphyr::from_str(&text).unwrap();
     let mut page = HEAD.to_owned();

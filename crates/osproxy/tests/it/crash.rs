@@ -23,7 +23,7 @@ async fn an_upload_killed_at_any_byte_leaves_no_file_and_no_object() {
     for cut in [0, 1, 262_144, 300_000, 999_999] {
         let link = service.upload_link("x.bin").await;
         let mut connection = service.connect().await;
-        connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
+        connection.send_head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
         connection.send(&bytes[..cut]).await;
         eventually("the write is recorded", async || {
             (service.sql("SELECT count(*) FROM blobs").await == ["1"]).then_some(())

@@ -1,7 +1,7 @@
 use osproxy_api::v0::{DownloadLink, Envelope};
 use serde_json::json;
 
-use crate::support::{Service, md5_hex, refused};
+use crate::support::{Service, expect_v0_error, md5_hex};
 
 #[tokio::test]
 async fn complete_files_get_links_and_others_are_left_out() {
@@ -47,6 +47,6 @@ async fn bad_input_is_refused() {
         json!({"uid": ["1", ""], "expire": 60}),
         json!({"uid": ["99999999999999999999"], "expire": 60}),
     ] {
-        refused(service.post("/link/download", &body).await, 422).await;
+        expect_v0_error(service.post("/link/download", &body).await, 422).await;
     }
 }

@@ -2,10 +2,11 @@ use osproxy_api::v1::CreatedLink;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, content, md5_hex, problem};
+use crate::support::{Service, content, expect_json, expect_problem, md5_hex};
 
 async fn link(service: &Service, uid: &str, body: &Value) -> String {
-    let link: CreatedLink = answered(service.v1_post(&format!("/files/{uid}/links"), body).await, 201).await;
+    let link: CreatedLink =
+        expect_json(service.v1_post(&format!("/files/{uid}/links"), body).await, 201).await;
     assert_eq!(&link.expires_at[19..], ".000Z");
     link.url
 }
@@ -39,10 +40,10 @@ async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
     assert_eq!(part.bytes().await.unwrap(), bytes[10..20]);
     let none = service.client().get(service.url(&url)).header("range", "bytes=10000-").send().await.unwrap();
     assert_eq!(none.headers()["content-range"], "bytes */10000");
-    problem(none, 416, "range_not_satisfiable").await;
+    expect_problem(none, 416, "range_not_satisfiable").await;
     let posted = service.client().post(service.url(&url)).send().await.unwrap();
     assert_eq!(posted.headers()["allow"], "GET,HEAD");
-    problem(posted, 405, "method_not_allowed").await;
+    expect_problem(posted, 405, "method_not_allowed").await;
 
     let other = service.store("other.txt", b"other").await;
     let query = url.split_once('?').unwrap().1;
@@ -62,7 +63,7 @@ async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
         assert_eq!(status, if forged.starts_with("/f/") { 403 } else { 422 }, "{forged}");
     }
     let v0 = service.download_link(&uid).await.unwrap().url;
-    problem(
+    expect_problem(
         service.get(&v0.replace("/api/storage/v0/download", &format!("/f/{uid}/x"))).await,
         400,
         "invalid_argument",
@@ -73,7 +74,7 @@ async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
         (url.replace("=inline", "=sideways"), "disposition"),
         (format!("{url}&expire=60"), "expire"),
     ] {
-        assert_eq!(problem(service.get(&broken).await, 400, "invalid_argument").await["field"], field);
+        assert_eq!(expect_problem(service.get(&broken).await, 400, "invalid_argument").await["field"], field);
     }
     // Messengers and trackers append their own parameters, some of them twice.
     for appended in [
@@ -86,9 +87,9 @@ async fn a_link_lets_whoever_has_it_read_the_file_and_no_other() {
     }
     // In requests of applications an unknown parameter is an error.
     let posted = service.v1_post(&format!("/files/{uid}/links?more=1"), &json!({"expires_in": 60})).await;
-    assert_eq!(problem(posted, 400, "invalid_argument").await["field"], "more");
-    problem(service.get("/f/%FF/x").await, 404, "unknown_route").await;
-    problem(service.get(&format!("/f/{uid}")).await, 404, "unknown_route").await;
+    assert_eq!(expect_problem(posted, 400, "invalid_argument").await["field"], "more");
+    expect_problem(service.get("/f/%FF/x").await, 404, "unknown_route").await;
+    expect_problem(service.get(&format!("/f/{uid}")).await, 404, "unknown_route").await;
 }
 
 #[tokio::test]
@@ -131,11 +132,11 @@ async fn bad_input_is_refused_with_the_field_that_is_wrong() {
         (json!({"expires_in": 60, "filename": "x".repeat(5000)}), "filename"),
         (json!({"expires_in": 60, "filename": 5}), "filename"),
     ] {
-        let told = problem(service.v1_post(&route, &body).await, 400, "invalid_argument").await;
+        let told = expect_problem(service.v1_post(&route, &body).await, 400, "invalid_argument").await;
         assert_eq!(told["field"], field, "{body}: {told}");
     }
     for body in [json!(null), json!([]), json!("x")] {
-        problem(service.v1_post(&route, &body).await, 400, "invalid_argument").await;
+        expect_problem(service.v1_post(&route, &body).await, 400, "invalid_argument").await;
     }
     let url = service.url(&format!("/api/v1{route}"));
     for (kind, body, status, code) in [
@@ -144,24 +145,27 @@ async fn bad_input_is_refused_with_the_field_that_is_wrong() {
         ("application/json", " ".repeat(65 * 1024), 413, "too_large"),
     ] {
         let request = service.client().post(&url).header("content-type", kind).body(body);
-        problem(request.send().await.unwrap(), status, code).await;
+        expect_problem(request.send().await.unwrap(), status, code).await;
     }
     let body = json!({"expires_in": 60});
-    problem(service.v1_post("/files/1/links", &body).await, 404, "file_not_found").await;
+    expect_problem(service.v1_post("/files/1/links", &body).await, 404, "file_not_found").await;
     for uid in ["x", "0", "-1", "99999999999999999999"] {
-        let told =
-            problem(service.v1_post(&format!("/files/{uid}/links"), &body).await, 400, "invalid_argument")
-                .await;
+        let told = expect_problem(
+            service.v1_post(&format!("/files/{uid}/links"), &body).await,
+            400,
+            "invalid_argument",
+        )
+        .await;
         assert_eq!(told["field"], "uid");
     }
     let pending = service.upload_link("pending.txt").await.uid;
-    problem(service.v1_post(&format!("/files/{pending}/links"), &body).await, 409, "not_stored").await;
+    expect_problem(service.v1_post(&format!("/files/{pending}/links"), &body).await, 409, "not_stored").await;
     // The file can be described all the same.
     assert_eq!(service.v1_get(&format!("/files/{pending}")).await.status(), 200);
-    problem(service.v1_get(&route).await, 405, "method_not_allowed").await;
-    problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
-    problem(service.v1_get("/nothing").await, 404, "unknown_route").await;
-    problem(service.get("/elsewhere").await, 404, "unknown_route").await;
+    expect_problem(service.v1_get(&route).await, 405, "method_not_allowed").await;
+    expect_problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
+    expect_problem(service.v1_get("/nothing").await, 404, "unknown_route").await;
+    expect_problem(service.get("/elsewhere").await, 404, "unknown_route").await;
     assert_eq!(service.get("/api/storage/v0/nothing").await.status(), 404);
 }
 
@@ -175,7 +179,7 @@ async fn a_link_ends() {
         if answer.status() == 200 {
             return None;
         }
-        problem(answer, 403, "link_expired").await;
+        expect_problem(answer, 403, "link_expired").await;
         Some(())
     })
     .await;
@@ -191,7 +195,7 @@ async fn a_link_ends() {
 #[ignore = "needs servers: just test-servers"]
 async fn any_node_serves_a_link_under_the_name_of_now() {
     let one = Service::start_on("OSPROXY_TEST_POSTGRES", &[]).await;
-    let two = one.start_beside(&[]).await;
+    let two = one.start_second_node(&[]).await;
     let bytes = content(1, 100_000);
     let uid = one.store("x.bin", &bytes).await;
     let url = link(&two, &uid, &json!({"expires_in": 60})).await;
@@ -210,11 +214,11 @@ async fn any_node_serves_a_link_under_the_name_of_now() {
     })
     .await;
     assert_eq!(two.v1(Method::DELETE, &route, None).await.status(), 204);
-    problem(two.get(&url).await, 410, "file_gone").await;
+    expect_problem(two.get(&url).await, 410, "file_gone").await;
     // An error of the node that answers a forwarded request is passed on unchanged.
     let gone = one.store("y.bin", &bytes).await;
     let url = link(&two, &gone, &json!({"expires_in": 60})).await;
     let none = two.client().get(two.url(&url)).header("range", "bytes=100000-").send().await.unwrap();
     assert_eq!(none.headers()["content-range"], "bytes */100000");
-    problem(none, 416, "range_not_satisfiable").await;
+    expect_problem(none, 416, "range_not_satisfiable").await;
 }

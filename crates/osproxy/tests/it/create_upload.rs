@@ -1,7 +1,7 @@
 use osproxy_api::v1::{CreatedState, CreatedUpload, UploadStatus};
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, content, refused};
+use crate::support::{Service, content, expect_json, expect_v0_error};
 
 #[tokio::test]
 async fn every_distinct_path_gets_a_uid_and_links() {
@@ -66,15 +66,15 @@ async fn bad_input_is_refused_and_leaves_nothing() {
         json!({"filePath": ["x".repeat(1025)], "expire": 60}),
         Value::Null,
     ] {
-        let message = refused(service.post("/link/upload", &body).await, 422).await;
+        let message = expect_v0_error(service.post("/link/upload", &body).await, 422).await;
         assert!(!message.contains("line 0"), "{message}");
     }
     let url = service.url("/api/storage/v0/link/upload");
     for body in ["", "{", "not json", "{\"filePath\":[\"\\ud800\"],\"expire\":60}"] {
-        refused(service.client().post(&url).body(body).send().await.unwrap(), 422).await;
+        expect_v0_error(service.client().post(&url).body(body).send().await.unwrap(), 422).await;
     }
     let huge = format!("{{\"filePath\":[\"{}\"],\"expire\":60}}", "x".repeat(2 << 20));
-    refused(service.client().post(&url).body(huge).send().await.unwrap(), 413).await;
+    expect_v0_error(service.client().post(&url).body(huge).send().await.unwrap(), 413).await;
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["0"]);
 }
 
@@ -121,7 +121,7 @@ async fn a_clock_that_was_set_back_while_the_service_was_down_gives_no_uid_again
 }
 
 async fn create(service: &Service, wish: &Value) -> CreatedUpload {
-    answered(service.v1_post("/uploads", wish).await, 201).await
+    expect_json(service.v1_post("/uploads", wish).await, 201).await
 }
 
 #[tokio::test]
@@ -131,13 +131,13 @@ async fn what_is_noted_of_an_upload_stays_with_its_file() {
     let expected = json!({"owner": "ann", "é": ""});
     let wish = |name: &str| json!({"name": name, "blake3": blake3::hash(&bytes).to_hex().to_string(), "metadata": expected});
     let noted = async |upload: &CreatedUpload| {
-        let file: Value = answered(service.v1_get(&format!("/files/{}", upload.uid)).await, 200).await;
+        let file: Value = expect_json(service.v1_get(&format!("/files/{}", upload.uid)).await, 200).await;
         file["metadata"].clone()
     };
     let sent = create(&service, &wish("sent.bin")).await;
     assert_eq!(noted(&sent).await, expected);
     let url = &sent.links.as_ref().unwrap().content;
-    answered::<UploadStatus>(service.put(url, &bytes).await, 200).await;
+    expect_json::<UploadStatus>(service.put(url, &bytes).await, 200).await;
     assert_eq!(noted(&sent).await, expected);
     // A file that shares the content has its own metadata.
     let mut wish = wish("shared.bin");

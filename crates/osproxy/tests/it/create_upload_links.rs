@@ -5,20 +5,20 @@ use osproxy_api::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, content, eventually, problem};
+use crate::support::{Service, content, eventually, expect_json, expect_problem};
 
 const PART: usize = 64 << 10;
 
 /// An upload of three parts, the first of which is stored.
 async fn begun(service: &Service, bytes: &[u8], expires_in: i64) -> CreatedUpload {
     let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, "expires_in": expires_in});
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     assert_eq!(service.v1_put_part(&upload, 1, &bytes[..PART]).await.status(), 204);
     upload
 }
 
 async fn renew(service: &Service, uid: &str, body: &Value) -> CreatedUploadLinks {
-    answered(service.v1_post(&format!("/uploads/{uid}/links"), body).await, 201).await
+    expect_json(service.v1_post(&format!("/uploads/{uid}/links"), body).await, 201).await
 }
 
 /// Makes the links of an upload expire a year ago.
@@ -33,16 +33,17 @@ async fn an_upload_whose_links_have_ended_goes_on_where_it_was() {
     let upload = begun(&service, &bytes, 3).await;
     let state = &upload.links.as_ref().unwrap().state;
     eventually("links have expired", async || (service.get(state).await.status() == 403).then_some(())).await;
-    problem(service.v1_put_part(&upload, 2, &bytes[PART..2 * PART]).await, 403, "link_expired").await;
+    expect_problem(service.v1_put_part(&upload, 2, &bytes[PART..2 * PART]).await, 403, "link_expired").await;
     // The application can still read its state.
-    let status: UploadStatus = answered(service.v1_get(&format!("/uploads/{}", upload.uid)).await, 200).await;
+    let status: UploadStatus =
+        expect_json(service.v1_get(&format!("/uploads/{}", upload.uid)).await, 200).await;
     assert_eq!((status.state, &status.parts[..]), (UploadState::Receiving, &[1][..]));
 
     let new = renew(&service, &upload.uid, &json!({"expires_in": 600})).await;
     assert_eq!((&new.uid, new.part_size), (&upload.uid, Some(PART as u64)));
     let file = service.describe(&upload.uid).await;
     assert_eq!(file.expires_at.as_ref(), Some(&new.expires_at));
-    let status: UploadStatus = answered(service.get(&new.links.state).await, 200).await;
+    let status: UploadStatus = expect_json(service.get(&new.links.state).await, 200).await;
     assert_eq!(status.parts, [1]);
     for (number, part) in [(2, &bytes[PART..2 * PART]), (3, &bytes[2 * PART..])] {
         let url = new.links.part.replace("{number}", &number.to_string());
@@ -53,7 +54,7 @@ async fn an_upload_whose_links_have_ended_goes_on_where_it_was() {
     assert!(service.read(&upload.uid).await == bytes);
     // The next request for links finds the file stored.
     let again = renew(&service, &upload.uid, &json!({})).await;
-    let status: UploadStatus = answered(service.get(&again.links.state).await, 200).await;
+    let status: UploadStatus = expect_json(service.get(&again.links.state).await, 200).await;
     assert_eq!(status.state, UploadState::Stored);
     service.assert_consistent().await;
 }
@@ -79,14 +80,14 @@ async fn what_was_renewed_is_not_given_up() {
     renew(&service, &over_http.uid, &json!({"expires_in": 1})).await;
     assert_eq!(service.describe(&over_http.uid).await.expires_at, end);
     // At its start the service gives up expired uploads.
-    service.restart_killed().await;
+    service.kill_and_restart().await;
     let state = async |uid: &str| service.sql(&format!("SELECT state FROM files WHERE uid = {uid}")).await;
     eventually("it has expired", async || (state(&lapsed.uid).await == ["expired"]).then_some(())).await;
     for upload in [&over_http, &over_grpc] {
         assert_eq!(state(&upload.uid).await, ["receiving"]);
     }
     let route = format!("/uploads/{}/links", lapsed.uid);
-    problem(service.v1_post(&route, &json!({})).await, 410, "file_gone").await;
+    expect_problem(service.v1_post(&route, &json!({})).await, 410, "file_gone").await;
 }
 
 #[tokio::test]
@@ -96,7 +97,7 @@ async fn new_links_are_good_after_the_old_ones_were_revoked() {
     let upload = begun(&service, &bytes, 600).await;
     let route = format!("/files/{}/links", upload.uid);
     assert_eq!(service.v1(Method::DELETE, &route, None).await.status(), 204);
-    problem(service.get(&upload.links.as_ref().unwrap().state).await, 403, "link_revoked").await;
+    expect_problem(service.get(&upload.links.as_ref().unwrap().state).await, 403, "link_revoked").await;
     let new = renew(&service, &upload.uid, &json!({})).await;
     assert_eq!(service.get(&new.links.state).await.status(), 200);
 }
@@ -108,13 +109,13 @@ async fn nobody_gets_links_to_what_is_not_theirs_and_bad_input_changes_nothing()
     let reader = service.with_key(&service.create_key(&["--scopes", "read"]).await);
     let other = service.with_key(&service.create_key(&["--tenant", "other"]).await);
     let small = service.with_key(&service.create_key(&["--max-size", "5"]).await);
-    let upload = admin.wish(&json!({"name": "x.bin", "expires_in": 60})).await;
+    let upload = admin.create_upload(&json!({"name": "x.bin", "expires_in": 60})).await;
     let (route, state) = (format!("/uploads/{}/links", upload.uid), format!("/uploads/{}", upload.uid));
-    problem(reader.v1_post(&route, &json!({})).await, 403, "permission_denied").await;
-    problem(reader.v1_get(&state).await, 403, "permission_denied").await;
-    problem(other.v1_post(&route, &json!({})).await, 404, "file_not_found").await;
-    problem(other.v1_get(&state).await, 404, "file_not_found").await;
-    problem(admin.v1_post("/uploads/1/links", &json!({})).await, 404, "file_not_found").await;
+    expect_problem(reader.v1_post(&route, &json!({})).await, 403, "permission_denied").await;
+    expect_problem(reader.v1_get(&state).await, 403, "permission_denied").await;
+    expect_problem(other.v1_post(&route, &json!({})).await, 404, "file_not_found").await;
+    expect_problem(other.v1_get(&state).await, 404, "file_not_found").await;
+    expect_problem(admin.v1_post("/uploads/1/links", &json!({})).await, 404, "file_not_found").await;
     let before = admin.describe(&upload.uid).await.expires_at;
     for (body, field) in [
         (json!({"expires_in": 0}), "expires_in"),
@@ -122,17 +123,17 @@ async fn nobody_gets_links_to_what_is_not_theirs_and_bad_input_changes_nothing()
         (json!({"constraints": {"content_type": "image"}, "expires_in": 600}), "constraints.content_type"),
         (json!({"size": 5}), "size"),
     ] {
-        let wrong = problem(admin.v1_post(&route, &body).await, 400, "invalid_argument").await;
+        let wrong = expect_problem(admin.v1_post(&route, &body).await, 400, "invalid_argument").await;
         assert_eq!(wrong["field"], field, "{body}");
     }
     assert_eq!(admin.describe(&upload.uid).await.expires_at, before);
     // The new links have the constraints of this request and of the key.
-    let made: CreatedUploadLinks = answered(small.v1_post(&route, &json!({})).await, 201).await;
-    problem(admin.put(&made.links.content, b"123456").await, 413, "too_large").await;
+    let made: CreatedUploadLinks = expect_json(small.v1_post(&route, &json!({})).await, 201).await;
+    expect_problem(admin.put(&made.links.content, b"123456").await, 413, "too_large").await;
     let wish = json!({"constraints": {"content_type": "image/png"}});
-    let made: CreatedUploadLinks = answered(admin.v1_post(&route, &wish).await, 201).await;
-    problem(admin.put(&made.links.content, b"plain text").await, 415, "unsupported_media_type").await;
-    let made: CreatedUploadLinks = answered(admin.v1_post(&route, &json!({})).await, 201).await;
+    let made: CreatedUploadLinks = expect_json(admin.v1_post(&route, &wish).await, 201).await;
+    expect_problem(admin.put(&made.links.content, b"plain text").await, 415, "unsupported_media_type").await;
+    let made: CreatedUploadLinks = expect_json(admin.v1_post(&route, &json!({})).await, 201).await;
     assert_eq!(admin.put(&made.links.content, b"123456").await.status(), 200);
 }
 
@@ -140,9 +141,9 @@ async fn nobody_gets_links_to_what_is_not_theirs_and_bad_input_changes_nothing()
 async fn what_is_missing_is_told_in_ranges() {
     let service = Service::start().await;
     let wish = json!({"name": "x.bin", "size": 9_999 * PART, "part_size": PART});
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     let missing = async || {
-        let told = problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
+        let told = expect_problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
         (told["missing"].clone(), told["detail"].as_str().unwrap().to_owned())
     };
     let none = missing().await;
@@ -162,9 +163,10 @@ async fn what_is_missing_is_told_in_ranges() {
 #[tokio::test]
 async fn messages_about_parts_say_what_must_be() {
     let service = Service::start().await;
-    let upload = service.wish(&json!({"name": "x.bin", "size": 2 * PART + 5, "part_size": PART})).await;
+    let upload =
+        service.create_upload(&json!({"name": "x.bin", "size": 2 * PART + 5, "part_size": PART})).await;
     let detail = async |number: usize, bytes: &[u8], status: u16, code: &str| {
-        let told = problem(service.v1_put_part(&upload, number, bytes).await, status, code).await;
+        let told = expect_problem(service.v1_put_part(&upload, number, bytes).await, status, code).await;
         told["detail"].as_str().unwrap().to_owned()
     };
     let said = detail(1, b"short", 422, "size_mismatch").await;
@@ -172,15 +174,18 @@ async fn messages_about_parts_say_what_must_be() {
     let said = detail(4, b"x", 422, "size_mismatch").await;
     assert_eq!(said, "this upload has 3 parts, by its size and part size");
     let content_link = &upload.links.as_ref().unwrap().content;
-    let told = problem(service.put(content_link, b"short").await, 422, "size_mismatch").await;
+    let told = expect_problem(service.put(content_link, b"short").await, 422, "size_mismatch").await;
     assert_eq!(told["detail"], "the content must have the announced 131077 bytes, not 5");
     // A stored file is not reported as in progress.
-    let sized = service.wish(&json!({"name": "y.bin"})).await;
+    let sized = service.create_upload(&json!({"name": "y.bin"})).await;
     assert_eq!(service.v1_put_part(&sized, 1, b"one").await.status(), 204);
     assert_eq!(service.v1_put_part(&sized, 2, b"two").await.status(), 204);
     assert_eq!(service.v1_complete(&sized).await.status(), 200);
-    let told =
-        problem(service.put(&sized.links.as_ref().unwrap().content, b"other").await, 409, "already_stored")
-            .await;
+    let told = expect_problem(
+        service.put(&sized.links.as_ref().unwrap().content, b"other").await,
+        409,
+        "already_stored",
+    )
+    .await;
     assert!(!told["detail"].as_str().unwrap().contains("being verified"), "{told}");
 }

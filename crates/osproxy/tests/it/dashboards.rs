@@ -11,7 +11,7 @@ const ALARMS: &str = include_str!("../../../../deploy/prometheus/alerts.yaml");
 const RARE: [&str; 3] = ["queued", "dead", "corrupt"];
 
 /// The samples that an expression selects: names, and the values its labels are compared with.
-fn asked(text: &str) -> BTreeSet<(String, String)> {
+fn selected_samples(text: &str) -> BTreeSet<(String, String)> {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let begins = text.match_indices("osproxy_").filter(|(at, _)| !text[..*at].ends_with(is_name));
     let sample = |(at, _)| {
@@ -24,7 +24,7 @@ fn asked(text: &str) -> BTreeSet<(String, String)> {
 }
 
 /// The labels of each sample on the metrics page, with their values.
-fn told(page: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+fn exported_labels(page: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut told: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for line in page.lines().filter(|line| !line.starts_with('#')) {
         let (sample, _) = line.rsplit_once(' ').unwrap();
@@ -36,11 +36,11 @@ fn told(page: &str) -> BTreeMap<&str, BTreeSet<&str>> {
 
 #[tokio::test]
 async fn dashboard_and_alarms_ask_for_what_is_told() {
-    let service = Service::start_used().await;
+    let service = Service::start_with_traffic().await;
     let page = service.get("/metrics").await.text().await.unwrap();
-    let told = told(&page);
-    let dashboard = asked(&DASHBOARD.replace("\\\"", "\""));
-    let alarms = asked(ALARMS);
+    let told = exported_labels(&page);
+    let dashboard = selected_samples(&DASHBOARD.replace("\\\"", "\""));
+    let alarms = selected_samples(ALARMS);
     assert!(dashboard.len() > 40 && alarms.len() > 15, "{} {}", dashboard.len(), alarms.len());
     for (name, labels) in dashboard.union(&alarms) {
         let known = told.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not exported"));

@@ -5,7 +5,8 @@ use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::json;
 
 use crate::support::{
-    Database, Service, connect, eventually, md5_hex, problem, redis_url, refused, spawn_failing,
+    Database, Service, connect, eventually, expect_problem, expect_v0_error, md5_hex, redis_url,
+    spawn_failing,
 };
 
 const SERVERS: [&str; 2] = ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"];
@@ -13,7 +14,7 @@ const SERVERS: [&str; 2] = ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"];
 /// Creates an empty database; returns it with its settings.
 async fn empty(server: &str) -> (tempfile::TempDir, Database) {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on(server, folder.path()).await;
+    let database = Database::create_on(server, folder.path()).await;
     (folder, database)
 }
 
@@ -98,7 +99,7 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         for table in tables {
             first.sql(&format!("DROP TABLE {table}")).await;
         }
-        let starting = (0..4).map(|_| first.start_beside(&[]));
+        let starting = (0..4).map(|_| first.start_second_node(&[]));
         let nodes = futures_util::future::join_all(starting).await;
         // One of the nodes created the key for all.
         let keys: Vec<_> = nodes
@@ -113,14 +114,14 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
         // All nodes share one link key, whichever created it: a link of one is valid at the others.
         drop(nodes);
         first.sql("DELETE FROM link_keys").await;
-        let starting = (0..6).map(|_| first.start_beside(&[]));
+        let starting = (0..6).map(|_| first.start_second_node(&[]));
         let nodes = futures_util::future::join_all(starting).await;
         assert_eq!(first.sql("SELECT count(*) FROM link_keys").await, ["1"]);
         for node in &nodes {
             let link = node.with_key(keys[0].trim_end()).upload_link("x.txt").await;
             for other in &nodes {
                 let other_content = format!("{}&md5={}", link.url.single, md5_hex(b"y"));
-                let said = refused(other.put(&other_content, b"x").await, 422).await;
+                let said = expect_v0_error(other.put(&other_content, b"x").await, 422).await;
                 assert!(said.contains("md5") && !said.contains("signature"), "{said}");
             }
             assert_eq!(nodes[0].put(&link.url.single, b"x").await.status(), 200);
@@ -265,7 +266,7 @@ async fn a_slow_statement_costs_no_other_connection() {
             }
         };
         tokio::select! {
-            answer = slow => { problem(answer, 503, "unavailable").await; },
+            answer = slow => { expect_problem(answer, 503, "unavailable").await; },
             () = watching => {},
         }
         holding.rollback().await.unwrap();

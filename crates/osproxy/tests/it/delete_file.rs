@@ -1,6 +1,6 @@
 use reqwest::Method;
 
-use crate::support::{Service, TestNode, content, md5_hex, problem, refused};
+use crate::support::{Service, TestNode, content, expect_problem, expect_v0_error, md5_hex};
 
 /// Parts that start, continue or end while their file is deleted leave nothing behind.
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +33,7 @@ async fn parts_that_arrive_while_their_file_is_deleted_leave_nothing() {
         futures_util::future::join_all(racing).await;
     }
     node.restart(false).await;
-    node.database().settle().await;
+    node.database().wait_until_idle().await;
     assert_eq!(node.database().sql("SELECT count(*) FROM blobs").await, ["0"]);
     node.assert_consistent().await;
 }
@@ -48,18 +48,18 @@ async fn a_deleted_file_is_gone_at_once_and_its_content_with_the_last_that_has_i
     let url = node.download_link(&first).await.unwrap().url;
     assert_eq!(node.get(&url).await.status(), 200);
     node.delete(&first).await;
-    assert!(refused(node.get(&url).await, 404).await.contains("deleted"));
+    assert!(expect_v0_error(node.get(&url).await, 404).await.contains("deleted"));
     assert!(node.download_link(&first).await.is_none());
     assert!(node.read(&second).await == bytes);
     let again = node.v1(Method::DELETE, &format!("/files/{first}"), None).await;
-    problem(again, 410, "file_gone").await;
+    expect_problem(again, 410, "file_gone").await;
     let url = node.download_link(&second).await.unwrap().url;
     let mut reading = node.get(&url).await;
     let mut read = reading.chunk().await.unwrap().unwrap().to_vec();
     for uid in [&second, &in_parts] {
         node.delete(uid).await;
     }
-    node.database().settle().await;
+    node.database().wait_until_idle().await;
     // A download that began before the deletion continues.
     while let Some(chunk) = reading.chunk().await.unwrap() {
         read.extend_from_slice(&chunk);
@@ -95,7 +95,7 @@ async fn an_instant_upload_and_the_end_of_its_content_do_not_both_happen() {
         }
     }
     println!("{kept} of 180 parts were stored");
-    node.database().settle().await;
+    node.database().wait_until_idle().await;
     node.assert_consistent().await;
 }
 
@@ -111,12 +111,12 @@ async fn an_upload_that_is_not_complete_goes_with_its_parts() {
         let route = format!("/files/{}", link.uid);
         let answer = service.v1(Method::DELETE, &route, None).await;
         assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (204, ""));
-        problem(service.v1(Method::DELETE, &route, None).await, 410, "file_gone").await;
-        refused(service.put(&link.url.single, b"late").await, 404).await;
-        refused(service.put_part(link, 3, b"late").await, 404).await;
+        expect_problem(service.v1(Method::DELETE, &route, None).await, 410, "file_gone").await;
+        expect_v0_error(service.put(&link.url.single, b"late").await, 404).await;
+        expect_v0_error(service.put_part(link, 3, b"late").await, 404).await;
     }
-    refused(service.get(&download).await, 404).await;
-    service.database().settle().await;
+    expect_v0_error(service.get(&download).await, 404).await;
+    service.database().wait_until_idle().await;
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["0"]);
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["0"]);
     assert!(service.objects().is_empty(), "{:?}", service.objects());
@@ -126,14 +126,14 @@ async fn an_upload_that_is_not_complete_goes_with_its_parts() {
 #[tokio::test]
 async fn bad_input_is_refused() {
     let service = Service::start().await;
-    problem(service.v1(Method::DELETE, "/files/1", None).await, 404, "file_not_found").await;
-    problem(service.v1(Method::DELETE, "/files/x", None).await, 400, "invalid_argument").await;
+    expect_problem(service.v1(Method::DELETE, "/files/1", None).await, 404, "file_not_found").await;
+    expect_problem(service.v1(Method::DELETE, "/files/x", None).await, 400, "invalid_argument").await;
     let uid = service.store("x.bin", b"x").await;
     let route = format!("/files/{uid}");
     let with_body = service.v1(Method::DELETE, &route, Some(&serde_json::json!({}))).await;
-    problem(with_body, 400, "invalid_argument").await;
+    expect_problem(with_body, 400, "invalid_argument").await;
     let chunked = reqwest::Body::wrap_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("x")]));
     let chunked = service.client().delete(service.url(&format!("/api/v1{route}"))).body(chunked);
-    problem(chunked.send().await.unwrap(), 400, "invalid_argument").await;
+    expect_problem(chunked.send().await.unwrap(), 400, "invalid_argument").await;
     assert_eq!(service.read(&uid).await, b"x");
 }

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::{
     cluster::stack::Stack,
     grpc::{read, store},
-    support::{Api, Grpc, H2, Store, StoreServer, answered, content, eventually},
+    support::{Api, Grpc, Http2Client, Store, StoreServer, content, eventually, expect_json},
 };
 
 const MIB: usize = 1 << 20;
@@ -52,8 +52,8 @@ impl Front {
         let key = stack.nodes[0].service.create_key(&[]).await;
         let (mut api, mut grpc) = (Api::new(stack.nginx.address), stack.nginx.grpc);
         if let Some(certificate) = &stack.certificate {
-            api = api.trusting(&certificate.cert);
-            grpc = certificate.clone().tunnel(grpc, b"h2").await;
+            api = api.with_certificate(&certificate.cert);
+            grpc = certificate.clone().start_tunnel(grpc, b"h2").await;
         }
         Self { stack, api: api.with_key(&key), grpc: Grpc::with_key(grpc, Some(&key)), h2: grpc }
     }
@@ -131,7 +131,7 @@ async fn a_gib_passes_over_tls_breaks_and_is_resumed() {
 async fn passes(mut front: Front, large: &Large) {
     let api = front.api.clone();
     let wish = json!({"name": "film.mp4", "size": large.part * PARTS, "part_size": large.part});
-    let upload = api.wish(&wish).await;
+    let upload = api.create_upload(&wish).await;
     let broken = 5;
     let sent = stream::iter(1..=PARTS).map(|number| large.send(&api, &upload, number, number == broken));
     let sent: Vec<_> = sent.buffered(PARALLEL).collect().await;
@@ -147,7 +147,7 @@ async fn passes(mut front: Front, large: &Large) {
         missing
     );
     assert_eq!(large.send(&api, &upload, broken, false).await.unwrap().status(), 204);
-    let stored: UploadStatus = answered(api.v1_complete(&upload).await, 200).await;
+    let stored: UploadStatus = expect_json(api.v1_complete(&upload).await, 200).await;
     assert_eq!(stored.state, UploadState::Stored);
 
     let link = api.download_link(&upload.uid).await.unwrap().url;
@@ -168,7 +168,7 @@ async fn passes(mut front: Front, large: &Large) {
     let uid = store(&mut front.grpc, &small).await;
     assert!(read(&mut front.grpc, &uid, 1000).await == small[1000..]);
     let link = api.download_link(&uid).await.unwrap().url;
-    let mut h2 = H2::open(front.h2).await;
+    let mut h2 = Http2Client::connect(front.h2).await;
     let answer = h2.get(&link).await.unwrap();
     assert!(answer.into_body().collect().await.unwrap().to_bytes() == small);
     let other = content(3, 10 * MIB);

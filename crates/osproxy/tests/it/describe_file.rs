@@ -2,10 +2,10 @@ use osproxy_api::v1::{File, FileState, Layout};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Service, answered, content, md5_hex, problem};
+use crate::support::{Service, content, expect_json, expect_problem, md5_hex};
 
 async fn describe(service: &Service, uid: &str) -> File {
-    answered(service.v1_get(&format!("/files/{uid}")).await, 200).await
+    expect_json(service.v1_get(&format!("/files/{uid}")).await, 200).await
 }
 
 #[tokio::test]
@@ -26,7 +26,8 @@ async fn a_file_is_described_in_every_state() {
     service.put_parts(&link, &[b"one"]).await;
     let receiving = describe(&service, &link.uid).await;
     assert_eq!((receiving.state, receiving.size, receiving.received), (FileState::Receiving, None, Some(3)));
-    let announced = service.wish(&json!({"name": "y.bin", "size": 100_000, "part_size": 65_536})).await;
+    let announced =
+        service.create_upload(&json!({"name": "y.bin", "size": 100_000, "part_size": 65_536})).await;
     let pending = describe(&service, &announced.uid).await;
     assert_eq!((pending.size, pending.received), (Some(100_000), Some(0)));
     assert_eq!(service.v1_put_part(&announced, 1, &content(2, 65_536)).await.status(), 204);
@@ -40,7 +41,7 @@ async fn a_file_is_described_in_every_state() {
     let uid = service.store("x.bin", &bytes).await;
     let answer = service.v1_get(&format!("/files/{uid}")).await;
     assert_eq!(answer.headers()["content-type"], "application/json");
-    let stored: File = answered(answer, 200).await;
+    let stored: File = expect_json(answer, 200).await;
     assert_eq!(
         (stored.state, stored.size, stored.layout),
         (FileState::Stored, Some(100_000), Some(Layout::Whole))
@@ -61,16 +62,17 @@ async fn a_file_is_described_in_every_state() {
     );
     assert_eq!((in_parts.md5, in_parts.blake3), (None, None));
     service.database().release_merges().await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert_eq!(describe(&service, &uid).await.layout, Some(Layout::Whole));
 }
 
 #[tokio::test]
 async fn what_is_gone_is_told_from_what_never_was() {
     let service = Service::start_with(&[("UPLOADS__VERIFY_UP_TO", "0")]).await;
-    problem(service.v1_get("/files/1").await, 404, "file_not_found").await;
+    expect_problem(service.v1_get("/files/1").await, 404, "file_not_found").await;
     for uid in ["x", "0", "-1", "01", "99999999999999999999", "%31%20"] {
-        let told = problem(service.v1_get(&format!("/files/{uid}")).await, 400, "invalid_argument").await;
+        let told =
+            expect_problem(service.v1_get(&format!("/files/{uid}")).await, 400, "invalid_argument").await;
         assert_eq!(told["field"], "uid");
     }
     let deleted = service.store("x.bin", b"x").await;
@@ -78,15 +80,16 @@ async fn what_is_gone_is_told_from_what_never_was() {
     let expired = service.upload_link("x.bin").await.uid;
     service.sql(&format!("UPDATE files SET state = 'expired' WHERE uid = {expired}")).await;
     for uid in [deleted, expired] {
-        problem(service.v1_get(&format!("/files/{uid}")).await, 410, "file_gone").await;
+        expect_problem(service.v1_get(&format!("/files/{uid}")).await, 410, "file_gone").await;
     }
     let uid = service.store("x.bin", b"x").await;
     let route = format!("/files/{uid}");
-    let told = problem(service.v1_get(&format!("{route}?fields=name")).await, 400, "invalid_argument").await;
+    let told =
+        expect_problem(service.v1_get(&format!("{route}?fields=name")).await, 400, "invalid_argument").await;
     assert_eq!(told["field"], "fields");
-    problem(service.v1(Method::GET, &route, Some(&json!({}))).await, 400, "invalid_argument").await;
-    problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
-    problem(service.v1_get("/files/").await, 404, "unknown_route").await;
+    expect_problem(service.v1(Method::GET, &route, Some(&json!({}))).await, 400, "invalid_argument").await;
+    expect_problem(service.v1(Method::PUT, &route, None).await, 405, "method_not_allowed").await;
+    expect_problem(service.v1_get("/files/").await, 404, "unknown_route").await;
     // A corrupt file does not show the digests its client claimed.
     let link = service.upload_link("corrupt.bin").await;
     service.put_parts(&link, &[b"one", b"two"]).await;
@@ -102,5 +105,6 @@ async fn what_is_gone_is_told_from_what_never_was() {
     assert_eq!((corrupt.size, corrupt.received, corrupt.layout), (Some(6), None, None));
     assert_eq!(corrupt.stored_at, None, "the upload was never complete");
     let body = json!({"expires_in": 60});
-    problem(service.v1_post(&format!("/files/{}/links", link.uid), &body).await, 410, "file_corrupt").await;
+    expect_problem(service.v1_post(&format!("/files/{}/links", link.uid), &body).await, 410, "file_corrupt")
+        .await;
 }

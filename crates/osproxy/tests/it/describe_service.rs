@@ -1,10 +1,10 @@
 use osproxy_api::v1::Stats;
 use reqwest::Method;
 
-use crate::support::{Service, answered, content, eventually, problem};
+use crate::support::{Service, content, eventually, expect_json, expect_problem};
 
 async fn stats(service: &Service) -> Stats {
-    answered(service.v1_get("/stats").await, 200).await
+    expect_json(service.v1_get("/stats").await, 200).await
 }
 
 #[tokio::test]
@@ -28,9 +28,9 @@ async fn what_there_is_is_counted() {
     // Statistics are cached: a second request right after the first gets the same.
     service.store("more.bin", b"more").await;
     assert_eq!(stats(&service).await, counted);
-    service.restart_killed().await;
+    service.kill_and_restart().await;
     assert_eq!(stats(&service).await.blobs, 3);
-    problem(service.v1_get("/stats?fresh=1").await, 400, "invalid_argument").await;
+    expect_problem(service.v1_get("/stats?fresh=1").await, 400, "invalid_argument").await;
 }
 
 #[tokio::test]

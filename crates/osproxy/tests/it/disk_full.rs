@@ -3,7 +3,7 @@ use std::{io::Write, os::unix::fs::MetadataExt, path::Path};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Service, content, eventually, md5_hex, problem, refused};
+use crate::support::{Service, content, eventually, expect_problem, expect_v0_error, md5_hex};
 
 #[tokio::test]
 async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
@@ -13,18 +13,18 @@ async fn a_full_disk_refuses_uploads_and_what_is_answered_afterwards_is_kept() {
     let link = service.upload_link("x.bin").await;
 
     // Neither the write-ahead log of the database nor any object can grow.
-    service.limit_files(Some(16_384));
-    let message = refused(service.put(&link.url.single, &content(2, 300_000)).await, 503).await;
+    service.limit_file_size(Some(16_384));
+    let message = expect_v0_error(service.put(&link.url.single, &content(2, 300_000)).await, 503).await;
     assert!(message.contains("retry later"), "{message}");
     let body = json!({"filePath": ["a"], "expire": 600});
     for _ in 0..20 {
         let answer = service.post("/link/upload", &body).await;
         assert_eq!(answer.headers()["retry-after"], "1");
-        refused(answer, 503).await;
+        expect_v0_error(answer, 503).await;
     }
     assert!(service.read(&kept).await == before, "reads go on");
 
-    service.limit_files(None);
+    service.limit_file_size(None);
     let mut stored = vec![(kept, before)];
     // The loser of two concurrent uploads is rolled back: that must not leave a transaction open
     // either.
@@ -52,11 +52,11 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     let link = service.upload_link("x.bin").await;
     let parts: Vec<_> = bytes.chunks(2_000_000).collect();
     service.put_parts(&link, &parts[..3]).await;
-    service.limit_files(Some(1_000_000));
-    refused(service.put_part(&link, 4, parts[3]).await, 507).await;
-    refused(service.put_part(&link, 1, parts[3]).await, 507).await;
+    service.limit_file_size(Some(1_000_000));
+    expect_v0_error(service.put_part(&link, 4, parts[3]).await, 507).await;
+    expect_v0_error(service.put_part(&link, 1, parts[3]).await, 507).await;
     // There is space for a part again, but not for all of them in one object.
-    service.limit_files(Some(6_000_000));
+    service.limit_file_size(Some(6_000_000));
     assert_eq!(service.checkpoint(&link.uid).await, [1, 2, 3]);
     assert_eq!(service.put_part(&link, 4, parts[3]).await.status(), 200);
     assert_eq!(service.merge(&link, 4, &bytes).await.status(), 200);
@@ -66,8 +66,8 @@ async fn a_full_disk_refuses_parts_and_keeps_what_it_cannot_merge_readable() {
     })
     .await;
     assert!(service.read(&link.uid).await == bytes);
-    service.limit_files(None);
-    service.wait_until_whole(&link.uid).await;
+    service.limit_file_size(None);
+    service.wait_until_merged(&link.uid).await;
     assert!(service.read(&link.uid).await == bytes);
     eventually("only the content remains", async || (service.objects().len() == 1).then_some(())).await;
     service.assert_consistent().await;
@@ -99,16 +99,16 @@ async fn on_a_disk_that_others_have_filled_files_can_still_be_removed_and_change
     loop {
         let answer = create().await;
         if answer.status() != 201 {
-            problem(answer, 507, "storage_full").await;
+            expect_problem(answer, 507, "storage_full").await;
             break;
         }
         created += 1;
         assert!(created < 10_000, "the disk is not full");
     }
     let body = json!({"filePath": ["a"], "expire": 600});
-    refused(service.post("/link/upload", &body).await, 507).await;
+    expect_v0_error(service.post("/link/upload", &body).await, 507).await;
     let copy = service.v1_post(&format!("/files/{}/copy", uids[0]), &json!({})).await;
-    problem(copy, 507, "storage_full").await;
+    expect_problem(copy, 507, "storage_full").await;
     for (seed, uid) in (0..).zip(&uids) {
         assert!(service.read(uid).await == content(seed, 100_000), "reads go on");
         let file = format!("/files/{uid}");
@@ -130,22 +130,23 @@ async fn nothing_is_begun_on_a_disk_that_has_no_more_than_is_kept_free() {
     let bytes = content(1, 1000);
     let (uid, md5) = (service.store("x.bin", &bytes).await, md5_hex(&bytes));
     let link = service.upload_link("y.bin").await;
-    let announced = service.wish(&json!({"name": "y.bin", "size": 1000})).await;
-    service.set("LOCAL__KEEP_FREE", ALL);
-    service.restart_killed().await;
+    let announced = service.create_upload(&json!({"name": "y.bin", "size": 1000})).await;
+    service.set_setting("LOCAL__KEEP_FREE", ALL);
+    service.kill_and_restart().await;
     let full = async |answer| {
-        problem(answer, 507, "storage_full").await;
+        expect_problem(answer, 507, "storage_full").await;
     };
     full(service.v1_post("/uploads", &json!({"name": "x"})).await).await;
     full(service.v1_post("/uploads", &json!({"name": "x", "size": 1})).await).await;
     full(service.v1_post(&format!("/files/{uid}/copy"), &json!({})).await).await;
     full(service.v1_put_part(&announced, 1, &bytes).await).await;
     full(service.put(&announced.links.as_ref().unwrap().content, &bytes).await).await;
-    refused(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
+    expect_v0_error(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507)
+        .await;
     let resume = json!({"data": [{"md5": md5, "path": "z.bin"}]});
-    refused(service.post("/resume", &resume).await, 507).await;
-    refused(service.put(&link.url.single, &bytes).await, 507).await;
-    refused(service.put_part(&link, 1, &bytes).await, 507).await;
+    expect_v0_error(service.post("/resume", &resume).await, 507).await;
+    expect_v0_error(service.put(&link.url.single, &bytes).await, 507).await;
+    expect_v0_error(service.put_part(&link, 1, &bytes).await, 507).await;
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["3"], "a refused request left a file");
     // Reading and deleting still work.
     assert!(service.read(&uid).await == bytes);
@@ -158,8 +159,9 @@ async fn nothing_is_begun_while_the_disk_of_the_database_has_no_more_than_is_kep
     // Objects lie on another disk, which has free space.
     let settings = [("DATABASE__PATH", "disk/osproxy.db"), ("LOCAL__KEEP_FREE", "134217728")];
     let service = Service::start_on_small_disk(64 << 20, &settings).await;
-    problem(service.v1_post("/uploads", &json!({"name": "x"})).await, 507, "storage_full").await;
-    refused(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
+    expect_problem(service.v1_post("/uploads", &json!({"name": "x"})).await, 507, "storage_full").await;
+    expect_v0_error(service.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507)
+        .await;
 }
 
 /// The disk space of the hidden files in a folder and its subfolders, in bytes.
@@ -182,12 +184,12 @@ async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
     const SIZE: usize = 4 << 20;
     let mut service = Service::start().await;
     let wish = json!({"name": "x.bin", "size": SIZE, "part_size": SIZE / 4});
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     let folder = service.objects_folder();
     assert!(reserved(&folder) >= SIZE as u64, "no space is reserved for the announced size");
     // An expired reservation is released, and the first part reserves again.
-    service.set("LOCAL__RESERVE_SECS", "0");
-    service.restart_killed().await;
+    service.set_setting("LOCAL__RESERVE_SECS", "0");
+    service.kill_and_restart().await;
     eventually("the reservation is released", async || (reserved(&folder) == 0).then_some(())).await;
     let bytes = content(1, SIZE);
     for (number, part) in (1..).zip(bytes.chunks(SIZE / 4)) {
@@ -197,9 +199,9 @@ async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
     // A tenant beyond its share gets no reservation, but can upload all the same.
-    service.set("LOCAL__RESERVE_TENANT_PERCENT", "0");
-    service.restart_killed().await;
-    let upload = service.wish(&wish).await;
+    service.set_setting("LOCAL__RESERVE_TENANT_PERCENT", "0");
+    service.kill_and_restart().await;
+    let upload = service.create_upload(&wish).await;
     assert!(reserved(&folder) < SIZE as u64 / 4, "space is reserved beyond the share");
     let bytes = content(2, SIZE);
     for (number, part) in (1..).zip(bytes.chunks(SIZE / 4)) {
@@ -207,6 +209,6 @@ async fn room_is_reserved_for_a_share_of_the_disk_and_for_some_time() {
     }
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }

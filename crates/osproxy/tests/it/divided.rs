@@ -6,7 +6,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Random, Service, answered, content, eventually, md5_hex, problem, refused};
+use crate::support::{
+    Random, Service, content, eventually, expect_json, expect_problem, expect_v0_error, md5_hex,
+};
 
 const KIB: usize = 1024;
 const PART: usize = 64 * KIB;
@@ -21,7 +23,7 @@ fn sha256_hex(bytes: &[u8]) -> String {
 
 /// Creates an upload in parts of 64 KiB.
 async fn divide(service: &Service, name: &str, size: usize) -> CreatedUpload {
-    let created = service.wish(&json!({"name": name, "size": size, "part_size": PART})).await;
+    let created = service.create_upload(&json!({"name": name, "size": size, "part_size": PART})).await;
     assert_eq!((created.state, created.part_size), (CreatedState::Pending, Some(PART as u64)));
     created
 }
@@ -55,11 +57,11 @@ async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
     assert_eq!((there.state, there.parts), (UploadState::Receiving, vec![1, 2, 4, 6]));
     assert_eq!(there.received, 3 * PART as u64 + 1000);
     assert_eq!(there.size, Some(bytes.len() as u64));
-    let missing = problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
+    let missing = expect_problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
     assert_eq!(missing["missing"], json!([3, 5]));
     put_parts(&service, &upload, &bytes, [5, 3].into_iter()).await;
     assert_eq!(service.objects(), [to_be]);
-    let stored: UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
+    let stored: UploadStatus = expect_json(service.v1_complete(&upload).await, 200).await;
     assert_eq!(stored.state, UploadState::Stored);
     assert_eq!(service.objects(), [format!("video/{}.mp4", upload.uid)]);
     assert!(service.read(&upload.uid).await == bytes);
@@ -68,13 +70,13 @@ async fn parts_lie_where_they_are_read_and_their_digest_is_known_at_once() {
     assert_eq!(service.sql("SELECT count(*) FROM parts").await, ["0"]);
     let blake3 = blake3_hex(&bytes);
     assert_eq!(service.sql("SELECT blake3 FROM blobs").await, std::slice::from_ref(&blake3));
-    let again = service.wish(&json!({"name": "again.mp4", "blake3": blake3})).await;
+    let again = service.create_upload(&json!({"name": "again.mp4", "blake3": blake3})).await;
     assert_eq!((again.state, again.links.is_none()), (CreatedState::Stored, true));
     assert!(service.read(&again.uid).await == bytes);
-    let again: UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
+    let again: UploadStatus = expect_json(service.v1_complete(&upload).await, 200).await;
     assert_eq!(again.state, UploadState::Stored, "completed twice");
     let late = service.v1_put_part(&upload, 1, &bytes[..PART]).await;
-    problem(late, 409, "already_stored").await;
+    expect_problem(late, 409, "already_stored").await;
     service.assert_consistent().await;
 }
 
@@ -89,7 +91,7 @@ async fn content_that_is_there_is_shared_by_who_sends_it_again() {
         assert_eq!(service.v1_complete(&upload).await.status(), 200);
         uids.push(upload.uid);
     }
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_eq!(service.objects(), [format!("unknown/{}.bin", uids[0])]);
     for uid in uids {
         assert!(service.read(&uid).await == bytes);
@@ -106,10 +108,10 @@ async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves
     put_parts(&service, &upload, &bytes, 2..=2).await;
     let url = service.url(&part_url(&upload, 2));
     let broken = service.client().put(&url).header("content-md5", STANDARD.encode([1; 16]));
-    problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
+    expect_problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
     let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&bytes[..PART])));
     let broken = service.client().put(&url).header("content-digest", digest);
-    problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
+    expect_problem(broken.body(other.clone()).send().await.unwrap(), 422, "digest_mismatch").await;
     // Other bytes replace the part.
     let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(&other)));
     let replaced = service.client().put(&url).header("content-digest", digest);
@@ -117,8 +119,8 @@ async fn a_part_that_is_sent_again_replaces_the_first_and_one_that_breaks_leaves
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     let expected = [&bytes[..PART], &other, &bytes[2 * PART..]].concat();
     assert!(service.read(&upload.uid).await == expected);
-    service.wait_until_whole(&upload.uid).await;
-    service.database().settle().await;
+    service.wait_until_merged(&upload.uid).await;
+    service.database().wait_until_idle().await;
     assert!(service.read(&upload.uid).await == expected);
     assert_eq!(service.sql("SELECT blake3 FROM blobs").await, [blake3_hex(&expected)]);
     service.assert_consistent().await;
@@ -130,19 +132,19 @@ async fn what_is_no_part_of_the_content_is_refused_and_leaves_nothing() {
     let bytes = content(5, PART + 10);
     let upload = divide(&service, "x.bin", bytes.len()).await;
     for (number, len) in [(1, PART - 1), (1, PART + 1), (1, 0), (2, 11), (2, 9), (3, 1)] {
-        problem(service.v1_put_part(&upload, number, &bytes[..len]).await, 422, "size_mismatch").await;
+        expect_problem(service.v1_put_part(&upload, number, &bytes[..len]).await, 422, "size_mismatch").await;
     }
     for number in ["0", "10001"] {
         let url = upload.links.as_ref().unwrap().part.replace("{number}", number);
-        problem(service.put(&url, b"x").await, 400, "invalid_argument").await;
+        expect_problem(service.put(&url, b"x").await, 400, "invalid_argument").await;
     }
     for number in ["x", "+1", "1.0", "%20"] {
         let url = upload.links.as_ref().unwrap().part.replace("{number}", number);
-        problem(service.put(&url, b"x").await, 400, "invalid_argument").await;
+        expect_problem(service.put(&url, b"x").await, 400, "invalid_argument").await;
     }
     let form = service.client().put(service.url(&part_url(&upload, 1)));
     let form = form.header("content-type", "multipart/form-data; boundary=x").body("--x--");
-    problem(form.send().await.unwrap(), 415, "unsupported_media_type").await;
+    expect_problem(form.send().await.unwrap(), 415, "unsupported_media_type").await;
     // A body without `Content-Length` must have the right length too.
     for len in [PART - 1, PART + 1] {
         let chunks = [Ok::<_, std::io::Error>(bytes[..len].to_vec())];
@@ -151,11 +153,11 @@ async fn what_is_no_part_of_the_content_is_refused_and_leaves_nothing() {
         assert!([408, 422].contains(&sent.status().as_u16()), "{}", sent.text().await.unwrap());
     }
     let short = service.client().put(service.url(&upload.links.as_ref().unwrap().content));
-    problem(short.body("short").send().await.unwrap(), 422, "size_mismatch").await;
+    expect_problem(short.body("short").send().await.unwrap(), 422, "size_mismatch").await;
     assert_eq!(service.v1_status(&upload).await.parts, [0; 0]);
     let other = divide(&service, "y.bin", bytes.len()).await;
     let stolen = part_url(&upload, 1).replace(&upload.uid, &other.uid);
-    problem(service.put(&stolen, &bytes[..PART]).await, 403, "invalid_signature").await;
+    expect_problem(service.put(&stolen, &bytes[..PART]).await, 403, "invalid_signature").await;
     put_parts(&service, &other, &bytes, 1..=2).await;
     assert_eq!(service.v1_complete(&other).await.status(), 200);
     assert!(service.read(&other.uid).await == bytes);
@@ -184,13 +186,13 @@ async fn wishes_that_make_no_sense_are_refused_and_leave_nothing() {
         (json!({"name": "x", "size": 10, "part_size": 1024}), Some("part_size")),
         (json!({"name": "x", "size": 1_u64 << 40, "part_size": 65536}), Some("part_size")),
     ] {
-        let refused = problem(service.v1_post("/uploads", &body).await, 400, "invalid_argument").await;
+        let refused = expect_problem(service.v1_post("/uploads", &body).await, 400, "invalid_argument").await;
         assert_eq!(refused.get("field").and_then(Value::as_str), field, "{body}");
     }
     let large = json!({"name": "x", "size": (5_u64 << 40) + 1});
-    problem(service.v1_post("/uploads", &large).await, 413, "too_large").await;
+    expect_problem(service.v1_post("/uploads", &large).await, 413, "too_large").await;
     let text = service.client().post(service.url("/api/v1/uploads")).body("{}").send().await.unwrap();
-    problem(text, 415, "unsupported_media_type").await;
+    expect_problem(text, 415, "unsupported_media_type").await;
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["0"]);
 }
 
@@ -200,14 +202,14 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     let bytes = content(6, 3 * PART);
     let claims = json!({"name": "x.txt", "size": bytes.len(), "part_size": PART, "content_type": "text/x-log",
         "sha256": sha256_hex(&bytes), "blake3": blake3_hex(&bytes), "md5": md5_hex(&bytes)});
-    let upload = service.wish(&claims.clone()).await;
+    let upload = service.create_upload(&claims.clone()).await;
     let url = upload.links.as_ref().unwrap().content.clone();
     let mut false_bytes = bytes.clone();
     false_bytes[77] ^= 1;
-    problem(service.put(&url, &false_bytes).await, 422, "digest_mismatch").await;
-    let stored: UploadStatus = answered(service.put(&url, &bytes).await, 200).await;
+    expect_problem(service.put(&url, &false_bytes).await, 422, "digest_mismatch").await;
+    let stored: UploadStatus = expect_json(service.put(&url, &bytes).await, 200).await;
     assert_eq!((stored.state, stored.received), (UploadState::Stored, bytes.len() as u64));
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_eq!(
         service.objects().len(),
         1,
@@ -222,7 +224,7 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     assert!(digests.contains(&sha256), "{digests}");
     // Stored once, it is found by any of its digests.
     for digest in ["md5", "sha256", "blake3"] {
-        let again = service.wish(&json!({"name": "y.txt", digest: claims[digest]})).await;
+        let again = service.create_upload(&json!({"name": "y.txt", digest: claims[digest]})).await;
         assert_eq!(again.state, CreatedState::Stored, "{digest}");
         assert!(service.read(&again.uid).await == bytes);
     }
@@ -232,7 +234,7 @@ async fn content_in_one_piece_has_the_digests_that_were_claimed() {
     {
         let mut wish = json!({"name": "z.txt", "blake3": claims["blake3"]});
         wish.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
-        assert_eq!(service.wish(&wish).await.state, CreatedState::Pending);
+        assert_eq!(service.create_upload(&wish).await.state, CreatedState::Pending);
     }
 }
 
@@ -246,22 +248,22 @@ async fn claims_of_parts_are_verified_behind_and_a_false_one_shows() {
         ("sha256", sha256_hex(b"other"), "corrupt"),
     ] {
         let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, digest: claimed});
-        let upload = service.wish(&wish).await;
+        let upload = service.create_upload(&wish).await;
         if upload.state == CreatedState::Stored {
             continue;
         }
         put_parts(&service, &upload, &bytes, 1..=3).await;
         assert_eq!(service.v1_complete(&upload).await.status(), 200);
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         let found = service.sql(&format!("SELECT state FROM files WHERE uid = {}", upload.uid)).await;
         assert_eq!(found, [state], "{digest}");
     }
     // The BLAKE3 digest is known as soon as the last part is stored.
     let wish =
         json!({"name": "x.bin", "size": bytes.len(), "part_size": PART, "blake3": blake3_hex(b"other")});
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     put_parts(&service, &upload, &bytes, 1..=3).await;
-    problem(service.v1_complete(&upload).await, 422, "digest_mismatch").await;
+    expect_problem(service.v1_complete(&upload).await, 422, "digest_mismatch").await;
     assert_eq!(service.v1_status(&upload).await.parts, [1, 2, 3], "stored parts were lost");
 }
 
@@ -280,12 +282,12 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
         let answer = service.put(&v1(&format!("/parts/{number}")), parts[number - 1]).await;
         assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
     }
-    let there: UploadStatus = answered(service.get(&v1("")).await, 200).await;
+    let there: UploadStatus = expect_json(service.get(&v1("")).await, 200).await;
     assert_eq!((there.parts, there.size), (vec![1, 2, 3], None));
     let done = service.client().post(service.url(&v1("/complete"))).json(&json!({"parts": 3}));
     assert_eq!(done.send().await.unwrap().status(), 200);
     assert!(service.read(&link.uid).await == bytes);
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     // Created over v1, and completed over v0 with the md5 of the whole.
     let upload = divide(&service, "y.bin", bytes.len()).await;
     put_parts(&service, &upload, &bytes, 2..=2).await;
@@ -296,7 +298,7 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
         let url = format!("{}&chunkNum={number}&md5={}", v0("/upload/multi"), md5_hex(part));
         assert_eq!(service.put(&url, part).await.status(), 200);
     }
-    refused(
+    expect_v0_error(
         service.put(&format!("{}&chunkNum=1&md5={}", v0("/upload/multi"), md5_hex(b"x")), b"x").await,
         422,
     )
@@ -305,7 +307,7 @@ async fn an_upload_goes_on_over_the_other_version_of_the_api() {
     let url = format!("{}&num=3&size={}&md5={}", v0("/upload/merge"), bytes.len(), md5_hex(&bytes));
     assert_eq!(service.client().put(service.url(&url)).send().await.unwrap().status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_eq!(service.sql("SELECT count(*) FROM blobs").await, ["1"]);
 }
 
@@ -324,7 +326,7 @@ async fn what_api_v0_computes_of_content_that_api_v1_stored_is_known_from_then_o
             let link = service.upload_link("y.bin").await;
             service.put_parts(&link, &bytes.chunks(PART).collect::<Vec<_>>()).await;
             assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
-            service.database().settle().await;
+            service.database().wait_until_idle().await;
             assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200, "completed twice");
         } else {
             service.store("y.bin", &bytes).await;
@@ -332,7 +334,7 @@ async fn what_api_v0_computes_of_content_that_api_v1_stored_is_known_from_then_o
         let found = service.instant_upload(&[(&md5, "z.bin")]).await.remove(0).uid;
         assert!(service.read(&found).await == bytes, "in parts: {in_parts}");
     }
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_eq!(service.objects().len(), 2);
 }
 
@@ -347,13 +349,13 @@ async fn an_upload_is_not_complete_with_less_than_was_announced_whatever_is_said
         service.client().post(url).json(&said).send().await.unwrap()
     };
     for said in [json!({}), json!({"parts": 2}), json!({"parts": 2, "size": 2 * PART})] {
-        let missing = problem(complete_with(said).await, 409, "parts_missing").await;
+        let missing = expect_problem(complete_with(said).await, 409, "parts_missing").await;
         assert_eq!(missing["missing"], json!([3]));
     }
     put_parts(&service, &upload, &bytes, 3..=3).await;
-    let more = problem(complete_with(json!({"parts": 4})).await, 409, "parts_missing").await;
+    let more = expect_problem(complete_with(json!({"parts": 4})).await, 409, "parts_missing").await;
     assert_eq!(more["missing"], json!([4]));
-    problem(complete_with(json!({"size": 2 * PART})).await, 422, "size_mismatch").await;
+    expect_problem(complete_with(json!({"size": 2 * PART})).await, 422, "size_mismatch").await;
     assert_eq!(complete_with(json!({"parts": 3, "size": bytes.len()})).await.status(), 200);
     assert!(service.read(&upload.uid).await == bytes);
     service.assert_consistent().await;
@@ -392,7 +394,7 @@ async fn parts_in_whatever_order_have_the_blake3_of_the_whole() {
         if let Ok(said) = std::process::Command::new("b3sum").arg("--no-names").arg(&object).output() {
             assert_eq!(String::from_utf8(said.stdout).unwrap().trim(), blake3, "{parts} parts");
         }
-        let again = service.wish(&json!({"name": "y.bin", "size": size, "blake3": blake3})).await;
+        let again = service.create_upload(&json!({"name": "y.bin", "size": size, "blake3": blake3})).await;
         assert_eq!(again.state, CreatedState::Stored, "{parts} parts");
     }
 }
@@ -415,27 +417,27 @@ async fn an_upload_survives_kills_and_lapses_without_a_trace() {
     assert!(service.read(&upload.uid).await == bytes);
     let kept = [format!("unknown/{}.bin", upload.uid)];
     eventually("the other upload has expired", async || (service.objects() == kept).then_some(())).await;
-    problem(service.get(&gone.links.as_ref().unwrap().state).await, 410, "file_gone").await;
+    expect_problem(service.get(&gone.links.as_ref().unwrap().state).await, 410, "file_gone").await;
     // The row is deleted after the object.
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
 #[tokio::test]
 async fn a_full_disk_is_told_when_an_upload_is_created() {
     let service = Service::start().await;
-    service.limit_files(Some(1_000_000));
+    service.limit_file_size(Some(1_000_000));
     let wish = json!({"name": "x.bin", "size": 2_000_000, "part_size": PART});
     let answer = service.v1_post("/uploads", &wish).await;
-    problem(answer, 507, "storage_full").await;
-    service.database().settle().await;
+    expect_problem(answer, 507, "storage_full").await;
+    service.database().wait_until_idle().await;
     assert_eq!(service.objects(), [""; 0]);
     let small = divide(&service, "y.bin", 900_000).await;
     assert_eq!(service.objects().len(), 1);
     service
         .v1(Method::DELETE, small.links.as_ref().unwrap().state.strip_prefix("/api/v1").unwrap(), None)
         .await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_eq!(service.objects(), [""; 0]);
 }
 
@@ -447,25 +449,25 @@ async fn a_wish_with_a_key_is_granted_once() {
         let request = service.client().post(url).header("idempotency-key", "once");
         request.json(&json!({"name": name, "size": 3 * PART, "part_size": PART})).send().await.unwrap()
     };
-    let first: CreatedUpload = answered(wish("x.bin").await, 201).await;
+    let first: CreatedUpload = expect_json(wish("x.bin").await, 201).await;
     let again = wish("x.bin").await;
     assert_eq!(again.headers()["idempotency-replayed"], "true");
-    assert_eq!(answered::<CreatedUpload>(again, 201).await.uid, first.uid);
-    problem(wish("y.bin").await, 422, "key_reused").await;
+    assert_eq!(expect_json::<CreatedUpload>(again, 201).await.uid, first.uid);
+    expect_problem(wish("y.bin").await, 422, "key_reused").await;
     assert_eq!(service.objects().len(), 1);
 }
 
 #[tokio::test]
 async fn nothing_is_content_too() {
     let service = Service::start().await;
-    let upload = service.wish(&json!({"name": "empty.txt", "size": 0})).await;
+    let upload = service.create_upload(&json!({"name": "empty.txt", "size": 0})).await;
     assert_eq!(service.put(&upload.links.as_ref().unwrap().content, b"").await.status(), 200);
     assert!(service.read(&upload.uid).await.is_empty());
-    let upload = service.wish(&json!({"name": "empty.txt", "size": 0})).await;
+    let upload = service.create_upload(&json!({"name": "empty.txt", "size": 0})).await;
     assert_eq!(service.v1_put_part(&upload, 1, b"").await.status(), 204);
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     assert!(service.read(&upload.uid).await.is_empty());
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
 }
 
 #[tokio::test]
@@ -476,7 +478,7 @@ async fn a_part_that_ends_after_the_upload_is_complete_is_refused() {
     let first = &bytes[..PART];
     let mut straggler = service.connect().await;
     let fields = format!("Content-Length: {PART}\r\nConnection: close\r\n");
-    straggler.head("PUT", &part_url(&upload, 1), &fields).await;
+    straggler.send_head("PUT", &part_url(&upload, 1), &fields).await;
     straggler.send(&first[..100]).await;
     eventually("the write has started", async || {
         (service.sql("SELECT count(*) FROM parts WHERE state = 'writing'").await == ["1"]).then_some(())
@@ -485,10 +487,10 @@ async fn a_part_that_ends_after_the_upload_is_complete_is_refused() {
     put_parts(&service, &upload, &bytes, 1..=2).await;
     assert_eq!(service.v1_complete(&upload).await.status(), 200);
     straggler.send(&first[100..]).await;
-    let answer = straggler.rest().await;
+    let answer = straggler.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 409 ") && answer.contains("already_stored"), "{answer}");
     let log = service.log();
     assert!(!log.contains("lost a multipart upload") && !log.contains("ERROR"), "{log}");
-    service.wait_until_whole(&upload.uid).await;
+    service.wait_until_merged(&upload.uid).await;
     assert!(service.read(&upload.uid).await == bytes);
 }

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Line, Proxy, Service, content, spawn_failing};
+use crate::support::{Proxy, ProxyMode, Service, content, spawn_failing};
 
 type Settings = Vec<(String, String)>;
 
@@ -52,7 +52,7 @@ fn line<'a>(said: &'a str, verdict: &str, probe: &str) -> &'a str {
 }
 
 /// Asserts that exactly one probe fails, with this text in its result.
-async fn is_wrong(settings: &[(String, String)], probe: &str, told: &str) -> String {
+async fn assert_one_problem(settings: &[(String, String)], probe: &str, told: &str) -> String {
     let (code, said) = doctor(settings).await;
     let what = line(&said, "wrong", probe);
     assert!(what.contains(told), "`{told}` is not in: {what}");
@@ -61,7 +61,7 @@ async fn is_wrong(settings: &[(String, String)], probe: &str, told: &str) -> Str
 }
 
 /// A server that reads the head of each request and sends the same answer to all.
-async fn saying(answer: String) -> String {
+async fn start_canned_server(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -172,7 +172,8 @@ async fn where_nothing_listens_that_is_told() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let endpoint = format!("http://{}", socket.local_addr().unwrap());
-    let said = is_wrong(&s3_at(&endpoint), "reach", "connection refused; check that the store").await;
+    let said =
+        assert_one_problem(&s3_at(&endpoint), "reach", "connection refused; check that the store").await;
     assert!(said.contains("skipped  credentials, clock\n"), "{said}");
     assert!(said.contains("skipped  buckets, put, get, range, parts, abort, list, delete\n"), "{said}");
 }
@@ -180,37 +181,39 @@ async fn where_nothing_listens_that_is_told() {
 #[tokio::test]
 async fn a_name_that_nobody_knows_is_told() {
     let mut unknown = s3_at("http://no-such-host.invalid:9000");
-    is_wrong(&unknown, "reach", "the host name cannot be resolved; check `s3.endpoint`").await;
+    assert_one_problem(&unknown, "reach", "the host name cannot be resolved; check `s3.endpoint`").await;
     unknown.extend(settings(&[("STORES__PROXY", "http://no-such-proxy.invalid:3128")]));
-    is_wrong(&unknown, "reach", "the host name cannot be resolved; check `stores.proxy`").await;
+    assert_one_problem(&unknown, "reach", "the host name cannot be resolved; check `stores.proxy`").await;
 }
 
 #[tokio::test]
 async fn what_speaks_something_else_is_told() {
-    let endpoint = saying("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_owned()).await;
-    is_wrong(&s3_at(&endpoint), "reach", "does not speak HTTP").await;
+    let endpoint = start_canned_server("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n".to_owned()).await;
+    assert_one_problem(&s3_at(&endpoint), "reach", "does not speak HTTP").await;
     // With TLS the handshake fails first.
-    is_wrong(&s3_at(&endpoint.replace("http:", "https:")), "reach", "does not use TLS").await;
-    let endpoint = saying(String::new()).await;
-    is_wrong(&s3_at(&endpoint), "reach", "closes connections without an answer").await;
-    let endpoint = saying(http("200 OK", "", "<html>Welcome to the console</html>")).await;
-    is_wrong(&s3_at(&endpoint), "reach", "the server is not an object store").await;
-    let endpoint = saying(http("502 Bad Gateway", "", "<html>Bad gateway</html>")).await;
-    is_wrong(&s3_at(&endpoint), "reach", "or a service behind it, is unavailable").await;
+    assert_one_problem(&s3_at(&endpoint.replace("http:", "https:")), "reach", "does not use TLS").await;
+    let endpoint = start_canned_server(String::new()).await;
+    assert_one_problem(&s3_at(&endpoint), "reach", "closes connections without an answer").await;
+    let endpoint = start_canned_server(http("200 OK", "", "<html>Welcome to the console</html>")).await;
+    assert_one_problem(&s3_at(&endpoint), "reach", "the server is not an object store").await;
+    let endpoint = start_canned_server(http("502 Bad Gateway", "", "<html>Bad gateway</html>")).await;
+    assert_one_problem(&s3_at(&endpoint), "reach", "or a service behind it, is unavailable").await;
 }
 
 #[tokio::test]
 async fn what_does_not_answer_is_not_waited_for_without_end() {
     let proxy = Proxy::start("127.0.0.1:9".to_owned()).await;
-    proxy.set(Line::Stall);
+    proxy.set(ProxyMode::Stall);
     let mut silent = s3_at(&format!("http://{}", proxy.address));
     silent.extend(settings(&[("STORES__TIMEOUT", "1")]));
-    is_wrong(&silent, "reach", "(not finished within 1 s; see `stores.timeout`)").await;
+    assert_one_problem(&silent, "reach", "(not finished within 1 s; see `stores.timeout`)").await;
 }
 
 #[tokio::test]
 async fn without_credentials_that_is_told() {
-    let endpoint = saying(http("403 Forbidden", "", &error_document("AccessDenied", "No signature."))).await;
+    let endpoint =
+        start_canned_server(http("403 Forbidden", "", &error_document("AccessDenied", "No signature.")))
+            .await;
     let nobody = settings(&[
         ("COS__ENABLED", "true"),
         ("COS__REGION", "ap-test"),
@@ -218,7 +221,7 @@ async fn without_credentials_that_is_told() {
         ("COS__APPID", "1250000000"),
         ("STORES__PROXY", &endpoint),
     ]);
-    let said = is_wrong(&nobody, "credentials", "set `cos.secret_id` and `cos.secret_key`").await;
+    let said = assert_one_problem(&nobody, "credentials", "set `cos.secret_id` and `cos.secret_key`").await;
     assert!(said.contains("http://cos.ap-test.myqcloud.com, through `stores.proxy`\n"), "{said}");
 }
 
@@ -230,7 +233,7 @@ async fn a_clock_that_is_wrong_is_told() {
         format!("Date: {}\r\n", httpdate::fmt_http_date(then))
     };
     let skewed = error_document("RequestTimeTooSkewed", "The difference is too large.");
-    let endpoint = saying(http("403 Forbidden", &date(3600 + 5), &skewed)).await;
+    let endpoint = start_canned_server(http("403 Forbidden", &date(3600 + 5), &skewed)).await;
     let (code, said) = doctor(&s3_at(&endpoint)).await;
     assert!(line(&said, "wrong", "credentials").contains("that of the store; set it"), "{said}");
     let clock = line(&said, "wrong", "clock");
@@ -245,14 +248,14 @@ async fn a_clock_that_is_wrong_is_told() {
         (300, "warning", "5 min ahead of the store; use NTP"),
         (1000, "wrong", "16 min ahead of the store; use NTP"),
     ] {
-        let endpoint = saying(http("404 Not Found", &date(behind), &gone)).await;
+        let endpoint = start_canned_server(http("404 Not Found", &date(behind), &gone)).await;
         let (code, said) = doctor(&s3_at(&endpoint)).await;
         let clock = line(&said, verdict, "clock").replace("31 s", "30 s");
         assert!(clock.contains(told), "{clock}");
         // The missing bucket is only a warning.
         assert_eq!(code, i32::from(verdict == "wrong"));
     }
-    let endpoint = saying(http("404 Not Found", "", &gone)).await;
+    let endpoint = start_canned_server(http("404 Not Found", "", &gone)).await;
     let (_, said) = doctor(&s3_at(&endpoint)).await;
     assert!(line(&said, "ok", "clock").contains("does not report"), "{said}");
 }
@@ -261,9 +264,9 @@ async fn a_clock_that_is_wrong_is_told() {
 async fn what_a_store_repeats_of_secrets_is_not_told() {
     let token = "a-token\u{20}that-nobody-must-see";
     let said = error_document("ExpiredToken", &format!("{token} of some-key-id with {SECRET}\nhas ended."));
-    let endpoint = saying(http("400 Bad Request", "", &said)).await;
+    let endpoint = start_canned_server(http("400 Bad Request", "", &said)).await;
     let mut expired = s3_at(&endpoint);
     expired.extend(settings(&[("S3__SESSION_TOKEN", token)]));
-    let said = is_wrong(&expired, "credentials", "the temporary access key has expired").await;
+    let said = assert_one_problem(&expired, "credentials", "the temporary access key has expired").await;
     assert!(line(&said, "wrong", "credentials").ends_with("*** of *** with *** has ended.)"), "{said}");
 }

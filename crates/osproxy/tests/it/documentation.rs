@@ -6,7 +6,7 @@ use osproxy_api::ErrorCode;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{Certificate, Page, Service, assert_is_a_test, connect, server_of, spawn_failing};
+use crate::support::{Certificate, Page, Service, assert_is_a_test, connect, host_and_port, spawn_failing};
 
 /// Languages of blocks that are not run: terminal sessions, text, diagrams and fragments.
 /// Configuration of other programs is marked behind the language, as in `yaml prometheus`.
@@ -94,7 +94,7 @@ fn every_block_is_run_or_only_shown() {
 /// Runs the shell commands of a page, which must succeed, and returns their output.
 async fn run(service: &Service, path: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let output = service.shell(folder.path(), &Page::read(path).script("sh")).output().await.unwrap();
+    let output = service.shell(folder.path(), &Page::read(path).joined_blocks("sh")).output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     said
@@ -154,7 +154,7 @@ async fn api_v0_works_line_by_line() {
     // parts, and the merge.
     assert_eq!(said.matches("{\"code\":0,\"message\":\"ok\"").count(), 12, "{said}");
     let uid = service.sql("SELECT uid FROM files WHERE name = 'film.mp4'").await.remove(0);
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     service.assert_consistent().await;
 }
 
@@ -185,7 +185,7 @@ async fn the_tour_of_api_v1_works_line_by_line() {
     // The second page is the last one.
     let page = said.lines().find(|line| line.starts_with("{\"files\"")).unwrap();
     assert!(page.contains("report 2.txt") && !page.contains("next_cursor"), "{page}");
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -220,7 +220,7 @@ async fn the_commands_about_lost_keys_and_space_work() {
     let script = |heading: &str| {
         let (_, section) = page.text.split_once(&format!("\n## {heading}\n")).unwrap();
         let text = section.split("\n## ").next().unwrap().to_owned();
-        Page { path: page.path.clone(), text }.script("sh")
+        Page { path: page.path.clone(), text }.joined_blocks("sh")
     };
     let script = script("Lost and leaked keys") + &script("Space used by tenants");
     let folder = tempfile::tempdir().unwrap();
@@ -296,7 +296,7 @@ fn every_link_leads_somewhere() {
 #[ignore = "needs nginx: just test-servers"]
 async fn nginx_takes_what_is_shown_of_it() {
     let folder = tempfile::tempdir().unwrap();
-    let shown = Page::read("docs/guides/edge.md").script("nginx");
+    let shown = Page::read("docs/guides/edge.md").joined_blocks("nginx");
     let text = format!(
         "pid nginx.pid;\nevents {{}}\nhttp {{\naccess_log off;\nserver {{\nlisten 127.0.0.1:1;\nlocation / {{\n{shown}\
          proxy_pass http://127.0.0.1:8888;\n}}\n}}\n}}\n"
@@ -323,7 +323,7 @@ async fn the_databases_are_made_as_it_says() {
             connection.execute_unprepared(statement).await.unwrap();
         }
         let scheme = admin.split("://").next().unwrap();
-        let url = format!("{scheme}://{name}:change-me@{}/{name}", server_of(&admin));
+        let url = format!("{scheme}://{name}:change-me@{}/{name}", host_and_port(&admin));
         let folder = tempfile::tempdir().unwrap();
         let settings = [("DATABASE__URL".to_owned(), url)];
         let (status, _, complaint) = spawn_failing(folder.path(), &settings, &["migrate"]).await;

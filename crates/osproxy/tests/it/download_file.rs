@@ -1,6 +1,6 @@
 use reqwest::{Method, Response, header::HeaderMap};
 
-use crate::support::{Service, content, eventually, refused};
+use crate::support::{Service, content, eventually, expect_v0_error};
 
 async fn request(service: &Service, method: Method, url: &str, fields: &[(&str, &str)]) -> Response {
     let mut request = service.client().request(method, service.url(url));
@@ -45,7 +45,7 @@ async fn ranges_give_exactly_the_bytes_asked_for() {
     for range in ["bytes=1000000-", "bytes=-0", "bytes=2000000-3000000"] {
         let answer = request(&service, Method::GET, &url, &[("range", range)]).await;
         assert_eq!(field(answer.headers(), "content-range"), "bytes */1000000");
-        refused(answer, 416).await;
+        expect_v0_error(answer, 416).await;
     }
 }
 
@@ -61,7 +61,7 @@ async fn files_of_zero_and_one_byte_work() {
     assert_eq!(answer.bytes().await.unwrap(), "");
     let answer = request(&service, Method::GET, &empty, &[("range", "bytes=0-")]).await;
     assert_eq!(field(answer.headers(), "content-range"), "bytes */0");
-    refused(answer, 416).await;
+    expect_v0_error(answer, 416).await;
 
     assert_eq!(service.get(&one).await.bytes().await.unwrap(), "1");
     for range in ["bytes=0-0", "bytes=-1", "bytes=0-"] {
@@ -165,7 +165,7 @@ async fn online_decides_between_showing_and_saving() {
         let answer = service.get(&format!("{url}{online}")).await;
         assert!(field(answer.headers(), "content-disposition").starts_with(disposition), "{online}");
     }
-    refused(service.get(&format!("{url}&online=2")).await, 422).await;
+    expect_v0_error(service.get(&format!("{url}&online=2")).await, 422).await;
 }
 
 #[tokio::test]
@@ -210,14 +210,14 @@ async fn a_link_is_worth_nothing_for_anything_else() {
         link[..link.len() - 1].to_owned(),
     ] {
         assert_ne!(changed, link);
-        refused(service.get(&changed).await, 422).await;
+        expect_v0_error(service.get(&changed).await, 422).await;
     }
     // An upload link does not allow reading, not even its own uid.
     let upload = service.upload_link("mine.txt").await;
     service.put(&upload.url.single, b"mine too").await;
     let query = upload.url.single.split_once('?').unwrap().1;
     let object = format!("&name=mine.txt&bucket=unknown&object={}.txt", upload.uid);
-    refused(service.get(&format!("/api/storage/v0/download?{query}{object}")).await, 422).await;
+    expect_v0_error(service.get(&format!("/api/storage/v0/download?{query}{object}")).await, 422).await;
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn an_expired_link_is_refused() {
     let url = answer["data"][0]["url"].as_str().unwrap();
     let message = eventually("the link has expired", async || {
         let answer = service.get(url).await;
-        if answer.status() == 200 { None } else { Some(refused(answer, 422).await) }
+        if answer.status() == 200 { None } else { Some(expect_v0_error(answer, 422).await) }
     });
     assert_eq!(message.await, "the link has expired");
 }
@@ -253,10 +253,10 @@ async fn content_that_was_damaged_on_disk_is_an_error_that_tells_no_paths() {
     let url = service.download_link(&uid).await.unwrap().url;
     let object = service.object_path(&service.objects()[0]);
     std::fs::File::options().write(true).open(&object).unwrap().set_len(1000).unwrap();
-    let message = refused(service.get(&url).await, 500).await;
+    let message = expect_v0_error(service.get(&url).await, 500).await;
     assert!(message.starts_with("internal error (request id "), "{message}");
     std::fs::remove_file(&object).unwrap();
-    let message = refused(service.get(&url).await, 500).await;
+    let message = expect_v0_error(service.get(&url).await, 500).await;
     assert!(!message.contains("unknown/") && !message.contains("local"), "{message}");
     eventually("the log says why", async || service.log().contains("local open: not found").then_some(()))
         .await;

@@ -3,7 +3,7 @@
 
 mod amounts;
 
-use crate::support::{Service, content, eventually, traced};
+use crate::support::{Service, content, eventually, system_calls};
 
 #[tokio::test]
 async fn content_its_name_and_its_row_are_on_the_disk_before_the_answer() {
@@ -29,11 +29,11 @@ async fn synced_before_the_answer(in_parts: bool) {
         let url = format!("{}&chunkNum=6", link.url.multi.upload);
         assert_eq!(service.put(&url, b"before").await.status(), 200);
     }
-    let before = traced(&service).len();
+    let before = system_calls(&service).len();
     let url = if in_parts { format!("{}&chunkNum=7", link.url.multi.upload) } else { link.url.single };
     assert_eq!(service.put(&url, &content(1, 300_000)).await.status(), 200);
     let calls = eventually("the answer is in the trace", async || {
-        let calls = traced(&service).split_off(before);
+        let calls = system_calls(&service).split_off(before);
         calls.iter().any(|call| call.contains("HTTP/1.1 200")).then_some(calls)
     })
     .await;
@@ -69,11 +69,11 @@ async fn merged_content_is_copied_by_the_kernel_and_on_the_disk_before_its_parts
     let link = service.upload_link("x.bin").await;
     let bytes = content(1, 2_000_000);
     service.put_parts(&link, &bytes.chunks(1_000_000).collect::<Vec<_>>()).await;
-    let before = traced(&service).len();
+    let before = system_calls(&service).len();
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
-    service.wait_until_whole(&link.uid).await;
-    service.database().settle().await;
-    let calls = traced(&service).split_off(before);
+    service.wait_until_merged(&link.uid).await;
+    service.database().wait_until_idle().await;
+    let calls = system_calls(&service).split_off(before);
     let key = |suffix: &str| Service::object_key(&format!("unknown/{}{suffix}", link.uid));
     let (whole, part) = (key(".bin"), key("_"));
     let folder = format!("/objects/{}>", whole.split('/').next().unwrap());

@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{Browser, Page, Service, Trouble, Unreliable, content, eventually};
+use crate::support::{Browser, Fault, FaultyProxy, Page, Service, content, eventually};
 
 /// Timeout of a program; a compiler may have to build everything.
 const LONG: Duration = Duration::from_mins(5);
@@ -20,7 +20,7 @@ const MOBILE: &str = "docs/guides/mobile.md";
 const WEB: &str = "docs/guides/web.md";
 
 /// Runs a program, which must succeed, and returns its output.
-async fn said(mut command: Command) -> String {
+async fn run_program(mut command: Command) -> String {
     let output = tokio::time::timeout(LONG, command.kill_on_drop(true).stdin(Stdio::null()).output());
     let output = output.await.expect("the program does not end").unwrap();
     let (said, complained) =
@@ -30,8 +30,8 @@ async fn said(mut command: Command) -> String {
 }
 
 /// The numbers of the parts sent over a connection, once for each time they were sent.
-fn parts_sent(line: &Unreliable) -> Vec<u32> {
-    let asked = line.asked();
+fn parts_sent(line: &FaultyProxy) -> Vec<u32> {
+    let asked = line.request_lines();
     let paths =
         asked.iter().filter_map(|first| first.strip_prefix("PUT /api/v1/uploads/")?.split_once("/parts/"));
     paths.map(|(_, rest)| rest.split_once('?').unwrap().0.parse().unwrap()).collect()
@@ -41,12 +41,12 @@ fn parts_sent(line: &Unreliable) -> Vec<u32> {
 async fn the_requests_of_the_back_end_guide_work_line_by_line() {
     let mut service = Service::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let said = said(service.shell(folder.path(), &Page::read(BACKEND).script("sh"))).await;
+    let said = run_program(service.shell(folder.path(), &Page::read(BACKEND).joined_blocks("sh"))).await;
     for expected in ["\"state\":\"stored\",\"size\":20971520", "\nidentical\n", "\"name\":\"holiday.mp4\""] {
         assert!(said.contains(expected), "{expected} is not in {said}");
     }
     assert_eq!(service.sql("SELECT state FROM files").await, ["deleted"]);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -54,7 +54,7 @@ async fn the_requests_of_the_back_end_guide_work_line_by_line() {
 async fn the_protocol_of_the_mobile_guide_works_line_by_line() {
     let mut service = Service::start().await;
     let folder = tempfile::tempdir().unwrap();
-    let said = said(service.shell(folder.path(), &Page::read(MOBILE).script("sh"))).await;
+    let said = run_program(service.shell(folder.path(), &Page::read(MOBILE).joined_blocks("sh"))).await;
     assert_eq!(said.matches("\"state\":\"stored\"").count(), 2, "{said}");
     assert!(said.ends_with("\n409\n"), "{said}");
     service.assert_consistent().await;
@@ -68,25 +68,25 @@ const SHORT: [(&str, &str); 1] = [("SERVER__BODY_TIMEOUT", "2")];
 async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
     let mut service = Service::start_with(&SHORT).await;
     let key = service.create_key(&[]).await;
-    let line = Unreliable::start(service.address.to_string(), 1).await;
+    let line = FaultyProxy::start(service.address.to_string(), 1).await;
     let folder = tempfile::tempdir().unwrap();
     // The first block of a language; a web back end may follow.
     let program = Page::read(BACKEND).blocks_in(language).remove(0);
     std::fs::write(folder.path().join(name), program).unwrap();
     let bytes = content(11, (20 << 20) + 17);
     std::fs::write(folder.path().join("film.bin"), &bytes).unwrap();
-    line.plan("POST", Trouble::Refused);
-    line.plan("PUT", Trouble::ResetRequest(2_000_000));
-    line.plan("PUT", Trouble::Refused);
-    line.plan("PUT", Trouble::StallRequest(1_000_000));
+    line.plan_fault("POST", Fault::Unavailable);
+    line.plan_fault("PUT", Fault::ResetRequest(2_000_000));
+    line.plan_fault("PUT", Fault::Unavailable);
+    line.plan_fault("PUT", Fault::StallRequest(1_000_000));
     // The first GET asks for the description of the file, the second for a range of it.
-    line.plan("GET", Trouble::Reset(10));
-    line.plan("GET", Trouble::Truncate(1_000_000));
+    line.plan_fault("GET", Fault::Reset(10));
+    line.plan_fault("GET", Fault::Truncate(1_000_000));
     let mut program = Command::new(command[0]);
     program.args(&command[1..]).args([name, "film.bin"]).current_dir(folder.path());
     program.env("OSPROXY_URL", format!("http://{}", line.address)).env("OSPROXY_KEY", key);
-    let uid = said(program).await;
-    assert_eq!(line.troubles().1.len(), 6, "{:?}", line.troubles());
+    let uid = run_program(program).await;
+    assert_eq!(line.faults().1.len(), 6, "{:?}", line.faults());
     assert_eq!(service.sql("SELECT uid FROM files WHERE state = 'stored'").await, [uid.trim()]);
     assert!(std::fs::read(folder.path().join("film.bin.copy")).unwrap() == bytes, "the copy differs");
     let mut parts = parts_sent(&line);
@@ -101,7 +101,7 @@ async fn send_and_read_back(language: &str, name: &str, command: &[&str]) {
         program.args(&command[1..]).args([name, more]).current_dir(folder.path());
         let key = service.create_key(&[]).await;
         program.env("OSPROXY_URL", format!("http://{}", service.address)).env("OSPROXY_KEY", key);
-        said(program).await;
+        run_program(program).await;
         assert_eq!(std::fs::read(folder.path().join(format!("{more}.copy"))).unwrap(), bytes);
     }
     service.assert_consistent().await;
@@ -135,9 +135,9 @@ async fn the_java_of_the_back_end_guide_sends_and_reads_a_file() {
 #[ignore = "needs Java: just test-servers"]
 async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
     let mut service = Service::start_with(&SHORT).await;
-    let line = Unreliable::start(service.address.to_string(), 2).await;
+    let line = FaultyProxy::start(service.address.to_string(), 2).await;
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("Resume.java"), Page::read(MOBILE).program("java")).unwrap();
+    std::fs::write(folder.path().join("Resume.java"), Page::read(MOBILE).only_block("java")).unwrap();
     let bytes = content(13, (5 << 20) + 1);
     std::fs::write(folder.path().join("film.bin"), &bytes).unwrap();
     let wanted = json!({"name": "film.bin", "size": bytes.len(), "part_size": 1 << 20});
@@ -150,20 +150,20 @@ async fn the_java_of_the_mobile_guide_sends_what_is_missing() {
         let part = bytes[(number - 1) << 20..number << 20].to_vec();
         assert_eq!(service.client().put(url).body(part).send().await.unwrap().status(), 204);
     }
-    line.plan("GET", Trouble::Refused);
-    line.plan("PUT", Trouble::ResetRequest(300_000));
-    line.plan("PUT", Trouble::StallRequest(300_000));
+    line.plan_fault("GET", Fault::Unavailable);
+    line.plan_fault("PUT", Fault::ResetRequest(300_000));
+    line.plan_fault("PUT", Fault::StallRequest(300_000));
     // The upload is completed, but the app does not receive the answer.
-    line.plan("POST", Trouble::Truncate(0));
+    line.plan_fault("POST", Fault::Truncate(0));
     // Started again after that, it finds everything stored.
     for _ in 0..2 {
         let mut program = Command::new("java");
         program.args(["Resume.java", &format!("http://{}", line.address), &url_of("state"), &url_of("part")]);
         program.args([&url_of("complete"), "1048576", "film.bin"]).current_dir(folder.path());
-        assert!(said(program).await.contains("\"state\":\"stored\""));
+        assert!(run_program(program).await.contains("\"state\":\"stored\""));
         assert_eq!(parts_sent(&line), [2, 2, 2, 4, 5, 6]);
     }
-    assert_eq!(line.troubles().1.len(), 4);
+    assert_eq!(line.faults().1.len(), 4);
     service.assert_consistent().await;
 }
 
@@ -190,7 +190,7 @@ async fn back_end(
 
 /// Starts the back end of the web guide.
 async fn web_back_end(folder: &Path, settings: &[(&str, &str)]) -> (Child, String) {
-    back_end(folder, "node", "server.mjs", &Page::read(WEB).program("js"), settings).await
+    back_end(folder, "node", "server.mjs", &Page::read(WEB).only_block("js"), settings).await
 }
 
 /// Returns a free port.
@@ -203,10 +203,10 @@ fn free_port() -> u16 {
 async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     // The page's origin is a setting, so the port must be known first.
     let port = free_port().to_string();
-    let settings = Page::read(WEB).program("yaml").replace("3000", &port);
+    let settings = Page::read(WEB).only_block("yaml").replace("3000", &port);
     let mut service = Service::start_configured(&format!("{settings}\nserver:\n  body_timeout: 2\n")).await;
     let key = service.create_key(&[]).await;
-    let line = Unreliable::start(service.address.to_string(), 3).await;
+    let line = FaultyProxy::start(service.address.to_string(), 3).await;
     let folder = tempfile::tempdir().unwrap();
     let (direct, shown) = (format!("http://{}", service.address), format!("http://{}", line.address));
     let settings = [
@@ -222,13 +222,13 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
 
     let browser = Browser::start().await;
     browser.open(&url).await;
-    line.plan("PUT", Trouble::ResetRequest(3_000_000));
-    line.plan("PUT", Trouble::StallRequest(1_000_000));
-    browser.choose("#file", &film).await;
+    line.plan_fault("PUT", Fault::ResetRequest(3_000_000));
+    line.plan_fault("PUT", Fault::StallRequest(1_000_000));
+    browser.choose_file("#file", &film).await;
     let stored = async || service.sql("SELECT number FROM parts WHERE state = 'stored'").await;
     eventually("some parts are stored", async || (stored().await.len() >= 3).then_some(())).await;
     // From now on requests get no answer, and the page is closed.
-    line.silence(true);
+    line.set_silent(true);
     browser.open("about:blank").await;
     let (there, sent) = (stored().await, parts_sent(&line).len());
     assert!(there.len() < 13, "all parts were stored before the fault");
@@ -238,9 +238,9 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     let revoked = service.with_key(&key).v1(Method::DELETE, &format!("/files/{uid}/links"), None).await;
     assert_eq!(revoked.status(), 204);
     browser.open(&url).await;
-    line.silence(false);
-    browser.choose("#file", &film).await;
-    browser.sees("#state", "stored: ").await;
+    line.set_silent(false);
+    browser.choose_file("#file", &film).await;
+    browser.wait_for_text("#state", "stored: ").await;
     let again = &parts_sent(&line)[sent..];
     assert!(
         !again.is_empty() && again.iter().all(|number| !there.contains(&number.to_string())),
@@ -249,19 +249,19 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["1"]);
 
     // The link on the page leads to the content through the back end.
-    let href = browser.run("return document.querySelector('#state a').href").await;
+    let href = browser.execute("return document.querySelector('#state a').href").await;
     let answer = reqwest::get(href.as_str().unwrap()).await.unwrap();
     let disposition = answer.headers()["content-disposition"].to_str().unwrap();
     assert!(disposition.starts_with("attachment; filename=\"film.mp4\""), "{disposition}");
     assert!(answer.bytes().await.unwrap() == bytes, "the content differs");
-    assert_eq!(browser.run("return localStorage.length").await, 0);
+    assert_eq!(browser.execute("return localStorage.length").await, 0);
 
     // A page of another origin is blocked.
     let server = line.address;
     let script = format!("return fetch('http://{server}/health').then(() => 'read', () => 'refused')");
     let localhost = url.replace("127.0.0.1", "localhost");
     browser.open(&localhost).await;
-    assert_eq!(browser.run(&script).await, "refused");
+    assert_eq!(browser.execute(&script).await, "refused");
     service.assert_consistent().await;
 }
 
@@ -269,7 +269,7 @@ async fn the_page_of_the_web_guide_goes_on_after_it_was_loaded_again() {
 #[ignore = "needs Node and Chromium: just test-servers"]
 async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
     let port = free_port().to_string();
-    let service = Service::start_configured(&Page::read(WEB).program("yaml").replace("3000", &port)).await;
+    let service = Service::start_configured(&Page::read(WEB).only_block("yaml").replace("3000", &port)).await;
     let key = service.create_key(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let direct = format!("http://{}", service.address);
@@ -277,8 +277,8 @@ async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
     let (_server, url) = web_back_end(folder.path(), &settings).await;
     let browser = Browser::start().await;
     browser.open(&url).await;
-    let guide = Page::read(WEB).program("javascript");
-    let run = async |script: &str| browser.resolve(&format!("{guide}\n{script}")).await;
+    let guide = Page::read(WEB).only_block("javascript");
+    let run = async |script: &str| browser.execute_async(&format!("{guide}\n{script}")).await;
 
     // With and without a content type from the browser; the download has the same bytes and type.
     let uploaded = run("const text = new Blob(['words and more'], { type: 'text/csv' });
@@ -315,7 +315,7 @@ async fn what_the_web_guide_says_works_with_the_settings_that_it_has() {
     let mut urls = Vec::new();
     for uid in [&picture, &film] {
         let made = owner.v1_post(&format!("/files/{uid}/links"), &json!({"expires_in": 600})).await;
-        urls.push(service.url(&crate::support::answered::<CreatedLink>(made, 201).await.url));
+        urls.push(service.url(&crate::support::expect_json::<CreatedLink>(made, 201).await.url));
     }
     let shown = format!(
         "const image = new Image();
@@ -352,7 +352,7 @@ fn recording() -> Vec<u8> {
 #[ignore = "needs Node and Chromium: just test-servers"]
 async fn the_film_of_the_web_guide_goes_on_at_the_same_time_with_a_new_link() {
     let port = free_port().to_string();
-    let service = Service::start_configured(&Page::read(WEB).program("yaml").replace("3000", &port)).await;
+    let service = Service::start_configured(&Page::read(WEB).only_block("yaml").replace("3000", &port)).await;
     let key = service.create_key(&[]).await;
     let owner = service.with_key(&key);
     let folder = tempfile::tempdir().unwrap();
@@ -365,26 +365,28 @@ async fn the_film_of_the_web_guide_goes_on_at_the_same_time_with_a_new_link() {
 
     let film = "const film = document.getElementById('film');";
     // Chromium plays sound without a click only if it is muted.
-    browser.run(&format!("{film} film.muted = true; film.playbackRate = 1.5; film.play(); return 0")).await;
+    browser
+        .execute(&format!("{film} film.muted = true; film.playbackRate = 1.5; film.play(); return 0"))
+        .await;
     let is_beyond = async |second: u32| {
         let script =
             format!("{film} return film.currentTime > {second} && !film.paused && film.readyState > 2");
-        (browser.run(&script).await == true).then_some(())
+        (browser.execute(&script).await == true).then_some(())
     };
     eventually("the film plays", async || is_beyond(0).await).await;
     let revoked = owner.v1(Method::DELETE, &format!("/files/{uid}/links"), None).await;
     assert_eq!(revoked.status(), 204);
     // The browser has not read this far: it needs the link again.
-    browser.run(&format!("{film} film.currentTime = 90; return 0")).await;
+    browser.execute(&format!("{film} film.currentTime = 90; return 0")).await;
     eventually("the film continues there", async || is_beyond(90).await).await;
-    let played = browser.run(&format!("{film} return [film.playbackRate, film.error]")).await;
+    let played = browser.execute(&format!("{film} return [film.playbackRate, film.error]")).await;
     assert_eq!(played, json!([1.5, null]));
     assert!(service.log().contains("error=\"link_revoked\""));
 
     let deleted = owner.v1(Method::DELETE, &format!("/files/{uid}"), None).await;
     assert_eq!(deleted.status(), 204);
-    browser.run(&format!("{film} film.currentTime = 60; return 0")).await;
-    browser.sees("#state", "the film was deleted").await;
+    browser.execute(&format!("{film} film.currentTime = 60; return 0")).await;
+    browser.wait_for_text("#state", "the film was deleted").await;
 }
 
 #[tokio::test]
@@ -392,7 +394,7 @@ async fn the_film_of_the_web_guide_goes_on_at_the_same_time_with_a_new_link() {
 async fn the_web_back_end_in_python_serves_the_pages_of_the_web_guide() {
     let port = free_port().to_string();
     let mut service =
-        Service::start_configured(&Page::read(WEB).program("yaml").replace("3000", &port)).await;
+        Service::start_configured(&Page::read(WEB).only_block("yaml").replace("3000", &port)).await;
     let key = service.create_key(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let direct = format!("http://{}", service.address);
@@ -405,8 +407,8 @@ async fn the_web_back_end_in_python_serves_the_pages_of_the_web_guide() {
 
     let browser = Browser::start().await;
     browser.open(&url).await;
-    browser.choose("#file", &file).await;
-    browser.sees("#state", "stored: ").await;
+    browser.choose_file("#file", &file).await;
+    browser.wait_for_text("#state", "stored: ").await;
     let client = reqwest::Client::new();
     let ask = async |method: Method, path: &str, body: &str| {
         let request = client.request(method, format!("{url}{path}")).body(body.to_owned());

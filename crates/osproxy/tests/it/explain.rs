@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 use crate::support::{Service, content, eventually};
 
 /// The JSON output of `osproxy explain`.
-async fn story(service: &Service, uid: &str) -> Value {
+async fn explain_json(service: &Service, uid: &str) -> Value {
     let (code, said) = service.cli(&["explain", uid, "--json"]).await;
     assert_eq!(code, 0, "{said}");
     serde_json::from_str(&said).expect(&said)
 }
 
 /// The text output of `osproxy explain`.
-async fn told(service: &Service, uid: &str) -> String {
+async fn explain_text(service: &Service, uid: &str) -> String {
     let (code, said) = service.cli(&["explain", uid]).await;
     assert_eq!(code, 0, "{said}");
     said
@@ -33,7 +33,7 @@ async fn an_upload_in_parts_is_told_from_its_link_to_its_merge() {
     service.database().hold_merges().await;
     let bytes = content(1, 50_000);
     let link = service.upload_link("x.bin").await;
-    let pending = story(&service, &link.uid).await;
+    let pending = explain_json(&service, &link.uid).await;
     assert_eq!((&pending["state"], &pending["name"]), (&json!("pending"), &json!("x.bin")));
     assert!(pending["lapses_at"].as_i64().unwrap() > pending["created_at"].as_i64().unwrap() + 500_000);
     assert_eq!((&pending["content"], &pending["tasks"]), (&Value::Null, &json!([])));
@@ -42,23 +42,23 @@ async fn an_upload_in_parts_is_told_from_its_link_to_its_merge() {
     // The first write of the second part breaks off.
     let mut broken = service.connect().await;
     let second = format!("{}&chunkNum=2", link.url.multi.upload);
-    broken.head("PUT", &second, "Content-Length: 30000\r\n").await;
+    broken.send_head("PUT", &second, "Content-Length: 30000\r\n").await;
     broken.send(&bytes[20_000..30_000]).await;
     let writing = async || {
-        let state = story(&service, &link.uid).await["parts"][1]["state"].clone();
+        let state = explain_json(&service, &link.uid).await["parts"][1]["state"].clone();
         (state == "writing").then_some(())
     };
     eventually("the write has started", writing).await;
     drop(broken);
     let gone = async || {
-        let story = story(&service, &link.uid).await;
+        let story = explain_json(&service, &link.uid).await;
         (story["parts"][1]["state"] == "gone").then_some(())
     };
     eventually("the write is removed", gone).await;
     assert_eq!(service.put_part(&link, 2, &bytes[20_000..]).await.status(), 200);
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
 
-    let stored = story(&service, &link.uid).await;
+    let stored = explain_json(&service, &link.uid).await;
     let parts = stored["parts"].as_array().unwrap();
     let attempts: Vec<_> =
         parts.iter().map(|part| (&part["number"], &part["attempt"], &part["state"])).collect();
@@ -74,9 +74,9 @@ async fn an_upload_in_parts_is_told_from_its_link_to_its_merge() {
     assert_eq!(stored["content"]["layout"], "parts");
 
     service.database().release_merges().await;
-    service.wait_until_whole(&link.uid).await;
-    service.database().settle().await;
-    let merged = story(&service, &link.uid).await;
+    service.wait_until_merged(&link.uid).await;
+    service.database().wait_until_idle().await;
+    let merged = explain_json(&service, &link.uid).await;
     assert_eq!((&merged["parts"], &merged["part_count"]), (&json!([]), &json!(2)));
     assert_eq!(merged["received"]["nodes"], 1);
     assert_eq!(merged["received"]["from"], parts[0]["begun_at"]);
@@ -92,7 +92,7 @@ async fn an_upload_in_parts_is_told_from_its_link_to_its_merge() {
         (&json!("done"), &json!(node), &json!("done"))
     );
 
-    let told = told(&service, &link.uid).await;
+    let told = explain_text(&service, &link.uid).await;
     for expected in [
         "state    stored",
         "2 parts received within ",
@@ -111,26 +111,26 @@ async fn what_shares_its_content_and_what_is_gone_is_told() {
     let first = service.store("a.bin", &bytes).await;
     let second = service.store("b.bin", &bytes).await;
     let in_parts = service.store_in_parts("c\n\u{1b}[31m.bin", &bytes, 20_000).await;
-    service.wait_until_whole(&in_parts).await;
-    service.database().settle().await;
+    service.wait_until_merged(&in_parts).await;
+    service.database().wait_until_idle().await;
     for (uid, was_there) in [(&first, false), (&second, true), (&in_parts, true)] {
-        let story = story(&service, uid).await;
+        let story = explain_json(&service, uid).await;
         assert_eq!(story["content"]["shared_with"], 2, "{story}");
         assert_eq!(story["content"]["was_there"], was_there, "{story}");
     }
     // The merge belongs to the uploaded content, not to the blob that the file shares now.
-    let shared = story(&service, &in_parts).await;
+    let shared = explain_json(&service, &in_parts).await;
     assert!(shared["tasks"].as_array().unwrap().iter().any(|task| task["kind"] == "merge_parts"), "{shared}");
-    assert!(told(&service, &second).await.contains("with content that was already stored"));
-    let told_of = told(&service, &in_parts).await;
+    assert!(explain_text(&service, &second).await.contains("with content that was already stored"));
+    let told_of = explain_text(&service, &in_parts).await;
     assert!(told_of.contains(r"c\n\u{1b}[31m.bin"), "{told_of}");
     assert!(!told_of.contains('\u{1b}'), "{told_of}");
 
     for uid in [&second, &in_parts, &first] {
         assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     }
-    service.database().settle().await;
-    let gone = story(&service, &first).await;
+    service.database().wait_until_idle().await;
+    let gone = explain_json(&service, &first).await;
     assert_eq!((&gone["state"], &gone["content"]), (&json!("deleted"), &Value::Null));
     assert!(gone["gone_at"].as_i64() >= gone["stored_at"].as_i64(), "{gone}");
     let removal = gone["tasks"].as_array().unwrap().iter().find(|task| task["kind"] == "delete_blob");
@@ -146,12 +146,12 @@ async fn it_is_told_when_the_service_is_down_and_of_what_failed() {
     service.sql("UPDATE parts SET object_key = 'unknown/1'").await;
     service.database().release_merges().await;
     let failed = async || {
-        let story = story(&service, &uid).await;
+        let story = explain_json(&service, &uid).await;
         story["tasks"][0]["attempts"][0]["error"].as_str().map(str::to_owned)
     };
     let error = eventually("the merge has failed", failed).await;
     service.kill().await;
-    let told = told(&service, &uid).await;
+    let told = explain_text(&service, &uid).await;
     assert!(told.contains("it is dead") && told.contains(&error), "{told}");
 }
 

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Api, Database, Line, Proxy, Service, content, eventually, redis_url, server_of};
+use crate::support::{
+    Api, Database, Proxy, ProxyMode, Service, content, eventually, host_and_port, redis_url,
+};
 
 /// How long the server is away.
 const OUTAGE: Duration = Duration::from_secs(30);
@@ -18,7 +20,7 @@ const BOUND: Duration = Duration::from_secs(8);
 
 /// What clients have observed.
 #[derive(Default)]
-struct Seen {
+struct Observations {
     stored: HashMap<String, u64>,
     refused: u64,
     slowest: Duration,
@@ -27,14 +29,14 @@ struct Seen {
 
 struct Clients {
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Observations>>,
     running: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Clients {
     /// Starts clients that store and read continuously.
     fn start(api: &Api) -> Self {
-        let (stop, seen) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Seen>>::default());
+        let (stop, seen) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Observations>>::default());
         let run = |number: u64| tokio::spawn(client(api.clone(), number, stop.clone(), seen.clone()));
         let running = (0..4).map(run).collect();
         Self { stop, seen, running }
@@ -44,7 +46,7 @@ impl Clients {
         self.seen.lock().unwrap().stored.len()
     }
 
-    async fn end(self) -> Seen {
+    async fn end(self) -> Observations {
         self.stop.store(true, Ordering::SeqCst);
         for client in self.running {
             client.await.unwrap();
@@ -53,20 +55,20 @@ impl Clients {
     }
 }
 
-async fn client(api: Api, number: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<Seen>>) {
+async fn client(api: Api, number: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<Observations>>) {
     let mut next = number << 32;
     while !stop.load(Ordering::SeqCst) {
         next += 1;
         let asked = api.client().post(api.url("/api/storage/v0/link/upload"));
         let asked = asked.json(&serde_json::json!({"filePath": ["x.bin"], "expire": 3600}));
-        let Some(answer) = watch(asked, &seen).await else {
+        let Some(answer) = send_and_record(asked, &seen).await else {
             continue;
         };
         let answer: serde_json::Value = answer.json().await.unwrap();
         let link = &answer["data"][0];
         let sent = api.client().put(api.url(link["url"]["single"].as_str().unwrap()));
         let sent = sent.body(content(next, 2_000));
-        if watch(sent, &seen).await.is_some() {
+        if send_and_record(sent, &seen).await.is_some() {
             let uid = link["uid"].as_str().unwrap().to_owned();
             if seen.lock().unwrap().stored.insert(uid.clone(), next).is_some() {
                 seen.lock().unwrap().wrong.push(format!("{uid} was issued twice"));
@@ -76,7 +78,10 @@ async fn client(api: Api, number: u64, stop: Arc<AtomicBool>, seen: Arc<Mutex<Se
 }
 
 /// Sends a request and records the outcome: success, or 503 with `Retry-After` within the limit.
-async fn watch(request: reqwest::RequestBuilder, seen: &Mutex<Seen>) -> Option<reqwest::Response> {
+async fn send_and_record(
+    request: reqwest::RequestBuilder,
+    seen: &Mutex<Observations>,
+) -> Option<reqwest::Response> {
     let begun = Instant::now();
     let answer = request.send().await.unwrap();
     let mut seen = seen.lock().unwrap();
@@ -94,30 +99,30 @@ async fn watch(request: reqwest::RequestBuilder, seen: &Mutex<Seen>) -> Option<r
     }
 }
 
-async fn check(service: &mut Service, seen: Seen) {
+async fn check(service: &mut Service, seen: Observations) {
     assert_eq!(seen.wrong, [""; 0]);
     for (uid, seed) in &seen.stored {
         assert!(service.read(uid).await == content(*seed, 2_000), "{uid} has other content");
     }
     let count = service.sql("SELECT count(*) FROM files WHERE state = 'stored'").await;
     assert!(count[0].parse::<usize>().unwrap() >= seen.stored.len());
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
 /// A service whose connections to the database and Redis go through proxies.
 async fn behind_proxies(server: &str, more: &[(&str, &str)]) -> (Service, Proxy, Proxy) {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on(server, folder.path()).await;
+    let database = Database::create_on(server, folder.path()).await;
     let proxy = Proxy::start(database.server()).await;
-    let redis = Proxy::start(server_of(&redis_url())).await;
+    let redis = Proxy::start(host_and_port(&redis_url())).await;
     let settings = database.settings_through(&proxy, Some(&redis));
     // Orphans of the outage are swept soon, not after ten minutes.
     let service = Service::start_at(folder, database, settings, more, &[]).await;
     (service, proxy, redis)
 }
 
-async fn database_away(server: &str, line: Line) {
+async fn database_away(server: &str, line: ProxyMode) {
     let (mut service, proxy, _redis) = behind_proxies(server, &[("DATABASE__TIMEOUT", "3")]).await;
     let clients = Clients::start(&service);
     eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
@@ -133,7 +138,7 @@ async fn database_away(server: &str, line: Line) {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let before = clients.stored();
-    proxy.set(Line::Forward);
+    proxy.set(ProxyMode::Forward);
     let healed = Instant::now();
     eventually("clients store files again", async || (clients.stored() > before + 50).then_some(())).await;
     let recovered = healed.elapsed();
@@ -154,23 +159,23 @@ async fn database_away(server: &str, line: Line) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_database_that_is_cut_off_comes_back() {
-    let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Close);
-    let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Close);
+    let postgres = database_away("OSPROXY_TEST_POSTGRES", ProxyMode::Close);
+    let mysql = database_away("OSPROXY_TEST_MYSQL", ProxyMode::Close);
     Box::pin(futures_util::future::join(postgres, mysql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_database_that_falls_silent_comes_back() {
-    let postgres = database_away("OSPROXY_TEST_POSTGRES", Line::Stall);
-    let mysql = database_away("OSPROXY_TEST_MYSQL", Line::Stall);
+    let postgres = database_away("OSPROXY_TEST_POSTGRES", ProxyMode::Stall);
+    let mysql = database_away("OSPROXY_TEST_MYSQL", ProxyMode::Stall);
     Box::pin(futures_util::future::join(postgres, mysql)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn without_redis_nothing_stops_as_long_as_the_lease_holds() {
-    for line in [Line::Close, Line::Stall] {
+    for line in [ProxyMode::Close, ProxyMode::Stall] {
         let (mut service, _proxy, redis) = behind_proxies("OSPROXY_TEST_POSTGRES", &[]).await;
         let clients = Clients::start(&service);
         eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
@@ -178,7 +183,7 @@ async fn without_redis_nothing_stops_as_long_as_the_lease_holds() {
         eventually("it is down", async || service.log().contains("lost the connection").then_some(())).await;
         let before = clients.stored();
         eventually("clients continue", async || (clients.stored() > before + 300).then_some(())).await;
-        redis.set(Line::Forward);
+        redis.set(ProxyMode::Forward);
         eventually("it is back", async || service.log().contains("reconnected to Redis").then_some(())).await;
         let seen = clients.end().await;
         assert_eq!(seen.refused, 0, "{line:?}");
@@ -194,12 +199,12 @@ async fn without_redis_no_uid_is_issued_once_the_lease_is_over() {
     let clients = Clients::start(&service);
     eventually("clients store files", async || (clients.stored() > 50).then_some(())).await;
     let uid = service.store("kept.bin", b"kept").await;
-    redis.set(Line::Stall);
+    redis.set(ProxyMode::Stall);
     eventually("clients are refused", async || (clients.seen.lock().unwrap().refused > 20).then_some(()))
         .await;
     let before = clients.stored();
     assert_eq!(service.read(&uid).await, b"kept", "a read was refused");
-    redis.set(Line::Forward);
+    redis.set(ProxyMode::Forward);
     eventually("clients store files again", async || (clients.stored() > before + 50).then_some(())).await;
     let seen = clients.end().await;
     check(&mut service, seen).await;

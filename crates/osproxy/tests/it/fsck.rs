@@ -1,7 +1,7 @@
 use crate::support::{Service, content};
 
 /// A stopped service with one whole file and one upload in parts, and no inconsistency.
-async fn stopped() -> (Service, String, String) {
+async fn stopped_service() -> (Service, String, String) {
     let mut service = Service::start().await;
     let whole = service.store("x.bin", &content(1, 100_000)).await;
     let link = service.upload_link("y.bin").await;
@@ -31,7 +31,7 @@ async fn it_needs_the_data_for_itself() {
 
 #[tokio::test]
 async fn what_is_missing_or_damaged_is_told_and_not_repaired() {
-    let (service, whole, parts) = stopped().await;
+    let (service, whole, parts) = stopped_service().await;
     let key = |name: &str| Service::object_key(name);
     let object = service.object_path(format!("unknown/{whole}.bin"));
     let mut bytes = content(1, 100_000);
@@ -64,7 +64,7 @@ async fn what_is_missing_or_damaged_is_told_and_not_repaired() {
 
 #[tokio::test]
 async fn counts_and_leftovers_are_repaired() {
-    let (service, whole, _) = stopped().await;
+    let (service, whole, _) = stopped_service().await;
     service.sql(&format!("UPDATE blobs SET refs = 7 WHERE id = {whole}")).await;
     let blob = "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at)";
     for (id, state, layout) in [
@@ -113,14 +113,14 @@ async fn complete_parts_that_nobody_merges_get_a_task() {
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("no task merges them: repaired"), "{said}");
     service.restart().await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert!(service.read(&uid).await == bytes);
     service.assert_consistent().await;
 }
 
 #[tokio::test]
 async fn strays_are_told_and_deleted_only_when_that_is_asked_for() {
-    let (service, ..) = stopped().await;
+    let (service, ..) = stopped_service().await;
     for name in ["image/1.png", "unknown/not one of ours"] {
         std::fs::write(service.object_path(name), "stray").unwrap();
     }
@@ -140,7 +140,7 @@ async fn parts_are_kept_when_they_may_be_all_there_is() {
     let mut service = Service::start().await;
     let bytes = content(3, 100_000);
     let uid = service.store_in_parts("x.bin", &bytes, 40_000).await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     service.assert_consistent().await;
     let object = service.object_path(format!("unknown/{uid}.bin"));
     let part = service.object_path(format!("unknown/{uid}_1"));
@@ -166,7 +166,7 @@ async fn parts_are_kept_when_they_may_be_all_there_is() {
 
 #[tokio::test]
 async fn what_other_rows_say_is_content_is_not_removed() {
-    let (service, whole, _) = stopped().await;
+    let (service, whole, _) = stopped_service().await;
     let key = Service::object_key(&format!("unknown/{whole}.bin"));
     let blob = "INSERT INTO blobs (id, tenant, state, layout, backend, object_key, refs, size, created_at)";
     for (id, state) in [(1, "writing"), (2, "deleting"), (3, "stored")] {
@@ -188,7 +188,7 @@ async fn what_other_rows_say_is_content_is_not_removed() {
 
 #[tokio::test]
 async fn files_without_content_are_told_and_then_nothing_is_removed() {
-    let (service, whole, _) = stopped().await;
+    let (service, whole, _) = stopped_service().await;
     for damage in ["blob_id = NULL", "blob_id = 1"] {
         service.database().unchecked_sql(&format!("UPDATE files SET {damage} WHERE uid = {whole}")).await;
         let (code, said) = fsck(&service, &["--repair"]).await;
@@ -229,7 +229,7 @@ const PART: &str = "INSERT INTO parts (id, blob_id, number, state, object_key, s
 
 #[tokio::test]
 async fn parts_that_name_the_content_of_others_do_not_make_it_go() {
-    let (service, whole, upload) = stopped().await;
+    let (service, whole, upload) = stopped_service().await;
     let key = Service::object_key(&format!("unknown/{whole}.bin"));
     service.sql(&format!("{BLOB} VALUES (4, 'default', 'deleting', 'parts', 'local', '', 0, 5, 0)")).await;
     for (id, blob) in [(1, whole.as_str()), (2, upload.as_str()), (3, "4")] {
@@ -242,7 +242,7 @@ async fn parts_that_name_the_content_of_others_do_not_make_it_go() {
 
 #[tokio::test]
 async fn a_blob_that_goes_takes_along_what_a_crash_left_of_its_parts() {
-    let (service, whole, _) = stopped().await;
+    let (service, whole, _) = stopped_service().await;
     let part = format!("unknown/{whole}_1");
     service.sql(&format!("{PART} VALUES (1, {whole}, 1, 'stored', '{part}', 5, x'00', 0)")).await;
     std::fs::write(service.object_path(part), "stray").unwrap();
@@ -258,12 +258,12 @@ async fn a_blob_that_goes_takes_along_what_a_crash_left_of_its_parts() {
 #[tokio::test]
 async fn what_may_be_the_lost_bytes_of_a_file_is_not_removed() {
     // A restored database, in which an upload is not finished.
-    let (service, whole, _) = stopped().await;
+    let (service, whole, _) = stopped_service().await;
     service.database().unchecked_sql(&format!("UPDATE blobs SET state = 'writing' WHERE id = {whole}")).await;
     assert_eq!(fsck(&service, &["--repair"]).await.0, 4);
     assert!(service.objects().contains(&format!("unknown/{whole}.bin")));
     // A file whose object is missing, and an object without a file.
-    let (service, whole, _) = stopped().await;
+    let (service, whole, _) = stopped_service().await;
     let object = |name: &str| service.object_path(name);
     std::fs::rename(object(&format!("unknown/{whole}.bin")), object("unknown/5.bin")).unwrap();
     let values = "(5, 'default', 'stored', 'whole', 'local', 'unknown/5.bin', 0, 100000, 0)";

@@ -17,7 +17,8 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use crate::support::{
-    Grpc, H2, MESSAGE, Service, content, eventually, file_messages, md5_hex, part_messages, reason,
+    Grpc, Http2Client, MESSAGE, Service, content, error_reason, eventually, file_messages, md5_hex,
+    part_messages,
 };
 
 async fn create(grpc: &mut Grpc) -> String {
@@ -99,13 +100,13 @@ async fn messages_that_are_none_are_refused_and_leave_nothing() {
     ];
     for (messages, code, field) in cases {
         let refused = grpc.files.upload_file(stream::iter(messages)).await.unwrap_err();
-        assert_eq!(reason(&refused), (code.to_owned(), field.map(str::to_owned)));
+        assert_eq!(error_reason(&refused), (code.to_owned(), field.map(str::to_owned)));
         nothing_is_left(&service).await;
     }
     let number = upload_part_request::Part::Header(part_header(&uid, 0));
     let refused =
         grpc.files.upload_part(stream::iter([UploadPartRequest { part: Some(number) }])).await.unwrap_err();
-    assert_eq!(reason(&refused).0, "invalid_argument");
+    assert_eq!(error_reason(&refused).0, "invalid_argument");
     // A message may be empty, and may have 1 MiB.
     let bytes = content(1, 1 << 20);
     let whole = message(upload_file_request::Part::Data(bytes.clone().into()));
@@ -116,7 +117,7 @@ async fn messages_that_are_none_are_refused_and_leave_nothing() {
 #[tokio::test]
 async fn what_is_no_message_is_the_clients_fault() {
     let service = Service::start().await;
-    let mut client = H2::open(service.address).await;
+    let mut client = Http2Client::connect(service.address).await;
     let long = [&[0_u8][..], &(2_u32 << 20).to_be_bytes(), &vec![b'x'; 2 << 20]].concat();
     let garbage = vec![0, 0, 0, 0, 3, 0xff, 0xff, 0xff];
     let reflected = [&[0_u8][..], &(8_u32 << 10).to_be_bytes(), &vec![b'x'; 8 << 10]].concat();
@@ -186,7 +187,7 @@ async fn an_upload_begun_over_grpc_is_finished_over_v0_and_v1() {
         assert_eq!(completing.send().await.unwrap().status(), 200);
         assert!(service.read(&uid).await == bytes);
         assert!(read(&mut grpc, &uid, 7).await == bytes[7..]);
-        service.wait_until_whole(&uid).await;
+        service.wait_until_merged(&uid).await;
     }
     service.assert_consistent().await;
 }
@@ -266,7 +267,7 @@ async fn links_hold_no_longer_than_is_allowed() {
         let expires_in = Some(prost_types::Duration { seconds, nanos: 0 });
         let request = CreateUploadLinkRequest { uid: uid.clone(), expires_in, constraints: None };
         let refused = grpc.files.create_upload_link(request).await.unwrap_err();
-        assert_eq!(reason(&refused), ("invalid_argument".to_owned(), Some("expires_in".to_owned())));
+        assert_eq!(error_reason(&refused), ("invalid_argument".to_owned(), Some("expires_in".to_owned())));
     }
 }
 
@@ -286,7 +287,10 @@ async fn keys_are_asked_for_and_health_is_not() {
     let service = Service::start().await;
     let mut grpc = service.without_key().grpc();
     let refused = grpc.files.list_files(ListFilesRequest::default()).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).0.as_str()), (Code::Unauthenticated, "unauthenticated"));
+    assert_eq!(
+        (refused.code(), error_reason(&refused).0.as_str()),
+        (Code::Unauthenticated, "unauthenticated")
+    );
     let health = grpc.health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(health.status(), ServingStatus::Serving);
 }
@@ -298,11 +302,11 @@ async fn unary_calls_have_the_places_that_requests_have() {
     // Half a request occupies the only permit for changes from the moment its body is read.
     let mut half = service.connect().await;
     let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
-    half.head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
-    assert!(half.some().await.starts_with(b"HTTP/1.1 100"));
+    half.send_head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
+    assert!(half.read_some().await.starts_with(b"HTTP/1.1 100"));
     let create = CreateUploadRequest { name: "x".to_owned(), ..CreateUploadRequest::default() };
     let refused = grpc.files.create_upload(create).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).0.as_str()), (Code::Unavailable, "overloaded"));
+    assert_eq!((refused.code(), error_reason(&refused).0.as_str()), (Code::Unavailable, "overloaded"));
     grpc.files.list_files(ListFilesRequest::default()).await.unwrap();
 }
 
@@ -323,13 +327,13 @@ async fn streams_without_a_word_have_the_places_of_transfers() {
     let mut other = service.grpc();
     let full = async || {
         let sent = other.files.upload_file(stream::empty()).await;
-        sent.err().map(|refused| reason(&refused).0).filter(|code| code == "overloaded")
+        sent.err().map(|refused| error_reason(&refused).0).filter(|code| code == "overloaded")
     };
     eventually("the call is refused", full).await;
     silent.iter().for_each(tokio::task::JoinHandle::abort);
     let free = async || {
         let sent = other.files.upload_file(stream::empty()).await;
-        sent.err().map(|refused| reason(&refused).0).filter(|code| code == "invalid_argument")
+        sent.err().map(|refused| error_reason(&refused).0).filter(|code| code == "invalid_argument")
     };
     eventually("the stream is admitted", free).await;
 }
@@ -347,7 +351,7 @@ async fn a_listener_of_its_own_serves_grpc_and_nothing_else() {
     // Each service serves only its own protocol.
     let mut other = service.grpc();
     let refused = other.files.list_files(ListFilesRequest::default()).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).0.as_str()), (Code::Unimplemented, "unknown_route"));
+    assert_eq!((refused.code(), error_reason(&refused).0.as_str()), (Code::Unimplemented, "unknown_route"));
     assert_eq!(service.get("/health/ready").await.status(), 200);
     let answer = service.client().get(format!("http://{address}/health/ready")).send().await.unwrap();
     assert_eq!(answer.status(), 404);
@@ -360,7 +364,7 @@ async fn a_listener_of_its_own_serves_grpc_and_nothing_else() {
 async fn any_node_takes_any_part_and_reads_any_file() {
     // Each node has its own disk.
     let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &[]).await;
-    let two = one.start_beside(&[]).await;
+    let two = one.start_second_node(&[]).await;
     let (mut first, mut second) = (one.grpc(), two.grpc());
     let bytes = content(1, 3_000_000);
     let uid = create(&mut first).await;
@@ -376,20 +380,20 @@ async fn any_node_takes_any_part_and_reads_any_file() {
         Some(Digests { blake3: blake3::hash(bytes).as_bytes().to_vec().into(), ..Digests::default() })
     };
     let wrong = second.files.upload_part(part(2, digest(b"other"))).await.unwrap_err();
-    assert_eq!(reason(&wrong).0, "digest_mismatch");
+    assert_eq!(error_reason(&wrong).0, "digest_mismatch");
     let short = UploadPartHeader { size: Some(9), ..part_header(&uid, 2) };
     let cut = second.files.upload_part(stream::iter(part_messages(short, b"12345"))).await.unwrap_err();
-    assert_eq!(reason(&cut).0, "incomplete_body");
+    assert_eq!(error_reason(&cut).0, "incomplete_body");
     let long = UploadPartHeader { size: Some(3), ..part_header(&uid, 2) };
     let cut = second.files.upload_part(stream::iter(part_messages(long, b"12345"))).await.unwrap_err();
-    assert_eq!(reason(&cut).0, "size_mismatch");
+    assert_eq!(error_reason(&cut).0, "size_mismatch");
     for size in [3, 0] {
         let header = UploadPartHeader { size: Some(size), ..part_header(&uid, 2) };
         let rest =
             UploadPartRequest { part: Some(upload_part_request::Part::Data(Bytes::from_static(b"45"))) };
         let sent = part_messages(header, &b"123"[..usize::try_from(size).unwrap()]);
         let long = second.files.upload_part(stream::iter(sent.into_iter().chain([rest]))).await.unwrap_err();
-        assert_eq!(reason(&long).0, "size_mismatch", "{size}");
+        assert_eq!(error_reason(&long).0, "size_mismatch", "{size}");
     }
     let (_, endless) = endless(&uid);
     let mut other = second.clone();
@@ -407,7 +411,7 @@ async fn any_node_takes_any_part_and_reads_any_file() {
     second.files.upload_part(part(2, digest(&bytes[1_000_000..2_000_000]))).await.unwrap();
     let complete = CompleteUploadRequest { uid: uid.clone(), size: Some(3_000_000), ..Default::default() };
     let missing = second.files.complete_upload(complete.clone()).await.unwrap_err();
-    assert!(["parts_missing", "size_mismatch"].contains(&reason(&missing).0.as_str()));
+    assert!(["parts_missing", "size_mismatch"].contains(&error_reason(&missing).0.as_str()));
     second.files.upload_part(part(3, None)).await.unwrap();
     let complete = CompleteUploadRequest { digests: digest(&bytes), parts: Some(3), ..complete };
     second.files.complete_upload(complete).await.unwrap();
@@ -417,5 +421,5 @@ async fn any_node_takes_any_part_and_reads_any_file() {
     one.kill().await;
     let request = DownloadFileRequest { uid, offset: 0, length: None };
     let gone = second.files.download_file(request).await.unwrap_err();
-    assert_eq!((gone.code(), reason(&gone).0.as_str()), (Code::Unavailable, "node_unavailable"));
+    assert_eq!((gone.code(), error_reason(&gone).0.as_str()), (Code::Unavailable, "node_unavailable"));
 }

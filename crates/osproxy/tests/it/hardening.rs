@@ -3,7 +3,7 @@
 use reqwest::Response;
 use serde_json::json;
 
-use crate::support::{Service, answered};
+use crate::support::{Service, expect_json};
 
 fn field<'a>(answer: &'a Response, name: &str) -> &'a str {
     answer.headers().get(name).unwrap_or_else(|| panic!("{name} is missing")).to_str().unwrap()
@@ -59,7 +59,7 @@ async fn content_that_a_browser_would_run_is_never_shown() {
         let v0 = service.download_link(&uid).await.unwrap().url;
         let wish = json!({"expires_in": 600, "disposition": "inline"});
         let v1: serde_json::Value =
-            answered(service.v1_post(&format!("/files/{uid}/links"), &wish).await, 201).await;
+            expect_json(service.v1_post(&format!("/files/{uid}/links"), &wish).await, 201).await;
         for url in [&*v0, v1["url"].as_str().unwrap()] {
             let answer = service.get(url).await;
             let disposition = field(&answer, "content-disposition");

@@ -3,14 +3,14 @@
 use hyper::Request;
 use serde_json::Value;
 
-use crate::support::{H2, RawConnection, Service, eventually};
+use crate::support::{Http2Client, RawConnection, Service, eventually};
 
 const OK: &str = "HTTP/1.1 200 ";
 
 async fn answer(service: &Service, head: &[u8]) -> String {
     let mut connection = RawConnection::open(service.address).await;
     connection.try_send(head).await;
-    connection.rest().await
+    connection.read_to_end().await
 }
 
 /// Asserts that an answer is a problem document with the usual headers, and returns the document.
@@ -74,13 +74,13 @@ async fn a_head_that_cannot_be_read_is_answered_like_any_request() {
     let uid = service.store("x.bin", b"hello").await;
     let url = service.download_link(&uid).await.unwrap().url;
     let mut connection = service.connect().await;
-    connection.head("GET", &url, "").await;
-    let mut first = connection.some().await;
+    connection.send_head("GET", &url, "").await;
+    let mut first = connection.read_some().await;
     while !first.ends_with(b"hello") {
-        first.extend(connection.some().await);
+        first.extend(connection.read_some().await);
     }
     connection.send(b"no request\r\n\r\n").await;
-    is_problem(&connection.rest().await, "400", "invalid_argument");
+    is_problem(&connection.read_to_end().await, "400", "invalid_argument");
     let both = format!("GET {url} HTTP/1.1\r\nHost: x\r\n\r\nno request\r\n\r\n");
     let said = answer(&service, both.as_bytes()).await;
     assert!(said.starts_with(OK), "{said}");
@@ -127,7 +127,7 @@ async fn a_request_names_one_host() {
     let said = ask("1.0", &[]).await;
     assert!(said.starts_with("HTTP/1.0 200 ") || said.starts_with(OK), "{said}");
     // HTTP/2 has two places for the host, which must agree.
-    let mut client = H2::open(service.address).await;
+    let mut client = Http2Client::connect(service.address).await;
     for (host, status) in [(None, 200), (Some("test"), 200), (Some("other"), 400)] {
         let mut request = Request::get("http://test/health/live");
         if let Some(host) = host {

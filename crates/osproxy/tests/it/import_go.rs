@@ -207,7 +207,7 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
         ),
     )
     .await;
-    go.forget_part(uid(11), 4).await;
+    go.remove_part(uid(11), 4).await;
     let (code, said) = import(path, &settings, &[]).await;
     assert_eq!(code, 4, "{said}");
     // 10, 11 and 18 were not complete: they are imported again in their present state.
@@ -227,7 +227,7 @@ async fn serve_what_was_taken_over(folder: TempDir, go: GoProgram, database: Dat
     }
     let mut service = Service::start_at(folder, database, settings, &[], &[]).await;
     read_all(&service).await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     read_all(&service).await;
     recognise_and_refuse(&service).await;
     // Objects of skipped files stay, and so does that of 15, which osproxy merges itself.
@@ -298,7 +298,7 @@ async fn recognise_and_refuse(service: &Service) {
         let part = format!("{}_", uid(number));
         assert!(!objects.iter().any(|object| object.contains(&part)), "{number}: {objects:?}");
     }
-    service.wait_until_whole(&uid(5).to_string()).await;
+    service.wait_until_merged(&uid(5).to_string()).await;
     // New uids do not collide with imported ones.
     let uid: i64 = service.store("new.txt", b"new").await.parse().unwrap();
     assert!(uid > self::uid(1000));
@@ -316,7 +316,7 @@ async fn on_disk(folder: &Path, database: &Database, plural: bool) -> GoProgram 
 #[ignore = "needs servers: just test-servers"]
 async fn a_program_on_postgresql_goes_on_in_the_same_database() {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let database = Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await;
     let go = on_disk(folder.path(), &database, false).await;
     serve_what_was_taken_over(folder, go, database).await;
 }
@@ -325,7 +325,7 @@ async fn a_program_on_postgresql_goes_on_in_the_same_database() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_program_on_mysql_with_tables_in_the_plural_moves_to_sqlite() {
     let folder = tempfile::tempdir().unwrap();
-    let old = Database::on("OSPROXY_TEST_MYSQL", folder.path()).await;
+    let old = Database::create_on("OSPROXY_TEST_MYSQL", folder.path()).await;
     let go = on_disk(folder.path(), &old, true).await;
     let database = Database::create(folder.path()).await;
     serve_what_was_taken_over(folder, go, database).await;
@@ -335,7 +335,7 @@ async fn a_program_on_mysql_with_tables_in_the_plural_moves_to_sqlite() {
 #[ignore = "needs servers: just test-servers"]
 async fn content_that_is_not_what_it_was_is_kept_and_somebody_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let database = Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await;
     let go = on_disk(folder.path(), &database, false).await;
     let (before, now) = (content(1, 1000), content(2, 1000));
     whole(&go, 1, "a.pdf", &before).await;
@@ -374,7 +374,7 @@ async fn content_that_is_not_what_it_was_is_kept_and_somebody_is_told() {
 #[ignore = "needs servers: just test-servers"]
 async fn what_cannot_be_taken_over_is_said_beforehand() {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let database = Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await;
     let settings = database.settings();
     let said = async |config: &str| {
         std::fs::write(folder.path().join("go.yaml"), config).unwrap();
@@ -404,7 +404,7 @@ async fn what_cannot_be_taken_over_is_said_beforehand() {
 #[ignore = "needs servers: just test-servers"]
 async fn what_is_taken_over_counts_towards_the_quota() {
     let folder = tempfile::tempdir().unwrap();
-    let database = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let database = Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await;
     let go = on_disk(folder.path(), &database, false).await;
     let settings = database.settings();
     let bytes = content(1, 2000);
@@ -451,8 +451,8 @@ async fn what_is_taken_over_counts_towards_the_quota() {
 #[ignore = "needs servers: just test-servers"]
 async fn objects_stay_in_the_buckets_of_a_store() {
     let folder = tempfile::tempdir().unwrap();
-    let old = Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await;
-    let store = Store::of_categories(StoreServer::S3);
+    let old = Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await;
+    let store = Store::with_category_buckets(StoreServer::S3);
     let settings = store.settings();
     let go = GoProgram::new(&old, false, folder.path()).await;
     let minio = GoProgram::config(&old, "minio: {enabled: true, endpoint: 'minio:9000'}");
@@ -493,7 +493,7 @@ async fn objects_stay_in_the_buckets_of_a_store() {
     for _ in 0..2 {
         assert!(service.read(&whole.to_string()).await == small);
         assert!(service.read(&parts.to_string()).await == film);
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
     }
     let again = service.instant_upload(&[(&md5_hex(&film), "again.mp4")]).await.remove(0).uid;
     assert!(service.read(&again).await == film);

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{Service, content, md5_hex, refused};
+use crate::support::{Service, content, expect_v0_error, md5_hex};
 
 #[tokio::test]
 async fn stored_content_becomes_a_new_file_without_being_sent() {
@@ -35,11 +35,11 @@ async fn content_that_is_not_complete_serves_nobody() {
     let bytes = content(2, 100_000);
     let link = service.upload_link("half.bin").await;
     let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single, "Content-Length: 100000\r\n").await;
+    connection.send_head("PUT", &link.url.single, "Content-Length: 100000\r\n").await;
     connection.send(&bytes[..60_000]).await;
     assert_eq!(service.instant_upload(&[(&md5_hex(&bytes), "x")]).await[0].uid, "");
     connection.send(&bytes[60_000..]).await;
-    assert!(String::from_utf8_lossy(&connection.some().await).starts_with("HTTP/1.1 200"));
+    assert!(String::from_utf8_lossy(&connection.read_some().await).starts_with("HTTP/1.1 200"));
     assert_ne!(service.instant_upload(&[(&md5_hex(&bytes), "x")]).await[0].uid, "");
 }
 
@@ -58,7 +58,7 @@ async fn bad_input_is_refused_and_creates_nothing() {
         json!({"data": [{"md5": known}]}),
         json!({"data": [{"md5": "zz".repeat(16), "path": "x"}]}),
     ] {
-        refused(service.post("/resume", &body).await, 422).await;
+        expect_v0_error(service.post("/resume", &body).await, 422).await;
     }
     assert_eq!(service.sql("SELECT count(*) FROM files").await, ["1"]);
 }

@@ -3,7 +3,7 @@
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, problem, refused};
+use crate::support::{Service, expect_json, expect_problem, expect_v0_error};
 
 async fn post(service: &Service, route: &str, body: &str) -> Response {
     let request = service.client().post(service.url(route)).header("content-type", "application/json");
@@ -17,13 +17,13 @@ async fn null_is_as_good_as_absent() {
         "name": "x.txt", "size": null, "content_type": null, "md5": null, "sha256": null, "blake3": null,
         "part_size": null, "metadata": null, "constraints": null, "expires_in": null,
     });
-    let upload = service.wish(&nulls).await;
+    let upload = service.create_upload(&nulls).await;
     assert_eq!(upload.state, osproxy_api::v1::CreatedState::Pending);
     let in_nested = json!({
         "name": "x.txt", "metadata": {"a": "b"},
         "constraints": {"max_size": null, "content_type": null, "networks": null},
     });
-    let upload = service.wish(&in_nested).await;
+    let upload = service.create_upload(&in_nested).await;
     let content = &upload.links.unwrap().content;
     assert_eq!(service.put(content, b"hello").await.status(), 200);
     let file = service.describe(&upload.uid).await;
@@ -34,14 +34,15 @@ async fn null_is_as_good_as_absent() {
     assert_eq!(service.v1_post(&route, &link).await.status(), 201);
     let route = format!("/files/{}/copy", upload.uid);
     let copy: Value =
-        answered(service.v1_post(&route, &json!({"name": null, "metadata": null})).await, 201).await;
+        expect_json(service.v1_post(&route, &json!({"name": null, "metadata": null})).await, 201).await;
     assert_eq!((&copy["name"], &copy["metadata"]), (&json!("x.txt"), &json!({"a": "b"})));
     // A required field must not be `null`, nor a metadata value.
     let null_note = json!({"name": "x.txt", "metadata": {"a": null}});
-    let wrong = problem(service.v1_post("/uploads", &null_note).await, 400, "invalid_argument").await;
+    let wrong = expect_problem(service.v1_post("/uploads", &null_note).await, 400, "invalid_argument").await;
     assert_eq!(wrong["field"], "metadata.a");
     let wrong =
-        problem(service.v1_post("/uploads", &json!({"name": null})).await, 400, "invalid_argument").await;
+        expect_problem(service.v1_post("/uploads", &json!({"name": null})).await, 400, "invalid_argument")
+            .await;
     assert_eq!(wrong["field"], "name");
 }
 
@@ -75,7 +76,8 @@ async fn what_is_wrong_is_said_in_words_of_the_api() {
         ),
         (&nested, "`metadata.a", Some("metadata.a")),
     ] {
-        let wrong = problem(post(&service, "/api/v1/uploads", body).await, 400, "invalid_argument").await;
+        let wrong =
+            expect_problem(post(&service, "/api/v1/uploads", body).await, 400, "invalid_argument").await;
         let detail = wrong["detail"].as_str().unwrap();
         assert!(detail.starts_with(expected), "{body}: {detail}");
         assert!(!detail.contains("struct"), "{body}: {detail}");
@@ -85,11 +87,12 @@ async fn what_is_wrong_is_said_in_words_of_the_api() {
     let uid = service.store("x.txt", b"x").await;
     let patch = service.client().patch(service.url(&format!("/api/v1/files/{uid}")));
     let patch = patch.header("content-type", "application/merge-patch+json").body(twice);
-    problem(patch.send().await.unwrap(), 400, "invalid_argument").await;
+    expect_problem(patch.send().await.unwrap(), 400, "invalid_argument").await;
     // API v0 has the same message in its envelope.
-    let message = refused(post(&service, "/api/storage/v0/link/upload", "7").await, 422).await;
+    let message = expect_v0_error(post(&service, "/api/storage/v0/link/upload", "7").await, 422).await;
     assert_eq!(message, "the body must be a JSON object");
-    let message = refused(post(&service, "/api/storage/v0/resume", r#"{"data": [7]}"#).await, 422).await;
+    let message =
+        expect_v0_error(post(&service, "/api/storage/v0/resume", r#"{"data": [7]}"#).await, 422).await;
     assert!(message.contains("expected an object") && !message.contains("struct"), "{message}");
     assert_eq!(service.sql("SELECT count(*) FROM files WHERE state = 'pending'").await, ["0"]);
 }

@@ -8,21 +8,23 @@ use osproxy_api::v1::CreatedLink;
 use reqwest::Response;
 use serde_json::json;
 
-use crate::support::{Api, RawConnection, Service, answered, content, eventually, problem, refused};
+use crate::support::{
+    Api, RawConnection, Service, content, eventually, expect_json, expect_problem, expect_v0_error,
+};
 
 /// Starts an upload and stops in the middle.
-async fn half_an_upload(api: &Api, service: &Service) -> RawConnection {
+async fn start_upload(api: &Api, service: &Service) -> RawConnection {
     let link = api.upload_link("x.bin").await;
     let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single, "Content-Length: 1000\r\n").await;
+    connection.send_head("PUT", &link.url.single, "Content-Length: 1000\r\n").await;
     connection.send(&[7; 500]).await;
     connection
 }
 
 /// Sends the rest, and returns the status of the answer.
-async fn other_half(mut connection: RawConnection) -> String {
+async fn finish_upload(mut connection: RawConnection) -> String {
     connection.send(&[7; 500]).await;
-    String::from_utf8(connection.some().await).unwrap()[9..12].to_owned()
+    String::from_utf8(connection.read_some().await).unwrap()[9..12].to_owned()
 }
 
 async fn uploads(service: &Service, count: u64) {
@@ -35,36 +37,36 @@ async fn uploads(service: &Service, count: u64) {
 }
 
 /// Sends half of a request for an upload link, which then occupies its permit.
-async fn half_a_request(service: &Service) -> RawConnection {
+async fn start_request(service: &Service) -> RawConnection {
     let mut connection = service.connect().await;
     let fields = "Content-Type: application/json\r\nContent-Length: 35\r\nExpect: 100-continue\r\n";
-    connection.head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
+    connection.send_head("POST", "/api/storage/v0/link/upload", &(service.authorization() + fields)).await;
     // It has its permit once its body is requested.
-    assert!(connection.some().await.starts_with(b"HTTP/1.1 100"));
+    assert!(connection.read_some().await.starts_with(b"HTTP/1.1 100"));
     connection.send(br#"{"filePath": ["a"],"#).await;
     connection
 }
 
 /// Sends the other half, which is answered.
-async fn other_half_of_it(mut connection: RawConnection) {
+async fn finish_request(mut connection: RawConnection) {
     connection.send(br#" "expire": 600} "#).await;
-    assert!(connection.some().await.starts_with(b"HTTP/1.1 200"));
+    assert!(connection.read_some().await.starts_with(b"HTTP/1.1 200"));
 }
 
 #[tokio::test]
 async fn requests_beyond_those_worked_on_are_refused_at_once_and_health_is_not() {
     let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "1")]).await;
-    let slow = half_a_request(&service).await;
+    let slow = start_request(&service).await;
     let answer = service.get("/api/storage/v0/ping").await;
     assert_eq!(answer.headers()["retry-after"], "1");
     assert_eq!(answer.headers()["osproxy-error"], "overloaded");
-    refused(answer, 503).await;
-    problem(service.v1_get("/files").await, 503, "overloaded").await;
-    problem(service.get("/f/1/x").await, 503, "overloaded").await;
+    expect_v0_error(answer, 503).await;
+    expect_problem(service.v1_get("/files").await, 503, "overloaded").await;
+    expect_problem(service.get("/f/1/x").await, 503, "overloaded").await;
     for path in ["/health/live", "/health/ready", "/api/storage/v0/health", "/metrics"] {
         assert_eq!(service.get(path).await.status(), 200, "{path}");
     }
-    other_half_of_it(slow).await;
+    finish_request(slow).await;
     assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
     assert!(!service.log().contains("ERROR"), "{}", service.log());
 }
@@ -72,16 +74,16 @@ async fn requests_beyond_those_worked_on_are_refused_at_once_and_health_is_not()
 #[tokio::test]
 async fn requests_that_change_something_leave_half_the_places_to_those_that_read() {
     let service = Service::start_with(&[("LIMITS__MAX_REQUESTS", "4")]).await;
-    let slow = [half_a_request(&service).await, half_a_request(&service).await];
+    let slow = [start_request(&service).await, start_request(&service).await];
     let link = json!({"filePath": ["x.bin"], "expire": 600});
-    refused(service.post("/link/upload", &link).await, 503).await;
-    problem(service.v1_post("/uploads", &json!({"name": "x.bin"})).await, 503, "overloaded").await;
+    expect_v0_error(service.post("/link/upload", &link).await, 503).await;
+    expect_problem(service.v1_post("/uploads", &json!({"name": "x.bin"})).await, 503, "overloaded").await;
     for _ in 0..3 {
         assert_eq!(service.get("/api/storage/v0/ping").await.status(), 200);
         assert_eq!(service.v1_get("/files").await.status(), 200);
     }
     for half in slow {
-        other_half_of_it(half).await;
+        finish_request(half).await;
     }
     assert_eq!(service.post("/link/upload", &link).await.status(), 200);
 }
@@ -90,22 +92,22 @@ async fn requests_that_change_something_leave_half_the_places_to_those_that_read
 async fn transfers_beyond_those_taken_on_are_refused_and_all_else_goes_on() {
     let service = Service::start_with(&[("LIMITS__MAX_TRANSFERS", "2")]).await;
     let stored = service.store("x.bin", &content(1, 100)).await;
-    let halves = [half_an_upload(&service, &service).await, half_an_upload(&service, &service).await];
+    let halves = [start_upload(&service, &service).await, start_upload(&service, &service).await];
     uploads(&service, 2).await;
     let link = service.upload_link("y.bin").await;
-    refused(service.put(&link.url.single, b"third").await, 503).await;
-    refused(service.put_part(&link, 1, b"third").await, 503).await;
+    expect_v0_error(service.put(&link.url.single, b"third").await, 503).await;
+    expect_v0_error(service.put_part(&link, 1, b"third").await, 503).await;
     let download = service.download_link(&stored).await.unwrap();
-    refused(service.get(&download.url).await, 503).await;
+    expect_v0_error(service.get(&download.url).await, 503).await;
     assert_eq!(service.checkpoint(&link.uid).await, [0_u32; 0], "a refused part was stored");
     for half in halves {
-        assert_eq!(other_half(half).await, "200");
+        assert_eq!(finish_upload(half).await, "200");
     }
     assert_eq!(service.put(&link.url.single, b"third").await.status(), 200);
     assert_eq!(service.get(&download.url).await.status(), 200);
     // An aborted upload releases its permit too.
     for _ in 0..5 {
-        drop(half_an_upload(&service, &service).await);
+        drop(start_upload(&service, &service).await);
     }
     uploads(&service, 0).await;
     service.store("x.bin", &content(2, 100)).await;
@@ -120,7 +122,7 @@ async fn what_would_only_wait_is_refused_before_it_begins() {
     assert!(!granted.is_empty() && !others.is_empty(), "{} of 200 were granted", granted.len());
     for answer in others {
         assert_eq!(answer.headers()["osproxy-error"], "overloaded");
-        refused(answer, 503).await;
+        expect_v0_error(answer, 503).await;
     }
     assert_eq!(service.sql("SELECT uid FROM files").await.len(), granted.len());
     let uid = service.store("x.bin", b"later").await;
@@ -132,13 +134,13 @@ async fn one_tenant_does_not_take_the_transfers_of_all() {
     let service = Service::start_with(&[("LIMITS__MAX_TENANT_TRANSFERS", "1")]).await;
     let ours = service.with_key(&service.create_key(&["--tenant", "ours"]).await);
     let theirs = service.with_key(&service.create_key(&["--tenant", "theirs"]).await);
-    let half = half_an_upload(&ours, &service).await;
+    let half = start_upload(&ours, &service).await;
     uploads(&service, 1).await;
     let link = ours.upload_link("y.bin").await;
-    refused(ours.put(&link.url.single, b"second").await, 503).await;
-    refused(ours.put_part(&link, 1, b"second").await, 503).await;
+    expect_v0_error(ours.put(&link.url.single, b"second").await, 503).await;
+    expect_v0_error(ours.put_part(&link, 1, b"second").await, 503).await;
     theirs.store("x.bin", b"theirs").await;
-    assert_eq!(other_half(half).await, "200");
+    assert_eq!(finish_upload(half).await, "200");
     eventually("its permit is released", async || {
         (ours.put(&link.url.single, b"second").await.status() == 200).then_some(())
     })
@@ -151,20 +153,20 @@ async fn one_key_does_not_take_the_transfers_of_its_tenant() {
     let busy = service.with_key(&service.create_key(&["--transfers", "1"]).await);
     let other = service.with_key(&service.create_key(&[]).await);
     let stored = other.store("x.bin", &content(1, 100)).await;
-    let half = half_an_upload(&busy, &service).await;
+    let half = start_upload(&busy, &service).await;
     uploads(&service, 1).await;
-    let (old, new) = (busy.upload_link("y.bin").await, busy.wish(&json!({"name": "z.bin"})).await);
-    refused(busy.put(&old.url.single, b"second").await, 503).await;
+    let (old, new) = (busy.upload_link("y.bin").await, busy.create_upload(&json!({"name": "z.bin"})).await);
+    expect_v0_error(busy.put(&old.url.single, b"second").await, 503).await;
     let content = &new.links.as_ref().unwrap().content;
-    problem(busy.put(content, b"second").await, 503, "overloaded").await;
+    expect_problem(busy.put(content, b"second").await, 503, "overloaded").await;
     let download = busy.download_link(&stored).await.unwrap();
-    refused(service.get(&download.url).await, 503).await;
+    expect_v0_error(service.get(&download.url).await, 503).await;
     let link: CreatedLink =
-        answered(busy.v1_post(&format!("/files/{stored}/links"), &json!({"expires_in": 60})).await, 201)
+        expect_json(busy.v1_post(&format!("/files/{stored}/links"), &json!({"expires_in": 60})).await, 201)
             .await;
-    problem(service.get(&link.url).await, 503, "overloaded").await;
+    expect_problem(service.get(&link.url).await, 503, "overloaded").await;
     assert_eq!(other.read(&stored).await.len(), 100);
-    assert_eq!(other_half(half).await, "200");
+    assert_eq!(finish_upload(half).await, "200");
     eventually("its permit is released", async || {
         (busy.put(&old.url.single, b"second").await.status() == 200).then_some(())
     })
@@ -199,7 +201,7 @@ async fn an_address_that_asks_too_often_is_told_when_to_come_again() {
     assert!((5..50).contains(&served), "{served}");
     let last = last.unwrap();
     assert_eq!(last.headers()["retry-after"], "1");
-    problem(last, 429, "rate_limited").await;
+    expect_problem(last, 429, "rate_limited").await;
     // An IPv6 /64 network counts as one client; other networks are separate.
     assert_eq!(ask("192.0.2.2").await.status(), 200);
     assert!(too_many("2001:db8::1").await.1.is_some());
@@ -221,7 +223,7 @@ async fn a_disk_that_is_nearly_full_takes_no_uploads_and_reads_go_on() {
     // About 48 MiB are free, 32 of which must stay free.
     for size in [17 * MIB, 40 * MIB] {
         let link = service.upload_link("y.bin").await;
-        let message = refused(service.put(&link.url.single, &content(2, size)).await, 507).await;
+        let message = expect_v0_error(service.put(&link.url.single, &content(2, size)).await, 507).await;
         assert!(message.contains("storage is full"), "{message}");
         // A body of unknown length is cut when it exceeds the free space.
         let pieces = (0..size / MIB).map(|piece| Ok::<_, std::io::Error>(content(piece as u64, MIB)));
@@ -231,7 +233,7 @@ async fn a_disk_that_is_nearly_full_takes_no_uploads_and_reads_go_on() {
     }
     for part_size in [8 * MIB, 64 * MIB] {
         let wish = json!({"name": "x", "size": 40 * MIB, "part_size": part_size});
-        problem(service.v1_post("/uploads", &wish).await, 507, "storage_full").await;
+        expect_problem(service.v1_post("/uploads", &wish).await, 507, "storage_full").await;
     }
     assert_eq!(
         service.sql("SELECT count(*) FROM files WHERE state = 'receiving' AND part_size > 0").await,

@@ -2,10 +2,10 @@ use osproxy_api::v1::{File, FileState, Files};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Service, answered, problem};
+use crate::support::{Service, expect_json, expect_problem};
 
 async fn page(service: &Service, query: &str) -> Files {
-    answered(service.v1_get(&format!("/files?{query}")).await, 200).await
+    expect_json(service.v1_get(&format!("/files?{query}")).await, 200).await
 }
 
 /// Reads all pages of a listing.
@@ -119,7 +119,8 @@ async fn bad_input_is_refused_with_the_parameter_that_is_wrong() {
         ("cursor=x", "cursor"),
         ("cursor=!!!!", "cursor"),
     ] {
-        let told = problem(service.v1_get(&format!("/files?{query}")).await, 400, "invalid_argument").await;
+        let told =
+            expect_problem(service.v1_get(&format!("/files?{query}")).await, 400, "invalid_argument").await;
         assert_eq!(told["field"], field, "{query}: {told}");
     }
     // A cursor is valid only unchanged, and only with the filters of its listing.
@@ -127,17 +128,19 @@ async fn bad_input_is_refused_with_the_parameter_that_is_wrong() {
     assert_eq!(page(&service, &format!("limit=2&state=pending&cursor={cursor}")).await.files.len(), 1);
     let query = |cursor: &str, filters: &str| format!("/files?limit=1{filters}&cursor={cursor}");
     for filters in ["", "&state=stored", "&state=pending&prefix=a", "&state=pending&category=unknown"] {
-        problem(service.v1_get(&query(&cursor, filters)).await, 400, "invalid_argument").await;
+        expect_problem(service.v1_get(&query(&cursor, filters)).await, 400, "invalid_argument").await;
     }
     for at in 0..cursor.len() {
         let mut tampered = cursor.clone().into_bytes();
         tampered[at] = if tampered[at] == b'A' { b'B' } else { b'A' };
         let tampered = String::from_utf8(tampered).unwrap();
-        problem(service.v1_get(&query(&tampered, "&state=pending")).await, 400, "invalid_argument").await;
+        expect_problem(service.v1_get(&query(&tampered, "&state=pending")).await, 400, "invalid_argument")
+            .await;
     }
-    problem(service.v1_get(&query(&cursor[1..], "&state=pending")).await, 400, "invalid_argument").await;
-    problem(service.v1(Method::GET, "/files", Some(&json!({}))).await, 400, "invalid_argument").await;
-    problem(service.v1(Method::DELETE, "/files", None).await, 405, "method_not_allowed").await;
+    expect_problem(service.v1_get(&query(&cursor[1..], "&state=pending")).await, 400, "invalid_argument")
+        .await;
+    expect_problem(service.v1(Method::GET, "/files", Some(&json!({}))).await, 400, "invalid_argument").await;
+    expect_problem(service.v1(Method::DELETE, "/files", None).await, 405, "method_not_allowed").await;
 }
 
 /// Files of a version without listings are listed too.

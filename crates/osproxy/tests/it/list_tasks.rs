@@ -1,10 +1,10 @@
 use osproxy_api::v1::{TaskState, Tasks};
 use reqwest::Method;
 
-use crate::support::{Service, answered, content, eventually, problem};
+use crate::support::{Service, content, eventually, expect_json, expect_problem};
 
 async fn page(service: &Service, query: &str) -> Tasks {
-    answered(service.v1_get(&format!("/tasks?{query}")).await, 200).await
+    expect_json(service.v1_get(&format!("/tasks?{query}")).await, 200).await
 }
 
 #[tokio::test]
@@ -12,9 +12,9 @@ async fn tasks_are_listed_page_by_page_the_newest_first() {
     let service = Service::start().await;
     for seed in 0..3 {
         let uid = service.store_in_parts("x.bin", &content(seed, 10_000), 5_000).await;
-        service.wait_until_whole(&uid).await;
+        service.wait_until_merged(&uid).await;
     }
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     let all = page(&service, "").await.tasks;
     assert!(all.len() >= 6, "{all:?}");
     let ids: Vec<i64> = all.iter().map(|task| task.id.parse().unwrap()).collect();
@@ -50,10 +50,11 @@ async fn bad_input_is_refused() {
         ("cursor=AAAA".to_owned(), "cursor"),
         (format!("state=done&cursor={cursor}"), "cursor"),
     ] {
-        let told = problem(service.v1_get(&format!("/tasks?{query}")).await, 400, "invalid_argument").await;
+        let told =
+            expect_problem(service.v1_get(&format!("/tasks?{query}")).await, 400, "invalid_argument").await;
         assert_eq!(told["field"], field, "{query}");
     }
     // A cursor of tasks is not valid for files.
-    problem(service.v1_get(&format!("/files?cursor={cursor}")).await, 400, "invalid_argument").await;
-    problem(service.v1(Method::POST, "/tasks", None).await, 405, "method_not_allowed").await;
+    expect_problem(service.v1_get(&format!("/files?cursor={cursor}")).await, 400, "invalid_argument").await;
+    expect_problem(service.v1(Method::POST, "/tasks", None).await, 405, "method_not_allowed").await;
 }

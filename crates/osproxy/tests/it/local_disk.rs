@@ -4,7 +4,9 @@ use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Service, answered, command, content, eventually, problem, refused, traced};
+use crate::support::{
+    Service, command, content, eventually, expect_json, expect_problem, expect_v0_error, system_calls,
+};
 
 const PART: usize = 65536;
 
@@ -12,7 +14,7 @@ const PART: usize = 65536;
 #[tokio::test]
 async fn nothing_that_is_done_for_a_file_lists_a_folder() {
     let service = Service::start_traced("trace=getdents64,unlink,unlinkat").await;
-    let calls = || traced(&service);
+    let calls = || system_calls(&service);
     eventually("the service is idle", async || {
         (service.sql("SELECT count(*) FROM task_attempts WHERE outcome = 'done'").await == ["3"])
             .then_some(())
@@ -31,26 +33,27 @@ async fn nothing_that_is_done_for_a_file_lists_a_folder() {
         200
     );
     let merged = service.store_in_parts("z.bin", &content(2, 200_000), 100_000).await;
-    service.wait_until_whole(&merged).await;
+    service.wait_until_merged(&merged).await;
     let bytes = content(3, 2 * PART);
     // A task verifies expected digests other than BLAKE3.
     let sha256 = hex::encode(Sha256::digest(&bytes));
     let wish = json!({"name": "p.bin", "size": bytes.len(), "part_size": PART, "sha256": sha256});
-    let placed = service.wish(&wish).await;
+    let placed = service.create_upload(&wish).await;
     for (number, part) in (1..).zip(bytes.chunks(PART)) {
         assert_eq!(service.v1_put_part(&placed, number, part).await.status(), 204);
     }
     assert!(service.v1_complete(&placed).await.status().is_success());
-    let given_up = service.wish(&json!({"name": "g.bin", "size": bytes.len(), "part_size": PART})).await;
+    let given_up =
+        service.create_upload(&json!({"name": "g.bin", "size": bytes.len(), "part_size": PART})).await;
     assert_eq!(service.v1_abort(&given_up).await.status(), 204);
-    let one_piece = service.wish(&json!({"name": "o.bin", "size": 5, "part_size": PART})).await;
+    let one_piece = service.create_upload(&json!({"name": "o.bin", "size": 5, "part_size": PART})).await;
     assert_eq!(service.put(&one_piece.links.as_ref().unwrap().content, b"whole").await.status(), 200);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     for uid in [&whole, &merged, &placed.uid, &one_piece.uid] {
         assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     }
     eventually("all objects are removed", async || service.objects().is_empty().then_some(())).await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
 
     let calls = calls().split_off(before);
     assert!(calls.iter().filter(|call| call.contains("unlink")).count() >= 6, "{calls:#?}");
@@ -69,7 +72,7 @@ async fn objects_of_the_version_before_are_read_completed_and_removed() {
     let link = service.upload_link("film.mp4").await;
     service.put_parts(&link, &[&bytes[..PART]]).await;
     let wish = json!({"name": "p.pdf", "size": bytes.len(), "part_size": PART});
-    let (placed, given_up) = (service.wish(&wish).await, service.wish(&wish).await);
+    let (placed, given_up) = (service.create_upload(&wish).await, service.create_upload(&wish).await);
     for upload in [&placed, &given_up] {
         assert_eq!(service.v1_put_part(upload, 1, &bytes[..PART]).await.status(), 204);
     }
@@ -101,13 +104,13 @@ async fn objects_of_the_version_before_are_read_completed_and_removed() {
     assert!(service.read(&whole).await == content(5, 100_000));
     service.put_part(&link, 2, &bytes[PART..]).await;
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     assert_eq!(service.v1_put_part(&placed, 2, &bytes[PART..]).await.status(), 204);
     assert_eq!(service.v1_complete(&placed).await.status(), 200);
     let placed_file = root.join(format!("doc/{}.pdf", placed.uid));
     assert!(service.read(&link.uid).await == bytes && service.read(&placed.uid).await == bytes);
     assert_eq!(service.v1_abort(&given_up).await.status(), 204);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert!(placed_file.exists() || service.sql("SELECT count(*) FROM blobs").await == ["2"], "shared");
     service.assert_consistent().await;
     service.restart().await;
@@ -125,22 +128,22 @@ async fn an_object_that_no_row_names_is_never_replaced() {
     let there = service.objects_folder().join(Service::object_key(&format!("unknown/{}.bin", link.uid)));
     std::fs::create_dir_all(there.parent().unwrap()).unwrap();
     std::fs::write(&there, "somebody's").unwrap();
-    refused(service.put(&link.url.single, b"other").await, 503).await;
-    service.database().settle().await;
+    expect_v0_error(service.put(&link.url.single, b"other").await, 503).await;
+    service.database().wait_until_idle().await;
     assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");
     // The next write uses another key.
     assert_eq!(service.put(&link.url.single, b"other").await.status(), 200);
     assert!(service.read(&link.uid).await == b"other");
     assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");
 
-    let upload = service.wish(&json!({"name": "y.bin", "size": 5, "part_size": PART})).await;
+    let upload = service.create_upload(&json!({"name": "y.bin", "size": 5, "part_size": PART})).await;
     assert_eq!(service.v1_put_part(&upload, 1, b"bytes").await.status(), 204);
     let there = service.objects_folder().join(Service::object_key(&format!("unknown/{}.bin", upload.uid)));
     std::fs::write(&there, "somebody's").unwrap();
-    problem(service.v1_complete(&upload).await, 503, "unavailable").await;
+    expect_problem(service.v1_complete(&upload).await, 503, "unavailable").await;
     assert_eq!(std::fs::read(&there).unwrap(), b"somebody's");
     std::fs::remove_file(&there).unwrap();
-    let _: osproxy_api::v1::UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
+    let _: osproxy_api::v1::UploadStatus = expect_json(service.v1_complete(&upload).await, 200).await;
     assert!(service.read(&upload.uid).await == b"bytes");
 }
 

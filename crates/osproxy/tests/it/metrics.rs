@@ -2,16 +2,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::support::{Service, answered, content, eventually, md5_hex, problem};
+use crate::support::{Service, content, eventually, expect_json, expect_problem, md5_hex};
 
 /// A parsed `/metrics` page: samples with their labels, as written there.
-struct Page {
+struct ScrapedMetrics {
     samples: BTreeMap<String, f64>,
     /// Names of metrics, with their types.
     metrics: BTreeMap<String, String>,
 }
 
-impl Page {
+impl ScrapedMetrics {
     async fn of(service: &Service) -> Self {
         let answer = service.get("/metrics").await;
         assert_eq!(answer.status(), 200);
@@ -70,9 +70,9 @@ impl Page {
 
 /// The page once all earlier requests have been counted: a request is counted when its answer has
 /// ended, which its client may notice before.
-async fn settled(service: &Service) -> Page {
+async fn page_when_idle(service: &Service) -> ScrapedMetrics {
     eventually("all requests have ended", async || {
-        let page = Page::of(service).await;
+        let page = ScrapedMetrics::of(service).await;
         // Only the request for the page itself is in flight.
         (page.value("requests_in_flight") == 1).then_some(page)
     })
@@ -86,20 +86,20 @@ async fn requests_and_their_bytes_are_counted_by_route() {
     let uid = service.store("x.bin", &bytes).await;
     assert!(service.read(&uid).await == bytes);
     assert!(service.read(&uid).await == bytes);
-    problem(service.v1_get("/files/1").await, 404, "file_not_found").await;
-    problem(service.get("/nothing").await, 404, "unknown_route").await;
+    expect_problem(service.v1_get("/files/1").await, 404, "file_not_found").await;
+    expect_problem(service.get("/nothing").await, 404, "unknown_route").await;
     let link = service.upload_link("part.bin").await;
     let mut slow = service.connect().await;
-    slow.head("PUT", &link.url.single, "Content-Length: 10\r\n").await;
+    slow.send_head("PUT", &link.url.single, "Content-Length: 10\r\n").await;
     slow.send(b"12345").await;
     let waiting = eventually("an upload is in flight", async || {
-        let page = Page::of(&service).await;
+        let page = ScrapedMetrics::of(&service).await;
         (page.value("transfers_in_flight{direction=\"upload\"}") == 1).then_some(page)
     });
     waiting.await.has("transfers_in_flight{direction=\"download\"}", 0);
     drop(slow);
 
-    let page = settled(&service).await;
+    let page = page_when_idle(&service).await;
     let (upload, download) = ("route=\"/api/storage/v0/upload\"", "route=\"/api/storage/v0/download\"");
     page.has(&format!("requests_total{{{upload},method=\"PUT\",status=\"200\"}}"), 1);
     page.has(&format!("requests_total{{{download},method=\"GET\",status=\"200\"}}"), 2);
@@ -123,15 +123,15 @@ async fn what_is_stored_already_is_counted_with_its_bytes() {
     service.store("x.bin", &bytes).await;
     service.store("same.bin", &bytes).await;
     let uid = service.store_in_parts("parts.bin", &bytes, 20_000).await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     let found = service.instant_upload(&[(&md5_hex(&bytes), "a.bin"), (&md5_hex(b"new"), "b.bin")]).await;
     assert_eq!(found.len(), 2);
     let digest = blake3::hash(&bytes).to_hex().to_string();
     let wish = json!({"name": "c.bin", "blake3": digest});
-    let created: serde_json::Value = answered(service.v1_post("/uploads", &wish).await, 201).await;
+    let created: serde_json::Value = expect_json(service.v1_post("/uploads", &wish).await, 201).await;
     assert_eq!(created["state"], "stored", "{created}");
 
-    let page = settled(&service).await;
+    let page = page_when_idle(&service).await;
     for (by, files) in [("upload", 1), ("parts", 1), ("instant", 2)] {
         page.has(&format!("shared_files_total{{by=\"{by}\"}}"), files);
         page.has(&format!("shared_bytes_total{{by=\"{by}\"}}"), files * 50_000);
@@ -143,12 +143,12 @@ async fn what_is_stored_already_is_counted_with_its_bytes() {
 async fn tasks_database_stores_and_disks_are_told() {
     let service = Service::start().await;
     let uid = service.store_in_parts("parts.bin", &content(1, 50_000), 20_000).await;
-    service.wait_until_whole(&uid).await;
-    service.database().settle().await;
+    service.wait_until_merged(&uid).await;
+    service.database().wait_until_idle().await;
     service.read(&uid).await;
     service.read(&uid).await;
 
-    let page = settled(&service).await;
+    let page = page_when_idle(&service).await;
     page.has("task_attempts_total{kind=\"merge_parts\",outcome=\"done\"}", 1);
     page.has("task_duration_seconds_count{kind=\"merge_parts\"}", 1);
     page.has("tasks{kind=\"merge_parts\",state=\"done\"}", 1);
@@ -179,7 +179,7 @@ async fn tasks_database_stores_and_disks_are_told() {
 
     // Statistics that are slow to count are cached.
     service.sql("DELETE FROM tasks WHERE kind = 'merge_parts'").await;
-    settled(&service).await.has("tasks{kind=\"merge_parts\",state=\"done\"}", 1);
+    page_when_idle(&service).await.has("tasks{kind=\"merge_parts\",state=\"done\"}", 1);
 }
 
 #[tokio::test]
@@ -197,16 +197,16 @@ async fn however_clients_behave_there_are_only_so_many_samples() {
             let mut connection = service.connect().await;
             let fields =
                 format!("Connection: close\r\nX-Request-Id: made-up-{round}\r\nContent-Length: 0\r\n");
-            connection.head(method, &path, &fields).await;
-            assert!(connection.rest().await.starts_with("HTTP/1.1 4"), "{path}");
+            connection.send_head(method, &path, &fields).await;
+            assert!(connection.read_to_end().await.starts_with("HTTP/1.1 4"), "{path}");
             let mut connection = service.connect().await;
-            connection.head(&format!("MADEUP{round}"), "/api/v1/files", "Connection: close\r\n").await;
-            assert!(connection.rest().await.starts_with("HTTP/1.1 405"));
+            connection.send_head(&format!("MADEUP{round}"), "/api/v1/files", "Connection: close\r\n").await;
+            assert!(connection.read_to_end().await.starts_with("HTTP/1.1 405"));
         }
     };
     // The numbers of tasks may differ between pages.
     let names = async || {
-        let page = settled(&service).await;
+        let page = page_when_idle(&service).await;
         let names = page.samples.into_keys().filter(|name| !name.starts_with("osproxy_tasks{"));
         names.filter(|name| !name.contains("_task_")).collect::<BTreeSet<_>>()
     };
@@ -226,9 +226,9 @@ async fn however_clients_behave_there_are_only_so_many_samples() {
 #[tokio::test]
 async fn only_keys_for_admins_read_them() {
     let service = Service::start().await;
-    problem(service.without_key().get("/metrics").await, 401, "unauthenticated").await;
+    expect_problem(service.without_key().get("/metrics").await, 401, "unauthenticated").await;
     let other = service.with_key(&service.create_key(&["--scopes", "upload,read,delete"]).await);
-    problem(other.get("/metrics").await, 403, "permission_denied").await;
+    expect_problem(other.get("/metrics").await, 403, "permission_denied").await;
     let admin = service.with_key(&service.create_key(&["--scopes", "admin"]).await);
     assert_eq!(admin.get("/metrics").await.status(), 200);
 }
@@ -237,7 +237,10 @@ async fn only_keys_for_admins_read_them() {
 async fn who_stops_says_so() {
     let service = Service::start_with(&[("SERVER__DRAIN_DELAY", "30")]).await;
     service.signal(rustix::process::Signal::TERM);
-    eventually("it drains", async || (Page::of(&service).await.value("draining") == 1).then_some(())).await;
+    eventually("it drains", async || {
+        (ScrapedMetrics::of(&service).await.value("draining") == 1).then_some(())
+    })
+    .await;
 }
 
 /// The metrics in the guide: type and labels by name.
@@ -257,8 +260,8 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 
 #[tokio::test]
 async fn the_guide_has_every_metric_with_its_type_and_labels() {
-    let service = Service::start_used().await;
-    let page = settled(&service).await;
+    let service = Service::start_with_traffic().await;
+    let page = page_when_idle(&service).await;
     let documented = documented();
     let names: BTreeSet<_> = documented.keys().collect();
     assert_eq!(names, page.metrics.keys().collect());

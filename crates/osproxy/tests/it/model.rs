@@ -12,8 +12,8 @@ use proptest::{prelude::*, sample::Index, test_runner::Config};
 
 use crate::support::{TestNode, eventually, md5_hex};
 use client::{Answer, Link, Status, Version, checkpoint, is_open, read_status};
-use file::{Bytes, Complete, File, Outcomes, PART, Said, State};
-use ops::{Lie, Md5, Op, Range, Source, op};
+use file::{Bytes, Complete, CompleteFields, File, Outcomes, PART, State};
+use ops::{Md5, Op, Range, Source, WrongFields, op};
 
 /// Different bytes, of the same length if possible.
 fn others(bytes: &Bytes) -> Bytes {
@@ -48,7 +48,7 @@ impl World {
     /// Creates an upload, preallocated if its size is announced.
     async fn create(&mut self, size: Option<usize>) -> usize {
         let link = match size {
-            Some(size) => Link::divide(&self.node, size).await,
+            Some(size) => Link::create_sized(&self.node, size).await,
             None => Link::create(&self.node).await,
         };
         self.files.push(File::new(link, size));
@@ -81,9 +81,9 @@ impl World {
     fn check(&mut self, at: usize, what: &str, answer: Answer, right: &Outcomes) -> Option<Answer> {
         let (uid, found) = (&self.files[at].uid, answer.outcome(right));
         let Some(outcome) = found else {
-            panic!("{what} of {uid}: {} {:?}, expected {right:?}", answer.status(), answer.said());
+            panic!("{what} of {uid}: {} {:?}, expected {right:?}", answer.status(), answer.error_code());
         };
-        self.files[at].saw(outcome);
+        self.files[at].observe(outcome);
         outcome.is_none().then_some(answer)
     }
 
@@ -113,19 +113,19 @@ impl World {
         }
     }
 
-    async fn merge(&mut self, by: Version, at: usize, lie: Lie) {
-        let truth = self.files[at].truth();
+    async fn merge(&mut self, by: Version, at: usize, lie: WrongFields) {
+        let truth = self.files[at].true_fields();
         let said = match lie {
-            Lie::Nothing => truth,
-            Lie::Number(more) => {
+            WrongFields::Nothing => truth,
+            WrongFields::Number(more) => {
                 let parts = truth.parts.map(|parts| parts.saturating_add_signed(more));
-                Said { parts, ..truth }
+                CompleteFields { parts, ..truth }
             }
-            Lie::Size => Said { size: truth.size.map(|size| size + 1), ..truth },
-            Lie::Prefix => self.files[at].first_part(),
-            Lie::Md5(md5) => Said { md5: announced(md5, &self.files[at].bytes()), ..truth },
-            Lie::Silence if by == Version::V1 => Said::default(),
-            Lie::Silence => Said { md5: None, ..truth },
+            WrongFields::Size => CompleteFields { size: truth.size.map(|size| size + 1), ..truth },
+            WrongFields::Prefix => self.files[at].first_part(),
+            WrongFields::Md5(md5) => CompleteFields { md5: announced(md5, &self.files[at].bytes()), ..truth },
+            WrongFields::Omitted if by == Version::V1 => CompleteFields::default(),
+            WrongFields::Omitted => CompleteFields { md5: None, ..truth },
         };
         let answer = self.link(at).complete(&self.node, by, &said).await;
         let right = self.files[at].to_merge(&said, self.verifies);
@@ -157,7 +157,14 @@ impl World {
         }
     }
 
-    async fn copy(&mut self, by: Version, of: usize, parts: Option<usize>, backwards: bool, lie: Lie) {
+    async fn copy(
+        &mut self,
+        by: Version,
+        of: usize,
+        parts: Option<usize>,
+        backwards: bool,
+        lie: WrongFields,
+    ) {
         let bytes = self.files[of].bytes();
         let at = self.create(parts.is_none().then_some(bytes.len())).await;
         let length = parts.map_or(PART, |parts| bytes.len().div_ceil(parts).max(1));
@@ -259,7 +266,7 @@ impl World {
         let complete = self.files.iter().filter_map(File::complete);
         let mut same = complete.filter(|file| file.bytes == bytes && !file.is_false()).peekable();
         if uid.is_empty() {
-            assert!(!same.any(Complete::is_found), "verified content was not found");
+            assert!(!same.any(Complete::is_instant), "verified content was not found");
             return;
         }
         assert!(same.peek().is_some(), "instant upload found content that no file has");
@@ -300,7 +307,7 @@ impl World {
         assert_eq!(merged, if complete.is_false() { "corrupt" } else { "whole" });
         complete.verified = true;
         if complete.is_false() {
-            self.files[at].saw(Some(ErrorCode::FileCorrupt));
+            self.files[at].observe(Some(ErrorCode::FileCorrupt));
         }
     }
 
@@ -355,7 +362,7 @@ impl World {
         self.release().await;
         // A file sent both in parts and whole leaves orphans, which a start sweeps.
         self.node.restart(false).await;
-        self.node.database().settle().await;
+        self.node.database().wait_until_idle().await;
         for at in 0..self.files.len() {
             self.await_merge(at).await;
             self.status(Version::V0, at).await;

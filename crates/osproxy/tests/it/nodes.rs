@@ -11,7 +11,9 @@ use std::{
     },
 };
 
-use crate::support::{Api, Line, Proxy, Service, TestNode, content, eventually, redis_url, server_of};
+use crate::support::{
+    Api, Proxy, ProxyMode, Service, TestNode, content, eventually, host_and_port, redis_url,
+};
 
 const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 
@@ -21,7 +23,7 @@ fn worker(uid: &str) -> i64 {
 }
 
 /// Issues a uid for an upload; `None` if the service cannot issue one now.
-async fn issue(api: &Api) -> Option<String> {
+async fn issue_uid(api: &Api) -> Option<String> {
     let answer = api.post("/link/upload", &json!({"filePath": ["x"], "expire": 60})).await;
     if answer.status() == 503 {
         assert_eq!(answer.headers()["retry-after"], "1");
@@ -42,7 +44,7 @@ async fn redis(command: &[&str]) -> Option<String> {
 #[ignore = "needs servers: just test-servers"]
 async fn objects_stay_with_their_node() {
     let mut one = Service::start_on(SERVER, &[]).await;
-    let mut two = one.start_beside(&[("TASKS__POLL_INTERVAL", "1")]).await;
+    let mut two = one.start_second_node(&[("TASKS__POLL_INTERVAL", "1")]).await;
     let bytes = content(1, 100_000);
     let uid = one.store("x.bin", &bytes).await;
     // The other node forwards the request.
@@ -58,7 +60,7 @@ async fn objects_stay_with_their_node() {
     assert_eq!(one.put_part(&link, 1, b"one").await.status(), 200);
     assert_eq!(two.put_part(&link, 2, b"two").await.status(), 200);
     assert_eq!(two.merge(&link, 2, b"onetwo").await.status(), 200);
-    one.wait_until_whole(&link.uid).await;
+    one.wait_until_merged(&link.uid).await;
     assert_eq!(one.read(&link.uid).await, b"onetwo");
     assert!(two.objects().is_empty());
     one.assert_consistent().await;
@@ -71,11 +73,11 @@ async fn nodes_tell_each_other_of_work_and_of_changes() {
     // Without polling, and without expiry of the cache.
     let patient = [("TASKS__POLL_INTERVAL", "3600"), ("DATABASE__CACHE_SECONDS", "3600")];
     let one = Service::start_on(SERVER, &patient).await;
-    let two = TestNode::start_beside(&one).await;
+    let two = TestNode::start_second_node(&one).await;
     let link = one.upload_link("x.bin").await;
     one.put_parts(&link, &[b"one", b"two"]).await;
     assert_eq!(two.merge(&link, 2, b"onetwo").await.status(), 200);
-    one.wait_until_whole(&link.uid).await;
+    one.wait_until_merged(&link.uid).await;
     // The first node caches the file now.
     assert!(one.download_link(&link.uid).await.is_some());
     two.delete(&link.uid).await;
@@ -94,7 +96,7 @@ async fn nodes_tell_each_other_of_work_and_of_changes() {
 #[ignore = "needs servers: just test-servers"]
 async fn uploads_cost_other_nodes_nothing() {
     let one = Service::start_on(SERVER, &[]).await;
-    let two = TestNode::start_beside(&one).await;
+    let two = TestNode::start_second_node(&one).await;
     let prefix = one.database().url().unwrap().rsplit('/').next().unwrap().to_owned();
     let client = redis::Client::open(redis_url()).unwrap();
     let mut messages = client.get_async_pubsub().await.unwrap();
@@ -105,7 +107,7 @@ async fn uploads_cost_other_nodes_nothing() {
     for node in [&one as &Api, &two] {
         // This content is known already: the files move to the existing blob.
         let in_parts = node.store_in_parts("y.bin", &bytes, 30_000).await;
-        one.wait_until_whole(&in_parts).await;
+        one.wait_until_merged(&in_parts).await;
         assert!(one.read(&in_parts).await == bytes);
     }
     // Messages arrive in order: the first one is that of the deletion.
@@ -119,8 +121,8 @@ async fn uploads_cost_other_nodes_nothing() {
 async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
     let one = Service::start_on(SERVER, &[("TASKS__POLL_INTERVAL", "1")]).await;
     let folder = tempfile::tempdir().unwrap();
-    let database = one.database().beside(folder.path());
-    let proxy = Proxy::start(server_of(&redis_url())).await;
+    let database = one.database().shared_with_folder(folder.path());
+    let proxy = Proxy::start(host_and_port(&redis_url())).await;
     let through = Proxy::start(database.server()).await;
     let settings = database.settings_through(&through, Some(&proxy));
     let two =
@@ -128,12 +130,12 @@ async fn what_is_remembered_is_not_trusted_while_others_are_not_heard() {
     let two = two.with_key_of(&one);
     let uid = two.store("x.bin", b"x").await;
     assert_eq!(two.read(&uid).await, b"x");
-    proxy.set(Line::Close);
+    proxy.set(ProxyMode::Close);
     eventually("Redis is lost", async || two.log().contains("lost the connection").then_some(())).await;
-    let deleter = TestNode::start_beside(&one).await;
+    let deleter = TestNode::start_second_node(&one).await;
     deleter.delete(&uid).await;
     assert!(two.download_link(&uid).await.is_none());
-    proxy.set(Line::Forward);
+    proxy.set(ProxyMode::Forward);
     eventually("Redis is back", async || two.log().contains("reconnected to Redis").then_some(())).await;
     assert!(two.download_link(&uid).await.is_none());
 }
@@ -158,7 +160,7 @@ async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
     let issuing = tokio::spawn(async move {
         let mut issued = Vec::new();
         while !stopped.load(Ordering::SeqCst) {
-            issued.extend(issue(&api).await);
+            issued.extend(issue_uid(&api).await);
         }
         issued
     });
@@ -175,7 +177,7 @@ async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
         (u128::from(until) < now).then_some(())
     };
     eventually("its lease has expired", free).await;
-    let next = paused.start_beside(&short).await;
+    let next = paused.start_second_node(&short).await;
     let mut uids = HashSet::new();
     for _ in 0..50 {
         let uid = next.upload_link("y").await.uid;
@@ -185,13 +187,13 @@ async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
     let newest = uids.iter().map(|uid| uid.parse::<i64>().unwrap()).min().unwrap();
     paused.signal(Signal::CONT);
     // It has no worker id, and refuses requests that need a uid.
-    eventually("the node refuses", async || issue(&paused).await.is_none().then_some(())).await;
+    eventually("the node refuses", async || issue_uid(&paused).await.is_none().then_some(())).await;
     // Requests that need no uid succeed.
     assert_eq!(paused.get("/api/storage/v0/ping").await.status(), 200);
     // Another worker id becomes free.
     let other = (number + 1) % 1024;
     redis(&["HDEL", &workers, &other.to_string()]).await;
-    let uid = eventually("the node has another worker id", async || issue(&paused).await).await;
+    let uid = eventually("the node has another worker id", async || issue_uid(&paused).await).await;
     assert_eq!(worker(&uid), other);
     stop.store(true, Ordering::SeqCst);
     for uid in issuing.await.unwrap() {
@@ -206,7 +208,7 @@ async fn a_node_that_was_paused_beyond_its_lease_uses_it_no_more() {
 async fn the_same_work_through_many_nodes_at_once_is_done_once() {
     for server in [SERVER, "OSPROXY_TEST_MYSQL"] {
         let one = Service::start_on(server, &[]).await;
-        let two = one.start_beside(&[]).await;
+        let two = one.start_second_node(&[]).await;
         for round in 0..10_u64 {
             let bytes = content(round, 5_000);
             let link = one.upload_link("x.bin").await;
@@ -228,7 +230,7 @@ async fn the_same_work_through_many_nodes_at_once_is_done_once() {
         assert_eq!(one.sql("SELECT count(*) FROM blobs WHERE state = 'stored'").await, ["10"]);
         let mut nodes = [one, two];
         for node in &mut nodes {
-            node.database().settle().await;
+            node.database().wait_until_idle().await;
             node.assert_consistent().await;
         }
     }

@@ -3,7 +3,7 @@
 use md5::{Digest, Md5};
 use reqwest::Method;
 
-use crate::support::{Client, Known, Protocol, Refusal, Service, Wish, content, eventually};
+use crate::support::{CallError, Client, FileInfo, Protocol, Service, UploadSpec, content, eventually};
 
 /// Runs each case over each protocol.
 macro_rules! cases {
@@ -39,7 +39,7 @@ cases! {
 
 const MIB: usize = 1 << 20;
 
-fn refused<T>(code: &str, field: Option<&str>) -> Result<T, Refusal> {
+fn refused<T>(code: &str, field: Option<&str>) -> Result<T, CallError> {
     Err((code.to_owned(), field.map(str::to_owned)))
 }
 
@@ -49,7 +49,7 @@ fn md5(content: &[u8]) -> [u8; 16] {
 
 /// Stores content of announced size, and returns its uid.
 async fn store(client: &mut Client, name: &str, bytes: &[u8]) -> String {
-    let wish = Wish { name, size: Some(bytes.len() as u64), ..Wish::default() };
+    let wish = UploadSpec { name, size: Some(bytes.len() as u64), ..UploadSpec::default() };
     let (uid, state, _) = client.create(&wish).await.unwrap();
     assert_eq!(state, "pending");
     client.send(&uid, bytes, Some(md5(bytes))).await.unwrap();
@@ -58,7 +58,7 @@ async fn store(client: &mut Client, name: &str, bytes: &[u8]) -> String {
 
 async fn content_comes_back_byte_for_byte(protocol: Protocol) {
     let mut service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     for (seed, size) in (1..).zip([1, 65_535, 65_536, 65_537, 3 * MIB + 5]) {
         let bytes = content(seed, size);
         let uid = store(&mut client, "any.bin", &bytes).await;
@@ -72,13 +72,13 @@ async fn content_comes_back_byte_for_byte(protocol: Protocol) {
 
 async fn parts_come_in_any_order_and_again(protocol: Protocol) {
     let mut service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let bytes = content(1, 2 * MIB + 7);
-    let wish = Wish {
+    let wish = UploadSpec {
         name: "film.mp4",
         size: Some(bytes.len() as u64),
         part_size: Some(MIB as u64),
-        ..Wish::default()
+        ..UploadSpec::default()
     };
     let (uid, _, part_size) = client.create(&wish).await.unwrap();
     assert_eq!(part_size, Some(MIB as u64));
@@ -87,7 +87,7 @@ async fn parts_come_in_any_order_and_again(protocol: Protocol) {
     // A part that is sent again replaces the first one.
     client.send_part(&uid, 1, &content(9, MIB), None).await.unwrap();
     client.send_part(&uid, 1, part(1), Some(md5(part(1)))).await.unwrap();
-    let standing = client.standing(&uid).await.unwrap();
+    let standing = client.upload_status(&uid).await.unwrap();
     assert_eq!((standing.state.as_str(), &standing.parts[..]), ("receiving", &[1, 3][..]));
     assert_eq!((standing.received, standing.part_size), (MIB as u64 + 7, Some(MIB as u64)));
     client.send_part(&uid, 2, part(2), None).await.unwrap();
@@ -95,15 +95,15 @@ async fn parts_come_in_any_order_and_again(protocol: Protocol) {
     // Repeating it does no harm.
     client.complete(&uid, 3, &bytes).await.unwrap();
     assert!(client.read(&uid, 0, None).await.unwrap() == bytes);
-    assert_eq!(client.standing(&uid).await.unwrap().state, "stored");
-    service.wait_until_whole(&uid).await;
+    assert_eq!(client.upload_status(&uid).await.unwrap().state, "stored");
+    service.wait_until_merged(&uid).await;
     assert!(client.read(&uid, 0, None).await.unwrap() == bytes);
     service.assert_consistent().await;
 }
 
 async fn ranges_are_exact(protocol: Protocol) {
     let service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let bytes = content(1, 300_000);
     let uid = store(&mut client, "x.bin", &bytes).await;
     for (offset, length) in [(0, 1), (0, 300_000), (1, 299_999), (65_535, 2), (299_999, 1), (299_999, 500)] {
@@ -118,16 +118,16 @@ async fn ranges_are_exact(protocol: Protocol) {
 
 async fn a_wrong_digest_is_refused_and_leaves_nothing(protocol: Protocol) {
     let mut service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let (bytes, other) = (content(1, 100_000), content(2, 100_000));
-    let (uid, ..) = client.create(&Wish { name: "x.bin", ..Wish::default() }).await.unwrap();
+    let (uid, ..) = client.create(&UploadSpec { name: "x.bin", ..UploadSpec::default() }).await.unwrap();
     assert_eq!(client.send(&uid, &bytes, Some(md5(&other))).await, refused("digest_mismatch", None));
-    let (in_parts, ..) = client.create(&Wish { name: "y.bin", ..Wish::default() }).await.unwrap();
+    let (in_parts, ..) = client.create(&UploadSpec { name: "y.bin", ..UploadSpec::default() }).await.unwrap();
     assert_eq!(
         client.send_part(&in_parts, 1, &bytes, Some(md5(&other))).await,
         refused("digest_mismatch", None)
     );
-    let standing = client.standing(&in_parts).await.unwrap();
+    let standing = client.upload_status(&in_parts).await.unwrap();
     assert_eq!((standing.parts.len(), standing.received), (0, 0));
     eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
     client.send(&uid, &bytes, Some(md5(&bytes))).await.unwrap();
@@ -141,9 +141,9 @@ async fn a_wrong_digest_is_refused_and_leaves_nothing(protocol: Protocol) {
 
 async fn what_misses_parts_stays_completable(protocol: Protocol) {
     let service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let bytes = content(1, 300_000);
-    let (uid, ..) = client.create(&Wish { name: "x.bin", ..Wish::default() }).await.unwrap();
+    let (uid, ..) = client.create(&UploadSpec { name: "x.bin", ..UploadSpec::default() }).await.unwrap();
     client.send_part(&uid, 1, &bytes[..100_000], None).await.unwrap();
     client.send_part(&uid, 3, &bytes[200_000..], None).await.unwrap();
     assert_eq!(client.complete(&uid, 3, &bytes).await.unwrap_err().0, "parts_missing");
@@ -157,8 +157,8 @@ async fn what_misses_parts_stays_completable(protocol: Protocol) {
 
 async fn what_is_given_up_is_gone(protocol: Protocol) {
     let mut service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
-    let (uid, ..) = client.create(&Wish { name: "x.bin", ..Wish::default() }).await.unwrap();
+    let mut client = Client::for_service(&service, protocol);
+    let (uid, ..) = client.create(&UploadSpec { name: "x.bin", ..UploadSpec::default() }).await.unwrap();
     client.send_part(&uid, 1, &content(1, 100_000), None).await.unwrap();
     client.abort(&uid).await.unwrap();
     assert_eq!(client.send_part(&uid, 2, b"x", None).await.unwrap_err().0, "file_gone");
@@ -168,11 +168,11 @@ async fn what_is_given_up_is_gone(protocol: Protocol) {
 
 async fn content_that_is_known_need_not_be_sent(protocol: Protocol) {
     let mut service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let bytes = content(1, 200_000);
     store(&mut client, "first.bin", &bytes).await;
     let blake3 = Some(*blake3::hash(&bytes).as_bytes());
-    let wish = Wish { name: "second.bin", size: Some(200_000), blake3, ..Wish::default() };
+    let wish = UploadSpec { name: "second.bin", size: Some(200_000), blake3, ..UploadSpec::default() };
     let (uid, state, _) = client.create(&wish).await.unwrap();
     assert_eq!(state, "stored");
     assert!(client.read(&uid, 0, None).await.unwrap() == bytes);
@@ -182,7 +182,7 @@ async fn content_that_is_known_need_not_be_sent(protocol: Protocol) {
 
 async fn content_never_changes_once_stored(protocol: Protocol) {
     let service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let bytes = content(1, 100_000);
     let uid = store(&mut client, "x.bin", &bytes).await;
     // A repeated upload of the same content succeeds: the client may have missed the answer.
@@ -193,12 +193,16 @@ async fn content_never_changes_once_stored(protocol: Protocol) {
 
 async fn files_are_described_and_listed(protocol: Protocol) {
     let service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let mut uids = Vec::new();
     for number in 0..5 {
         let name = format!("many/../list {number} ü.png");
-        let wish =
-            Wish { name: &name, metadata: &[("case", "7")], content_type: "image/x-own", ..Wish::default() };
+        let wish = UploadSpec {
+            name: &name,
+            metadata: &[("case", "7")],
+            content_type: "image/x-own",
+            ..UploadSpec::default()
+        };
         let (uid, ..) = client.create(&wish).await.unwrap();
         client.send(&uid, &content(number, 1000), None).await.unwrap();
         uids.push(uid);
@@ -207,7 +211,7 @@ async fn files_are_described_and_listed(protocol: Protocol) {
     let known = client.describe(&uids[0]).await.unwrap();
     assert_eq!(
         known,
-        Known {
+        FileInfo {
             uid: uids[0].clone(),
             name: "list 0 ü.png".to_owned(),
             state: "stored".to_owned(),
@@ -235,7 +239,7 @@ async fn files_are_described_and_listed(protocol: Protocol) {
 
 async fn a_copy_outlives_its_original(protocol: Protocol) {
     let mut service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let bytes = content(1, 100_000);
     let uid = store(&mut client, "x.bin", &bytes).await;
     let copy = client.copy(&uid, "copy.bin").await.unwrap();
@@ -251,22 +255,25 @@ async fn a_copy_outlives_its_original(protocol: Protocol) {
 
 async fn what_is_wrong_is_named(protocol: Protocol) {
     let service = Service::start().await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let long = "x".repeat(1025);
     let refusals = [
-        (Wish { name: "", ..Wish::default() }, Some("name")),
-        (Wish { name: &long, ..Wish::default() }, Some("name")),
-        (Wish { name: "x", size: Some(5), part_size: Some(3), ..Wish::default() }, Some("part_size")),
-        (Wish { name: "x", part_size: Some(MIB as u64), ..Wish::default() }, Some("part_size")),
-        (Wish { name: "x", content_type: "nonsense", ..Wish::default() }, Some("content_type")),
-        (Wish { name: "x", expires_in: Some(0), ..Wish::default() }, Some("expires_in")),
-        (Wish { name: "x", expires_in: Some(-1), ..Wish::default() }, Some("expires_in")),
+        (UploadSpec { name: "", ..UploadSpec::default() }, Some("name")),
+        (UploadSpec { name: &long, ..UploadSpec::default() }, Some("name")),
+        (
+            UploadSpec { name: "x", size: Some(5), part_size: Some(3), ..UploadSpec::default() },
+            Some("part_size"),
+        ),
+        (UploadSpec { name: "x", part_size: Some(MIB as u64), ..UploadSpec::default() }, Some("part_size")),
+        (UploadSpec { name: "x", content_type: "nonsense", ..UploadSpec::default() }, Some("content_type")),
+        (UploadSpec { name: "x", expires_in: Some(0), ..UploadSpec::default() }, Some("expires_in")),
+        (UploadSpec { name: "x", expires_in: Some(-1), ..UploadSpec::default() }, Some("expires_in")),
     ];
     for (wish, field) in refusals {
         let created = client.create(&wish).await.map(|_| ());
         assert_eq!(created, refused("invalid_argument", field), "{wish:?}");
     }
-    let (uid, ..) = client.create(&Wish { name: "x", ..Wish::default() }).await.unwrap();
+    let (uid, ..) = client.create(&UploadSpec { name: "x", ..UploadSpec::default() }).await.unwrap();
     for number in [0, 10_001] {
         let sent = client.send_part(&uid, number, b"x", None).await;
         assert_eq!(sent.unwrap_err().0, "invalid_argument", "{number}");
@@ -279,10 +286,10 @@ async fn what_is_wrong_is_named(protocol: Protocol) {
 
 async fn too_much_is_refused(protocol: Protocol) {
     let mut service = Service::start_with(&[("UPLOADS__MAX_SIZE", "1048576")]).await;
-    let mut client = Client::of(&service, protocol);
-    let wish = Wish { name: "x.bin", size: Some(MIB as u64 + 1), ..Wish::default() };
+    let mut client = Client::for_service(&service, protocol);
+    let wish = UploadSpec { name: "x.bin", size: Some(MIB as u64 + 1), ..UploadSpec::default() };
     assert_eq!(client.create(&wish).await.unwrap_err().0, "too_large");
-    let (uid, ..) = client.create(&Wish { name: "x.bin", ..Wish::default() }).await.unwrap();
+    let (uid, ..) = client.create(&UploadSpec { name: "x.bin", ..UploadSpec::default() }).await.unwrap();
     assert_eq!(client.send(&uid, &content(1, MIB + 1), None).await.unwrap_err().0, "too_large");
     client.send(&uid, &content(1, MIB), None).await.unwrap();
     service.assert_consistent().await;
@@ -291,10 +298,10 @@ async fn too_much_is_refused(protocol: Protocol) {
 async fn nobody_does_more_than_their_key_allows(protocol: Protocol) {
     let service = Service::start().await;
     let key = service.create_key(&["--scopes", "upload", "--max-size", "100kB"]).await;
-    let mut uploader = Client::on(&service.with_key(&key), protocol);
-    let wish = Wish { name: "x.bin", size: Some(100_001), ..Wish::default() };
+    let mut uploader = Client::new(&service.with_key(&key), protocol);
+    let wish = UploadSpec { name: "x.bin", size: Some(100_001), ..UploadSpec::default() };
     assert_eq!(uploader.create(&wish).await.unwrap_err().0, "too_large");
-    let (uid, ..) = uploader.create(&Wish { name: "x.bin", ..Wish::default() }).await.unwrap();
+    let (uid, ..) = uploader.create(&UploadSpec { name: "x.bin", ..UploadSpec::default() }).await.unwrap();
     assert_eq!(uploader.send(&uid, &content(1, 100_001), None).await.unwrap_err().0, "too_large");
     uploader.send(&uid, b"content", None).await.unwrap();
     assert_eq!(uploader.describe(&uid).await, refused("permission_denied", None));
@@ -302,9 +309,9 @@ async fn nobody_does_more_than_their_key_allows(protocol: Protocol) {
     assert_eq!(uploader.tasks().await, refused("permission_denied", None));
     assert_eq!(uploader.nodes().await, refused("permission_denied", None));
     for api in [service.without_key(), service.with_key("osk_nonsense")] {
-        let mut stranger = Client::on(&api, protocol);
+        let mut stranger = Client::new(&api, protocol);
         assert_eq!(stranger.describe(&uid).await, refused("unauthenticated", None));
-        let created = stranger.create(&Wish { name: "x", ..Wish::default() }).await;
+        let created = stranger.create(&UploadSpec { name: "x", ..UploadSpec::default() }).await;
         assert_eq!(created.map(drop), refused("unauthenticated", None));
         assert_eq!(stranger.read(&uid, 0, None).await, refused("unauthenticated", None));
     }
@@ -314,8 +321,8 @@ async fn a_stranger_finds_out_nothing(protocol: Protocol) {
     let service = Service::start().await;
     let ours = service.create_key(&["--tenant", "ours"]).await;
     let theirs = service.create_key(&["--tenant", "theirs"]).await;
-    let mut ours = Client::on(&service.with_key(&ours), protocol);
-    let mut theirs = Client::on(&service.with_key(&theirs), protocol);
+    let mut ours = Client::new(&service.with_key(&ours), protocol);
+    let mut theirs = Client::new(&service.with_key(&theirs), protocol);
     let bytes = content(1, 100_000);
     let uid = store(&mut ours, "x.bin", &bytes).await;
     assert_eq!(theirs.describe(&uid).await, refused("file_not_found", None));
@@ -325,7 +332,7 @@ async fn a_stranger_finds_out_nothing(protocol: Protocol) {
     assert!(theirs.list("", 10, None).await.unwrap().0.is_empty());
     // Nor by instant upload.
     let blake3 = Some(*blake3::hash(&bytes).as_bytes());
-    let wish = Wish { name: "x.bin", size: Some(100_000), blake3, ..Wish::default() };
+    let wish = UploadSpec { name: "x.bin", size: Some(100_000), blake3, ..UploadSpec::default() };
     assert_eq!(theirs.create(&wish).await.unwrap().1, "pending");
     assert!(ours.read(&uid, 0, None).await.unwrap() == bytes);
 }
@@ -335,11 +342,12 @@ async fn a_tenant_has_no_more_than_its_quota(protocol: Protocol) {
     let (code, said) = service.cli(&["tenant", "set", "small", "--new", "--max-bytes", "150kB"]).await;
     assert_eq!(code, 0, "{said}");
     let key = service.create_key(&["--tenant", "small"]).await;
-    let mut client = Client::on(&service.with_key(&key), protocol);
+    let mut client = Client::new(&service.with_key(&key), protocol);
     let uid = store(&mut client, "x.bin", &content(1, 100_000)).await;
-    let wish = Wish { name: "x.bin", size: Some(100_000), ..Wish::default() };
+    let wish = UploadSpec { name: "x.bin", size: Some(100_000), ..UploadSpec::default() };
     assert_eq!(client.create(&wish).await.unwrap_err().0, "quota_exceeded");
-    let (unannounced, ..) = client.create(&Wish { name: "x.bin", ..Wish::default() }).await.unwrap();
+    let (unannounced, ..) =
+        client.create(&UploadSpec { name: "x.bin", ..UploadSpec::default() }).await.unwrap();
     let bytes = content(2, 100_000);
     assert_eq!(client.send(&unannounced, &bytes, None).await.unwrap_err().0, "quota_exceeded");
     client.delete(&uid).await.unwrap();
@@ -348,17 +356,17 @@ async fn a_tenant_has_no_more_than_its_quota(protocol: Protocol) {
 
 async fn an_address_asks_no_more_often_than_it_may(protocol: Protocol) {
     let service = Service::start_with(&[("LIMITS__MAX_ADDRESS_RATE", "2")]).await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let refusal = async || client.describe("1").await.err().filter(|(code, _)| code == "rate_limited");
     eventually("the request is refused", refusal).await;
 }
 
 async fn tasks_and_nodes_are_told(protocol: Protocol) {
     let mut service = Service::start_with(&[("TASKS__MAX_ATTEMPTS", "1")]).await;
-    let mut client = Client::of(&service, protocol);
+    let mut client = Client::for_service(&service, protocol);
     let bytes = content(1, 200_000);
     let uid = service.store_in_parts("x.bin", &bytes, 100_000).await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     let merged = |(_, kind, state): &&(String, String, String)| kind == "merge_parts" && state == "done";
     let done = async || client.tasks().await.unwrap().iter().find(merged).cloned();
     let (id, ..) = eventually("the task is done", done).await;

@@ -1,7 +1,7 @@
 use osproxy_api::v1::{Challenge, CreatedState, CreatedUpload, UploadState, UploadStatus};
 use serde_json::json;
 
-use crate::support::{Service, answered, content, eventually, md5_hex, problem, refused};
+use crate::support::{Service, content, eventually, expect_json, expect_problem, expect_v0_error, md5_hex};
 
 const PROVE: (&str, &str) = ("UPLOADS__PROVE_POSSESSION", "true");
 /// Larger than the content that is challenged as a whole, and larger than a part.
@@ -14,7 +14,7 @@ fn blake3_hex(bytes: &[u8]) -> String {
 /// Creates an upload with the digest of these bytes.
 async fn create(service: &Service, name: &str, bytes: &[u8]) -> CreatedUpload {
     let wish = json!({"name": name, "size": bytes.len(), "blake3": blake3_hex(bytes)});
-    answered(service.v1_post("/uploads", &wish).await, 201).await
+    expect_json(service.v1_post("/uploads", &wish).await, 201).await
 }
 
 async fn challenged(service: &Service, name: &str, bytes: &[u8]) -> (CreatedUpload, Challenge) {
@@ -52,19 +52,20 @@ async fn who_has_the_content_need_not_send_it() {
         assert_eq!(service.objects(), objects, "a file was preallocated for known content");
         assert_eq!(challenge.ranges.len(), if size > 131_072 { 32 } else { 1 });
         // The file can be read after the proof, not before.
-        problem(
+        expect_problem(
             service.v1_post(&format!("/files/{}/links", created.uid), &json!({"expires_in": 9})).await,
             409,
             "not_stored",
         )
         .await;
         let status: UploadStatus =
-            answered(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
+            expect_json(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
         assert_eq!((status.state, status.uid.as_str()), (UploadState::Stored, created.uid.as_str()));
         assert!(service.read(&created.uid).await == bytes);
         assert_eq!(service.objects(), objects, "an object was written");
         // A repeated proof succeeds: the client may have missed the answer.
-        answered::<UploadStatus>(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200).await;
+        expect_json::<UploadStatus>(answer(&service, &challenge, &proof(&challenge, &bytes)).await, 200)
+            .await;
     }
     assert_eq!(service.sql("SELECT count(*) FROM challenges").await, ["0"]);
     service.assert_consistent().await;
@@ -79,11 +80,11 @@ async fn no_two_challenges_are_alike_and_none_holds_for_another_file() {
     let (two_created, two) = challenged(&service, "two.bin", &bytes).await;
     assert!(one.key != two.key && one.ranges != two.ranges);
     let swapped = answer(&service, &two, &proof(&one, &bytes)).await;
-    problem(swapped, 422, "digest_mismatch").await;
+    expect_problem(swapped, 422, "digest_mismatch").await;
     // A wrong proof ends the challenge. The content can still be sent.
-    problem(answer(&service, &two, &proof(&two, &bytes)).await, 410, "challenge_gone").await;
+    expect_problem(answer(&service, &two, &proof(&two, &bytes)).await, 410, "challenge_gone").await;
     let url = two_created.links.unwrap().content;
-    let sent: UploadStatus = answered(service.put(&url, &bytes).await, 200).await;
+    let sent: UploadStatus = expect_json(service.put(&url, &bytes).await, 200).await;
     assert_eq!(sent.state, UploadState::Stored);
     // Of a wrong and a right proof at the same time, one counts.
     let (right, wrong) = (proof(&one, &bytes), proof(&two, &bytes));
@@ -103,20 +104,20 @@ async fn an_answer_that_is_late_or_malformed_is_refused_and_changes_nothing() {
     let right = proof(&challenge, &bytes);
     for body in [json!({}), json!({"proof": "00"}), json!({"proof": right, "more": 1}), json!({"proof": 1})] {
         let refused = service.client().post(&url).json(&body).send().await.unwrap();
-        problem(refused, 400, "invalid_argument").await;
+        expect_problem(refused, 400, "invalid_argument").await;
     }
     let forged = Challenge { link: challenge.link.replace("signature=", "signature=x"), ..challenge.clone() };
-    problem(answer(&service, &forged, &right).await, 403, "invalid_signature").await;
+    expect_problem(answer(&service, &forged, &right).await, 403, "invalid_signature").await;
     // None of these counted as a proof.
     service.sql("UPDATE challenges SET expires_at = expires_at - 120000").await;
-    problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
+    expect_problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
     // Content that is gone cannot be claimed.
     let (created, challenge) = challenged(&service, "gone.bin", &bytes).await;
     service.v1(reqwest::Method::DELETE, &format!("/files/{first}"), None).await;
     let right = proof(&challenge, &bytes);
-    problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
+    expect_problem(answer(&service, &challenge, &right).await, 410, "challenge_gone").await;
     let sent = service.put(&created.links.unwrap().content, &bytes).await;
-    answered::<UploadStatus>(sent, 200).await;
+    expect_json::<UploadStatus>(sent, 200).await;
     assert!(service.read(&created.uid).await == bytes);
     service.assert_consistent().await;
 }
@@ -132,7 +133,7 @@ async fn content_that_is_not_there_or_not_meant_is_not_asked_about() {
         // A digest must not reveal the size.
         json!({"name": "x", "blake3": blake3_hex(&bytes)}),
     ] {
-        let created: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
+        let created: CreatedUpload = expect_json(service.v1_post("/uploads", &wish).await, 201).await;
         assert!(created.challenge.is_none() && created.state == CreatedState::Pending);
     }
     // Without the setting, knowing the digest is enough.
@@ -150,7 +151,7 @@ async fn clients_of_api_v0_have_to_send_their_content() {
     let known = service.instant_upload(&[(&md5_hex(&bytes), "second.bin")]).await;
     assert_eq!(known[0].uid, "");
     let nameless = json!({"data": [{"md5": md5_hex(&bytes), "path": "/"}]});
-    refused(service.post("/resume", &nameless).await, 422).await;
+    expect_v0_error(service.post("/resume", &nameless).await, 422).await;
     let again = service.store("second.bin", &bytes).await;
     assert!(service.read(&again).await == bytes);
     // The content received again is removed after the answer.
@@ -161,17 +162,18 @@ async fn clients_of_api_v0_have_to_send_their_content() {
 #[ignore = "needs servers: just test-servers"]
 async fn any_node_takes_the_answer_whoever_has_the_content() {
     let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &[PROVE]).await;
-    let two = one.start_beside(&[PROVE]).await;
+    let two = one.start_second_node(&[PROVE]).await;
     let bytes = content(5, SIZE);
     one.store("first.bin", &bytes).await;
     // The object is on the disk of the other node.
     assert!(two.objects().is_empty());
     let (_, wrong) = challenged(&two, "wrong.bin", &bytes).await;
-    problem(answer(&two, &wrong, &proof(&wrong, &content(6, SIZE))).await, 422, "digest_mismatch").await;
+    expect_problem(answer(&two, &wrong, &proof(&wrong, &content(6, SIZE))).await, 422, "digest_mismatch")
+        .await;
     for node in [&two, &one] {
         let (created, challenge) = challenged(&two, "second.bin", &bytes).await;
         let status: UploadStatus =
-            answered(answer(node, &challenge, &proof(&challenge, &bytes)).await, 200).await;
+            expect_json(answer(node, &challenge, &proof(&challenge, &bytes)).await, 200).await;
         assert_eq!(status.state, UploadState::Stored);
         assert!(two.read(&created.uid).await == bytes && one.read(&created.uid).await == bytes);
     }
@@ -180,9 +182,9 @@ async fn any_node_takes_the_answer_whoever_has_the_content() {
     let (created, challenge) = challenged(&two, "third.bin", &bytes).await;
     one.kill().await;
     let right = proof(&challenge, &bytes);
-    problem(answer(&two, &challenge, &right).await, 503, "node_unavailable").await;
+    expect_problem(answer(&two, &challenge, &right).await, 503, "node_unavailable").await;
     let sent = two.put(&created.links.unwrap().content, &bytes).await;
-    answered::<UploadStatus>(sent, 200).await;
+    expect_json::<UploadStatus>(sent, 200).await;
     one.restart().await;
     let link = two.download_link(&created.uid).await.unwrap();
     let there = async || {

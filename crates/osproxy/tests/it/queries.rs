@@ -7,7 +7,7 @@ use reqwest::Method;
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 
-use crate::support::{Service, answered, connect, content, eventually, md5_hex};
+use crate::support::{Service, connect, content, eventually, expect_json, md5_hex};
 
 /// Every table that grows with the stored files.
 const TABLES: [&str; 5] = ["files", "blobs", "parts", "tasks", "task_attempts"];
@@ -33,7 +33,7 @@ async fn statements(service: &Service) -> u64 {
 }
 
 /// Statements of an operation after a warm-up that prepares statements and opens connections.
-async fn count(service: &Service, operation: impl AsyncFn(u64)) -> u64 {
+async fn count_statements(service: &Service, operation: impl AsyncFn(u64)) -> u64 {
     for number in 0..3 {
         operation(1_000_000 + number).await;
     }
@@ -65,30 +65,30 @@ async fn operations_ask_no_more_than_they_must() {
 
     let mut counted = BTreeMap::new();
     let link = async |_| drop(service.upload_link("x.bin").await);
-    counted.insert("create_upload", count(&service, link).await);
+    counted.insert("create_upload", count_statements(&service, link).await);
     let upload = async |at: u64| {
         let link = &links[number(at) + if at < 1_000 { 3 } else { 0 }];
         assert_eq!(service.put(&link.url.single, &content(at, 100)).await.status(), 200);
     };
-    counted.insert("upload_file", count(&service, upload).await);
+    counted.insert("upload_file", count_statements(&service, upload).await);
     let known = async |at: u64| {
         let link = &links[20 + number(at) + if at < 1_000 { 3 } else { 0 }];
         assert_eq!(service.put(&link.url.single, b"stored").await.status(), 200);
     };
-    counted.insert("upload_file of known content", count(&service, known).await);
+    counted.insert("upload_file of known content", count_statements(&service, known).await);
     let part = async |at: u64| {
         let number = u32::try_from(at % 1_000).unwrap() + if at < 1_000 { 10 } else { 2 };
         assert_eq!(service.put_part(&in_parts, number, &content(at, 100)).await.status(), 200);
     };
-    counted.insert("upload_part", count(&service, part).await);
+    counted.insert("upload_part", count_statements(&service, part).await);
     let status = async |_| assert!(!service.checkpoint(&in_parts.uid).await.is_empty());
-    counted.insert("upload_status", count(&service, status).await);
+    counted.insert("upload_status", count_statements(&service, status).await);
     let instant = async |_| assert_ne!(service.instant_upload(&[(&md5, "x.bin")]).await[0].uid, "");
-    counted.insert("instant_upload", count(&service, instant).await);
+    counted.insert("instant_upload", count_statements(&service, instant).await);
     let link = async |_| assert!(service.download_link(&stored).await.is_some());
-    counted.insert("create_download_link", count(&service, link).await);
+    counted.insert("create_download_link", count_statements(&service, link).await);
     let download = async |_| assert_eq!(service.get(&url).await.bytes().await.unwrap(), b"stored"[..]);
-    counted.insert("download_file", count(&service, download).await);
+    counted.insert("download_file", count_statements(&service, download).await);
     let expected = [
         ("create_download_link", 1),
         // BEGIN, the rows, COMMIT.
@@ -140,7 +140,7 @@ async fn everything_of_v1(service: &Service, uid: &str) {
         "limit=10&category=video",
         "limit=10&created_after=2999-01-01T00:00:00Z",
     ] {
-        let page: Files = answered(service.v1_get(&format!("/files?{list}")).await, 200).await;
+        let page: Files = expect_json(service.v1_get(&format!("/files?{list}")).await, 200).await;
         if let Some(next) = page.next_cursor {
             assert_eq!(service.v1_get(&format!("/files?{list}&cursor={next}")).await.status(), 200);
         }
@@ -151,11 +151,11 @@ async fn everything_of_v1(service: &Service, uid: &str) {
     assert_eq!(renamed.status(), 200);
     let url = service.url(&format!("/api/v1{file}/copy"));
     let request = || service.client().post(&url).header("idempotency-key", "x").json(&json!({}));
-    let copy: File = answered(request().send().await.unwrap(), 201).await;
+    let copy: File = expect_json(request().send().await.unwrap(), 201).await;
     assert_eq!(request().send().await.unwrap().status(), 201);
     let deleted = service.v1(Method::DELETE, &format!("/files/{}", copy.uid), None).await;
     assert_eq!(deleted.status(), 204);
-    let page: Tasks = answered(service.v1_get("/tasks?limit=10").await, 200).await;
+    let page: Tasks = expect_json(service.v1_get("/tasks?limit=10").await, 200).await;
     let next = page.next_cursor.unwrap();
     assert_eq!(service.v1_get(&format!("/tasks?limit=10&cursor={next}")).await.status(), 200);
     assert_eq!(service.v1_get(&format!("/tasks/{}", page.tasks[0].id)).await.status(), 200);

@@ -7,7 +7,9 @@ use osproxy_api::v1::{CreatedState, CreatedUpload};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{Api, Service, answered, content, eventually, md5_hex, problem, refused};
+use crate::support::{
+    Api, Service, content, eventually, expect_json, expect_problem, expect_v0_error, md5_hex,
+};
 
 /// Sets the quota of a tenant, and returns a client with a key of it.
 async fn tenant(service: &Service, name: &str, max_bytes: &str) -> Api {
@@ -39,12 +41,12 @@ async fn remove(api: &Api, uid: &str) {
     assert_eq!(api.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
 }
 
-async fn wish(api: &Api, size: usize) -> Response {
+async fn create_upload(api: &Api, size: usize) -> Response {
     api.v1_post("/uploads", &json!({"name": "x.bin", "size": size})).await
 }
 
 async fn over_quota(answer: Response) {
-    let _: Value = problem(answer, 507, "quota_exceeded").await;
+    let _: Value = expect_problem(answer, 507, "quota_exceeded").await;
 }
 
 #[tokio::test]
@@ -72,9 +74,9 @@ async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota()
                     status.try_into().unwrap()
                 }
             }
-            _ => match wish(&small, bytes.len()).await {
+            _ => match create_upload(&small, bytes.len()).await {
                 created if created.status() == 201 => {
-                    let upload: CreatedUpload = answered(created, 201).await;
+                    let upload: CreatedUpload = expect_json(created, 201).await;
                     assert_eq!(small.v1_put_part(&upload, 1, &bytes).await.status(), 204);
                     small.v1_complete(&upload).await.status()
                 }
@@ -95,7 +97,7 @@ async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota()
     let stored = stored.into_iter().filter(|is_stored| *is_stored).count();
     // Parts of uploads that were refused in the middle count as well.
     assert!((4..=10).contains(&stored), "{stored}");
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     // Uploads that were refused after their first parts stay until they expire, and count.
     assert_eq!(service.sql("SELECT id FROM blobs WHERE state = 'stored'").await.len(), stored);
     assert!(used(&service, "small").await <= 1_000_000);
@@ -107,25 +109,25 @@ async fn a_full_tenant_under_20_parallel_uploads_never_has_more_than_its_quota()
 async fn what_is_announced_is_reserved_and_given_back_when_the_upload_ends() {
     let mut service = Service::start_with(&[("UPLOADS__KEEP_LAPSED", "0"), ("TASKS__LEASE", "3")]).await;
     let api = tenant(&service, "a", "1MB").await;
-    let first: CreatedUpload = answered(wish(&api, 600_000).await, 201).await;
-    over_quota(wish(&api, 600_000).await).await;
+    let first: CreatedUpload = expect_json(create_upload(&api, 600_000).await, 201).await;
+    over_quota(create_upload(&api, 600_000).await).await;
     over_quota(api.v1_post("/uploads", &json!({"name": "x", "size": 1_u64 << 39})).await).await;
     assert_eq!(api.v1_abort(&first).await.status(), 204);
     let brief = json!({"name": "x.bin", "size": 600_000, "expires_in": 1});
-    let _: CreatedUpload = answered(api.v1_post("/uploads", &brief).await, 201).await;
+    let _: CreatedUpload = expect_json(api.v1_post("/uploads", &brief).await, 201).await;
     // Expired uploads are looked for every minute, and at every start.
     service.kill().await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     service.restart().await;
     let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
     eventually("it has expired", async || (used(&service, "a").await == 0).then_some(())).await;
-    let second: CreatedUpload = answered(wish(&api, 600_000).await, 201).await;
+    let second: CreatedUpload = expect_json(create_upload(&api, 600_000).await, 201).await;
     assert_eq!(used(&service, "a").await, 600_000);
     // Sent whole, it is not charged twice.
     let bytes = content(1, 600_000);
     assert_eq!(api.put(&second.links.as_ref().unwrap().content, &bytes).await.status(), 200);
     assert_eq!(used(&service, "a").await, 600_000);
-    over_quota(wish(&api, 500_000).await).await;
+    over_quota(create_upload(&api, 500_000).await).await;
     remove(&api, &second.uid).await;
     assert_eq!(used(&service, "a").await, 0);
 }
@@ -144,22 +146,22 @@ async fn parts_that_nobody_announced_count_as_they_come_and_once() {
     assert_eq!(api.put_part(&link, 1, &parts[0][..100_000]).await.status(), 200);
     assert_eq!(used(&service, "a").await, 100_000);
     api.put_parts(&link, &parts).await;
-    let message = refused(api.put_part(&link, 4, parts[0]).await, 507).await;
+    let message = expect_v0_error(api.put_part(&link, 4, parts[0]).await, 507).await;
     assert!(message.contains("delete files to free space"), "{message}");
     assert_eq!(api.checkpoint(&link.uid).await, [1, 2, 3], "a refused upload left a row");
     assert_eq!(api.merge(&link, 3, &bytes).await.status(), 200);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_eq!(used(&service, "a").await, 900_000);
     assert!(api.read(&link.uid).await == bytes);
     let other = api.upload_link("x.bin").await;
-    refused(api.put(&other.url.single, &content(2, 200_000)).await, 507).await;
+    expect_v0_error(api.put(&other.url.single, &content(2, 200_000)).await, 507).await;
     // A body of unknown length is charged at the end.
     let body = futures_util::stream::iter(vec![Ok::<_, std::io::Error>(content(2, 200_000))]);
     let url = api.url(&other.url.single);
     let sent = api.client().put(url).body(reqwest::Body::wrap_stream(body)).send().await.unwrap();
-    refused(sent, 507).await;
+    expect_v0_error(sent, 507).await;
     assert_eq!(used(&service, "a").await, 900_000);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_eq!(service.sql("SELECT id FROM blobs").await.len(), 1, "a refused upload left a row");
 }
 
@@ -174,11 +176,11 @@ async fn copies_and_instant_uploads_count_as_files_of_their_own() {
     assert_eq!(used(&service, "a").await, 800_000);
     over_quota(api.v1_post(&format!("/files/{uid}/copy"), &json!({})).await).await;
     let resume = json!({"data": [{"md5": md5, "path": "z.bin"}]});
-    refused(api.post("/resume", &resume).await, 507).await;
+    expect_v0_error(api.post("/resume", &resume).await, 507).await;
     let wish = json!({"name": "x", "size": bytes.len(), "md5": md5});
     over_quota(api.v1_post("/uploads", &wish).await).await;
     set(&service, "a", "none").await;
-    assert_eq!(api.wish(&wish).await.state, CreatedState::Stored);
+    assert_eq!(api.create_upload(&wish).await.state, CreatedState::Stored);
     assert_eq!(api.v1_post(&format!("/files/{uid}/copy"), &json!({})).await.status(), 201);
     assert_eq!(used(&service, "a").await, 1_600_000);
 }
@@ -203,19 +205,19 @@ async fn a_quota_counts_what_was_there_before_it() {
     let mut service = Service::start().await;
     let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
     let uid = api.store("x.bin", &content(1, 700_000)).await;
-    let _: CreatedUpload = answered(wish(&api, 200_000).await, 201).await;
+    let _: CreatedUpload = expect_json(create_upload(&api, 200_000).await, 201).await;
     // As left by versions that did not charge files.
     service.sql("UPDATE files SET charged = 0 WHERE state = 'stored'").await;
     set(&service, "a", "1MB").await;
     assert_eq!(used(&service, "a").await, 900_000);
-    over_quota(wish(&api, 200_000).await).await;
+    over_quota(create_upload(&api, 200_000).await).await;
     // A quota below the usage keeps what is stored, and admits nothing new.
     set(&service, "a", "100kB").await;
-    over_quota(wish(&api, 1).await).await;
+    over_quota(create_upload(&api, 1).await).await;
     service.kill().await;
     service.restart().await;
     let api = service.with_key(&service.create_key(&["--tenant", "a"]).await);
-    over_quota(wish(&api, 1).await).await;
+    over_quota(create_upload(&api, 1).await).await;
     assert_eq!(api.read(&uid).await.len(), 700_000);
     remove(&api, &uid).await;
     assert_eq!(used(&service, "a").await, 200_000);
@@ -235,7 +237,7 @@ async fn names_and_metadata_count_and_are_given_back() {
             over_quota(answer).await;
             break;
         }
-        uploads.push(answered::<CreatedUpload>(answer, 201).await);
+        uploads.push(expect_json::<CreatedUpload>(answer, 201).await);
         assert!(uploads.len() < 6, "50 kB are less than 6 times 9 kB");
     }
     assert_eq!(uploads.len(), 5);
@@ -271,11 +273,11 @@ async fn a_tenant_has_no_more_open_uploads_than_it_may() {
         service.with_key(&service.create_key(&["--tenant", "one"]).await),
         service.with_key(&service.create_key(&["--tenant", "other"]).await),
     );
-    let first = one.wish(&json!({"name": "x"})).await;
+    let first = one.create_upload(&json!({"name": "x"})).await;
     let links = one.upload_links(&["a", "b"]).await;
     over_quota(one.v1_post("/uploads", &json!({"name": "x"})).await).await;
-    refused(one.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
-    other.wish(&json!({"name": "x"})).await;
+    expect_v0_error(one.post("/link/upload", &json!({"filePath": ["a"], "expire": 600})).await, 507).await;
+    other.create_upload(&json!({"name": "x"})).await;
     // Completed and aborted uploads no longer count.
     assert_eq!(one.put(&links[0].url.single, b"a").await.status(), 200);
     assert_eq!(one.v1_abort(&first).await.status(), 204);

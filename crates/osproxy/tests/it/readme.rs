@@ -112,7 +112,7 @@ async fn the_scripts_work_with_any_key() {
 #[tokio::test]
 async fn what_looks_after_it_works_line_by_line() {
     let mut service = Service::start().await;
-    let script = getting_started().script("sh");
+    let script = getting_started().joined_blocks("sh");
     // Its last command requires a stopped service; the others work either way.
     service.kill().await;
     let said = run(&service, &script).await;

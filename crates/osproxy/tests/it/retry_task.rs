@@ -2,7 +2,7 @@ use osproxy_api::v1::{Task, TaskDetails, TaskState};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Service, answered, content, eventually, problem};
+use crate::support::{Service, content, eventually, expect_json, expect_problem};
 
 #[tokio::test]
 async fn a_dead_task_goes_on() {
@@ -16,33 +16,33 @@ async fn a_dead_task_goes_on() {
     std::fs::rename(&part, &hidden).unwrap();
     let id = service.sql("SELECT id FROM tasks WHERE kind = 'merge_parts'").await.remove(0);
     let (route, retry) = (format!("/tasks/{id}"), format!("/tasks/{id}/retry"));
-    let told = problem(service.v1(Method::POST, &retry, None).await, 409, "task_not_dead").await;
+    let told = expect_problem(service.v1(Method::POST, &retry, None).await, 409, "task_not_dead").await;
     assert!(told["detail"].as_str().unwrap().contains("queued"), "{told}");
     service.database().release_merges().await;
     eventually("the task is dead", async || {
-        let told: TaskDetails = answered(service.v1_get(&route).await, 200).await;
+        let told: TaskDetails = expect_json(service.v1_get(&route).await, 200).await;
         (told.task.state == TaskState::Dead).then_some(())
     })
     .await;
     std::fs::rename(&hidden, &part).unwrap();
-    problem(service.v1(Method::POST, &retry, Some(&json!({}))).await, 400, "invalid_argument").await;
-    let task: Task = answered(service.v1(Method::POST, &retry, None).await, 200).await;
+    expect_problem(service.v1(Method::POST, &retry, Some(&json!({}))).await, 400, "invalid_argument").await;
+    let task: Task = expect_json(service.v1(Method::POST, &retry, None).await, 200).await;
     assert_eq!(task.id, id);
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert!(service.read(&uid).await == bytes);
     eventually("the task is done", async || {
-        let told: TaskDetails = answered(service.v1_get(&route).await, 200).await;
+        let told: TaskDetails = expect_json(service.v1_get(&route).await, 200).await;
         (told.task.state == TaskState::Done && told.history.len() == 2).then_some(())
     })
     .await;
-    let told = problem(service.v1(Method::POST, &retry, None).await, 409, "task_not_dead").await;
+    let told = expect_problem(service.v1(Method::POST, &retry, None).await, 409, "task_not_dead").await;
     assert!(told["detail"].as_str().unwrap().contains("done"), "{told}");
 }
 
 #[tokio::test]
 async fn bad_input_is_refused() {
     let service = Service::start().await;
-    problem(service.v1(Method::POST, "/tasks/1/retry", None).await, 404, "task_not_found").await;
-    problem(service.v1(Method::POST, "/tasks/x/retry", None).await, 400, "invalid_argument").await;
-    problem(service.v1_get("/tasks/1/retry").await, 405, "method_not_allowed").await;
+    expect_problem(service.v1(Method::POST, "/tasks/1/retry", None).await, 404, "task_not_found").await;
+    expect_problem(service.v1(Method::POST, "/tasks/x/retry", None).await, 400, "invalid_argument").await;
+    expect_problem(service.v1_get("/tasks/1/retry").await, 405, "method_not_allowed").await;
 }

@@ -22,7 +22,7 @@ async fn store_name(service: &Service) -> String {
 }
 
 /// Flips a bit of a byte in a file.
-fn turn(path: &std::path::Path, at: usize) {
+fn flip_bit(path: &std::path::Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 1;
     std::fs::write(path, bytes).unwrap();
@@ -37,7 +37,7 @@ async fn divided(service: &Service, bytes: &[u8], part: usize) -> String {
     use sha2::Digest;
     let sha256 = hex::encode(sha2::Sha256::digest(bytes));
     let wish = json!({"name": "x.bin", "size": bytes.len(), "part_size": part, "sha256": sha256});
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     for (number, part) in (1..).zip(bytes.chunks(part)) {
         assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
     }
@@ -55,8 +55,8 @@ async fn what_is_as_it_was_is_read_and_nothing_is_said_of_it() {
     let in_parts = service.store_in_parts("y.bin", &content(2, 100_000), 30_000).await;
     service.store("empty", b"").await;
     divided(&service, &content(3, 200_000), 65_536).await;
-    service.wait_until_whole(&in_parts).await;
-    service.database().settle().await;
+    service.wait_until_merged(&in_parts).await;
+    service.database().wait_until_idle().await;
     // Parts of an unfinished upload are not read.
     let link = service.upload_link("z.bin").await;
     service.put_parts(&link, &[b"one"]).await;
@@ -85,7 +85,7 @@ async fn what_is_damaged_shorter_longer_or_missing_is_told() {
     let [turned, short, long, missing, _] = &uids[..] else { unreachable!() };
     let name = |uid: &str| format!("unknown/{uid}.bin");
     let key = |uid: &str| Service::object_key(&name(uid));
-    turn(&object(&service, &name(turned)), 77_777);
+    flip_bit(&object(&service, &name(turned)), 77_777);
     std::fs::write(object(&service, &name(short)), &content(2, 100_000)[..99_999]).unwrap();
     std::fs::write(object(&service, &name(long)), [&content(3, 100_000)[..], b"more"].concat()).unwrap();
     std::fs::remove_file(object(&service, &name(missing))).unwrap();
@@ -127,7 +127,7 @@ async fn what_is_damaged_shorter_longer_or_missing_is_told() {
 async fn every_digest_that_is_known_is_compared() {
     let service = Service::start().await;
     let uid = divided(&service, &content(1, 200_000), 65_536).await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     let known = "SELECT sha256 FROM blobs WHERE sha256 IS NOT NULL";
     assert_eq!(service.sql(known).await.len(), 1);
     let md5 = service.store("y.bin", b"md5").await;
@@ -137,7 +137,7 @@ async fn every_digest_that_is_known_is_compared() {
         let before = service.sql(&format!("SELECT {digest} FROM blobs WHERE id = {uid}")).await.remove(0);
         let turned = format!("{}{}", if before.starts_with('0') { "1" } else { "0" }, &before[1..]);
         for (value, expected) in [(&turned, 4), (&before, 0)] {
-            let value = service.database().bytes(value);
+            let value = service.database().bytes_literal(value);
             service.sql(&format!("{record} = {value} WHERE id = {uid}")).await;
             assert_eq!(scrub(&service, &[]).await.0, expected, "{digest}");
         }
@@ -152,7 +152,7 @@ async fn content_in_parts_is_known_by_its_parts() {
     let (code, said) = scrub(&service, &[]).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.starts_with("1 blobs, 100000 bytes read: 0 do not match, 0 not verified"), "{said}");
-    turn(&object(&service, &format!("unknown/{uid}_2")), 10);
+    flip_bit(&object(&service, &format!("unknown/{uid}_2")), 10);
     let (code, said) = scrub(&service, &[]).await;
     assert_eq!(code, 4, "{said}");
     let store = store_name(&service).await;
@@ -183,7 +183,7 @@ async fn what_is_not_verified_yet_is_counted() {
     assert_eq!(code, 0, "{said}");
     assert!(said.starts_with("1 blobs, 200000 bytes read: 0 do not match, 1 not verified"), "{said}");
     let path = object(&service, &format!("unknown/{uid}.bin"));
-    turn(&path, 70_000);
+    flip_bit(&path, 70_000);
     let (code, said) = scrub(&service, &["--json"]).await;
     assert_eq!((code, &lines(&said)[0]["part"]), (4, &json!(2)), "{said}");
     // One missing object is reported once, not for each of its four parts.
@@ -255,7 +255,7 @@ async fn a_service_that_runs_is_not_disturbed_and_does_not_disturb() {
 }
 
 /// Waits until a run reads an object on the disk.
-async fn until_it_reads(run: &Child, object: &str) {
+async fn wait_until_reading(run: &Child, object: &str) {
     let folder = format!("/proc/{}/fd", run.id().unwrap());
     eventually("the object is being read", async || {
         let open =
@@ -278,14 +278,14 @@ async fn what_went_or_moved_since_it_was_looked_up_is_no_fault() {
     let deleted = service.store("y.bin", &content(2, 1000)).await;
     service.database().hold_merges().await;
     let merged = service.store_in_parts("z.bin", &content(3, 1000), 300).await;
-    let run = service.begin_cli(&["scrub", "--json", "--rate", "50KB"]);
-    until_it_reads(&run, &Service::object_key(&format!("unknown/{slow}.bin"))).await;
+    let run = service.spawn_cli(&["scrub", "--json", "--rate", "50KB"]);
+    wait_until_reading(&run, &Service::object_key(&format!("unknown/{slow}.bin"))).await;
     signal(&run, Signal::STOP);
     let file = format!("/files/{deleted}");
     assert_eq!(service.v1(reqwest::Method::DELETE, &file, None).await.status(), 204);
     service.database().release_merges().await;
-    service.wait_until_whole(&merged).await;
-    service.database().settle().await;
+    service.wait_until_merged(&merged).await;
+    service.database().wait_until_idle().await;
     signal(&run, Signal::CONT);
     let output = run.wait_with_output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
@@ -299,8 +299,8 @@ async fn a_run_that_is_stopped_says_where_to_go_on() {
     let service = Service::start().await;
     let first = service.store("x.bin", b"first").await;
     let second = service.store("y.bin", &content(1, 1_000_000)).await;
-    let run = service.begin_cli(&["scrub", "--rate", "1KiB"]);
-    until_it_reads(&run, &Service::object_key(&format!("unknown/{second}.bin"))).await;
+    let run = service.spawn_cli(&["scrub", "--rate", "1KiB"]);
+    wait_until_reading(&run, &Service::object_key(&format!("unknown/{second}.bin"))).await;
     signal(&run, Signal::TERM);
     let output = run.wait_with_output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
@@ -366,24 +366,24 @@ async fn what_a_store_has_lost_or_changed_is_told() {
 #[ignore = "needs servers: just test-servers"]
 async fn what_a_store_does_not_give_is_told() {
     let store = Store::new(StoreServer::S3Parts);
-    let wire = crate::support::Unreliable::start(store.address(), 1).await;
+    let wire = crate::support::FaultyProxy::start(store.address(), 1).await;
     let quick = [("STORES__TIMEOUT", "1"), ("STORES__ATTEMPTS", "1")];
     let service = Service::start_on_store(&store, Some(&wire), &quick).await;
     service.store("x.bin", b"x").await;
     assert_eq!(scrub(&service, &[]).await.0, 0);
-    wire.silence(true);
+    wire.set_silent(true);
     let (code, said) = scrub(&service, &["--json"]).await;
     assert_eq!((code, &lines(&said)[0]["problem"]), (4, &json!("unreadable")), "{said}");
-    wire.silence(false);
+    wire.set_silent(false);
     let mut blobs = Vec::new();
     for number in 0..5 {
         blobs.push(service.store("y.bin", &content(number, 1000)).await);
     }
     assert_eq!(scrub(&service, &[]).await.0, 0);
     // A silent store is skipped after a few blobs, and the run can be resumed from there.
-    wire.silence(true);
+    wire.set_silent(true);
     let output =
-        service.begin_cli(&["scrub", "--json", "--after", &blobs[0]]).wait_with_output().await.unwrap();
+        service.spawn_cli(&["scrub", "--json", "--after", &blobs[0]]).wait_with_output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let told = lines(&said);
     assert_eq!((output.status.code(), told.len()), (Some(1), 4), "{said}");
@@ -395,7 +395,7 @@ async fn what_a_store_does_not_give_is_told() {
 async fn each_node_reads_what_it_has_and_says_what_it_cannot() {
     for server in ["OSPROXY_TEST_POSTGRES", "OSPROXY_TEST_MYSQL"] {
         let one = Service::start_on(server, &[]).await;
-        let two = one.start_beside(&[]).await;
+        let two = one.start_second_node(&[]).await;
         let ours = one.store("x.bin", &content(1, 100_000)).await;
         let theirs = two.store("y.bin", &content(2, 50_000)).await;
         std::fs::remove_file(object(&two, &format!("unknown/{theirs}.bin"))).unwrap();

@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::support::{Database, Hang, RawConnection, Service, content, eventually, spawn_failing};
+use crate::support::{Database, HangingCalls, RawConnection, Service, content, eventually, spawn_failing};
 
 #[tokio::test]
 async fn a_signal_lets_running_requests_end_and_exits_with_0() {
@@ -16,7 +16,7 @@ async fn a_signal_lets_running_requests_end_and_exits_with_0() {
         let link = service.upload_link("x.bin").await;
         let bytes = content(1, 1_000_000);
         let mut connection = service.connect().await;
-        connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
+        connection.send_head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
         connection.send(&bytes[..400_000]).await;
         eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
 
@@ -27,7 +27,7 @@ async fn a_signal_lets_running_requests_end_and_exits_with_0() {
         })
         .await;
         connection.send(&bytes[400_000..]).await;
-        let answer = connection.rest().await;
+        let answer = connection.read_to_end().await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert_eq!(service.exit_status().await.code(), Some(0));
 
@@ -37,10 +37,10 @@ async fn a_signal_lets_running_requests_end_and_exits_with_0() {
 }
 
 /// An upload of 1,000,000 bytes that stops after 400,000.
-async fn half_an_upload(service: &Service) -> RawConnection {
+async fn start_upload(service: &Service) -> RawConnection {
     let link = service.upload_link("x.bin").await;
     let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
+    connection.send_head("PUT", &link.url.single, "Content-Length: 1000000\r\n").await;
     connection.send(&content(1, 400_000)).await;
     eventually("the upload has begun", async || (!service.objects().is_empty()).then_some(())).await;
     connection
@@ -49,7 +49,7 @@ async fn half_an_upload(service: &Service) -> RawConnection {
 #[tokio::test]
 async fn who_does_not_end_in_time_is_cut_and_leaves_nothing() {
     let mut service = Service::start_with(&[("SERVER__SHUTDOWN_GRACE", "1")]).await;
-    let connection = half_an_upload(&service).await;
+    let connection = start_upload(&service).await;
     service.signal(Signal::TERM);
     assert_eq!(service.exit_status().await.code(), Some(0));
     assert_eq!(service.objects(), [""; 0]);
@@ -60,13 +60,13 @@ async fn who_does_not_end_in_time_is_cut_and_leaves_nothing() {
 #[tokio::test]
 async fn who_sends_nothing_in_the_middle_of_a_body_is_dropped() {
     let service = Service::start_with(&[("SERVER__BODY_TIMEOUT", "1")]).await;
-    let answer = half_an_upload(&service).await.rest().await;
+    let answer = start_upload(&service).await.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     let mut connection = service.connect().await;
     let fields = service.authorization() + "Content-Length: 1000\r\n";
-    connection.head("POST", "/api/storage/v0/resume", &fields).await;
+    connection.send_head("POST", "/api/storage/v0/resume", &fields).await;
     connection.send(b"{").await;
-    assert!(connection.rest().await.starts_with("HTTP/1.1 408"));
+    assert!(connection.read_to_end().await.starts_with("HTTP/1.1 408"));
     eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
 }
 
@@ -76,13 +76,13 @@ async fn beyond_the_limit_connections_wait() {
     let ping = "GET /api/storage/v0/health HTTP/1.1\r\nHost: x\r\n\r\n".as_bytes();
     let mut first = service.connect().await;
     first.send(ping).await;
-    assert!(first.some().await.starts_with(b"HTTP/1.1 200"));
+    assert!(first.read_some().await.starts_with(b"HTTP/1.1 200"));
     let mut second = service.connect().await;
     second.send(ping).await;
-    let waited = tokio::time::timeout(std::time::Duration::from_millis(300), second.some()).await;
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(300), second.read_some()).await;
     assert!(waited.is_err(), "the second connection was served");
     drop(first);
-    assert!(second.some().await.starts_with(b"HTTP/1.1 200"));
+    assert!(second.read_some().await.starts_with(b"HTTP/1.1 200"));
 }
 
 /// Sends a request from this address, and returns the start of the answer; empty if the connection
@@ -127,10 +127,10 @@ async fn who_has_sent_everything_may_close_that_side() {
     let service = Service::start().await;
     let link = service.upload_link("x.bin").await;
     let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single, "Content-Length: 5\r\n").await;
+    connection.send_head("PUT", &link.url.single, "Content-Length: 5\r\n").await;
     connection.send(b"hello").await;
-    connection.finish().await;
-    assert!(connection.rest().await.starts_with("HTTP/1.1 200"));
+    connection.shutdown_write().await;
+    assert!(connection.read_to_end().await.starts_with("HTTP/1.1 200"));
     assert_eq!(service.read(&link.uid).await, b"hello");
 }
 
@@ -151,10 +151,10 @@ async fn who_was_started_to_outlive_its_terminal_does() {
 #[tokio::test]
 async fn a_disk_that_hangs_keeps_nobody_from_stopping() {
     let mut service = Service::start().await;
-    let hang = Hang::opening(&service, "osproxy-data").await;
+    let hang = HangingCalls::on_open(&service, "osproxy-data").await;
     let hangs = async || {
         service.get("/health/ready").await;
-        (hang.count().await > 0).then_some(())
+        (hang.count_threads().await > 0).then_some(())
     };
     eventually("a thread hangs", hangs).await;
     service.signal(Signal::TERM);
@@ -162,14 +162,14 @@ async fn a_disk_that_hangs_keeps_nobody_from_stopping() {
     let status = format!("/proc/{}/status", service.pid().as_raw_pid());
     let ended = async || std::fs::read_to_string(&status).unwrap().contains("State:\tZ").then_some(());
     eventually("the process has ended", ended).await;
-    hang.end().await;
+    hang.release().await;
     assert_eq!(service.exit_status().await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let mut service = Service::start().await;
-    let connection = half_an_upload(&service).await;
+    let connection = start_upload(&service).await;
     service.signal(Signal::TERM);
     eventually("shutdown started", async || service.log().contains("stopping").then_some(())).await;
     service.signal(Signal::TERM);
@@ -182,7 +182,7 @@ async fn everything_lies_under_the_data_folder_of_its_owner_alone_with_sqlite() 
     use std::os::unix::fs::PermissionsExt;
     let service = Service::start().await;
     service.store("x.bin", b"x").await;
-    service.wish(&json!({"name": "y.bin", "size": 100_000, "part_size": 65536})).await;
+    service.create_upload(&json!({"name": "y.bin", "size": 100_000, "part_size": 65536})).await;
     let mut entries: Vec<_> =
         std::fs::read_dir(service.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     entries.sort();
@@ -305,7 +305,7 @@ async fn keys_rotate_and_a_key_made_at_the_first_start_stays() {
 
 #[tokio::test]
 async fn no_root_and_no_capability_is_needed() {
-    let service = Service::start_confined().await;
+    let service = Service::start_unprivileged().await;
     let status = format!("/proc/{}/status", service.pid().as_raw_nonzero());
     let status = std::fs::read_to_string(status).unwrap();
     let field = |name: &str| {
@@ -316,7 +316,7 @@ async fn no_root_and_no_capability_is_needed() {
     assert_eq!(field("CapEff:").trim_start_matches('0'), "");
     let bytes = content(1, 3_000_000);
     let uid = service.store_in_parts("x.bin", &bytes, 1 << 20).await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert!(service.read(&uid).await == bytes);
     assert_eq!(service.get("/health/ready").await.status(), 200);
 }

@@ -3,7 +3,7 @@
 use osproxy_api::v1::CreatedLink;
 use serde_json::{Value, json};
 
-use crate::support::{Browser, Nginx, Service, answered, eventually};
+use crate::support::{Browser, Nginx, Service, eventually, expect_json};
 
 const FILM: &[u8] = include_bytes!("media/film.mp4");
 const MP3: &[u8] = include_bytes!("media/tone.mp3");
@@ -15,15 +15,15 @@ const PICTURE: &[u8] = include_bytes!("media/picture.png");
 const TEXT: &str = "Grüße, 漢字";
 
 /// An inline link to a file with this content, at the service's address for other origins.
-async fn shown(service: &Service, name: &str, bytes: &[u8]) -> String {
+async fn inline_link(service: &Service, name: &str, bytes: &[u8]) -> String {
     let uid = service.store(name, bytes).await;
     let wish = json!({"expires_in": 600, "disposition": "inline"});
     let made = service.v1_post(&format!("/files/{uid}/links"), &wish).await;
-    service.url(&answered::<CreatedLink>(made, 201).await.url)
+    service.url(&expect_json::<CreatedLink>(made, 201).await.url)
 }
 
 /// Content with a script that requests `/it-ran` when it runs.
-fn active(service: &Service) -> [(&'static str, String); 3] {
+fn active_content(service: &Service) -> [(&'static str, String); 3] {
     let ask = format!("new Image().src='{}'", service.url("/it-ran"));
     let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"";
     [
@@ -44,12 +44,12 @@ async fn plays(browser: &Browser, selector: &str) {
          if (media && media.readyState > 0 && media.paused && !media.currentTime) {{ media.muted = true; media.play() }}\
          return !!media && media.duration > 0.5 && media.currentTime > 0"
     );
-    eventually("the media plays", async || (browser.run(&play).await == true).then_some(())).await;
+    eventually("the media plays", async || (browser.execute(&play).await == true).then_some(())).await;
 }
 
 /// What the browser blocked by a policy, without the icon that it requests by itself.
 async fn complaints(browser: &Browser) -> Vec<Value> {
-    let mut all = browser.complaints().await;
+    let mut all = browser.console_messages().await;
     all.retain(|entry| !entry["message"].as_str().unwrap().contains("/favicon.ico"));
     all
 }
@@ -60,28 +60,28 @@ async fn what_is_opened_in_a_tab_is_shown() {
     let service = Service::start().await;
     let browser = Browser::start().await;
     for (name, bytes) in [("film.mp4", FILM), ("tone.mp3", MP3), ("tone.wav", WAV)] {
-        browser.open(&shown(&service, name, bytes).await).await;
+        browser.open(&inline_link(&service, name, bytes).await).await;
         plays(&browser, "video").await;
         assert_eq!(complaints(&browser).await, [Value::Null; 0], "{name}");
     }
-    browser.open(&shown(&service, "picture.png", PICTURE).await).await;
-    assert_eq!(browser.run("return document.images[0].naturalWidth").await, 8);
-    browser.open(&shown(&service, "notes.txt", TEXT.as_bytes()).await).await;
-    browser.sees("pre", TEXT).await;
+    browser.open(&inline_link(&service, "picture.png", PICTURE).await).await;
+    assert_eq!(browser.execute("return document.images[0].naturalWidth").await, 8);
+    browser.open(&inline_link(&service, "notes.txt", TEXT.as_bytes()).await).await;
+    browser.wait_for_text("pre", TEXT).await;
     assert_eq!(
-        browser.run("return getComputedStyle(document.querySelector('pre')).whiteSpace").await,
+        browser.execute("return getComputedStyle(document.querySelector('pre')).whiteSpace").await,
         "pre-wrap"
     );
-    browser.open(&shown(&service, "paper.pdf", PDF).await).await;
+    browser.open(&inline_link(&service, "paper.pdf", PDF).await).await;
     eventually("the PDF is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;
     assert_eq!(complaints(&browser).await, [Value::Null; 0]);
     // Active content is downloaded: the previous page stays.
-    browser.open(&shown(&service, "notes.txt", TEXT.as_bytes()).await).await;
-    for (name, text) in active(&service) {
-        let url = shown(&service, name, text.as_bytes()).await;
-        browser.run(&format!("location = {}; return 0", Value::from(url))).await;
+    browser.open(&inline_link(&service, "notes.txt", TEXT.as_bytes()).await).await;
+    for (name, text) in active_content(&service) {
+        let url = inline_link(&service, name, text.as_bytes()).await;
+        browser.execute(&format!("location = {}; return 0", Value::from(url))).await;
     }
-    browser.sees("pre", TEXT).await;
+    browser.wait_for_text("pre", TEXT).await;
     assert!(!service.log().contains("/it-ran"));
 }
 
@@ -103,19 +103,19 @@ async fn pages_of_other_origins_show_it_isolated_or_not() {
     )
     .await;
     let [film, tone, picture, text, paper] = [
-        shown(&service, "film.mp4", FILM).await,
-        shown(&service, "tone.mp3", MP3).await,
-        shown(&service, "picture.png", PICTURE).await,
-        shown(&service, "notes.txt", TEXT.as_bytes()).await,
-        shown(&service, "paper.pdf", PDF).await,
+        inline_link(&service, "film.mp4", FILM).await,
+        inline_link(&service, "tone.mp3", MP3).await,
+        inline_link(&service, "picture.png", PICTURE).await,
+        inline_link(&service, "notes.txt", TEXT.as_bytes()).await,
+        inline_link(&service, "paper.pdf", PDF).await,
     ];
     let mut html = format!(
         "<!DOCTYPE html><meta charset=utf-8><video src='{film}'></video><audio src='{tone}'></audio><img id=png src='{picture}'>\
          <iframe id=text src='{text}'></iframe><iframe id=film src='{film}'></iframe>\
          <iframe id=picture src='{picture}'></iframe><iframe id=paper src='{paper}' width=600 height=500></iframe>"
     );
-    for (name, text) in active(&service) {
-        let url = shown(&service, name, text.as_bytes()).await;
+    for (name, text) in active_content(&service) {
+        let url = inline_link(&service, name, text.as_bytes()).await;
         html.extend(["<iframe src='", &url, "'></iframe>"]);
         if name == "drawing.svg" {
             html.extend(["<img id=svg src='", &url, "'>"]);
@@ -128,18 +128,19 @@ async fn pages_of_other_origins_show_it_isolated_or_not() {
     for (name, is_isolated) in [("plain.html", false), ("isolated.html", true)] {
         // Another host name is another site as well.
         browser.open(&format!("http://localhost:{}/{name}", nginx.address.port())).await;
-        assert_eq!(browser.run("return crossOriginIsolated").await, is_isolated);
+        assert_eq!(browser.execute("return crossOriginIsolated").await, is_isolated);
         plays(&browser, "video").await;
         // Chromium does not play sound before a click.
         let is_loaded = "return document.querySelector('audio').readyState === 4";
-        eventually("audio is loaded", async || (browser.run(is_loaded).await == true).then_some(())).await;
+        eventually("audio is loaded", async || (browser.execute(is_loaded).await == true).then_some(()))
+            .await;
         let widths = "return ['png', 'svg'].map(id => document.getElementById(id).naturalWidth)";
-        assert_eq!(browser.run(widths).await, json!([8, 9]));
-        browser.within("#text", async || browser.sees("pre", TEXT).await).await;
-        browser.within("#film", async || plays(&browser, "video").await).await;
+        assert_eq!(browser.execute(widths).await, json!([8, 9]));
+        browser.in_frame("#text", async || browser.wait_for_text("pre", TEXT).await).await;
+        browser.in_frame("#film", async || plays(&browser, "video").await).await;
         browser
-            .within("#picture", async || {
-                assert_eq!(browser.run("return document.images[0].naturalWidth").await, 8);
+            .in_frame("#picture", async || {
+                assert_eq!(browser.execute("return document.images[0].naturalWidth").await, 8);
             })
             .await;
         eventually("the PDF is shown", async || (browser.red_pixels().await > 10_000).then_some(())).await;

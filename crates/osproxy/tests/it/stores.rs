@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, future::join_all};
 use osproxy_api::v0::UploadLinks;
 use osproxy_storage::{Key, Multipart};
 
-use crate::support::{Service, Store, StoreServer, content, eventually, md5_hex, refused};
+use crate::support::{Service, Store, StoreServer, content, eventually, expect_v0_error, md5_hex};
 
 /// Minimum part size of a store's multipart upload, in bytes.
 const MIN: usize = 5 << 20;
@@ -33,8 +33,8 @@ async fn merge_falsely(service: &Service, link: &UploadLinks, parts: usize, size
 }
 
 /// The store's id of the multipart upload for a key.
-async fn upload_of(uploads: &dyn Multipart, key: &Key) -> String {
-    uploads.uploads(Some(key)).await.unwrap().try_next().await.unwrap().unwrap().id
+async fn upload_id(uploads: &dyn Multipart, key: &Key) -> String {
+    uploads.list_uploads(Some(key)).await.unwrap().try_next().await.unwrap().unwrap().id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,11 +62,11 @@ async fn the_store_puts_parts_together_and_they_are_verified_behind() {
         assert_eq!(service.instant_upload(&[(&md5, "again.mp4")]).await[0].uid, "", "it is already verified");
         assert_eq!(service.merge(&link, 3, &bytes).await.status(), 200, "merge sent twice");
         service.database().release_merges().await;
-        service.wait_until_whole(&link.uid).await;
+        service.wait_until_merged(&link.uid).await;
         let again = service.instant_upload(&[(&md5, "again.mp4")]).await.remove(0).uid;
         assert!(service.read(&again).await == bytes);
         assert_eq!(service.objects(), [format!("video/{}.mp4", link.uid)]);
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         service.assert_consistent().await;
     })
     .await;
@@ -93,7 +93,7 @@ async fn ranges_of_all_layouts_are_exact() {
             for whole in [false, true] {
                 if whole {
                     service.database().release_merges().await;
-                    service.wait_until_whole(&link.uid).await;
+                    service.wait_until_merged(&link.uid).await;
                 }
                 let url = service.download_link(&link.uid).await.unwrap().url;
                 for (start, end) in
@@ -146,10 +146,10 @@ async fn whatever_parts_there_are_the_file_is_what_counted_last() {
             let answer = service.merge(&link, parts.len(), &bytes).await;
             assert_eq!(answer.status(), 200, "{case}: {}", answer.text().await.unwrap());
             assert!(service.read(&link.uid).await == bytes, "{case}");
-            service.wait_until_whole(&link.uid).await;
+            service.wait_until_merged(&link.uid).await;
             assert!(service.read(&link.uid).await == bytes, "{case}, merged");
         }
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         assert_eq!(service.objects().len(), count);
         service.assert_consistent().await;
     })
@@ -169,7 +169,7 @@ async fn a_false_md5_makes_a_file_corrupt_and_its_bytes_go() {
             service.download_link(&link.uid).await.is_none().then_some(())
         })
         .await;
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         assert!(service.objects().is_empty());
         service.assert_consistent().await;
     })
@@ -224,13 +224,13 @@ async fn an_upload_whose_name_was_lost_in_a_crash_does_not_stay() {
         assert_eq!(service.checkpoint(&link.uid).await, [0; 0]);
         service.put_parts(&link, &[&bytes[..MIN], &bytes[MIN..]]).await;
         assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
-        service.wait_until_whole(&link.uid).await;
+        service.wait_until_merged(&link.uid).await;
         eventually("both multipart uploads are aborted", async || {
             (service.objects() == [format!("unknown/{}.bin", link.uid)]).then_some(())
         })
         .await;
         assert!(service.read(&link.uid).await == bytes);
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         service.assert_consistent().await;
     })
     .await;
@@ -249,7 +249,7 @@ async fn a_completion_that_was_cut_off_goes_on() {
             let link = service.upload_link("x.bin").await;
             let bytes = [&bytes[..], &[u8::from(done)]].concat();
             service.put_parts(&link, &[&bytes[..MIN], &bytes[MIN..]]).await;
-            service.database().forbid("late", "BEFORE UPDATE", "files", "NEW.state = 'stored'").await;
+            service.database().reject_changes("late", "BEFORE UPDATE", "files", "NEW.state = 'stored'").await;
             if done {
                 // The store completes it, but the result cannot be recorded.
                 assert_eq!(service.merge(&link, 2, &bytes).await.status(), 503);
@@ -264,7 +264,7 @@ async fn a_completion_that_was_cut_off_goes_on() {
             assert!(service.download_link(&link.uid).await.is_none());
             links.push((link, bytes));
             service.kill().await;
-            service.database().allow("late", "files").await;
+            service.database().allow_changes("late", "files").await;
             service.restart().await;
         }
         for (link, bytes) in &links {
@@ -275,7 +275,7 @@ async fn a_completion_that_was_cut_off_goes_on() {
             assert!(service.read(&link.uid).await == *bytes);
             assert_eq!(service.merge(link, 2, bytes).await.status(), 200);
         }
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         service.assert_consistent().await;
     })
     .await;
@@ -294,13 +294,13 @@ async fn parts_that_the_store_has_dropped_are_told_and_can_be_sent_again() {
             let link = service.upload_link("x.bin").await;
             service.put_parts(&link, &parts[..2]).await;
             let key = Key::parse(&format!("unknown/{}.bin", link.uid)).unwrap();
-            let upload = upload_of(backend.multipart().unwrap(), &key).await;
+            let upload = upload_id(backend.multipart().unwrap(), &key).await;
             if at == "merge" {
                 service.put_part(&link, 3, parts[2]).await;
             }
             multipart.multipart().unwrap().abort(&key, &upload).await.unwrap();
             if at == "merge" {
-                let said = refused(service.merge(&link, 3, &bytes).await, 422).await;
+                let said = expect_v0_error(service.merge(&link, 3, &bytes).await, 422).await;
                 assert!(said.contains("missing: 1-3"), "{said}");
             } else {
                 assert_eq!(service.put_part(&link, 3, parts[2]).await.status(), 503);
@@ -310,7 +310,7 @@ async fn parts_that_the_store_has_dropped_are_told_and_can_be_sent_again() {
             assert_eq!(service.merge(&link, 3, &bytes).await.status(), 200);
             assert!(service.read(&link.uid).await == bytes);
         }
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         service.assert_consistent().await;
     })
     .await;
@@ -328,7 +328,7 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         let of_blob = Key::parse(&format!("unknown/{}.bin", link.uid)).unwrap();
         let uploads = backend.multipart().unwrap();
         uploads.begin(&key, None).await.unwrap();
-        let upload = upload_of(uploads, &of_blob).await;
+        let upload = upload_id(uploads, &of_blob).await;
         // A second multipart upload for the same key is aborted with it.
         let second = uploads.begin(&of_blob, None).await.unwrap();
         service.kill().await;
@@ -348,7 +348,7 @@ async fn what_nothing_names_in_the_store_is_told_and_deleted_only_when_that_is_a
         service.put_parts(&link, &[&bytes[..MIN], &bytes[MIN..]]).await;
         assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200);
         assert!(service.read(&link.uid).await == bytes);
-        service.wait_until_whole(&link.uid).await;
+        service.wait_until_merged(&link.uid).await;
         assert_eq!(service.objects(), [of_blob.to_string()], "{second} was not aborted");
         // Without an upload session, a multipart upload is reported.
         uploads.begin(&of_blob, None).await.unwrap();
@@ -372,7 +372,7 @@ async fn files_stay_where_they_are_when_new_ones_go_elsewhere() {
     let begun = service.upload_link("begun.bin").await;
     service.put_parts(&begun, &[&old[..100]]).await;
     assert!(service.objects().is_empty(), "an object is in s3 instead of local");
-    service.set("STORES__UPLOAD_TO", "s3");
+    service.set_setting("STORES__UPLOAD_TO", "s3");
     service.kill().await;
     service.restart().await;
     let second = service.store("new.bin", &new).await;
@@ -385,7 +385,7 @@ async fn files_stay_where_they_are_when_new_ones_go_elsewhere() {
     for (uid, bytes) in [(&first, &old), (&second, &new), (&third, &old)] {
         assert!(service.read(uid).await == *bytes);
     }
-    service.wait_until_whole(&begun.uid).await;
+    service.wait_until_merged(&begun.uid).await;
     service.assert_consistent().await;
 }
 
@@ -416,7 +416,7 @@ async fn content_of_unknown_length_is_stored_whatever_its_length() {
             }
             assert!(service.read(&link.uid).await == bytes, "{len}");
         }
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         service.assert_consistent().await;
     }
 }
@@ -457,7 +457,7 @@ async fn connections_are_encrypted_and_certificates_checked() {
         Service::start_on_store(&store, None, &[("STORES__CA", &ca), ("UPLOADS__VERIFY_UP_TO", "0")]).await;
     let bytes = content(21, MIN + 100);
     let uid = service.store_in_parts("x.bin", &bytes, MIN).await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert!(service.read(&uid).await == bytes);
     // Read twice: by the verification, and now.
     service.signal(rustix::process::Signal::TERM);

@@ -2,7 +2,7 @@ use reqwest::{StatusCode, header};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Browser, Service, eventually, problem};
+use crate::support::{Browser, Service, eventually, expect_problem};
 
 #[tokio::test]
 async fn swagger_comes_from_the_binary() {
@@ -27,10 +27,10 @@ async fn swagger_comes_from_the_binary() {
     let initializer = service.get("/swagger/swagger-initializer.js").await.text().await.unwrap();
     assert!(initializer.contains("\"../openapi.json\""), "{initializer}");
     for path in ["/swagger/nothing", "/swagger/a/b", "/swagger/%ff", "/swagger/..%2fCargo.toml"] {
-        problem(service.get(path).await, 404, "unknown_route").await;
+        expect_problem(service.get(path).await, 404, "unknown_route").await;
     }
     let post = service.client().post(service.url("/swagger/")).send().await.unwrap();
-    problem(post, 405, "method_not_allowed").await;
+    expect_problem(post, 405, "method_not_allowed").await;
 }
 
 #[tokio::test]
@@ -69,15 +69,15 @@ async fn a_call_can_be_tried_in_a_browser() {
     let service = Service::start().await;
     let browser = Browser::start().await;
     browser.open(&service.url("/")).await;
-    browser.sees("td.ready", "ready").await;
+    browser.wait_for_text("td.ready", "ready").await;
     // The page's own style sheet is applied.
-    let width = browser.run("return getComputedStyle(document.body).maxWidth").await;
+    let width = browser.execute("return getComputedStyle(document.body).maxWidth").await;
     assert_ne!(width, "none");
     browser.click("a[href='swagger/']").await;
 
     // With the key of the user.
     browser.click(".btn.authorize").await;
-    browser.sees(".auth-container", "Bearer").await;
+    browser.wait_for_text(".auth-container", "Bearer").await;
     browser.fill(".auth-container input", service.key().unwrap()).await;
     browser.click(".auth-btn-wrapper .authorize").await;
     browser.click(".auth-btn-wrapper .btn-done").await;
@@ -91,15 +91,15 @@ async fn a_call_can_be_tried_in_a_browser() {
         browser.click(&format!("{operation} .try-out__btn")).await;
         browser.click(&format!("{operation} .execute")).await;
         let answer = format!("{operation} .live-responses-table");
-        browser.sees(&format!("{answer} .response-col_status"), status).await;
-        browser.sees(&format!("{answer} .highlight-code"), said).await;
+        browser.wait_for_text(&format!("{answer} .response-col_status"), status).await;
+        browser.wait_for_text(&format!("{answer} .highlight-code"), said).await;
     }
     assert_eq!(service.sql("SELECT name FROM files").await, ["film.mp4"]);
 
     // The policy blocked nothing, and the page requested nothing from other hosts.
-    assert_eq!(browser.complaints().await, [Value::Null; 0]);
+    assert_eq!(browser.console_messages().await, [Value::Null; 0]);
     let elsewhere = "return performance.getEntriesByType('resource').map(entry => entry.name)\
                      .filter(name => !name.startsWith(location.origin) && !name.startsWith('data:'))";
-    assert_eq!(browser.run(elsewhere).await, Value::Array(Vec::new()));
+    assert_eq!(browser.execute(elsewhere).await, Value::Array(Vec::new()));
     assert!(service.log().contains("/api/storage/v0/ping"));
 }

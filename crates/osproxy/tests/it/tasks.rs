@@ -1,6 +1,6 @@
 //! The task engine through the real binary.
 
-use crate::support::{Service, content, eventually, refused};
+use crate::support::{Service, content, eventually, expect_v0_error};
 
 const FAST: [(&str, &str); 3] =
     [("TASKS__POLL_INTERVAL", "1"), ("TASKS__FIRST_RETRY", "1"), ("TASKS__MAX_ATTEMPTS", "2")];
@@ -11,7 +11,7 @@ async fn merge_task(service: &Service) -> String {
 }
 
 /// Completes an upload in three parts, and returns when its merge has written something.
-async fn merging(service: &Service, bytes: &[u8]) -> String {
+async fn start_merge(service: &Service, bytes: &[u8]) -> String {
     let uid = service.store_in_parts("x.bin", bytes, bytes.len().div_ceil(3)).await;
     eventually("the merge is running", async || {
         service.objects().iter().any(|object| object.starts_with(".tmp/")).then_some(())
@@ -57,7 +57,7 @@ async fn a_failing_handler_is_tried_again_dies_visibly_and_goes_on_by_hand() {
     assert!(service.read(&uid).await == bytes);
     let (code, said) = service.cli(&["tasks", "retry", &id]).await;
     assert_eq!(code, 0, "{said}");
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert!(service.read(&uid).await == bytes);
     eventually("the task is done", async || {
         (service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await == ["done"]).then_some(())
@@ -99,12 +99,12 @@ async fn a_task_whose_process_died_is_taken_over_by_the_next() {
     // The first merge is killed in the middle: its write intent is committed and it has written
     // something.
     let bytes = content(2, 60_000_000);
-    let uid = merging(&service, &bytes).await;
+    let uid = start_merge(&service, &bytes).await;
     service.kill().await;
     assert_eq!(service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await, ["running"]);
     service.restart().await;
     assert!(service.read(&uid).await == bytes);
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     let attempts = "SELECT coalesce(outcome, '') FROM task_attempts JOIN tasks ON id = task_id \
                     WHERE kind = 'merge_parts' ORDER BY number";
     eventually("it is done", async || (service.sql(attempts).await == ["lost", "done"]).then_some(())).await;
@@ -117,7 +117,7 @@ async fn a_task_whose_process_died_is_taken_over_by_the_next() {
 async fn who_stops_finishes_what_is_running() {
     let mut service = Service::start_with(&FAST).await;
     let bytes = content(3, 60_000_000);
-    let uid = merging(&service, &bytes).await;
+    let uid = start_merge(&service, &bytes).await;
     service.signal(rustix::process::Signal::TERM);
     assert!(service.exit_status().await.success());
     let outcome = "SELECT outcome FROM task_attempts JOIN tasks ON id = task_id WHERE kind = 'merge_parts'";
@@ -129,7 +129,7 @@ async fn who_stops_finishes_what_is_running() {
 async fn who_must_stop_hands_back_what_is_running() {
     let mut service = Service::start_with(&[("SERVER__SHUTDOWN_GRACE", "1"), FAST[0]]).await;
     let bytes = content(4, 300_000_000);
-    let uid = merging(&service, &bytes).await;
+    let uid = start_merge(&service, &bytes).await;
     // A second signal ends the process at once.
     service.signal(rustix::process::Signal::TERM);
     service.signal(rustix::process::Signal::INT);
@@ -138,7 +138,7 @@ async fn who_must_stop_hands_back_what_is_running() {
     assert_eq!(service.sql(outcome).await, ["handed_back"]);
     assert_eq!(service.sql("SELECT state FROM tasks WHERE kind = 'merge_parts'").await, ["queued"]);
     service.restart().await;
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert!(service.read(&uid).await == bytes);
     service.assert_consistent().await;
 }
@@ -150,9 +150,9 @@ async fn a_task_that_cannot_be_claimed_does_not_keep_the_others() {
     let one = service.store_in_parts("x.bin", b"abc", 2).await;
     let two = service.store_in_parts("y.bin", b"defg", 2).await;
     let begun = format!("NEW.state = 'running' AND NEW.payload LIKE '%{one}%'");
-    service.database().forbid("poisoned", "BEFORE UPDATE", "tasks", &begun).await;
+    service.database().reject_changes("poisoned", "BEFORE UPDATE", "tasks", &begun).await;
     service.database().release_merges().await;
-    service.wait_until_whole(&two).await;
+    service.wait_until_merged(&two).await;
     assert_eq!(service.read(&one).await, b"abc");
 }
 
@@ -162,10 +162,10 @@ async fn a_merge_is_begun_at_once() {
     let service = Service::start_with(&[("TASKS__POLL_INTERVAL", "3600")]).await;
     for round in 0..3 {
         let uid = service.store_in_parts("x.bin", &content(round, 10_000), 4_000).await;
-        service.wait_until_whole(&uid).await;
+        service.wait_until_merged(&uid).await;
         // A file with the same content shares it; another task deletes what it had written.
         let again = service.store_in_parts("y.bin", &content(round, 10_000), 5_000).await;
-        service.wait_until_whole(&again).await;
+        service.wait_until_merged(&again).await;
         let blobs = "SELECT count(*) FROM blobs";
         eventually("the second blob is removed", async || {
             (service.sql(blobs).await == [(round + 1).to_string()]).then_some(())
@@ -188,16 +188,16 @@ async fn what_is_being_written_is_not_swept() {
     let mut service = Service::start_with(&FAST).await;
     let link = service.upload_link("x.bin").await;
     let mut slow = service.connect().await;
-    slow.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
+    slow.send_head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
     let mut part = service.connect().await;
     let other = service.upload_link("y.bin").await;
-    part.head("PUT", &format!("{}&chunkNum=1", other.url.multi.upload), "Content-Length: 4\r\n").await;
+    part.send_head("PUT", &format!("{}&chunkNum=1", other.url.multi.upload), "Content-Length: 4\r\n").await;
     let begun =
         "SELECT id FROM blobs WHERE state = 'writing' UNION ALL SELECT id FROM parts WHERE state = 'writing'";
     eventually("both have started", async || (service.sql(begun).await.len() == 2).then_some(())).await;
     // A second write for the same uid that breaks off removes nothing of the first one.
     let mut second = service.connect().await;
-    second.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
+    second.send_head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
     eventually("it has started", async || (service.sql(begun).await.len() == 3).then_some(())).await;
     drop(second);
     eventually("it is removed", async || (service.sql(begun).await.len() == 2).then_some(())).await;
@@ -219,7 +219,7 @@ async fn what_is_being_written_is_not_swept() {
     service.sql("DELETE FROM blobs WHERE id = 2").await;
     for connection in [&mut slow, &mut part] {
         connection.send(b"slow").await;
-        let answer = String::from_utf8(connection.some().await).unwrap();
+        let answer = String::from_utf8(connection.read_some().await).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     assert_eq!(service.read(&link.uid).await, b"slow");
@@ -232,7 +232,7 @@ async fn a_request_that_fails_enqueues_nothing() {
     let service = Service::start().await;
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"x"]).await;
-    refused(service.merge(&link, 2, b"x").await, 422).await;
+    expect_v0_error(service.merge(&link, 2, b"x").await, 422).await;
     assert_eq!(service.sql("SELECT count(*) FROM tasks WHERE kind = 'merge_parts'").await, ["0"]);
 }
 

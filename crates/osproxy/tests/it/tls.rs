@@ -10,12 +10,12 @@ use hyper::Version;
 use tempfile::TempDir;
 
 use crate::{
-    health::asks,
-    support::{Certificate, H2, Service, content, eventually, spawn_failing},
+    health::run_health,
+    support::{Certificate, Http2Client, Service, content, eventually, spawn_failing},
 };
 
 /// A service with a certificate, and the folder of the certificate.
-async fn secured(more: &[(&str, &str)]) -> (Service, Certificate, TempDir) {
+async fn start_secured(more: &[(&str, &str)]) -> (Service, Certificate, TempDir) {
     let (certificate, folder) = (Certificate::new(), tempfile::tempdir().unwrap());
     let files = certificate.write(folder.path()).map(|path| path.to_str().unwrap().to_owned());
     let mut settings = vec![("TLS__CERT", &*files[0]), ("TLS__KEY", &*files[1])];
@@ -25,7 +25,7 @@ async fn secured(more: &[(&str, &str)]) -> (Service, Certificate, TempDir) {
 
 #[tokio::test]
 async fn clients_are_served_over_tls_with_http_1_and_2() {
-    let (service, certificate, _folder) = secured(&[]).await;
+    let (service, certificate, _folder) = start_secured(&[]).await;
     let bytes = content(1, 3_000_000);
     let uid = service.store("x.bin", &bytes).await;
     assert!(service.read(&uid).await == bytes);
@@ -35,15 +35,15 @@ async fn clients_are_served_over_tls_with_http_1_and_2() {
 
     let stream = certificate.connect(service.address, b"h2").await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let mut client = H2::on(stream).await;
+    let mut client = Http2Client::over(stream).await;
     let link = service.download_link(&uid).await.unwrap().url;
     let answer = client.get(&link).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
     assert!(answer.into_body().collect().await.unwrap().to_bytes() == bytes);
     // A plain HTTP request is not served.
     let mut plain = service.connect().await;
-    plain.head("GET", "/health/live", "").await;
-    assert!(!plain.rest().await.contains("200"));
+    plain.send_head("GET", "/health/live", "").await;
+    assert!(!plain.read_to_end().await.contains("200"));
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn http_2_is_spoken_in_clear_by_those_who_know() {
     let bytes = content(1, 3_000_000);
     let uid = service.store("x.bin", &bytes).await;
     let link = service.download_link(&uid).await.unwrap().url;
-    let client = H2::open(service.address).await;
+    let client = Http2Client::connect(service.address).await;
     let reads = (0..20).map(|_| {
         let (mut client, link) = (client.clone(), link.clone());
         async move { client.get(&link).await.unwrap().into_body().collect().await.unwrap().to_bytes() }
@@ -95,29 +95,29 @@ async fn a_pair_that_is_none_is_told_before_anything_starts() {
 #[tokio::test]
 async fn a_node_is_asked_for_its_health_on_its_own_machine_whatever_its_certificate_says() {
     let plain = Service::start().await;
-    let (service, certificate, _folder) = secured(&[]).await;
+    let (service, certificate, _folder) = start_secured(&[]).await;
     certificate.write(plain.folder());
     let (own, other) = (service.address.to_string(), plain.address.to_string());
     let tls = [("TLS__CERT", "cert.pem"), ("TLS__KEY", "key.pem"), ("SERVER__LISTEN", &*own)];
     let ready = (Some(0), "ready\n".to_owned());
-    assert_eq!(asks(&plain, &tls, &[]).await, ready);
+    assert_eq!(run_health(&plain, &tls, &[]).await, ready);
     // At any other address the certificate is checked, and a server without TLS is rejected.
     for (settings, options) in
         [(&[][..], &["--url", &*service.url("")][..]), (&[tls[0], tls[1], ("SERVER__LISTEN", &*other)], &[])]
     {
-        let (code, said) = asks(&plain, settings, options).await;
+        let (code, said) = run_health(&plain, settings, options).await;
         assert!(code == Some(1) && said.contains("does not answer"), "{said}");
     }
     // A service that requires client certificates is checked through its admin listener.
     let mutual = [&tls[..], &[("TLS__CLIENT_CA", "cert.pem")]].concat();
-    assert!(asks(&plain, &mutual, &[]).await.1.contains("admin.listen"));
+    assert!(run_health(&plain, &mutual, &[]).await.1.contains("admin.listen"));
     let admin = [&mutual[..], &[("ADMIN__LISTEN", &*other)]].concat();
-    assert_eq!(asks(&plain, &admin, &[]).await, ready);
+    assert_eq!(run_health(&plain, &admin, &[]).await, ready);
 }
 
 #[tokio::test]
 async fn who_never_ends_the_handshake_holds_up_nobody_and_is_dropped() {
-    let (service, ..) = secured(&[("SERVER__HEADER_TIMEOUT", "2")]).await;
+    let (service, ..) = start_secured(&[("SERVER__HEADER_TIMEOUT", "2")]).await;
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(service.connect().await);
@@ -125,14 +125,14 @@ async fn who_never_ends_the_handshake_holds_up_nobody_and_is_dropped() {
     assert_eq!(service.get("/health/live").await.status(), 200);
     let start = Instant::now();
     for connection in silent {
-        assert_eq!(connection.rest().await, "");
+        assert_eq!(connection.read_to_end().await, "");
     }
     assert!(start.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]
 async fn a_certificate_is_replaced_while_requests_run() {
-    let (service, old, folder) = secured(&[]).await;
+    let (service, old, folder) = start_secured(&[]).await;
     let uid = service.store("x.bin", &content(1, 2_000_000)).await;
     let (stop, served) = (AtomicBool::new(false), AtomicU32::new(0));
     // Open connections keep their certificate and continue.

@@ -117,10 +117,10 @@ async fn check_some(service: &Service, all: &mut Ledger, random: &mut Random) {
 
 /// Checks everything, and compares metadata and store, once all background work has finished.
 async fn check_all(service: &mut Service, all: &mut Ledger) {
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     for sent in &mut all.sent {
         check_sent(service, sent).await;
-        assert_eq!(sent.known == Known::Gone, sent.is_false, "{} and its md5", sent.uid);
+        assert_eq!(sent.known == Known::Corrupt, sent.is_false, "{} and its md5", sent.uid);
     }
     for upload in &all.uploads {
         check_upload(service, upload).await;
@@ -131,7 +131,7 @@ async fn check_all(service: &mut Service, all: &mut Ledger) {
 
 async fn check_sent(service: &Service, sent: &mut Sent) {
     let link = service.download_link(&sent.uid).await;
-    if link.is_none() && !sent.is_sure() {
+    if link.is_none() && !sent.is_known_stored() {
         // It was never acknowledged, so it must be possible to send it again.
         let Some((url, recipe)) = &sent.retry else {
             // Of two concurrent writes, neither of which was refused, the first one counts.
@@ -140,7 +140,7 @@ async fn check_sent(service: &Service, sent: &mut Sent) {
         let answer = service.put(url, &bytes_of(recipe)).await;
         let (status, said) = (answer.status().as_u16(), answer.text().await.unwrap());
         assert!(status == 200 || (status == 404 && sent.is_false), "{said} for {}", sent.uid);
-        sent.sure();
+        sent.mark_stored();
     }
     let Some(link) = service.download_link(&sent.uid).await else {
         return sent.check_gone();
@@ -175,9 +175,9 @@ async fn finish(service: &Service, mut upload: Upload) -> Sent {
         let piece = Piece::new(u64::from(number), 1_000);
         // The request in progress ended with the process.
         upload.parts.remove(&number);
-        let url = upload.sending(number, &piece);
+        let url = upload.record_sending(number, &piece);
         assert_eq!(service.put(&url, &piece.bytes()).await.status(), 200);
-        upload.acknowledged(number);
+        upload.record_acknowledged(number);
     }
     let known = upload.parts.values().all(|part| part.candidates.len() == 1);
     let md5 = known.then(|| md5_hex(&bytes_of(&upload.recipe())));
@@ -193,5 +193,5 @@ async fn finish(service: &Service, mut upload: Upload) -> Sent {
         rest = behind;
     }
     assert!(rest.is_empty());
-    Sent::known(&upload.link.uid, recipe, Known::There)
+    Sent::known(&upload.link.uid, recipe, Known::Stored)
 }

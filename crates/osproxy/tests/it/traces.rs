@@ -115,7 +115,7 @@ async fn requests_and_tasks_are_spans_that_belong_to_the_trace_of_their_client()
     let bytes = content(1, 50_000);
     service.put_parts(&link, &[&bytes[..20_000], &bytes[20_000..]]).await;
     service.merge(&link, 2, &bytes).await;
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     let download = service.download_link(&link.uid).await.unwrap().url;
     traced(&service, &download).await;
     service.get(&download.replace("signature=", "signature=0")).await;
@@ -177,7 +177,7 @@ async fn a_request_that_is_forwarded_stays_one_trace() {
     let collector = Collector::start().await;
     let settings = [("TELEMETRY__OTLP_ENDPOINT", &*collector.endpoint())];
     let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &settings).await;
-    let mut two = one.start_beside(&settings).await;
+    let mut two = one.start_second_node(&settings).await;
     let uid = one.store("x.bin", b"x").await;
     let download = two.download_link(&uid).await.unwrap().url;
     traced(&two, &download).await;

@@ -4,7 +4,7 @@ use osproxy_api::v1::File;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::{Service, answered, content, eventually, problem};
+use crate::support::{Service, content, eventually, expect_json, expect_problem};
 
 async fn patch(service: &Service, uid: &str, body: &Value) -> Response {
     service.v1(Method::PATCH, &format!("/files/{uid}"), Some(body)).await
@@ -18,7 +18,7 @@ async fn names_change_and_bytes_stay_where_they_are() {
     let objects = service.objects();
     let link = service.download_link(&uid).await.unwrap().url;
     assert_eq!(service.get(&link).await.bytes().await.unwrap(), bytes);
-    let file: File = answered(patch(&service, &uid, &json!({"name": "a/名前.txt"})).await, 200).await;
+    let file: File = expect_json(patch(&service, &uid, &json!({"name": "a/名前.txt"})).await, 200).await;
     assert_eq!((file.name.as_str(), file.category.as_str()), ("名前.txt", "doc"));
     // Existing links go on, and have the new name at once: the cache was invalidated.
     let answer = service.get(&link).await;
@@ -32,7 +32,7 @@ async fn names_change_and_bytes_stay_where_they_are() {
     eventually("only the first object remains", async || (service.objects() == objects).then_some(())).await;
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{uid}"), None).await.status(), 204);
     assert_eq!(service.v1(Method::DELETE, &format!("/files/{}", again.uid), None).await.status(), 204);
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert!(service.objects().is_empty());
     service.assert_consistent().await;
 }
@@ -52,7 +52,7 @@ async fn an_upload_may_be_renamed_in_its_middle() {
     assert_eq!(service.merge(&link, 3, &bytes).await.status(), 200);
     assert_eq!(patch(&service, &link.uid, &json!({"name": "text.pdf"})).await.status(), 200);
     assert!(service.read(&link.uid).await == bytes);
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     assert!(service.read(&link.uid).await == bytes);
     let single = service.upload_link("a.jpg").await;
     assert_eq!(patch(&service, &single.uid, &json!({"name": "b.zip"})).await.status(), 200);
@@ -62,7 +62,7 @@ async fn an_upload_may_be_renamed_in_its_middle() {
     assert_eq!(service.put(&single.url.single, b"single").await.status(), 200);
     assert_eq!(service.put(&single.url.single, b"other!").await.status(), 422);
     assert_eq!(service.read(&single.uid).await, b"single");
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -86,23 +86,27 @@ async fn metadata_is_patched_key_by_key() {
         (json!({}), metadata(&[("b", ""), ("c", "3"), ("é\0", "\0\"\n")])),
         (json!({"metadata": {"b": null, "é\u{0}": null, "c": "4"}}), metadata(&[("c", "4")])),
     ] {
-        let file: File = answered(patch(&service, &uid, &body).await, 200).await;
+        let file: File = expect_json(patch(&service, &uid, &body).await, 200).await;
         assert_eq!(file.metadata, expected, "{body}");
     }
     let url = service.url(&format!("/api/v1/files/{uid}"));
     let request = service.client().patch(&url).header("content-type", "application/merge-patch+json");
     let answer = request.body(r#"{"name":"y.txt","metadata":{"c":null}}"#).send().await.unwrap();
-    let file: File = answered(answer, 200).await;
+    let file: File = expect_json(answer, 200).await;
     assert_eq!((file.name.as_str(), file.metadata.len()), ("y.txt", 0));
     // `null` instead of the object removes all metadata.
     assert_eq!(patch(&service, &uid, &json!({"metadata": {"a": "1", "b": "2"}})).await.status(), 200);
-    let file: File = answered(patch(&service, &uid, &json!({"metadata": null})).await, 200).await;
+    let file: File = expect_json(patch(&service, &uid, &json!({"metadata": null})).await, 200).await;
     assert_eq!((file.name.as_str(), file.metadata.len()), ("y.txt", 0));
     // Up to the limit in steps; then no more.
     let four: BTreeMap<_, _> = (0..4).map(|number| (format!("{number:03}"), "v".repeat(4093))).collect();
     assert_eq!(patch(&service, &uid, &json!({"metadata": four})).await.status(), 200);
-    let told =
-        problem(patch(&service, &uid, &json!({"metadata": {"x": "y"}})).await, 400, "invalid_argument").await;
+    let told = expect_problem(
+        patch(&service, &uid, &json!({"metadata": {"x": "y"}})).await,
+        400,
+        "invalid_argument",
+    )
+    .await;
     assert_eq!(told["field"], "metadata");
     assert_eq!(patch(&service, &uid, &json!({"metadata": {"x": "y", "000": null}})).await.status(), 200);
     // Concurrent updates do not overwrite each other.
@@ -115,7 +119,7 @@ async fn metadata_is_patched_key_by_key() {
     });
     let statuses = futures_util::future::join_all(patches).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    let file: File = answered(service.v1_get(&format!("/files/{uid}")).await, 200).await;
+    let file: File = expect_json(service.v1_get(&format!("/files/{uid}")).await, 200).await;
     assert_eq!(file.metadata.len(), 20);
 }
 
@@ -143,20 +147,20 @@ async fn bad_input_is_refused_and_changes_nothing() {
         (long_key, "metadata"),
         (json!({"name": "y.txt", "metadata": many}), "metadata"),
     ] {
-        let told = problem(patch(&service, &uid, &body).await, 400, "invalid_argument").await;
+        let told = expect_problem(patch(&service, &uid, &body).await, 400, "invalid_argument").await;
         assert_eq!(told["field"], field, "{body}: {told}");
     }
     for body in [json!([]), json!(null), json!("x")] {
-        problem(patch(&service, &uid, &body).await, 400, "invalid_argument").await;
+        expect_problem(patch(&service, &uid, &body).await, 400, "invalid_argument").await;
     }
     let url = service.url(&format!("/api/v1/files/{uid}"));
     let request = service.client().patch(&url).header("content-type", "text/json").body("{}");
-    problem(request.send().await.unwrap(), 415, "unsupported_media_type").await;
+    expect_problem(request.send().await.unwrap(), 415, "unsupported_media_type").await;
     let huge = json!({"metadata": {"a": "x".repeat(70_000)}});
-    problem(patch(&service, &uid, &huge).await, 413, "too_large").await;
-    let file: File = answered(service.v1_get(&format!("/files/{uid}")).await, 200).await;
+    expect_problem(patch(&service, &uid, &huge).await, 413, "too_large").await;
+    let file: File = expect_json(service.v1_get(&format!("/files/{uid}")).await, 200).await;
     assert_eq!((file.name.as_str(), file.metadata.len()), ("x.txt", 0));
-    problem(patch(&service, "1", &json!({})).await, 404, "file_not_found").await;
+    expect_problem(patch(&service, "1", &json!({})).await, 404, "file_not_found").await;
     service.v1(Method::DELETE, &format!("/files/{uid}"), None).await;
-    problem(patch(&service, &uid, &json!({})).await, 410, "file_gone").await;
+    expect_problem(patch(&service, &uid, &json!({})).await, 410, "file_gone").await;
 }

@@ -5,7 +5,7 @@ use reqwest::{
     multipart::{Form, Part},
 };
 
-use crate::support::{Service, content, eventually, md5_hex, refused};
+use crate::support::{Service, content, eventually, expect_v0_error, md5_hex};
 
 async fn put_form(service: &Service, url: &str, form: Form) -> Response {
     service.client().put(service.url(url)).multipart(form).send().await.unwrap()
@@ -66,12 +66,12 @@ async fn an_md5_that_does_not_match_leaves_nothing_and_can_be_sent_again() {
     let bytes = content(1, 400_000);
     let link = service.upload_link("x.bin").await;
     let with_md5 = |md5: &str| format!("{}&md5={md5}", link.url.single);
-    let message = refused(service.put(&with_md5(&md5_hex(b"other")), &bytes).await, 422).await;
+    let message = expect_v0_error(service.put(&with_md5(&md5_hex(b"other")), &bytes).await, 422).await;
     assert!(message.contains(&md5_hex(&bytes)), "{message}");
     assert_nothing_left(&service).await;
     assert!(service.download_link(&link.uid).await.is_none());
     for md5 in ["x", "00", &"0".repeat(33)] {
-        refused(service.put(&with_md5(md5), &bytes).await, 422).await;
+        expect_v0_error(service.put(&with_md5(md5), &bytes).await, 422).await;
     }
     assert_eq!(service.put(&with_md5(&md5_hex(&bytes).to_uppercase()), &bytes).await.status(), 200);
     assert!(service.read(&link.uid).await == bytes);
@@ -95,7 +95,7 @@ async fn a_link_is_worth_nothing_for_anything_else() {
         download.replace("/download", "/upload"),
         download.replace("/download", "/upload").replace(&stored, &mine.uid),
     ] {
-        refused(service.put(&changed, b"content").await, 422).await;
+        expect_v0_error(service.put(&changed, b"content").await, 422).await;
     }
     assert_eq!(service.objects().len(), 1);
     assert_eq!(service.put(link, b"content").await.status(), 200);
@@ -109,7 +109,7 @@ async fn an_expired_link_is_refused() {
     let url = format!("{}&md5={}", answer["data"][0]["url"]["single"].as_str().unwrap(), md5_hex(b"other"));
     // Until the link expires, the error is the md5.
     let message = eventually("the link has expired", async || {
-        let message = refused(service.put(&url, b"content").await, 422).await;
+        let message = expect_v0_error(service.put(&url, b"content").await, 422).await;
         (!message.contains("md5")).then_some(message)
     });
     assert_eq!(message.await, "the link has expired");
@@ -127,7 +127,7 @@ async fn bad_bodies_are_refused_and_leave_nothing() {
         Form::new().part("file", file(b"one")).part("file", file(b"two")),
     ];
     for form in forms {
-        refused(put_form(&service, url, form).await, 422).await;
+        expect_v0_error(put_form(&service, url, form).await, 422).await;
     }
     let form = "multipart/form-data; boundary=X";
     for (content_type, body) in [
@@ -139,11 +139,11 @@ async fn bad_bodies_are_refused_and_leave_nothing() {
         (form, "--X--\r\n"),
     ] {
         let request = service.client().put(service.url(url)).header("content-type", content_type).body(body);
-        refused(request.send().await.unwrap(), 422).await;
+        expect_v0_error(request.send().await.unwrap(), 422).await;
     }
     let mut connection = service.connect().await;
-    connection.head("PUT", url, "Connection: close\r\n").await;
-    assert!(connection.rest().await.contains("the request has no body"));
+    connection.send_head("PUT", url, "Connection: close\r\n").await;
+    assert!(connection.read_to_end().await.contains("the request has no body"));
     assert_nothing_left(&service).await;
     assert_eq!(service.put(url, b"good").await.status(), 200);
 }
@@ -162,7 +162,7 @@ async fn a_connection_cut_anywhere_leaves_nothing() {
         // The last three bytes of the form are the end of its delimiter and an optional line break.
         for cut in [0, 1, start.len(), 65_536, 262_144, 262_145, len - 12, len - 3] {
             let mut connection = service.connect().await;
-            connection.head("PUT", &link.url.single, &fields).await;
+            connection.send_head("PUT", &link.url.single, &fields).await;
             connection.send(&body[..cut]).await;
             drop(connection);
         }
@@ -187,11 +187,11 @@ async fn content_never_changes_once_stored() {
     assert_eq!(service.put(url, &bytes).await.status(), 200);
     assert_eq!(put_form(&service, url, Form::new().part("file", file(&bytes))).await.status(), 200);
     for other in [&b""[..], b"other", &bytes[..299_999]] {
-        let message = refused(service.put(url, other).await, 422).await;
+        let message = expect_v0_error(service.put(url, other).await, 422).await;
         assert!(message.contains("already complete, with other content"), "{message}");
     }
     let claimed = format!("{url}&md5={}", md5_hex(b"other"));
-    refused(service.put(&claimed, b"other").await, 422).await;
+    expect_v0_error(service.put(&claimed, b"other").await, 422).await;
     assert!(service.read(&link.uid).await == bytes);
     eventually("only the content remains", async || (service.objects().len() == 1).then_some(())).await;
 }
@@ -265,17 +265,17 @@ async fn too_much_is_refused() {
     let link = service.upload_link("x.bin").await;
     let url = &link.url.single;
     let bytes = content(1, 100_001);
-    refused(service.put(url, &bytes).await, 413).await;
-    refused(put_form(&service, url, Form::new().part("file", file(&bytes))).await, 413).await;
+    expect_v0_error(service.put(url, &bytes).await, 413).await;
+    expect_v0_error(put_form(&service, url, Form::new().part("file", file(&bytes))).await, 413).await;
     let chunks: Vec<Result<_, std::io::Error>> =
         bytes.chunks(1_000).map(|chunk| Ok(chunk.to_vec())).collect();
     let body = Body::wrap_stream(futures_util::stream::iter(chunks));
     let request = service.client().put(service.url(url)).body(body);
-    refused(request.send().await.unwrap(), 413).await;
+    expect_v0_error(request.send().await.unwrap(), 413).await;
     // An excessive length is refused before the body is read.
     let mut connection = service.connect().await;
-    connection.head("PUT", url, "Content-Length: 9000000000000000000\r\nConnection: close\r\n").await;
-    assert!(String::from_utf8_lossy(&connection.some().await).starts_with("HTTP/1.1 413"));
+    connection.send_head("PUT", url, "Content-Length: 9000000000000000000\r\nConnection: close\r\n").await;
+    assert!(String::from_utf8_lossy(&connection.read_some().await).starts_with("HTTP/1.1 413"));
     assert_nothing_left(&service).await;
     assert_eq!(put_form(&service, url, Form::new().part("file", file(&bytes[1..]))).await.status(), 200);
 }
@@ -286,9 +286,9 @@ async fn who_sends_much_without_listening_still_gets_to_see_the_refusal() {
     let link = service.upload_link("x.bin").await;
     let mut connection = service.connect().await;
     let url = link.url.single.replace("signature=", "signature=x");
-    connection.head("PUT", &url, "Content-Length: 8000000\r\nConnection: close\r\n").await;
+    connection.send_head("PUT", &url, "Content-Length: 8000000\r\nConnection: close\r\n").await;
     assert!(connection.try_send(&content(1, 8_000_000)).await, "the upload was cut");
-    assert!(connection.rest().await.starts_with("HTTP/1.1 422"));
+    assert!(connection.read_to_end().await.starts_with("HTTP/1.1 422"));
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn an_empty_body_is_a_file_only_if_it_is_meant_to_be() {
     let link = service.upload_link("empty").await;
     // The client sends no length for an empty body.
     let put = |url: String| service.client().put(service.url(&url)).send();
-    let message = refused(put(link.url.single.clone()).await.unwrap(), 422).await;
+    let message = expect_v0_error(put(link.url.single.clone()).await.unwrap(), 422).await;
     assert!(message.contains("no body"), "{message}");
     let with_md5 = format!("{}&md5={}", link.url.single, md5_hex(b""));
     assert_eq!(put(with_md5).await.unwrap().status(), 200);
@@ -310,15 +310,15 @@ async fn who_asks_before_sending_is_refused_without_sending() {
     let link = service.upload_link("x.bin").await;
     let fields = "Content-Length: 8000000\r\nExpect: 100-continue\r\n";
     let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single.replace("signature=", "signature=x"), fields).await;
-    let answer = connection.rest().await;
+    connection.send_head("PUT", &link.url.single.replace("signature=", "signature=x"), fields).await;
+    let answer = connection.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
 
     let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single, fields).await;
-    assert_eq!(connection.some().await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection.send_head("PUT", &link.url.single, fields).await;
+    assert_eq!(connection.read_some().await, b"HTTP/1.1 100 Continue\r\n\r\n");
     connection.send(&content(1, 8_000_000)).await;
-    assert!(String::from_utf8_lossy(&connection.some().await).starts_with("HTTP/1.1 200"));
+    assert!(String::from_utf8_lossy(&connection.read_some().await).starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
@@ -333,7 +333,7 @@ async fn a_form_that_is_large_outside_of_its_content_is_refused() {
     for body in [before, head, after] {
         let request = service.client().put(service.url(&link.url.single));
         let request = request.header("content-type", "multipart/form-data; boundary=X").body(body);
-        let message = refused(request.send().await.unwrap(), 413).await;
+        let message = expect_v0_error(request.send().await.unwrap(), 413).await;
         assert!(message.contains("outside of its content"), "{message}");
     }
     assert_nothing_left(&service).await;
@@ -367,8 +367,10 @@ async fn comparing_with_what_is_stored_takes_no_more_than_that() {
     let link = service.upload_link("x.bin").await;
     assert_eq!(service.put(&link.url.single, b"four").await.status(), 200);
     let mut connection = service.connect().await;
-    connection.head("PUT", &link.url.single, "Content-Length: 5000000000\r\nConnection: close\r\n").await;
-    let answer = String::from_utf8(connection.some().await).unwrap();
+    connection
+        .send_head("PUT", &link.url.single, "Content-Length: 5000000000\r\nConnection: close\r\n")
+        .await;
+    let answer = String::from_utf8(connection.read_some().await).unwrap();
     assert!(answer.contains("already complete, with other content"), "{answer}");
     assert_eq!(service.objects().len(), 1);
 }
@@ -379,7 +381,7 @@ async fn who_goes_away_before_the_answer_leaves_a_line_in_the_log() {
     for _ in 0..10 {
         let link = service.upload_link("x.bin").await;
         let mut connection = service.connect().await;
-        connection.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
+        connection.send_head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
         connection.send(b"four").await;
     }
     eventually("every request is logged", async || {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Service, content, eventually, md5_hex, refused};
+use crate::support::{Service, content, eventually, expect_v0_error, md5_hex};
 
 #[tokio::test]
 async fn parts_in_any_order_become_the_file() {
@@ -19,7 +19,7 @@ async fn parts_in_any_order_become_the_file() {
     assert!(service.download_link(&link.uid).await.is_none(), "it is not complete");
     assert_eq!(service.merge(&link, 4, &bytes).await.status(), 200);
     assert!(service.read(&link.uid).await == bytes);
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     assert_eq!(service.objects(), [format!("video/{}.mp4", link.uid)]);
     assert!(service.read(&link.uid).await == bytes);
     service.assert_consistent().await;
@@ -60,9 +60,9 @@ async fn parts_at_the_same_time_do_no_harm() {
     let merged = service.merge(&link, 10, &bytes).await;
     assert_eq!(merged.status(), 200, "{}", merged.text().await.unwrap());
     assert!(service.read(&link.uid).await == bytes);
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     eventually("the replaced part is removed", async || (service.objects().len() == 1).then_some(())).await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -76,10 +76,10 @@ async fn a_part_sent_again_is_one_part_and_with_other_bytes_replaces_the_first()
     assert_eq!(service.put_part(&link, 2, b"TWO!").await.status(), 200);
     assert_eq!(service.merge(&link, 2, b"oneTWO!").await.status(), 200);
     assert_eq!(service.read(&link.uid).await, b"oneTWO!");
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     assert_eq!(service.read(&link.uid).await, b"oneTWO!");
     eventually("the replaced part is removed", async || (service.objects().len() == 1).then_some(())).await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -89,15 +89,15 @@ async fn a_part_with_a_wrong_md5_leaves_nothing_and_what_was_there_stays() {
     let link = service.upload_link("x.bin").await;
     let wrong =
         |number: u32| format!("{}&chunkNum={number}&md5={}", link.url.multi.upload, md5_hex(b"other"));
-    let message = refused(service.put(&wrong(1), b"bytes").await, 422).await;
+    let message = expect_v0_error(service.put(&wrong(1), b"bytes").await, 422).await;
     assert!(message.contains(&md5_hex(b"bytes")), "{message}");
     eventually("nothing is left behind", async || service.objects().is_empty().then_some(())).await;
     assert_eq!(service.checkpoint(&link.uid).await, [0; 0]);
     service.put_parts(&link, &[b"kept"]).await;
-    refused(service.put(&wrong(1), b"bytes").await, 422).await;
+    expect_v0_error(service.put(&wrong(1), b"bytes").await, 422).await;
     assert_eq!(service.merge(&link, 1, b"kept").await.status(), 200);
     assert_eq!(service.read(&link.uid).await, b"kept");
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     service.assert_consistent().await;
 }
 
@@ -107,10 +107,10 @@ async fn bad_numbers_are_refused() {
     let link = service.upload_link("x.bin").await;
     for number in ["", "0", "-1", "+1", "1.5", "one", "101", "4294967297", "99999999999999999999", "1%00"] {
         let url = format!("{}&chunkNum={number}", link.url.multi.upload);
-        let message = refused(service.put(&url, b"x").await, 422).await;
+        let message = expect_v0_error(service.put(&url, b"x").await, 422).await;
         assert!(message.contains("number"), "{number}: {message}");
     }
-    refused(service.put(&link.url.multi.upload, b"x").await, 422).await;
+    expect_v0_error(service.put(&link.url.multi.upload, b"x").await, 422).await;
     assert_eq!(service.put_part(&link, 100, b"x").await.status(), 200);
     assert_eq!(
         service.put(&format!("{}&chunkNum=7&md5=zz", link.url.multi.upload), b"x").await.status(),
@@ -126,15 +126,15 @@ async fn a_part_that_is_too_large_is_refused_before_it_is_read() {
     let url = format!("{}&chunkNum=1", link.url.multi.upload);
     // With a declared length, the error arrives before any byte was sent.
     let mut connection = service.connect().await;
-    connection.head("PUT", &url, "Content-Length: 100001\r\n").await;
-    let answer = String::from_utf8(connection.some().await).unwrap();
+    connection.send_head("PUT", &url, "Content-Length: 100001\r\n").await;
+    let answer = String::from_utf8(connection.read_some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     // Without a length, it arrives as soon as the part is too large.
     let mut connection = service.connect().await;
-    connection.head("PUT", &url, "Transfer-Encoding: chunked\r\n").await;
+    connection.send_head("PUT", &url, "Transfer-Encoding: chunked\r\n").await;
     connection.send(b"30d40\r\n").await;
     connection.send(&content(1, 150_000)).await;
-    let answer = String::from_utf8(connection.some().await).unwrap();
+    let answer = String::from_utf8(connection.read_some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     let form =
         reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(content(1, 100_001)));
@@ -152,7 +152,7 @@ async fn a_part_that_breaks_off_leaves_nothing_and_can_be_sent_again() {
     for cut in [0, 1, 300_000, 499_999] {
         let mut connection = service.connect().await;
         let url = format!("{}&chunkNum=1", link.url.multi.upload);
-        connection.head("PUT", &url, "Content-Length: 500000\r\n").await;
+        connection.send_head("PUT", &url, "Content-Length: 500000\r\n").await;
         connection.send(&bytes[..cut]).await;
         drop(connection);
     }
@@ -164,7 +164,7 @@ async fn a_part_that_breaks_off_leaves_nothing_and_can_be_sent_again() {
     assert_eq!(service.checkpoint(&link.uid).await, [0; 0]);
     service.put_parts(&link, &[&bytes]).await;
     assert_eq!(service.merge(&link, 1, &bytes).await.status(), 200);
-    service.wait_until_whole(&link.uid).await;
+    service.wait_until_merged(&link.uid).await;
     assert!(service.read(&link.uid).await == bytes);
     service.assert_consistent().await;
 }
@@ -177,7 +177,7 @@ async fn a_complete_file_takes_no_parts() {
     // A part still in progress when the upload is completed does not count.
     let mut late = service.connect().await;
     let url = format!("{}&chunkNum=1", link.url.multi.upload);
-    late.head("PUT", &url, "Content-Length: 3\r\n").await;
+    late.send_head("PUT", &url, "Content-Length: 3\r\n").await;
     late.send(b"LA").await;
     eventually("the write has started", async || {
         (service.sql("SELECT count(*) FROM parts").await == ["2"]).then_some(())
@@ -185,12 +185,12 @@ async fn a_complete_file_takes_no_parts() {
     .await;
     assert_eq!(service.merge(&link, 1, b"one").await.status(), 200);
     late.send(b"T").await;
-    let answer = String::from_utf8(late.some().await).unwrap();
+    let answer = String::from_utf8(late.read_some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 422 "), "{answer}");
-    refused(service.put_part(&link, 2, b"two").await, 422).await;
-    refused(service.put_part(&link, 1, b"one").await, 422).await;
-    service.wait_until_whole(&link.uid).await;
-    refused(service.put_part(&link, 2, b"two").await, 422).await;
+    expect_v0_error(service.put_part(&link, 2, b"two").await, 422).await;
+    expect_v0_error(service.put_part(&link, 1, b"one").await, 422).await;
+    service.wait_until_merged(&link.uid).await;
+    expect_v0_error(service.put_part(&link, 2, b"two").await, 422).await;
     assert_eq!(service.read(&link.uid).await, b"one");
     eventually("nothing is left behind", async || {
         let rows = service.sql("SELECT count(*) FROM parts").await;
@@ -205,9 +205,9 @@ async fn links_of_others_and_unknown_uids_are_refused() {
     let [mine, other] = ["a.bin", "b.bin"];
     let links = service.upload_links(&[mine, other]).await;
     let foreign = links[0].url.multi.upload.replace(&links[0].uid, &links[1].uid);
-    refused(service.put(&format!("{foreign}&chunkNum=1"), b"x").await, 422).await;
+    expect_v0_error(service.put(&format!("{foreign}&chunkNum=1"), b"x").await, 422).await;
     service.sql(&format!("DELETE FROM files WHERE uid = {}", links[0].uid)).await;
-    let message = refused(service.put_part(&links[0], 1, b"x").await, 404).await;
+    let message = expect_v0_error(service.put_part(&links[0], 1, b"x").await, 404).await;
     assert!(message.contains("uid"), "{message}");
 }
 
@@ -217,14 +217,14 @@ async fn a_file_that_is_sent_whole_meanwhile_ends_the_upload_in_parts() {
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[b"part"]).await;
     assert_eq!(service.put(&link.url.single, b"all of it").await.status(), 200);
-    refused(service.put_part(&link, 2, b"late").await, 422).await;
-    refused(service.merge(&link, 1, b"part").await, 422).await;
+    expect_v0_error(service.put_part(&link, 2, b"late").await, 422).await;
+    expect_v0_error(service.merge(&link, 1, b"part").await, 422).await;
     assert_eq!(service.read(&link.uid).await, b"all of it");
     // The parts are orphans now, which the next start sweeps.
     service.kill().await;
     service.restart().await;
     eventually("the parts are gone", async || (service.objects().len() == 1).then_some(())).await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -255,9 +255,9 @@ async fn abandoned_uploads_are_removed_with_all_their_parts() {
     })
     .await;
     let answer = service.get(&format!("/api/storage/v0/checkpoint?uid={}", link.uid)).await;
-    assert!(refused(answer, 404).await.contains("in time"));
+    assert!(expect_v0_error(answer, 404).await.contains("in time"));
     assert_eq!(service.sql("SELECT count(*) FROM files WHERE state = 'expired'").await, ["2"]);
     assert_eq!(service.merge(&kept, 1, b"kept").await.status(), 200);
-    service.wait_until_whole(&kept.uid).await;
+    service.wait_until_merged(&kept.uid).await;
     service.assert_consistent().await;
 }

@@ -1,4 +1,4 @@
-use crate::support::{Service, refused};
+use crate::support::{Service, expect_v0_error};
 
 #[tokio::test]
 async fn it_tells_the_parts_that_are_there_ascending() {
@@ -19,7 +19,7 @@ async fn of_a_complete_file_it_tells_all() {
     let service = Service::start().await;
     let uid = service.store_in_parts("x.bin", b"abcdefg", 2).await;
     assert_eq!(service.checkpoint(&uid).await, [1, 2, 3, 4]);
-    service.wait_until_whole(&uid).await;
+    service.wait_until_merged(&uid).await;
     assert_eq!(service.checkpoint(&uid).await, [1, 2, 3, 4]);
     let whole = service.store("y.bin", b"in one piece").await;
     assert_eq!(service.checkpoint(&whole).await, [0; 0]);
@@ -29,7 +29,7 @@ async fn of_a_complete_file_it_tells_all() {
 async fn unknown_uids_are_told() {
     let service = Service::start().await;
     for (uid, status) in [("1", 404), ("9223372036854775807", 404), ("", 422), ("x", 422), ("-1", 422)] {
-        refused(service.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await, status).await;
+        expect_v0_error(service.get(&format!("/api/storage/v0/checkpoint?uid={uid}")).await, status).await;
     }
-    refused(service.get("/api/storage/v0/checkpoint").await, 422).await;
+    expect_v0_error(service.get("/api/storage/v0/checkpoint").await, 422).await;
 }

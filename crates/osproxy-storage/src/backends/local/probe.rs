@@ -10,12 +10,15 @@ use rustix::{
     io::Errno,
 };
 
-use super::{FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, free, is_of_objects, known_id, open_folder};
+use super::{
+    FILE_MODE, FOLDER_MODE, Local, TEMPORARY, blocking, free_bytes, is_object_folder, open_folder,
+    read_store_id,
+};
 use crate::Result;
 
 /// Result of [`Local::probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probed {
+pub struct ProbeResult {
     /// Whether the root exists.
     pub exists: bool,
     /// Bytes this process may still write.
@@ -29,23 +32,25 @@ impl Local {
     /// Checks that objects can be written under `root` in the way a store does it, or that `root`
     /// can be created if it is missing. Takes no lock, so a store may be open there or be opened
     /// meanwhile. Leaves nothing behind.
-    pub async fn probe(root: &Path) -> Result<Probed> {
+    pub async fn probe(root: &Path) -> Result<ProbeResult> {
         let root = root.to_owned();
         blocking("probe", move || {
             let folder = match open_folder(CWD, &root) {
                 Ok(folder) => folder,
-                Err(Errno::NOENT) => return Ok(Probed { exists: false, free: could_be_made(&root)? }),
+                Err(Errno::NOENT) => {
+                    return Ok(ProbeResult { exists: false, free: probe_missing_root(&root)? });
+                }
                 Err(error) => return Err(error.into()),
             };
-            known_id(&folder)?;
+            read_store_id(&folder)?;
             let inside = match open_folder(&folder, TEMPORARY) {
                 Ok(temporary) => temporary,
                 // The root was never opened by this program.
                 Err(Errno::NOENT) => folder.try_clone()?,
-                Err(error) => return Err(within(TEMPORARY, error)),
+                Err(error) => return Err(with_folder_name(TEMPORARY, error)),
             };
             write_and_move(&folder, inside)?;
-            Ok(Probed { exists: true, free: free(&folder)? })
+            Ok(ProbeResult { exists: true, free: free_bytes(&folder)? })
         })
         .await
     }
@@ -55,29 +60,29 @@ impl Local {
 /// all category and shard folders, and reads it in each.
 fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
     let name = random_name()?;
-    make_and_remove(root)?;
+    create_and_remove_folder(root)?;
     // Hidden, because the file may be in the root itself.
     let hidden = format!(".{name}");
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&inside, hidden.as_str(), flags, FILE_MODE);
-    let mut file = File::from(file.map_err(|error| within(TEMPORARY, error))?);
-    let mut written = Written { folder: inside, name: hidden };
+    let mut file = File::from(file.map_err(|error| with_folder_name(TEMPORARY, error))?);
+    let mut written = TemporaryFile { folder: inside, name: hidden };
     file.write_all(&CONTENT)?;
     file.sync_all()?;
     for entry in Dir::read_from(root)? {
         let entry = entry?;
         let category = entry.file_name().to_string_lossy();
-        if !is_of_objects(&category) {
+        if !is_object_folder(&category) {
             continue;
         }
-        let folder = open_folder(root, &*category).map_err(|error| within(&category, error))?;
+        let folder = open_folder(root, &*category).map_err(|error| with_folder_name(&category, error))?;
         let moved = rustix::fs::renameat(&written.folder, written.name.as_str(), &folder, name.as_str());
-        moved.map_err(|error| within(&category, error))?;
-        written = Written { folder, name: name.clone() };
+        moved.map_err(|error| with_folder_name(&category, error))?;
+        written = TemporaryFile { folder, name: name.clone() };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&written.folder, name.as_str(), flags, Mode::empty());
         let mut read = Vec::new();
-        File::from(file.map_err(|error| within(&category, error))?).read_to_end(&mut read)?;
+        File::from(file.map_err(|error| with_folder_name(&category, error))?).read_to_end(&mut read)?;
         if read != CONTENT {
             return Err(io::Error::other(format!(
                 "{category}: the bytes read differ from the bytes written"
@@ -87,23 +92,24 @@ fn write_and_move(root: &OwnedFd, inside: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn make_and_remove(root: &OwnedFd) -> io::Result<()> {
+fn create_and_remove_folder(root: &OwnedFd) -> io::Result<()> {
     let name = format!(".{}", random_name()?);
     rustix::fs::mkdirat(root, name.as_str(), FOLDER_MODE)?;
     Ok(rustix::fs::unlinkat(root, name.as_str(), AtFlags::REMOVEDIR)?)
 }
 
 /// Creates and removes a folder in the closest existing parent of the missing root.
-fn could_be_made(root: &Path) -> io::Result<u64> {
+fn probe_missing_root(root: &Path) -> io::Result<u64> {
     let above = std::path::absolute(root)?;
     for above in above.ancestors().skip(1) {
         let folder = match open_folder(CWD, above) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => continue,
-            Err(error) => return Err(within(&above.display().to_string(), error)),
+            Err(error) => return Err(with_folder_name(&above.display().to_string(), error)),
         };
-        make_and_remove(&folder).map_err(|error| within(&above.display().to_string(), error))?;
-        return Ok(free(&folder)?);
+        create_and_remove_folder(&folder)
+            .map_err(|error| with_folder_name(&above.display().to_string(), error))?;
+        return Ok(free_bytes(&folder)?);
     }
     Err(Errno::NOENT.into())
 }
@@ -116,7 +122,7 @@ fn random_name() -> io::Result<String> {
 }
 
 /// Prefixes an error with the name of the folder.
-fn within(folder: &str, error: impl Into<io::Error>) -> io::Error {
+fn with_folder_name(folder: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
     // `NotFound` would mean that an object is missing.
     let kind = if error.kind() == io::ErrorKind::NotFound { io::ErrorKind::Other } else { error.kind() };
@@ -124,12 +130,12 @@ fn within(folder: &str, error: impl Into<io::Error>) -> io::Error {
 }
 
 /// A file that is removed on drop.
-struct Written {
+struct TemporaryFile {
     folder: OwnedFd,
     name: String,
 }
 
-impl Drop for Written {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         // Errors are ignored: a folder that the file was moved out of has none, and a folder that
         // accepted a file also lets it be removed.

@@ -16,7 +16,7 @@ use rustix::{
 };
 use tokio::task::JoinHandle;
 
-use super::{NAME, finished};
+use super::{NAME, job_result};
 use crate::{Error, ErrorKind, Result, buffer::BufferPool};
 
 /// Maximum bytes copied from the page cache on the reactor at once; takes about 10 µs.
@@ -48,14 +48,14 @@ impl Reader {
 
     /// Reads from the disk instead of the page cache, and drops the pages afterwards so that they
     /// displace nothing others read. Dirty pages stay in the cache.
-    pub(super) fn past_cache(file: OwnedFd, range: Range<u64>) -> Self {
+    pub(super) fn uncached(file: OwnedFd, range: Range<u64>) -> Self {
         let mut reader = Self::new(file, range.clone());
         reader.uncached_range = Some(range);
-        reader.forget();
+        reader.drop_cache();
         reader
     }
 
-    fn forget(&self) {
+    fn drop_cache(&self) {
         if let Some(range) = &self.uncached_range {
             let len = NonZeroU64::new(range.end - range.start);
             // Ignored: a file system without a page cache has nothing to drop.
@@ -69,7 +69,7 @@ impl Reader {
 
     /// Reads from the page cache. `None` if the bytes must be read from the disk.
     fn read_cached(&mut self) -> Option<std::io::Result<Bytes>> {
-        let mut buffer = CACHED_BUFFERS.take();
+        let mut buffer = CACHED_BUFFERS.acquire();
         let limit = self.next_len(CACHED_READ);
         let target = buffer.unfilled(limit);
         let mut target = [IoSliceMut::new(target)];
@@ -90,7 +90,7 @@ impl Reader {
         let len = self.next_len(DISK_READ);
         let start = self.rest.start;
         tokio::task::spawn_blocking(move || {
-            let mut buffer = DISK_BUFFERS.take();
+            let mut buffer = DISK_BUFFERS.acquire();
             while buffer.filled().len() < len {
                 let wanted = len - buffer.filled().len();
                 let position = start + buffer.filled().len() as u64;
@@ -108,7 +108,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.forget();
+        self.drop_cache();
     }
 }
 
@@ -125,7 +125,7 @@ impl Stream for Reader {
             if !std::mem::take(&mut self.cache_missed)
                 && let Some(read) = self.read_cached()
             {
-                return Poll::Ready(Some(self.took(read)));
+                return Poll::Ready(Some(self.record_read(read)));
             }
             self.from_disk = Some(self.read_from_disk());
         }
@@ -134,14 +134,14 @@ impl Stream for Reader {
         };
         let joined = ready!(Pin::new(job).poll(cx));
         self.from_disk = None;
-        Poll::Ready(Some(finished("read", joined).and_then(|bytes| self.took(Ok(bytes)))))
+        Poll::Ready(Some(job_result("read", joined).and_then(|bytes| self.record_read(Ok(bytes)))))
     }
 }
 
 impl Reader {
     /// Advances by the bytes read. No bytes before the end of the range means that the file was
     /// truncated.
-    fn took(&mut self, read: std::io::Result<Bytes>) -> Result<Bytes> {
+    fn record_read(&mut self, read: std::io::Result<Bytes>) -> Result<Bytes> {
         match read {
             Ok(bytes) if bytes.is_empty() => {
                 self.rest = 0..0;

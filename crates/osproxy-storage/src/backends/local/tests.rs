@@ -24,7 +24,7 @@ async fn keeps_the_contract() {
     for fsync in [true, false] {
         let root = tempfile::tempdir().unwrap();
         let store = Local::open(root.path(), fsync).await.unwrap();
-        crate::contract::run(&store).await;
+        crate::conformance::run(&store).await;
         assert_eq!(files(root.path()), [""; 0], "the conformance suite left files");
     }
 }
@@ -123,7 +123,7 @@ async fn who_only_reads_needs_no_lock_and_changes_nothing() {
     assert!(reader.create(&key, SizeHint::Unknown).await.is_err());
     assert!(reader.delete(std::slice::from_ref(&key)).await.is_err());
     let parts = reader.multipart().unwrap();
-    assert!(parts.begin(&key, Some(crate::Shape { size: 5, part_size: 1024 })).await.is_err());
+    assert!(parts.begin(&key, Some(crate::PartLayout { size: 5, part_size: 1024 })).await.is_err());
     assert!(parts.create_part(&key, "1024", 1, 5).await.is_err());
     assert!(parts.complete(&key, "1024", &[]).await.is_err());
     assert!(parts.abort(&key, "1024").await.is_err());

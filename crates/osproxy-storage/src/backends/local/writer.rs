@@ -8,9 +8,9 @@ use rustix::{
 };
 use tokio::task::JoinHandle;
 
-use super::{FILE_MODE, NAME, Root, finished, placed::Slot};
+use super::{FILE_MODE, NAME, Root, job_result, preallocated::Slot};
 use crate::{
-    Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result, Wanted,
+    DigestSelection, Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
     buffer::{Buffer, BufferPool},
 };
 
@@ -50,15 +50,15 @@ enum State {
 impl Writer {
     /// Writes an object, first under a temporary name.
     pub(super) fn new(root: Arc<Root>, key: Key, temporary: String, size_hint: Option<u64>) -> Self {
-        Self::to(root, key, Place::Temporary(temporary), size_hint.unwrap_or(0))
+        Self::with_target(root, key, TargetFile::Temporary(temporary), size_hint.unwrap_or(0))
     }
 
     /// Writes a part into its slot of a preallocated file.
     pub(super) fn part(root: Arc<Root>, key: Key, slot: Slot) -> Self {
-        Self::to(root, key, Place::Slot(slot), 0)
+        Self::with_target(root, key, TargetFile::Slot(slot), 0)
     }
 
-    fn to(root: Arc<Root>, key: Key, place: Place, size_hint: u64) -> Self {
+    fn with_target(root: Arc<Root>, key: Key, place: TargetFile, size_hint: u64) -> Self {
         Self {
             key,
             filling: None,
@@ -82,7 +82,7 @@ impl Writer {
         if let State::Busy(job) = &mut self.state {
             let joined = job.await;
             self.state = State::Failed;
-            return finished("write", joined);
+            return job_result("write", joined);
         }
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Idle(sink) => Ok(sink),
@@ -110,7 +110,7 @@ impl Writer {
 
 #[async_trait]
 impl ObjectWriter for Writer {
-    fn want(&mut self, wanted: Wanted) {
+    fn select_digests(&mut self, wanted: DigestSelection) {
         if let State::Idle(sink) = &mut self.state {
             sink.digester = Digester::new(wanted);
         }
@@ -118,7 +118,7 @@ impl ObjectWriter for Writer {
 
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let buffer = self.filling.get_or_insert_with(|| BUFFERS.take());
+            let buffer = self.filling.get_or_insert_with(|| BUFFERS.acquire());
             buffer.fill_from(&mut bytes);
             if buffer.is_full() {
                 self.flush().await?;
@@ -178,7 +178,7 @@ impl Drop for Writer {
 }
 
 /// The file that bytes are written to.
-enum Place {
+enum TargetFile {
     /// A file of its own, under this temporary name until it is published.
     Temporary(String),
     /// A byte range of a preallocated file that other writers share.
@@ -189,7 +189,7 @@ enum Place {
 /// Bytes already written into a slot stay there; they count for nothing until the part is recorded.
 struct Sink {
     root: Arc<Root>,
-    target: Place,
+    target: TargetFile,
     /// Created or opened with the first batch.
     file: Option<OwnedFd>,
     digester: Digester,
@@ -205,8 +205,8 @@ impl Sink {
     fn file(&mut self) -> rustix::io::Result<&OwnedFd> {
         if self.file.is_none() {
             let (path, flags) = match &self.target {
-                Place::Temporary(name) => (name, OFlags::CREATE | OFlags::EXCL),
-                Place::Slot(slot) => (&slot.path, OFlags::empty()),
+                TargetFile::Temporary(name) => (name, OFlags::CREATE | OFlags::EXCL),
+                TargetFile::Slot(slot) => (&slot.path, OFlags::empty()),
             };
             let flags = flags | OFlags::WRONLY | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&self.root.folder, path.as_str(), flags, FILE_MODE)?;
@@ -217,21 +217,21 @@ impl Sink {
 
     /// File offset of the next byte.
     fn end(&self) -> u64 {
-        let start = if let Place::Slot(slot) = &self.target { slot.offset } else { 0 };
+        let start = if let TargetFile::Slot(slot) = &self.target { slot.offset } else { 0 };
         start + self.written
     }
 
     /// Checks from time to time that the disk has space for the announced rest. Slots of a reserved
     /// file need no check.
-    fn must_have_room(&mut self, coming: u64) -> rustix::io::Result<()> {
+    fn check_free_space(&mut self, coming: u64) -> rustix::io::Result<()> {
         if self.written + coming > self.space_checked {
-            if matches!(self.target, Place::Slot(_)) && self.is_reserved()? {
+            if matches!(self.target, TargetFile::Slot(_)) && self.is_reserved()? {
                 self.space_checked = u64::MAX;
                 return Ok(());
             }
             self.space_checked = self.written + LOOK;
             let announced = self.size_hint.saturating_sub(self.reserved.max(self.written));
-            self.root.must_have_room(announced.max(coming))?;
+            self.root.check_free_space(announced.max(coming))?;
         }
         Ok(())
     }
@@ -245,9 +245,9 @@ impl Sink {
     }
 
     /// Fails if `coming` bytes would overwrite the next slot.
-    fn check(&self, coming: u64) -> std::io::Result<()> {
+    fn check_part_size(&self, coming: u64) -> std::io::Result<()> {
         match &self.target {
-            Place::Slot(slot) if self.written + coming > slot.size => {
+            TargetFile::Slot(slot) if self.written + coming > slot.size => {
                 Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "part exceeds its announced size"))
             }
             _ => Ok(()),
@@ -255,8 +255,8 @@ impl Sink {
     }
 
     fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.check(bytes.len() as u64)?;
-        self.must_have_room(bytes.len() as u64)?;
+        self.check_part_size(bytes.len() as u64)?;
+        self.check_free_space(bytes.len() as u64)?;
         self.digester.update(bytes);
         self.reserve(bytes.len() as u64)?;
         let (mut rest, mut at) = (bytes, self.end());
@@ -277,7 +277,7 @@ impl Sink {
     /// Appends a range of another file. The bytes are read from the page cache to be hashed; the
     /// kernel copies them, or lets both files share their blocks.
     fn append_range(&mut self, object: &OwnedFd, mut range: Range<u64>) -> std::io::Result<()> {
-        let mut buffer = BUFFERS.take();
+        let mut buffer = BUFFERS.acquire();
         while !range.is_empty() {
             let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             buffer.clear();
@@ -306,8 +306,8 @@ impl Sink {
     /// Copies `count` bytes at `start` of another file to the end of this one. Returns `false`, and
     /// copies nothing, if the kernel or the file system does not support it.
     fn copy_by_kernel(&mut self, object: &OwnedFd, start: u64, count: usize) -> std::io::Result<bool> {
-        self.check(count as u64)?;
-        self.must_have_room(count as u64)?;
+        self.check_part_size(count as u64)?;
+        self.check_free_space(count as u64)?;
         let (mut from, mut to) = (start, self.end());
         let end = start + count as u64;
         while from < end {
@@ -354,7 +354,7 @@ impl Sink {
 
     fn publish(mut self: Box<Self>, key: &Key) -> std::io::Result<()> {
         let (written, fsync, excess) = (self.written, self.root.fsync, self.reserved > self.written);
-        if let Place::Slot(slot) = &self.target
+        if let TargetFile::Slot(slot) = &self.target
             && slot.size != written
         {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -366,7 +366,7 @@ impl Sink {
         if fsync {
             rustix::fs::fdatasync(file)?;
         }
-        let Place::Temporary(temporary) = &self.target else {
+        let TargetFile::Temporary(temporary) = &self.target else {
             return Ok(());
         };
         self.root.publish(temporary, key)?;
@@ -379,7 +379,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        if let (Some(_), Place::Temporary(temporary)) = (&self.file, &self.target) {
+        if let (Some(_), TargetFile::Temporary(temporary)) = (&self.file, &self.target) {
             // If this fails, the next `Local::open` removes the file.
             let _ = rustix::fs::unlinkat(&self.root.folder, temporary.as_str(), AtFlags::empty());
         }

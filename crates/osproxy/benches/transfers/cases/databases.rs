@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, Statement};
 
 use super::{
-    Scale, alone,
+    Scale,
     small::{CONNECTIONS, SMALL, get_in_turn, store_all},
+    without_peer,
 };
 use crate::{
     client::{Connection, get},
@@ -59,9 +60,9 @@ fn one(
     {
         let server = Server::start_with(folder, &settings)?;
         let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
-        let before = asked(statements.as_ref())?;
+        let before = statement_count(statements.as_ref())?;
         let (rounds, count) = store_all(scale, &server, &mut connections, &content)?;
-        let queries = asked(statements.as_ref())? - before;
+        let queries = statement_count(statements.as_ref())? - before;
         figures(report, &format!("{name}: uploads"), &rounds, count);
         per_request(
             report,
@@ -83,9 +84,10 @@ fn one(
         let requests: Vec<_> = first.download_links(&uids)?.iter().map(|link| get(&link.url)).collect();
         first.verify(requests.first().context("no link")?, &content.variant(usize::MAX))?;
         let count = scale.halved(16_000);
-        let before = asked(statements.as_ref())?;
-        let rounds = alone(scale, |_| get_in_turn(&[server.id()], &mut connections, &requests, count))?;
-        let queries = asked(statements.as_ref())? - before;
+        let before = statement_count(statements.as_ref())?;
+        let rounds =
+            without_peer(scale, |_| get_in_turn(&[server.id()], &mut connections, &requests, count))?;
+        let queries = statement_count(statements.as_ref())? - before;
         figures(report, &format!("{name}: {what}"), &rounds, count);
         per_request(
             report,
@@ -111,7 +113,7 @@ fn per_request(report: &mut Report, what: &str, queries: f64, count: usize, know
     }
 }
 
-fn asked(statements: Option<&Statements>) -> Result<f64> {
+fn statement_count(statements: Option<&Statements>) -> Result<f64> {
     statements.map_or(Ok(0.0), Statements::count)
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::Scale;
 use crate::{
-    client::{Connection, at_once, get, ping},
+    client::{Connection, get, ping, run_in_threads},
     content::Content,
     measure::{self, median},
     report::{Report, Target},
@@ -53,9 +53,9 @@ fn transfers(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
         (0..FILES).map(|number| connection.store(&content.variant(number))).collect::<Result<_>>()?;
     let downloads: Vec<_> = connection.download_links(&uids)?.iter().map(|link| get(&link.url)).collect();
     let mut connections = Connection::open_many(server.address(), 2 * transfers)?;
-    measure::forget_peak(server.id())?;
+    measure::reset_peak_rss(server.id())?;
     let sample = measure::sample(&[server.id()], || {
-        at_once(&mut connections, |number, connection| {
+        run_in_threads(&mut connections, |number, connection| {
             if number < transfers {
                 let variant = content.variant(FILES + number);
                 let uid = connection.store(&variant)?;

@@ -5,9 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{
-    GIB, Scale,
+    GIB, Scale, alternate,
     databases::Statements,
-    in_turn,
     parts::{MIB, Upload},
     small::{CONNECTIONS, SMALL, get_in_turn},
 };
@@ -59,7 +58,7 @@ fn parts(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> 
     let mut to_owner = Connection::open_many(owner.address(), CONNECTIONS / 2)?;
     let mut to_other = Connection::open_many(other.address(), CONNECTIONS / 2)?;
     let ids = [owner.id(), other.id()];
-    measure::forget_peak(other.id())?;
+    measure::reset_peak_rss(other.id())?;
     // Includes the answer to the merge request, which takes some milliseconds.
     let send = |round: usize, through_other: bool| {
         let variant = content.variant(2 * round + usize::from(through_other));
@@ -68,12 +67,12 @@ fn parts(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> 
         upload.send_first(first)?;
         let connections = if through_other { &mut to_other } else { &mut to_owner };
         let sample = measure::sample(&ids, || upload.send(connections).map(drop))?;
-        owner.wait_until_whole(&upload.uid)?;
+        owner.wait_until_merged(&upload.uid)?;
         Ok(sample)
     };
     let send = std::cell::RefCell::new(send);
     let (own, peer) =
-        in_turn(scale, |round| send.borrow_mut()(round, true), |round| send.borrow_mut()(round, false))?;
+        alternate(scale, |round| send.borrow_mut()(round, true), |round| send.borrow_mut()(round, false))?;
     large(report, "parts", (&own, &peer), scale.large as f64);
     report.figure(
         CASE,
@@ -93,7 +92,7 @@ fn downloads(scale: &Scale, report: &mut Report, owner: &Server, other: &Server)
     to_other.verify(&request, &variant)?;
     let ids = [owner.id(), other.id()];
     let length = scale.large as u64;
-    let (own, peer) = in_turn(
+    let (own, peer) = alternate(
         scale,
         |_| measure::sample(&ids, || to_other.get(&request, length)),
         |_| measure::sample(&ids, || to_owner.get(&request, length)),
@@ -112,7 +111,7 @@ fn small(scale: &Scale, report: &mut Report, owner: &Server, other: &Server) -> 
         requests.push(link(first, &content.variant(number))?);
     }
     let (ids, count) = ([owner.id(), other.id()], scale.halved(16_000));
-    let (own, peer) = in_turn(
+    let (own, peer) = alternate(
         scale,
         |_| get_in_turn(&ids, &mut to_other, &requests, count),
         |_| get_in_turn(&ids, &mut to_owner, &requests, count),

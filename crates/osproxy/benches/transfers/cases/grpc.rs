@@ -17,7 +17,7 @@ use osproxy_api::grpc::v1::{
 use tokio::runtime::{Builder, Runtime};
 use tonic::body::Body;
 
-use super::{GIB, Scale, all_in_turn, in_turn};
+use super::{GIB, Scale, alternate, alternate_all};
 use crate::{
     client::{Connection, get},
     content::{Content, Variant},
@@ -159,11 +159,11 @@ pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
     let content = Content::new(scale.large);
     let mut both = Both::start(folder, &content)?;
     let names = ["gRPC", "HTTP"];
-    let [grpc, http] = all_in_turn(scale, names, |which, round| {
+    let [grpc, http] = alternate_all(scale, names, |which, round| {
         let variant = content.variant(2 * round + which);
         if which == 0 { both.upload_over_grpc(&variant, MESSAGE) } else { both.upload_over_http(&variant) }
     })?;
-    tell(report, "grpc-upload", scale.large, (&grpc, &http));
+    report_figures(report, "grpc-upload", scale.large, (&grpc, &http));
     Ok(())
 }
 
@@ -180,16 +180,16 @@ pub(super) fn download(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     ensure!(md5.finish() == variant.md5(), "received other bytes");
     both.http.verify(&request, &variant)?;
     let (id, size) = ([both.server.id()], scale.large as u64);
-    let (grpc, http) = in_turn(
+    let (grpc, http) = alternate(
         scale,
         |_| measure::sample(&id, || both.grpc.read(&uid, |_| {})),
         |_| measure::sample(&id, || both.http.get(&request, size)),
     )?;
-    tell(report, "grpc-download", scale.large, (&grpc, &http));
+    report_figures(report, "grpc-download", scale.large, (&grpc, &http));
     Ok(())
 }
 
-fn tell(report: &mut Report, case: &str, size: usize, both: (&measure::Rounds, &measure::Rounds)) {
+fn report_figures(report: &mut Report, case: &str, size: usize, both: (&measure::Rounds, &measure::Rounds)) {
     report.against(case, "MB/s (peer: HTTP)", both, throughput(size), Target::None);
     report.against(case, "CPU s/GiB (peer: HTTP)", both, cpu(size), Target::None);
     report.against(case, "client's CPU s/GiB (peer: HTTP)", both, client_cpu(size), Target::None);
@@ -200,7 +200,7 @@ pub(super) fn messages(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let content = Content::new(scale.large);
     let mut both = Both::start(folder, &content)?;
     let names = ["16 KiB", "64 KiB", "128 KiB", "256 KiB", "1 MiB"];
-    let rounds = all_in_turn(scale, names, |which, round| {
+    let rounds = alternate_all(scale, names, |which, round| {
         let size = SIZES.get(which).copied().unwrap_or(MESSAGE);
         both.upload_over_grpc(&content.variant(SIZES.len() * round + which), size)
     })?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{GIB, Scale, in_turn, md5_alone};
+use super::{GIB, Scale, alternate, md5_alone};
 use crate::{
     client::{Connection, get},
     content::Content,
@@ -38,7 +38,7 @@ fn upload(
     let content = Content::new(scale.large);
     let mut connection = Connection::open(server.address())?;
     let mut last = None;
-    measure::forget_peak(server.id())?;
+    measure::reset_peak_rss(server.id())?;
     let upload = |round| {
         let variant = content.variant(round);
         let link = connection.upload_link("file.bin")?;
@@ -46,7 +46,7 @@ fn upload(
         last = Some((link.uid, round));
         measure::sample(&[server.id()], || connection.put(&target, &variant, form))
     };
-    let (own, md5) = in_turn(scale, upload, |round| md5_alone(&content.variant(round)))?;
+    let (own, md5) = alternate(scale, upload, |round| md5_alone(&content.variant(round)))?;
     let peak = measure::peak_rss(server.id())?;
     if let Some((uid, round)) = last {
         connection.verify_stored(&uid, &content.variant(round))?;
@@ -90,17 +90,17 @@ pub(super) fn download(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let server_ids = [server.id()];
     let nginx_ids = nginx.ids()?;
     for cold in [false, true] {
-        let (own_rounds, peer_rounds) = in_turn(
+        let (own_rounds, peer_rounds) = alternate(
             scale,
             |_| {
                 if cold {
-                    server.forget_content()?;
+                    server.drop_page_cache()?;
                 }
                 get_all(&server_ids, &mut connection, &own, scale.large)
             },
             |_| {
                 if cold {
-                    nginx.forget_content()?;
+                    nginx.drop_page_cache()?;
                 }
                 get_all(&nginx_ids, &mut connection_to_nginx, &peer, scale.large)
             },

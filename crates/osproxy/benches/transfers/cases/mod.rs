@@ -78,7 +78,7 @@ impl Scale {
 }
 
 /// Runs both in turn, after a warm-up round.
-fn in_turn(
+fn alternate(
     scale: &Scale,
     mut own: impl FnMut(usize) -> Result<Sample>,
     mut peer: impl FnMut(usize) -> Result<Sample>,
@@ -96,7 +96,7 @@ fn in_turn(
 }
 
 /// Runs several in turn, after a warm-up round. `run` gets an index into `names` and the round.
-fn all_in_turn<const N: usize>(
+fn alternate_all<const N: usize>(
     scale: &Scale,
     names: [&str; N],
     mut run: impl FnMut(usize, usize) -> Result<Sample>,
@@ -115,7 +115,7 @@ fn all_in_turn<const N: usize>(
 }
 
 /// Runs a case without a peer, after a warm-up round.
-fn alone(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<Rounds> {
+fn without_peer(scale: &Scale, mut own: impl FnMut(usize) -> Result<Sample>) -> Result<Rounds> {
     let mut rounds = Rounds::default();
     for round in 0..=scale.rounds {
         let sample = own(round)?;

@@ -255,7 +255,7 @@ pub(super) fn overload(scale: &Scale, folder: &Path, report: &mut Report) -> Res
         }
     }
     let idle = measure::rss(server.id())?;
-    measure::forget_peak(server.id())?;
+    measure::reset_peak_rss(server.id())?;
     let mut overloaded = work.load(&server, CONNECTIONS, Some(TIMES * best), time)?;
     let peak = measure::peak_rss(server.id())?;
     let recovery = recovery(&work, &server, carried, best)?;

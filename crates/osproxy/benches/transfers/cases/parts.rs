@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{GIB, Scale, in_turn, line, md5_alone};
+use super::{GIB, Scale, alternate, line, md5_alone};
 use crate::{
-    client::{Connection, at_once, put_nothing},
+    client::{Connection, put_nothing, run_in_threads},
     content::{Content, Variant},
     measure::{self, Sample, median},
     report::{Report, Target},
@@ -52,7 +52,7 @@ fn one_at_a_time(
     let content = Content::new(size);
     let mut connections = Connection::open_many(server.address(), CONNECTIONS)?;
     let (mut last, mut all_times) = (None, Vec::new());
-    measure::forget_peak(server.id())?;
+    measure::reset_peak_rss(server.id())?;
     let upload = |round| {
         let first = connections.first_mut().context("no connection")?;
         let upload = Upload::new(first, &content.variant(round), part)?;
@@ -60,7 +60,7 @@ fn one_at_a_time(
         let sample = measure::sample(&[server.id()], || {
             times = upload.send(&mut connections)?;
             let start = Instant::now();
-            server.wait_until_whole(&upload.uid)?;
+            server.wait_until_merged(&upload.uid)?;
             times.whole = times.answer + start.elapsed().as_secs_f64();
             Ok(())
         })?;
@@ -68,7 +68,7 @@ fn one_at_a_time(
         last = Some((upload.uid, round));
         Ok(sample)
     };
-    let (own, md5) = in_turn(scale, upload, |round| md5_alone(&content.variant(round)))?;
+    let (own, md5) = alternate(scale, upload, |round| md5_alone(&content.variant(round)))?;
     let peak = measure::peak_rss(server.id())?;
     if let (Some((uid, round)), Some(connection)) = (last, connections.first_mut()) {
         connection.verify_stored(&uid, &content.variant(round))?;
@@ -109,13 +109,13 @@ pub(super) fn memory(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
         let upload = Upload::new(first, &content.variant(number), MIB)?;
         uploads.push((upload, connections, Times::default()));
     }
-    measure::forget_peak(server.id())?;
+    measure::reset_peak_rss(server.id())?;
     let sample = measure::sample(&[server.id()], || {
-        at_once(&mut uploads, |_, (upload, connections, times)| {
+        run_in_threads(&mut uploads, |_, (upload, connections, times)| {
             *times = upload.send(connections)?;
             Ok(())
         })?;
-        uploads.iter().try_for_each(|(upload, ..)| server.wait_until_whole(&upload.uid))
+        uploads.iter().try_for_each(|(upload, ..)| server.wait_until_merged(&upload.uid))
     })?;
     let peak = measure::peak_rss(server.id())?;
     eprintln!("  {}", line(&sample));
@@ -177,7 +177,7 @@ impl<'a> Upload<'a> {
     pub(super) fn send(&self, connections: &mut [Connection]) -> Result<Times> {
         let start = Instant::now();
         let next = AtomicUsize::new(0);
-        at_once(connections, |_, connection| {
+        run_in_threads(connections, |_, connection| {
             while let Some((target, part)) = self.parts.get(next.fetch_add(1, Ordering::Relaxed)) {
                 connection.put(target, part, false)?;
             }

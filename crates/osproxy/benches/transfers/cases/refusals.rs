@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 
 use super::{
-    Scale, all_in_turn,
+    Scale, alternate_all,
     small::{CONNECTIONS, SMALL},
 };
 use crate::{
-    client::{Connection, at_once, put_nothing},
+    client::{Connection, put_nothing, run_in_threads},
     content::Content,
     measure::{self, Sample},
     report::{Report, Target},
@@ -40,12 +40,12 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
     let each = scale.halved(400);
     let mut counts = Vec::new();
     let names = ["uploads alone", "uploads with refusals", "refusals alone"];
-    let [alone, beside, refusing] = all_in_turn(scale, names, |which, round| {
+    let [alone, beside, refusing] = alternate_all(scale, names, |which, round| {
         let (stop, refusals) = (AtomicBool::new(false), AtomicU64::new(0));
         let to_refuse = &mut refused;
         let refuse = |_: usize, connection: &mut Connection| -> Result<()> {
             while !stop.load(Ordering::Relaxed) {
-                connection.refused(&[&part])?;
+                connection.expect_refusal(&[&part])?;
                 let done = refusals.fetch_add(1, Ordering::Relaxed) + 1;
                 if which == 2 && done >= 10 * each as u64 {
                     break;
@@ -55,10 +55,13 @@ pub(super) fn refusals(scale: &Scale, folder: &Path, report: &mut Report) -> Res
         };
         let sample = measure::sample(&[server.id()], || {
             thread::scope(|scope| {
-                let refusing =
-                    if which > 0 { Some(scope.spawn(move || at_once(to_refuse, refuse))) } else { None };
+                let refusing = if which > 0 {
+                    Some(scope.spawn(move || run_in_threads(to_refuse, refuse)))
+                } else {
+                    None
+                };
                 let uploaded = if which < 2 {
-                    at_once(&mut uploading, |connection_number, connection| {
+                    run_in_threads(&mut uploading, |connection_number, connection| {
                         (0..each).try_for_each(|index| {
                             let number =
                                 ((round * 2 + which) * CONNECTIONS + connection_number) * each + index;

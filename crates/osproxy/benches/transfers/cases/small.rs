@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Scale, alone, in_turn};
+use super::{Scale, alternate, without_peer};
 use crate::{
-    client::{Connection, at_once, download_link_request, get, upload_link_request},
+    client::{Connection, download_link_request, get, run_in_threads, upload_link_request},
     content::Content,
     measure::{self, Rounds, Sample},
     nginx::Nginx,
@@ -43,7 +43,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
     }
     let count = scale.halved(40_000);
     let (server_ids, nginx_ids) = ([server.id()], nginx.ids()?);
-    let rounds = in_turn(
+    let rounds = alternate(
         scale,
         |_| get_in_turn(&server_ids, &mut to_server, &own, count),
         |_| get_in_turn(&nginx_ids, &mut to_nginx, &peer, count),
@@ -66,7 +66,7 @@ pub(super) fn get_in_turn(
     count: usize,
 ) -> Result<Sample> {
     measure::sample(server, || {
-        at_once(connections, |number, connection| {
+        run_in_threads(connections, |number, connection| {
             let start = number * requests.len() / CONNECTIONS;
             let mut requests = requests.iter().cycle().skip(start).take(count / CONNECTIONS);
             requests.try_for_each(|request| connection.get(request, SMALL as u64))
@@ -87,9 +87,9 @@ pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result
         ("download links", download_link_request(&[uid])?, scale.halved(40_000)),
     ];
     for (what, request, count) in kinds {
-        let rounds = alone(scale, |_| {
+        let rounds = without_peer(scale, |_| {
             measure::sample(&[server.id()], || {
-                at_once(&mut connections, |_, connection| {
+                run_in_threads(&mut connections, |_, connection| {
                     (0..count / CONNECTIONS)
                         .try_for_each(|_| connection.exchange(&[&request], |_| {}).map(drop))
                 })
@@ -132,9 +132,9 @@ pub(super) fn store_all(
 ) -> Result<(Rounds, usize)> {
     let each = scale.halved(400);
     let number = |round, connection, index| (round * CONNECTIONS + connection) * each + index;
-    let rounds = alone(scale, |round| {
+    let rounds = without_peer(scale, |round| {
         measure::sample(&[server.id()], || {
-            at_once(connections, |connection_number, connection| {
+            run_in_threads(connections, |connection_number, connection| {
                 (0..each).try_for_each(|index| {
                     let variant = content.variant(number(round, connection_number, index));
                     connection.store(&variant).map(drop)

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Scale, all_in_turn, small::CONNECTIONS};
+use super::{Scale, alternate_all, small::CONNECTIONS};
 use crate::{
-    client::{Connection, at_once},
+    client::{Connection, run_in_threads},
     content::Content,
     measure::{self, Rounds, Sample},
     report::{Report, Target},
@@ -49,7 +49,7 @@ impl Stored {
         let mut uids = vec![Vec::new(); CONNECTIONS];
         let mut work: Vec<_> = self.connections.iter_mut().zip(&mut uids).collect();
         let sample = measure::sample(&[self.server.id()], || {
-            at_once(&mut work, |number, (connection, uids)| {
+            run_in_threads(&mut work, |number, (connection, uids)| {
                 for index in 0..each {
                     uids.push(connection.store(&content.variant(first + number * each + index))?);
                 }
@@ -64,7 +64,7 @@ impl Stored {
     fn delete(&mut self) -> Result<Sample> {
         let mut work: Vec<_> = self.connections.iter_mut().zip(&self.uids).collect();
         measure::sample(&[self.server.id()], || {
-            at_once(&mut work, |_, (connection, uids)| {
+            run_in_threads(&mut work, |_, (connection, uids)| {
                 uids.iter().try_for_each(|uid| connection.delete(uid))
             })?;
             self.uids.iter().flatten().try_for_each(|uid| self.server.wait_until_gone(uid))
@@ -80,7 +80,7 @@ pub(super) fn stored(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
         Stored::start(&folder.join("few"), &content, FEW)?,
         Stored::start(&folder.join("many"), &content, many)?,
     ];
-    let rounds = all_in_turn(scale, STEPS, |which, _| {
+    let rounds = alternate_all(scale, STEPS, |which, _| {
         let [few, many] = &mut servers;
         let stored = if which % 2 == 0 { few } else { many };
         if which < 2 { stored.create(&content, EACH) } else { stored.delete() }

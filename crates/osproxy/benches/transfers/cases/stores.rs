@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    GIB, Scale, in_turn, md5_alone,
+    GIB, Scale, alternate, md5_alone,
     parts::{MIB, Upload},
 };
 use crate::{
-    client::{Connection, Network, at_once, get},
+    client::{Connection, Network, get, run_in_threads},
     content::{Content, Variant},
     measure::{self, Rounds, Sample},
     report::{Report, Target},
@@ -69,7 +69,7 @@ impl<'a> Bench<'a> {
 pub(super) fn uploads(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let case = "s3-upload";
     let mut bench = Bench::start(scale, folder)?;
-    measure::forget_peak(bench.server.id())?;
+    measure::reset_peak_rss(bench.server.id())?;
     let (behind, md5) = upload(&mut bench, report, ("parts", 0, None))?;
     upload(&mut bench, report, (AT_A_GIGABIT, scale.rounds + 1, Some(GIGABIT)))?;
     let peak = measure::peak_rss(bench.server.id())?;
@@ -91,13 +91,14 @@ fn upload(
     (what, start, network): (&str, usize, Option<f64>),
 ) -> Result<(Rounds, Rounds)> {
     let Bench { scale, store, server, content, to_server, to_store } = bench;
-    let mut through = Through::new(server, store);
+    let mut through = ThroughOsproxy::new(server, store);
     let (mut behind, mut md5, mut last) = (Rounds::default(), Rounds::default(), None);
     let own = |round| {
         let variant = content.variant(start + round);
         let first = to_server.first_mut().context("no connection")?;
         let upload = Upload::new(first, &variant, PART)?;
-        let sample = through.sample(round, || over(network, to_server, |all| upload.send(all).map(drop)))?;
+        let sample =
+            through.sample(round, || with_network(network, to_server, |all| upload.send(all).map(drop)))?;
         let first = to_server.first_mut().context("no connection")?;
         let verification = measure::sample(&[server.id()], || wait_until_verified(first, &variant.md5()))?;
         if round > 0 {
@@ -112,10 +113,10 @@ fn upload(
         let parts = content.variant(start + round).parts(PART);
         let md5s: Vec<_> = parts.iter().map(Variant::md5).collect();
         measure::sample(&[store.id()], || {
-            over(network, to_store, |all| send(store, all, &object, &parts, &md5s))
+            with_network(network, to_store, |all| send(store, all, &object, &parts, &md5s))
         })
     };
-    let (own, peer) = in_turn(scale, own, peer)?;
+    let (own, peer) = alternate(scale, own, peer)?;
     let (uid, number) = last.context("no round was measured")?;
     let (Some(first), Some(first_to_store)) = (to_server.first_mut(), to_store.first_mut()) else {
         return Ok((behind, md5));
@@ -159,14 +160,16 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
         // New connections, since idle ones are closed after a while.
         let mut to_server = Connection::open_many(server.address(), connections)?;
         let mut to_store = Connection::open_many(store.address(), connections)?;
-        let mut through = Through::new(&server, &store);
-        let (own, peer) = in_turn(
+        let mut through = ThroughOsproxy::new(&server, &store);
+        let (own, peer) = alternate(
             scale,
-            |round| through.sample(round, || over(network, &mut to_server, |all| get_all(all, &own))),
+            |round| through.sample(round, || with_network(network, &mut to_server, |all| get_all(all, &own))),
             |_| {
                 // Signed again, since a signature is valid for some minutes only.
                 let peer = requests(&store.get(&object(0))?);
-                measure::sample(&[store.id()], || over(network, &mut to_store, |all| get_all(all, &peer)))
+                measure::sample(&[store.id()], || {
+                    with_network(network, &mut to_store, |all| get_all(all, &peer))
+                })
             },
         )?;
         through.report(report, ("s3-download", what), (&own, &peer), (files * scale.large) as f64);
@@ -175,7 +178,7 @@ pub(super) fn downloads(scale: &Scale, folder: &Path, report: &mut Report) -> Re
 }
 
 /// Uses connections as if they all shared one network.
-fn over(
+fn with_network(
     bytes_per_second: Option<f64>,
     connections: &mut [Connection],
     work: impl FnOnce(&mut [Connection]) -> Result<()>,
@@ -210,7 +213,7 @@ fn send(
     let first = connections.first_mut().context("no connection")?;
     let upload = store.begin(first, object)?;
     let next = AtomicUsize::new(0);
-    at_once(connections, |_, connection| {
+    run_in_threads(connections, |_, connection| {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(part) = parts.get(index) else {
@@ -230,7 +233,7 @@ fn send(
 /// Sends all requests, each over the next free connection, and checks the length of each answer.
 fn get_all(connections: &mut [Connection], requests: &[(Vec<u8>, usize)]) -> Result<()> {
     let next = AtomicUsize::new(0);
-    at_once(connections, |_, connection| {
+    run_in_threads(connections, |_, connection| {
         while let Some((request, length)) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
             connection.get(request, *length as u64)?;
         }
@@ -248,14 +251,14 @@ fn wait_until_verified(connection: &mut Connection, md5: &str) -> Result<()> {
 }
 
 /// Processor time of rounds through osproxy: of the store, and of both.
-struct Through {
+struct ThroughOsproxy {
     server: u32,
     store: u32,
     of_store: Rounds,
     of_both: Rounds,
 }
 
-impl Through {
+impl ThroughOsproxy {
     fn new(server: &Server, store: &Store) -> Self {
         let (server, store) = (server.id(), store.id());
         Self { server, store, of_store: Rounds::default(), of_both: Rounds::default() }

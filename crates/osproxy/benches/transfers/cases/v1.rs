@@ -14,14 +14,14 @@ use anyhow::{Context, Result, ensure};
 use osproxy_api::v1::UploadLinks;
 
 use super::{
-    GIB, Scale, all_in_turn, blake3_alone,
+    GIB, Scale, alternate_all, blake3_alone,
     parts::{MIB, Upload},
     small::{CONNECTIONS, SMALL, get_in_turn},
 };
 use crate::{
     client::{
-        Connection, at_once, download_link_request, get, post_nothing, upload_link_request, v1_link_request,
-        v1_upload_request,
+        Connection, download_link_request, get, post_nothing, run_in_threads, upload_link_request,
+        v1_link_request, v1_upload_request,
     },
     content::{Content, Variant},
     measure::{self, Sample, median},
@@ -40,12 +40,12 @@ const FILES: usize = 200;
 const TAKERS: [&str; 6] = ["v1", "v0", "nginx", "blake3 alone", "v1, durable", "dd"];
 
 /// A server, with a connection to it.
-struct Taker {
+struct Receiver {
     server: Server,
     connection: Connection,
 }
 
-impl Taker {
+impl Receiver {
     fn start(folder: &Path, fsync: bool) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let settings = [("LOCAL__FSYNC".to_owned(), fsync.to_string())];
@@ -75,12 +75,12 @@ impl Taker {
 /// durable compared with both.
 pub(super) fn upload(scale: &Scale, folder: &Path, report: &mut Report) -> Result<()> {
     let content = Content::new(scale.large);
-    let mut plain = Taker::start(&folder.join("plain"), false)?;
-    let mut durable = Taker::start(&folder.join("durable"), true)?;
-    let nginx = if Nginx::takes_files() { Some(Nginx::start(folder)?) } else { None };
+    let mut plain = Receiver::start(&folder.join("plain"), false)?;
+    let mut durable = Receiver::start(&folder.join("durable"), true)?;
+    let nginx = if Nginx::accepts_uploads() { Some(Nginx::start(folder)?) } else { None };
     let mut to_nginx = nginx.as_ref().map(|nginx| Connection::open(nginx.address())).transpose()?;
     let source = save(folder, &content.variant(0))?;
-    let rounds = all_in_turn(scale, TAKERS, |which, round| {
+    let rounds = alternate_all(scale, TAKERS, |which, round| {
         let variant = content.variant(round);
         // Writes out pending data, so that no receiver pays for another.
         rustix::fs::sync();
@@ -153,12 +153,12 @@ pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result
     let (server, content) = (Server::start(folder)?, Content::new(size));
     let mut connections = Connection::open_many(server.address(), PARTS_AT_ONCE)?;
     let (mut answers, mut peak) = (Vec::new(), 0.0_f64);
-    let [own, peer] = all_in_turn(scale, ["v1", "v0"], |which, round| {
+    let [own, peer] = alternate_all(scale, ["v1", "v0"], |which, round| {
         // The contents differ, or the second one would already be stored.
         let variant = content.variant(2 * round + which);
         let first = connections.first_mut().context("no connection")?;
         rustix::fs::sync();
-        measure::forget_peak(server.id())?;
+        measure::reset_peak_rss(server.id())?;
         let (uid, sample) = if which == 0 {
             let (uid, links) = first.create_upload(size, PART)?;
             let parts = variant.parts(PART);
@@ -172,7 +172,7 @@ pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result
             let upload = Upload::new(first, &variant, PART)?;
             let sample = measure::sample(&[server.id()], || {
                 upload.send(&mut connections)?;
-                server.wait_until_whole(&upload.uid)
+                server.wait_until_merged(&upload.uid)
             })?;
             (upload.uid, sample)
         };
@@ -205,7 +205,7 @@ pub(super) fn parts(scale: &Scale, folder: &Path, report: &mut Report) -> Result
 /// duration of the completion in seconds.
 fn send(connections: &mut [Connection], links: &UploadLinks, parts: &[Variant<'_>]) -> Result<f64> {
     let next = AtomicUsize::new(0);
-    at_once(connections, |_, connection| {
+    run_in_threads(connections, |_, connection| {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(part) = parts.get(index) else {
@@ -240,7 +240,7 @@ pub(super) fn small_downloads(scale: &Scale, folder: &Path, report: &mut Report)
     }
     let count = scale.halved(40_000);
     let (server_ids, nginx_ids) = ([server.id()], nginx.ids()?);
-    let [v1, v0, by_nginx] = all_in_turn(scale, ["v1", "v0", "nginx"], |which, _| match which {
+    let [v1, v0, by_nginx] = alternate_all(scale, ["v1", "v0", "nginx"], |which, _| match which {
         0 => get_in_turn(&server_ids, &mut to_server, &own, count),
         1 => get_in_turn(&server_ids, &mut to_server, &of_v0, count),
         _ => get_in_turn(&nginx_ids, &mut to_nginx, &of_nginx, count),
@@ -269,14 +269,14 @@ pub(super) fn links(scale: &Scale, folder: &Path, report: &mut Report) -> Result
     for (what, own, peer, count) in kinds {
         let mut ask = |request: &[u8]| {
             measure::sample(&[server.id()], || {
-                at_once(&mut connections, |_, connection| {
+                run_in_threads(&mut connections, |_, connection| {
                     (0..count / CONNECTIONS)
                         .try_for_each(|_| connection.exchange(&[request], |_| {}).map(drop))
                 })
             })
         };
         let [own, peer] =
-            all_in_turn(scale, ["v1", "v0"], |which, _| ask(if which == 0 { &own } else { &peer }))?;
+            alternate_all(scale, ["v1", "v0"], |which, _| ask(if which == 0 { &own } else { &peer }))?;
         let (both, each) = ((&own, &peer), 1e6 / count as f64);
         let rate = |sample: &Sample| count as f64 / sample.wall;
         report.against("v1-links", &format!("{what} per s (peer: v0)"), both, rate, Target::None);

@@ -1,34 +1,34 @@
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::{
-    app::{clock_differs, uids_are_ahead},
-    cli::{existing, open},
+    app::{describe_clock_skew, describe_uid_lead},
+    cli::{existing_database, open_meta},
     config::Config,
     meta::now_ms,
 };
 
 /// Compares the clock of this machine with that of the database and with the newest uid. Skipped if
 /// no service has created the database yet.
-pub(super) async fn examine(config: &Config, report: &mut Report) {
-    if existing(config).await.is_err() {
+pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
+    if existing_database(config).await.is_err() {
         return;
     }
     report.line("database");
     let looking = async {
-        let meta = open(config).await?;
+        let meta = open_meta(config).await?;
         let clock = meta.now_ms();
-        anyhow::Ok((clock, meta.newest_uid().await?))
+        anyhow::Ok((clock, meta.highest_id().await?))
     };
     let (clock, newest) = match looking.await {
         Ok(found) => found,
         Err(error) => {
-            let error = report.quoted(&format!("{error:#}"));
+            let error = report.redacted(&format!("{error:#}"));
             return report.wrong("open", &error);
         }
     };
     // Nodes of a cluster issue uids by the clock of Redis.
     let newest = newest.filter(|_| !config.is_clustered());
-    let ahead = newest.and_then(|newest| uids_are_ahead(newest.issued_ms().cast_signed(), clock));
-    if let Some(problem) = clock_differs(now_ms(), clock) {
+    let ahead = newest.and_then(|newest| describe_uid_lead(newest.timestamp_ms().cast_signed(), clock));
+    if let Some(problem) = describe_clock_skew(now_ms(), clock) {
         report.wrong(
             "clock",
             &format!(

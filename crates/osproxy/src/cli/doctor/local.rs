@@ -2,15 +2,15 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use osproxy_storage::{ErrorKind, backends::Local};
 
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::{
     config::{Config, DatabaseLocation},
     error,
 };
 
 /// Checks the object folder; a service may be using it.
-pub(super) async fn examine(config: &Config, report: &mut Report) {
-    let root = config.objects_root();
+pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
+    let root = config.object_folder();
     report.line(&format!("local: {}", root.display()));
     match Local::probe(&root).await {
         Ok(probed) => {
@@ -19,7 +19,7 @@ pub(super) async fn examine(config: &Config, report: &mut Report) {
             } else {
                 "it does not exist yet and can be created"
             };
-            report.ok("folder", &format!("{there}; {} free", bytes(probed.free)));
+            report.ok("folder", &format!("{there}; {} free", format_bytes(probed.free)));
             check_permissions(config, &root, report).await;
         }
         Err(problem) => {
@@ -28,14 +28,14 @@ pub(super) async fn examine(config: &Config, report: &mut Report) {
             } else {
                 "objects cannot be written; check `local.root`, `data_dir` and the owner of the folder"
             };
-            report.wrong("folder", &format!("{advice} ({})", error::chain(&problem)));
+            report.wrong("folder", &format!("{advice} ({})", error::error_chain(&problem)));
         }
     }
 }
 
 /// Warns about folders and files that other users can read. Skips those inside a folder that is
 /// closed to them.
-async fn check_permissions(config: &Config, root: &Path, report: &Report) {
+async fn check_permissions(config: &Config, root: &Path, report: &DoctorReport) {
     let mut open = Vec::new();
     let database = match config.database_location() {
         Ok(DatabaseLocation::File(database)) => Some(database),
@@ -68,7 +68,7 @@ async fn check_permissions(config: &Config, root: &Path, report: &Report) {
 }
 
 /// Formats a size in the largest unit that gives at least 1.
-fn bytes(count: u64) -> String {
+fn format_bytes(count: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let power = (count.max(1).ilog2() / 10).clamp(1, 5);
     let tenths = count.saturating_mul(10) >> (10 * power);
@@ -78,7 +78,7 @@ fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::format_bytes;
 
     #[test]
     fn sizes_are_told_in_fitting_units() {
@@ -90,7 +90,7 @@ mod tests {
             (3 << 29, "1.5 GiB"),
             (5 << 40, "5.0 TiB"),
         ] {
-            assert_eq!(bytes(count), told);
+            assert_eq!(format_bytes(count), told);
         }
     }
 }

@@ -20,28 +20,28 @@ const LISTED: usize = 1000;
 
 /// Why a probe failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ProbeError {
     /// The store returned an error.
     Store(storage::Error),
     /// The store behaved incorrectly.
     Misbehaved(&'static str),
 }
 
-impl From<storage::Error> for Failure {
+impl From<storage::Error> for ProbeError {
     fn from(error: storage::Error) -> Self {
         Self::Store(error)
     }
 }
 
-type Outcome<T = String> = Result<T, Failure>;
+type CheckResult<T = String> = Result<T, ProbeError>;
 
 /// Generates a random key, which no other object has.
-pub(super) fn key() -> Outcome<Key> {
+pub(super) fn key() -> CheckResult<Key> {
     let mut random = [0; 16];
     let random = getrandom::fill(&mut random).map(|()| hex::encode(random));
-    let random = random.map_err(|_| Failure::Misbehaved("this machine provides no random numbers"))?;
+    let random = random.map_err(|_| ProbeError::Misbehaved("this machine provides no random numbers"))?;
     Key::parse(&format!("unknown/doctor-{random}"))
-        .map_err(|_| Failure::Misbehaved("the test key is invalid"))
+        .map_err(|_| ProbeError::Misbehaved("the test key is invalid"))
 }
 
 /// Bytes that differ at each position, so that misplaced bytes are detected.
@@ -58,7 +58,7 @@ pub(super) fn content() -> Bytes {
 
 /// Contacts the store. Returns how many seconds the local clock is ahead, if the store reports its
 /// time.
-pub(super) async fn reach(store: &dyn Backend) -> Outcome<Option<i64>> {
+pub(super) async fn clock_difference(store: &dyn Backend) -> CheckResult<Option<i64>> {
     let before = SystemTime::now();
     let there = store.clock().await?;
     let here = before + before.elapsed().unwrap_or_default() / 2;
@@ -70,7 +70,7 @@ pub(super) async fn reach(store: &dyn Backend) -> Outcome<Option<i64>> {
 
 /// Reads an object that does not exist. The response has a body, which explains what is wrong with
 /// the key.
-pub(super) async fn credentials(store: &dyn Backend) -> Outcome {
+pub(super) async fn credentials(store: &dyn Backend) -> CheckResult {
     match store.open(&key()?, 0..1).await {
         Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
         // Some stores check the bucket before the signature.
@@ -83,7 +83,7 @@ pub(super) async fn credentials(store: &dyn Backend) -> Outcome {
 
 /// Looks for the buckets and creates none: a name may be mistyped. Returns the names of missing
 /// buckets if the service would create them.
-pub(super) async fn missing_buckets(store: &dyn Backend, are_created: bool) -> Outcome<Option<String>> {
+pub(super) async fn missing_buckets(store: &dyn Backend, are_created: bool) -> CheckResult<Option<String>> {
     match store.prepare(false).await {
         Ok(()) => Ok(None),
         Err(error) if are_created && Diagnosis::of(&error) == Diagnosis::BucketNotFound => {
@@ -93,7 +93,7 @@ pub(super) async fn missing_buckets(store: &dyn Backend, are_created: bool) -> O
     }
 }
 
-async fn write(mut writer: Box<dyn ObjectWriter>, content: &Bytes) -> Outcome {
+async fn write(mut writer: Box<dyn ObjectWriter>, content: &Bytes) -> CheckResult {
     for chunk in content.chunks(CHUNK) {
         writer.write(content.slice_ref(chunk)).await?;
     }
@@ -102,44 +102,44 @@ async fn write(mut writer: Box<dyn ObjectWriter>, content: &Bytes) -> Outcome {
 }
 
 /// Reads a range and compares it with what was written.
-async fn compare(store: &dyn Backend, key: &Key, range: Range<usize>, content: &Bytes) -> Outcome<()> {
+async fn compare(store: &dyn Backend, key: &Key, range: Range<usize>, content: &Bytes) -> CheckResult<()> {
     let reader = store.open(key, range.start as u64..range.end as u64).await?;
     let chunks: Vec<Bytes> = reader.try_collect().await?;
     if chunks.concat() != content.slice(range) {
-        return Err(Failure::Misbehaved(
+        return Err(ProbeError::Misbehaved(
             "the store returned different bytes than were written: files would be corrupted",
         ));
     }
     Ok(())
 }
 
-pub(super) async fn put(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
+pub(super) async fn put(store: &dyn Backend, key: &Key, content: &Bytes) -> CheckResult {
     write(store.create(key, SizeHint::Exact(content.len() as u64)).await?, content).await?;
     Ok(format!("{} MiB", content.len() >> 20))
 }
 
-pub(super) async fn get(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
+pub(super) async fn get(store: &dyn Backend, key: &Key, content: &Bytes) -> CheckResult {
     compare(store, key, 0..content.len(), content).await?;
     Ok("the content matches".to_owned())
 }
 
-pub(super) async fn range(store: &dyn Backend, key: &Key, content: &Bytes) -> Outcome {
+pub(super) async fn range(store: &dyn Backend, key: &Key, content: &Bytes) -> CheckResult {
     let middle = content.len() / 2;
     compare(store, key, middle..middle + 1000, content).await?;
     Ok("1000 bytes from the middle".to_owned())
 }
 
-fn multipart(store: &dyn Backend) -> Outcome<&dyn Multipart> {
-    store.multipart().ok_or(Failure::Misbehaved("the store does not support multipart uploads"))
+fn multipart(store: &dyn Backend) -> CheckResult<&dyn Multipart> {
+    store.multipart().ok_or(ProbeError::Misbehaved("the store does not support multipart uploads"))
 }
 
 /// Begins a multipart upload.
-pub(super) async fn begin(store: &dyn Backend, key: &Key) -> Outcome {
+pub(super) async fn begin(store: &dyn Backend, key: &Key) -> CheckResult {
     Ok(multipart(store)?.begin(key, None).await?)
 }
 
 /// Uploads an object in two parts, the last one first, completes and reads it.
-pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Outcome {
+pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> CheckResult {
     let uploads = multipart(store)?;
     let first = usize::try_from(uploads.min_part_size()).unwrap_or(usize::MAX);
     let content = pattern(first.saturating_add(LAST_PART));
@@ -155,24 +155,24 @@ pub(super) async fn parts(store: &dyn Backend, key: &Key, upload: &str) -> Outco
 }
 
 /// Uploads a part and aborts the multipart upload.
-pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> Outcome {
+pub(super) async fn abort(store: &dyn Backend, key: &Key, upload: &str) -> CheckResult {
     let uploads = multipart(store)?;
     let part = pattern(LAST_PART);
     write(uploads.create_part(key, upload, 1, part.len() as u64).await?, &part).await?;
-    if !is_there(uploads, key, upload).await? {
-        return Err(Failure::Misbehaved(
+    if !is_listed(uploads, key, upload).await? {
+        return Err(ProbeError::Misbehaved(
             "the store does not list a multipart upload: abandoned ones would never be removed",
         ));
     }
     uploads.abort(key, upload).await?;
-    if is_there(uploads, key, upload).await? {
-        return Err(Failure::Misbehaved("an aborted multipart upload still exists"));
+    if is_listed(uploads, key, upload).await? {
+        return Err(ProbeError::Misbehaved("an aborted multipart upload still exists"));
     }
     Ok("the aborted multipart upload is gone".to_owned())
 }
 
-async fn is_there(uploads: &dyn Multipart, key: &Key, upload: &str) -> Outcome<bool> {
-    let mut known = uploads.uploads(Some(key)).await?;
+async fn is_listed(uploads: &dyn Multipart, key: &Key, upload: &str) -> CheckResult<bool> {
+    let mut known = uploads.list_uploads(Some(key)).await?;
     while let Some(known) = known.try_next().await? {
         if known.id == upload {
             return Ok(true);
@@ -182,7 +182,7 @@ async fn is_there(uploads: &dyn Multipart, key: &Key, upload: &str) -> Outcome<b
 }
 
 /// Looks for the test object in the list of all objects.
-pub(super) async fn list(store: &dyn Backend, key: &Key) -> Outcome {
+pub(super) async fn list(store: &dyn Backend, key: &Key) -> CheckResult {
     let mut objects = store.list().await?;
     for _ in 0..LISTED {
         match objects.try_next().await? {
@@ -191,7 +191,7 @@ pub(super) async fn list(store: &dyn Backend, key: &Key) -> Outcome {
             }
             Some(_) => {}
             None => {
-                return Err(Failure::Misbehaved(
+                return Err(ProbeError::Misbehaved(
                     "the store does not list the test object: `fsck` would miss objects",
                 ));
             }
@@ -201,13 +201,13 @@ pub(super) async fn list(store: &dyn Backend, key: &Key) -> Outcome {
 }
 
 /// Deletes objects and checks that they are gone.
-pub(super) async fn delete(store: &dyn Backend, keys: &[Key]) -> Outcome {
+pub(super) async fn delete(store: &dyn Backend, keys: &[Key]) -> CheckResult {
     store.delete(keys).await?;
     for key in keys {
         match store.size(key).await {
             Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
-            Ok(_) => return Err(Failure::Misbehaved("a deleted object still exists")),
+            Ok(_) => return Err(ProbeError::Misbehaved("a deleted object still exists")),
         }
     }
     Ok("the test objects are gone".to_owned())
@@ -215,23 +215,23 @@ pub(super) async fn delete(store: &dyn Backend, keys: &[Key]) -> Outcome {
 
 /// Test data that may still be in the store.
 #[derive(Default)]
-pub(super) struct Left {
+pub(super) struct Leftovers {
     pub(super) objects: Vec<Key>,
     /// With the id of the multipart upload; `None` if it is unknown whether the upload began.
     pub(super) uploads: Vec<(Key, Option<String>)>,
 }
 
 /// Removes leftovers. Continues after a failure.
-pub(super) async fn clean_up(store: &dyn Backend, left: &Left) -> Outcome {
+pub(super) async fn clean_up(store: &dyn Backend, left: &Leftovers) -> CheckResult {
     let uploads = multipart(store)?;
-    let mut outcome: Outcome<()> = Ok(());
+    let mut outcome: CheckResult<()> = Ok(());
     for (key, upload) in &left.uploads {
         outcome = outcome.and(match upload {
-            Some(upload) => uploads.abort(key, upload).await.map_err(Failure::from),
-            None => uploads.abort_all(key, None).await.map_err(Failure::from),
+            Some(upload) => uploads.abort(key, upload).await.map_err(ProbeError::from),
+            None => uploads.abort_all(key, None).await.map_err(ProbeError::from),
         });
     }
-    let deleted = store.delete(&left.objects).await.map_err(Failure::from);
+    let deleted = store.delete(&left.objects).await.map_err(ProbeError::from);
     outcome.and(deleted).map(|()| "leftover test data is removed".to_owned())
 }
 
@@ -252,9 +252,9 @@ mod tests {
         let mut turned = content.to_vec();
         turned[OBJECT / 2 + 999] ^= 1;
         put(&store, &object, &turned.into()).await.unwrap();
-        assert!(matches!(get(&store, &object, &content).await, Err(Failure::Misbehaved(_))));
-        assert!(matches!(range(&store, &object, &content).await, Err(Failure::Misbehaved(_))));
+        assert!(matches!(get(&store, &object, &content).await, Err(ProbeError::Misbehaved(_))));
+        assert!(matches!(range(&store, &object, &content).await, Err(ProbeError::Misbehaved(_))));
         assert!(delete(&store, std::slice::from_ref(&object)).await.is_ok());
-        assert!(matches!(list(&store, &object).await, Err(Failure::Misbehaved(_))));
+        assert!(matches!(list(&store, &object).await, Err(ProbeError::Misbehaved(_))));
     }
 }

@@ -3,11 +3,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use osproxy_storage::{Backend, Category, Diagnosis, Key};
 
 use super::{
-    probes::{self, Failure, Left},
-    report::Report,
+    probes::{self, Leftovers, ProbeError},
+    report::DoctorReport,
 };
 use crate::{
-    app::advice,
+    app::explain_store_error,
     config::{Config, StoreKind},
     error,
 };
@@ -24,10 +24,10 @@ const REFUSED: u64 = 15 * 60;
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// Probes a remote store. Returns whether `stopped` interrupted it. Removes all test data.
-pub(super) async fn examine(
+pub(super) async fn check(
     config: &Config,
     kind: StoreKind,
-    report: &mut Report,
+    report: &mut DoctorReport,
     stopped: &mut (impl Future<Output = ()> + Unpin),
 ) -> bool {
     let (place, buckets) = describe(config, kind);
@@ -35,14 +35,21 @@ pub(super) async fn examine(
     let store = match config.open_store(kind, None) {
         Ok(store) => store,
         Err(problem) => {
-            report.wrong("settings", &report.quoted(&problem));
+            report.wrong("settings", &report.redacted(&problem));
             report.skipped(&["reach", "credentials", "clock"]);
             report.skipped(&PROBES);
             return false;
         }
     };
-    let mut visit =
-        Visit { config, kind, buckets, store, report, leftovers: Left::default(), was_interrupted: false };
+    let mut visit = StoreCheck {
+        config,
+        kind,
+        buckets,
+        store,
+        report,
+        leftovers: Leftovers::default(),
+        was_interrupted: false,
+    };
     let is_stopped = tokio::select! {
         () = visit.probe_all() => false,
         () = stopped => true,
@@ -65,27 +72,27 @@ fn describe(config: &Config, kind: StoreKind) -> (String, Vec<String>) {
 }
 
 /// Probes of one store, and the test data that may be in it.
-struct Visit<'a> {
+struct StoreCheck<'a> {
     config: &'a Config,
     kind: StoreKind,
     buckets: Vec<String>,
     store: Arc<dyn Backend>,
-    report: &'a mut Report,
-    leftovers: Left,
+    report: &'a mut DoctorReport,
+    leftovers: Leftovers,
     /// Whether a request was abandoned without an answer.
     was_interrupted: bool,
 }
 
-impl Visit<'_> {
+impl StoreCheck<'_> {
     async fn probe_all(&mut self) {
         let store = self.store.clone();
-        let Some(apart) = self.probe("reach", probes::reach(&*store)).await else {
+        let Some(apart) = self.probe("reach", probes::clock_difference(&*store)).await else {
             self.report.skipped(&["credentials", "clock"]);
             return self.report.skipped(&PROBES);
         };
         self.report.ok("reach", "the store answers");
-        let is_known = self.try_out("credentials", probes::credentials(&*store)).await;
-        self.tell_clocks(apart);
+        let is_known = self.probe_and_report("credentials", probes::credentials(&*store)).await;
+        self.report_clock(apart);
         if !is_known {
             return self.report.skipped(&PROBES);
         }
@@ -121,11 +128,11 @@ impl Visit<'_> {
         };
         self.leftovers.objects.push(object.clone());
         let content = probes::content();
-        if !self.try_out("put", probes::put(store, &object, &content)).await {
+        if !self.probe_and_report("put", probes::put(store, &object, &content)).await {
             return self.report.skipped(PROBES.get(2..).unwrap_or_default());
         }
-        if self.try_out("get", probes::get(store, &object, &content)).await {
-            self.try_out("range", probes::range(store, &object, &content)).await;
+        if self.probe_and_report("get", probes::get(store, &object, &content)).await {
+            self.probe_and_report("range", probes::range(store, &object, &content)).await;
         } else {
             self.report.skipped(&["range"]);
         }
@@ -135,10 +142,10 @@ impl Visit<'_> {
         } else {
             self.report.skipped(&["abort"]);
         }
-        self.try_out("list", probes::list(store, &object)).await;
+        self.probe_and_report("list", probes::list(store, &object)).await;
         let mut keys = vec![object];
         keys.extend(completed.then_some(parts));
-        if self.try_out("delete", probes::delete(store, &keys)).await {
+        if self.probe_and_report("delete", probes::delete(store, &keys)).await {
             self.leftovers.objects.retain(|key| !keys.contains(key));
         }
     }
@@ -148,7 +155,7 @@ impl Visit<'_> {
             return false;
         };
         self.leftovers.objects.push(key.clone());
-        let are_put_together = self.try_out("parts", probes::parts(store, key, &upload)).await;
+        let are_put_together = self.probe_and_report("parts", probes::parts(store, key, &upload)).await;
         if are_put_together {
             self.leftovers.uploads.retain(|(known, _)| known != key);
         }
@@ -157,7 +164,7 @@ impl Visit<'_> {
 
     async fn probe_abort(&mut self, store: &dyn Backend, key: &Key) {
         if let Some(upload) = self.begin("abort", store, key).await
-            && self.try_out("abort", probes::abort(store, key, &upload)).await
+            && self.probe_and_report("abort", probes::abort(store, key, &upload)).await
         {
             self.leftovers.uploads.retain(|(known, _)| known != key);
         }
@@ -173,17 +180,17 @@ impl Visit<'_> {
     }
 
     /// Runs a probe with the timeout of the store and reports a failure.
-    async fn probe<T>(&mut self, name: &str, work: impl Future<Output = Result<T, Failure>>) -> Option<T> {
+    async fn probe<T>(&mut self, name: &str, work: impl Future<Output = Result<T, ProbeError>>) -> Option<T> {
         let seconds = self.config.stores.timeout;
         let done = tokio::time::timeout(Duration::from_secs(seconds), work).await;
-        let advice = |diagnosis| advice(self.config, self.kind, diagnosis);
+        let advice = |diagnosis| explain_store_error(self.config, self.kind, diagnosis);
         let what = match done {
             Ok(Ok(found)) => return Some(found),
-            Ok(Err(Failure::Store(problem))) => {
-                let said = self.report.quoted(&error::chain(&problem));
+            Ok(Err(ProbeError::Store(problem))) => {
+                let said = self.report.redacted(&error::error_chain(&problem));
                 format!("{} ({said})", advice(Diagnosis::of(&problem)))
             }
-            Ok(Err(Failure::Misbehaved(what))) => what.to_owned(),
+            Ok(Err(ProbeError::Misbehaved(what))) => what.to_owned(),
             Err(_) => {
                 self.was_interrupted = true;
                 format!(
@@ -197,7 +204,11 @@ impl Visit<'_> {
     }
 
     /// Runs a probe and also reports success.
-    async fn try_out(&mut self, name: &str, work: impl Future<Output = Result<String, Failure>>) -> bool {
+    async fn probe_and_report(
+        &mut self,
+        name: &str,
+        work: impl Future<Output = Result<String, ProbeError>>,
+    ) -> bool {
         let found = self.probe(name, work).await;
         if let Some(what) = &found {
             self.report.ok(name, what);
@@ -206,7 +217,7 @@ impl Visit<'_> {
     }
 
     /// Reports how far the local clock is ahead of the store's.
-    fn tell_clocks(&mut self, ahead: Option<i64>) {
+    fn report_clock(&mut self, ahead: Option<i64>) {
         let Some(ahead) = ahead else {
             return self.report.ok("clock", "the store does not report its time");
         };
@@ -244,7 +255,7 @@ impl Visit<'_> {
             let _ = tokio::time::timeout(limit, probes::clean_up(&*store, &left)).await;
             tokio::time::sleep(ON_ITS_WAY).await;
         }
-        if !self.try_out("clean-up", probes::clean_up(&*store, &left)).await {
+        if !self.probe_and_report("clean-up", probes::clean_up(&*store, &left)).await {
             let keys = left.objects.iter().chain(left.uploads.iter().map(|(key, _)| key));
             let names: BTreeSet<_> = keys.map(Key::as_str).collect();
             let names: Vec<_> = names.into_iter().collect();

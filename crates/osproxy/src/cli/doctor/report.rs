@@ -6,13 +6,13 @@ use crate::config::{Config, StoreKind};
 const LONGEST: usize = 400;
 
 /// Prints results and counts problems.
-pub(super) struct Report {
+pub(super) struct DoctorReport {
     secrets: Vec<String>,
     problem_count: u32,
     has_skipped: bool,
 }
 
-impl Report {
+impl DoctorReport {
     pub(super) fn new(config: &Config) -> Self {
         let described = StoreKind::ALL.iter().filter_map(|kind| config.describe_store(*kind));
         let mut secrets: Vec<_> = described.flat_map(|store| store.secrets).collect();
@@ -44,12 +44,12 @@ impl Report {
 
     #[expect(clippy::unused_self, reason = "all output goes through the report")]
     pub(super) fn line(&self, text: &str) {
-        super::super::say(text);
+        super::super::print_line(text);
     }
 
     /// Prepares text of a store or library for output: one line, without the secrets that were sent
     /// to stores and may be part of their answers.
-    pub(super) fn quoted(&self, text: &str) -> String {
+    pub(super) fn redacted(&self, text: &str) -> String {
         let mut said = text.to_owned();
         for secret in &self.secrets {
             said = said.replace(secret, "***");
@@ -59,7 +59,7 @@ impl Report {
     }
 
     /// Prints the summary.
-    pub(super) fn end(&self) -> ExitCode {
+    pub(super) fn summarize(&self) -> ExitCode {
         match self.problem_count {
             0 if self.has_skipped => self.line("no problem found so far; skipped probes were not run"),
             0 => self.line("no problem found"),

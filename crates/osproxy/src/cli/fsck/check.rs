@@ -1,14 +1,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use osproxy_storage::{Digests, ErrorKind, Key, Listed, Wanted};
+use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key, ListedObject};
 
-use super::{super::say, Options};
+use super::{super::print_line, FsckArgs};
 use crate::{
     Result,
     app::App,
     error,
-    meta::{BlobState, Kind, NewTask, PartState, RecordedBlob, RecordedLayout, RecordedPart},
+    meta::{BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout},
     tasks::handlers::{merge_parts, verify_blob},
 };
 
@@ -29,9 +29,9 @@ enum Pass {
 }
 
 /// Comparison of metadata and stores, which nothing else uses meanwhile.
-pub(super) struct Check {
+pub(super) struct Fsck {
     pub(super) app: Arc<App>,
-    pub(super) options: Options,
+    pub(super) options: FsckArgs,
     /// The store that is being checked.
     pub(super) store: String,
     /// Objects that several rows name, at least one of them as content, with the number of rows
@@ -53,8 +53,8 @@ pub(super) struct Check {
     pub(super) repaired: u64,
 }
 
-impl Check {
-    pub(super) fn new(app: Arc<App>, options: Options) -> Self {
+impl Fsck {
+    pub(super) fn new(app: Arc<App>, options: FsckArgs) -> Self {
         Self {
             app,
             options,
@@ -75,34 +75,34 @@ impl Check {
     pub(super) async fn run(&mut self) -> Result<()> {
         for uid in self.app.meta.files_without_content().await? {
             self.has_dangling_files = true;
-            self.difference(format!("file {uid} is complete but has no content"), false);
+            self.report(format!("file {uid} is complete but has no content"), false);
         }
         for store in self.app.stores.names() {
             self.store = store;
             self.has_missing_content = false;
-            self.one_store().await?;
+            self.check_store().await?;
         }
         Ok(())
     }
 
-    async fn one_store(&mut self) -> Result<()> {
+    async fn check_store(&mut self) -> Result<()> {
         self.shared = self.app.meta.shared_objects(&self.store).await?;
         let mut contended: Vec<_> =
             self.shared.iter().filter(|(_, count)| **count > 1).map(|(key, _)| key.clone()).collect();
         contended.sort();
         for key in contended {
-            self.difference(format!("object {key} is named by more than one row"), false);
+            self.report(format!("object {key} is named by more than one row"), false);
         }
-        self.strays().await?;
-        self.uploads().await?;
-        self.blobs(Pass::Used).await?;
-        self.blobs(Pass::Unused).await
+        self.check_orphans().await?;
+        self.check_multipart_uploads().await?;
+        self.check_blobs(Pass::Used).await?;
+        self.check_blobs(Pass::Unused).await
     }
 
-    async fn blobs(&mut self, pass: Pass) -> Result<()> {
+    async fn check_blobs(&mut self, pass: Pass) -> Result<()> {
         let mut after = 0;
         loop {
-            let page = self.app.meta.recorded_blobs(&self.store, after, PAGE as u64).await?;
+            let page = self.app.meta.blob_records(&self.store, after, PAGE as u64).await?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
@@ -114,10 +114,10 @@ impl Check {
             }
             for blob in &page {
                 match (pass, is_unused(blob)) {
-                    (Pass::Used, false) => self.blob(blob).await?,
-                    (Pass::Used, true) => self.look_for_content(blob).await?,
+                    (Pass::Used, false) => self.check_blob(blob).await?,
+                    (Pass::Used, true) => self.check_unused_content(blob).await?,
                     (Pass::Unused, false) => {}
-                    (Pass::Unused, true) => self.unused(blob).await?,
+                    (Pass::Unused, true) => self.check_unused(blob).await?,
                 }
             }
         }
@@ -144,15 +144,15 @@ impl Check {
     }
 
     /// Returns the parts of a blob and records the sizes of those that are objects.
-    async fn parts_of(&mut self, blob: &RecordedBlob) -> Result<Vec<RecordedPart>> {
-        let parts = self.app.meta.recorded_parts(blob.id).await?;
+    async fn parts_of(&mut self, blob: &BlobRecord) -> Result<Vec<PartRecord>> {
+        let parts = self.app.meta.part_records(blob.id).await?;
         let objects = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_none());
         self.part_sizes = self.sizes_of(objects.map(|part| part.object_key.clone()).collect()).await?;
         Ok(parts)
     }
 
     /// Checks whether the content of an unused blob exists.
-    async fn look_for_content(&mut self, blob: &RecordedBlob) -> Result<()> {
+    async fn check_unused_content(&mut self, blob: &BlobRecord) -> Result<()> {
         let parts = self.parts_of(blob).await?;
         let is_there = |sizes: &HashMap<String, u64>, key: &String, size: i64| {
             sizes.get(key).copied() == u64::try_from(size).ok()
@@ -167,83 +167,85 @@ impl Check {
         Ok(())
     }
 
-    pub(super) fn difference(&mut self, what: String, repaired: bool) {
+    pub(super) fn report(&mut self, what: String, repaired: bool) {
         self.found += 1;
         self.repaired += u64::from(repaired);
-        say(&if repaired { format!("{what}: repaired") } else { what });
+        print_line(&if repaired { format!("{what}: repaired") } else { what });
     }
 
     /// Reports a difference with the result of its repair, if one was attempted.
-    pub(super) fn repaired(&mut self, what: String, outcome: Option<Result<bool>>) {
+    pub(super) fn report_repair(&mut self, what: String, outcome: Option<Result<bool>>) {
         match outcome {
-            None => self.difference(what, false),
-            Some(Ok(repaired)) => self.difference(what, repaired),
+            None => self.report(what, false),
+            Some(Ok(repaired)) => self.report(what, repaired),
             Some(Err(error)) => {
-                let why = error::chain(&error);
-                self.difference(format!("{what}; the repair failed ({why})"), false);
+                let why = error::error_chain(&error);
+                self.report(format!("{what}; the repair failed ({why})"), false);
             }
         }
     }
 
-    async fn blob(&mut self, blob: &RecordedBlob) -> Result<()> {
+    async fn check_blob(&mut self, blob: &BlobRecord) -> Result<()> {
         match blob.state {
-            BlobState::Stored => self.stored(blob).await,
-            BlobState::Receiving => self.receiving(blob).await,
-            BlobState::Deleting => self.unused(blob).await,
+            BlobState::Stored => self.check_stored(blob).await,
+            BlobState::Receiving => self.check_incomplete_upload(blob).await,
+            BlobState::Deleting => self.check_unused(blob).await,
             BlobState::Writing => {
                 let what = format!("blob {} is an unfinished write", blob.id);
-                self.discard(what, Kind::Blob, blob.id, &blob.object_key).await;
+                self.discard_unfinished(what, ObjectRowKind::Blob, blob.id, &blob.object_key).await;
                 Ok(())
             }
         }
     }
 
     /// Removes an object that is not content, unless another row names it as content.
-    async fn discard(&mut self, what: String, kind: Kind, id: i64, object_key: &str) {
-        if self.of_others(object_key, false) {
-            return self.difference(
-                format!("{what}, and its object is content of another row ({object_key})"),
-                false,
-            );
+    async fn discard_unfinished(&mut self, what: String, kind: ObjectRowKind, id: i64, object_key: &str) {
+        if self.is_content_of_other_row(object_key, false) {
+            return self
+                .report(format!("{what}, and its object is content of another row ({object_key})"), false);
         }
         let safe = !self.has_dangling_files;
-        let outcome = if self.options.repair && safe { Some(self.app.discard(kind, id).await) } else { None };
-        self.repaired(what, outcome);
+        let outcome = if self.options.repair && safe {
+            Some(self.app.delete_unreferenced(kind, id).await)
+        } else {
+            None
+        };
+        self.report_repair(what, outcome);
     }
 
-    async fn stored(&mut self, blob: &RecordedBlob) -> Result<()> {
+    async fn check_stored(&mut self, blob: &BlobRecord) -> Result<()> {
         if blob.refs != blob.files {
             let what = format!("blob {} counts {} files but has {}", blob.id, blob.refs, blob.files);
             if self.options.repair {
-                self.app.meta.recount(blob.id, blob.files).await?;
+                self.app.meta.set_ref_count(blob.id, blob.files).await?;
             }
-            self.difference(what, self.options.repair);
+            self.report(what, self.options.repair);
         }
         let parts = self.parts_of(blob).await?;
         match blob.layout {
-            RecordedLayout::Whole => self.whole(blob, &parts).await,
-            RecordedLayout::Parts => self.parts(blob, &parts).await,
+            RecordedLayout::Whole => self.check_whole(blob, &parts).await,
+            RecordedLayout::Parts => self.check_parts(blob, &parts).await,
         }
     }
 
     /// Checks content that is a single object.
-    async fn whole(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
+    async fn check_whole(&mut self, blob: &BlobRecord, parts: &[PartRecord]) -> Result<()> {
         let found = self.sizes.get(&blob.object_key).copied();
         let what = format!("blob {} ({})", blob.id, blob.object_key);
-        let mut intact = self.compare(&what, blob.size, found);
+        let mut intact = self.compare_size(&what, blob.size, found);
         if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
             // A merge records its result before it removes the parts.
-            let merge = merge_parts::merging(&self.app, self.app.next_uid().await?)(blob.id);
+            let merge = merge_parts::merge_task(&self.app, self.app.next_uid().await?)(blob.id);
             if blob.digests.is_some() && self.app.meta.has_task(merge.kind, &merge.payload).await? {
                 return Ok(());
             }
             // A task has yet to verify that the object is what was received, or what the Go program
             // recorded.
-            let verify = verify_blob::verification(&self.app, self.app.next_uid().await?)(blob.id);
-            return self.awaits(blob, verify, "is not verified, and no task verifies it").await;
+            let verify = verify_blob::verify_task(&self.app, self.app.next_uid().await?)(blob.id);
+            return self.ensure_task(blob, verify, "is not verified, and no task verifies it").await;
         }
         if intact && (self.options.deep || !parts.is_empty()) {
-            let wanted = blob.digests.map_or_else(Wanted::default, |known| known.wanted());
+            let wanted = blob.digests.map_or_else(DigestSelection::default, |known| known.selection());
             let read = self.read(&blob.object_key, blob.size, wanted).await;
             intact = self.compare_digests(&what, read, |digests| Some(*digests) == blob.digests);
         }
@@ -252,91 +254,98 @@ impl Check {
         }
         // The parts may be the only copy of the bytes.
         let safe = intact
-            && !parts.iter().any(|part| self.of_others(&part.object_key, part.state == PartState::Stored));
+            && !parts
+                .iter()
+                .any(|part| self.is_content_of_other_row(&part.object_key, part.state == PartState::Stored));
         let outcome = if self.options.repair && safe { Some(self.remove_parts(parts).await) } else { None };
-        self.repaired(
+        self.report_repair(
             format!("blob {} is merged, but {} of its parts remain", blob.id, parts.len()),
             outcome,
         );
         Ok(())
     }
 
-    async fn remove_parts(&self, parts: &[RecordedPart]) -> Result<bool> {
+    async fn remove_parts(&self, parts: &[PartRecord]) -> Result<bool> {
         let named = parts.iter().filter_map(|part| Some((part.id, Some(Key::parse(&part.object_key).ok()?))));
-        self.app.remove_parts(&self.store, &named.collect::<Vec<_>>()).await?;
+        self.app.delete_parts(&self.store, &named.collect::<Vec<_>>()).await?;
         Ok(true)
     }
 
     /// Checks complete content that waits to be merged.
-    async fn parts(&mut self, blob: &RecordedBlob, parts: &[RecordedPart]) -> Result<()> {
+    async fn check_parts(&mut self, blob: &BlobRecord, parts: &[PartRecord]) -> Result<()> {
         let (mut expected, mut size) = (1, 0);
         for part in parts {
             if part.state == PartState::Stored {
                 if part.number != expected {
-                    self.difference(format!("blob {} has no part {expected}", blob.id), false);
+                    self.report(format!("blob {} has no part {expected}", blob.id), false);
                 }
                 expected = part.number + 1;
                 size += part.size;
             }
-            self.part(blob, part).await?;
+            self.check_part(blob, part).await?;
         }
         if blob.part_count.is_some_and(|count| count != expected - 1) {
-            self.difference(format!("blob {} is missing parts", blob.id), false);
+            self.report(format!("blob {} is missing parts", blob.id), false);
         }
         if size != blob.size {
-            self.difference(
+            self.report(
                 format!("blob {} has {} bytes, but its parts have {size}", blob.id, blob.size),
                 false,
             );
         }
-        self.put_together(blob, parts).await?;
-        let merge = merge_parts::merging(&self.app, self.app.next_uid().await?)(blob.id);
-        self.awaits(blob, merge, "is in parts, and no task merges them").await
+        self.check_multipart_object(blob, parts).await?;
+        let merge = merge_parts::merge_task(&self.app, self.app.next_uid().await?)(blob.id);
+        self.ensure_task(blob, merge, "is in parts, and no task merges them").await
     }
 
     /// Ensures that a task exists for a blob.
-    async fn awaits(&mut self, blob: &RecordedBlob, task: NewTask, otherwise: &str) -> Result<()> {
+    async fn ensure_task(&mut self, blob: &BlobRecord, task: NewTask, otherwise: &str) -> Result<()> {
         if !self.app.meta.has_task(task.kind, &task.payload).await? {
             if self.options.repair {
                 self.app.meta.enqueue(task, Some(self.store.clone())).await?;
             }
-            self.difference(format!("blob {} {otherwise}", blob.id), self.options.repair);
+            self.report(format!("blob {} {otherwise}", blob.id), self.options.repair);
         }
         Ok(())
     }
 
     /// Checks an incomplete upload.
-    async fn receiving(&mut self, blob: &RecordedBlob) -> Result<()> {
+    async fn check_incomplete_upload(&mut self, blob: &BlobRecord) -> Result<()> {
         let parts = self.parts_of(blob).await?;
         for part in &parts {
-            self.part(blob, part).await?;
+            self.check_part(blob, part).await?;
         }
         match &blob.upload_id {
-            Some(upload) => self.collecting(blob, upload, &parts).await,
+            Some(upload) => self.check_multipart_parts(blob, upload, &parts).await,
             None => Ok(()),
         }
     }
 
-    async fn part(&mut self, blob: &RecordedBlob, part: &RecordedPart) -> Result<()> {
+    async fn check_part(&mut self, blob: &BlobRecord, part: &PartRecord) -> Result<()> {
         let what = format!("part {} of blob {} ({})", part.number, blob.id, part.object_key);
         if part.state != PartState::Stored {
-            self.discard(format!("{what} is an unfinished write"), Kind::Part, part.id, &part.object_key)
-                .await;
+            self.discard_unfinished(
+                format!("{what} is an unfinished write"),
+                ObjectRowKind::Part,
+                part.id,
+                &part.object_key,
+            )
+            .await;
             return Ok(());
         }
         if part.tag.is_some() {
             return Ok(());
         }
         let found = self.part_sizes.get(&part.object_key).copied();
-        if self.compare(&what, part.size, found) && self.options.deep {
-            let read = self.read(&part.object_key, part.size, part.digests.wanted()).await;
-            self.compare_digests(&what, read, |digests| part.digests.is_of(digests));
+        if self.compare_size(&what, part.size, found) && self.options.deep {
+            let read = self.read(&part.object_key, part.size, part.digests.selection()).await;
+            self.compare_digests(&what, read, |digests| part.digests.matches(digests));
         }
         Ok(())
     }
 
     /// Checks a blob that belongs to no file.
-    async fn unused(&mut self, blob: &RecordedBlob) -> Result<()> {
+    async fn check_unused(&mut self, blob: &BlobRecord) -> Result<()> {
         let why = match blob.state {
             BlobState::Deleting => "is marked for deletion",
             BlobState::Receiving => "receives parts for no file",
@@ -346,35 +355,36 @@ impl Check {
         let has_object = blob.layout == RecordedLayout::Whole || blob.upload_id.is_some();
         let own = has_object.then(|| (blob.object_key.clone(), is_content));
         let mut keys: Vec<_> = own.into_iter().collect();
-        let parts = self.app.meta.recorded_parts(blob.id).await?.into_iter();
+        let parts = self.app.meta.part_records(blob.id).await?.into_iter();
         let parts = parts.filter(|part| part.tag.is_none());
         keys.extend(parts.map(|part| (part.object_key, part.state == PartState::Stored)));
         let may_be_needed =
             self.has_dangling_files || (self.has_missing_content && blob.state == BlobState::Stored);
-        let safe = !may_be_needed && !keys.iter().any(|(key, counts)| self.of_others(key, *counts));
+        let safe =
+            !may_be_needed && !keys.iter().any(|(key, counts)| self.is_content_of_other_row(key, *counts));
         let outcome = if self.options.repair && safe { Some(self.remove(blob.id).await) } else { None };
-        self.repaired(format!("blob {} {why}", blob.id), outcome);
+        self.report_repair(format!("blob {} {why}", blob.id), outcome);
         Ok(())
     }
 
     /// Whether another row names the object as content. `counts`: whether the current row does so
     /// itself.
-    fn of_others(&self, key: &str, by_itself: bool) -> bool {
+    fn is_content_of_other_row(&self, key: &str, by_itself: bool) -> bool {
         self.shared.get(key).is_some_and(|count| *count > i64::from(by_itself))
     }
 
     async fn remove(&self, blob_id: i64) -> Result<bool> {
-        Ok(self.app.meta.condemn_unused(blob_id).await? && self.app.remove_blob(blob_id).await?)
+        Ok(self.app.meta.mark_unreferenced_deleting(blob_id).await? && self.app.delete_blob(blob_id).await?)
     }
 
     /// Whether an object exists with the recorded size. Missing content cannot be repaired here; it
     /// is restored when a client uploads the same content again.
-    pub(super) fn compare(&mut self, what: &str, recorded: i64, found: Option<u64>) -> bool {
+    pub(super) fn compare_size(&mut self, what: &str, recorded: i64, found: Option<u64>) -> bool {
         self.has_missing_content |= found != u64::try_from(recorded).ok();
         match found {
-            None => self.difference(format!("{what} has no object"), false),
+            None => self.report(format!("{what} has no object"), false),
             Some(size) if u64::try_from(recorded) != Ok(size) => {
-                self.difference(format!("{what} has {size} bytes instead of {recorded}"), false);
+                self.report(format!("{what} has {size} bytes instead of {recorded}"), false);
             }
             Some(_) => return true,
         }
@@ -389,21 +399,21 @@ impl Check {
     ) -> bool {
         match read {
             Ok(digests) if fits(&digests) => return true,
-            Ok(_) => self.difference(format!("{what} has different content than recorded"), false),
+            Ok(_) => self.report(format!("{what} has different content than recorded"), false),
             Err(error) => {
-                self.difference(format!("{what} cannot be read ({})", error::chain(&error)), false);
+                self.report(format!("{what} cannot be read ({})", error::error_chain(&error)), false);
             }
         }
         false
     }
 
-    async fn read(&self, object_key: &str, size: i64, wanted: Wanted) -> Result<Digests> {
+    async fn read(&self, object_key: &str, size: i64, wanted: DigestSelection) -> Result<Digests> {
         let key = Key::parse(object_key).map_err(crate::Error::internal)?;
         self.app.stores.digest(&self.store, &key, 0..size.unsigned_abs(), wanted).await
     }
 
     /// Looks for orphans: objects of the store that no row names.
-    async fn strays(&mut self) -> Result<()> {
+    async fn check_orphans(&mut self) -> Result<()> {
         let app = self.app.clone();
         let objects = app.stores.get(&self.store)?.list().await?;
         let mut pages = objects.try_chunks(LISTED);
@@ -411,15 +421,15 @@ impl Check {
             self.objects += page.len() as u64;
             self.bytes += page.iter().map(|object| object.size).sum::<u64>();
             let names: Vec<_> = page.iter().map(|object| object.name.clone()).collect();
-            let known = app.meta.named_objects(&self.store, &names).await?;
+            let known = app.meta.referenced_objects(&self.store, &names).await?;
             for object in page.iter().filter(|object| !known.contains(&object.name)) {
-                self.stray(object).await?;
+                self.handle_orphan(object).await?;
             }
         }
         Ok(())
     }
 
-    async fn stray(&mut self, object: &Listed) -> Result<()> {
+    async fn handle_orphan(&mut self, object: &ListedObject) -> Result<()> {
         let what = format!("object {} ({} bytes) is an orphan: no row names it", object.name, object.size);
         let deleted = match Key::parse(&object.name) {
             Ok(key) if self.options.delete_strays => {
@@ -428,12 +438,12 @@ impl Check {
             }
             _ => false,
         };
-        self.difference(what, deleted);
+        self.report(what, deleted);
         Ok(())
     }
 }
 
-fn is_unused(blob: &RecordedBlob) -> bool {
+fn is_unused(blob: &BlobRecord) -> bool {
     match blob.state {
         BlobState::Stored => blob.files == 0,
         BlobState::Receiving => blob.uploads == 0,

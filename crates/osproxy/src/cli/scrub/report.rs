@@ -2,15 +2,15 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::super::say;
-use crate::{meta::RecordedContent, uid::Uid};
+use super::super::print_line;
+use crate::{meta::ContentRecord, uid::Uid};
 
 /// How many of the files that share a blob are named.
 pub(super) const NAMED: usize = 20;
 
 /// How content differs from its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum ContentFault {
     /// The object does not exist.
     Missing,
     /// The object has a different size than recorded.
@@ -23,7 +23,7 @@ pub(super) enum Fault {
     Unreadable(String),
 }
 
-impl Fault {
+impl ContentFault {
     fn name(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -36,7 +36,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ContentFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str("has no object"),
@@ -50,15 +50,15 @@ impl fmt::Display for Fault {
 
 /// A fault of a whole blob or of one of its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct LocatedFault {
     pub(super) part: Option<u32>,
     pub(super) object_key: String,
-    pub(super) fault: Fault,
+    pub(super) fault: ContentFault,
 }
 
 /// A line of JSON output about a damaged blob.
 #[derive(Serialize)]
-struct Line<'a> {
+struct FaultLine<'a> {
     blob: String,
     uids: Vec<String>,
     /// Whether more files than those in `uids` share the blob.
@@ -86,7 +86,7 @@ struct Summary<'a> {
 }
 
 /// Prints and counts what was found.
-pub(super) struct Report {
+pub(super) struct ScrubReport {
     json: bool,
     /// The last blob that was checked.
     pub(super) after: i64,
@@ -101,7 +101,7 @@ pub(super) struct Report {
     skipped: BTreeMap<String, u64>,
 }
 
-impl Report {
+impl ScrubReport {
     pub(super) fn new(json: bool, after: i64) -> Self {
         Self { json, after, blobs: 0, bytes: 0, unverified: 0, mismatched: 0, skipped: BTreeMap::new() }
     }
@@ -111,19 +111,19 @@ impl Report {
         self.mismatched == 0
     }
 
-    pub(super) fn skip(&mut self, store: &str) {
+    pub(super) fn count_skipped(&mut self, store: &str) {
         *self.skipped.entry(store.to_owned()).or_default() += 1;
     }
 
     /// Reports all faults of a blob. `uids` are its files, at most one more than are named.
-    pub(super) fn mismatch(&mut self, blob: &RecordedContent, uids: &[Uid], findings: &[Finding]) {
+    pub(super) fn mismatch(&mut self, blob: &ContentRecord, uids: &[Uid], findings: &[LocatedFault]) {
         self.mismatched += 1;
         let named: Vec<_> = uids.iter().take(NAMED).map(ToString::to_string).collect();
         let more = uids.len() > NAMED;
         for finding in findings {
-            let Finding { part, object_key, fault } = finding;
+            let LocatedFault { part, object_key, fault } = finding;
             if self.json {
-                let line = Line {
+                let line = FaultLine {
                     blob: blob.id.to_string(),
                     uids: named.clone(),
                     more_uids: more,
@@ -133,19 +133,19 @@ impl Report {
                     problem: fault.name(),
                     detail: fault.to_string(),
                 };
-                say(&serde_json::to_string(&line).unwrap_or_default());
+                print_line(&serde_json::to_string(&line).unwrap_or_default());
                 continue;
             }
             let place = part.map_or_else(String::new, |number| format!("part {number} of "));
             let files = if named.is_empty() { "none".to_owned() } else { named.join(", ") };
             let more = if more { " and more" } else { "" };
             let (id, store) = (blob.id, &blob.store);
-            say(&format!("{place}blob {id} ({store}: {object_key}; files: {files}{more}) {fault}"));
+            print_line(&format!("{place}blob {id} ({store}: {object_key}; files: {files}{more}) {fault}"));
         }
     }
 
     /// Prints the summary. A run that is not `complete` can be continued.
-    pub(super) fn end(&self, complete: bool) {
+    pub(super) fn summarize(&self, complete: bool) {
         let skipped: u64 = self.skipped.values().sum();
         let stores: Vec<_> = self.skipped.keys().map(String::as_str).collect();
         let Self { blobs, bytes, unverified, mismatched, after, .. } = *self;
@@ -153,15 +153,15 @@ impl Report {
             let (skipped_stores, after) = (stores, after.to_string());
             let summary =
                 Summary { complete, blobs, bytes, mismatched, unverified, skipped, skipped_stores, after };
-            return say(&serde_json::to_string(&summary).unwrap_or_default());
+            return print_line(&serde_json::to_string(&summary).unwrap_or_default());
         }
         let places = if stores.is_empty() { String::new() } else { format!(" ({})", stores.join(", ")) };
-        say(&format!(
+        print_line(&format!(
             "{blobs} blobs, {bytes} bytes read: {mismatched} do not match, {unverified} not verified yet; \
                          {skipped} skipped in stores that this node cannot access{places}"
         ));
         if !complete {
-            say(&format!("interrupted; continue with --after {after}"));
+            print_line(&format!("interrupted; continue with --after {after}"));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     api_key::{ApiKey, Scopes},
     app::App,
     config::{AuthMode, Config},
-    meta::KeptKey,
+    meta::ApiKeyRecord,
     tenant::Tenant,
 };
 
@@ -37,13 +37,13 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
     let mut made = None;
     app.meta
         .create_first_api_key(|| {
-            let key = kept(&path).with_context(|| {
+            let key = load_or_create(&path).with_context(|| {
                 format!(
                     "cannot store the bootstrap key in {}; create a key with `osproxy key create`",
                     path.display()
                 )
             })?;
-            let row = row(&key, app.meta.now_ms());
+            let row = to_row(&key, app.meta.now_ms());
             made = Some(key);
             anyhow::Ok(row)
         })
@@ -55,7 +55,7 @@ pub(super) async fn create(app: &App, config: &Config) -> anyhow::Result<Option<
 /// disk before the database gets the key, because no second bootstrap key can be created after
 /// that.
 #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]
-fn kept(path: &Path) -> anyhow::Result<ApiKey> {
+fn load_or_create(path: &Path) -> anyhow::Result<ApiKey> {
     match fs::read_to_string(path) {
         Ok(text) => match ApiKey::parse(text.trim_end()) {
             Some(key) => return Ok(key),
@@ -75,10 +75,10 @@ fn kept(path: &Path) -> anyhow::Result<ApiKey> {
     Ok(key)
 }
 
-fn row(key: &ApiKey, now: i64) -> KeptKey {
-    KeptKey {
+fn to_row(key: &ApiKey, now: i64) -> ApiKeyRecord {
+    ApiKeyRecord {
         id: key.id().to_owned(),
-        hash: key.hash(),
+        hash: key.secret_hash(),
         label: "bootstrap".to_owned(),
         tenant: Tenant::default(),
         scopes: Scopes::ALL,

@@ -12,35 +12,35 @@ use crate::{
     app::App,
     config::{Config, ServerSection, TlsSection},
     grpc,
-    http::{self, Admission, Beside, server::Tls},
+    http::{self, Admission, GrpcRoutes, server::Tls},
 };
 
 /// Maximum number of connections to the admin listener, which has few clients.
 const ADMIN_CONNECTIONS: u16 = 64;
 
 /// A listener with its TLS configuration.
-struct Secured {
+struct TlsListener {
     listener: TcpListener,
     tls: Option<Tls>,
 }
 
 /// All listeners of a node.
 pub(super) struct Listeners {
-    main: Secured,
+    main: TlsListener,
     /// Serves gRPC only.
-    grpc: Option<Secured>,
+    grpc: Option<TlsListener>,
     admin: Option<TcpListener>,
 }
 
 impl Listeners {
     pub(super) async fn open(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            main: Secured::open(config.listen()?, &config.tls).await?,
-            grpc: match config.grpc.address()? {
-                Some(address) => Some(Secured::open(address, &config.grpc.tls).await?),
+            main: TlsListener::open(config.listen_address()?, &config.tls).await?,
+            grpc: match config.grpc.listen_address()? {
+                Some(address) => Some(TlsListener::open(address, &config.grpc.tls).await?),
                 None => None,
             },
-            admin: match config.admin.address()? {
+            admin: match config.admin.listen_address()? {
                 Some(address) => Some(listen(address).await?),
                 None => None,
             },
@@ -53,11 +53,11 @@ impl Listeners {
     }
 
     /// Logs the addresses and prints the line that tells scripts that the service is ready.
-    pub(super) fn announce(&self, bootstrap_key: Option<&BootstrapKey>) -> anyhow::Result<()> {
+    pub(super) fn announce_ready(&self, bootstrap_key: Option<&BootstrapKey>) -> anyhow::Result<()> {
         if let Some(admin) = &self.admin {
             tracing::info!(address = %admin.local_addr()?, "admin listener started");
         }
-        if let Some(Secured { listener, .. }) = &self.grpc {
+        if let Some(TlsListener { listener, .. }) = &self.grpc {
             tracing::info!(address = %listener.local_addr()?, "gRPC listener started");
         }
         let scheme = if self.main.tls.is_some() { "https" } else { "http" };
@@ -65,7 +65,7 @@ impl Listeners {
         if let Some(BootstrapKey { key, path }) = bootstrap_key {
             let _ = write!(line, " (API key {}, kept in {})", key.reveal(), path.display());
         }
-        crate::cli::say(&line);
+        crate::cli::print_line(&line);
         Ok(())
     }
 
@@ -79,9 +79,9 @@ impl Listeners {
         (shutdown, last_requests): (CancellationToken, Duration),
     ) -> anyhow::Result<()> {
         let grpc::Services { reads, changes, transfers, anonymous: open } = grpc::services(app)?;
-        let grpc_routes = Beside { reads, changes, transfers, open };
+        let grpc_routes = GrpcRoutes { reads, changes, transfers, open };
         let (main_grpc_routes, separate_grpc) = match self.grpc {
-            Some(secured) => (Beside::default(), Some((secured, grpc_routes))),
+            Some(secured) => (GrpcRoutes::default(), Some((secured, grpc_routes))),
             None => (grpc_routes, None),
         };
         let admission = Admission::new(&config.limits);
@@ -92,7 +92,7 @@ impl Listeners {
         );
         let apart = async {
             if let Some((secured, calls)) = separate_grpc {
-                let router = http::router_beside(app.clone(), config, &admission, calls);
+                let router = http::grpc_router(app.clone(), config, &admission, calls);
                 let served = secured.serve(router, config.server.clone(), (shutdown.clone(), last_requests));
                 run_on(connections, served).await;
             }
@@ -101,7 +101,7 @@ impl Listeners {
             if let Some(listener) = self.admin {
                 let router = http::admin_router(app.clone(), config);
                 let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
-                let plain = Secured { listener, tls: None };
+                let plain = TlsListener { listener, tls: None };
                 plain.serve(router, section, (shutdown.clone(), last_requests)).await;
             }
         };
@@ -110,11 +110,11 @@ impl Listeners {
     }
 }
 
-impl Secured {
+impl TlsListener {
     async fn open(address: SocketAddr, tls: &TlsSection) -> anyhow::Result<Self> {
         let listener = listen(address).await?;
         let section = tls.clone();
-        let tls = tokio::task::spawn_blocking(move || Tls::open(&section)).await?;
+        let tls = tokio::task::spawn_blocking(move || Tls::load(&section)).await?;
         Ok(Self { listener, tls: tls.map_err(anyhow::Error::msg)? })
     }
 

@@ -11,49 +11,49 @@ use redis::{
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 
-use crate::config::{Redis, RedisAt};
+use crate::config::{RedisAddress, RedisSettings};
 
 /// Timeout for a response or a connection.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection for commands.
 #[derive(Clone)]
-pub(super) enum Commands {
+pub(super) enum CommandConnection {
     /// To a single server.
     Single(MultiplexedConnection),
     /// To all nodes of a Redis Cluster.
     Cluster(ClusterConnection),
 }
 
-impl Commands {
+impl CommandConnection {
     /// Sends a command and waits for the response.
-    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+    pub(super) async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
         let query = async {
             match self {
                 Self::Single(connection) => command.query_async(connection).await,
                 Self::Cluster(connection) => command.query_async(connection).await,
             }
         };
-        in_time(query).await
+        with_timeout(query).await
     }
 }
 
 /// Limits the time spent waiting for Redis.
-pub(super) async fn in_time<T>(asking: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+pub(super) async fn with_timeout<T>(asking: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     let timed_out = |_| RedisError::from((redis::ErrorKind::Io, "no response in time"));
     tokio::time::timeout(TIMEOUT, asking).await.map_err(timed_out)?
 }
 
 /// Address of Redis for messages to people; never includes the password.
-pub(super) fn name(redis: &Redis) -> String {
+pub(super) fn display_address(redis: &RedisSettings) -> String {
     match &redis.address {
-        RedisAt::Url(url) => match url.reveal().into_connection_info() {
+        RedisAddress::Url(url) => match url.reveal().into_connection_info() {
             Ok(info) => info.addr().to_string(),
             Err(_) => "`redis.url`".to_owned(),
         },
-        RedisAt::Server(host, port) => format!("{host}:{port}"),
-        RedisAt::Sentinel(master, _) => format!("sentinel master {master:?}"),
-        RedisAt::Cluster(nodes) => {
+        RedisAddress::Server(host, port) => format!("{host}:{port}"),
+        RedisAddress::Sentinel(master, _) => format!("sentinel master {master:?}"),
+        RedisAddress::Cluster(nodes) => {
             let nodes: Vec<_> = nodes.iter().map(|(host, port)| format!("{host}:{port}")).collect();
             format!("cluster {}", nodes.join(", "))
         }
@@ -61,11 +61,13 @@ pub(super) fn name(redis: &Redis) -> String {
 }
 
 /// Opens two connections: one for commands, one for messages.
-pub(super) async fn connect(redis: &Redis) -> RedisResult<(Commands, PubSub)> {
+pub(super) async fn connect(redis: &RedisSettings) -> RedisResult<(CommandConnection, PubSub)> {
     match &redis.address {
-        RedisAt::Url(url) => single(client(redis, url.reveal().into_connection_info()?)?).await,
-        RedisAt::Server(host, port) => single(client(redis, info(redis, host, *port)?)?).await,
-        RedisAt::Sentinel(master, nodes) => {
+        RedisAddress::Url(url) => single(client(redis, url.reveal().into_connection_info()?)?).await,
+        RedisAddress::Server(host, port) => {
+            single(client(redis, connection_info(redis, host, *port)?)?).await
+        }
+        RedisAddress::Sentinel(master, nodes) => {
             // The sentinels are asked each time, because the master may have changed.
             let nodes = nodes.iter().map(|(host, port)| address(redis, host, *port));
             let sentinels = SentinelClientBuilder::new(nodes, master.clone(), SentinelServerType::Master)?;
@@ -84,25 +86,26 @@ pub(super) async fn connect(redis: &Redis) -> RedisResult<(Commands, PubSub)> {
                         .set_client_to_sentinel_certificates(certificates);
                 }
             }
-            let master = in_time(sentinels.build()?.async_get_client()).await?;
+            let master = with_timeout(sentinels.build()?.async_get_client()).await?;
             single(master).await
         }
-        RedisAt::Cluster(nodes) => cluster(redis, nodes).await,
+        RedisAddress::Cluster(nodes) => cluster(redis, nodes).await,
     }
 }
 
-async fn single(client: Client) -> RedisResult<(Commands, PubSub)> {
+async fn single(client: Client) -> RedisResult<(CommandConnection, PubSub)> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(TIMEOUT))
         .set_response_timeout(Some(TIMEOUT));
     let commands = client.get_multiplexed_async_connection_with_config(&config).await?;
-    let messages = in_time(client.get_async_pubsub()).await?;
-    Ok((Commands::Single(commands), messages))
+    let messages = with_timeout(client.get_async_pubsub()).await?;
+    Ok((CommandConnection::Single(commands), messages))
 }
 
 /// Commands go to the node that has the keys. A message published on one node reaches all nodes.
-async fn cluster(redis: &Redis, nodes: &[(String, u16)]) -> RedisResult<(Commands, PubSub)> {
-    let infos: RedisResult<Vec<_>> = nodes.iter().map(|(host, port)| info(redis, host, *port)).collect();
+async fn cluster(redis: &RedisSettings, nodes: &[(String, u16)]) -> RedisResult<(CommandConnection, PubSub)> {
+    let infos: RedisResult<Vec<_>> =
+        nodes.iter().map(|(host, port)| connection_info(redis, host, *port)).collect();
     let infos = infos?;
     let mut builder = ClusterClientBuilder::new(infos.clone())
         .retries(1)
@@ -120,18 +123,18 @@ async fn cluster(redis: &Redis, nodes: &[(String, u16)]) -> RedisResult<(Command
             builder = builder.certs(certificates);
         }
     }
-    let commands = in_time(builder.build()?.get_async_connection()).await?;
+    let commands = with_timeout(builder.build()?.get_async_connection()).await?;
     let mut failed = RedisError::from((redis::ErrorKind::Io, "no node of the Redis cluster responds"));
     for info in infos {
-        match in_time(client(redis, info)?.get_async_pubsub()).await {
-            Ok(messages) => return Ok((Commands::Cluster(commands), messages)),
+        match with_timeout(client(redis, info)?.get_async_pubsub()).await {
+            Ok(messages) => return Ok((CommandConnection::Cluster(commands), messages)),
             Err(error) => failed = error,
         }
     }
     Err(failed)
 }
 
-fn client(redis: &Redis, info: ConnectionInfo) -> RedisResult<Client> {
+fn client(redis: &RedisSettings, info: ConnectionInfo) -> RedisResult<Client> {
     match certificates(redis) {
         Some(certificates) if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) => {
             Client::build_with_tls(info, certificates)
@@ -140,11 +143,11 @@ fn client(redis: &Redis, info: ConnectionInfo) -> RedisResult<Client> {
     }
 }
 
-fn certificates(redis: &Redis) -> Option<TlsCertificates> {
+fn certificates(redis: &RedisSettings) -> Option<TlsCertificates> {
     redis.ca_pem.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) })
 }
 
-fn address(redis: &Redis, host: &str, port: u16) -> ConnectionAddr {
+fn address(redis: &RedisSettings, host: &str, port: u16) -> ConnectionAddr {
     let host = host.to_owned();
     if redis.tls {
         ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
@@ -153,7 +156,7 @@ fn address(redis: &Redis, host: &str, port: u16) -> ConnectionAddr {
     }
 }
 
-fn info(redis: &Redis, host: &str, port: u16) -> RedisResult<ConnectionInfo> {
+fn connection_info(redis: &RedisSettings, host: &str, port: u16) -> RedisResult<ConnectionInfo> {
     let mut settings = RedisConnectionInfo::default().set_db(redis.db.into());
     if let Some(username) = &redis.username {
         settings = settings.set_username(username);

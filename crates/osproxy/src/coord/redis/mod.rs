@@ -19,13 +19,14 @@ use tokio::{
 };
 
 use super::{
-    CoordError, Coordinator, Describe, Event, KnownNode, Message, Node, WorkerLease, lease::since_boot,
+    CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RegisteredNode, WorkerLease,
+    lease::since_boot,
 };
 use crate::{
-    config::{ClusterSection, Redis},
+    config::{ClusterSection, RedisSettings},
     uid::WorkerId,
 };
-use connection::Commands;
+use connection::CommandConnection;
 use scripts::Keys;
 
 /// Maximum time to establish the first connection.
@@ -42,7 +43,7 @@ const MISSED: u32 = 3;
 
 /// Coordinator of a node in a cluster. Reconnects by itself when Redis was unavailable. Dropping it
 /// without [`leave`](Coordinator::leave) looks to others like a crash of the node.
-pub struct ThroughRedis {
+pub struct RedisCoordinator {
     shared: Arc<Shared>,
     outgoing: mpsc::Sender<Message>,
     session: AbortHandle,
@@ -50,27 +51,31 @@ pub struct ThroughRedis {
 
 /// State shared by the session and the callers.
 struct Shared {
-    redis: Redis,
+    redis: RedisSettings,
     keys: Keys,
     /// Id of this process in the registry and as the holder of a worker id.
     id: String,
     heartbeat: Duration,
     lease: Duration,
     worker: Mutex<Option<WorkerLease>>,
-    node: Mutex<Option<Describe>>,
+    node: Mutex<Option<DescribeNode>>,
     is_connected: AtomicBool,
     events: broadcast::Sender<Event>,
     /// Start of the current session.
     connected_at: Mutex<Instant>,
-    /// The connection of the current session, if there is one; [`ThroughRedis::open`] waits for the
+    /// The connection of the current session, if there is one; [`RedisCoordinator::open`] waits for the
     /// first.
-    session_connection: watch::Sender<Option<Commands>>,
+    session_connection: watch::Sender<Option<CommandConnection>>,
 }
 
-impl ThroughRedis {
+impl RedisCoordinator {
     /// Connects and acquires a worker id. `id` must be unique among all processes.
-    pub async fn open(redis: Redis, id: String, cluster: &ClusterSection) -> Result<Self, CoordError> {
-        let name = connection::name(&redis);
+    pub async fn open(
+        redis: RedisSettings,
+        id: String,
+        cluster: &ClusterSection,
+    ) -> Result<Self, CoordError> {
+        let name = connection::display_address(&redis);
         let shared = Arc::new(Shared {
             keys: Keys::new(&redis.prefix),
             redis,
@@ -98,47 +103,48 @@ impl ThroughRedis {
 }
 
 #[cfg(test)]
-impl ThroughRedis {
+impl RedisCoordinator {
     /// Simulates a suspended process: stops renewing the lease.
-    pub(super) fn stop_renewing(&self) {
+    pub(super) fn stop_session(&self) {
         self.session.abort();
     }
 
     /// Renews like a process that is resumed, through the connection of another.
     pub(super) async fn renew_now(&self, other: &Self) {
         let mut commands = other.shared.commands().expect("the other coordinator must be connected");
-        self.shared.renew(&mut commands).await.expect("Redis must respond");
+        self.shared.renew_or_acquire(&mut commands).await.expect("Redis must respond");
     }
 }
 
 #[async_trait]
-impl Coordinator for ThroughRedis {
-    fn worker(&self) -> Option<WorkerLease> {
-        self.shared.worker().filter(WorkerLease::holds)
+impl Coordinator for RedisCoordinator {
+    fn worker_lease(&self) -> Option<WorkerLease> {
+        self.shared.worker().filter(WorkerLease::is_valid)
     }
 
-    async fn announce(&self, describe: Describe) {
+    async fn announce(&self, describe: DescribeNode) {
         *self.shared.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(describe);
         if let Some(mut commands) = self.shared.commands()
-            && let Some(heartbeat) = self.shared.beat()
-            && let Err(error) = commands.ask::<()>(&heartbeat).await
+            && let Some(heartbeat) = self.shared.heartbeat_command()
+            && let Err(error) = commands.query::<()>(&heartbeat).await
         {
             tracing::warn!(%error, "could not register this node; retrying with the next heartbeat");
         }
     }
 
-    async fn nodes(&self) -> Result<Vec<KnownNode>, CoordError> {
+    async fn list_nodes(&self) -> Result<Vec<RegisteredNode>, CoordError> {
         let unavailable = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
         let mut commands = self.shared.commands().ok_or_else(unavailable)?;
         list(&mut commands, &self.shared.keys).await
     }
 
-    async fn node_with(&self, store: &str) -> Result<Option<Node>, CoordError> {
+    async fn find_owner(&self, store: &str) -> Result<Option<NodeDescription>, CoordError> {
         let away = || CoordError("Redis is unavailable, so other nodes are unknown".to_owned());
         let mut commands = self.shared.commands().ok_or_else(away)?;
-        let found: redis::RedisResult<Option<String>> = commands.ask(&self.shared.keys.find(store)).await;
+        let found: redis::RedisResult<Option<String>> =
+            commands.query(&self.shared.keys.find_owner(store)).await;
         let found = found.map_err(|error| CoordError(error.to_string()))?;
-        let found = found.and_then(|record| known(&record)).map(|known| known.node);
+        let found = found.and_then(|record| parse_node(&record)).map(|known| known.node);
         // Redis may have lost its data, so wait until all nodes had time to send a heartbeat.
         let since = *self.shared.connected_at.lock().unwrap_or_else(PoisonError::into_inner);
         if found.is_none() && since.elapsed() < self.shared.heartbeat + GRACE {
@@ -147,16 +153,16 @@ impl Coordinator for ThroughRedis {
         Ok(found)
     }
 
-    fn send(&self, message: Message) {
+    fn publish(&self, message: Message) {
         // Dropping it is safe: caches expire after a short time anyway.
         let _ = self.outgoing.try_send(message);
     }
 
-    fn listen(&self) -> broadcast::Receiver<Event> {
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
     }
 
-    fn hears(&self) -> bool {
+    fn is_connected(&self) -> bool {
         self.shared.is_connected.load(Ordering::Acquire)
     }
 
@@ -168,13 +174,13 @@ impl Coordinator for ThroughRedis {
         };
         let number = worker.map_or(0, |worker| worker.id.get());
         let leave = self.shared.keys.leave(number, &self.shared.id, &self.shared.id);
-        if let Err(error) = commands.ask::<()>(&leave).await {
+        if let Err(error) = commands.query::<()>(&leave).await {
             tracing::warn!(%error, "could not unregister this node; others notice by its missing heartbeats");
         }
     }
 }
 
-impl Drop for ThroughRedis {
+impl Drop for RedisCoordinator {
     fn drop(&mut self) {
         self.session.abort();
     }
@@ -189,28 +195,28 @@ impl Shared {
         *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = worker;
     }
 
-    fn commands(&self) -> Option<Commands> {
+    fn commands(&self) -> Option<CommandConnection> {
         self.session_connection.borrow().clone()
     }
 
     /// The heartbeat command, once the node is announced.
-    fn beat(&self) -> Option<redis::Cmd> {
+    fn heartbeat_command(&self) -> Option<redis::Cmd> {
         let describe = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let node = describe();
         let text = serde_json::to_string(&node).ok()?;
-        Some(self.keys.beat(&node.id, millis(self.heartbeat * MISSED), &text, &node.own_stores))
+        Some(self.keys.heartbeat(&node.id, millis(self.heartbeat * MISSED), &text, &node.own_stores))
     }
 
     /// Renews the lease of the worker id, or acquires one. After an error the current lease still
     /// holds.
-    async fn renew(&self, commands: &mut Commands) -> redis::RedisResult<()> {
+    async fn renew_or_acquire(&self, commands: &mut CommandConnection) -> redis::RedisResult<()> {
         // Measured before the request, so that the lease ends here no later than in Redis.
         let requested_at = since_boot();
         // Subtract a tenth, because clocks do not run at exactly the same speed.
         let ends = requested_at + self.lease * 9 / 10;
         if let Some(held) = self.worker() {
             let renew = self.keys.renew(held.id.get(), &self.id, millis(self.lease), held.until_ms);
-            if let Some(granted) = commands.ask::<Option<Granted>>(&renew).await? {
+            if let Some(granted) = commands.query::<Option<Granted>>(&renew).await? {
                 self.set_worker(lease(granted, ends));
                 return Ok(());
             }
@@ -223,7 +229,7 @@ impl Shared {
         // Start at a random id: if Redis lost its data, two nodes are unlikely to get the same one.
         let first = u16::from_be_bytes(random) % WorkerId::COUNT;
         let acquire = self.keys.acquire(first, &self.id, millis(self.lease));
-        if let Some(granted) = commands.ask::<Option<Granted>>(&acquire).await? {
+        if let Some(granted) = commands.query::<Option<Granted>>(&acquire).await? {
             self.set_worker(lease(granted, ends));
         } else {
             tracing::error!("all worker ids are in use; this node cannot issue uids");
@@ -240,28 +246,28 @@ fn lease((id, after_ms, until_ms): Granted, ends: Duration) -> Option<WorkerLeas
 }
 
 /// Lists the registered nodes, for a process that is not a node itself.
-pub async fn registry(redis: &Redis) -> Result<Vec<KnownNode>, CoordError> {
-    let name = connection::name(redis);
+pub async fn list_registry(redis: &RedisSettings) -> Result<Vec<RegisteredNode>, CoordError> {
+    let name = connection::display_address(redis);
     let connected = connection::connect(redis).await;
     let (mut commands, _) =
         connected.map_err(|error| CoordError(format!("cannot connect to Redis ({name}): {error}")))?;
     list(&mut commands, &Keys::new(&redis.prefix)).await
 }
 
-async fn list(commands: &mut Commands, keys: &Keys) -> Result<Vec<KnownNode>, CoordError> {
-    let found: redis::RedisResult<Vec<String>> = commands.ask(&keys.list()).await;
+async fn list(commands: &mut CommandConnection, keys: &Keys) -> Result<Vec<RegisteredNode>, CoordError> {
+    let found: redis::RedisResult<Vec<String>> = commands.query(&keys.list()).await;
     let found = found.map_err(|error| CoordError(error.to_string()))?;
-    let mut nodes: Vec<_> = found.iter().filter_map(|record| known(record)).collect();
+    let mut nodes: Vec<_> = found.iter().filter_map(|record| parse_node(record)).collect();
     nodes.sort_by(|a, b| a.node.id.cmp(&b.node.id));
     Ok(nodes)
 }
 
 /// Parses a record of the registry.
-fn known(record: &str) -> Option<KnownNode> {
+fn parse_node(record: &str) -> Option<RegisteredNode> {
     let mut fields = record.splitn(3, ' ');
     let heard_at = fields.next()?.parse().ok()?;
     let node = serde_json::from_str(fields.nth(1)?).ok()?;
-    Some(KnownNode { node, last_heartbeat: heard_at })
+    Some(RegisteredNode { node, last_heartbeat: heard_at })
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -122,13 +122,13 @@ impl Keys {
         command
     }
 
-    pub(super) fn beat(&self, id: &str, for_ms: u64, node: &str, own_stores: &[String]) -> Cmd {
+    pub(super) fn heartbeat(&self, id: &str, for_ms: u64, node: &str, own_stores: &[String]) -> Cmd {
         let mut command = script(BEAT, &[&self.nodes, &self.owners]);
         command.arg(id).arg(for_ms).arg(node).arg(own_stores);
         command
     }
 
-    pub(super) fn find(&self, store: &str) -> Cmd {
+    pub(super) fn find_owner(&self, store: &str) -> Cmd {
         let mut command = script(FIND, &[&self.nodes, &self.owners]);
         command.arg(store);
         command

@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{
     Shared,
-    connection::{self, Commands, in_time},
+    connection::{self, CommandConnection, with_timeout},
 };
 use crate::coord::{Event, Message};
 
@@ -24,7 +24,7 @@ const RENEWALS: u32 = 3;
 
 /// A message with its sender, as it is published.
 #[derive(Serialize, Deserialize)]
-struct Letter<M> {
+struct MessageEnvelope<M> {
     from: String,
     message: M,
 }
@@ -44,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut outgoing: mpsc::Receiver<Messag
         if !std::mem::replace(&mut is_reported, true) {
             tracing::warn!(
                 %error,
-                redis = connection::name(&shared.redis),
+                redis = connection::display_address(&shared.redis),
                 "lost the connection to Redis; reconnecting"
             );
         }
@@ -61,8 +61,8 @@ async fn session(
     told: &mut bool,
 ) -> RedisResult<std::convert::Infallible> {
     let (mut commands, mut messages) = connection::connect(&shared.redis).await?;
-    in_time(messages.subscribe(&shared.keys.events)).await?;
-    shared.renew(&mut commands).await?;
+    with_timeout(messages.subscribe(&shared.keys.events)).await?;
+    shared.renew_or_acquire(&mut commands).await?;
     shared.is_connected.store(true, Ordering::Release);
     *shared.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     // Messages published before the subscription were missed.
@@ -77,12 +77,12 @@ async fn session(
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                shared.renew(&mut commands).await?;
-                if let Some(beat) = shared.beat() {
-                    commands.ask::<()>(&beat).await?;
+                shared.renew_or_acquire(&mut commands).await?;
+                if let Some(beat) = shared.heartbeat_command() {
+                    commands.query::<()>(&beat).await?;
                 }
                 // The subscription is mostly idle; only a ping shows whether it is still alive.
-                in_time(sink.ping::<redis::Value>()).await?;
+                with_timeout(sink.ping::<redis::Value>()).await?;
             }
             Some(message) = outgoing.recv() => publish(shared, &mut commands, message).await?,
             letter = incoming.next() => {
@@ -93,17 +93,21 @@ async fn session(
     }
 }
 
-async fn publish(shared: &Shared, commands: &mut Commands, message: Message) -> Result<(), RedisError> {
-    let letter = Letter { from: shared.id.clone(), message };
+async fn publish(
+    shared: &Shared,
+    commands: &mut CommandConnection,
+    message: Message,
+) -> Result<(), RedisError> {
+    let letter = MessageEnvelope { from: shared.id.clone(), message };
     if let Ok(text) = serde_json::to_string(&letter) {
-        commands.ask::<()>(&shared.keys.publish(&text)).await?;
+        commands.query::<()>(&shared.keys.publish(&text)).await?;
     }
     Ok(())
 }
 
 /// Passes on a message of another node, if this version knows its kind.
 fn receive(shared: &Shared, letter: &[u8]) {
-    if let Ok(Letter { from, message }) = serde_json::from_slice::<Letter<Message>>(letter)
+    if let Ok(MessageEnvelope { from, message }) = serde_json::from_slice::<MessageEnvelope<Message>>(letter)
         && from != shared.id
     {
         let _ = shared.events.send(Event::Message(message));

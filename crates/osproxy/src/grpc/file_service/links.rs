@@ -8,7 +8,7 @@ use tonic::Extensions;
 
 use crate::{
     Result,
-    app::{App, Caller, download_terms},
+    app::{App, Caller, download_constraints},
     grpc::{parse, render},
     ops,
 };
@@ -20,10 +20,10 @@ pub(super) async fn upload(
     request: CreateUploadLinkRequest,
 ) -> Result<UploadLinks> {
     let uid = parse::uid(extensions, &request.uid)?;
-    let expire = parse::expire(request.expires_in)?;
+    let expire = parse::lifetime(request.expires_in)?;
     let constraints = request.constraints.map(|held| Constraints {
         max_size: held.max_size,
-        content_type: parse::text(held.content_type),
+        content_type: parse::optional_text(held.content_type),
         networks: held.networks,
     });
     let created =
@@ -33,7 +33,7 @@ pub(super) async fn upload(
         part: created.links.part,
         state: created.links.state,
         complete: created.links.complete,
-        expires_at: Some(render::moment(created.expires_at)),
+        expires_at: Some(render::timestamp(created.expires_at)),
     })
 }
 
@@ -45,19 +45,19 @@ pub(super) async fn download(
 ) -> Result<DownloadLink> {
     let uid = parse::uid(extensions, &request.uid)?;
     let request_v1 = CreateLinkRequest {
-        expires_in: parse::expire(request.expires_in)?,
-        disposition: match parse::known::<v1::Disposition>("disposition", request.disposition)? {
+        expires_in: parse::lifetime(request.expires_in)?,
+        disposition: match parse::enum_value::<v1::Disposition>("disposition", request.disposition)? {
             v1::Disposition::Unspecified | v1::Disposition::Inline => Disposition::Inline,
             v1::Disposition::Attachment => Disposition::Attachment,
         },
-        filename: parse::text(request.filename),
+        filename: parse::optional_text(request.filename),
         networks: request.networks,
         max_uses: request.max_uses,
     };
-    let constraints = download_terms(caller, &request_v1)?;
+    let constraints = download_constraints(caller, &request_v1)?;
     let (expire, name) = (request_v1.expires_in, request_v1.filename.as_deref());
     let link = ops::create_link::create_link(app, &caller.tenant, uid, expire, name).await?;
     let url = app.download_link((uid, &link.filename), link.period, request_v1.disposition, &constraints);
-    let expires_at = link.period.ends_at().saturating_mul(1000);
-    Ok(DownloadLink { url, expires_at: Some(render::moment(expires_at)) })
+    let expires_at = link.period.expires_at_secs().saturating_mul(1000);
+    Ok(DownloadLink { url, expires_at: Some(render::timestamp(expires_at)) })
 }

@@ -22,10 +22,10 @@ use crate::{
     app::{App, Caller, Transfer},
     grpc::{
         content::{Download, until_revoked},
-        elsewhere, parse, render,
+        forward, parse, render,
     },
-    link::Terms,
-    metrics::Running,
+    link::LinkConstraints,
+    metrics::InFlightGuard,
     ops::{
         self,
         download_file::StoredFile,
@@ -53,12 +53,12 @@ pub(super) async fn download(
     let (content, running) = if range.is_empty() {
         (stream::empty().boxed(), None)
     } else {
-        let constraints = caller.terms();
+        let constraints = caller.link_constraints();
         let open = |file| open(app, file, range.clone(), &constraints, extensions);
         let has_moved = |opened: &Result<_>| {
             opened.as_ref().is_err_and(|error: &Error| error.code == ErrorCode::NodeUnavailable)
         };
-        ops::download_file::wherever_it_lies(app, file, open, has_moved).await?
+        ops::download_file::retry_if_moved(app, file, open, has_moved).await?
     };
     let content = until_revoked(app.clone(), caller.clone(), content);
     let part = Some(download_file_response::Part::File(render::file(record)));
@@ -66,21 +66,21 @@ pub(super) async fn download(
 }
 
 /// The content of a file, and the guards that count a local download.
-type Opened = (BoxStream<'static, Result<Bytes>>, Option<(Transfer, Running)>);
+type OpenedContent = (BoxStream<'static, Result<Bytes>>, Option<(Transfer, InFlightGuard)>);
 
 async fn open(
     app: &Arc<App>,
     file: Arc<StoredFile>,
     range: Range<u64>,
-    terms: &Terms,
+    terms: &LinkConstraints,
     extensions: &Extensions,
-) -> Result<Opened> {
-    if let Some(store) = ops::locate_content::elsewhere(app, &file) {
-        let content = elsewhere::download_file(app, (store, extensions), &file, range, terms).await?;
+) -> Result<OpenedContent> {
+    if let Some(store) = ops::locate_content::store_elsewhere(app, &file) {
+        let content = forward::download_file(app, (store, extensions), &file, range, terms).await?;
         return Ok((content.boxed(), None));
     }
-    let mut transfer = app.transfers.begin(terms, 0).await?;
-    transfer.of(&file.tenant)?;
+    let mut transfer = app.transfers.admit(terms, 0).await?;
+    transfer.charge(&file.tenant)?;
     let running = (transfer, app.metrics.downloads.begin());
     Ok((ops::download_file::open_content(app, &file, range).await?.boxed(), Some(running)))
 }
@@ -102,11 +102,11 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
         }
     };
     let filter = FileFilter {
-        prefix: parse::text(request.prefix),
+        prefix: parse::optional_text(request.prefix),
         category,
         state: parse::state(request.state)?,
-        created_after: parse::moment("created_after", request.created_after)?,
-        created_before: parse::moment("created_before", request.created_before)?,
+        created_after: parse::timestamp("created_after", request.created_after)?,
+        created_before: parse::timestamp("created_before", request.created_before)?,
     };
     // Page tokens are bound to the filters.
     let filters_json = serde_json::to_string(&(
@@ -121,7 +121,7 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
     let after = parse::position(app, &filters, &request.page_token)?.map(position).transpose()?;
     let page = ops::list_files::list_files(app, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor { uid: next.uid.get(), name_start: hex::encode(next.name_start) });
-    let next = next.map(|next| app.cursor(&filters, &next)).transpose()?;
+    let next = next.map(|next| app.sign_cursor(&filters, &next)).transpose()?;
     Ok(ListFilesResponse {
         files: page.files.into_iter().map(render::file).collect(),
         next_page_token: next.unwrap_or_default(),
@@ -130,5 +130,5 @@ pub(super) async fn list(app: &App, caller: &Caller, request: ListFilesRequest) 
 
 fn position(cursor: Cursor) -> Result<FilePosition> {
     let name_start = hex::decode(cursor.name_start).map_err(Error::internal)?;
-    Ok(FilePosition { uid: Uid::from_recorded(cursor.uid), name_start })
+    Ok(FilePosition { uid: Uid::from_db(cursor.uid), name_start })
 }

@@ -17,15 +17,15 @@ use crate::{
     Error, Result,
     app::{App, Caller},
     grpc::{
-        content::{body, header, until_revoked},
-        elsewhere, parse, render,
+        content::{data_stream, read_header, until_revoked},
+        forward, parse, render,
     },
     ops::{
-        self, Said,
-        complete_upload::Completion,
-        create_upload::{Announced, Wish},
-        instant_upload::Wanted as Item,
-        upload_file::{SizeHint, Wanted},
+        self, UploadOptions,
+        complete_upload::CompleteRequest,
+        create_upload::{AnnouncedContent, UploadRequest},
+        instant_upload::InstantItem as Item,
+        upload_file::{DigestSelection, SizeHint},
     },
     uid::Uid,
 };
@@ -38,15 +38,15 @@ pub(super) async fn create(
     caller: &Caller,
     request: CreateUploadRequest,
 ) -> Result<CreateUploadResponse> {
-    let expire = parse::expire(request.expires_in)?;
-    let announced = Announced {
+    let expire = parse::lifetime(request.expires_in)?;
+    let announced = AnnouncedContent {
         size: request.size,
         part_size: request.part_size,
-        content_type: parse::text(request.content_type),
-        expected: parse::claims(request.digests.as_ref())?,
+        content_type: parse::optional_text(request.content_type),
+        expected: parse::expected_digests(request.digests.as_ref())?,
         metadata: request.metadata.into_iter().collect(),
     };
-    let request = Wish { path: request.name, announced };
+    let request = UploadRequest { path: request.name, announced };
     let created = ops::create_upload::create_upload(app, caller, vec![request], expire, None).await?;
     let upload = created.uploads.into_iter().next();
     let upload = upload.ok_or_else(|| Error::internal("no upload was created"))?;
@@ -56,13 +56,13 @@ pub(super) async fn create(
         uid: upload.uid.to_string(),
         state: if is_pending { FileState::Pending } else { FileState::Stored }.into(),
         part_size: upload.part_size.filter(|_| is_pending),
-        expires_at: is_pending.then(|| render::moment(expires_at)),
+        expires_at: is_pending.then(|| render::timestamp(expires_at)),
     })
 }
 
 /// Parses the uid of an upload of this tenant. An upload of another tenant is reported as not
 /// found.
-async fn own(app: &App, caller: &Caller, extensions: &Extensions, uid: &str) -> Result<Uid> {
+async fn parse_own_uid(app: &App, caller: &Caller, extensions: &Extensions, uid: &str) -> Result<Uid> {
     let uid = parse::uid(extensions, uid)?;
     ops::upload_status::own_upload_status(app, &caller.tenant, uid).await?;
     Ok(uid)
@@ -72,7 +72,7 @@ async fn status(app: &App, uid: Uid) -> Result<Upload> {
     Ok(render::upload(uid, ops::upload_status::upload_status(app, uid).await?))
 }
 
-fn size(size: Option<u64>) -> SizeHint {
+fn size_hint(size: Option<u64>) -> SizeHint {
     size.map_or(SizeHint::Unknown, SizeHint::Exact)
 }
 
@@ -82,12 +82,16 @@ pub(super) async fn whole(
     extensions: &Extensions,
     mut messages: Streaming<UploadFileRequest>,
 ) -> Result<Upload> {
-    let UploadFileHeader { uid, size: announced, digests } = header(&mut messages).await?;
-    let uid = own(app, caller, extensions, &uid).await?;
-    let expected = parse::claims(digests.as_ref())?;
-    let options = Said { expected, digests: Wanted::default(), constraints: caller.upload_terms() };
-    let content = until_revoked(app.clone(), caller.clone(), body(messages));
-    ops::upload_file::upload_file(app, uid, options, size(announced), content).await?;
+    let UploadFileHeader { uid, size: announced, digests } = read_header(&mut messages).await?;
+    let uid = parse_own_uid(app, caller, extensions, &uid).await?;
+    let expected = parse::expected_digests(digests.as_ref())?;
+    let options = UploadOptions {
+        expected,
+        digests: DigestSelection::default(),
+        constraints: caller.upload_constraints(),
+    };
+    let content = until_revoked(app.clone(), caller.clone(), data_stream(messages));
+    ops::upload_file::upload_file(app, uid, options, size_hint(announced), content).await?;
     status(app, uid).await
 }
 
@@ -97,22 +101,27 @@ pub(super) async fn part(
     extensions: &Extensions,
     mut messages: Streaming<UploadPartRequest>,
 ) -> Result<UploadPartResponse> {
-    let UploadPartHeader { uid, number, size: announced, digests } = header(&mut messages).await?;
+    let UploadPartHeader { uid, number, size: announced, digests } = read_header(&mut messages).await?;
     ops::upload_part::check_number(app, number)?;
-    let uid = own(app, caller, extensions, &uid).await?;
-    let claims = parse::claims(digests.as_ref())?;
-    let said = Said { expected: claims, digests: Wanted::default(), constraints: caller.upload_terms() };
+    let uid = parse_own_uid(app, caller, extensions, &uid).await?;
+    let claims = parse::expected_digests(digests.as_ref())?;
+    let said = UploadOptions {
+        expected: claims,
+        digests: DigestSelection::default(),
+        constraints: caller.upload_constraints(),
+    };
     let received = Arc::<AtomicU64>::default();
     let count = received.clone();
-    let content = until_revoked(app.clone(), caller.clone(), body(messages)).inspect_ok(move |bytes| {
-        count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    });
-    match ops::locate_content::settle_parts(app, uid).await? {
+    let content =
+        until_revoked(app.clone(), caller.clone(), data_stream(messages)).inspect_ok(move |bytes| {
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        });
+    match ops::locate_content::assign_parts(app, uid).await? {
         Some(store) => {
             let to = (store.as_str(), extensions);
-            elsewhere::upload_part(app, to, (uid, number), &said, announced, content).await?;
+            forward::upload_part(app, to, (uid, number), &said, announced, content).await?;
         }
-        None => ops::upload_part::upload_part(app, uid, number, said, size(announced), content).await?,
+        None => ops::upload_part::upload_part(app, uid, number, said, size_hint(announced), content).await?,
     }
     Ok(UploadPartResponse { size: received.load(Ordering::Relaxed) })
 }
@@ -123,12 +132,12 @@ pub(super) async fn complete(
     extensions: &Extensions,
     request: CompleteUploadRequest,
 ) -> Result<Upload> {
-    let uid = own(app, caller, extensions, &request.uid).await?;
-    let claims = parse::claims(request.digests.as_ref())?;
-    let said = Completion { parts: request.parts, size: request.size, expected: claims };
-    let constraints = caller.upload_terms();
+    let uid = parse_own_uid(app, caller, extensions, &request.uid).await?;
+    let claims = parse::expected_digests(request.digests.as_ref())?;
+    let said = CompleteRequest { parts: request.parts, size: request.size, expected: claims };
+    let constraints = caller.upload_constraints();
     match ops::locate_content::parts_elsewhere(app, uid).await? {
-        Some(store) => elsewhere::complete_upload(app, (&store, extensions), uid, said, &constraints).await?,
+        Some(store) => forward::complete_upload(app, (&store, extensions), uid, said, &constraints).await?,
         None => ops::complete_upload::complete_upload(app, uid, said, &constraints).await?,
     }
     status(app, uid).await

@@ -24,14 +24,14 @@ use tracing::Span;
 
 use crate::{
     Error,
-    app::{App, Busy, Subject},
-    metrics::Route,
-    traces,
+    app::{App, LoadGuard, Subject},
+    metrics::RouteMetrics,
+    trace_context,
 };
 
 /// The access log entry of a request. Written on drop, also if the client disconnects before there
 /// is a response. Omits the query, which holds signatures.
-pub(super) struct AccessLine {
+pub(super) struct AccessLogEntry {
     method: Method,
     /// The path template.
     route: String,
@@ -51,9 +51,9 @@ pub(super) struct AccessLine {
     source_error: Option<Arc<Error>>,
     bytes_sent: u64,
     complete: bool,
-    metrics: Arc<Route>,
+    metrics: Arc<RouteMetrics>,
     /// Counts the request as running until the entry is written.
-    _busy: Busy,
+    _busy: LoadGuard,
 }
 
 /// Longest path in a line, in characters.
@@ -65,7 +65,7 @@ const GRPC_STATUS: &str = "grpc-status";
 /// Route label of requests that match no route.
 const NO_ROUTE: &str = "none";
 
-impl AccessLine {
+impl AccessLogEntry {
     pub(super) fn new(
         app: &Arc<App>,
         parts: &Parts,
@@ -75,7 +75,7 @@ impl AccessLine {
     ) -> Self {
         let route = parts.extensions.get::<MatchedPath>().map_or(NO_ROUTE, MatchedPath::as_str);
         let uid = uid(route, parts.uri.path(), parts.uri.query());
-        traces::describe_request(&span, parts.method.as_str(), route, uid);
+        trace_context::record_request(&span, parts.method.as_str(), route, uid);
         Self {
             method: parts.method.clone(),
             metrics: app.metrics.requests.route(route),
@@ -92,13 +92,13 @@ impl AccessLine {
             source_error: None,
             bytes_sent: 0,
             complete: false,
-            _busy: Busy::request(app),
+            _busy: LoadGuard::request(app),
         }
     }
 
     /// Records the head of the response.
-    pub(super) fn answered(&mut self, response: &mut Response) {
-        self.metrics.answered(self.started_at.elapsed());
+    pub(super) fn record_response(&mut self, response: &mut Response) {
+        self.metrics.observe_response(self.started_at.elapsed());
         self.status = Some(response.status().as_u16());
         self.error =
             response.headers().get(ERROR_HEADER).and_then(|code| Some(code.to_str().ok()?.to_owned()));
@@ -125,13 +125,13 @@ fn uid(route: &str, path: &str, query: Option<&str>) -> Option<u64> {
     uid.parse().ok().filter(|_| uid.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-impl Drop for AccessLine {
+impl Drop for AccessLogEntry {
     fn drop(&mut self) {
         let duration_us = u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let bytes_received = self.received.load(Ordering::Relaxed);
-        self.metrics.ended(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
-        traces::describe_answer(&self.span, self.status, self.error.as_deref());
-        let uid = self.uid.or_else(|| Some(self.subject.told()?.get().unsigned_abs()));
+        self.metrics.count_request(self.method.as_str(), self.status, bytes_received, self.bytes_sent);
+        trace_context::record_response(&self.span, self.status, self.error.as_deref());
+        let uid = self.uid.or_else(|| Some(self.subject.get()?.get().unsigned_abs()));
         let _in_request = self.span.enter();
         tracing::info!(
             method = %self.method,
@@ -154,11 +154,11 @@ impl Drop for AccessLine {
 /// A response body that counts its bytes, and writes the access log entry when it is dropped.
 pub(super) struct LoggedBody {
     body: Body,
-    entry: AccessLine,
+    entry: AccessLogEntry,
 }
 
 impl LoggedBody {
-    pub(super) fn new(body: Body, line: AccessLine) -> Self {
+    pub(super) fn new(body: Body, line: AccessLogEntry) -> Self {
         Self { body, entry: line }
     }
 }
@@ -183,7 +183,7 @@ impl http_body::Body for LoggedBody {
                 };
             }
             Some(Err(error)) => {
-                let error = crate::error::chain(error);
+                let error = crate::error::error_chain(error);
                 self.entry.span.in_scope(|| tracing::error!(error, "the response was aborted"));
             }
         }

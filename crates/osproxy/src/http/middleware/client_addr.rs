@@ -18,14 +18,14 @@ impl ClientAddr {
     ///
     /// `Forwarded` is used only without `X-Forwarded-For`: a proxy that maintains one of them
     /// passes the other on unchanged, as the client sent it.
-    pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+    pub(super) fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let peer = peer.to_canonical();
         let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
         if !is_trusted(&peer) {
             return Self(peer);
         }
-        let addresses = match told_by_x_forwarded_for(headers) {
-            told if told.is_empty() => told_by_forwarded(headers),
+        let addresses = match x_forwarded_for_addresses(headers) {
+            told if told.is_empty() => forwarded_addresses(headers),
             told => told,
         };
         let mut client = peer;
@@ -41,20 +41,20 @@ impl ClientAddr {
 }
 
 /// Returns the addresses in `Forwarded`, in order. A malformed line counts as one unknown address.
-fn told_by_forwarded(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+fn forwarded_addresses(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let lines = headers.get_all(header::FORWARDED).iter();
     lines.flat_map(|line| line.to_str().ok().and_then(forwarded::addresses).unwrap_or(vec![None])).collect()
 }
 
 /// Returns the addresses in `X-Forwarded-For`, in order; `None` for an entry that is not an
 /// address.
-fn told_by_x_forwarded_for(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+fn x_forwarded_for_addresses(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default());
-    lines.flat_map(|line| line.split(',')).map(address).collect()
+    lines.flat_map(|line| line.split(',')).map(parse_address).collect()
 }
 
 /// Parses an address with an optional port.
-fn address(text: &str) -> Option<IpAddr> {
+fn parse_address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
@@ -71,7 +71,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        ClientAddr::of(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+        ClientAddr::from_headers(peer.parse().unwrap(), &headers, &trusted).0.to_string()
     }
 
     #[test]

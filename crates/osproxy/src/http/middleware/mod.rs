@@ -1,24 +1,25 @@
 //! Middleware: request context, access log, security headers, admission and checks of the head.
 
 mod access_log;
-mod admit;
+mod admission;
 mod client_addr;
-mod harden;
-mod head;
-mod linger;
 mod plain_body;
 mod probes;
-mod request;
-mod terms;
+mod request_body;
+mod request_context;
+mod request_head;
+mod security_headers;
+mod settings;
 
-pub use admit::Admission;
-pub(super) use admit::{
-    limit_addresses, limit_changes, limit_collectors, limit_reads, limit_requests, limit_transfers, network,
+pub use admission::Admission;
+pub(super) use admission::{
+    client_network, limit_addresses, limit_changes, limit_metrics, limit_reads, limit_requests,
+    limit_transfers,
 };
-pub(super) use harden::harden_content;
-pub(super) use head::head;
-pub(super) use linger::TooSlow;
-pub(super) use plain_body::{check_encoding, plain_body};
-pub(super) use probes::{Probes, space_probes};
-pub(super) use request::request;
-pub(super) use terms::Terms;
+pub(super) use plain_body::{check_encoding, reject_encoded_body};
+pub(super) use probes::{ProbeSchedule, throttle_probes};
+pub(super) use request_body::TooSlow;
+pub(super) use request_context::request_context;
+pub(super) use request_head::check_head;
+pub(super) use security_headers::insert_content_security_headers;
+pub(super) use settings::RequestSettings;

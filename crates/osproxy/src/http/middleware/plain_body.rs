@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`,
 /// `Transfer-Encoding`). They would be stored as received, and served as if they were the plain
 /// content.
-pub(in crate::http) async fn plain_body(request: Request, next: Next) -> Response {
+pub(in crate::http) async fn reject_encoded_body(request: Request, next: Next) -> Response {
     match check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
@@ -26,7 +26,9 @@ fn check(headers: &HeaderMap) -> Result<()> {
         return Err(Error::invalid(message).with_field("content-range"));
     }
     check_encoding(headers)?;
-    if tokens(headers, &header::TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+    if list_elements(headers, &header::TRANSFER_ENCODING)
+        .any(|coding| !coding.eq_ignore_ascii_case("chunked"))
+    {
         let message = "`Transfer-Encoding` other than `chunked` is not supported: send the content unencoded";
         return Err(Error::new(ErrorCode::NotImplemented, message));
     }
@@ -35,7 +37,9 @@ fn check(headers: &HeaderMap) -> Result<()> {
 
 /// Returns `UnsupportedMediaType` if these headers announce an encoded body.
 pub(in crate::http) fn check_encoding(headers: &HeaderMap) -> Result<()> {
-    if tokens(headers, &header::CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+    if list_elements(headers, &header::CONTENT_ENCODING)
+        .any(|coding| !coding.eq_ignore_ascii_case("identity"))
+    {
         let message = "`Content-Encoding` is not supported: send the content unencoded";
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
     }
@@ -43,7 +47,7 @@ pub(in crate::http) fn check_encoding(headers: &HeaderMap) -> Result<()> {
 }
 
 /// Returns the elements of a list header. A line that is not ASCII becomes the element `?`.
-fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+fn list_elements<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }

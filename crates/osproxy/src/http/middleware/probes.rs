@@ -14,11 +14,11 @@ const SPACING: Duration = Duration::from_millis(100);
 /// Time of the latest probe response of a connection, which may be in the future. An extension of
 /// every request.
 #[derive(Clone, Default)]
-pub(in crate::http) struct Probes(Arc<Mutex<Option<Instant>>>);
+pub(in crate::http) struct ProbeSchedule(Arc<Mutex<Option<Instant>>>);
 
-impl Probes {
+impl ProbeSchedule {
     /// Reserves the time of the next response.
-    fn next(&self) -> Instant {
+    fn reserve(&self) -> Instant {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let next = last.map_or(now, |last| now.max(last + SPACING));
@@ -29,9 +29,9 @@ impl Probes {
 
 /// Delays probes that follow each other too fast on a connection. Probes are anonymous and not
 /// subject to other limits, so they must not be able to slow down real work.
-pub(in crate::http) async fn space_probes(request: Request, next: Next) -> Response {
-    if let Some(probes) = request.extensions().get::<Probes>() {
-        tokio::time::sleep_until(probes.next()).await;
+pub(in crate::http) async fn throttle_probes(request: Request, next: Next) -> Response {
+    if let Some(probes) = request.extensions().get::<ProbeSchedule>() {
+        tokio::time::sleep_until(probes.reserve()).await;
     }
     next.run(request).await
 }

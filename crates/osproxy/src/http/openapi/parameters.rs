@@ -28,7 +28,7 @@ pub(in crate::http) enum SignedQuery {}
 pub(in crate::http) enum OptionalSignedQuery {}
 
 /// The uid of a file, as a path parameter.
-pub(in crate::http) enum UidInPath {}
+pub(in crate::http) enum UidPath {}
 
 /// The header `Idempotency-Key`.
 pub(in crate::http) enum IdempotencyKey {}
@@ -37,7 +37,7 @@ pub(in crate::http) enum IdempotencyKey {}
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
 #[expect(dead_code, reason = "declares parameters for the document")]
-pub(in crate::http) struct Conditions {
+pub(in crate::http) struct ConditionalHeaders {
     /// Byte range to return. A request for several ranges returns the whole file.
     #[param(example = "bytes=0-999")]
     range: Option<String>,
@@ -88,7 +88,7 @@ pub(in crate::http) enum UploadForm {}
 pub(in crate::http) enum CategoryName {}
 
 /// Values of the parameter `online`.
-pub(in crate::http) enum Online {}
+pub(in crate::http) enum OnlineValue {}
 
 impl PartialSchema for UploadForm {
     fn schema() -> RefOr<Schema> {
@@ -112,23 +112,23 @@ impl PartialSchema for CategoryName {
 
 impl ToSchema for CategoryName {}
 
-impl PartialSchema for Online {
+impl PartialSchema for OnlineValue {
     fn schema() -> RefOr<Schema> {
         text().enum_values(Some(["0", "1"])).into()
     }
 }
 
-impl ToSchema for Online {}
+impl ToSchema for OnlineValue {}
 
 impl IntoParams for UploadLinkQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        signed().into()
+        link_parameters().into()
     }
 }
 
 impl IntoParams for DownloadLinkQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let [uid, date, expire, signature] = signed();
+        let [uid, date, expire, signature] = link_parameters();
         let name = query("name", "Name of the file.", "film.mp4", text());
         let bucket = query("bucket", "Category of the file.", "video", text());
         let object =
@@ -139,7 +139,7 @@ impl IntoParams for DownloadLinkQuery {
 
 impl IntoParams for SignedQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let [_, date, expire, signature] = signed();
+        let [_, date, expire, signature] = link_parameters();
         vec![date, expire, signature]
     }
 }
@@ -154,7 +154,7 @@ impl IntoParams for OptionalSignedQuery {
     }
 }
 
-impl IntoParams for UidInPath {
+impl IntoParams for UidPath {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let uid = RefOr::<Schema>::Ref(Ref::from_schema_name(Uid::name()));
         let mut uid = query("uid", "Uid of the file.", "1548722401845518336", uid);
@@ -176,7 +176,7 @@ impl IntoParams for IdempotencyKey {
 }
 
 /// Parameters of every link. The client sends them back unchanged.
-fn signed() -> [Parameter; 4] {
+fn link_parameters() -> [Parameter; 4] {
     let uid = RefOr::Ref(Ref::from_schema_name(Uid::name()));
     let date = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
     let expire = text().pattern(Some("^[1-9][0-9]*$"));

@@ -19,19 +19,19 @@ use utoipa::{
 };
 
 /// Format of errors in a version of the API.
-struct Telling {
+struct ErrorFormat {
     media_type: &'static str,
     schema: fn() -> Ref,
     example: fn(ErrorCode, &str) -> Value,
 }
 
-const V0: Telling = Telling {
+const V0: ErrorFormat = ErrorFormat {
     media_type: "application/json",
     schema: || Ref::from_schema_name(ErrorEnvelope::name()),
     example: |code, message| json!({"code": code.v0_status(), "message": message, "data": ""}),
 };
 
-const V1: Telling = Telling {
+const V1: ErrorFormat = ErrorFormat {
     media_type: PROBLEM,
     schema: || Ref::from_schema_name(Problem::name()),
     example: |code, message| {
@@ -253,9 +253,9 @@ groups! {
 }
 
 /// Successful responses of operations that read content.
-pub(in crate::http) enum Reading {}
+pub(in crate::http) enum ContentResponses {}
 
-impl IntoResponses for Reading {
+impl IntoResponses for ContentResponses {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         const ETAG: (&str, &str) = ("etag", "A strong entity tag. The content of a uid never changes.");
         const MODIFIED: (&str, &str) = ("last-modified", "Time at which the file was stored.");
@@ -308,7 +308,7 @@ pub(super) fn text_header(description: &str, values: Option<&[&str]>) -> Header 
 }
 
 fn response(
-    format: &Telling,
+    format: &ErrorFormat,
     description: &str,
     headers: &[(&str, &str)],
     examples: &[(ErrorCode, &str)],

@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
-    MAX_BUFFERED, Peer,
-    refusal::Refusal,
+    MAX_BUFFERED, RemoteAddr,
+    head_error::HeadErrorResponder,
+    timeouts::{ConnTimeouts, ObservedIo, PendingWrite, RateLimitedBody, TimeoutKind, Timeouts},
     tls::Tls,
-    watch::{Lapse, Paced, Patience, Taking, Watch, Watched},
 };
 use crate::{
     config::ServerSection,
-    http::{middleware::Probes, pace::Pace},
+    http::{middleware::ProbeSchedule, rate_limiter::RateLimiter},
 };
 
 /// Limit on unsent data in the kernel's socket buffer, in bytes. Without it, the kernel buffers
@@ -58,26 +58,26 @@ const PONG: Duration = Duration::from_secs(20);
 const FIELD_OVERHEAD: u32 = 32;
 
 /// Settings shared by all connections of a listener.
-pub(super) struct Protocol {
-    http: auto::Builder<Streams>,
+pub(super) struct ConnectionServer {
+    http: auto::Builder<StreamExecutor>,
     router: Router,
     tls: Option<Arc<Tls>>,
-    timeouts: Patience,
-    rate_limiter: Pace,
+    timeouts: Timeouts,
+    rate_limiter: RateLimiter,
 }
 
-impl Protocol {
+impl ConnectionServer {
     pub(super) fn new(router: Router, config: &ServerSection, tls: Option<Arc<Tls>>) -> Self {
-        let patience = Patience {
+        let patience = Timeouts {
             head: Duration::from_secs(config.header_timeout),
             idle: Duration::from_secs(config.idle_timeout),
             write: Duration::from_secs(config.write_timeout),
         };
         let max_head = config.max_header_bytes.max(u32::try_from(MAX_BUFFERED).unwrap_or(u32::MAX));
-        let mut http = auto::Builder::new(Streams { write_timeout: patience.write });
+        let mut http = auto::Builder::new(StreamExecutor { write_timeout: patience.write });
         http.http1()
             .timer(TokioTimer::new())
-            // `Watch` has that timeout; it starts with the first byte.
+            // `ConnTimeouts` has that timeout; it starts with the first byte.
             .header_read_timeout(None)
             // A client may close its write side after the request, and still read the response.
             .half_close(true)
@@ -94,46 +94,47 @@ impl Protocol {
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG);
-        Self { http, router, tls, timeouts: patience, rate_limiter: Pace::of(config) }
+        Self { http, router, tls, timeouts: patience, rate_limiter: RateLimiter::from_config(config) }
     }
 
     /// Serves a connection until it ends. Once `draining` is cancelled, running requests are its
     /// last ones.
     pub(super) async fn serve(&self, stream: TcpStream, peer: SocketAddr, draining: CancellationToken) {
-        prepare(&stream, peer);
+        set_socket_options(&stream, peer);
         let Some(tls) = &self.tls else {
-            return self.drive(stream, peer, draining).await;
+            return self.serve_http(stream, peer, draining).await;
         };
         match tokio::time::timeout(self.timeouts.head, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.drive(stream, peer, draining).await,
+            Ok(Ok(stream)) => self.serve_http(stream, peer, draining).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
         }
     }
 
-    async fn drive(
+    async fn serve_http(
         &self,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: SocketAddr,
         draining: CancellationToken,
     ) {
-        let timeouts = Arc::new(Watch::new());
-        let refusal = Refusal::new(self.router.clone(), peer);
-        let io = TokioIo::new(Watched { io, timeouts: timeouts.clone(), head_error: refusal });
+        let timeouts = Arc::new(ConnTimeouts::new());
+        let refusal = HeadErrorResponder::new(self.router.clone(), peer);
+        let io = TokioIo::new(ObservedIo { io, timeouts: timeouts.clone(), head_error: refusal });
         let (router, pace, shared_timeouts) = (self.router.clone(), self.rate_limiter, timeouts.clone());
-        let probes = Probes::default();
+        let probes = ProbeSchedule::default();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let multiplexed = request.version() == Version::HTTP_2;
-            let guard = shared_timeouts.request(multiplexed);
+            let guard = shared_timeouts.begin_request(multiplexed);
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(RemoteAddr(peer));
             request.extensions_mut().insert(probes.clone());
             let (router, connection_write) = (router.clone(), shared_timeouts.pending_write.clone());
             async move {
                 let pending_write = TAKING.try_with(Arc::clone).unwrap_or(connection_write);
                 let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
-                let answer = response.map(|body| Paced::new(body, pending_write, pace, multiplexed, guard));
-                Ok::<Response<Paced>, Infallible>(answer)
+                let answer =
+                    response.map(|body| RateLimitedBody::new(body, pending_write, pace, multiplexed, guard));
+                Ok::<Response<RateLimitedBody>, Infallible>(answer)
             }
         });
         let mut connection = std::pin::pin!(self.http.serve_connection(io, service));
@@ -148,13 +149,13 @@ impl Protocol {
                     }
                     return;
                 }
-                lapse = timeouts.lapse(self.timeouts) => {
-                    if lapse != Lapse::Idle || is_last || !timeouts.is_multiplexed() {
+                lapse = timeouts.expired(self.timeouts) => {
+                    if lapse != TimeoutKind::Idle || is_last || !timeouts.is_multiplexed() {
                         tracing::debug!(%peer, ?lapse, "connection timed out");
                         return;
                     }
                     // HTTP/2 has GOAWAY: the client loses no request that is on the way.
-                    timeouts.renew();
+                    timeouts.restart_idle();
                 }
                 () = draining.cancelled(), if !is_last => {}
             }
@@ -165,7 +166,7 @@ impl Protocol {
 }
 
 /// Sets socket options.
-fn prepare(stream: &TcpStream, peer: SocketAddr) {
+fn set_socket_options(stream: &TcpStream, peer: SocketAddr) {
     // Otherwise a body that is sent after the head waits for the client's delayed ACK.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot disable Nagle's algorithm");
@@ -178,25 +179,25 @@ fn prepare(stream: &TcpStream, peer: SocketAddr) {
 
 tokio::task_local! {
     /// Progress of the response on the HTTP/2 stream of this task.
-    static TAKING: Arc<Taking>;
+    static TAKING: Arc<PendingWrite>;
 }
 
 /// Runs each HTTP/2 stream as a task, and resets those whose client reads the response too slowly.
 /// The other streams of the connection continue.
 #[derive(Clone)]
-struct Streams {
+struct StreamExecutor {
     write_timeout: Duration,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
-        let (patience, taking) = (self.write_timeout, Arc::<Taking>::default());
+        let (patience, taking) = (self.write_timeout, Arc::<PendingWrite>::default());
         let watched = taking.clone();
         tokio::spawn(TAKING.scope(taking, async move {
             tokio::select! {
                 biased;
                 () = stream => {}
-                () = watched.stalls(patience) => tracing::debug!("response timed out; resetting its stream"),
+                () = watched.stalled(patience) => tracing::debug!("response timed out; resetting its stream"),
             }
         }));
     }

@@ -9,7 +9,7 @@ use http_body::Body as _;
 use super::form;
 use crate::{
     Error, Result,
-    http::body::{self, Content},
+    http::body::{self, ContentStream},
     ops::upload_file::SizeHint,
 };
 
@@ -19,13 +19,13 @@ const EMPTY_MD5: [u8; 16] = 0xd41d_8cd9_8f00_b204_e980_0998_ecf8_427e_u128.to_be
 
 /// Returns the content of a request: the field `file` of a form, or the raw body. `md5` is the
 /// expected digest.
-pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16]>) -> Result<Content> {
+pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16]>) -> Result<ContentStream> {
     let length = body.size_hint().exact();
     let content_type =
         headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
     if form::is_form(content_type) {
         let size = length.map_or(SizeHint::Unknown, SizeHint::AtMost);
-        let file = form::file(content_type, body.into_data_stream()).await?;
+        let file = form::content_stream(content_type, body.into_data_stream()).await?;
         return Ok((size, Box::pin(file)));
     }
     let has_length =
@@ -35,5 +35,5 @@ pub(super) async fn content(headers: &HeaderMap, body: Body, md5: Option<[u8; 16
             "the request has no body; to send empty content, set `Content-Length: 0`",
         ));
     }
-    Ok(body::raw(body))
+    Ok(body::into_content(body))
 }

@@ -10,19 +10,19 @@ use osproxy_api::{
     v0::{Envelope, PREFIX},
 };
 
-use super::query::Query;
+use super::query::LenientQuery;
 use crate::{
     Result,
     app::App,
     http::{
-        forward::{self, Origin},
+        forward::{self, RequestSource},
         link::VerifiedLink,
         openapi,
     },
-    link::Action,
+    link::LinkAction,
     ops::{
         self,
-        complete_upload::{Claims, Completion},
+        complete_upload::{CompleteRequest, ExpectedDigests},
     },
 };
 
@@ -52,17 +52,20 @@ pub(in crate::http) async fn complete_upload(
     request: Request,
 ) -> Result<Response> {
     let (request, _) = request.into_parts();
-    let query = Query::parse(request.uri.query());
+    let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
-        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
     let (parts, size) = (query.number("num")?, query.number("size")?);
-    let expected =
-        Completion { parts: Some(parts), size: Some(size), expected: Claims::of_md5(query.md5()?) };
+    let expected = CompleteRequest {
+        parts: Some(parts),
+        size: Some(size),
+        expected: ExpectedDigests::md5_only(query.parse_md5()?),
+    };
     // Only the node that has the parts can say whether the file can be read.
-    if forward::origin(&app, &request)? == Origin::Client
+    if forward::request_source(&app, &request)? == RequestSource::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {
-        return forward::forward_head(&app, Origin::Client, &store, &request).await;
+        return forward::forward_without_body(&app, RequestSource::Client, &store, &request).await;
     }
     ops::complete_upload::complete_upload(&app, uid, expected, &constraints).await?;
     Ok(Json(Envelope::ok("")).into_response())

@@ -8,10 +8,10 @@ use crate::{
     Error, Result,
     app::App,
     http::{
-        auth::{By, Read},
+        auth::{Authenticated, Read},
         openapi,
     },
-    link::{Action, Period},
+    link::{LinkAction, LinkPeriod},
     ops::{self, download_file::StoredFile},
     uid::Uid,
 };
@@ -39,7 +39,7 @@ use crate::{
 )]
 pub(in crate::http) async fn create_download_link(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Read>,
+    Authenticated { caller, .. }: Authenticated<Read>,
     body: Body,
 ) -> Result<Json<Envelope<Option<Vec<DownloadLink>>>>> {
     let CreateDownloadLinkRequest { uid: texts, expire } = json::parse(body).await?;
@@ -56,18 +56,18 @@ pub(in crate::http) async fn create_download_link(
     }
     let readable =
         ops::create_download_link::create_download_link(&app, &caller.tenant, &uids, expire).await?;
-    let terms = caller.terms();
+    let terms = caller.link_constraints();
     let links: Vec<_> = readable
         .files
         .iter()
         .map(|file| {
-            let (bucket, object) = object_of(file);
+            let (bucket, object) = go_object_name(file);
             let [name_field, bucket_field, object_field] = LINK_PARAMETERS;
             let extra = [(name_field, file.name.as_str()), (bucket_field, bucket), (object_field, &object)];
-            let Period { date, lifetime_secs: expire } = readable.period;
-            let query = query::signed(
+            let LinkPeriod { date, lifetime_secs: expire } = readable.period;
+            let query = query::signed_query(
                 &app.links,
-                Action::Download,
+                LinkAction::Download,
                 file.uid,
                 (file.link_date(date), expire),
                 &extra,
@@ -75,7 +75,7 @@ pub(in crate::http) async fn create_download_link(
             );
             DownloadLink {
                 uid: file.uid.to_string(),
-                url: query::url("/download", &query),
+                url: query::relative_url("/download", &query),
                 meta: meta(file, object),
             }
         })
@@ -85,7 +85,7 @@ pub(in crate::http) async fn create_download_link(
 
 /// Returns the bucket and object name that the Go program would use. Its clients expect them; the
 /// real location of the content is not exposed.
-fn object_of(file: &StoredFile) -> (&'static str, String) {
+fn go_object_name(file: &StoredFile) -> (&'static str, String) {
     let uid = file.uid;
     let object = file.extension().map_or_else(|| uid.to_string(), |extension| format!("{uid}.{extension}"));
     (file.object_category().as_str(), object)

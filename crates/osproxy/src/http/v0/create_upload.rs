@@ -10,13 +10,13 @@ use crate::{
     Error, Result,
     app::App,
     http::{
-        auth::{By, Upload},
+        auth::{Authenticated, Upload},
         openapi,
     },
-    link::Action,
+    link::LinkAction,
     ops::{
         self,
-        create_upload::{Announced, CreatedUpload, Wish},
+        create_upload::{AnnouncedContent, CreatedUpload, UploadRequest},
     },
 };
 
@@ -39,7 +39,7 @@ use crate::{
 )]
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Upload>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
     body: Body,
 ) -> Result<Json<Envelope<Vec<UploadLinks>>>> {
     let CreateUploadRequest { file_path: mut paths, expire } = json::parse(body).await?;
@@ -48,20 +48,27 @@ pub(in crate::http) async fn create_upload(
     }
     let mut seen = HashSet::new();
     paths.retain(|path| seen.insert(path.clone()));
-    let wish = |path: &String| Wish { path: path.clone(), announced: Announced::default() };
+    let wish = |path: &String| UploadRequest { path: path.clone(), announced: AnnouncedContent::default() };
     let wishes = paths.iter().map(wish).collect();
     let created = ops::create_upload::create_upload(&app, &caller, wishes, expire, None).await?;
-    let terms = caller.upload_terms();
+    let terms = caller.upload_constraints();
     let links = created.uploads.into_iter().zip(paths).map(|(CreatedUpload { uid, .. }, path)| {
-        let query = query::signed(&app.links, Action::Upload, uid, (created.created_at, expire), &[], &terms);
+        let query = query::signed_query(
+            &app.links,
+            LinkAction::Upload,
+            uid,
+            (created.created_at, expire),
+            &[],
+            &terms,
+        );
         UploadLinks {
             uid: uid.to_string(),
             path,
             url: UploadUrls {
-                single: query::url("/upload", &query),
+                single: query::relative_url("/upload", &query),
                 multi: MultiUploadUrls {
-                    upload: query::url("/upload/multi", &query),
-                    merge: query::url("/upload/merge", &query),
+                    upload: query::relative_url("/upload/multi", &query),
+                    merge: query::relative_url("/upload/merge", &query),
                 },
             },
         }

@@ -6,12 +6,12 @@ use axum::{
 };
 use osproxy_api::v0::PREFIX;
 
-use super::query::Query;
+use super::query::LenientQuery;
 use crate::{
     Error, Result,
     app::App,
     http::{content::Presentation, disposition::Disposition, openapi, serve_file::serve_file},
-    link::Action,
+    link::LinkAction,
 };
 
 /// Parameters of download links beyond those of all links, in the order of the signature.
@@ -23,11 +23,11 @@ pub(super) const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
     summary = "Download a file or a range of it", description = "",
     params(
         openapi::DownloadLinkQuery,
-        ("online" = inline(Option<openapi::Online>), Query, description = "`0`: browsers save the file; `1` or absent: they display it."),
-        openapi::Conditions,
+        ("online" = inline(Option<openapi::OnlineValue>), Query, description = "`0`: browsers save the file; `1` or absent: they display it."),
+        openapi::ConditionalHeaders,
     ),
     responses(
-        openapi::Reading,
+        openapi::ContentResponses,
         (status = 403, response = openapi::Forbidden),
         (status = 404, response = openapi::NotFound),
         (status = 412, response = openapi::PreconditionFailed),
@@ -42,8 +42,8 @@ pub(in crate::http) async fn download_file(
     request: Request,
 ) -> Result<Response> {
     let (request, _) = request.into_parts();
-    let query = Query::parse(request.uri.query());
-    let (uid, link) = query.verified_uid(&app, &request, Action::Download, &LINK_PARAMETERS).await?;
+    let query = LenientQuery::parse(request.uri.query());
+    let (uid, link) = query.verify_link(&app, &request, LinkAction::Download, &LINK_PARAMETERS).await?;
     let disposition = match query.get("online") {
         "" | "1" => Disposition::Inline,
         "0" => Disposition::Attachment,

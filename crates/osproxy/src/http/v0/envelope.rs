@@ -5,10 +5,10 @@ use axum::{
 };
 use osproxy_api::v0::Envelope;
 
-use crate::http::error::Failure;
+use crate::http::error::ErrorContext;
 
 /// Renders an error as an envelope.
-pub(in crate::http) fn render(status: StatusCode, failure: &Failure<'_>) -> Response {
+pub(in crate::http) fn render(status: StatusCode, failure: &ErrorContext<'_>) -> Response {
     let mut message = failure.error.message.to_string();
     if status.is_server_error()
         && let Some(id) = failure.request_id

@@ -17,7 +17,7 @@ use osproxy_api::ErrorCode;
 
 use crate::{
     Error, Result,
-    http::{body::broken, middleware::check_encoding},
+    http::{body::incomplete_body_error, middleware::check_encoding},
 };
 
 /// The field that holds the content.
@@ -39,14 +39,14 @@ pub(in crate::http) fn is_form(content_type: &str) -> bool {
 
 /// Streams the content of the field `file`. The stream ends without an error only if the rest of
 /// the form is complete and valid.
-pub(in crate::http) async fn file(
+pub(in crate::http) async fn content_stream(
     content_type: &str,
     body: BodyDataStream,
 ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
     let boundary = multer::parse_boundary(content_type).map_err(|error| malformed(&error))?;
     let limits = SizeLimit::new().per_field(MAX_OTHER).for_field(FILE, u64::MAX);
     let allowance = Arc::new(AtomicU64::new(0));
-    let body = Metered { body, allowance: allowance.clone(), frames: 0 };
+    let body = MeteredBody { body, allowance: allowance.clone(), frames: 0 };
     let parser = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(limits));
     let mut form = Form { parser, allowance };
     for _ in 0..MAX_FIELDS {
@@ -56,7 +56,7 @@ pub(in crate::http) async fn file(
         if field.name() == Some(FILE) {
             check_encoding(field.headers())?;
             form.allowance.store(u64::MAX, Ordering::Relaxed);
-            return Ok(stream::try_unfold((form, Some(field)), next));
+            return Ok(stream::try_unfold((form, Some(field)), next_chunk));
         }
     }
     Err(Error::invalid("the form has too many fields"))
@@ -67,14 +67,14 @@ pub(in crate::http) async fn file(
 /// The parser buffers all data that is ready before it looks at any of it. So this stream returns
 /// `Pending` after each frame outside the content, and after [`CONTENT_FRAMES`] within it, to bound
 /// that buffer.
-struct Metered {
+struct MeteredBody {
     body: BodyDataStream,
     allowance: Arc<AtomicU64>,
     /// Frames since the last pause.
     frames: u32,
 }
 
-impl Stream for Metered {
+impl Stream for MeteredBody {
     type Item = std::result::Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -92,14 +92,14 @@ impl Stream for Metered {
             // The frame that exhausts the allowance passes, since most of it may be content.
             let rest = |left: u64| (left > 0).then(|| left.saturating_sub(bytes.len() as u64));
             let allowed = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
-            allowed.map(|_| bytes).map_err(|_| axum::Error::new(TooLarge))
+            allowed.map(|_| bytes).map_err(|_| axum::Error::new(FormTooLarge))
         })))
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("the form has too much data outside of its content")]
-struct TooLarge;
+struct FormTooLarge;
 
 struct Form {
     parser: Multipart<'static>,
@@ -113,9 +113,9 @@ impl Form {
     }
 }
 
-type Rest = (Form, Option<Field<'static>>);
+type StreamState = (Form, Option<Field<'static>>);
 
-async fn next((form, field): Rest) -> Result<Option<(Bytes, Rest)>> {
+async fn next_chunk((form, field): StreamState) -> Result<Option<(Bytes, StreamState)>> {
     let Some(mut field) = field else {
         return Ok(None);
     };
@@ -123,12 +123,12 @@ async fn next((form, field): Rest) -> Result<Option<(Bytes, Rest)>> {
         return Ok(Some((bytes, (form, Some(field)))));
     }
     drop(field);
-    end(form).await?;
+    read_to_end(form).await?;
     Ok(None)
 }
 
 /// Reads the rest of the form after the content, which must be complete.
-async fn end(mut form: Form) -> Result<()> {
+async fn read_to_end(mut form: Form) -> Result<()> {
     for _ in 0..MAX_FIELDS {
         let Some(field) = form.next_field().await? else {
             return Ok(());
@@ -143,9 +143,9 @@ async fn end(mut form: Form) -> Result<()> {
 fn malformed(error: &multer::Error) -> Error {
     match error {
         multer::Error::StreamReadFailed(source) if is_too_large(&**source) => {
-            Error::new(ErrorCode::TooLarge, TooLarge.to_string())
+            Error::new(ErrorCode::TooLarge, FormTooLarge.to_string())
         }
-        multer::Error::StreamReadFailed(source) => broken(&**source),
+        multer::Error::StreamReadFailed(source) => incomplete_body_error(&**source),
         // The body itself is complete, so a retry would fail again: not `IncompleteBody`.
         multer::Error::IncompleteFieldData { .. }
         | multer::Error::IncompleteHeaders
@@ -158,5 +158,6 @@ fn malformed(error: &multer::Error) -> Error {
 }
 
 fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(<dyn std::error::Error>::is::<TooLarge>)
+    std::iter::successors(Some(error), |error| error.source())
+        .any(<dyn std::error::Error>::is::<FormTooLarge>)
 }

@@ -8,10 +8,10 @@ use crate::{
     Error, Result,
     app::App,
     http::{
-        auth::{By, Upload},
+        auth::{Authenticated, Upload},
         openapi,
     },
-    ops::{self, instant_upload::Wanted},
+    ops::{self, instant_upload::InstantItem},
 };
 
 /// `POST /resume`
@@ -38,7 +38,7 @@ use crate::{
 )]
 pub(in crate::http) async fn instant_upload(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Upload>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
     body: Body,
 ) -> Result<Json<Envelope<Vec<InstantUploadResult>>>> {
     let InstantUploadRequest { data } = json::parse(body).await?;
@@ -48,7 +48,7 @@ pub(in crate::http) async fn instant_upload(
     let mut wanted = Vec::with_capacity(data.len());
     for item in &data {
         let md5 = query::md5(&item.md5)?;
-        wanted.push(Wanted { md5, path: &item.path });
+        wanted.push(InstantItem { md5, path: &item.path });
     }
     let uids = ops::instant_upload::instant_upload(&app, &caller, &wanted).await?;
     let results = data.into_iter().zip(uids).map(|(item, uid)| InstantUploadResult {

@@ -13,5 +13,5 @@ const MAX_BODY: usize = 256 * 1024;
 
 /// Parses a JSON body. Like the Go program, ignores the content type.
 pub(super) async fn parse<T: DeserializeOwned>(body: Body) -> Result<T> {
-    json::parse(&body::small(body, MAX_BODY).await?)
+    json::parse(&body::read_limited(body, MAX_BODY).await?)
 }

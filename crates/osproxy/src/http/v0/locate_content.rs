@@ -6,12 +6,12 @@ use osproxy_api::{
     v0::{Envelope, PREFIX},
 };
 
-use super::query::Query;
+use super::query::LenientQuery;
 use crate::{
     Error, Result,
     app::App,
     http::{
-        auth::{Admin, By},
+        auth::{Admin, Authenticated},
         openapi,
     },
     ops,
@@ -34,10 +34,10 @@ use crate::{
 )]
 pub(in crate::http) async fn locate_content(
     State(app): State<Arc<App>>,
-    _: By<Admin>,
+    _: Authenticated<Admin>,
     uri: Uri,
 ) -> Result<Json<Envelope<String>>> {
-    let query = Query::parse(uri.query());
+    let query = LenientQuery::parse(uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
     Ok(Json(Envelope::ok(ops::locate_content::locate_content(&app, uid).await?.to_owned())))
 }

@@ -10,14 +10,14 @@ use crate::{
     Error, Result,
     app::App,
     http::link::{self, VerifiedLink},
-    link::{self as signing, Action, Claims, LinkKeys, Terms},
+    link::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
     uid::Uid,
 };
 
 /// Decoded query parameters. If one is repeated, the first value counts.
-pub(in crate::http) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub(in crate::http) struct LenientQuery<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl<'a> Query<'a> {
+impl<'a> LenientQuery<'a> {
     pub(in crate::http) fn parse(query: Option<&'a str>) -> Self {
         Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect())
     }
@@ -29,7 +29,7 @@ impl<'a> Query<'a> {
     }
 
     /// Parses the optional parameter `md5`.
-    pub(super) fn md5(&self) -> Result<Option<[u8; 16]>> {
+    pub(super) fn parse_md5(&self) -> Result<Option<[u8; 16]>> {
         match self.get("md5") {
             "" => Ok(None),
             text => md5(text).map(Some),
@@ -47,11 +47,11 @@ impl<'a> Query<'a> {
 
     /// Verifies a link that grants `action`, and returns its uid with it. `extra` are the names of
     /// the parameters that only this kind of link has.
-    pub(super) async fn verified_uid(
+    pub(super) async fn verify_link(
         &self,
         app: &App,
         request: &Parts,
-        action: Action,
+        action: LinkAction,
         extra: &[&str],
     ) -> Result<(Uid, VerifiedLink)> {
         let uid = Uid::from_str(self.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
@@ -63,8 +63,8 @@ impl<'a> Query<'a> {
 
     /// Returns what the signature of a link covers. `extra` are the values of the parameters that
     /// only this kind of link has.
-    pub(in crate::http) fn claims<'b>(&'b self, action: Action, extra: &'b [&'b str]) -> Claims<'b> {
-        Claims {
+    pub(in crate::http) fn claims<'b>(&'b self, action: LinkAction, extra: &'b [&'b str]) -> LinkClaims<'b> {
+        LinkClaims {
             action,
             uid: self.get("uid"),
             date: self.get("date"),
@@ -83,17 +83,17 @@ pub(super) fn md5(text: &str) -> Result<[u8; 16]> {
 }
 
 /// Returns the query of a signed link. `extra` are additional signed parameters: names and values.
-pub(in crate::http) fn signed(
+pub(in crate::http) fn signed_query(
     links: &LinkKeys,
-    action: Action,
+    action: LinkAction,
     uid: Uid,
     (date, expire): (OffsetDateTime, i64),
     extra: &[(&str, &str)],
-    constraints: &Terms,
+    constraints: &LinkConstraints,
 ) -> String {
-    let (uid, date, expire) = (uid.to_string(), signing::date(date), expire.to_string());
+    let (uid, date, expire) = (uid.to_string(), signing::format_date(date), expire.to_string());
     let values: Vec<_> = extra.iter().map(|(_, value)| *value).collect();
-    let claims = Claims { action, uid: &uid, date: &date, expire: &expire, action_params: &values };
+    let claims = LinkClaims { action, uid: &uid, date: &date, expire: &expire, action_params: &values };
     let signature = links.sign(&claims, constraints);
     form_urlencoded::Serializer::new(String::new())
         .append_pair("uid", &uid)
@@ -105,6 +105,6 @@ pub(in crate::http) fn signed(
 }
 
 /// Returns the relative URL of a signed link.
-pub(super) fn url(path: &str, query: &str) -> String {
+pub(super) fn relative_url(path: &str, query: &str) -> String {
     format!("{PREFIX}{path}?{query}")
 }

@@ -9,15 +9,15 @@ use osproxy_api::{
     v0::{Envelope, PREFIX},
 };
 
-use super::{body, query::Query};
+use super::{body, query::LenientQuery};
 use crate::{
     Result,
     app::App,
     http::{link::VerifiedLink, openapi},
-    link::Action,
+    link::LinkAction,
     ops::{
-        self, Said,
-        upload_file::{Claims, Wanted},
+        self, UploadOptions,
+        upload_file::{DigestSelection, ExpectedDigests},
     },
 };
 
@@ -51,12 +51,16 @@ pub(in crate::http) async fn upload_file(
     request: Request,
 ) -> Result<Json<Envelope<&'static str>>> {
     let (request, content) = request.into_parts();
-    let query = Query::parse(request.uri.query());
+    let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
-        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
-    let md5 = query.md5()?;
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
+    let md5 = query.parse_md5()?;
     let (size, content) = body::content(&request.headers, content, md5).await?;
-    let options = Said { expected: Claims::of_md5(md5), digests: Wanted::MD5, constraints };
+    let options = UploadOptions {
+        expected: ExpectedDigests::md5_only(md5),
+        digests: DigestSelection::MD5,
+        constraints,
+    };
     ops::upload_file::upload_file(&app, uid, options, size, content).await?;
     Ok(Json(Envelope::ok("")))
 }

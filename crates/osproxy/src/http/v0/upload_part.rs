@@ -10,19 +10,19 @@ use osproxy_api::{
     v0::{Envelope, PREFIX},
 };
 
-use super::{body, query::Query};
+use super::{body, query::LenientQuery};
 use crate::{
     Result,
     app::App,
     http::{
-        forward::{self, Origin},
+        forward::{self, RequestSource},
         link::VerifiedLink,
         openapi,
     },
-    link::Action,
+    link::LinkAction,
     ops::{
-        self, Said,
-        upload_file::{Claims, Wanted},
+        self, UploadOptions,
+        upload_file::{DigestSelection, ExpectedDigests},
     },
 };
 
@@ -55,20 +55,25 @@ use crate::{
 )]
 pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (request, content) = request.into_parts();
-    let query = Query::parse(request.uri.query());
+    let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
-        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
     let number = query.number("chunkNum")?;
     ops::upload_part::check_number(&app, number)?;
-    let md5 = query.md5()?;
-    if forward::origin(&app, &request)? == Origin::Client
-        && let Some(store) = ops::locate_content::settle_parts(&app, uid).await?
+    let md5 = query.parse_md5()?;
+    if forward::request_source(&app, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
     {
         drop(query);
-        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
+        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, content))
+            .await;
     }
     let (size, content) = body::content(&request.headers, content, md5).await?;
-    let options = Said { expected: Claims::of_md5(md5), digests: Wanted::MD5, constraints };
+    let options = UploadOptions {
+        expected: ExpectedDigests::md5_only(md5),
+        digests: DigestSelection::MD5,
+        constraints,
+    };
     ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
     Ok(Json(Envelope::ok("")).into_response())
 }

@@ -9,13 +9,13 @@ use osproxy_api::{
     v0::{Envelope, PREFIX},
 };
 
-use super::query::Query;
+use super::query::LenientQuery;
 use crate::{
     Error, Result,
     api_key::Scope,
     app::App,
     http::{auth, openapi},
-    link::Action,
+    link::LinkAction,
     ops,
     uid::Uid,
 };
@@ -46,14 +46,14 @@ pub(in crate::http) async fn upload_status(
     request: Request,
 ) -> Result<Json<Envelope<Vec<u32>>>> {
     let (request, _) = request.into_parts();
-    let query = Query::parse(request.uri.query());
+    let query = LenientQuery::parse(request.uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
     let status = if query.get("signature").is_empty() {
-        let caller = auth::caller(&app, &request).await?;
-        caller.must_have(Scope::Upload)?;
+        let caller = auth::authenticate(&app, &request).await?;
+        caller.require_scope(Scope::Upload)?;
         ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?
     } else {
-        query.verified_uid(&app, &request, Action::Upload, &[]).await?;
+        query.verify_link(&app, &request, LinkAction::Upload, &[]).await?;
         ops::upload_status::upload_status(&app, uid).await?
     };
     Ok(Json(Envelope::ok(status.parts)))

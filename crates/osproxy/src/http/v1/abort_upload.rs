@@ -8,7 +8,7 @@ use axum::{
 use osproxy_api::v1::PREFIX;
 
 use super::{
-    path::{self, InPath},
+    path::{self, PathResult},
     upload_link,
 };
 use crate::{Result, app::App, http::openapi, ops};
@@ -18,7 +18,7 @@ use crate::{Result, app::App, http::openapi, ops};
     delete, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_abort_upload",
     summary = "Abort an upload", description = "Deletes the upload and the parts that were received.",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         openapi::SignedQuery,
     ),
     responses(
@@ -30,11 +30,11 @@ use crate::{Result, app::App, http::openapi, ops};
 )]
 pub(in crate::http) async fn abort_upload(
     State(app): State<Arc<App>>,
-    uid: InPath<String>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<StatusCode> {
     let (request, _) = request.into_parts();
-    let (uid, _) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
+    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     ops::abort_upload::abort_upload(&app, uid).await?;
     Ok(StatusCode::NO_CONTENT)
 }

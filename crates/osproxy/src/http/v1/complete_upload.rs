@@ -9,15 +9,15 @@ use osproxy_api::v1::{CompleteUploadRequest, PREFIX, UploadStatus};
 
 use super::{
     digest, json,
-    path::{self, InPath},
+    path::{self, PathResult},
     upload_link, upload_status,
 };
 use crate::{
     Result,
     app::App,
-    http::forward::{self, Origin},
+    http::forward::{self, RequestSource},
     http::openapi,
-    ops::{self, complete_upload::Completion},
+    ops::{self, complete_upload::CompleteRequest},
 };
 
 /// `POST /uploads/{uid}/complete`
@@ -25,7 +25,7 @@ use crate::{
     post, path = "/uploads/{uid}/complete", context_path = PREFIX, tag = "Uploads", operation_id = "v1_complete_upload",
     summary = "Complete an upload in parts", description = "",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         openapi::SignedQuery,
     ),
     request_body(content = Option<CompleteUploadRequest>, description = "Expected values, which must match the parts. The body is optional."),
@@ -39,15 +39,16 @@ use crate::{
 )]
 pub(in crate::http) async fn complete_upload(
     State(app): State<Arc<App>>,
-    uid: InPath<String>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<Response> {
     let (request, body) = request.into_parts();
-    let (uid, constraints) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
-    if forward::origin(&app, &request)? == Origin::Client
+    let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    if forward::request_source(&app, &request)? == RequestSource::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {
-        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, body)).await;
+        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body))
+            .await;
     }
     let expected: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
         CompleteUploadRequest::default()
@@ -57,8 +58,8 @@ pub(in crate::http) async fn complete_upload(
         if body.trim_ascii() == b"null" { CompleteUploadRequest::default() } else { json::parse(&body)? }
     };
     let expected_digests =
-        digest::of_fields(expected.md5.as_ref(), expected.sha256.as_ref(), expected.blake3.as_ref())?;
-    let said = Completion { parts: expected.parts, size: expected.size, expected: expected_digests };
+        digest::from_fields(expected.md5.as_ref(), expected.sha256.as_ref(), expected.blake3.as_ref())?;
+    let said = CompleteRequest { parts: expected.parts, size: expected.size, expected: expected_digests };
     ops::complete_upload::complete_upload(&app, uid, said, &constraints).await?;
     Ok(upload_status::status(&app, uid).await?.into_response())
 }

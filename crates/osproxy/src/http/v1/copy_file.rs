@@ -7,18 +7,18 @@ use axum::{
 use osproxy_api::v1::{CopiedFile, CopyFileRequest, FileUid, PREFIX};
 
 use super::{
-    idempotency::{Created, once},
+    idempotency::{CreatedResponse, run_idempotent},
     json,
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
     render,
 };
 use crate::{
     Result,
     api_key::Scope,
-    app::{App, Caller, TakenKey},
+    app::{App, Caller, HeldIdempotencyKey},
     http::{
-        auth::{By, Upload},
+        auth::{Authenticated, Upload},
         openapi,
     },
     ops,
@@ -30,7 +30,7 @@ use crate::{
     post, path = "/files/{uid}/copy", context_path = PREFIX, tag = "Files", operation_id = "v1_copy_file",
     summary = "Copy a file", description = "Creates a second file with the same content, without copying bytes.",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         openapi::IdempotencyKey,
     ),
     request_body(content = CopyFileRequest),
@@ -46,8 +46,8 @@ use crate::{
 )]
 pub(in crate::http) async fn copy_file(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Upload>,
-    uid: InPath<String>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<Response> {
     let uid = path::uid(uid)?;
@@ -55,7 +55,8 @@ pub(in crate::http) async fn copy_file(
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CopyFileRequest = json::parse(&body)?;
-    once(&app, &caller, &request, &body, |key| copy(app.clone(), caller.clone(), uid, wanted, key)).await
+    run_idempotent(&app, &caller, &request, &body, |key| copy(app.clone(), caller.clone(), uid, wanted, key))
+        .await
 }
 
 async fn copy(
@@ -63,17 +64,17 @@ async fn copy(
     caller: Caller,
     uid: Uid,
     request: CopyFileRequest,
-    key: Option<TakenKey>,
-) -> Result<Created> {
+    key: Option<HeldIdempotencyKey>,
+) -> Result<CreatedResponse> {
     let CopyFileRequest { name, metadata } = request;
     let copy = ops::copy_file::copy_file(&app, &caller, uid, name.as_deref(), metadata, key.as_ref()).await?;
     let uid = copy.uid.to_string();
     let location = format!("{PREFIX}/files/{uid}");
     // The scope `upload` alone does not allow reading files.
-    let body = if caller.has(Scope::Read) {
+    let body = if caller.has_scope(Scope::Read) {
         CopiedFile::Known(Box::new(render::file(copy)))
     } else {
         CopiedFile::Unread(FileUid { uid })
     };
-    Created::new(Some(location), &body)
+    CreatedResponse::new(Some(location), &body)
 }

@@ -7,17 +7,17 @@ use axum::{
 use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
 
 use super::{
-    idempotency::{Created, once},
+    idempotency::{CreatedResponse, run_idempotent},
     json,
-    moment::moment,
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
+    time_format::format_time,
 };
 use crate::{
     Result,
-    app::{App, Caller, download_terms},
+    app::{App, Caller, download_constraints},
     http::{
-        auth::{By, Read},
+        auth::{Authenticated, Read},
         openapi,
     },
     ops,
@@ -29,7 +29,7 @@ use crate::{
     post, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_create_link",
     summary = "Create a download link", description = "",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         openapi::IdempotencyKey,
     ),
     request_body(content = CreateLinkRequest),
@@ -44,8 +44,8 @@ use crate::{
 )]
 pub(in crate::http) async fn create_link(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Read>,
-    uid: InPath<String>,
+    Authenticated { caller, .. }: Authenticated<Read>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<Response> {
     let uid = path::uid(uid)?;
@@ -54,15 +54,20 @@ pub(in crate::http) async fn create_link(
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateLinkRequest = json::parse(&body)?;
     // Links are not stored, so the operation does not need the reserved uid of the key.
-    once(&app, &caller, &request, &body, |_| create(app.clone(), caller.clone(), uid, wanted)).await
+    run_idempotent(&app, &caller, &request, &body, |_| create(app.clone(), caller.clone(), uid, wanted)).await
 }
 
-async fn create(app: Arc<App>, caller: Caller, uid: Uid, request: CreateLinkRequest) -> Result<Created> {
-    let constraints = download_terms(&caller, &request)?;
+async fn create(
+    app: Arc<App>,
+    caller: Caller,
+    uid: Uid,
+    request: CreateLinkRequest,
+) -> Result<CreatedResponse> {
+    let constraints = download_constraints(&caller, &request)?;
     let CreateLinkRequest { expires_in, disposition, filename, .. } = request;
     let name = filename.as_deref();
     let link = ops::create_link::create_link(&app, &caller.tenant, uid, expires_in, name).await?;
     let url = app.download_link((uid, &link.filename), link.period, disposition, &constraints);
-    let expires_at = moment(link.period.ends_at().saturating_mul(1000));
-    Created::new(None, &CreatedLink { url, expires_at })
+    let expires_at = format_time(link.period.expires_at_secs().saturating_mul(1000));
+    CreatedResponse::new(None, &CreatedLink { url, expires_at })
 }

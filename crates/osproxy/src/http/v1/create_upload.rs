@@ -9,21 +9,21 @@ use time::OffsetDateTime;
 
 use super::{
     digest,
-    idempotency::{Created, once},
+    idempotency::{CreatedResponse, run_idempotent},
     json,
-    moment::moment,
     query::Query,
+    time_format::format_time,
 };
 use crate::{
     Error, Result,
-    app::{App, Caller, TakenKey, upload_terms},
+    app::{App, Caller, HeldIdempotencyKey, upload_constraints},
     http::{
-        auth::{By, Upload},
+        auth::{Authenticated, Upload},
         openapi,
     },
     ops::{
-        self, Terms,
-        create_upload::{Announced, Challenge, Wish},
+        self, LinkConstraints,
+        create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
     },
     uid::Uid,
 };
@@ -47,25 +47,26 @@ use crate::{
 )]
 pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Upload>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
     request: Request,
 ) -> Result<Response> {
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;
     let wanted: CreateUploadRequest = json::parse(&body)?;
-    once(&app, &caller, &request, &body, |key| create(app.clone(), caller.clone(), wanted, key)).await
+    run_idempotent(&app, &caller, &request, &body, |key| create(app.clone(), caller.clone(), wanted, key))
+        .await
 }
 
 async fn create(
     app: Arc<App>,
     caller: Caller,
     mut request: CreateUploadRequest,
-    key: Option<TakenKey>,
-) -> Result<Created> {
+    key: Option<HeldIdempotencyKey>,
+) -> Result<CreatedResponse> {
     let expire = request.expires_in;
-    let constraints = upload_terms(&caller, request.size, request.constraints.take())?;
-    let upload_request = wish(request)?;
+    let constraints = upload_constraints(&caller, request.size, request.constraints.take())?;
+    let upload_request = upload_request(request)?;
     let created =
         ops::create_upload::create_upload(&app, &caller, vec![upload_request], expire, key.as_ref()).await?;
     let date = (created.created_at, expire);
@@ -79,38 +80,40 @@ async fn create(
         state: if is_pending { CreatedState::Pending } else { CreatedState::Stored },
         part_size: upload.part_size.filter(|_| is_pending),
         links: is_pending.then(|| app.upload_links(upload.uid, date, &constraints)),
-        expires_at: is_pending.then(|| moment(expires_at)),
-        challenge: upload.challenge.map(|challenge| render(&app, upload.uid, date, &constraints, challenge)),
+        expires_at: is_pending.then(|| format_time(expires_at)),
+        challenge: upload
+            .challenge
+            .map(|challenge| render_challenge(&app, upload.uid, date, &constraints, challenge)),
     };
-    Created::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
+    CreatedResponse::new(Some(format!("{PREFIX}/files/{}", upload.uid)), &answer)
 }
 
 /// Renders a challenge, with the link for its proof.
-fn render(
+fn render_challenge(
     app: &App,
     uid: Uid,
     date: (OffsetDateTime, i64),
-    constraints: &Terms,
-    challenge: Challenge,
+    constraints: &LinkConstraints,
+    challenge: PossessionChallenge,
 ) -> v1::Challenge {
     let range = |range: Range<u64>| ByteRange { offset: range.start, length: range.end - range.start };
     v1::Challenge {
         key: hex::encode(challenge.nonce),
         ranges: challenge.ranges.into_iter().map(range).collect(),
         link: app.proof_link(uid, date, constraints),
-        expires_at: moment(challenge.expires_at),
+        expires_at: format_time(challenge.expires_at),
     }
 }
 
-fn wish(request: CreateUploadRequest) -> Result<Wish> {
+fn upload_request(request: CreateUploadRequest) -> Result<UploadRequest> {
     let expected_digests =
-        digest::of_fields(request.md5.as_ref(), request.sha256.as_ref(), request.blake3.as_ref())?;
-    let announced = Announced {
+        digest::from_fields(request.md5.as_ref(), request.sha256.as_ref(), request.blake3.as_ref())?;
+    let announced = AnnouncedContent {
         size: request.size,
         part_size: request.part_size,
         content_type: request.content_type,
         expected: expected_digests,
         metadata: request.metadata,
     };
-    Ok(Wish { path: request.name, announced })
+    Ok(UploadRequest { path: request.name, announced })
 }

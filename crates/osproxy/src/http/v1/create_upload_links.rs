@@ -9,15 +9,15 @@ use osproxy_api::v1::{CreateUploadLinksRequest, CreatedUploadLinks, PREFIX};
 
 use super::{
     json,
-    moment::moment,
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
+    time_format::format_time,
 };
 use crate::{
     Result,
     app::App,
     http::{
-        auth::{By, Upload},
+        auth::{Authenticated, Upload},
         openapi,
     },
     ops,
@@ -28,7 +28,7 @@ use crate::{
     post, path = "/uploads/{uid}/links", context_path = PREFIX, tag = "Uploads", operation_id = "v1_create_upload_links",
     summary = "Create new links for an upload", description = "For an upload whose links have expired or are lost. Received parts are kept, and the upload stays open as long as the new links are valid. Constraints of earlier links do not apply to the new ones; give them again.",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
     ),
     request_body(content = CreateUploadLinksRequest),
     security(("api_key" = ["upload"])),
@@ -41,8 +41,8 @@ use crate::{
 )]
 pub(in crate::http) async fn create_upload_links(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Upload>,
-    uid: InPath<String>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<(StatusCode, Json<CreatedUploadLinks>)> {
     let uid = path::uid(uid)?;
@@ -56,7 +56,7 @@ pub(in crate::http) async fn create_upload_links(
         uid: uid.to_string(),
         part_size: made.status.part_size,
         links: made.links,
-        expires_at: moment(made.expires_at),
+        expires_at: format_time(made.expires_at),
     };
     Ok((StatusCode::CREATED, Json(answer)))
 }

@@ -8,14 +8,14 @@ use axum::{
 use osproxy_api::v1::PREFIX;
 
 use super::{
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
 };
 use crate::{
     Result,
     app::App,
     http::{
-        auth::{By, Delete},
+        auth::{Authenticated, Delete},
         openapi,
     },
     ops,
@@ -26,7 +26,7 @@ use crate::{
     delete, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_delete_file",
     summary = "Delete a file", description = "Works for uploads too, at any stage.",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
     ),
     security(("api_key" = ["delete"])),
     responses(
@@ -37,8 +37,8 @@ use crate::{
 )]
 pub(in crate::http) async fn delete_file(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Delete>,
-    uid: InPath<String>,
+    Authenticated { caller, .. }: Authenticated<Delete>,
+    uid: PathResult<String>,
     uri: Uri,
 ) -> Result<StatusCode> {
     Query::parse(uri.query(), &[])?;

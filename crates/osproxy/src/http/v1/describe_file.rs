@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{File, PREFIX};
 
 use super::{
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
     render,
 };
@@ -12,7 +12,7 @@ use crate::{
     Result,
     app::App,
     http::{
-        auth::{By, Read},
+        auth::{Authenticated, Read},
         openapi,
     },
     ops,
@@ -23,7 +23,7 @@ use crate::{
     get, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_describe_file",
     summary = "Describe a file", description = "",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
     ),
     security(("api_key" = ["read"])),
     responses(
@@ -34,8 +34,8 @@ use crate::{
 )]
 pub(in crate::http) async fn describe_file(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Read>,
-    uid: InPath<String>,
+    Authenticated { caller, .. }: Authenticated<Read>,
+    uid: PathResult<String>,
     uri: Uri,
 ) -> Result<Json<File>> {
     Query::parse(uri.query(), &[])?;

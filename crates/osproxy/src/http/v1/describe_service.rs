@@ -3,12 +3,12 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{PREFIX, Stats};
 
-use super::{moment::moment, query::Query, render};
+use super::{query::Query, render, time_format::format_time};
 use crate::{
     Result,
     app::App,
     http::{
-        auth::{Admin, By},
+        auth::{Admin, Authenticated},
         openapi,
     },
     ops,
@@ -26,18 +26,18 @@ use crate::{
 )]
 pub(in crate::http) async fn describe_service(
     State(app): State<Arc<App>>,
-    _: By<Admin>,
+    _: Authenticated<Admin>,
     uri: Uri,
 ) -> Result<Json<Stats>> {
     Query::parse(uri.query(), &[])?;
     let stats = ops::describe_service::describe_service(&app).await?;
     let files = stats.files.iter().map(|(state, count)| (render::state(*state).as_str().to_owned(), *count));
     Ok(Json(Stats {
-        counted_at: moment(stats.counted_at),
+        counted_at: format_time(stats.counted_at),
         files: files.collect(),
         blobs: stats.blobs,
         bytes_stored: stats.bytes_stored,
         bytes_saved: stats.bytes_saved,
-        tasks: stats.tasks(),
+        tasks: stats.tasks_by_state(),
     }))
 }

@@ -7,16 +7,16 @@ use osproxy_api::{
 };
 
 use super::{
-    moment::moment,
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
     render,
+    time_format::format_time,
 };
 use crate::{
     Result,
     app::App,
     http::{
-        auth::{Admin, By},
+        auth::{Admin, Authenticated},
         openapi,
     },
     ops::{
@@ -41,12 +41,12 @@ use crate::{
 )]
 pub(in crate::http) async fn describe_task(
     State(app): State<Arc<App>>,
-    _: By<Admin>,
-    id: InPath<String>,
+    _: Authenticated<Admin>,
+    id: PathResult<String>,
     uri: Uri,
 ) -> Result<Json<TaskDetails>> {
     Query::parse(uri.query(), &[])?;
-    let (task, attempts) = ops::describe_task::describe_task(&app, path::task(id)?).await?;
+    let (task, attempts) = ops::describe_task::describe_task(&app, path::task_id(id)?).await?;
     let history = attempts.into_iter().map(attempt).collect();
     Ok(Json(TaskDetails { task: render::task(task), history }))
 }
@@ -55,8 +55,8 @@ fn attempt(attempt: Attempt) -> TaskAttempt {
     TaskAttempt {
         number: attempt.number,
         lease_owner: attempt.lease_owner,
-        started_at: moment(attempt.started_at),
-        ended_at: attempt.ended_at.map(moment),
+        started_at: format_time(attempt.started_at),
+        ended_at: attempt.ended_at.map(format_time),
         outcome: attempt.outcome.map(AttemptOutcome::name),
         error: attempt.error,
     }

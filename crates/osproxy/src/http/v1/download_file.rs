@@ -9,14 +9,14 @@ use osproxy_api::{ErrorCode, v1};
 
 use super::{
     json,
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
 };
 use crate::{
     Error, Result,
     app::App,
     http::{content::Presentation, disposition::Disposition, link, openapi, serve_file::serve_file},
-    link::{Action, Claims, LinkError},
+    link::{LinkAction, LinkClaims, LinkError},
 };
 
 /// `GET` and `HEAD /f/{uid}/{filename}`
@@ -24,14 +24,14 @@ use crate::{
     get, path = "/f/{uid}/{filename}", tag = "Downloads", operation_id = "v1_download_file",
     summary = "Download a file or a range of it", description = "",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         ("filename" = String, Path, description = "Name under which the client saves the file.", example = "film.mp4"),
         openapi::SignedQuery,
         ("disposition" = v1::Disposition, Query, description = "Whether browsers display or save the file."),
-        openapi::Conditions,
+        openapi::ConditionalHeaders,
     ),
     responses(
-        openapi::Reading,
+        openapi::ContentResponses,
         openapi::Failures,
         openapi::OfLink,
         openapi::OfStored,
@@ -41,16 +41,16 @@ use crate::{
 )]
 pub(in crate::http) async fn download_file(
     State(app): State<Arc<App>>,
-    parameters: InPath<(String, String)>,
+    parameters: PathResult<(String, String)>,
     request: Request,
 ) -> Result<Response> {
     let (uid, filename) = path::parameters(parameters)?;
     let (request, _) = request.into_parts();
-    json::must_be_empty(&request)?;
+    json::reject_body(&request)?;
     let query = Query::parse_known(request.uri.query(), &["date", "expire", "signature", "disposition"])?;
     let disposition = query.required("disposition")?;
-    let claims = Claims {
-        action: Action::Download,
+    let claims = LinkClaims {
+        action: LinkAction::Download,
         uid: &uid,
         date: query.required("date")?,
         expire: query.required("expire")?,

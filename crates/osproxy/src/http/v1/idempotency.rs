@@ -17,26 +17,26 @@ use sha2::{Digest, Sha256};
 use super::problem;
 use crate::{
     Error, Result,
-    app::{App, Caller, KeyOutcome, KeyedAnswer, RequestId, TakenKey},
+    app::{App, Caller, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId},
     error,
-    http::error::{Failure, v1_status},
+    http::error::{ErrorContext, v1_status},
 };
 
 /// Response to a request that created something.
-pub(in crate::http) struct Created {
+pub(in crate::http) struct CreatedResponse {
     /// URL of the new resource, if it has one.
     pub(in crate::http) location: Option<String>,
     body: String,
 }
 
-impl Created {
+impl CreatedResponse {
     /// Creates a response with a JSON body.
     pub(in crate::http) fn new(location: Option<String>, body: &impl Serialize) -> Result<Self> {
         Ok(Self { location, body: serde_json::to_string(body).map_err(Error::internal)? })
     }
 
-    fn answer(self) -> KeyedAnswer {
-        KeyedAnswer { status: StatusCode::CREATED.as_u16(), location: self.location, body: self.body }
+    fn into_keyed_answer(self) -> RecordedAnswer {
+        RecordedAnswer { status: StatusCode::CREATED.as_u16(), location: self.location, body: self.body }
     }
 }
 
@@ -46,23 +46,23 @@ impl Created {
 /// what it creates.
 ///
 /// `work` runs to its end even if the client disconnects.
-pub(in crate::http) async fn once<W>(
+pub(in crate::http) async fn run_idempotent<W>(
     app: &Arc<App>,
     caller: &Caller,
     request: &Parts,
     body: &[u8],
-    work: impl FnOnce(Option<TakenKey>) -> W,
+    work: impl FnOnce(Option<HeldIdempotencyKey>) -> W,
 ) -> Result<Response>
 where
-    W: Future<Output = Result<Created>> + Send + 'static,
+    W: Future<Output = Result<CreatedResponse>> + Send + 'static,
 {
     let Some(key) = key(&request.headers)? else {
         let done = app.background.spawn(work(None)).await.map_err(Error::internal)?;
-        return Ok(render(done?.answer()));
+        return Ok(render(done?.into_keyed_answer()));
     };
-    let key = match app.take_key(caller, key, hash(request, body)).await? {
-        KeyOutcome::Held(taken) => taken,
-        KeyOutcome::Answered(before) => {
+    let key = match app.acquire_idempotency_key(caller, key, hash_request(request, body)).await? {
+        IdempotencyOutcome::Held(taken) => taken,
+        IdempotencyOutcome::Answered(before) => {
             let mut answer = render(before);
             let replayed = HeaderName::from_static(IDEMPOTENCY_REPLAYED);
             answer.headers_mut().insert(replayed, HeaderValue::from_static("true"));
@@ -73,39 +73,47 @@ where
     let (app_of_work, work) = (app.clone(), work(Some(key.clone())));
     let task = app.background.spawn(async move {
         let done = work.await;
-        settle(&app_of_work, key, &done, id.as_deref()).await;
+        record_outcome(&app_of_work, key, &done, id.as_deref()).await;
         done
     });
-    Ok(render(task.await.map_err(Error::internal)??.answer()))
+    Ok(render(task.await.map_err(Error::internal)??.into_keyed_answer()))
 }
 
 /// Records the response under the key, or releases the key after a 5xx error. If that fails,
 /// another attempt can take the key over after a minute.
-async fn settle(app: &App, key: TakenKey, result: &Result<Created>, request_id: Option<&str>) {
+async fn record_outcome(
+    app: &App,
+    key: HeldIdempotencyKey,
+    result: &Result<CreatedResponse>,
+    request_id: Option<&str>,
+) {
     let settled = match result {
         Ok(created) => {
-            let Created { location, body } = created;
-            let answer = KeyedAnswer {
+            let CreatedResponse { location, body } = created;
+            let answer = RecordedAnswer {
                 status: StatusCode::CREATED.as_u16(),
                 location: location.clone(),
                 body: body.clone(),
             };
-            app.answer_key(key, answer).await
+            app.record_answer(key, answer).await
         }
-        Err(error) if v1_status(error).is_server_error() => app.release_key(key).await,
+        Err(error) if v1_status(error).is_server_error() => app.release_idempotency_key(key).await,
         Err(error) => {
             let status = v1_status(error);
-            let problem = problem::document(status, &Failure { error, request_id });
+            let problem = problem::document(status, &ErrorContext { error, request_id });
             let body = serde_json::to_string(&problem).unwrap_or_default();
-            app.answer_key(key, KeyedAnswer { status: status.as_u16(), location: None, body }).await
+            app.record_answer(key, RecordedAnswer { status: status.as_u16(), location: None, body }).await
         }
     };
     if let Err(error) = settled {
-        tracing::warn!(error = error::chain(&error), "cannot record the outcome of an idempotent request");
+        tracing::warn!(
+            error = error::error_chain(&error),
+            "cannot record the outcome of an idempotent request"
+        );
     }
 }
 
-fn render(answer: KeyedAnswer) -> Response {
+fn render(answer: RecordedAnswer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let is_problem = !status.is_success();
     let code = is_problem.then(|| serde_json::from_str::<Problem>(&answer.body).ok()).flatten();
@@ -142,7 +150,7 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>> {
 
 /// Hashes a request. Each field is prefixed by its length, so that different requests give
 /// different input.
-fn hash(request: &Parts, body: &[u8]) -> [u8; 32] {
+fn hash_request(request: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     let query = request.uri.query().unwrap_or_default();
     for field in [request.method.as_str().as_bytes(), request.uri.path().as_bytes(), query.as_bytes(), body] {
@@ -180,10 +188,10 @@ mod tests {
             axum::http::Request::builder().method(method).uri(path).body(()).unwrap().into_parts().0
         };
         let hashes = [
-            hash(&parts("POST", "/a"), b"bc"),
-            hash(&parts("POST", "/ab"), b"c"),
-            hash(&parts("PUT", "/a"), b"bc"),
-            hash(&parts("POST", "/a?b"), b"c"),
+            hash_request(&parts("POST", "/a"), b"bc"),
+            hash_request(&parts("POST", "/ab"), b"c"),
+            hash_request(&parts("PUT", "/a"), b"bc"),
+            hash_request(&parts("POST", "/a?b"), b"c"),
         ];
         for (at, one) in hashes.iter().enumerate() {
             assert!(!hashes[at + 1..].contains(one), "{at}");

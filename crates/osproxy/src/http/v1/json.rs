@@ -21,26 +21,26 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 /// Reads a JSON body. Returns its bytes, to be parsed by [`parse`], because idempotency keys need
 /// them.
 pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
-    read_of(&[JSON], headers, body).await
+    read_typed(&[JSON], headers, body).await
 }
 
 /// Reads a merge patch.
 pub(super) async fn read_patch(headers: &HeaderMap, body: Body) -> Result<Bytes> {
-    read_of(&[MERGE_PATCH, JSON], headers, body).await
+    read_typed(&[MERGE_PATCH, JSON], headers, body).await
 }
 
-async fn read_of(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Bytes> {
+async fn read_typed(types: &[&str], headers: &HeaderMap, body: Body) -> Result<Bytes> {
     let given = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
     let essence = given.split(';').next().unwrap_or_default().trim();
     if !types.iter().any(|known| known.eq_ignore_ascii_case(essence)) {
         let message = format!("the content type must be {}", types.join(" or "));
         return Err(Error::new(ErrorCode::UnsupportedMediaType, message));
     }
-    body::small(body, MAX_BODY).await
+    body::read_limited(body, MAX_BODY).await
 }
 
 /// Rejects a request with a body.
-pub(super) fn must_be_empty(request: &Parts) -> Result<()> {
+pub(super) fn reject_body(request: &Parts) -> Result<()> {
     let length = request.headers.get(header::CONTENT_LENGTH);
     let has_length = length.is_some_and(|length| length.as_bytes() != b"0");
     if has_length || request.headers.contains_key(header::TRANSFER_ENCODING) {

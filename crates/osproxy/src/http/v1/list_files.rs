@@ -7,12 +7,12 @@ use osproxy_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{moment, page, query::Query, render};
+use super::{pagination, query::Query, render, time_format};
 use crate::{
     Error, Result,
     app::App,
     http::{
-        auth::{By, Read},
+        auth::{Authenticated, Read},
         openapi,
     },
     ops::list_files::{self, Category, FileFilter, FilePosition},
@@ -49,15 +49,15 @@ struct Cursor {
 )]
 pub(in crate::http) async fn list_files(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Read>,
+    Authenticated { caller, .. }: Authenticated<Read>,
     uri: Uri,
 ) -> Result<Json<Files>> {
     let known: Vec<_> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
     let query = Query::parse(uri.query(), &known)?;
-    let limit = page::limit(&query)?;
+    let limit = pagination::limit(&query)?;
     let filter = filter(&query)?;
     let filters = FILTERS.map(|name| query.get(name).unwrap_or_default());
-    let after = page::position(&app, &filters, &query)?.map(position).transpose()?;
+    let after = pagination::parse_cursor(&app, &filters, &query)?.map(position).transpose()?;
     let page = list_files::list_files(&app, &caller.tenant, &filter, after.as_ref(), limit).await?;
     let next = page.next.map(|next| Cursor {
         uid: next.uid.get(),
@@ -66,21 +66,21 @@ pub(in crate::http) async fn list_files(
     });
     Ok(Json(Files {
         files: page.files.into_iter().map(render::file).collect(),
-        next_cursor: next.map(|next| app.cursor(&filters, &next)).transpose()?,
+        next_cursor: next.map(|next| app.sign_cursor(&filters, &next)).transpose()?,
     }))
 }
 
 fn position(cursor: Cursor) -> Result<FilePosition> {
     let name_start = hex::decode(cursor.name_start).map_err(Error::internal)?;
-    Ok(FilePosition { uid: Uid::from_recorded(cursor.uid), name_start })
+    Ok(FilePosition { uid: Uid::from_db(cursor.uid), name_start })
 }
 
 fn filter(query: &Query<'_>) -> Result<FileFilter> {
-    let moment = |name| query.get(name).map(|text| moment::parse(name, text)).transpose();
+    let moment = |name| query.get(name).map(|text| time_format::parse_time(name, text)).transpose();
     Ok(FileFilter {
         prefix: query.get("prefix").map(str::to_owned),
         category: query.one_of("category", &Category::ALL, Category::as_str)?,
-        state: query.one_of("state", &v1::FileState::ALL, v1::FileState::as_str)?.map(render::known_state),
+        state: query.one_of("state", &v1::FileState::ALL, v1::FileState::as_str)?.map(render::parse_state),
         created_after: moment("created_after")?,
         created_before: moment("created_before")?,
     })

@@ -3,15 +3,15 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX};
 
-use super::{moment::moment, query::Query};
+use super::{query::Query, time_format::format_time};
 use crate::{
     Result,
     app::App,
     http::{
-        auth::{Admin, By},
+        auth::{Admin, Authenticated},
         openapi,
     },
-    ops::list_nodes::{self, KnownNode},
+    ops::list_nodes::{self, RegisteredNode},
 };
 
 /// `GET /nodes`
@@ -26,7 +26,7 @@ use crate::{
 )]
 pub(in crate::http) async fn list_nodes(
     State(app): State<Arc<App>>,
-    _: By<Admin>,
+    _: Authenticated<Admin>,
     uri: Uri,
 ) -> Result<Json<Nodes>> {
     Query::parse(uri.query(), &[])?;
@@ -34,15 +34,15 @@ pub(in crate::http) async fn list_nodes(
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))
 }
 
-fn node(KnownNode { node, last_heartbeat: heard_at }: KnownNode) -> Node {
+fn node(RegisteredNode { node, last_heartbeat: heard_at }: RegisteredNode) -> Node {
     Node {
         id: node.id,
         address: node.address,
         version: node.version,
         stores: node.stores,
         own_stores: node.own_stores,
-        started_at: moment(node.started_at),
-        heard_at: moment(heard_at),
+        started_at: format_time(node.started_at),
+        heard_at: format_time(heard_at),
         load: NodeLoad {
             requests: node.load.requests,
             tasks: node.load.tasks,

@@ -3,12 +3,12 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::Uri};
 use osproxy_api::v1::{self, PREFIX, Tasks};
 
-use super::{page, query::Query, render};
+use super::{pagination, query::Query, render};
 use crate::{
     Error, Result,
     app::App,
     http::{
-        auth::{Admin, By},
+        auth::{Admin, Authenticated},
         openapi,
     },
     ops::list_tasks::{self, TaskFilter, TaskState},
@@ -36,11 +36,11 @@ const STATES: [TaskState; 4] = [TaskState::Queued, TaskState::Running, TaskState
 )]
 pub(in crate::http) async fn list_tasks(
     State(app): State<Arc<App>>,
-    _: By<Admin>,
+    _: Authenticated<Admin>,
     uri: Uri,
 ) -> Result<Json<Tasks>> {
     let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
-    let limit = page::limit(&query)?;
+    let limit = pagination::limit(&query)?;
     let state = query.one_of("state", &STATES, TaskState::name)?;
     // No kind contains NUL, and some databases reject it in a query.
     if query.get("kind").is_some_and(|kind| kind.contains('\0')) {
@@ -49,10 +49,10 @@ pub(in crate::http) async fn list_tasks(
     let filter = TaskFilter { state, kind: query.get("kind") };
     let filters = ["tasks"].into_iter().chain(FILTERS.map(|name| query.get(name).unwrap_or_default()));
     let filters: Vec<_> = filters.collect();
-    let before = page::position(&app, &filters, &query)?;
+    let before = pagination::parse_cursor(&app, &filters, &query)?;
     let page = list_tasks::list_tasks(&app, filter, before, limit).await?;
     Ok(Json(Tasks {
         tasks: page.tasks.into_iter().map(render::task).collect(),
-        next_cursor: page.next.map(|next| app.cursor(&filters, &next)).transpose()?,
+        next_cursor: page.next.map(|next| app.sign_cursor(&filters, &next)).transpose()?,
     }))
 }

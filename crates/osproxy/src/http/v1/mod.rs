@@ -19,8 +19,7 @@ mod json;
 pub(super) mod list_files;
 pub(super) mod list_nodes;
 pub(super) mod list_tasks;
-mod moment;
-mod page;
+mod pagination;
 mod path;
 pub(super) mod problem;
 pub(super) mod prove_possession;
@@ -28,6 +27,7 @@ pub(super) mod query;
 mod render;
 pub(super) mod retry_task;
 pub(super) mod revoke_links;
+mod time_format;
 pub(super) mod update_file;
 pub(super) mod upload_file;
 pub(super) mod upload_link;
@@ -42,10 +42,10 @@ use axum::{
 };
 
 /// Rejects GET, HEAD and DELETE requests with a body.
-pub(super) async fn without_useless_bodies(request: Request, next: Next) -> Response {
+pub(super) async fn reject_unexpected_body(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
         let (parts, body) = request.into_parts();
-        if let Err(error) = json::must_be_empty(&parts) {
+        if let Err(error) = json::reject_body(&parts) {
             return error.into_response();
         }
         return next.run(Request::from_parts(parts, body)).await;

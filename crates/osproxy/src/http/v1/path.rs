@@ -9,14 +9,14 @@ use crate::{Error, Result, uid::Uid};
 
 /// Extractor of path parameters. Keeps the rejection, because axum's response to it is not a
 /// problem document.
-pub(super) type InPath<T> = std::result::Result<Path<T>, PathRejection>;
+pub(super) type PathResult<T> = std::result::Result<Path<T>, PathRejection>;
 
-pub(super) fn parameters<T>(path: InPath<T>) -> Result<T> {
+pub(super) fn parameters<T>(path: PathResult<T>) -> Result<T> {
     let unreadable = |_| Error::new(ErrorCode::UnknownRoute, "the path is not valid UTF-8");
     Ok(path.map_err(unreadable)?.0)
 }
 
-pub(super) fn uid(path: InPath<String>) -> Result<Uid> {
+pub(super) fn uid(path: PathResult<String>) -> Result<Uid> {
     parse_uid(&parameters(path)?)
 }
 
@@ -25,7 +25,7 @@ pub(super) fn parse_uid(text: &str) -> Result<Uid> {
 }
 
 /// Returns the task id in a path. Task ids have the same form as uids.
-pub(super) fn task(path: InPath<String>) -> Result<i64> {
+pub(super) fn task_id(path: PathResult<String>) -> Result<i64> {
     let id = Uid::from_str(&parameters(path)?);
     let wrong = |_| Error::invalid("a task id must be a positive decimal number").with_field("id");
     Ok(id.map_err(wrong)?.get())

@@ -6,10 +6,10 @@ use axum::{
 };
 use osproxy_api::v1::{PROBLEM, Problem};
 
-use crate::http::error::Failure;
+use crate::http::error::ErrorContext;
 
 /// Converts an error to a problem document (RFC 9457).
-pub(super) fn document(status: StatusCode, failure: &Failure<'_>) -> Problem {
+pub(super) fn document(status: StatusCode, failure: &ErrorContext<'_>) -> Problem {
     let code = failure.error.code;
     let members = failure.error.members().map(|(name, value)| (name.to_owned(), value.clone()));
     Problem {
@@ -23,7 +23,7 @@ pub(super) fn document(status: StatusCode, failure: &Failure<'_>) -> Problem {
     }
 }
 
-pub(in crate::http) fn render(status: StatusCode, failure: &Failure<'_>) -> Response {
+pub(in crate::http) fn render(status: StatusCode, failure: &ErrorContext<'_>) -> Response {
     // Cannot fail: the document has only text and numbers.
     let body = serde_json::to_vec(&document(status, failure)).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM))], body).into_response()

@@ -8,13 +8,13 @@ use osproxy_api::v1::{PREFIX, ProofRequest, UploadStatus};
 
 use super::{
     digest, json,
-    path::{self, InPath},
+    path::{self, PathResult},
     upload_link, upload_status,
 };
 use crate::{
     Result,
     app::App,
-    http::forward::{self, Origin},
+    http::forward::{self, RequestSource},
     http::openapi,
     ops,
 };
@@ -24,7 +24,7 @@ use crate::{
     post, path = "/uploads/{uid}/proof", context_path = PREFIX, tag = "Uploads", operation_id = "v1_prove_possession",
     summary = "Answer a challenge", description = "Proves that the client has the content, which is already stored and need not be sent.",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         openapi::SignedQuery,
     ),
     request_body(content = ProofRequest),
@@ -38,18 +38,19 @@ use crate::{
 )]
 pub(in crate::http) async fn prove_possession(
     State(app): State<Arc<App>>,
-    uid: InPath<String>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<Response> {
     let (request, body) = request.into_parts();
-    let (uid, _) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
-    if forward::origin(&app, &request)? == Origin::Client
+    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    if forward::request_source(&app, &request)? == RequestSource::Client
         && let Some(store) = ops::prove_possession::content_elsewhere(&app, uid).await?
     {
-        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, body)).await;
+        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body))
+            .await;
     }
     let ProofRequest { proof } = json::parse(&json::read(&request.headers, body).await?)?;
-    let proof = digest::required("proof", &proof)?;
+    let proof = digest::required_hex("proof", &proof)?;
     ops::prove_possession::prove_possession(&app, uid, proof).await?;
     Ok(upload_status::status(&app, uid).await?.into_response())
 }

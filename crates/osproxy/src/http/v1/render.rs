@@ -2,9 +2,9 @@
 
 use osproxy_api::v1;
 
-use super::moment::moment;
+use super::time_format::format_time;
 use crate::ops::{
-    describe_file::{FileRecord, FileState, Layout},
+    describe_file::{ContentLayout, FileRecord, FileState},
     list_tasks::{Task, TaskState},
 };
 
@@ -20,15 +20,15 @@ pub(super) fn file(file: FileRecord) -> v1::File {
         received: file.received,
         content_type: content.map(|_| file.content_type),
         category,
-        created_at: moment(file.created_at),
-        stored_at: file.stored_at.map(moment),
-        expires_at: is_open.then(|| moment(file.expires_at)),
+        created_at: format_time(file.created_at),
+        stored_at: file.stored_at.map(format_time),
+        expires_at: is_open.then(|| format_time(file.expires_at)),
         md5: digests.and_then(|digests| digests.md5).map(hex::encode),
         sha256: digests.and_then(|digests| digests.sha256).map(hex::encode),
         blake3: digests.map(|digests| hex::encode(digests.blake3)),
         layout: content.map(|content| match content.layout {
-            Layout::Whole(_) => v1::Layout::Whole,
-            Layout::Parts => v1::Layout::Parts,
+            ContentLayout::Whole(_) => v1::Layout::Whole,
+            ContentLayout::Parts => v1::Layout::Parts,
         }),
         name: file.name,
         metadata: file.metadata,
@@ -48,7 +48,7 @@ pub(super) fn state(state: FileState) -> v1::FileState {
 }
 
 /// Inverse of [`state`].
-pub(super) fn known_state(state: v1::FileState) -> FileState {
+pub(super) fn parse_state(state: v1::FileState) -> FileState {
     match state {
         v1::FileState::Pending => FileState::Pending,
         v1::FileState::Receiving => FileState::Receiving,
@@ -75,11 +75,11 @@ pub(super) fn task(task: Task) -> v1::Task {
         },
         attempts: task.attempts,
         max_attempts: task.max_attempts,
-        created_at: moment(task.created_at),
-        run_at: (task.state == TaskState::Queued).then(|| moment(task.run_at)),
+        created_at: format_time(task.created_at),
+        run_at: (task.state == TaskState::Queued).then(|| format_time(task.run_at)),
         lease_owner: task.lease_owner,
-        lease_until: task.lease_until.map(moment),
-        ended_at: task.ended_at.map(moment),
+        lease_until: task.lease_until.map(format_time),
+        ended_at: task.ended_at.map(format_time),
         last_error: task.last_error,
     }
 }

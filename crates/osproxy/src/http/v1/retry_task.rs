@@ -11,7 +11,7 @@ use osproxy_api::{
 
 use super::{
     json,
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
     render,
 };
@@ -19,7 +19,7 @@ use crate::{
     Result,
     app::App,
     http::{
-        auth::{Admin, By},
+        auth::{Admin, Authenticated},
         openapi,
     },
     ops,
@@ -42,13 +42,13 @@ use crate::{
 )]
 pub(in crate::http) async fn retry_task(
     State(app): State<Arc<App>>,
-    _: By<Admin>,
-    id: InPath<String>,
+    _: Authenticated<Admin>,
+    id: PathResult<String>,
     request: Request,
 ) -> Result<Json<Task>> {
     let (request, _) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
-    json::must_be_empty(&request)?;
-    let task = ops::retry_task::retry_task(&app, path::task(id)?).await?;
+    json::reject_body(&request)?;
+    let task = ops::retry_task::retry_task(&app, path::task_id(id)?).await?;
     Ok(Json(render::task(task)))
 }

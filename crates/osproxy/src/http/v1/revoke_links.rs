@@ -7,14 +7,14 @@ use axum::{
 use osproxy_api::v1::PREFIX;
 
 use super::{
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
 };
 use crate::{
     Result,
     app::App,
     http::{
-        auth::{By, Delete},
+        auth::{Authenticated, Delete},
         openapi,
     },
     ops,
@@ -24,7 +24,7 @@ use crate::{
 #[utoipa::path(
     delete, path = "/files/{uid}/links", context_path = PREFIX, tag = "Files", operation_id = "v1_revoke_links",
     summary = "Revoke the links of a file", description = "Revokes all upload and download links that were issued so far.",
-    params(openapi::UidInPath),
+    params(openapi::UidPath),
     security(("api_key" = ["delete"])),
     responses(
         (status = 204, description = "The links are revoked."),
@@ -35,8 +35,8 @@ use crate::{
 )]
 pub(in crate::http) async fn revoke_links(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Delete>,
-    uid: InPath<String>,
+    Authenticated { caller, .. }: Authenticated<Delete>,
+    uid: PathResult<String>,
     uri: Uri,
 ) -> Result<StatusCode> {
     Query::parse(uri.query(), &[])?;

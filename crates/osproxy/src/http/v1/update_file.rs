@@ -11,7 +11,7 @@ use osproxy_api::v1::{File, PREFIX, UpdateFileRequest};
 
 use super::{
     json,
-    path::{self, InPath},
+    path::{self, PathResult},
     query::Query,
     render,
 };
@@ -20,7 +20,7 @@ use crate::{
     api_key::Scope,
     app::App,
     http::{
-        auth::{By, Upload},
+        auth::{Authenticated, Upload},
         openapi,
     },
     ops,
@@ -31,7 +31,7 @@ use crate::{
     patch, path = "/files/{uid}", context_path = PREFIX, tag = "Files", operation_id = "v1_update_file",
     summary = "Change the name or metadata of a file", description = "The body is a merge patch (RFC 7396): absent members stay unchanged, and metadata members that are `null` are removed.",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
     ),
     request_body(content(
         (UpdateFileRequest = "application/merge-patch+json"),
@@ -48,8 +48,8 @@ use crate::{
 )]
 pub(in crate::http) async fn update_file(
     State(app): State<Arc<App>>,
-    By { caller, .. }: By<Upload>,
-    uid: InPath<String>,
+    Authenticated { caller, .. }: Authenticated<Upload>,
+    uid: PathResult<String>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -59,7 +59,7 @@ pub(in crate::http) async fn update_file(
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;
     let file = ops::update_file::update_file(&app, &caller.tenant, uid, name.as_deref(), metadata).await?;
     // The scope `upload` alone does not allow reading files.
-    if !caller.has(Scope::Read) {
+    if !caller.has_scope(Scope::Read) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Ok(Json(render::file(file)).into_response())

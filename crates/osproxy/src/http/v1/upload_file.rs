@@ -11,14 +11,14 @@ use osproxy_api::{
 
 use super::{
     content, digest,
-    path::{self, InPath},
+    path::{self, PathResult},
     upload_link, upload_status,
 };
 use crate::{
     Result,
     app::App,
     http::{body, openapi},
-    ops::{self, Said, upload_file::Wanted},
+    ops::{self, UploadOptions, upload_file::DigestSelection},
 };
 
 /// `PUT /uploads/{uid}/content`: the body is the whole content.
@@ -26,7 +26,7 @@ use crate::{
     put, path = "/uploads/{uid}/content", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_file",
     summary = "Upload the whole content", description = "",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         openapi::SignedQuery,
         openapi::DigestHeaders,
     ),
@@ -41,15 +41,18 @@ use crate::{
 )]
 pub(in crate::http) async fn upload_file(
     State(app): State<Arc<App>>,
-    uid: InPath<String>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<Json<UploadStatus>> {
     let (request, content) = request.into_parts();
-    let (uid, constraints) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
-    content::must_be_raw(&request.headers)?;
-    let options =
-        Said { expected: digest::of_headers(&request.headers)?, digests: Wanted::default(), constraints };
-    let (size, content) = body::raw(content);
+    let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
+    content::reject_form(&request.headers)?;
+    let options = UploadOptions {
+        expected: digest::from_headers(&request.headers)?,
+        digests: DigestSelection::default(),
+        constraints,
+    };
+    let (size, content) = body::into_content(content);
     ops::upload_file::upload_file(&app, uid, options, size, content).await?;
     upload_status::status(&app, uid).await
 }

@@ -10,12 +10,12 @@ use crate::{
     Error, Result,
     app::{App, UPLOAD_PARAMETERS},
     http::link,
-    link::{Action, Claims, LinkError, Terms},
+    link::{LinkAction, LinkClaims, LinkConstraints, LinkError},
     uid::Uid,
 };
 
 /// Verifies an upload link, and returns its uid and constraints.
-pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(Uid, Terms)> {
+pub(super) async fn verify(app: &App, uid: &str, request: &Parts) -> Result<(Uid, LinkConstraints)> {
     let query = Query::parse(request.uri.query(), &UPLOAD_PARAMETERS)?;
     let (claims, signature) = claims(uid, &query)?;
     let Ok(parsed_uid) = path::parse_uid(uid) else {
@@ -26,9 +26,9 @@ pub(super) async fn verified(app: &App, uid: &str, request: &Parts) -> Result<(U
 }
 
 /// Returns what the signature of a link covers, and the signature.
-pub(in crate::http) fn claims<'a>(uid: &'a str, query: &'a Query<'_>) -> Result<(Claims<'a>, &'a str)> {
-    let claims = Claims {
-        action: Action::Upload,
+pub(in crate::http) fn claims<'a>(uid: &'a str, query: &'a Query<'_>) -> Result<(LinkClaims<'a>, &'a str)> {
+    let claims = LinkClaims {
+        action: LinkAction::Upload,
         uid,
         date: query.required("date")?,
         expire: query.required("expire")?,

@@ -10,7 +10,7 @@ use osproxy_api::{schema::Content, v1::PREFIX};
 
 use super::{
     content, digest,
-    path::{self, InPath},
+    path::{self, PathResult},
     upload_link,
 };
 use crate::{
@@ -18,10 +18,10 @@ use crate::{
     app::App,
     http::{
         body,
-        forward::{self, Origin},
+        forward::{self, RequestSource},
         openapi,
     },
-    ops::{self, Said, upload_file::Wanted},
+    ops::{self, UploadOptions, upload_file::DigestSelection},
 };
 
 /// `PUT /uploads/{uid}/parts/{number}`: the body is one part.
@@ -29,7 +29,7 @@ use crate::{
     put, path = "/uploads/{uid}/parts/{number}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_part",
     summary = "Upload a part", description = "",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         ("number" = u32, Path, minimum = 1, maximum = 10_000, description = "Number of the part, starting at 1.", example = 1),
         openapi::SignedQuery,
         openapi::DigestHeaders,
@@ -45,26 +45,30 @@ use crate::{
 )]
 pub(in crate::http) async fn upload_part(
     State(app): State<Arc<App>>,
-    parameters: InPath<(String, String)>,
+    parameters: PathResult<(String, String)>,
     request: Request,
 ) -> Result<Response> {
     let (uid, number) = path::parameters(parameters)?;
     let (request, content) = request.into_parts();
-    let (uid, constraints) = upload_link::verified(&app, &uid, &request).await?;
+    let (uid, constraints) = upload_link::verify(&app, &uid, &request).await?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let number = number.parse().ok().filter(|_| digits).ok_or_else(|| {
         Error::invalid("the number of the part must be a whole number").with_field("number")
     })?;
     ops::upload_part::check_number(&app, number)?;
-    content::must_be_raw(&request.headers)?;
-    let options =
-        Said { expected: digest::of_headers(&request.headers)?, digests: Wanted::default(), constraints };
-    if forward::origin(&app, &request)? == Origin::Client
-        && let Some(store) = ops::locate_content::settle_parts(&app, uid).await?
+    content::reject_form(&request.headers)?;
+    let options = UploadOptions {
+        expected: digest::from_headers(&request.headers)?,
+        digests: DigestSelection::default(),
+        constraints,
+    };
+    if forward::request_source(&app, &request)? == RequestSource::Client
+        && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
     {
-        return forward::forward(&app, Origin::Client, &store, Request::from_parts(request, content)).await;
+        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, content))
+            .await;
     }
-    let (size, content) = body::raw(content);
+    let (size, content) = body::into_content(content);
     ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

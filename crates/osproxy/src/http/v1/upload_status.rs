@@ -7,14 +7,14 @@ use axum::{
 use osproxy_api::v1::{PREFIX, UploadState, UploadStatus};
 
 use super::{
-    path::{self, InPath},
+    path::{self, PathResult},
     upload_link,
 };
 use crate::{
     Result,
     app::App,
     http::{
-        auth::{By, Upload},
+        auth::{Authenticated, Upload},
         openapi,
     },
     ops::{self, upload_status::FileState},
@@ -26,7 +26,7 @@ use crate::{
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
     summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no `signature`.",
     params(
-        openapi::UidInPath,
+        openapi::UidPath,
         openapi::OptionalSignedQuery,
     ),
     security((), ("api_key" = ["upload"])),
@@ -38,17 +38,18 @@ use crate::{
 )]
 pub(in crate::http) async fn upload_status(
     State(app): State<Arc<App>>,
-    uid: InPath<String>,
+    uid: PathResult<String>,
     request: Request,
 ) -> Result<Json<UploadStatus>> {
     let (mut request, _) = request.into_parts();
     let query = request.uri.query().unwrap_or_default().as_bytes();
     if !form_urlencoded::parse(query).any(|(name, _)| name == "signature") {
-        let By { caller, .. } = By::<Upload>::from_request_parts(&mut request, &app).await?;
+        let Authenticated { caller, .. } =
+            Authenticated::<Upload>::from_request_parts(&mut request, &app).await?;
         let uid = path::uid(uid)?;
         return Ok(render(uid, ops::upload_status::own_upload_status(&app, &caller.tenant, uid).await?));
     }
-    let (uid, _) = upload_link::verified(&app, &path::parameters(uid)?, &request).await?;
+    let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     status(&app, uid).await
 }
 

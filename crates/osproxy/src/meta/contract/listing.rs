@@ -7,8 +7,9 @@ use osproxy_storage::Category;
 use super::{begin, digests, finish, uid};
 use crate::{
     meta::{
-        Copied, FileFilter, FilePosition, FileState, Finished, Keyed, KeyedAnswer, KeyedRequest, Meta,
-        Metadata, MetadataChange, Removed, TaskFilter, TaskForBlob, TaskState, Updated, now_ms,
+        CopyOutcome, DeleteOutcome, FileFilter, FilePosition, FileState, IdempotentRequest, KeyAcquisition,
+        Meta, Metadata, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskForBlob, TaskState,
+        UpdateOutcome, now_ms,
     },
     tenant::Tenant,
     uid::Uid,
@@ -27,7 +28,7 @@ pub(super) async fn run(meta: &Meta) {
 
 /// Ids that no other test case uses, as if issued now.
 fn base() -> i64 {
-    Uid::first_of(now_ms()).get()
+    Uid::min_at_ms(now_ms()).get()
 }
 
 async fn create(meta: &Meta, number: i64, name: &str) {
@@ -42,7 +43,7 @@ async fn names(meta: &Meta, filter: &FileFilter, page: u64) -> Vec<String> {
         let Some(last) = files.last() else {
             return names;
         };
-        after = Some(FilePosition::behind(last));
+        after = Some(FilePosition::after(last));
         names.extend(files.into_iter().map(|file| file.name));
     }
 }
@@ -88,7 +89,10 @@ async fn pages_follow_each_other(meta: &Meta) {
         create(meta, base + number, if number % 2 == 0 { "same.mp3" } else { "same.mp4" }).await;
     }
     let removal: TaskForBlob = Arc::new(|_| unreachable!());
-    assert_eq!(meta.delete_file(Tenant::default(), uid(base + 3), removal).await.unwrap(), Removed::Deleted);
+    assert_eq!(
+        meta.delete_file(Tenant::default(), uid(base + 3), removal).await.unwrap(),
+        DeleteOutcome::Deleted
+    );
     for filter in [
         FileFilter::default(),
         prefixed("same"),
@@ -100,7 +104,7 @@ async fn pages_follow_each_other(meta: &Meta) {
             loop {
                 let files = meta.list_files(&Tenant::default(), &filter, after.as_ref(), page).await.unwrap();
                 let Some(last) = files.last() else { break };
-                after = Some(FilePosition::behind(last));
+                after = Some(FilePosition::after(last));
                 found.extend(files.iter().map(|file| file.uid.get()));
             }
             found.retain(|uid| (base..base + 7).contains(uid));
@@ -125,7 +129,7 @@ async fn pages_follow_each_other(meta: &Meta) {
 async fn moments_bound_what_is_listed(meta: &Meta) {
     let base = base();
     create(meta, base, "moment").await;
-    let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
+    let file = meta.file_record(uid(base)).await.unwrap().unwrap();
     let at = file.created_at;
     for (after, before, is_there) in [
         (None, None, true),
@@ -145,7 +149,7 @@ async fn moments_bound_what_is_listed(meta: &Meta) {
 async fn changes_are_seen_and_bounded(meta: &Meta) {
     let base = base();
     create(meta, base, "before.jpg").await;
-    let note = |key: &str, value: &str| -> MetadataChange {
+    let note = |key: &str, value: &str| -> MetadataEdit {
         let (key, value) = (key.to_owned(), value.to_owned());
         Arc::new(move |metadata: &mut Metadata| {
             metadata.insert(key.clone(), value.clone());
@@ -156,17 +160,17 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     let odd = "\u{1}\"\\ é\u{10ffff}";
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), name, Some(note(odd, odd))).await.unwrap(),
-        Updated::Updated
+        UpdateOutcome::Updated
     );
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "c"))).await.unwrap(),
-        Updated::Updated
+        UpdateOutcome::Updated
     );
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), None, Some(note("b", "refused"))).await.unwrap(),
-        Updated::InvalidMetadata
+        UpdateOutcome::InvalidMetadata
     );
-    let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
+    let file = meta.file_record(uid(base)).await.unwrap().unwrap();
     assert_eq!((file.name.as_str(), file.category()), ("after.mp3", Category::Audio));
     let expected = [(odd, odd), ("b", "c")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(file.metadata, Metadata::from(expected));
@@ -177,17 +181,20 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
     let long = "\u{1}".repeat(16_000);
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base), None, Some(note("long", &long))).await.unwrap(),
-        Updated::Updated
+        UpdateOutcome::Updated
     );
-    let file = meta.describe_file(uid(base)).await.unwrap().unwrap();
+    let file = meta.file_record(uid(base)).await.unwrap().unwrap();
     assert_eq!(file.metadata.get("long"), Some(&long));
     assert_eq!(
         meta.update_file(Tenant::default(), uid(base + 1), None, None).await.unwrap(),
-        Updated::Unknown
+        UpdateOutcome::Unknown
     );
     let removal: TaskForBlob = Arc::new(|_| unreachable!());
-    assert_eq!(meta.delete_file(Tenant::default(), uid(base), removal).await.unwrap(), Removed::Deleted);
-    let closed = Updated::Gone(FileState::Deleted);
+    assert_eq!(
+        meta.delete_file(Tenant::default(), uid(base), removal).await.unwrap(),
+        DeleteOutcome::Deleted
+    );
+    let closed = UpdateOutcome::Gone(FileState::Deleted);
     assert_eq!(meta.update_file(Tenant::default(), uid(base), None, None).await.unwrap(), closed);
 }
 
@@ -197,14 +204,14 @@ async fn copies_share_content(meta: &Meta) {
     let copy = async |from: i64, to: i64, name: Option<&str>| {
         meta.copy_file(Tenant::default(), uid(from), uid(to), name.map(str::to_owned), None).await.unwrap()
     };
-    assert_eq!(copy(base, base + 1, None).await, Copied::NotStored(FileState::Pending));
+    assert_eq!(copy(base, base + 1, None).await, CopyOutcome::NotStored(FileState::Pending));
     assert_eq!(begin(meta, base, base + 5).await, base);
-    assert_eq!(finish(meta, base, base, "copied").await, Finished::Stored);
+    assert_eq!(finish(meta, base, base, "copied").await, StoreOutcome::Stored);
     let before = meta.stats().await.unwrap();
-    assert_eq!(copy(base, base + 1, None).await, Copied::Copied);
-    assert_eq!(copy(base + 1, base + 2, Some("x.json")).await, Copied::Copied);
-    assert_eq!(copy(base + 9, base + 3, None).await, Copied::Unknown);
-    assert_eq!(copy(base, base + 1, None).await, Copied::UidTaken);
+    assert_eq!(copy(base, base + 1, None).await, CopyOutcome::Copied);
+    assert_eq!(copy(base + 1, base + 2, Some("x.json")).await, CopyOutcome::Copied);
+    assert_eq!(copy(base + 9, base + 3, None).await, CopyOutcome::Unknown);
+    assert_eq!(copy(base, base + 1, None).await, CopyOutcome::UidTaken);
     let files = meta.stored_files(&[uid(base + 1), uid(base + 2)]).await.unwrap();
     assert_eq!(files[0].name, format!("{base}.txt"));
     assert_eq!(
@@ -223,33 +230,34 @@ async fn copies_share_content(meta: &Meta) {
 }
 
 async fn keys_are_taken_once(meta: &Meta) {
-    let request = |key: &str, request: u8, attempt: i64| KeyedRequest {
+    let request = |key: &str, request: u8, attempt: i64| IdempotentRequest {
         tenant: Tenant::default(),
         key: key.to_owned(),
         fingerprint: [request; 32],
         owner: uid(attempt),
     };
-    let take = async |key: &str, number, attempt| meta.take_key(request(key, number, attempt)).await.unwrap();
-    let taken = |number| Keyed::Acquired(uid(number));
+    let take =
+        async |key: &str, number, attempt| meta.acquire_key(request(key, number, attempt)).await.unwrap();
+    let taken = |number| KeyAcquisition::Acquired(uid(number));
     assert_eq!(take("k", 1, 1).await, taken(1));
-    assert_eq!(take("k", 1, 2).await, Keyed::InProgress);
-    assert_eq!(take("k", 2, 2).await, Keyed::DifferentRequest);
+    assert_eq!(take("k", 1, 2).await, KeyAcquisition::InProgress);
+    assert_eq!(take("k", 2, 2).await, KeyAcquisition::DifferentRequest);
     assert_eq!(take("K", 2, 2).await, taken(2), "keys are case-sensitive");
     let body = format!("\"{}\"", "x".repeat(100_000));
-    let answer = KeyedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
+    let answer = RecordedAnswer { status: 201, location: Some("/somewhere".to_owned()), body };
     // A request that does not hold the key cannot change it.
-    meta.answer_key(request("k", 1, 2), answer.clone()).await.unwrap();
+    meta.record_answer(request("k", 1, 2), answer.clone()).await.unwrap();
     meta.release_key(request("k", 1, 2)).await.unwrap();
-    assert!(!meta.hold_key(request("k", 1, 2)).await.unwrap());
+    assert!(!meta.renew_key(request("k", 1, 2)).await.unwrap());
     assert!(!meta.reserve_uid(request("k", 1, 2), uid(9)).await.unwrap());
-    assert_eq!(take("k", 1, 2).await, Keyed::InProgress);
-    assert!(meta.hold_key(request("k", 1, 1)).await.unwrap());
-    meta.answer_key(request("k", 1, 1), answer.clone()).await.unwrap();
-    assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer.clone()));
-    assert_eq!(take("k", 2, 2).await, Keyed::DifferentRequest);
+    assert_eq!(take("k", 1, 2).await, KeyAcquisition::InProgress);
+    assert!(meta.renew_key(request("k", 1, 1)).await.unwrap());
+    meta.record_answer(request("k", 1, 1), answer.clone()).await.unwrap();
+    assert_eq!(take("k", 1, 2).await, KeyAcquisition::Answered(answer.clone()));
+    assert_eq!(take("k", 2, 2).await, KeyAcquisition::DifferentRequest);
     // An answered key cannot be released.
     meta.release_key(request("k", 1, 1)).await.unwrap();
-    assert_eq!(take("k", 1, 2).await, Keyed::Answered(answer));
+    assert_eq!(take("k", 1, 2).await, KeyAcquisition::Answered(answer));
     // After a release, the same request gets the same uid: the first attempt may have taken effect.
     meta.release_key(request("K", 2, 2)).await.unwrap();
     assert_eq!(take("K", 2, 3).await, taken(2));
@@ -259,11 +267,15 @@ async fn keys_are_taken_once(meta: &Meta) {
     meta.release_key(request("K", 2, 5)).await.unwrap();
     assert_eq!(take("K", 3, 6).await, taken(6), "another request gets its own uid");
     assert_eq!(meta.purge_keys(10).await.unwrap(), 0);
-    let attempts = (10..18).map(|attempt| meta.take_key(request("race", 1, attempt)));
+    let attempts = (10..18).map(|attempt| meta.acquire_key(request("race", 1, attempt)));
     let raced = futures_util::future::join_all(attempts).await;
     let raced: Vec<_> = raced.into_iter().map(Result::unwrap).collect();
-    assert_eq!(raced.iter().filter(|raced| matches!(raced, Keyed::Acquired(_))).count(), 1, "{raced:?}");
-    assert_eq!(raced.iter().filter(|raced| **raced == Keyed::InProgress).count(), 7, "{raced:?}");
+    assert_eq!(
+        raced.iter().filter(|raced| matches!(raced, KeyAcquisition::Acquired(_))).count(),
+        1,
+        "{raced:?}"
+    );
+    assert_eq!(raced.iter().filter(|raced| **raced == KeyAcquisition::InProgress).count(), 7, "{raced:?}");
 }
 
 async fn challenges_are_answered_once_and_in_time(meta: &Meta) {
@@ -295,5 +307,5 @@ async fn tasks_are_listed_newest_first(meta: &Meta) {
     assert!(!dead.is_empty());
     assert_eq!(dead.len(), expected.count());
     let stats = meta.stats().await.unwrap();
-    assert_eq!(stats.tasks().values().sum::<u64>(), all.len() as u64);
+    assert_eq!(stats.tasks_by_state().values().sum::<u64>(), all.len() as u64);
 }

@@ -1,6 +1,6 @@
 //! The task queue.
 
-use crate::meta::{AttemptOutcome, ClaimedTask, Ended, Meta, NewTask, Task, TaskState};
+use crate::meta::{AttemptOutcome, AttemptResult, ClaimedTask, Meta, NewTask, Task, TaskState};
 
 /// A lease that lasts longer than the test.
 const LONG: i64 = 3_600_000;
@@ -49,9 +49,9 @@ async fn a_task_is_claimed_once(meta: &Meta) {
     assert_eq!(outcomes(meta, 300).await, [None]);
     assert!(meta.renew_task(&claimed, "one", LONG).await.unwrap());
     assert!(!meta.renew_task(&claimed, "two", LONG).await.unwrap());
-    assert!(!meta.end_task(&claimed, "two", Ended::Done).await.unwrap());
-    assert!(meta.end_task(&claimed, "one", Ended::Done).await.unwrap());
-    assert!(!meta.end_task(&claimed, "one", Ended::Done).await.unwrap());
+    assert!(!meta.end_task(&claimed, "two", AttemptResult::Done).await.unwrap());
+    assert!(meta.end_task(&claimed, "one", AttemptResult::Done).await.unwrap());
+    assert!(!meta.end_task(&claimed, "one", AttemptResult::Done).await.unwrap());
     let done = task(meta, 300).await;
     assert_eq!((done.state, done.lease_owner, done.lease_until), (TaskState::Done, None, None));
     assert!(done.ended_at.is_some());
@@ -68,7 +68,7 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
     assert_eq!(outcomes(meta, 310).await, [Some(AttemptOutcome::Lost), None]);
     // An expired lease gives no rights any more.
     assert!(!meta.renew_task(&lost, "one", LONG).await.unwrap());
-    assert!(!meta.end_task(&lost, "one", Ended::Done).await.unwrap());
+    assert!(!meta.end_task(&lost, "one", AttemptResult::Done).await.unwrap());
     // Nor does an earlier attempt of the same process.
     assert!(!meta.renew_task(&lost, "two", LONG).await.unwrap());
     // A task whose process dies at every attempt ends as dead too.
@@ -82,7 +82,7 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
     claim(meta, 311, "dead", LONG).await.unwrap();
     meta.enqueue(new(312, "a", 5), None).await.unwrap();
     claim(meta, 312, "alive", LONG).await.unwrap();
-    assert_eq!(meta.end_leases_of_others("alive", Vec::new(), true).await.unwrap(), 1);
+    assert_eq!(meta.expire_other_leases("alive", Vec::new(), true).await.unwrap(), 1);
     assert_eq!(meta.due_tasks(&["a"], 10).await.unwrap(), [(311, "a".to_owned())]);
     for (id, attempt) in [(311, 2), (312, 1)] {
         let owner = if id == 311 { "alive-too" } else { "alive" };
@@ -94,14 +94,14 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
             attempt,
             max_attempts: 5,
         });
-        assert!(meta.end_task(&claimed, owner, Ended::Done).await.unwrap(), "{id}");
+        assert!(meta.end_task(&claimed, owner, AttemptResult::Done).await.unwrap(), "{id}");
     }
 }
 
 async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
     meta.enqueue(new(320, "a", 2), None).await.unwrap();
     let first = claim(meta, 320, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&first, "one", Ended::Retry("oh".repeat(2000), LONG)).await.unwrap());
+    assert!(meta.end_task(&first, "one", AttemptResult::Retry("oh".repeat(2000), LONG)).await.unwrap());
     let waiting = task(meta, 320).await;
     assert_eq!(waiting.state, TaskState::Queued);
     assert_eq!(waiting.last_error.unwrap().len(), 2000);
@@ -109,7 +109,7 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
     // An operator can retry it at once.
     assert!(meta.retry_task(320, 1).await.unwrap());
     let second = claim(meta, 320, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&second, "one", Ended::Retry("no".to_owned(), 0)).await.unwrap());
+    assert!(meta.end_task(&second, "one", AttemptResult::Retry("no".to_owned(), 0)).await.unwrap());
     let dead = task(meta, 320).await;
     assert_eq!((dead.state, dead.attempts, dead.last_error.as_deref()), (TaskState::Dead, 2, Some("no")));
     assert!(meta.has_task("a", "{}").await.unwrap());
@@ -118,7 +118,7 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
     let third = claim(meta, 320, "one", LONG).await.unwrap();
     assert_eq!((third.attempt, third.max_attempts), (3, 5));
     assert!(!meta.retry_task(320, 3).await.unwrap(), "it is running");
-    assert!(meta.end_task(&third, "one", Ended::Fail("never".to_owned())).await.unwrap());
+    assert!(meta.end_task(&third, "one", AttemptResult::Fail("never".to_owned())).await.unwrap());
     let dead = task(meta, 320).await;
     assert_eq!((dead.state, dead.attempts), (TaskState::Dead, 3));
     assert_eq!(outcomes(meta, 320).await, [Some(AttemptOutcome::Failed); 3]);
@@ -128,10 +128,10 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
 async fn who_stops_hands_back_what_does_not_count(meta: &Meta) {
     meta.enqueue(new(330, "b", 1), None).await.unwrap();
     let first = claim(meta, 330, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&first, "one", Ended::HandedBack).await.unwrap());
+    assert!(meta.end_task(&first, "one", AttemptResult::HandedBack).await.unwrap());
     let second = claim(meta, 330, "two", LONG).await.unwrap();
     assert_eq!((second.attempt, second.max_attempts), (2, 2));
-    assert!(meta.end_task(&second, "two", Ended::Done).await.unwrap());
+    assert!(meta.end_task(&second, "two", AttemptResult::Done).await.unwrap());
     assert_eq!(outcomes(meta, 330).await, [Some(AttemptOutcome::HandedBack), Some(AttemptOutcome::Done)]);
     assert!(!meta.has_task("b", "{}").await.unwrap());
 }
@@ -142,7 +142,7 @@ async fn what_recurs_is_there_once(meta: &Meta) {
     }
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), [(340, "again".to_owned())]);
     let first = claim(meta, 340, "one", LONG).await.unwrap();
-    assert!(meta.end_task(&first, "one", Ended::Repeat(LONG)).await.unwrap());
+    assert!(meta.end_task(&first, "one", AttemptResult::Repeat(LONG)).await.unwrap());
     assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), []);
     // It is due at every start, unless it is running.
     meta.ensure_recurring(new(342, "again", 1000), None).await.unwrap();

@@ -5,7 +5,7 @@ use sea_orm_migration::{
     sea_query::ColumnDef,
 };
 
-use super::tools::add_column;
+use super::steps::add_column;
 
 pub(super) struct Migration;
 

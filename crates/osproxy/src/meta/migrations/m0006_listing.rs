@@ -8,7 +8,7 @@ use sea_orm_migration::{
 
 use super::{
     super::dialect,
-    tools::{add_column, create_index, create_table},
+    steps::{add_column, create_index, create_table},
 };
 
 pub(super) struct Migration;

@@ -5,7 +5,7 @@ use sea_orm_migration::{
     sea_query::{ColumnDef, Index, Table},
 };
 
-use super::tools::{create_index, create_table};
+use super::steps::{create_index, create_table};
 
 pub(super) struct Migration;
 

@@ -5,7 +5,7 @@ use sea_orm_migration::{
     sea_query::{ColumnDef, Table},
 };
 
-use super::tools::{add_column, create_table};
+use super::steps::{add_column, create_table};
 
 pub(super) struct Migration;
 

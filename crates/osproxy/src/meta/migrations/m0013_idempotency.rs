@@ -5,7 +5,7 @@ use sea_orm_migration::{
     sea_query::{ColumnDef, Index},
 };
 
-use super::tools::{add_column, create_index};
+use super::steps::{add_column, create_index};
 
 pub(super) struct Migration;
 

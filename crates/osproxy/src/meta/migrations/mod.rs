@@ -13,7 +13,7 @@ mod m0010_quotas;
 mod m0011_text_files;
 mod m0012_received;
 mod m0013_idempotency;
-mod tools;
+mod steps;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 

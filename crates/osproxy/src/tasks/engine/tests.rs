@@ -9,7 +9,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_hours(1);
 /// Intervals so long that only a notification wakes the engine.
-const SETTINGS: Settings = Settings {
+const SETTINGS: EngineSettings = EngineSettings {
     lease: HOUR,
     poll_interval: HOUR,
     initial_backoff: Duration::from_millis(50),
@@ -67,9 +67,9 @@ struct Bench {
     _folder: tempfile::TempDir,
 }
 
-async fn start(settings: Settings) -> Bench {
+async fn start(settings: EngineSettings) -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let overrides = config::Overrides { listen: None, data_dir: Some(folder.path().join("data")) };
+    let overrides = config::ConfigOverrides { listen: None, data_dir: Some(folder.path().join("data")) };
     let app = App::open(&config::load(None, overrides).unwrap().config).await.unwrap();
     let (seen, stop, abort) = (Seen::default(), CancellationToken::new(), CancellationToken::new());
     let registry = Registry::default().with(Gate(seen.clone()));
@@ -138,7 +138,7 @@ async fn failures_and_panics_are_tried_again_and_what_is_of_no_use_is_not() {
     let id = bench.app.next_uid().await.unwrap().get();
     let new = NewTask { id, kind: "gate", payload: "{".to_owned(), max_attempts: 5 };
     bench.app.meta.enqueue(new, None).await.unwrap();
-    bench.app.task_enqueued();
+    bench.app.notify_task_engine();
     bench.until_state(id, TaskState::Dead).await;
     assert_eq!(bench.task(id).await.attempts, 1);
 }
@@ -146,7 +146,7 @@ async fn failures_and_panics_are_tried_again_and_what_is_of_no_use_is_not() {
 #[tokio::test]
 async fn a_lease_is_renewed_while_its_handler_runs() {
     let lease = Duration::from_millis(300);
-    let bench = start(Settings { lease, ..SETTINGS }).await;
+    let bench = start(EngineSettings { lease, ..SETTINGS }).await;
     let id = bench.enqueue("wait").await;
     bench.until_state(id, TaskState::Running).await;
     let first = bench.task(id).await.lease_until;
@@ -162,11 +162,11 @@ async fn a_lease_is_renewed_while_its_handler_runs() {
 
 #[tokio::test]
 async fn who_has_lost_the_lease_stops_and_has_no_say() {
-    let bench = start(Settings { lease: Duration::from_millis(300), ..SETTINGS }).await;
+    let bench = start(EngineSettings { lease: Duration::from_millis(300), ..SETTINGS }).await;
     let id = bench.enqueue("wait").await;
     bench.until_state(id, TaskState::Running).await;
     // As for a process that was suspended for too long.
-    bench.app.meta.end_leases_of_others("another", Vec::new(), true).await.unwrap();
+    bench.app.meta.expire_other_leases("another", Vec::new(), true).await.unwrap();
     let taken = bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
     assert_eq!(taken.attempt, 2);
     bench.until("the handler is dropped", async || bench.seen.dropped.load(Ordering::SeqCst)).await;
@@ -176,7 +176,7 @@ async fn who_has_lost_the_lease_stops_and_has_no_say() {
 
 #[tokio::test]
 async fn a_handler_that_panics_when_it_is_dropped_keeps_no_room() {
-    let bench = start(Settings { lease: Duration::from_millis(300), ..SETTINGS }).await;
+    let bench = start(EngineSettings { lease: Duration::from_millis(300), ..SETTINGS }).await;
     bench.seen.is_bad.store(true, Ordering::SeqCst);
     // The maximum at the same time.
     let mut lost = Vec::new();
@@ -186,7 +186,7 @@ async fn a_handler_that_panics_when_it_is_dropped_keeps_no_room() {
     for id in &lost {
         bench.until_state(*id, TaskState::Running).await;
     }
-    bench.app.meta.end_leases_of_others("another", Vec::new(), true).await.unwrap();
+    bench.app.meta.expire_other_leases("another", Vec::new(), true).await.unwrap();
     for id in lost {
         bench.app.meta.claim_task(id, "another", 3_600_000).await.unwrap().unwrap();
     }
@@ -221,16 +221,16 @@ async fn who_stops_lets_handlers_end_and_who_must_stop_hands_them_back() {
 
 #[tokio::test]
 async fn delays_double_and_are_spread() {
-    let bench = start(Settings { initial_backoff: Duration::from_secs(2), ..SETTINGS }).await;
+    let bench = start(EngineSettings { initial_backoff: Duration::from_secs(2), ..SETTINGS }).await;
     bench.stop.cancel();
-    let settings = Settings {
+    let settings = EngineSettings {
         initial_backoff: Duration::from_secs(2),
         max_backoff: Duration::from_mins(10),
         ..SETTINGS
     };
     let engine = Engine::new(bench.app.clone(), Registry::default(), settings);
     for (attempt, full) in [(1, 2_000), (2, 4_000), (4, 16_000), (10, 600_000), (4_000_000, 600_000)] {
-        let delays: Vec<_> = (0..200).map(|_| engine.delay(attempt)).collect();
+        let delays: Vec<_> = (0..200).map(|_| engine.backoff_ms(attempt)).collect();
         assert!(delays.iter().all(|delay| (full / 2..=full).contains(delay)), "{attempt}: {delays:?}");
         let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
         assert!(most - least > full / 4, "{attempt}: they are all alike");

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use super::{delete_blob, merge_parts, verify_blob};
 use crate::{
     Error, Result,
-    app::{App, PutTogether},
+    app::{App, MultipartOutcome},
     error,
-    meta::{AfterCompletion, Completed, Conditions, FileState, NativeUpload},
+    meta::{CompleteOutcome, CompletePreconditions, FileState, FollowUpTasks, MultipartUpload},
     tasks::{TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -16,15 +16,15 @@ use crate::{
 const PAGE: u64 = 200;
 
 /// How often to read parts again that change while they are read.
-const ROUNDS: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// Handler of the task `complete_uploads`.
 pub struct CompleteUploads;
 
 impl TaskHandler for CompleteUploads {
     const KIND: &'static str = "complete_uploads";
-    const EVERY: Option<Duration> = Some(Duration::from_mins(1));
-    const FOR_STORE: bool = true;
+    const INTERVAL: Option<Duration> = Some(Duration::from_mins(1));
+    const PER_STORE: bool = true;
     type Payload = ();
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
@@ -33,10 +33,10 @@ impl TaskHandler for CompleteUploads {
             return Ok(());
         };
         // Concurrent completions do no harm: the store and the row accept repetitions.
-        for (uid, native) in app.meta.completing(store, PAGE).await? {
+        for (uid, native) in app.meta.completing_uploads(store, PAGE).await? {
             // If one upload cannot be completed, the others still can.
-            if let Err(error) = complete(app, uid, &native).await {
-                let (uid, error) = (uid.to_string(), error::chain(&error));
+            if let Err(error) = complete_multipart_upload(app, uid, &native).await {
+                let (uid, error) = (uid.to_string(), error::error_chain(&error));
                 tracing::warn!(uid, error, "cannot complete the multipart upload yet");
             }
         }
@@ -47,25 +47,33 @@ impl TaskHandler for CompleteUploads {
 /// Completes the multipart upload in the store, then the file. Returns `Closed` if the file is not
 /// being completed any more, and `Digest` or `Type` if the file is now corrupt. Can be repeated,
 /// also concurrently and after an error.
-pub async fn complete(app: &Arc<App>, uid: Uid, upload: &NativeUpload) -> Result<Completed> {
-    if app.put_together(upload).await? == PutTogether::PartsLost {
-        return Ok(Completed::NotOpen(FileState::Receiving));
+pub async fn complete_multipart_upload(
+    app: &Arc<App>,
+    uid: Uid,
+    upload: &MultipartUpload,
+) -> Result<CompleteOutcome> {
+    if app.complete_multipart(upload).await? == MultipartOutcome::PartsLost {
+        return Ok(CompleteOutcome::NotOpen(FileState::Receiving));
     }
-    let after = AfterCompletion {
-        verify: verify_blob::verification(app, app.next_uid().await?),
-        merge: merge_parts::merging(app, app.next_uid().await?),
-        removal: delete_blob::removal(app, app.next_uid().await?),
+    let after = FollowUpTasks {
+        verify: verify_blob::verify_task(app, app.next_uid().await?),
+        merge: merge_parts::merge_task(app, app.next_uid().await?),
+        removal: delete_blob::delete_task(app, app.next_uid().await?),
     };
-    let mut conditions = Conditions { verify_up_to: app.limits.verify_up_to, ..Conditions::default() };
-    for _ in 0..ROUNDS {
-        let completed = app.meta.finish_completion(uid, upload.blob_id, conditions.clone(), after.clone());
+    let mut conditions =
+        CompletePreconditions { verify_up_to: app.limits.verify_up_to, ..CompletePreconditions::default() };
+    for _ in 0..MAX_TRIES {
+        let completed = app.meta.finish_multipart(uid, upload.blob_id, conditions.clone(), after.clone());
         match completed.await? {
-            Completed::NeedsInspection(inspection) => conditions.inspected = app.inspect(&inspection).await?,
+            CompleteOutcome::NeedsInspection(inspection) => {
+                conditions.inspected = app.inspect(&inspection).await?;
+            }
             completed => {
-                if let Completed::DigestMismatch(..) | Completed::TypeMismatch { .. } = &completed {
+                if let CompleteOutcome::DigestMismatch(..) | CompleteOutcome::TypeMismatch { .. } = &completed
+                {
                     tracing::warn!(%uid, "the content does not have the expected digests or type");
                 }
-                app.task_enqueued();
+                app.notify_task_engine();
                 return Ok(completed);
             }
         }

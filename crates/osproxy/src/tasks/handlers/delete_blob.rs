@@ -27,13 +27,13 @@ impl TaskHandler for DeleteBlob {
     async fn run(&self, context: &TaskContext, payload: Payload) -> Result<(), TaskError> {
         // Write guards remove parts that are still being written, and the next sweep then removes
         // the row.
-        context.app.remove_blob(payload.blob_id).await?;
+        context.app.delete_blob(payload.blob_id).await?;
         Ok(())
     }
 }
 
 /// Returns the task that deletes a blob, for a transaction that marks one for deletion. `id` must
 /// be unused.
-pub fn removal(app: &App, id: Uid) -> TaskForBlob {
+pub fn delete_task(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<DeleteBlob>(app, id, |blob_id| Payload { blob_id })
 }

@@ -13,7 +13,7 @@ pub struct ExpireUploads;
 
 impl TaskHandler for ExpireUploads {
     const KIND: &'static str = "expire_uploads";
-    const EVERY: Option<Duration> = Some(Duration::from_mins(1));
+    const INTERVAL: Option<Duration> = Some(Duration::from_mins(1));
     type Payload = ();
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
@@ -23,16 +23,16 @@ impl TaskHandler for ExpireUploads {
         let expired_before = app.meta.now_ms().saturating_sub(app.limits.expired_retention_ms);
         let mut expired = 0_u64;
         loop {
-            let expired_uploads = app.meta.lapsed_uploads(expired_before, PAGE).await?;
+            let expired_uploads = app.meta.expired_uploads(expired_before, PAGE).await?;
             if expired_uploads.is_empty() {
                 break;
             }
             for uid in expired_uploads {
-                let removal = delete_blob::removal(app, app.next_uid().await?);
+                let removal = delete_blob::delete_task(app, app.next_uid().await?);
                 app.meta.expire_upload(uid, expired_before, removal).await?;
                 expired += 1;
             }
-            app.task_enqueued_elsewhere();
+            app.notify_all_task_engines();
         }
         if expired > 0 {
             tracing::info!(expired, "expired uploads that were not completed in time");

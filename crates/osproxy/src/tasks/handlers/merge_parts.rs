@@ -2,23 +2,26 @@
 
 use std::sync::Arc;
 
-use osproxy_storage::{Digests, ObjectWriter, SizeHint, Wanted};
+use osproxy_storage::{DigestSelection, Digests, ObjectWriter, SizeHint};
 use serde::{Deserialize, Serialize};
 
 use super::delete_blob;
 use crate::{
     Result,
-    app::{App, Attempt, Writing, publish},
+    app::{ActiveWrite, App, WriteGuard, publish_once},
     error,
-    meta::{Claims, Finished, Kind, Merge, MergeIntent, Merged, StoredPart, TaskForBlob},
-    metrics::Saving,
+    meta::{
+        BeginMergeOutcome, ExpectedDigests, MergeIntent, MergeOutcome, ObjectRowKind, StoreOutcome,
+        StoredPart, TaskForBlob,
+    },
+    metrics::DedupSource,
     tasks::{self, TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
 
 /// How often to look again when the same content appears or disappears concurrently, before the
 /// task is retried.
-const ROUNDS: usize = 4;
+const MAX_TRIES: usize = 4;
 
 /// Handler of the task `merge_parts`.
 pub struct MergeParts;
@@ -38,38 +41,44 @@ impl TaskHandler for MergeParts {
     async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
         let app = &context.app;
         let fallback_id = app.next_uid().await?.get();
-        let writing = Writing::new(app, fallback_id);
+        let writing = ActiveWrite::new(app, fallback_id);
         let store = match app.meta.begin_merge(blob_id, fallback_id).await? {
-            Merge::Ready(intent) => {
+            BeginMergeOutcome::Ready(intent) => {
                 let store = intent.store.clone();
-                merge(app, blob_id, intent, Attempt::new(Kind::Blob, writing)).await?;
+                merge(app, blob_id, intent, WriteGuard::new(ObjectRowKind::Blob, writing)).await?;
                 store
             }
-            Merge::AlreadyMerged(whole) => {
+            BeginMergeOutcome::AlreadyMerged(whole) => {
                 // If the object has been lost meanwhile, the parts are the only copy.
                 if app.stores.get(&whole.store)?.size(&whole.key).await? != whole.size {
                     return Err(TaskError::fail("the merged object is damaged; its parts are kept"));
                 }
                 whole.store
             }
-            Merge::Gone => return Ok(()),
+            BeginMergeOutcome::Gone => return Ok(()),
         };
         // Readers that still need a part continue with the merged object.
         let parts = app.meta.part_objects(blob_id).await?;
-        app.remove_parts(&store, &parts).await?;
-        Ok(app.meta.forget_gone_parts(Some(blob_id)).await?)
+        app.delete_parts(&store, &parts).await?;
+        Ok(app.meta.delete_gone_parts(Some(blob_id)).await?)
     }
 }
 
 /// Returns the task that merges a blob, for the transaction that completes an upload. `id` must be
 /// unused.
-pub fn merging(app: &App, id: Uid) -> TaskForBlob {
+pub fn merge_task(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<MergeParts>(app, id, |blob_id| Payload { blob_id })
 }
 
-async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, guard: Attempt) -> Result<(), TaskError> {
+async fn merge(
+    app: &Arc<App>,
+    blob_id: i64,
+    intent: MergeIntent,
+    guard: WriteGuard,
+) -> Result<(), TaskError> {
     let mut writer = app.stores.get(&intent.store)?.create(&intent.key, SizeHint::Exact(intent.size)).await?;
-    writer.want(Wanted { sha256: intent.expected.sha256.is_some(), ..Wanted::MD5 });
+    writer
+        .select_digests(DigestSelection { sha256: intent.expected.sha256.is_some(), ..DigestSelection::MD5 });
     let parts = app.meta.parts(blob_id).await?;
     for part in &parts {
         app.append_part(&intent.store, &mut *writer, part).await?;
@@ -78,11 +87,11 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, guard: Attempt
     if digests.size != intent.size {
         return Err(TaskError::retry("the size of the parts is not that of the file"));
     }
-    let mismatch = intent.expected.refuted_by(&digests);
+    let mismatch = intent.expected.first_mismatch(&digests);
     if let Some((name, found)) = &mismatch {
-        must_have_come_here(&parts, name, found)?;
+        check_not_imported(&parts, name, found)?;
     }
-    if mismatch.is_some() || intent.expected == Claims::default() {
+    if mismatch.is_some() || intent.expected == ExpectedDigests::default() {
         // No client has vouched for these bytes, or they are wrong: check whether they are the
         // bytes that arrived.
         check_parts(app, &intent.store, &parts, &digests).await?;
@@ -92,23 +101,23 @@ async fn merge(app: &Arc<App>, blob_id: i64, intent: MergeIntent, guard: Attempt
     }
     // Spawned, so that it runs to its end if this task is dropped: an object that is being
     // published must not lose its row.
-    let settling = app.background.spawn(settle(app.clone(), blob_id, intent, guard, writer, digests));
+    let settling = app.background.spawn(commit_merge(app.clone(), blob_id, intent, guard, writer, digests));
     settling.await.map_err(TaskError::retry)?
 }
 
 /// Rejects content with another digest than the client expected.
 pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
     tracing::warn!(blob_id, digest, found, "the content does not have the expected digest");
-    let removal = delete_blob::removal(app, app.next_uid().await?);
+    let removal = delete_blob::delete_task(app, app.next_uid().await?);
     app.meta.reject_content(blob_id, removal).await?;
-    app.task_enqueued();
+    app.notify_task_engine();
     Ok(())
 }
 
 /// Imported content has no parts, or parts that osproxy has not hashed. The other program has
 /// verified the content, or served it as it is, so a wrong digest must not delete it: an operator
 /// has to look at it.
-pub(super) fn must_have_come_here(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
+pub(super) fn check_not_imported(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
     if !parts.is_empty() && parts.iter().all(|part| part.digests.subtree.is_some()) {
         return Ok(());
     }
@@ -125,9 +134,9 @@ pub(super) async fn check_parts(
     parts: &[StoredPart],
     merged: &Digests,
 ) -> Result<(), TaskError> {
-    let (each, all) = app.stores.digest_parts(store, parts, Wanted::MD5).await?;
+    let (each, all) = app.stores.digest_parts(store, parts, DigestSelection::MD5).await?;
     for (part, digests) in parts.iter().zip(each) {
-        if !part.digests.is_of(&digests) {
+        if !part.digests.matches(&digests) {
             return Err(TaskError::fail(format!("part {} was damaged in the store", part.number)));
         }
     }
@@ -138,10 +147,10 @@ pub(super) async fn check_parts(
 }
 
 /// Removes the object of the multipart upload, which the intent names now.
-async fn remove_put_together(app: &App, intent_id: i64) {
+async fn delete_multipart_object(app: &App, intent_id: i64) {
     // The sweep removes later what cannot be removed now.
-    if let Err(error) = app.discard(Kind::Blob, intent_id).await {
-        let error = error::chain(&error);
+    if let Err(error) = app.delete_unreferenced(ObjectRowKind::Blob, intent_id).await {
+        let error = error::error_chain(&error);
         tracing::warn!(
             intent_id,
             error,
@@ -152,24 +161,24 @@ async fn remove_put_together(app: &App, intent_id: i64) {
 
 /// Makes merged content the content of the blob, or lets the files share a blob that has the same
 /// content already.
-async fn settle(
+async fn commit_merge(
     app: Arc<App>,
     blob_id: i64,
     intent: MergeIntent,
-    mut guard: Attempt,
+    mut guard: WriteGuard,
     writer: Box<dyn ObjectWriter>,
     digests: Digests,
 ) -> Result<(), TaskError> {
     let mut unpublished = Some(writer);
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_TRIES {
         let merged = match app.meta.blob_by_blake3(&intent.tenant, digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
-                let removal = delete_blob::removal(&app, app.next_uid().await?);
+                let removal = delete_blob::delete_task(&app, app.next_uid().await?);
                 let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;
-                app.task_enqueued();
-                if shared == Merged::Stored {
+                app.notify_task_engine();
+                if shared == MergeOutcome::Stored {
                     if unpublished.is_some() {
-                        app.metrics.shared(Saving::Parts, digests.size);
+                        app.metrics.count_deduplicated(DedupSource::Parts, digests.size);
                     }
                     // The merged object is not needed: the writer or the write guard removes it.
                     return Ok(());
@@ -182,23 +191,24 @@ async fn settle(
                     blob_id = id,
                     "the store has lost content; replacing it with the same content from this upload"
                 );
-                publish(&mut guard, &mut unpublished).await?;
-                match app.meta.mend_blob(&lost, intent.intent_id).await? {
+                publish_once(&mut guard, &mut unpublished).await?;
+                match app.meta.repair_blob(&lost, intent.intent_id).await? {
                     // The row of this write now names the damaged object, which the write guard
                     // removes. In the next round the files share the repaired blob.
-                    Finished::Stored | Finished::Conflict | Finished::Superseded | Finished::OverQuota => {
-                        Merged::Conflict
-                    }
-                    Finished::Swept => Merged::Swept,
+                    StoreOutcome::Stored
+                    | StoreOutcome::Conflict
+                    | StoreOutcome::Superseded
+                    | StoreOutcome::OverQuota => MergeOutcome::Conflict,
+                    StoreOutcome::Swept => MergeOutcome::Swept,
                 }
             }
             None => {
-                publish(&mut guard, &mut unpublished).await?;
+                publish_once(&mut guard, &mut unpublished).await?;
                 let merged = app.meta.finish_merge(blob_id, &intent, digests).await?;
-                if merged == Merged::Stored {
-                    guard.settle();
+                if merged == MergeOutcome::Stored {
+                    guard.disarm();
                     if intent.has_multipart {
-                        remove_put_together(&app, intent.intent_id).await;
+                        delete_multipart_object(&app, intent.intent_id).await;
                     }
                     return Ok(());
                 }
@@ -206,9 +216,9 @@ async fn settle(
             }
         };
         match merged {
-            Merged::Stored | Merged::Superseded => return Ok(()),
-            Merged::Conflict => {}
-            Merged::Swept => {
+            MergeOutcome::Stored | MergeOutcome::Superseded => return Ok(()),
+            MergeOutcome::Conflict => {}
+            MergeOutcome::Swept => {
                 // The object was published after its row was removed.
                 app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
                 return Err(TaskError::retry("the sweep removed the merge before it was recorded"));

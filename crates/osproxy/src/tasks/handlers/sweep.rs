@@ -7,7 +7,7 @@ use crate::{
     Result,
     app::App,
     error,
-    meta::{Kind, Unfinished},
+    meta::{ObjectRowKind, UnfinishedRow},
     tasks::{TaskContext, TaskError, TaskHandler},
     uid::Uid,
 };
@@ -15,9 +15,9 @@ use crate::{
 /// Younger writes are left alone: their process may not have announced itself yet.
 const GRACE: Duration = Duration::from_mins(1);
 /// How long finished tasks are kept.
-const KEEP_TASKS: Duration = Duration::from_hours(24);
+const TASK_RETENTION: Duration = Duration::from_hours(24);
 /// How long the rows of deleted files are kept.
-const KEEP_FILES: Duration = Duration::from_hours(7 * 24);
+const FILE_RETENTION: Duration = Duration::from_hours(7 * 24);
 /// How many rows to read at once.
 const PAGE: u64 = 200;
 
@@ -26,8 +26,8 @@ pub struct Sweep;
 
 impl TaskHandler for Sweep {
     const KIND: &'static str = "sweep";
-    const EVERY: Option<Duration> = Some(Duration::from_mins(10));
-    const FOR_STORE: bool = true;
+    const INTERVAL: Option<Duration> = Some(Duration::from_mins(10));
+    const PER_STORE: bool = true;
     type Payload = ();
 
     async fn run(&self, context: &TaskContext, (): ()) -> Result<(), TaskError> {
@@ -35,24 +35,24 @@ impl TaskHandler for Sweep {
         let Some(store) = &context.store else {
             return Ok(());
         };
-        let mut begun_before = before(app, GRACE);
+        let mut begun_before = time_before(app, GRACE);
         if !app.stores.is_shared(store) {
             // In a store of this node alone, writes older than this process have no live writer.
             begun_before = begun_before.max(app.started_at);
         }
-        let swept = Swept { store, begun_before, writers: app.writers_of(store).await? };
+        let swept = SweepScope { store, begun_before, writers: app.live_writers(store).await? };
         let mut removed = 0;
         // Parts first: a blob can be removed only when it has no parts.
-        for kind in [Kind::Part, Kind::Blob] {
+        for kind in [ObjectRowKind::Part, ObjectRowKind::Blob] {
             removed += sweep(app, kind, &swept).await?;
         }
         if removed > 0 {
             tracing::info!(removed, "removed orphans of unfinished uploads");
         }
-        release_rooms(app, store).await?;
-        app.meta.forget_gone_parts(None).await?;
-        while app.meta.purge_tasks(before(app, KEEP_TASKS), PAGE).await? > 0 {}
-        while app.meta.purge_files(before(app, KEEP_FILES), PAGE).await? > 0 {}
+        release_reservations(app, store).await?;
+        app.meta.delete_gone_parts(None).await?;
+        while app.meta.purge_tasks(time_before(app, TASK_RETENTION), PAGE).await? > 0 {}
+        while app.meta.purge_files(time_before(app, FILE_RETENTION), PAGE).await? > 0 {}
         while app.meta.purge_keys(PAGE).await? > 0 {}
         while app.meta.purge_challenges(PAGE).await? > 0 {}
         while app.meta.purge_link_uses(PAGE).await? > 0 {}
@@ -61,9 +61,9 @@ impl TaskHandler for Sweep {
 }
 
 /// Releases space in a store that was reserved too long ago for uploads that received nothing.
-async fn release_rooms(app: &App, store: &str) -> Result<()> {
+async fn release_reservations(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
-        (app.meta.now_ms().saturating_sub(app.limits.reservation_ttl_ms), Uid::from_recorded(0));
+        (app.meta.now_ms().saturating_sub(app.limits.reservation_ttl_ms), Uid::from_db(0));
     loop {
         let page = app.meta.idle_reservations(store, created_before, after, PAGE).await?;
         let Some(last) = page.last() else {
@@ -71,21 +71,21 @@ async fn release_rooms(app: &App, store: &str) -> Result<()> {
         };
         after = *last;
         for uid in page {
-            let removal = delete_blob::removal(app, app.next_uid().await?);
-            if app.meta.release_room(uid, removal).await? {
-                app.task_enqueued();
+            let removal = delete_blob::delete_task(app, app.next_uid().await?);
+            if app.meta.release_reservation(uid, removal).await? {
+                app.notify_task_engine();
             }
         }
     }
 }
 
 /// Returns the time `age` ago, in milliseconds since the Unix epoch.
-fn before(app: &App, age: Duration) -> i64 {
+fn time_before(app: &App, age: Duration) -> i64 {
     app.meta.now_ms().saturating_sub(age.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
 /// What a sweep covers.
-struct Swept<'a> {
+struct SweepScope<'a> {
     store: &'a str,
     /// In milliseconds since the Unix epoch.
     begun_before: i64,
@@ -93,28 +93,28 @@ struct Swept<'a> {
     writers: HashSet<String>,
 }
 
-impl Swept<'_> {
+impl SweepScope<'_> {
     /// Whether `found` may still be in use by its writer.
-    fn spares(&self, app: &App, found: &Unfinished) -> bool {
+    fn is_in_use(&self, app: &App, found: &UnfinishedRow) -> bool {
         match &found.writer {
             Some(writer) if *writer != app.node_id => self.writers.contains(writer),
-            _ => app.writing().contains(&found.id),
+            _ => app.active_writes().contains(&found.id),
         }
     }
 }
 
 /// Removes everything of a kind that is not content, is old enough and has no live writer. Returns
 /// how many were removed.
-async fn sweep(app: &App, kind: Kind, swept: &Swept<'_>) -> Result<u64> {
+async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result<u64> {
     let (mut after, mut removed) = (0, 0);
     loop {
-        let page = app.meta.unfinished(kind, swept.store, swept.begun_before, after, PAGE).await?;
+        let page = app.meta.unfinished_rows(kind, swept.store, swept.begun_before, after, PAGE).await?;
         let Some(last) = page.last() else {
             return Ok(removed);
         };
         after = last.id;
         for found in page {
-            if swept.spares(app, &found) {
+            if swept.is_in_use(app, &found) {
                 continue;
             }
             let id = found.id;
@@ -126,7 +126,7 @@ async fn sweep(app: &App, kind: Kind, swept: &Swept<'_>) -> Result<u64> {
                     tracing::error!(
                         id,
                         ?kind,
-                        error = error::chain(&error),
+                        error = error::error_chain(&error),
                         "cannot remove an orphan; the next sweep retries"
                     );
                 }
@@ -135,9 +135,11 @@ async fn sweep(app: &App, kind: Kind, swept: &Swept<'_>) -> Result<u64> {
     }
 }
 
-async fn sweep_one(app: &App, kind: Kind, id: i64) -> Result<bool> {
+async fn sweep_one(app: &App, kind: ObjectRowKind, id: i64) -> Result<bool> {
     match kind {
-        Kind::Part => app.discard(kind, id).await,
-        Kind::Blob => Ok(app.meta.condemn(kind, id).await?.is_some() && app.remove_blob(id).await?),
+        ObjectRowKind::Part => app.delete_unreferenced(kind, id).await,
+        ObjectRowKind::Blob => {
+            Ok(app.meta.mark_deleting(kind, id).await?.is_some() && app.delete_blob(id).await?)
+        }
     }
 }

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use osproxy_storage::{Digests, Key, Wanted};
+use osproxy_storage::{DigestSelection, Digests, Key};
 use serde::{Deserialize, Serialize};
 
 use super::{
     delete_blob,
-    merge_parts::{check_parts, must_have_come_here, reject},
+    merge_parts::{check_not_imported, check_parts, reject},
 };
 use crate::{
     app::App,
-    meta::{Claims, Merged, TaskForBlob, UnverifiedBlob},
-    metrics::Saving,
+    meta::{ExpectedDigests, MergeOutcome, TaskForBlob, UnverifiedBlob},
+    metrics::DedupSource,
     tasks::{self, TaskContext, TaskError, TaskHandler},
     tenant::Tenant,
     uid::Uid,
@@ -21,7 +21,7 @@ use crate::{
 
 /// How often to look again when the same content appears or disappears concurrently, before the
 /// task is retried.
-const ROUNDS: usize = 4;
+const MAX_TRIES: usize = 4;
 
 /// Handler of the task `verify_blob`.
 pub struct VerifyBlob;
@@ -40,39 +40,41 @@ impl TaskHandler for VerifyBlob {
 
     async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
         let app = &context.app;
-        if let Some(blob) = app.meta.unverified(blob_id).await? {
+        if let Some(blob) = app.meta.unverified_blob(blob_id).await? {
             // Of two nodes that started this upload at the same time, one may have died before it
             // aborted its own.
-            app.abort_uploads(&blob.store, &blob.key, blob.part_size).await?;
+            app.abort_multipart_uploads(&blob.store, &blob.key, blob.part_size).await?;
             verify(app, blob_id, &blob).await?;
         }
         let parts = app.meta.part_objects(blob_id).await?;
-        app.meta.forget_parts(parts.into_iter().map(|(id, _)| id).collect()).await?;
-        Ok(app.meta.forget_gone_parts(Some(blob_id)).await?)
+        app.meta.delete_part_rows(parts.into_iter().map(|(id, _)| id).collect()).await?;
+        Ok(app.meta.delete_gone_parts(Some(blob_id)).await?)
     }
 }
 
 /// Returns the task that verifies a blob, for the transaction that completes an upload. `id` must
 /// be unused.
-pub fn verification(app: &App, id: Uid) -> TaskForBlob {
+pub fn verify_task(app: &App, id: Uid) -> TaskForBlob {
     tasks::task_for_blob::<VerifyBlob>(app, id, |blob_id| Payload { blob_id })
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
     let UnverifiedBlob { tenant, store, key, size, part_size: _, expected: claims } = blob;
-    let combined = app.meta.combined_digest(blob_id).await?;
+    let combined = app.meta.combined_blake3(blob_id).await?;
     let digests = match combined {
         // Every part was hashed when it arrived, and no other digest is needed.
-        Some(blake3) if !claims.need_reading() => Digests { size: *size, md5: None, sha256: None, blake3 },
+        Some(blake3) if !claims.need_full_read() => Digests { size: *size, md5: None, sha256: None, blake3 },
         // No digest of the whole is expected, but those of the parts are known.
-        None if *claims == Claims::default() => digest_as_it_came(app, blob_id, store, key, *size).await?,
+        None if *claims == ExpectedDigests::default() => {
+            digest_unclaimed(app, blob_id, store, key, *size).await?
+        }
         _ => {
-            let digests = app.stores.digest(store, key, 0..*size, claims.wanted()).await?;
-            let mismatch = claims.refuted_by(&digests);
+            let digests = app.stores.digest(store, key, 0..*size, claims.selection()).await?;
+            let mismatch = claims.first_mismatch(&digests);
             if mismatch.is_some() || combined.is_some_and(|combined| combined != digests.blake3) {
                 let parts = app.meta.parts(blob_id).await?;
                 if let Some((name, found)) = &mismatch {
-                    must_have_come_here(&parts, name, found)?;
+                    check_not_imported(&parts, name, found)?;
                 }
                 check_parts(app, store, &parts, &digests).await?;
             }
@@ -82,10 +84,10 @@ async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(
             digests
         }
     };
-    settle(app, tenant, blob_id, digests).await
+    record_digests(app, tenant, blob_id, digests).await
 }
 
-async fn digest_as_it_came(
+async fn digest_unclaimed(
     app: &App,
     blob_id: i64,
     store: &str,
@@ -93,25 +95,30 @@ async fn digest_as_it_came(
     size: u64,
 ) -> Result<Digests, TaskError> {
     let parts = app.meta.parts(blob_id).await?;
-    let (each, all) = app.stores.digest_parts(store, &parts, Wanted::MD5).await?;
+    let (each, all) = app.stores.digest_parts(store, &parts, DigestSelection::MD5).await?;
     if all.size != size {
         return Err(TaskError::retry(format!("the size of the parts of {key} is not that of the object")));
     }
-    match parts.iter().zip(each).find(|(part, digests)| !part.digests.is_of(digests)) {
+    match parts.iter().zip(each).find(|(part, digests)| !part.digests.matches(digests)) {
         Some((part, _)) => Err(TaskError::fail(format!("part {} was damaged in the store", part.number))),
         None => Ok(all),
     }
 }
 
 /// Records digests of a blob, or lets its files share a blob that has the same content already.
-async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests) -> Result<(), TaskError> {
-    for _ in 0..ROUNDS {
-        let removal = delete_blob::removal(app, app.next_uid().await?);
+async fn record_digests(
+    app: &Arc<App>,
+    tenant: &Tenant,
+    blob_id: i64,
+    digests: Digests,
+) -> Result<(), TaskError> {
+    for _ in 0..MAX_TRIES {
+        let removal = delete_blob::delete_task(app, app.next_uid().await?);
         let settled = match app.meta.blob_by_blake3(tenant, digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
                 let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;
-                if shared == Merged::Stored {
-                    app.metrics.shared(Saving::Parts, digests.size);
+                if shared == MergeOutcome::Stored {
+                    app.metrics.count_deduplicated(DedupSource::Parts, digests.size);
                 }
                 shared
             }
@@ -120,15 +127,15 @@ async fn settle(app: &Arc<App>, tenant: &Tenant, blob_id: i64, digests: Digests)
                     blob_id = lost.id,
                     "the store has lost content; its files now use the same content from this upload"
                 );
-                match app.meta.replace_lost(lost.id, blob_id, removal).await? {
-                    Merged::Stored => Merged::Conflict,
+                match app.meta.replace_lost_blob(lost.id, blob_id, removal).await? {
+                    MergeOutcome::Stored => MergeOutcome::Conflict,
                     other => other,
                 }
             }
             None => app.meta.finish_verification(blob_id, digests).await?,
         };
-        app.task_enqueued();
-        if settled != Merged::Conflict {
+        app.notify_task_engine();
+        if settled != MergeOutcome::Conflict {
             return Ok(());
         }
     }

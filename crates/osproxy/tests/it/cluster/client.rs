@@ -25,7 +25,7 @@ const RECOVERED: Duration = Duration::from_secs(90);
 const PARALLEL: usize = 3;
 
 /// The time until a request was answered.
-pub struct Wait {
+pub struct RequestTime {
     pub started: Instant,
     pub took: Duration,
     /// How often it was repeated.
@@ -39,7 +39,7 @@ pub struct Ledger {
     pub issued: Mutex<Vec<String>>,
     /// Acknowledged files.
     pub stored: Mutex<Vec<Stored>>,
-    pub waits: Mutex<Vec<Wait>>,
+    pub waits: Mutex<Vec<RequestTime>>,
     pub stop: AtomicBool,
     /// While set, every try must succeed.
     pub strict: AtomicBool,
@@ -90,7 +90,7 @@ impl Client {
     }
 
     /// Repeats a request until the answer is something other than "unavailable".
-    async fn ask(
+    async fn request(
         &self,
         method: Method,
         path: &str,
@@ -130,7 +130,7 @@ impl Client {
                         "{method} {path}: {status} {}",
                         String::from_utf8_lossy(&said)
                     );
-                    let wait = Wait { started: start, took: start.elapsed(), retries: tries - 1 };
+                    let wait = RequestTime { started: start, took: start.elapsed(), retries: tries - 1 };
                     self.ledger.waits.lock().unwrap().push(wait);
                     return (status, said);
                 }
@@ -144,13 +144,13 @@ impl Client {
 
     async fn post<T: DeserializeOwned>(&self, route: &str, body: &Value) -> T {
         let path = format!("/api/storage/v0{route}");
-        let (status, said) = self.ask(Method::POST, &path, body.to_string().as_bytes(), None).await;
+        let (status, said) = self.request(Method::POST, &path, body.to_string().as_bytes(), None).await;
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&said));
         serde_json::from_slice::<Envelope<T>>(&said).unwrap().data
     }
 
     async fn put(&self, path: &str, body: &[u8]) {
-        let (status, said) = self.ask(Method::PUT, path, body, None).await;
+        let (status, said) = self.request(Method::PUT, path, body, None).await;
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&said));
     }
 
@@ -230,7 +230,7 @@ impl Client {
         let links: Option<Vec<DownloadLink>> =
             self.post("/link/download", &json!({"uid": [stored.uid], "expire": 600})).await;
         let links = links.unwrap_or_else(|| panic!("{} was acknowledged, but is missing", stored.uid));
-        let (status, read) = self.ask(Method::GET, &links[0].url, &[], range.as_ref()).await;
+        let (status, read) = self.request(Method::GET, &links[0].url, &[], range.as_ref()).await;
         let expected = if range.is_some() { 206 } else { 200 };
         assert_eq!(status, expected, "{}: {}", stored.uid, String::from_utf8_lossy(&read));
         let bytes = stored.bytes();

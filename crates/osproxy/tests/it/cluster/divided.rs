@@ -5,8 +5,8 @@ use futures_util::future::join_all;
 use osproxy_api::v1::{CreatedState, FileState, UploadState};
 use serde_json::json;
 
-use super::forwarding::three;
-use crate::support::{Service, content, eventually, problem};
+use super::forwarding::start_three_nodes;
+use crate::support::{Service, content, eventually, expect_problem};
 
 const PART: usize = 64 << 10;
 
@@ -17,10 +17,10 @@ fn wish(name: &str, bytes: &[u8]) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn whichever_node_is_asked_parts_lie_where_room_was_kept() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let [one, two, three] = &nodes;
     let bytes = content(1, 5 * PART + 100);
-    let upload = one.wish(&wish("film.mp4", &bytes)).await;
+    let upload = one.create_upload(&wish("film.mp4", &bytes)).await;
     let to_be = format!("video/.{}.mp4.{PART}", upload.uid);
     assert_eq!(one.objects(), std::slice::from_ref(&to_be), "preallocated on another node");
     let parts: Vec<_> = bytes.chunks(PART).collect();
@@ -30,14 +30,14 @@ async fn whichever_node_is_asked_parts_lie_where_room_was_kept() {
         assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
     }
     // The error of the other node reaches the client unchanged.
-    problem(two.v1_put_part(&upload, 5, &bytes[..5]).await, 422, "size_mismatch").await;
-    problem(three.v1_put_part(&upload, 7, &bytes[..5]).await, 422, "size_mismatch").await;
+    expect_problem(two.v1_put_part(&upload, 5, &bytes[..5]).await, 422, "size_mismatch").await;
+    expect_problem(three.v1_put_part(&upload, 7, &bytes[..5]).await, 422, "size_mismatch").await;
     for node in &nodes {
         let there = node.v1_status(&upload).await;
         assert_eq!((there.state, there.parts), (UploadState::Receiving, vec![1, 2, 3, 4, 6]));
         assert_eq!(there.size, Some(bytes.len() as u64));
     }
-    let missing = problem(two.v1_complete(&upload).await, 409, "parts_missing").await;
+    let missing = expect_problem(two.v1_complete(&upload).await, 409, "parts_missing").await;
     assert_eq!(missing["missing"], json!([5]));
     assert_eq!(two.v1_put_part(&upload, 5, parts[4]).await.status(), 204);
     // The same part again, through another node.
@@ -55,12 +55,12 @@ async fn whichever_node_is_asked_parts_lie_where_room_was_kept() {
             (node.describe(&upload.uid).await.blake3.as_ref() == Some(&blake3)).then_some(())
         })
         .await;
-        let again = node.wish(&json!({"name": "again.mp4", "blake3": blake3})).await;
+        let again = node.create_upload(&json!({"name": "again.mp4", "blake3": blake3})).await;
         assert_eq!(again.state, CreatedState::Stored);
         assert!(node.read(&again.uid).await == bytes);
-        problem(node.v1_put_part(&upload, 1, parts[0]).await, 409, "already_stored").await;
+        expect_problem(node.v1_put_part(&upload, 1, parts[0]).await, 409, "already_stored").await;
     }
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     for node in &mut nodes {
         node.assert_consistent().await;
     }
@@ -69,7 +69,7 @@ async fn whichever_node_is_asked_parts_lie_where_room_was_kept() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn claims_are_verified_where_the_bytes_lie_whichever_node_completes() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let bytes = content(3, 2 * PART + 100);
     for (claimed, status, state) in [
         (crate::support::md5_hex(b"other"), 422, FileState::Corrupt),
@@ -77,12 +77,12 @@ async fn claims_are_verified_where_the_bytes_lie_whichever_node_completes() {
     ] {
         let mut wanted = wish("x.bin", &bytes);
         wanted["md5"] = json!(claimed);
-        let upload = nodes[0].wish(&wanted).await;
+        let upload = nodes[0].create_upload(&wanted).await;
         for (number, part) in (1..).zip(bytes.chunks(PART)) {
             assert_eq!(nodes[number % 3].v1_put_part(&upload, number, part).await.status(), 204);
         }
         assert_eq!(nodes[1].v1_complete(&upload).await.status(), status);
-        nodes[0].database().settle().await;
+        nodes[0].database().wait_until_idle().await;
         let file = nodes[2].describe(&upload.uid).await;
         assert_eq!(file.state, state);
         if state == FileState::Stored {
@@ -98,7 +98,7 @@ async fn claims_are_verified_where_the_bytes_lie_whichever_node_completes() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn an_upload_is_given_up_through_any_node() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let bytes = content(4, 3 * PART);
     let nothing = async |nodes: &[Service; 3]| {
         eventually("nothing is left behind", async || {
@@ -107,22 +107,22 @@ async fn an_upload_is_given_up_through_any_node() {
         .await;
     };
     for (creates, sends, aborts) in [(0, 1, 2), (1, 2, 0), (2, 2, 1), (0, 0, 1)] {
-        let upload = nodes[creates].wish(&wish("x.bin", &bytes)).await;
+        let upload = nodes[creates].create_upload(&wish("x.bin", &bytes)).await;
         assert_eq!(nodes[sends].v1_put_part(&upload, 2, &bytes[PART..2 * PART]).await.status(), 204);
         assert_eq!(nodes[creates].objects().len(), 1);
         assert_eq!(nodes[aborts].v1_abort(&upload).await.status(), 204);
         for node in &nodes {
-            problem(node.v1_abort(&upload).await, 410, "file_gone").await;
-            problem(node.v1_put_part(&upload, 1, &bytes[..PART]).await, 410, "file_gone").await;
-            problem(node.v1_complete(&upload).await, 410, "file_gone").await;
+            expect_problem(node.v1_abort(&upload).await, 410, "file_gone").await;
+            expect_problem(node.v1_put_part(&upload, 1, &bytes[..PART]).await, 410, "file_gone").await;
+            expect_problem(node.v1_complete(&upload).await, 410, "file_gone").await;
         }
         nothing(&nodes).await;
     }
     // Nothing was sent yet; only the preallocated file exists.
-    let upload = nodes[1].wish(&wish("x.bin", &bytes)).await;
+    let upload = nodes[1].create_upload(&wish("x.bin", &bytes)).await;
     assert_eq!(nodes[2].v1_abort(&upload).await.status(), 204);
     nothing(&nodes).await;
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     assert_eq!(nodes[0].sql("SELECT count(*) FROM parts").await, ["0"]);
     for node in &mut nodes {
         node.assert_consistent().await;
@@ -134,9 +134,9 @@ async fn an_upload_is_given_up_through_any_node() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn a_part_is_replaced_through_another_node() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let (bytes, other) = (content(8, 3 * PART), content(9, PART));
-    let upload = nodes[0].wish(&wish("x.bin", &bytes)).await;
+    let upload = nodes[0].create_upload(&wish("x.bin", &bytes)).await;
     for (number, part) in (1..).zip(bytes.chunks(PART)) {
         assert_eq!(nodes[1].v1_put_part(&upload, number, part).await.status(), 204);
     }
@@ -146,7 +146,7 @@ async fn a_part_is_replaced_through_another_node() {
     for node in &nodes {
         assert!(node.read(&upload.uid).await == expected);
     }
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     for node in &nodes {
         assert!(node.read(&upload.uid).await == expected);
         let blake3 = blake3::hash(&expected).to_hex().to_string();
@@ -162,9 +162,9 @@ async fn a_part_is_replaced_through_another_node() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn content_in_one_piece_frees_the_room_that_another_node_keeps() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let bytes = content(5, 3 * PART);
-    let upload = nodes[0].wish(&wish("x.bin", &bytes)).await;
+    let upload = nodes[0].create_upload(&wish("x.bin", &bytes)).await;
     assert_eq!(nodes[1].put(&upload.links.as_ref().unwrap().content, &bytes).await.status(), 200);
     for node in &nodes {
         assert!(node.read(&upload.uid).await == bytes);
@@ -173,7 +173,7 @@ async fn content_in_one_piece_frees_the_room_that_another_node_keeps() {
         (nodes.iter().map(|node| node.objects().len()).sum::<usize>() == 1).then_some(())
     })
     .await;
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     for node in &mut nodes {
         node.assert_consistent().await;
     }
@@ -183,15 +183,15 @@ async fn content_in_one_piece_frees_the_room_that_another_node_keeps() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn content_of_one_part_lies_where_it_is_sent() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let bytes = content(6, PART - 1);
-    let upload = nodes[0].wish(&wish("x.bin", &bytes)).await;
+    let upload = nodes[0].create_upload(&wish("x.bin", &bytes)).await;
     assert_eq!(nodes[1].v1_put_part(&upload, 1, &bytes).await.status(), 204);
     assert_eq!(nodes[2].v1_complete(&upload).await.status(), 200);
     for node in &nodes {
         assert!(node.read(&upload.uid).await == bytes);
     }
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     assert_eq!(nodes.iter().map(|node| node.objects().len()).collect::<Vec<_>>(), [0, 1, 0]);
     assert_eq!(nodes[0].describe(&upload.uid).await.blake3, Some(blake3::hash(&bytes).to_hex().to_string()));
     for node in &mut nodes {
@@ -203,16 +203,16 @@ async fn content_of_one_part_lies_where_it_is_sent() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn an_upload_waits_for_the_node_that_keeps_its_room() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let bytes = content(7, 2 * PART);
-    let upload = nodes[0].wish(&wish("x.bin", &bytes)).await;
+    let upload = nodes[0].create_upload(&wish("x.bin", &bytes)).await;
     assert_eq!(nodes[1].v1_put_part(&upload, 1, &bytes[..PART]).await.status(), 204);
     nodes[0].kill().await;
-    problem(nodes[1].v1_put_part(&upload, 2, &bytes[PART..]).await, 503, "node_unavailable").await;
-    problem(nodes[2].v1_complete(&upload).await, 503, "node_unavailable").await;
+    expect_problem(nodes[1].v1_put_part(&upload, 2, &bytes[PART..]).await, 503, "node_unavailable").await;
+    expect_problem(nodes[2].v1_complete(&upload).await, 503, "node_unavailable").await;
     assert_eq!(nodes[2].v1_status(&upload).await.parts, [1]);
     // After an abort, the object is removed when its node is back.
-    let given_up = nodes[1].wish(&wish("y.bin", &bytes)).await;
+    let given_up = nodes[1].create_upload(&wish("y.bin", &bytes)).await;
     assert_eq!(nodes[2].v1_put_part(&given_up, 1, &bytes[..PART]).await.status(), 204);
     nodes[1].kill().await;
     assert_eq!(nodes[2].v1_abort(&given_up).await.status(), 204);
@@ -225,7 +225,7 @@ async fn an_upload_waits_for_the_node_that_keeps_its_room() {
     assert_eq!(nodes[2].v1_complete(&upload).await.status(), 200);
     assert!(nodes[1].read(&upload.uid).await == bytes);
     eventually("the object is removed", async || nodes[1].objects().is_empty().then_some(())).await;
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     for node in &mut nodes {
         node.assert_consistent().await;
     }

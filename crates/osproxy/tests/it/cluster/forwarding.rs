@@ -6,21 +6,21 @@ use futures_util::{StreamExt, future::join_all};
 use reqwest::{Response, header::HeaderMap};
 use rustix::process::Signal;
 
-use crate::support::{Service, content, eventually, refused};
+use crate::support::{Service, content, eventually, expect_v0_error};
 
 const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 /// Short timeouts, so that a dead node is given up soon.
 const QUICK: [(&str, &str); 3] =
     [("CLUSTER__HEARTBEAT", "1"), ("CLUSTER__FORWARD_TIMEOUT", "2"), ("TASKS__POLL_INTERVAL", "1")];
 
-pub async fn three() -> [Service; 3] {
+pub async fn start_three_nodes() -> [Service; 3] {
     let one = Service::start_on(SERVER, &QUICK).await;
-    let (two, three) = (one.start_beside(&QUICK).await, one.start_beside(&QUICK).await);
+    let (two, three) = (one.start_second_node(&QUICK).await, one.start_second_node(&QUICK).await);
     [one, two, three]
 }
 
 /// Status and headers of an answer, without those that differ every time.
-fn seen(answer: &Response) -> (u16, HeaderMap) {
+fn comparable(answer: &Response) -> (u16, HeaderMap) {
     let mut headers = answer.headers().clone();
     headers.remove("date");
     headers.remove("x-request-id");
@@ -29,17 +29,17 @@ fn seen(answer: &Response) -> (u16, HeaderMap) {
     (answer.status().as_u16(), headers)
 }
 
-async fn unavailable(answer: Response) {
+async fn assert_node_unavailable(answer: Response) {
     assert_eq!(answer.headers()["osproxy-error"], "node_unavailable");
     assert_eq!(answer.headers()["retry-after"], "1");
-    let said = refused(answer, 503).await;
+    let said = expect_v0_error(answer, 503).await;
     assert!(said.contains("the node that has the content"), "{said}");
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn any_node_can_be_asked() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let [one, two, three] = &nodes;
     let bytes = content(1, 3_000_000);
     let link = one.upload_link("film.mp4").await;
@@ -57,18 +57,18 @@ async fn any_node_can_be_asked() {
     // The error of the other node reaches the client unchanged.
     let wrong = three.put(&format!("{}&chunkNum=5&md5={:032}", link.url.multi.upload, 0), parts[4]).await;
     assert_eq!(wrong.headers()["osproxy-error"], "digest_mismatch");
-    refused(wrong, 422).await;
+    expect_v0_error(wrong, 422).await;
     assert!(one.objects().is_empty() && three.objects().is_empty());
     for node in &nodes {
         assert_eq!(node.checkpoint(&link.uid).await, [1, 2, 3, 4, 5, 6]);
     }
-    refused(one.merge(&link, 7, &bytes).await, 422).await;
+    expect_v0_error(one.merge(&link, 7, &bytes).await, 422).await;
     assert_eq!(three.merge(&link, 6, &bytes).await.status(), 200);
     assert_eq!(one.merge(&link, 6, &bytes).await.status(), 200);
     for node in &nodes {
         assert!(node.read(&link.uid).await == bytes);
     }
-    two.wait_until_whole(&link.uid).await;
+    two.wait_until_merged(&link.uid).await;
     assert_eq!(two.objects(), [format!("video/{}.mp4", link.uid)]);
     // Whichever node is asked, status and headers are those of the node with the object.
     let link = one.download_link(&link.uid).await.unwrap();
@@ -87,8 +87,8 @@ async fn any_node_can_be_asked() {
             };
             let [a, b, c] = [ask(one).await, ask(two).await, ask(three).await];
             assert!(method == reqwest::Method::HEAD || b.status() == status, "{name} {value}: {b:?}");
-            assert_eq!(seen(&a), seen(&b));
-            assert_eq!(seen(&c), seen(&b));
+            assert_eq!(comparable(&a), comparable(&b));
+            assert_eq!(comparable(&c), comparable(&b));
             let [a, b, c] = [a.bytes().await.unwrap(), b.bytes().await.unwrap(), c.bytes().await.unwrap()];
             // The body of an error has the request's id, which differs.
             assert!(b.len() < 100 || a == b && c == b);
@@ -102,7 +102,7 @@ async fn any_node_can_be_asked() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: just test-servers"]
 async fn first_parts_at_the_same_time_through_all_nodes_have_one_home() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     for round in 0..20_u64 {
         let bytes = content(round, 60_000);
         let link = nodes[0].upload_link("x.bin").await;
@@ -117,7 +117,7 @@ async fn first_parts_at_the_same_time_through_all_nodes_have_one_home() {
         assert_eq!(nodes[1].merge(&link, 6, &bytes).await.status(), 200);
         assert!(nodes[2].read(&link.uid).await == bytes);
     }
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     let objects: usize = nodes.iter().map(|node| node.objects().len()).sum();
     assert_eq!(objects, 20);
     for node in &mut nodes {
@@ -128,7 +128,7 @@ async fn first_parts_at_the_same_time_through_all_nodes_have_one_home() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let bytes = content(3, 300_000);
     let uid = nodes[0].store("x.bin", &bytes).await;
     let first = nodes[0].store("shared.bin", &content(8, 50_000)).await;
@@ -139,9 +139,9 @@ async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
     nodes[0].kill().await;
     // At first the dead node is still listed, later it is not.
     for _ in 0..2 {
-        unavailable(nodes[1].get(&url).await).await;
-        unavailable(nodes[2].put_part(&link, 2, b"two").await).await;
-        unavailable(nodes[2].merge(&link, 1, b"one").await).await;
+        assert_node_unavailable(nodes[1].get(&url).await).await;
+        assert_node_unavailable(nodes[2].put_part(&link, 2, b"two").await).await;
+        assert_node_unavailable(nodes[2].merge(&link, 1, b"one").await).await;
         let gone = async || {
             let (code, said) = nodes[1].cli(&["nodes", "--json"]).await;
             assert_eq!(code, 0, "{said}");
@@ -154,7 +154,7 @@ async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
     let shared = content(8, 50_000);
     let md5 = crate::support::md5_hex(&shared);
     assert_eq!(nodes[1].instant_upload(&[(&md5, "again.bin")]).await[0].uid, "");
-    unavailable(nodes[1].get(&nodes[1].download_link(&first).await.unwrap().url).await).await;
+    assert_node_unavailable(nodes[1].get(&nodes[1].download_link(&first).await.unwrap().url).await).await;
     let again = nodes[2].store("again.bin", &shared).await;
     for uid in [&first, &again] {
         assert!(nodes[1].read(uid).await == shared);
@@ -176,7 +176,7 @@ async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
     nodes[0].kill().await;
     nodes[0].restart().await;
     assert!(nodes[1].read(&uid).await == bytes);
-    nodes[0].database().settle().await;
+    nodes[0].database().wait_until_idle().await;
     for node in &mut nodes {
         node.assert_consistent().await;
     }
@@ -185,14 +185,16 @@ async fn what_a_node_has_is_gone_with_it_and_back_with_it() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
-    let mut nodes = three().await;
+    let mut nodes = start_three_nodes().await;
     let bytes = content(4, 20_000_000);
     let uid = nodes[0].store("x.bin", &bytes).await;
     let link = nodes[1].upload_link("y.bin").await;
     assert_eq!(nodes[0].put_part(&link, 1, b"one").await.status(), 200);
     // A client that goes away in the middle of a part.
     let mut client = nodes[1].connect().await;
-    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n").await;
+    client
+        .send_head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n")
+        .await;
     client.send(&[7; 500]).await;
     let writing = "SELECT id FROM parts WHERE state = 'writing'";
     eventually("the part arrives", async || (!nodes[0].sql(writing).await.is_empty()).then_some(())).await;
@@ -201,19 +203,21 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
     assert_eq!(nodes[1].checkpoint(&link.uid).await, [1]);
     // A client that stops sending gets the error of a client.
     let mut client = nodes[1].connect().await;
-    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n").await;
+    client
+        .send_head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), "Content-Length: 1000\r\n")
+        .await;
     client.send(&[7; 500]).await;
-    client.finish().await;
-    let answer = client.rest().await;
+    client.shutdown_write().await;
+    let answer = client.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("incomplete_body"), "{answer}");
     // A client that waits for `100 Continue` gets it, and a rejected part is answered before it was
     // sent completely.
     let mut client = nodes[1].connect().await;
     let fields = "Content-Length: 3\r\nExpect: 100-continue\r\n";
-    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), fields).await;
-    assert!(String::from_utf8(client.some().await).unwrap().starts_with("HTTP/1.1 100 "));
+    client.send_head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), fields).await;
+    assert!(String::from_utf8(client.read_some().await).unwrap().starts_with("HTTP/1.1 100 "));
     client.send(b"two").await;
-    assert!(String::from_utf8(client.some().await).unwrap().starts_with("HTTP/1.1 200 "));
+    assert!(String::from_utf8(client.read_some().await).unwrap().starts_with("HTTP/1.1 200 "));
     // A node that dies in the middle of an answer.
     let url = nodes[1].url(&nodes[1].download_link(&uid).await.unwrap().url);
     let mut answer = nodes[1].client().get(&url).send().await.unwrap().bytes_stream();
@@ -230,8 +234,8 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
     let start = Instant::now();
     let mut rest = answer.collect::<Vec<_>>().await;
     assert!(rest.pop().unwrap().is_err(), "the cut answer looks complete");
-    unavailable(nodes[1].get(&nodes[1].download_link(&uid).await.unwrap().url).await).await;
-    unavailable(nodes[1].put_part(&link, 2, b"two").await).await;
+    assert_node_unavailable(nodes[1].get(&nodes[1].download_link(&uid).await.unwrap().url).await).await;
+    assert_node_unavailable(nodes[1].put_part(&link, 2, b"two").await).await;
     println!("three requests to a hanging node failed within {} ms", start.elapsed().as_millis());
     nodes[0].signal(Signal::CONT);
     eventually("the node continues", async || {
@@ -247,7 +251,7 @@ async fn what_breaks_off_on_one_side_breaks_off_on_the_other() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_body_that_nobody_asked_for_disturbs_nobody() {
-    let [owner, other, _] = &three().await;
+    let [owner, other, _] = &start_three_nodes().await;
     let uid = owner.store("x.bin", b"content").await;
     let link = other.upload_link("y.bin").await;
     assert_eq!(owner.put_part(&link, 1, b"one").await.status(), 200);
@@ -255,14 +259,14 @@ async fn a_body_that_nobody_asked_for_disturbs_nobody() {
     let merge = format!("{}&num=9&size=3", link.url.multi.merge);
     for _ in 0..3 {
         let mut client = other.connect().await;
-        client.head("GET", &url, "Content-Length: 60\r\nConnection: close\r\n").await;
+        client.send_head("GET", &url, "Content-Length: 60\r\nConnection: close\r\n").await;
         client.send(&[b'G'; 60]).await;
-        let answer = client.rest().await;
+        let answer = client.read_to_end().await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("content"), "{answer}");
         let mut client = other.connect().await;
-        client.head("PUT", &merge, "Content-Length: 40\r\nConnection: close\r\n").await;
+        client.send_head("PUT", &merge, "Content-Length: 40\r\nConnection: close\r\n").await;
         client.send(b"GET /api/storage/v0/ping HTTP/1.1\r\nA: b\r\n").await;
-        let answer = client.rest().await;
+        let answer = client.read_to_end().await;
         assert!(
             answer.starts_with("HTTP/1.1 422 ") && answer.contains("osproxy-error: parts_missing\r\n"),
             "{answer}"
@@ -282,7 +286,7 @@ async fn a_body_that_nobody_asked_for_disturbs_nobody() {
 async fn a_node_that_is_back_at_its_address_is_found_at_once() {
     let other = Service::start_on(SERVER, &[("CLUSTER__HEARTBEAT", "60")]).await;
     let folder = tempfile::tempdir().unwrap();
-    let database = other.database().beside(folder.path());
+    let database = other.database().shared_with_folder(folder.path());
     let settings = database.settings();
     let listen = "127.77.77.77:8888";
     let mut owner =
@@ -311,24 +315,24 @@ async fn a_node_that_is_back_at_its_address_is_found_at_once() {
 async fn a_node_that_is_about_to_stop_still_answers_for_what_it_has() {
     let settings = [&QUICK[..], &[("SERVER__DRAIN_DELAY", "3")]].concat();
     let mut owner = Service::start_on(SERVER, &settings).await;
-    let other = owner.start_beside(&QUICK).await;
+    let other = owner.start_second_node(&QUICK).await;
     let uid = owner.store("x.bin", b"x").await;
     let url = other.download_link(&uid).await.unwrap().url;
-    let before = seen(&other.get(&url).await);
+    let before = comparable(&other.get(&url).await);
     owner.signal(Signal::TERM);
     let draining = async || owner.get(&url).await.headers().contains_key("connection").then_some(());
     eventually("the node drains", draining).await;
     for _ in 0..3 {
-        assert_eq!(seen(&other.get(&url).await), before);
+        assert_eq!(comparable(&other.get(&url).await), before);
     }
     assert!(owner.exit_status().await.success());
-    unavailable(other.get(&url).await).await;
+    assert_node_unavailable(other.get(&url).await).await;
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn bodies_are_passed_on_piece_by_piece() {
-    let nodes = three().await;
+    let nodes = start_three_nodes().await;
     let bytes = content(5, 64 << 20);
     let link = nodes[1].upload_link("y.bin").await;
     assert_eq!(nodes[0].put_part(&link, 1, b"one").await.status(), 200);
@@ -336,7 +340,7 @@ async fn bodies_are_passed_on_piece_by_piece() {
     // Half of a part is on the other node's disk while the client still has the rest.
     let mut client = nodes[1].connect().await;
     let head = format!("Content-Length: {}\r\n", bytes.len());
-    client.head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), &head).await;
+    client.send_head("PUT", &format!("{}&chunkNum=2", link.url.multi.upload), &head).await;
     client.send(&bytes[..bytes.len() / 2]).await;
     let arrived = async || {
         let folder = nodes[0].objects_folder().join(".tmp");
@@ -347,7 +351,7 @@ async fn bodies_are_passed_on_piece_by_piece() {
     };
     eventually("the part is written there", arrived).await;
     client.send(&bytes[bytes.len() / 2..]).await;
-    assert!(String::from_utf8(client.some().await).unwrap().starts_with("HTTP/1.1 200 "));
+    assert!(String::from_utf8(client.read_some().await).unwrap().starts_with("HTTP/1.1 200 "));
     let whole = [b"one", &bytes[..]].concat();
     assert_eq!(nodes[1].merge(&link, 2, &whole).await.status(), 200);
     // The answer is not read for a while: the forwarding node must not buffer it.
@@ -368,7 +372,7 @@ async fn bodies_are_passed_on_piece_by_piece() {
 async fn a_file_is_followed_that_moves_to_another_node() {
     let patient = [("DATABASE__CACHE_SECONDS", "3600"), ("CLUSTER__HEARTBEAT", "1")];
     let one = Service::start_on(SERVER, &patient).await;
-    let (two, three) = (one.start_beside(&patient).await, one.start_beside(&patient).await);
+    let (two, three) = (one.start_second_node(&patient).await, one.start_second_node(&patient).await);
     let bytes = content(6, 100_000);
     let uid = two.store("x.bin", &bytes).await;
     for node in [&one, &two, &three] {
@@ -391,7 +395,7 @@ async fn a_file_is_followed_that_moves_to_another_node() {
 async fn no_client_takes_away_what_a_node_says_of_it() {
     let settings = [("LOG__FORMAT", "json")];
     let mut one = Service::start_on(SERVER, &settings).await;
-    let mut two = one.start_beside(&settings).await;
+    let mut two = one.start_second_node(&settings).await;
     // Nodes trust each other and this machine.
     for node in [&mut one, &mut two] {
         std::fs::write(node.folder().join("config.yaml"), "server: {trusted_proxies: [127.0.0.0/8]}")
@@ -404,8 +408,8 @@ async fn no_client_takes_away_what_a_node_says_of_it() {
     let mut client = two.connect().await;
     let fields = "Connection: close, x-forwarded-for, x-request-id, osproxy-forwarded\r\n\
                   X-Forwarded-For: 203.0.113.9\r\nX-Request-Id: of-the-client\r\n";
-    client.head("GET", &url, fields).await;
-    assert!(client.rest().await.starts_with("HTTP/1.1 200"));
+    client.send_head("GET", &url, fields).await;
+    assert!(client.read_to_end().await.starts_with("HTTP/1.1 200"));
     for node in [&two, &one] {
         let line = eventually("the request is logged", async || {
             let log = node.log();

@@ -31,8 +31,8 @@ fn addresses(nodes: &[Value]) -> Vec<&str> {
 #[ignore = "needs servers: just test-servers"]
 async fn nodes_are_listed_while_they_are_there() {
     let mut one = Service::start_on(SERVER, &[HEARTBEAT]).await;
-    let mut two = one.start_beside(&[HEARTBEAT]).await;
-    let three = one.start_beside(&[HEARTBEAT, ("CLUSTER__ADVERTISE", "node-3.example:80")]).await;
+    let mut two = one.start_second_node(&[HEARTBEAT]).await;
+    let three = one.start_second_node(&[HEARTBEAT, ("CLUSTER__ADVERTISE", "node-3.example:80")]).await;
     let listed = nodes(&one).await;
     let mut expected = vec![one.address.to_string(), two.address.to_string(), "node-3.example:80".into()];
     expected.sort_unstable();
@@ -51,7 +51,7 @@ async fn nodes_are_listed_while_they_are_there() {
     // The next heartbeat reports the active transfers.
     let link = two.upload_link("x.bin").await;
     let mut slow = two.connect().await;
-    slow.head("PUT", &link.url.single, "Content-Length: 10\r\n").await;
+    slow.send_head("PUT", &link.url.single, "Content-Length: 10\r\n").await;
     let busy = async || {
         let listed = nodes(&one).await;
         let is_two = |node: &&Value| node["address"] == two.address.to_string();
@@ -95,7 +95,7 @@ async fn readiness_goes_down_before_requests_are_refused() {
     assert_eq!(ready.text().await.unwrap(), r#"{"status":"ready"}"#);
     let mut slow = service.connect().await;
     let link = service.upload_link("slow.bin").await;
-    slow.head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
+    slow.send_head("PUT", &link.url.single, "Content-Length: 4\r\n").await;
     slow.send(b"sl").await;
     let start = Instant::now();
     service.signal(Signal::TERM);
@@ -115,7 +115,7 @@ async fn readiness_goes_down_before_requests_are_refused() {
     eventually("the listener is closed", refused).await;
     assert!(start.elapsed() > Duration::from_secs(2));
     slow.send(b"ow").await;
-    let answer = String::from_utf8(slow.some().await).unwrap();
+    let answer = String::from_utf8(slow.read_some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(service.exit_status().await.success());
 }
@@ -158,22 +158,22 @@ async fn every_connection_that_is_there_when_a_node_stops_is_answered() {
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
-    use crate::support::{Line, Proxy, redis_url, server_of};
+    use crate::support::{Proxy, ProxyMode, host_and_port, redis_url};
     let one = Service::start_on(SERVER, &[]).await;
     let folder = tempfile::tempdir().unwrap();
-    let database = one.database().beside(folder.path());
+    let database = one.database().shared_with_folder(folder.path());
     let to_database = Proxy::start(database.server()).await;
-    let to_redis = Proxy::start(server_of(&redis_url())).await;
+    let to_redis = Proxy::start(host_and_port(&redis_url())).await;
     let settings = database.settings_through(&to_database, Some(&to_redis));
     let two = Service::start_at(folder, database, settings, &[], &[]).await;
     let status = async || two.get("/health/ready").await.status().as_u16();
     assert_eq!(status().await, 200);
-    to_redis.set(Line::Close);
+    to_redis.set(ProxyMode::Close);
     eventually("Redis is lost", async || two.log().contains("lost the connection").then_some(())).await;
     let answer = two.get("/health/ready").await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.text().await.unwrap(), r#"{"status":"degraded","down":["cache"]}"#);
-    to_database.set(Line::Close);
+    to_database.set(ProxyMode::Close);
     let answer = eventually("the node is not ready", async || {
         let answer = two.get("/health/ready").await;
         (answer.status() == 503).then_some(answer)
@@ -183,6 +183,6 @@ async fn a_node_without_its_database_is_not_ready_and_one_without_redis_is() {
         answer.text().await.unwrap(),
         r#"{"status":"unavailable","down":["database","cache"],"uploads":"refused"}"#
     );
-    to_database.set(Line::Forward);
+    to_database.set(ProxyMode::Forward);
     eventually("the node is ready again", async || (status().await == 200).then_some(())).await;
 }

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::support::{
-    Api, Certificate, Database, Line, Nginx, Proxy, Service, Store, eventually, redis_url, server_of,
+    Api, Certificate, Database, Nginx, Proxy, ProxyMode, Service, Store, eventually, host_and_port, redis_url,
 };
 
 pub const NODES: usize = 3;
@@ -42,11 +42,11 @@ async fn start_nodes(store: Option<&Store>, more: &[(&str, &str)]) -> Vec<Node> 
     for number in 0..NODES {
         let folder = tempfile::tempdir().unwrap();
         let database = match nodes.first() {
-            None => Database::on("OSPROXY_TEST_POSTGRES", folder.path()).await,
-            Some(first) => first.service.database().beside(folder.path()),
+            None => Database::create_on("OSPROXY_TEST_POSTGRES", folder.path()).await,
+            Some(first) => first.service.database().shared_with_folder(folder.path()),
         };
         let to_database = Proxy::start(database.server()).await;
-        let to_redis = Proxy::start(server_of(&redis_url())).await;
+        let to_redis = Proxy::start(host_and_port(&redis_url())).await;
         let mut settings = database.settings_through(&to_database, Some(&to_redis));
         settings.extend(store.iter().flat_map(|store| store.settings()));
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -77,7 +77,7 @@ impl Stack {
     pub async fn start_secured(store: Option<&Store>, more: &[(&str, &str)]) -> Self {
         let nodes = start_nodes(store, more).await;
         let (host, folder) = (host(), tempfile::tempdir().unwrap());
-        let certificate = Certificate::shipped(folder.path(), &["localhost", &host]);
+        let certificate = Certificate::from_script(folder.path(), &["localhost", &host]);
         let nginx = Nginx::start_secured(folder.path(), &host, &addresses(&nodes)).await;
         Self { nodes, nginx, certificate: Some(certificate) }
     }
@@ -90,8 +90,8 @@ impl Stack {
     /// Repairs all connections, resumes stopped nodes, and starts dead ones.
     pub async fn restore(&mut self) {
         for node in &mut self.nodes {
-            node.database.set(Line::Forward);
-            node.redis.set(Line::Forward);
+            node.database.set(ProxyMode::Forward);
+            node.redis.set(ProxyMode::Forward);
             if node.service.is_running() {
                 node.service.signal(Signal::CONT);
             } else {
@@ -122,7 +122,7 @@ impl Stack {
                 .await;
         }
         self.restore().await;
-        self.nodes[0].service.database().settle().await;
+        self.nodes[0].service.database().wait_until_idle().await;
         for node in &mut self.nodes {
             node.service.kill().await;
         }

@@ -12,13 +12,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::net::TcpListener;
 
-use crate::support::{Service, eventually, refused};
+use crate::support::{Service, eventually, expect_v0_error};
 
 const SERVER: &str = "OSPROXY_TEST_POSTGRES";
 const SECRET: &str = "what all nodes know: hush";
 
 /// The token of a forwarded request, as docs/ARCHITECTURE.md specifies it.
-fn mark(secret: &str, node: &str, method: &str, path: &str) -> String {
+fn peer_token(secret: &str, node: &str, method: &str, path: &str) -> String {
     let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     for field in ["forward", node, method, path, &at.to_string()] {
@@ -44,7 +44,7 @@ fn served(node: &Service, request: &str) -> usize {
 async fn a_request_goes_one_hop_and_only_nodes_can_say_that_it_did() {
     let settings = [("CLUSTER__SECRET", SECRET)];
     let one = Service::start_on(SERVER, &settings).await;
-    let two = one.start_beside(&settings).await;
+    let two = one.start_second_node(&settings).await;
     let uid = two.store("x.bin", b"x").await;
     let url = one.download_link(&uid).await.unwrap().url;
     let ask = async |node: &Service, request: &str, mark: &str| {
@@ -58,23 +58,23 @@ async fn a_request_goes_one_hop_and_only_nodes_can_say_that_it_did() {
         (served(&one, "plain") == 1 && served(&two, "plain") == 1).then_some(())
     })
     .await;
-    let of_node = mark(SECRET, &id(&one), "GET", &url);
+    let of_node = peer_token(SECRET, &id(&one), "GET", &url);
     let answer = ask(&one, "second-hop", &of_node).await;
     assert_eq!(answer.headers()["osproxy-error"], "node_unavailable");
-    refused(answer, 503).await;
+    expect_v0_error(answer, 503).await;
     // The node with the object answers a request that carries a valid token.
-    assert_eq!(ask(&two, "first-hop", &mark(SECRET, &id(&two), "GET", &url)).await.status(), 200);
+    assert_eq!(ask(&two, "first-hop", &peer_token(SECRET, &id(&two), "GET", &url)).await.status(), 200);
     for forged in [
         "1".to_owned(),
         "x.y".to_owned(),
-        mark("another secret of 16", &id(&one), "GET", &url),
-        mark(SECRET, &id(&two), "GET", &url),
-        mark(SECRET, &id(&one), "PUT", &url),
-        mark(SECRET, &id(&one), "GET", "/"),
+        peer_token("another secret of 16", &id(&one), "GET", &url),
+        peer_token(SECRET, &id(&two), "GET", &url),
+        peer_token(SECRET, &id(&one), "PUT", &url),
+        peer_token(SECRET, &id(&one), "GET", "/"),
     ] {
         let answer = ask(&one, "forged", &forged).await;
         assert_eq!(answer.headers()["osproxy-error"], "permission_denied", "{forged}");
-        refused(answer, 403).await;
+        expect_v0_error(answer, 403).await;
     }
     assert_eq!(served(&two, "forged") + served(&two, "second-hop"), 0, "it was forwarded");
     assert!(!one.log().contains("hush") && !two.log().contains("hush"));
@@ -84,12 +84,12 @@ async fn a_request_goes_one_hop_and_only_nodes_can_say_that_it_did() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_node_with_another_secret_is_no_node() {
     let one = Service::start_on(SERVER, &[("CLUSTER__SECRET", SECRET)]).await;
-    let two = one.start_beside(&[("CLUSTER__SECRET", "something else of their own")]).await;
+    let two = one.start_second_node(&[("CLUSTER__SECRET", "something else of their own")]).await;
     let uid = two.store("x.bin", b"x").await;
     let url = one.download_link(&uid).await.unwrap().url;
     let answer = one.get(&url).await;
     assert_eq!(answer.headers()["osproxy-error"], "node_unavailable");
-    refused(answer, 503).await;
+    expect_v0_error(answer, 503).await;
     eventually("both nodes log the reason", async || {
         (one.log().contains("the node rejected the token")
             && two.log().contains("the token of a forwarded request is invalid"))
@@ -103,7 +103,7 @@ async fn a_node_with_another_secret_is_no_node() {
 #[ignore = "needs servers: just test-servers"]
 async fn no_request_leads_elsewhere() {
     let one = Service::start_on(SERVER, &[]).await;
-    let two = one.start_beside(&[]).await;
+    let two = one.start_second_node(&[]).await;
     let trap = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let elsewhere = trap.local_addr().unwrap();
     let caught = Arc::<AtomicU32>::default();
@@ -134,11 +134,11 @@ async fn no_request_leads_elsewhere() {
         ("CONNECT", elsewhere.to_string(), String::new()),
     ] {
         let mut client = one.connect().await;
-        client.head(method, &target, &format!("Connection: close\r\n{fields}")).await;
+        client.send_head(method, &target, &format!("Connection: close\r\n{fields}")).await;
         if method == "PUT" {
             client.send(b"two").await;
         }
-        let answer = client.rest().await;
+        let answer = client.read_to_end().await;
         assert!(answer.starts_with("HTTP/1.1 "), "{method} {target}: {answer}");
     }
     // A proxy would use the request's `Host`.

@@ -15,7 +15,7 @@ async fn the_merge_of_a_node_that_died_is_done_by_another() {
     let mut settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     settings.extend([("CLUSTER__HEARTBEAT", "1"), ("TASKS__LEASE", "3"), ("TASKS__POLL_INTERVAL", "1")]);
     let one = Service::start_on("OSPROXY_TEST_POSTGRES", &settings).await;
-    let two = one.start_beside(&settings).await;
+    let two = one.start_second_node(&settings).await;
     let bytes = content(1, 6_000_000);
     let link = one.upload_link("x.bin").await;
     // Parts too small for the store's multipart upload are objects of their own until a task merges
@@ -37,7 +37,7 @@ async fn the_merge_of_a_node_that_died_is_done_by_another() {
     let died = Instant::now();
     // The file is readable all the time.
     assert!(alive.read(&link.uid).await == bytes);
-    alive.wait_until_whole(&link.uid).await;
+    alive.wait_until_merged(&link.uid).await;
     println!("the merge is done {} ms after its node died (lease 3 s)", died.elapsed().as_millis());
     let attempts = "SELECT task_attempts.lease_owner FROM task_attempts JOIN tasks ON tasks.id = task_id WHERE kind = 'merge_parts'";
     assert_eq!(alive.sql(attempts).await.len(), 2);

@@ -13,16 +13,16 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 use super::{
-    client::{Client, Ledger, Wait},
+    client::{Client, Ledger, RequestTime},
     stack::{NODES, Stack},
 };
-use crate::support::{Line, Random, Store, StoreServer};
+use crate::support::{ProxyMode, Random, Store, StoreServer};
 
 const CLIENTS: u64 = 4;
 
 /// A fault that is injected into nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blow {
+enum NodeFault {
     Kill,
     Pause,
     Restart,
@@ -31,8 +31,14 @@ enum Blow {
     SilenceDatabase,
 }
 
-const BLOWS: [Blow; 6] =
-    [Blow::Kill, Blow::Pause, Blow::Restart, Blow::CutRedis, Blow::CutDatabase, Blow::SilenceDatabase];
+const BLOWS: [NodeFault; 6] = [
+    NodeFault::Kill,
+    NodeFault::Pause,
+    NodeFault::Restart,
+    NodeFault::CutRedis,
+    NodeFault::CutDatabase,
+    NodeFault::SilenceDatabase,
+];
 
 /// Short timeouts, so that the test does not take long.
 const SETTINGS: [(&str, &str); 8] = [
@@ -82,7 +88,7 @@ async fn torture(store: Option<&Store>, parts: Range<usize>) {
         let blow = BLOWS[turn % BLOWS.len()];
         turn += 1;
         blows.push((blow, Instant::now()));
-        strike(&mut stack, blow, &mut random).await;
+        inject(&mut stack, blow, &mut random).await;
         assert!(clients.try_join_next().is_none_or(|ended| ended.is_ok()), "a client failed");
     }
     stack.restore().await;
@@ -106,17 +112,18 @@ async fn torture(store: Option<&Store>, parts: Range<usize>) {
 }
 
 /// Injects a fault into one node or all of them, and ends it after a while.
-async fn strike(stack: &mut Stack, blow: Blow, random: &mut Random) {
+async fn inject(stack: &mut Stack, blow: NodeFault, random: &mut Random) {
     let victim = random.index(NODES);
     let while_ = Duration::from_millis(500 + random.below(3_500));
     let all = random.percent(30);
-    let all = all && matches!(blow, Blow::CutRedis | Blow::CutDatabase | Blow::SilenceDatabase);
+    let all =
+        all && matches!(blow, NodeFault::CutRedis | NodeFault::CutDatabase | NodeFault::SilenceDatabase);
     println!(
         "{blow:?} {} for {} ms",
         if all { "all".to_owned() } else { victim.to_string() },
         while_.as_millis()
     );
-    let cut = |line: Line, of: fn(&super::stack::Node) -> &crate::support::Proxy| {
+    let cut = |line: ProxyMode, of: fn(&super::stack::Node) -> &crate::support::Proxy| {
         for (number, node) in stack.nodes.iter().enumerate() {
             if all || number == victim {
                 of(node).set(line);
@@ -124,41 +131,41 @@ async fn strike(stack: &mut Stack, blow: Blow, random: &mut Random) {
         }
     };
     match blow {
-        Blow::Kill => {
+        NodeFault::Kill => {
             stack.nodes[victim].service.kill().await;
             tokio::time::sleep(while_).await;
             stack.nodes[victim].service.restart().await;
         }
-        Blow::Pause => {
+        NodeFault::Pause => {
             stack.nodes[victim].service.signal(Signal::STOP);
             tokio::time::sleep(while_).await;
             stack.nodes[victim].service.signal(Signal::CONT);
         }
-        Blow::Restart => {
+        NodeFault::Restart => {
             stack.nodes[victim].service.signal(Signal::TERM);
             assert!(stack.nodes[victim].service.exit_status().await.success());
             stack.nodes[victim].service.restart().await;
         }
-        Blow::CutRedis => {
-            cut(Line::Close, |node| &node.redis);
+        NodeFault::CutRedis => {
+            cut(ProxyMode::Close, |node| &node.redis);
             tokio::time::sleep(while_).await;
-            cut(Line::Forward, |node| &node.redis);
+            cut(ProxyMode::Forward, |node| &node.redis);
         }
-        Blow::CutDatabase => {
-            cut(Line::Close, |node| &node.database);
+        NodeFault::CutDatabase => {
+            cut(ProxyMode::Close, |node| &node.database);
             tokio::time::sleep(while_).await;
-            cut(Line::Forward, |node| &node.database);
+            cut(ProxyMode::Forward, |node| &node.database);
         }
-        Blow::SilenceDatabase => {
-            cut(Line::Stall, |node| &node.database);
+        NodeFault::SilenceDatabase => {
+            cut(ProxyMode::Stall, |node| &node.database);
             tokio::time::sleep(while_).await;
-            cut(Line::Forward, |node| &node.database);
+            cut(ProxyMode::Forward, |node| &node.database);
         }
     }
 }
 
 /// Prints how long clients waited around each kind of fault until their request was answered.
-fn report(ledger: &Ledger, blows: &[(Blow, Instant)], start: Instant) {
+fn report(ledger: &Ledger, blows: &[(NodeFault, Instant)], start: Instant) {
     let (waits, files) = (ledger.waits.lock().unwrap(), ledger.stored.lock().unwrap().len());
     let again: u32 = waits.iter().map(|wait| wait.retries).sum();
     println!("{} requests, {files} files, {again} retries", waits.len());
@@ -170,7 +177,7 @@ fn report(ledger: &Ledger, blows: &[(Blow, Instant)], start: Instant) {
         let (mut longest, mut again) = (Vec::new(), 0);
         for (at, (_, struck)) in blows.iter().enumerate().filter(|(_, (blow, _))| *blow == kind) {
             let next = blows.get(at + 1).map_or(Instant::now(), |(_, next)| *next);
-            let during = |wait: &&Wait| wait.started < next && wait.started + wait.took > *struck;
+            let during = |wait: &&RequestTime| wait.started < next && wait.started + wait.took > *struck;
             longest.push(waits.iter().filter(during).map(|wait| wait.took.as_millis()).max().unwrap_or(0));
             again += waits.iter().filter(during).map(|wait| wait.retries).sum::<u32>();
         }

@@ -5,10 +5,10 @@ use osproxy_storage::{
 };
 use rustix::process::{Pid, Signal};
 
-use super::{SECRET, Settings, doctor, is_wrong, line, s3_at, settings};
-use crate::support::{Meddling, PATIENCE, command, eventually, meddle};
+use super::{SECRET, Settings, assert_one_problem, doctor, line, s3_at, settings};
+use crate::support::{BlockMode, PATIENCE, command, eventually, start_blocking_proxy};
 
-fn from(name: &str) -> String {
+fn env(name: &str) -> String {
     std::env::var(name).expect("run this by `just test-servers`")
 }
 
@@ -31,13 +31,13 @@ impl Server {
         match kind {
             "COS" => Self::cos(bucket),
             "OSS" => Self::oss(bucket),
-            _ => Self::s3(&from(&format!("OSPROXY_TEST_{kind}")), bucket),
+            _ => Self::s3(&env(&format!("OSPROXY_TEST_{kind}")), bucket),
         }
     }
 
     /// An S3 server at an endpoint.
     fn s3(endpoint: &str, bucket: Option<&str>) -> Self {
-        let (id, secret) = (from("OSPROXY_TEST_S3_ID"), from("OSPROXY_TEST_S3_SECRET"));
+        let (id, secret) = (env("OSPROXY_TEST_S3_ID"), env("OSPROXY_TEST_S3_SECRET"));
         let mut settings = s3_at(endpoint);
         settings.retain(|(name, _)| name != "S3__BUCKET");
         settings.extend(bucket.map(|bucket| ("S3__BUCKET".to_owned(), bucket.to_owned())));
@@ -54,8 +54,8 @@ impl Server {
     }
 
     fn cos(bucket: Option<&str>) -> Self {
-        let (id, secret) = (from("OSPROXY_TEST_VENDORS_ID"), from("OSPROXY_TEST_VENDORS_SECRET"));
-        let (endpoint, proxy) = ("http://cos.ap-test.myqcloud.com", from("OSPROXY_TEST_COS"));
+        let (id, secret) = (env("OSPROXY_TEST_VENDORS_ID"), env("OSPROXY_TEST_VENDORS_SECRET"));
+        let (endpoint, proxy) = ("http://cos.ap-test.myqcloud.com", env("OSPROXY_TEST_COS"));
         let mut settings = settings(&[
             ("COS__ENABLED", "true"),
             ("COS__ENDPOINT", endpoint),
@@ -75,8 +75,8 @@ impl Server {
     }
 
     fn oss(bucket: Option<&str>) -> Self {
-        let (id, secret) = (from("OSPROXY_TEST_VENDORS_ID"), from("OSPROXY_TEST_VENDORS_SECRET"));
-        let (endpoint, proxy) = ("http://oss-cn-test.aliyuncs.com", from("OSPROXY_TEST_OSS"));
+        let (id, secret) = (env("OSPROXY_TEST_VENDORS_ID"), env("OSPROXY_TEST_VENDORS_SECRET"));
+        let (endpoint, proxy) = ("http://oss-cn-test.aliyuncs.com", env("OSPROXY_TEST_OSS"));
         let mut settings =
             settings(&[("OSS__ENABLED", "true"), ("OSS__ENDPOINT", endpoint), ("STORES__PROXY", &proxy)]);
         settings.extend(bucket.map(|bucket| ("OSS__BUCKET".to_owned(), bucket.to_owned())));
@@ -100,7 +100,7 @@ impl Server {
     /// Everything that `doctor` left in the store.
     async fn left(&self) -> Vec<String> {
         let objects: Vec<_> = self.store.list().await.unwrap().try_collect().await.unwrap();
-        let uploads = self.store.multipart().unwrap().uploads(None).await.unwrap();
+        let uploads = self.store.multipart().unwrap().list_uploads(None).await.unwrap();
         let uploads: Vec<_> = uploads.try_collect().await.unwrap();
         let names = objects.into_iter().map(|object| object.name);
         let names = names.chain(uploads.into_iter().map(|upload| upload.name));
@@ -177,10 +177,10 @@ async fn a_key_that_is_wrong_is_told() {
             let key = server.key;
             let unknown = server.with(key[0], "no-such-key");
             let told = format!("the store does not know the access key; check `{id}`");
-            is_wrong(&unknown.settings, "credentials", &told).await;
+            assert_one_problem(&unknown.settings, "credentials", &told).await;
             let wrong = Server::of(kind, Some(&bucket)).with(key[1], SECRET);
             let told = format!("the secret does not match the access key; check `{secret}`");
-            let said = is_wrong(&wrong.settings, "credentials", &told).await;
+            let said = assert_one_problem(&wrong.settings, "credentials", &told).await;
             assert_eq!(line(&said, "ok", "clock"), "matches the store");
             assert!(
                 said.contains("skipped  buckets, put, get, range, parts, abort, list, delete\n"),
@@ -197,11 +197,11 @@ async fn a_token_that_is_wrong_is_told() {
         let server = Server::of(kind, Some(&bucket("tokens")));
         let key = server.key;
         let temporary = server
-            .with(key[0], &from("OSPROXY_TEST_VENDORS_TEMPORARY_ID"))
-            .with(key[1], &from("OSPROXY_TEST_VENDORS_TEMPORARY_SECRET"))
+            .with(key[0], &env("OSPROXY_TEST_VENDORS_TEMPORARY_ID"))
+            .with(key[1], &env("OSPROXY_TEST_VENDORS_TEMPORARY_SECRET"))
             .with(&format!("{kind}__SESSION_TOKEN"), "not-the-token-of-this-key");
-        is_wrong(&temporary.settings, "credentials", &format!("`{section}.session_token`")).await;
-        let token = from("OSPROXY_TEST_VENDORS_TEMPORARY_TOKEN");
+        assert_one_problem(&temporary.settings, "credentials", &format!("`{section}.session_token`")).await;
+        let token = env("OSPROXY_TEST_VENDORS_TEMPORARY_TOKEN");
         let (code, said) = doctor(&temporary.with(&format!("{kind}__SESSION_TOKEN"), &token).settings).await;
         assert_eq!(code, 0, "{said}");
     }
@@ -214,7 +214,9 @@ async fn buckets_that_are_missing_are_all_told_and_not_made() {
         let bucket = bucket("missing");
         let server = Server::of(kind, Some(&bucket)).with("STORES__MAKE_BUCKETS", "false");
         for _ in 0..2 {
-            let said = is_wrong(&server.settings, "buckets", "`stores.make_buckets` is off; create it").await;
+            let said =
+                assert_one_problem(&server.settings, "buckets", "`stores.make_buckets` is off; create it")
+                    .await;
             assert!(line(&said, "wrong", "buckets").ends_with(&format!("find bucket: not found: {bucket})")));
             assert!(said.contains("skipped  put, get, range, parts, abort, list, delete\n"), "{said}");
         }
@@ -222,30 +224,35 @@ async fn buckets_that_are_missing_are_all_told_and_not_made() {
     // With buckets per category, some may be missing.
     let server = Server::of("COS", None).with("STORES__MAKE_BUCKETS", "false");
     if server.store.prepare(false).await.is_err() {
-        is_wrong(&server.settings, "buckets", "image, video, audio, doc, archive, unknown").await;
+        assert_one_problem(&server.settings, "buckets", "image, video, audio, doc, archive, unknown").await;
     }
 }
 
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_certificate_is_told_from_a_protocol() {
-    let endpoint = from("OSPROXY_TEST_REDIS_TLS").replace("rediss:", "https:").replace("/0", "");
+    let endpoint = env("OSPROXY_TEST_REDIS_TLS").replace("rediss:", "https:").replace("/0", "");
     let mut elsewhere = s3_at(&endpoint);
-    is_wrong(&elsewhere, "reach", "the certificate is not trusted; set `stores.ca`").await;
-    let ca = from("OSPROXY_TEST_CA");
+    assert_one_problem(&elsewhere, "reach", "the certificate is not trusted; set `stores.ca`").await;
+    let ca = env("OSPROXY_TEST_CA");
     elsewhere.extend(settings(&[("STORES__CA", &ca)]));
-    is_wrong(&elsewhere, "reach", "the store closes connections without an answer").await;
+    assert_one_problem(&elsewhere, "reach", "the store closes connections without an answer").await;
     let other_name = s3_at(&endpoint.replace("127.0.0.1", "localhost"));
     let other_name = [other_name, settings(&[("STORES__CA", &ca)])].concat();
-    is_wrong(&other_name, "reach", "the certificate is for another host name").await;
+    assert_one_problem(&other_name, "reach", "the certificate is for another host name").await;
 }
 
 /// A store behind a proxy that blocks some requests.
-async fn meddled(bucket: &str, method: &'static str, text: &'static str, how: Meddling) -> Server {
-    let endpoint = from("OSPROXY_TEST_S3_PARTS");
+async fn with_blocked_requests(
+    bucket: &str,
+    method: &'static str,
+    text: &'static str,
+    how: BlockMode,
+) -> Server {
+    let endpoint = env("OSPROXY_TEST_S3_PARTS");
     Server::s3(&endpoint, Some(bucket)).store.prepare(true).await.unwrap();
     let target = endpoint.strip_prefix("http://").unwrap().to_owned();
-    let address = meddle(target, method, text, how).await;
+    let address = start_blocking_proxy(target, method, text, how).await;
     let meddled = Server::s3(&format!("http://{address}"), Some(bucket));
     Server { store: Server::s3(&endpoint, Some(bucket)).store, ..meddled }
 }
@@ -260,7 +267,7 @@ async fn what_fails_half_way_is_told_and_nothing_is_left() {
         ("GET", "marker=", "list", ""),
         ("GET", "?uploads=", "abort", ""),
     ] {
-        let server = meddled(&bucket, method, text, Meddling::Refuse).await;
+        let server = with_blocked_requests(&bucket, method, text, BlockMode::Refuse).await;
         let (code, said) = doctor(&server.settings).await;
         assert!(line(&said, "wrong", probe).contains("the access key lacks permissions"), "{said}");
         assert_eq!(code, 1);
@@ -279,7 +286,9 @@ async fn what_is_stopped_half_way_leaves_nothing() {
         (Signal::INT, "PUT", "partNumber=1&"),
         (Signal::TERM, "GET", "marker="),
     ] {
-        let server = meddled(&bucket, method, text, Meddling::Ignore).await.with("STORES__TIMEOUT", "60");
+        let server = with_blocked_requests(&bucket, method, text, BlockMode::Ignore)
+            .await
+            .with("STORES__TIMEOUT", "60");
         let folder = tempfile::tempdir().unwrap();
         let mut process = command(folder.path(), &server.settings, &[]).arg("doctor").spawn().unwrap();
         eventually("it has written an object", async || (!server.left().await.is_empty()).then_some(()))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use osproxy_api::v1::{CreatedState, CreatedUpload, UploadState, UploadStatus};
 use serde_json::json;
 
-use crate::support::{Service, answered, content, eventually, traced};
+use crate::support::{Service, content, eventually, expect_json, system_calls};
 
 const MIB: u64 = 1 << 20;
 const PART: u64 = 8 * MIB;
@@ -29,7 +29,7 @@ struct Traffic {
 /// Sums up the calls from index `from` on.
 fn traffic(service: &Service, from: usize) -> Traffic {
     let mut traffic = Traffic::default();
-    for call in traced(service).iter().skip(from).filter(|call| call.contains("/osproxy-data/")) {
+    for call in system_calls(service).iter().skip(from).filter(|call| call.contains("/osproxy-data/")) {
         let name = call.split_whitespace().nth(1).and_then(|call| call.split('(').next()).unwrap();
         // A failed call moved nothing.
         let moved = call.rsplit("= ").next().unwrap().split(' ').next().unwrap().parse().unwrap_or(0);
@@ -50,9 +50,9 @@ fn traffic(service: &Service, from: usize) -> Traffic {
 }
 
 /// Content that repeats one buffer, with a number at the beginning of each part.
-struct Stamped(Vec<u8>);
+struct NumberedContent(Vec<u8>);
 
-impl Stamped {
+impl NumberedContent {
     fn new() -> Self {
         Self(content(1, usize::try_from(PART).unwrap()))
     }
@@ -81,19 +81,19 @@ async fn start() -> (Service, usize) {
             .then_some(())
     })
     .await;
-    let calls = traced(&service).len();
+    let calls = system_calls(&service).len();
     (service, calls)
 }
 
 async fn create(service: &Service, parts: u32) -> CreatedUpload {
     let wish = json!({"name": "x.bin", "size": u64::from(parts) * PART, "part_size": PART});
-    answered(service.v1_post("/uploads", &wish).await, 201).await
+    expect_json(service.v1_post("/uploads", &wish).await, 201).await
 }
 
 /// Asserts that the content is known by its digest, which was computed while it was received.
 async fn assert_known(service: &Service, blake3: &str) {
     let wish = json!({"name": "y.bin", "blake3": blake3});
-    let again: CreatedUpload = answered(service.v1_post("/uploads", &wish).await, 201).await;
+    let again: CreatedUpload = expect_json(service.v1_post("/uploads", &wish).await, 201).await;
     assert_eq!(again.state, CreatedState::Stored);
 }
 
@@ -107,7 +107,7 @@ fn assert_once(traffic: &Traffic, size: u64) {
 async fn parts_are_written_once_where_they_are_read_and_never_read_to_complete_them() {
     const PARTS: u32 = 128;
     let (service, before) = start().await;
-    let (upload, stamped, next) = (create(&service, PARTS).await, Stamped::new(), AtomicU32::new(1));
+    let (upload, stamped, next) = (create(&service, PARTS).await, NumberedContent::new(), AtomicU32::new(1));
     let links = upload.links.unwrap();
     let send = async || {
         loop {
@@ -125,11 +125,11 @@ async fn parts_are_written_once_where_they_are_read_and_never_read_to_complete_t
     // A call is in the trace before the process continues.
     assert_once(&traffic(&service, before), size);
     // Completing renames a file, whatever the size of the content.
-    let before = traced(&service).len();
+    let before = system_calls(&service).len();
     let completing = service.client().post(service.url(&links.complete)).send().await.unwrap();
-    let stored: UploadStatus = answered(completing, 200).await;
+    let stored: UploadStatus = expect_json(completing, 200).await;
     assert_eq!((stored.state, stored.received), (UploadState::Stored, size));
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     assert_known(&service, &stamped.blake3(PARTS)).await;
     let completing = traffic(&service, before);
     assert_eq!((completing.written, completing.read), (0, 0), "{completing:?}");
@@ -140,14 +140,14 @@ async fn parts_are_written_once_where_they_are_read_and_never_read_to_complete_t
 async fn content_in_one_piece_is_written_once_and_never_read() {
     const PARTS: u32 = 8;
     let (service, before) = start().await;
-    let (upload, stamped) = (create(&service, PARTS).await, Stamped::new());
+    let (upload, stamped) = (create(&service, PARTS).await, NumberedContent::new());
     let (blake3, size) = (stamped.blake3(PARTS), u64::from(PARTS) * PART);
     let pieces = (1..=PARTS).map(move |number| Ok::<_, std::io::Error>(stamped.part(number)));
     let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
     let request = service.client().put(service.url(&upload.links.unwrap().content)).body(body);
     let sent = request.header("content-length", size).send().await.unwrap();
-    assert_eq!(answered::<UploadStatus>(sent, 200).await.state, UploadState::Stored);
-    service.database().settle().await;
+    assert_eq!(expect_json::<UploadStatus>(sent, 200).await.state, UploadState::Stored);
+    service.database().wait_until_idle().await;
     assert_known(&service, &blake3).await;
     assert_once(&traffic(&service, before), size);
 }

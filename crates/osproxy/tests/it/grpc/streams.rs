@@ -12,7 +12,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 use tonic_types::StatusExt;
 
 use super::{create, endless, nothing_is_left, part_header, parts_of, read, store};
-use crate::support::{MESSAGE, Service, content, eventually, file_messages, part_messages, reason};
+use crate::support::{MESSAGE, Service, content, error_reason, eventually, file_messages, part_messages};
 
 #[tokio::test]
 async fn an_upload_that_is_cancelled_leaves_nothing() {
@@ -91,7 +91,10 @@ async fn a_deadline_ends_the_call_and_what_it_was_at() {
     let mut request = Request::new(stream::iter(file).chain(stream::pending()));
     request.set_timeout(Duration::from_millis(1500));
     let ended = grpc.files.upload_file(request).await.unwrap_err();
-    assert_eq!((ended.code(), reason(&ended).0.as_str()), (Code::DeadlineExceeded, "deadline_exceeded"));
+    assert_eq!(
+        (ended.code(), error_reason(&ended).0.as_str()),
+        (Code::DeadlineExceeded, "deadline_exceeded")
+    );
     nothing_is_left(&service).await;
     // The same for a streaming answer.
     let mut request = Request::new(HealthCheckRequest::default());
@@ -114,7 +117,7 @@ async fn who_sends_nothing_or_takes_nothing_is_dropped() {
     let uid = create(&mut grpc).await;
     let (file, _) = endless(&uid);
     let dropped = grpc.files.upload_file(stream::iter(file).chain(stream::pending())).await.unwrap_err();
-    assert_eq!((dropped.code(), reason(&dropped).0.as_str()), (Code::Aborted, "incomplete_body"));
+    assert_eq!((dropped.code(), error_reason(&dropped).0.as_str()), (Code::Aborted, "incomplete_body"));
     // The client may repeat the call.
     assert!(dropped.get_details_retry_info().is_some());
     nothing_is_left(&service).await;
@@ -173,7 +176,7 @@ async fn content_breaks_off_when_its_key_is_revoked() {
     let (code, said) = service.cli(&["key", "revoke", &key]).await;
     assert_eq!(code, 0, "{said}");
     let refused = sending.await.unwrap().unwrap_err();
-    assert_eq!(reason(&refused).0, "unauthenticated");
+    assert_eq!(error_reason(&refused).0, "unauthenticated");
     // A client that resumes reading gets the error after the messages in transit.
     let refused = loop {
         match reading.message().await {

@@ -142,7 +142,7 @@ impl GoProgram {
     }
 
     /// Removes the object of a part as the program does: its row stays.
-    pub async fn forget_part(&self, uid: i64, number: usize) {
+    pub async fn remove_part(&self, uid: i64, number: usize) {
         let table = self.table("multi_part_info");
         self.run(&format!(
             "UPDATE {table} SET status = -1 WHERE storage_uid = {uid} AND chunk_num = {number}"

@@ -10,8 +10,8 @@ use osproxy_api::{
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use super::file::{Bytes, Outcome, Outcomes, PART, Said};
-use crate::support::{Api, answered};
+use super::file::{Bytes, CompleteFields, Outcome, Outcomes, PART};
+use crate::support::{Api, expect_json};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Version {
@@ -58,7 +58,7 @@ impl Answer {
                     Version::V0 => ErrorCode::v0_status(*code),
                     Version::V1 => ErrorCode::v1_status(*code),
                 };
-                self.status() == status && self.said() == code.as_str()
+                self.status() == status && self.error_code() == code.as_str()
             }
         };
         right.iter().copied().find(is)
@@ -69,7 +69,7 @@ impl Answer {
     }
 
     /// The code of an error.
-    pub fn said(&self) -> &str {
+    pub fn error_code(&self) -> &str {
         self.response.headers().get("osproxy-error").map_or("", |code| code.to_str().unwrap())
     }
 }
@@ -99,9 +99,9 @@ impl Link {
     }
 
     /// Creates an upload of this size, in parts of 64 KiB.
-    pub async fn divide(api: &Api, size: usize) -> Self {
+    pub async fn create_sized(api: &Api, size: usize) -> Self {
         let wish = json!({"name": "x.bin", "size": size, "part_size": PART});
-        let created: CreatedUpload = answered(api.v1_post("/uploads", &wish).await, 201).await;
+        let created: CreatedUpload = expect_json(api.v1_post("/uploads", &wish).await, 201).await;
         assert_eq!(created.part_size, Some(PART as u64));
         let links = created.links.unwrap();
         let query = links.state.split_once('?').unwrap().1.to_owned();
@@ -137,8 +137,8 @@ impl Link {
         }
     }
 
-    pub async fn complete(&self, api: &Api, version: Version, said: &Said) -> Answer {
-        let Said { parts, size, md5 } = said;
+    pub async fn complete(&self, api: &Api, version: Version, said: &CompleteFields) -> Answer {
+        let CompleteFields { parts, size, md5 } = said;
         match version {
             Version::V0 => {
                 let (parts, size) = (parts.unwrap(), size.unwrap());

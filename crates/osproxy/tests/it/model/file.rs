@@ -56,7 +56,7 @@ pub struct Complete {
 
 /// The fields of a request that completes an upload.
 #[derive(Clone, Debug, Default)]
-pub struct Said {
+pub struct CompleteFields {
     pub parts: Option<u32>,
     pub size: Option<usize>,
     pub md5: Option<String>,
@@ -89,7 +89,7 @@ impl Complete {
     }
 
     /// Whether an instant upload must find it.
-    pub fn is_found(&self) -> bool {
+    pub fn is_instant(&self) -> bool {
         self.verified && self.has_md5
     }
 
@@ -98,7 +98,7 @@ impl Complete {
         self.claimed.clone().unwrap_or_else(|| md5_hex(&self.bytes))
     }
 
-    fn merge(&self, said: &Said) -> Outcomes {
+    fn merge(&self, said: &CompleteFields) -> Outcomes {
         let other = || refused(ErrorCode::AlreadyStored);
         let number_fits = said.parts.is_none_or(|said| self.parts.is_none_or(|parts| parts == said));
         if !number_fits || said.size.is_some_and(|size| size != self.bytes.len()) {
@@ -111,7 +111,7 @@ impl Complete {
         };
         if is_other {
             other()
-        } else if said.md5.is_some() && self.claimed.is_none() && !self.is_found() {
+        } else if said.md5.is_some() && self.claimed.is_none() && !self.is_instant() {
             // The md5 may be known from another file with the same content.
             done_or(ErrorCode::AlreadyStored)
         } else {
@@ -129,7 +129,7 @@ impl Complete {
             // A known md5 is compared before the content arrives.
             Some(md5) if *md5 != md5_hex(&self.bytes) => {
                 let mut right = other();
-                if !honest && !self.is_found() {
+                if !honest && !self.is_instant() {
                     right.push(Some(ErrorCode::DigestMismatch));
                 }
                 return right;
@@ -193,7 +193,7 @@ impl File {
     }
 
     /// The fields a correct client sends.
-    pub fn truth(&self) -> Said {
+    pub fn true_fields(&self) -> CompleteFields {
         let bytes = self.bytes();
         let parts = match &self.state {
             State::Pending(parts) => parts.len(),
@@ -201,14 +201,14 @@ impl File {
             _ => 1,
         };
         let md5 = self.complete().map_or_else(|| md5_hex(&bytes), Complete::md5);
-        Said { parts: Some(u32::try_from(parts).unwrap()), size: Some(bytes.len()), md5: Some(md5) }
+        CompleteFields { parts: Some(u32::try_from(parts).unwrap()), size: Some(bytes.len()), md5: Some(md5) }
     }
 
     /// The fields of a client that wants only the first part.
-    pub fn first_part(&self) -> Said {
+    pub fn first_part(&self) -> CompleteFields {
         let first = self.pending().and_then(|parts| parts.get(&1));
         let size = first.map_or(0, |part| part.len());
-        Said { parts: Some(1), size: Some(size), md5: None }
+        CompleteFields { parts: Some(1), size: Some(size), md5: None }
     }
 
     /// The lowest free part number.
@@ -252,7 +252,7 @@ impl File {
     }
 
     /// With `verifies`, a false md5 is found before the answer.
-    pub fn to_merge(&self, said: &Said, verifies: bool) -> Outcomes {
+    pub fn to_merge(&self, said: &CompleteFields, verifies: bool) -> Outcomes {
         if said.parts == Some(0) {
             return refused(ErrorCode::InvalidArgument);
         }
@@ -296,7 +296,7 @@ impl File {
     }
 
     /// Updates the model after an answer: a corrupt file stays corrupt.
-    pub fn saw(&mut self, outcome: Outcome) {
+    pub fn observe(&mut self, outcome: Outcome) {
         if outcome == Some(ErrorCode::FileCorrupt)
             && let State::Complete(complete) = &self.state
         {

@@ -45,7 +45,7 @@ pub enum Md5 {
 
 /// What a client declares wrongly, or omits, when it completes an upload.
 #[derive(Clone, Copy, Debug)]
-pub enum Lie {
+pub enum WrongFields {
     Nothing,
     Number(i32),
     Size,
@@ -53,7 +53,7 @@ pub enum Lie {
     Prefix,
     Md5(Md5),
     /// Declares nothing, where the API version allows it.
-    Silence,
+    Omitted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +81,7 @@ pub enum Op {
     Merge {
         by: Version,
         file: Index,
-        lie: Lie,
+        lie: WrongFields,
     },
     Single {
         by: Version,
@@ -97,7 +97,7 @@ pub enum Op {
         of: Index,
         parts: Option<usize>,
         backwards: bool,
-        lie: Lie,
+        lie: WrongFields,
     },
     Abort(Index),
     Status(Version, Index),
@@ -133,16 +133,16 @@ fn md5() -> impl Strategy<Value = Md5> {
     prop_oneof![4 => Just(Md5::Right), 1 => Just(Md5::False), 2 => Just(Md5::None)]
 }
 
-fn lie() -> impl Strategy<Value = Lie> {
+fn lie() -> impl Strategy<Value = WrongFields> {
     prop_oneof![
-        6 => Just(Lie::Nothing),
-        2 => Just(Lie::Number(1)),
-        1 => Just(Lie::Number(-1)),
-        1 => Just(Lie::Size),
-        1 => Just(Lie::Prefix),
-        2 => Just(Lie::Md5(Md5::False)),
-        2 => Just(Lie::Md5(Md5::None)),
-        3 => Just(Lie::Silence),
+        6 => Just(WrongFields::Nothing),
+        2 => Just(WrongFields::Number(1)),
+        1 => Just(WrongFields::Number(-1)),
+        1 => Just(WrongFields::Size),
+        1 => Just(WrongFields::Prefix),
+        2 => Just(WrongFields::Md5(Md5::False)),
+        2 => Just(WrongFields::Md5(Md5::None)),
+        3 => Just(WrongFields::Omitted),
     ]
 }
 

@@ -5,7 +5,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::{Body, Response};
 use serde_json::json;
 
-use crate::support::{Service, Store, StoreServer, Trouble, Unreliable, content};
+use crate::support::{Fault, FaultyProxy, Service, Store, StoreServer, content};
 
 const PART: usize = 8 << 20;
 const SERVERS: [StoreServer; 4] = [StoreServer::S3, StoreServer::S3Parts, StoreServer::Cos, StoreServer::Oss];
@@ -56,7 +56,7 @@ async fn begin(service: &Service, way: Way, size: usize) -> (String, String) {
         Way::Parts => json!({"name": "x.bin", "size": size, "part_size": PART}),
         _ => json!({"name": "x.bin"}),
     };
-    let upload = service.wish(&wish).await;
+    let upload = service.create_upload(&wish).await;
     let links = upload.links.unwrap();
     let url = if matches!(way, Way::Parts) { links.part.replace("{number}", "1") } else { links.content };
     (upload.uid, url)
@@ -73,7 +73,7 @@ async fn send(service: &Service, way: Way, url: &str, bytes: &[u8]) -> Response 
 
 async fn a_flipped_bit_is_noticed(server: StoreServer) {
     let store = Store::new(server);
-    let wire = Unreliable::start(store.address(), 1).await;
+    let wire = FaultyProxy::start(store.address(), 1).await;
     let mut service = Service::start_on_store(&store, Some(&wire), &[]).await;
     // In the second round, the store has already shown which checksums its answers carry.
     for round in 0..2 {
@@ -81,7 +81,7 @@ async fn a_flipped_bit_is_noticed(server: StoreServer) {
             let case = format!("{server:?}, round {round}: {way:?} of {size}");
             let bytes = content(100 * round + number, size);
             let (uid, url) = begin(&service, way, size).await;
-            wire.plan("PUT", Trouble::Flip(flip));
+            wire.plan_fault("PUT", Fault::FlipBit(flip));
             let answer = send(&service, way, &url, &bytes).await;
             let expected = if is_healed { [200, 201] } else { [503, 503] };
             assert!(expected.contains(&answer.status().as_u16()), "{case}: {}", answer.status());
@@ -89,7 +89,7 @@ async fn a_flipped_bit_is_noticed(server: StoreServer) {
                 assert!(answer.headers().contains_key("retry-after"), "{case}");
                 assert!(send(&service, way, &url, &bytes).await.status().is_success(), "{case}: repeated");
             }
-            assert!(wire.troubles().1.contains(&Trouble::Flip(flip)), "{case}: nothing was flipped");
+            assert!(wire.faults().1.contains(&Fault::FlipBit(flip)), "{case}: nothing was flipped");
             if !matches!(way, Way::Parts) {
                 assert!(service.read(&uid).await == bytes, "{case}");
             }
@@ -98,7 +98,7 @@ async fn a_flipped_bit_is_noticed(server: StoreServer) {
     assert!(service.log().contains("the store received different bytes than were sent"));
     service.kill().await;
     service.restart().await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 

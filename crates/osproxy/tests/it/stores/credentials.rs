@@ -14,7 +14,12 @@ use crate::support::{Database, Service, Store, StoreServer, content};
 
 /// Starts with the settings of a store without its key, and with environment variables as clouds
 /// and their tools set them. The stored object must be readable with the key.
-async fn works_with(store: &Store, folder: TempDir, settings: &[(&str, &str)], environment: &[(&str, &str)]) {
+async fn assert_stores_with(
+    store: &Store,
+    folder: TempDir,
+    settings: &[(&str, &str)],
+    environment: &[(&str, &str)],
+) {
     let database = Database::create(folder.path()).await;
     let mut known = database.settings();
     let is_key = |name: &str| name.contains("ACCESS_KEY") || name.contains("SECRET");
@@ -39,14 +44,14 @@ async fn keys_come_from_files() {
         let (store, folder) = (Store::new(server), tempfile::tempdir().unwrap());
         let (id, secret) = store.key();
         std::fs::write(folder.path().join("secret"), format!("{secret}\n")).unwrap();
-        works_with(&store, folder, &[(id_name, &id), (file_name, "secret")], &[]).await;
+        assert_stores_with(&store, folder, &[(id_name, &id), (file_name, "secret")], &[]).await;
     }
     // As the vendors' tools store them.
     let (store, folder) = (Store::new(StoreServer::S3), tempfile::tempdir().unwrap());
     let (id, secret) = store.key();
     let text = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
     std::fs::write(folder.path().join("credentials"), text).unwrap();
-    works_with(&store, folder, &[], &[("AWS_SHARED_CREDENTIALS_FILE", "credentials")]).await;
+    assert_stores_with(&store, folder, &[], &[("AWS_SHARED_CREDENTIALS_FILE", "credentials")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +65,7 @@ async fn keys_come_from_the_environment() {
         let store = Store::new(server);
         let (id, secret) = store.key();
         let environment = [(names[0], id.as_str()), (names[1], secret.as_str())];
-        works_with(&store, tempfile::tempdir().unwrap(), &[], &environment).await;
+        assert_stores_with(&store, tempfile::tempdir().unwrap(), &[], &environment).await;
     }
 }
 
@@ -82,7 +87,7 @@ async fn keys_come_from_the_machine() {
         .route(&format!("{roles}role"), routing::get(async move || Json(answer)));
     let endpoint = serve(router).await;
     let environment = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", endpoint.as_str())];
-    works_with(&store, tempfile::tempdir().unwrap(), &[], &environment).await;
+    assert_stores_with(&store, tempfile::tempdir().unwrap(), &[], &environment).await;
 
     let store = Store::new(StoreServer::Oss);
     let (id, secret, token) = Store::temporary_key();
@@ -90,7 +95,8 @@ async fn keys_come_from_the_machine() {
         "Expiration": later});
     let router = Router::new().route("/key", routing::get(async move || Json(answer)));
     let uri = format!("{}/key", serve(router).await);
-    works_with(&store, tempfile::tempdir().unwrap(), &[], &[("ALIBABA_CLOUD_CREDENTIALS_URI", &uri)]).await;
+    assert_stores_with(&store, tempfile::tempdir().unwrap(), &[], &[("ALIBABA_CLOUD_CREDENTIALS_URI", &uri)])
+        .await;
 }
 
 async fn serve(router: Router) -> String {

@@ -6,7 +6,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{MIN, on_each};
-use crate::support::{Service, Store, StoreServer, Unreliable, answered, content, eventually, problem};
+use crate::support::{
+    FaultyProxy, Service, Store, StoreServer, content, eventually, expect_json, expect_problem,
+};
 
 /// The service's default part size, in bytes.
 const PART: usize = 8 << 20;
@@ -34,11 +36,11 @@ async fn put_parts(service: &Service, upload: &CreatedUpload, bytes: &[u8]) {
 async fn announced_content_travels_once_and_is_verified_without_being_read() {
     for server in [StoreServer::S3, StoreServer::Oss] {
         let store = Store::new(server);
-        let wire = Unreliable::start(store.address(), 1).await;
+        let wire = FaultyProxy::start(store.address(), 1).await;
         let mut service = Service::start_on_store(&store, Some(&wire), &[]).await;
         let bytes = content(1, 4 * PART + 1_000_003);
         let before = wire.sent();
-        let upload = service.wish(&json!({"name": "film.mp4", "size": bytes.len()})).await;
+        let upload = service.create_upload(&json!({"name": "film.mp4", "size": bytes.len()})).await;
         assert_eq!((upload.state, upload.part_size), (CreatedState::Pending, Some(PART as u64)));
         assert_eq!(wire.sent(), before, "the store got a request before the first part");
         put_parts(&service, &upload, &bytes).await;
@@ -49,12 +51,12 @@ async fn announced_content_travels_once_and_is_verified_without_being_read() {
         assert_eq!((there.state, there.received), (UploadState::Receiving, exactly));
         assert_eq!(service.objects(), [format!("video/{}.mp4+", upload.uid)], "a part is an object");
         let (sent, received) = (wire.sent(), wire.received());
-        let stored: UploadStatus = answered(service.v1_complete(&upload).await, 200).await;
+        let stored: UploadStatus = expect_json(service.v1_complete(&upload).await, 200).await;
         assert_eq!((stored.state, stored.received), (UploadState::Stored, exactly));
         assert_eq!(service.objects(), [format!("video/{}.mp4", upload.uid)]);
         assert_eq!(service.sql("SELECT layout FROM blobs").await, ["whole"]);
-        service.wait_until_whole(&upload.uid).await;
-        service.database().settle().await;
+        service.wait_until_merged(&upload.uid).await;
+        service.database().wait_until_idle().await;
         let (sent, received) = (wire.sent() - sent, wire.received() - received);
         println!("{server:?}: {sent} bytes to the store and {received} from it until it is verified");
         assert!(sent < LITTLE && received < LITTLE, "{sent} {received}");
@@ -66,10 +68,10 @@ async fn announced_content_travels_once_and_is_verified_without_being_read() {
         );
         assert!(service.read(&upload.uid).await == bytes);
         // Instant from now on, but for no other size.
-        let again = service.wish(&json!({"name": "again.mp4", "blake3": blake3})).await;
+        let again = service.create_upload(&json!({"name": "again.mp4", "blake3": blake3})).await;
         assert_eq!((again.state, again.links.is_none()), (CreatedState::Stored, true));
         assert!(service.read(&again.uid).await == bytes);
-        let other = service.wish(&json!({"name": "other.mp4", "blake3": blake3, "size": 5})).await;
+        let other = service.create_upload(&json!({"name": "other.mp4", "blake3": blake3, "size": 5})).await;
         assert_eq!(other.state, CreatedState::Pending);
         assert_eq!(service.objects().len(), 1);
         service.assert_consistent().await;
@@ -82,7 +84,7 @@ async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
     on_each(async |store: Store| {
         let mut service = Service::start_on_store(&store, None, &[]).await;
         let (bytes, other) = (content(2, 3 * PART + 10), content(3, PART));
-        let upload = service.wish(&json!({"name": "x.bin", "size": bytes.len()})).await;
+        let upload = service.create_upload(&json!({"name": "x.bin", "size": bytes.len()})).await;
         let parts: Vec<_> = bytes.chunks(PART).collect();
         // The small last part arrives first, the others concurrently.
         for numbers in [&[4][..], &[3, 1]] {
@@ -91,11 +93,12 @@ async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
                 assert_eq!(answer.status(), 204, "{}", answer.text().await.unwrap());
             }
         }
-        let missing = problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
+        let missing = expect_problem(service.v1_complete(&upload).await, 409, "parts_missing").await;
         assert_eq!(missing["missing"], json!([2]));
         // A part of a wrong size is rejected, and the stored parts stay.
         for (number, len) in [(2, PART - 1), (2, MIN), (2, 0), (4, 11), (5, 1)] {
-            problem(service.v1_put_part(&upload, number, &other[..len]).await, 422, "size_mismatch").await;
+            expect_problem(service.v1_put_part(&upload, number, &other[..len]).await, 422, "size_mismatch")
+                .await;
         }
         for (number, part) in [(2, &other[..]), (3, parts[2]), (2, parts[1]), (1, &other)] {
             assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
@@ -108,11 +111,11 @@ async fn parts_come_in_any_order_and_again_and_what_counted_last_is_the_file() {
         assert_eq!(service.v1_complete(&upload).await.status(), 200, "completed twice");
         let expected = [&other, &bytes[PART..]].concat();
         assert!(service.read(&upload.uid).await == expected);
-        service.wait_until_whole(&upload.uid).await;
+        service.wait_until_merged(&upload.uid).await;
         assert_eq!(service.describe(&upload.uid).await.blake3, Some(blake3_hex(&expected)));
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         assert_eq!(service.objects().len(), 1, "more than one object");
-        problem(service.v1_put_part(&upload, 1, parts[0]).await, 409, "already_stored").await;
+        expect_problem(service.v1_put_part(&upload, 1, parts[0]).await, 409, "already_stored").await;
         service.assert_consistent().await;
     })
     .await;
@@ -126,21 +129,21 @@ async fn content_that_is_one_small_part_is_stored_like_any() {
         let mut service = Service::start_on_store(&store, None, &[]).await;
         for len in [1, 70_000, PART] {
             let bytes = content(len as u64, len);
-            let upload = service.wish(&json!({"name": "x.bin", "size": len})).await;
+            let upload = service.create_upload(&json!({"name": "x.bin", "size": len})).await;
             assert_eq!(service.v1_put_part(&upload, 1, &bytes).await.status(), 204, "{len}");
             assert_eq!(service.v1_complete(&upload).await.status(), 200, "{len}");
             assert!(service.read(&upload.uid).await == bytes, "{len}");
-            service.wait_until_whole(&upload.uid).await;
+            service.wait_until_merged(&upload.uid).await;
             assert_eq!(service.describe(&upload.uid).await.blake3, Some(blake3_hex(&bytes)), "{len}");
         }
-        let empty = service.wish(&json!({"name": "x.bin", "size": 0})).await;
+        let empty = service.create_upload(&json!({"name": "x.bin", "size": 0})).await;
         assert_eq!(service.v1_put_part(&empty, 1, b"").await.status(), 204);
         assert_eq!(service.v1_complete(&empty).await.status(), 200);
         assert!(service.read(&empty.uid).await.is_empty());
         // A part size below the store's minimum is rejected.
         let small = json!({"name": "x.bin", "size": 3 * PART, "part_size": 4 << 20});
-        problem(service.v1_post("/uploads", &small).await, 400, "invalid_argument").await;
-        service.database().settle().await;
+        expect_problem(service.v1_post("/uploads", &small).await, 400, "invalid_argument").await;
+        service.database().wait_until_idle().await;
         service.assert_consistent().await;
     })
     .await;
@@ -153,36 +156,37 @@ async fn a_true_claim_is_verified_behind_and_a_false_one_makes_a_file_corrupt() 
         let mut service = Service::start_on_store(&store, None, &[("UPLOADS__VERIFY_UP_TO", "0")]).await;
         let bytes = content(4, PART + 100);
         let size = bytes.len();
-        let claimed =
-            service.wish(&json!({"name": "x.bin", "size": size, "sha256": sha256_hex(b"other")})).await;
+        let claimed = service
+            .create_upload(&json!({"name": "x.bin", "size": size, "sha256": sha256_hex(b"other")}))
+            .await;
         put_parts(&service, &claimed, &bytes).await;
-        let stored: UploadStatus = answered(service.v1_complete(&claimed).await, 200).await;
+        let stored: UploadStatus = expect_json(service.v1_complete(&claimed).await, 200).await;
         assert_eq!(stored.state, UploadState::Stored);
         eventually("the mismatch is detected", async || {
             (service.describe(&claimed.uid).await.state == FileState::Corrupt).then_some(())
         })
         .await;
-        problem(service.v1_complete(&claimed).await, 410, "file_corrupt").await;
-        service.database().settle().await;
+        expect_problem(service.v1_complete(&claimed).await, 410, "file_corrupt").await;
+        service.database().wait_until_idle().await;
         assert_eq!(service.objects(), [""; 0]);
         let sha256 = sha256_hex(&bytes);
-        let claimed = service.wish(&json!({"name": "x.bin", "size": size, "sha256": sha256})).await;
+        let claimed = service.create_upload(&json!({"name": "x.bin", "size": size, "sha256": sha256})).await;
         assert_eq!(claimed.state, CreatedState::Pending, "instant upload found corrupt content");
         put_parts(&service, &claimed, &bytes).await;
         assert_eq!(service.v1_complete(&claimed).await.status(), 200);
-        service.wait_until_whole(&claimed.uid).await;
+        service.wait_until_merged(&claimed.uid).await;
         let file = service.describe(&claimed.uid).await;
         assert_eq!((file.sha256.as_ref(), file.blake3), (Some(&sha256), Some(blake3_hex(&bytes))));
-        let again = service.wish(&json!({"name": "y.bin", "sha256": sha256})).await;
+        let again = service.create_upload(&json!({"name": "y.bin", "sha256": sha256})).await;
         assert_eq!(again.state, CreatedState::Stored);
         // The BLAKE3 digest is known when the last part is stored; other parts can be sent then.
         let wish = json!({"name": "z.bin", "size": size, "blake3": blake3_hex(b"other")});
-        let refused = service.wish(&wish).await;
+        let refused = service.create_upload(&wish).await;
         put_parts(&service, &refused, &content(5, size)).await;
-        problem(service.v1_complete(&refused).await, 422, "digest_mismatch").await;
+        expect_problem(service.v1_complete(&refused).await, 422, "digest_mismatch").await;
         assert_eq!(service.v1_status(&refused).await.parts, [1, 2]);
         assert_eq!(service.v1_abort(&refused).await.status(), 204);
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         assert_eq!(service.objects(), [format!("unknown/{}.bin", claimed.uid)]);
         service.assert_consistent().await;
     })
@@ -198,7 +202,7 @@ async fn content_that_is_sent_twice_lies_there_once() {
         let bytes = content(6, PART + 100);
         let mut uploads = Vec::new();
         for name in ["one.bin", "two.bin"] {
-            uploads.push(service.wish(&json!({"name": name, "size": bytes.len()})).await);
+            uploads.push(service.create_upload(&json!({"name": name, "size": bytes.len()})).await);
         }
         for upload in &uploads {
             put_parts(&service, upload, &bytes).await;
@@ -206,7 +210,7 @@ async fn content_that_is_sent_twice_lies_there_once() {
         for upload in &uploads {
             assert_eq!(service.v1_complete(upload).await.status(), 200);
         }
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         eventually("one object remains", async || (service.objects().len() == 1).then_some(())).await;
         for upload in &uploads {
             assert!(service.read(&upload.uid).await == bytes);
@@ -223,16 +227,16 @@ async fn an_upload_that_is_given_up_leaves_nothing_in_the_store() {
         let mut service = Service::start_on_store(&store, None, &[]).await;
         let bytes = content(7, 2 * PART + 100);
         for sent in 0..=3 {
-            let upload = service.wish(&json!({"name": "x.bin", "size": bytes.len()})).await;
+            let upload = service.create_upload(&json!({"name": "x.bin", "size": bytes.len()})).await;
             for (number, part) in (1..).zip(bytes.chunks(PART)).take(sent) {
                 assert_eq!(service.v1_put_part(&upload, number, part).await.status(), 204);
             }
             assert_eq!(service.objects().len(), usize::from(sent > 0));
             assert_eq!(service.v1_abort(&upload).await.status(), 204);
-            problem(service.v1_abort(&upload).await, 410, "file_gone").await;
-            problem(service.v1_put_part(&upload, 1, &bytes[..PART]).await, 410, "file_gone").await;
-            problem(service.v1_complete(&upload).await, 410, "file_gone").await;
-            service.database().settle().await;
+            expect_problem(service.v1_abort(&upload).await, 410, "file_gone").await;
+            expect_problem(service.v1_put_part(&upload, 1, &bytes[..PART]).await, 410, "file_gone").await;
+            expect_problem(service.v1_complete(&upload).await, 410, "file_gone").await;
+            service.database().wait_until_idle().await;
             assert_eq!(service.objects(), [""; 0], "{sent} parts");
         }
         service.assert_consistent().await;
@@ -251,19 +255,19 @@ async fn the_type_is_judged_by_the_first_bytes_though_the_store_has_them() {
         let png = [&b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..], &content(1, PART)].concat();
         let program = [&b"\x7fELF\x02\x01\x01\0"[..], &content(2, PART)].concat();
         for (bytes, is_taken) in [(&png, true), (&program, false)] {
-            let upload = service.wish(&of_type).await;
+            let upload = service.create_upload(&of_type).await;
             assert_eq!(service.v1_put_part(&upload, 1, &bytes[..1]).await.status(), 204);
             assert_eq!(service.v1_put_part(&upload, 2, &bytes[1..]).await.status(), 204);
             if is_taken {
                 assert_eq!(service.v1_complete(&upload).await.status(), 200);
                 assert_eq!(service.describe(&upload.uid).await.content_type.as_deref(), Some("image/png"));
-                service.wait_until_whole(&upload.uid).await;
+                service.wait_until_merged(&upload.uid).await;
             } else {
-                problem(service.v1_complete(&upload).await, 415, "unsupported_media_type").await;
+                expect_problem(service.v1_complete(&upload).await, 415, "unsupported_media_type").await;
                 assert_eq!(service.describe(&upload.uid).await.state, FileState::Corrupt);
             }
         }
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         assert_eq!(service.objects().len(), 1, "the refused object was not removed");
         service.assert_consistent().await;
     })

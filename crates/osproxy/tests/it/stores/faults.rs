@@ -9,7 +9,7 @@ use std::{
 use reqwest::StatusCode;
 
 use crate::support::{
-    Api, Random, Service, Store, StoreServer, Trouble, Unreliable, content, eventually, md5_hex,
+    Api, Fault, FaultyProxy, Random, Service, Store, StoreServer, content, eventually, md5_hex,
 };
 
 const MIN: usize = 5 << 20;
@@ -139,10 +139,10 @@ async fn read(api: &Api, uid: &str, start: usize, end: usize) -> Option<Vec<u8>>
 /// 300 operations while at least one in five store requests fails.
 async fn unreliable_store(server: StoreServer) {
     let store = Store::new(server);
-    let wire = Unreliable::start(store.address(), 42 + server as u64).await;
+    let wire = FaultyProxy::start(store.address(), 42 + server as u64).await;
     let settings = [("STORES__TIMEOUT", "2"), ("STORES__ATTEMPTS", "4")];
     let mut service = Service::start_on_store(&store, Some(&wire), &settings).await;
-    wire.set(4);
+    wire.set_fault_rate(4);
     let begun = Instant::now();
     let clients = (1..=CLIENTS).map(|client| {
         let client = Client {
@@ -163,8 +163,8 @@ async fn unreliable_store(server: StoreServer) {
         tries += client.tries;
         stored.extend(client.stored);
     }
-    wire.set(0);
-    let (requests, troubles) = wire.troubles();
+    wire.set_fault_rate(0);
+    let (requests, troubles) = wire.faults();
     println!(
         "{server:?}: {operations} operations took {tries} tries and {requests} requests, of which {} went wrong, {:?}",
         troubles.len(),
@@ -181,7 +181,7 @@ async fn unreliable_store(server: StoreServer) {
         let id = line.split_whitespace().next().unwrap();
         assert_eq!(service.cli(&["tasks", "retry", id]).await.0, 0, "{line}");
     }
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     for (uid, (seed, size)) in &stored {
         assert!(service.read(uid).await == content(*seed, *size), "{uid} has other content");
     }
@@ -208,20 +208,20 @@ async fn an_unreliable_oss_costs_no_byte() {
 async fn a_reader_does_not_see_that_the_store_broke_off() {
     for server in [StoreServer::S3, StoreServer::Cos] {
         let store = Store::new(server);
-        let wire = Unreliable::start(store.address(), 1).await;
+        let wire = FaultyProxy::start(store.address(), 1).await;
         let service = Service::start_on_store(&store, Some(&wire), &[("STORES__TIMEOUT", "1")]).await;
         let bytes = content(1, 12_000_000);
         let uid = service.store("x.bin", &bytes).await;
         for trouble in [
-            Trouble::Truncate(0),
-            Trouble::Truncate(5_000_000),
-            Trouble::Reset(5_000_000),
-            Trouble::Stall(5_000_000),
-            Trouble::Refused,
-            Trouble::Slow,
+            Fault::Truncate(0),
+            Fault::Truncate(5_000_000),
+            Fault::Reset(5_000_000),
+            Fault::Stall(5_000_000),
+            Fault::Unavailable,
+            Fault::Slow,
         ] {
             let before = wire.received();
-            wire.plan("GET", trouble);
+            wire.plan_fault("GET", trouble);
             assert!(service.read(&uid).await == bytes, "{trouble:?}");
             let taken = wire.received() - before;
             // A reset discards buffered bytes; starting again would take 17 MB.
@@ -235,20 +235,20 @@ async fn a_reader_does_not_see_that_the_store_broke_off() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_store_that_always_breaks_off_cuts_the_reader() {
     let store = Store::new(StoreServer::S3);
-    let wire = Unreliable::start(store.address(), 1).await;
+    let wire = FaultyProxy::start(store.address(), 1).await;
     let settings = [("STORES__TIMEOUT", "1"), ("STORES__ATTEMPTS", "2")];
     let mut service = Service::start_on_store(&store, Some(&wire), &settings).await;
     let bytes = content(1, 3_000_000);
     let uid = service.store("x.bin", &bytes).await;
     for _ in 0..2 {
-        wire.plan("GET", Trouble::Truncate(1_000_000));
+        wire.plan_fault("GET", Fault::Truncate(1_000_000));
     }
-    wire.plan("GET", Trouble::Refused);
+    wire.plan_fault("GET", Fault::Unavailable);
     let url = service.url(&service.download_link(&uid).await.unwrap().url);
     let answer = service.client().get(&url).send().await.unwrap();
     assert_eq!((answer.status(), answer.content_length()), (StatusCode::OK, Some(3_000_000)));
     // The second try delivers some bytes, the third and fourth none.
-    wire.plan("GET", Trouble::Refused);
+    wire.plan_fault("GET", Fault::Unavailable);
     let read = answer.bytes().await;
     assert!(read.is_err(), "{:?}", read.map(|read| read.len()));
     assert!(service.read(&uid).await == bytes);
@@ -261,27 +261,27 @@ async fn a_store_that_always_breaks_off_cuts_the_reader() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_store_that_falls_silent_is_given_up_in_time() {
     let store = Store::new(StoreServer::Oss);
-    let wire = Arc::new(Unreliable::start(store.address(), 1).await);
+    let wire = Arc::new(FaultyProxy::start(store.address(), 1).await);
     let mut service = Service::start_on_store(&store, Some(&wire), &[("STORES__TIMEOUT", "1")]).await;
     let bytes = content(1, MIN + 1);
     let link = service.upload_link("x.bin").await;
     service.put_parts(&link, &[&bytes[..MIN]]).await;
-    wire.silence(true);
+    wire.set_silent(true);
     let begun = Instant::now();
     let answer = service.put_part(&link, 2, &bytes[MIN..]).await;
     assert_eq!(answer.status(), 503);
     assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
-    wire.silence(false);
+    wire.set_silent(false);
     eventually("the upload can be repeated", async || {
         (service.put_part(&link, 2, &bytes[MIN..]).await.status() == 200).then_some(())
     })
     .await;
-    wire.plan("POST", Trouble::ErrorAfterSuccess);
+    wire.plan_fault("POST", Fault::ErrorAfterSuccess);
     assert_eq!(service.merge(&link, 2, &bytes).await.status(), 200, "the upload was not repeatable");
     assert!(service.read(&link.uid).await == bytes);
     service.kill().await;
     service.restart().await;
-    service.database().settle().await;
+    service.database().wait_until_idle().await;
     service.assert_consistent().await;
 }
 
@@ -291,11 +291,11 @@ async fn a_store_that_falls_silent_is_given_up_in_time() {
 async fn what_appears_late_in_a_store_does_not_stay() {
     for (server, size) in [(StoreServer::S3Parts, 1_000), (StoreServer::Oss, 3_000_000)] {
         let store = Store::new(server);
-        let wire = Unreliable::start(store.address(), 1).await;
+        let wire = FaultyProxy::start(store.address(), 1).await;
         let settings = [("STORES__TIMEOUT", "1"), ("STORES__ATTEMPTS", "1")];
         let mut service = Service::start_on_store(&store, Some(&wire), &settings).await;
         let link = service.upload_link("x.bin").await;
-        wire.plan("PUT", Trouble::Late(3_000));
+        wire.plan_fault("PUT", Fault::Delay(3_000));
         let bytes = content(1, size);
         assert_eq!(service.put(&link.url.single, &bytes).await.status(), 503);
         assert!(service.objects().is_empty());
@@ -304,7 +304,7 @@ async fn what_appears_late_in_a_store_does_not_stay() {
         assert_eq!(service.put(&link.url.single, &bytes).await.status(), 200);
         service.kill().await;
         service.restart().await;
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         assert_eq!(service.objects().len(), 1);
         assert!(service.read(&link.uid).await == bytes);
         service.assert_consistent().await;

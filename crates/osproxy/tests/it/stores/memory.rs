@@ -25,7 +25,7 @@ fn chunk(body: u64, number: u64) -> Vec<u8> {
 
 /// Sends a body in chunks, again whenever the service has no memory for it, and returns its uid.
 async fn send(service: &Service, body: u64) -> String {
-    let upload = service.wish(&json!({"name": "x.bin"})).await;
+    let upload = service.create_upload(&json!({"name": "x.bin"})).await;
     let url = service.url(&upload.links.unwrap().content);
     loop {
         let chunks = stream::iter(0..CHUNKS)
@@ -54,7 +54,7 @@ async fn bodies_of_unknown_length_take_no_more_memory_than_the_capacity_guide_sa
     let (buffer, connections) = (MAX_BUFFER.to_string(), MAX_CONNECTIONS.to_string());
     let settings = [("LIMITS__MAX_BUFFER", buffer.as_str()), ("SERVER__MAX_CONNECTIONS", &connections)];
     let service = Arc::new(Service::start_on_store(&store, None, &settings).await);
-    let cgroup = MemoryCgroup::confine(service.id(), MOST);
+    let cgroup = MemoryCgroup::confine(service.process_id(), MOST);
     let sending = (1..=BODIES).map(|body| {
         let service = service.clone();
         tokio::spawn(async move { send(&service, body).await })

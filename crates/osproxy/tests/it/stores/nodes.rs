@@ -15,7 +15,7 @@ async fn any_node_takes_any_part() {
         let settings = store.settings();
         let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &settings).await;
-        let mut two = one.start_beside(&settings).await;
+        let mut two = one.start_second_node(&settings).await;
         let bytes = content(14, 6 * MIN + 77);
         let link = one.upload_link("x.bin").await;
         let sent = bytes.chunks(MIN).enumerate().map(|(at, part)| {
@@ -34,7 +34,7 @@ async fn any_node_takes_any_part() {
         );
         assert!(one.read(&link.uid).await == bytes);
         assert!(two.read(&link.uid).await == bytes);
-        one.wait_until_whole(&link.uid).await;
+        one.wait_until_merged(&link.uid).await;
         assert_eq!(store.objects(), [format!("unknown/{}.bin", link.uid)]);
         two.kill().await;
         one.assert_consistent().await;
@@ -51,11 +51,11 @@ async fn what_another_node_writes_is_not_swept_and_what_a_dead_one_wrote_is() {
     // After its lease ends, another node takes over the work of a killed one, such as a sweep.
     settings.extend([("CLUSTER__HEARTBEAT", "1"), ("TASKS__LEASE", "2")]);
     let mut one = Service::start_on("OSPROXY_TEST_POSTGRES", &settings).await;
-    let mut two = one.start_beside(&settings).await;
+    let mut two = one.start_second_node(&settings).await;
     let link = one.upload_link("x.bin").await;
     let bytes = content(20, 2_000_000);
     let mut slow = one.connect().await;
-    slow.head("PUT", &link.url.single, "Content-Length: 2000000\r\n").await;
+    slow.send_head("PUT", &link.url.single, "Content-Length: 2000000\r\n").await;
     slow.send(&bytes[..1_500_000]).await;
     let writing = async |node: &Service| node.sql("SELECT id FROM blobs WHERE state = 'writing'").await.len();
     eventually("the write has started", async || (writing(&one).await == 1).then_some(())).await;
@@ -75,12 +75,12 @@ async fn what_another_node_writes_is_not_swept_and_what_a_dead_one_wrote_is() {
     .await;
     assert_eq!(writing(&one).await, 1, "the write was swept");
     slow.send(&bytes[1_500_000..]).await;
-    let answer = String::from_utf8(slow.some().await).unwrap();
+    let answer = String::from_utf8(slow.read_some().await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(two.read(&link.uid).await == bytes);
     // The same again, and now it dies.
     let link = one.upload_link("y.bin").await;
-    slow.head("PUT", &link.url.single, "Content-Length: 2000000\r\n").await;
+    slow.send_head("PUT", &link.url.single, "Content-Length: 2000000\r\n").await;
     slow.send(&bytes[..1_500_000]).await;
     eventually("the write has started", async || (writing(&one).await == 1).then_some(())).await;
     one.sql("UPDATE blobs SET created_at = 0").await;

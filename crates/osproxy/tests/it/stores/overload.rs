@@ -1,7 +1,7 @@
 //! The effect of the transfer limit on readers.
 
 use super::MIN;
-use crate::support::{Service, Store, StoreServer, Trouble, Unreliable, content};
+use crate::support::{Fault, FaultyProxy, Service, Store, StoreServer, content};
 
 /// The smallest number that may be set.
 const TRANSFERS: usize = 8;
@@ -12,7 +12,7 @@ const TRANSFERS: usize = 8;
 #[ignore = "needs servers: just test-servers"]
 async fn a_reader_goes_on_when_there_was_no_place_to_open_its_next_part_ahead() {
     let store = Store::new(StoreServer::S3);
-    let wire = Unreliable::start(store.address(), 1).await;
+    let wire = FaultyProxy::start(store.address(), 1).await;
     let settings = [("STORES__MAX_TRANSFERS", "8"), ("STORES__TIMEOUT", "2")];
     let service = Service::start_on_store(&store, Some(&wire), &settings).await;
     let large = service.store("large.bin", &content(1, 64 << 20)).await;
@@ -29,14 +29,14 @@ async fn a_reader_goes_on_when_there_was_no_place_to_open_its_next_part_ahead() 
     let mut stalled = Vec::new();
     for _ in 1..TRANSFERS {
         let mut connection = service.connect().await;
-        connection.head("GET", &url, "").await;
-        connection.some().await;
+        connection.send_head("GET", &url, "").await;
+        connection.read_some().await;
         stalled.push(connection);
     }
     // The second part takes longer than the wait for a permit.
-    wire.plan("GET", Trouble::Slow);
-    wire.plan("GET", Trouble::Slow);
+    wire.plan_fault("GET", Fault::Slow);
+    wire.plan_fault("GET", Fault::Slow);
     assert!(service.read(&link.uid).await == bytes);
-    assert_eq!(wire.troubles().1, [Trouble::Slow, Trouble::Slow]);
+    assert_eq!(wire.faults().1, [Fault::Slow, Fault::Slow]);
     drop(stalled);
 }

@@ -1,7 +1,7 @@
 //! The traffic between service and store.
 
 use super::MIN;
-use crate::support::{Service, Store, StoreServer, Unreliable, content, eventually};
+use crate::support::{FaultyProxy, Service, Store, StoreServer, content, eventually};
 
 const PART: usize = 8 << 20;
 const PARTS: usize = 32;
@@ -14,7 +14,7 @@ const LITTLE: u64 = 64 << 10;
 async fn parts_travel_once_and_completing_writes_nothing() {
     for server in [StoreServer::S3, StoreServer::Oss] {
         let store = Store::new(server);
-        let wire = Unreliable::start(store.address(), 1).await;
+        let wire = FaultyProxy::start(store.address(), 1).await;
         let mut service = Service::start_on_store(&store, Some(&wire), &[]).await;
         service.database().hold_task("verify_blob").await;
         let bytes = content(1, PART * PARTS);
@@ -35,8 +35,8 @@ async fn parts_travel_once_and_completing_writes_nothing() {
         assert_eq!(service.sql("SELECT layout FROM blobs").await, ["whole"]);
         // The verification reads it once.
         service.database().release_merges().await;
-        service.wait_until_whole(&link.uid).await;
-        service.database().settle().await;
+        service.wait_until_merged(&link.uid).await;
+        service.database().wait_until_idle().await;
         let (sent, got) = (wire.sent() - before, wire.received() - received);
         println!("{server:?}: {sent} bytes to the store and {got} from it until it is verified");
         assert!(sent < LITTLE && (exactly..exactly + exactly / 100).contains(&got), "{sent} {got}");
@@ -49,14 +49,14 @@ async fn parts_travel_once_and_completing_writes_nothing() {
 #[ignore = "needs servers: just test-servers"]
 async fn who_stops_reading_stops_the_store() {
     let store = Store::new(StoreServer::S3);
-    let wire = Unreliable::start(store.address(), 1).await;
+    let wire = FaultyProxy::start(store.address(), 1).await;
     let service = Service::start_on_store(&store, Some(&wire), &[]).await;
     let uid = service.store("x.bin", &content(2, 64 << 20)).await;
     let before = wire.received();
     let url = service.download_link(&uid).await.unwrap().url;
     let mut connection = service.connect().await;
-    connection.head("GET", &url, "").await;
-    connection.some().await;
+    connection.send_head("GET", &url, "").await;
+    connection.read_some().await;
     // The client reads no more: buffers fill up, and then the service requests nothing from the
     // store.
     let mut last = wire.received();
@@ -78,18 +78,18 @@ async fn who_stops_reading_stops_the_store() {
 #[ignore = "needs servers: just test-servers"]
 async fn parts_that_come_at_the_same_time_begin_one_upload() {
     let store = Store::new(StoreServer::S3Parts);
-    let wire = Unreliable::start(store.address(), 1).await;
+    let wire = FaultyProxy::start(store.address(), 1).await;
     let service = Service::start_on_store(&store, Some(&wire), &[("UPLOADS__VERIFY_UP_TO", "0")]).await;
     service.database().hold_task("verify_blob").await;
     let bytes = content(3, 6 * MIN);
     let link = service.upload_link("film.mp4").await;
-    let before = wire.asked().len();
+    let before = wire.request_lines().len();
     let sent = (1..).zip(bytes.chunks(MIN)).map(|(number, part)| service.put_part(&link, number, part));
     for answer in futures_util::future::join_all(sent).await {
         assert_eq!(answer.status(), 200);
     }
     assert_eq!(service.merge(&link, 6, &bytes).await.status(), 200);
-    let asked = wire.asked().split_off(before);
+    let asked = wire.request_lines().split_off(before);
     let count = |method: &str| asked.iter().filter(|line| line.starts_with(method)).count();
     assert_eq!((count("PUT"), count("POST"), asked.len()), (6, 2, 8), "{asked:#?}");
 }

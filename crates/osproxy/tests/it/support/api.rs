@@ -48,7 +48,7 @@ impl Api {
 
     /// The same over TLS, trusting only this certificate.
     #[must_use]
-    pub fn trusting(self, certificate: &str) -> Self {
+    pub fn with_certificate(self, certificate: &str) -> Self {
         let certificate = Certificate::from_pem(certificate.as_bytes()).unwrap();
         let client = client(Some(&certificate), self.key());
         Self { scheme: "https", certificate: Some(certificate), client, ..self }
@@ -117,8 +117,8 @@ impl Api {
     }
 
     /// Creates an upload over API v1.
-    pub async fn wish(&self, wish: &Value) -> CreatedUpload {
-        answered(self.v1_post("/uploads", wish).await, 201).await
+    pub async fn create_upload(&self, wish: &Value) -> CreatedUpload {
+        expect_json(self.v1_post("/uploads", wish).await, 201).await
     }
 
     /// Sends a part over API v1.
@@ -135,7 +135,7 @@ impl Api {
 
     /// Reads the state of an upload over API v1.
     pub async fn v1_status(&self, upload: &CreatedUpload) -> UploadStatus {
-        answered(self.get(&upload.links.as_ref().unwrap().state).await, 200).await
+        expect_json(self.get(&upload.links.as_ref().unwrap().state).await, 200).await
     }
 
     /// Aborts an upload over API v1.
@@ -146,7 +146,7 @@ impl Api {
 
     /// Describes a file over API v1.
     pub async fn describe(&self, uid: &str) -> File {
-        answered(self.v1_get(&format!("/files/{uid}")).await, 200).await
+        expect_json(self.v1_get(&format!("/files/{uid}")).await, 200).await
     }
 
     pub async fn upload_links(&self, paths: &[&str]) -> Vec<UploadLinks> {
@@ -249,7 +249,7 @@ impl Api {
 }
 
 /// Asserts that an answer is a v0 error with this status, and returns its message.
-pub async fn refused(answer: Response, status: u16) -> String {
+pub async fn expect_v0_error(answer: Response, status: u16) -> String {
     assert_eq!(answer.status().as_u16(), status);
     let envelope: Envelope<String> = answer.json().await.unwrap();
     assert_eq!((envelope.code, envelope.data.as_str()), (status, ""));
@@ -258,7 +258,7 @@ pub async fn refused(answer: Response, status: u16) -> String {
 }
 
 /// Asserts that an answer is a problem document with this status and code, and returns it.
-pub async fn problem(answer: Response, status: u16, code: &str) -> Value {
+pub async fn expect_problem(answer: Response, status: u16, code: &str) -> Value {
     let headers = answer.headers().clone();
     let sent = answer.status().as_u16();
     let text = answer.text().await.unwrap();
@@ -276,7 +276,7 @@ pub async fn problem(answer: Response, status: u16, code: &str) -> Value {
 }
 
 /// Asserts the status of an answer, and parses its JSON.
-pub async fn answered<T: DeserializeOwned>(answer: Response, status: u16) -> T {
+pub async fn expect_json<T: DeserializeOwned>(answer: Response, status: u16) -> T {
     let sent = answer.status().as_u16();
     let text = answer.text().await.unwrap();
     assert_eq!(sent, status, "{text}");

@@ -61,7 +61,7 @@ impl Browser {
     }
 
     /// Sends a command to the driver, and returns its answer.
-    async fn ask(&self, command: &str, body: &Value) -> Result<Value, Value> {
+    async fn command(&self, command: &str, body: &Value) -> Result<Value, Value> {
         let request = self.client.post(format!("{}/{command}", self.session)).json(body);
         let answer = request.send().await.unwrap();
         let is_ok = answer.status().is_success();
@@ -70,22 +70,22 @@ impl Browser {
     }
 
     pub async fn open(&self, url: &str) {
-        self.ask("url", &json!({"url": url})).await.unwrap();
+        self.command("url", &json!({"url": url})).await.unwrap();
     }
 
     /// Runs a script that ends with `return`, and returns its result.
-    pub async fn run(&self, script: &str) -> Value {
-        self.ask("execute/sync", &json!({"script": script, "args": []})).await.unwrap()
+    pub async fn execute(&self, script: &str) -> Value {
+        self.command("execute/sync", &json!({"script": script, "args": []})).await.unwrap()
     }
 
     /// Runs a script that returns a promise, and waits for it. `Err` holds the reason of a
     /// rejection.
-    pub async fn resolve(&self, script: &str) -> Result<Value, String> {
+    pub async fn execute_async(&self, script: &str) -> Result<Value, String> {
         let script = format!(
             "const done = arguments[arguments.length - 1];\
              (async () => {{ {script} }})().then(value => done({{value}}), why => done({{why: String(why)}}))"
         );
-        let mut answer = self.ask("execute/async", &json!({"script": script, "args": []})).await.unwrap();
+        let mut answer = self.command("execute/async", &json!({"script": script, "args": []})).await.unwrap();
         match answer["why"].as_str() {
             Some(why) => Err(why.to_owned()),
             None => Ok(answer["value"].take()),
@@ -93,11 +93,12 @@ impl Browser {
     }
 
     /// Runs `what` within the frame that a CSS selector names.
-    pub async fn within<T>(&self, selector: &str, what: impl AsyncFnOnce() -> T) -> T {
-        let found = self.ask("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
-        self.ask("frame", &json!({"id": found})).await.unwrap();
+    pub async fn in_frame<T>(&self, selector: &str, what: impl AsyncFnOnce() -> T) -> T {
+        let found =
+            self.command("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
+        self.command("frame", &json!({"id": found})).await.unwrap();
         let made = what().await;
-        self.ask("frame", &json!({"id": null})).await.unwrap();
+        self.command("frame", &json!({"id": null})).await.unwrap();
         made
     }
 
@@ -108,8 +109,8 @@ impl Browser {
         // A page of another window decodes the screenshot.
         let here = self.client.get(format!("{}/window", self.session)).send().await.unwrap();
         let here: Value = here.json().await.unwrap();
-        let window = self.ask("window/new", &json!({"type": "tab"})).await.unwrap();
-        self.ask("window", &json!({"handle": window["handle"]})).await.unwrap();
+        let window = self.command("window/new", &json!({"type": "tab"})).await.unwrap();
+        self.command("window", &json!({"handle": window["handle"]})).await.unwrap();
         let script = format!(
             "const picture = new Image();
              picture.src = 'data:image/png;base64,' + {};
@@ -126,50 +127,51 @@ impl Browser {
              return red;",
             picture["value"]
         );
-        let red = self.resolve(&script).await.unwrap().as_u64().unwrap();
+        let red = self.execute_async(&script).await.unwrap().as_u64().unwrap();
         self.client.delete(format!("{}/window", self.session)).send().await.unwrap();
-        self.ask("window", &json!({"handle": here["value"]})).await.unwrap();
+        self.command("window", &json!({"handle": here["value"]})).await.unwrap();
         red
     }
 
     /// Chooses a file in the file field that a CSS selector names.
-    pub async fn choose(&self, selector: &str, file: &Path) {
+    pub async fn choose_file(&self, selector: &str, file: &Path) {
         self.fill(selector, file.to_str().unwrap()).await;
     }
 
     /// Types text into the field that a CSS selector names.
     pub async fn fill(&self, selector: &str, text: &str) {
-        let found = self.ask("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
+        let found =
+            self.command("element", &json!({"using": "css selector", "value": selector})).await.unwrap();
         let id = found[ELEMENT].as_str().unwrap();
-        self.ask(&format!("element/{id}/value"), &json!({"text": text})).await.unwrap();
+        self.command(&format!("element/{id}/value"), &json!({"text": text})).await.unwrap();
     }
 
     /// Clicks on the element that a CSS selector names, once it is visible and not covered.
     pub async fn click(&self, selector: &str) {
         eventually(&format!("{selector} can be clicked"), async || {
             let found =
-                self.ask("element", &json!({"using": "css selector", "value": selector})).await.ok()?;
+                self.command("element", &json!({"using": "css selector", "value": selector})).await.ok()?;
             let id = found[ELEMENT].as_str()?;
-            self.ask(&format!("element/{id}/click"), &json!({})).await.ok()
+            self.command(&format!("element/{id}/click"), &json!({})).await.ok()
         })
         .await;
     }
 
     /// Waits until an element that a CSS selector names contains this text.
-    pub async fn sees(&self, selector: &str, text: &str) {
+    pub async fn wait_for_text(&self, selector: &str, text: &str) {
         let (quoted, wanted) = (Value::from(selector), Value::from(text));
         let script = format!(
             "return [...document.querySelectorAll({quoted})].some(found => found.innerText.includes({wanted}))"
         );
         eventually(&format!("{selector} says {text}"), async || {
-            (self.run(&script).await == Value::Bool(true)).then_some(())
+            (self.execute(&script).await == Value::Bool(true)).then_some(())
         })
         .await;
     }
 
     /// Console messages since the last call: blocked by a policy, not found, or thrown by a script.
-    pub async fn complaints(&self) -> Vec<Value> {
-        let log = self.ask("se/log", &json!({"type": "browser"})).await.unwrap();
+    pub async fn console_messages(&self) -> Vec<Value> {
+        let log = self.command("se/log", &json!({"type": "browser"})).await.unwrap();
         let entries = log.as_array().unwrap().iter();
         entries.filter(|entry| entry["level"] == "SEVERE").cloned().collect()
     }

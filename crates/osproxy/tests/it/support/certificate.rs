@@ -42,7 +42,7 @@ impl Certificate {
     }
 
     /// Creates a certificate for these names with the shipped script.
-    pub fn shipped(folder: &Path, names: &[&str]) -> Self {
+    pub fn from_script(folder: &Path, names: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/make-certificate");
         let status = std::process::Command::new(script).arg(folder).args(names).status().unwrap();
         assert!(status.success());
@@ -67,7 +67,7 @@ impl Certificate {
     }
 
     /// Starts a plain TCP listener that forwards to a TLS server with this certificate.
-    pub async fn tunnel(self, address: SocketAddr, protocol: &'static [u8]) -> SocketAddr {
+    pub async fn start_tunnel(self, address: SocketAddr, protocol: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let entrance = listener.local_addr().unwrap();
         let certificate = std::sync::Arc::new(self);

@@ -33,7 +33,7 @@ const UNSETTLED: &str = "SELECT concat('task ', kind, ' ', state) FROM tasks WHE
      UNION ALL SELECT concat('part ', id, ' ', state) FROM parts WHERE state IN ('writing', 'deleting')";
 
 /// The host and port of a URL.
-pub fn server_of(url: &str) -> String {
+pub fn host_and_port(url: &str) -> String {
     let (_, rest) = url.split_once("://").unwrap();
     let authority = rest.split('/').next().unwrap();
     authority.rsplit('@').next().unwrap().to_owned()
@@ -70,11 +70,11 @@ impl Database {
             Some("mysql") => "OSPROXY_TEST_MYSQL",
             Some(other) => panic!("OSPROXY_TEST_DATABASE is {other}"),
         };
-        Self::on(admin, folder).await
+        Self::create_on(admin, folder).await
     }
 
     /// Creates a database on the server that an environment variable names.
-    pub async fn on(admin: &str, folder: &Path) -> Self {
+    pub async fn create_on(admin: &str, folder: &Path) -> Self {
         let admin =
             env(admin).unwrap_or_else(|| panic!("{admin} is not set: run this by `just test-servers`"));
         let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -85,7 +85,7 @@ impl Database {
     }
 
     /// The same database, for a second service in another folder.
-    pub fn beside(&self, folder: &Path) -> Self {
+    pub fn shared_with_folder(&self, folder: &Path) -> Self {
         Self { folder: folder.to_owned(), on_server: self.on_server.clone(), is_shared: true }
     }
 
@@ -106,7 +106,7 @@ impl Database {
                 _ => None,
             };
             if let Some(proxy) = proxy {
-                *value = value.replace(&server_of(value), &proxy.address.to_string());
+                *value = value.replace(&host_and_port(value), &proxy.address.to_string());
             }
         }
         settings
@@ -114,7 +114,7 @@ impl Database {
 
     /// The host and port of the server.
     pub fn server(&self) -> String {
-        server_of(&self.url().unwrap())
+        host_and_port(&self.url().unwrap())
     }
 
     /// The settings for this database and, if there is one, for Redis, in the environment's
@@ -193,7 +193,7 @@ impl Database {
     }
 
     /// Bytes, given in hexadecimal, as an SQL literal.
-    pub fn bytes(&self, hex: &str) -> String {
+    pub fn bytes_literal(&self, hex: &str) -> String {
         match self.url() {
             Some(url) if url.starts_with("postgres") => format!("'\\x{hex}'::bytea"),
             _ => format!("x'{hex}'"),
@@ -201,7 +201,7 @@ impl Database {
     }
 
     /// Rejects a change (such as `BEFORE UPDATE`) of the rows of a table that match a condition.
-    pub async fn forbid(&self, name: &str, change: &str, table: &str, condition: &str) {
+    pub async fn reject_changes(&self, name: &str, change: &str, table: &str, condition: &str) {
         let database = self.connect(true).await;
         let statements = match database.get_database_backend() {
             DbBackend::Sqlite => vec![format!(
@@ -229,8 +229,8 @@ impl Database {
         database.close().await.unwrap();
     }
 
-    /// Ends [`forbid`](Self::forbid).
-    pub async fn allow(&self, name: &str, table: &str) {
+    /// Ends [`reject_changes`](Self::forbid).
+    pub async fn allow_changes(&self, name: &str, table: &str) {
         let database = self.connect(true).await;
         let statement = match database.get_database_backend() {
             DbBackend::Postgres => format!("DROP TRIGGER {name} ON {table}; DROP FUNCTION {name}"),
@@ -248,15 +248,15 @@ impl Database {
     /// The same for another kind of task.
     pub async fn hold_task(&self, kind: &str) {
         let running = format!("NEW.state = 'running' AND NEW.kind = '{kind}'");
-        self.forbid("held", "BEFORE UPDATE", "tasks", &running).await;
+        self.reject_changes("held", "BEFORE UPDATE", "tasks", &running).await;
     }
 
     pub async fn release_merges(&self) {
-        self.allow("held", "tasks").await;
+        self.allow_changes("held", "tasks").await;
     }
 
     /// Waits until all background work has finished.
-    pub async fn settle(&self) {
+    pub async fn wait_until_idle(&self) {
         let start = Instant::now();
         loop {
             let unsettled = self.sql(UNSETTLED).await;

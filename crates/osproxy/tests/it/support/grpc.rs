@@ -58,7 +58,7 @@ impl Grpc {
 }
 
 /// The error code, and the invalid field if there is one.
-pub fn reason(status: &Status) -> (String, Option<String>) {
+pub fn error_reason(status: &Status) -> (String, Option<String>) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("the error has no code: {status:?}"));
     assert_eq!(info.domain, "osproxy");

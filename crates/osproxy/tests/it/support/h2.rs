@@ -15,15 +15,15 @@ use tokio::{
 
 /// An HTTP/2 client on one connection.
 #[derive(Clone)]
-pub struct H2(SendRequest<Full<Bytes>>);
+pub struct Http2Client(SendRequest<Full<Bytes>>);
 
-impl H2 {
+impl Http2Client {
     /// Connects without TLS, with prior knowledge.
-    pub async fn open(address: SocketAddr) -> Self {
-        Self::on(TcpStream::connect(address).await.unwrap()).await
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap()).await
     }
 
-    pub async fn on(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+    pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
         tokio::spawn(connection);
         Self(sender)

@@ -2,14 +2,15 @@
 //! content.
 
 mod api;
+mod blocking_proxy;
 mod browser;
 mod certificate;
 mod cgroup;
 mod database;
+mod faulty_proxy;
 mod grpc;
 mod h2;
-mod hang;
-mod meddler;
+mod hanging_calls;
 mod nginx;
 mod node;
 mod objects;
@@ -21,30 +22,29 @@ mod raw;
 mod service;
 mod store;
 mod trace;
-mod unreliable;
 
 use std::time::{Duration, Instant};
 
-pub use api::{Api, answered, problem, refused};
+pub use api::{Api, expect_json, expect_problem, expect_v0_error};
+pub use blocking_proxy::{BlockMode, start_blocking_proxy};
 pub use browser::Browser;
 pub use certificate::Certificate;
 pub use cgroup::MemoryCgroup;
-pub use database::{Database, connect, redis_url, server_of};
-pub use grpc::{Grpc, MESSAGE, file_messages, part_messages, reason};
-pub use h2::H2;
-pub use hang::Hang;
-pub use meddler::{Meddling, meddle};
+pub use database::{Database, connect, host_and_port, redis_url};
+pub use faulty_proxy::{Fault, FaultyProxy};
+pub use grpc::{Grpc, MESSAGE, error_reason, file_messages, part_messages};
+pub use h2::Http2Client;
+pub use hanging_calls::HangingCalls;
 pub use nginx::Nginx;
 pub use node::TestNode;
 pub use page::{Page, assert_is_a_test};
-pub use protocol::{Client, Known, Protocol, Refusal, Wish};
-pub use proxy::{Line, Proxy};
+pub use protocol::{CallError, Client, FileInfo, Protocol, UploadSpec};
+pub use proxy::{Proxy, ProxyMode};
 pub use random::Random;
 pub use raw::RawConnection;
 pub use service::{Service, command, spawn_failing};
 pub use store::{Store, StoreServer};
-pub use trace::traced;
-pub use unreliable::{Trouble, Unreliable};
+pub use trace::system_calls;
 
 use md5::{Digest, Md5};
 

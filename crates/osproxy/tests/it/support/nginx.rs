@@ -37,7 +37,7 @@ impl Nginx {
         // A port that was free a moment ago.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let http = http.replace("LISTEN", &address.to_string());
-        Self::start_written(address, &format!("access_log off;\n{http}")).await
+        Self::start_with_config(address, &format!("access_log off;\n{http}")).await
     }
 
     /// The folder to which paths in its configuration are relative.
@@ -55,7 +55,7 @@ impl Nginx {
     }
 
     /// Starts it with this text within `http`, which listens at `address`.
-    pub async fn start_written(address: SocketAddr, text: &str) -> Self {
+    pub async fn start_with_config(address: SocketAddr, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("written.conf"), text).unwrap();
         write_main(folder.path(), "written.conf");

@@ -3,7 +3,7 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use osproxy::{
     app::App,
     config::{AuthMode, Config, Secret},
-    http::{self, Admission, Beside},
+    http::{self, Admission, GrpcRoutes},
     ops,
     tasks::{self, Engine},
 };
@@ -33,7 +33,7 @@ struct Running {
 }
 
 /// Short intervals, so that tests do not wait.
-const PAUSES: tasks::Settings = tasks::Settings {
+const PAUSES: tasks::EngineSettings = tasks::EngineSettings {
     lease: Duration::from_secs(30),
     poll_interval: Duration::from_millis(50),
     initial_backoff: Duration::from_millis(20),
@@ -62,7 +62,8 @@ impl Running {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let engine = Engine::new(app.clone(), tasks::handlers::all(), PAUSES);
         let engine = tokio::spawn(engine.run(stop.clone(), abort.clone()));
-        let router = http::router(app.clone(), &config, &Admission::new(&config.limits), Beside::default());
+        let router =
+            http::router(app.clone(), &config, &Admission::new(&config.limits), GrpcRoutes::default());
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
             http::server::serve(listener, router, config.server.clone(), None, shutdown, Duration::ZERO)
@@ -79,7 +80,7 @@ impl Running {
         }
         self.server.await.unwrap();
         self.engine.await.unwrap();
-        assert!(self.app.background.end(PATIENCE).await, "background work has not ended");
+        assert!(self.app.background.wait_idle(PATIENCE).await, "background work has not ended");
         self.app.coordinator.leave().await;
     }
 }
@@ -111,9 +112,9 @@ impl TestNode {
     }
 
     /// Starts another node on the database of a service.
-    pub async fn start_beside(service: &Service) -> Self {
+    pub async fn start_second_node(service: &Service) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = service.database().beside(folder.path());
+        let database = service.database().shared_with_folder(folder.path());
         Self::open(folder, database, 0).await
     }
 

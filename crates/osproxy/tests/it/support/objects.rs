@@ -8,7 +8,7 @@ use osproxy_storage::Key;
 use super::Service;
 
 /// Every file under a root as `<category>/<name>`, without its shard folder.
-pub fn listed(root: &Path) -> Vec<String> {
+pub fn list_objects(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for folder in std::fs::read_dir(root).unwrap() {
         let folder = folder.unwrap();

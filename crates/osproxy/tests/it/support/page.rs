@@ -77,7 +77,7 @@ impl Page {
     }
 
     /// All blocks in a language as one text.
-    pub fn script(&self, language: &str) -> String {
+    pub fn joined_blocks(&self, language: &str) -> String {
         self.blocks_in(language).concat()
     }
 
@@ -100,7 +100,7 @@ impl Page {
     }
 
     /// The only block in a language.
-    pub fn program(&self, language: &str) -> String {
+    pub fn only_block(&self, language: &str) -> String {
         let mut texts = self.blocks_in(language);
         assert_eq!(texts.len(), 1, "{} has several blocks in {language}", self.path);
         texts.remove(0)

@@ -9,7 +9,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::{Api, Grpc, Service, grpc::reason};
+use super::{Api, Grpc, Service, grpc::error_reason};
 
 /// A protocol of the client.
 #[derive(Clone, Copy, Debug)]
@@ -19,11 +19,11 @@ pub enum Protocol {
 }
 
 /// The code of an error, and the invalid field if there is one.
-pub type Refusal = (String, Option<String>);
+pub type CallError = (String, Option<String>);
 
 /// The description of a file, in either protocol.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct FileInfo {
     pub uid: String,
     pub name: String,
     pub state: String,
@@ -36,7 +36,7 @@ pub struct Known {
 
 /// The state of an upload, in either protocol.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct UploadInfo {
     pub state: String,
     pub parts: Vec<u32>,
     pub received: u64,
@@ -46,7 +46,7 @@ pub struct Standing {
 
 /// The fields of a request for an upload.
 #[derive(Clone, Debug, Default)]
-pub struct Wish<'a> {
+pub struct UploadSpec<'a> {
     pub name: &'a str,
     pub size: Option<u64>,
     pub part_size: Option<u64>,
@@ -65,18 +65,21 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn of(service: &Service, protocol: Protocol) -> Self {
-        Self::on(service, protocol)
+    pub fn for_service(service: &Service, protocol: Protocol) -> Self {
+        Self::new(service, protocol)
     }
 
     /// A client with the key of this API, if it has one.
-    pub fn on(api: &Api, protocol: Protocol) -> Self {
+    pub fn new(api: &Api, protocol: Protocol) -> Self {
         let grpc = matches!(protocol, Protocol::Grpc).then(|| api.grpc());
         Self { api: api.clone(), grpc, links: BTreeMap::new() }
     }
 
     /// Creates an upload; returns its uid, state and part size.
-    pub async fn create(&mut self, wish: &Wish<'_>) -> Result<(String, String, Option<u64>), Refusal> {
+    pub async fn create(
+        &mut self,
+        wish: &UploadSpec<'_>,
+    ) -> Result<(String, String, Option<u64>), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::CreateUploadRequest {
                 name: wish.name.to_owned(),
@@ -113,7 +116,7 @@ impl Client {
     }
 
     /// Sends the whole content, with its expected MD5 if given.
-    pub async fn send(&mut self, uid: &str, content: &[u8], md5: Option<[u8; 16]>) -> Result<(), Refusal> {
+    pub async fn send(&mut self, uid: &str, content: &[u8], md5: Option<[u8; 16]>) -> Result<(), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let header = pb::UploadFileHeader {
                 uid: uid.to_owned(),
@@ -135,7 +138,7 @@ impl Client {
         number: u32,
         content: &[u8],
         md5: Option<[u8; 16]>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let header = pb::UploadPartHeader {
                 uid: uid.to_owned(),
@@ -153,7 +156,7 @@ impl Client {
         self.put(&url, content, md5).await
     }
 
-    async fn put(&self, url: &str, content: &[u8], md5: Option<[u8; 16]>) -> Result<(), Refusal> {
+    async fn put(&self, url: &str, content: &[u8], md5: Option<[u8; 16]>) -> Result<(), CallError> {
         let mut request = self.api.client().put(self.api.url(url)).body(content.to_vec());
         if let Some(md5) = md5 {
             use base64::{Engine, engine::general_purpose::STANDARD};
@@ -162,11 +165,11 @@ impl Client {
         accepted(request.send().await.unwrap()).await.map(drop)
     }
 
-    pub async fn standing(&mut self, uid: &str) -> Result<Standing, Refusal> {
+    pub async fn upload_status(&mut self, uid: &str) -> Result<UploadInfo, CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::GetUploadRequest { uid: uid.to_owned() };
             let upload = grpc.files.get_upload(request).await.map_err(refusal)?.into_inner();
-            return Ok(Standing {
+            return Ok(UploadInfo {
                 state: state(upload.state),
                 parts: upload.parts,
                 received: upload.received,
@@ -176,7 +179,7 @@ impl Client {
         }
         let answer = accepted(self.api.get(&self.links[uid].state).await).await?;
         let status: Value = answer.json().await.unwrap();
-        Ok(Standing {
+        Ok(UploadInfo {
             state: status["state"].as_str().unwrap().to_owned(),
             parts: serde_json::from_value(status["parts"].clone()).unwrap_or_default(),
             received: status["received"].as_u64().unwrap_or_default(),
@@ -185,7 +188,7 @@ impl Client {
         })
     }
 
-    pub async fn complete(&mut self, uid: &str, parts: u32, content: &[u8]) -> Result<(), Refusal> {
+    pub async fn complete(&mut self, uid: &str, parts: u32, content: &[u8]) -> Result<(), CallError> {
         let (size, blake3) = (content.len() as u64, blake3::hash(content));
         if let Some(grpc) = &mut self.grpc {
             let request = pb::CompleteUploadRequest {
@@ -201,7 +204,7 @@ impl Client {
         accepted(self.api.client().post(url).json(&said).send().await.unwrap()).await.map(drop)
     }
 
-    pub async fn abort(&mut self, uid: &str) -> Result<(), Refusal> {
+    pub async fn abort(&mut self, uid: &str) -> Result<(), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::AbortUploadRequest { uid: uid.to_owned() };
             return grpc.files.abort_upload(request).await.map(drop).map_err(refusal);
@@ -211,7 +214,7 @@ impl Client {
     }
 
     /// The bytes from `offset` on, at most `length` of them.
-    pub async fn read(&mut self, uid: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Refusal> {
+    pub async fn read(&mut self, uid: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::DownloadFileRequest { uid: uid.to_owned(), offset, length };
             let mut messages = grpc.files.download_file(request).await.map_err(refusal)?.into_inner();
@@ -235,10 +238,10 @@ impl Client {
         Ok(accepted(answer).await?.bytes().await.unwrap().to_vec())
     }
 
-    pub async fn describe(&mut self, uid: &str) -> Result<Known, Refusal> {
+    pub async fn describe(&mut self, uid: &str) -> Result<FileInfo, CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::GetFileRequest { uid: uid.to_owned() };
-            return Ok(known(grpc.files.get_file(request).await.map_err(refusal)?.into_inner()));
+            return Ok(file_info(grpc.files.get_file(request).await.map_err(refusal)?.into_inner()));
         }
         Ok(known_of_json(&self.json(Method::GET, &format!("/files/{uid}"), None).await?))
     }
@@ -249,7 +252,7 @@ impl Client {
         prefix: &str,
         limit: u32,
         token: Option<&str>,
-    ) -> Result<(Vec<Known>, Option<String>), Refusal> {
+    ) -> Result<(Vec<FileInfo>, Option<String>), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::ListFilesRequest {
                 page_size: limit,
@@ -259,7 +262,7 @@ impl Client {
             };
             let page = grpc.files.list_files(request).await.map_err(refusal)?.into_inner();
             let next = Some(page.next_page_token).filter(|token| !token.is_empty());
-            return Ok((page.files.into_iter().map(known).collect(), next));
+            return Ok((page.files.into_iter().map(file_info).collect(), next));
         }
         let prefix = if prefix.is_empty() { String::new() } else { format!("&prefix={prefix}") };
         let cursor = token.map_or_else(String::new, |token| format!("&cursor={token}"));
@@ -268,16 +271,16 @@ impl Client {
         Ok((files, page["next_cursor"].as_str().map(str::to_owned)))
     }
 
-    pub async fn copy(&mut self, uid: &str, name: &str) -> Result<Known, Refusal> {
+    pub async fn copy(&mut self, uid: &str, name: &str) -> Result<FileInfo, CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::CopyFileRequest { uid: uid.to_owned(), name: name.to_owned(), metadata: None };
-            return Ok(known(grpc.files.copy_file(request).await.map_err(refusal)?.into_inner()));
+            return Ok(file_info(grpc.files.copy_file(request).await.map_err(refusal)?.into_inner()));
         }
         let body = json!({ "name": name });
         Ok(known_of_json(&self.json(Method::POST, &format!("/files/{uid}/copy"), Some(&body)).await?))
     }
 
-    pub async fn delete(&mut self, uid: &str) -> Result<(), Refusal> {
+    pub async fn delete(&mut self, uid: &str) -> Result<(), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::DeleteFileRequest { uid: uid.to_owned() };
             return grpc.files.delete_file(request).await.map(drop).map_err(refusal);
@@ -286,7 +289,7 @@ impl Client {
     }
 
     /// Id, kind and state of the tasks, newest first.
-    pub async fn tasks(&mut self) -> Result<Vec<(String, String, String)>, Refusal> {
+    pub async fn tasks(&mut self) -> Result<Vec<(String, String, String)>, CallError> {
         if let Some(grpc) = &mut self.grpc {
             let page = grpc.tasks.list_tasks(pb::ListTasksRequest::default()).await.map_err(refusal)?;
             let name = |task: &pb::Task| task.state().as_str_name().replace("TASK_STATE_", "").to_lowercase();
@@ -300,7 +303,7 @@ impl Client {
     }
 
     /// Retries a dead task.
-    pub async fn retry(&mut self, id: &str) -> Result<(), Refusal> {
+    pub async fn retry(&mut self, id: &str) -> Result<(), CallError> {
         if let Some(grpc) = &mut self.grpc {
             let request = pb::RetryTaskRequest { id: id.to_owned() };
             return grpc.tasks.retry_task(request).await.map(drop).map_err(refusal);
@@ -309,7 +312,7 @@ impl Client {
     }
 
     /// The ids of the nodes.
-    pub async fn nodes(&mut self) -> Result<Vec<String>, Refusal> {
+    pub async fn nodes(&mut self) -> Result<Vec<String>, CallError> {
         if let Some(grpc) = &mut self.grpc {
             let nodes =
                 grpc.cluster.list_nodes(pb::ListNodesRequest {}).await.map_err(refusal)?.into_inner().nodes;
@@ -320,7 +323,7 @@ impl Client {
         Ok(nodes.iter().map(|node| node["id"].as_str().unwrap().to_owned()).collect())
     }
 
-    async fn json(&self, method: Method, route: &str, body: Option<&Value>) -> Result<Value, Refusal> {
+    async fn json(&self, method: Method, route: &str, body: Option<&Value>) -> Result<Value, CallError> {
         Ok(accepted(self.api.v1(method, route, body).await).await?.json().await.unwrap())
     }
 }
@@ -342,8 +345,8 @@ fn state(number: i32) -> String {
     state.as_str_name().strip_prefix("FILE_STATE_").unwrap().to_lowercase()
 }
 
-fn known(file: pb::File) -> Known {
-    Known {
+fn file_info(file: pb::File) -> FileInfo {
+    FileInfo {
         uid: file.uid,
         name: file.name,
         state: state(file.state),
@@ -355,9 +358,9 @@ fn known(file: pb::File) -> Known {
     }
 }
 
-fn known_of_json(file: &Value) -> Known {
+fn known_of_json(file: &Value) -> FileInfo {
     let text = |name: &str| file[name].as_str().map(str::to_owned);
-    Known {
+    FileInfo {
         uid: text("uid").unwrap(),
         name: text("name").unwrap(),
         state: text("state").unwrap(),
@@ -370,11 +373,11 @@ fn known_of_json(file: &Value) -> Known {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn refusal(status: Status) -> Refusal {
-    reason(&status)
+fn refusal(status: Status) -> CallError {
+    error_reason(&status)
 }
 
-async fn accepted(answer: Response) -> Result<Response, Refusal> {
+async fn accepted(answer: Response) -> Result<Response, CallError> {
     if answer.status().is_success() {
         return Ok(answer);
     }

@@ -8,7 +8,7 @@ use tokio::{
 
 /// The mode of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum ProxyMode {
     /// Forwards everything.
     Forward,
     /// Closes all connections, and new ones at once.
@@ -20,7 +20,7 @@ pub enum Line {
 /// A TCP proxy that a test can break.
 pub struct Proxy {
     pub address: SocketAddr,
-    line: Arc<watch::Sender<Line>>,
+    line: Arc<watch::Sender<ProxyMode>>,
 }
 
 impl Proxy {
@@ -28,7 +28,7 @@ impl Proxy {
     pub async fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let line = Arc::new(watch::Sender::new(Line::Forward));
+        let line = Arc::new(watch::Sender::new(ProxyMode::Forward));
         let state = line.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -38,26 +38,27 @@ impl Proxy {
         Self { address, line }
     }
 
-    pub fn set(&self, line: Line) {
+    pub fn set(&self, line: ProxyMode) {
         self.line.send_replace(line);
     }
 }
 
-async fn pass(mut client: TcpStream, target: String, mut line: watch::Receiver<Line>) {
+async fn pass(mut client: TcpStream, target: String, mut line: watch::Receiver<ProxyMode>) {
     // In silent mode, the server behind does not even get the connection.
-    if line.wait_for(|line| *line != Line::Stall).await.is_err() || *line.borrow() == Line::Close {
+    if line.wait_for(|line| *line != ProxyMode::Stall).await.is_err() || *line.borrow() == ProxyMode::Close {
         return;
     }
     let Ok(mut server) = TcpStream::connect(&target).await else {
         return;
     };
-    let broken =
-        async { line.wait_for(|line| *line != Line::Forward).await.map_or(Line::Close, |line| *line) };
+    let broken = async {
+        line.wait_for(|line| *line != ProxyMode::Forward).await.map_or(ProxyMode::Close, |line| *line)
+    };
     let became = tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => Line::Close,
+        _ = copy_bidirectional(&mut client, &mut server) => ProxyMode::Close,
         became = broken => became,
     };
-    if became == Line::Stall {
+    if became == ProxyMode::Stall {
         // The connection stays open, and is never used again.
         std::future::pending::<()>().await;
     }

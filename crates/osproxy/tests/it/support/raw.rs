@@ -14,7 +14,7 @@ impl RawConnection {
     }
 
     /// Sends the head of a request; each line of `fields` ends with CRLF.
-    pub async fn head(&mut self, method: &str, url: &str, fields: &str) {
+    pub async fn send_head(&mut self, method: &str, url: &str, fields: &str) {
         let head = format!("{method} {url} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         self.send(head.as_bytes()).await;
     }
@@ -29,19 +29,19 @@ impl RawConnection {
     }
 
     /// Shuts down the sending side.
-    pub async fn finish(&mut self) {
+    pub async fn shutdown_write(&mut self) {
         self.0.shutdown().await.unwrap();
     }
 
     /// Shuts down the sending side, and reads until the other side closes or resets the connection.
-    pub async fn rest(mut self) -> String {
+    pub async fn read_to_end(mut self) -> String {
         let mut text = Vec::new();
         let _ = self.0.read_to_end(&mut text).await;
         String::from_utf8_lossy(&text).into_owned()
     }
 
     /// The next bytes that arrive.
-    pub async fn some(&mut self) -> Vec<u8> {
+    pub async fn read_some(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 64 * 1024];
         let count = self.0.read(&mut bytes).await.unwrap();
         bytes.truncate(count);

@@ -13,7 +13,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{Api, Database, PATIENCE, RawConnection, Store, Unreliable, objects};
+use super::{Api, Database, FaultyProxy, PATIENCE, RawConnection, Store, objects};
 
 /// A running service in its own folder. On drop it is killed and its folder removed.
 pub struct Service {
@@ -83,7 +83,7 @@ async fn spawn(
 }
 
 /// The API with the bootstrap key of the service in this folder, if it created one.
-fn api_at(address: SocketAddr, folder: &Path) -> Api {
+fn open_api(address: SocketAddr, folder: &Path) -> Api {
     let api = Api::new(address);
     match std::fs::read_to_string(folder.join("osproxy-data/bootstrap-key")) {
         Ok(key) => api.with_key(key.trim_end()),
@@ -106,20 +106,20 @@ impl Service {
 
     /// Starts a service and uses it: a file in merged parts, another one, and a download, so that
     /// all metrics have samples.
-    pub async fn start_used() -> Self {
+    pub async fn start_with_traffic() -> Self {
         let service = Self::start().await;
         let uid = service.store_in_parts("x.bin", &super::content(1, 50_000), 20_000).await;
-        service.wait_until_whole(&uid).await;
+        service.wait_until_merged(&uid).await;
         service.store("y.bin", &super::content(1, 50_000)).await;
         service.read(&uid).await;
-        service.database().settle().await;
+        service.database().wait_until_idle().await;
         service
     }
 
     /// Starts with strace, which writes system calls of these names to the file `trace` in the
     /// folder.
     pub async fn start_traced(calls: &str) -> Self {
-        Self::start_by(
+        Self::start_wrapped(
             &[],
             &["strace", "-D", "-f", "-y", "-s", "16", "--seccomp-bpf", "-o", "trace", "-e", calls],
         )
@@ -128,30 +128,30 @@ impl Service {
 
     /// Starts with settings in the environment's spelling, without their prefix.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
-        Self::start_by(settings, &[]).await
+        Self::start_wrapped(settings, &[]).await
     }
 
     /// Starts with a small disk of its own, mounted as `disk` in its folder and visible only to the
     /// service.
     pub async fn start_on_small_disk(bytes: u64, settings: &[(&str, &str)]) -> Self {
         let script = format!("mkdir -p disk && mount -t tmpfs -o size={bytes} tmpfs disk && exec \"$@\"");
-        Self::start_by(settings, &["unshare", "--mount", "sh", "-c", &script, "sh"]).await
+        Self::start_wrapped(settings, &["unshare", "--mount", "sh", "-c", &script, "sh"]).await
     }
 
     /// Starts as a user without rights, unless the current user is not root anyway.
-    pub async fn start_confined() -> Self {
+    pub async fn start_unprivileged() -> Self {
         // Other users cannot reach the binary where it is.
         let script = "test $(id -u) != 0 && exec \"$@\"; cp \"$1\" osproxy && shift && chown -R 65534 . && \
                       exec setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all \
                       --no-new-privs ./osproxy \"$@\"";
-        Self::start_by(&[], &["sh", "-c", script, "sh"]).await
+        Self::start_wrapped(&[], &["sh", "-c", script, "sh"]).await
     }
 
-    async fn start_by(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
+    async fn start_wrapped(settings: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::create(folder.path()).await;
         let mut known = database.settings();
-        let store = Store::of_environment();
+        let store = Store::from_environment();
         known.extend(store.iter().flat_map(Store::settings));
         Self { store, ..Self::start_at(folder, database, known, settings, wrapper).await }
     }
@@ -159,7 +159,7 @@ impl Service {
     /// Starts with objects in a store, behind a proxy if there is one.
     pub async fn start_on_store(
         store: &Store,
-        proxy: Option<&Unreliable>,
+        proxy: Option<&FaultyProxy>,
         settings: &[(&str, &str)],
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -174,15 +174,15 @@ impl Service {
     /// names.
     pub async fn start_on(admin: &str, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = Database::on(admin, folder.path()).await;
+        let database = Database::create_on(admin, folder.path()).await;
         let settings = database.settings();
         Self::start_at(folder, database, settings, more, &[]).await
     }
 
     /// Starts another node on the same database.
-    pub async fn start_beside(&self, more: &[(&str, &str)]) -> Self {
+    pub async fn start_second_node(&self, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let database = self.database.beside(folder.path());
+        let database = self.database.shared_with_folder(folder.path());
         let settings = database.settings();
         Self::start_at(folder, database, settings, more, &[]).await.with_key_of(self)
     }
@@ -207,9 +207,9 @@ impl Service {
         let (process, address, ready) = spawn(folder.path(), &settings, ANYWHERE, &[], wrapper).await;
         let listen = ANYWHERE.to_owned();
         let cert = settings.iter().find(|(name, _)| name == "TLS__CERT").map(|(_, path)| path);
-        let mut api = api_at(address, folder.path());
+        let mut api = open_api(address, folder.path());
         if let Some(cert) = cert {
-            api = api.trusting(&std::fs::read_to_string(cert).unwrap());
+            api = api.with_certificate(&std::fs::read_to_string(cert).unwrap());
         }
         Self { process, api, database, store: None, folder, settings, listen, ready }
     }
@@ -225,7 +225,7 @@ impl Service {
     ) -> Self {
         let (process, address, ready) = spawn(folder.path(), &settings, listen, &[], &[]).await;
         let listen = listen.to_owned();
-        let api = api_at(address, folder.path());
+        let api = open_api(address, folder.path());
         Self { process, api, database, store, folder, settings, listen, ready }
     }
 
@@ -258,7 +258,7 @@ impl Service {
     }
 
     /// Kills it and starts it again.
-    pub async fn restart_killed(&mut self) {
+    pub async fn kill_and_restart(&mut self) {
         self.kill().await;
         self.restart().await;
     }
@@ -290,7 +290,7 @@ impl Service {
             .collect()
     }
 
-    pub fn id(&self) -> u32 {
+    pub fn process_id(&self) -> u32 {
         self.process.id().unwrap()
     }
 
@@ -300,13 +300,13 @@ impl Service {
     }
 
     /// Limits the size of files that the service writes: beyond it, writes fail as on a full disk.
-    pub fn limit_files(&self, bytes: Option<u64>) {
+    pub fn limit_file_size(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
         rustix::process::prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
     }
 
     /// Changes a setting for the next start.
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub fn set_setting(&mut self, name: &str, value: &str) {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
@@ -338,7 +338,7 @@ impl Service {
 
     /// Every file in the store, published or not, as `<category>/<name>` without its shard folder.
     pub fn objects(&self) -> Vec<String> {
-        self.store.as_ref().map_or_else(|| objects::listed(&self.objects_folder()), Store::objects)
+        self.store.as_ref().map_or_else(|| objects::list_objects(&self.objects_folder()), Store::objects)
     }
 
     pub async fn connect(&self) -> RawConnection {
@@ -346,7 +346,7 @@ impl Service {
     }
 
     /// Waits until the content of a file is one object, and its parts are removed.
-    pub async fn wait_until_whole(&self, uid: &str) {
+    pub async fn wait_until_merged(&self, uid: &str) {
         let sql = format!(
             "SELECT layout FROM blobs JOIN files ON blob_id = id WHERE uid = {uid} AND blobs.state = 'stored' \
              AND NOT EXISTS (SELECT 1 FROM parts WHERE parts.blob_id = blobs.id)"
@@ -357,11 +357,11 @@ impl Service {
 
     /// Runs another command of the binary in the same folder; returns its exit code and stdout.
     pub async fn cli(&self, arguments: &[&str]) -> (i32, String) {
-        self.cli_by(&[], arguments).await
+        self.cli_wrapped(&[], arguments).await
     }
 
     /// The same through `wrapper`, a command with arguments.
-    pub async fn cli_by(&self, wrapper: &[&str], arguments: &[&str]) -> (i32, String) {
+    pub async fn cli_wrapped(&self, wrapper: &[&str], arguments: &[&str]) -> (i32, String) {
         let mut command = command(self.folder.path(), &self.settings, wrapper);
         let output = command.args(arguments).output().await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
@@ -411,7 +411,7 @@ impl Service {
     }
 
     /// Starts another command of the binary in the same folder.
-    pub fn begin_cli(&self, arguments: &[&str]) -> Child {
+    pub fn spawn_cli(&self, arguments: &[&str]) -> Child {
         let mut command = command(self.folder.path(), &self.settings, &[]);
         command.args(arguments).stdout(Stdio::piped()).spawn().unwrap()
     }

@@ -12,7 +12,7 @@ use osproxy_storage::{
     backends::{CosSettings, OssSettings, S3Settings, cos, oss, s3},
 };
 
-use super::{Unreliable, server_of};
+use super::{FaultyProxy, host_and_port};
 
 /// The store servers that the test script starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ const APPID: &str = "1250000000";
 
 impl Store {
     /// The store that `OSPROXY_TEST_STORE` names (`s3`, `s3-parts`, `cos`, `oss`), if it is set.
-    pub fn of_environment() -> Option<Self> {
+    pub fn from_environment() -> Option<Self> {
         let server = match std::env::var("OSPROXY_TEST_STORE").as_deref() {
             Err(_) | Ok("") => return None,
             Ok("s3") => StoreServer::S3,
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// One bucket per category, as in the Go program; tests share them.
-    pub fn of_categories(server: StoreServer) -> Self {
+    pub fn with_category_buckets(server: StoreServer) -> Self {
         Self { server, bucket: None }
     }
 
@@ -104,7 +104,7 @@ impl Store {
 
     /// The host and port of the server.
     pub fn address(&self) -> String {
-        server_of(&self.url())
+        host_and_port(&self.url())
     }
 
     /// The settings of a service for this store, in the environment's spelling.
@@ -113,7 +113,7 @@ impl Store {
     }
 
     /// The same through a proxy of the test.
-    pub fn settings_through(&self, proxy: &Unreliable) -> Vec<(String, String)> {
+    pub fn settings_through(&self, proxy: &FaultyProxy) -> Vec<(String, String)> {
         self.settings_at(&format!("http://{}", proxy.address))
     }
 
@@ -212,7 +212,7 @@ impl Store {
             runtime.block_on(async {
                 let store = store.backend();
                 let listed: Vec<_> = store.list().await.unwrap().try_collect().await.unwrap();
-                let uploads = store.multipart().unwrap().uploads(None).await.unwrap();
+                let uploads = store.multipart().unwrap().list_uploads(None).await.unwrap();
                 let uploads: Vec<_> = uploads.try_collect().await.unwrap();
                 let mut found: Vec<_> = listed.into_iter().map(|object| object.name).collect();
                 found.extend(uploads.into_iter().map(|upload| upload.name + "+"));

@@ -4,7 +4,7 @@ use super::Service;
 
 /// The system calls of a traced service so far, in the order of their returns. strace writes an
 /// interrupted call in two lines of the same thread, which are joined here.
-pub fn traced(service: &Service) -> Vec<String> {
+pub fn system_calls(service: &Service) -> Vec<String> {
     let text = std::fs::read_to_string(service.folder().join("trace")).unwrap();
     let mut begun = HashMap::new();
     let mut calls = Vec::new();

@@ -43,10 +43,10 @@ impl Client {
         match self.random.below(100) {
             0..25 => self.single().await,
             25..55 => self.parts().await,
-            55..65 => self.rivals().await,
+            55..65 => self.race_parts_and_whole().await,
             65..80 => self.download().await,
             80..92 => self.instant().await,
-            _ => self.break_off().await,
+            _ => self.abort_upload().await,
         }
     }
 
@@ -98,14 +98,16 @@ impl Client {
     /// Sends parts concurrently, in random order.
     async fn send(&mut self, upload: &mut Upload, mut parts: Vec<(Piece, u32)>) -> Option<()> {
         parts.sort_by_cached_key(|_| self.random.below(100));
-        let requests: Vec<_> =
-            parts.iter().map(|(piece, number)| (upload.sending(*number, piece), piece.bytes())).collect();
+        let requests: Vec<_> = parts
+            .iter()
+            .map(|(piece, number)| (upload.record_sending(*number, piece), piece.bytes()))
+            .collect();
         let answers = requests.iter().map(|(url, bytes)| self.service.try_put(url, bytes));
         let answers = join_all(answers).await;
         for ((_, number), status) in parts.iter().zip(&answers) {
             assert!(status.is_none_or(|status| status == 200), "{status:?}");
             if status.is_some() {
-                upload.acknowledged(*number);
+                upload.record_acknowledged(*number);
             }
         }
         answers.iter().all(Option::is_some).then_some(())
@@ -123,14 +125,14 @@ impl Client {
         let status = self.service.try_put(&url, &[]).await;
         assert!(status.is_none_or(|status| status == 200), "{status:?}");
         let retry = Some((url, Recipe::new()));
-        let known = if status.is_some() { Known::There } else { Known::Nothing };
+        let known = if status.is_some() { Known::Stored } else { Known::Nothing };
         let sent = Sent { is_false, retry, ..Sent::known(&upload.link.uid, recipe, known) };
         self.ledger.sent.push(sent);
         status.map(|_| ())
     }
 
     /// Completes an upload in parts, and sends it whole at the same time. One of them wins.
-    async fn rivals(&mut self) -> Option<()> {
+    async fn race_parts_and_whole(&mut self) -> Option<()> {
         let mut upload = Upload::new(self.link().await?);
         let part = self.piece();
         let whole = if self.random.percent(30) { part.clone() } else { self.piece() };
@@ -154,13 +156,13 @@ impl Client {
                     |status: Option<u16>, or| status.is_none_or(|status| status == 200 || status == or);
                 assert!(right(statuses.0, 200) && right(statuses.1, 422), "{statuses:?}");
                 if statuses != (None, None) {
-                    sent.sure();
+                    sent.mark_stored();
                 }
             }
             // 503 while the store has not completed the multipart upload.
-            (Some(200), None | Some(422 | 503)) | (None, Some(422)) => sent.sure(),
+            (Some(200), None | Some(422 | 503)) | (None, Some(422)) => sent.mark_stored(),
             (None | Some(422), Some(200)) | (Some(422), None) => {
-                sent.sure();
+                sent.mark_stored();
                 sent.candidates = vec![vec![whole]];
             }
             (None, None) => sent.candidates.push(vec![whole]),
@@ -183,7 +185,7 @@ impl Client {
         let links = self.service.try_post::<Option<Vec<DownloadLink>>>("/link/download", &asked).await?;
         let sent = &mut self.ledger.sent[at];
         let Some(link) = links.map(|mut links| links.remove(0)) else {
-            if sent.is_sure() {
+            if sent.is_known_stored() {
                 sent.check_gone();
             }
             return Some(());
@@ -203,7 +205,7 @@ impl Client {
             return Some(());
         };
         let sent = &self.ledger.sent[at];
-        if !sent.is_sure() {
+        if !sent.is_known_stored() {
             return Some(());
         }
         let recipe = sent.candidates[0].clone();
@@ -218,13 +220,13 @@ impl Client {
     }
 
     /// A client that gives up in the middle.
-    async fn break_off(&mut self) -> Option<()> {
+    async fn abort_upload(&mut self) -> Option<()> {
         let (link, piece) = (self.link().await?, self.piece());
         let patience = Duration::from_micros(200 + self.random.below(8_000));
         let bytes = piece.bytes();
         if self.random.percent(50) {
             let mut upload = Upload::new(link);
-            let url = upload.sending(1, &piece);
+            let url = upload.record_sending(1, &piece);
             _ = tokio::time::timeout(patience, self.service.try_put(&url, &bytes)).await;
             self.ledger.uploads.push(upload);
         } else {

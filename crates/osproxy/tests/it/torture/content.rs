@@ -65,11 +65,11 @@ pub enum Known {
     /// There was no answer.
     Nothing,
     /// It was acknowledged, or read.
-    There,
+    Stored,
     /// osproxy had verified all of it before it acknowledged it.
     Verified,
     /// It was found to be corrupt.
-    Gone,
+    Corrupt,
 }
 
 /// A file that was sent whole, or declared complete.
@@ -100,31 +100,31 @@ impl Sent {
         Self { known, ..Self::new(uid, recipe) }
     }
 
-    pub fn is_sure(&self) -> bool {
+    pub fn is_known_stored(&self) -> bool {
         self.known != Known::Nothing
     }
 
     /// Records that it is stored.
-    pub fn sure(&mut self) {
-        if !self.is_sure() {
-            self.known = Known::There;
+    pub fn mark_stored(&mut self) {
+        if !self.is_known_stored() {
+            self.known = Known::Stored;
         }
     }
 
     /// Compares bytes with the possible contents. From then on, only the one that was read is
     /// possible.
     pub fn check(&mut self, read: &[u8]) {
-        assert!(self.known != Known::Gone, "{} was corrupt, but is available again", self.uid);
+        assert!(self.known != Known::Corrupt, "{} was corrupt, but is available again", self.uid);
         let found = self.candidates.iter().position(|recipe| bytes_of(recipe) == read);
         let found = found.unwrap_or_else(|| panic!("{} has {} unknown bytes", self.uid, read.len()));
         self.candidates = vec![self.candidates.swap_remove(found)];
-        self.sure();
+        self.mark_stored();
     }
 
     /// Records that it was not found.
     pub fn check_gone(&mut self) {
         assert!(self.is_false, "{} was acknowledged, but is missing", self.uid);
-        self.known = Known::Gone;
+        self.known = Known::Corrupt;
     }
 }
 
@@ -148,7 +148,7 @@ impl Upload {
     }
 
     /// Records that a part is about to be sent, and returns its URL.
-    pub fn sending(&mut self, number: u32, piece: &Piece) -> String {
+    pub fn record_sending(&mut self, number: u32, piece: &Piece) -> String {
         self.parts.entry(number).or_default().candidates.push(piece.clone());
         let md5 = md5_hex(&piece.bytes());
         format!("{}&chunkNum={number}&md5={md5}", self.link.url.multi.upload)
@@ -156,7 +156,7 @@ impl Upload {
 
     /// Records that the part sent last is stored. No earlier request for it may still be in
     /// progress.
-    pub fn acknowledged(&mut self, number: u32) {
+    pub fn record_acknowledged(&mut self, number: u32) {
         let part = self.parts.get_mut(&number).unwrap();
         part.candidates.drain(..part.candidates.len() - 1);
         part.acknowledged = true;

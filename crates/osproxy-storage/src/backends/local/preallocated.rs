@@ -1,0 +1,391 @@
+//! Multipart uploads into preallocated files: each part is written at its offset, and completing
+//! the upload renames the file.
+//!
+//! A preallocated file is the hidden file `<folder>/.<name>.<part size>`, as large as the object.
+//! The part size is also the id of the upload, so key and part size are enough to find the file
+//! without listing the folder.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use rustix::{
+    fs::{AtFlags, FallocateFlags, OFlags},
+    io::Errno,
+};
+use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+
+use super::{FILE_MODE, Local, NAME, Root, blocking, walk, writer};
+use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLayout, Result, UploadList};
+
+/// Number of slot locks above which unused ones are removed.
+const FORGET: usize = 256;
+
+/// The byte range of a part in a preallocated file, with the exclusive right to write it until this
+/// is dropped.
+pub(super) struct Slot {
+    pub(super) path: String,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    _lock: OwnedMutexGuard<()>,
+}
+
+/// Locks of slots. A write that was abandoned may still have a batch in flight, which must not
+/// overwrite the next write to the same slot.
+#[derive(Default)]
+pub(super) struct SlotLocks(Mutex<HashMap<SlotKey, Weak<Turn<()>>>>);
+
+/// Path of the file, and number of the part.
+type SlotKey = (String, u32);
+
+impl SlotLocks {
+    fn lock_of(&self, path: &str, number: u32) -> Arc<Turn<()>> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.len() > FORGET {
+            locks.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let known = locks.entry((path.to_owned(), number)).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let lock = Arc::default();
+            *known = Arc::downgrade(&lock);
+            lock
+        })
+    }
+}
+
+fn path(key: &Key, upload: &str) -> String {
+    format!("{}/.{}.{upload}", key.folder(), key.name())
+}
+
+fn invalid_part(what: &'static str) -> Error {
+    Error::new(ErrorKind::Other, NAME, "write part").with_message(what)
+}
+
+/// How much space is reserved when an upload begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reservation {
+    All,
+    /// Only checks that there is space for all of it now.
+    CheckOnly,
+}
+
+impl Local {
+    async fn begin_with(&self, key: &Key, shape: PartLayout, reserved: Reservation) -> Result<String> {
+        self.root.check_writable("begin upload")?;
+        let upload = shape.part_size.to_string();
+        let (root, path, key) = (self.root.clone(), path(key, &upload), key.clone());
+        blocking("begin upload", move || {
+            reserve(&root, &key, &path, shape.size, reserved)?;
+            // Acknowledged parts must survive a power failure, so the directory entry of their file
+            // must too.
+            Ok(root.sync_folder(key.folder())?)
+        })
+        .await?;
+        Ok(upload)
+    }
+}
+
+#[async_trait]
+impl Multipart for Local {
+    fn min_part_size(&self) -> u64 {
+        0
+    }
+
+    fn max_part_size(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn is_preallocated(&self) -> bool {
+        true
+    }
+
+    async fn begin(&self, key: &Key, shape: Option<PartLayout>) -> Result<String> {
+        let shape =
+            shape.ok_or_else(|| invalid_part("the size and part size of the upload must be known"))?;
+        self.begin_with(key, shape, Reservation::All).await
+    }
+
+    async fn begin_unreserved(&self, key: &Key, shape: PartLayout) -> Result<String> {
+        self.begin_with(key, shape, Reservation::CheckOnly).await
+    }
+
+    async fn create_part(
+        &self,
+        key: &Key,
+        upload: &str,
+        number: u32,
+        size: u64,
+    ) -> Result<Box<dyn ObjectWriter>> {
+        self.root.check_writable("write part")?;
+        let part_size: u64 =
+            upload.parse().map_err(|_| invalid_part("the upload id is not one of this store"))?;
+        let offset = u64::from(number).checked_sub(1).and_then(|index| index.checked_mul(part_size));
+        let offset = offset
+            .filter(|_| size <= part_size)
+            .ok_or_else(|| invalid_part("the part does not fit into its slot"))?;
+        let path = path(key, upload);
+        let turn = self.root.slot_locks.lock_of(&path, number).lock_owned().await;
+        let slot = Slot { path, offset, size, _lock: turn };
+        Ok(Box::new(writer::Writer::part(self.root.clone(), key.clone(), slot)))
+    }
+
+    async fn complete(&self, key: &Key, upload: &str, _parts: &[(u32, String)]) -> Result<()> {
+        self.root.check_writable("complete upload")?;
+        let (root, path, key) = (self.root.clone(), path(key, upload), key.clone());
+        blocking("complete upload", move || {
+            root.publish(&path, &key)?;
+            Ok(root.sync_folder(key.folder())?)
+        })
+        .await
+    }
+
+    async fn abort(&self, key: &Key, upload: &str) -> Result<()> {
+        self.root.check_writable("abort upload")?;
+        let (root, path, folder) = (self.root.clone(), path(key, upload), key.folder().to_owned());
+        blocking("abort upload", move || {
+            match rustix::fs::unlinkat(&root.folder, path.as_str(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(root.sync_folder(&folder)?),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
+        let (root, path) = (self.root.clone(), path(key, upload));
+        blocking("list parts", move || {
+            rustix::fs::statat(&root.folder, path.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(Vec::new())
+        })
+        .await
+    }
+
+    async fn abort_all(&self, key: &Key, part_size: Option<u64>) -> Result<()> {
+        match part_size {
+            Some(part_size) => self.abort(key, &part_size.to_string()).await,
+            // Without a part size no upload was begun.
+            None => Ok(()),
+        }
+    }
+
+    async fn list_uploads(&self, key: Option<&Key>) -> Result<UploadList> {
+        let object_name = key.map(ToString::to_string);
+        let uploads = walk::list(self.root.clone(), "list uploads", |file| Ok(upload(file)));
+        Ok(Box::pin(uploads.try_filter(move |upload| {
+            std::future::ready(object_name.as_ref().is_none_or(|wanted| *wanted == upload.name))
+        })))
+    }
+}
+
+/// The upload to which a preallocated file belongs.
+fn upload(file: &walk::Entry<'_>) -> Option<ListedUpload> {
+    let (name, part_size) = file.name.strip_prefix('.')?.rsplit_once('.')?;
+    part_size.parse::<u64>().ok()?;
+    Some(ListedUpload { name: format!("{}/{name}", file.folder), id: part_size.to_owned() })
+}
+
+/// Creates a file of this size and allocates its space. An existing file keeps its content.
+fn reserve(root: &Root, key: &Key, path: &str, size: u64, reserved: Reservation) -> std::io::Result<()> {
+    let create = |flags| {
+        let flags = flags | OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&root.folder, path, flags, FILE_MODE)
+    };
+    let (file, is_new) = match root.with_folder(key.folder(), || create(OFlags::EXCL)) {
+        Err(Errno::EXIST) => (create(OFlags::empty())?, false),
+        created => (created?, true),
+    };
+    let checked = if is_new { root.check_free_space(size) } else { Ok(()) };
+    let reservation = checked.and_then(|()| allocate(&file, size, reserved)).and_then(|()| {
+        if root.fsync {
+            rustix::fs::fdatasync(&file)?;
+        }
+        Ok(())
+    });
+    if reservation.is_err() && is_new {
+        // If this fails, the file is found by its name when the blob is deleted.
+        let _ = rustix::fs::unlinkat(&root.folder, path, AtFlags::empty());
+    }
+    Ok(reservation?)
+}
+
+fn allocate(file: &OwnedFd, size: u64, reserved: Reservation) -> rustix::io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    if reserved == Reservation::CheckOnly {
+        return rustix::fs::ftruncate(file, size);
+    }
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+            Err(Errno::INTR) => {}
+            // Not every file system supports allocation; then each part checks for space itself.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return rustix::fs::ftruncate(file, size),
+            reserved => return reserved,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, DigestSelection, Digester, combine_subtrees, conformance::multipart::listed};
+    use bytes::Bytes;
+    use futures_util::TryStreamExt;
+
+    const KEY: &str = "video/7.mp4";
+
+    async fn opened() -> (tempfile::TempDir, Local, Key) {
+        let root = tempfile::tempdir().unwrap();
+        let store = Local::open(root.path(), true).await.unwrap();
+        (root, store, Key::parse(KEY).unwrap())
+    }
+
+    async fn send(store: &Local, key: &Key, upload: &str, number: u32, bytes: &[u8]) -> [u8; 32] {
+        let mut writer = store.create_part(key, upload, number, bytes.len() as u64).await.unwrap();
+        let piece_at = Some(u64::from(number - 1) * upload.parse::<u64>().unwrap());
+        writer.select_digests(DigestSelection { subtree_offset: piece_at, ..DigestSelection::default() });
+        writer.write(Bytes::copy_from_slice(bytes)).await.unwrap();
+        let digests = writer.finish().await.unwrap();
+        assert_eq!((digests.md5, digests.sha256, digests.size), (None, None, bytes.len() as u64));
+        writer.publish().await.unwrap();
+        digests.blake3
+    }
+
+    async fn read(store: &Local, key: &Key, size: usize) -> Vec<u8> {
+        let bytes: Vec<Bytes> = store.open(key, 0..size as u64).await.unwrap().try_collect().await.unwrap();
+        bytes.concat()
+    }
+
+    #[tokio::test]
+    async fn parts_in_any_order_lie_where_they_are_read() {
+        let (root, store, key) = opened().await;
+        let content: Vec<u8> = (0..=250_u8).cycle().take(1_300_000).collect();
+        let part_size = 1 << 18;
+        let shape = PartLayout { size: content.len() as u64, part_size: part_size as u64 };
+        let upload = store.begin(&key, Some(shape)).await.unwrap();
+        assert_eq!(store.begin(&key, Some(shape)).await.unwrap(), upload, "begun again");
+        let begun = ListedUpload { name: KEY.to_owned(), id: upload.clone() };
+        assert_eq!(listed(&store, Some(&key)).await, [begun]);
+        let file = root.path().join(format!("video/.7.mp4.{upload}"));
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        let metadata = std::fs::metadata(&file).unwrap();
+        assert_eq!(metadata.len(), shape.size);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 >= shape.size, "space not reserved");
+
+        let mut pieces = vec![[0; 32]; content.chunks(part_size).count()];
+        for (index, piece) in content.chunks(part_size).enumerate().rev() {
+            pieces[index] = send(&store, &key, &upload, u32::try_from(index + 1).unwrap(), piece).await;
+        }
+        assert!(store.size(&key).await.is_err(), "nothing can be read before it is completed");
+        store.complete(&key, &upload, &[]).await.unwrap();
+        assert!(read(&store, &key, content.len()).await == content);
+        let mut whole = Digester::new(DigestSelection::default());
+        whole.update(&content);
+        assert_eq!(combine_subtrees(&pieces, shape.part_size, shape.size), Some(whole.finish().blake3));
+        assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(store.list_parts(&key, &upload).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(listed(&store, None).await, []);
+    }
+
+    #[tokio::test]
+    async fn without_a_reservation_each_part_needs_room_of_its_own() {
+        let (root, store, key) = opened().await;
+        let shape = PartLayout { size: 1 << 20, part_size: 1 << 18 };
+        let upload = store.begin_unreserved(&key, shape).await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test may block")]
+        let metadata = std::fs::metadata(root.path().join(format!("video/.7.mp4.{upload}"))).unwrap();
+        assert_eq!(metadata.len(), shape.size);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 < shape.size, "space reserved");
+        send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
+        store.keep_free(u64::MAX >> 1);
+        let mut part = store.create_part(&key, &upload, 2, 1 << 18).await.unwrap();
+        part.write(Bytes::from(vec![2; 1 << 18])).await.unwrap();
+        assert_eq!(part.finish().await.unwrap_err().kind, ErrorKind::Full);
+        assert!(store.begin_unreserved(&Key::parse("video/8.mp4").unwrap(), shape).await.is_err());
+        // Reserved space is available even if the disk is full otherwise.
+        store.keep_free(0);
+        let key = Key::parse("video/9.mp4").unwrap();
+        let upload = store.begin(&key, Some(shape)).await.unwrap();
+        store.keep_free(u64::MAX >> 1);
+        send(&store, &key, &upload, 1, &vec![1; 1 << 18]).await;
+    }
+
+    #[tokio::test]
+    async fn no_part_is_written_over_another() {
+        let (_root, store, key) = opened().await;
+        let upload = store.begin(&key, Some(PartLayout { size: 3000, part_size: 1024 })).await.unwrap();
+        let second = send(&store, &key, &upload, 2, &[2; 1024]).await;
+        let mut first = store.create_part(&key, &upload, 1, 1024).await.unwrap();
+        first.write(Bytes::from(vec![1; 1024])).await.unwrap();
+        first.write(Bytes::from_static(b"x")).await.unwrap();
+        assert!(first.finish().await.is_err(), "one byte too many");
+        let mut short = store.create_part(&key, &upload, 3, 952).await.unwrap();
+        short.write(Bytes::from_static(b"short")).await.unwrap();
+        short.finish().await.unwrap();
+        assert!(short.publish().await.is_err());
+        assert!(store.create_part(&key, &upload, 3, 1025).await.is_err());
+        assert!(store.create_part(&key, &upload, 0, 1).await.is_err());
+        assert!(store.create_part(&key, "x", 1, 1).await.is_err());
+        // The same slot again.
+        send(&store, &key, &upload, 1, &[3; 1024]).await;
+        send(&store, &key, &upload, 3, &[4; 952]).await;
+        store.complete(&key, &upload, &[]).await.unwrap();
+        let content = read(&store, &key, 3000).await;
+        assert!(
+            content[..1024] == [3; 1024] && content[1024..2048] == [2; 1024] && content[2048..] == [4; 952]
+        );
+        let mut whole =
+            Digester::new(DigestSelection { subtree_offset: Some(1024), ..DigestSelection::default() });
+        whole.update(&content[1024..2048]);
+        assert_eq!(whole.finish().blake3, second);
+    }
+
+    #[tokio::test]
+    async fn who_comes_to_a_place_waits_until_the_one_before_has_left_it() {
+        let (_root, store, key) = opened().await;
+        let upload = store.begin(&key, Some(PartLayout { size: 10, part_size: 1024 })).await.unwrap();
+        let first = store.create_part(&key, &upload, 1, 10).await.unwrap();
+        let waiting = std::time::Duration::from_millis(50);
+        let second = tokio::time::timeout(waiting, store.create_part(&key, &upload, 1, 10)).await;
+        assert!(second.is_err(), "two writers have the same slot");
+        drop(first);
+        store.create_part(&key, &upload, 1, 10).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_there_is_not_replaced() {
+        let (_root, store, key) = opened().await;
+        let mut there = store.create(&key, crate::SizeHint::Unknown).await.unwrap();
+        there.write(Bytes::from_static(b"there before")).await.unwrap();
+        there.finish().await.unwrap();
+        there.publish().await.unwrap();
+        let upload = store.begin(&key, Some(PartLayout { size: 5, part_size: 1024 })).await.unwrap();
+        send(&store, &key, &upload, 1, b"later").await;
+        assert_eq!(store.complete(&key, &upload, &[]).await.unwrap_err().kind, ErrorKind::Exists);
+        assert_eq!(read(&store, &key, 12).await, b"there before");
+    }
+
+    #[tokio::test]
+    async fn an_upload_stays_over_a_restart_and_goes_when_it_is_aborted() {
+        let (root, store, key) = opened().await;
+        let upload = store.begin(&key, Some(PartLayout { size: 2000, part_size: 1024 })).await.unwrap();
+        send(&store, &key, &upload, 1, &[1; 1024]).await;
+        drop(store);
+        let store = Local::open(root.path(), true).await.unwrap();
+        assert_eq!(listed(&store, None).await, [ListedUpload { name: KEY.to_owned(), id: upload.clone() }]);
+        send(&store, &key, &upload, 2, &[2; 976]).await;
+        store.abort_all(&key, None).await.unwrap();
+        assert_eq!(listed(&store, None).await.len(), 1, "an upload with another part size");
+        store.abort_all(&key, Some(1024)).await.unwrap();
+        store.abort(&key, &upload).await.unwrap();
+        assert_eq!(listed(&store, None).await, []);
+        let gone = store.create_part(&key, &upload, 1, 1024).await;
+        let mut gone = gone.unwrap();
+        gone.write(Bytes::from(vec![1; 1024])).await.unwrap();
+        assert_eq!(gone.finish().await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+}

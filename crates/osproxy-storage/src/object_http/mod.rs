@@ -1,0 +1,201 @@
+//! Stores behind HTTP: the protocol of S3, which other vendors adopted. A [`Vendor`] implements
+//! what differs: the addresses of buckets and the signing of requests.
+
+mod background_hasher;
+mod block_buffer;
+mod checksum;
+mod client;
+mod diagnosis;
+mod multipart;
+mod reader;
+mod sizes;
+mod streaming_put;
+#[cfg(test)]
+mod tests;
+mod writer;
+mod xml;
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::Method;
+
+use crate::{
+    Backend, Category, Error, ErrorKind, Key, ListedObject, Multipart, ObjectList, ObjectReader,
+    ObjectWriter, Result, SizeHint,
+};
+pub(crate) use checksum::CrcHeader;
+pub(crate) use client::context;
+use client::{Client, Request};
+pub use client::{ErrorResponse, HttpSettings};
+use diagnosis::BucketNotFound;
+pub use diagnosis::Diagnosis;
+pub use sizes::FIRST_PART as UNKNOWN_PART;
+
+/// Concurrent DELETE requests.
+const DELETES: usize = 16;
+/// How often the existence of a new bucket is checked.
+const LOOKS: u32 = 10;
+
+/// What differs between vendors.
+#[async_trait]
+pub(crate) trait Vendor: Send + Sync + 'static {
+    /// Name of the backend.
+    const NAME: &'static str;
+    /// The CRC header in responses to objects and parts.
+    const CRC: CrcHeader;
+
+    /// URL of a bucket: scheme and authority, and a path without trailing slash if the bucket is
+    /// part of it.
+    fn bucket_url(&self, bucket: &str) -> String;
+
+    /// Signs a request to a bucket.
+    async fn sign(&self, bucket: &str, request: &mut http::request::Parts) -> reqsign_core::Result<()>;
+
+    /// Body of the request that creates a bucket; empty for most vendors.
+    fn bucket_configuration(&self) -> String {
+        String::new()
+    }
+}
+
+/// A store behind HTTP.
+pub(crate) struct HttpStore<V> {
+    client: Arc<Client<V>>,
+}
+
+impl<V: Vendor> HttpStore<V> {
+    /// Does not contact the store. Objects of all categories go into `bucket`; without it, each
+    /// category has a bucket of its own name.
+    pub(crate) fn new(vendor: V, bucket: Option<String>, http: &HttpSettings) -> Result<Self> {
+        Ok(Self { client: Arc::new(Client::new(vendor, bucket, http)?) })
+    }
+
+    fn buckets(&self) -> Vec<String> {
+        match &self.client.bucket {
+            Some(bucket) => vec![bucket.clone()],
+            None => Category::ALL.iter().map(|category| category.as_str().to_owned()).collect(),
+        }
+    }
+
+    async fn bucket_exists(&self, bucket: &str) -> Result<bool> {
+        // Not HEAD: not every vendor documents it for buckets, and a refusal would carry no reason.
+        let list = Request::to_bucket(Method::GET, bucket, "find bucket").query("max-keys", "1");
+        match self.client.send(list).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn make_bucket(&self, bucket: &str) -> Result<()> {
+        let mut put = Request::to_bucket(Method::PUT, bucket, "create bucket");
+        put.body = self.client.vendor.bucket_configuration().into();
+        match self.client.send(put).await {
+            Ok(_) => {}
+            // Another node was faster, or the bucket belongs to someone else: the check below finds
+            // out.
+            Err(error) if ErrorResponse::status_of(&error) == Some(409) => {}
+            Err(error) => return Err(error),
+        }
+        for _ in 0..LOOKS {
+            if self.bucket_exists(bucket).await? {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let missing = BucketNotFound(bucket.to_owned());
+        Err(Error::not_found(V::NAME, "create bucket").with_source(Box::new(missing)))
+    }
+}
+
+#[async_trait]
+impl<V: Vendor> Backend for HttpStore<V> {
+    fn name(&self) -> &'static str {
+        V::NAME
+    }
+
+    async fn prepare(&self, make: bool) -> Result<()> {
+        let mut missing = Vec::new();
+        for bucket in self.buckets() {
+            if self.bucket_exists(&bucket).await? {
+                continue;
+            }
+            if make {
+                self.make_bucket(&bucket).await?;
+            } else {
+                missing.push(bucket);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing = BucketNotFound(missing.join(", "));
+        Err(Error::not_found(V::NAME, "find bucket").with_source(Box::new(missing)))
+    }
+
+    async fn clock(&self) -> Result<Option<SystemTime>> {
+        // Any bucket will do, even one that does not exist.
+        let bucket = self.buckets().into_iter().next().unwrap_or_default();
+        self.client.clock(&bucket).await
+    }
+
+    async fn create(&self, key: &Key, size: SizeHint) -> Result<Box<dyn ObjectWriter>> {
+        Ok(Box::new(writer::Writer::object(self.client.clone(), key.clone(), size)))
+    }
+
+    async fn open(&self, key: &Key, range: Range<u64>) -> Result<ObjectReader> {
+        if range.is_empty() {
+            let size = self.size(key).await?;
+            if range.start > size || range.end > size || range.start > range.end {
+                return Err(Error::new(ErrorKind::Truncated, V::NAME, "open"));
+            }
+            return Ok(Box::pin(stream::empty()));
+        }
+        reader::open(&self.client, key, range).await
+    }
+
+    async fn size(&self, key: &Key) -> Result<u64> {
+        let answer = self.client.send(Request::to_object(Method::HEAD, key, "size")).await?;
+        client::content_length(&answer)
+            .ok_or_else(|| Error::new(ErrorKind::Other, V::NAME, "size").with_message("no Content-Length"))
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        let delete = |request| async move {
+            match self.client.send(request).await {
+                Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        };
+        let requests: Vec<_> =
+            keys.iter().map(|key| Request::to_object(Method::DELETE, key, "delete")).collect();
+        let mut deleting = stream::iter(requests).map(delete).buffer_unordered(DELETES);
+        let mut outcome = Ok(());
+        // One failure must not stop the other deletions.
+        while let Some(deleted) = deleting.next().await {
+            outcome = outcome.and(deleted);
+        }
+        outcome
+    }
+
+    async fn list(&self) -> Result<ObjectList> {
+        let client = self.client.clone();
+        let buckets = stream::iter(self.buckets());
+        let pages = buckets.map(move |bucket| xml::list_objects(client.clone(), bucket));
+        let in_one_bucket = self.client.bucket.is_some();
+        let named = pages.flatten().map_ok(move |(bucket, name, size)| ListedObject {
+            name: if in_one_bucket { name } else { format!("{bucket}/{name}") },
+            size,
+        });
+        Ok(Box::pin(named))
+    }
+
+    fn multipart(&self) -> Option<&dyn Multipart> {
+        Some(self)
+    }
+}

@@ -1,0 +1,166 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use http::Method;
+
+use super::{
+    HttpStore, Vendor,
+    client::{Client, ErrorResponse, Request},
+    sizes, writer, xml,
+};
+use crate::{Error, ErrorKind, Key, ListedUpload, Multipart, ObjectWriter, PartLayout, Result, UploadList};
+
+/// Begins a multipart upload and returns its id.
+pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<String> {
+    let begin = Request::to_object(Method::POST, key, "begin upload").query("uploads", "");
+    let answer: xml::Initiated = xml::parse::<V, _>("begin upload", &client.ask(begin).await?)?;
+    if answer.upload_id.is_empty() {
+        return Err(
+            Error::new(ErrorKind::Other, V::NAME, "begin upload").with_message("response without upload id")
+        );
+    }
+    Ok(answer.upload_id)
+}
+
+/// Completes an upload. A store may report a failure in the body of a response with status 200.
+pub(super) async fn complete<V: Vendor>(
+    client: &Client<V>,
+    key: &Key,
+    upload: &str,
+    parts: &[(u32, String)],
+) -> Result<()> {
+    let operation = "complete upload";
+    let mut complete = Request::to_object(Method::POST, key, operation).query("uploadId", upload);
+    complete.headers.insert(http::header::CONTENT_TYPE, "application/xml".to_owned());
+    complete.body = xml::completion(parts).into();
+    let text = client.ask(complete).await?;
+    if text.contains("<Error") {
+        let answer = ErrorResponse::from_parts(http::StatusCode::INTERNAL_SERVER_ERROR, &text);
+        return Err(answer.into_error(V::NAME, operation));
+    }
+    if !text.contains("CompleteMultipartUploadResult") {
+        // The response was cut off.
+        let mut error =
+            Error::new(ErrorKind::Other, V::NAME, operation).with_message("response without result");
+        error.retryable = true;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Drops an upload; one that does not exist counts as dropped.
+pub(super) async fn abort<V: Vendor>(client: &Client<V>, key: &Key, upload: &str) -> Result<()> {
+    let abort = Request::to_object(Method::DELETE, key, "abort upload").query("uploadId", upload);
+    match client.send(abort).await {
+        Err(error) if error.kind != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl<V: Vendor> Multipart for HttpStore<V> {
+    fn min_part_size(&self) -> u64 {
+        sizes::MIN_PART
+    }
+
+    fn max_part_size(&self) -> u64 {
+        sizes::MAX_PART
+    }
+
+    async fn begin(&self, key: &Key, _shape: Option<PartLayout>) -> Result<String> {
+        begin(&self.client, key).await
+    }
+
+    async fn create_part(
+        &self,
+        key: &Key,
+        upload: &str,
+        number: u32,
+        size: u64,
+    ) -> Result<Box<dyn ObjectWriter>> {
+        let (client, upload) = (self.client.clone(), upload.to_owned());
+        Ok(Box::new(writer::Writer::part(client, key.clone(), upload, number, size)))
+    }
+
+    async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()> {
+        complete(&self.client, key, upload, parts).await
+    }
+
+    async fn abort(&self, key: &Key, upload: &str) -> Result<()> {
+        abort(&self.client, key, upload).await
+    }
+
+    async fn list_parts(&self, key: &Key, upload: &str) -> Result<Vec<(u32, String)>> {
+        let (mut found, mut marker) = (Vec::new(), String::new());
+        loop {
+            let mut ask = Request::to_object(Method::GET, key, "list parts").query("uploadId", upload);
+            if !marker.is_empty() {
+                ask = ask.query("part-number-marker", marker);
+            }
+            let page: xml::Parts = xml::parse::<V, _>("list parts", &self.client.ask(ask).await?)?;
+            found.extend(page.part.iter().map(|part| (part.part_number, xml::tag(&part.e_tag))));
+            if !page.is_truncated || page.next_part_number_marker.is_empty() {
+                found.sort_unstable();
+                return Ok(found);
+            }
+            marker = page.next_part_number_marker;
+        }
+    }
+
+    async fn list_uploads(&self, key: Option<&Key>) -> Result<UploadList> {
+        let buckets = key.map_or_else(|| self.buckets(), |key| vec![self.client.bucket_of(key).to_owned()]);
+        let prefix = key.map(|key| self.client.name_of(key));
+        let client = self.client.clone();
+        let listed =
+            stream::iter(buckets).map(move |bucket| uploads_in(client.clone(), bucket, prefix.clone()));
+        Ok(Box::pin(listed.flatten()))
+    }
+}
+
+/// Where the next page of a bucket's uploads starts: object name and id of the last upload.
+#[derive(Default)]
+struct Marker {
+    key: String,
+    upload: String,
+}
+
+/// The uploads in a bucket, page by page; only those of the object named `prefix`, if it is set.
+fn uploads_in<V: Vendor>(
+    client: Arc<Client<V>>,
+    bucket: String,
+    prefix: Option<String>,
+) -> impl Stream<Item = Result<ListedUpload>> + Send {
+    let pages = stream::try_unfold(Some(Marker::default()), move |marker| {
+        let (client, bucket, prefix) = (client.clone(), bucket.clone(), prefix.clone());
+        async move {
+            let Some(marker) = marker else {
+                return Ok(None);
+            };
+            let mut ask = Request::to_bucket(Method::GET, &bucket, "list uploads").query("uploads", "");
+            if let Some(prefix) = &prefix {
+                ask = ask.query("prefix", prefix);
+            }
+            if !marker.key.is_empty() {
+                ask = ask.query("key-marker", marker.key).query("upload-id-marker", marker.upload);
+            }
+            let text = match client.ask(ask).await {
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+                text => text?,
+            };
+            let page: xml::Uploads = xml::parse::<V, _>("list uploads", &text)?;
+            let in_one_bucket = client.bucket.is_some();
+            // The prefix also matches longer names.
+            let wanted = |upload: &xml::Upload| prefix.as_ref().is_none_or(|name| upload.key == *name);
+            let found: Vec<_> = page.upload.into_iter().filter(wanted).collect();
+            let found = found.into_iter().map(move |upload| {
+                let name = if in_one_bucket { upload.key } else { format!("{bucket}/{}", upload.key) };
+                Ok(ListedUpload { name, id: upload.upload_id })
+            });
+            let goes_on = page.is_truncated && !page.next_key_marker.is_empty();
+            let next = Marker { key: page.next_key_marker, upload: page.next_upload_id_marker };
+            Ok(Some((stream::iter(found), goes_on.then_some(next))))
+        }
+    });
+    pages.try_flatten()
+}

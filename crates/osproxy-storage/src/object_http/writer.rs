@@ -1,0 +1,290 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{
+    Vendor,
+    background_hasher::BackgroundHasher,
+    block_buffer::BlockBuffer,
+    client::SharedClient,
+    multipart, sizes,
+    streaming_put::{Md5Source, StreamingPut, Target, send_whole},
+};
+use crate::{
+    BufferReservation, DigestSelection, Digester, Digests, Error, ErrorKind, Key, ObjectWriter, Result,
+    SizeHint, layers::Backoff,
+};
+
+/// How often buffered content is sent.
+const ROUNDS: u32 = 4;
+
+/// Writes an object, or a part of an upload.
+///
+/// The last chunk is held back until the writer is published: until then the store has not received
+/// the announced length, and stores nothing. If the size is not known, the writer buffers one part,
+/// [`sizes::FIRST_PART`] at first; larger content becomes a multipart upload, which also appears as
+/// a whole. The caller reserves memory for the first part in the buffer budget; the writer reserves
+/// what larger parts need beyond that.
+pub(super) struct Writer<V: Vendor> {
+    client: SharedClient<V>,
+    key: Key,
+    target: Target,
+    size: SizeHint,
+    /// Bytes written so far.
+    received: u64,
+    unsent: Unsent,
+    /// Size of the next part, for content of unknown size.
+    part_size: u64,
+    /// Memory reserved for parts larger than the first.
+    extra_memory: Option<BufferReservation>,
+    hashing: BackgroundHasher<Digester>,
+    selection: DigestSelection,
+    digests: Option<Digests>,
+    put: Option<StreamingPut<V>>,
+    split_upload: Option<SplitUpload<V>>,
+}
+
+/// Bytes that are not sent yet.
+enum Unsent {
+    /// The last chunk of content that is streamed.
+    LastChunk(Bytes),
+    /// All of small content, or the next part of content of unknown size; can be sent again.
+    Buffered(BlockBuffer),
+}
+
+/// Content that the writer splits into a multipart upload.
+struct SplitUpload<V: Vendor> {
+    client: SharedClient<V>,
+    key: Key,
+    upload: String,
+    parts: Vec<(u32, String)>,
+    completed: bool,
+}
+
+impl<V: Vendor> SplitUpload<V> {
+    fn next(&self) -> u32 {
+        u32::try_from(self.parts.len()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    fn target(&self) -> Target {
+        Target::Part { upload: self.upload.clone(), number: self.next() }
+    }
+}
+
+impl<V: Vendor> Drop for SplitUpload<V> {
+    fn drop(&mut self) {
+        // If this fails, the sweep finds the upload.
+        if !self.completed
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (client, key, upload) = (self.client.clone(), self.key.clone(), self.upload.clone());
+            runtime.spawn(async move { multipart::abort(&client, &key, &upload).await });
+        }
+    }
+}
+
+impl<V: Vendor> Writer<V> {
+    pub(super) fn object(client: SharedClient<V>, key: Key, size: SizeHint) -> Self {
+        Self::new(client, key, Target::Object, size)
+    }
+
+    pub(super) fn part(client: SharedClient<V>, key: Key, upload: String, number: u32, size: u64) -> Self {
+        Self::new(client, key, Target::Part { upload, number }, SizeHint::Exact(size))
+    }
+
+    fn new(client: SharedClient<V>, key: Key, target: Target, size: SizeHint) -> Self {
+        let held = match size {
+            SizeHint::Exact(size) if size > sizes::KEPT => Unsent::LastChunk(Bytes::new()),
+            _ => Unsent::Buffered(BlockBuffer::default()),
+        };
+        Self {
+            client,
+            key,
+            target,
+            size,
+            received: 0,
+            unsent: held,
+            part_size: sizes::FIRST_PART,
+            extra_memory: None,
+            hashing: BackgroundHasher::new(Digester::default()),
+            selection: DigestSelection::MD5,
+            digests: None,
+            put: None,
+            split_upload: None,
+        }
+    }
+
+    fn wrong(what: &'static str) -> Error {
+        Error::new(ErrorKind::Other, V::NAME, "write").with_message(what)
+    }
+
+    /// Sends buffered parts of content of unknown size, once more bytes show that they are not the
+    /// last.
+    async fn send_full_parts(&mut self) -> Result<()> {
+        while let Unsent::Buffered(kept) = &mut self.unsent
+            && let Some(part) = kept.take_part(self.part_size)
+        {
+            self.send_part(part).await?;
+            self.grow()?;
+        }
+        Ok(())
+    }
+
+    /// Increases the part size where that is due and the memory budget allows it.
+    fn grow(&mut self) -> Result<()> {
+        let number = self.split_upload.as_ref().map_or(1, SplitUpload::next);
+        if number > sizes::MAX_PARTS {
+            return Err(
+                Error::new(ErrorKind::TooLarge, V::NAME, "write").with_message("more than 10,000 parts")
+            );
+        }
+        let more = sizes::unknown_part(number).saturating_sub(self.part_size);
+        let buffers = self.client.buffers.as_ref().filter(|_| more > 0);
+        if let Some(reserved) = buffers.and_then(|buffers| buffers.try_reserve(more)) {
+            self.part_size += more;
+            match &mut self.extra_memory {
+                Some(grown) => grown.merge(reserved),
+                grown => *grown = Some(reserved),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a buffered part.
+    async fn send_part(&mut self, part: Vec<Bytes>) -> Result<()> {
+        let target = self.cut().await?.target();
+        let tag = self.send_kept(&target, part).await?;
+        self.end_part(tag).await
+    }
+
+    /// Sends buffered content, retrying transient errors, and returns its tag.
+    async fn send_kept(&self, target: &Target, content: Vec<Bytes>) -> Result<String> {
+        let mut backoff = Backoff::default();
+        for _ in 1..ROUNDS {
+            match send_whole(&self.client, &self.key, target, content.clone()).await {
+                Err(error) if error.retryable && error.kind == ErrorKind::Other => backoff.pause().await,
+                outcome => return outcome,
+            }
+        }
+        send_whole(&self.client, &self.key, target, content).await
+    }
+
+    /// Streams content of known size: in one request, or in parts if it is too large.
+    async fn pass_on(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let mut sending = match self.put.take() {
+                Some(sending) => sending,
+                None => self.begin_sending().await?,
+            };
+            let fits = usize::try_from(sending.left()).unwrap_or(usize::MAX).min(bytes.len());
+            sending.push(bytes.split_to(fits)).await?;
+            if self.split_upload.is_some() && sending.left() == 0 {
+                let tag = sending.finish(None).await?;
+                self.end_part(tag).await?;
+            } else {
+                self.put = Some(sending);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_sending(&mut self) -> Result<StreamingPut<V>> {
+        let SizeHint::Exact(size) = self.size else {
+            return Err(Self::wrong("the content size is not known"));
+        };
+        if size <= sizes::MAX_PART {
+            let md5 = if self.selection.md5 { Md5Source::Caller } else { Md5Source::StreamingPut };
+            return Ok(StreamingPut::start(&self.client, &self.key, &self.target, size, md5));
+        }
+        let part_size = sizes::known_part(size);
+        let cut = self.cut().await?;
+        let left = size - (u64::from(cut.next()) - 1) * part_size;
+        let target = cut.target();
+        Ok(StreamingPut::start(
+            &self.client,
+            &self.key,
+            &target,
+            left.min(part_size),
+            Md5Source::StreamingPut,
+        ))
+    }
+
+    async fn end_part(&mut self, tag: String) -> Result<()> {
+        let cut = self.cut().await?;
+        cut.parts.push((cut.next(), tag));
+        Ok(())
+    }
+
+    async fn cut(&mut self) -> Result<&mut SplitUpload<V>> {
+        if self.split_upload.is_none() {
+            let upload = multipart::begin(&self.client, &self.key).await?;
+            let (client, key) = (self.client.clone(), self.key.clone());
+            self.split_upload =
+                Some(SplitUpload { client, key, upload, parts: Vec::new(), completed: false });
+        }
+        self.split_upload.as_mut().ok_or_else(|| Self::wrong("no upload"))
+    }
+}
+
+#[async_trait]
+impl<V: Vendor> ObjectWriter for Writer<V> {
+    fn select_digests(&mut self, wanted: DigestSelection) {
+        self.selection = wanted;
+        self.hashing = BackgroundHasher::new(Digester::new(wanted));
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.received += bytes.len() as u64;
+        if let SizeHint::Exact(size) = self.size
+            && self.received > size
+        {
+            return Err(Self::wrong("the content is longer than announced"));
+        }
+        self.hashing.update(bytes.clone()).await.map_err(|failed| failed.into_error(V::NAME))?;
+        match &mut self.unsent {
+            Unsent::Buffered(kept) => {
+                kept.push(bytes);
+                match self.size {
+                    SizeHint::Exact(_) => Ok(()),
+                    SizeHint::AtMost(_) | SizeHint::Unknown => self.send_full_parts().await,
+                }
+            }
+            Unsent::LastChunk(last) => {
+                let before = std::mem::replace(last, bytes);
+                self.pass_on(before).await
+            }
+        }
+    }
+
+    async fn finish(&mut self) -> Result<Digests> {
+        if let SizeHint::Exact(size) = self.size
+            && self.received != size
+        {
+            return Err(Self::wrong("the content is shorter than announced"));
+        }
+        let digester = self.hashing.finish().await.map_err(|failed| failed.into_error(V::NAME))?;
+        let digests = digester.finish();
+        self.digests = Some(digests);
+        Ok(digests)
+    }
+
+    async fn publish(mut self: Box<Self>) -> Result<String> {
+        let digests = self.digests.ok_or_else(|| Self::wrong("publish was called before finish"))?;
+        match std::mem::replace(&mut self.unsent, Unsent::LastChunk(Bytes::new())) {
+            Unsent::Buffered(kept) if self.split_upload.is_none() => {
+                return self.send_kept(&self.target, kept.into_all()).await;
+            }
+            Unsent::Buffered(kept) => self.send_part(kept.into_all()).await?,
+            Unsent::LastChunk(last) => self.pass_on(last).await?,
+        }
+        if let Some(sending) = self.put.take() {
+            return sending.finish(digests.md5).await;
+        }
+        let mut cut = self.split_upload.take().ok_or_else(|| Self::wrong("nothing was sent"))?;
+        multipart::complete(&self.client, &self.key, &cut.upload, &cut.parts).await?;
+        cut.completed = true;
+        Ok(String::new())
+    }
+}

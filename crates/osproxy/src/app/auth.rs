@@ -1,0 +1,197 @@
+//! Authentication with API keys, and authorization by scope.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
+use osproxy_api::ErrorCode;
+use quick_cache::sync::Cache;
+
+use super::App;
+use crate::{
+    Error, Result,
+    api_key::{ApiKey, Scope, Scopes},
+    config::{AuthMode, Config},
+    link::{CountedLimit, LinkConstraints},
+    meta::ApiKeyRecord,
+    tenant::Tenant,
+};
+
+/// How long a cached key is used without reading it again. A revoked key works at most this long
+/// plus [`STALE_WHILE_REVALIDATE`].
+const CACHE_TTL: Duration = Duration::from_secs(4);
+/// Stale-while-revalidate window: one request reads the key again, the others use the cached one.
+const STALE_WHILE_REVALIDATE: Duration = Duration::from_secs(1);
+/// How often a transfer checks that its key is still valid.
+const REVOCATION_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Maximum number of cached keys.
+const CACHE_CAPACITY: usize = 10_000;
+
+/// An authenticated caller and its limits.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The tenant whose files the caller works on.
+    pub tenant: Tenant,
+    /// Maximum size of a file that the caller creates, in bytes, if the key has a limit.
+    pub max_size: Option<u64>,
+    /// Id of the API key, if the caller has one.
+    pub key: Option<String>,
+    /// Maximum concurrent transfers through links issued by the caller, if the key has a limit.
+    max_transfers: Option<u32>,
+    scopes: Scopes,
+}
+
+impl Caller {
+    /// The caller without a key in `auth.mode: open`.
+    fn anonymous() -> Self {
+        Self {
+            tenant: Tenant::default(),
+            max_size: None,
+            key: None,
+            max_transfers: None,
+            scopes: Scopes::ALL,
+        }
+    }
+
+    /// Returns the constraints of every link that the caller issues.
+    pub fn link_constraints(&self) -> LinkConstraints {
+        let limit = self.key.clone().zip(self.max_transfers);
+        LinkConstraints {
+            transfers: limit.map(|(id, max)| CountedLimit { id, max }),
+            ..LinkConstraints::default()
+        }
+    }
+
+    /// Returns the constraints of upload links that the caller issues.
+    pub fn upload_constraints(&self) -> LinkConstraints {
+        LinkConstraints { max_size: self.max_size, ..self.link_constraints() }
+    }
+
+    /// Returns whether the caller has `scope`.
+    pub fn has_scope(&self, scope: Scope) -> bool {
+        self.scopes.contains(scope)
+    }
+
+    /// Returns `PermissionDenied` unless the caller has `scope`.
+    pub fn require_scope(&self, scope: Scope) -> Result<()> {
+        if self.has_scope(scope) {
+            return Ok(());
+        }
+        let message = format!("this request requires an API key with the scope `{}`", scope.as_str());
+        Err(Error::new(ErrorCode::PermissionDenied, message))
+    }
+}
+
+/// A cached lookup of an API key, which may have found none.
+struct CachedKey {
+    read_at: Instant,
+    /// Set while one request reads the key again.
+    is_revalidating: AtomicBool,
+    record: Option<ApiKeyRecord>,
+    /// Carried over when the key is read again, so that its rate limit continues.
+    rate: Option<Arc<DefaultDirectRateLimiter>>,
+}
+
+/// Authenticates requests, with a cache of API keys.
+pub(super) struct Authenticator {
+    mode: AuthMode,
+    keys: Cache<String, Arc<CachedKey>>,
+}
+
+impl Authenticator {
+    pub(super) fn new(config: &Config) -> Self {
+        Self { mode: config.auth.mode, keys: Cache::new(CACHE_CAPACITY) }
+    }
+}
+
+impl App {
+    /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
+    /// the rate limit of its key. Callers without a key are served only in `auth.mode: open`.
+    pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
+        let is_open = self.authenticator.mode == AuthMode::Open;
+        match token {
+            // An open service ignores tokens that are meant for other services.
+            Some(token) if !is_open || ApiKey::has_key_prefix(token) => self.authenticate_key(token).await,
+            _ if is_open => Ok(Caller::anonymous()),
+            _ => Err(unauthenticated(
+                "this request requires an API key; send it as `Authorization: Bearer KEY`",
+            )),
+        }
+    }
+
+    /// Waits until the key of a caller is revoked or expires, and returns that error. Never returns
+    /// for callers without a key.
+    pub async fn wait_for_revocation(&self, caller: &Caller) -> Error {
+        let Some(id) = &caller.key else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(REVOCATION_CHECK_INTERVAL).await;
+            // A database outage does not end running transfers.
+            if let Ok(known) = self.cached_key(id).await
+                && !known.record.as_ref().is_some_and(|kept| kept.is_valid(self.meta.now_ms()))
+            {
+                return unauthenticated("the API key was revoked or has expired during the transfer");
+            }
+        }
+    }
+
+    /// Returns the caller who has this key. The error does not tell what is wrong with the key.
+    async fn authenticate_key(&self, token: &str) -> Result<Caller> {
+        let refused = || unauthenticated("the API key is unknown, revoked or expired");
+        let key = ApiKey::parse(token).ok_or_else(refused)?;
+        let known = self.cached_key(key.id()).await?;
+        let kept = known.record.as_ref().filter(|kept| key.matches_hash(&kept.hash)).ok_or_else(refused)?;
+        if !kept.is_valid(self.meta.now_ms()) {
+            return Err(refused());
+        }
+        if let Some(rate) = &known.rate
+            && let Err(wait) = rate.check()
+        {
+            return Err(Error::rate_limited(wait.wait_time_from(rate.clock().now())));
+        }
+        Ok(Caller {
+            tenant: kept.tenant.clone(),
+            max_size: kept.max_size,
+            key: Some(kept.id.clone()),
+            max_transfers: kept.max_transfers,
+            scopes: kept.scopes,
+        })
+    }
+
+    async fn cached_key(&self, id: &str) -> Result<Arc<CachedKey>> {
+        let before = self.authenticator.keys.get(id);
+        if let Some(known) = &before
+            && (known.read_at.elapsed() < CACHE_TTL
+                || known.read_at.elapsed() < CACHE_TTL + STALE_WHILE_REVALIDATE
+                    && known.is_revalidating.swap(true, Ordering::Relaxed))
+        {
+            return Ok(known.clone());
+        }
+        let since = Instant::now();
+        let kept = self.meta.api_key(id).await?;
+        let rate = kept.as_ref().and_then(|kept| kept.max_rate).and_then(NonZeroU32::new);
+        let rate = rate.map(|rate| match before.and_then(|known| known.rate.clone()) {
+            Some(running) => running,
+            None => Arc::new(RateLimiter::direct(Quota::per_second(rate))),
+        });
+        let known = Arc::new(CachedKey {
+            read_at: since,
+            is_revalidating: AtomicBool::new(false),
+            record: kept,
+            rate,
+        });
+        self.authenticator.keys.insert(id.to_owned(), known.clone());
+        Ok(known)
+    }
+}
+
+fn unauthenticated(message: &'static str) -> Error {
+    Error::new(ErrorCode::Unauthenticated, message)
+}

@@ -1,0 +1,45 @@
+//! Backpressure: refuses new work while too many writes are pending.
+
+use osproxy_api::ErrorCode;
+
+use super::App;
+use crate::{Error, Result};
+
+/// What a request starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkKind {
+    /// A new upload session.
+    Upload,
+    /// Content of an existing upload session.
+    Content,
+}
+
+impl App {
+    /// Returns `StorageFull` while the disk of the database is full: the space left is kept for
+    /// operations that free space.
+    pub fn check_database_space(&self) -> Result<()> {
+        if self.meta.is_disk_full() {
+            return Err(Error::storage_full("the disk of the database is full"));
+        }
+        Ok(())
+    }
+
+    /// Returns `Overloaded` while too many writes are pending. Pending writes are transactions that
+    /// wait for the database and received content that is not durable yet. New uploads are refused
+    /// from `limits.max_backlog` on, content from one and a half times as many on. Running
+    /// transfers continue, because aborting them would waste the work done for them, and downloads
+    /// are never refused.
+    pub fn check_backpressure(&self, beginning: WorkKind) -> Result<()> {
+        self.check_database_space()?;
+        let pending = self.meta.pending_writes() + self.metrics.commits.count();
+        let most = match beginning {
+            WorkKind::Upload => self.limits.max_pending_writes,
+            WorkKind::Content => self.limits.max_pending_writes + self.limits.max_pending_writes / 2,
+        };
+        if pending < most {
+            return Ok(());
+        }
+        let message = "too many pending writes; retry later";
+        Err(Error::new(ErrorCode::Overloaded, message))
+    }
+}

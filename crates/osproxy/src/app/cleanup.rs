@@ -1,0 +1,133 @@
+//! Cleanup of objects and their rows. An object is always deleted before its row, so that every
+//! object has a row.
+
+use futures_util::TryStreamExt;
+use osproxy_storage::{ErrorKind, Key, ObjectWriter};
+
+use super::App;
+use crate::{
+    Result,
+    meta::{Blob, ObjectRowKind, PendingDelete, StoredPart},
+};
+
+/// Maximum number of objects per delete request.
+const DELETE_BATCH: usize = 500;
+
+impl App {
+    /// Returns whether the object of a blob exists with its full size. Only then is its content
+    /// shared: if an object was damaged outside of osproxy, content that clients send again must
+    /// replace it.
+    ///
+    /// A blob in the store of another node counts as intact while that node is alive, since only
+    /// that node can check and repair it. If the node is away, content that a client sends again
+    /// replaces the blob.
+    pub async fn is_intact(&self, blob: &Blob) -> Result<bool> {
+        if !self.stores.has(&blob.store) {
+            return Ok(!self.is_owner_away(&blob.store).await);
+        }
+        match self.stores.get(&blob.store)?.size(&blob.key).await {
+            Ok(size) => Ok(size == blob.digests.size),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes an object that is not content: marks the row for deletion, deletes the object, then
+    /// the row. Returns `false` if it has become content or is gone already. After a crash in
+    /// between, the sweep continues.
+    pub async fn delete_unreferenced(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
+        let Some(PendingDelete { store, key, part_size }) = self.meta.mark_deleting(kind, id).await? else {
+            return Ok(false);
+        };
+        if let Some(key) = key {
+            self.delete_object(&store, kind, key, part_size).await?;
+        }
+        self.meta.delete_row(kind, id).await?;
+        Ok(true)
+    }
+
+    /// Deletes the row of a write that published nothing. An object under its key stays.
+    pub async fn delete_unpublished_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool> {
+        Ok(self.meta.mark_deleting(kind, id).await?.is_some() && self.meta.delete_row(kind, id).await?)
+    }
+
+    /// Deletes the object of a row. Multipart uploads for its key are aborted first, because they
+    /// could still become that object.
+    async fn delete_object(
+        &self,
+        store: &str,
+        kind: ObjectRowKind,
+        key: Key,
+        part_size: Option<u64>,
+    ) -> Result<()> {
+        if kind == ObjectRowKind::Blob {
+            self.abort_multipart_uploads(store, &key, part_size).await?;
+        }
+        Ok(self.stores.get(store)?.delete(&[key]).await?)
+    }
+
+    /// Aborts all multipart uploads for a key, if the store has such uploads. `part_size` is that
+    /// of the blob, if it was settled.
+    pub async fn abort_multipart_uploads(
+        &self,
+        store: &str,
+        key: &Key,
+        part_size: Option<u64>,
+    ) -> Result<()> {
+        match self.stores.get(store)?.multipart() {
+            Some(multipart) => Ok(multipart.abort_all(key, part_size).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends a part to an object that is being written to the same store.
+    pub async fn append_part(
+        &self,
+        store: &str,
+        writer: &mut dyn ObjectWriter,
+        part: &StoredPart,
+    ) -> Result<()> {
+        if part.is_own_object && writer.append_object(&part.key, part.size).await? {
+            return Ok(());
+        }
+        let mut bytes = self.stores.get(store)?.open(&part.key, part.range()).await?;
+        while let Some(bytes) = bytes.try_next().await? {
+            writer.write(bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the objects of parts, where they have their own, then the rows.
+    pub async fn delete_parts(&self, store: &str, parts: &[(i64, Option<Key>)]) -> Result<()> {
+        for batch in parts.chunks(DELETE_BATCH) {
+            let (ids, keys): (Vec<_>, Vec<_>) = batch.iter().cloned().unzip();
+            let keys: Vec<_> = keys.into_iter().flatten().collect();
+            self.stores.get(store)?.delete(&keys).await?;
+            self.meta.delete_part_rows(ids).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a blob in state `deleting` with its objects. Returns `false` if some of its parts
+    /// are still being written: their write guards remove them, and the next call deletes the blob.
+    pub async fn delete_blob(&self, blob_id: i64) -> Result<bool> {
+        let Some(remains) = self.meta.deleting_blob(blob_id).await? else {
+            return Ok(true);
+        };
+        let count = remains.parts.len();
+        let mut idle = remains.parts;
+        {
+            let writing = self.active_writes();
+            // The write guards of these remove them, once the writes find the blob gone.
+            idle.retain(|(id, _)| !writing.contains(id));
+        }
+        self.delete_parts(&remains.store, &idle).await?;
+        if idle.len() < count {
+            return Ok(false);
+        }
+        if let Some(key) = remains.object {
+            self.delete_object(&remains.store, ObjectRowKind::Blob, key, remains.part_size).await?;
+        }
+        Ok(self.meta.delete_row(ObjectRowKind::Blob, blob_id).await?)
+    }
+}

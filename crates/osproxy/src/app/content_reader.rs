@@ -1,0 +1,322 @@
+//! Reads the content of a file, also while a merge or a move relocates its bytes.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, future::BoxFuture};
+use osproxy_storage::{self as storage, Backend, ErrorKind, Key, Multipart, ObjectReader};
+
+use super::App;
+use crate::{
+    Error, Result,
+    meta::{ContentLayout, StoredFile, StoredPart},
+    uid::Uid,
+};
+
+/// How often a reader looks up a file whose bytes are relocated before it fails.
+const MAX_TRIES: usize = 3;
+
+impl App {
+    /// Opens the bytes `range` of a file, which must lie within its size. Returns `None` if the
+    /// file is gone.
+    ///
+    /// The reader is not disturbed when the bytes are relocated: from parts into one object, or to
+    /// an object with the same content.
+    pub async fn open_content(
+        self: &Arc<Self>,
+        file: &StoredFile,
+        range: Range<u64>,
+    ) -> Result<Option<ContentReader>> {
+        match open(self, file, range.clone()).await? {
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            opened => return Ok(Some(opened?)),
+        }
+        // The cached row may be older than the relocation.
+        self.meta.evict_file(file.uid);
+        let Some(file) = self.meta.stored_file(file.uid).await? else {
+            return Ok(None);
+        };
+        Ok(Some(open(self, &file, range).await??))
+    }
+}
+
+/// Opens the bytes of a file at their last known location.
+async fn open(
+    app: &Arc<App>,
+    file: &StoredFile,
+    range: Range<u64>,
+) -> Result<storage::Result<ContentReader>> {
+    let store = app.stores.get(&file.content.store)?;
+    Ok(match &file.content.layout {
+        // An object on a local disk stays readable while it is open.
+        ContentLayout::Whole(key) if store.multipart().is_none_or(Multipart::is_preallocated) => {
+            store.open(key, range).await.map(ContentReader::Object)
+        }
+        ContentLayout::Whole(key) => {
+            let pieces = VecDeque::from([ObjectRange { key: key.clone(), range: range.clone() }]);
+            RelocatingReader::open(app, file, range, pieces).await?.map(ContentReader::Relocating)
+        }
+        ContentLayout::Parts => {
+            let parts = app.meta.parts(file.content.blob_id).await?;
+            let Some(pieces) = object_ranges(parts, &range, file.content.size) else {
+                // The parts are being removed, so the bytes have been relocated.
+                return Ok(Err(storage::Error::not_found(store.name(), "open")));
+            };
+            RelocatingReader::open(app, file, range, pieces).await?.map(ContentReader::Relocating)
+        }
+    })
+}
+
+/// A stream of a byte range of a file. It yields exactly as many bytes as the range has, or an
+/// error, after which it ends.
+pub enum ContentReader {
+    /// Reads one object.
+    Object(ObjectReader),
+    /// Reads objects that may be removed before the end, one after the other.
+    Relocating(Box<RelocatingReader>),
+}
+
+impl Stream for ContentReader {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut *self {
+            Self::Object(object) => object.as_mut().poll_next(cx).map_err(Error::from),
+            Self::Relocating(parts) => parts.poll_next_unpin(cx),
+        }
+    }
+}
+
+/// A range of an object to read.
+#[derive(Clone)]
+struct ObjectRange {
+    key: Key,
+    range: Range<u64>,
+}
+
+/// An open piece and its first bytes. Reading them ahead makes the store start to send.
+type OpenedRange = storage::Result<(Option<Bytes>, ObjectReader)>;
+
+/// The next piece, while it is being opened.
+struct NextRange {
+    range: ObjectRange,
+    opening: BoxFuture<'static, OpenedRange>,
+    /// Whether it was opened before it was needed.
+    is_ahead: bool,
+}
+
+impl NextRange {
+    fn open(store: &Arc<dyn Backend>, piece: ObjectRange, is_ahead: bool) -> Self {
+        let opening = Box::pin(open_range(store.clone(), piece.clone()));
+        Self { range: piece, opening, is_ahead }
+    }
+
+    /// Whether to open the piece again, now that it is needed, after this error. An error from
+    /// opening ahead says little: the reader itself held one of the store's slots. A reader that
+    /// has started waits for a slot as long as its client waits.
+    fn should_reopen(&self, error: &storage::Error) -> bool {
+        error.kind == ErrorKind::Busy || (self.is_ahead && error.retryable)
+    }
+}
+
+/// Reads objects one after the other, and opens the next one ahead. When an object is gone, looks
+/// up where its bytes are now and continues there.
+pub struct RelocatingReader {
+    app: Arc<App>,
+    store: Arc<dyn Backend>,
+    uid: Uid,
+    /// The bytes of the file that are not read yet.
+    remaining: Range<u64>,
+    current: Option<ObjectReader>,
+    next: Option<NextRange>,
+    ranges: VecDeque<ObjectRange>,
+    relocating: Option<BoxFuture<'static, Result<ContentReader>>>,
+    relocated: Option<Box<ContentReader>>,
+}
+
+impl RelocatingReader {
+    /// Opens the first piece of the range.
+    async fn open(
+        app: &Arc<App>,
+        file: &StoredFile,
+        range: Range<u64>,
+        pieces: VecDeque<ObjectRange>,
+    ) -> Result<storage::Result<Box<Self>>> {
+        let store = app.stores.get(&file.content.store)?;
+        let mut reader = Self {
+            app: app.clone(),
+            store: store.clone(),
+            uid: file.uid,
+            remaining: range,
+            current: None,
+            next: None,
+            ranges: pieces,
+            relocating: None,
+            relocated: None,
+        };
+        if let Some(first) = reader.ranges.pop_front() {
+            match store.open(&first.key, first.range).await {
+                Ok(first) => reader.current = Some(first),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        reader.open_ahead();
+        Ok(Ok(Box::new(reader)))
+    }
+
+    fn open_ahead(&mut self) {
+        self.next = self.ranges.pop_front().map(|piece| NextRange::open(&self.store, piece, true));
+    }
+
+    /// Starts to look up where the rest of the bytes is now.
+    fn relocate(&mut self) {
+        let (app, uid, rest) = (self.app.clone(), self.uid, self.remaining.clone());
+        self.relocating = Some(Box::pin(async move {
+            for _ in 0..MAX_TRIES {
+                app.meta.evict_file(uid);
+                let file = app.meta.stored_file(uid).await?;
+                let file = file.ok_or_else(|| Error::internal("the file was removed while it was read"))?;
+                match open(&app, &file, rest.clone()).await? {
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    opened => return Ok(opened?),
+                }
+            }
+            Err(Error::internal("no object has the bytes of the file"))
+        }));
+    }
+
+    fn poll_range(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        loop {
+            if let Some(moved) = &mut self.relocated {
+                return moved.poll_next_unpin(cx);
+            }
+            if let Some(moving) = &mut self.relocating {
+                let found = ready!(moving.as_mut().poll(cx));
+                self.relocating = None;
+                self.relocated = Some(Box::new(found?));
+                continue;
+            }
+            if let Some(reading) = &mut self.current {
+                match reading.as_mut().poll_next(cx) {
+                    Poll::Ready(None) => self.current = None,
+                    // This store cannot keep a removed object open.
+                    Poll::Ready(Some(Err(error))) if error.kind == ErrorKind::NotFound => {
+                        self.relocate();
+                        continue;
+                    }
+                    Poll::Ready(bytes) => return Poll::Ready(bytes.map(|bytes| bytes.map_err(Error::from))),
+                    Poll::Pending => {
+                        self.poll_ahead(cx);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            let Some(next) = &mut self.next else {
+                return Poll::Ready(None);
+            };
+            match ready!(next.opening.as_mut().poll(cx)) {
+                Ok((first, reader)) => {
+                    self.current = Some(reader);
+                    self.open_ahead();
+                    if let Some(first) = first {
+                        return Poll::Ready(Some(Ok(first)));
+                    }
+                }
+                Err(error) if error.kind == ErrorKind::NotFound => self.relocate(),
+                Err(error) if next.should_reopen(&error) => {
+                    *next = NextRange::open(&self.store, next.range.clone(), false);
+                }
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// Lets the store open the next piece while this one has no bytes ready.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Some(next) = &mut self.next
+            && let Poll::Ready(opened) = next.opening.as_mut().poll(cx)
+        {
+            next.opening = Box::pin(std::future::ready(opened));
+        }
+    }
+}
+
+async fn open_range(storage: Arc<dyn Backend>, piece: ObjectRange) -> OpenedRange {
+    let mut reader = storage.open(&piece.key, piece.range).await?;
+    let first = reader.next().await.transpose()?;
+    Ok((first, reader))
+}
+
+impl Stream for RelocatingReader {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.remaining.is_empty() {
+            return Poll::Ready(None);
+        }
+        let polled = ready!(self.poll_range(cx));
+        match &polled {
+            Some(Ok(bytes)) => self.remaining.start += bytes.len() as u64,
+            Some(Err(_)) => self.remaining = 0..0,
+            None => {
+                self.remaining = 0..0;
+                let error = Error::internal("the objects of the file are shorter than the file");
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        Poll::Ready(polled)
+    }
+}
+
+/// Maps `wanted` to ranges of parts. Returns `None` if the parts do not add up to the file.
+fn object_ranges(parts: Vec<StoredPart>, range: &Range<u64>, size: u64) -> Option<VecDeque<ObjectRange>> {
+    let (mut pieces, mut at) = (VecDeque::new(), 0);
+    for part in parts {
+        let (start, end) = (at, at + part.size);
+        at = end;
+        let overlap = range.start.max(start)..range.end.min(end);
+        if !overlap.is_empty() {
+            let within = |byte: u64| part.offset + (byte - start);
+            let range = within(overlap.start)..within(overlap.end);
+            pieces.push_back(ObjectRange { key: part.key, range });
+        }
+    }
+    (at == size).then_some(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_range(sizes in prop::collection::vec(0..50_u64, 0..8), start in 0..200_u64, len in 0..200_u64) {
+            let size: u64 = sizes.iter().sum();
+            let (start, end) = (start.min(size), (start + len).min(size));
+            let mut bytes = Vec::new();
+            let mut parts = Vec::new();
+            for (number, size) in (1..).zip(&sizes) {
+                let key = Key::parse(&format!("unknown/{number}")).unwrap();
+                bytes.extend((0..*size).map(|at| (number, at)));
+                let (id, digests) = (number.into(), crate::meta::PartDigests::default());
+                parts.push(StoredPart { id, number, key, offset: 0, is_own_object: true, size: *size, digests });
+            }
+            let expected: Vec<_> = bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].to_vec();
+            let mut read = Vec::new();
+            for piece in object_ranges(parts.clone(), &(start..end), size).unwrap() {
+                prop_assert!(!piece.range.is_empty());
+                let number: u32 = piece.key.name().parse().unwrap();
+                read.extend(piece.range.map(|at| (number, at)));
+            }
+            prop_assert_eq!(read, expected);
+            prop_assert!(object_ranges(parts, &(start..end), size + 1).is_none());
+        }
+    }
+}

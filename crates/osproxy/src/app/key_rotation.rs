@@ -1,0 +1,124 @@
+//! Key rotation while a node runs, and the revocation and use limits of links.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use time::OffsetDateTime;
+
+use super::App;
+use crate::{
+    Error, Result, error,
+    link::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys},
+    uid::Uid,
+};
+
+/// How often a node looks for new link keys.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// Minimum time between two lookups caused by links with an unknown key.
+const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Where the link keys come from.
+pub(super) struct KeyRotation {
+    /// The keys are configured, so they never change.
+    pub(super) is_configured: bool,
+    /// The secret that nodes share is derived from the keys.
+    pub(super) is_for_cluster: bool,
+    pub(super) last_read: Mutex<Instant>,
+}
+
+impl App {
+    /// Checks the signature and the lifetime of a link, and returns its constraints.
+    pub async fn verify_link(
+        &self,
+        claims: &LinkClaims<'_>,
+        signature: &str,
+    ) -> Result<std::result::Result<LinkConstraints, LinkError>> {
+        if !self.links.contains_key_of(signature) {
+            // Another node may sign with a key that was created a moment ago.
+            self.reload_link_keys(MIN_POLL_INTERVAL).await?;
+        }
+        Ok(self.links.verify(claims, signature, OffsetDateTime::now_utc()))
+    }
+
+    /// Reads the keys again, unless that was done within `lately`.
+    async fn reload_link_keys(&self, min_age: Duration) -> Result<()> {
+        if self.key_rotation.is_configured {
+            return Ok(());
+        }
+        {
+            let mut looked = self.key_rotation.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+            if looked.elapsed() < min_age {
+                return Ok(());
+            }
+            *looked = Instant::now();
+        }
+        let Some(keys) = parse_link_keys(&self.meta.stored_link_keys().await?)? else {
+            // Keep the old keys: a node without any cannot serve links.
+            return Ok(());
+        };
+        if self.links.has_same_ids(&keys) {
+            return Ok(());
+        }
+        self.links.replace(&keys);
+        if self.key_rotation.is_for_cluster {
+            self.cluster.replace_secrets(&cluster_secrets(&self.links)).map_err(Error::internal)?;
+        }
+        tracing::info!("the link keys have changed");
+        Ok(())
+    }
+
+    /// Spawns a task that looks for new link keys while the node runs.
+    pub(super) fn spawn_link_key_polling(self: &Arc<Self>) {
+        if self.key_rotation.is_configured {
+            return;
+        }
+        let app = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(POLL_INTERVAL).await;
+                let Some(app) = app.upgrade() else {
+                    return;
+                };
+                if let Err(error) = app.reload_link_keys(MIN_POLL_INTERVAL).await {
+                    let error = error::error_chain(&error);
+                    tracing::warn!(error, "cannot read the link keys");
+                }
+            }
+        });
+    }
+
+    /// Returns whether links to `uid` that were issued at `issued`, in seconds since the Unix
+    /// epoch, are revoked.
+    pub async fn is_revoked(&self, uid: Uid, action: LinkAction, issued: i64) -> Result<bool> {
+        Ok(issued < self.meta.links_valid_from(uid, action == LinkAction::Download).await?)
+    }
+
+    /// Returns whether a link has no uses left.
+    pub async fn is_used_up(&self, uses: &CountedLimit) -> Result<bool> {
+        Ok(self.meta.link_uses(&uses.id).await? >= uses.max)
+    }
+
+    /// Counts one use of a link that expires at `end`, in seconds since the Unix epoch. Returns
+    /// `false` if it had no uses left.
+    pub async fn count_link_use(&self, uses: &CountedLimit, end: i64) -> Result<bool> {
+        Ok(self.meta.count_link_use(&uses.id, uses.max, end.saturating_mul(1000)).await?)
+    }
+}
+
+/// Creates link keys from ids and secrets. The first one signs. Returns `None` if there are none.
+pub(super) fn parse_link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<LinkKeys>> {
+    let keys: std::result::Result<Vec<_>, _> =
+        secrets.iter().map(|(id, secret)| LinkKey::new(id, secret)).collect();
+    let mut keys = keys.map_err(Error::internal)?.into_iter();
+    Ok(keys.next().map(|signing| LinkKeys::new(signing, keys.collect())))
+}
+
+/// Derives the secrets that nodes share when none is configured. The oldest comes first: every node
+/// has it, also one that has not read the newest yet.
+pub(super) fn cluster_secrets(links: &LinkKeys) -> Vec<Vec<u8>> {
+    let mut secrets = links.derive_secrets("osproxy nodes v1");
+    secrets.reverse();
+    secrets
+}

@@ -1,0 +1,143 @@
+//! Exports metrics in the text format of Prometheus.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use osproxy_storage::{DiskSpace, check_writable};
+
+use super::{App, health::SingleFlight};
+use crate::{
+    config::{Config, StoreKind},
+    error,
+    meta::Stats,
+    metrics::MetricsPage,
+    version,
+};
+
+/// How long to wait for the database statistics and for the disks. All other metrics are exported
+/// in any case.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The folders whose disks a node needs.
+#[derive(Debug)]
+pub(super) struct DiskFolders {
+    folders: Arc<[Folder]>,
+    space: SingleFlight,
+}
+
+#[derive(Debug)]
+struct Folder {
+    name: &'static str,
+    path: PathBuf,
+    /// Space on its disk that must stay free, in bytes.
+    min_free: u64,
+}
+
+impl DiskFolders {
+    pub(super) fn of(config: &Config) -> Self {
+        let data = Folder { name: "data", path: config.data_dir.clone(), min_free: 0 };
+        let has_objects = config.stores().contains(&StoreKind::Local);
+        let objects = has_objects.then(|| Folder {
+            name: "objects",
+            path: config.object_folder(),
+            min_free: config.local.keep_free,
+        });
+        Self { folders: [data].into_iter().chain(objects).collect(), space: SingleFlight::default() }
+    }
+
+    /// Returns the folders that are not writable, or whose disk has less free space than `least`
+    /// bytes or than `keep_free`: their names, and what is wrong.
+    pub(super) fn problems(&self, least: u64) -> impl Future<Output = Vec<(&'static str, String)>> + use<> {
+        let folders = self.folders.clone();
+        async move {
+            let asking = tokio::task::spawn_blocking(move || {
+                let problem = |folder: &Folder| Some((folder.name, folder.problem(least)?));
+                folders.iter().filter_map(problem).collect()
+            });
+            asking.await.unwrap_or_else(|error| vec![("data", error.to_string())])
+        }
+    }
+
+    /// Returns the space on the disks. A disk that does not answer is left out.
+    async fn space(&self) -> Vec<(&'static str, DiskSpace)> {
+        let folders = self.folders.clone();
+        let asking = self.space.run(TIMEOUT, async move {
+            let asking = tokio::task::spawn_blocking(move || {
+                let space = |folder: &Folder| Some((folder.name, DiskSpace::of(&folder.path).ok()?));
+                folders.iter().filter_map(space).collect()
+            });
+            asking.await.unwrap_or_default()
+        });
+        asking.await.unwrap_or_default()
+    }
+}
+
+impl Folder {
+    /// Blocks the thread.
+    fn problem(&self, least: u64) -> Option<String> {
+        let free = check_writable(&self.path).and_then(|()| DiskSpace::of(&self.path));
+        match free {
+            Err(error) => Some(format!("is not writable: {error}")),
+            Ok(space) if space.free < least.max(self.min_free) => Some("is nearly full".to_owned()),
+            Ok(_) => None,
+        }
+    }
+}
+
+impl App {
+    /// Returns all metrics as Prometheus text. Database statistics are as old as those of
+    /// [`stats`](Self::stats), and are left out while the database does not answer.
+    pub async fn export_metrics(self: &Arc<Self>) -> Result<String, std::fmt::Error> {
+        let mut page = MetricsPage::default();
+        let build = vec![("version", version::NUMBER.to_owned()), ("commit", version::COMMIT.to_owned())];
+        page.gauge(
+            "build_info",
+            "Version and commit of osproxy, as labels; the value is always 1",
+            [(build, 1)],
+        );
+        page.timestamp("start_time_seconds", "Unix time at which the process started", self.started_at);
+        let draining = u64::from(self.is_draining());
+        page.gauge("draining", "1 while the node drains before it stops", [(Vec::new(), draining)]);
+        let (requests, tasks) = self.load();
+        page.gauge("requests_in_flight", "Requests in progress", [(Vec::new(), requests)]);
+        page.gauge("tasks_running", "Tasks running on this node", [(Vec::new(), tasks)]);
+        self.metrics.export(&mut page);
+        self.meta.export_metrics(&mut page);
+        self.stores.export(&mut page);
+        let (stats, space) = tokio::join!(tokio::time::timeout(TIMEOUT, self.stats()), self.folders.space());
+        match stats {
+            Ok(Ok(stats)) => export_stats(&stats, &mut page),
+            Ok(Err(error)) => {
+                tracing::warn!(error = error::error_chain(&error), "cannot read the database statistics");
+            }
+            Err(_) => tracing::warn!("the database statistics were not ready in time"),
+        }
+        let disk = |name: &str| vec![("disk", name.to_owned())];
+        let free = space.iter().map(|(name, space)| (disk(name), space.free));
+        page.gauge("disk_free_bytes", "Free space on the disk of a folder", free);
+        let size = space.iter().map(|(name, space)| (disk(name), space.total));
+        page.gauge("disk_size_bytes", "Size of the disk of a folder", size);
+        page.text()
+    }
+}
+
+fn export_stats(stats: &Stats, page: &mut MetricsPage) {
+    page.timestamp(
+        "counted_time_seconds",
+        "Unix time of the last refresh of the database statistics",
+        stats.counted_at,
+    );
+    let tasks = stats
+        .tasks_by_kind
+        .iter()
+        .map(|(kind, state, count)| (vec![("kind", kind.clone()), ("state", state.name())], *count));
+    page.gauge("tasks", "Tasks in the database", tasks);
+    let files = stats.files.iter().map(|(state, count)| (vec![("state", state.name())], *count));
+    page.gauge("files", "Files in the database", files);
+    page.gauge("blobs", "Stored blobs", [(Vec::new(), stats.blobs)]);
+    page.gauge("stored_bytes", "Total size of stored blobs", [(Vec::new(), stats.bytes_stored)]);
+    page.gauge(
+        "saved_bytes",
+        "Additional bytes that would be stored without deduplication",
+        [(Vec::new(), stats.bytes_saved)],
+    );
+}

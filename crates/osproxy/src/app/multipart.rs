@@ -1,0 +1,176 @@
+//! Multipart uploads of the store: keeps metadata and store consistent when they start, complete or
+//! get lost.
+
+use std::time::Duration;
+
+use osproxy_storage::{ErrorKind, Key};
+use tokio::sync::Mutex;
+
+use super::App;
+use crate::{
+    Error, Result, error,
+    meta::{LostParts, MultipartSlot, MultipartUpload},
+    tenant::Tenant,
+    uid::Uid,
+};
+
+/// How often, and at what interval, to look for a completed object before its parts count as lost:
+/// some stores remove a multipart upload before they show the object.
+const LOOKUPS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Striped locks that keep a node from starting the same multipart upload twice. Blobs of the same
+/// stripe wait for each other.
+pub(super) struct StripedLocks([Mutex<()>; 64]);
+
+impl Default for StripedLocks {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl StripedLocks {
+    fn lock_for(&self, blob_id: i64) -> &Mutex<()> {
+        // The low bits of a uid are a counter within a millisecond, the bits above are the worker
+        // id.
+        let mixed = blob_id.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
+        let [first, ..] = &self.0;
+        usize::try_from(mixed).ok().and_then(|at| self.0.get(at)).unwrap_or(first)
+    }
+}
+
+/// Result of completing a multipart upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MultipartOutcome {
+    /// The object exists.
+    Completed,
+    /// The store does not have all parts as they were sent. The missing ones can be sent again.
+    PartsLost,
+}
+
+impl App {
+    /// Returns the store's id of the multipart upload for a part. Starts the upload if necessary.
+    /// Returns `None` if the blob no longer accepts parts.
+    pub async fn ensure_multipart_upload(
+        &self,
+        store: &str,
+        blob_id: i64,
+        slot: &MultipartSlot,
+        tenant: &Tenant,
+    ) -> Result<Option<String>> {
+        if slot.upload_id.is_some() {
+            return Ok(slot.upload_id.clone());
+        }
+        let multipart = self.stores.multipart(store)?;
+        // Of concurrent parts, one starts the upload. Another node may start one too.
+        let _beginning = self.multipart_locks.lock_for(blob_id).lock().await;
+        if let Some(named) = self.meta.upload_id(blob_id).await? {
+            return Ok(Some(named));
+        }
+        let may_reserve = match slot.layout {
+            Some(shape) if multipart.is_preallocated() => self.try_reserve(tenant, shape.size).await?,
+            _ => true,
+        };
+        let begun = match slot.layout {
+            Some(shape) if !may_reserve => multipart.begin_unreserved(&slot.key, shape).await?,
+            shape => multipart.begin(&slot.key, shape).await?,
+        };
+        let named = self.meta.record_upload_id(blob_id, begun.clone()).await?;
+        if named.as_ref() != Some(&begun)
+            // If this fails, the upload is aborted when the content is verified or deleted: both
+            // are under the blob's key.
+            && let Err(error) = multipart.abort(&slot.key, &begun).await
+        {
+            tracing::warn!(
+                blob_id,
+                error = error::error_chain(&error),
+                "cannot abort a duplicate multipart upload yet"
+            );
+        }
+        Ok(named)
+    }
+
+    /// Reserves disk space for announced content, in a store that preallocates files. Fails if
+    /// there is not enough.
+    pub async fn preallocate(&self, uid: Uid, tenant: &Tenant) -> Result<()> {
+        if !self.stores.preallocates() {
+            return Ok(());
+        }
+        let Some((store, blob_id, place)) = self.meta.preallocate(uid, self.next_uid().await?).await? else {
+            return Ok(());
+        };
+        self.ensure_multipart_upload(&store, blob_id, &place, tenant).await?;
+        Ok(())
+    }
+
+    /// Returns the size of an object that another request may be creating now.
+    async fn wait_for_object(&self, store: &str, key: &Key) -> Result<Option<u64>> {
+        for _ in 0..LOOKUPS {
+            match self.stores.get(store)?.size(key).await {
+                Ok(size) => return Ok(Some(size)),
+                Err(absent) if absent.kind == ErrorKind::NotFound => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks whether the store has lost a multipart upload that refused a part, and if so, lets
+    /// the client send its parts again. An upload that was completed or aborted is not lost.
+    /// Returns whether it is lost.
+    pub async fn reset_if_lost(&self, store: &str, blob_id: i64, key: &Key, upload: &str) -> Result<bool> {
+        match self.stores.multipart(store)?.list_parts(key, upload).await {
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                let is_lost = self.meta.drop_lost_upload(blob_id, upload.to_owned()).await?;
+                if is_lost {
+                    tracing::error!(
+                        blob_id,
+                        "the store has lost a multipart upload; its parts must be sent again"
+                    );
+                }
+                Ok(is_lost)
+            }
+            // It exists, or the store cannot tell now.
+            _ => Ok(false),
+        }
+    }
+
+    /// Completes a multipart upload, so that its parts become one object. Can be repeated.
+    pub async fn complete_multipart(&self, upload: &MultipartUpload) -> Result<MultipartOutcome> {
+        let MultipartUpload { blob_id, store, key, upload_id: upload, parts, size } = upload;
+        let multipart = self.stores.multipart(store)?;
+        let Err(problem) = multipart.complete(key, upload, parts).await else {
+            return Ok(MultipartOutcome::Completed);
+        };
+        let present = multipart.list_parts(key, upload).await;
+        let lost = match (problem.kind, present) {
+            // An earlier call completed the upload and its response was lost, or all parts are
+            // lost.
+            (_, Err(gone)) if gone.kind == ErrorKind::NotFound => {
+                match self.wait_for_object(store, key).await? {
+                    Some(found) if found == *size => return Ok(MultipartOutcome::Completed),
+                    Some(found) => {
+                        let what = format!("{key} has {found} bytes, its parts have {size}");
+                        return Err(Error::internal(what));
+                    }
+                    None => LostParts::Upload,
+                }
+            }
+            (ErrorKind::Mismatch, Ok(there)) => {
+                let differs = |part: &&(u32, String)| !there.contains(part);
+                let lost: Vec<_> = parts.iter().filter(differs).map(|(number, _)| *number).collect();
+                if lost.is_empty() { LostParts::Rejected } else { LostParts::Parts(lost) }
+            }
+            // A concurrent call may have completed the upload in between. Calling again finds out.
+            _ => return Err(problem.into()),
+        };
+        tracing::error!(
+            blob_id,
+            ?lost,
+            error = error::error_chain(&problem),
+            "the store has lost parts; they must be sent again"
+        );
+        self.meta.drop_lost_parts(*blob_id, upload.clone(), lost).await?;
+        Ok(MultipartOutcome::PartsLost)
+    }
+}

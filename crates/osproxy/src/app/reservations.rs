@@ -1,0 +1,189 @@
+//! Limits on uploads that are not complete: their number, and the disk space reserved for them.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use osproxy_api::ErrorCode;
+use osproxy_storage::DiskSpace;
+use quick_cache::sync::Cache;
+use tokio::sync::Mutex;
+
+use super::App;
+use crate::{
+    Error, Result,
+    config::{Config, DatabaseLocation, StoreKind},
+    tenant::Tenant,
+};
+
+/// How long a measurement of a disk is reused.
+const DISK_TTL: Duration = Duration::from_secs(1);
+/// How long measuring a disk may take. After that, uploads go on without it, and fail if the disk
+/// is full.
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a count of a tenant's uploads is reused, together with what started here since.
+const USAGE_TTL: Duration = Duration::from_secs(10);
+/// Maximum age of a count that a refusal is based on.
+const REFUSAL_TTL: Duration = Duration::from_secs(1);
+/// Maximum number of cached tenants.
+const CACHED_TENANTS: usize = 10_000;
+
+/// Limits on uploads that are not complete.
+pub(super) struct DiskReservations {
+    disks: Vec<LocalDisk>,
+    /// Maximum uploads of a tenant that are not complete.
+    max_uploads: u64,
+    tenants: Cache<Tenant, Arc<UploadUsage>>,
+    /// Held while the uploads of a tenant are counted, so that concurrent requests share one count.
+    counting: Mutex<()>,
+    /// Bytes reserved for uploads of all tenants.
+    reserved: AtomicU64,
+    /// Percentage of the disk with the objects that may be reserved, in total and for one tenant.
+    max_percent: u64,
+    max_tenant_percent: u64,
+}
+
+/// A disk of this machine.
+struct LocalDisk {
+    folder: PathBuf,
+    has_objects: bool,
+    /// Space that uploads must leave free, in bytes.
+    keep_free: u64,
+    measured: Mutex<Option<(Instant, DiskSpace)>>,
+}
+
+/// Usage of the uploads of a tenant that are not complete.
+struct UploadUsage {
+    counted_at: Instant,
+    uploads: AtomicU64,
+    /// In bytes.
+    reserved: AtomicU64,
+}
+
+impl DiskReservations {
+    pub(super) fn new(config: &Config, database: &DatabaseLocation) -> Self {
+        let local = &config.local;
+        let disk = |folder, has_objects| LocalDisk {
+            folder,
+            has_objects,
+            keep_free: local.keep_free,
+            measured: Mutex::default(),
+        };
+        let mut disks = Vec::new();
+        if let DatabaseLocation::File(path) = database {
+            // A bare file name is relative to the working directory.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            disks.push(disk(folder.map_or_else(|| PathBuf::from("."), Into::into), false));
+        }
+        if config.stores().contains(&StoreKind::Local) {
+            disks.push(disk(config.object_folder(), true));
+        }
+        Self {
+            disks,
+            max_uploads: config.limits.max_tenant_uploads.into(),
+            tenants: Cache::new(CACHED_TENANTS),
+            counting: Mutex::default(),
+            reserved: AtomicU64::new(0),
+            max_percent: local.reserve_percent.into(),
+            max_tenant_percent: local.reserve_tenant_percent.into(),
+        }
+    }
+}
+
+impl LocalDisk {
+    /// Returns the space on the disk; `None` if it does not answer.
+    async fn space(&self) -> Option<DiskSpace> {
+        let mut measured = self.measured.lock().await;
+        if let Some((at, space)) = *measured
+            && at.elapsed() < DISK_TTL
+        {
+            return Some(space);
+        }
+        let folder = self.folder.clone();
+        let measuring = tokio::task::spawn_blocking(move || DiskSpace::of(&folder));
+        let space = tokio::time::timeout(MEASURE_TIMEOUT, measuring).await.ok()?.ok()?.ok()?;
+        *measured = Some((Instant::now(), space));
+        Some(space)
+    }
+}
+
+impl App {
+    /// Returns `StorageFull` unless the local disks have space for `bytes` of content and for the
+    /// rows of a local database, beyond `local.keep_free`.
+    pub async fn check_free_space(&self, bytes: u64) -> Result<()> {
+        for disk in self.reservations.disks.iter().filter(|disk| disk.keep_free > 0) {
+            let needed = if disk.has_objects { disk.keep_free.saturating_add(bytes) } else { disk.keep_free };
+            if disk.space().await.is_some_and(|space| space.free < needed) {
+                return Err(Error::storage_full("the free disk space is down to `local.keep_free`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Charges `more` uploads to a tenant; returns `QuotaExceeded` if it would exceed its limit of
+    /// uploads that are not complete. Uploads that other nodes create are counted some seconds
+    /// later.
+    pub async fn charge_incomplete_uploads(&self, tenant: &Tenant, more: u64) -> Result<()> {
+        let max = self.reservations.max_uploads;
+        let mut held = self.upload_usage(tenant, USAGE_TTL).await?;
+        if held.uploads.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= max {
+            return Ok(());
+        }
+        held.uploads.fetch_sub(more, Ordering::Relaxed);
+        held = self.upload_usage(tenant, REFUSAL_TTL).await?;
+        if held.uploads.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= max {
+            return Ok(());
+        }
+        held.uploads.fetch_sub(more, Ordering::Relaxed);
+        let message =
+            format!("at most {max} uploads may be incomplete at the same time; complete or abort some");
+        Err(Error::new(ErrorCode::QuotaExceeded, message))
+    }
+
+    /// Reserves disk space for an upload of `bytes`. Returns whether the shares of the tenant and
+    /// of all tenants allow it.
+    pub(super) async fn try_reserve(&self, tenant: &Tenant, bytes: u64) -> Result<bool> {
+        let room = &self.reservations;
+        let Some(disk) = room.disks.iter().find(|disk| disk.has_objects) else {
+            return Ok(true);
+        };
+        let Some(space) = disk.space().await else {
+            return Ok(false);
+        };
+        let fits = |reserved: &AtomicU64, share: u64| {
+            reserved.load(Ordering::Relaxed).saturating_add(bytes) <= space.total / 100 * share
+        };
+        let held = self.upload_usage(tenant, USAGE_TTL).await?;
+        if !fits(&held.reserved, room.max_tenant_percent) || !fits(&room.reserved, room.max_percent) {
+            return Ok(false);
+        }
+        held.reserved.fetch_add(bytes, Ordering::Relaxed);
+        room.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Returns the usage of a tenant, counted at most `age` ago.
+    async fn upload_usage(&self, tenant: &Tenant, age: Duration) -> Result<Arc<UploadUsage>> {
+        let room = &self.reservations;
+        let known = || room.tenants.get(tenant).filter(|held| held.counted_at.elapsed() < age);
+        if let Some(held) = known() {
+            return Ok(held);
+        }
+        let _counting = room.counting.lock().await;
+        if let Some(held) = known() {
+            return Ok(held);
+        }
+        let counted = Instant::now();
+        let open = self.meta.open_uploads(tenant).await?;
+        room.reserved.store(open.reserved_total, Ordering::Relaxed);
+        let (uploads, reserved) = (AtomicU64::new(open.uploads), AtomicU64::new(open.reserved));
+        let held = Arc::new(UploadUsage { counted_at: counted, uploads, reserved });
+        room.tenants.insert(tenant.clone(), held.clone());
+        Ok(held)
+    }
+}

@@ -1,0 +1,98 @@
+//! Signed URLs of uploads and downloads.
+
+use osproxy_api::v1::{Disposition, LINKS, PREFIX, UploadLinks};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use time::OffsetDateTime;
+
+use super::App;
+use crate::{
+    link::{self, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod},
+    uid::Uid,
+};
+
+/// The unreserved characters of RFC 3986.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Query parameters of an upload link.
+pub const UPLOAD_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
+
+impl App {
+    /// Returns the links of an upload. They are valid during `period`: its start, and its length in
+    /// seconds.
+    pub fn upload_links(
+        &self,
+        uid: Uid,
+        period: (OffsetDateTime, i64),
+        constraints: &LinkConstraints,
+    ) -> UploadLinks {
+        let query = upload_query(&self.links, uid, period, constraints);
+        let url = |what: &str| format!("{PREFIX}/uploads/{uid}{what}?{query}");
+        UploadLinks {
+            content: url("/content"),
+            part: url("/parts/{number}"),
+            state: url(""),
+            complete: url("/complete"),
+        }
+    }
+
+    /// Returns the link for the proof of possession of an upload.
+    pub fn proof_link(
+        &self,
+        uid: Uid,
+        period: (OffsetDateTime, i64),
+        constraints: &LinkConstraints,
+    ) -> String {
+        format!("{PREFIX}/uploads/{uid}/proof?{}", upload_query(&self.links, uid, period, constraints))
+    }
+
+    /// Returns the download link of a file, with the name under which it is saved.
+    pub fn download_link(
+        &self,
+        (uid, filename): (Uid, &str),
+        period: LinkPeriod,
+        disposition: Disposition,
+        constraints: &LinkConstraints,
+    ) -> String {
+        let (uid, date, expire) =
+            (uid.to_string(), link::format_date(period.date), period.lifetime_secs.to_string());
+        let extra = [filename, disposition.as_str()];
+        let claims = LinkClaims {
+            action: LinkAction::Download,
+            uid: &uid,
+            date: &date,
+            expire: &expire,
+            action_params: &extra,
+        };
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("date", &date)
+            .append_pair("expire", &expire)
+            .append_pair("signature", &self.links.sign(&claims, constraints))
+            .append_pair("disposition", disposition.as_str())
+            .finish();
+        format!("{LINKS}/{uid}/{}?{query}", utf8_percent_encode(filename, UNRESERVED))
+    }
+}
+
+/// Returns the query of an upload link to `uid`.
+pub fn upload_query(
+    links: &LinkKeys,
+    uid: Uid,
+    (date, expire): (OffsetDateTime, i64),
+    constraints: &LinkConstraints,
+) -> String {
+    let (uid, date, expire) = (uid.to_string(), link::format_date(date), expire.to_string());
+    let claims = LinkClaims {
+        action: LinkAction::Upload,
+        uid: &uid,
+        date: &date,
+        expire: &expire,
+        action_params: &[],
+    };
+    let signature = links.sign(&claims, constraints);
+    let [date_name, expire_name, signature_name] = UPLOAD_PARAMETERS;
+    form_urlencoded::Serializer::new(String::new())
+        .append_pair(date_name, &date)
+        .append_pair(expire_name, &expire)
+        .append_pair(signature_name, &signature)
+        .finish()
+}

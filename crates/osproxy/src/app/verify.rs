@@ -1,0 +1,140 @@
+//! Computes digests of stored content, with a rate limit on reading it.
+
+use std::{
+    num::NonZeroU64,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use osproxy_storage::{DigestSelection, Digester, Digests, Key};
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::Stores;
+use crate::{Error, Result, meta::StoredPart};
+
+/// How far reading may fall behind the rate limit and still catch up.
+const MAX_LAG: Duration = Duration::from_millis(100);
+
+impl Stores {
+    /// Reads a range of an object and returns its digests. Hashing runs on blocking threads.
+    pub async fn digest(
+        &self,
+        store: &str,
+        key: &Key,
+        range: Range<u64>,
+        selection: DigestSelection,
+    ) -> Result<Digests> {
+        let [own] = self.digest_range(store, key, range, [Digester::new(selection)]).await?;
+        Ok(own.finish())
+    }
+
+    /// Reads parts. Returns the digests of each part (those recorded for it) and of all parts
+    /// concatenated (those in `wanted`).
+    pub async fn digest_parts(
+        &self,
+        store: &str,
+        parts: &[StoredPart],
+        selection: DigestSelection,
+    ) -> Result<(Vec<Digests>, Digests)> {
+        let (mut each, mut all) = (Vec::with_capacity(parts.len()), Digester::new(selection));
+        for part in parts {
+            let [own, so_far] = self
+                .digest_range(store, &part.key, part.range(), [Digester::new(part.digests.selection()), all])
+                .await?;
+            each.push(own.finish());
+            all = so_far;
+        }
+        Ok((each, all.finish()))
+    }
+
+    async fn digest_range<const N: usize>(
+        &self,
+        store: &str,
+        key: &Key,
+        range: Range<u64>,
+        mut digesters: [Digester; N],
+    ) -> Result<[Digester; N]> {
+        let mut object = self.get(store)?.open(key, range).await?;
+        let mut digesting: Option<JoinHandle<[Digester; N]>> = None;
+        // The next bytes are read while the previous ones are hashed.
+        while let Some(bytes) = object.try_next().await? {
+            let count = bytes.len();
+            if let Some(before) = digesting.take() {
+                digesters = before.await.map_err(Error::internal)?;
+            }
+            let mut busy = digesters.clone();
+            digesting = Some(tokio::task::spawn_blocking(move || {
+                for digester in &mut busy {
+                    digester.update(&bytes);
+                }
+                busy
+            }));
+            self.read_rate.throttle(count).await;
+        }
+        match digesting {
+            Some(last) => last.await.map_err(Error::internal),
+            None => Ok(digesters),
+        }
+    }
+}
+
+/// Rate limiter for reading stored content.
+pub struct ReadRateLimit {
+    /// Bytes per second; `None`: unlimited.
+    limit: Option<NonZeroU64>,
+    /// When all bytes read so far are due at this rate.
+    due: Mutex<Instant>,
+}
+
+impl ReadRateLimit {
+    /// Limits reading to `bytes_per_second`; 0: no limit.
+    pub fn new(bytes_per_second: u64) -> Self {
+        Self { limit: NonZeroU64::new(bytes_per_second), due: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until these bytes are due.
+    async fn throttle(&self, bytes: usize) {
+        if let Some(until) = self.reserve(bytes, Instant::now()) {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Returns when `bytes` that were read at `now` are due. `None`: there is no limit.
+    fn reserve(&self, bytes: usize, now: Instant) -> Option<Instant> {
+        let taking = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.limit?);
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        *due = (*due).max(now.checked_sub(MAX_LAG).unwrap_or(now)) + taking;
+        Some(*due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_take_the_time_that_they_must_and_no_more() {
+        let (pace, start) = (ReadRateLimit::new(1000), Instant::now());
+        *pace.due.lock().unwrap() = start;
+        let mut now = start;
+        for _ in 0..100 {
+            now = pace.reserve(10, now).unwrap();
+        }
+        assert_eq!(now - start, Duration::from_secs(1));
+        // Time spent in the store counts.
+        for _ in 0..10 {
+            now = pace.reserve(10, now + Duration::from_millis(9)).unwrap();
+        }
+        assert_eq!(now - start, Duration::from_millis(1100));
+        // A pause allows no burst after it.
+        let later = now + Duration::from_mins(1);
+        assert_eq!(pace.reserve(1000, later).unwrap() - later, Duration::from_millis(900));
+    }
+
+    #[test]
+    fn without_a_limit_nothing_waits() {
+        assert_eq!(ReadRateLimit::new(0).reserve(usize::MAX, Instant::now()), None);
+    }
+}

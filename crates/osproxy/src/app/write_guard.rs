@@ -1,0 +1,99 @@
+//! Write guards: they protect running writes from the sweep, and clean up after unfinished ones.
+
+use std::sync::Arc;
+
+use super::App;
+use crate::{error, meta::ObjectRowKind};
+
+/// Marks a blob or part as being written by this process. Nothing removes it while this value
+/// lives.
+pub struct ActiveWrite {
+    app: Arc<App>,
+    id: i64,
+}
+
+impl ActiveWrite {
+    /// Marks the blob or part `id`, which belongs to one write only. Call this before its row
+    /// exists, where possible: code that removes such rows must find the mark.
+    pub fn new(app: &Arc<App>, id: i64) -> Self {
+        app.active_writes().insert(id);
+        Self { app: app.clone(), id }
+    }
+}
+
+impl Drop for ActiveWrite {
+    fn drop(&mut self) {
+        self.app.active_writes().remove(&self.id);
+    }
+}
+
+/// A write guard: the write intent is in the database, the object may exist or not. Dropped before
+/// [`disarm`](Self::disarm), it removes the row and everything that was written.
+///
+/// A future that publishes the object must run to its end: if it is dropped half way, the object
+/// can appear after its row was removed.
+pub struct WriteGuard {
+    kind: ObjectRowKind,
+    active: Option<ActiveWrite>,
+    cleanup: Cleanup,
+}
+
+/// What a dropped guard removes.
+#[derive(Clone, Copy)]
+enum Cleanup {
+    /// The object, then the row.
+    Remove,
+    /// Nothing: the sweep removes both.
+    LeaveToSweep,
+    /// Only the row. The object under its key is not from this write.
+    KeepObject,
+}
+
+impl WriteGuard {
+    /// Guards a write intent that was just recorded.
+    pub fn new(kind: ObjectRowKind, writing: ActiveWrite) -> Self {
+        Self { kind, active: Some(writing), cleanup: Cleanup::Remove }
+    }
+
+    /// Leaves the cleanup to the sweep, because the store did not answer and may create the object
+    /// later. The row must stay until then.
+    pub fn leave_to_sweep(&mut self) {
+        self.cleanup = Cleanup::LeaveToSweep;
+    }
+
+    /// Keeps the object under the key: it was there before, although no row names it. That happens
+    /// when the database is older than the store, such as after a restore.
+    pub fn keep_object(&mut self) {
+        tracing::error!(
+            id = self.active.as_ref().map(|writing| writing.id),
+            "the key is taken by an object without a row"
+        );
+        self.cleanup = Cleanup::KeepObject;
+    }
+
+    /// Disarms the guard: the object is content now, or it was never published and its row is gone.
+    pub fn disarm(mut self) {
+        self.active = None;
+    }
+}
+
+impl Drop for WriteGuard {
+    fn drop(&mut self) {
+        let Some(writing) = self.active.take() else {
+            return;
+        };
+        let (kind, cleanup) = (self.kind, self.cleanup);
+        writing.app.clone().background.spawn(async move {
+            let cleaned = match cleanup {
+                Cleanup::Remove => writing.app.delete_unreferenced(kind, writing.id).await,
+                Cleanup::LeaveToSweep => Ok(true),
+                Cleanup::KeepObject => writing.app.delete_unpublished_row(kind, writing.id).await,
+            };
+            // The sweep removes later what cannot be removed now.
+            if let Err(error) = cleaned {
+                let (id, error) = (writing.id, error::error_chain(&error));
+                tracing::warn!(id, ?kind, error, "cannot remove an unfinished write; the sweep retries");
+            }
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! Compares the multipart uploads of stores with the rows that name them.
+
+use futures_util::TryStreamExt;
+use osproxy_storage::{DigestSelection, ErrorKind, Key, ListedUpload, Multipart};
+
+use super::check::{Fsck, PAGE};
+use crate::{
+    Result,
+    meta::{BlobRecord, BlobState, LostParts, PartRecord, PartState},
+};
+
+impl Fsck {
+    /// Looks for multipart uploads that belong to no upload session.
+    pub(super) async fn check_multipart_uploads(&mut self) -> Result<()> {
+        let app = self.app.clone();
+        let Some(multipart) = app.stores.get(&self.store)?.multipart() else {
+            return Ok(());
+        };
+        let mut pages = multipart.list_uploads(None).await?.try_chunks(PAGE);
+        while let Some(page) = pages.try_next().await.map_err(|error| error.1)? {
+            let names: Vec<_> = page.iter().map(|upload| upload.name.clone()).collect();
+            let blobs = app.meta.blobs_by_key(&self.store, &names).await?;
+            for upload in page {
+                match blobs.get(&upload.name) {
+                    // An orphan may belong to a newer database.
+                    None => {
+                        let what =
+                            format!("the multipart upload of {} is an orphan: no row names it", upload.name);
+                        self.abort(&upload, what, self.options.delete_strays).await;
+                    }
+                    // The process that began it died before it recorded it.
+                    Some(blobs) if blobs.iter().all(is_content) => {
+                        let what =
+                            format!("the multipart upload of {} belongs to no upload session", upload.name);
+                        self.abort(&upload, what, self.options.repair).await;
+                    }
+                    // Ends with the upload session or the blob.
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn abort(&mut self, upload: &ListedUpload, what: String, wanted: bool) {
+        let aborted = if wanted { Some(self.try_abort(upload).await) } else { None };
+        self.report_repair(what, aborted);
+    }
+
+    async fn try_abort(&self, upload: &ListedUpload) -> Result<bool> {
+        let Ok(key) = Key::parse(&upload.name) else {
+            return Ok(false);
+        };
+        self.app.stores.multipart(&self.store)?.abort(&key, &upload.id).await?;
+        Ok(true)
+    }
+
+    /// Checks an incomplete upload session whose parts are in a multipart upload.
+    pub(super) async fn check_multipart_parts(
+        &mut self,
+        blob: &BlobRecord,
+        upload: &str,
+        parts: &[PartRecord],
+    ) -> Result<()> {
+        // When the store has completed the upload and the result is not recorded yet, the object
+        // exists and the multipart upload does not.
+        let is_object = self.sizes.contains_key(&blob.object_key);
+        if upload.is_empty() || is_object {
+            return Ok(());
+        }
+        let key = Key::parse(&blob.object_key).map_err(crate::Error::internal)?;
+        let multipart = self.app.stores.multipart(&self.store)?;
+        let there = match multipart.list_parts(&key, upload).await {
+            Err(error) if error.kind == ErrorKind::NotFound => None,
+            there => Some(there?),
+        };
+        if multipart.is_preallocated() {
+            return self.check_preallocated(blob, upload, parts, there.is_some()).await;
+        }
+        let is_known = there.is_some();
+        let there = there.unwrap_or_default();
+        let counts = |part: &&PartRecord| part.state == PartState::Stored;
+        let tagged = parts.iter().filter(counts).filter_map(|part| {
+            let tag = part.tag.clone()?;
+            Some((part.number.cast_unsigned(), tag))
+        });
+        let lost: Vec<_> = tagged.filter(|part| !there.contains(part)).map(|(number, _)| number).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let what = format!("the store has lost parts {lost:?} of blob {}", blob.id);
+        if self.options.repair {
+            let lost = if is_known { LostParts::Parts(lost) } else { LostParts::Upload };
+            self.app.meta.drop_lost_parts(blob.id, upload.to_owned(), lost).await?;
+        }
+        self.report(what, self.options.repair);
+        Ok(())
+    }
+
+    /// Checks a preallocated file, which holds all parts: they exist if the file does.
+    async fn check_preallocated(
+        &mut self,
+        blob: &BlobRecord,
+        upload: &str,
+        parts: &[PartRecord],
+        is_there: bool,
+    ) -> Result<()> {
+        let counts = |part: &&PartRecord| part.state == PartState::Stored && part.tag.is_some();
+        let lost = parts.iter().filter(counts).count();
+        if is_there || lost == 0 {
+            return Ok(());
+        }
+        if self.options.repair {
+            self.app.meta.drop_lost_parts(blob.id, upload.to_owned(), LostParts::Upload).await?;
+        }
+        self.report(format!("{lost} parts of blob {} are lost", blob.id), self.options.repair);
+        Ok(())
+    }
+
+    /// Checks the object that the store made of some parts of content that waits to be merged.
+    pub(super) async fn check_multipart_object(
+        &mut self,
+        blob: &BlobRecord,
+        parts: &[PartRecord],
+    ) -> Result<()> {
+        let native = parts.iter().filter(|part| part.state == PartState::Stored && part.tag.is_some());
+        let (count, mut size) = native.fold((0, 0), |(count, size), part| (count + 1, size + part.size));
+        if self.app.stores.multipart(&self.store).is_ok_and(Multipart::is_preallocated) {
+            // The slots of parts that are separate objects are holes in the file.
+            size = blob.size;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let what = format!("the multipart object of blob {} ({})", blob.id, blob.object_key);
+        let found = self.sizes.get(&blob.object_key).copied();
+        if !self.compare_size(&what, size, found) || !self.options.deep {
+            return Ok(());
+        }
+        let stored: Vec<_> =
+            self.app.meta.parts(blob.id).await?.into_iter().filter(|part| !part.is_own_object).collect();
+        let (each, _) = self.app.stores.digest_parts(&self.store, &stored, DigestSelection::MD5).await?;
+        for (part, digests) in stored.iter().zip(each) {
+            if !part.digests.matches(&digests) {
+                self.report(format!("{what} has different content in part {}", part.number), false);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a blob is stored content of a file, whose multipart upload has ended.
+fn is_content(blob: &BlobRecord) -> bool {
+    blob.state == BlobState::Stored && blob.files > 0
+}

@@ -1,0 +1,274 @@
+//! Decides how a file of the Go program is imported, from its rows and the objects in the store.
+
+use std::{collections::HashMap, sync::Arc};
+
+use osproxy_storage::{DigestSelection, ErrorKind, Key};
+
+use super::file_name;
+use crate::{
+    Result,
+    app::App,
+    meta::{GoFile, GoPart, ImportContent, ImportFile, ImportPart, NewTask, now_ms},
+    ops,
+    tasks::{
+        self,
+        handlers::{merge_parts, verify_blob},
+    },
+    uid::Uid,
+};
+
+/// Time for clients to finish uploads that they had begun, in milliseconds. The Go program does not
+/// record when its links expire.
+const TO_FINISH: i64 = 24 * 60 * 60 * 1000;
+
+/// The decision about a file.
+pub(super) struct FilePlan {
+    pub(super) uid: i64,
+    /// The file to import, or why it is skipped.
+    pub(super) outcome: std::result::Result<ImportFile, String>,
+    /// Notes for the operator.
+    pub(super) notes: Vec<String>,
+}
+
+/// Groups parts by file.
+pub(super) fn group_parts(
+    files: Vec<GoFile>,
+    parts: Vec<GoPart>,
+) -> impl Iterator<Item = (GoFile, Vec<GoPart>)> {
+    let mut of: HashMap<i64, Vec<GoPart>> = HashMap::new();
+    for part in parts {
+        of.entry(part.uid).or_default().push(part);
+    }
+    files.into_iter().map(move |file| {
+        // If several rows have the same uid, the oldest wins: the others get no parts and find the
+        // uid in use.
+        let parts = of.remove(&file.uid).unwrap_or_default();
+        (file, parts)
+    })
+}
+
+/// Decides about files.
+pub(super) struct ImportPlanner<'a> {
+    app: &'a Arc<App>,
+    store: &'a str,
+    /// Whether the store is a disk, where the Go program also has a folder for each upload.
+    has_folders: bool,
+    verifies: bool,
+}
+
+/// Why a file is not imported.
+type SkipReason = String;
+
+/// A part whose object exists and matches its row.
+struct FoundPart {
+    row: GoPart,
+    key: Key,
+}
+
+impl<'a> ImportPlanner<'a> {
+    pub(super) fn new(app: &'a Arc<App>, store: &'a str, verifies: bool) -> Self {
+        Self { app, store, has_folders: !app.stores.is_remote(store), verifies }
+    }
+
+    /// Decides about a file. Fails if the store does not answer.
+    pub(super) async fn plan(&self, file: GoFile, parts: Vec<GoPart>) -> Result<FilePlan> {
+        let mut remarks = Vec::new();
+        let fate = self.plan_file(&file, parts, &mut remarks).await?;
+        Ok(FilePlan { uid: file.uid, outcome: fate, notes: remarks })
+    }
+
+    async fn plan_file(
+        &self,
+        file: &GoFile,
+        parts: Vec<GoPart>,
+        remarks: &mut Vec<String>,
+    ) -> Result<std::result::Result<ImportFile, SkipReason>> {
+        if file.uid <= 0 {
+            return Ok(Err("its uid is not a positive number".to_owned()));
+        }
+        let (name, was_escaped_twice) = file_name::decode_name(&file.name);
+        let Ok(name) = ops::file_name(&name).map(str::to_owned) else {
+            return Ok(Err(format!("its name is not allowed: {:?}", file.name)));
+        };
+        if was_escaped_twice {
+            remarks.push(format!("its name was URL-encoded twice; imported as {name:?}"));
+        }
+        let (newest, older) = newest_rows(parts);
+        if older > 0 {
+            remarks.push(format!("{older} older rows of its parts are ignored"));
+        }
+        let (found, missing) = self.find_parts(newest).await?;
+        let (content, leftovers) = if !file.is_complete {
+            (self.plan_incomplete(found, &missing, remarks).await?, Vec::new())
+        } else if !file.in_parts {
+            match self.plan_whole(file, remarks).await? {
+                Ok(content) => (content, found),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        } else if !found.is_empty() && i64::try_from(found.len()) == Ok(file.part_count) {
+            (self.plan_in_parts(file, found, remarks).await?, Vec::new())
+        } else {
+            match self.plan_whole(file, remarks).await? {
+                Ok(content) => {
+                    remarks.push("it was merged just before the Go program stopped".to_owned());
+                    (content, found)
+                }
+                Err(_) => return Ok(Err(missing_parts(file, &found, &missing))),
+            }
+        };
+        let leftovers = self.to_imported_parts(leftovers, false).await?;
+        let uid = Uid::from_db(file.uid);
+        Ok(Ok(ImportFile { uid, name, content_type: file.content_type.clone(), content, leftovers }))
+    }
+
+    /// Checks the object of a complete file.
+    async fn plan_whole(
+        &self,
+        file: &GoFile,
+        remarks: &mut Vec<String>,
+    ) -> Result<std::result::Result<ImportContent, SkipReason>> {
+        let Ok(key) = Key::parse(&format!("{}/{}", file.bucket, file.storage_name)) else {
+            let name = format!("{}/{}", file.bucket, file.storage_name);
+            return Ok(Err(format!("the name of its object is not allowed: {name:?}")));
+        };
+        // The Go program names an object after the uid of the first file with its content.
+        let number = key.name().split('.').next().and_then(|number| number.parse().ok());
+        let Some(blob_id) = number.filter(|number: &i64| *number > 0) else {
+            return Ok(Err(format!("the name of its object is not one of the Go program: {key}")));
+        };
+        let Some(size) = self.object_size(&key).await? else {
+            return Ok(Err(format!("its object is missing: {key}")));
+        };
+        let md5 = parse_md5(&file.md5);
+        if i64::try_from(size) != Ok(file.size) || file.in_parts {
+            // The Go program never compared the client's size of merged content, only its MD5.
+            let read = self.app.stores.digest(self.store, &key, 0..size, DigestSelection::MD5).await?;
+            if md5.is_none() || read.md5 != md5 {
+                let wanted = file.size;
+                return Ok(Err(format!(
+                    "its object is damaged: {key} has {size} bytes, its row says {wanted}"
+                )));
+            }
+            if i64::try_from(size) != Ok(file.size) {
+                remarks.push(format!("it has {size} bytes; its row says {}", file.size));
+            }
+        }
+        let verify = match md5 {
+            Some(_) if self.verifies => {
+                let payload = verify_blob::Payload { blob_id };
+                Some(tasks::task::<verify_blob::VerifyBlob>(self.app, self.app.next_uid().await?, &payload))
+            }
+            _ => None,
+        };
+        Ok(Ok(ImportContent::Whole { blob_id, key, size, md5, verify }))
+    }
+
+    async fn plan_in_parts(
+        &self,
+        file: &GoFile,
+        found: Vec<FoundPart>,
+        remarks: &mut Vec<String>,
+    ) -> Result<ImportContent> {
+        let size: i64 = found.iter().map(|part| part.row.size).sum();
+        if size != file.size {
+            remarks.push(format!("its parts have {size} bytes; its row says {}", file.size));
+        }
+        let parts = self.to_imported_parts(found, true).await?;
+        let payload = merge_parts::Payload { blob_id: file.uid };
+        let merge: NewTask =
+            tasks::task::<merge_parts::MergeParts>(self.app, self.app.next_uid().await?, &payload);
+        Ok(ImportContent::Parts { parts, md5: parse_md5(&file.md5), merge })
+    }
+
+    async fn plan_incomplete(
+        &self,
+        found: Vec<FoundPart>,
+        missing: &[i64],
+        remarks: &mut Vec<String>,
+    ) -> Result<ImportContent> {
+        let max = i64::from(self.app.limits.max_parts);
+        let (fit, unfit): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|part| (1..=max).contains(&part.row.number));
+        for number in unfit.iter().map(|part| part.row.number).chain(missing.iter().copied()) {
+            remarks.push(format!("its part {number} is not imported; the client must send it again"));
+        }
+        let parts = self.to_imported_parts(fit, false).await?;
+        Ok(ImportContent::Unfinished(parts, now_ms() + TO_FINISH))
+    }
+
+    /// Converts parts to rows. `renumber`: count from 1, whatever numbers the client used.
+    async fn to_imported_parts(&self, found: Vec<FoundPart>, renumber: bool) -> Result<Vec<ImportPart>> {
+        let mut imported = Vec::with_capacity(found.len());
+        for (place, part) in (1..).zip(found) {
+            imported.push(ImportPart {
+                id: self.app.next_uid().await?.get(),
+                number: if renumber { place } else { u32::try_from(part.row.number).unwrap_or(place) },
+                key: part.key,
+                size: part.row.size.unsigned_abs(),
+                md5: parse_md5(&part.row.md5),
+            });
+        }
+        Ok(imported)
+    }
+
+    /// Splits parts into those whose object exists and matches its row, and the numbers of the
+    /// others. The Go program stores parts under their own names, and on a disk also in the folder
+    /// of the upload.
+    async fn find_parts(&self, parts: Vec<GoPart>) -> Result<(Vec<FoundPart>, Vec<i64>)> {
+        let (mut found, mut missing) = (Vec::with_capacity(parts.len()), Vec::new());
+        'parts: for row in parts {
+            let own = Some(format!("{}/{}", row.bucket, row.storage_name));
+            let in_folder = self.has_folders.then(|| format!("{}/{}", row.uid, row.file_name));
+            let names = [own, in_folder];
+            if parse_md5(&row.md5).is_some() {
+                for key in names.iter().flatten().filter_map(|name| Key::parse(name).ok()) {
+                    let size = self.object_size(&key).await?;
+                    if size.is_some_and(|size| i64::try_from(size) == Ok(row.size)) {
+                        found.push(FoundPart { row, key });
+                        continue 'parts;
+                    }
+                }
+            }
+            missing.push(row.number);
+        }
+        Ok((found, missing))
+    }
+
+    /// Size of an object in bytes, if it exists.
+    async fn object_size(&self, key: &Key) -> Result<Option<u64>> {
+        match self.app.stores.get(self.store)?.size(key).await {
+            Ok(size) => Ok(Some(size)),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Keeps the newest row of each part. Expects rows sorted by part number and age. Also returns how
+/// many rows were dropped.
+fn newest_rows(parts: Vec<GoPart>) -> (Vec<GoPart>, usize) {
+    let all = parts.len();
+    let mut newest: Vec<GoPart> = Vec::with_capacity(all);
+    for part in parts {
+        match newest.last_mut().filter(|last| last.number == part.number) {
+            Some(last) => *last = part,
+            None => newest.push(part),
+        }
+    }
+    let older = all - newest.len();
+    (newest, older)
+}
+
+fn missing_parts(file: &GoFile, found: &[FoundPart], missing: &[i64]) -> String {
+    let (there, wanted) = (found.len(), file.part_count);
+    match missing {
+        [] => format!("its parts are missing: {there} of {wanted} are recorded"),
+        missing => format!("its parts are missing: {there} of {wanted} found, not {missing:?}"),
+    }
+}
+
+fn parse_md5(written: &str) -> Option<[u8; 16]> {
+    let mut md5 = [0; 16];
+    hex::decode_to_slice(written.trim(), &mut md5).ok()?;
+    Some(md5)
+}

@@ -1,0 +1,215 @@
+use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
+
+use super::report::{ContentFault, LocatedFault, NAMED, ScrubReport};
+use crate::{
+    Result,
+    app::Stores,
+    error,
+    meta::{ContentRecord, DbErr, Meta, PartDigests, RecordedLayout, StoredPart},
+};
+
+/// Number of blobs that are loaded at a time.
+const PAGE: u64 = 500;
+
+/// Number of unreadable blobs in a row after which the store counts as unavailable.
+const PATIENCE: u32 = 3;
+
+/// How often content is checked again when it moves while it is read.
+const ROUNDS: usize = 4;
+
+/// Checks all content in the order of blob ids, while services may be using it.
+pub(super) struct Scrubber {
+    pub(super) meta: Meta,
+    pub(super) stores: Stores,
+    pub(super) report: ScrubReport,
+}
+
+/// A range of an object and its recorded digests.
+struct Extent {
+    part: Option<u32>,
+    object_key: String,
+    offset: u64,
+    size: u64,
+    /// Whether the range is the whole object.
+    is_object: bool,
+    recorded: RecordedDigest,
+}
+
+enum RecordedDigest {
+    Whole(Digests),
+    Part(PartDigests),
+    /// Only the size is recorded.
+    Size,
+}
+
+impl RecordedDigest {
+    fn selection(&self) -> Option<DigestSelection> {
+        match self {
+            Self::Whole(digests) => Some(digests.selection()),
+            Self::Part(known) => Some(known.selection()),
+            Self::Size => None,
+        }
+    }
+
+    fn matches(&self, found: &Digests) -> bool {
+        match self {
+            Self::Whole(digests) => digests == found,
+            Self::Part(known) => known.matches(found),
+            Self::Size => true,
+        }
+    }
+}
+
+impl Scrubber {
+    /// Checks every blob after `report.after`. Fails if a store has become unavailable; the report
+    /// then points to the last blob before those that could not be read.
+    pub(super) async fn run(&mut self) -> anyhow::Result<()> {
+        let (mut at, mut in_a_row) = (self.report.after, 0);
+        loop {
+            let page = self.meta.content_records(at, PAGE).await?;
+            if page.is_empty() {
+                self.report.after = at;
+                return Ok(());
+            }
+            for blob in page {
+                let store = blob.store.clone();
+                at = blob.id;
+                let Some(why) = self.check_blob(blob).await? else {
+                    (self.report.after, in_a_row) = (at, 0);
+                    continue;
+                };
+                in_a_row += 1;
+                if in_a_row == PATIENCE {
+                    anyhow::bail!("cannot read from the store {store}: {why}");
+                }
+            }
+        }
+    }
+
+    /// Checks a blob. Returns why its store cannot read it, if so.
+    async fn check_blob(&mut self, mut blob: ContentRecord) -> Result<Option<String>> {
+        let mut unreadable = None;
+        for round in 1.. {
+            if !self.stores.has(&blob.store) {
+                self.report.count_skipped(&blob.store);
+                return Ok(None);
+            }
+            let findings = self.find_faults(&blob).await?;
+            if !findings.is_empty() {
+                // It may have been merged, moved or removed meanwhile.
+                match self.meta.content_record(blob.id).await? {
+                    None => return Ok(None),
+                    Some(now) if now != blob && round < ROUNDS => {
+                        blob = now;
+                        continue;
+                    }
+                    Some(_) => {
+                        let uids = self.meta.files_of_blob(blob.id, NAMED as u64 + 1).await?;
+                        self.report.mismatch(&blob, &uids, &findings);
+                    }
+                }
+            }
+            unreadable = findings.into_iter().find_map(|finding| match finding.fault {
+                ContentFault::Unreadable(why) => Some(why),
+                _ => None,
+            });
+            self.report.blobs += 1;
+            // Content in parts is verified by the digests of its parts.
+            let is_known = blob.digests.is_some() || blob.layout == RecordedLayout::Parts;
+            self.report.unverified += u64::from(!is_known);
+            break;
+        }
+        Ok(unreadable)
+    }
+
+    /// Reads a blob and returns all its faults.
+    async fn find_faults(&mut self, blob: &ContentRecord) -> Result<Vec<LocatedFault>> {
+        let mut findings = Vec::new();
+        let pieces = match self.extents_of(blob).await? {
+            Ok(pieces) => pieces,
+            Err(fault) => {
+                return Ok(vec![LocatedFault { part: None, object_key: blob.object_key.clone(), fault }]);
+            }
+        };
+        for piece in pieces {
+            let Err(fault) = self.check_extent(&blob.store, &piece).await else {
+                continue;
+            };
+            // Further pieces would have the same fault.
+            let is_all = match fault {
+                ContentFault::Missing => !piece.is_object,
+                ContentFault::Unreadable(_) => true,
+                _ => false,
+            };
+            findings.push(LocatedFault { part: piece.part, object_key: piece.object_key, fault });
+            if is_all {
+                break;
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Returns the ranges to read of a blob.
+    async fn extents_of(
+        &self,
+        blob: &ContentRecord,
+    ) -> Result<std::result::Result<Vec<Extent>, ContentFault>> {
+        let size = blob.size.unsigned_abs();
+        let whole = |known| {
+            let object_key = blob.object_key.clone();
+            vec![Extent { part: None, object_key, offset: 0, size, is_object: true, recorded: known }]
+        };
+        if let (RecordedLayout::Whole, Some(digests)) = (blob.layout, blob.digests) {
+            return Ok(Ok(whole(RecordedDigest::Whole(digests))));
+        }
+        let parts = match self.meta.parts(blob.id).await {
+            Err(DbErr::Custom(why)) => return Ok(Err(ContentFault::Unreadable(why))),
+            parts => parts?,
+        };
+        let are_all = parts.iter().map(|part| part.size).sum::<u64>() == size && !parts.is_empty();
+        Ok(match blob.layout {
+            _ if are_all => Ok(parts.into_iter().map(Extent::from).collect()),
+            RecordedLayout::Whole => Ok(whole(RecordedDigest::Size)),
+            RecordedLayout::Parts => Err(ContentFault::Parts),
+        })
+    }
+
+    async fn check_extent(&mut self, store: &str, piece: &Extent) -> std::result::Result<(), ContentFault> {
+        let unreadable =
+            |error: &(dyn std::error::Error + 'static)| ContentFault::Unreadable(error::error_chain(error));
+        let key = Key::parse(&piece.object_key).map_err(|error| unreadable(&error))?;
+        let backend = self.stores.get(store).map_err(|error| unreadable(&error))?;
+        let end = piece.offset + piece.size;
+        match backend.size(&key).await {
+            Err(error) if error.kind == ErrorKind::NotFound => return Err(ContentFault::Missing),
+            Err(error) => return Err(unreadable(&error)),
+            Ok(found) if found < end || piece.is_object && found != end => {
+                return Err(ContentFault::Size {
+                    found: found.saturating_sub(piece.offset),
+                    recorded: piece.size,
+                });
+            }
+            Ok(_) => {}
+        }
+        let Some(wanted) = piece.recorded.selection() else {
+            return Ok(());
+        };
+        let read = self.stores.digest(store, &key, piece.offset..end, wanted).await;
+        let digests = read.map_err(|error| unreadable(&error))?;
+        self.report.bytes += digests.size;
+        if piece.recorded.matches(&digests) { Ok(()) } else { Err(ContentFault::Digest) }
+    }
+}
+
+impl From<StoredPart> for Extent {
+    fn from(part: StoredPart) -> Self {
+        Self {
+            part: Some(part.number),
+            object_key: part.key.to_string(),
+            offset: part.offset,
+            size: part.size,
+            is_object: part.is_own_object,
+            recorded: RecordedDigest::Part(part.digests),
+        }
+    }
+}

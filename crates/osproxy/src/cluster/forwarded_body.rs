@@ -1,0 +1,90 @@
+//! The body of a forwarded request, with its progress.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+/// State of a body in one integer: a counter of polls above two flags, for "waits for the client"
+/// and "aborted by the client".
+const WAITING: u64 = 1;
+const BROKEN: u64 = 2;
+const ASKED: u64 = 4;
+
+struct Shared {
+    body: Mutex<Body>,
+    progress: AtomicU64,
+}
+
+/// Streams a body to another node.
+pub(super) struct ForwardedBody(Arc<Shared>);
+
+/// Observes the progress of an [`ForwardedBody`].
+pub(super) struct BodyProgress(Arc<Shared>);
+
+impl ForwardedBody {
+    pub(super) fn new(body: Body) -> (Self, BodyProgress) {
+        let shared = Arc::new(Shared { body: Mutex::new(body), progress: AtomicU64::new(0) });
+        (Self(shared.clone()), BodyProgress(shared))
+    }
+}
+
+impl BodyProgress {
+    /// A number that changes with every poll of the body.
+    pub(super) fn polls(&self) -> u64 {
+        self.0.progress.load(Ordering::Relaxed) / ASKED
+    }
+
+    /// Whether the body waits for the client.
+    pub(super) fn is_waiting_for_client(&self) -> bool {
+        self.0.progress.load(Ordering::Relaxed) & WAITING != 0
+    }
+
+    /// Whether the client aborted the body.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.0.progress.load(Ordering::Relaxed) & BROKEN != 0
+    }
+
+    /// The body, if it was never polled.
+    pub(super) fn into_unread(self) -> Option<Body> {
+        let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.0.progress.load(Ordering::Relaxed) == 0).then(|| std::mem::take(&mut *body))
+    }
+}
+
+impl http_body::Body for ForwardedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = Pin::new(&mut *body).poll_frame(cx);
+        let polls = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + ASKED;
+        let flags = match &frame {
+            Poll::Pending => WAITING,
+            Poll::Ready(Some(Err(_))) => BROKEN,
+            Poll::Ready(_) => 0,
+        };
+        self.0.progress.store(polls | flags, Ordering::Relaxed);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
+}

@@ -1,0 +1,270 @@
+//! Conformance suite of [`Coordinator`], with further tests of coordinators on a real Redis.
+
+mod connections;
+mod scale;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Coordinator, DescribeNode, Event, LoadReport, LocalCoordinator, Message, NodeDescription,
+    RedisCoordinator, RegisteredNode, list_registry,
+};
+use crate::{
+    config::{ClusterSection, RedisSection, RedisSettings, Secret},
+    uid::UidGenerator,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Prints measurements for the person who runs the test.
+#[expect(clippy::print_stdout, reason = "the measurements are the purpose of the test")]
+fn report(line: &str) {
+    println!("{line}");
+}
+
+fn cluster(worker_lease: u64) -> ClusterSection {
+    ClusterSection { heartbeat: 1, worker_lease, ..ClusterSection::default() }
+}
+
+fn describe(node: NodeDescription) -> DescribeNode {
+    Arc::new(move || node.clone())
+}
+
+fn node(id: &str) -> NodeDescription {
+    NodeDescription {
+        id: id.to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+        version: "1".to_owned(),
+        stores: vec![format!("local:{id}"), "s3".to_owned()],
+        own_stores: vec![format!("local:{id}")],
+        started_at: 5,
+        load: LoadReport { requests: 1, tasks: 2, load_average: 0.5 },
+    }
+}
+
+/// Waits until it is certain that no node has a store; right after connecting, the registry may be
+/// incomplete.
+async fn wait_until_unowned(coordinator: &dyn Coordinator, store: &str) {
+    let sure = async || coordinator.find_owner(store).await.ok()?.is_none().then_some(());
+    eventually("no node has the store", sure).await;
+}
+
+async fn run(coordinator: &dyn Coordinator, id: &str) {
+    let worker = coordinator.worker_lease().unwrap();
+    let generator = UidGenerator::new(None);
+    // Regardless of the clock.
+    for now in [0, u64::MAX, 1_800_000_000_000] {
+        assert!(worker.permits(generator.next(worker.window(), now).unwrap()));
+    }
+    assert!(coordinator.is_connected());
+    assert!(coordinator.list_nodes().await.unwrap().is_empty());
+    coordinator.announce(describe(node(id))).await;
+    let nodes = coordinator.list_nodes().await.unwrap();
+    assert_eq!(nodes.len(), 1);
+    assert_eq!(nodes[0].node, node(id));
+    assert!(nodes[0].last_heartbeat > 1_700_000_000_000);
+    let own = format!("local:{id}");
+    assert_eq!(coordinator.find_owner(&own).await.unwrap(), Some(node(id)));
+    for store in ["local:x", "s3", ""] {
+        wait_until_unowned(coordinator, store).await;
+    }
+    let mut events = coordinator.subscribe();
+    coordinator.publish(Message::TaskEnqueued);
+    coordinator.leave().await;
+    assert!(events.try_recv().is_err(), "a node must not receive its own messages");
+}
+
+#[tokio::test]
+async fn one_node_keeps_the_contract() {
+    run(&LocalCoordinator::without_lock(), "one").await;
+}
+
+/// The Redis that the test script started, with a key prefix of its own.
+fn redis(test: &str) -> RedisSettings {
+    #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
+    let url = std::env::var("OSPROXY_TEST_REDIS").expect("run this test with `just test-servers`");
+    let section = RedisSection {
+        url: Some(Secret::new(url)),
+        prefix: format!("test-{test}-{}", std::process::id()),
+        ..RedisSection::default()
+    };
+    section.settings().unwrap().unwrap()
+}
+
+async fn open(redis: &RedisSettings, id: &str, cluster: &ClusterSection) -> RedisCoordinator {
+    RedisCoordinator::open(redis.clone(), id.to_owned(), cluster).await.unwrap()
+}
+
+/// Sends a command to Redis directly.
+async fn redis_command(redis: &RedisSettings, command: &[&str]) -> redis::Value {
+    let crate::config::RedisAddress::Url(url) = &redis.address else { panic!("the tests use a URL") };
+    redis_command_at(url.reveal(), command).await
+}
+
+async fn redis_command_at<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut sent = redis::cmd(command[0]);
+    sent.arg(&command[1..]).query_async(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn redis_keeps_the_contract() {
+    let redis = redis("contract");
+    run(&open(&redis, "one", &cluster(120)).await, "one").await;
+    // The worker id of the first coordinator was released, and the registry is empty.
+    run(&open(&redis, "two", &cluster(120)).await, "two").await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
+    let redis = redis("nodes");
+    let mut coordinators = Vec::new();
+    for number in 0..20 {
+        let id = format!("n{number:02}");
+        let coordinator = open(&redis, &id, &cluster(120)).await;
+        coordinator.announce(describe(node(&id))).await;
+        coordinators.push(coordinator);
+    }
+    let mut numbers: Vec<_> =
+        coordinators.iter().map(|coordinator| coordinator.worker_lease().unwrap().id.get()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 20);
+    assert_eq!(coordinators[3].list_nodes().await.unwrap().len(), 20);
+    // A process outside of the cluster gets the same list, except for the times of heartbeats.
+    let listed = |nodes: Vec<RegisteredNode>| nodes.into_iter().map(|known| known.node).collect::<Vec<_>>();
+    let asked = listed(list_registry(&redis).await.unwrap());
+    assert_eq!(asked, listed(coordinators[3].list_nodes().await.unwrap()));
+    assert_eq!(coordinators[3].find_owner("local:n19").await.unwrap(), Some(node("n19")));
+    // One node leaves, one crashes.
+    coordinators.pop().unwrap().leave().await;
+    assert_eq!(coordinators[3].list_nodes().await.unwrap().len(), 19);
+    wait_until_unowned(&coordinators[3], "local:n19").await;
+    // Another process takes over its disk.
+    let follower = NodeDescription { own_stores: vec!["local:n19".to_owned()], ..node("n03") };
+    coordinators[3].announce(describe(follower.clone())).await;
+    assert_eq!(coordinators[4].find_owner("local:n19").await.unwrap(), Some(follower));
+    drop(coordinators.pop());
+    let gone = async || (coordinators[3].list_nodes().await.unwrap().len() == 18).then_some(());
+    eventually("the dead node is removed", gone).await;
+    wait_until_unowned(&coordinators[3], "local:n18").await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn messages_reach_all_others() {
+    let redis = redis("messages");
+    let (one, two) = (open(&redis, "one", &cluster(120)).await, open(&redis, "two", &cluster(120)).await);
+    let (mut at_one, mut at_two) = (one.subscribe(), two.subscribe());
+    for message in
+        [Message::FileChanged { uid: i64::MAX }, Message::BlobChanged { blob_id: 7 }, Message::TaskEnqueued]
+    {
+        one.publish(message.clone());
+        let heard = tokio::time::timeout(PATIENCE, at_two.recv()).await.unwrap().unwrap();
+        assert_eq!(heard, Event::Message(message));
+    }
+    // Messages of another version or of other programs are ignored.
+    let channel = format!("{{{}}}:events", redis.prefix);
+    for letter in [r#"{"from":"x","message":{"kind":"of_later"}}"#, "nonsense"] {
+        redis_command(&redis, &["PUBLISH", &channel, letter]).await;
+    }
+    two.publish(Message::TaskEnqueued);
+    let heard = tokio::time::timeout(PATIENCE, at_one.recv()).await.unwrap().unwrap();
+    assert_eq!(heard, Event::Message(Message::TaskEnqueued));
+    assert!(at_two.try_recv().is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_broken_subscription_is_told_and_mended() {
+    let redis = redis("gap");
+    let (one, two) = (open(&redis, "one", &cluster(120)).await, open(&redis, "two", &cluster(120)).await);
+    let mut heard = one.subscribe();
+    let before = one.worker_lease().unwrap();
+    redis_command(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    assert_eq!(tokio::time::timeout(PATIENCE, heard.recv()).await.unwrap().unwrap(), Event::MayHaveMissed);
+    eventually("both are connected again", async || (one.is_connected() && two.is_connected()).then_some(()))
+        .await;
+    assert_eq!(one.worker_lease().unwrap().id, before.id, "the worker id must stay the same");
+    two.publish(Message::BlobChanged { blob_id: 7 });
+    let said = Event::Message(Message::BlobChanged { blob_id: 7 });
+    eventually("the message arrives", async || (heard.try_recv().ok()? == said).then_some(())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() {
+    let redis = redis("fence");
+    let short = cluster(1);
+    let one = open(&redis, "one", &short).await;
+    let held = one.worker_lease().unwrap();
+    // Suspended, as by a debugger: nothing is renewed.
+    one.stop_session();
+    eventually("the lease has ended", async || one.worker_lease().is_none().then_some(())).await;
+    assert!(!held.is_valid());
+    let generator = UidGenerator::new(None);
+    assert!(!held.permits(generator.next(held.window(), held.until_ms).unwrap()));
+    // The next holder of this id issues only later timestamps. All other ids are in use, so it must
+    // get this one.
+    let workers = format!("{{{}}}:workers", redis.prefix);
+    for number in (0..1024).filter(|number| *number != held.id.get()) {
+        redis_command(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
+    }
+    let two = eventually("the worker id is free", async || {
+        let two = open(&redis, "two", &short).await;
+        two.worker_lease().is_some().then_some(two)
+    })
+    .await;
+    let next = two.worker_lease().unwrap();
+    assert_eq!(next.id, held.id);
+    assert!(next.after_ms >= held.until_ms, "{next:?} {held:?}");
+    // The first coordinator resumes, and finds its id in use.
+    one.renew_now(&two).await;
+    assert!(one.worker_lease().is_none(), "no other worker id is free");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_redis_that_lost_its_data_takes_nobodys_number() {
+    let redis = redis("empty");
+    let coordinator = open(&redis, "one", &cluster(120)).await;
+    coordinator.announce(describe(node("one"))).await;
+    let before = coordinator.worker_lease().unwrap();
+    for name in ["workers", "stamps", "nodes"] {
+        redis_command(&redis, &["DEL", &format!("{{{}}}:{name}", redis.prefix)]).await;
+    }
+    // Another test kills connections of this server, after which no node is known for a moment.
+    let listed = async || coordinator.list_nodes().await.is_ok_and(|nodes| nodes.len() == 1).then_some(());
+    eventually("it is listed again", listed).await;
+    let workers = format!("{{{}}}:workers", redis.prefix);
+    let held = redis_command(&redis, &["HEXISTS", &workers, &before.id.get().to_string()]).await;
+    assert_eq!(held, redis::Value::Int(1));
+    assert_eq!(coordinator.worker_lease().unwrap().id, before.id);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_is_named_without_its_password() {
+    let url = Secret::new("redis://user:hush@127.0.0.1:1/0");
+    let section = RedisSection { url: Some(url), ..RedisSection::default() };
+    let redis = section.settings().unwrap().unwrap();
+    let refused =
+        RedisCoordinator::open(redis, "one".to_owned(), &cluster(120)).await.err().unwrap().to_string();
+    assert!(refused.contains("127.0.0.1:1"), "{refused}");
+    assert!(!refused.contains("hush"), "{refused}");
+}

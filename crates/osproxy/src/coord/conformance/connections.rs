@@ -1,0 +1,170 @@
+//! Ways to connect to Redis: with a password, encrypted, through sentinels, as a cluster.
+
+#![expect(clippy::disallowed_methods, reason = "a test may block")]
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use super::{cluster, eventually, open, redis_command_at, run};
+use crate::{
+    config::{RedisSection, RedisSettings, Secret, SentinelSection},
+    coord::{Coordinator, Event, Message, RedisCoordinator},
+};
+
+/// Redis servers of one test, killed on drop.
+struct Servers {
+    folder: TempDir,
+    running: Vec<Child>,
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for server in &mut self.running {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Servers {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), running: Vec::new() }
+    }
+
+    /// Starts a server with a configuration, and waits until it accepts connections.
+    async fn start(&mut self, port: u16, more: &str, arguments: &[&str]) {
+        let folder = self.folder.path().join(port.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("redis.conf");
+        let text = format!("port {port}\nbind 127.0.0.1\nsave \"\"\ndir {}\n{more}\n", folder.display());
+        std::fs::write(&file, text).unwrap();
+        let mut server = Command::new("redis-server");
+        server.arg(&file).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        self.running.push(server.spawn().unwrap());
+        let address = format!("127.0.0.1:{port}");
+        eventually("the server is up", async || tokio::net::TcpStream::connect(&address).await.ok()).await;
+    }
+}
+
+fn resolved(section: &RedisSection) -> RedisSettings {
+    section.settings().unwrap().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_user_has_a_password() {
+    let (mut servers, port) = (Servers::new(), free_port());
+    servers.start(port, "user default off\nuser osproxy on >hush ~* &* +@all", &[]).await;
+    let section = RedisSection {
+        host: Some("127.0.0.1".to_owned()),
+        port: crate::config::RedisPort(port),
+        username: Some("osproxy".to_owned()),
+        password: Some(Secret::new("hush")),
+        ..RedisSection::default()
+    };
+    run(&open(&resolved(&section), "one", &cluster(120)).await, "one").await;
+    let wrong = RedisSection { password: Some(Secret::new("wrong")), ..section };
+    let refused = RedisCoordinator::open(resolved(&wrong), "two".to_owned(), &cluster(120)).await;
+    assert!(refused.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn connections_are_encrypted_and_certificates_checked() {
+    let env = |name| std::env::var(name).expect("run this test with `just test-servers`");
+    let section = RedisSection {
+        url: Some(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))),
+        tls_ca: Some(env("OSPROXY_TEST_CA").into()),
+        prefix: format!("test-tls-{}", std::process::id()),
+        ..RedisSection::default()
+    };
+    run(&open(&resolved(&section), "one", &cluster(120)).await, "one").await;
+    // The certificate is not signed by a trusted authority.
+    let strict = RedisSection { tls_ca: None, ..section };
+    assert!(RedisCoordinator::open(resolved(&strict), "two".to_owned(), &cluster(120)).await.is_err());
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn sentinels_say_who_is_the_master() {
+    let mut servers = Servers::new();
+    let (master, replica, sentinel) = (free_port(), free_port(), free_port());
+    servers.start(master, "", &[]).await;
+    servers.start(replica, &format!("replicaof 127.0.0.1 {master}"), &[]).await;
+    let watched = format!(
+        "sentinel monitor files 127.0.0.1 {master} 1\nsentinel down-after-milliseconds files 500\n\
+         sentinel failover-timeout files 2000"
+    );
+    servers.start(sentinel, &watched, &["--sentinel"]).await;
+    let replica_url = format!("redis://127.0.0.1:{replica}");
+    let synced = async || {
+        let role: Vec<redis::Value> = redis_command_at(&replica_url, &["ROLE"]).await;
+        (role.get(3) == Some(&redis::Value::BulkString(b"connected".to_vec()))).then_some(())
+    };
+    eventually("the replica is in sync", synced).await;
+    let sentinel_url = format!("redis://127.0.0.1:{sentinel}");
+    let known = async || {
+        let replicas: Vec<redis::Value> =
+            redis_command_at(&sentinel_url, &["SENTINEL", "REPLICAS", "files"]).await;
+        (replicas.len() == 1).then_some(())
+    };
+    eventually("the sentinel knows the replica", known).await;
+    let section = RedisSection {
+        sentinel: SentinelSection {
+            master: Some("files".to_owned()),
+            nodes: vec![format!("127.0.0.1:{sentinel}")],
+        },
+        ..RedisSection::default()
+    };
+    let coordinator = open(&resolved(&section), "one", &cluster(120)).await;
+    let before = coordinator.worker_lease().unwrap();
+    servers.running[0].kill().unwrap();
+    eventually("the failure is detected", async || (!coordinator.is_connected()).then_some(())).await;
+    assert!(coordinator.worker_lease().is_some(), "the lease must still hold");
+    eventually("the replica has taken over", async || coordinator.is_connected().then_some(())).await;
+    assert_eq!(coordinator.worker_lease().unwrap().id, before.id);
+    run(&coordinator, "one").await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: just test-servers"]
+async fn a_cluster_keeps_the_contract() {
+    let mut servers = Servers::new();
+    let ports = [free_port(), free_port(), free_port()];
+    for port in ports {
+        let bus = free_port();
+        servers.start(port, &format!("cluster-enabled yes\ncluster-port {bus}"), &[]).await;
+    }
+    let nodes = ports.map(|port| format!("127.0.0.1:{port}"));
+    let create = ["--cluster", "create", &nodes[0], &nodes[1], &nodes[2], "--cluster-yes"];
+    assert!(cli(servers.folder.path(), &create));
+    let url = format!("redis://{}", nodes[0]);
+    let ready = async || {
+        let info: String = redis_command_at(&url, &["CLUSTER", "INFO"]).await;
+        info.contains("cluster_state:ok").then_some(())
+    };
+    eventually("the cluster is ready", ready).await;
+    let section = RedisSection { cluster: nodes.to_vec(), ..RedisSection::default() };
+    let redis = resolved(&section);
+    let listener = open(&redis, "listener", &cluster(120)).await;
+    let mut events = listener.subscribe();
+    let one = open(&redis, "one", &cluster(120)).await;
+    one.publish(Message::TaskEnqueued);
+    let heard = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
+    assert_eq!(heard, Event::Message(Message::TaskEnqueued));
+    run(&one, "one").await;
+}
+
+fn cli(folder: &Path, arguments: &[&str]) -> bool {
+    let mut cli = Command::new("redis-cli");
+    cli.args(arguments).current_dir(folder).stdout(Stdio::null()).status().unwrap().success()
+}

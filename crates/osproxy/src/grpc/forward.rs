@@ -1,0 +1,241 @@
+//! Forwards calls to the node that stores the data. Nodes talk to each other only over API v1,
+//! whatever protocol the client uses; each forwarded request is authorized by a signed link created
+//! for it.
+
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::Body,
+    http::{Extensions, Request, Response, header},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use osproxy_api::{
+    ERROR_HEADER, ErrorCode,
+    v1::{CompleteUploadRequest, Disposition, Problem},
+};
+use time::{Duration, OffsetDateTime};
+
+use crate::{
+    Error, Result,
+    app::{App, ForwardFailure},
+    link::{LinkConstraints, LinkPeriod},
+    ops::{
+        UploadOptions, complete_upload::CompleteRequest, download_file::StoredFile,
+        upload_file::ExpectedDigests,
+    },
+    uid::Uid,
+};
+
+/// Lifetime of the links in seconds: longer than the clocks of nodes may differ.
+const HOLDS: i64 = 600;
+
+/// Maximum size of an error response that is read, in bytes.
+const MAX_PROBLEM: usize = 64 << 10;
+
+/// Validity of the links. They are dated one second ahead, so that a revocation earlier in this
+/// second does not cover them.
+fn period() -> (OffsetDateTime, i64) {
+    (OffsetDateTime::now_utc() + Duration::seconds(1), HOLDS)
+}
+
+/// Forwards a part of `size` bytes, if the size is known.
+pub(super) async fn upload_part(
+    app: &App,
+    (store, extensions): (&str, &Extensions),
+    (uid, number): (Uid, u32),
+    said: &UploadOptions,
+    size: Option<u64>,
+    content: impl Stream<Item = Result<Bytes>> + Send + Unpin + 'static,
+) -> Result<()> {
+    let path =
+        app.upload_links(uid, period(), &said.constraints).part.replace("{number}", &number.to_string());
+    let mut request = Request::put(path);
+    if let Some(digests) = digests(&said.expected) {
+        request = request.header("repr-digest", digests);
+    }
+    let body_error = Arc::<Mutex<Option<Error>>>::default();
+    let mut content = SizedBody { content, remaining: size, last: None, failure: body_error.clone() };
+    let body = if size == Some(0) {
+        // Nobody polls a body of known length 0, so check here that nothing follows.
+        content.check_end().await?;
+        Body::empty()
+    } else {
+        Body::new(content)
+    };
+    let request = request.body(body).map_err(Error::internal)?;
+    let response = send(app, store, extensions, request).await;
+    // The cause of a broken body is known here, not on the other node.
+    let broken = body_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+    broken.map_or(response.map(drop), Err)
+}
+
+/// Completes the upload on the node that has the parts.
+pub(super) async fn complete_upload(
+    app: &App,
+    (store, extensions): (&str, &Extensions),
+    uid: Uid,
+    CompleteRequest { parts, size, expected: claims }: CompleteRequest,
+    terms: &LinkConstraints,
+) -> Result<()> {
+    let path = app.upload_links(uid, period(), terms).complete;
+    let request_body = CompleteUploadRequest {
+        parts,
+        size,
+        md5: claims.md5.map(hex::encode),
+        sha256: claims.sha256.map(hex::encode),
+        blake3: claims.blake3.map(hex::encode),
+    };
+    let said = serde_json::to_vec(&request_body).map_err(Error::internal)?;
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    let request = request.body(Body::from(said)).map_err(Error::internal)?;
+    send(app, store, extensions, request).await.map(drop)
+}
+
+/// Reads the bytes `range` of a file; the range is not empty and within its size.
+pub(super) async fn download_file(
+    app: &App,
+    (store, extensions): (&str, &Extensions),
+    file: &StoredFile,
+    range: Range<u64>,
+    terms: &LinkConstraints,
+) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+    let (date, expire) = period();
+    let path = app.download_link(
+        (file.uid, "content"),
+        LinkPeriod { date, lifetime_secs: expire },
+        Disposition::Attachment,
+        terms,
+    );
+    let last = range.end.saturating_sub(1);
+    let request = Request::get(path).header(header::RANGE, format!("bytes={}-{last}", range.start));
+    let response =
+        send(app, store, extensions, request.body(Body::empty()).map_err(Error::internal)?).await?;
+    Ok(TryStreamExt::map_err(response.into_body().into_data_stream(), Error::node_unavailable))
+}
+
+/// Digests in the format of RFC 9530.
+fn digests(claims: &ExpectedDigests) -> Option<String> {
+    let member = |name: &str, digest: Option<&[u8]>| {
+        digest.map(|digest| format!("{name}=:{}:", STANDARD.encode(digest)))
+    };
+    let members = [
+        member("md5", claims.md5.as_ref().map(<[u8; 16]>::as_slice)),
+        member("sha-256", claims.sha256.as_ref().map(<[u8; 32]>::as_slice)),
+        member("blake3", claims.blake3.as_ref().map(<[u8; 32]>::as_slice)),
+    ];
+    Some(members.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
+}
+
+/// Sends a request to another node, with the extensions of the original request, which carry its id
+/// and the client address.
+async fn send(
+    app: &App,
+    store: &str,
+    extensions: &Extensions,
+    mut request: Request<Body>,
+) -> Result<Response<Body>> {
+    request.extensions_mut().clone_from(extensions);
+    let answer = app.forward(store, request).await.map_err(|unforwarded| match unforwarded {
+        ForwardFailure::BodyAborted(_) => super::content::incomplete_stream(),
+        ForwardFailure::Unavailable(error) => error,
+    })?;
+    if answer.status().is_success() { Ok(answer) } else { Err(response_error(answer).await) }
+}
+
+/// The error in an error response.
+async fn response_error(answer: Response<Body>) -> Error {
+    let (head, body) = answer.into_parts();
+    let code = head.headers.get(ERROR_HEADER).and_then(|name| ErrorCode::named(name.to_str().ok()?));
+    let Some(code) = code else {
+        return Error::node_unavailable(format!("its response has status {} and no error code", head.status));
+    };
+    let body = Limited::new(body, MAX_PROBLEM).collect().await;
+    let problem = body.ok().and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
+    let Some(problem) = problem else {
+        return Error::new(code, code.title());
+    };
+    let error = Error::new(code, problem.detail);
+    problem.members.into_iter().fold(error, |error, (name, value)| error.with_member(name, value))
+}
+
+/// A body that must have the announced number of bytes.
+struct SizedBody<S> {
+    content: S,
+    /// Remaining bytes, if the length is known.
+    remaining: Option<u64>,
+    /// The last chunk, held back until the content ends: the HTTP client stops polling at the
+    /// announced length.
+    last: Option<Bytes>,
+    /// The error of the content, for the caller.
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl<S> SizedBody<S> {
+    fn fail<T>(&self, error: Error) -> Poll<Option<Result<T, std::io::Error>>> {
+        let said = std::io::Error::other(error.message.to_string());
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        Poll::Ready(Some(Err(said)))
+    }
+}
+
+impl<S: Stream<Item = Result<Bytes>> + Unpin> SizedBody<S> {
+    /// Fails if any content follows.
+    async fn check_end(&mut self) -> Result<()> {
+        match self.content.next().await {
+            None => Ok(()),
+            Some(Ok(_)) => Err(too_long()),
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorCode::SizeMismatch, "the content is longer than the size in the header")
+}
+
+impl<S: Stream<Item = Result<Bytes>> + Unpin> http_body::Body for SizedBody<S> {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        loop {
+            match ready!(self.content.poll_next_unpin(cx)) {
+                Some(Ok(bytes)) => {
+                    let Some(left) = self.remaining else {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    };
+                    let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+                        return self.fail(too_long());
+                    };
+                    self.remaining = Some(rest);
+                    if rest > 0 {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                    self.last = Some(bytes);
+                }
+                Some(Err(error)) => return self.fail(error),
+                None if self.remaining.is_some_and(|left| left > 0) => {
+                    return self.fail(super::content::incomplete_stream());
+                }
+                None => return Poll::Ready(self.last.take().map(|bytes| Ok(Frame::data(bytes)))),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let last = self.last.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.remaining.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left + last))
+    }
+}

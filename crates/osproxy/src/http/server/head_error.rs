@@ -1,0 +1,158 @@
+//! Responses to requests whose head hyper cannot parse. Hyper writes a bare status itself and does
+//! not call the service. This module replaces it by a response of the router, which has an error
+//! code, a request id and CORS headers like all others.
+
+use std::{
+    future::Future,
+    io::{self, Write},
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, StatusCode, header},
+};
+use bytes::{Buf, Bytes};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::ServiceExt;
+
+use super::RemoteAddr;
+
+/// Start of a response that hyper writes.
+const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
+/// Bytes that are still read from the client after the response. Closing the connection while the
+/// client is sending would destroy the response.
+const MAX_DRAINED: usize = 16 << 20;
+
+/// Marks the placeholder for a request whose head hyper cannot parse; holds hyper's status. A
+/// request extension.
+#[derive(Clone, Copy, Debug)]
+pub struct UnparsableHead(pub StatusCode);
+
+/// Writes the response to the unparsable head of a connection, which is always its last request.
+pub(super) struct HeadErrorResponder {
+    router: Router,
+    peer: SocketAddr,
+    state: State,
+}
+
+enum State {
+    /// All heads so far were valid.
+    Idle,
+    /// The router produces the response.
+    Routing(Pin<Box<dyn Future<Output = Bytes> + Send>>),
+    /// The rest of the response is still to be written.
+    Writing(Bytes),
+    /// The response is written; counts the bytes read from the client since.
+    Draining(usize),
+}
+
+impl HeadErrorResponder {
+    pub(super) fn new(router: Router, peer: SocketAddr) -> Self {
+        Self { router, peer, state: State::Idle }
+    }
+
+    /// Whether these bytes, written outside a request, are a response of hyper and not an HTTP/2
+    /// frame.
+    pub(super) fn is_hyper_response(bytes: &[u8]) -> bool {
+        bytes.starts_with(STATUS_LINE)
+    }
+
+    /// Writes the router's response instead of hyper's.
+    pub(super) fn poll_write(
+        &mut self,
+        mut io: Pin<&mut impl AsyncWrite>,
+        cx: &mut Context<'_>,
+        replaced: &[u8],
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.state {
+                State::Idle => {
+                    self.state = State::Routing(Box::pin(route_error(
+                        self.router.clone(),
+                        self.peer,
+                        parse_status(replaced),
+                    )));
+                }
+                State::Routing(answer) => self.state = State::Writing(ready!(answer.as_mut().poll(cx))),
+                State::Writing(answer) if answer.has_remaining() => {
+                    let written = ready!(io.as_mut().poll_write(cx, answer))?;
+                    if written == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    answer.advance(written);
+                }
+                State::Writing(_) => self.state = State::Draining(0),
+                State::Draining(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Drains what the client still sends after the response. The connection's `ConnTimeouts` limits the
+    /// time.
+    pub(super) fn poll_drain(
+        &mut self,
+        mut io: Pin<&mut impl AsyncRead>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let State::Draining(drained) = &mut self.state else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut buffer = [0; 4096];
+        while *drained < MAX_DRAINED {
+            let mut buffer = ReadBuf::new(&mut buffer);
+            // The connection is being closed: errors do not matter.
+            if ready!(io.as_mut().poll_read(cx, &mut buffer)).is_err() || buffer.filled().is_empty() {
+                break;
+            }
+            *drained += buffer.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Parses the status of a response of hyper.
+fn parse_status(answer: &[u8]) -> StatusCode {
+    let digits = answer.get(STATUS_LINE.len()..).and_then(|rest| rest.get(..3));
+    digits.and_then(|digits| StatusCode::from_bytes(digits).ok()).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+async fn route_error(router: Router, peer: SocketAddr, status: StatusCode) -> Bytes {
+    let mut request = Request::new(Body::empty());
+    // Matches no route.
+    *request.uri_mut() = axum::http::Uri::from_static("*");
+    request.extensions_mut().insert(RemoteAddr(peer));
+    request.extensions_mut().insert(UnparsableHead(status));
+    let answer = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+    serialize(answer).await
+}
+
+/// Serializes a response as the last one of an HTTP/1.1 connection.
+async fn serialize(answer: Response<Body>) -> Bytes {
+    let (mut head, body) = answer.into_parts();
+    // Cannot fail: error bodies are in memory.
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    head.headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    if let Ok(date) = httpdate::fmt_http_date(std::time::SystemTime::now()).parse() {
+        head.headers.insert(header::DATE, date);
+    }
+    let mut bytes = Vec::with_capacity(1024 + body.len());
+    let status = head.status;
+    // Writing to a `Vec` cannot fail.
+    let _ =
+        write!(bytes, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
+    for (name, value) in &head.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    bytes.into()
+}

@@ -1,0 +1,32 @@
+//! Pagination: page size and cursor.
+
+use serde::de::DeserializeOwned;
+
+use osproxy_api::v1::{DEFAULT_PAGE, MAX_PAGE};
+
+use super::query::Query;
+use crate::{Error, Result, app::App};
+
+/// Returns the page size.
+pub(super) fn limit(query: &Query<'_>) -> Result<u64> {
+    let Some(text) = query.get("limit") else {
+        return Ok(DEFAULT_PAGE);
+    };
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let limit = text.parse().ok().filter(|limit| digits && (1..=MAX_PAGE).contains(limit));
+    let message = || format!("`limit` must be 1 to {MAX_PAGE}");
+    limit.ok_or_else(|| Error::invalid(message()).with_field("limit"))
+}
+
+/// Returns the position in the cursor of a query; `None` for the first page.
+pub(super) fn parse_cursor<T: DeserializeOwned>(
+    app: &App,
+    filters: &[&str],
+    query: &Query<'_>,
+) -> Result<Option<T>> {
+    let Some(cursor) = query.get("cursor") else {
+        return Ok(None);
+    };
+    let refused = || Error::invalid("`cursor` was not issued for these filters").with_field("cursor");
+    app.verify_cursor(filters, cursor)?.ok_or_else(refused).map(Some)
+}

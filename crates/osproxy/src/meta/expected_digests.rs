@@ -1,0 +1,56 @@
+use osproxy_storage::{DigestSelection, Digests};
+
+/// Expected digests: what the client claims about content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpectedDigests {
+    /// Expected MD5.
+    pub md5: Option<[u8; 16]>,
+    /// Expected SHA-256.
+    pub sha256: Option<[u8; 32]>,
+    /// Expected BLAKE3.
+    pub blake3: Option<[u8; 32]>,
+}
+
+impl ExpectedDigests {
+    /// Expects at most an MD5, the only digest that API v0 knows.
+    pub fn md5_only(md5: Option<[u8; 16]>) -> Self {
+        Self { md5, ..Self::default() }
+    }
+
+    /// Fills in missing digests from `those`.
+    #[must_use]
+    pub fn or(self, fallback: Self) -> Self {
+        Self {
+            md5: self.md5.or(fallback.md5),
+            sha256: self.sha256.or(fallback.sha256),
+            blake3: self.blake3.or(fallback.blake3),
+        }
+    }
+
+    /// Whether verifying needs more than BLAKE3, which is always computed.
+    pub fn need_full_read(&self) -> bool {
+        self.md5.is_some() || self.sha256.is_some()
+    }
+
+    /// Returns the digests to compute for verification.
+    pub fn selection(&self) -> DigestSelection {
+        DigestSelection { md5: self.md5.is_some(), sha256: self.sha256.is_some(), subtree_offset: None }
+    }
+
+    /// Returns the first digest that differs: its name, and the computed value in hexadecimal.
+    pub fn first_mismatch(&self, computed: &Digests) -> Option<(&'static str, String)> {
+        let differs = |claimed: Option<&[u8]>, found: Option<&[u8]>| match (claimed, found) {
+            (Some(claimed), Some(found)) if claimed != found => Some(hex::encode(found)),
+            _ => None,
+        };
+        let md5 = differs(slice(self.md5.as_ref()), slice(computed.md5.as_ref()));
+        let sha256 = differs(slice(self.sha256.as_ref()), slice(computed.sha256.as_ref()));
+        let blake3 = differs(slice(self.blake3.as_ref()), Some(&computed.blake3));
+        let named = |name, found: Option<String>| found.map(|found| (name, found));
+        named("md5", md5).or_else(|| named("sha256", sha256)).or_else(|| named("blake3", blake3))
+    }
+}
+
+fn slice<const N: usize>(digest: Option<&[u8; N]>) -> Option<&[u8]> {
+    digest.map(|digest| &digest[..])
+}
