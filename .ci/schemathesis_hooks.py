@@ -98,6 +98,10 @@ def before_v0(route, case, fits):
 
 def before_upload(route, case, fits):
     """Gives each case about an upload its own upload, with a link."""
+    if fits and case.method == "GET" and not is_well_formed(case.query, WELL_FORMED):
+        # A schema cannot express all parameters of a link or none.
+        for name in WELL_FORMED:
+            case.query.pop(name, None)
     if not is_well_formed(case.query, WELL_FORMED) or not is_well_formed(case.path_parameters, {"uid": UID}):
         return
     upload = post(f"{V1}/uploads", {"name": "page.html"})
@@ -128,6 +132,10 @@ def before_v1(route, case, fits):
         for terms in (case.body, case.body.get("constraints")):
             if terms and terms.get("networks"):
                 terms["networks"] = ["10.0.0.0/8", "2001:db8::/32"][: len(terms["networks"])]
+        constraints = case.body.get("constraints") or {}
+        if route == "/uploads/{uid}/links" and constraints.get("max_size") is not None:
+            # At least the size of the upload.
+            constraints["max_size"] = max(constraints["max_size"], LARGEST)
     if route == "/uploads":
         # Rules that a schema cannot express: a part size requires a size and is a power of two, and the size is within the
         # constraints.

@@ -21,10 +21,13 @@ use crate::{
     uid::Uid,
 };
 
-/// `GET /uploads/{uid}`: with an upload link, or with an API key and no `signature`.
+/// A request with any of these is authenticated as a link.
+const LINK_PARAMETERS: [&str; 3] = ["date", "expire", "signature"];
+
+/// `GET /uploads/{uid}`: with an upload link, or with an API key and no parameter of a link.
 #[utoipa::path(
     get, path = "/uploads/{uid}", context_path = PREFIX, tag = "Uploads", operation_id = "v1_upload_status",
-    summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no `signature`.",
+    summary = "Get the status of an upload", description = "Requires an upload link, or an API key and no parameter of a link.",
     params(
         openapi::UidPath,
         openapi::OptionalSignedQuery,
@@ -43,7 +46,7 @@ pub(in crate::http) async fn upload_status(
 ) -> Result<Json<UploadStatus>> {
     let (mut request, _) = request.into_parts();
     let query = request.uri.query().unwrap_or_default().as_bytes();
-    if !form_urlencoded::parse(query).any(|(name, _)| name == "signature") {
+    if !form_urlencoded::parse(query).any(|(name, _)| LINK_PARAMETERS.contains(&&*name)) {
         let Authenticated { caller, .. } =
             Authenticated::<Upload>::from_request_parts(&mut request, &app).await?;
         let uid = path::uid(uid)?;
