@@ -11,11 +11,11 @@ pub enum Category {
     Image,
     /// Videos.
     Video,
-    /// Sound.
+    /// Audio files.
     Audio,
     /// Office documents; in API v1 and gRPC also text files.
     Doc,
-    /// Everything else, including names without an extension.
+    /// Archives.
     Archive,
     /// Everything else, and names without an extension.
     Unknown,

@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// An idempotency key that is held for a request. The holder ends it with [`App::record_answer`] or
-/// [`App::release_idempotency_key`]. If nobody does, a repetition of the request may take the key over after a
-/// minute.
+/// [`App::release_idempotency_key`]. Otherwise a repetition of the request may take the key over
+/// after a minute.
 ///
 /// Every repetition creates its result under the same reserved uid: one of them creates it, the
 /// others find it.

@@ -64,7 +64,8 @@ impl RecentFailure {
         }
         let ping = async {
             match connection.ping().await {
-                // The answer to the abandoned statement: the server has just ended it, and the connection is fine.
+                // The result of the abandoned statement, which the server has just ended. The
+                // connection is usable.
                 Err(sqlx::Error::Database(_)) => connection.ping().await,
                 answer => answer,
             }
