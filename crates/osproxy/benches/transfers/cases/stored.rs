@@ -60,6 +60,12 @@ impl Stored {
         Ok(sample)
     }
 
+    /// Opens new connections: the server has closed those that were idle while another was filled.
+    fn reconnect(&mut self) -> Result<()> {
+        self.connections = Connection::open_many(self.server.address(), CONNECTIONS)?;
+        Ok(())
+    }
+
     /// Deletes the files created last, and waits until their objects are removed.
     fn delete(&mut self) -> Result<Sample> {
         let mut work: Vec<_> = self.connections.iter_mut().zip(&self.uids).collect();
@@ -80,6 +86,7 @@ pub(super) fn stored(scale: &Scale, folder: &Path, report: &mut Report) -> Resul
         Stored::start(&folder.join("few"), &content, FEW)?,
         Stored::start(&folder.join("many"), &content, many)?,
     ];
+    servers.iter_mut().try_for_each(Stored::reconnect)?;
     let rounds = alternate_all(scale, STEPS, |which, _| {
         let [few, many] = &mut servers;
         let stored = if which % 2 == 0 { few } else { many };
