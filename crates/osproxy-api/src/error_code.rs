@@ -22,7 +22,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The code with this name.
+            /// Parses the name of a code; `None` if there is no such code.
             pub fn named(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$code),)*

@@ -23,7 +23,7 @@ pub enum Md5 {}
 #[derive(Debug)]
 pub enum Digest {}
 
-/// A timestamp.
+/// A timestamp in RFC 3339 format.
 #[derive(Debug)]
 pub enum Moment {}
 

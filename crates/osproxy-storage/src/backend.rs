@@ -24,7 +24,7 @@ pub trait Backend: Send + Sync + 'static {
     }
 
     /// The time of a remote store, to the second, if it reports one. Needs no credentials: an error
-    /// means that nothing answered, or that what answered is not an object store.
+    /// means that the server is unreachable or not an object store.
     async fn clock(&self) -> Result<Option<SystemTime>> {
         Ok(None)
     }
@@ -77,8 +77,8 @@ pub trait Multipart: Send + Sync {
         false
     }
 
-    /// Begins an upload, with this shape if it is known. Returns the id of the upload, at most
-    /// 1,024 bytes. Fails with `Full`, and begins nothing, if there is no space for all of it.
+    /// Begins an upload, with this part layout if it is known. Returns the id of the upload, at
+    /// most 1,024 bytes. Fails with `Full`, and begins nothing, if there is no space for all of it.
     async fn begin(&self, key: &Key, shape: Option<PartLayout>) -> Result<String>;
 
     /// Like [`begin`](Self::begin), but a preallocating store only checks that there is space for
@@ -98,8 +98,8 @@ pub trait Multipart: Send + Sync {
         size: u64,
     ) -> Result<Box<dyn ObjectWriter>>;
 
-    /// Makes an object of the parts with these numbers and tags, in this order, durably and at
-    /// once; drops all other parts. Fails with `NotFound` if there is no such upload, perhaps
+    /// Makes an object of the parts with these numbers and tags, in this order, durably and
+    /// atomically. Drops all other parts. Fails with `NotFound` if there is no such upload, perhaps
     /// because it was completed before; some stores return `Ok` then. Fails with `Mismatch`, and
     /// changes nothing, if a part is missing or has another tag.
     async fn complete(&self, key: &Key, upload: &str, parts: &[(u32, String)]) -> Result<()>;
@@ -165,7 +165,7 @@ impl PartLayout {
 /// What is known about the length of content before it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeHint {
-    /// Exactly this many bytes; otherwise the content is broken.
+    /// Exactly this many bytes; any other length is an error.
     Exact(u64),
     /// Probably at most this many bytes.
     AtMost(u64),
@@ -219,9 +219,9 @@ pub trait ObjectWriter: Send {
     /// arrived.
     async fn finish(&mut self) -> Result<Digests>;
 
-    /// Makes the finished object appear under its key, durably and at once, and returns the store's
-    /// tag for it, which may be empty. Call [`finish`](Self::finish) first. After an error the
-    /// object may have appeared, or may appear later.
+    /// Makes the finished object appear under its key, durably and atomically, and returns the
+    /// store's tag for it, which may be empty. Call [`finish`](Self::finish) first. After an error
+    /// the object may have appeared, or may appear later.
     async fn publish(self: Box<Self>) -> Result<String>;
 }
 

@@ -27,7 +27,7 @@ fn key(name: &str) -> Key {
     Key::parse(&format!("unknown/{name}")).unwrap()
 }
 
-/// Bytes that differ at every offset, so that a shifted or mixed read shows.
+/// Bytes that differ at every offset, so that shifted or mixed reads are detected.
 fn pattern(seed: u64, len: usize) -> Bytes {
     let word = |index: u64| (index ^ (seed << 48)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let words = (0..=len as u64 / 8).flat_map(|index| word(index).to_le_bytes());

@@ -11,8 +11,8 @@ pub struct Digests {
     pub md5: Option<[u8; 16]>,
     /// SHA-256, which some clients send as an expected digest.
     pub sha256: Option<[u8; 32]>,
-    /// BLAKE3, which deduplication relies on. For a subtree ([`DigestSelection::subtree_offset`]) it is the
-    /// chaining value that [`combine_subtrees`] takes.
+    /// BLAKE3, which deduplication relies on. If [`DigestSelection::subtree_offset`] is set, the
+    /// chaining value of the subtree, as [`combine_subtrees`] takes it.
     pub blake3: [u8; 32],
 }
 

@@ -95,7 +95,7 @@ impl fmt::Display for Error {
             ErrorKind::Full => f.write_str("the store is full"),
             ErrorKind::Truncated => f.write_str("the object does not have its recorded size"),
             ErrorKind::Mismatch => f.write_str("the content of the store differs from what was expected"),
-            ErrorKind::Exists => f.write_str("there is an object under the key already"),
+            ErrorKind::Exists => f.write_str("an object with this key already exists"),
             ErrorKind::Busy => f.write_str("too many concurrent transfers; retry later"),
             ErrorKind::TooLarge => f.write_str("the content is too large"),
             ErrorKind::Other => f.write_str("failed"),

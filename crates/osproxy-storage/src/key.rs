@@ -11,11 +11,11 @@ pub enum Category {
     Image,
     /// Videos.
     Video,
-    /// Audio files.
+    /// Sound.
     Audio,
     /// Office documents; in API v1 and gRPC also text files.
     Doc,
-    /// Archives.
+    /// Archives, such as `zip` and `tar`.
     Archive,
     /// Everything else, and names without an extension.
     Unknown,
@@ -88,7 +88,7 @@ pub struct Key(String);
 
 /// The string is not an object key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an object key")]
+#[error("invalid object key")]
 pub struct InvalidKey;
 
 impl Key {
@@ -103,8 +103,8 @@ impl Key {
         }
     }
 
-    /// The key of a part of an upload: `<category>/<id>_<number>`. If `attempt` is set, it is
-    /// appended, so that another write of the same part gets a key of its own.
+    /// The key of a part of an upload: `<category>/<id>_<number>`. If `write_id` is set, it is
+    /// appended, so that every write of a part has its own key.
     pub fn part(category: Category, id: i64, number: u32, attempt: Option<i64>) -> Self {
         match attempt {
             Some(attempt) => Self(format!("{category}/{id}_{number}_{attempt}")),

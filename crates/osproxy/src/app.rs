@@ -88,8 +88,8 @@ pub struct App {
     pub task_notify: Notify,
     /// Random id of this process, under which it holds leases.
     pub node_id: String,
-    /// When the node started, in milliseconds since the Unix epoch. Unfinished writes that are
-    /// older, in a store of this node alone, belong to no live process.
+    /// When the node started, in milliseconds since the Unix epoch. Older unfinished writes in a
+    /// node-local store belong to no live process.
     pub started_at: i64,
     /// Metrics of this node.
     pub metrics: Metrics,
@@ -177,7 +177,8 @@ impl StartupError {
     }
 }
 
-/// Returns a closure for `map_err` that adds `what` failed to the error.
+/// Returns a closure for `map_err` that wraps an error in a [`StartupError`] with the message
+/// `what`.
 fn context<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     what: impl Into<String>,
 ) -> impl FnOnce(E) -> StartupError {
@@ -213,8 +214,8 @@ impl App {
         let here = NodeStores::new(node.clone(), stores.local_stores());
         let meta = Meta::open(&database, here, cache_limits(config)).await;
         let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(&database, &error)))?;
-        // No other process works on the stores of this node alone, nor, if `is_alone`, on this
-        // database: leases of earlier processes are void.
+        // No other process uses the node-local stores or, if `is_alone`, this database, so the
+        // leases of earlier processes are void.
         let is_alone = alone.is_some() || matches!(database, DatabaseLocation::File(_));
         let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
         meta.expire_other_leases(&node, own, is_alone)
@@ -404,7 +405,7 @@ pub fn create_private_dir(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// How often, and after what pause, `next_uid` tries again.
+/// Maximum attempts of `next_uid`, and the pause between them.
 const MAX_TRIES: usize = 4;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -435,6 +436,6 @@ async fn load_link_keys(config: &Config, meta: &Meta) -> std::result::Result<Lin
     }
     key_rotation::parse_link_keys(&secrets)
         .map_err(context(LINK_KEYS_CONTEXT))?
-        .ok_or("there are none")
+        .ok_or("no link key is configured or stored")
         .map_err(context(LINK_KEYS_CONTEXT))
 }

@@ -113,7 +113,8 @@ struct TooManyForwards;
 
 impl PeerClient {
     /// Signs with the first of `secrets` and accepts all of them. Fails requests to nodes that make
-    /// no progress for `patience`. At most `places` requests wait for other nodes at the same time.
+    /// no progress for `timeout`. At most `max_waiting` requests wait for other nodes at the same
+    /// time.
     pub fn new(secrets: &[Vec<u8>], patience: Duration, places: usize) -> Result<Self, InvalidLength> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -137,9 +138,9 @@ impl PeerClient {
         self.secrets.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Forwards a request whose hop-by-hop headers were [stripped](remove_hop_by_hop_headers), and returns the
-    /// response. Both bodies are streamed. Dropping the future or the response body aborts the
-    /// request on the other node.
+    /// Forwards a request and returns the response. Call [`remove_hop_by_hop_headers`] before. Both
+    /// bodies are streamed. Dropping the future or the response body aborts the request on the
+    /// other node.
     pub async fn forward(
         &self,
         to: Destination<'_>,
@@ -190,8 +191,8 @@ impl PeerClient {
         headers.clone_from(&parts.headers);
         // This node sends 100 Continue to its client itself, when it reads the body.
         headers.remove(header::EXPECT);
-        // Set again from the body that is really sent: a length without its bytes would make the
-        // node take the next request for the body.
+        // hyper sets the length again, from the body that is sent. If the body were shorter than
+        // announced, the other node would read the next request as the rest of it.
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(MARK, HeaderValue::try_from(mark)?);
         Ok(request)

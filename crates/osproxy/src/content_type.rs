@@ -121,7 +121,8 @@ pub fn mime_type_of(sniffed: Option<&str>, name: &str) -> String {
     detected.to_owned()
 }
 
-/// Whether a MIME type equals `wanted` or is in its family, such as `image/*`. Ignores parameters.
+/// Whether a MIME type equals `pattern` or belongs to the family `pattern`, such as `image/*`.
+/// Ignores parameters.
 pub fn matches_pattern(pattern: &str, content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     match pattern.strip_suffix('*') {

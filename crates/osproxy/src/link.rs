@@ -294,7 +294,8 @@ pub fn expires_at_secs(date: &str, expire: &str) -> Option<i64> {
     expires_at(date, expire).map(OffsetDateTime::unix_timestamp)
 }
 
-/// When a link expires; `None` if the date was not written by [`format_date`] or `expire` is not a number.
+/// When a link expires. `None` if `date` is not in the format of [`format_date`], or `expire` is
+/// not a number.
 fn expires_at(date: &str, expire: &str) -> Option<OffsetDateTime> {
     parse_date(date)?.checked_add(Duration::seconds(expire.parse().ok()?))
 }

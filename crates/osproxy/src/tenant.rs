@@ -6,8 +6,8 @@ use std::{fmt, sync::Arc};
 /// Longest name, in bytes.
 pub const MAX_TENANT_NAME_BYTES: usize = 64;
 
-/// Name of a tenant: 1 to [`MAX_TENANT_NAME_BYTES`] characters of `a`-`z`, `0`-`9`, `-` and `_`, which all
-/// databases compare alike.
+/// Name of a tenant: 1 to [`MAX_TENANT_NAME_BYTES`] characters of `a`-`z`, `0`-`9`, `-` and `_`,
+/// which all databases compare in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tenant(Arc<str>);
 

@@ -1,8 +1,8 @@
 //! JSON of API v1: `/api/v1` for applications, `/f` for the holders of download links.
 //!
 //! Field names are `snake_case`, uids are decimal strings, digests are lower-case hexadecimal, and
-//! timestamps are RFC 3339 in UTC with three decimals: `2026-11-22T12:00:00.000Z`. Unknown values
-//! are omitted.
+//! timestamps are RFC 3339 in UTC with three decimals: `2026-11-22T12:00:00.000Z`. A field is
+//! omitted while its value is not known.
 
 mod file;
 mod link;

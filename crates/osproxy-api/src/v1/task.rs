@@ -53,7 +53,7 @@ pub enum TaskState {
     Running,
     /// Succeeded.
     Done,
-    /// Failed in all of its attempts.
+    /// Has no attempts left, or failed permanently; an operator can retry it.
     Dead,
 }
 

@@ -8,8 +8,8 @@ use futures_util::{StreamExt, future::BoxFuture, stream};
 use super::{Layer, OpenedObject, Operation};
 use crate::{Error, ErrorKind, ObjectReader, Result};
 
-/// Makes operations fail, either before they run or afterwards as if the response was lost, and
-/// makes readers break off.
+/// Makes operations fail, either before they run or afterwards as if the response were lost, and
+/// makes readers fail midway.
 pub struct Fault {
     /// One operation in this many fails; 0 disables faults.
     one_in: u64,

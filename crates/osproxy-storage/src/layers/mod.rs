@@ -136,8 +136,8 @@ pub trait Layer: Send + Sync + 'static {
     /// Records that a writer accepted `bytes`.
     fn record_written(&self, _bytes: usize) {}
 
-    /// Acquires what a reader or writer must hold while it exists, such as a permit. Called before
-    /// it is opened.
+    /// Acquires a guard, such as a permit, that a reader or writer holds while it exists. Called
+    /// before it is opened.
     async fn acquire_permit(&self) -> Result<Option<Box<dyn Send>>> {
         Ok(None)
     }

@@ -7,8 +7,8 @@ use futures_util::{StreamExt, stream};
 use super::{Backoff, Layer, OpenedObject, Operation, RetryableOperation};
 use crate::{Backend, Error, ErrorKind, Key, ObjectReader, Result};
 
-/// Retries operations that failed with a transient error. Readers reopen the object at the byte
-/// where they broke off.
+/// Retries operations that failed with a transient error. Readers reopen the object at the offset
+/// where they failed.
 ///
 /// Operations that write a stream are never retried, because their bytes are no longer available.
 /// [`Multipart::complete`] is retried: if the first attempt succeeded after all, the second finds
@@ -88,7 +88,7 @@ impl ResumingReader {
                         key = %self.key,
                         at = self.remaining.start,
                         %error,
-                        "reader broke off; reopening at this offset"
+                        "reader failed; reopening at this offset"
                     );
                     self.failures += 1;
                     self.reader = None;

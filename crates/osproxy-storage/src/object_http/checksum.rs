@@ -40,7 +40,7 @@ pub(super) struct SentChecksums {
     pub(super) md5: Option<[u8; 16]>,
 }
 
-/// What a store reports about the bytes it received.
+/// Checksums that a store returned for the bytes it received.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ReceivedChecksums {
     pub(super) tag: String,

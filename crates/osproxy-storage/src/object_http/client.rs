@@ -220,8 +220,8 @@ impl<V: Vendor> Client<V> {
         text_of(response).await.map_err(|error| lost::<V>(operation, error))
     }
 
-    /// The time of the store, from an unsigned list request: whatever the result, a store answers
-    /// with one of its XML documents.
+    /// The time of the store, from an unsigned list request. A store responds with one of its XML
+    /// documents whether or not the request is allowed.
     pub(super) async fn clock(&self, bucket: &str) -> Result<Option<SystemTime>> {
         let operation = "read clock";
         let mut ask = Request::to_bucket(Method::GET, bucket, operation).query("max-keys", "1");

@@ -48,7 +48,7 @@ pub enum Diagnosis {
     ClockSkewed,
     /// The key does not have this permission.
     Denied,
-    /// Refused without a reason, as responses to HEAD are.
+    /// Refused without a reason: responses to HEAD have no body.
     Refused,
     /// The bucket does not exist.
     BucketNotFound,

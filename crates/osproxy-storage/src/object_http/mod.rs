@@ -39,7 +39,7 @@ pub use sizes::FIRST_PART as UNKNOWN_PART;
 
 /// Concurrent DELETE requests.
 const DELETES: usize = 16;
-/// How often the existence of a new bucket is checked.
+/// Maximum checks whether a new bucket exists.
 const LOOKS: u32 = 10;
 
 /// What differs between vendors.

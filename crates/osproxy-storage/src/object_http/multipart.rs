@@ -16,9 +16,8 @@ pub(super) async fn begin<V: Vendor>(client: &Client<V>, key: &Key) -> Result<St
     let begin = Request::to_object(Method::POST, key, "begin upload").query("uploads", "");
     let answer: xml::Initiated = xml::parse::<V, _>("begin upload", &client.ask(begin).await?)?;
     if answer.upload_id.is_empty() {
-        return Err(
-            Error::new(ErrorKind::Other, V::NAME, "begin upload").with_message("response without upload id")
-        );
+        return Err(Error::new(ErrorKind::Other, V::NAME, "begin upload")
+            .with_message("the response has no upload id"));
     }
     Ok(answer.upload_id)
 }
@@ -42,7 +41,7 @@ pub(super) async fn complete<V: Vendor>(
     if !text.contains("CompleteMultipartUploadResult") {
         // The response was cut off.
         let mut error =
-            Error::new(ErrorKind::Other, V::NAME, operation).with_message("response without result");
+            Error::new(ErrorKind::Other, V::NAME, operation).with_message("the response has no result");
         error.retryable = true;
         return Err(error);
     }

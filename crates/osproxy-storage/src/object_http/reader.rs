@@ -29,8 +29,10 @@ pub(super) async fn open<V: Vendor>(
 fn bytes_before<V: Vendor>(answer: &Response, range: &Range<u64>) -> Result<u64> {
     let expected_len = range.end - range.start;
     let truncated = || Error::new(ErrorKind::Truncated, V::NAME, "open");
-    let wrong_range =
-        || Error::new(ErrorKind::Other, V::NAME, "open").with_message("response with another range");
+    let wrong_range = || {
+        Error::new(ErrorKind::Other, V::NAME, "open")
+            .with_message("the response has a different range than requested")
+    };
     let length = content_length(answer).ok_or_else(wrong_range)?;
     let content_range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     if let Some(said) = content_range {

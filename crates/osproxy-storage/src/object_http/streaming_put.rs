@@ -19,7 +19,7 @@ use crate::{Error, ErrorKind, Key, Result};
 /// Maximum chunks queued for the socket.
 const WAITING: usize = 4;
 
-/// What is written.
+/// Write target.
 #[derive(Clone)]
 pub(super) enum Target {
     Object,

@@ -166,7 +166,7 @@ async fn a_wrong_secret_is_refused_and_not_told<V: TestedVendor>() {
     }
 }
 
-/// Lists a store and reads an object with requests that are signed as if they were others.
+/// Lists a store and reads an object with signatures of different requests.
 async fn ask_signed_as<V: TestedVendor>(signed_as: fn(&str) -> String) -> [Result<()>; 2] {
     let client = Arc::into_inner(V::open(Some("signed")).client).unwrap();
     let client = client.with_vendor(|vendor| WrongSigner { vendor, signed_as });

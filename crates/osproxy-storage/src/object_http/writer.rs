@@ -14,7 +14,7 @@ use crate::{
     SizeHint, layers::Backoff,
 };
 
-/// How often buffered content is sent.
+/// Maximum attempts to send buffered content.
 const ROUNDS: u32 = 4;
 
 /// Writes an object, or a part of an upload.

@@ -142,7 +142,8 @@ impl App {
         }
     }
 
-    /// Returns the caller who has this key. The error does not tell what is wrong with the key.
+    /// Returns the caller that owns this key. The error does not reveal whether the key is unknown,
+    /// revoked or expired.
     async fn authenticate_key(&self, token: &str) -> Result<Caller> {
         let refused = || unauthenticated("the API key is unknown, revoked or expired");
         let key = ApiKey::parse(token).ok_or_else(refused)?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::task::TaskTracker;
 
-/// Spawns work that outlives the request that started it, on the runtime that does not serve
-/// connections: there, each step of the work would wait behind thousands of them.
+/// Spawns work that outlives the request that started it. Uses the runtime for background work: on
+/// the runtime that serves connections, each step would wait behind thousands of them.
 #[derive(Debug)]
 pub struct Background {
     runtime: Handle,
@@ -19,7 +19,7 @@ impl Background {
         Self { runtime: Handle::current(), tasks: TaskTracker::new() }
     }
 
-    /// Spawns `work`. Dropping the handle does not cancel it, and [`wait_idle`](Self::wait_idle) waits for it.
+    /// Spawns `work`. Dropping the handle does not cancel it; [`Self::wait_idle`] waits for it.
     pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -27,7 +27,7 @@ impl Background {
         self.tasks.spawn_on(work, &self.runtime)
     }
 
-    /// Spawns `work` that changes nothing. The node stops without waiting for it.
+    /// Spawns `work` without side effects. Shutdown does not wait for it.
     pub(super) fn spawn_detached<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -35,7 +35,7 @@ impl Background {
         self.runtime.spawn(work)
     }
 
-    /// Waits up to `patience` until all spawned work has ended. Returns whether it has.
+    /// Waits until all spawned work has ended. Returns `false` if it has not after `timeout`.
     pub async fn wait_idle(&self, timeout: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok()

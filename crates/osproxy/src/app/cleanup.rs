@@ -67,7 +67,7 @@ impl App {
     }
 
     /// Aborts all multipart uploads for a key, if the store has such uploads. `part_size` is that
-    /// of the blob, if it was settled.
+    /// of the blob, if it is fixed.
     pub async fn abort_multipart_uploads(
         &self,
         store: &str,

@@ -19,7 +19,7 @@ use crate::{
     uid::Uid,
 };
 
-/// How often a reader looks up a file whose bytes are relocated before it fails.
+/// Maximum lookups of a file whose bytes keep moving, before the reader fails.
 const MAX_TRIES: usize = 3;
 
 impl App {
@@ -100,10 +100,10 @@ struct ObjectRange {
     range: Range<u64>,
 }
 
-/// An open piece and its first bytes. Reading them ahead makes the store start to send.
+/// An open range and its first bytes. Reading them ahead makes the store start to send.
 type OpenedRange = storage::Result<(Option<Bytes>, ObjectReader)>;
 
-/// The next piece, while it is being opened.
+/// The next range, while it is being opened.
 struct NextRange {
     range: ObjectRange,
     opening: BoxFuture<'static, OpenedRange>,
@@ -117,9 +117,9 @@ impl NextRange {
         Self { range: piece, opening, is_ahead }
     }
 
-    /// Whether to open the piece again, now that it is needed, after this error. An error from
-    /// opening ahead says little: the reader itself held one of the store's slots. A reader that
-    /// has started waits for a slot as long as its client waits.
+    /// Whether to retry opening the range after this error. An error from opening ahead is not
+    /// conclusive, because the reader itself held one of the store's permits. Once a reader has
+    /// started, it waits for a permit as long as its client waits.
     fn should_reopen(&self, error: &storage::Error) -> bool {
         error.kind == ErrorKind::Busy || (self.is_ahead && error.retryable)
     }
@@ -141,7 +141,7 @@ pub struct RelocatingReader {
 }
 
 impl RelocatingReader {
-    /// Opens the first piece of the range.
+    /// Opens the first of the object ranges.
     async fn open(
         app: &Arc<App>,
         file: &StoredFile,
@@ -187,7 +187,7 @@ impl RelocatingReader {
                     opened => return Ok(opened?),
                 }
             }
-            Err(Error::internal("no object has the bytes of the file"))
+            Err(Error::internal("the content of the file was not found in the store"))
         }));
     }
 
@@ -237,7 +237,7 @@ impl RelocatingReader {
         }
     }
 
-    /// Lets the store open the next piece while this one has no bytes ready.
+    /// Drives the opening of the next range while this one has no bytes ready.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) {
         if let Some(next) = &mut self.next
             && let Poll::Ready(opened) = next.opening.as_mut().poll(cx)
@@ -274,7 +274,8 @@ impl Stream for RelocatingReader {
     }
 }
 
-/// Maps `wanted` to ranges of parts. Returns `None` if the parts do not add up to the file.
+/// Maps `range` of the content to ranges of part objects. Returns `None` if the parts do not add up
+/// to `size` bytes.
 fn object_ranges(parts: Vec<StoredPart>, range: &Range<u64>, size: u64) -> Option<VecDeque<ObjectRange>> {
     let (mut pieces, mut at) = (VecDeque::new(), 0);
     for part in parts {

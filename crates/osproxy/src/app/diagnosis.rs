@@ -94,7 +94,7 @@ fn explain_access_error(config: &Config, names: &SettingNames, diagnosis: Diagno
             "the bucket does not exist and `stores.make_buckets` is off; create it or turn that on".to_owned()
         }
         Diagnosis::BucketTaken => {
-            format!("the bucket belongs to another account; choose another name as `{section}.bucket`")
+            format!("the bucket belongs to another account; set another `{section}.bucket`")
         }
         Diagnosis::WrongRegion => format!(
             "the bucket or the store is in another region; check `{section}.region` and `{}`",

@@ -92,8 +92,8 @@ impl App {
     }
 }
 
-/// Names the client to the other node, which trusts this node as it would a proxy. Passes on only
-/// what this node knows.
+/// Sets `X-Forwarded-For` to the client's address. The other node trusts this node like a proxy, so
+/// headers from the client itself are removed.
 fn set_forwarded_for(request: &mut Request<Body>) {
     let client = request.extensions().get().and_then(|ClientAddr(client)| client.to_string().parse().ok());
     let headers = request.headers_mut();

@@ -87,13 +87,13 @@ pub(super) struct HealthChecker {
 /// share it.
 type SharedCheck = Shared<BoxFuture<'static, (Instant, Health)>>;
 
-/// Runs a check only once at a time, so that a check that hangs ties up one task only.
+/// Runs one check at a time, so that a check that hangs occupies only one task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SingleFlight(Arc<tokio::sync::Mutex<()>>);
 
 impl SingleFlight {
-    /// Spawns `check` on this runtime and waits for it up to `patience`. Returns `None` if it has
-    /// not ended by then, or if the previous one is still running.
+    /// Spawns `check` on this runtime and waits for it. Returns `None` if it, or a previous check
+    /// that it waits for, has not ended after `timeout`.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         timeout: Duration,

@@ -92,11 +92,14 @@ impl App {
 }
 
 fn in_progress() -> Error {
-    Error::new(ErrorCode::InProgress, "the first request with this idempotency key has not ended yet")
+    Error::new(
+        ErrorCode::InProgress,
+        "the first request with this idempotency key is still running; retry later",
+    )
 }
 
-/// Scopes an idempotency key to an API key. Returns a digest, because the column is as long as the
-/// longest key only.
+/// Scopes an idempotency key to an API key. Returns a digest, because both together may not fit
+/// into the column.
 fn scoped_key(api_key: Option<&str>, key: &str) -> String {
     let Some(id) = api_key else {
         return key.to_owned();

@@ -13,14 +13,14 @@ use crate::{
     meta::{Inspection, InspectionResult, StoredPart},
 };
 
-/// How many uploads are read at the same time; others wait.
+/// Maximum concurrent inspections; further ones wait.
 pub(super) const MAX_INSPECTIONS: usize = 8;
-/// How many short parts of an upload are read at the same time.
+/// Maximum concurrent reads of short parts of one upload.
 const MAX_READS: usize = 8;
 
 impl App {
-    /// Reads what is needed of an upload. Returns `None` if its parts were replaced or removed
-    /// meanwhile.
+    /// Reads the parts that `inspection` asks for. Returns `None` if they were replaced or removed
+    /// in the meantime.
     pub async fn inspect(&self, inspection: &Inspection) -> Result<Option<InspectionResult>> {
         let _permit = self.inspections.acquire().await.map_err(Error::internal)?;
         let parts = self.meta.parts(inspection.blob_id).await?;
@@ -73,7 +73,7 @@ impl App {
     }
 }
 
-/// Whether the bytes to read are gone.
+/// Whether the error means that a part was removed.
 fn is_gone(error: &Error) -> bool {
     let of_store = error.source().and_then(|source| source.downcast_ref::<storage::Error>());
     of_store.is_some_and(|error| matches!(error.kind, ErrorKind::NotFound | ErrorKind::Truncated))

@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Minimum time between two lookups caused by links with an unknown key.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the link keys come from.
+/// Source of the link keys, and when they were last read.
 pub(super) struct KeyRotation {
     /// The keys are configured, so they never change.
     pub(super) is_configured: bool,
@@ -42,7 +42,7 @@ impl App {
         Ok(self.links.verify(claims, signature, OffsetDateTime::now_utc()))
     }
 
-    /// Reads the keys again, unless that was done within `lately`.
+    /// Reads the keys again, unless they were read less than `min_age` ago.
     async fn reload_link_keys(&self, min_age: Duration) -> Result<()> {
         if self.key_rotation.is_configured {
             return Ok(());

@@ -44,8 +44,8 @@ impl DiskFolders {
         Self { folders: [data].into_iter().chain(objects).collect(), space: SingleFlight::default() }
     }
 
-    /// Returns the folders that are not writable, or whose disk has less free space than `least`
-    /// bytes or than `keep_free`: their names, and what is wrong.
+    /// Returns the name and problem of each folder that is not writable, or whose disk has less
+    /// than `least` bytes (or less than the folder's `min_free`) available.
     pub(super) fn problems(&self, least: u64) -> impl Future<Output = Vec<(&'static str, String)>> + use<> {
         let folders = self.folders.clone();
         async move {

@@ -14,8 +14,8 @@ use crate::{
     uid::Uid,
 };
 
-/// How often, and at what interval, to look for a completed object before its parts count as lost:
-/// some stores remove a multipart upload before they show the object.
+/// Maximum lookups of a completed object, and the pause between them, before its parts count as
+/// lost. Some stores remove a multipart upload before its object becomes visible.
 const LOOKUPS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -130,7 +130,7 @@ impl App {
                 }
                 Ok(is_lost)
             }
-            // It exists, or the store cannot tell now.
+            // The upload exists, or the lookup failed.
             _ => Ok(false),
         }
     }

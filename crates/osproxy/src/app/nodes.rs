@@ -13,10 +13,10 @@ use super::App;
 pub use crate::coord::{NodeDescription, RegisteredNode};
 use crate::{Error, Result, config::Config, coord::LoadReport, version};
 
-/// How long it is remembered that the node of a store was not found: otherwise every request for
-/// the store would look it up.
+/// How long a failed lookup of a store is cached, so that not every request for the store repeats
+/// it.
 const MISS_TTL: Duration = Duration::from_secs(1);
-/// The same, if the node does not answer at its known address.
+/// Minimum age of a cached owner before it is looked up again because it did not answer.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// State of this node, and known owners of stores.
@@ -37,7 +37,7 @@ pub(super) struct Nodes {
 struct CachedOwner {
     looked_up_at: Instant,
     owner: Option<NodeDescription>,
-    /// Whether the lookup succeeded, so that a missing owner is away.
+    /// Whether the lookup succeeded. Only then does a missing owner mean that the node is away.
     is_certain: bool,
 }
 
@@ -138,9 +138,8 @@ impl App {
         self.nodes.draining.load(Ordering::Relaxed)
     }
 
-    /// Returns the node that has a store which this one does not have. Fails if there is none. The
-    /// cached owner is at most one heartbeat old; `anew` looks it up again, because the owner did
-    /// not answer.
+    /// Returns the node that has `store`, which this node does not have. Fails if no node has it.
+    /// The cached owner is at most one heartbeat old; set `refresh` if that owner did not answer.
     pub async fn owner_of(&self, store: &str, refresh: bool) -> Result<NodeDescription> {
         let CachedOwner { owner, .. } = self.find_owner(store, refresh).await;
         owner.ok_or_else(|| Error::store_unreachable(store))

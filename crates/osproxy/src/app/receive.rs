@@ -28,7 +28,7 @@ pub struct Received {
 /// Maximum size of a body.
 #[derive(Clone, Copy, Debug)]
 pub struct SizeLimit {
-    /// What the body is, such as `file`; for the error message.
+    /// Noun for the error message, such as `file`.
     pub subject: &'static str,
     /// In bytes.
     pub max: u64,
@@ -67,7 +67,7 @@ pub async fn buffer_short_body(
     size: SizeHint,
     mut body: impl Stream<Item = Result<Bytes>> + Send + Unpin,
 ) -> Result<(SizeHint, impl Stream<Item = Result<Bytes>> + Send + Unpin)> {
-    // In a form, the content is surrounded by little else.
+    // A multipart form adds only a few bytes to the content.
     let is_short =
         !matches!(size, SizeHint::Exact(_)) && size.at_most().unwrap_or(0) <= MAX_BUFFERED + (64 << 10);
     let (mut kept, mut length, mut ended) = (Vec::<Bytes>::new(), 0, false);
@@ -102,8 +102,8 @@ pub async fn buffer_short_body(
 }
 
 impl App {
-    /// Streams a body to `target` and returns once all of it has arrived. If the announced size is
-    /// too large, fails before reading the body. Computes the digests in `wanted`.
+    /// Streams a body to `target` and returns once all of it has arrived. Fails before reading the
+    /// body if the announced size exceeds `bound`. Computes the digests in `selection`.
     pub async fn receive(
         &self,
         store: &str,
@@ -166,13 +166,13 @@ pub fn check_digests(expected: &ExpectedDigests, digests: &Digests) -> Result<()
     match expected.first_mismatch(digests) {
         Some((name, found)) => Err(Error::new(
             ErrorCode::DigestMismatch,
-            format!("the {name} of the content is {found}, not the expected one"),
+            format!("the {name} of the content is {found}, which differs from the expected digest"),
         )),
         None => Ok(()),
     }
 }
 
-/// Publishes the writer, unless that was done before. On failure, tells the write guard what it may
+/// Publishes the writer, unless that was done before. On failure, sets what the write guard may
 /// clean up.
 pub async fn publish_once(
     guard: &mut WriteGuard,

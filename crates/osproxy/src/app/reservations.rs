@@ -26,9 +26,10 @@ const DISK_TTL: Duration = Duration::from_secs(1);
 /// How long measuring a disk may take. After that, uploads go on without it, and fail if the disk
 /// is full.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a count of a tenant's uploads is reused, together with what started here since.
+/// How long a tenant's upload count is cached. Uploads started on this node since then are added to
+/// it.
 const USAGE_TTL: Duration = Duration::from_secs(10);
-/// Maximum age of a count that a refusal is based on.
+/// Maximum age of a cached count when an upload is refused; an older count is refreshed first.
 const REFUSAL_TTL: Duration = Duration::from_secs(1);
 /// Maximum number of cached tenants.
 const CACHED_TENANTS: usize = 10_000;

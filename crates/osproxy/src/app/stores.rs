@@ -47,7 +47,7 @@ impl Stores {
         self.entries.first().map_or("", |place| &place.name)
     }
 
-    /// What the metadata layer needs to know about the stores.
+    /// Describes the stores to the metadata layer.
     pub fn local_stores(&self) -> Vec<LocalStore> {
         let here = |place: &StoreEntry| LocalStore {
             name: place.name.clone(),
@@ -86,7 +86,7 @@ impl Stores {
         self.find(name).map(|place| &place.store).ok_or_else(|| Error::store_unreachable(name))
     }
 
-    /// Whether any store has multipart uploads of parts whose sizes are not known in advance.
+    /// Whether some store must know the length of a part before the part is written.
     pub fn needs_part_lengths(&self) -> bool {
         self.entries.iter().filter_map(|place| place.store.multipart()).any(|parts| !parts.is_preallocated())
     }
@@ -129,12 +129,16 @@ impl Stores {
         };
         page.histogram(
             "store_operation_seconds",
-            "Duration of store operations; each try counts",
+            "Duration of store operations; each retry counts separately",
             operations().map(|(labels, counters)| (labels, counters.durations.snapshot())),
         );
         let failures =
             operations().map(|(labels, counters)| (labels, counters.failures.load(Ordering::Relaxed)));
-        page.counter("store_errors", "Failed store operations, not-found excluded", failures);
+        page.counter(
+            "store_errors",
+            "Failed store operations, excluding objects that were not found",
+            failures,
+        );
         let of_stores = |counter: fn(&Counters) -> u64| {
             self.entries.iter().map(move |place| (label(place), counter(&place.counters)))
         };
@@ -155,7 +159,7 @@ impl Stores {
         );
     }
 
-    /// Returns the remote stores that fail: their names, and what is wrong.
+    /// Returns the name and error of each remote store that fails.
     pub(super) async fn problems(&self) -> Vec<(String, String)> {
         let remote = self.entries.iter().filter(|place| !place.is_disk);
         let asking = remote.map(async |place| {
@@ -202,8 +206,8 @@ impl Stores {
         Ok(Self::from_entries(config, places, ReadRateLimit::new(0)))
     }
 
-    /// Opens every configured store for reading, possibly beside a running service. `pace` limits
-    /// the rate at which content is read to compute digests.
+    /// Opens every configured store for reading; a service may be running. `read_rate` limits how
+    /// fast content is read to compute digests.
     pub async fn open_to_read(
         config: &Config,
         database: &DatabaseLocation,

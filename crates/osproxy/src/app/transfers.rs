@@ -36,7 +36,7 @@ pub struct Transfers {
     running_by_payer: Mutex<HashMap<Payer, u32>>,
 }
 
-/// What a transfer is charged to, if that has a limit.
+/// A tenant or API key whose concurrency limit a transfer counts against.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Payer {
     Tenant(Tenant),
@@ -70,8 +70,8 @@ impl Transfers {
     }
 
     /// Admits a transfer through a link with these constraints. Fails at a concurrency limit, or if
-    /// no memory becomes free within 10 seconds. `kept` is the memory for content that the transfer
-    /// buffers, in bytes, beside its other buffers.
+    /// no memory becomes free within 10 seconds. `buffered` is the memory for buffered content, in
+    /// bytes, in addition to the other buffers of the transfer.
     pub async fn admit(self: &Arc<Self>, terms: &LinkConstraints, buffered: u64) -> Result<Transfer> {
         let one_more = |running| (running < self.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
@@ -87,8 +87,8 @@ impl Transfers {
     }
 }
 
-/// Returns the memory for buffered content of this length, in bytes, for a store that needs to know
-/// the length of what it receives.
+/// Returns how many bytes to reserve for content of this length, in a store that must know lengths
+/// in advance.
 pub fn buffered_bytes(size: SizeHint) -> u64 {
     match size {
         SizeHint::Exact(_) => 0,

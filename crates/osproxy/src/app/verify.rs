@@ -30,8 +30,8 @@ impl Stores {
         Ok(own.finish())
     }
 
-    /// Reads parts. Returns the digests of each part (those recorded for it) and of all parts
-    /// concatenated (those in `wanted`).
+    /// Reads parts. Returns, for each part, the digests that are recorded for it, and the digests
+    /// in `selection` of all parts concatenated.
     pub async fn digest_parts(
         &self,
         store: &str,
@@ -84,7 +84,7 @@ impl Stores {
 pub struct ReadRateLimit {
     /// Bytes per second; `None`: unlimited.
     limit: Option<NonZeroU64>,
-    /// When all bytes read so far are due at this rate.
+    /// When all bytes read so far would have been read at exactly this rate.
     due: Mutex<Instant>,
 }
 

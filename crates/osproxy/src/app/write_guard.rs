@@ -66,7 +66,7 @@ impl WriteGuard {
     pub fn keep_object(&mut self) {
         tracing::error!(
             id = self.active.as_ref().map(|writing| writing.id),
-            "the key is taken by an object without a row"
+            "an object without a database row exists under this key; keeping it"
         );
         self.cleanup = Cleanup::KeepObject;
     }

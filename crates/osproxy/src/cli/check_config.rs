@@ -1,4 +1,4 @@
-//! `osproxy check-config`
+//! `osproxy check-config`: checks the configuration and prints warnings.
 
 use crate::config::LoadedConfig;
 
@@ -7,6 +7,6 @@ pub fn run(loaded: &LoadedConfig) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         super::print_line(&format!("warning: {warning}"));
     }
-    super::print_line("the configuration is fine");
+    super::print_line("the configuration is valid");
     Ok(())
 }

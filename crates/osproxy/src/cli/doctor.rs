@@ -1,4 +1,4 @@
-//! `osproxy doctor`
+//! `osproxy doctor`: tests the stores and the clock.
 
 mod clock;
 mod local;

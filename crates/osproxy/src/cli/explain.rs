@@ -1,4 +1,4 @@
-//! `osproxy explain`
+//! `osproxy explain`: prints the history of an upload.
 
 mod history;
 

@@ -1,4 +1,4 @@
-//! `osproxy fsck`
+//! `osproxy fsck`: compares metadata with the stores.
 
 mod check;
 mod multipart_uploads;

@@ -1,4 +1,4 @@
-//! `osproxy health`
+//! `osproxy health`: asks a running node whether it is ready.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

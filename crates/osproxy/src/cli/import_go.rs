@@ -1,4 +1,4 @@
-//! `osproxy import-go`
+//! `osproxy import-go`: imports the database of the Go program.
 
 mod file_name;
 mod plan;

@@ -1,4 +1,4 @@
-//! `osproxy key`
+//! `osproxy key`: manages API keys.
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};

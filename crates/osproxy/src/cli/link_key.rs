@@ -1,4 +1,4 @@
-//! `osproxy link-key`
+//! `osproxy link-key`: manages the keys that sign links.
 
 use anyhow::{Context, bail};
 use clap::Subcommand;

@@ -1,4 +1,4 @@
-//! `osproxy migrate`
+//! `osproxy migrate`: creates or updates the database.
 
 use crate::config::LoadedConfig;
 

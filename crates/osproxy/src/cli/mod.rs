@@ -84,7 +84,7 @@ async fn open_meta(config: &Config) -> anyhow::Result<Meta> {
     meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
 }
 
-/// Does the same as [`existing_database`], but with `--init` first creates the database and its tables.
+/// Like [`existing_database`], but with `--init` creates the database and its tables first.
 async fn existing_or_init(config: &Config, init: InitArgs) -> anyhow::Result<DatabaseLocation> {
     if init.init {
         migrate(config).await?;

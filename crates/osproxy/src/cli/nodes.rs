@@ -1,4 +1,4 @@
-//! `osproxy nodes`
+//! `osproxy nodes`: lists the nodes of a cluster.
 
 use anyhow::Context;
 use clap::Args;

@@ -1,4 +1,4 @@
-//! `osproxy openapi`
+//! `osproxy openapi`: prints the OpenAPI document.
 
 use std::io::Write;
 

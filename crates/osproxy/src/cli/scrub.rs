@@ -1,4 +1,4 @@
-//! `osproxy scrub`
+//! `osproxy scrub`: reads all content and verifies its digests.
 
 mod report;
 mod scrubber;

@@ -1,4 +1,4 @@
-//! `osproxy serve`
+//! `osproxy serve`: runs the service.
 
 mod bootstrap_key;
 mod listeners;
@@ -29,8 +29,8 @@ const BLOCKING_THREADS: usize = 64;
 /// seconds.
 const DRAIN: u64 = 5;
 
-/// Timeout of the first request on a new connection when the node stops. Not awaited if there is no
-/// drain delay.
+/// How long a connected client may take to send its first request while the node stops. Limited by
+/// the drain delay.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// How long threads may remain in system calls after everything else has ended.

@@ -1,4 +1,4 @@
-//! `osproxy tasks`
+//! `osproxy tasks`: lists and retries background tasks.
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};

@@ -1,4 +1,4 @@
-//! `osproxy tenant`
+//! `osproxy tenant`: manages quotas of tenants.
 
 use std::str::FromStr;
 

@@ -27,7 +27,7 @@ struct Shared {
 /// Streams a body to another node.
 pub(super) struct ForwardedBody(Arc<Shared>);
 
-/// Observes the progress of an [`ForwardedBody`].
+/// Observes the progress of a [`ForwardedBody`].
 pub(super) struct BodyProgress(Arc<Shared>);
 
 impl ForwardedBody {

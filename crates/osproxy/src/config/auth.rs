@@ -18,7 +18,8 @@ choice! {
         /// the first start, osproxy creates one, prints it and stores it in the file
         /// `bootstrap-key` in `data_dir`.
         Keys = "keys",
-        /// Everyone who can reach the port. For closed networks; the same as the Go program.
+        /// Anyone who can reach the port, without a key, as with the Go program. For closed
+        /// networks only.
         Open = "open",
     }
 }

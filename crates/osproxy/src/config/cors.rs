@@ -6,7 +6,7 @@ section! {
     CorsSection {
         /// Allowed origins, such as `https://app.example.net`. `*` allows every origin, as the Go
         /// program does; an empty list allows no other origin. Danger: with `*` and `auth.mode:
-        /// open`, every page that is opened in a browser which can reach the service may use it.
+        /// open`, any page can use the service from a browser that can reach it.
         allow_origins: Vec<String> = vec!["*".to_owned()],
         /// Request headers that pages may send; `*` allows all.
         allow_headers: Vec<String> = vec!["*".to_owned()],

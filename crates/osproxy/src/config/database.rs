@@ -48,7 +48,7 @@ section! {
         max_idle_conns: u32 = 10,
         /// Largest number of open connections.
         max_open_conns: u32 = 16,
-        /// How long to wait for an answer of the server, in seconds. After that, the request fails
+        /// Timeout for a response from the server, in seconds. After that, the request fails
         /// with 503.
         timeout: u64 = 10,
         /// Number of complete files that are cached in memory, about 500 bytes each; 0 turns the

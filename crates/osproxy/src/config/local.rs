@@ -14,7 +14,7 @@ section! {
         /// without it, a power failure can lose acknowledged files.
         fsync: bool = true,
         /// Free disk space that uploads may not use, in bytes, so that the database and downloads
-        /// keep working. Uploads are rejected when no more is free. Also applies to the disk of an
+        /// keep working. Uploads are rejected when less is free. Also applies to the disk of an
         /// SQLite database, wherever objects are stored.
         keep_free: u64 = 256 << 20,
         /// How long space stays reserved for an upload that has not received content, in seconds.

@@ -70,7 +70,7 @@ section! {
         data_dir: PathBuf = PathBuf::from("osproxy-data"),
         /// A listener for operators.
         admin: AdminSection = AdminSection::default(),
-        /// General section of the Go program.
+        /// The Go program's general section; only its port is used.
         app: AppSection = AppSection::default(),
         /// Who may use the service.
         auth: AuthSection = AuthSection::default(),

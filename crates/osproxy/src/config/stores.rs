@@ -66,7 +66,7 @@ section! {
         upload_to: Option<StoreKind> = None,
         /// Whether missing buckets are created at startup.
         make_buckets: bool = true,
-        /// How long to wait for an answer of a store, in seconds.
+        /// Timeout for a response from a store, in seconds.
         timeout: u64 = 30,
         /// Number of attempts for operations that can be repeated.
         attempts: u32 = 4,

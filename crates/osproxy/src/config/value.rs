@@ -164,7 +164,7 @@ impl SettingValue for u64 {
         };
         let value = value.and_then(|value| Self::try_from(value).ok());
         if value.is_none() {
-            findings.type_mismatch(path, "a whole number that is not negative", &node);
+            findings.type_mismatch(path, "a non-negative whole number", &node);
         }
         value
     }

@@ -15,7 +15,7 @@ pub enum Message {
         /// Id of the blob.
         blob_id: i64,
     },
-    /// A task was queued that the sender may be unable to run.
+    /// A task was enqueued that the sender may be unable to run.
     TaskEnqueued,
 }
 

@@ -31,8 +31,8 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Nodes with a recent heartbeat, including this one once it is announced.
     async fn list_nodes(&self) -> Result<Vec<RegisteredNode>, CoordError>;
 
-    /// The node with a recent heartbeat that alone has access to `store`. The cost does not depend
-    /// on the number of nodes. Fails while the registry may still be incomplete.
+    /// The node that has exclusive access to `store` and a recent heartbeat. The cost does not
+    /// depend on the number of nodes. Fails while the registry may still be incomplete.
     async fn find_owner(&self, store: &str) -> Result<Option<NodeDescription>, CoordError>;
 
     /// Sends a message to the other nodes that are connected now. Never waits.
@@ -44,7 +44,7 @@ pub trait Coordinator: Send + Sync + 'static {
     /// Whether messages of other nodes are received at the moment.
     fn is_connected(&self) -> bool;
 
-    /// Gives the worker id back and unregisters this node. Call it when no more uids are issued;
+    /// Releases the worker id and unregisters this node. Call it after the last uid was issued;
     /// takes a few seconds at most.
     async fn leave(&self);
 }

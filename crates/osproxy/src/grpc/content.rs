@@ -84,7 +84,7 @@ pub(super) fn data_stream<M: ContentMessage + Send + 'static>(
     chunks.filter(|piece| future::ready(!piece.as_ref().is_ok_and(Bytes::is_empty)))
 }
 
-/// The same content, which fails when the key of its caller is revoked or expires.
+/// Wraps content so that it fails when the caller's API key is revoked or expires.
 pub(super) fn until_revoked(
     app: Arc<App>,
     caller: Caller,

@@ -42,7 +42,7 @@ const MAX_MESSAGE: usize = (1 << 20) + (64 << 10);
 /// Maximum message size of methods without a key, in bytes: their requests contain only names.
 const MAX_OPEN_MESSAGE: usize = 4 << 10;
 
-/// Routers of the services, grouped by the middleware they need. All except `open` require
+/// Routers of the services, grouped by the middleware they need. All except `anonymous` require
 /// authentication: each request has its [`Caller`] in its extensions.
 #[derive(Default)]
 pub struct Services {

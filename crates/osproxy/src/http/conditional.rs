@@ -45,8 +45,8 @@ pub(super) fn evaluate(headers: &HeaderMap, validators: &Validators<'_>) -> Prec
     PreconditionResult::Proceed
 }
 
-/// Whether to apply the `Range` header: always without `If-Range`, else only if that names this
-/// representation.
+/// Whether to apply the `Range` header: always without `If-Range`, otherwise only if its entity tag
+/// or date matches.
 pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) -> bool {
     let Some(field) = headers.get(header::IF_RANGE) else {
         return true;
@@ -56,7 +56,8 @@ pub(super) fn range_applies(headers: &HeaderMap, validators: &Validators<'_>) ->
         || httpdate::parse_http_date(field).is_ok_and(|date| date == validators.last_modified)
 }
 
-/// Whether any entity tag in all lines of a header fits. Returns `None` if the header is absent.
+/// Whether any entity tag in the header, which may have several lines, satisfies `fits`. Returns
+/// `None` if the header is absent.
 fn any_matches(headers: &HeaderMap, name: &HeaderName, fits: impl Fn(&str) -> bool) -> Option<bool> {
     let mut lines = headers.get_all(name).iter().peekable();
     lines.peek()?;

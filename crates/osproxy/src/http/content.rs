@@ -42,7 +42,8 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// How to present content to the client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Presentation<'a> {
-    /// The link's choice. Active content is sent as an attachment anyway.
+    /// Disposition that the link requests. Active content, such as HTML, is always sent as an
+    /// attachment.
     pub(super) disposition: Disposition,
     /// File name for saving, if it differs from the name of the file.
     pub(super) filename: Option<&'a str>,

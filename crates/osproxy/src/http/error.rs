@@ -72,7 +72,7 @@ fn grpc_error(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
     if let Some(StatusSource(error)) = status.source().and_then(|source| source.downcast_ref()) {
         return Some(error.clone());
     }
-    // Tonic itself made this status, because it could not read the request message.
+    // Tonic itself created this status, because it could not decode the request message.
     let error = match status.code() {
         Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
             Error::invalid("the message is malformed or larger than 1 MiB")

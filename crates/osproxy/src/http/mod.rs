@@ -150,7 +150,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_r
         .route("/stats", get(v1::describe_service::describe_service))
         .route("/uploads", post(v1::create_upload::create_upload))
         .route("/uploads/{uid}/links", post(v1::create_upload_links::create_upload_links))
-        // Their clients call these with a signed link.
+        // Clients of the applications call these with a signed link.
         .route("/uploads/{uid}", get(v1::upload_status::upload_status).delete(v1::abort_upload::abort_upload))
         .route("/uploads/{uid}/proof", post(v1::prove_possession::prove_possession))
         .route("/uploads/{uid}/complete", post(v1::complete_upload::complete_upload))

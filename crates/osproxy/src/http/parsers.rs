@@ -40,8 +40,8 @@ pub fn query_v1(uid: &str, query: &str) -> Option<LinkParameters> {
     Some([claims.uid, claims.date, claims.expire, signature].map(str::to_owned))
 }
 
-/// Verifies a link of API v0. `extra` are the names of the parameters that only this kind of link
-/// has.
+/// Verifies a link of API v0. `extra_names` lists the additional signed parameters of this kind of
+/// link.
 pub fn verify_v0(
     links: &LinkKeys,
     action: LinkAction,

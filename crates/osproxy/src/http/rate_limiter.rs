@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::config::ServerSection;
 
-/// Token bucket that enforces a minimum rate. It holds time instead of tokens: bytes earn the time
-/// that they take at the rate, and waiting for the client spends it; waiting for anything else is
-/// free. The bucket starts full, with `window`. A single wait spends at most one window, so that
-/// one long pause is forgiven; timeouts deal with long pauses.
+/// Token bucket that enforces a minimum rate. It holds time instead of tokens: each byte adds the
+/// time that it takes at the minimum rate, and waiting for the client removes time; waiting for
+/// anything else costs nothing. The bucket starts full, with `window`. A single wait spends at most
+/// one window, so that one long pause is forgiven; timeouts deal with long pauses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RateLimiter {
     /// In bytes per second; 0 disables the check.
@@ -17,7 +17,7 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// The rate of `server.min_rate` and `server.rate_window`.
+    /// Creates a limiter with `server.min_rate` and `server.rate_window`.
     pub(super) fn from_config(config: &ServerSection) -> Self {
         Self::new(config.min_rate, Duration::from_secs(config.rate_window))
     }

@@ -44,9 +44,9 @@ pub struct RemoteAddr(pub SocketAddr);
 /// Serves until `shutdown` is cancelled. Then stops accepting connections, waits up to
 /// `server.shutdown_grace` for running requests, and aborts the rest.
 ///
-/// A client that has already connected may still send its first request within `last_requests`.
-/// With zero, its connection may be reset: an idle connection looks the same as one whose request
-/// is on the way.
+/// A client that has already connected may still send its first request within
+/// `first_request_grace`. With zero, its connection may be reset: an idle connection looks the same
+/// as one whose request is on the way.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -147,7 +147,7 @@ impl Connections {
         }
     }
 
-    /// Serves a connection on its own task, which holds `place` until the end.
+    /// Serves a connection on its own task, which holds `permits` until the connection ends.
     fn spawn(&self, stream: TcpStream, peer: SocketAddr, permits: Option<ConnectionPermits>) {
         let (protocol, draining, cut) = (self.server.clone(), self.draining.clone(), self.abort.clone());
         self.tasks.spawn(async move {

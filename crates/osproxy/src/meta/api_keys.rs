@@ -14,7 +14,7 @@ pub struct ApiKeyRecord {
     pub id: String,
     /// Hash of the secret.
     pub hash: [u8; 32],
-    /// Label for people.
+    /// Human-readable label.
     pub label: String,
     /// The tenant whose files it gives access to.
     pub tenant: Tenant,

@@ -80,8 +80,8 @@ impl FileCache {
         (since.elapsed() < self.ttl).then_some(from)
     }
 
-    /// Inserts a value read since the caller got `generation`, unless something was evicted
-    /// meanwhile.
+    /// Inserts a value that was read after `generation` was obtained. Does nothing if something was
+    /// evicted since then.
     pub(super) fn insert_links_from(&self, uid: Uid, from: i64, generation: u64) {
         let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {
@@ -89,8 +89,8 @@ impl FileCache {
         }
     }
 
-    /// Evicts everything. Caches nothing until called with `true`: invalidations by other nodes are
-    /// received again.
+    /// Evicts everything, and enables or disables the cache. Keep it disabled while invalidations
+    /// by other nodes cannot be received.
     pub(super) fn set_enabled(&self, others_are_heard: bool) {
         let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -104,8 +104,8 @@ impl FileCache {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Inserts a file read since the caller got `generation`, unless something was evicted
-    /// meanwhile.
+    /// Inserts a file that was read after `generation` was obtained. Does nothing if something was
+    /// evicted since then.
     pub(super) fn insert(&self, file: Arc<StoredFile>, generation: u64) {
         let _changing = self.update_lock.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation() == generation {

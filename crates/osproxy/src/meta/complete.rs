@@ -27,7 +27,7 @@ use super::multipart::{self, MultipartUpload};
 /// Maximum number of ranges in a list of missing parts.
 const MAX_RANGES: usize = 1000;
 
-/// How often to retry when another blob with the same content appears during the transaction.
+/// Maximum retries when another blob with the same content appears during the transaction.
 const ROUNDS: usize = 4;
 
 /// The client's request to complete an upload.
@@ -82,7 +82,7 @@ pub enum CompleteOutcome {
     NeedsInspection(Inspection),
     /// The tenant's quota is exceeded.
     OverQuota,
-    /// The file is in this state, in which it cannot be completed.
+    /// The file cannot be completed in this state.
     NotOpen(FileState),
     /// No such uid.
     Unknown,
@@ -100,8 +100,8 @@ pub struct FollowUpTasks {
 }
 
 impl Meta {
-    /// Completes an upload if its stored parts match `said` and `conditions`, and enqueues `merge`
-    /// for its blob. The number of statements does not depend on the number of parts.
+    /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues
+    /// `merge` for its blob. The number of statements does not depend on the number of parts.
     pub async fn complete_upload(
         &self,
         uid: Uid,
@@ -169,7 +169,7 @@ impl Meta {
 
     /// Makes the file readable after its store has completed the multipart upload; parts that are
     /// objects of their own may remain. If a digest or the MIME type does not match, the file
-    /// becomes corrupt. Returns `Closed` if the file is no longer in state completing.
+    /// becomes corrupt. Returns `NotOpen` if the file is no longer in state `completing`.
     pub async fn finish_multipart(
         &self,
         uid: Uid,
@@ -489,7 +489,7 @@ fn expected_part_count(file: &file::Model, said: &CompleteRequest) -> Option<u32
     said.parts.max(announced.and_then(|parts| u32::try_from(parts).ok()))
 }
 
-/// Returns the numbers from 1 to `count` that are not in `there`, which is sorted.
+/// Returns the numbers from 1 to `count` that are not in `stored`, which is sorted.
 fn missing_ranges(stored: &[i32], count: u32) -> Vec<RangeInclusive<u32>> {
     let end = count.saturating_add(1);
     let there = stored.iter().map(|number| number.cast_unsigned()).take_while(|number| *number <= count);

@@ -77,8 +77,8 @@ impl Meta {
         self.remove(Some(tenant), uid, removal_of, removal).await
     }
 
-    /// Expires an upload whose expiry is before `lapsed_before`, in milliseconds since the Unix
-    /// epoch. An upload renewed meanwhile stays. Its blob is treated as by
+    /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
+    /// epoch. An upload that was renewed in the meantime stays. Its blob is treated as by
     /// [`delete_file`](Self::delete_file).
     pub async fn expire_upload(
         &self,
@@ -162,7 +162,7 @@ impl Meta {
     }
 
     /// Returns what is left of a blob in state `deleting`; `None` if there is no such blob. Marks
-    /// all its parts for deletion, and no new part of it can be begun.
+    /// all its parts for deletion; no new part can be added.
     pub async fn deleting_blob(&self, blob_id: i64) -> Result<Option<DeletingBlob>, DbErr> {
         self.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
     }

@@ -129,8 +129,8 @@ async fn close_idle_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, keep: u32) {
     }
 }
 
-/// Pings all idle connections at once, and closes those that do not answer within `patience`. They
-/// count towards the pool's limit in the meantime.
+/// Pings all idle connections concurrently, and closes those that do not answer within
+/// `ping_timeout`. They count towards the pool's limit in the meantime.
 pub(super) async fn close_dead(connection: &DatabaseConnection, ping_timeout: Duration) {
     match connection.get_database_backend() {
         DbBackend::Postgres => close_dead_of(connection.get_postgres_connection_pool(), ping_timeout).await,
@@ -143,7 +143,7 @@ async fn close_dead_of<D: sqlx::Database>(pool: &sqlx::Pool<D>, ping_timeout: Du
     let idle = std::iter::from_fn(|| pool.try_acquire()).take(pool.num_idle());
     let trying = idle.map(|mut connection| async move {
         if !matches!(tokio::time::timeout(ping_timeout, connection.ping()).await, Ok(Ok(()))) {
-            // Close without the protocol's goodbye: sending it could block.
+            // Close without sending the protocol's termination message, which could block.
             drop(connection.detach());
         }
     });

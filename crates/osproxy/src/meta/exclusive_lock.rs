@@ -18,7 +18,7 @@ use super::{
 };
 use crate::config::DatabaseServer;
 
-/// How often the lock is checked, or taken again after it was lost.
+/// Interval at which the lock is checked, or reacquired after it was lost.
 const PAUSE: Duration = Duration::from_secs(3);
 /// Timeout of one check.
 const TIMEOUT: Duration = Duration::from_secs(5);

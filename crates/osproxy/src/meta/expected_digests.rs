@@ -17,7 +17,7 @@ impl ExpectedDigests {
         Self { md5, ..Self::default() }
     }
 
-    /// Fills in missing digests from `those`.
+    /// Fills in missing digests from `fallback`.
     #[must_use]
     pub fn or(self, fallback: Self) -> Self {
         Self {

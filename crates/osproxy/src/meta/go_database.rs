@@ -91,7 +91,7 @@ pub struct GoDatabase {
 }
 
 impl GoDatabase {
-    /// Connects to the server. The error is a message for people.
+    /// Connects to the server. The error is a human-readable message.
     pub async fn open(server: &DatabaseServer) -> Result<Self, String> {
         let explain = |error| dialect::open_error_message(server, &error);
         // Fail fast if the server is unreachable, before switching to the long timeout.

@@ -39,7 +39,7 @@ pub struct RecordedAnswer {
     pub body: String,
 }
 
-/// State of a key.
+/// Outcome of acquiring a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyAcquisition {
     /// This execution owns the key and must run the request. It must create its file with this uid:

@@ -93,7 +93,7 @@ pub enum ImportOutcome {
     Conflict,
 }
 
-/// Target of an import.
+/// Tenant and store that imported files are assigned to.
 #[derive(Clone, Debug)]
 pub struct ImportTarget {
     /// Owner of the imported files.
@@ -222,8 +222,8 @@ impl ImportTransaction<'_> {
         Ok(ImportOutcome::Replaced)
     }
 
-    /// Deletes the rows of an unfinished import, of whatever tenant, that received nothing here
-    /// since. Returns `false` and changes nothing for any other file.
+    /// Deletes the rows of an unfinished import that has received nothing since, whichever tenant
+    /// owns it. Returns `false` and changes nothing for any other file.
     async fn remove_untouched(&self, existing: &file::Model, content: &ImportContent) -> Result<bool, DbErr> {
         let is_untouched = match (existing.state, existing.blob_id) {
             (file::State::Pending, None) => existing.announced_size.is_none(),
@@ -397,8 +397,8 @@ impl ImportTransaction<'_> {
         self.insert_parts(blob_id, leftovers, part::State::Deleting).await
     }
 
-    /// Like [`insert_leftovers`](Self::insert_leftovers), for a file that exists. Skips objects with a part row: the file
-    /// may still consist of them.
+    /// Like [`Self::insert_leftovers`], for a file that exists. Skips objects that have a part row,
+    /// because the file may still consist of them.
     async fn insert_leftovers_of_existing(
         &self,
         known: &file::Model,

@@ -1,6 +1,6 @@
 //! Inspection of an upload before it is completed: does the content have the MIME type that its
-//! links require, and the digests that the client expects? If the rows of the parts do not tell,
-//! the parts must be read first.
+//! links require, and the digests that the client expects? If the part rows do not contain the
+//! answer, the parts must be read first.
 
 use osproxy_storage::{DigestSelection, Digests};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -30,10 +30,10 @@ pub struct CompletePreconditions {
 pub struct Inspection {
     /// The blob of the parts.
     pub blob_id: i64,
-    /// Its store.
+    /// Name of the store that holds the parts.
     pub store: String,
-    /// Detect the MIME type from the beginning of the content: the first part alone is too short
-    /// for that.
+    /// Whether to detect the MIME type from the first bytes of the content. The first part alone is
+    /// too short.
     pub needs_first_bytes: bool,
     /// Digests of the whole content to compute.
     pub digests: Option<DigestSelection>,

@@ -12,9 +12,9 @@ use super::{
 use crate::{tenant::Tenant, uid::Uid};
 
 impl Meta {
-    /// Returns since when links to a file are valid: those issued earlier (in seconds since the
-    /// Unix epoch) are revoked. 0 if none are. With `is_to_read`, the whole file is read into the
-    /// cache, because the caller needs it next.
+    /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued
+    /// before it are revoked. 0 if no link is revoked. With `cache_file`, caches the whole file,
+    /// because the caller needs it next.
     pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, DbErr> {
         if let Some(from) = self.file_cache.links_from(uid) {
             return Ok(from);
@@ -53,7 +53,7 @@ impl Meta {
         revoked
     }
 
-    /// Returns how often a link was used.
+    /// Returns the use count of a link.
     pub async fn link_uses(&self, id: &str) -> Result<u32, DbErr> {
         let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
         let uses: Option<i32> = uses.into_tuple().one(&self.reader).await?;

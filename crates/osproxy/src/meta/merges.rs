@@ -24,9 +24,9 @@ use crate::tenant::Tenant;
 pub struct MergeIntent {
     /// Id of the write intent: the row that names the object to be written.
     pub intent_id: i64,
-    /// Whether the store holds some of the parts in its own multipart upload, or in the object it
-    /// made of one. [`Meta::finish_merge`] then makes the intent name that object, so that the
-    /// sweep removes it.
+    /// Whether some of the parts are in the store's multipart upload, or in the object that it
+    /// became. [`Meta::finish_merge`] then makes the intent name that object, so that the sweep
+    /// removes it.
     pub has_multipart: bool,
     /// The store of the parts; the object is written there too.
     pub store: String,
@@ -94,8 +94,8 @@ pub enum MergeOutcome {
 
 impl Meta {
     /// Begins to merge the parts of a blob: records a write intent for the object. The first merge
-    /// writes under the key made of the blob's own id, every later one under the key made of
-    /// `spare`, so that no key is written twice.
+    /// uses the key derived from the blob's own id, every later one the key derived from
+    /// `fallback_id`, so that no key is written twice.
     pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, DbErr> {
         let here = self.node_stores.clone();
         self.write(move |transaction| {

@@ -66,7 +66,7 @@ async fn ensure_not_newer(connection: &DatabaseConnection) -> Result<(), DbErr> 
     match applied.into_iter().find(|applied| !known.contains(applied.version.as_str())) {
         None => Ok(()),
         Some(newer) => Err(DbErr::Custom(format!(
-            "its schema is of a newer version of osproxy (unknown migration {}); use that version or later",
+            "its schema was created by a newer version of osproxy (unknown migration {}); use that version or a later one",
             newer.version
         ))),
     }

@@ -170,7 +170,7 @@ pub struct PartSizeLimits {
 }
 
 impl NodeStores {
-    /// `stores`: new files go to the first.
+    /// New files go to the first of `stores`.
     pub fn new(node: String, stores: Vec<LocalStore>) -> Self {
         Self { node, stores, clock: Clock::default() }
     }

@@ -39,7 +39,7 @@ pub struct MultipartSlot {
 pub struct MultipartUpload {
     /// The blob that collects its parts.
     pub blob_id: i64,
-    /// The store.
+    /// Name of the store.
     pub store: String,
     /// Key of the object that the upload will become.
     pub key: Key,

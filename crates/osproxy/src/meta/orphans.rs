@@ -1,4 +1,4 @@
-//! Rows whose object is not content: writes that run or died, and deletions that are not finished.
+//! Rows whose object is not content: running and failed writes, and unfinished deletions.
 //! The sweep deletes them, the object first, then the row, so that no object is ever left without a
 //! row.
 
@@ -48,8 +48,8 @@ pub struct PendingDelete {
 
 impl Meta {
     /// Returns up to `limit` unfinished rows of this kind in a store, created before
-    /// `begun_before`, in milliseconds since the Unix epoch, with an id above `after`, by ascending
-    /// id.
+    /// `created_before` (milliseconds since the Unix epoch) and with an id above `after`, ordered
+    /// by id.
     pub async fn unfinished_rows(
         &self,
         kind: ObjectRowKind,
@@ -141,8 +141,8 @@ impl Meta {
     }
 
     /// Deletes the row of a blob or part whose object is removed. The first row of a part number
-    /// stays, in state `gone`, until its upload ends: it used the key that belongs to the number
-    /// alone, which no later write may use again. Returns `false` if the blob still has parts.
+    /// stays, in state `gone`, until its upload ends: it used the key without a write id, which no
+    /// later write may use again. Returns `false` if the blob still has parts.
     pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, DbErr> {
         self.write(move |transaction| {
             Box::pin(async move {

@@ -135,7 +135,7 @@ impl StoredPart {
 }
 
 impl Meta {
-    /// Begins to write a part: records a write intent with the id `attempt`, which must be unused.
+    /// Starts a write of a part: records a write intent with the unused id `id`.
     /// If `size` is known, the part may get a slot in the store's multipart upload. Returns
     /// `TooLarge` if all parts together would exceed `max_size` bytes.
     pub async fn begin_part(
@@ -230,7 +230,8 @@ impl Meta {
     }
 
     /// Returns the stored parts of a blob by ascending number. Empty if the blob no longer has the
-    /// multipart upload of its parts: it is merged or verified, and their rows wait for deletion.
+    /// multipart upload that contained its parts: it is merged or verified, and the part rows are
+    /// about to be deleted.
     pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, DbErr> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))

@@ -13,7 +13,7 @@ use crate::uid::Uid;
 /// The store of the parts of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartsStore {
-    /// This store.
+    /// The name of the store.
     Store(String),
     /// None yet: the first part decides.
     Undecided,
@@ -77,7 +77,7 @@ impl Meta {
     }
 
     /// Decides that this node stores the parts of a file, unless a store is already chosen. The
-    /// blob that collects them gets the id `spare` if the id equal to the uid is taken.
+    /// blob that receives them gets the id `fallback_id` if the id equal to the uid is taken.
     pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, DbErr> {
         let here = self.node_stores.clone();
         let settled = self

@@ -22,7 +22,7 @@ pub struct ChallengeRecord {
 
 impl Meta {
     /// Creates a challenge that decides whether the pending file `uid` gets the content of a blob.
-    /// It is valid for `holds` and replaces an earlier challenge of the same file.
+    /// It is valid for `ttl` and replaces an earlier challenge of the same file.
     pub async fn create_challenge(
         &self,
         uid: Uid,

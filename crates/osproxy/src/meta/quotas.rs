@@ -85,8 +85,8 @@ impl Quotas {
         self.no_quota.get(tenant).is_some_and(|at| at.elapsed() < REMEMBERED)
     }
 
-    /// Adds `change` bytes to a tenant's sum. Returns [`ChargeOutcome::OverQuota`] if that would exceed the
-    /// quota; a negative change is always allowed.
+    /// Adds `change` bytes to a tenant's sum. Returns `OverQuota` if that would exceed the quota; a
+    /// negative change is always allowed.
     pub(super) async fn charge(
         &self,
         transaction: &DatabaseTransaction,

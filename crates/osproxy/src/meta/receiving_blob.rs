@@ -64,9 +64,9 @@ impl ReceivingBlob {
     }
 }
 
-/// Finds or creates the blob that receives the parts of an upload. A new blob gets the uid's own
-/// number as id or, if that may be taken, `spare`. `number` is the part about to be written; 0 if
-/// there is none. `Err` is the outcome for the caller if parts cannot be received here.
+/// Finds or creates the blob that receives the parts of an upload. A new blob gets the uid as its
+/// id, or `fallback_id` if that id may be taken. `number` is the part about to be written, or 0.
+/// The inner `Err` is the outcome to return if this node cannot receive parts.
 pub(super) async fn find_or_create(
     transaction: &DatabaseTransaction,
     uid: Uid,

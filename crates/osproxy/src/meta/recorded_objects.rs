@@ -14,7 +14,7 @@ use super::{
 
 impl Meta {
     /// Returns the objects of a store that several rows refer to, at least one of them as stored
-    /// content: their keys, with the number of rows that have the object as stored content.
+    /// content. Maps each key to the number of rows with the object as stored content.
     pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, DbErr> {
         let (key, content) = (Alias::new("object_key"), Alias::new("content"));
         let one_if =
@@ -53,9 +53,9 @@ impl Meta {
         rows.iter().map(|row| Ok((row.try_get("", "object_key")?, row.try_get("", "content")?))).collect()
     }
 
-    /// Returns those of `names`, a few thousand keys at most, that any row of this store refers to,
-    /// whatever the row's state. Searches by the id at the start of each name first; for the names
-    /// not found that way, scans whole tables.
+    /// Returns the keys in `names` (pass a few thousand at most) that a row of this store refers
+    /// to, in any state. Looks up the id at the start of each key first, then scans whole tables
+    /// for the rest.
     pub async fn referenced_objects(&self, store: &str, names: &[String]) -> Result<HashSet<String>, DbErr> {
         let ids = blob_ids_of_keys(names);
         let mut found = self.referenced_keys(store, names, Some(&ids)).await?;

@@ -18,7 +18,7 @@ pub(super) const RESERVE: u64 = 16 << 20;
 /// Interval between attempts to allocate the space again.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// A file beside the database that holds the space.
+/// The file next to the database that occupies the space.
 pub(super) struct Reserve {
     path: PathBuf,
     is_spent: AtomicBool,

@@ -64,8 +64,8 @@ impl RecentFailure {
         }
         let ping = async {
             match connection.ping().await {
-                // The result of the abandoned statement, which the server has just ended. The
-                // connection is usable.
+                // This is the error of the abandoned statement, which the server has just ended.
+                // The connection is usable.
                 Err(sqlx::Error::Database(_)) => connection.ping().await,
                 answer => answer,
             }

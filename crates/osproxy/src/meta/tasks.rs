@@ -192,8 +192,8 @@ impl Meta {
         }
     }
 
-    /// Ends the leases of all processes but `owner`: on tasks of the stores `own`, which only this
-    /// process has, or on all tasks if it is the only process (`alone`).
+    /// Ends the leases of all processes except `owner`: on all tasks if `is_only_process`,
+    /// otherwise on the tasks of `exclusive_stores`, which no other process can access.
     pub async fn expire_other_leases(
         &self,
         owner: &str,
@@ -347,7 +347,7 @@ async fn claim(
         .filter(task::Column::Attempts.eq(row.attempts))
         .filter(is_due(now));
     update = if exhausted {
-        let error = "the process of every attempt stopped renewing its lease";
+        let error = "every attempt lost its lease, because its process stopped renewing it";
         update
             .col_expr(task::Column::LeaseOwner, Expr::value(None::<String>))
             .col_expr(task::Column::LeaseUntil, Expr::value(None::<i64>))

@@ -1,6 +1,6 @@
-//! Uploads in one piece. Each write has a row, the write intent, which is committed before the
-//! object is written. The transaction that makes the object the content of the file decides which
-//! of several concurrent writes wins.
+//! Uploads of a whole file in one request. Each write has a row, the write intent, which is
+//! committed before the object is written. The transaction that makes the object the content of the
+//! file decides which of several concurrent writes wins.
 
 use osproxy_storage::{Digests, Key};
 use sea_orm::{
@@ -38,12 +38,12 @@ pub struct WriteIntent {
     pub content_type: Option<String>,
     /// The digests expected by the client.
     pub expected: ExpectedDigests,
-    /// The blob that was to collect parts of this content, if there was one: it is marked for
+    /// The blob that was created to receive parts of this content, if any. It is marked for
     /// deletion.
     pub released: Option<ReleasedReservation>,
 }
 
-/// A blob without parts, marked for deletion because the content arrives in one piece.
+/// A blob without parts, marked for deletion because the content arrives as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReleasedReservation {
     /// Its store is on this node: remove this blob before the content arrives, to free its disk
@@ -82,10 +82,10 @@ pub enum StoreOutcome {
 }
 
 impl Meta {
-    /// Begins to write the content of `uid` in one piece: records a write intent. The first write
-    /// uses the key made of the uid, every later one the key made of `spare`, so that no key is
-    /// written twice. If another node reserved disk space for parts of the file, enqueues `removal`
-    /// for their blob.
+    /// Starts a write of the whole content of `uid`: records a write intent. The first write uses
+    /// the key derived from the uid, every later one the key derived from `fallback_id`, so that no
+    /// key is written twice. If another node reserved disk space for parts of the file, enqueues
+    /// `removal` for their blob.
     pub async fn begin_upload(
         &self,
         uid: Uid,
@@ -238,8 +238,8 @@ async fn begin(
     })))
 }
 
-/// Marks for deletion the blob that is to collect parts of a file and has none. Returns its id and
-/// store; `None` if there is no such blob.
+/// Marks for deletion the blob that would receive the parts of a file, if it has none yet. Returns
+/// its id and store; `None` if there is no such blob.
 pub(super) async fn release_reservation(
     transaction: &DatabaseTransaction,
     file: &file::Model,
@@ -312,7 +312,7 @@ async fn repair(
     Ok(TxEnd::Commit(StoreOutcome::Stored))
 }
 
-/// What becomes the content of a file.
+/// New content of a file.
 #[derive(Clone, Copy)]
 struct NewContent<'a> {
     blob_id: i64,

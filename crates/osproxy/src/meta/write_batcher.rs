@@ -227,7 +227,7 @@ impl BatchWriter {
 struct BatchResult {
     result: Result<(), DbErr>,
     /// Whether the connection can be reused. When a transaction does not end as it should (the disk
-    /// is full, say), the driver may take later transactions for parts of it, and would report
+    /// is full, say), the driver may treat later transactions as part of it, and would report
     /// commits that never happen.
     is_reusable: bool,
 }

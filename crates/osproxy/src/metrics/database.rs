@@ -68,7 +68,7 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    /// Counts a lookup.
+    /// Counts a lookup as a hit or a miss.
     pub fn count_lookup(&self, found: bool) {
         let counter = if found { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -61,7 +61,8 @@ impl MetricsPage {
         self.add(name, help, Samples::Gauge(samples));
     }
 
-    /// Adds a gauge with a timestamp, given in milliseconds since the Unix epoch.
+    /// Adds a gauge whose value is the time `at_ms`, in milliseconds since the Unix epoch; exported
+    /// in seconds.
     pub fn timestamp(&mut self, name: &'static str, help: &'static str, at_ms: i64) {
         let seconds = std::time::Duration::from_millis(at_ms.unsigned_abs()).as_secs_f64();
         self.add(name, help, Samples::Gauge(vec![(Vec::new(), seconds)]));

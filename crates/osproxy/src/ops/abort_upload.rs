@@ -31,7 +31,7 @@ async fn abort(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
             Err(state.map_or_else(unknown_uid_error, |state| match state {
                 // The file reached this state a moment ago.
                 FileState::Pending | FileState::Receiving => {
-                    Error::unavailable("the upload has changed meanwhile")
+                    Error::unavailable("the upload changed in the meantime; retry")
                 }
                 state => state_error(state),
             }))

@@ -15,13 +15,13 @@ use crate::{
     uid::Uid,
 };
 
-/// How often to read parts again that change while they are read.
+/// Maximum attempts to read parts that change while they are read.
 const MAX_TRIES: usize = 3;
 
-/// Makes the parts of `uid` its content, if they match the client's request and `terms`. The file
-/// can be read when this returns, however large it is; a task merges its parts later. Expected
-/// digests are verified before for content up to `uploads.verify_up_to` bytes, and by the task
-/// beyond that. Can be repeated.
+/// Makes the parts of `uid` its content, if they match `request` and `constraints`. The file can be
+/// read when this returns, whatever its size; a task merges its parts later. Expected digests of
+/// content up to `uploads.verify_up_to` bytes are verified first, those of larger content by the
+/// task. Idempotent.
 pub async fn complete_upload(
     app: &Arc<App>,
     uid: Uid,
@@ -46,7 +46,7 @@ pub async fn complete_upload(
     }
 }
 
-/// Completes an upload, or begins to. Reads its parts before, if necessary.
+/// Completes an upload, or starts to. Reads its parts first if necessary.
 async fn try_complete(
     app: &Arc<App>,
     uid: Uid,
@@ -73,7 +73,7 @@ async fn try_complete(
             }
         }
     }
-    Err(Error::unavailable("the parts changed while they were read"))
+    Err(Error::unavailable("the parts changed during completion; retry"))
 }
 
 /// Returns the result for the client, if the upload was not completed just now.
@@ -82,9 +82,10 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
         CompleteOutcome::Completed | CompleteOutcome::Multipart(_) | CompleteOutcome::AlreadyCompleted => {
             Ok(())
         }
-        CompleteOutcome::AlreadyCompletedMismatch => {
-            Err(Error::new(ErrorCode::AlreadyStored, "this file is already complete, with other content"))
-        }
+        CompleteOutcome::AlreadyCompletedMismatch => Err(Error::new(
+            ErrorCode::AlreadyStored,
+            "this file is already complete and has different content",
+        )),
         CompleteOutcome::AlreadyCompletedUnverified => Err(Error::new(
             ErrorCode::AlreadyStored,
             "this file is already complete; its digest is not computed yet, so it cannot be compared",
@@ -93,18 +94,19 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
             let message = part_count_message(there, &missing, wanted);
             Err(Error::new(ErrorCode::PartsMissing, message).with_missing_parts(&missing))
         }
-        CompleteOutcome::SizeMismatch(found, said) => {
-            let message = format!("the parts have {found} bytes in total, not {said}");
+        CompleteOutcome::SizeMismatch(found, expected) => {
+            let message = format!("the parts have {found} bytes in total, but {expected} were declared");
             Err(Error::new(ErrorCode::SizeMismatch, message))
         }
         CompleteOutcome::DigestMismatch(name, found) => {
-            let message = format!("the {name} of the content is {found}, not the expected one");
+            let message =
+                format!("the {name} of the content is {found}, which differs from the expected digest");
             Err(Error::new(ErrorCode::DigestMismatch, message))
         }
         CompleteOutcome::TypeMismatch { wanted, found } => Err(content_type_error(&wanted, &found)),
         CompleteOutcome::TooLarge(max) => Err(too_large_error(max)),
         CompleteOutcome::NeedsInspection(_) => {
-            Err(Error::unavailable("the parts changed while they were read"))
+            Err(Error::unavailable("the parts changed during completion; retry"))
         }
         CompleteOutcome::OverQuota => Err(Error::quota_exceeded()),
         CompleteOutcome::NotOpen(state) => Err(state_error(state)),
@@ -112,8 +114,8 @@ fn into_result(completed: CompleteOutcome) -> Result<()> {
     }
 }
 
-/// Completes the multipart upload in the store, then the file. If it fails in between, a repetition
-/// continues.
+/// Completes the multipart upload in the store, then the file. If it fails in between, a retry
+/// resumes it.
 async fn complete_multipart(
     app: Arc<App>,
     uid: Uid,
@@ -125,10 +127,10 @@ async fn complete_multipart(
         CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
         completed => return into_result(completed),
     }
-    // Another request completed the upload, the file was removed, or parts got lost: look again.
+    // Another request completed the upload, the file was removed, or parts were lost: check again.
     match try_complete(&app, uid, said, &terms).await? {
         CompleteOutcome::Multipart(_) => {
-            Err(Error::unavailable("the parts changed while the upload was completed"))
+            Err(Error::unavailable("the parts changed during completion; retry"))
         }
         other => into_result(other),
     }
@@ -148,7 +150,7 @@ pub(super) async fn resume_completion(app: &Arc<App>, uid: Uid) -> Result<()> {
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 
-/// Maximum ranges of missing parts in a message. Programs get more in a field of the error.
+/// Maximum ranges of missing parts in a message. A field of the error lists more.
 const MAX_NAMED_RANGES: usize = 10;
 
 fn part_count_message(present: u64, missing: &[RangeInclusive<u32>], expected: u32) -> String {

@@ -12,7 +12,7 @@ use crate::{
     uid::Uid,
 };
 
-/// How often to follow content that moves during the copy.
+/// Maximum attempts when the content moves during the copy.
 const MAX_TRIES: usize = 4;
 
 /// Creates a complete file that shares the content of `uid`. This must be a complete file of the
@@ -58,11 +58,11 @@ pub async fn copy_file(
             }
             CopyOutcome::OverQuota => return Err(Error::quota_exceeded()),
             CopyOutcome::NotStored(FileState::Stored) => {
-                return Err(Error::internal("a stored file without content"));
+                return Err(Error::internal("the file is stored but has no content"));
             }
             CopyOutcome::NotStored(state) => return Err(state_error(state)),
             CopyOutcome::Unknown => return Err(unknown_uid_error()),
         }
     }
-    Err(Error::unavailable("the content of the file moved too often during the copy"))
+    Err(Error::unavailable("the content of the file moved during the copy; retry"))
 }

@@ -22,25 +22,25 @@ use crate::{
     uid::Uid,
 };
 
-/// Default part size, in bytes, of content of up to [`DEFAULT_MAX_PARTS`] parts: takes a second or so on a
-/// slow line, and is large enough for stores.
+/// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. Such a part takes
+/// about a second on a slow line, and is large enough for every store.
 const DEFAULT_PART_SIZE: u64 = 8 << 20;
 /// Number of parts above which parts become larger.
 const DEFAULT_MAX_PARTS: u64 = 1000;
 /// Minimum part size that a client may request, in bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
-/// How often to create an upload again that was undone, for one idempotency key.
+/// Maximum attempts to create an upload for one idempotency key, when earlier ones were undone.
 const MAX_TRIES: usize = 3;
 /// Maximum length of a MIME type, in bytes.
 const MAX_MIME_LEN: usize = 255;
 
-/// The request for an upload.
+/// What a client asks for when it creates an upload session.
 #[derive(Clone, Debug)]
 pub struct UploadRequest {
     /// Path on the client; the last component becomes the name.
     pub path: String,
-    /// What the client announces. With a size, the part size is settled: the requested one, which
-    /// must be within its limits, or a default.
+    /// What the client announces. If the size is set, so is the part size: the requested one,
+    /// within the limits, or a default.
     pub announced: AnnouncedContent,
 }
 
@@ -54,7 +54,7 @@ pub struct CreatedUpload {
     /// Whether known content with the expected digests has become the content of the file, so that
     /// nothing has to be sent.
     pub is_stored: bool,
-    /// The challenge to answer for known content to become the content of the file.
+    /// The challenge to answer before known content becomes the content of the file.
     pub challenge: Option<PossessionChallenge>,
 }
 
@@ -67,7 +67,7 @@ pub struct CreatedUploads {
     pub created_at: OffsetDateTime,
 }
 
-/// What is going to be created for a request.
+/// An upload that is not recorded yet.
 struct PlannedUpload {
     file: NewFile,
     /// Stored content with the expected digests.
@@ -193,7 +193,7 @@ async fn record(
             None => file.uid = app.reserve_uid(key).await?,
         }
     }
-    Err(Error::unavailable("the upload was undone too often"))
+    Err(Error::unavailable("the upload was undone repeatedly; retry"))
 }
 
 /// Returns the upload that an earlier request created under the uid of `file`; `None` if it is
@@ -207,7 +207,7 @@ async fn find_earlier(app: &App, file: &mut NewFile) -> Result<Option<RecordedUp
     if matches!(found.state, FileState::Expired | FileState::Deleted) {
         return Ok(None);
     }
-    // Settled by the configuration of that time.
+    // Determined by the configuration at that time.
     file.announced.part_size = status.part_size;
     let before = OffsetDateTime::from_unix_timestamp(found.created_at.div_euclid(1000));
     let before = Some(before.map_err(Error::internal)?);
@@ -341,7 +341,7 @@ fn prev_power_of_two(number: u64) -> u64 {
     number.checked_ilog2().map_or(0, |exponent| 1 << exponent)
 }
 
-/// Whether `text` can be the type of content. It is copied to a header as it is.
+/// Whether `text` is a valid MIME type. It is copied verbatim into a header.
 fn is_mime_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or_default().trim_end();
     let is_token = |part: &str| {

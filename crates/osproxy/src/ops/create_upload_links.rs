@@ -16,7 +16,7 @@ use crate::{
 /// New links of an upload.
 #[derive(Debug)]
 pub struct NewLinks {
-    /// The links.
+    /// Signed URLs of the upload, valid until `expires_at`.
     pub links: UploadLinks,
     /// When they expire, in milliseconds since the Unix epoch.
     pub expires_at: i64,

@@ -7,7 +7,7 @@ pub use crate::{app::ContentReader, meta::StoredFile};
 use super::{Tenant, describe_file::describe_file, state_error, unknown_uid_error};
 use crate::{Error, Result, app::App, meta::FileState, uid::Uid};
 
-/// Returns a complete file, without opening its content. Otherwise the error tells its state.
+/// Returns a complete file, without opening its content. Otherwise the error states why.
 pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {
     match app.meta.stored_file(uid).await? {
         Some(file) => Ok(file),
@@ -27,11 +27,11 @@ pub async fn own_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<Arc<Stored
     }
 }
 
-/// How often to follow a file whose bytes move from one node to another.
+/// Maximum attempts when the bytes of a file move from one node to another.
 const MAX_TRIES: usize = 3;
 
-/// Calls `read` with a file. If `has_moved` finds from the result that the bytes have moved, and
-/// they are in another store now, calls it again with the new location.
+/// Calls `read` with a file. If `has_moved` is true for the result and the bytes are now in another
+/// store, calls it again with the new location.
 pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
     app: &App,
     mut file: Arc<StoredFile>,
@@ -52,7 +52,7 @@ pub async fn retry_if_moved<T, F: Future<Output = Result<T>>>(
     read(file).await
 }
 
-/// Returns the file with its new location, if that is another store than the known one.
+/// Returns the file with its new location, if its store has changed.
 async fn find_moved(app: &App, known: &StoredFile) -> Result<Option<Arc<StoredFile>>> {
     let Some(file) = app.meta.stored_file_uncached(known.uid).await? else {
         return Err(absence_error(app, known.uid).await?);

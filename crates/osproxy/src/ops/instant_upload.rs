@@ -10,7 +10,7 @@ use crate::{
     uid::Uid,
 };
 
-/// Content that the client has, and its path there.
+/// Content that the client has, and its path on the client.
 #[derive(Debug)]
 pub struct InstantItem<'a> {
     /// MD5 of the whole content.

@@ -9,7 +9,7 @@ use crate::{
 
 use osproxy_api::ErrorCode;
 
-/// How often to look again when concurrent requests start the same upload.
+/// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
 /// Returns the address of this node, if it has bytes of `uid` that no other node has.
@@ -43,7 +43,7 @@ pub async fn assign_parts(app: &App, uid: Uid) -> Result<Option<String>> {
             PartsStore::Undecided => {}
         }
     }
-    Err(Error::unavailable("too many concurrent requests started this upload"))
+    Err(Error::unavailable("too many concurrent requests for this upload; retry"))
 }
 
 /// Returns the store that has the parts of `uid`, if only another node has it.

@@ -1,4 +1,4 @@
-//! Proof of possession: known content becomes that of a file if the client proves to have it.
+//! Proof of possession: a file gets known content if the client proves that it has this content.
 
 use std::{iter, ops::Range, sync::Arc, time::Duration};
 
@@ -56,9 +56,9 @@ pub async fn content_elsewhere(app: &App, uid: Uid) -> Result<Option<String>> {
     Ok(blob.map(|blob| blob.store).filter(|store| !app.stores.has(store)))
 }
 
-/// Accepts one answer to the challenge of `uid`. If it is right, the known content becomes that of
-/// the file; otherwise the content must be sent. A right answer can be repeated, for a client that
-/// did not get the response.
+/// Accepts one answer to the challenge of `uid`. If it is correct, the known content becomes the
+/// content of the file; otherwise the client must send it. A client that missed the response can
+/// send a correct answer again.
 pub async fn prove_possession(app: &Arc<App>, uid: Uid, proof: [u8; 32]) -> Result<()> {
     let Some(challenge) = app.meta.challenge(uid).await? else {
         return match app.meta.file_state(uid).await? {

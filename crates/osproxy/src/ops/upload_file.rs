@@ -30,8 +30,8 @@ use crate::{
     uid::Uid,
 };
 
-/// How often to look again when the same content appears or disappears concurrently, before the
-/// client must retry.
+/// Maximum attempts when the same content appears or disappears concurrently, before the client
+/// must retry.
 const MAX_TRIES: usize = 4;
 
 /// Stores `body` as the content of `uid` and returns when it is durable. The content must have the
@@ -115,7 +115,7 @@ fn body_length(intent: &WriteIntent, size: SizeHint) -> Result<SizeHint> {
     }
 }
 
-/// Makes known content, after a proof of possession, the content of `uid`.
+/// Makes known content the content of `uid`, after a proof of possession.
 pub(super) async fn share_known(app: &Arc<App>, uid: Uid, blob: Blob) -> Result<()> {
     // Spawned, so that it is not cut off if the client disconnects.
     let sharing = app.background.spawn(share_stored(app.clone(), uid, blob));
@@ -166,8 +166,8 @@ async fn begin_write(app: Arc<App>, uid: Uid) -> Result<StartedUpload> {
         let removal = delete_blob::delete_task(&app, app.next_uid().await?);
         return match app.meta.begin_upload(uid, fallback_id, removal).await? {
             BeginUploadOutcome::Ready(intent) => {
-                // Not before: the id of the uid itself may belong to a write that died, which the
-                // sweep must remove.
+                // Not earlier: the uid's own id may belong to a failed write, which the sweep must
+                // be able to remove.
                 let attempt = WriteGuard::new(ObjectRowKind::Blob, ActiveWrite::new(&app, intent.blob_id));
                 match intent.released {
                     None => {}
@@ -264,11 +264,13 @@ async fn commit(
             StoreOutcome::Swept => {
                 // The object was published after its row was removed.
                 app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
-                return Err(Error::unavailable("the sweep removed the upload before it was recorded"));
+                return Err(Error::unavailable(
+                    "the upload took too long and was discarded; send the content again",
+                ));
             }
         }
     }
-    Err(Error::unavailable("the same content was stored and removed too often at the same time"))
+    Err(Error::unavailable("the same content is being stored and removed concurrently; retry"))
 }
 
 fn check_same_content(stored: &StoredContent, sent: &Digests) -> Result<()> {
@@ -284,5 +286,5 @@ fn unverified_error() -> Error {
 }
 
 fn already_stored_error() -> Error {
-    Error::new(ErrorCode::AlreadyStored, "this file is already complete, with other content")
+    Error::new(ErrorCode::AlreadyStored, "this file is already complete and has different content")
 }

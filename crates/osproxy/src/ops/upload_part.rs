@@ -26,12 +26,12 @@ use crate::{
     uid::Uid,
 };
 
-/// How often to look again when concurrent requests start the same upload.
+/// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;
 
 /// Stores `body` as part `number` of `uid` and returns when it is durable. The part must have the
-/// expected digests and meet the constraints of the link. Of the digests beside BLAKE3, those in
-/// `wanted` are recorded, so that damage to the part can be detected later.
+/// expected digests and meet the constraints of the link. The digests selected in the options are
+/// recorded in addition to BLAKE3, so that later damage to the part can be detected.
 ///
 /// Parts may come in any order and concurrently. Sending a part again replaces it; of concurrent
 /// writes of the same part, the one that ends last counts. A write that fails leaves nothing
@@ -61,7 +61,7 @@ pub async fn upload_part(
     receive(app, uid, number, (expected, transfer), size, body).await
 }
 
-/// What the body must satisfy.
+/// Requirements for the body.
 struct PartRequirements {
     expected: ExpectedDigests,
     selection: DigestSelection,
@@ -111,7 +111,7 @@ async fn receive(
         let part = app.receive(&intent.store, target, wanted, bound, size, body).await?;
         let part = Received { buffers: transfer.buffers(), ..part };
         check_digests(&claims, &part.digests)?;
-        // The first bytes tell the type of the content. If this part is too short to tell,
+        // The first bytes determine the type of the content. If this part is too short for that,
         // completion checks it.
         let is_conclusive = part.digests.size >= HEAD as u64 || content_type::is_specific(part.sniffed);
         if number == 1 && is_conclusive && terms.content_type.is_some() {
@@ -142,10 +142,10 @@ async fn receive(
 fn mismatch_error(mismatch: PartMismatch) -> Error {
     let message = match mismatch {
         PartMismatch::TooManyParts(parts) => {
-            format!("this upload has {parts} parts, by its size and part size")
+            format!("the part number is too high: this upload has {parts} parts")
         }
         PartMismatch::WrongSize(size) => {
-            format!("this part must have {size} bytes, by the size and part size of this upload")
+            format!("this part must have {size} bytes, as the size and part size of the upload require")
         }
     };
     Error::new(ErrorCode::SizeMismatch, message)
@@ -198,7 +198,7 @@ async fn begin_part(
             BeginPartOutcome::Conflict => {}
         }
     }
-    Err(Error::unavailable("too many concurrent requests started this upload"))
+    Err(Error::unavailable("too many concurrent requests for this upload; retry"))
 }
 
 async fn commit_part(
@@ -246,12 +246,14 @@ async fn commit_part(
             let state = app.meta.file_state(uid).await?;
             Err(state.map_or_else(unknown_uid_error, |state| match state {
                 // The parts of this file now belong to another blob.
-                FileState::Pending | FileState::Receiving => Error::unavailable("the upload was restarted"),
+                FileState::Pending | FileState::Receiving => {
+                    Error::unavailable("the upload was restarted; send the part again")
+                }
                 state => state_error(state),
             }))
         }
         FinishPartOutcome::Swept => {
-            Err(Error::unavailable("the sweep removed the part before it was recorded"))
+            Err(Error::unavailable("the part took too long and was discarded; send it again"))
         }
     }
 }

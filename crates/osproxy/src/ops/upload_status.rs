@@ -5,8 +5,8 @@ pub use crate::meta::{FileState, UploadStatus};
 use super::{Tenant, state_error, unknown_uid_error};
 use crate::{Result, app::App, uid::Uid};
 
-/// Returns the status of an upload, with the numbers of its received parts in ascending order; of a
-/// complete file, all parts that it was sent in.
+/// Returns the status of an upload, with the numbers of its received parts in ascending order; for
+/// a complete file, those of all parts it was uploaded in.
 pub async fn upload_status(app: &App, uid: Uid) -> Result<UploadStatus> {
     visible_status(app.meta.upload_status(uid).await?)
 }

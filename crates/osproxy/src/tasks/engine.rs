@@ -29,7 +29,7 @@ use crate::{
 
 /// How many due tasks to read at once.
 const PAGE: u64 = 64;
-/// How often a lease is renewed during its lifetime.
+/// Renewals per lease lifetime.
 const RENEWALS: u32 = 3;
 /// Maximum attempts of recurring tasks, which never become dead.
 const UNLIMITED: u32 = 1_000_000_000;
@@ -73,7 +73,7 @@ impl Engine {
             let pause = match engine.claim(&mut running, &abort).await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    engine.log_throttle.log("cannot look for tasks", &error);
+                    engine.log_throttle.log("cannot poll for due tasks", &error);
                     engine.settings.poll_interval
                 }
             };
@@ -105,7 +105,7 @@ impl Engine {
                     self.app.meta.ensure_recurring(new, store).await.map_err(Error::from)
                 };
                 if let Err(error) = ensured.await {
-                    self.log_throttle.log("cannot schedule a task", &error);
+                    self.log_throttle.log("cannot enqueue a recurring task", &error);
                     return false;
                 }
             }
@@ -113,7 +113,7 @@ impl Engine {
         true
     }
 
-    /// Claims due tasks up to the concurrency limits. Returns how long no other task will be due.
+    /// Claims due tasks up to the concurrency limits. Returns the time until the next task is due.
     async fn claim(
         self: &Arc<Self>,
         running: &mut RunningTasks,

@@ -39,7 +39,7 @@ pub trait TaskHandler: Send + Sync + 'static {
 pub struct TaskContext {
     /// The node.
     pub app: Arc<App>,
-    /// Id of the task.
+    /// Id of the task, for log lines.
     pub task_id: i64,
     /// Number of this attempt, 1-based.
     pub attempt: u32,

@@ -20,7 +20,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The version of a build in a folder, for a profile, with `told` as `OSPROXY_COMMIT`.
+/// The version of a build in a folder, for a profile, with `commit` as `OSPROXY_COMMIT`.
 fn version(folder: &Path, script: &Path, profile: &str, told: &str) -> String {
     let mut build = Command::new("env");
     build.arg(format!("OSPROXY_COMMIT={told}")).arg(script).env("PROFILE", profile);

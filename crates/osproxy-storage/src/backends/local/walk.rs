@@ -33,8 +33,8 @@ impl Entry<'_> {
     }
 }
 
-/// The results of `pick` for the files in all folders whose name can be part of a key: those of
-/// this program, and those in which the Go program collects parts.
+/// Applies `pick` to every file in a folder that can hold objects: the folders of osproxy, and
+/// those in which the Go program collects parts.
 pub(super) fn list<T: Send + 'static>(
     root: Arc<Root>,
     operation: &'static str,

@@ -186,7 +186,7 @@ enum TargetFile {
 }
 
 /// The blocking half: hashes, writes, publishes. Dropped unpublished, it removes its own file.
-/// Bytes already written into a slot stay there; they count for nothing until the part is recorded.
+/// Bytes already written into a slot stay there; they are ignored until the part is recorded.
 struct Sink {
     root: Arc<Root>,
     target: TargetFile,
@@ -221,8 +221,8 @@ impl Sink {
         start + self.written
     }
 
-    /// Checks from time to time that the disk has space for the announced rest. Slots of a reserved
-    /// file need no check.
+    /// Checks periodically that the disk has space for the rest of the announced size. Slots of a
+    /// file whose space is allocated need no check.
     fn check_free_space(&mut self, coming: u64) -> rustix::io::Result<()> {
         if self.written + coming > self.space_checked {
             if matches!(self.target, TargetFile::Slot(_)) && self.is_reserved()? {

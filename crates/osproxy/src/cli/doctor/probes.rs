@@ -221,7 +221,8 @@ pub(super) struct Leftovers {
     pub(super) uploads: Vec<(Key, Option<String>)>,
 }
 
-/// Removes leftovers. Continues after a failure.
+/// Removes the test data that failed probes left. Continues after an error, and returns the first
+/// one.
 pub(super) async fn clean_up(store: &dyn Backend, left: &Leftovers) -> CheckResult {
     let uploads = multipart(store)?;
     let mut outcome: CheckResult<()> = Ok(());

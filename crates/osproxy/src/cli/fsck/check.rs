@@ -20,8 +20,8 @@ const LISTED: usize = 2000;
 /// Number of concurrent requests to the store.
 const AT_ONCE: usize = 64;
 
-/// Which blobs to check. Unused ones come last: only then is it known whether content is missing,
-/// whose bytes they may contain.
+/// Which blobs to check. Unused blobs come last: if content is missing, they may contain its bytes,
+/// and the first pass finds out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
     Used,
@@ -239,8 +239,8 @@ impl Fsck {
             if blob.digests.is_some() && self.app.meta.has_task(merge.kind, &merge.payload).await? {
                 return Ok(());
             }
-            // A task has yet to verify that the object is what was received, or what the Go program
-            // recorded.
+            // Not verified yet: a task must compare the object with what was received, or with what
+            // the Go program recorded.
             let verify = verify_blob::verify_task(&self.app, self.app.next_uid().await?)(blob.id);
             return self.ensure_task(blob, verify, "is not verified, and no task verifies it").await;
         }
@@ -298,7 +298,8 @@ impl Fsck {
         self.ensure_task(blob, merge, "is in parts, and no task merges them").await
     }
 
-    /// Ensures that a task exists for a blob.
+    /// Reports a blob that has no such task, described by `otherwise`; with `--repair`, enqueues
+    /// the task.
     async fn ensure_task(&mut self, blob: &BlobRecord, task: NewTask, otherwise: &str) -> Result<()> {
         if !self.app.meta.has_task(task.kind, &task.payload).await? {
             if self.options.repair {
@@ -367,8 +368,8 @@ impl Fsck {
         Ok(())
     }
 
-    /// Whether another row names the object as content. `counts`: whether the current row does so
-    /// itself.
+    /// Whether another row names the object as content. Set `by_itself` if the current row also
+    /// does.
     fn is_content_of_other_row(&self, key: &str, by_itself: bool) -> bool {
         self.shared.get(key).is_some_and(|count| *count > i64::from(by_itself))
     }

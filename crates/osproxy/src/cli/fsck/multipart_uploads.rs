@@ -22,7 +22,8 @@ impl Fsck {
             let blobs = app.meta.blobs_by_key(&self.store, &names).await?;
             for upload in page {
                 match blobs.get(&upload.name) {
-                    // An orphan may belong to a newer database.
+                    // Not removed by `--repair`: if the database is an old backup, the upload may
+                    // belong to a newer one.
                     None => {
                         let what =
                             format!("the multipart upload of {} is an orphan: no row names it", upload.name);
@@ -117,7 +118,8 @@ impl Fsck {
         Ok(())
     }
 
-    /// Checks the object that the store made of some parts of content that waits to be merged.
+    /// Checks the object of a completed multipart upload that has only some of the parts; a merge
+    /// is still due.
     pub(super) async fn check_multipart_object(
         &mut self,
         blob: &BlobRecord,
@@ -149,7 +151,7 @@ impl Fsck {
     }
 }
 
-/// Whether a blob is stored content of a file, whose multipart upload has ended.
+/// Whether a blob is stored and used by a file, so that its multipart upload must have ended.
 fn is_content(blob: &BlobRecord) -> bool {
     blob.state == BlobState::Stored && blob.files > 0
 }

@@ -85,7 +85,7 @@ struct Summary<'a> {
     after: String,
 }
 
-/// Prints and counts what was found.
+/// Prints faults and counts them for the summary.
 pub(super) struct ScrubReport {
     json: bool,
     /// The last blob that was checked.
@@ -115,7 +115,8 @@ impl ScrubReport {
         *self.skipped.entry(store.to_owned()).or_default() += 1;
     }
 
-    /// Reports all faults of a blob. `uids` are its files, at most one more than are named.
+    /// Reports all faults of a blob. `uids` lists its files, up to one more than are printed, which
+    /// shows that there are more.
     pub(super) fn mismatch(&mut self, blob: &ContentRecord, uids: &[Uid], findings: &[LocatedFault]) {
         self.mismatched += 1;
         let named: Vec<_> = uids.iter().take(NAMED).map(ToString::to_string).collect();

@@ -63,8 +63,8 @@ struct Shared {
     events: broadcast::Sender<Event>,
     /// Start of the current session.
     connected_at: Mutex<Instant>,
-    /// The connection of the current session, if there is one; [`RedisCoordinator::open`] waits for the
-    /// first.
+    /// Connection of the current session, if any. [`RedisCoordinator::open`] waits for the first
+    /// one.
     session_connection: watch::Sender<Option<CommandConnection>>,
 }
 

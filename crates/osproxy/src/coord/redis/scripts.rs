@@ -3,7 +3,7 @@
 
 use redis::{Cmd, cmd};
 
-/// Names of keys and channels. The braces place all keys in one slot of a Redis Cluster.
+/// Names of keys and channels. The braces put all keys into one hash slot of a Redis Cluster.
 #[derive(Clone)]
 pub(super) struct Keys {
     /// Hash: worker id → token of its holder, and end of its lease.

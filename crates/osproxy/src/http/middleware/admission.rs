@@ -156,7 +156,7 @@ async fn limit(admission: &Admission, changes: bool, request: Request, next: Nex
     next.run(request).await
 }
 
-/// Returns what limits count as one client: an IPv4 address, or an IPv6 network (/64).
+/// Returns the key of per-client limits: the IPv4 address, or the IPv6 network (/64).
 pub(in crate::http) fn client_network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -12,7 +12,7 @@ use crate::{
 
 impl ClientAddr {
     /// Returns the address of the client. Each proxy appends the address that it was called from,
-    /// so only the entries that `trusted` proxies added can be believed: from the end up to the
+    /// so only the entries that `trusted` proxies added are reliable: from the end up to the
     /// first address that is not trusted, which is the client. Earlier entries may be forged. If an
     /// entry on the way cannot be parsed, the peer counts as the client.
     ///
@@ -119,7 +119,7 @@ mod tests {
         // A line that a proxy appends is independent of the lines before it.
         let lines = [("forwarded", "host=\"a"), ("forwarded", "for=1.1.1.1")];
         assert_eq!(client("10.0.0.1", &lines), "1.1.1.1");
-        // A line that the client sent does not stand in for one that is malformed.
+        // If the proxy's line is malformed, the client's line is not used instead.
         let lines = [("forwarded", "for=6.6.6.6"), ("forwarded", "host=\"a, for=1.1.1.1")];
         assert_eq!(client("10.0.0.1", &lines), "10.0.0.1");
         let both = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")];

@@ -20,9 +20,9 @@ use http_body_util::BodyExt;
 
 use crate::{http::rate_limiter::RateLimiter, idle_timeout::IdleTimeout};
 
-/// Bytes of an unread body that are drained.
+/// Maximum number of bytes of an unread body to drain.
 const MAX_BYTES: u64 = 16 << 20;
-/// Time for draining.
+/// Maximum time to drain an unread body.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
 /// A request body that fails when the client is too slow. If it is dropped before its end, a task
@@ -59,10 +59,10 @@ struct StreamReset;
 
 impl DrainOnDropBody {
     /// Wraps the body of a request with this version and these headers. Reading fails with
-    /// [`TooSlow`] if no data arrives for `timeout`, or less than the rate of `pace`.
+    /// [`TooSlow`] if no data arrives for `timeout`, or if data arrives below the rate of `pace`.
     pub(super) fn new(body: Body, head: (Version, &HeaderMap), timeout: Duration, pace: RateLimiter) -> Self {
         let (version, headers) = head;
-        // Reading the body would send `100 Continue`, and so ask the client for it.
+        // Reading the body would send `100 Continue`, which makes the client send it.
         let nothing_to_drain = headers.contains_key(header::EXPECT);
         let idle = IdleTimeout::new(timeout);
         let must_end = version == Version::HTTP_2;

@@ -13,7 +13,8 @@ use osproxy_api::ErrorCode;
 use super::RequestSettings;
 use crate::{Error, Result, http::server::UnparsableHead};
 
-/// Most header fields of a request: hyper's limit for HTTP/1. It has none for HTTP/2.
+/// Maximum number of header fields of a request, the same as in hyper for HTTP/1; hyper has no
+/// limit for HTTP/2.
 const MAX_FIELDS: usize = 100;
 /// Bytes that HTTP/1 adds to a header field: `: ` and CRLF.
 const PUNCTUATION: usize = 4;

@@ -92,7 +92,7 @@ responses! { V0:
             (ErrorCode::LinkRevoked, "the links of this file were revoked; request a new one"),
             (ErrorCode::LinkUsedUp, "this link has no uses left"),
             (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
-            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, not the expected one"),
+            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, which differs from the expected digest"),
             (ErrorCode::SizeMismatch, "the parts have 1000 bytes in total, not 999"),
             (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
         ];
@@ -162,7 +162,7 @@ responses! { V1:
             (ErrorCode::NotStored, "the upload of this file is not complete"),
             (ErrorCode::AlreadyStored, "this file is already complete, with other content"),
             (ErrorCode::PartsMissing, "of 3 expected parts, these are missing: 2"),
-            (ErrorCode::InProgress, "the first request with this idempotency key has not ended yet"),
+            (ErrorCode::InProgress, "the first request with this idempotency key is still running; retry later"),
             (ErrorCode::TaskNotDead, "only a dead task can be retried; this one is queued"),
         ];
     Gone, "The file, its content or the challenge no longer exists.", [],
@@ -188,7 +188,7 @@ responses! { V1:
         [(ErrorCode::RangeNotSatisfiable, "the range lies outside the file, which has 1000 bytes")];
     Mismatch, "The content does not match its expected digests or size, or the idempotency key belongs to another request.", [],
         [
-            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, not the expected one"),
+            (ErrorCode::DigestMismatch, "the md5 of the content is 5d41402abc4b2a76b9719d911017c592, which differs from the expected digest"),
             (ErrorCode::SizeMismatch, "the parts have 1000 bytes in total, not 999"),
             (ErrorCode::KeyReused, "the idempotency key belongs to another request"),
         ];

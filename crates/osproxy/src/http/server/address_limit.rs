@@ -41,7 +41,7 @@ impl AddressLimit {
         Arc::new(Self { max: most, trusted, open: Mutex::default() })
     }
 
-    /// Counts one more connection of an address. Returns `None` if that is at its limit.
+    /// Counts one more connection of an address. Returns `None` if the address is at its limit.
     pub(super) fn try_acquire(self: &Arc<Self>, address: IpAddr) -> Option<AddressPermit> {
         let address = address.to_canonical();
         if self.trusted.iter().any(|net| net.contains(&address)) {

@@ -39,13 +39,13 @@ const MAX_UNSENT: u32 = 128 << 10;
 /// Concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
 
-/// Flow control window of an HTTP/2 stream, in bytes. With half of it, uploads over gRPC reach 60%
-/// of the speed; twice as much brings nothing. The window of the connection is large enough for all
-/// streams, so that one stream that waits for the store does not block the others.
+/// Flow control window of an HTTP/2 stream, in bytes. Half of it reduces gRPC uploads to 60% of the
+/// speed; doubling it gains nothing. The window of the connection is large enough for all streams,
+/// so that one stream that waits for the store does not block the others.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Streams that the client opened and reset at once, and that are still held. Beyond this number
-/// the connection is closed.
+/// Maximum number of streams that the client reset before they were accepted. Beyond it, the
+/// connection is closed (rapid reset attack).
 const MAX_RESET_STREAMS: usize = 20;
 /// Streams that may be reset because of errors of the client, before the connection is closed.
 const MAX_FAULTY_STREAMS: usize = 128;
@@ -141,7 +141,7 @@ impl ConnectionServer {
         let mut is_last = false;
         loop {
             tokio::select! {
-                // Poll the connection first, so that the watch sees its latest state.
+                // Poll the connection first, so that `ConnTimeouts` has its latest state.
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {

@@ -1,5 +1,5 @@
 //! Responses to requests whose head hyper cannot parse. Hyper writes a bare status itself and does
-//! not call the service. This module replaces it by a response of the router, which has an error
+//! not call the service. This module replaces it with a response of the router, which has an error
 //! code, a request id and CORS headers like all others.
 
 use std::{
@@ -92,8 +92,7 @@ impl HeadErrorResponder {
         }
     }
 
-    /// Drains what the client still sends after the response. The connection's `ConnTimeouts` limits the
-    /// time.
+    /// Drains what the client still sends after the response. `ConnTimeouts` limits the time.
     pub(super) fn poll_drain(
         &mut self,
         mut io: Pin<&mut impl AsyncRead>,

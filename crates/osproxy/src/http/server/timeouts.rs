@@ -25,7 +25,7 @@ use crate::http::rate_limiter::RateLimiter;
 /// Timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// For the head of a request.
+    /// To receive the head of a request.
     pub(super) head: Duration,
     /// Between two requests.
     pub(super) idle: Duration,
@@ -194,11 +194,12 @@ pub(super) struct PendingWrite(Mutex<Option<Chunk>>);
 #[derive(Clone, Copy)]
 struct Chunk {
     since: Instant,
-    /// Last progress, as far as it is visible: on HTTP/1 only.
+    /// When the client last read data. Updated on HTTP/1 only: HTTP/2 does not show the progress of
+    /// a stream.
     last_progress: Instant,
-    /// Time that the chunk may always take, where progress is not visible.
+    /// Minimum time to allow for the chunk on HTTP/2, where progress is not visible.
     min_time: Duration,
-    /// Longest time that the chunk may take even with progress: that of the minimum rate.
+    /// Maximum time for the chunk even with progress, given by the minimum rate.
     max_time: Option<Duration>,
 }
 

@@ -21,7 +21,7 @@ use crate::{
 /// `GET /proxy`: returns the address of this node if only this node has content of the uid.
 #[utoipa::path(
     get, path = "/proxy", context_path = PREFIX, tag = "v0 Downloads",
-    summary = "Find out whether only this node has the content", description = "Fails with 404 if it has none, or if other nodes have it too.",
+    summary = "Check whether only this node has the content", description = "Fails with 404 if it has none, or if other nodes have it too.",
     params(("uid" = schema::Uid, Query, description = "Uid of the file.", example = "1548722401845518336")),
     security(("api_key" = ["admin"])),
     responses(

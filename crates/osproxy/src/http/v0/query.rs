@@ -45,8 +45,8 @@ impl<'a> LenientQuery<'a> {
         number.ok_or_else(|| Error::invalid(format!("`{name}` must be a whole number, and not too large")))
     }
 
-    /// Verifies a link that grants `action`, and returns its uid with it. `extra` are the names of
-    /// the parameters that only this kind of link has.
+    /// Verifies a link that grants `action`, and returns its uid and constraints. `extra` lists the
+    /// names of the additional signed parameters of this kind of link.
     pub(super) async fn verify_link(
         &self,
         app: &App,
@@ -61,8 +61,8 @@ impl<'a> LenientQuery<'a> {
         Ok((uid, link))
     }
 
-    /// Returns what the signature of a link covers. `extra` are the values of the parameters that
-    /// only this kind of link has.
+    /// Returns what the signature of a link covers. `extra` lists the values of the additional
+    /// signed parameters of this kind of link.
     pub(in crate::http) fn claims<'b>(&'b self, action: LinkAction, extra: &'b [&'b str]) -> LinkClaims<'b> {
         LinkClaims {
             action,
@@ -82,7 +82,8 @@ pub(super) fn md5(text: &str) -> Result<[u8; 16]> {
     Ok(md5)
 }
 
-/// Returns the query of a signed link. `extra` are additional signed parameters: names and values.
+/// Returns the query of a signed link. `extra` lists additional signed parameters as names and
+/// values.
 pub(in crate::http) fn signed_query(
     links: &LinkKeys,
     action: LinkAction,

@@ -52,9 +52,11 @@ pub(in crate::http) async fn upload_part(
     let (request, content) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&app, &uid, &request).await?;
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let number = number.parse().ok().filter(|_| digits).ok_or_else(|| {
-        Error::invalid("the number of the part must be a whole number").with_field("number")
-    })?;
+    let number = number
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| Error::invalid("the part number must be a whole number").with_field("number"))?;
     ops::upload_part::check_number(&app, number)?;
     content::reject_form(&request.headers)?;
     let options = UploadOptions {

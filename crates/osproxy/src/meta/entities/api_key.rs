@@ -9,7 +9,7 @@ pub struct Model {
     pub id: String,
     /// Hash of the secret, which is not stored.
     pub hash: Vec<u8>,
-    /// Label for people.
+    /// Human-readable label.
     pub label: String,
     /// The tenant whose files it gives access to.
     pub tenant: String,

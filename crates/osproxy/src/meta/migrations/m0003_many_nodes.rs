@@ -35,8 +35,8 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Two nodes may begin the same part concurrently: only one may use the key that belongs to
-        // the number alone.
+        // Two nodes may start to write the same part concurrently. Only one of them may use the key
+        // without a write id.
         let attempt =
             Index::create().col(Parts::BlobId).col(Parts::Number).col(Parts::ObjectKey).unique().to_owned();
         create_index(manager, "parts", "uq_parts_blob_number_key", attempt).await?;

@@ -15,7 +15,7 @@ use crate::{
 /// How many uploads to complete in one run.
 const PAGE: u64 = 200;
 
-/// How often to read parts again that change while they are read.
+/// Maximum attempts to read parts that change while they are read.
 const MAX_TRIES: usize = 3;
 
 /// Handler of the task `complete_uploads`.
@@ -32,7 +32,7 @@ impl TaskHandler for CompleteUploads {
         let Some(store) = context.store.as_ref().filter(|store| app.stores.multipart(store).is_ok()) else {
             return Ok(());
         };
-        // Concurrent completions do no harm: the store and the row accept repetitions.
+        // Concurrent completions do no harm: completing is idempotent in the store and in the row.
         for (uid, native) in app.meta.completing_uploads(store, PAGE).await? {
             // If one upload cannot be completed, the others still can.
             if let Err(error) = complete_multipart_upload(app, uid, &native).await {
@@ -44,9 +44,9 @@ impl TaskHandler for CompleteUploads {
     }
 }
 
-/// Completes the multipart upload in the store, then the file. Returns `Closed` if the file is not
-/// being completed any more, and `Digest` or `Type` if the file is now corrupt. Can be repeated,
-/// also concurrently and after an error.
+/// Completes the multipart upload in the store, then the file. Returns `NotOpen` if the file is no
+/// longer being completed, and `DigestMismatch` or `TypeMismatch` if the file is now corrupt.
+/// Idempotent: may run again after an error, or concurrently.
 pub async fn complete_multipart_upload(
     app: &Arc<App>,
     uid: Uid,
@@ -78,5 +78,5 @@ pub async fn complete_multipart_upload(
             }
         }
     }
-    Err(Error::unavailable("the parts changed while they were read"))
+    Err(Error::unavailable("the parts changed during completion; retry"))
 }

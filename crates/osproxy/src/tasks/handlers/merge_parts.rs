@@ -19,8 +19,8 @@ use crate::{
     uid::Uid,
 };
 
-/// How often to look again when the same content appears or disappears concurrently, before the
-/// task is retried.
+/// Maximum attempts when the same content appears or disappears concurrently, before the task is
+/// retried.
 const MAX_TRIES: usize = 4;
 
 /// Handler of the task `merge_parts`.
@@ -85,14 +85,14 @@ async fn merge(
     }
     let digests = writer.finish().await?;
     if digests.size != intent.size {
-        return Err(TaskError::retry("the size of the parts is not that of the file"));
+        return Err(TaskError::retry("the parts do not have the size of the file"));
     }
     let mismatch = intent.expected.first_mismatch(&digests);
     if let Some((name, found)) = &mismatch {
         check_not_imported(&parts, name, found)?;
     }
     if mismatch.is_some() || intent.expected == ExpectedDigests::default() {
-        // No client has vouched for these bytes, or they are wrong: check whether they are the
+        // The client gave no expected digest, or it does not match: check whether these are the
         // bytes that arrived.
         check_parts(app, &intent.store, &parts, &digests).await?;
     }
@@ -105,7 +105,7 @@ async fn merge(
     settling.await.map_err(TaskError::retry)?
 }
 
-/// Rejects content with another digest than the client expected.
+/// Rejects content whose digest is not the expected one.
 pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
     tracing::warn!(blob_id, digest, found, "the content does not have the expected digest");
     let removal = delete_blob::delete_task(app, app.next_uid().await?);
@@ -115,8 +115,8 @@ pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -
 }
 
 /// Imported content has no parts, or parts that osproxy has not hashed. The other program has
-/// verified the content, or served it as it is, so a wrong digest must not delete it: an operator
-/// has to look at it.
+/// verified the content, or has served it unverified. So a digest mismatch must not delete it: an
+/// operator must decide.
 pub(super) fn check_not_imported(parts: &[StoredPart], digest: &str, found: &str) -> Result<(), TaskError> {
     if !parts.is_empty() && parts.iter().all(|part| part.digests.subtree.is_some()) {
         return Ok(());
@@ -221,9 +221,11 @@ async fn commit_merge(
             MergeOutcome::Swept => {
                 // The object was published after its row was removed.
                 app.stores.get(&intent.store)?.delete(std::slice::from_ref(&intent.key)).await?;
-                return Err(TaskError::retry("the sweep removed the merge before it was recorded"));
+                return Err(TaskError::retry(
+                    "the merge took too long: the sweep removed its object before it was recorded",
+                ));
             }
         }
     }
-    Err(TaskError::retry("the same content was stored and removed too often at the same time"))
+    Err(TaskError::retry("the same content is being stored and removed concurrently; retry"))
 }

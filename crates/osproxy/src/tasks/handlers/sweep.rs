@@ -12,7 +12,7 @@ use crate::{
     uid::Uid,
 };
 
-/// Younger writes are left alone: their process may not have announced itself yet.
+/// Writes younger than this are skipped: their process may not be registered yet.
 const GRACE: Duration = Duration::from_mins(1);
 /// How long finished tasks are kept.
 const TASK_RETENTION: Duration = Duration::from_hours(24);
@@ -37,7 +37,7 @@ impl TaskHandler for Sweep {
         };
         let mut begun_before = time_before(app, GRACE);
         if !app.stores.is_shared(store) {
-            // In a store of this node alone, writes older than this process have no live writer.
+            // In a node-local store, writes older than this process have no live writer.
             begun_before = begun_before.max(app.started_at);
         }
         let swept = SweepScope { store, begun_before, writers: app.live_writers(store).await? };
@@ -60,7 +60,7 @@ impl TaskHandler for Sweep {
     }
 }
 
-/// Releases space in a store that was reserved too long ago for uploads that received nothing.
+/// Releases disk space that is reserved for uploads which have received nothing for too long.
 async fn release_reservations(app: &App, store: &str) -> Result<()> {
     let (created_before, mut after) =
         (app.meta.now_ms().saturating_sub(app.limits.reservation_ttl_ms), Uid::from_db(0));

@@ -19,8 +19,8 @@ use crate::{
     uid::Uid,
 };
 
-/// How often to look again when the same content appears or disappears concurrently, before the
-/// task is retried.
+/// Maximum attempts when the same content appears or disappears concurrently, before the task is
+/// retried.
 const MAX_TRIES: usize = 4;
 
 /// Handler of the task `verify_blob`.
@@ -41,8 +41,8 @@ impl TaskHandler for VerifyBlob {
     async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
         let app = &context.app;
         if let Some(blob) = app.meta.unverified_blob(blob_id).await? {
-            // Of two nodes that started this upload at the same time, one may have died before it
-            // aborted its own.
+            // If two nodes started this upload concurrently, one may have crashed before it aborted
+            // its duplicate.
             app.abort_multipart_uploads(&blob.store, &blob.key, blob.part_size).await?;
             verify(app, blob_id, &blob).await?;
         }
@@ -97,7 +97,7 @@ async fn digest_unclaimed(
     let parts = app.meta.parts(blob_id).await?;
     let (each, all) = app.stores.digest_parts(store, &parts, DigestSelection::MD5).await?;
     if all.size != size {
-        return Err(TaskError::retry(format!("the size of the parts of {key} is not that of the object")));
+        return Err(TaskError::retry(format!("the parts of {key} do not have the size of the object")));
     }
     match parts.iter().zip(each).find(|(part, digests)| !part.digests.matches(digests)) {
         Some((part, _)) => Err(TaskError::fail(format!("part {} was damaged in the store", part.number))),
@@ -139,5 +139,5 @@ async fn record_digests(
             return Ok(());
         }
     }
-    Err(TaskError::retry("the same content was stored and removed too often at the same time"))
+    Err(TaskError::retry("the same content is being stored and removed concurrently; retry"))
 }

@@ -229,7 +229,7 @@ impl Database {
         database.close().await.unwrap();
     }
 
-    /// Ends [`reject_changes`](Self::forbid).
+    /// Ends [`reject_changes`](Self::reject_changes).
     pub async fn allow_changes(&self, name: &str, table: &str) {
         let database = self.connect(true).await;
         let statement = match database.get_database_backend() {
