@@ -9,8 +9,8 @@ use osproxy::{
         LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys, expires_at_secs, format_date,
         issued_at_secs,
     },
-    uid::Uid,
 };
+use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 /// The last second of the year 9999.

@@ -63,12 +63,12 @@ use crate::{
     Error, Result,
     cluster::PeerClient,
     config::{Config, DatabaseLocation},
-    coord::{Coordinator, Event, LocalCoordinator, Message, RedisCoordinator},
+    coord::{Coordinator, Event, LocalCoordinator, Message, RedisCoordinator, UidGenerator},
     link::LinkKeys,
     meta::{CacheLimits, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms},
     metrics::Metrics,
-    uid::{Uid, UidGenerator},
 };
+use osproxy_types::uid::Uid;
 
 /// A running node: the state that operations, tasks and transports share.
 pub struct App {

@@ -236,18 +236,3 @@ impl From<Error> for Status {
         to_grpc_status(Arc::new(error))
     }
 }
-
-/// Joins an error and its causes into one line, for logs and the command line. A cause that its
-/// parent already quotes is not repeated.
-pub(crate) fn error_chain(error: &(dyn StdError + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line
-}

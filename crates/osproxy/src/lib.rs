@@ -9,7 +9,6 @@ pub mod app;
 pub mod cli;
 pub mod cluster;
 pub mod config;
-pub mod content_type;
 pub mod coord;
 mod error;
 pub mod grpc;
@@ -21,9 +20,7 @@ pub mod metrics;
 pub mod ops;
 pub mod tasks;
 pub mod telemetry;
-pub mod tenant;
 pub mod trace_context;
-pub mod uid;
 pub mod version;
 
 pub use error::{Error, Result};

@@ -13,14 +13,13 @@ use std::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use hmac::{Hmac, KeyInit, Mac, digest::InvalidLength};
 use ipnet::IpNet;
+use osproxy_types::content_type;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use time::{
     Duration, OffsetDateTime, PrimitiveDateTime, format_description::BorrowedFormatItem,
     macros::format_description,
 };
-
-use crate::content_type;
 
 const DATE_FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");

@@ -11,16 +11,19 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
 use osproxy_api::ErrorCode;
+use osproxy_types::{
+    scope::{Scope, Scopes},
+    tenant::Tenant,
+};
 use quick_cache::sync::Cache;
 
 use super::App;
 use crate::{
     Error, Result,
-    api_key::{ApiKey, Scope, Scopes},
+    api_key::ApiKey,
     config::{AuthMode, Config},
     link::{CountedLimit, LinkConstraints},
     meta::ApiKeyRecord,
-    tenant::Tenant,
 };
 
 /// How long a cached key is used without reading it again. A revoked key works at most this long

@@ -11,12 +11,12 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::BoxFuture};
 use osproxy_storage::{self as storage, Backend, ErrorKind, Key, Multipart, ObjectReader};
+use osproxy_types::uid::Uid;
 
 use super::App;
 use crate::{
     Error, Result,
     meta::{ContentLayout, StoredFile, StoredPart},
-    uid::Uid,
 };
 
 /// Maximum lookups of a file whose bytes keep moving, before the reader fails.

@@ -4,12 +4,13 @@ use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, Request, Response, header},
 };
+use osproxy_types::error_chain;
 
 use super::{App, ClientAddr, NodeDescription, RequestId};
 use crate::{
     Error, Result,
     cluster::{self, Destination, ForwardError},
-    error, trace_context,
+    trace_context,
 };
 
 /// Header with the id of a request.
@@ -35,7 +36,7 @@ impl From<Error> for ForwardFailure {
 impl From<ForwardError> for ForwardFailure {
     fn from(ForwardError { source: why, is_client_fault: is_clients, .. }: ForwardError) -> Self {
         if is_clients {
-            tracing::debug!(error = error::error_chain(&*why), "the client aborted a forwarded request");
+            tracing::debug!(error = error_chain(&*why), "the client aborted a forwarded request");
             Self::BodyAborted(why)
         } else {
             Self::Unavailable(Error::node_unavailable(why))
@@ -67,7 +68,7 @@ impl App {
             Err(unanswered) if unanswered.is_client_fault => return Err(unanswered.into()),
             Err(unanswered) => unanswered,
         };
-        let (address, why) = (&node.address, error::error_chain(&*unanswered.source));
+        let (address, why) = (&node.address, error_chain(&*unanswered.source));
         tracing::warn!(node = node.id, address, error = why, "a node does not answer");
         // It may have restarted since its last heartbeat.
         let replacement = self.owner_of(store, true).await?;

@@ -9,9 +9,10 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
+use osproxy_types::error_chain;
 
 use super::App;
-use crate::{error, meta::now_ms};
+use crate::meta::now_ms;
 
 /// How long a result is reused.
 const RESULT_TTL: Duration = Duration::from_secs(1);
@@ -171,7 +172,7 @@ impl App {
             match self.health_checker.database.run(CHECK_TIMEOUT, async move { app.meta.ping().await }).await
             {
                 Some(Ok(())) => return None,
-                Some(Err(error)) => format!("the database fails: {}", error::error_chain(&error)),
+                Some(Err(error)) => format!("the database fails: {}", error_chain(&error)),
                 None => "the database does not answer in time".to_owned(),
             };
         Some(Problem { dependency: Dependency::Database, refuses_uploads: true, message: what })

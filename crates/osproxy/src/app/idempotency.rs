@@ -8,8 +8,8 @@ pub use crate::meta::RecordedAnswer;
 use crate::{
     Error, Result,
     meta::{IdempotentRequest, KeyAcquisition},
-    uid::Uid,
 };
+use osproxy_types::uid::Uid;
 
 /// An idempotency key that is held for a request. The holder ends it with [`App::record_answer`] or
 /// [`App::release_idempotency_key`]. Otherwise a repetition of the request may take the key over

@@ -5,11 +5,11 @@ use std::error::Error as _;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_storage::{self as storage, ErrorKind};
+use osproxy_types::content_type::{self, HEAD};
 
 use super::App;
 use crate::{
     Error, Result,
-    content_type::{self, HEAD},
     meta::{Inspection, InspectionResult, StoredPart},
 };
 

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use osproxy_types::{error_chain, uid::Uid};
 use time::OffsetDateTime;
 
 use super::App;
 use crate::{
-    Error, Result, error,
+    Error, Result,
     link::{CountedLimit, LinkAction, LinkClaims, LinkConstraints, LinkError, LinkKey, LinkKeys},
-    uid::Uid,
 };
 
 /// How often a node looks for new link keys.
@@ -82,7 +82,7 @@ impl App {
                     return;
                 };
                 if let Err(error) = app.reload_link_keys(MIN_POLL_INTERVAL).await {
-                    let error = error::error_chain(&error);
+                    let error = error_chain(&error);
                     tracing::warn!(error, "cannot read the link keys");
                 }
             }

@@ -3,11 +3,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use osproxy_storage::{DiskSpace, check_writable};
+use osproxy_types::error_chain;
 
 use super::{App, health::SingleFlight};
 use crate::{
     config::{Config, StoreKind},
-    error,
     meta::Stats,
     metrics::MetricsPage,
     version,
@@ -107,7 +107,7 @@ impl App {
         match stats {
             Ok(Ok(stats)) => export_stats(&stats, &mut page),
             Ok(Err(error)) => {
-                tracing::warn!(error = error::error_chain(&error), "cannot read the database statistics");
+                tracing::warn!(error = error_chain(&error), "cannot read the database statistics");
             }
             Err(_) => tracing::warn!("the database statistics were not ready in time"),
         }

@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use osproxy_storage::{ErrorKind, Key};
+use osproxy_types::{error_chain, tenant::Tenant, uid::Uid};
 use tokio::sync::Mutex;
 
 use super::App;
 use crate::{
-    Error, Result, error,
+    Error, Result,
     meta::{LostParts, MultipartSlot, MultipartUpload},
-    tenant::Tenant,
-    uid::Uid,
 };
 
 /// Maximum lookups of a completed object, and the pause between them, before its parts count as
@@ -83,7 +82,7 @@ impl App {
         {
             tracing::warn!(
                 blob_id,
-                error = error::error_chain(&error),
+                error = error_chain(&error),
                 "cannot abort a duplicate multipart upload yet"
             );
         }
@@ -167,7 +166,7 @@ impl App {
         tracing::error!(
             blob_id,
             ?lost,
-            error = error::error_chain(&problem),
+            error = error_chain(&problem),
             "the store has lost parts; they must be sent again"
         );
         self.meta.drop_lost_parts(*blob_id, upload.clone(), lost).await?;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crate::uid::Uid;
+use osproxy_types::uid::Uid;
 
 /// Identifies a request in log lines and in its response. An extension of every request.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ use std::{
 
 use osproxy_api::ErrorCode;
 use osproxy_storage::DiskSpace;
+use osproxy_types::tenant::Tenant;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
@@ -18,7 +19,6 @@ use super::App;
 use crate::{
     Error, Result,
     config::{Config, DatabaseLocation, StoreKind},
-    tenant::Tenant,
 };
 
 /// How long a measurement of a disk is reused.

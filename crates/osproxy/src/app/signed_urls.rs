@@ -1,14 +1,12 @@
 //! Signed URLs of uploads and downloads.
 
 use osproxy_api::v1::{Disposition, LINKS, PREFIX, UploadLinks};
+use osproxy_types::uid::Uid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::OffsetDateTime;
 
 use super::App;
-use crate::{
-    link::{self, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod},
-    uid::Uid,
-};
+use crate::link::{self, LinkAction, LinkClaims, LinkConstraints, LinkKeys, LinkPeriod};
 
 /// The unreserved characters of RFC 3986.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -10,12 +10,12 @@ use osproxy_storage::{
     backends::Local,
     layers::{Counters, Layered, Limit, Metrics, Retry, Timeout},
 };
+use osproxy_types::error_chain;
 
 use super::{ReadRateLimit, StartupError, context, diagnosis::explain_store_error, lock_error};
 use crate::{
     Error, Result,
     config::{Config, DatabaseLocation, StoreKind},
-    error,
     meta::{LocalStore, PartSizeLimits},
     metrics::MetricsPage,
 };
@@ -165,7 +165,7 @@ impl Stores {
         let asking = remote.map(async |place| {
             let error = place.store.prepare(false).await.err()?;
             let why = Diagnosis::of(&error);
-            Some((place.name.clone(), format!("fails ({why:?}): {}", error::error_chain(&error))))
+            Some((place.name.clone(), format!("fails ({why:?}): {}", error_chain(&error))))
         });
         futures_util::future::join_all(asking).await.into_iter().flatten().collect()
     }
@@ -244,7 +244,7 @@ impl Stores {
 /// The startup error for a store that cannot be used.
 fn store_startup_error(config: &Config, kind: StoreKind, problem: &osproxy_storage::Error) -> StartupError {
     let advice = explain_store_error(config, kind, Diagnosis::of(problem));
-    StartupError::msg(format!("cannot use {kind}: {advice} ({})", error::error_chain(problem)))
+    StartupError::msg(format!("cannot use {kind}: {advice} ({})", error_chain(problem)))
 }
 
 async fn open_local(

@@ -11,12 +11,12 @@ use std::{
 
 use osproxy_api::ErrorCode;
 use osproxy_storage::{BufferBudget, BufferReservation, SizeHint, UNKNOWN_PART};
+use osproxy_types::tenant::Tenant;
 
 use crate::{
     Error, Result,
     config::LimitsSection,
     link::{CountedLimit, LinkConstraints},
-    tenant::Tenant,
 };
 
 /// Maximum buffer memory of a transfer, in bytes, without content of unknown length.

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use osproxy_types::error_chain;
+
 use super::App;
-use crate::{error, meta::ObjectRowKind};
+use crate::meta::ObjectRowKind;
 
 /// Marks a blob or part as being written by this process. Nothing removes it while this value
 /// lives.
@@ -91,7 +93,7 @@ impl Drop for WriteGuard {
             };
             // The sweep removes later what cannot be removed now.
             if let Err(error) = cleaned {
-                let (id, error) = (writing.id, error::error_chain(&error));
+                let (id, error) = (writing.id, error_chain(&error));
                 tracing::warn!(id, ?kind, error, "cannot remove an unfinished write; the sweep retries");
             }
         });

@@ -4,15 +4,15 @@ mod history;
 
 use anyhow::Context;
 use clap::Args;
+use history::UploadHistory;
+use osproxy_types::uid::Uid;
 
 use crate::{
     app,
     config::LoadedConfig,
     meta::{Meta, NodeStores},
     tasks::handlers::delete_blob,
-    uid::Uid,
 };
-use history::UploadHistory;
 
 /// Options of `osproxy explain`.
 #[derive(Args, Clone, Copy)]

@@ -14,15 +14,15 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_types::tenant::Tenant;
+use plan::{FilePlan, ImportPlanner};
+use report::ImportReport;
 
 use crate::{
     app::App,
     config::{self, DatabaseLocation, LoadedConfig, StoreKind},
     meta::{GoDatabase, GoTables, ImportTarget},
-    tenant::Tenant,
 };
-use plan::{FilePlan, ImportPlanner};
-use report::ImportReport;
 
 /// Files per page. Each page scans the parts of all files, so pages are large.
 const PAGE: u64 = 1000;

@@ -2,15 +2,15 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use osproxy_types::{scope::Scopes, tenant::Tenant};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{InitArgs, format_timestamp, open_meta, open_or_init_meta};
 use crate::{
-    api_key::{ApiKey, Scopes},
+    api_key::ApiKey,
     config::LoadedConfig,
     meta::{ApiKeyRecord, Meta},
-    tenant::Tenant,
 };
 
 /// Maximum length of a label in bytes.

@@ -20,12 +20,12 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use osproxy_types::error_chain;
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
     app,
     config::{Config, DatabaseLocation},
-    error,
     meta::{self, Meta, NodeStores},
 };
 
@@ -130,5 +130,5 @@ fn format_timestamp(milliseconds: i64) -> String {
 
 /// Prints an error and its causes to standard error.
 pub fn print_error(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "osproxy: {}", error::error_chain(&**error));
+    let _ = writeln!(std::io::stderr(), "osproxy: {}", error_chain(&**error));
 }

@@ -5,13 +5,13 @@ use std::str::FromStr;
 use anyhow::bail;
 use bytesize::ByteSize;
 use clap::Subcommand;
+use osproxy_types::tenant::Tenant;
 use serde::Serialize;
 
 use super::{InitArgs, open_meta, open_or_init_meta};
 use crate::{
     config::LoadedConfig,
     meta::{Meta, TenantUsage},
-    tenant::Tenant,
 };
 
 /// Subcommands of `osproxy tenant`.

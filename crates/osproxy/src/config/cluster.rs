@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{
-    Config, Secret,
+    Config, Secret, secret,
     value::{Findings, section},
 };
 
@@ -57,7 +57,7 @@ impl ClusterSection {
 
     /// Returns the secret, if one is set. Fails with a message. Blocks while it reads the file.
     pub fn secret(&self) -> Result<Option<Vec<u8>>, String> {
-        let secret = Secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
+        let secret = secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
         match secret {
             Some(secret) if secret.reveal().len() < MIN_SECRET => {
                 Err(format!("`secret` must have at least {MIN_SECRET} bytes"))

@@ -6,7 +6,7 @@ use osproxy_storage::{
 };
 
 use super::{
-    Secret,
+    Secret, secret,
     stores::{self, RemoteStoreSection, StoreDescription},
     value::section,
 };
@@ -55,7 +55,7 @@ impl RemoteStoreSection for CosSection {
 impl CosSection {
     fn settings(&self, http: HttpSettings) -> Result<CosSettings, String> {
         let (name, file) = ("secret_key", self.secret_key_file.as_deref());
-        let secret = Secret::resolve(name, self.secret_key.as_ref(), file)?;
+        let secret = secret::resolve(name, self.secret_key.as_ref(), file)?;
         let endpoint = match (&self.endpoint, &self.region) {
             (Some(endpoint), _) => endpoint.clone(),
             (None, Some(region)) => format!("cos.{region}.myqcloud.com"),

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Secret,
+    Secret, secret,
     value::{Findings, RawValue, choice, section},
 };
 
@@ -143,7 +143,7 @@ impl DatabaseSection {
     pub fn server(&self) -> Result<Option<DatabaseServer>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
-            let secret = Secret::resolve(name, written.as_ref(), file.as_deref());
+            let secret = secret::resolve(name, written.as_ref(), file.as_deref());
             secret.unwrap_or_else(|problem| {
                 problems.push(problem);
                 None

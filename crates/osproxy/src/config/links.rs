@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Secret,
+    Secret, secret,
     value::{Findings, section},
 };
 
@@ -57,7 +57,7 @@ impl LinkKeySection {
         if !(1..=MAX_ID).contains(&self.id.len()) || !self.id.bytes().all(plain) {
             return Err(format!("the id must have 1 to {MAX_ID} letters, digits, '-' or '_'"));
         }
-        let secret = Secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
+        let secret = secret::resolve("secret", self.secret.as_ref(), self.secret_file.as_deref())?;
         let Some(secret) = secret else {
             return Err("set `secret` or `secret_file`".to_owned());
         };

@@ -6,7 +6,7 @@ use osproxy_storage::{
 };
 
 use super::{
-    Secret,
+    Secret, secret,
     stores::{self, RemoteStoreSection, StoreDescription},
     value::section,
 };
@@ -53,7 +53,7 @@ impl RemoteStoreSection for OssSection {
 impl OssSection {
     fn settings(&self, http: HttpSettings) -> Result<OssSettings, String> {
         let (name, file) = ("access_key_secret", self.access_key_secret_file.as_deref());
-        let secret = Secret::resolve(name, self.access_key_secret.as_ref(), file)?;
+        let secret = secret::resolve(name, self.access_key_secret.as_ref(), file)?;
         let endpoint =
             stores::parse_endpoint(self.endpoint.as_deref().ok_or("`endpoint` is missing")?, true)?;
         let region = self.region.as_deref().or_else(|| region_of(&endpoint));

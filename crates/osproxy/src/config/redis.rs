@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Secret,
+    Secret, secret,
     value::{Findings, RawValue, SettingValue, section},
 };
 
@@ -121,7 +121,7 @@ impl RedisSection {
     pub fn settings(&self) -> Result<Option<RedisSettings>, Vec<String>> {
         let mut problems = Vec::new();
         let mut resolved = |name, written: &Option<Secret>, file: &Option<PathBuf>| {
-            Secret::resolve(name, written.as_ref(), file.as_deref()).unwrap_or_else(|problem| {
+            secret::resolve(name, written.as_ref(), file.as_deref()).unwrap_or_else(|problem| {
                 problems.push(problem);
                 None
             })

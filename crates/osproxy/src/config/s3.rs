@@ -6,7 +6,7 @@ use osproxy_storage::{
 };
 
 use super::{
-    Secret,
+    Secret, secret,
     stores::{self, RemoteStoreSection, StoreDescription},
     value::section,
 };
@@ -57,7 +57,7 @@ impl RemoteStoreSection for S3Section {
 impl S3Section {
     fn settings(&self, http: HttpSettings) -> Result<S3Settings, String> {
         let (name, file) = ("secret_access_key", self.secret_access_key_file.as_deref());
-        let secret = Secret::resolve(name, self.secret_access_key.as_ref(), file)?;
+        let secret = secret::resolve(name, self.secret_access_key.as_ref(), file)?;
         let amazon = format!("https://s3.{}.amazonaws.com", self.region);
         Ok(S3Settings {
             endpoint: stores::parse_endpoint(self.endpoint.as_deref().unwrap_or(&amazon), self.use_ssl)?,

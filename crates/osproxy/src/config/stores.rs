@@ -1,6 +1,7 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use osproxy_storage::{Backend, BufferBudget, HttpSettings};
+use osproxy_types::error_chain;
 
 use super::{
     Config, Secret,
@@ -204,7 +205,7 @@ pub(super) fn pair_credentials(
 pub(super) fn into_backend(store: osproxy_storage::Result<impl Backend>) -> Result<Arc<dyn Backend>, String> {
     match store {
         Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(crate::error::error_chain(&error)),
+        Err(error) => Err(error_chain(&error)),
     }
 }
 

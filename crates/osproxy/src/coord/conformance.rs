@@ -5,6 +5,7 @@ mod scale;
 
 use std::{sync::Arc, time::Duration};
 
+use osproxy_types::secret::Secret;
 use tokio::time::Instant;
 
 use super::{
@@ -12,8 +13,8 @@ use super::{
     RedisCoordinator, RegisteredNode, list_registry,
 };
 use crate::{
-    config::{ClusterSection, RedisSection, RedisSettings, Secret},
-    uid::UidGenerator,
+    config::{ClusterSection, RedisSection, RedisSettings},
+    coord::UidGenerator,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);

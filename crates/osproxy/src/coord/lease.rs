@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use osproxy_types::uid::Uid;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::uid::{Uid, UidWindow, WorkerId};
+use crate::coord::{UidWindow, WorkerId};
 
 /// A worker id that a node holds for a limited time.
 ///

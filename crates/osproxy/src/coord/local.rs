@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use super::{
     CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RegisteredNode, WorkerLease,
 };
-use crate::uid::WorkerId;
+use crate::coord::WorkerId;
 
 /// Coordinator of a single node.
 pub struct LocalCoordinator {

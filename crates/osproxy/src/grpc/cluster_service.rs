@@ -5,11 +5,11 @@ use std::sync::Arc;
 use osproxy_api::grpc::v1::{
     ListNodesRequest, ListNodesResponse, Node, NodeLoad, cluster_service_server::ClusterService,
 };
+use osproxy_types::scope::Scope;
 use tonic::{Request, Response};
 
 use super::{RpcResult, caller, render::timestamp};
 use crate::{
-    api_key::Scope,
     app::{App, RegisteredNode},
     ops,
 };

@@ -20,12 +20,12 @@ use osproxy_api::{
         download_file_response, upload_file_request, upload_part_request,
     },
 };
+use osproxy_types::error_chain;
 use tonic::{Status, Streaming};
 
 use crate::{
     Error, Result,
     app::{App, Caller, Transfer},
-    error,
     metrics::InFlightGuard,
 };
 
@@ -146,10 +146,7 @@ impl Stream for Download {
         let next = ready!(self.content.poll_next_unpin(cx));
         Poll::Ready(next.map(|read| {
             let data = read.inspect_err(|error| {
-                tracing::error!(
-                    error = error::error_chain(error),
-                    "download failed after the response started"
-                );
+                tracing::error!(error = error_chain(error), "download failed after the response started");
             })?;
             let part = Some(download_file_response::Part::Data(data));
             Ok(DownloadFileResponse { part })

@@ -13,10 +13,11 @@ use osproxy_api::grpc::v1::{
     InstantUploadResponse, ListFilesRequest, ListFilesResponse, Upload, UploadFileRequest, UploadLinks,
     UploadPartRequest, UploadPartResponse, file_service_server::FileService,
 };
+use osproxy_types::scope::Scope;
 use tonic::{Request, Response, Streaming};
 
 use super::{RpcResult, caller, content::Download, parse, render};
-use crate::{api_key::Scope, app::App, ops};
+use crate::{app::App, ops};
 
 pub(super) struct Service(pub(super) Arc<App>);
 

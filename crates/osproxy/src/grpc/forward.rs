@@ -22,6 +22,7 @@ use osproxy_api::{
     ERROR_HEADER, ErrorCode,
     v1::{CompleteUploadRequest, Disposition, Problem},
 };
+use osproxy_types::uid::Uid;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
@@ -32,7 +33,6 @@ use crate::{
         UploadOptions, complete_upload::CompleteRequest, download_file::StoredFile,
         upload_file::ExpectedDigests,
     },
-    uid::Uid,
 };
 
 /// Lifetime of the links in seconds: longer than the clocks of nodes may differ.

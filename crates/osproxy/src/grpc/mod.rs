@@ -23,12 +23,12 @@ use osproxy_api::grpc::{
         task_service_server::TaskServiceServer,
     },
 };
+use osproxy_types::scope::Scope;
 use tonic::{Request as Asked, Status, server::NamedService, service::Routes};
 use tower::Service;
 
 use crate::{
     Error,
-    api_key::Scope,
     app::{App, Caller},
 };
 

@@ -5,6 +5,7 @@ use osproxy_api::{
     grpc::v1::{self, Digests},
     v1::{DEFAULT_PAGE, MAX_PAGE},
 };
+use osproxy_types::uid::Uid;
 use prost_types::{Duration, Timestamp};
 use serde::de::DeserializeOwned;
 use tonic::Extensions;
@@ -13,7 +14,6 @@ use crate::{
     Error, Result,
     app::{App, Subject},
     ops::{describe_file::FileState, upload_file::ExpectedDigests},
-    uid::Uid,
 };
 
 /// Default lifetime of links and uploads, in seconds.

@@ -2,15 +2,13 @@
 
 use bytes::Bytes;
 use osproxy_api::grpc::v1;
+use osproxy_types::uid::Uid;
 use prost_types::Timestamp;
 
-use crate::{
-    ops::{
-        describe_file::{ContentLayout, FileRecord, FileState},
-        list_tasks::{Task, TaskState},
-        upload_status::UploadStatus,
-    },
-    uid::Uid,
+use crate::ops::{
+    describe_file::{ContentLayout, FileRecord, FileState},
+    list_tasks::{Task, TaskState},
+    upload_status::UploadStatus,
 };
 
 /// A timestamp from milliseconds since the Unix epoch.

@@ -6,19 +6,18 @@ use osproxy_api::grpc::v1::{
     self, GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse, RetryTaskRequest, Task,
     TaskAttempt, task_service_server::TaskService,
 };
+use osproxy_types::{scope::Scope, uid::Uid};
 use tonic::{Request, Response};
 
 use super::{RpcResult, caller, parse, render};
 use crate::{
     Error, Result,
-    api_key::Scope,
     app::App,
     ops::{
         self,
         describe_task::{Attempt, AttemptOutcome},
         list_tasks::{TaskFilter, TaskState},
     },
-    uid::Uid,
 };
 
 pub(super) struct Service(pub(super) Arc<App>);

@@ -9,10 +9,10 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
+use osproxy_types::scope::Scope;
 
 use crate::{
     Error, Result,
-    api_key::Scope,
     app::{App, Caller, ClientAddr},
 };
 

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
+use osproxy_types::content_type;
 use time::OffsetDateTime;
 
 use super::{
@@ -30,7 +31,6 @@ use super::{
 use crate::{
     Error, Result,
     app::{App, Transfer},
-    content_type,
     link::LinkConstraints,
     metrics::InFlightGuard,
     ops::download_file::{ContentReader, StoredFile, open_content},

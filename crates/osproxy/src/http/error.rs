@@ -16,7 +16,7 @@ use osproxy_api::{
     v0::PREFIX as V0,
     v1::{LINKS, PREFIX as V1},
 };
-
+use osproxy_types::error_chain;
 use tonic::{Code, Status};
 
 use super::{v0, v1};
@@ -92,13 +92,13 @@ fn log(error: &Error, status: StatusCode) {
     match error.code {
         // The disk may be full, or the request may be larger than the disk.
         ErrorCode::StorageFull => {
-            tracing::warn!(code, error = error::error_chain(error), "the request was refused");
+            tracing::warn!(code, error = error_chain(error), "the request was refused");
         }
         ErrorCode::QuotaExceeded | ErrorCode::Overloaded | ErrorCode::NotImplemented => {
             tracing::debug!(code, why = &*error.message, "the request was refused");
         }
         _ if status.is_server_error() => {
-            tracing::error!(code, error = error::error_chain(error), "the request failed");
+            tracing::error!(code, error = error_chain(error), "the request failed");
         }
         _ => tracing::debug!(code, why = &*error.message, "the request was refused"),
     }

@@ -2,6 +2,7 @@
 
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
+use osproxy_types::uid::Uid;
 
 use super::{
     auth::client_address,
@@ -11,7 +12,6 @@ use crate::{
     Error, Result,
     app::App,
     link::{self, LinkClaims, LinkConstraints, LinkError},
-    uid::Uid,
 };
 
 /// A link that is valid, and that this client may use.

@@ -1,10 +1,10 @@
 //! Entry points to the parsers of client input, for the fuzz targets in `fuzz/`. The service itself
 //! does not use them.
 
-use crate::app::{UPLOAD_PARAMETERS, upload_query};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
+use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     Result,
+    app::{UPLOAD_PARAMETERS, upload_query},
     link::{LinkAction, LinkConstraints, LinkError, LinkKeys},
-    uid::Uid,
 };
 
 pub use super::{

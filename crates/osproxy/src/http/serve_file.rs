@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
+use osproxy_types::uid::Uid;
 
 use super::{
     content::{self, Presentation},
@@ -20,7 +21,6 @@ use crate::{
         self,
         download_file::{StoredFile, retry_if_moved},
     },
-    uid::Uid,
 };
 
 /// Serves a GET or HEAD of the content of a file, and counts the use of its link. If the content

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
+use osproxy_types::{scope::Scopes, tenant::Tenant};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{Meta, blobs::decode_digest, dialect::Lock, entities::api_key};
-use crate::{api_key::Scopes, tenant::Tenant};
 
 /// An API key as stored. The secret itself is not stored.
 #[derive(Clone, Debug)]

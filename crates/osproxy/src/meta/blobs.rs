@@ -1,4 +1,5 @@
 use osproxy_storage::{Digests, Key};
+use osproxy_types::tenant::Tenant;
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder,
@@ -10,7 +11,6 @@ use super::{
     entities::{blob, file},
     files::{decode_key, row_charge, stored_row},
 };
-use crate::tenant::Tenant;
 
 /// Content that is complete, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]

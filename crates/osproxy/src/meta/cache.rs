@@ -8,13 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use osproxy_types::uid::Uid;
 use quick_cache::sync::Cache;
 
 use super::{CacheLimits, StoredFile};
-use crate::{
-    metrics::{CacheMetrics, MetricsPage},
-    uid::Uid,
-};
+use crate::metrics::{CacheMetrics, MetricsPage};
 
 /// A cache of complete files. An entry read before an eviction is not inserted after it, so an
 /// evicted entry never comes back.
@@ -131,10 +129,8 @@ impl FileCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        meta::{ContentLayout, StoredContent},
-        tenant::Tenant,
-    };
+    use crate::meta::{ContentLayout, StoredContent};
+    use osproxy_types::tenant::Tenant;
 
     fn file(uid: i64, blob_id: i64) -> Arc<StoredFile> {
         let layout = ContentLayout::Parts;

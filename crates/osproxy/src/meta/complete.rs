@@ -1,6 +1,7 @@
 use std::ops::RangeInclusive;
 
 use osproxy_storage::PartLayout;
+use osproxy_types::{content_type, uid::Uid};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, SqlErr,
@@ -15,14 +16,12 @@ use super::{
     files,
     finish_multipart::{FinishContext, finish_multipart},
     inspection::{InspectedUpload, InspectionVerdict, inspect},
+    multipart::{self, MultipartUpload},
     now_ms,
     quotas::{ChargeOutcome, Quotas},
     tasks,
     write_batcher::TxEnd,
 };
-use crate::{content_type, uid::Uid};
-
-use super::multipart::{self, MultipartUpload};
 
 /// Maximum number of ranges in a list of missing parts.
 const MAX_RANGES: usize = 1000;

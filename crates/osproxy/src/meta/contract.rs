@@ -7,12 +7,12 @@ mod parts;
 mod tasks;
 
 use osproxy_storage::{Digester, Digests, Key};
+use osproxy_types::{tenant::Tenant, uid::Uid};
 
 use super::{
     BeginUploadOutcome, ContentLayout, CreateOutcome, FileState, KnownContent, Meta, NewFile, NewUpload,
     ObjectRowKind, StoreOutcome,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// Ids of the unfinished rows in the store of new files.
 async fn unfinished_ids(meta: &Meta, kind: ObjectRowKind, before: i64, after: i64, limit: u64) -> Vec<i64> {

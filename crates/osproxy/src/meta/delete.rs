@@ -2,6 +2,7 @@
 //! transaction, which also enqueues the task that removes its objects.
 
 use osproxy_storage::Key;
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::Expr,
@@ -16,7 +17,6 @@ use super::{
     tasks,
     write_batcher::TxEnd,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// States of an upload that is not complete.
 pub(super) const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];

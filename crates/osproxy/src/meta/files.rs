@@ -1,10 +1,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use osproxy_storage::{Category, Digests, Key, PartLayout, extension};
+use osproxy_types::{content_type, tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, SqlErr, sea_query::Expr,
 };
+use time::OffsetDateTime;
 
 use super::{
     ExpectedDigests, Meta, Metadata,
@@ -14,9 +16,6 @@ use super::{
     quotas::{Quotas, record_bytes},
     write_batcher::TxEnd,
 };
-use time::OffsetDateTime;
-
-use crate::{content_type, tenant::Tenant, uid::Uid};
 
 pub use file::State as FileState;
 

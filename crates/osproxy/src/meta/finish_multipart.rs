@@ -1,5 +1,6 @@
 //! Last step of completing a multipart upload, after the store has completed it.
 
+use osproxy_types::{content_type, uid::Uid};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
 };
@@ -14,7 +15,6 @@ use super::{
     quotas::Quotas,
     tasks,
 };
-use crate::{content_type, uid::Uid};
 
 /// An upload whose multipart upload the store has completed.
 pub(super) struct FinishContext<'a> {

@@ -1,12 +1,12 @@
 //! The recorded history of a file and its upload, for diagnosis.
 
+use osproxy_types::uid::Uid;
 use sea_orm::{ActiveEnum, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use super::{
     Attempt, BlobState, FileState, Meta, PartState, Task,
     entities::{blob, file, part, task},
 };
-use crate::uid::Uid;
 
 /// A file and how it came to be. All timestamps are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug)]

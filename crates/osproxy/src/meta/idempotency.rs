@@ -1,12 +1,12 @@
 //! Idempotency keys: requests that must not take effect twice.
 
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
     QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{Meta, entities::idempotency_key as key};
-use crate::{tenant::Tenant, uid::Uid};
 
 /// A running request that has not renewed its key for this long, in milliseconds, loses it to a
 /// retry.

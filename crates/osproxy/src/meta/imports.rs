@@ -6,6 +6,7 @@ use std::{
 };
 
 use osproxy_storage::Key;
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, PaginatorTrait,
     QueryFilter, QuerySelect, TransactionTrait,
@@ -18,7 +19,6 @@ use super::{
     files, tasks,
     write_batcher::TxEnd,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// A file to import.
 #[derive(Clone, Debug)]

@@ -3,13 +3,13 @@
 //! answer, the parts must be read first.
 
 use osproxy_storage::{DigestSelection, Digests};
+use osproxy_types::content_type::{self, HEAD};
 use sea_orm::{ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{
     ExpectedDigests, blake3_tree,
     entities::{blob, file, part},
 };
-use crate::content_type::{self, HEAD};
 
 /// What the content of an upload must satisfy, apart from the client's completion request.
 #[derive(Clone, Debug, Default)]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use osproxy_types::uid::Uid;
 use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
@@ -10,7 +11,6 @@ use super::{
     Meta, blobs,
     entities::{blob, file, part},
 };
-use crate::uid::Uid;
 
 pub use blob::{Layout as RecordedLayout, State as BlobState};
 pub use part::State as PartState;

@@ -1,5 +1,6 @@
 //! Revocation of links, and use counts of links with `max_uses`.
 
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, SqlErr,
     sea_query::Expr,
@@ -9,7 +10,6 @@ use super::{
     Invalidation, Meta,
     entities::{file, link_use},
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 impl Meta {
     /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use osproxy_storage::Category;
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, Order, QueryFilter, QueryOrder, QuerySelect,
     Select, SelectTwo, sea_query::Expr,
@@ -13,7 +14,6 @@ use super::{
     entities::{blob, file},
     files::content_from_row,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a
 /// node, and the time between the two.

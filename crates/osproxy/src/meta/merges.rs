@@ -4,6 +4,7 @@
 //! with the same content collide there; the files of one of them then move to the other.
 
 use osproxy_storage::{Digests, Key};
+use osproxy_types::tenant::Tenant;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
     sea_query::Expr,
@@ -17,7 +18,6 @@ use super::{
     tasks,
     write_batcher::TxEnd,
 };
-use crate::tenant::Tenant;
 
 /// A blob stored in parts, and the object that will replace them.
 #[derive(Clone, Debug)]

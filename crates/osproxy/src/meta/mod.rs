@@ -100,13 +100,11 @@ pub use update::{CopyOutcome, MetadataEdit, UpdateOutcome};
 pub use upload_status::UploadStatus;
 pub use uploads::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
-use crate::{
-    config::{DatabaseLocation, DatabaseServer},
-    uid::Uid,
-};
+use crate::config::{DatabaseLocation, DatabaseServer};
 use cache::FileCache;
 use clock::Clock;
 use instrumented::InstrumentedReader;
+use osproxy_types::uid::Uid;
 use quotas::Quotas;
 use reserve::Reserve;
 use server_pool::{Reader, ServerPool};

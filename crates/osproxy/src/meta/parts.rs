@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use osproxy_storage::{Digests, Key, PartLayout};
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect, SqlErr, sea_query::Expr,
@@ -20,7 +21,6 @@ use super::{
     receiving_blob::{ReceivingBlob, find_or_create},
     write_batcher::TxEnd,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// Maximum number of rows named in one statement.
 pub(super) const CHUNK: usize = 500;

@@ -1,5 +1,6 @@
 //! Which store has, or will have, the bytes of a file.
 
+use osproxy_types::uid::Uid;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr};
 
 use super::{
@@ -8,7 +9,6 @@ use super::{
     receiving_blob::find_or_create,
     write_batcher::TxEnd,
 };
-use crate::uid::Uid;
 
 /// The store of the parts of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]

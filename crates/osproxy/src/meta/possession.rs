@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use osproxy_types::uid::Uid;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::OnConflict,
 };
 
 use super::{Meta, blobs::decode_digest, entities::challenge};
-use crate::uid::Uid;
 
 /// A challenge for the content of one blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

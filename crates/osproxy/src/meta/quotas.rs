@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use quick_cache::sync::Cache;
 use sea_orm::{
     ActiveValue::Set,
@@ -21,7 +22,6 @@ use super::{
     entities::{blob, file, tenant},
     write_batcher::TxEnd,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// How long to cache that a tenant has no quota.
 const REMEMBERED: Duration = Duration::from_secs(5);

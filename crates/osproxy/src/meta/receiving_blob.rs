@@ -1,6 +1,7 @@
 //! The blob that receives the parts of an upload, and the choice of the write target of a part.
 
 use osproxy_storage::PartLayout;
+use osproxy_types::uid::Uid;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, FromQueryResult,
     QueryFilter, QuerySelect, QueryTrait, sea_query::Expr,
@@ -12,7 +13,6 @@ use super::{
     files,
     multipart::{self, MultipartSlot},
 };
-use crate::uid::Uid;
 
 /// The row that determines the write target of a part.
 #[derive(FromQueryResult)]

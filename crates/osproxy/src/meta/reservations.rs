@@ -1,5 +1,6 @@
 //! Open uploads of a tenant, and the disk space reserved for them.
 
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
 };
@@ -12,7 +13,6 @@ use super::{
     tasks, uploads,
     write_batcher::TxEnd,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// Number of open uploads, and disk space reserved for uploads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use osproxy_types::tenant::Tenant;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationTrait,
 };
@@ -11,7 +12,6 @@ use super::{
     Meta, QuotaUsage, dialect,
     entities::{api_key, blob, file, tenant},
 };
-use crate::tenant::Tenant;
 
 /// What a tenant uses, logically and in the stores.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Runs the contract on each database.
 
+use osproxy_types::secret::Secret;
+
 use super::*;
-use crate::config::{DatabaseSection, Secret};
+use crate::config::DatabaseSection;
 
 const MEMORY: CacheLimits = CacheLimits { max_entries: 100, max_age: Duration::from_secs(10) };
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use osproxy_storage::Category;
+use osproxy_types::{content_type, tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
     sea_query::Expr,
@@ -16,7 +17,6 @@ use super::{
     quotas::{ChargeOutcome, Quotas, record_bytes},
     write_batcher::TxEnd,
 };
-use crate::{content_type, tenant::Tenant, uid::Uid};
 
 /// Edits metadata in place; returns `false` if the result must not be saved.
 pub type MetadataEdit = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;

@@ -1,12 +1,12 @@
 //! Progress of an upload.
 
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{
     FileState, Meta,
     entities::{blob, file, part},
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// State and progress of an upload.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! file decides which of several concurrent writes wins.
 
 use osproxy_storage::{Digests, Key};
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
 };
@@ -17,7 +18,6 @@ use super::{
     tasks::{self, TaskForBlob},
     write_batcher::TxEnd,
 };
-use crate::{tenant::Tenant, uid::Uid};
 
 /// The write intent of an object: its row is committed, so the object may be written.
 #[derive(Clone, Debug)]

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use osproxy_types::uid::Uid;
+
 use super::{state_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::App,
     meta::{DeleteOutcome, FileState, TaskForBlob},
     tasks::handlers::delete_blob,
-    uid::Uid,
 };
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what

@@ -12,8 +12,8 @@ use crate::{
     app::App,
     meta::{CompleteOutcome, CompletePreconditions, MultipartUpload},
     tasks::handlers::{complete_uploads, merge_parts},
-    uid::Uid,
 };
+use osproxy_types::uid::Uid;
 
 /// Maximum attempts to read parts that change while they are read.
 const MAX_TRIES: usize = 3;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire};
-use crate::{Result, app::App, link::LinkPeriod, meta::StoredFile, uid::Uid};
+use crate::{Result, app::App, link::LinkPeriod, meta::StoredFile};
 
 /// Files for which download links can be created.
 #[derive(Debug)]

@@ -1,9 +1,10 @@
 //! Create a download link.
 
+use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire, download_file::own_file, file_name};
-use crate::{Error, Result, app::App, link::LinkPeriod, uid::Uid};
+use crate::{Error, Result, app::App, link::LinkPeriod};
 
 /// Parameters of a download link.
 #[derive(Debug)]

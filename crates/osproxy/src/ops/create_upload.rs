@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use osproxy_api::ErrorCode;
 use osproxy_storage::PartLayout;
+use osproxy_types::error_chain;
 use time::OffsetDateTime;
 
 pub use super::prove_possession::PossessionChallenge;
@@ -16,11 +17,10 @@ use super::{
 use crate::{
     Error, Result,
     app::{App, Caller, HeldIdempotencyKey, WorkKind, check_metadata},
-    content_type, error,
     meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload},
     metrics::DedupSource,
-    uid::Uid,
 };
+use osproxy_types::{content_type, uid::Uid};
 
 /// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. Such a part takes
 /// about a second on a slow line, and is large enough for every store.
@@ -270,12 +270,12 @@ async fn undo(app: &Arc<App>, plans: &[PlannedUpload], stored: &[bool], key: Opt
             Ok(true) if *is_stored => delete_file(app, &file.tenant, file.uid).await,
             Ok(true) => abort_upload(app, file.uid).await,
             Err(error) => {
-                tracing::warn!(uid = %file.uid, error = error::error_chain(error), "cannot undo an upload yet");
+                tracing::warn!(uid = %file.uid, error = error_chain(error), "cannot undo an upload yet");
                 return;
             }
         };
         if let Err(left) = taken_back {
-            tracing::warn!(uid = %file.uid, error = error::error_chain(&left), "cannot undo an upload yet");
+            tracing::warn!(uid = %file.uid, error = error_chain(&left), "cannot undo an upload yet");
         }
     }
 }

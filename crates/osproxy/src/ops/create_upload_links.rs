@@ -1,6 +1,7 @@
 //! Create new links for an upload whose first ones have expired or are lost.
 
 use osproxy_api::v1::{Constraints, UploadLinks};
+use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{
@@ -10,7 +11,6 @@ use super::{
 use crate::{
     Result,
     app::{App, Caller, upload_constraints},
-    uid::Uid,
 };
 
 /// New links of an upload.

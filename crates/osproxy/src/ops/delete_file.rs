@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use osproxy_types::uid::Uid;
+
 use super::{Tenant, state_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::App,
     meta::{DeleteOutcome, FileState, TaskForBlob},
     tasks::handlers::delete_blob,
-    uid::Uid,
 };
 
 /// Deletes a file of a tenant, complete or not. Nobody can open it when this returns. A task

@@ -2,8 +2,10 @@
 
 pub use crate::meta::{ContentLayout, FileRecord, FileState};
 
+use osproxy_types::uid::Uid;
+
 use super::{Tenant, state_error, unknown_uid_error};
-use crate::{Result, app::App, uid::Uid};
+use crate::{Result, app::App};
 
 /// Returns the record of a file of a tenant, in any state. Fails if the file is deleted or expired.
 pub async fn describe_file(app: &App, tenant: &Tenant, uid: Uid) -> Result<FileRecord> {

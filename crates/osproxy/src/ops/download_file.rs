@@ -5,7 +5,8 @@ use std::{ops::Range, sync::Arc};
 pub use crate::{app::ContentReader, meta::StoredFile};
 
 use super::{Tenant, describe_file::describe_file, state_error, unknown_uid_error};
-use crate::{Error, Result, app::App, meta::FileState, uid::Uid};
+use crate::{Error, Result, app::App, meta::FileState};
+use osproxy_types::uid::Uid;
 
 /// Returns a complete file, without opening its content. Otherwise the error states why.
 pub async fn download_file(app: &App, uid: Uid) -> Result<Arc<StoredFile>> {

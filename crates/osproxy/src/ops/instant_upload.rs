@@ -1,13 +1,13 @@
 //! Instant upload: create files of known content without sending it.
 
+use osproxy_types::{content_type, uid::Uid};
+
 use super::file_name;
 use crate::{
     Error, Result,
     app::{App, Caller, WorkKind},
-    content_type,
     meta::{AnnouncedContent, NewFile},
     metrics::DedupSource,
-    uid::Uid,
 };
 
 /// Content that the client has, and its path on the client.

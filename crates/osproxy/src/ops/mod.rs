@@ -30,13 +30,14 @@ pub mod upload_status;
 use osproxy_api::ErrorCode;
 use osproxy_storage::DigestSelection;
 
+pub use crate::link::LinkConstraints;
 use crate::{
     Error, Result,
     app::{App, SizeHint},
-    content_type,
     meta::{ExpectedDigests, FileState},
 };
-pub use crate::{link::LinkConstraints, tenant::Tenant};
+use osproxy_types::content_type;
+pub use osproxy_types::tenant::Tenant;
 
 /// Maximum length of a file name, in bytes.
 const MAX_NAME_LEN: usize = 1024;

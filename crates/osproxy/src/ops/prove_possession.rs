@@ -6,13 +6,13 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_api::ErrorCode;
 use osproxy_storage::ErrorKind;
+use osproxy_types::uid::Uid;
 
 use super::upload_file;
 use crate::{
     Error, Result,
     app::App,
     meta::{self, Blob, FileState},
-    uid::Uid,
 };
 
 /// Lifetime of a challenge.

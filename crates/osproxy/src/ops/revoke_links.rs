@@ -1,7 +1,9 @@
 //! Revoke the links of a file.
 
+use osproxy_types::uid::Uid;
+
 use super::{Tenant, unknown_uid_error};
-use crate::{Result, app::App, uid::Uid};
+use crate::{Result, app::App};
 
 /// Revokes all links to a file of a tenant that were issued until now, for upload and for download.
 /// Links issued later are valid. Other nodes apply it when they receive the invalidation, and after

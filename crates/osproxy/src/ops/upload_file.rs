@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use osproxy_api::ErrorCode;
 use osproxy_storage::{Digests, Key};
+use osproxy_types::error_chain;
 
 pub use crate::{app::SizeHint, meta::ExpectedDigests};
 pub use osproxy_storage::DigestSelection;
@@ -20,15 +21,14 @@ use crate::{
         self, ActiveWrite, App, Received, SizeLimit, WriteGuard, WriteTarget, buffered_bytes, check_digests,
         publish_once,
     },
-    content_type, error,
     meta::{
         BeginUploadOutcome, Blob, FileState, ObjectRowKind, ReleasedReservation, StoreOutcome, StoredContent,
         StoredFile, WriteIntent,
     },
     metrics::DedupSource,
     tasks::handlers::delete_blob,
-    uid::Uid,
 };
+use osproxy_types::{content_type, uid::Uid};
 
 /// Maximum attempts when the same content appears or disappears concurrently, before the client
 /// must retry.
@@ -177,7 +177,7 @@ async fn begin_write(app: Arc<App>, uid: Uid) -> Result<StartedUpload> {
                         if let Err(error) = app.delete_blob(blob_id).await {
                             tracing::warn!(
                                 blob_id,
-                                error = error::error_chain(&error),
+                                error = error_chain(&error),
                                 "cannot release reserved disk space yet; the sweep retries"
                             );
                         }

@@ -6,6 +6,11 @@ use bytes::Bytes;
 use futures_util::Stream;
 use osproxy_api::ErrorCode;
 use osproxy_storage::{self as storage, DigestSelection};
+use osproxy_types::{
+    content_type::{self, HEAD},
+    error_chain,
+    uid::Uid,
+};
 
 use super::{
     LinkConstraints, UploadOptions, check_content_type, check_quota, complete_upload, state_error,
@@ -17,13 +22,10 @@ use crate::{
         ActiveWrite, App, Received, SizeHint, SizeLimit, Transfer, WorkKind, WriteGuard, WriteTarget,
         buffer_short_body, buffered_bytes, check_digests, publish_once,
     },
-    content_type::{self, HEAD},
-    error,
     meta::{
         BeginPartOutcome, ExpectedDigests, FileState, FinishPartOutcome, ObjectRowKind, PartIntent,
         PartMismatch, ReceivedPart,
     },
-    uid::Uid,
 };
 
 /// Maximum attempts when concurrent requests start the same upload.
@@ -233,7 +235,7 @@ async fn commit_part(
             {
                 tracing::warn!(
                     part_id = replaced,
-                    error = error::error_chain(&error),
+                    error = error_chain(&error),
                     "cannot remove a replaced part yet; the sweep retries"
                 );
             }

@@ -2,8 +2,10 @@
 
 pub use crate::meta::{FileState, UploadStatus};
 
+use osproxy_types::uid::Uid;
+
 use super::{Tenant, state_error, unknown_uid_error};
-use crate::{Result, app::App, uid::Uid};
+use crate::{Result, app::App};
 
 /// Returns the status of an upload, with the numbers of its received parts in ascending order; for
 /// a complete file, those of all parts it was uploaded in.

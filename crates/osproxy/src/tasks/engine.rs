@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use osproxy_types::error_chain;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -21,7 +22,6 @@ use super::{
 use crate::{
     Error, Result,
     app::{App, LoadGuard},
-    error,
     meta::{AttemptResult, ClaimedTask, NewTask},
     metrics::TaskOutcome,
     trace_context,
@@ -212,12 +212,12 @@ impl Engine {
             }
             (Ok(()), Some(every)) => AttemptResult::Repeat(millis(every)),
             (Err(error), Some(every)) => {
-                let error = error::error_chain(&error);
+                let error = error_chain(&error);
                 tracing::error!(task_id, kind, attempt, error, "task failed; it will run again");
                 AttemptResult::Retry(error, millis(every.min(self.settings.max_backoff)))
             }
             (Err(TaskError::Retry(error)), None) if attempt < claimed.max_attempts => {
-                let (error, delay) = (error::error_chain(&*error), self.backoff_ms(attempt));
+                let (error, delay) = (error_chain(&*error), self.backoff_ms(attempt));
                 tracing::warn!(
                     task_id,
                     kind,
@@ -229,7 +229,7 @@ impl Engine {
                 AttemptResult::Retry(error, delay)
             }
             (Err(error), None) => {
-                let error = error::error_chain(&error);
+                let error = error_chain(&error);
                 tracing::error!(
                     task_id,
                     kind,
@@ -263,7 +263,7 @@ impl Engine {
                     task_id,
                     kind,
                     attempt,
-                    error = error::error_chain(&error),
+                    error = error_chain(&error),
                     "cannot record the end of a task"
                 );
             }
@@ -284,7 +284,7 @@ impl Engine {
                 Err(error) => {
                     tracing::warn!(
                         task_id = claimed.id,
-                        error = error::error_chain(&error),
+                        error = error_chain(&error),
                         "cannot renew the lease of a task"
                     );
                     if tokio::time::Instant::now() >= held_until {

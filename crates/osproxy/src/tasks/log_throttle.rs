@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error;
+use osproxy_types::error_chain;
 
 /// How often the same error is logged while it lasts.
 const REPEAT_AFTER: Duration = Duration::from_mins(10);
@@ -18,7 +18,7 @@ pub(super) struct LogThrottle(Mutex<Option<(String, Instant)>>);
 impl LogThrottle {
     /// Logs an error, unless it is the same as the last one, which was logged a short time ago.
     pub(super) fn log(&self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
-        let error = error::error_chain(error);
+        let error = error_chain(error);
         if self.should_log(&error) {
             tracing::error!(error, "{what}");
         }

@@ -16,11 +16,12 @@ pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
 
 use std::sync::Arc;
 
+use osproxy_types::uid::Uid;
+
 use crate::{
     Result,
     app::App,
     meta::{NewTask, TaskForBlob},
-    uid::Uid,
 };
 
 /// Returns a task for the handler `H`, to be enqueued under the unused `id`.

@@ -1,12 +1,10 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use osproxy_storage::{ErrorKind, backends::Local};
+use osproxy_types::error_chain;
 
 use super::report::DoctorReport;
-use crate::{
-    config::{Config, DatabaseLocation},
-    error,
-};
+use crate::config::{Config, DatabaseLocation};
 
 /// Checks the object folder; a service may be using it.
 pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
@@ -28,7 +26,7 @@ pub(super) async fn check(config: &Config, report: &mut DoctorReport) {
             } else {
                 "objects cannot be written; check `local.root`, `data_dir` and the owner of the folder"
             };
-            report.wrong("folder", &format!("{advice} ({})", error::error_chain(&problem)));
+            report.wrong("folder", &format!("{advice} ({})", error_chain(&problem)));
         }
     }
 }

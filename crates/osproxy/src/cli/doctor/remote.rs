@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use osproxy_storage::{Backend, Category, Diagnosis, Key};
+use osproxy_types::error_chain;
 
 use super::{
     probes::{self, Leftovers, ProbeError},
@@ -9,7 +10,6 @@ use super::{
 use crate::{
     app::explain_store_error,
     config::{Config, StoreKind},
-    error,
 };
 
 /// Probes that need valid credentials, in order.
@@ -187,7 +187,7 @@ impl StoreCheck<'_> {
         let what = match done {
             Ok(Ok(found)) => return Some(found),
             Ok(Err(ProbeError::Store(problem))) => {
-                let said = self.report.redacted(&error::error_chain(&problem));
+                let said = self.report.redacted(&error_chain(&problem));
                 format!("{} ({said})", advice(Diagnosis::of(&problem)))
             }
             Ok(Err(ProbeError::Misbehaved(what))) => what.to_owned(),

@@ -2,12 +2,12 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key, ListedObject};
+use osproxy_types::error_chain;
 
 use super::{super::print_line, FsckArgs};
 use crate::{
     Result,
     app::App,
-    error,
     meta::{BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout},
     tasks::handlers::{merge_parts, verify_blob},
 };
@@ -179,7 +179,7 @@ impl Fsck {
             None => self.report(what, false),
             Some(Ok(repaired)) => self.report(what, repaired),
             Some(Err(error)) => {
-                let why = error::error_chain(&error);
+                let why = error_chain(&error);
                 self.report(format!("{what}; the repair failed ({why})"), false);
             }
         }
@@ -402,7 +402,7 @@ impl Fsck {
             Ok(digests) if fits(&digests) => return true,
             Ok(_) => self.report(format!("{what} has different content than recorded"), false),
             Err(error) => {
-                self.report(format!("{what} cannot be read ({})", error::error_chain(&error)), false);
+                self.report(format!("{what} cannot be read ({})", error_chain(&error)), false);
             }
         }
         false

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use osproxy_storage::{DigestSelection, ErrorKind, Key};
+use osproxy_types::uid::Uid;
 
 use super::file_name;
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
         self,
         handlers::{merge_parts, verify_blob},
     },
-    uid::Uid,
 };
 
 /// Time for clients to finish uploads that they had begun, in milliseconds. The Go program does not

@@ -1,10 +1,10 @@
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key};
+use osproxy_types::error_chain;
 
 use super::report::{ContentFault, LocatedFault, NAMED, ScrubReport};
 use crate::{
     Result,
     app::Stores,
-    error,
     meta::{ContentRecord, DbErr, Meta, PartDigests, RecordedLayout, StoredPart},
 };
 
@@ -176,7 +176,7 @@ impl Scrubber {
 
     async fn check_extent(&mut self, store: &str, piece: &Extent) -> std::result::Result<(), ContentFault> {
         let unreadable =
-            |error: &(dyn std::error::Error + 'static)| ContentFault::Unreadable(error::error_chain(error));
+            |error: &(dyn std::error::Error + 'static)| ContentFault::Unreadable(error_chain(error));
         let key = Key::parse(&piece.object_key).map_err(|error| unreadable(&error))?;
         let backend = self.stores.get(store).map_err(|error| unreadable(&error))?;
         let end = piece.offset + piece.size;

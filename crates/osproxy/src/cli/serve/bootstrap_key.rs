@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use osproxy_types::{scope::Scopes, tenant::Tenant};
 
 use crate::{
-    api_key::{ApiKey, Scopes},
+    api_key::ApiKey,
     app::App,
     config::{AuthMode, Config},
     meta::ApiKeyRecord,
-    tenant::Tenant,
 };
 
 /// File in the data folder that stores the key.

@@ -8,11 +8,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use osproxy_types::secret::Secret;
 use tempfile::TempDir;
 
 use super::{cluster, eventually, open, redis_command_at, run};
 use crate::{
-    config::{RedisSection, RedisSettings, Secret, SentinelSection},
+    config::{RedisSection, RedisSettings, SentinelSection},
     coord::{Coordinator, Event, Message, RedisCoordinator},
 };
 

@@ -13,6 +13,8 @@ use std::{
 };
 
 use async_trait::async_trait;
+use connection::CommandConnection;
+use scripts::Keys;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     task::AbortHandle,
@@ -24,10 +26,8 @@ use super::{
 };
 use crate::{
     config::{ClusterSection, RedisSettings},
-    uid::WorkerId,
+    coord::WorkerId,
 };
-use connection::CommandConnection;
-use scripts::Keys;
 
 /// Maximum time to establish the first connection.
 const START: Duration = Duration::from_secs(10);

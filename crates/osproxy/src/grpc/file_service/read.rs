@@ -14,6 +14,7 @@ use osproxy_api::{
         download_file_response,
     },
 };
+use osproxy_types::uid::Uid;
 use serde::{Deserialize, Serialize};
 use tonic::Extensions;
 
@@ -31,7 +32,6 @@ use crate::{
         download_file::StoredFile,
         list_files::{Category, FileFilter, FilePosition},
     },
-    uid::Uid,
 };
 
 pub(super) async fn download(

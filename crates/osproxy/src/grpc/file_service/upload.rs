@@ -11,6 +11,7 @@ use osproxy_api::grpc::v1::{
     InstantUploadResponse, InstantUploadResult, Upload, UploadFileHeader, UploadFileRequest,
     UploadPartHeader, UploadPartRequest, UploadPartResponse,
 };
+use osproxy_types::uid::Uid;
 use tonic::{Extensions, Streaming};
 
 use crate::{
@@ -27,7 +28,6 @@ use crate::{
         instant_upload::InstantItem as Item,
         upload_file::{DigestSelection, SizeHint},
     },
-    uid::Uid,
 };
 
 /// Maximum number of items in one instant upload.

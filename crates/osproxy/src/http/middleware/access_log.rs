@@ -20,6 +20,7 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use osproxy_api::ERROR_HEADER;
+use osproxy_types::error_chain;
 use tracing::Span;
 
 use crate::{
@@ -183,7 +184,7 @@ impl http_body::Body for LoggedBody {
                 };
             }
             Some(Err(error)) => {
-                let error = crate::error::error_chain(error);
+                let error = error_chain(error);
                 self.entry.span.in_scope(|| tracing::error!(error, "the response was aborted"));
             }
         }

@@ -1,8 +1,7 @@
 //! Security headers of responses.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-
-use crate::content_type;
+use osproxy_types::content_type;
 
 const CROSS_ORIGIN_EMBEDDER_POLICY: HeaderName = HeaderName::from_static("cross-origin-embedder-policy");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");

@@ -2,6 +2,7 @@ use std::{collections::HashSet, str::FromStr, sync::Arc};
 
 use axum::{Json, body::Body, extract::State};
 use osproxy_api::v0::{CreateDownloadLinkRequest, DownloadLink, Envelope, FileMeta, MAX_DOWNLOADS, PREFIX};
+use osproxy_types::uid::Uid;
 
 use super::{download_file::LINK_PARAMETERS, json, query};
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
     },
     link::{LinkAction, LinkPeriod},
     ops::{self, download_file::StoredFile},
-    uid::Uid,
 };
 
 /// `POST /link/download`

@@ -5,6 +5,7 @@ use osproxy_api::{
     schema,
     v0::{Envelope, PREFIX},
 };
+use osproxy_types::uid::Uid;
 
 use super::query::LenientQuery;
 use crate::{
@@ -15,7 +16,6 @@ use crate::{
         openapi,
     },
     ops,
-    uid::Uid,
 };
 
 /// `GET /proxy`: returns the address of this node if only this node has content of the uid.

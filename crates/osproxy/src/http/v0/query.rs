@@ -4,6 +4,7 @@ use std::{borrow::Cow, str::FromStr};
 
 use axum::http::request::Parts;
 use osproxy_api::v0::PREFIX;
+use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     app::App,
     http::link::{self, VerifiedLink},
     link::{self as signing, LinkAction, LinkClaims, LinkConstraints, LinkKeys},
-    uid::Uid,
 };
 
 /// Decoded query parameters. If one is repeated, the first value counts.

@@ -8,16 +8,15 @@ use osproxy_api::{
     schema,
     v0::{Envelope, PREFIX},
 };
+use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::query::LenientQuery;
 use crate::{
     Error, Result,
-    api_key::Scope,
     app::App,
     http::{auth, openapi},
     link::LinkAction,
     ops,
-    uid::Uid,
 };
 
 /// `GET /checkpoint`. Clients of the Go program send only the uid, which is enough with

@@ -15,8 +15,10 @@ use super::{
 use crate::{
     Result,
     app::App,
-    http::forward::{self, RequestSource},
-    http::openapi,
+    http::{
+        forward::{self, RequestSource},
+        openapi,
+    },
     ops::{self, complete_upload::CompleteRequest},
 };
 

@@ -5,6 +5,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{CopiedFile, CopyFileRequest, FileUid, PREFIX};
+use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::{
     idempotency::{CreatedResponse, run_idempotent},
@@ -15,14 +16,12 @@ use super::{
 };
 use crate::{
     Result,
-    api_key::Scope,
     app::{App, Caller, HeldIdempotencyKey},
     http::{
         auth::{Authenticated, Upload},
         openapi,
     },
     ops,
-    uid::Uid,
 };
 
 /// `POST /files/{uid}/copy`

@@ -5,6 +5,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{CreateLinkRequest, CreatedLink, PREFIX};
+use osproxy_types::uid::Uid;
 
 use super::{
     idempotency::{CreatedResponse, run_idempotent},
@@ -21,7 +22,6 @@ use crate::{
         openapi,
     },
     ops,
-    uid::Uid,
 };
 
 /// `POST /files/{uid}/links`

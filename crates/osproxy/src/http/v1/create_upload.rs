@@ -5,6 +5,7 @@ use axum::{
     response::Response,
 };
 use osproxy_api::v1::{self, ByteRange, CreateUploadRequest, CreatedState, CreatedUpload, PREFIX};
+use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{
@@ -25,7 +26,6 @@ use crate::{
         self, LinkConstraints,
         create_upload::{AnnouncedContent, PossessionChallenge, UploadRequest},
     },
-    uid::Uid,
 };
 
 /// `POST /uploads`

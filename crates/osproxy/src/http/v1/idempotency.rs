@@ -11,6 +11,7 @@ use osproxy_api::{
     ERROR_HEADER,
     v1::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, MAX_IDEMPOTENCY_KEY, PROBLEM, Problem},
 };
+use osproxy_types::error_chain;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -18,7 +19,6 @@ use super::problem;
 use crate::{
     Error, Result,
     app::{App, Caller, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId},
-    error,
     http::error::{ErrorContext, v1_status},
 };
 
@@ -106,10 +106,7 @@ async fn record_outcome(
         }
     };
     if let Err(error) = settled {
-        tracing::warn!(
-            error = error::error_chain(&error),
-            "cannot record the outcome of an idempotent request"
-        );
+        tracing::warn!(error = error_chain(&error), "cannot record the outcome of an idempotent request");
     }
 }
 

@@ -5,6 +5,7 @@ use osproxy_api::{
     schema::Moment,
     v1::{self, FileState, Files, PREFIX},
 };
+use osproxy_types::uid::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::{pagination, query::Query, render, time_format};
@@ -16,7 +17,6 @@ use crate::{
         openapi,
     },
     ops::list_files::{self, Category, FileFilter, FilePosition},
-    uid::Uid,
 };
 
 /// Parameters that filter files. A cursor is bound to their values in this order.

@@ -14,8 +14,10 @@ use super::{
 use crate::{
     Result,
     app::App,
-    http::forward::{self, RequestSource},
-    http::openapi,
+    http::{
+        forward::{self, RequestSource},
+        openapi,
+    },
     ops,
 };
 

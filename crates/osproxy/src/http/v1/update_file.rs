@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use osproxy_api::v1::{File, PREFIX, UpdateFileRequest};
+use osproxy_types::scope::Scope;
 
 use super::{
     json,
@@ -17,7 +18,6 @@ use super::{
 };
 use crate::{
     Result,
-    api_key::Scope,
     app::App,
     http::{
         auth::{Authenticated, Upload},

@@ -4,6 +4,7 @@
 
 use axum::http::request::Parts;
 use osproxy_api::ErrorCode;
+use osproxy_types::uid::Uid;
 
 use super::{path, query::Query};
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     app::{App, UPLOAD_PARAMETERS},
     http::link,
     link::{LinkAction, LinkClaims, LinkConstraints, LinkError},
-    uid::Uid,
 };
 
 /// Verifies an upload link, and returns its uid and constraints.

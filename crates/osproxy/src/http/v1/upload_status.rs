@@ -5,6 +5,7 @@ use axum::{
     extract::{FromRequestParts, Request, State},
 };
 use osproxy_api::v1::{PREFIX, UploadState, UploadStatus};
+use osproxy_types::uid::Uid;
 
 use super::{
     path::{self, PathResult},
@@ -18,7 +19,6 @@ use crate::{
         openapi,
     },
     ops::{self, upload_status::FileState},
-    uid::Uid,
 };
 
 /// A request with any of these is authenticated as a link.

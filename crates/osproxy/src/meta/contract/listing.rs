@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use osproxy_storage::Category;
+use osproxy_types::{tenant::Tenant, uid::Uid};
 
 use super::{begin, digests, finish, uid};
-use crate::{
-    meta::{
-        CopyOutcome, DeleteOutcome, FileFilter, FilePosition, FileState, IdempotentRequest, KeyAcquisition,
-        Meta, Metadata, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskForBlob, TaskState,
-        UpdateOutcome, now_ms,
-    },
-    tenant::Tenant,
-    uid::Uid,
+use crate::meta::{
+    CopyOutcome, DeleteOutcome, FileFilter, FilePosition, FileState, IdempotentRequest, KeyAcquisition, Meta,
+    Metadata, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskForBlob, TaskState, UpdateOutcome,
+    now_ms,
 };
 
 pub(super) async fn run(meta: &Meta) {

@@ -1,17 +1,16 @@
 //! Multipart uploads of a store. Its parts must have 10 to 1,000 bytes, except the last one.
 
+use osproxy_types::tenant::Tenant;
+
 use super::{
     create, digests,
     parts::{begin_merge, complete_as, enqueued, inspected, received, task},
     uid,
 };
-use crate::{
-    meta::{
-        BeginPartOutcome, CompleteOutcome, CompletePreconditions, CompleteRequest, ContentLayout, FileState,
-        FinishPartOutcome, FollowUpTasks, LostParts, MergeOutcome, Meta, MultipartUpload, ObjectRowKind,
-        PartIntent, StoredPart,
-    },
-    tenant::Tenant,
+use crate::meta::{
+    BeginPartOutcome, CompleteOutcome, CompletePreconditions, CompleteRequest, ContentLayout, FileState,
+    FinishPartOutcome, FollowUpTasks, LostParts, MergeOutcome, Meta, MultipartUpload, ObjectRowKind,
+    PartIntent, StoredPart,
 };
 
 /// `meta` must put new files in a store with multipart uploads.

@@ -2,15 +2,14 @@
 
 use std::{ops::RangeInclusive, sync::Arc};
 
+use osproxy_types::tenant::Tenant;
+
 use super::{create, digests, uid, unfinished_ids};
-use crate::{
-    meta::{
-        BeginMergeOutcome, BeginPartOutcome, CompleteOutcome, CompletePreconditions, CompleteRequest,
-        ContentLayout, DeleteOutcome, FileState, FinishPartOutcome, InspectionResult, MergeIntent,
-        MergeOutcome, Meta, NewTask, ObjectRowKind, PartIntent, ReceivedPart, StoreOutcome, StoredPart,
-        TaskForBlob, TaskState, WholeBlob,
-    },
-    tenant::Tenant,
+use crate::meta::{
+    BeginMergeOutcome, BeginPartOutcome, CompleteOutcome, CompletePreconditions, CompleteRequest,
+    ContentLayout, DeleteOutcome, FileState, FinishPartOutcome, InspectionResult, MergeIntent, MergeOutcome,
+    Meta, NewTask, ObjectRowKind, PartIntent, ReceivedPart, StoreOutcome, StoredPart, TaskForBlob, TaskState,
+    WholeBlob,
 };
 
 pub(super) async fn run(meta: &Meta) {

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use osproxy_types::{error_chain, uid::Uid};
+
 use super::{delete_blob, merge_parts, verify_blob};
 use crate::{
     Error, Result,
     app::{App, MultipartOutcome},
-    error,
     meta::{CompleteOutcome, CompletePreconditions, FileState, FollowUpTasks, MultipartUpload},
     tasks::{TaskContext, TaskError, TaskHandler},
-    uid::Uid,
 };
 
 /// How many uploads to complete in one run.
@@ -36,7 +36,7 @@ impl TaskHandler for CompleteUploads {
         for (uid, native) in app.meta.completing_uploads(store, PAGE).await? {
             // If one upload cannot be completed, the others still can.
             if let Err(error) = complete_multipart_upload(app, uid, &native).await {
-                let (uid, error) = (uid.to_string(), error::error_chain(&error));
+                let (uid, error) = (uid.to_string(), error_chain(&error));
                 tracing::warn!(uid, error, "cannot complete the multipart upload yet");
             }
         }

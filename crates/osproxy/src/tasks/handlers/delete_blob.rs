@@ -1,12 +1,12 @@
 //! Deletes content that no file refers to.
 
+use osproxy_types::uid::Uid;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     app::App,
     meta::TaskForBlob,
     tasks::{self, TaskContext, TaskError, TaskHandler},
-    uid::Uid,
 };
 
 /// Handler of the task `delete_blob`.

@@ -3,20 +3,19 @@
 use std::sync::Arc;
 
 use osproxy_storage::{DigestSelection, Digests, ObjectWriter, SizeHint};
+use osproxy_types::{error_chain, uid::Uid};
 use serde::{Deserialize, Serialize};
 
 use super::delete_blob;
 use crate::{
     Result,
     app::{ActiveWrite, App, WriteGuard, publish_once},
-    error,
     meta::{
         BeginMergeOutcome, ExpectedDigests, MergeIntent, MergeOutcome, ObjectRowKind, StoreOutcome,
         StoredPart, TaskForBlob,
     },
     metrics::DedupSource,
     tasks::{self, TaskContext, TaskError, TaskHandler},
-    uid::Uid,
 };
 
 /// Maximum attempts when the same content appears or disappears concurrently, before the task is
@@ -150,7 +149,7 @@ pub(super) async fn check_parts(
 async fn delete_multipart_object(app: &App, intent_id: i64) {
     // The sweep removes later what cannot be removed now.
     if let Err(error) = app.delete_unreferenced(ObjectRowKind::Blob, intent_id).await {
-        let error = error::error_chain(&error);
+        let error = error_chain(&error);
         tracing::warn!(
             intent_id,
             error,

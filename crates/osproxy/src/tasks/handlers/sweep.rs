@@ -2,14 +2,14 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use osproxy_types::{error_chain, uid::Uid};
+
 use super::delete_blob;
 use crate::{
     Result,
     app::App,
-    error,
     meta::{ObjectRowKind, UnfinishedRow},
     tasks::{TaskContext, TaskError, TaskHandler},
-    uid::Uid,
 };
 
 /// Writes younger than this are skipped: their process may not be registered yet.
@@ -126,7 +126,7 @@ async fn sweep(app: &App, kind: ObjectRowKind, swept: &SweepScope<'_>) -> Result
                     tracing::error!(
                         id,
                         ?kind,
-                        error = error::error_chain(&error),
+                        error = error_chain(&error),
                         "cannot remove an orphan; the next sweep retries"
                     );
                 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use osproxy_storage::{DigestSelection, Digests, Key};
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,8 +16,6 @@ use crate::{
     meta::{ExpectedDigests, MergeOutcome, TaskForBlob, UnverifiedBlob},
     metrics::DedupSource,
     tasks::{self, TaskContext, TaskError, TaskHandler},
-    tenant::Tenant,
-    uid::Uid,
 };
 
 /// Maximum attempts when the same content appears or disappears concurrently, before the task is

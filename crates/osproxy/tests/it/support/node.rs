@@ -141,9 +141,12 @@ impl TestNode {
     /// Deletes a file, which may not exist any more.
     pub async fn delete(&self, uid: &str) {
         let app = &self.running.as_ref().unwrap().app;
-        let deleted =
-            ops::delete_file::delete_file(app, &osproxy::tenant::Tenant::default(), uid.parse().unwrap())
-                .await;
+        let deleted = ops::delete_file::delete_file(
+            app,
+            &osproxy_types::tenant::Tenant::default(),
+            uid.parse().unwrap(),
+        )
+        .await;
         let gone = |error: &osproxy::Error| error.code == osproxy_api::ErrorCode::FileGone;
         assert!(deleted.as_ref().map_or_else(gone, |()| true), "{deleted:?}");
     }

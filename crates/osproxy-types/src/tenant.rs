@@ -18,7 +18,7 @@ pub struct InvalidTenant;
 
 impl Tenant {
     /// Converts a name from the database, which stores only valid names.
-    pub(crate) fn from_db(name: &str) -> Self {
+    pub fn from_db(name: &str) -> Self {
         Self(name.into())
     }
 

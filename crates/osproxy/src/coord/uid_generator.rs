@@ -1,78 +1,15 @@
-//! Unique ids of files: 63 bits, ordered by time, issued without coordination per uid.
+//! Issues uids under the worker id of this process.
 
-use std::{
-    fmt,
-    str::FromStr,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Epoch of uids, in milliseconds since the Unix epoch. The Go program has the same, so its uids
-/// never collide with ours.
-const EPOCH_MS: u64 = 1_417_937_700_000;
-const WORKER_BITS: u32 = 10;
-const SEQUENCE_BITS: u32 = 12;
+use osproxy_types::uid::{EPOCH_MS, SEQUENCE_BITS, Uid, WORKER_BITS};
+
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
 /// Last millisecond since our epoch that fits into a uid: August 2084.
 const MAX_MS: u64 = (1 << 41) - 1;
 /// Latest accepted clock reading, in milliseconds since our epoch: April 2080. A clock beyond it
 /// still leaves four years of milliseconds, with 4,096 uids each.
 const MAX_CLOCK_MS: u64 = MAX_MS - (1 << 37);
-
-/// The id of a file. A decimal string in JSON and in links, since JavaScript numbers cannot hold 63
-/// bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Uid(i64);
-
-impl Uid {
-    /// The number, as the database stores it.
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-
-    /// When the uid was issued by the clock of its node, in milliseconds since the Unix epoch.
-    pub const fn timestamp_ms(self) -> u64 {
-        (self.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS)) + EPOCH_MS
-    }
-
-    /// The smallest uid that can be issued at `ms`, in milliseconds since the Unix epoch.
-    pub const fn min_at_ms(ms: i64) -> Self {
-        let since = ms.saturating_sub(EPOCH_MS.cast_signed());
-        if since <= 0 {
-            return Self(0);
-        }
-        // Far beyond the last moment that fits into a uid.
-        let most = i64::MAX >> (WORKER_BITS + SEQUENCE_BITS);
-        Self((if since < most { since } else { most }) << (WORKER_BITS + SEQUENCE_BITS))
-    }
-
-    /// Converts a number that was stored as a uid.
-    pub const fn from_db(uid: i64) -> Self {
-        Self(uid)
-    }
-}
-
-impl fmt::Display for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The text is not a uid.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a uid is a positive decimal number")]
-pub struct InvalidUid;
-
-impl FromStr for Uid {
-    type Err = InvalidUid;
-
-    fn from_str(text: &str) -> Result<Self, InvalidUid> {
-        // A uid has only one valid spelling: no sign, no leading zero.
-        if !text.starts_with(|first: char| matches!(first, '1'..='9')) {
-            return Err(InvalidUid);
-        }
-        text.parse().map(Self).map_err(|_| InvalidUid)
-    }
-}
 
 /// The worker id of this process, 0 to 1023. No two processes may issue uids under the same id at
 /// the same time.
@@ -124,7 +61,7 @@ impl UidGenerator {
     /// if another mechanism prevents reuse.
     pub fn new(newest: Option<Uid>) -> Self {
         let newest = newest.map_or(0, |uid| {
-            let ms = uid.0.unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS);
+            let ms = uid.get().unsigned_abs() >> (WORKER_BITS + SEQUENCE_BITS);
             ms << SEQUENCE_BITS | SEQUENCE_MASK
         });
         Self { last: AtomicU64::new(newest) }
@@ -163,7 +100,7 @@ fn compose(ms_and_sequence: u64, worker: WorkerId) -> Uid {
         | u64::from(worker.0) << SEQUENCE_BITS
         | (ms_and_sequence & SEQUENCE_MASK);
     // Never negative: `next` stays within 41 bits of milliseconds.
-    Uid(uid.cast_signed())
+    Uid::from_db(uid.cast_signed())
 }
 
 #[cfg(test)]
@@ -240,16 +177,8 @@ mod tests {
         let issued = at(&UidGenerator::new(None), 5);
         assert!(Uid::min_at_ms(ms) <= issued && issued < Uid::min_at_ms(ms + 1));
         assert_eq!(Uid::min_at_ms(ms).timestamp_ms(), EPOCH_MS + 5);
-        assert_eq!(Uid::min_at_ms(i64::MIN), Uid(0));
+        assert_eq!(Uid::min_at_ms(i64::MIN), Uid::from_db(0));
         assert!(Uid::min_at_ms(i64::MAX) > issued);
-    }
-
-    #[test]
-    fn one_uid_has_one_spelling() {
-        assert_eq!("42".parse(), Ok(Uid(42)));
-        for text in ["", "0", "-1", "+1", "007", "1 ", "1.0", "x", "9223372036854775808", "٣"] {
-            assert_eq!(text.parse::<Uid>(), Err(InvalidUid), "{text:?}");
-        }
     }
 
     proptest! {

@@ -1,0 +1,10 @@
+//! Vocabulary that every crate of osproxy uses. No I/O.
+
+pub mod content_type;
+mod error_chain;
+pub mod scope;
+pub mod secret;
+pub mod tenant;
+pub mod uid;
+
+pub use error_chain::error_chain;
