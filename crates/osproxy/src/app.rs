@@ -62,10 +62,10 @@ pub use write_guard::{ActiveWrite, WriteGuard};
 use crate::{
     Error, Result,
     cluster::PeerClient,
-    config::{Config, DatabaseLocation},
+    config::Config,
     coord::{Coordinator, Event, LocalCoordinator, Message, RedisCoordinator, UidGenerator},
     link::LinkKeys,
-    meta::{CacheLimits, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms},
+    meta::{CacheLimits, DatabaseLocation, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms},
     metrics::Metrics,
 };
 use osproxy_types::uid::Uid;

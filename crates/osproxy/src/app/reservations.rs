@@ -18,7 +18,8 @@ use tokio::sync::Mutex;
 use super::App;
 use crate::{
     Error, Result,
-    config::{Config, DatabaseLocation, StoreKind},
+    config::{Config, StoreKind},
+    meta::DatabaseLocation,
 };
 
 /// How long a measurement of a disk is reused.

@@ -15,8 +15,8 @@ use osproxy_types::error_chain;
 use super::{ReadRateLimit, StartupError, context, diagnosis::explain_store_error, lock_error};
 use crate::{
     Error, Result,
-    config::{Config, DatabaseLocation, StoreKind},
-    meta::{LocalStore, PartSizeLimits},
+    config::{Config, StoreKind},
+    meta::{DatabaseLocation, LocalStore, PartSizeLimits},
     metrics::MetricsPage,
 };
 

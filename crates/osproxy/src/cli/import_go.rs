@@ -20,8 +20,8 @@ use report::ImportReport;
 
 use crate::{
     app::App,
-    config::{self, DatabaseLocation, LoadedConfig, StoreKind},
-    meta::{GoDatabase, GoTables, ImportTarget},
+    config::{self, LoadedConfig, StoreKind},
+    meta::{DatabaseLocation, GoDatabase, GoTables, ImportTarget},
 };
 
 /// Files per page. Each page scans the parts of all files, so pages are large.

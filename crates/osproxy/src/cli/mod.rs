@@ -25,8 +25,8 @@ use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
     app,
-    config::{Config, DatabaseLocation},
-    meta::{self, Meta, NodeStores},
+    config::Config,
+    meta::{self, DatabaseLocation, Meta, NodeStores},
 };
 
 /// Exit codes, printed at the end of `osproxy --help`.

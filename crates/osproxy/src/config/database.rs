@@ -1,4 +1,6 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+
+use crate::meta::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 
 use super::{
     Secret, secret,
@@ -89,52 +91,26 @@ choice! {
     }
 }
 
-/// Where metadata is stored.
-#[derive(Clone, Debug)]
-pub enum DatabaseLocation {
-    /// In an SQLite file.
-    File(PathBuf),
-    /// On a server.
-    Server(DatabaseServer),
+impl Driver {
+    const fn server_kind(self) -> Option<ServerKind> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some(ServerKind::Postgres),
+            Self::Mysql => Some(ServerKind::MySql),
+        }
+    }
 }
 
-/// A database server and its connection settings.
-#[derive(Clone, Debug)]
-pub struct DatabaseServer {
-    /// Type of the server; never `Sqlite`.
-    pub driver: Driver,
-    /// Address and credentials, from the URL or from the single settings.
-    pub target: DatabaseTarget,
-    /// Number of connections that stay open when idle.
-    pub max_idle_conns: u32,
-    /// Largest number of open connections.
-    pub max_open_conns: u32,
-    /// How long to wait for an answer, in seconds.
-    pub timeout_secs: u64,
-}
-
-/// Address and credentials of a database server.
-#[derive(Clone, Debug)]
-pub enum DatabaseTarget {
-    /// A URL, which may also set parameters of the driver.
-    Url(Secret),
-    /// Single settings.
-    Fields {
-        /// Host name or address.
-        host: String,
-        /// TCP port.
-        port: u16,
-        /// Name of the database.
-        database: String,
-        /// User name.
-        username: String,
-        /// Password of the user, if set.
-        password: Option<Secret>,
-        /// How the connection is protected.
-        sslmode: SslMode,
-        /// PEM file with trusted CA certificates.
-        sslrootcert: Option<PathBuf>,
-    },
+impl SslMode {
+    const fn tls_mode(self) -> TlsMode {
+        match self {
+            Self::Disable => TlsMode::Disable,
+            Self::Prefer => TlsMode::Prefer,
+            Self::Require => TlsMode::Require,
+            Self::VerifyCa => TlsMode::VerifyCa,
+            Self::VerifyFull => TlsMode::VerifyFull,
+        }
+    }
 }
 
 impl DatabaseSection {
@@ -153,13 +129,13 @@ impl DatabaseSection {
         let password = resolved("password", &self.password, &self.password_file);
         let server = if let Some(url) = url {
             self.by_url(url, &mut problems)
-        } else if self.driver == Driver::Sqlite {
+        } else if let Some(kind) = self.driver.server_kind() {
+            Some(self.by_fields(kind, password, &mut problems))
+        } else {
             if self.host.is_some() || self.database.is_some() || self.username.is_some() {
                 problems.push("`host`, `database` and `username` need a `driver`: postgres or mysql".into());
             }
             None
-        } else {
-            Some(self.by_fields(password, &mut problems))
         };
         if server.is_some() && self.path.is_some() {
             problems.push("`path` applies only to sqlite".into());
@@ -168,15 +144,11 @@ impl DatabaseSection {
     }
 
     fn by_url(&self, url: Secret, problems: &mut Vec<String>) -> Option<DatabaseServer> {
-        let driver = match url.reveal().split_once("://").map(|(scheme, _)| scheme) {
-            Some("postgres" | "postgresql") => Driver::Postgres,
-            Some("mysql" | "mariadb") => Driver::Mysql,
-            _ => {
-                problems.push("`url` must begin with postgres:// or mysql://".into());
-                return None;
-            }
+        let Some(kind) = ServerKind::of_url(&url) else {
+            problems.push("`url` must begin with postgres:// or mysql://".into());
+            return None;
         };
-        if self.driver != Driver::Sqlite && self.driver != driver {
+        if self.driver.server_kind().is_some_and(|driver| driver != kind) {
             problems.push("`driver` and `url` name different databases".into());
         }
         let single = [&self.host, &self.database, &self.username];
@@ -193,11 +165,19 @@ impl DatabaseSection {
                     .into(),
             );
         }
-        Some(self.server_at(driver, DatabaseTarget::Url(url)))
+        Some(self.server_at(kind, DatabaseTarget::Url(url)))
     }
 
-    fn by_fields(&self, password: Option<Secret>, problems: &mut Vec<String>) -> DatabaseServer {
-        let default_port = if self.driver == Driver::Postgres { 5432 } else { 3306 };
+    fn by_fields(
+        &self,
+        kind: ServerKind,
+        password: Option<Secret>,
+        problems: &mut Vec<String>,
+    ) -> DatabaseServer {
+        let default_port = match kind {
+            ServerKind::Postgres => 5432,
+            ServerKind::MySql => 3306,
+        };
         let mut required = |name, value: &Option<String>| match value {
             Some(value) if !value.is_empty() => value.clone(),
             _ => {
@@ -211,19 +191,19 @@ impl DatabaseSection {
             username: required("username", &self.username),
             port: self.port.unwrap_or(default_port),
             password,
-            sslmode: self.sslmode,
-            sslrootcert: self.sslrootcert.clone(),
+            tls: self.sslmode.tls_mode(),
+            ca_file: self.sslrootcert.clone(),
         };
-        self.server_at(self.driver, target)
+        self.server_at(kind, target)
     }
 
-    fn server_at(&self, driver: Driver, target: DatabaseTarget) -> DatabaseServer {
+    fn server_at(&self, kind: ServerKind, target: DatabaseTarget) -> DatabaseServer {
         DatabaseServer {
-            driver,
+            kind,
             target,
-            max_idle_conns: self.max_idle_conns,
-            max_open_conns: self.max_open_conns,
-            timeout_secs: self.timeout,
+            max_idle_connections: self.max_idle_conns,
+            max_connections: self.max_open_conns,
+            timeout: Duration::from_secs(self.timeout),
         }
     }
 
@@ -284,7 +264,7 @@ mod tests {
             format!("database: {{{entry}}}"),
         ] {
             let found = server(&text);
-            assert_eq!((found.driver, found.max_open_conns), (Driver::Postgres, 100));
+            assert_eq!((found.kind, found.max_connections), (ServerKind::Postgres, 100));
             let DatabaseTarget::Fields { host, port, database, username, password, .. } = found.target else {
                 panic!("there is no url");
             };
@@ -299,8 +279,8 @@ mod tests {
 
     #[test]
     fn a_url_says_the_driver_and_stands_alone() {
-        assert_eq!(server("database: {url: 'postgresql://u:hush@db/files'}").driver, Driver::Postgres);
-        assert_eq!(server("database: {url: 'mysql://u:hush@db/files'}").driver, Driver::Mysql);
+        assert_eq!(server("database: {url: 'postgresql://u:hush@db/files'}").kind, ServerKind::Postgres);
+        assert_eq!(server("database: {url: 'mysql://u:hush@db/files'}").kind, ServerKind::MySql);
         for (text, problem) in [
             ("{url: 'mysql://u:hush@db/f', host: x}", "`url` excludes host"),
             ("{url: 'mysql://u:hush@db/f', driver: postgres}", "different databases"),

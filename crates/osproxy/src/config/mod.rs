@@ -37,7 +37,7 @@ pub use auth::{AuthMode, AuthSection};
 pub use cluster::ClusterSection;
 pub use cors::{ANY, CorsSection};
 pub use cos::CosSection;
-pub use database::{DatabaseLocation, DatabaseSection, DatabaseServer, DatabaseTarget, Driver, SslMode};
+pub use database::{DatabaseSection, Driver, SslMode};
 pub use grpc::GrpcSection;
 pub use limits::LimitsSection;
 pub use links::{LinkKeySection, LinksSection};
@@ -54,6 +54,7 @@ pub use telemetry::TelemetrySection;
 pub use tls::{TlsPem, TlsSection};
 pub use uploads::UploadsSection;
 
+use crate::meta::DatabaseLocation;
 use value::{Findings, RawValue, SettingValue, section};
 
 /// Environment variables with this prefix are settings: `OSPROXY__LOG__LEVEL=debug`.

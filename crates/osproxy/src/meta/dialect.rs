@@ -17,7 +17,7 @@ use sea_orm::{
 };
 
 use super::server_pool::RecentFailure;
-use crate::config::{DatabaseServer, DatabaseTarget, Driver, SslMode};
+use super::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 
 /// Maximum number of connections that read from SQLite. Under load a connection stays checked out
 /// while its task waits to be polled, so this is more than the disk could use.
@@ -158,16 +158,16 @@ pub(super) struct ServerOptions {
 
 /// Builds the pool options for a server. Connections are opened on first use.
 pub(super) fn server_options(server: &DatabaseServer) -> Result<ServerOptions, DbErr> {
-    let timeout = Duration::from_secs(server.timeout_secs);
+    let timeout = server.timeout;
     let suspicion = Arc::<RecentFailure>::default();
     // The drivers get their options from the callbacks below; the URL only selects the driver.
-    let mut options = match server.driver {
-        Driver::Postgres => postgres_options(server, timeout, suspicion.clone())?,
-        Driver::Mysql | Driver::Sqlite => mysql_options(server, timeout, suspicion.clone())?,
+    let mut options = match server.kind {
+        ServerKind::Postgres => postgres_options(server, timeout, suspicion.clone())?,
+        ServerKind::MySql => mysql_options(server, timeout, suspicion.clone())?,
     };
     options
-        .max_connections(server.max_open_conns)
-        .min_connections(Ord::min(server.max_idle_conns, server.max_open_conns))
+        .max_connections(server.max_connections)
+        .min_connections(Ord::min(server.max_idle_connections, server.max_connections))
         // A ping before each use would double the number of round trips.
         .test_before_acquire(false)
         .acquire_timeout(timeout / 2)
@@ -185,23 +185,23 @@ fn postgres_options(
         DatabaseTarget::Url(url) => {
             url.reveal().parse::<PgConnectOptions>().map_err(|error| invalid_url(&error))?
         }
-        DatabaseTarget::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
+        DatabaseTarget::Fields { host, port, database, username, password, tls, ca_file } => {
             let mut connect = PgConnectOptions::new_without_pgpass()
                 .host(host)
                 .port(*port)
                 .database(database)
                 .username(username)
-                .ssl_mode(match sslmode {
-                    SslMode::Disable => PgSslMode::Disable,
-                    SslMode::Prefer => PgSslMode::Prefer,
-                    SslMode::Require => PgSslMode::Require,
-                    SslMode::VerifyCa => PgSslMode::VerifyCa,
-                    SslMode::VerifyFull => PgSslMode::VerifyFull,
+                .ssl_mode(match tls {
+                    TlsMode::Disable => PgSslMode::Disable,
+                    TlsMode::Prefer => PgSslMode::Prefer,
+                    TlsMode::Require => PgSslMode::Require,
+                    TlsMode::VerifyCa => PgSslMode::VerifyCa,
+                    TlsMode::VerifyFull => PgSslMode::VerifyFull,
                 });
             if let Some(password) = password {
                 connect = connect.password(password.reveal());
             }
-            if let Some(certificates) = sslrootcert {
+            if let Some(certificates) = ca_file {
                 connect = connect.ssl_root_cert(certificates);
             }
             connect
@@ -240,23 +240,23 @@ fn mysql_options(
         DatabaseTarget::Url(url) => {
             url.reveal().parse::<MySqlConnectOptions>().map_err(|error| invalid_url(&error))?
         }
-        DatabaseTarget::Fields { host, port, database, username, password, sslmode, sslrootcert } => {
+        DatabaseTarget::Fields { host, port, database, username, password, tls, ca_file } => {
             let mut connect = MySqlConnectOptions::new()
                 .host(host)
                 .port(*port)
                 .database(database)
                 .username(username)
-                .ssl_mode(match sslmode {
-                    SslMode::Disable => MySqlSslMode::Disabled,
-                    SslMode::Prefer => MySqlSslMode::Preferred,
-                    SslMode::Require => MySqlSslMode::Required,
-                    SslMode::VerifyCa => MySqlSslMode::VerifyCa,
-                    SslMode::VerifyFull => MySqlSslMode::VerifyIdentity,
+                .ssl_mode(match tls {
+                    TlsMode::Disable => MySqlSslMode::Disabled,
+                    TlsMode::Prefer => MySqlSslMode::Preferred,
+                    TlsMode::Require => MySqlSslMode::Required,
+                    TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+                    TlsMode::VerifyFull => MySqlSslMode::VerifyIdentity,
                 });
             if let Some(password) = password {
                 connect = connect.password(password.reveal());
             }
-            if let Some(certificates) = sslrootcert {
+            if let Some(certificates) = ca_file {
                 connect = connect.ssl_ca(certificates);
             }
             connect
@@ -294,11 +294,11 @@ fn invalid_url(error: &sqlx::Error) -> DbErr {
 
 /// Returns database name, host and port, for messages.
 pub(super) fn server_name(server: &DatabaseServer) -> String {
-    let (host, port, database) = match (&server.target, server.driver) {
+    let (host, port, database) = match (&server.target, server.kind) {
         (DatabaseTarget::Fields { host, port, database, .. }, _) => {
             (host.clone(), *port, Some(database.clone()))
         }
-        (DatabaseTarget::Url(url), Driver::Postgres) => match url.reveal().parse::<PgConnectOptions>() {
+        (DatabaseTarget::Url(url), ServerKind::Postgres) => match url.reveal().parse::<PgConnectOptions>() {
             Ok(options) => (
                 options.get_host().to_owned(),
                 options.get_port(),
@@ -306,7 +306,7 @@ pub(super) fn server_name(server: &DatabaseServer) -> String {
             ),
             Err(_) => return "given by `database.url`".to_owned(),
         },
-        (DatabaseTarget::Url(url), _) => match url.reveal().parse::<MySqlConnectOptions>() {
+        (DatabaseTarget::Url(url), ServerKind::MySql) => match url.reveal().parse::<MySqlConnectOptions>() {
             Ok(options) => {
                 (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
             }

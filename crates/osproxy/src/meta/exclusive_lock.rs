@@ -12,11 +12,11 @@ use std::{
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio::task::AbortHandle;
 
+use super::DatabaseServer;
 use super::{
     dialect::{self, Lock},
     migrate,
 };
-use crate::config::DatabaseServer;
 
 /// Interval at which the lock is checked, or reacquired after it was lost.
 const PAUSE: Duration = Duration::from_secs(3);

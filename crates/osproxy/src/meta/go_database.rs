@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
 
+use super::DatabaseServer;
 use super::{dialect, migrate::single_connection};
-use crate::config::DatabaseServer;
 
 /// Statement timeout. The Go program's part tables have no index for these queries.
 const PATIENCE: Duration = Duration::from_hours(1);
@@ -98,7 +98,7 @@ impl GoDatabase {
         let probe = single_connection(server).await.map_err(explain)?;
         probe.execute_unprepared("SELECT 1").await.map_err(explain)?;
         probe.close().await.map_err(explain)?;
-        let slow = DatabaseServer { timeout_secs: PATIENCE.as_secs(), ..server.clone() };
+        let slow = DatabaseServer { timeout: PATIENCE, ..server.clone() };
         Ok(Self { connection: single_connection(&slow).await.map_err(explain)? })
     }
 

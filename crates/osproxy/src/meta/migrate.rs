@@ -5,12 +5,12 @@ use std::{collections::HashSet, time::Duration};
 use sea_orm::{Database, DatabaseConnection, DbErr};
 use sea_orm_migration::MigratorTrait;
 
+use super::DatabaseServer;
 use super::{
     dialect::{self, Lock},
     migrations::Migrator,
     server_pool::with_single_connection,
 };
-use crate::config::DatabaseServer;
 
 /// How long to wait for another node's migration.
 const WAIT: Duration = Duration::from_mins(10);

@@ -30,6 +30,7 @@ mod integrity;
 mod link_keys;
 mod links;
 mod listing;
+mod location;
 mod merges;
 mod migrate;
 mod migrations;
@@ -83,6 +84,7 @@ pub use imports::{ImportContent, ImportFile, ImportOutcome, ImportPart, ImportTa
 pub use inspection::{CompletePreconditions, Inspection, InspectionResult};
 pub use integrity::{BlobRecord, BlobState, ContentRecord, PartRecord, PartState, RecordedLayout};
 pub use listing::{FileFilter, FilePosition, FileRecord, MAX_PREFIX, Metadata};
+pub use location::{DatabaseLocation, DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 pub use merges::{BeginMergeOutcome, MergeIntent, MergeOutcome, UnverifiedBlob, WholeBlob};
 pub use multipart::{LostParts, MultipartSlot, MultipartUpload};
 pub use orphans::{ObjectRowKind, PendingDelete, UnfinishedRow};
@@ -100,7 +102,6 @@ pub use update::{CopyOutcome, MetadataEdit, UpdateOutcome};
 pub use upload_status::UploadStatus;
 pub use uploads::{BeginUploadOutcome, ReleasedReservation, StoreOutcome, WriteIntent};
 
-use crate::config::{DatabaseLocation, DatabaseServer};
 use cache::FileCache;
 use clock::Clock;
 use instrumented::InstrumentedReader;
@@ -311,8 +312,8 @@ impl Meta {
         memory: CacheLimits,
     ) -> Result<Self, DbErr> {
         let options = dialect::server_options(server)?;
-        let timeout = Duration::from_secs(server.timeout_secs);
-        let server = ServerPool::connect(options, timeout, server.max_idle_conns).await?;
+        let timeout = server.timeout;
+        let server = ServerPool::connect(options, timeout, server.max_idle_connections).await?;
         let meta = Self {
             reader: InstrumentedReader::new(Reader::Server(server.clone())),
             writer: Writer::Server(server),

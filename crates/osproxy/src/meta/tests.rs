@@ -3,7 +3,6 @@
 use osproxy_types::secret::Secret;
 
 use super::*;
-use crate::config::DatabaseSection;
 
 const MEMORY: CacheLimits = CacheLimits { max_entries: 100, max_age: Duration::from_secs(10) };
 
@@ -46,8 +45,13 @@ async fn on_a_server(variable: &str) {
     let admin = sea_orm::Database::connect(options).await.unwrap();
     admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
     let url = Secret::new(format!("{server}/{name}"));
-    let section = DatabaseSection { url: Some(url), ..DatabaseSection::default() };
-    let location = DatabaseLocation::Server(section.server().unwrap().unwrap());
+    let location = DatabaseLocation::Server(DatabaseServer {
+        kind: ServerKind::of_url(&url).unwrap(),
+        target: DatabaseTarget::Url(url),
+        max_idle_connections: 10,
+        max_connections: 16,
+        timeout: Duration::from_secs(10),
+    });
     keeps_the_contract(&location).await;
     many_nodes_make_one_link_key(&location).await;
     attempts_at_once_have_keys_of_their_own(&location).await;
@@ -99,7 +103,7 @@ async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
 async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
     let DatabaseLocation::Server(server) = location else { unreachable!() };
     let mut server = server.clone();
-    server.max_idle_conns = 2;
+    server.max_idle_connections = 2;
     let options = dialect::server_options(&server).unwrap();
     let pool = &options.options;
     assert_eq!((pool.get_idle_timeout(), pool.get_max_lifetime()), (Some(None), Some(None)));

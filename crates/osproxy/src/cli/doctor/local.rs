@@ -4,7 +4,7 @@ use osproxy_storage::{ErrorKind, backends::Local};
 use osproxy_types::error_chain;
 
 use super::report::DoctorReport;
-use crate::config::{Config, DatabaseLocation};
+use crate::{config::Config, meta::DatabaseLocation};
 
 /// Checks the object folder; a service may be using it.
 pub(super) async fn check(config: &Config, report: &mut DoctorReport) {

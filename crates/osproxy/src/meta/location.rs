@@ -1,0 +1,89 @@
+//! Where the database is.
+
+use std::{path::PathBuf, time::Duration};
+
+use osproxy_types::secret::Secret;
+
+/// Where metadata is stored.
+#[derive(Clone, Debug)]
+pub enum DatabaseLocation {
+    /// In an SQLite file.
+    File(PathBuf),
+    /// On a server.
+    Server(DatabaseServer),
+}
+
+/// A database server and its connection settings.
+#[derive(Clone, Debug)]
+pub struct DatabaseServer {
+    /// Type of the server.
+    pub kind: ServerKind,
+    /// Address and credentials, from the URL or from the single settings.
+    pub target: DatabaseTarget,
+    /// Number of connections that stay open when idle.
+    pub max_idle_connections: u32,
+    /// Largest number of open connections.
+    pub max_connections: u32,
+    /// How long to wait for an answer.
+    pub timeout: Duration,
+}
+
+/// Address and credentials of a database server.
+#[derive(Clone, Debug)]
+pub enum DatabaseTarget {
+    /// A URL, which may also set parameters of the driver.
+    Url(Secret),
+    /// Single settings.
+    Fields {
+        /// Host name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// Name of the database.
+        database: String,
+        /// User name.
+        username: String,
+        /// Password of the user, if set.
+        password: Option<Secret>,
+        /// How the connection is protected.
+        tls: TlsMode,
+        /// PEM file with trusted CA certificates.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// Type of a database server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerKind {
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL or MariaDB.
+    MySql,
+}
+
+/// How the connection to a server is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never encrypted.
+    Disable,
+    /// Encrypted if the server supports it.
+    #[default]
+    Prefer,
+    /// Always encrypted; the server's certificate is not verified.
+    Require,
+    /// Encrypted, and the server's certificate is issued by a trusted CA.
+    VerifyCa,
+    /// As `VerifyCa`, and the certificate must match the host name.
+    VerifyFull,
+}
+
+impl ServerKind {
+    /// The kind that the scheme of a connection URL names; `None` for another scheme.
+    pub fn of_url(url: &Secret) -> Option<Self> {
+        match url.reveal().split_once("://")?.0 {
+            "postgres" | "postgresql" => Some(Self::Postgres),
+            "mysql" | "mariadb" => Some(Self::MySql),
+            _ => None,
+        }
+    }
+}
