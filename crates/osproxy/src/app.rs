@@ -37,6 +37,8 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
 
+use crate::meta::DatabaseOptions;
+
 pub use auth::Caller;
 pub use background::Background;
 pub use backpressure::WorkKind;
@@ -212,7 +214,7 @@ impl App {
         let transfers = Transfers::new(&config.limits);
         let stores = Stores::open(config, &database, transfers.buffers()).await?;
         let here = NodeStores::new(node.clone(), stores.local_stores());
-        let meta = Meta::open(&database, here, cache_limits(config)).await;
+        let meta = Meta::open(&database, database_options(config, here)).await;
         let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(&database, &error)))?;
         // No other process uses the node-local stores or, if `is_alone`, this database, so the
         // leases of earlier processes are void.
@@ -393,11 +395,16 @@ async fn open_coordinator(
 }
 
 /// Returns the configured size and lifetime of the metadata cache.
-pub fn cache_limits(config: &Config) -> CacheLimits {
+fn cache_limits(config: &Config) -> CacheLimits {
     CacheLimits {
         max_entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
         max_age: Duration::from_secs(config.database.cache_seconds),
     }
+}
+
+/// Settings of the database handle of a process that can access these stores.
+pub fn database_options(config: &Config, node_stores: NodeStores) -> DatabaseOptions {
+    DatabaseOptions { node_stores, cache: cache_limits(config), max_task_attempts: config.tasks.max_attempts }
 }
 
 /// Creates a folder that only its owner can access: it holds the link keys.

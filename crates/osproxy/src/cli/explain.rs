@@ -10,8 +10,7 @@ use osproxy_types::uid::Uid;
 use crate::{
     app,
     config::LoadedConfig,
-    meta::{Meta, NodeStores},
-    tasks::handlers::delete_blob,
+    meta::{BlobPayload, Meta, NodeStores},
 };
 
 /// Options of `osproxy explain`.
@@ -29,8 +28,8 @@ pub struct ExplainArgs {
 pub fn run(loaded: &LoadedConfig, options: ExplainArgs) -> anyhow::Result<()> {
     super::block_on(async {
         let location = super::existing_database(&loaded.config).await?;
-        let meta =
-            Meta::open_existing(&location, NodeStores::default(), app::cache_limits(&loaded.config)).await;
+        let database = app::database_options(&loaded.config, NodeStores::default());
+        let meta = Meta::open_existing(&location, database).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))?;
         let story = load_history(&meta, options.uid).await?;
         if options.json {
@@ -56,10 +55,8 @@ async fn load_history(meta: &Meta, uid: i64) -> anyhow::Result<UploadHistory> {
     blobs.sort_unstable();
     blobs.dedup();
     // All background tasks for a blob have the same payload.
-    let payloads: Result<Vec<_>, _> = blobs
-        .iter()
-        .map(|blob_id| serde_json::to_string(&delete_blob::Payload { blob_id: *blob_id }))
-        .collect();
+    let payloads: Result<Vec<_>, _> =
+        blobs.iter().map(|blob_id| serde_json::to_string(&BlobPayload { blob_id: *blob_id })).collect();
     let tasks = meta.tasks_with_payloads(&payloads?).await?;
     Ok(UploadHistory::new(uid, history, tasks))
 }

@@ -80,7 +80,7 @@ async fn existing_database(config: &Config) -> anyhow::Result<DatabaseLocation> 
 /// Opens an existing database to read and change metadata; services may be running.
 async fn open_meta(config: &Config) -> anyhow::Result<Meta> {
     let location = existing_database(config).await?;
-    let meta = Meta::open_existing(&location, NodeStores::default(), app::cache_limits(config)).await;
+    let meta = Meta::open_existing(&location, app::database_options(config, NodeStores::default())).await;
     meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
 }
 

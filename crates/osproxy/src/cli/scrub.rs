@@ -40,7 +40,7 @@ pub fn run(loaded: &LoadedConfig, options: ScrubArgs) -> anyhow::Result<ExitCode
         let stores =
             Stores::open_to_read(config, &database, ReadRateLimit::new(options.rate.as_u64())).await?;
         let here = NodeStores::new(String::new(), stores.local_stores());
-        let meta = Meta::open_existing(&database, here, app::cache_limits(config)).await;
+        let meta = Meta::open_existing(&database, app::database_options(config, here)).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&database, &error)))?;
         let mut walk = Scrubber { meta, stores, report: ScrubReport::new(options.json, options.after) };
         let mut terminated = signal(SignalKind::terminate())?;

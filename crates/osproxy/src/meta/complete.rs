@@ -9,7 +9,7 @@ use sea_orm::{
 };
 
 use super::{
-    CompletePreconditions, ExpectedDigests, FileState, Inspection, Meta, TaskForBlob, blake3_tree,
+    CompletePreconditions, ExpectedDigests, FileState, Inspection, Meta, TaskKind, blake3_tree,
     blobs::encode_digest,
     dialect,
     entities::{blob, file, part},
@@ -19,7 +19,7 @@ use super::{
     multipart::{self, MultipartUpload},
     now_ms,
     quotas::{ChargeOutcome, Quotas},
-    tasks,
+    task_kind::TaskSeed,
     write_batcher::TxEnd,
 };
 
@@ -87,40 +87,24 @@ pub enum CompleteOutcome {
     Unknown,
 }
 
-/// Tasks to enqueue after a store has completed its multipart upload. Each is built from a blob id.
-#[derive(Clone)]
-pub struct FollowUpTasks {
-    /// If the content is one object whose digests are unknown.
-    pub verify: TaskForBlob,
-    /// If the content is several objects.
-    pub merge: TaskForBlob,
-    /// If the content is rejected.
-    pub removal: TaskForBlob,
-}
-
 impl Meta {
-    /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues
-    /// `merge` for its blob. The number of statements does not depend on the number of parts.
+    /// Completes an upload if its stored parts match `request` and `preconditions`, and enqueues a
+    /// task with the unused `task_id` that merges its blob. The number of statements does not depend on the number of parts.
     pub async fn complete_upload(
         &self,
         uid: Uid,
         request: CompleteRequest,
         preconditions: CompletePreconditions,
-        merge: TaskForBlob,
+        task_id: Uid,
     ) -> Result<CompleteOutcome, DbErr> {
-        let (here, quotas, now) = (self.node_stores.clone(), self.quotas.clone(), self.clock.now_ms());
+        let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
+        let merge = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
-            let (merge, here, quotas) = (merge.clone(), here.clone(), quotas.clone());
+            let (here, quotas) = (here.clone(), quotas.clone());
             let conditions = preconditions.clone();
             Box::pin(async move {
-                let context = CompleteContext {
-                    uid,
-                    request,
-                    preconditions: &conditions,
-                    merge: &merge,
-                    node: &here.node,
-                    now,
-                };
+                let context =
+                    CompleteContext { uid, request, preconditions: &conditions, merge, node: &here.node };
                 Ok(match complete(transaction, context, &quotas).await? {
                     begun @ (CompleteOutcome::Completed | CompleteOutcome::Multipart(_)) => {
                         TxEnd::Commit(begun)
@@ -168,23 +152,24 @@ impl Meta {
 
     /// Makes the file readable after its store has completed the multipart upload; parts that are
     /// objects of their own may remain. If a digest or the MIME type does not match, the file
-    /// becomes corrupt. Returns `NotOpen` if the file is no longer in state `completing`.
+    /// becomes corrupt. Enqueues a task with the unused `task_id` that verifies, merges or deletes
+    /// the blob, unless none is needed. Returns `NotOpen` if the file is no longer in state
+    /// `completing`.
     pub async fn finish_multipart(
         &self,
         uid: Uid,
         blob_id: i64,
         conditions: CompletePreconditions,
-        after: FollowUpTasks,
+        task_id: Uid,
     ) -> Result<CompleteOutcome, DbErr> {
-        let now = self.clock.now_ms();
+        let follow_up = self.task_seed(task_id);
         let mut round = 0;
         loop {
-            let (conditions, after, quotas) = (conditions.clone(), after.clone(), self.quotas.clone());
+            let (conditions, quotas) = (conditions.clone(), self.quotas.clone());
             let finished = self.write_or_rollback(move |transaction| {
-                let (conditions, after, quotas) = (conditions.clone(), after.clone(), quotas.clone());
+                let (conditions, quotas) = (conditions.clone(), quotas.clone());
                 Box::pin(async move {
-                    let ended =
-                        FinishContext { uid, blob_id, preconditions: &conditions, follow_up: &after, now };
+                    let ended = FinishContext { uid, blob_id, preconditions: &conditions, follow_up };
                     Ok(match finish_multipart(transaction, ended, &quotas).await? {
                         ended @ (CompleteOutcome::Completed
                         | CompleteOutcome::DigestMismatch(..)
@@ -223,15 +208,14 @@ struct CompleteContext<'a> {
     uid: Uid,
     request: CompleteRequest,
     preconditions: &'a CompletePreconditions,
-    merge: &'a TaskForBlob,
+    merge: TaskSeed,
     /// Name of this process.
     node: &'a str,
-    now: i64,
 }
 
 async fn complete(
     transaction: &DatabaseTransaction,
-    CompleteContext { uid, request: said, preconditions: conditions, merge, node, now }: CompleteContext<'_>,
+    CompleteContext { uid, request: said, preconditions: conditions, merge, node }: CompleteContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     // Lock the row until the end of the transaction: concurrent part uploads and a second
@@ -308,7 +292,7 @@ async fn complete(
         required_type,
     };
     let (tenant, charge) = (file.tenant.clone(), size.cast_signed() - file.charged);
-    let taken = complete_locked(transaction, file, &blob, taken, merge, now).await?;
+    let taken = complete_locked(transaction, file, &blob, taken, merge).await?;
     let is_begun = matches!(taken, CompleteOutcome::Completed | CompleteOutcome::Multipart(_));
     if is_begun && quotas.charge(transaction, &tenant, charge).await? == ChargeOutcome::OverQuota {
         return Ok(CompleteOutcome::OverQuota);
@@ -344,8 +328,7 @@ async fn complete_locked(
     file: file::Model,
     blob: &blob::Model,
     taken: CompletedContent<'_>,
-    merge: &TaskForBlob,
-    now: i64,
+    merge: TaskSeed,
 ) -> Result<CompleteOutcome, DbErr> {
     let CompletedContent {
         parts,
@@ -405,7 +388,7 @@ async fn complete_locked(
     if let Some(native) = native {
         return Ok(CompleteOutcome::Multipart(native));
     }
-    tasks::enqueue(transaction, merge(blob_id), Some(blob.backend.clone()), now).await?;
+    merge.enqueue(transaction, TaskKind::MergeParts, blob_id, blob.backend.clone()).await?;
     Ok(CompleteOutcome::Completed)
 }
 

@@ -82,7 +82,7 @@ async fn files_are_created_all_or_none(meta: &Meta) {
 
 /// Begins an upload in one piece, and returns the id of its blob.
 async fn begin(meta: &Meta, number: i64, fallback_id: i64) -> i64 {
-    match meta.begin_upload(uid(number), uid(fallback_id), parts::task(fallback_id)).await.unwrap() {
+    match meta.begin_upload(uid(number), uid(fallback_id), uid(fallback_id)).await.unwrap() {
         BeginUploadOutcome::Ready(intent) => {
             assert_eq!(intent.key.to_string(), format!("unknown/{}.txt", intent.blob_id));
             intent.blob_id
@@ -104,7 +104,7 @@ async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) ->
 
 async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     assert!(matches!(
-        meta.begin_upload(uid(10), uid(11), parts::task(12)).await.unwrap(),
+        meta.begin_upload(uid(10), uid(11), uid(12)).await.unwrap(),
         BeginUploadOutcome::Unknown
     ));
     create(meta, 10).await;
@@ -117,7 +117,7 @@ async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
     assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
     assert_eq!(stored.content.digests, Some(digests("ten")));
     assert!(matches!(
-        meta.begin_upload(uid(10), uid(11), parts::task(12)).await.unwrap(),
+        meta.begin_upload(uid(10), uid(11), uid(12)).await.unwrap(),
         BeginUploadOutcome::Stored
     ));
 }

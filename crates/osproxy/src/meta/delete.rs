@@ -9,12 +9,12 @@ use sea_orm::{
 };
 
 use super::{
-    FileState, Invalidation, Meta, TaskForBlob,
+    FileState, Invalidation, Meta, TaskKind,
     entities::{blob, file, part},
     files::{decode_key, decode_part_size, has_blob},
     parts::own_key,
     quotas::Quotas,
-    tasks,
+    task_kind::TaskSeed,
     write_batcher::TxEnd,
 };
 
@@ -59,13 +59,9 @@ pub struct DeletingBlob {
 
 impl Meta {
     /// Deletes a file of a tenant in any state. If it was the last file of its blob, marks the blob
-    /// for deletion, so that no other file can share it any more, and enqueues `removal` for it.
-    pub async fn delete_file(
-        &self,
-        tenant: Tenant,
-        uid: Uid,
-        removal: TaskForBlob,
-    ) -> Result<DeleteOutcome, DbErr> {
+    /// for deletion, so that no other file can share it any more, and enqueues a task with the
+    /// unused `task_id` that deletes it.
+    pub async fn delete_file(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, DbErr> {
         let any = [
             file::State::Pending,
             file::State::Receiving,
@@ -74,7 +70,7 @@ impl Meta {
             file::State::Corrupt,
         ];
         let removal_of = FileTransition { from: any.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(Some(tenant), uid, removal_of, removal).await
+        self.remove(Some(tenant), uid, removal_of, task_id).await
     }
 
     /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
@@ -84,14 +80,14 @@ impl Meta {
         &self,
         uid: Uid,
         expired_before: i64,
-        removal: TaskForBlob,
+        task_id: Uid,
     ) -> Result<DeleteOutcome, DbErr> {
         let removal_of = FileTransition {
             from: OPEN.to_vec(),
             to: FileState::Expired,
             expired_before: Some(expired_before),
         };
-        self.remove(None, uid, removal_of, removal).await
+        self.remove(None, uid, removal_of, task_id).await
     }
 
     /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
@@ -114,9 +110,9 @@ impl Meta {
     }
 
     /// Deletes an open upload on the client's request.
-    pub async fn abort_upload(&self, uid: Uid, removal: TaskForBlob) -> Result<DeleteOutcome, DbErr> {
+    pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, DbErr> {
         let removal_of = FileTransition { from: OPEN.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(None, uid, removal_of, removal).await
+        self.remove(None, uid, removal_of, task_id).await
     }
 
     /// Removes the file; with a `tenant`, only if it is of that tenant.
@@ -125,17 +121,16 @@ impl Meta {
         tenant: Option<Tenant>,
         uid: Uid,
         removal_of: FileTransition,
-        removal: TaskForBlob,
+        task_id: Uid,
     ) -> Result<DeleteOutcome, DbErr> {
-        let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
+        let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
         let removed = self
             .write_or_rollback(move |transaction| {
-                let (tenant, removal_of, removal) = (tenant.clone(), removal_of.clone(), removal.clone());
+                let (tenant, removal_of) = (tenant.clone(), removal_of.clone());
                 let quotas = quotas.clone();
                 Box::pin(async move {
                     let removed =
-                        remove(transaction, tenant.as_ref(), uid, &removal_of, (&removal, now), &quotas)
-                            .await?;
+                        remove(transaction, tenant.as_ref(), uid, &removal_of, removal, &quotas).await?;
                     Ok(match removed {
                         DeleteOutcome::Deleted => TxEnd::Commit(DeleteOutcome::Deleted),
                         other => TxEnd::Rollback(other),
@@ -192,7 +187,7 @@ async fn remove(
     tenant: Option<&Tenant>,
     uid: Uid,
     FileTransition { from, to, expired_before: lapsed_before }: &FileTransition,
-    (removal, now): (&TaskForBlob, i64),
+    removal: TaskSeed,
     quotas: &Quotas,
 ) -> Result<DeleteOutcome, DbErr> {
     // The lock keeps the file's blob from changing until the reference is dropped.
@@ -208,7 +203,7 @@ async fn remove(
         .col_expr(file::Column::State, Expr::value(*to))
         .col_expr(file::Column::Listed, Expr::value(0))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-        .col_expr(file::Column::ExpiresAt, Expr::value(now))
+        .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
         .col_expr(file::Column::Charged, Expr::value(0))
         .col_expr(file::Column::RecordBytes, Expr::value(0))
         .col_expr(file::Column::Metadata, Expr::value(None::<String>))
@@ -223,34 +218,33 @@ async fn remove(
     if let Some(blob_id) = file.blob_id
         && let Some(store) = drop_reference(transaction, blob_id).await?
     {
-        tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+        removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
     }
     quotas.charge(transaction, &file.tenant, -file.charged - file.record_bytes).await?;
     Ok(DeleteOutcome::Deleted)
 }
 
 /// Marks a completing file as corrupt, because its content failed verification; nobody could read
-/// it yet. Drops its reference to the blob; if that was the last one, enqueues `removal` for the
-/// blob.
+/// it yet. Drops its reference to the blob; if that was the last one, enqueues the task that
+/// deletes the blob.
 pub(super) async fn reject_upload(
     transaction: &DatabaseTransaction,
     file: &file::Model,
     blob: &blob::Model,
-    removal: &TaskForBlob,
-    now: i64,
+    removal: TaskSeed,
     quotas: &Quotas,
 ) -> Result<(), DbErr> {
     file::Entity::update_many()
         .col_expr(file::Column::State, Expr::value(FileState::Corrupt))
         .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
         .col_expr(file::Column::StoredAt, Expr::value(None::<i64>))
-        .col_expr(file::Column::ExpiresAt, Expr::value(now))
+        .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
         .col_expr(file::Column::Charged, Expr::value(0))
         .filter(file::Column::Uid.eq(file.uid))
         .exec(transaction)
         .await?;
     if let Some(store) = drop_reference(transaction, blob.id).await? {
-        tasks::enqueue(transaction, removal(blob.id), Some(store), now).await?;
+        removal.enqueue(transaction, TaskKind::DeleteBlob, blob.id, store).await?;
     }
     quotas.charge(transaction, &file.tenant, -file.charged).await?;
     Ok(())

@@ -6,14 +6,14 @@ use sea_orm::{
 };
 
 use super::{
-    CompleteOutcome, CompletePreconditions, FollowUpTasks, blake3_tree, blobs,
+    CompleteOutcome, CompletePreconditions, blake3_tree, blobs,
     complete::outcome_of,
     delete,
     entities::{blob, file, part},
     inspection::{InspectedUpload, InspectionVerdict, inspect},
     now_ms,
     quotas::Quotas,
-    tasks,
+    task_kind::{TaskKind, TaskSeed},
 };
 
 /// An upload whose multipart upload the store has completed.
@@ -21,14 +21,14 @@ pub(super) struct FinishContext<'a> {
     pub(super) uid: Uid,
     pub(super) blob_id: i64,
     pub(super) preconditions: &'a CompletePreconditions,
-    pub(super) follow_up: &'a FollowUpTasks,
-    pub(super) now: i64,
+    /// The task that verifies, merges or deletes the blob.
+    pub(super) follow_up: TaskSeed,
 }
 
 /// Makes the file readable if its content passes inspection; otherwise marks it corrupt.
 pub(super) async fn finish_multipart(
     transaction: &DatabaseTransaction,
-    FinishContext { uid, blob_id, preconditions: conditions, follow_up: after, now }: FinishContext<'_>,
+    FinishContext { uid, blob_id, preconditions: conditions, follow_up }: FinishContext<'_>,
     quotas: &Quotas,
 ) -> Result<CompleteOutcome, DbErr> {
     let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
@@ -53,7 +53,7 @@ pub(super) async fn finish_multipart(
             return Ok(CompleteOutcome::NeedsInspection(inspection));
         }
         refused => {
-            delete::reject_upload(transaction, &file, &blob, &after.removal, now, quotas).await?;
+            delete::reject_upload(transaction, &file, &blob, follow_up, quotas).await?;
             return Ok(outcome_of(refused));
         }
     };
@@ -90,8 +90,8 @@ pub(super) async fn finish_multipart(
     }
     complete.exec(transaction).await?;
     if known.is_none() {
-        let task = if is_whole { &after.verify } else { &after.merge };
-        tasks::enqueue(transaction, task(blob_id), Some(blob.backend), now).await?;
+        let kind = if is_whole { TaskKind::VerifyBlob } else { TaskKind::MergeParts };
+        follow_up.enqueue(transaction, kind, blob_id, blob.backend).await?;
     }
     Ok(CompleteOutcome::Completed)
 }

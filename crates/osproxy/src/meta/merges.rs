@@ -4,18 +4,17 @@
 //! with the same content collide there; the files of one of them then move to the other.
 
 use osproxy_storage::{Digests, Key};
-use osproxy_types::tenant::Tenant;
+use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
     sea_query::Expr,
 };
 
 use super::{
-    ExpectedDigests, Invalidation, Meta, NodeStores, TaskForBlob,
+    ExpectedDigests, Invalidation, Meta, NodeStores, TaskKind,
     blobs::{self, encode_digest},
     entities::{blob, file},
     files::{decode_key, decode_part_size},
-    tasks,
     write_batcher::TxEnd,
 };
 
@@ -191,26 +190,23 @@ impl Meta {
     }
 
     /// Moves all files of an unverified blob to the blob `same`, whose content is equal and has
-    /// these digests. Marks the first blob for deletion and enqueues `removal` for it.
+    /// these digests. Marks the first blob for deletion and enqueues a task with the unused `task_id`
+    /// that deletes it.
     pub async fn share_content(
         &self,
         blob_id: i64,
         same: i64,
         digests: Digests,
-        removal: TaskForBlob,
+        task_id: Uid,
     ) -> Result<MergeOutcome, DbErr> {
-        self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), removal).await
+        self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), task_id).await
     }
 
     /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
-    /// and is intact. Marks the lost blob for deletion and enqueues `removal` for it.
-    pub async fn replace_lost_blob(
-        &self,
-        lost: i64,
-        by: i64,
-        removal: TaskForBlob,
-    ) -> Result<MergeOutcome, DbErr> {
-        let moved = self.move_files_to_blob(lost, BlobFilter::Any, (by, None), removal).await;
+    /// and is intact. Marks the lost blob for deletion and enqueues a task with the unused `task_id`
+    /// that deletes it.
+    pub async fn replace_lost_blob(&self, lost: i64, by: i64, task_id: Uid) -> Result<MergeOutcome, DbErr> {
+        let moved = self.move_files_to_blob(lost, BlobFilter::Any, (by, None), task_id).await;
         self.invalidate_everywhere(Invalidation::Blob(lost));
         moved
     }
@@ -220,11 +216,10 @@ impl Meta {
         blob_id: i64,
         which: BlobFilter,
         (same, digests): (i64, Option<Digests>),
-        removal: TaskForBlob,
+        task_id: Uid,
     ) -> Result<MergeOutcome, DbErr> {
-        let now = self.clock.now_ms();
+        let removal = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
-            let removal = removal.clone();
             Box::pin(async move {
                 let condemned = mark_deleting(transaction, blob_id, which).await?;
                 let Some((refs, store)) = condemned else {
@@ -238,7 +233,7 @@ impl Meta {
                     .filter(file::Column::BlobId.eq(blob_id))
                     .exec(transaction)
                     .await?;
-                tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
                 Ok(TxEnd::Commit(MergeOutcome::Stored))
             })
         })
@@ -246,12 +241,12 @@ impl Meta {
     }
 
     /// Rejects an unverified blob whose content does not match the expected digests: its files
-    /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues
-    /// `removal` for it.
-    pub async fn reject_content(&self, blob_id: i64, removal: TaskForBlob) -> Result<MergeOutcome, DbErr> {
-        let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
+    /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues a task
+    /// with the unused `task_id` that deletes it.
+    pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, DbErr> {
+        let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
         self.write_or_rollback(move |transaction| {
-            let (removal, quotas) = (removal.clone(), quotas.clone());
+            let quotas = quotas.clone();
             Box::pin(async move {
                 let Some((_, store)) = mark_deleting(transaction, blob_id, BlobFilter::Unverified).await?
                 else {
@@ -266,11 +261,11 @@ impl Meta {
                     .col_expr(file::Column::State, Expr::value(file::State::Corrupt))
                     .col_expr(file::Column::Charged, Expr::value(0))
                     .col_expr(file::Column::BlobId, Expr::value(None::<i64>))
-                    .col_expr(file::Column::ExpiresAt, Expr::value(now))
+                    .col_expr(file::Column::ExpiresAt, Expr::value(removal.now))
                     .filter(file::Column::BlobId.eq(blob_id))
                     .exec(transaction)
                     .await?;
-                tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
                 // All files of a blob belong to one tenant.
                 let sum: i64 = charged.iter().map(|(_, bytes)| bytes).sum();
                 let tenant = charged.first().map_or("", |(tenant, _)| tenant);

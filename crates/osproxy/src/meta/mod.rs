@@ -46,6 +46,7 @@ mod reservations;
 mod reserve;
 mod server_pool;
 mod stats;
+mod task_kind;
 mod task_list;
 mod tasks;
 mod tenants;
@@ -69,7 +70,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
 pub use api_keys::ApiKeyRecord;
 pub use blake3_tree::PartDigests;
 pub use blobs::Blob;
-pub use complete::{CompleteOutcome, CompleteRequest, FollowUpTasks};
+pub use complete::{CompleteOutcome, CompleteRequest};
 pub use delete::{DeleteOutcome, DeletingBlob};
 pub use exclusive_lock::ExclusiveLock;
 pub use expected_digests::ExpectedDigests;
@@ -95,8 +96,9 @@ pub use quotas::QuotaUsage;
 pub use reservations::OpenUploads;
 pub use sea_orm::DbErr;
 pub use stats::Stats;
+pub use task_kind::{BlobPayload, TaskKind};
 pub use task_list::TaskFilter;
-pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, Task, TaskForBlob, TaskState};
+pub use tasks::{Attempt, AttemptOutcome, AttemptResult, ClaimedTask, NewTask, Task, TaskState};
 pub use tenants::TenantUsage;
 pub use update::{CopyOutcome, MetadataEdit, UpdateOutcome};
 pub use upload_status::UploadStatus;
@@ -109,6 +111,7 @@ use osproxy_types::uid::Uid;
 use quotas::Quotas;
 use reserve::Reserve;
 use server_pool::{Reader, ServerPool};
+use task_kind::TaskSeed;
 use write_batcher::{TxEnd, WriteBatcher};
 
 /// This node's handle to the metadata database.
@@ -121,6 +124,8 @@ pub struct Meta {
     /// when its file is deleted or updated, its links are revoked or its object moves.
     file_cache: FileCache,
     quotas: Arc<Quotas>,
+    /// Attempts of the tasks that transactions enqueue.
+    max_task_attempts: u32,
     /// Disk space reserved for the SQLite file; `None` for a server and for read-only tools.
     reserve: Option<Arc<Reserve>>,
     listener: OnceLock<Listener>,
@@ -213,6 +218,17 @@ pub enum Invalidation {
     Blob(i64),
 }
 
+/// Settings of a database handle.
+#[derive(Clone, Debug)]
+pub struct DatabaseOptions {
+    /// The stores that this process can access.
+    pub node_stores: NodeStores,
+    /// Limits of the file cache.
+    pub cache: CacheLimits,
+    /// Number of attempts before a task is dead.
+    pub max_task_attempts: u32,
+}
+
 /// Called for every invalidation that this node causes.
 type Listener = Box<dyn Fn(Invalidation) + Send + Sync>;
 
@@ -228,11 +244,7 @@ pub struct CacheLimits {
 impl Meta {
     /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
     /// database on a server.
-    pub async fn open(
-        location: &DatabaseLocation,
-        here: NodeStores,
-        cache_limits: CacheLimits,
-    ) -> Result<Self, DbErr> {
+    pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
@@ -240,34 +252,30 @@ impl Meta {
                 let database = path.clone();
                 let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::create(&database))).await;
                 let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
-                Self::on_file(writer, path, here, cache_limits, Some(reserve)).await
+                Self::on_file(writer, path, options, Some(reserve)).await
             }
             DatabaseLocation::Server(server) => {
                 migrate::migrate_server(server).await?;
-                Self::on_server(server, here, cache_limits).await
+                Self::on_server(server, options).await
             }
         }
     }
 
     /// Opens a database that a running service may be using, for read-only tools and administration
-    /// commands. Leaves the schema alone and fails if it is not the one of this version. `here`
+    /// commands. Leaves the schema alone and fails if it is not the one of this version. `node_stores`
     /// lists the stores that the caller can read.
-    pub async fn open_existing(
-        location: &DatabaseLocation,
-        here: NodeStores,
-        memory: CacheLimits,
-    ) -> Result<Self, DbErr> {
+    pub async fn open_existing(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, DbErr> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::ensure_current(&writer).await?;
-                Self::on_file(writer, path, here, memory, None).await
+                Self::on_file(writer, path, options, None).await
             }
             DatabaseLocation::Server(server) => {
                 let connection = migrate::single_connection(server).await?;
                 migrate::ensure_current(&connection).await?;
                 connection.close().await?;
-                Self::on_server(server, here, memory).await
+                Self::on_server(server, options).await
             }
         }
     }
@@ -283,8 +291,7 @@ impl Meta {
     async fn on_file(
         writer: DatabaseConnection,
         path: &Path,
-        here: NodeStores,
-        memory: CacheLimits,
+        options: DatabaseOptions,
         reserve: Option<Arc<Reserve>>,
     ) -> Result<Self, DbErr> {
         let reconnect_path = path.to_owned();
@@ -297,30 +304,28 @@ impl Meta {
         Ok(Self {
             reader: InstrumentedReader::new(Reader::Embedded(dialect::sqlite_reader(path).await?)),
             writer: Writer::Embedded(queue),
-            clock: here.clock.clone(),
-            node_stores: Arc::new(here),
-            file_cache: FileCache::new(memory),
+            clock: options.node_stores.clock.clone(),
+            node_stores: Arc::new(options.node_stores),
+            file_cache: FileCache::new(options.cache),
             quotas: Arc::default(),
+            max_task_attempts: options.max_task_attempts,
             reserve,
             listener: OnceLock::new(),
         })
     }
 
-    async fn on_server(
-        server: &DatabaseServer,
-        here: NodeStores,
-        memory: CacheLimits,
-    ) -> Result<Self, DbErr> {
-        let options = dialect::server_options(server)?;
+    async fn on_server(server: &DatabaseServer, options: DatabaseOptions) -> Result<Self, DbErr> {
+        let pool = dialect::server_options(server)?;
         let timeout = server.timeout;
-        let server = ServerPool::connect(options, timeout, server.max_idle_connections).await?;
+        let server = ServerPool::connect(pool, timeout, server.max_idle_connections).await?;
         let meta = Self {
             reader: InstrumentedReader::new(Reader::Server(server.clone())),
             writer: Writer::Server(server),
-            clock: here.clock.clone(),
-            node_stores: Arc::new(here),
-            file_cache: FileCache::new(memory),
+            clock: options.node_stores.clock.clone(),
+            node_stores: Arc::new(options.node_stores),
+            file_cache: FileCache::new(options.cache),
             quotas: Arc::default(),
+            max_task_attempts: options.max_task_attempts,
             reserve: None,
             listener: OnceLock::new(),
         };
@@ -359,6 +364,10 @@ impl Meta {
     /// Current time of the database's clock, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
         self.clock.now_ms()
+    }
+
+    fn task_seed(&self, id: Uid) -> TaskSeed {
+        TaskSeed { id, max_attempts: self.max_task_attempts, now: self.clock.now_ms() }
     }
 
     /// Whether the disk of the database is full. Deletions can still be recorded; reject everything

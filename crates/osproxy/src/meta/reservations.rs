@@ -6,11 +6,11 @@ use sea_orm::{
 };
 
 use super::{
-    FileState, Meta, TaskForBlob,
+    FileState, Meta, TaskKind,
     delete::OPEN,
     dialect,
     entities::{blob, file},
-    tasks, uploads,
+    uploads,
     write_batcher::TxEnd,
 };
 
@@ -87,13 +87,12 @@ impl Meta {
         Ok(uids.into_iter().map(Uid::from_db).collect())
     }
 
-    /// Releases the reservation of an upload that has received nothing, and enqueues `removal` for
-    /// its blob. The first part reserves again. Returns `false` if bytes have arrived or the upload
+    /// Releases the reservation of an upload that has received nothing, and enqueues a task with the
+    /// unused `task_id` that deletes its blob. The first part reserves again. Returns `false` if bytes have arrived or the upload
     /// is closed.
-    pub async fn release_reservation(&self, uid: Uid, removal: TaskForBlob) -> Result<bool, DbErr> {
-        let now = self.clock.now_ms();
+    pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, DbErr> {
+        let removal = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
-            let removal = removal.clone();
             Box::pin(async move {
                 let file = file::Entity::find_by_id(uid.get()).lock_exclusive().one(transaction).await?;
                 let Some(file) = file.filter(|file| file.state == FileState::Receiving) else {
@@ -102,7 +101,7 @@ impl Meta {
                 let Some((blob_id, store)) = uploads::release_reservation(transaction, &file).await? else {
                     return Ok(TxEnd::Rollback(false));
                 };
-                tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
                 Ok(TxEnd::Commit(true))
             })
         })

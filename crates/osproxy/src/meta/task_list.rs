@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{
-    Attempt, Meta, Task, TaskState,
+    Attempt, Meta, Task, TaskKind, TaskState,
     entities::{task, task_attempt},
 };
 
@@ -88,10 +88,10 @@ impl Meta {
     }
 
     /// Whether a task of this kind and payload is queued, running or dead.
-    pub async fn has_task(&self, kind: &str, payload: &str) -> Result<bool, DbErr> {
+    pub async fn has_task(&self, kind: TaskKind, payload: &str) -> Result<bool, DbErr> {
         let open = [TaskState::Queued, TaskState::Running, TaskState::Dead];
         let found = task::Entity::find()
-            .filter(task::Column::Kind.eq(kind))
+            .filter(task::Column::Kind.eq(kind.name()))
             .filter(task::Column::Payload.eq(payload))
             .filter(task::Column::State.is_in(open))
             .one(&self.reader)

@@ -1,14 +1,12 @@
 //! The task queue. All times are of the database's clock, so that nodes agree on leases.
 
-use std::sync::Arc;
-
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
     QueryFilter, QueryOrder, QuerySelect, SqlErr, sea_query::Expr,
 };
 
 use super::{
-    Meta,
+    Meta, TaskKind,
     entities::{task, task_attempt},
 };
 
@@ -23,16 +21,13 @@ const MAX_ERROR: usize = 2000;
 pub struct NewTask {
     /// Unique id.
     pub id: i64,
-    /// Name of the handler.
-    pub kind: &'static str,
+    /// Its kind.
+    pub kind: TaskKind,
     /// JSON for the handler.
     pub payload: String,
     /// Number of attempts before the task is dead.
     pub max_attempts: u32,
 }
-
-/// Makes the task for a blob whose id only the transaction knows.
-pub type TaskForBlob = Arc<dyn Fn(i64) -> NewTask + Send + Sync>;
 
 /// A task that this process may run until its lease expires.
 #[derive(Clone, Debug)]
@@ -129,7 +124,7 @@ pub(super) async fn enqueue(
 fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
     task::ActiveModel {
         id: Set(new.id),
-        kind: Set(new.kind.to_owned()),
+        kind: Set(new.kind.name().to_owned()),
         payload: Set(new.payload),
         unique_key: Set(None),
         store: Set(store),
@@ -164,8 +159,8 @@ impl Meta {
             .write(move |transaction| {
                 let (new, store) = (new.clone(), store.clone());
                 Box::pin(async move {
-                    let key =
-                        store.as_ref().map_or(new.kind.to_owned(), |store| format!("{} {store}", new.kind));
+                    let kind = new.kind.name();
+                    let key = store.as_ref().map_or(kind.to_owned(), |store| format!("{kind} {store}"));
                     let known =
                         task::Entity::find().filter(task::Column::UniqueKey.eq(&key)).one(transaction);
                     if let Some(known) = known.await? {
@@ -218,24 +213,26 @@ impl Meta {
     }
 
     /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
-    pub async fn due_tasks(&self, kinds: &[&str], limit: u64) -> Result<Vec<(i64, String)>, DbErr> {
+    pub async fn due_tasks(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, DbErr> {
         self.clock.sync(&self.reader).await?;
         let due = task::Entity::find()
             .select_only()
             .columns([task::Column::Id, task::Column::Kind])
             .filter(is_due(self.clock.now_ms()))
-            .filter(task::Column::Kind.is_in(kinds.iter().copied()))
+            .filter(task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name())))
             .filter(self.is_for_node())
             .order_by_asc(task::Column::RunAt)
             .order_by_asc(task::Column::Id)
             .limit(limit);
-        due.into_tuple().all(&self.reader).await
+        let due: Vec<(i64, String)> = due.into_tuple().all(&self.reader).await?;
+        let kind_of = |name: &str| kinds.iter().copied().find(|kind| kind.name() == name);
+        Ok(due.into_iter().filter_map(|(id, name)| Some((id, kind_of(&name)?))).collect())
     }
 
     /// Returns the milliseconds until the next task of these kinds is due, if there is one.
-    pub async fn next_due(&self, kinds: &[&str]) -> Result<Option<i64>, DbErr> {
+    pub async fn next_due(&self, kinds: &[TaskKind]) -> Result<Option<i64>, DbErr> {
         let of_kinds = || {
-            let kinds = task::Column::Kind.is_in(kinds.iter().copied());
+            let kinds = task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name()));
             task::Entity::find().select_only().filter(kinds).filter(self.is_for_node())
         };
         let queued = of_kinds()

@@ -15,6 +15,10 @@ fn here() -> NodeStores {
     NodeStores::new("this".to_owned(), stores)
 }
 
+fn options(node_stores: NodeStores) -> DatabaseOptions {
+    DatabaseOptions { node_stores, cache: MEMORY, max_task_attempts: 1 }
+}
+
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
@@ -62,7 +66,7 @@ async fn on_a_server(variable: &str) {
 async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
     let mut nodes = Vec::new();
     for _ in 0..4 {
-        nodes.push(Meta::open(location, here(), MEMORY).await.unwrap());
+        nodes.push(Meta::open(location, options(here())).await.unwrap());
     }
     for round in 0..10 {
         nodes[0].reader.execute_unprepared("DELETE FROM link_keys").await.unwrap();
@@ -76,7 +80,7 @@ async fn many_nodes_make_one_link_key(location: &DatabaseLocation) {
 }
 
 async fn attempts_at_once_have_keys_of_their_own(location: &DatabaseLocation) {
-    let meta = Meta::open(location, here(), MEMORY).await.unwrap();
+    let meta = Meta::open(location, options(here())).await.unwrap();
     for round in 1..=10 {
         let uid = Uid::from_db(round * 1_000_000);
         meta.create_files(vec![contract::upload(uid.get(), "x.bin")], i64::MAX).await.unwrap();
@@ -124,12 +128,12 @@ async fn connections_that_nobody_uses_are_closed(location: &DatabaseLocation) {
 }
 
 async fn keeps_the_contract(location: &DatabaseLocation) {
-    let meta = Meta::open(location, here(), MEMORY).await.unwrap();
+    let meta = Meta::open(location, options(here())).await.unwrap();
     contract::run(&meta).await;
     // Opening it again migrates nothing and finds everything.
-    let again = Meta::open(location, here(), MEMORY).await.unwrap();
+    let again = Meta::open(location, options(here())).await.unwrap();
     assert_eq!(again.highest_id().await.unwrap(), meta.highest_id().await.unwrap());
     let mut elsewhere = here();
     elsewhere.stores.reverse();
-    contract::multipart::run(&Meta::open(location, elsewhere, MEMORY).await.unwrap()).await;
+    contract::multipart::run(&Meta::open(location, options(elsewhere)).await.unwrap()).await;
 }

@@ -15,7 +15,7 @@ use super::{
     files::{expected_digests, has_blob},
     now_ms,
     quotas::Quotas,
-    tasks::{self, TaskForBlob},
+    task_kind::{TaskKind, TaskSeed},
     write_batcher::TxEnd,
 };
 
@@ -84,18 +84,18 @@ pub enum StoreOutcome {
 impl Meta {
     /// Starts a write of the whole content of `uid`: records a write intent. The first write uses
     /// the key derived from the uid, every later one the key derived from `fallback_id`, so that no
-    /// key is written twice. If another node reserved disk space for parts of the file, enqueues
-    /// `removal` for their blob.
+    /// key is written twice. If another node reserved disk space for parts of the file, enqueues a
+    /// task with the unused `task_id` that deletes their blob.
     pub async fn begin_upload(
         &self,
         uid: Uid,
         fallback_id: Uid,
-        removal: TaskForBlob,
+        task_id: Uid,
     ) -> Result<BeginUploadOutcome, DbErr> {
-        let (here, now) = (self.node_stores.clone(), self.clock.now_ms());
+        let (here, removal) = (self.node_stores.clone(), self.task_seed(task_id));
         self.write(move |transaction| {
-            let (here, removal) = (here.clone(), removal.clone());
-            Box::pin(async move { begin(transaction, uid, fallback_id, &here, (&removal, now)).await })
+            let here = here.clone();
+            Box::pin(async move { begin(transaction, uid, fallback_id, &here, removal).await })
         })
         .await
     }
@@ -194,7 +194,7 @@ async fn begin(
     uid: Uid,
     fallback_id: Uid,
     node_stores: &NodeStores,
-    (removal, now): (&TaskForBlob, i64),
+    removal: TaskSeed,
 ) -> Result<BeginUploadOutcome, DbErr> {
     let Some(file) = file::Entity::find_by_id(uid.get()).one(transaction).await? else {
         return Ok(BeginUploadOutcome::Unknown);
@@ -216,7 +216,7 @@ async fn begin(
     };
     let released = match release_reservation(transaction, &file).await? {
         Some((blob_id, store)) if node_stores.store(&store).is_none() => {
-            tasks::enqueue(transaction, removal(blob_id), Some(store), now).await?;
+            removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
             Some(ReleasedReservation::OtherNode)
         }
         released => released.map(|(blob_id, _)| ReleasedReservation::Local(blob_id)),

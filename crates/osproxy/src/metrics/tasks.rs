@@ -6,6 +6,7 @@ use std::{
 use osproxy_storage::DurationHistogram;
 
 use super::{ByLabel, MetricsPage};
+use crate::meta::TaskKind;
 
 /// The result of a task attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +37,7 @@ impl TaskOutcome {
 
 /// Metrics of tasks by kind, of which there is a fixed number.
 #[derive(Debug, Default)]
-pub struct TaskMetrics(ByLabel<&'static str, KindMetrics>);
+pub struct TaskMetrics(ByLabel<TaskKind, KindMetrics>);
 
 #[derive(Debug, Default)]
 struct KindMetrics {
@@ -46,7 +47,7 @@ struct KindMetrics {
 
 impl TaskMetrics {
     /// Counts an attempt that has ended.
-    pub fn count_attempt(&self, kind: &'static str, outcome: TaskOutcome, took: Duration) {
+    pub fn count_attempt(&self, kind: TaskKind, outcome: TaskOutcome, took: Duration) {
         let of_kind = self.0.get_or_default(&kind);
         of_kind.durations.observe(took);
         of_kind.attempt_counts.get_or_default(&outcome).fetch_add(1, Ordering::Relaxed);
@@ -57,7 +58,7 @@ impl TaskMetrics {
         let attempts = kinds.iter().flat_map(|(kind, counted)| {
             let outcomes = counted.attempt_counts.all().into_iter();
             outcomes.map(|(outcome, count)| {
-                let labels = vec![("kind", (*kind).to_owned()), ("outcome", outcome.name().to_owned())];
+                let labels = vec![("kind", kind.name().to_owned()), ("outcome", outcome.name().to_owned())];
                 (labels, count.load(Ordering::Relaxed))
             })
         });
@@ -65,9 +66,9 @@ impl TaskMetrics {
         page.histogram(
             "task_duration_seconds",
             "Duration of task attempts",
-            kinds
-                .iter()
-                .map(|(kind, counted)| (vec![("kind", (*kind).to_owned())], counted.durations.snapshot())),
+            kinds.iter().map(|(kind, counted)| {
+                (vec![("kind", kind.name().to_owned())], counted.durations.snapshot())
+            }),
         );
     }
 }

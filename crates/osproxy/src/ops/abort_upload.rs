@@ -8,21 +8,20 @@ use super::{state_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::App,
-    meta::{DeleteOutcome, FileState, TaskForBlob},
-    tasks::handlers::delete_blob,
+    meta::{DeleteOutcome, FileState},
 };
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
 /// was received.
 pub async fn abort_upload(app: &Arc<App>, uid: Uid) -> Result<()> {
-    let removal = delete_blob::delete_task(app, app.next_uid().await?);
+    let task_id = app.next_uid().await?;
     // Spawned, so that it runs to its end if the client disconnects.
-    let aborting = app.background.spawn(abort(app.clone(), uid, removal));
+    let aborting = app.background.spawn(abort(app.clone(), uid, task_id));
     aborting.await.map_err(Error::internal)?
 }
 
-async fn abort(app: Arc<App>, uid: Uid, removal: TaskForBlob) -> Result<()> {
-    match app.meta.abort_upload(uid, removal).await? {
+async fn abort(app: Arc<App>, uid: Uid, task_id: Uid) -> Result<()> {
+    match app.meta.abort_upload(uid, task_id).await? {
         DeleteOutcome::Deleted => {
             app.notify_all_task_engines();
             Ok(())

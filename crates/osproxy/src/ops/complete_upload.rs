@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     app::App,
     meta::{CompleteOutcome, CompletePreconditions, MultipartUpload},
-    tasks::handlers::{complete_uploads, merge_parts},
+    tasks::handlers::complete_uploads,
 };
 use osproxy_types::uid::Uid;
 
@@ -60,8 +60,8 @@ async fn try_complete(
         inspected: None,
     };
     for _ in 0..MAX_TRIES {
-        let merge = merge_parts::merge_task(app, app.next_uid().await?);
-        match app.meta.complete_upload(uid, said, conditions.clone(), merge).await? {
+        let task_id = app.next_uid().await?;
+        match app.meta.complete_upload(uid, said, conditions.clone(), task_id).await? {
             CompleteOutcome::NeedsInspection(inspection) => {
                 conditions.inspected = app.inspect(&inspection).await?;
             }

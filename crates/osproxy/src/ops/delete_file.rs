@@ -8,23 +8,22 @@ use super::{Tenant, state_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::App,
-    meta::{DeleteOutcome, FileState, TaskForBlob},
-    tasks::handlers::delete_blob,
+    meta::{DeleteOutcome, FileState},
 };
 
 /// Deletes a file of a tenant, complete or not. Nobody can open it when this returns. A task
 /// removes the content, unless another file shares it. A repetition changes nothing and fails with
 /// `FileGone`.
 pub async fn delete_file(app: &Arc<App>, tenant: &Tenant, uid: Uid) -> Result<()> {
-    let removal = delete_blob::delete_task(app, app.next_uid().await?);
+    let task_id = app.next_uid().await?;
     // Spawned, so that it runs to its end if the client disconnects: the cache must be invalidated
     // with the file.
-    let deleting = app.background.spawn(delete(app.clone(), tenant.clone(), uid, removal));
+    let deleting = app.background.spawn(delete(app.clone(), tenant.clone(), uid, task_id));
     deleting.await.map_err(Error::internal)?
 }
 
-async fn delete(app: Arc<App>, tenant: Tenant, uid: Uid, removal: TaskForBlob) -> Result<()> {
-    match app.meta.delete_file(tenant, uid, removal).await? {
+async fn delete(app: Arc<App>, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<()> {
+    match app.meta.delete_file(tenant, uid, task_id).await? {
         DeleteOutcome::Deleted => {
             app.notify_all_task_engines();
             Ok(())

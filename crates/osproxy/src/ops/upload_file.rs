@@ -26,7 +26,6 @@ use crate::{
         StoredFile, WriteIntent,
     },
     metrics::DedupSource,
-    tasks::handlers::delete_blob,
 };
 use osproxy_types::{content_type, uid::Uid};
 
@@ -163,8 +162,8 @@ enum StartedUpload {
 async fn begin_write(app: Arc<App>, uid: Uid) -> Result<StartedUpload> {
     for _ in 0..MAX_TRIES {
         let fallback_id = app.next_uid().await?;
-        let removal = delete_blob::delete_task(&app, app.next_uid().await?);
-        return match app.meta.begin_upload(uid, fallback_id, removal).await? {
+        let task_id = app.next_uid().await?;
+        return match app.meta.begin_upload(uid, fallback_id, task_id).await? {
             BeginUploadOutcome::Ready(intent) => {
                 // Not earlier: the uid's own id may belong to a failed write, which the sweep must
                 // be able to remove.

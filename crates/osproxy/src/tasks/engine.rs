@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Error, Result,
     app::{App, LoadGuard},
-    meta::{AttemptResult, ClaimedTask, NewTask},
+    meta::{AttemptResult, ClaimedTask, NewTask, TaskKind},
     metrics::TaskOutcome,
     trace_context,
 };
@@ -101,7 +101,8 @@ impl Engine {
             for store in stores {
                 let ensured = async {
                     let id = self.app.next_uid().await?.get();
-                    let new = NewTask { id, kind, payload: "null".to_owned(), max_attempts: UNLIMITED };
+                    let new =
+                        NewTask { id, kind: *kind, payload: "null".to_owned(), max_attempts: UNLIMITED };
                     self.app.meta.ensure_recurring(new, store).await.map_err(Error::from)
                 };
                 if let Err(error) = ensured.await {
@@ -120,8 +121,8 @@ impl Engine {
         abort: &CancellationToken,
     ) -> Result<Duration> {
         loop {
-            let free = |(kind, registered): (&&'static str, &RegisteredHandler)| {
-                (running.count(kind) < registered.concurrency).then_some(*kind)
+            let free = |(kind, registered): (&TaskKind, &RegisteredHandler)| {
+                (running.count(*kind) < registered.concurrency).then_some(*kind)
             };
             let kinds: Vec<_> = self.registry.kinds.iter().filter_map(free).collect();
             if kinds.is_empty() {
@@ -138,7 +139,7 @@ impl Engine {
             }
             let mut claimed_any = false;
             for (id, kind) in due {
-                let Some((&kind, registered)) = self.registry.kinds.get_key_value(kind.as_str()) else {
+                let Some(registered) = self.registry.kinds.get(&kind) else {
                     continue;
                 };
                 if running.count(kind) >= registered.concurrency {
@@ -158,7 +159,7 @@ impl Engine {
                 let (engine, registered, abort) = (self.clone(), registered.clone(), abort.clone());
                 running.spawn(kind, async move {
                     let began = Instant::now();
-                    let span = trace_context::task_span(kind, claimed.id, claimed.attempt);
+                    let span = trace_context::task_span(kind.name(), claimed.id, claimed.attempt);
                     let outcome = engine.run_attempt(&registered, claimed, abort).instrument(span).await;
                     engine.app.metrics.tasks.count_attempt(kind, outcome, began.elapsed());
                 });

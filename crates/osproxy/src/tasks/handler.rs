@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, app::App, meta::DbErr};
+use crate::{
+    Error,
+    app::App,
+    meta::{DbErr, TaskKind},
+};
 
 /// One kind of task.
 ///
@@ -14,8 +18,8 @@ use crate::{Error, app::App, meta::DbErr};
 /// any point, or concurrently with a run that is believed dead: check what exists, and do what is
 /// missing.
 pub trait TaskHandler: Send + Sync + 'static {
-    /// Name of the kind, in the database and in lists. Must never change once released.
-    const KIND: &'static str;
+    /// The kind. Its name must never change once released.
+    const KIND: TaskKind;
     /// How many tasks of the kind run at the same time on a node.
     const CONCURRENCY: usize = 1;
     /// For a recurring task: the time from the end of one run to the start of the next. There is
@@ -122,7 +126,7 @@ impl RegisteredHandler {
 /// The handlers of a node, by kind.
 #[derive(Clone, Default)]
 pub struct Registry {
-    pub(super) kinds: BTreeMap<&'static str, RegisteredHandler>,
+    pub(super) kinds: BTreeMap<TaskKind, RegisteredHandler>,
 }
 
 impl Registry {

@@ -14,37 +14,20 @@ mod running;
 pub use engine::{Engine, EngineSettings};
 pub use handler::{Registry, TaskContext, TaskError, TaskHandler};
 
-use std::sync::Arc;
-
 use osproxy_types::uid::Uid;
 
-use crate::{
-    Result,
-    app::App,
-    meta::{NewTask, TaskForBlob},
-};
+use crate::{Result, app::App, meta::NewTask};
 
-/// Returns a task for the handler `H`, to be enqueued under the unused `id`.
-pub fn task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
-    new_task::<H>(id, payload, app.limits.max_task_attempts)
-}
-
-/// As [`task`], for a blob whose id only the transaction that enqueues the task knows.
-pub fn task_for_blob<H: TaskHandler>(app: &App, id: Uid, payload: fn(i64) -> H::Payload) -> TaskForBlob {
-    let max_attempts = app.limits.max_task_attempts;
-    Arc::new(move |blob_id| new_task::<H>(id, &payload(blob_id), max_attempts))
-}
-
-fn new_task<H: TaskHandler>(id: Uid, payload: &H::Payload, max_attempts: u32) -> NewTask {
+fn new_task<H: TaskHandler>(app: &App, id: Uid, payload: &H::Payload) -> NewTask {
     // If a payload cannot be serialized, it is empty, and the task fails when it is parsed.
     let payload = serde_json::to_string(payload).unwrap_or_default();
-    NewTask { id: id.get(), kind: H::KIND, payload, max_attempts }
+    NewTask { id: id.get(), kind: H::KIND, payload, max_attempts: app.limits.max_task_attempts }
 }
 
 /// Enqueues a task that belongs to no other transaction, wakes the engine, and returns the task's
 /// id.
 pub async fn enqueue<H: TaskHandler>(app: &App, payload: &H::Payload) -> Result<i64> {
-    let new = task::<H>(app, app.next_uid().await?, payload);
+    let new = new_task::<H>(app, app.next_uid().await?, payload);
     let id = new.id;
     app.meta.enqueue(new, None).await?;
     app.notify_task_engine();

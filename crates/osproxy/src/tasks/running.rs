@@ -2,22 +2,23 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use crate::meta::TaskKind;
 use tokio::task::{Id, JoinError, JoinSet};
 
 /// Running tasks and their kinds.
 #[derive(Default)]
 pub(super) struct RunningTasks {
     set: JoinSet<()>,
-    kinds: HashMap<Id, &'static str>,
+    kinds: HashMap<Id, TaskKind>,
 }
 
 impl RunningTasks {
     /// Number of running tasks of a kind.
-    pub(super) fn count(&self, kind: &str) -> usize {
+    pub(super) fn count(&self, kind: TaskKind) -> usize {
         self.kinds.values().filter(|running| **running == kind).count()
     }
 
-    pub(super) fn spawn(&mut self, kind: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&mut self, kind: TaskKind, work: impl Future<Output = ()> + Send + 'static) {
         let id = self.set.spawn(work).id();
         self.kinds.insert(id, kind);
     }
@@ -30,6 +31,7 @@ impl RunningTasks {
         };
         let kind = self.kinds.remove(&ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id));
         if let Err(error) = ended {
+            let kind = kind.map(TaskKind::name);
             tracing::error!(kind, %error, "a task ended without a result; it is retried when its lease ends");
         }
         true

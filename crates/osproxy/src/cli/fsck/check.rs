@@ -8,8 +8,7 @@ use super::{super::print_line, FsckArgs};
 use crate::{
     Result,
     app::App,
-    meta::{BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout},
-    tasks::handlers::{merge_parts, verify_blob},
+    meta::{BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout, TaskKind},
 };
 
 /// Number of blobs or multipart uploads that are checked at a time. Memory is bounded by this, the
@@ -235,13 +234,13 @@ impl Fsck {
         let mut intact = self.compare_size(&what, blob.size, found);
         if blob.digests.is_none() || blob.upload_id.is_some() || parts.iter().any(|part| part.tag.is_some()) {
             // A merge records its result before it removes the parts.
-            let merge = merge_parts::merge_task(&self.app, self.app.next_uid().await?)(blob.id);
+            let merge = self.task(TaskKind::MergeParts, blob).await?;
             if blob.digests.is_some() && self.app.meta.has_task(merge.kind, &merge.payload).await? {
                 return Ok(());
             }
             // Not verified yet: a task must compare the object with what was received, or with what
             // the Go program recorded.
-            let verify = verify_blob::verify_task(&self.app, self.app.next_uid().await?)(blob.id);
+            let verify = self.task(TaskKind::VerifyBlob, blob).await?;
             return self.ensure_task(blob, verify, "is not verified, and no task verifies it").await;
         }
         if intact && (self.options.deep || !parts.is_empty()) {
@@ -294,8 +293,13 @@ impl Fsck {
             );
         }
         self.check_multipart_object(blob, parts).await?;
-        let merge = merge_parts::merge_task(&self.app, self.app.next_uid().await?)(blob.id);
+        let merge = self.task(TaskKind::MergeParts, blob).await?;
         self.ensure_task(blob, merge, "is in parts, and no task merges them").await
+    }
+
+    async fn task(&self, kind: TaskKind, blob: &BlobRecord) -> Result<NewTask> {
+        let id = self.app.next_uid().await?;
+        Ok(NewTask::for_blob(kind, id, blob.id, self.app.limits.max_task_attempts))
     }
 
     /// Reports a blob that has no such task, described by `otherwise`; with `--repair`, enqueues

@@ -9,12 +9,8 @@ use super::file_name;
 use crate::{
     Result,
     app::App,
-    meta::{GoFile, GoPart, ImportContent, ImportFile, ImportPart, NewTask, now_ms},
+    meta::{GoFile, GoPart, ImportContent, ImportFile, ImportPart, NewTask, TaskKind, now_ms},
     ops,
-    tasks::{
-        self,
-        handlers::{merge_parts, verify_blob},
-    },
 };
 
 /// Time for clients to finish uploads that they had begun, in milliseconds. The Go program does not
@@ -154,10 +150,7 @@ impl<'a> ImportPlanner<'a> {
             }
         }
         let verify = match md5 {
-            Some(_) if self.verifies => {
-                let payload = verify_blob::Payload { blob_id };
-                Some(tasks::task::<verify_blob::VerifyBlob>(self.app, self.app.next_uid().await?, &payload))
-            }
+            Some(_) if self.verifies => Some(self.task(TaskKind::VerifyBlob, blob_id).await?),
             _ => None,
         };
         Ok(Ok(ImportContent::Whole { blob_id, key, size, md5, verify }))
@@ -174,10 +167,13 @@ impl<'a> ImportPlanner<'a> {
             remarks.push(format!("its parts have {size} bytes; its row says {}", file.size));
         }
         let parts = self.to_imported_parts(found, true).await?;
-        let payload = merge_parts::Payload { blob_id: file.uid };
-        let merge: NewTask =
-            tasks::task::<merge_parts::MergeParts>(self.app, self.app.next_uid().await?, &payload);
+        let merge = self.task(TaskKind::MergeParts, file.uid).await?;
         Ok(ImportContent::Parts { parts, md5: parse_md5(&file.md5), merge })
+    }
+
+    async fn task(&self, kind: TaskKind, blob_id: i64) -> Result<NewTask> {
+        let id = self.app.next_uid().await?;
+        Ok(NewTask::for_blob(kind, id, blob_id, self.app.limits.max_task_attempts))
     }
 
     async fn plan_incomplete(

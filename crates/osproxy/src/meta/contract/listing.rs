@@ -8,8 +8,7 @@ use osproxy_types::{tenant::Tenant, uid::Uid};
 use super::{begin, digests, finish, uid};
 use crate::meta::{
     CopyOutcome, DeleteOutcome, FileFilter, FilePosition, FileState, IdempotentRequest, KeyAcquisition, Meta,
-    Metadata, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskForBlob, TaskState, UpdateOutcome,
-    now_ms,
+    Metadata, MetadataEdit, RecordedAnswer, StoreOutcome, TaskFilter, TaskState, UpdateOutcome, now_ms,
 };
 
 pub(super) async fn run(meta: &Meta) {
@@ -85,9 +84,8 @@ async fn pages_follow_each_other(meta: &Meta) {
         // All names have the same start.
         create(meta, base + number, if number % 2 == 0 { "same.mp3" } else { "same.mp4" }).await;
     }
-    let removal: TaskForBlob = Arc::new(|_| unreachable!());
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(base + 3), removal).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(base + 3), uid(base + 100)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     for filter in [
@@ -186,9 +184,8 @@ async fn changes_are_seen_and_bounded(meta: &Meta) {
         meta.update_file(Tenant::default(), uid(base + 1), None, None).await.unwrap(),
         UpdateOutcome::Unknown
     );
-    let removal: TaskForBlob = Arc::new(|_| unreachable!());
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(base), removal).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(base), uid(base + 100)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     let closed = UpdateOutcome::Gone(FileState::Deleted);

@@ -4,13 +4,12 @@ use osproxy_types::tenant::Tenant;
 
 use super::{
     create, digests,
-    parts::{begin_merge, complete_as, enqueued, inspected, received, task},
+    parts::{begin_merge, complete_as, enqueued, inspected, received},
     uid,
 };
 use crate::meta::{
     BeginPartOutcome, CompleteOutcome, CompletePreconditions, CompleteRequest, ContentLayout, FileState,
-    FinishPartOutcome, FollowUpTasks, LostParts, MergeOutcome, Meta, MultipartUpload, ObjectRowKind,
-    PartIntent, StoredPart,
+    FinishPartOutcome, LostParts, MergeOutcome, Meta, MultipartUpload, ObjectRowKind, PartIntent, StoredPart,
 };
 
 /// `meta` must put new files in a store with multipart uploads.
@@ -54,12 +53,11 @@ async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -
     complete_as(meta, file, said, task_id).await
 }
 
-/// Whether the upload became a file. The `verify` task has the file's id plus 20, `merge` plus 21.
+/// Whether the upload became a file. Its task has the file's id plus 20.
 async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
-    let after = FollowUpTasks { verify: task(file + 20), merge: task(file + 21), removal: task(file + 22) };
     let mut conditions = CompletePreconditions::default();
     loop {
-        let finishing = meta.finish_multipart(uid(file), blob_id, conditions.clone(), after.clone());
+        let finishing = meta.finish_multipart(uid(file), blob_id, conditions.clone(), uid(file + 20));
         match finishing.await.unwrap() {
             CompleteOutcome::NeedsInspection(_) => {
                 conditions.inspected = Some(inspected(meta, blob_id).await);
@@ -137,7 +135,7 @@ async fn the_first_name_of_an_upload_counts(meta: &Meta) {
     assert_eq!(named("second").await.as_deref(), Some("first"));
     let later = begin(meta, 93_200_000, 2, 93_200_002, 10).await.slot.unwrap();
     assert_eq!(later.upload_id.as_deref(), Some("first"));
-    meta.delete_file(Tenant::default(), uid(93_200_000), task(93_200_010)).await.unwrap();
+    meta.delete_file(Tenant::default(), uid(93_200_000), uid(93_200_010)).await.unwrap();
     assert_eq!(named("third").await, None);
     let remains = meta.deleting_blob(intent.blob_id).await.unwrap().unwrap();
     assert_eq!(remains.object.unwrap().as_str(), "unknown/93200000.txt");
@@ -211,8 +209,7 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     let finish = async || finish_completion(meta, file, upload.blob_id).await;
     assert!(finish().await);
     assert!(!finish().await);
-    assert_eq!(enqueued(meta, file + 20).await, Some(upload.blob_id.to_string()));
-    assert_eq!(enqueued(meta, file + 21).await, None);
+    assert_eq!(enqueued(meta, file + 20).await, Some(format!("verify_blob {}", upload.blob_id)));
     let stored = meta.stored_file(uid(file)).await.unwrap().unwrap();
     assert_eq!(stored.content.layout, ContentLayout::Whole(upload.key.clone()));
     assert_eq!(stored.content.digests, None);
@@ -242,14 +239,14 @@ async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
     assert_eq!(meta.finish_verification(second, digests).await.unwrap(), MergeOutcome::Conflict);
     // If the object of the first blob is lost, its files move to the second one.
     assert_eq!(
-        meta.replace_lost_blob(upload.blob_id, second, task(other + 22)).await.unwrap(),
+        meta.replace_lost_blob(upload.blob_id, second, uid(other + 22)).await.unwrap(),
         MergeOutcome::Stored
     );
     assert_eq!(meta.finish_verification(second, digests).await.unwrap(), MergeOutcome::Stored);
     for uid in [uid(file), uid(other)] {
         assert_eq!(meta.stored_file(uid).await.unwrap().unwrap().content.blob_id, second);
     }
-    assert_eq!(enqueued(meta, other + 22).await, Some(upload.blob_id.to_string()));
+    assert_eq!(enqueued(meta, other + 22).await, Some(format!("delete_blob {}", upload.blob_id)));
 }
 
 async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
@@ -261,7 +258,7 @@ async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
     let upload = multipart_to_complete(meta, file, 3, 25).await;
     assert_eq!((upload.parts.len(), upload.size), (2, 20));
     assert!(finish_completion(meta, file, upload.blob_id).await);
-    assert_eq!(enqueued(meta, file + 21).await, Some(upload.blob_id.to_string()));
+    assert_eq!(enqueued(meta, file + 20).await, Some(format!("merge_parts {}", upload.blob_id)));
     let parts = meta.parts(upload.blob_id).await.unwrap();
     let lie: Vec<_> =
         parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_own_object)).collect();

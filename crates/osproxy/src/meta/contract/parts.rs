@@ -1,15 +1,15 @@
 //! Uploads in parts, merges and deletions.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::ops::RangeInclusive;
 
 use osproxy_types::tenant::Tenant;
 
 use super::{create, digests, uid, unfinished_ids};
 use crate::meta::{
-    BeginMergeOutcome, BeginPartOutcome, CompleteOutcome, CompletePreconditions, CompleteRequest,
-    ContentLayout, DeleteOutcome, FileState, FinishPartOutcome, InspectionResult, MergeIntent, MergeOutcome,
-    Meta, NewTask, ObjectRowKind, PartIntent, ReceivedPart, StoreOutcome, StoredPart, TaskForBlob, TaskState,
-    WholeBlob,
+    BeginMergeOutcome, BeginPartOutcome, BlobPayload, CompleteOutcome, CompletePreconditions,
+    CompleteRequest, ContentLayout, DeleteOutcome, FileState, FinishPartOutcome, InspectionResult,
+    MergeIntent, MergeOutcome, Meta, ObjectRowKind, PartIntent, ReceivedPart, StoreOutcome, StoredPart,
+    TaskState, WholeBlob,
 };
 
 pub(super) async fn run(meta: &Meta) {
@@ -24,16 +24,12 @@ pub(super) async fn run(meta: &Meta) {
     uploads_lapse(meta).await;
 }
 
-/// A task whose payload is the id of its blob.
-pub(super) fn task(id: i64) -> TaskForBlob {
-    Arc::new(move |blob_id| NewTask { id, kind: "test", payload: blob_id.to_string(), max_attempts: 1 })
-}
-
-/// Payload of an enqueued task: the id of its blob.
+/// Kind of an enqueued task, and the id of its blob.
 pub(super) async fn enqueued(meta: &Meta, id: i64) -> Option<String> {
     let (task, _) = meta.task(id).await.unwrap()?;
     assert_eq!((task.state, task.attempts), (TaskState::Queued, 0));
-    Some(task.payload)
+    let BlobPayload { blob_id } = serde_json::from_str(&task.payload).unwrap();
+    Some(format!("{} {blob_id}", task.kind))
 }
 
 async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64) -> PartIntent {
@@ -79,7 +75,7 @@ pub(super) async fn complete_as(
 ) -> CompleteOutcome {
     let mut conditions = CompletePreconditions::default();
     loop {
-        match meta.complete_upload(uid(file), request, conditions.clone(), task(task_id)).await.unwrap() {
+        match meta.complete_upload(uid(file), request, conditions.clone(), uid(task_id)).await.unwrap() {
             CompleteOutcome::NeedsInspection(inspection) => {
                 conditions.inspected = Some(inspected(meta, inspection.blob_id).await);
             }
@@ -128,7 +124,7 @@ async fn parts_become_a_file_and_then_whole(meta: &Meta) {
     assert_eq!(finish(meta, 100, &second, "bc").await, FinishPartOutcome::Stored(None));
     assert!(meta.stored_file(uid(100)).await.unwrap().is_none());
     assert_eq!(complete(meta, 100, 2, 3, 103).await, CompleteOutcome::Completed);
-    assert_eq!(enqueued(meta, 103).await.unwrap(), "100");
+    assert_eq!(enqueued(meta, 103).await.unwrap(), "merge_parts 100");
 
     // The file can be read at once, but serves no instant upload before the merge.
     let stored = meta.stored_file(uid(100)).await.unwrap().unwrap();
@@ -203,7 +199,7 @@ async fn a_part_sent_again_replaces_the_one_before(meta: &Meta) {
     meta.delete_gone_parts(None).await.unwrap();
     assert_eq!(begin(meta, 115, 1, 117).await.key.as_str(), "unknown/115_1_117");
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(115), task(118)).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(115), uid(118)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     remove(meta, 115, 2).await;
@@ -261,13 +257,13 @@ async fn merged_content_that_is_known_is_shared(meta: &Meta) {
     let intent = begin_merge(meta, blob, 154).await;
     assert_eq!(meta.finish_merge(blob, &intent, digests("abc")).await.unwrap(), MergeOutcome::Conflict);
     assert_eq!(
-        meta.share_content(blob, 99_999, digests("abc"), task(155)).await.unwrap(),
+        meta.share_content(blob, 99_999, digests("abc"), uid(155)).await.unwrap(),
         MergeOutcome::Conflict
     );
-    assert_eq!(meta.share_content(blob, 100, digests("abc"), task(155)).await.unwrap(), MergeOutcome::Stored);
-    assert_eq!(enqueued(meta, 155).await.unwrap(), blob.to_string());
+    assert_eq!(meta.share_content(blob, 100, digests("abc"), uid(155)).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(enqueued(meta, 155).await.unwrap(), format!("delete_blob {blob}"));
     assert_eq!(
-        meta.share_content(blob, 100, digests("abc"), task(156)).await.unwrap(),
+        meta.share_content(blob, 100, digests("abc"), uid(156)).await.unwrap(),
         MergeOutcome::Superseded
     );
     let stored = meta.stored_file(uid(150)).await.unwrap().unwrap();
@@ -296,22 +292,22 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
         expected: crate::meta::ExpectedDigests::md5_only(Some([7; 16])),
     };
     assert_eq!(
-        meta.complete_upload(uid(160), said, CompletePreconditions::default(), task(162)).await.unwrap(),
+        meta.complete_upload(uid(160), said, CompletePreconditions::default(), uid(162)).await.unwrap(),
         CompleteOutcome::Completed
     );
     let other = CompleteRequest { expected: crate::meta::ExpectedDigests::md5_only(Some([8; 16])), ..said };
     assert_eq!(
-        meta.complete_upload(uid(160), other, CompletePreconditions::default(), task(163)).await.unwrap(),
+        meta.complete_upload(uid(160), other, CompletePreconditions::default(), uid(163)).await.unwrap(),
         CompleteOutcome::AlreadyCompletedMismatch
     );
     assert_eq!(meta.stored_file(uid(160)).await.unwrap().unwrap().content.md5(), Some([7; 16]));
     assert_eq!(begin_merge(meta, 160, 164).await.expected.md5, Some([7; 16]));
-    assert_eq!(meta.reject_content(160, task(165)).await.unwrap(), MergeOutcome::Stored);
-    assert_eq!(enqueued(meta, 165).await.unwrap(), "160");
+    assert_eq!(meta.reject_content(160, uid(165)).await.unwrap(), MergeOutcome::Stored);
+    assert_eq!(enqueued(meta, 165).await.unwrap(), "delete_blob 160");
     assert!(meta.stored_file(uid(160)).await.unwrap().is_none());
     assert_eq!(meta.file_state(uid(160)).await.unwrap(), Some(FileState::Corrupt));
     let closed =
-        meta.complete_upload(uid(160), said, CompletePreconditions::default(), task(166)).await.unwrap();
+        meta.complete_upload(uid(160), said, CompletePreconditions::default(), uid(166)).await.unwrap();
     assert_eq!(closed, CompleteOutcome::NotOpen(FileState::Corrupt));
     remove(meta, 160, 1).await;
     assert!(meta.mark_deleting(ObjectRowKind::Blob, 164).await.unwrap().is_some());
@@ -320,28 +316,28 @@ async fn merged_content_that_is_wrong_is_rejected(meta: &Meta) {
 
 async fn the_last_file_takes_its_content_along(meta: &Meta) {
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(170), task(179)).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(170), uid(179)).await.unwrap(),
         DeleteOutcome::Unknown
     );
     // Files 100 and 150 share blob 100.
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(100), uid(171)).await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(enqueued(meta, 171).await, None);
     assert!(meta.stored_file(uid(100)).await.unwrap().is_none(), "it is still cached");
     assert_eq!(meta.file_state(uid(100)).await.unwrap(), Some(FileState::Deleted));
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(100), task(171)).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(100), uid(171)).await.unwrap(),
         DeleteOutcome::Unchanged
     );
     assert!(meta.stored_file(uid(150)).await.unwrap().is_some());
     let abc = meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().unwrap();
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(150), task(172)).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(150), uid(172)).await.unwrap(),
         DeleteOutcome::Deleted
     );
-    assert_eq!(enqueued(meta, 172).await.unwrap(), "100");
+    assert_eq!(enqueued(meta, 172).await.unwrap(), "delete_blob 100");
     // From now on the blob cannot be shared, not even by a request that found it before.
     assert!(meta.blob_by_md5(&Tenant::default(), digests("abc").md5.unwrap()).await.unwrap().is_none());
     let late = crate::meta::NewFile {
@@ -362,10 +358,10 @@ async fn the_last_file_takes_its_content_along(meta: &Meta) {
     create(meta, 176).await;
     let late = begin(meta, 176, 1, 177).await;
     assert_eq!(
-        meta.delete_file(Tenant::default(), uid(176), task(178)).await.unwrap(),
+        meta.delete_file(Tenant::default(), uid(176), uid(178)).await.unwrap(),
         DeleteOutcome::Deleted
     );
-    assert_eq!(enqueued(meta, 178).await.unwrap(), "176");
+    assert_eq!(enqueued(meta, 178).await.unwrap(), "delete_blob 176");
     assert_eq!(finish(meta, 176, &late, "late").await, FinishPartOutcome::Closed);
     remove(meta, 176, 1).await;
 }
@@ -398,11 +394,11 @@ async fn uploads_lapse(meta: &Meta) {
     assert!(!meta.expired_uploads(1, 100).await.unwrap().contains(&uid(180)), "it is complete");
     assert_eq!(meta.expired_uploads(0, 100).await.unwrap(), []);
     assert_eq!(meta.expired_uploads(1, 1).await.unwrap().len(), 1);
-    assert_eq!(meta.expire_upload(uid(190), i64::MAX, task(192)).await.unwrap(), DeleteOutcome::Deleted);
-    assert_eq!(enqueued(meta, 192).await.unwrap(), "190");
+    assert_eq!(meta.expire_upload(uid(190), i64::MAX, uid(192)).await.unwrap(), DeleteOutcome::Deleted);
+    assert_eq!(enqueued(meta, 192).await.unwrap(), "delete_blob 190");
     assert_eq!(meta.file_state(uid(190)).await.unwrap(), Some(FileState::Expired));
     assert!(!meta.expired_uploads(1, 100).await.unwrap().contains(&uid(190)));
-    assert_eq!(meta.expire_upload(uid(180), i64::MAX, task(193)).await.unwrap(), DeleteOutcome::Unchanged);
+    assert_eq!(meta.expire_upload(uid(180), i64::MAX, uid(193)).await.unwrap(), DeleteOutcome::Unchanged);
     remove(meta, 190, 1).await;
     // Rows of removed files stay for a while.
     assert_eq!(meta.purge_files(0, 100).await.unwrap(), 0);

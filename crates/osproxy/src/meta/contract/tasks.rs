@@ -1,6 +1,8 @@
 //! The task queue.
 
-use crate::meta::{AttemptOutcome, AttemptResult, ClaimedTask, Meta, NewTask, Task, TaskState};
+use crate::meta::{
+    AttemptOutcome, AttemptResult, ClaimedTask, Meta, NewTask, Task, TaskKind::Other, TaskState,
+};
 
 /// A lease that lasts longer than the test.
 const LONG: i64 = 3_600_000;
@@ -15,7 +17,7 @@ pub(super) async fn run(meta: &Meta) {
 }
 
 fn new(id: i64, kind: &'static str, max_attempts: u32) -> NewTask {
-    NewTask { id, kind, payload: "{}".to_owned(), max_attempts }
+    NewTask { id, kind: Other(kind), payload: "{}".to_owned(), max_attempts }
 }
 
 async fn claim(meta: &Meta, id: i64, owner: &str, lease: i64) -> Option<ClaimedTask> {
@@ -38,14 +40,14 @@ async fn outcomes(meta: &Meta, id: i64) -> Vec<Option<AttemptOutcome>> {
 async fn a_task_is_claimed_once(meta: &Meta) {
     meta.enqueue(new(300, "a", 5), None).await.unwrap();
     assert!(meta.enqueue(new(300, "a", 5), None).await.is_err());
-    assert_eq!(meta.due_tasks(&["b"], 10).await.unwrap(), []);
-    assert_eq!(meta.due_tasks(&["a", "b"], 10).await.unwrap(), [(300, "a".to_owned())]);
-    assert_eq!(meta.next_due(&["a"]).await.unwrap(), Some(0));
+    assert_eq!(meta.due_tasks(&[Other("b")], 10).await.unwrap(), []);
+    assert_eq!(meta.due_tasks(&[Other("a"), Other("b")], 10).await.unwrap(), [(300, Other("a"))]);
+    assert_eq!(meta.next_due(&[Other("a")]).await.unwrap(), Some(0));
     let claimed = claim(meta, 300, "one", LONG).await.unwrap();
     assert_eq!((claimed.attempt, claimed.kind.as_str(), claimed.payload.as_str()), (1, "a", "{}"));
     assert!(claim(meta, 300, "two", LONG).await.is_none());
-    assert_eq!(meta.due_tasks(&["a"], 10).await.unwrap(), []);
-    assert!(meta.next_due(&["a"]).await.unwrap().unwrap() > LONG / 2);
+    assert_eq!(meta.due_tasks(&[Other("a")], 10).await.unwrap(), []);
+    assert!(meta.next_due(&[Other("a")]).await.unwrap().unwrap() > LONG / 2);
     assert_eq!(outcomes(meta, 300).await, [None]);
     assert!(meta.renew_task(&claimed, "one", LONG).await.unwrap());
     assert!(!meta.renew_task(&claimed, "two", LONG).await.unwrap());
@@ -83,7 +85,7 @@ async fn a_lost_task_is_taken_over(meta: &Meta) {
     meta.enqueue(new(312, "a", 5), None).await.unwrap();
     claim(meta, 312, "alive", LONG).await.unwrap();
     assert_eq!(meta.expire_other_leases("alive", Vec::new(), true).await.unwrap(), 1);
-    assert_eq!(meta.due_tasks(&["a"], 10).await.unwrap(), [(311, "a".to_owned())]);
+    assert_eq!(meta.due_tasks(&[Other("a")], 10).await.unwrap(), [(311, Other("a"))]);
     for (id, attempt) in [(311, 2), (312, 1)] {
         let owner = if id == 311 { "alive-too" } else { "alive" };
         let claimed = claim(meta, id, owner, LONG).await.unwrap_or(ClaimedTask {
@@ -112,7 +114,7 @@ async fn failures_are_counted_until_it_is_dead(meta: &Meta) {
     assert!(meta.end_task(&second, "one", AttemptResult::Retry("no".to_owned(), 0)).await.unwrap());
     let dead = task(meta, 320).await;
     assert_eq!((dead.state, dead.attempts, dead.last_error.as_deref()), (TaskState::Dead, 2, Some("no")));
-    assert!(meta.has_task("a", "{}").await.unwrap());
+    assert!(meta.has_task(Other("a"), "{}").await.unwrap());
     assert_eq!(meta.tasks(Some(TaskState::Dead), 10).await.unwrap().len(), 2);
     assert!(meta.retry_task(320, 3).await.unwrap());
     let third = claim(meta, 320, "one", LONG).await.unwrap();
@@ -133,17 +135,17 @@ async fn who_stops_hands_back_what_does_not_count(meta: &Meta) {
     assert_eq!((second.attempt, second.max_attempts), (2, 2));
     assert!(meta.end_task(&second, "two", AttemptResult::Done).await.unwrap());
     assert_eq!(outcomes(meta, 330).await, [Some(AttemptOutcome::HandedBack), Some(AttemptOutcome::Done)]);
-    assert!(!meta.has_task("b", "{}").await.unwrap());
+    assert!(!meta.has_task(Other("b"), "{}").await.unwrap());
 }
 
 async fn what_recurs_is_there_once(meta: &Meta) {
     for id in [340, 341] {
         meta.ensure_recurring(new(id, "again", 1000), None).await.unwrap();
     }
-    assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), [(340, "again".to_owned())]);
+    assert_eq!(meta.due_tasks(&[Other("again")], 10).await.unwrap(), [(340, Other("again"))]);
     let first = claim(meta, 340, "one", LONG).await.unwrap();
     assert!(meta.end_task(&first, "one", AttemptResult::Repeat(LONG)).await.unwrap());
-    assert_eq!(meta.due_tasks(&["again"], 10).await.unwrap(), []);
+    assert_eq!(meta.due_tasks(&[Other("again")], 10).await.unwrap(), []);
     // It is due at every start, unless it is running.
     meta.ensure_recurring(new(342, "again", 1000), None).await.unwrap();
     claim(meta, 340, "one", LONG).await.unwrap();

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::*;
 use crate::{
     config,
-    meta::{AttemptOutcome, Task, TaskState},
+    meta::{AttemptOutcome, Task, TaskKind, TaskState},
     tasks::{TaskHandler, enqueue},
 };
 
@@ -40,7 +40,7 @@ impl Drop for Inside<'_> {
 }
 
 impl TaskHandler for Gate {
-    const KIND: &'static str = "gate";
+    const KIND: TaskKind = TaskKind::Other("gate");
     const CONCURRENCY: usize = 2;
     type Payload = String;
 
@@ -136,7 +136,7 @@ async fn failures_and_panics_are_tried_again_and_what_is_of_no_use_is_not() {
     }
     // A payload that cannot be parsed is a permanent error too.
     let id = bench.app.next_uid().await.unwrap().get();
-    let new = NewTask { id, kind: "gate", payload: "{".to_owned(), max_attempts: 5 };
+    let new = NewTask { id, kind: TaskKind::Other("gate"), payload: "{".to_owned(), max_attempts: 5 };
     bench.app.meta.enqueue(new, None).await.unwrap();
     bench.app.notify_task_engine();
     bench.until_state(id, TaskState::Dead).await;
@@ -152,7 +152,7 @@ async fn a_lease_is_renewed_while_its_handler_runs() {
     let first = bench.task(id).await.lease_until;
     bench
         .until("it is renewed three times", async || {
-            let due = bench.app.meta.due_tasks(&["gate"], 1).await.unwrap();
+            let due = bench.app.meta.due_tasks(&[Gate::KIND], 1).await.unwrap();
             assert_eq!(due, [], "another could take it");
             bench.task(id).await.lease_until > first.map(|until| until + 250)
         })

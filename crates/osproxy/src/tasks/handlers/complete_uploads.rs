@@ -4,11 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use osproxy_types::{error_chain, uid::Uid};
 
-use super::{delete_blob, merge_parts, verify_blob};
 use crate::{
     Error, Result,
     app::{App, MultipartOutcome},
-    meta::{CompleteOutcome, CompletePreconditions, FileState, FollowUpTasks, MultipartUpload},
+    meta::{CompleteOutcome, CompletePreconditions, FileState, MultipartUpload, TaskKind},
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
@@ -22,7 +21,7 @@ const MAX_TRIES: usize = 3;
 pub struct CompleteUploads;
 
 impl TaskHandler for CompleteUploads {
-    const KIND: &'static str = "complete_uploads";
+    const KIND: TaskKind = TaskKind::CompleteUploads;
     const INTERVAL: Option<Duration> = Some(Duration::from_mins(1));
     const PER_STORE: bool = true;
     type Payload = ();
@@ -55,15 +54,11 @@ pub async fn complete_multipart_upload(
     if app.complete_multipart(upload).await? == MultipartOutcome::PartsLost {
         return Ok(CompleteOutcome::NotOpen(FileState::Receiving));
     }
-    let after = FollowUpTasks {
-        verify: verify_blob::verify_task(app, app.next_uid().await?),
-        merge: merge_parts::merge_task(app, app.next_uid().await?),
-        removal: delete_blob::delete_task(app, app.next_uid().await?),
-    };
+    let task_id = app.next_uid().await?;
     let mut conditions =
         CompletePreconditions { verify_up_to: app.limits.verify_up_to, ..CompletePreconditions::default() };
     for _ in 0..MAX_TRIES {
-        let completed = app.meta.finish_multipart(uid, upload.blob_id, conditions.clone(), after.clone());
+        let completed = app.meta.finish_multipart(uid, upload.blob_id, conditions.clone(), task_id);
         match completed.await? {
             CompleteOutcome::NeedsInspection(inspection) => {
                 conditions.inspected = app.inspect(&inspection).await?;

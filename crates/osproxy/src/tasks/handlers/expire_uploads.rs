@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::delete_blob;
-use crate::tasks::{TaskContext, TaskError, TaskHandler};
+use crate::{
+    meta::TaskKind,
+    tasks::{TaskContext, TaskError, TaskHandler},
+};
 
 /// How many uploads to read at once.
 const PAGE: u64 = 200;
@@ -12,7 +14,7 @@ const PAGE: u64 = 200;
 pub struct ExpireUploads;
 
 impl TaskHandler for ExpireUploads {
-    const KIND: &'static str = "expire_uploads";
+    const KIND: TaskKind = TaskKind::ExpireUploads;
     const INTERVAL: Option<Duration> = Some(Duration::from_mins(1));
     type Payload = ();
 
@@ -28,8 +30,8 @@ impl TaskHandler for ExpireUploads {
                 break;
             }
             for uid in expired_uploads {
-                let removal = delete_blob::delete_task(app, app.next_uid().await?);
-                app.meta.expire_upload(uid, expired_before, removal).await?;
+                let task_id = app.next_uid().await?;
+                app.meta.expire_upload(uid, expired_before, task_id).await?;
                 expired += 1;
             }
             app.notify_all_task_engines();

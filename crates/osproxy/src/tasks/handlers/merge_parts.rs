@@ -3,19 +3,17 @@
 use std::sync::Arc;
 
 use osproxy_storage::{DigestSelection, Digests, ObjectWriter, SizeHint};
-use osproxy_types::{error_chain, uid::Uid};
-use serde::{Deserialize, Serialize};
+use osproxy_types::error_chain;
 
-use super::delete_blob;
 use crate::{
     Result,
     app::{ActiveWrite, App, WriteGuard, publish_once},
     meta::{
-        BeginMergeOutcome, ExpectedDigests, MergeIntent, MergeOutcome, ObjectRowKind, StoreOutcome,
-        StoredPart, TaskForBlob,
+        BeginMergeOutcome, BlobPayload, ExpectedDigests, MergeIntent, MergeOutcome, ObjectRowKind,
+        StoreOutcome, StoredPart, TaskKind,
     },
     metrics::DedupSource,
-    tasks::{self, TaskContext, TaskError, TaskHandler},
+    tasks::{TaskContext, TaskError, TaskHandler},
 };
 
 /// Maximum attempts when the same content appears or disappears concurrently, before the task is
@@ -25,19 +23,16 @@ const MAX_TRIES: usize = 4;
 /// Handler of the task `merge_parts`.
 pub struct MergeParts;
 
-/// The blob to merge.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Payload {
-    /// Id of a blob that consists of parts.
-    pub blob_id: i64,
-}
-
 impl TaskHandler for MergeParts {
-    const KIND: &'static str = "merge_parts";
+    const KIND: TaskKind = TaskKind::MergeParts;
     const CONCURRENCY: usize = 2;
-    type Payload = Payload;
+    type Payload = BlobPayload;
 
-    async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
+    async fn run(
+        &self,
+        context: &TaskContext,
+        BlobPayload { blob_id }: BlobPayload,
+    ) -> Result<(), TaskError> {
         let app = &context.app;
         let fallback_id = app.next_uid().await?.get();
         let writing = ActiveWrite::new(app, fallback_id);
@@ -61,12 +56,6 @@ impl TaskHandler for MergeParts {
         app.delete_parts(&store, &parts).await?;
         Ok(app.meta.delete_gone_parts(Some(blob_id)).await?)
     }
-}
-
-/// Returns the task that merges a blob, for the transaction that completes an upload. `id` must be
-/// unused.
-pub fn merge_task(app: &App, id: Uid) -> TaskForBlob {
-    tasks::task_for_blob::<MergeParts>(app, id, |blob_id| Payload { blob_id })
 }
 
 async fn merge(
@@ -107,8 +96,8 @@ async fn merge(
 /// Rejects content whose digest is not the expected one.
 pub(super) async fn reject(app: &App, blob_id: i64, digest: &str, found: &str) -> Result<(), TaskError> {
     tracing::warn!(blob_id, digest, found, "the content does not have the expected digest");
-    let removal = delete_blob::delete_task(app, app.next_uid().await?);
-    app.meta.reject_content(blob_id, removal).await?;
+    let task_id = app.next_uid().await?;
+    app.meta.reject_content(blob_id, task_id).await?;
     app.notify_task_engine();
     Ok(())
 }
@@ -172,8 +161,8 @@ async fn commit_merge(
     for _ in 0..MAX_TRIES {
         let merged = match app.meta.blob_by_blake3(&intent.tenant, digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
-                let removal = delete_blob::delete_task(&app, app.next_uid().await?);
-                let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;
+                let task_id = app.next_uid().await?;
+                let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
                 app.notify_task_engine();
                 if shared == MergeOutcome::Stored {
                     if unpublished.is_some() {

@@ -4,11 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use osproxy_types::{error_chain, uid::Uid};
 
-use super::delete_blob;
 use crate::{
     Result,
     app::App,
-    meta::{ObjectRowKind, UnfinishedRow},
+    meta::{ObjectRowKind, TaskKind, UnfinishedRow},
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 
@@ -25,7 +24,7 @@ const PAGE: u64 = 200;
 pub struct Sweep;
 
 impl TaskHandler for Sweep {
-    const KIND: &'static str = "sweep";
+    const KIND: TaskKind = TaskKind::Sweep;
     const INTERVAL: Option<Duration> = Some(Duration::from_mins(10));
     const PER_STORE: bool = true;
     type Payload = ();
@@ -71,8 +70,8 @@ async fn release_reservations(app: &App, store: &str) -> Result<()> {
         };
         after = *last;
         for uid in page {
-            let removal = delete_blob::delete_task(app, app.next_uid().await?);
-            if app.meta.release_reservation(uid, removal).await? {
+            let task_id = app.next_uid().await?;
+            if app.meta.release_reservation(uid, task_id).await? {
                 app.notify_task_engine();
             }
         }

@@ -4,18 +4,14 @@
 use std::sync::Arc;
 
 use osproxy_storage::{DigestSelection, Digests, Key};
-use osproxy_types::{tenant::Tenant, uid::Uid};
-use serde::{Deserialize, Serialize};
+use osproxy_types::tenant::Tenant;
 
-use super::{
-    delete_blob,
-    merge_parts::{check_not_imported, check_parts, reject},
-};
+use super::merge_parts::{check_not_imported, check_parts, reject};
 use crate::{
     app::App,
-    meta::{ExpectedDigests, MergeOutcome, TaskForBlob, UnverifiedBlob},
+    meta::{BlobPayload, ExpectedDigests, MergeOutcome, TaskKind, UnverifiedBlob},
     metrics::DedupSource,
-    tasks::{self, TaskContext, TaskError, TaskHandler},
+    tasks::{TaskContext, TaskError, TaskHandler},
 };
 
 /// Maximum attempts when the same content appears or disappears concurrently, before the task is
@@ -25,19 +21,16 @@ const MAX_TRIES: usize = 4;
 /// Handler of the task `verify_blob`.
 pub struct VerifyBlob;
 
-/// The blob to verify.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Payload {
-    /// Id of a blob that consists of one object.
-    pub blob_id: i64,
-}
-
 impl TaskHandler for VerifyBlob {
-    const KIND: &'static str = "verify_blob";
+    const KIND: TaskKind = TaskKind::VerifyBlob;
     const CONCURRENCY: usize = 2;
-    type Payload = Payload;
+    type Payload = BlobPayload;
 
-    async fn run(&self, context: &TaskContext, Payload { blob_id }: Payload) -> Result<(), TaskError> {
+    async fn run(
+        &self,
+        context: &TaskContext,
+        BlobPayload { blob_id }: BlobPayload,
+    ) -> Result<(), TaskError> {
         let app = &context.app;
         if let Some(blob) = app.meta.unverified_blob(blob_id).await? {
             // If two nodes started this upload concurrently, one may have crashed before it aborted
@@ -49,12 +42,6 @@ impl TaskHandler for VerifyBlob {
         app.meta.delete_part_rows(parts.into_iter().map(|(id, _)| id).collect()).await?;
         Ok(app.meta.delete_gone_parts(Some(blob_id)).await?)
     }
-}
-
-/// Returns the task that verifies a blob, for the transaction that completes an upload. `id` must
-/// be unused.
-pub fn verify_task(app: &App, id: Uid) -> TaskForBlob {
-    tasks::task_for_blob::<VerifyBlob>(app, id, |blob_id| Payload { blob_id })
 }
 
 async fn verify(app: &Arc<App>, blob_id: i64, blob: &UnverifiedBlob) -> Result<(), TaskError> {
@@ -112,10 +99,10 @@ async fn record_digests(
     digests: Digests,
 ) -> Result<(), TaskError> {
     for _ in 0..MAX_TRIES {
-        let removal = delete_blob::delete_task(app, app.next_uid().await?);
+        let task_id = app.next_uid().await?;
         let settled = match app.meta.blob_by_blake3(tenant, digests.blake3).await? {
             Some(same) if app.is_intact(&same).await? => {
-                let shared = app.meta.share_content(blob_id, same.id, digests, removal).await?;
+                let shared = app.meta.share_content(blob_id, same.id, digests, task_id).await?;
                 if shared == MergeOutcome::Stored {
                     app.metrics.count_deduplicated(DedupSource::Parts, digests.size);
                 }
@@ -126,7 +113,7 @@ async fn record_digests(
                     blob_id = lost.id,
                     "the store has lost content; its files now use the same content from this upload"
                 );
-                match app.meta.replace_lost_blob(lost.id, blob_id, removal).await? {
+                match app.meta.replace_lost_blob(lost.id, blob_id, task_id).await? {
                     MergeOutcome::Stored => MergeOutcome::Conflict,
                     other => other,
                 }
