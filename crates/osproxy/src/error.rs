@@ -8,6 +8,8 @@ use osproxy_storage as storage;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::meta::MetaError;
+
 /// Retry delay of retryable errors that set none of their own.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -175,6 +177,16 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<MetaError> for Error {
+    fn from(error: MetaError) -> Self {
+        match error {
+            MetaError::DiskFull(_) => Self::storage_full(error),
+            MetaError::Retryable(_) => Self::unavailable(error),
+            MetaError::Conflict(_) | MetaError::Bug(_) => Self::internal(error),
+        }
     }
 }
 

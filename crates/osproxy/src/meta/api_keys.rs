@@ -6,6 +6,7 @@ use sea_orm::{
 };
 
 use super::{Meta, blobs::decode_digest, dialect::Lock, entities::api_key};
+use crate::meta::MetaError;
 
 /// An API key as stored. The secret itself is not stored.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ const WAIT: Duration = Duration::from_secs(30);
 
 impl Meta {
     /// Stores a new key.
-    pub async fn create_api_key(&self, key: ApiKeyRecord) -> Result<(), DbErr> {
+    pub async fn create_api_key(&self, key: ApiKeyRecord) -> Result<(), MetaError> {
         self.write(move |transaction| {
             let row = to_row(&key);
             Box::pin(async move {
@@ -59,28 +60,28 @@ impl Meta {
     }
 
     /// Returns the key with this id, whether it is valid or not.
-    pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, DbErr> {
+    pub async fn api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, MetaError> {
         let row = api_key::Entity::find_by_id(id.to_owned()).one(&self.reader).await?;
-        row.map(from_row).transpose()
+        Ok(row.map(from_row).transpose()?)
     }
 
     /// Returns all keys, oldest first.
-    pub async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, DbErr> {
+    pub async fn api_keys(&self) -> Result<Vec<ApiKeyRecord>, MetaError> {
         let rows = api_key::Entity::find()
             .order_by_asc(api_key::Column::CreatedAt)
             .order_by_asc(api_key::Column::Id);
-        rows.all(&self.reader).await?.into_iter().map(from_row).collect()
+        rows.all(&self.reader).await?.into_iter().map(|row| Ok(from_row(row)?)).collect()
     }
 
     /// Whether any key exists, including expired and revoked ones.
-    async fn has_api_keys(&self) -> Result<bool, DbErr> {
+    async fn has_api_keys(&self) -> Result<bool, MetaError> {
         let any = api_key::Entity::find().select_only().column(api_key::Column::Id).limit(1);
         Ok(any.into_tuple::<String>().one(&self.reader).await?.is_some())
     }
 
     /// Creates the first API key. Nodes that start at the same time create only one. Returns
     /// `false` if any key exists, even an expired or revoked one.
-    pub async fn create_first_api_key<E: From<DbErr>>(
+    pub async fn create_first_api_key<E: From<MetaError>>(
         &self,
         make: impl FnOnce() -> Result<ApiKeyRecord, E>,
     ) -> Result<bool, E> {
@@ -96,7 +97,7 @@ impl Meta {
     }
 
     /// Revokes a key from now on. Returns `false` if there is no such key or it was revoked before.
-    pub async fn revoke_api_key(&self, id: &str) -> Result<bool, DbErr> {
+    pub async fn revoke_api_key(&self, id: &str) -> Result<bool, MetaError> {
         let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
             let id = id.clone();

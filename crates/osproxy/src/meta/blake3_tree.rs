@@ -12,6 +12,7 @@ use super::{
     entities::{blob, part},
     files::part_layout,
 };
+use crate::meta::MetaError;
 
 /// Digests of a part, computed while it was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl PartDigests {
 impl Meta {
     /// Returns the BLAKE3 of a blob if it can be combined from its parts, without reading the
     /// bytes.
-    pub async fn combined_blake3(&self, blob_id: i64) -> Result<Option<[u8; 32]>, DbErr> {
+    pub async fn combined_blake3(&self, blob_id: i64) -> Result<Option<[u8; 32]>, MetaError> {
         match blob::Entity::find_by_id(blob_id).one(&self.reader).await? {
             Some(blob) => combined_blake3(&self.reader, &blob).await,
             None => Ok(None),

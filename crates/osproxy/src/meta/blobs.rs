@@ -11,6 +11,7 @@ use super::{
     entities::{blob, file},
     files::{decode_key, row_charge, stored_row},
 };
+use crate::meta::MetaError;
 
 /// Content that is complete, durable and verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,23 +127,23 @@ fn owned_by(tenant: &Tenant) -> Expr {
 
 impl Meta {
     /// Returns stored content of a tenant with this MD5; the oldest, if there are several.
-    pub async fn blob_by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, DbErr> {
-        self.find_blob(owned_by(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await
+    pub async fn blob_by_md5(&self, tenant: &Tenant, md5: [u8; 16]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Md5.eq(md5.to_vec()))).await?)
     }
 
     /// Returns stored content of a tenant with this BLAKE3.
-    pub async fn blob_by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, DbErr> {
-        self.find_blob(owned_by(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await
+    pub async fn blob_by_blake3(&self, tenant: &Tenant, blake3: [u8; 32]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Blake3.eq(blake3.to_vec()))).await?)
     }
 
     /// Returns stored content of a tenant with this SHA-256; the oldest, if there are several.
-    pub async fn blob_by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, DbErr> {
-        self.find_blob(owned_by(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await
+    pub async fn blob_by_sha256(&self, tenant: &Tenant, sha256: [u8; 32]) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(owned_by(tenant).and(blob::Column::Sha256.eq(sha256.to_vec()))).await?)
     }
 
     /// Returns the blob with this id if it is stored and verified.
-    pub async fn stored_blob(&self, id: i64) -> Result<Option<Blob>, DbErr> {
-        self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await
+    pub async fn stored_blob(&self, id: i64) -> Result<Option<Blob>, MetaError> {
+        Ok(self.find_blob(blob::Column::Id.eq(id).and(blob::Column::Blake3.is_not_null())).await?)
     }
 
     async fn find_blob(&self, which: Expr) -> Result<Option<Blob>, DbErr> {
@@ -162,7 +163,7 @@ impl Meta {
     pub async fn create_stored_files(
         &self,
         files: Vec<(NewFile, (i64, u64), String)>,
-    ) -> Result<Option<Vec<bool>>, DbErr> {
+    ) -> Result<Option<Vec<bool>>, MetaError> {
         let quotas = self.quotas.clone();
         self.write_or_rollback(move |transaction| {
             let (files, quotas) = (files.clone(), quotas.clone());

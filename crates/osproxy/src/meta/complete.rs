@@ -4,7 +4,7 @@ use osproxy_storage::PartLayout;
 use osproxy_types::{content_type, uid::Uid};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, SqlErr,
+    QuerySelect,
     sea_query::{self, Expr},
 };
 
@@ -22,6 +22,7 @@ use super::{
     task_kind::TaskSeed,
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// Maximum number of ranges in a list of missing parts.
 const MAX_RANGES: usize = 1000;
@@ -96,7 +97,7 @@ impl Meta {
         request: CompleteRequest,
         preconditions: CompletePreconditions,
         task_id: Uid,
-    ) -> Result<CompleteOutcome, DbErr> {
+    ) -> Result<CompleteOutcome, MetaError> {
         let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
         let merge = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
@@ -121,7 +122,7 @@ impl Meta {
         &self,
         store: &str,
         limit: u64,
-    ) -> Result<Vec<(Uid, MultipartUpload)>, DbErr> {
+    ) -> Result<Vec<(Uid, MultipartUpload)>, MetaError> {
         let files = file::Entity::find()
             .inner_join(blob::Entity)
             .select_only()
@@ -141,11 +142,11 @@ impl Meta {
 
     /// Returns the multipart upload that the store must complete for a file; `None` if the file is
     /// not in state completing.
-    pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, DbErr> {
+    pub async fn completing_multipart(&self, uid: Uid) -> Result<Option<MultipartUpload>, MetaError> {
         let file = file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity);
         let file = file.filter(file::Column::State.eq(file::State::Completing));
         match file.one(&self.reader).await? {
-            Some((_, Some(blob))) => multipart::upload_to_complete(&self.reader, &blob).await,
+            Some((_, Some(blob))) => Ok(multipart::upload_to_complete(&self.reader, &blob).await?),
             _ => Ok(None),
         }
     }
@@ -161,7 +162,7 @@ impl Meta {
         blob_id: i64,
         conditions: CompletePreconditions,
         task_id: Uid,
-    ) -> Result<CompleteOutcome, DbErr> {
+    ) -> Result<CompleteOutcome, MetaError> {
         let follow_up = self.task_seed(task_id);
         let mut round = 0;
         loop {
@@ -181,10 +182,7 @@ impl Meta {
             match finished.await {
                 // Another transaction stored a blob with the same content at the same time; the
                 // retry sees it.
-                Err(error)
-                    if round < ROUNDS
-                        && matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) =>
-                {
+                Err(MetaError::Conflict(_)) if round < ROUNDS => {
                     round += 1;
                 }
                 finished => return finished,

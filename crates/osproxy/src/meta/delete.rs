@@ -17,6 +17,7 @@ use super::{
     task_kind::TaskSeed,
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// States of an upload that is not complete.
 pub(super) const OPEN: [FileState; 3] = [FileState::Pending, FileState::Receiving, FileState::Completing];
@@ -61,7 +62,12 @@ impl Meta {
     /// Deletes a file of a tenant in any state. If it was the last file of its blob, marks the blob
     /// for deletion, so that no other file can share it any more, and enqueues a task with the
     /// unused `task_id` that deletes it.
-    pub async fn delete_file(&self, tenant: Tenant, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, DbErr> {
+    pub async fn delete_file(
+        &self,
+        tenant: Tenant,
+        uid: Uid,
+        task_id: Uid,
+    ) -> Result<DeleteOutcome, MetaError> {
         let any = [
             file::State::Pending,
             file::State::Receiving,
@@ -70,7 +76,7 @@ impl Meta {
             file::State::Corrupt,
         ];
         let removal_of = FileTransition { from: any.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(Some(tenant), uid, removal_of, task_id).await
+        Ok(self.remove(Some(tenant), uid, removal_of, task_id).await?)
     }
 
     /// Expires an upload whose expiry is before `expired_before`, in milliseconds since the Unix
@@ -81,18 +87,18 @@ impl Meta {
         uid: Uid,
         expired_before: i64,
         task_id: Uid,
-    ) -> Result<DeleteOutcome, DbErr> {
+    ) -> Result<DeleteOutcome, MetaError> {
         let removal_of = FileTransition {
             from: OPEN.to_vec(),
             to: FileState::Expired,
             expired_before: Some(expired_before),
         };
-        self.remove(None, uid, removal_of, task_id).await
+        Ok(self.remove(None, uid, removal_of, task_id).await?)
     }
 
     /// Extends the expiry of a tenant's open upload to `expires_at`, in milliseconds since the Unix
     /// epoch; never shortens it. Returns `false` if the tenant has no such open upload.
-    pub async fn renew_upload(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, DbErr> {
+    pub async fn renew_upload(&self, tenant: Tenant, uid: Uid, expires_at: i64) -> Result<bool, MetaError> {
         self.write(move |transaction| {
             let tenant = tenant.clone();
             Box::pin(async move {
@@ -110,9 +116,9 @@ impl Meta {
     }
 
     /// Deletes an open upload on the client's request.
-    pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, DbErr> {
+    pub async fn abort_upload(&self, uid: Uid, task_id: Uid) -> Result<DeleteOutcome, MetaError> {
         let removal_of = FileTransition { from: OPEN.to_vec(), to: FileState::Deleted, expired_before: None };
-        self.remove(None, uid, removal_of, task_id).await
+        Ok(self.remove(None, uid, removal_of, task_id).await?)
     }
 
     /// Removes the file; with a `tenant`, only if it is of that tenant.
@@ -122,7 +128,7 @@ impl Meta {
         uid: Uid,
         removal_of: FileTransition,
         task_id: Uid,
-    ) -> Result<DeleteOutcome, DbErr> {
+    ) -> Result<DeleteOutcome, MetaError> {
         let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
         let removed = self
             .write_or_rollback(move |transaction| {
@@ -139,12 +145,12 @@ impl Meta {
             })
             .await;
         self.invalidate_everywhere(Invalidation::File(uid));
-        removed
+        Ok(removed?)
     }
 
     /// Returns up to `limit` open uploads that expire before `at`, in milliseconds since the Unix
     /// epoch; the earliest first.
-    pub async fn expired_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, DbErr> {
+    pub async fn expired_uploads(&self, at: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
         let lapsed = file::Entity::find()
             .select_only()
             .column(file::Column::Uid)
@@ -158,13 +164,13 @@ impl Meta {
 
     /// Returns what is left of a blob in state `deleting`; `None` if there is no such blob. Marks
     /// all its parts for deletion; no new part can be added.
-    pub async fn deleting_blob(&self, blob_id: i64) -> Result<Option<DeletingBlob>, DbErr> {
+    pub async fn deleting_blob(&self, blob_id: i64) -> Result<Option<DeletingBlob>, MetaError> {
         self.write(move |transaction| Box::pin(deleting_blob(transaction, blob_id))).await
     }
 
     /// Deletes up to `limit` rows of files that were removed before `gone_before`, in milliseconds
     /// since the Unix epoch. Returns the number of rows.
-    pub async fn purge_files(&self, gone_before: i64, limit: u64) -> Result<u64, DbErr> {
+    pub async fn purge_files(&self, gone_before: i64, limit: u64) -> Result<u64, MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
                 let gone = file::Entity::find()

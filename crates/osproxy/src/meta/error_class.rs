@@ -5,8 +5,6 @@ use sea_orm::{
     sqlx::{self, error::DatabaseError, mysql::MySqlDatabaseError, sqlite::SqliteError},
 };
 
-use crate::Error;
-
 /// What an error means for retrying the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryClass {
@@ -135,20 +133,10 @@ fn driver_error(error: &DbErr) -> Option<&sqlx::Error> {
     }
 }
 
-impl From<DbErr> for Error {
-    fn from(error: DbErr) -> Self {
-        match error_class(&error) {
-            ErrorClass::DiskFull => Self::storage_full(error),
-            ErrorClass::Transient => Self::unavailable(error),
-            ErrorClass::Bug => Self::internal(error),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use osproxy_api::ErrorCode;
+    use crate::meta::MetaError;
     use sea_orm::ConnectionTrait;
 
     #[tokio::test]
@@ -165,16 +153,19 @@ mod tests {
         ] {
             let error = database.execute_unprepared(sql).await.unwrap_err();
             assert_eq!(error_class(&error), ErrorClass::Bug, "{sql}: {error}");
-            assert_eq!(Error::from(error).code, ErrorCode::Internal, "{sql}");
+            assert!(
+                !matches!(MetaError::from(error), MetaError::Retryable(_) | MetaError::DiskFull(_)),
+                "{sql}"
+            );
         }
         let page_limit = "PRAGMA max_page_count = 2";
         database.execute_unprepared(page_limit).await.unwrap();
         let error = database.execute_unprepared("INSERT INTO t VALUES (1, zeroblob(100000))").await;
-        assert_eq!(Error::from(error.unwrap_err()).code, ErrorCode::StorageFull);
+        assert!(matches!(MetaError::from(error.unwrap_err()), MetaError::DiskFull(_)));
         database.close().await.unwrap();
         let read_only = super::super::dialect::sqlite_reader(&folder.path().join("test.db")).await.unwrap();
         let error = read_only.execute_unprepared("INSERT INTO t VALUES (1, 'm')").await.unwrap_err();
-        assert_eq!(Error::from(error).code, ErrorCode::Unavailable);
+        assert!(matches!(MetaError::from(error), MetaError::Retryable(_)));
     }
 
     #[test]

@@ -12,11 +12,12 @@ use std::{
 use sea_orm::{DatabaseConnection, DbErr};
 use tokio::task::AbortHandle;
 
-use super::DatabaseServer;
 use super::{
+    DatabaseServer,
     dialect::{self, Lock},
     migrate,
 };
+use crate::meta::MetaError;
 
 /// Interval at which the lock is checked, or reacquired after it was lost.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -33,7 +34,7 @@ pub struct ExclusiveLock {
 
 impl ExclusiveLock {
     /// Takes the lock without waiting. Returns `None` if another node holds it.
-    pub async fn try_acquire(server: &DatabaseServer) -> Result<Option<Self>, DbErr> {
+    pub async fn try_acquire(server: &DatabaseServer) -> Result<Option<Self>, MetaError> {
         let connection = migrate::single_connection(server).await?;
         if !dialect::lock(&connection, Lock::Exclusive, Duration::ZERO).await? {
             return Ok(None);

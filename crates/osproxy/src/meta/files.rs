@@ -4,7 +4,7 @@ use osproxy_storage::{Category, Digests, Key, PartLayout, extension};
 use osproxy_types::{content_type, tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, SqlErr, sea_query::Expr,
+    QuerySelect, sea_query::Expr,
 };
 use time::OffsetDateTime;
 
@@ -16,6 +16,7 @@ use super::{
     quotas::{Quotas, record_bytes},
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 pub use file::State as FileState;
 
@@ -156,7 +157,7 @@ const CLOCKS: i64 = 10 * 60_000;
 impl Meta {
     /// The highest id in use by files, blobs, parts, tasks and idempotency keys. New ids must be
     /// higher.
-    pub async fn highest_id(&self) -> Result<Option<Uid>, DbErr> {
+    pub async fn highest_id(&self) -> Result<Option<Uid>, MetaError> {
         let newest_file =
             file::Entity::find().select_only().column(file::Column::Uid).order_by_desc(file::Column::Uid);
         let newest_blob =
@@ -183,7 +184,7 @@ impl Meta {
         &self,
         uploads: Vec<NewUpload>,
         expires_at: i64,
-    ) -> Result<CreateOutcome, DbErr> {
+    ) -> Result<CreateOutcome, MetaError> {
         let (generation, uids) = (self.file_cache.generation(), uploads.iter().map(|upload| upload.file.uid));
         let uids: Vec<_> = uids.collect();
         let quotas = self.quotas.clone();
@@ -194,7 +195,7 @@ impl Meta {
         let stored = match created.await {
             Ok(Some(stored)) => stored,
             Ok(None) => return Ok(CreateOutcome::OverQuota),
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+            Err(MetaError::Conflict(_)) => {
                 return Ok(CreateOutcome::UidTaken);
             }
             Err(error) => return Err(error),
@@ -206,12 +207,12 @@ impl Meta {
     }
 
     /// Returns a stored file, possibly from the cache; `None` if the uid is unknown or not stored.
-    pub async fn stored_file(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
+    pub async fn stored_file(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         Ok(self.stored_files(&[uid]).await?.pop())
     }
 
     /// Reads a stored file from the database, bypassing the cache.
-    pub async fn stored_file_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, DbErr> {
+    pub async fn stored_file_uncached(&self, uid: Uid) -> Result<Option<Arc<StoredFile>>, MetaError> {
         let row = file::Entity::find_by_id(uid.get())
             .find_also_related(blob::Entity)
             .filter(file::Column::State.eq(file::State::Stored))
@@ -226,13 +227,13 @@ impl Meta {
     }
 
     /// Reads the state of a file, bypassing the cache; `None` if the uid is unknown.
-    pub async fn file_state(&self, uid: Uid) -> Result<Option<FileState>, DbErr> {
+    pub async fn file_state(&self, uid: Uid) -> Result<Option<FileState>, MetaError> {
         let file = file::Entity::find_by_id(uid.get()).one(&self.reader).await?;
         Ok(file.map(|file| file.state))
     }
 
     /// Returns the stored files among `uids`, in the same order; from the cache where possible.
-    pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, DbErr> {
+    pub async fn stored_files(&self, uids: &[Uid]) -> Result<Vec<Arc<StoredFile>>, MetaError> {
         let mut found: HashMap<Uid, _> =
             uids.iter().filter_map(|uid| Some((*uid, self.file_cache.get(*uid)?))).collect();
         let missing: Vec<_> =

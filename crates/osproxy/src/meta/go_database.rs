@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
 
-use super::DatabaseServer;
-use super::{dialect, migrate::single_connection};
+use super::{DatabaseServer, dialect, migrate::single_connection};
+use crate::meta::MetaError;
 
 /// Statement timeout. The Go program's part tables have no index for these queries.
 const PATIENCE: Duration = Duration::from_hours(1);
@@ -103,7 +103,7 @@ impl GoDatabase {
     }
 
     /// Returns the known sets of tables that exist.
-    pub async fn tables(&self) -> Result<Vec<GoTables>, DbErr> {
+    pub async fn tables(&self) -> Result<Vec<GoTables>, MetaError> {
         let schema = match self.connection.get_database_backend() {
             DbBackend::Postgres => "current_schema()",
             _ => "DATABASE()",
@@ -118,13 +118,13 @@ impl GoDatabase {
     }
 
     /// Counts the files.
-    pub async fn count_files(&self, tables: GoTables) -> Result<i64, DbErr> {
+    pub async fn count_files(&self, tables: GoTables) -> Result<i64, MetaError> {
         let rows = self.query(&format!("SELECT COUNT(*) AS number FROM {}", tables.files)).await?;
-        rows.first().map_or(Ok(0), |row| row.try_get("", "number"))
+        rows.first().map_or(Ok(0), |row| Ok(row.try_get("", "number")?))
     }
 
     /// Returns up to `limit` files with a row id greater than `after`, ordered by row id.
-    pub async fn files(&self, tables: GoTables, after: i64, limit: u64) -> Result<Vec<GoFile>, DbErr> {
+    pub async fn files(&self, tables: GoTables, after: i64, limit: u64) -> Result<Vec<GoFile>, MetaError> {
         let sql = format!(
             "SELECT {id}, {uid}, bucket, name, storage_name, md5, {size}, {in_parts}, {part_count}, {status}, content_type \
              FROM {table} WHERE id > {after} ORDER BY id LIMIT {limit}",
@@ -136,12 +136,12 @@ impl GoDatabase {
             status = self.bigint_column("status", "status"),
             table = tables.files,
         );
-        self.query(&sql).await?.iter().map(file).collect()
+        self.query(&sql).await?.iter().map(|row| Ok(file(row)?)).collect()
     }
 
     /// Returns the complete parts of the files with row ids `first` to `last`, ordered by uid, part
     /// number and row id.
-    pub async fn parts(&self, tables: GoTables, (first, last): (i64, i64)) -> Result<Vec<GoPart>, DbErr> {
+    pub async fn parts(&self, tables: GoTables, (first, last): (i64, i64)) -> Result<Vec<GoPart>, MetaError> {
         let sql = format!(
             "SELECT {id}, {uid}, {number}, bucket, storage_name, part_file_name, {size}, part_md5 FROM {table} \
              WHERE status = 1 AND storage_uid IN (SELECT uid FROM {files} WHERE id BETWEEN {first} AND {last}) \
@@ -153,20 +153,20 @@ impl GoDatabase {
             table = tables.parts,
             files = tables.files,
         );
-        self.query(&sql).await?.iter().map(part).collect()
+        self.query(&sql).await?.iter().map(|row| Ok(part(row)?)).collect()
     }
 
     /// Counts complete parts whose file does not exist.
-    pub async fn count_orphan_parts(&self, tables: GoTables) -> Result<i64, DbErr> {
+    pub async fn count_orphan_parts(&self, tables: GoTables) -> Result<i64, MetaError> {
         let sql = format!(
             "SELECT COUNT(*) AS number FROM {} WHERE status = 1 AND storage_uid NOT IN (SELECT uid FROM {})",
             tables.parts, tables.files
         );
-        self.query(&sql).await?.first().map_or(Ok(0), |row| row.try_get("", "number"))
+        self.query(&sql).await?.first().map_or(Ok(0), |row| Ok(row.try_get("", "number")?))
     }
 
     /// Counts the tasks by kind and state.
-    pub async fn task_counts(&self, tables: GoTables) -> Result<Vec<GoTaskCount>, DbErr> {
+    pub async fn task_counts(&self, tables: GoTables) -> Result<Vec<GoTaskCount>, MetaError> {
         let sql = format!(
             "SELECT task_type, {state}, COUNT(*) AS number FROM {table} GROUP BY task_type, status ORDER BY task_type, status",
             state = self.bigint_column("status", "state"),

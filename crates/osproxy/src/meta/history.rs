@@ -1,12 +1,13 @@
 //! The recorded history of a file and its upload, for diagnosis.
 
 use osproxy_types::uid::Uid;
-use sea_orm::{ActiveEnum, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ActiveEnum, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use super::{
     Attempt, BlobState, FileState, Meta, PartState, Task,
     entities::{blob, file, part, task},
 };
+use crate::meta::MetaError;
 
 /// A file and how it came to be. All timestamps are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug)]
@@ -79,7 +80,7 @@ pub struct PartHistory {
 
 impl Meta {
     /// Returns the history of a file; `None` if the uid is unknown.
-    pub async fn file_history(&self, uid: Uid) -> Result<Option<FileHistory>, DbErr> {
+    pub async fn file_history(&self, uid: Uid) -> Result<Option<FileHistory>, MetaError> {
         let found =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
         let Some((file, blob)) = found else {
@@ -121,7 +122,10 @@ impl Meta {
 
     /// Returns tasks with one of these payloads and their attempts, oldest first. Scans all tasks:
     /// use it for diagnosis only.
-    pub async fn tasks_with_payloads(&self, payloads: &[String]) -> Result<Vec<(Task, Vec<Attempt>)>, DbErr> {
+    pub async fn tasks_with_payloads(
+        &self,
+        payloads: &[String],
+    ) -> Result<Vec<(Task, Vec<Attempt>)>, MetaError> {
         let tasks = task::Entity::find()
             .filter(task::Column::Payload.is_in(payloads))
             .order_by_asc(task::Column::CreatedAt)

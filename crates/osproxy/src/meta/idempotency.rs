@@ -3,10 +3,11 @@
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
-    QuerySelect, SqlErr, sea_query::Expr,
+    QuerySelect, sea_query::Expr,
 };
 
 use super::{Meta, entities::idempotency_key as key};
+use crate::meta::MetaError;
 
 /// A running request that has not renewed its key for this long, in milliseconds, loses it to a
 /// retry.
@@ -55,7 +56,7 @@ pub enum KeyAcquisition {
 
 impl Meta {
     /// Acquires a key for a request, unless another request owns it.
-    pub async fn acquire_key(&self, request: IdempotentRequest) -> Result<KeyAcquisition, DbErr> {
+    pub async fn acquire_key(&self, request: IdempotentRequest) -> Result<KeyAcquisition, MetaError> {
         let now = self.clock.now_ms();
         let taken = self
             .write(move |transaction| {
@@ -65,9 +66,7 @@ impl Meta {
             .await;
         match taken {
             // Another execution inserted the key at the same time.
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(KeyAcquisition::InProgress)
-            }
+            Err(MetaError::Conflict(_)) => Ok(KeyAcquisition::InProgress),
             taken => taken,
         }
     }
@@ -77,7 +76,7 @@ impl Meta {
         &self,
         request: IdempotentRequest,
         answer: RecordedAnswer,
-    ) -> Result<(), DbErr> {
+    ) -> Result<(), MetaError> {
         self.write(move |transaction| {
             let (request, answer) = (request.clone(), answer.clone());
             Box::pin(async move {
@@ -97,20 +96,20 @@ impl Meta {
 
     /// Releases the key of a failed request, unless another execution has taken it over. A retry
     /// gets the same reserved uid, because the failed request may have taken effect.
-    pub async fn release_key(&self, request: IdempotentRequest) -> Result<(), DbErr> {
-        self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)
+    pub async fn release_key(&self, request: IdempotentRequest) -> Result<(), MetaError> {
+        Ok(self.update_owned(request, key::Column::Owner, Expr::value("")).await.map(drop)?)
     }
 
     /// Renews the key for another minute. Returns `false` if another execution has taken it over.
-    pub async fn renew_key(&self, request: IdempotentRequest) -> Result<bool, DbErr> {
+    pub async fn renew_key(&self, request: IdempotentRequest) -> Result<bool, MetaError> {
         let now = self.clock.now_ms();
-        self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await
+        Ok(self.update_owned(request, key::Column::CreatedAt, Expr::value(now)).await?)
     }
 
     /// Reserves another uid for what the request creates. Returns `false` if another execution has
     /// taken the key over.
-    pub async fn reserve_uid(&self, request: IdempotentRequest, uid: Uid) -> Result<bool, DbErr> {
-        self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await
+    pub async fn reserve_uid(&self, request: IdempotentRequest, uid: Uid) -> Result<bool, MetaError> {
+        Ok(self.update_owned(request, key::Column::Uid, Expr::value(uid.get())).await?)
     }
 
     /// Updates a column of a key if this execution owns it; returns whether it does.
@@ -119,17 +118,18 @@ impl Meta {
         request: IdempotentRequest,
         column: key::Column,
         value: Expr,
-    ) -> Result<bool, DbErr> {
-        self.write(move |transaction| {
-            let changing =
-                key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
-            Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
-        })
-        .await
+    ) -> Result<bool, MetaError> {
+        Ok(self
+            .write(move |transaction| {
+                let changing =
+                    key::Entity::update_many().col_expr(column, value.clone()).filter(is_owned(&request));
+                Box::pin(async move { Ok(changing.exec(transaction).await?.rows_affected == 1) })
+            })
+            .await?)
     }
 
     /// Deletes up to `limit` keys that are too old; returns how many.
-    pub async fn purge_keys(&self, limit: u64) -> Result<u64, DbErr> {
+    pub async fn purge_keys(&self, limit: u64) -> Result<u64, MetaError> {
         let before = self.clock.now_ms().saturating_sub(REMEMBERED);
         self.write(move |transaction| {
             Box::pin(async move {

@@ -19,6 +19,7 @@ use super::{
     files, tasks,
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// A file to import.
 #[derive(Clone, Debug)]
@@ -115,7 +116,7 @@ struct ImportTransaction<'a> {
 impl Meta {
     /// Returns those of `uids` that need no further import: their files exist and are not uploads
     /// in progress.
-    pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, DbErr> {
+    pub async fn already_imported(&self, uids: &[i64]) -> Result<HashSet<i64>, MetaError> {
         let mut settled = HashSet::with_capacity(uids.len());
         for uids in uids.chunks(super::parts::CHUNK) {
             let here = file::Entity::find()
@@ -135,7 +136,7 @@ impl Meta {
         &self,
         files: Vec<ImportFile>,
         into: &ImportTarget,
-    ) -> Result<Option<Vec<ImportOutcome>>, DbErr> {
+    ) -> Result<Option<Vec<ImportOutcome>>, MetaError> {
         let (files, into, here) = (Arc::new(files), into.clone(), self.node_stores.clone());
         let (quotas, now) = (self.quotas.clone(), self.clock.now_ms());
         self.write_or_rollback(move |transaction| {

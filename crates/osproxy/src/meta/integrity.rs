@@ -11,6 +11,7 @@ use super::{
     Meta, blobs,
     entities::{blob, file, part},
 };
+use crate::meta::MetaError;
 
 pub use blob::{Layout as RecordedLayout, State as BlobState};
 pub use part::State as PartState;
@@ -96,7 +97,12 @@ pub struct PartRecord {
 
 impl Meta {
     /// Returns up to `limit` blobs of a store with an id greater than `after`, ordered by id.
-    pub async fn blob_records(&self, store: &str, after: i64, limit: u64) -> Result<Vec<BlobRecord>, DbErr> {
+    pub async fn blob_records(
+        &self,
+        store: &str,
+        after: i64,
+        limit: u64,
+    ) -> Result<Vec<BlobRecord>, MetaError> {
         let rows = blob::Entity::find()
             .filter(blob::Column::Id.gt(after))
             .filter(blob::Column::Backend.eq(store))
@@ -104,7 +110,7 @@ impl Meta {
             .limit(limit)
             .all(&self.reader)
             .await?;
-        self.with_file_counts(rows).await
+        Ok(self.with_file_counts(rows).await?)
     }
 
     /// Adds to these rows the number of files that refer to them.
@@ -147,7 +153,7 @@ impl Meta {
 
     /// Returns up to `limit` stored blobs of all stores with an id greater than `after`, ordered by
     /// id.
-    pub async fn content_records(&self, after: i64, limit: u64) -> Result<Vec<ContentRecord>, DbErr> {
+    pub async fn content_records(&self, after: i64, limit: u64) -> Result<Vec<ContentRecord>, MetaError> {
         let rows = blob::Entity::find()
             .filter(blob::Column::Id.gt(after))
             .filter(blob::Column::State.eq(blob::State::Stored))
@@ -157,13 +163,13 @@ impl Meta {
     }
 
     /// Reads one blob; `None` if it is no longer stored.
-    pub async fn content_record(&self, blob_id: i64) -> Result<Option<ContentRecord>, DbErr> {
+    pub async fn content_record(&self, blob_id: i64) -> Result<Option<ContentRecord>, MetaError> {
         let row = blob::Entity::find_by_id(blob_id).filter(blob::Column::State.eq(blob::State::Stored));
         Ok(row.one(&self.reader).await?.map(ContentRecord::from))
     }
 
     /// Returns the first `limit` files that share a blob, ordered by uid.
-    pub async fn files_of_blob(&self, blob_id: i64, limit: u64) -> Result<Vec<Uid>, DbErr> {
+    pub async fn files_of_blob(&self, blob_id: i64, limit: u64) -> Result<Vec<Uid>, MetaError> {
         let rows = file::Entity::find()
             .select_only()
             .column(file::Column::Uid)
@@ -175,7 +181,7 @@ impl Meta {
     }
 
     /// Returns all parts of a blob that may have an object, ordered by part number.
-    pub async fn part_records(&self, blob_id: i64) -> Result<Vec<PartRecord>, DbErr> {
+    pub async fn part_records(&self, blob_id: i64) -> Result<Vec<PartRecord>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
             .filter(part::Column::State.ne(part::State::Gone))
@@ -201,7 +207,7 @@ impl Meta {
     }
 
     /// Returns stored files whose blob is missing or not stored.
-    pub async fn files_without_content(&self) -> Result<Vec<Uid>, DbErr> {
+    pub async fn files_without_content(&self) -> Result<Vec<Uid>, MetaError> {
         let without = file::Entity::find()
             .left_join(blob::Entity)
             .select_only()
@@ -220,7 +226,7 @@ impl Meta {
     }
 
     /// Sets the reference count of a blob. Safe only while nothing else writes to the database.
-    pub async fn set_ref_count(&self, blob_id: i64, files: i32) -> Result<(), DbErr> {
+    pub async fn set_ref_count(&self, blob_id: i64, files: i32) -> Result<(), MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
                 blob::Entity::update_many()
@@ -235,7 +241,7 @@ impl Meta {
     }
 
     /// Marks a blob for deletion. Returns `false` and changes nothing if a file refers to it.
-    pub async fn mark_unreferenced_deleting(&self, blob_id: i64) -> Result<bool, DbErr> {
+    pub async fn mark_unreferenced_deleting(&self, blob_id: i64) -> Result<bool, MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
                 let named = file::Entity::find().filter(file::Column::BlobId.eq(blob_id)).one(transaction);

@@ -3,6 +3,7 @@ use std::time::Duration;
 use sea_orm::{ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, QueryOrder};
 
 use super::{Meta, dialect::Lock, entities::link_key, now_ms};
+use crate::meta::MetaError;
 
 /// How long to wait for another node that is creating the first key.
 const WAIT: Duration = Duration::from_secs(30);
@@ -16,19 +17,19 @@ async fn all_keys(connection: &impl ConnectionTrait) -> Result<Vec<(String, Vec<
 
 impl Meta {
     /// Returns id and secret of every link key in the database, newest first.
-    pub async fn stored_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
-        all_keys(&self.reader).await
+    pub async fn stored_link_keys(&self) -> Result<Vec<(String, Vec<u8>)>, MetaError> {
+        Ok(all_keys(&self.reader).await?)
     }
 
     /// Returns id and creation time (milliseconds since the Unix epoch) of every link key in the
     /// database, newest first.
-    pub async fn link_key_creation_times(&self) -> Result<Vec<(String, i64)>, DbErr> {
+    pub async fn link_key_creation_times(&self) -> Result<Vec<(String, i64)>, MetaError> {
         let rows = link_key::Entity::find().order_by_desc(link_key::Column::CreatedAt);
         Ok(rows.all(&self.reader).await?.into_iter().map(|key| (key.id, key.created_at)).collect())
     }
 
     /// Adds a key as the newest one, which signs new links from now on.
-    pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), DbErr> {
+    pub async fn add_link_key(&self, id: String, secret: Vec<u8>) -> Result<(), MetaError> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             let (id, secret) = (id.clone(), secret.clone());
@@ -50,7 +51,7 @@ impl Meta {
 
     /// Deletes a key that no longer signs. Returns `false` if there is no such key, or it is the
     /// newest.
-    pub async fn remove_link_key(&self, id: &str) -> Result<bool, DbErr> {
+    pub async fn remove_link_key(&self, id: &str) -> Result<bool, MetaError> {
         let id = id.to_owned();
         self.write(move |transaction| {
             let id = id.clone();
@@ -70,7 +71,7 @@ impl Meta {
     pub async fn link_keys_or_create(
         &self,
         fresh: (String, Vec<u8>),
-    ) -> Result<Vec<(String, Vec<u8>)>, DbErr> {
+    ) -> Result<Vec<(String, Vec<u8>)>, MetaError> {
         let keys = all_keys(&self.reader).await?;
         if !keys.is_empty() {
             return Ok(keys);

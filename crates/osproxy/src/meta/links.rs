@@ -2,20 +2,20 @@
 
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, SqlErr,
-    sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect, sea_query::Expr,
 };
 
 use super::{
     Invalidation, Meta,
     entities::{file, link_use},
 };
+use crate::meta::MetaError;
 
 impl Meta {
     /// Returns the start of link validity of a file, in seconds since the Unix epoch: links issued
     /// before it are revoked. 0 if no link is revoked. With `cache_file`, caches the whole file,
     /// because the caller needs it next.
-    pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, DbErr> {
+    pub async fn links_valid_from(&self, uid: Uid, cache_file: bool) -> Result<i64, MetaError> {
         if let Some(from) = self.file_cache.links_from(uid) {
             return Ok(from);
         }
@@ -32,7 +32,7 @@ impl Meta {
 
     /// Revokes all links to a tenant's file that have been issued so far. Returns `false` if there
     /// is no such file.
-    pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, DbErr> {
+    pub async fn revoke_links(&self, tenant: Tenant, uid: Uid) -> Result<bool, MetaError> {
         // Links carry whole seconds, so links issued later in this second are dated to the next
         // one.
         let from = self.clock.now_ms() / 1000 + 1;
@@ -54,7 +54,7 @@ impl Meta {
     }
 
     /// Returns the use count of a link.
-    pub async fn link_uses(&self, id: &str) -> Result<u32, DbErr> {
+    pub async fn link_uses(&self, id: &str) -> Result<u32, MetaError> {
         let uses = link_use::Entity::find_by_id(id).select_only().column(link_use::Column::Uses);
         let uses: Option<i32> = uses.into_tuple().one(&self.reader).await?;
         Ok(uses.map_or(0, i32::cast_unsigned))
@@ -62,7 +62,7 @@ impl Meta {
 
     /// Counts a use of a link that allows `max` uses and expires at `end_ms` (milliseconds since
     /// the Unix epoch). Returns `false` if the limit was reached before.
-    pub async fn count_link_use(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, DbErr> {
+    pub async fn count_link_use(&self, id: &str, max: u32, end_ms: i64) -> Result<bool, MetaError> {
         if max == 0 {
             return Ok(false);
         }
@@ -93,15 +93,16 @@ impl Meta {
                 })
                 .await;
             match counted {
-                Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {}
+                Err(MetaError::Conflict(_)) => {}
                 counted => return counted,
             }
         }
-        Err(DbErr::Custom("cannot count the use of a link because of conflicting transactions".to_owned()))
+        let message = "cannot count the use of a link because of conflicting transactions";
+        Err(DbErr::Custom(message.to_owned()).into())
     }
 
     /// Deletes the use counts of up to `limit` expired links; returns how many.
-    pub async fn purge_link_uses(&self, limit: u64) -> Result<u64, DbErr> {
+    pub async fn purge_link_uses(&self, limit: u64) -> Result<u64, MetaError> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {

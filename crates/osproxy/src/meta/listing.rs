@@ -14,6 +14,7 @@ use super::{
     entities::{blob, file},
     files::content_from_row,
 };
+use crate::meta::MetaError;
 
 /// How far a file's `created_at` may be from the time in its uid, in milliseconds: clock error of a
 /// node, and the time between the two.
@@ -102,10 +103,10 @@ pub(super) fn name_start(name: &str) -> Vec<u8> {
 
 impl Meta {
     /// Reads a file in any state, bypassing the cache; `None` if the uid is unknown.
-    pub async fn file_record(&self, uid: Uid) -> Result<Option<FileRecord>, DbErr> {
+    pub async fn file_record(&self, uid: Uid) -> Result<Option<FileRecord>, MetaError> {
         let row =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
-        row.map(record_from_row).transpose()
+        Ok(row.map(record_from_row).transpose()?)
     }
 
     /// Returns up to `limit` files of a tenant after a position. Ordered by uid or, with a prefix,
@@ -117,7 +118,7 @@ impl Meta {
         filter: &FileFilter,
         after: Option<&FilePosition>,
         limit: u64,
-    ) -> Result<Vec<FileRecord>, DbErr> {
+    ) -> Result<Vec<FileRecord>, MetaError> {
         let uid = || dialect::listed_uid(self.reader.get_database_backend());
         let chosen = |filter| filtered(tenant, filter, &uid());
         let Some(prefix) = filter.prefix.as_deref() else {
@@ -125,7 +126,7 @@ impl Meta {
             if let Some(after) = after {
                 page = page.filter(uid().gt(after.uid.get()));
             }
-            return self.records(page).await;
+            return Ok(self.records(page).await?);
         };
         let by_name = || match prefix_upper_bound(prefix.as_bytes()) {
             Some(end) => chosen(filter).filter(file::Column::NameStart.lt(end)),

@@ -6,7 +6,7 @@
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
     sea_query::Expr,
 };
 
@@ -17,6 +17,7 @@ use super::{
     files::{decode_key, decode_part_size},
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// A blob stored in parts, and the object that will replace them.
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ impl Meta {
     /// Begins to merge the parts of a blob: records a write intent for the object. The first merge
     /// uses the key derived from the blob's own id, every later one the key derived from
     /// `fallback_id`, so that no key is written twice.
-    pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, DbErr> {
+    pub async fn begin_merge(&self, blob_id: i64, fallback_id: i64) -> Result<BeginMergeOutcome, MetaError> {
         let here = self.node_stores.clone();
         self.write(move |transaction| {
             let here = here.clone();
@@ -111,7 +112,7 @@ impl Meta {
         blob_id: i64,
         intent: &MergeIntent,
         digests: Digests,
-    ) -> Result<MergeOutcome, DbErr> {
+    ) -> Result<MergeOutcome, MetaError> {
         let (intent_id, key) = (intent.intent_id, intent.key.to_string());
         let finished = self
             .write_or_rollback(move |transaction| {
@@ -144,7 +145,11 @@ impl Meta {
 
     /// Records the digests computed from a blob in one object. Returns `Conflict` if another blob
     /// has the same content.
-    pub async fn finish_verification(&self, blob_id: i64, digests: Digests) -> Result<MergeOutcome, DbErr> {
+    pub async fn finish_verification(
+        &self,
+        blob_id: i64,
+        digests: Digests,
+    ) -> Result<MergeOutcome, MetaError> {
         let finished = self
             .write(move |transaction| {
                 Box::pin(async move {
@@ -171,7 +176,7 @@ impl Meta {
     }
 
     /// Returns the blob if it lies in one object and is not verified yet.
-    pub async fn unverified_blob(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, DbErr> {
+    pub async fn unverified_blob(&self, blob_id: i64) -> Result<Option<UnverifiedBlob>, MetaError> {
         let blob = blob::Entity::find_by_id(blob_id)
             .filter(blob::Column::State.eq(blob::State::Stored))
             .filter(blob::Column::Layout.eq(blob::Layout::Whole))
@@ -198,17 +203,22 @@ impl Meta {
         same: i64,
         digests: Digests,
         task_id: Uid,
-    ) -> Result<MergeOutcome, DbErr> {
-        self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), task_id).await
+    ) -> Result<MergeOutcome, MetaError> {
+        Ok(self.move_files_to_blob(blob_id, BlobFilter::Unverified, (same, Some(digests)), task_id).await?)
     }
 
     /// Moves all files of a blob whose object was lost to the blob `by`, which has the same content
     /// and is intact. Marks the lost blob for deletion and enqueues a task with the unused `task_id`
     /// that deletes it.
-    pub async fn replace_lost_blob(&self, lost: i64, by: i64, task_id: Uid) -> Result<MergeOutcome, DbErr> {
+    pub async fn replace_lost_blob(
+        &self,
+        lost: i64,
+        by: i64,
+        task_id: Uid,
+    ) -> Result<MergeOutcome, MetaError> {
         let moved = self.move_files_to_blob(lost, BlobFilter::Any, (by, None), task_id).await;
         self.invalidate_everywhere(Invalidation::Blob(lost));
-        moved
+        Ok(moved?)
     }
 
     async fn move_files_to_blob(
@@ -217,33 +227,34 @@ impl Meta {
         which: BlobFilter,
         (same, digests): (i64, Option<Digests>),
         task_id: Uid,
-    ) -> Result<MergeOutcome, DbErr> {
+    ) -> Result<MergeOutcome, MetaError> {
         let removal = self.task_seed(task_id);
-        self.write_or_rollback(move |transaction| {
-            Box::pin(async move {
-                let condemned = mark_deleting(transaction, blob_id, which).await?;
-                let Some((refs, store)) = condemned else {
-                    return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
-                };
-                if !blobs::add_references(transaction, same, refs, digests.as_ref()).await? {
-                    return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
-                }
-                file::Entity::update_many()
-                    .col_expr(file::Column::BlobId, Expr::value(same))
-                    .filter(file::Column::BlobId.eq(blob_id))
-                    .exec(transaction)
-                    .await?;
-                removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
-                Ok(TxEnd::Commit(MergeOutcome::Stored))
+        Ok(self
+            .write_or_rollback(move |transaction| {
+                Box::pin(async move {
+                    let condemned = mark_deleting(transaction, blob_id, which).await?;
+                    let Some((refs, store)) = condemned else {
+                        return Ok(TxEnd::Rollback(MergeOutcome::Superseded));
+                    };
+                    if !blobs::add_references(transaction, same, refs, digests.as_ref()).await? {
+                        return Ok(TxEnd::Rollback(MergeOutcome::Conflict));
+                    }
+                    file::Entity::update_many()
+                        .col_expr(file::Column::BlobId, Expr::value(same))
+                        .filter(file::Column::BlobId.eq(blob_id))
+                        .exec(transaction)
+                        .await?;
+                    removal.enqueue(transaction, TaskKind::DeleteBlob, blob_id, store).await?;
+                    Ok(TxEnd::Commit(MergeOutcome::Stored))
+                })
             })
-        })
-        .await
+            .await?)
     }
 
     /// Rejects an unverified blob whose content does not match the expected digests: its files
     /// become corrupt and cannot be read any more. Marks the blob for deletion and enqueues a task
     /// with the unused `task_id` that deletes it.
-    pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, DbErr> {
+    pub async fn reject_content(&self, blob_id: i64, task_id: Uid) -> Result<MergeOutcome, MetaError> {
         let (quotas, removal) = (self.quotas.clone(), self.task_seed(task_id));
         self.write_or_rollback(move |transaction| {
             let quotas = quotas.clone();
@@ -279,11 +290,9 @@ impl Meta {
 
 /// Maps a conflict on the unique BLAKE3 index to `Conflict`: a blob with the same content appeared
 /// meanwhile.
-fn map_unique_conflict(outcome: Result<MergeOutcome, DbErr>) -> Result<MergeOutcome, DbErr> {
+fn map_unique_conflict(outcome: Result<MergeOutcome, MetaError>) -> Result<MergeOutcome, MetaError> {
     match outcome {
-        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-            Ok(MergeOutcome::Conflict)
-        }
+        Err(MetaError::Conflict(_)) => Ok(MergeOutcome::Conflict),
         outcome => outcome,
     }
 }

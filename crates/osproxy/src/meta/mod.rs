@@ -15,6 +15,7 @@ mod contract;
 mod delete;
 mod dialect;
 mod entities;
+mod error;
 mod error_class;
 mod exclusive_lock;
 mod expected_digests;
@@ -65,13 +66,14 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use osproxy_storage::{Category, Key, extension};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr};
 
 pub use api_keys::ApiKeyRecord;
 pub use blake3_tree::PartDigests;
 pub use blobs::Blob;
 pub use complete::{CompleteOutcome, CompleteRequest};
 pub use delete::{DeleteOutcome, DeletingBlob};
+pub use error::{DriverError, MetaError};
 pub use exclusive_lock::ExclusiveLock;
 pub use expected_digests::ExpectedDigests;
 pub use files::{
@@ -94,7 +96,6 @@ pub use placement::PartsStore;
 pub use possession::ChallengeRecord;
 pub use quotas::QuotaUsage;
 pub use reservations::OpenUploads;
-pub use sea_orm::DbErr;
 pub use stats::Stats;
 pub use task_kind::{BlobPayload, TaskKind};
 pub use task_list::TaskFilter;
@@ -244,7 +245,7 @@ pub struct CacheLimits {
 impl Meta {
     /// Opens the database and migrates its schema. Creates a missing SQLite file, but not a
     /// database on a server.
-    pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, DbErr> {
+    pub async fn open(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, MetaError> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
@@ -252,11 +253,11 @@ impl Meta {
                 let database = path.clone();
                 let reserve = tokio::task::spawn_blocking(move || Arc::new(Reserve::create(&database))).await;
                 let reserve = reserve.map_err(|error| DbErr::Custom(error.to_string()))?;
-                Self::on_file(writer, path, options, Some(reserve)).await
+                Ok(Self::on_file(writer, path, options, Some(reserve)).await?)
             }
             DatabaseLocation::Server(server) => {
                 migrate::migrate_server(server).await?;
-                Self::on_server(server, options).await
+                Ok(Self::on_server(server, options).await?)
             }
         }
     }
@@ -264,27 +265,32 @@ impl Meta {
     /// Opens a database that a running service may be using, for read-only tools and administration
     /// commands. Leaves the schema alone and fails if it is not the one of this version. `node_stores`
     /// lists the stores that the caller can read.
-    pub async fn open_existing(location: &DatabaseLocation, options: DatabaseOptions) -> Result<Self, DbErr> {
+    pub async fn open_existing(
+        location: &DatabaseLocation,
+        options: DatabaseOptions,
+    ) -> Result<Self, MetaError> {
         match location {
             DatabaseLocation::File(path) => {
                 let writer = dialect::sqlite_writer(path).await?;
                 migrate::ensure_current(&writer).await?;
-                Self::on_file(writer, path, options, None).await
+                Ok(Self::on_file(writer, path, options, None).await?)
             }
             DatabaseLocation::Server(server) => {
                 let connection = migrate::single_connection(server).await?;
                 migrate::ensure_current(&connection).await?;
                 connection.close().await?;
-                Self::on_server(server, options).await
+                Ok(Self::on_server(server, options).await?)
             }
         }
     }
 
     /// Returns an error message for a database that cannot be opened.
-    pub fn open_error_message(location: &DatabaseLocation, error: &DbErr) -> String {
+    pub fn open_error_message(location: &DatabaseLocation, error: &MetaError) -> String {
         match location {
-            DatabaseLocation::File(path) => format!("cannot open the database {}: {error}", path.display()),
-            DatabaseLocation::Server(server) => dialect::open_error_message(server, error),
+            DatabaseLocation::File(path) => {
+                format!("cannot open the database {}: {}", path.display(), error.driver())
+            }
+            DatabaseLocation::Server(server) => dialect::open_error_message(server, error.driver()),
         }
     }
 
@@ -377,7 +383,7 @@ impl Meta {
     }
 
     /// Checks that the database can be read and written.
-    pub async fn ping(&self) -> Result<(), DbErr> {
+    pub async fn ping(&self) -> Result<(), MetaError> {
         self.reader.execute_unprepared("SELECT 1").await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
@@ -385,17 +391,21 @@ impl Meta {
     /// Acquires a cluster-wide lock, held until the returned connection is dropped. Fails if
     /// another node holds it for longer than `wait`. SQLite has one writing process and needs no
     /// lock.
-    async fn lock(&self, lock: dialect::Lock, wait: Duration) -> Result<Option<DatabaseConnection>, DbErr> {
+    async fn lock(
+        &self,
+        lock: dialect::Lock,
+        wait: Duration,
+    ) -> Result<Option<DatabaseConnection>, MetaError> {
         match &self.writer {
             Writer::Embedded(_) => Ok(None),
-            Writer::Server(server) => server.lock(lock, wait).await.map(Some),
+            Writer::Server(server) => Ok(Some(server.lock(lock, wait).await?)),
         }
     }
 
     /// Runs `work` in a transaction and returns once it is committed durably. An `Err` from `work`
     /// rolls everything back. `work` may run more than once, each time after a rollback. It
     /// completes even if the caller stops waiting.
-    async fn write<T, W>(&self, work: W) -> Result<T, DbErr>
+    async fn write<T, W>(&self, work: W) -> Result<T, MetaError>
     where
         T: Send + 'static,
         W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<T, DbErr>> + Send + Sync + 'static,
@@ -408,7 +418,7 @@ impl Meta {
     }
 
     /// Like [`write`](Self::write), but `work` can also return an outcome and roll back.
-    async fn write_or_rollback<T, W>(&self, work: W) -> Result<T, DbErr>
+    async fn write_or_rollback<T, W>(&self, work: W) -> Result<T, MetaError>
     where
         T: Send + 'static,
         W: for<'t> Fn(&'t DatabaseTransaction) -> BoxFuture<'t, Result<TxEnd<T>, DbErr>>
@@ -426,15 +436,17 @@ impl Meta {
                 }
             }
         };
-        self.reader.measure_write(transaction).await
+        Ok(self.reader.measure_write(transaction).await?)
     }
 }
 
 /// Migrates the schema of a database to this version.
-pub async fn migrate(location: &DatabaseLocation) -> Result<(), DbErr> {
+pub async fn migrate(location: &DatabaseLocation) -> Result<(), MetaError> {
     match location {
-        DatabaseLocation::File(path) => migrate::migrate_schema(&dialect::sqlite_writer(path).await?).await,
-        DatabaseLocation::Server(server) => migrate::migrate_server(server).await,
+        DatabaseLocation::File(path) => {
+            Ok(migrate::migrate_schema(&dialect::sqlite_writer(path).await?).await?)
+        }
+        DatabaseLocation::Server(server) => Ok(migrate::migrate_server(server).await?),
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     files::decode_key,
     quotas::Quotas,
 };
+use crate::meta::MetaError;
 
 /// Highest part number that stores accept.
 const HIGHEST: u32 = 10_000;
@@ -66,7 +67,7 @@ pub enum LostParts {
 impl Meta {
     /// Records the store's upload id for a blob, unless one is recorded already. Returns the
     /// recorded id, which wins; `None` if the blob no longer collects parts.
-    pub async fn record_upload_id(&self, blob_id: i64, upload: String) -> Result<Option<String>, DbErr> {
+    pub async fn record_upload_id(&self, blob_id: i64, upload: String) -> Result<Option<String>, MetaError> {
         self.write(move |transaction| {
             let upload = upload.clone();
             Box::pin(async move {
@@ -84,13 +85,18 @@ impl Meta {
     }
 
     /// Returns the store's upload id for a blob that collects parts, if recorded.
-    pub async fn upload_id(&self, blob_id: i64) -> Result<Option<String>, DbErr> {
-        recorded_upload_id(&self.reader, blob_id).await
+    pub async fn upload_id(&self, blob_id: i64) -> Result<Option<String>, MetaError> {
+        Ok(recorded_upload_id(&self.reader, blob_id).await?)
     }
 
     /// Drops parts that the store has lost, so that the client can send them again; a completing
     /// file goes back to receiving. Does nothing if the blob has another upload by now.
-    pub async fn drop_lost_parts(&self, blob_id: i64, upload: String, lost: LostParts) -> Result<(), DbErr> {
+    pub async fn drop_lost_parts(
+        &self,
+        blob_id: i64,
+        upload: String,
+        lost: LostParts,
+    ) -> Result<(), MetaError> {
         let quotas = self.quotas.clone();
         self.write(move |transaction| {
             let (upload, lost, quotas) = (upload.clone(), lost.clone(), quotas.clone());
@@ -102,7 +108,7 @@ impl Meta {
     /// As [`drop_lost_parts`](Self::drop_lost_parts), for an upload that a part found missing.
     /// Returns `false`, and changes nothing, unless the file still receives parts: an upload is
     /// also missing after the store has completed it.
-    pub async fn drop_lost_upload(&self, blob_id: i64, upload: String) -> Result<bool, DbErr> {
+    pub async fn drop_lost_upload(&self, blob_id: i64, upload: String) -> Result<bool, MetaError> {
         let quotas = self.quotas.clone();
         self.write(move |transaction| {
             let (upload, quotas) = (upload.clone(), quotas.clone());

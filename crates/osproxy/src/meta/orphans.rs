@@ -14,6 +14,7 @@ use super::{
     files::{decode_key, decode_part_size},
     parts::own_key,
 };
+use crate::meta::MetaError;
 
 /// Table of a row that names an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +58,7 @@ impl Meta {
         created_before: i64,
         after: i64,
         limit: u64,
-    ) -> Result<Vec<UnfinishedRow>, DbErr> {
+    ) -> Result<Vec<UnfinishedRow>, MetaError> {
         match kind {
             ObjectRowKind::Blob => {
                 let unfinished = blob::Entity::find()
@@ -96,7 +97,11 @@ impl Meta {
     /// Marks an unfinished row for deletion, so that it can never become content, and returns its
     /// object. Returns `None` if it became content meanwhile, or is gone. Otherwise the caller
     /// removes the object and then calls [`delete_row`](Self::delete_row).
-    pub async fn mark_deleting(&self, kind: ObjectRowKind, id: i64) -> Result<Option<PendingDelete>, DbErr> {
+    pub async fn mark_deleting(
+        &self,
+        kind: ObjectRowKind,
+        id: i64,
+    ) -> Result<Option<PendingDelete>, MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
                 Ok(match kind {
@@ -143,7 +148,7 @@ impl Meta {
     /// Deletes the row of a blob or part whose object is removed. The first row of a part number
     /// stays, in state `gone`, until its upload ends: it used the key without a write id, which no
     /// later write may use again. Returns `false` if the blob still has parts.
-    pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, DbErr> {
+    pub async fn delete_row(&self, kind: ObjectRowKind, id: i64) -> Result<bool, MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
                 match kind {
@@ -156,7 +161,7 @@ impl Meta {
     }
 
     /// Deletes rows in state `gone` whose blob collects no parts any more: of one blob, or of all.
-    pub async fn delete_gone_parts(&self, blob_id: Option<i64>) -> Result<(), DbErr> {
+    pub async fn delete_gone_parts(&self, blob_id: Option<i64>) -> Result<(), MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
                 let receiving = blob::Entity::find()

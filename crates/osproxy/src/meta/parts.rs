@@ -7,7 +7,7 @@ use osproxy_storage::{Digests, Key, PartLayout};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, SqlErr, sea_query::Expr,
+    QuerySelect, sea_query::Expr,
 };
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     receiving_blob::{ReceivingBlob, find_or_create},
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// Maximum number of rows named in one statement.
 pub(super) const CHUNK: usize = 500;
@@ -145,7 +146,7 @@ impl Meta {
         id: Uid,
         size: Option<u64>,
         max_size: Option<u64>,
-    ) -> Result<BeginPartOutcome, DbErr> {
+    ) -> Result<BeginPartOutcome, MetaError> {
         let here = self.node_stores.clone();
         let begun = self
             .write_or_rollback(move |transaction| {
@@ -159,9 +160,7 @@ impl Meta {
             })
             .await;
         match begun {
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(BeginPartOutcome::Conflict)
-            }
+            Err(MetaError::Conflict(_)) => Ok(BeginPartOutcome::Conflict),
             begun => begun,
         }
     }
@@ -173,7 +172,7 @@ impl Meta {
         uid: Uid,
         intent: &PartIntent,
         part: ReceivedPart,
-    ) -> Result<FinishPartOutcome, DbErr> {
+    ) -> Result<FinishPartOutcome, MetaError> {
         let (id, blob_id, number) = (intent.id, intent.blob_id, intent.number);
         let is_native = intent.slot.is_some();
         let quotas = self.quotas.clone();
@@ -220,7 +219,7 @@ impl Meta {
 
     /// Returns the row ids of the stored parts of a blob, with the key of each part that is an
     /// object of its own.
-    pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, DbErr> {
+    pub async fn part_objects(&self, blob_id: i64) -> Result<Vec<(i64, Option<Key>)>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
             .filter(part::Column::State.eq(part::State::Stored))
@@ -232,7 +231,7 @@ impl Meta {
     /// Returns the stored parts of a blob by ascending number. Empty if the blob no longer has the
     /// multipart upload that contained its parts: it is merged or verified, and the part rows are
     /// about to be deleted.
-    pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, DbErr> {
+    pub async fn parts(&self, blob_id: i64) -> Result<Vec<StoredPart>, MetaError> {
         let rows = part::Entity::find()
             .filter(part::Column::BlobId.eq(blob_id))
             .filter(part::Column::State.eq(part::State::Stored))
@@ -276,7 +275,7 @@ impl Meta {
     }
 
     /// Deletes the rows of parts whose objects are removed.
-    pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), DbErr> {
+    pub async fn delete_part_rows(&self, ids: Vec<i64>) -> Result<(), MetaError> {
         self.write(move |transaction| {
             let ids = ids.clone();
             Box::pin(async move {

@@ -1,7 +1,7 @@
 //! Which store has, or will have, the bytes of a file.
 
 use osproxy_types::uid::Uid;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 
 use super::{
     BeginPartOutcome, Meta, MultipartSlot,
@@ -9,6 +9,7 @@ use super::{
     receiving_blob::find_or_create,
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// The store of the parts of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +25,17 @@ pub enum PartsStore {
 impl Meta {
     /// Returns the store of a file's bytes, whether the upload is complete or not; `None` if the
     /// file has no bytes yet.
-    pub async fn store_of(&self, uid: Uid) -> Result<Option<String>, DbErr> {
+    pub async fn store_of(&self, uid: Uid) -> Result<Option<String>, MetaError> {
         let store = file::Entity::find_by_id(uid.get())
             .inner_join(blob::Entity)
             .select_only()
             .column(blob::Column::Backend)
             .filter(blob::Column::State.ne(blob::State::Deleting));
-        store.into_tuple().one(&self.reader).await
+        Ok(store.into_tuple().one(&self.reader).await?)
     }
 
     /// Returns the store of the parts of a file that is not complete.
-    pub async fn parts_store(&self, uid: Uid) -> Result<PartsStore, DbErr> {
+    pub async fn parts_store(&self, uid: Uid) -> Result<PartsStore, MetaError> {
         let found = file::Entity::find_by_id(uid.get())
             .left_join(blob::Entity)
             .select_only()
@@ -55,7 +56,7 @@ impl Meta {
         &self,
         uid: Uid,
         fallback_id: Uid,
-    ) -> Result<Option<(String, i64, MultipartSlot)>, DbErr> {
+    ) -> Result<Option<(String, i64, MultipartSlot)>, MetaError> {
         let here = self.node_stores.clone();
         self.write_or_rollback(move |transaction| {
             let here = here.clone();
@@ -78,7 +79,7 @@ impl Meta {
 
     /// Decides that this node stores the parts of a file, unless a store is already chosen. The
     /// blob that receives them gets the id `fallback_id` if the id equal to the uid is taken.
-    pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, DbErr> {
+    pub async fn choose_parts_store(&self, uid: Uid, fallback_id: Uid) -> Result<PartsStore, MetaError> {
         let here = self.node_stores.clone();
         let settled = self
             .write_or_rollback(move |transaction| {
@@ -95,9 +96,7 @@ impl Meta {
             })
             .await;
         match settled {
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(PartsStore::Undecided)
-            }
+            Err(MetaError::Conflict(_)) => Ok(PartsStore::Undecided),
             settled => settled,
         }
     }

@@ -8,6 +8,7 @@ use sea_orm::{
 };
 
 use super::{Meta, blobs::decode_digest, entities::challenge};
+use crate::meta::MetaError;
 
 /// A challenge for the content of one blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl Meta {
         blob_id: i64,
         nonce: [u8; 32],
         ttl: Duration,
-    ) -> Result<ChallengeRecord, DbErr> {
+    ) -> Result<ChallengeRecord, MetaError> {
         let holds = ttl.as_millis().try_into().unwrap_or(i64::MAX);
         let challenge =
             ChallengeRecord { blob_id, nonce, expires_at: self.clock.now_ms().saturating_add(holds) };
@@ -53,17 +54,17 @@ impl Meta {
     }
 
     /// Returns the challenge of a file, unless it has expired.
-    pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, DbErr> {
+    pub async fn challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let found = challenge::Entity::find_by_id(uid.get())
             .filter(challenge::Column::ExpiresAt.gt(self.clock.now_ms()))
             .one(&self.reader)
             .await?;
-        found.as_ref().map(from_row).transpose()
+        Ok(found.as_ref().map(from_row).transpose()?)
     }
 
     /// Deletes and returns the challenge of a file, unless it has expired. Only one caller gets it,
     /// so each challenge can be answered once.
-    pub async fn take_challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, DbErr> {
+    pub async fn take_challenge(&self, uid: Uid) -> Result<Option<ChallengeRecord>, MetaError> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {
@@ -83,7 +84,7 @@ impl Meta {
     }
 
     /// Deletes up to `limit` expired challenges; returns how many.
-    pub async fn purge_challenges(&self, limit: u64) -> Result<u64, DbErr> {
+    pub async fn purge_challenges(&self, limit: u64) -> Result<u64, MetaError> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {

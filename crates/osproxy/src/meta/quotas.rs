@@ -22,6 +22,7 @@ use super::{
     entities::{blob, file, tenant},
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// How long to cache that a tenant has no quota.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -136,7 +137,7 @@ impl Quotas {
 
 impl Meta {
     /// Whether the tenant's quota has `bytes` left at this moment.
-    pub async fn has_quota_left(&self, tenant: &Tenant, bytes: u64) -> Result<bool, DbErr> {
+    pub async fn has_quota_left(&self, tenant: &Tenant, bytes: u64) -> Result<bool, MetaError> {
         if self.quotas.has_no_quota(tenant.as_str()) {
             return Ok(true);
         }
@@ -152,7 +153,7 @@ impl Meta {
     /// Sets the quota of a tenant and counts the bytes of its files; `None` removes the limit. A
     /// tenant above its new quota keeps its files, but cannot add any. For a tenant not counted
     /// before, this takes some seconds, until no node caches any more that it has no quota.
-    pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, DbErr> {
+    pub async fn set_quota(&self, tenant: &Tenant, max_bytes: Option<u64>) -> Result<QuotaUsage, MetaError> {
         let max_bytes = max_bytes.map(|max| i64::try_from(max).unwrap_or(i64::MAX));
         let name = tenant.to_string();
         let is_new = tenant::Entity::find_by_id(&name).one(&self.reader).await?.is_none();
@@ -178,67 +179,70 @@ impl Meta {
         self.backfill_charges(&name).await?;
         self.recount_usage(name).await?;
         let usage = self.quota_usage().await?.into_iter().find(|usage| usage.tenant == *tenant);
-        usage.ok_or_else(|| DbErr::RecordNotFound(tenant.to_string()))
+        Ok(usage.ok_or_else(|| DbErr::RecordNotFound(tenant.to_string()))?)
     }
 
     /// Charges stored files without a charge: those of a version that did not record charges.
-    async fn backfill_charges(&self, name: &str) -> Result<(), DbErr> {
+    async fn backfill_charges(&self, name: &str) -> Result<(), MetaError> {
         let name = name.to_owned();
-        self.write(move |transaction| {
-            let size = blob::Entity::find()
-                .select_only()
-                .column(blob::Column::Size)
-                .filter(
-                    Expr::col((blob::Entity, blob::Column::Id)).equals((file::Entity, file::Column::BlobId)),
-                )
-                .into_query();
-            let charging = file::Entity::update_many()
-                .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
-                .filter(file::Column::Tenant.eq(&name))
-                .filter(file::Column::State.eq(file::State::Stored))
-                .filter(file::Column::BlobId.is_not_null())
-                .filter(file::Column::Charged.eq(0));
-            Box::pin(async move {
-                charging.exec(transaction).await?;
-                Ok(())
+        Ok(self
+            .write(move |transaction| {
+                let size = blob::Entity::find()
+                    .select_only()
+                    .column(blob::Column::Size)
+                    .filter(
+                        Expr::col((blob::Entity, blob::Column::Id))
+                            .equals((file::Entity, file::Column::BlobId)),
+                    )
+                    .into_query();
+                let charging = file::Entity::update_many()
+                    .col_expr(file::Column::Charged, Expr::SubQuery(None, Box::new(size.into())))
+                    .filter(file::Column::Tenant.eq(&name))
+                    .filter(file::Column::State.eq(file::State::Stored))
+                    .filter(file::Column::BlobId.is_not_null())
+                    .filter(file::Column::Charged.eq(0));
+                Box::pin(async move {
+                    charging.exec(transaction).await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await?)
     }
 
     /// Sets the tenant's sum to the charges of its files.
-    async fn recount_usage(&self, name: String) -> Result<(), DbErr> {
+    async fn recount_usage(&self, name: String) -> Result<(), MetaError> {
         let database = self.reader.get_database_backend();
-        self.write(move |transaction| {
-            let name = name.clone();
-            Box::pin(async move {
-                // With the row locked, a transaction that changed a file's charge has also changed
-                // the sum, or waits to change it.
-                tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
-                let sum = file::Entity::find()
-                    .select_only()
-                    .column_as(
-                        dialect::integer_sum_of(
-                            database,
-                            Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
-                        ),
-                        "sum",
-                    )
-                    .filter(file::Column::Tenant.eq(&name));
-                let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
-                tenant::Entity::update_many()
-                    .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
-                    .filter(tenant::Column::Name.eq(&name))
-                    .exec(transaction)
-                    .await?;
-                Ok(())
+        Ok(self
+            .write(move |transaction| {
+                let name = name.clone();
+                Box::pin(async move {
+                    // With the row locked, a transaction that changed a file's charge has also changed
+                    // the sum, or waits to change it.
+                    tenant::Entity::find_by_id(&name).lock_exclusive().one(transaction).await?;
+                    let sum = file::Entity::find()
+                        .select_only()
+                        .column_as(
+                            dialect::integer_sum_of(
+                                database,
+                                Expr::col(file::Column::Charged).add(Expr::col(file::Column::RecordBytes)),
+                            ),
+                            "sum",
+                        )
+                        .filter(file::Column::Tenant.eq(&name));
+                    let sum: Option<Option<i64>> = sum.into_tuple().one(transaction).await?;
+                    tenant::Entity::update_many()
+                        .col_expr(tenant::Column::Used, Expr::value(sum.flatten().unwrap_or(0)))
+                        .filter(tenant::Column::Name.eq(&name))
+                        .exec(transaction)
+                        .await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await?)
     }
 
     /// Returns the usage of all tenants that are counted, by name.
-    pub async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, DbErr> {
+    pub async fn quota_usage(&self) -> Result<Vec<QuotaUsage>, MetaError> {
         let rows = tenant::Entity::find().order_by_asc(tenant::Column::Name).all(&self.reader).await?;
         let usage = rows.into_iter().map(|row| QuotaUsage {
             tenant: Tenant::from_db(&row.name),

@@ -11,11 +11,12 @@ use super::{
     BlobRecord, Meta, dialect,
     entities::{blob, part},
 };
+use crate::meta::MetaError;
 
 impl Meta {
     /// Returns the objects of a store that several rows refer to, at least one of them as stored
     /// content. Maps each key to the number of rows with the object as stored content.
-    pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, DbErr> {
+    pub async fn shared_objects(&self, store: &str) -> Result<HashMap<String, i64>, MetaError> {
         let (key, content) = (Alias::new("object_key"), Alias::new("content"));
         let one_if =
             |condition: Condition| -> Expr { CaseStatement::new().case(condition, 1).finally(0).into() };
@@ -56,7 +57,11 @@ impl Meta {
     /// Returns the keys in `names` (pass a few thousand at most) that a row of this store refers
     /// to, in any state. Looks up the id at the start of each key first, then scans whole tables
     /// for the rest.
-    pub async fn referenced_objects(&self, store: &str, names: &[String]) -> Result<HashSet<String>, DbErr> {
+    pub async fn referenced_objects(
+        &self,
+        store: &str,
+        names: &[String],
+    ) -> Result<HashSet<String>, MetaError> {
         let ids = blob_ids_of_keys(names);
         let mut found = self.referenced_keys(store, names, Some(&ids)).await?;
         let others: Vec<_> = names.iter().filter(|name| !found.contains(*name)).cloned().collect();
@@ -98,7 +103,7 @@ impl Meta {
         &self,
         store: &str,
         names: &[String],
-    ) -> Result<HashMap<String, Vec<BlobRecord>>, DbErr> {
+    ) -> Result<HashMap<String, Vec<BlobRecord>>, MetaError> {
         let of_names = |names: &[String]| {
             blob::Entity::find()
                 .filter(blob::Column::Backend.eq(store))

@@ -13,6 +13,7 @@ use super::{
     uploads,
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// Number of open uploads, and disk space reserved for uploads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct OpenUploads {
 
 impl Meta {
     /// Counts the open uploads of a tenant and the reserved bytes. Reads one row per open upload.
-    pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, DbErr> {
+    pub async fn open_uploads(&self, tenant: &Tenant) -> Result<OpenUploads, MetaError> {
         let open = file::Entity::find()
             .select_only()
             .column_as(file::Column::Uid.count(), "count")
@@ -69,7 +70,7 @@ impl Meta {
         created_before: i64,
         after: Uid,
         limit: u64,
-    ) -> Result<Vec<Uid>, DbErr> {
+    ) -> Result<Vec<Uid>, MetaError> {
         let idle = file::Entity::find()
             .inner_join(blob::Entity)
             .select_only()
@@ -90,7 +91,7 @@ impl Meta {
     /// Releases the reservation of an upload that has received nothing, and enqueues a task with the
     /// unused `task_id` that deletes its blob. The first part reserves again. Returns `false` if bytes have arrived or the upload
     /// is closed.
-    pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, DbErr> {
+    pub async fn release_reservation(&self, uid: Uid, task_id: Uid) -> Result<bool, MetaError> {
         let removal = self.task_seed(task_id);
         self.write_or_rollback(move |transaction| {
             Box::pin(async move {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{
-    ActiveEnum, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
+    ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect,
     sea_query::Expr,
 };
 
@@ -12,6 +12,7 @@ use super::{
     entities::{blob, file, task},
     now_ms,
 };
+use crate::meta::MetaError;
 
 /// Statistics of the whole database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Stats {
 
 impl Meta {
     /// Counts all rows. Scans whole tables or indexes: call it rarely.
-    pub async fn stats(&self) -> Result<Stats, DbErr> {
+    pub async fn stats(&self) -> Result<Stats, MetaError> {
         let counted_at = now_ms();
         let files = file::Entity::find()
             .select_only()

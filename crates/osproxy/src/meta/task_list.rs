@@ -9,6 +9,7 @@ use super::{
     Attempt, Meta, Task, TaskKind, TaskState,
     entities::{task, task_attempt},
 };
+use crate::meta::MetaError;
 
 impl TaskState {
     /// The state's name in the database and in output.
@@ -41,7 +42,7 @@ impl Meta {
     }
 
     /// Returns up to `limit` tasks, the newest first; with a `state`, only those.
-    pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<Task>, DbErr> {
+    pub async fn tasks(&self, state: Option<TaskState>, limit: u64) -> Result<Vec<Task>, MetaError> {
         self.list_tasks(TaskFilter { state, kind: None }, None, limit).await
     }
 
@@ -52,7 +53,7 @@ impl Meta {
         filter: TaskFilter<'_>,
         before: Option<i64>,
         limit: u64,
-    ) -> Result<Vec<Task>, DbErr> {
+    ) -> Result<Vec<Task>, MetaError> {
         let mut tasks = task::Entity::find().order_by_desc(task::Column::Id).limit(limit);
         if let Some(state) = filter.state {
             tasks = tasks.filter(task::Column::State.eq(state));
@@ -67,7 +68,7 @@ impl Meta {
     }
 
     /// Returns a task with its attempts in order.
-    pub async fn task(&self, id: i64) -> Result<Option<(Task, Vec<Attempt>)>, DbErr> {
+    pub async fn task(&self, id: i64) -> Result<Option<(Task, Vec<Attempt>)>, MetaError> {
         let Some(row) = task::Entity::find_by_id(id).one(&self.reader).await? else {
             return Ok(None);
         };
@@ -88,7 +89,7 @@ impl Meta {
     }
 
     /// Whether a task of this kind and payload is queued, running or dead.
-    pub async fn has_task(&self, kind: TaskKind, payload: &str) -> Result<bool, DbErr> {
+    pub async fn has_task(&self, kind: TaskKind, payload: &str) -> Result<bool, MetaError> {
         let open = [TaskState::Queued, TaskState::Running, TaskState::Dead];
         let found = task::Entity::find()
             .filter(task::Column::Kind.eq(kind.name()))
@@ -101,7 +102,7 @@ impl Meta {
 
     /// Queues a dead or waiting task to run now, with up to `attempts` more attempts. Returns
     /// `false` if there is no such task, or it is running or done.
-    pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, DbErr> {
+    pub async fn retry_task(&self, id: i64, attempts: u32) -> Result<bool, MetaError> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             Box::pin(async move {
@@ -127,7 +128,7 @@ impl Meta {
     /// Deletes done tasks, and ended attempts of recurring tasks, that ended before `ended_before`,
     /// in milliseconds since the Unix epoch: up to `limit` tasks, and all such attempts. Returns
     /// the number of rows.
-    pub async fn purge_tasks(&self, ended_before: i64, limit: u64) -> Result<u64, DbErr> {
+    pub async fn purge_tasks(&self, ended_before: i64, limit: u64) -> Result<u64, MetaError> {
         self.write(move |transaction| {
             Box::pin(async move {
                 let done = task::Entity::find()

@@ -2,13 +2,14 @@
 
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    QueryFilter, QueryOrder, QuerySelect, SqlErr, sea_query::Expr,
+    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
     Meta, TaskKind,
     entities::{task, task_attempt},
 };
+use crate::meta::MetaError;
 
 pub use task::State as TaskState;
 pub use task_attempt::Outcome as AttemptOutcome;
@@ -142,7 +143,7 @@ fn row(new: NewTask, store: Option<String>, now: i64) -> task::ActiveModel {
 
 impl Meta {
     /// Enqueues a task in a transaction of its own.
-    pub async fn enqueue(&self, new: NewTask, store: Option<String>) -> Result<(), DbErr> {
+    pub async fn enqueue(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
         let now = self.clock.now_ms();
         self.write(move |transaction| {
             let (new, store) = (new.clone(), store.clone());
@@ -153,7 +154,7 @@ impl Meta {
 
     /// Ensures that the recurring task of this kind exists once (once per store, with a `store`),
     /// and is due now.
-    pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), DbErr> {
+    pub async fn ensure_recurring(&self, new: NewTask, store: Option<String>) -> Result<(), MetaError> {
         let now = self.clock.now_ms();
         let ensured = self
             .write(move |transaction| {
@@ -182,7 +183,7 @@ impl Meta {
             .await;
         match ensured {
             // Another node inserted it first.
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(()),
+            Err(MetaError::Conflict(_)) => Ok(()),
             ensured => ensured,
         }
     }
@@ -194,7 +195,7 @@ impl Meta {
         owner: &str,
         exclusive_stores: Vec<String>,
         is_only_process: bool,
-    ) -> Result<u64, DbErr> {
+    ) -> Result<u64, MetaError> {
         let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
             let (owner, mine) = (owner.clone(), task::Column::Store.is_in(&exclusive_stores));
@@ -213,7 +214,7 @@ impl Meta {
     }
 
     /// Returns up to `limit` tasks of these kinds that are due, the longest due first: id and kind.
-    pub async fn due_tasks(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, DbErr> {
+    pub async fn due_tasks(&self, kinds: &[TaskKind], limit: u64) -> Result<Vec<(i64, TaskKind)>, MetaError> {
         self.clock.sync(&self.reader).await?;
         let due = task::Entity::find()
             .select_only()
@@ -230,7 +231,7 @@ impl Meta {
     }
 
     /// Returns the milliseconds until the next task of these kinds is due, if there is one.
-    pub async fn next_due(&self, kinds: &[TaskKind]) -> Result<Option<i64>, DbErr> {
+    pub async fn next_due(&self, kinds: &[TaskKind]) -> Result<Option<i64>, MetaError> {
         let of_kinds = || {
             let kinds = task::Column::Kind.is_in(kinds.iter().map(|kind| kind.name()));
             task::Entity::find().select_only().filter(kinds).filter(self.is_for_node())
@@ -256,7 +257,12 @@ impl Meta {
 
     /// Claims a due task for `lease` milliseconds. Returns `None` if another process was faster, or
     /// if no attempt is left: the task is dead then.
-    pub async fn claim_task(&self, id: i64, owner: &str, lease: i64) -> Result<Option<ClaimedTask>, DbErr> {
+    pub async fn claim_task(
+        &self,
+        id: i64,
+        owner: &str,
+        lease: i64,
+    ) -> Result<Option<ClaimedTask>, MetaError> {
         let (owner, now) = (owner.to_owned(), self.clock.now_ms());
         self.write(move |transaction| {
             let owner = owner.clone();
@@ -267,7 +273,12 @@ impl Meta {
 
     /// Extends the lease of a claimed task to `lease` milliseconds from now. Returns `false` if the
     /// lease is lost: the work must stop.
-    pub async fn renew_task(&self, claimed: &ClaimedTask, owner: &str, lease: i64) -> Result<bool, DbErr> {
+    pub async fn renew_task(
+        &self,
+        claimed: &ClaimedTask,
+        owner: &str,
+        lease: i64,
+    ) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let until = self.clock.now_ms().saturating_add(lease);
         self.write(move |transaction| {
@@ -291,7 +302,7 @@ impl Meta {
         claimed: &ClaimedTask,
         owner: &str,
         ended: AttemptResult,
-    ) -> Result<bool, DbErr> {
+    ) -> Result<bool, MetaError> {
         let (id, attempt, owner) = (claimed.id, claimed.attempt, owner.to_owned());
         let now = self.clock.now_ms();
         self.write(move |transaction| {

@@ -12,6 +12,7 @@ use super::{
     Meta, QuotaUsage, dialect,
     entities::{api_key, blob, file, tenant},
 };
+use crate::meta::MetaError;
 
 /// What a tenant uses, logically and in the stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct TenantUsage {
 impl Meta {
     /// Whether the tenant is the default one, or an API key, a file or a quota names it. Otherwise
     /// scans all files: for the command line.
-    pub async fn tenant_exists(&self, name: &Tenant) -> Result<bool, DbErr> {
+    pub async fn tenant_exists(&self, name: &Tenant) -> Result<bool, MetaError> {
         if *name == Tenant::default() {
             return Ok(true);
         }
@@ -43,7 +44,7 @@ impl Meta {
 
     /// Returns all tenants by name, with logical and stored bytes. Scans all files and blobs: for
     /// the command line.
-    pub async fn all_tenant_usage(&self) -> Result<Vec<TenantUsage>, DbErr> {
+    pub async fn all_tenant_usage(&self) -> Result<Vec<TenantUsage>, MetaError> {
         let mut tenants: BTreeMap<String, TenantUsage> = BTreeMap::new();
         for name in self.tenant_names().await? {
             let usage = QuotaUsage { tenant: Tenant::from_db(&name), max_bytes: None, used: 0 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use osproxy_storage::Category;
 use osproxy_types::{content_type, tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr,
+    ActiveValue::Set, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect,
     sea_query::Expr,
 };
 
@@ -17,6 +17,7 @@ use super::{
     quotas::{ChargeOutcome, Quotas, record_bytes},
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// Edits metadata in place; returns `false` if the result must not be saved.
 pub type MetadataEdit = Arc<dyn Fn(&mut Metadata) -> bool + Send + Sync>;
@@ -61,7 +62,7 @@ impl Meta {
         uid: Uid,
         name: Option<String>,
         change: Option<MetadataEdit>,
-    ) -> Result<UpdateOutcome, DbErr> {
+    ) -> Result<UpdateOutcome, MetaError> {
         let quotas = self.quotas.clone();
         let updated = self
             .write_or_rollback(move |transaction| {
@@ -88,7 +89,7 @@ impl Meta {
         copy: Uid,
         name: Option<String>,
         metadata: Option<Metadata>,
-    ) -> Result<CopyOutcome, DbErr> {
+    ) -> Result<CopyOutcome, MetaError> {
         let quotas = self.quotas.clone();
         let copying = self.write_or_rollback(move |transaction| {
             let (tenant, name, metadata) = (tenant.clone(), name.clone(), metadata.clone());
@@ -101,9 +102,7 @@ impl Meta {
             })
         });
         match copying.await {
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(CopyOutcome::UidTaken)
-            }
+            Err(MetaError::Conflict(_)) => Ok(CopyOutcome::UidTaken),
             copied => copied,
         }
     }

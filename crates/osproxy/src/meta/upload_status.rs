@@ -1,12 +1,13 @@
 //! Progress of an upload.
 
 use osproxy_types::{tenant::Tenant, uid::Uid};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::{
     FileState, Meta,
     entities::{blob, file, part},
 };
+use crate::meta::MetaError;
 
 /// State and progress of an upload.
 #[derive(Clone, Debug)]
@@ -27,7 +28,7 @@ pub struct UploadStatus {
 
 impl Meta {
     /// Returns the status of an upload; `None` for an unknown uid.
-    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, DbErr> {
+    pub async fn upload_status(&self, uid: Uid) -> Result<Option<UploadStatus>, MetaError> {
         let found =
             file::Entity::find_by_id(uid.get()).find_also_related(blob::Entity).one(&self.reader).await?;
         let Some((file, blob)) = found else {

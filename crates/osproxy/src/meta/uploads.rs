@@ -5,7 +5,7 @@
 use osproxy_storage::{Digests, Key};
 use osproxy_types::{tenant::Tenant, uid::Uid};
 use sea_orm::{
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, SqlErr, sea_query::Expr,
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::Expr,
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     task_kind::{TaskKind, TaskSeed},
     write_batcher::TxEnd,
 };
+use crate::meta::MetaError;
 
 /// The write intent of an object: its row is committed, so the object may be written.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ impl Meta {
         uid: Uid,
         fallback_id: Uid,
         task_id: Uid,
-    ) -> Result<BeginUploadOutcome, DbErr> {
+    ) -> Result<BeginUploadOutcome, MetaError> {
         let (here, removal) = (self.node_stores.clone(), self.task_seed(task_id));
         self.write(move |transaction| {
             let here = here.clone();
@@ -108,7 +109,7 @@ impl Meta {
         digests: Digests,
         sniffed: Option<&'static str>,
         content_type: String,
-    ) -> Result<StoreOutcome, DbErr> {
+    ) -> Result<StoreOutcome, MetaError> {
         let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
         let finished = self
             .write_or_rollback(move |transaction| {
@@ -137,9 +138,7 @@ impl Meta {
             })
             .await;
         match finished {
-            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
-                Ok(StoreOutcome::Conflict)
-            }
+            Err(MetaError::Conflict(_)) => Ok(StoreOutcome::Conflict),
             finished => finished,
         }
     }
@@ -147,7 +146,7 @@ impl Meta {
     /// Replaces the lost or damaged object of a blob by the object of `intent_id`, which must be
     /// published, durable, and have the same content. The intent then names the damaged object,
     /// marked for deletion. Returns `Conflict` if the blob is gone, or another write repaired it.
-    pub async fn repair_blob(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, DbErr> {
+    pub async fn repair_blob(&self, damaged: &Blob, intent_id: i64) -> Result<StoreOutcome, MetaError> {
         let (id, place) = (damaged.id, (damaged.store.clone(), damaged.key.to_string()));
         let mending = self.write_or_rollback(move |transaction| {
             Box::pin(repair(transaction, id, place.clone(), intent_id))
@@ -165,7 +164,7 @@ impl Meta {
         (blob_id, digests): (i64, Digests),
         unpublished: Option<i64>,
         content_type: String,
-    ) -> Result<StoreOutcome, DbErr> {
+    ) -> Result<StoreOutcome, MetaError> {
         let (here, quotas) = (self.node_stores.clone(), self.quotas.clone());
         self.write_or_rollback(move |transaction| {
             let (content_type, here) = (content_type.clone(), here.clone());

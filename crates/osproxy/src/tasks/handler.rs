@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Error,
     app::App,
-    meta::{DbErr, TaskKind},
+    meta::{MetaError, TaskKind},
 };
 
 /// One kind of task.
@@ -82,8 +82,8 @@ impl From<Error> for TaskError {
     }
 }
 
-impl From<DbErr> for TaskError {
-    fn from(error: DbErr) -> Self {
+impl From<MetaError> for TaskError {
+    fn from(error: MetaError) -> Self {
         Self::retry(error)
     }
 }

@@ -5,7 +5,7 @@ use super::report::{ContentFault, LocatedFault, NAMED, ScrubReport};
 use crate::{
     Result,
     app::Stores,
-    meta::{ContentRecord, DbErr, Meta, PartDigests, RecordedLayout, StoredPart},
+    meta::{ContentRecord, Meta, MetaError, PartDigests, RecordedLayout, StoredPart},
 };
 
 /// Number of blobs that are loaded at a time.
@@ -163,7 +163,7 @@ impl Scrubber {
             return Ok(Ok(whole(RecordedDigest::Whole(digests))));
         }
         let parts = match self.meta.parts(blob.id).await {
-            Err(DbErr::Custom(why)) => return Ok(Err(ContentFault::Unreadable(why))),
+            Err(error @ MetaError::Bug(_)) => return Ok(Err(ContentFault::Unreadable(error_chain(&error)))),
             parts => parts?,
         };
         let are_all = parts.iter().map(|part| part.size).sum::<u64>() == size && !parts.is_empty();

@@ -1,0 +1,49 @@
+use sea_orm::{DbErr, SqlErr};
+
+use super::error_class::{ErrorClass, error_class};
+
+/// Why a metadata operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    /// Another transaction inserted the same unique key first. Read again and decide anew.
+    #[error("another transaction inserted the same key")]
+    Conflict(#[source] DriverError),
+    /// The database is unreachable, busy or refuses, or a conflict outlasted all retries. The same
+    /// call may succeed later. If the connection broke during a commit, the outcome is unknown.
+    #[error("the database is unavailable")]
+    Retryable(#[source] DriverError),
+    /// The database's disk is full. The same call fails until an operator frees space.
+    #[error("the disk of the database is full")]
+    DiskFull(#[source] DriverError),
+    /// An invalid statement, row or value, or a schema of another version: the same call fails
+    /// again.
+    #[error("a database operation failed")]
+    Bug(#[source] DriverError),
+}
+
+/// The error of the database driver, for logs.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct DriverError(#[from] DbErr);
+
+impl From<DbErr> for MetaError {
+    fn from(error: DbErr) -> Self {
+        if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) {
+            return Self::Conflict(DriverError(error));
+        }
+        match error_class(&error) {
+            ErrorClass::DiskFull => Self::DiskFull(DriverError(error)),
+            ErrorClass::Transient => Self::Retryable(DriverError(error)),
+            ErrorClass::Bug => Self::Bug(DriverError(error)),
+        }
+    }
+}
+
+impl MetaError {
+    /// The error of the database driver.
+    pub(super) const fn driver(&self) -> &DbErr {
+        let (Self::Conflict(error) | Self::Retryable(error) | Self::DiskFull(error) | Self::Bug(error)) =
+            self;
+        &error.0
+    }
+}
