@@ -381,7 +381,8 @@ async fn open_coordinator(
         DatabaseLocation::Server(server) => {
             let redis = config.redis.settings().map_err(|problems| problems.join("; "));
             if let Some(redis) = redis.map_err(context(REDIS_CONTEXT))? {
-                let coordinator = RedisCoordinator::open(redis, node.to_owned(), &config.cluster).await;
+                let timing = config.cluster.timing();
+                let coordinator = RedisCoordinator::open(redis, node.to_owned(), timing).await;
                 return Ok((Box::new(coordinator.map_err(context(REDIS_CONTEXT))?), None));
             }
             let alone = ExclusiveLock::try_acquire(server).await;

@@ -1,12 +1,14 @@
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket},
     path::PathBuf,
+    time::Duration,
 };
 
 use super::{
     Config, Secret, secret,
     value::{Findings, section},
 };
+use crate::coord::ClusterTiming;
 
 /// Longest duration of any setting here, in seconds.
 const MAX: u64 = 24 * 60 * 60;
@@ -37,6 +39,14 @@ section! {
 }
 
 impl ClusterSection {
+    /// Returns the intervals of the registry.
+    pub fn timing(&self) -> ClusterTiming {
+        ClusterTiming {
+            heartbeat: Duration::from_secs(self.heartbeat),
+            worker_lease: Duration::from_secs(self.worker_lease),
+        }
+    }
+
     pub(super) fn check(&self, findings: &mut Findings) {
         for (name, value) in [
             ("heartbeat", self.heartbeat),

@@ -45,7 +45,7 @@ pub use local::LocalSection;
 pub use log::{LogFormat, LogLevel, LogSection};
 pub use osproxy_types::secret::Secret;
 pub use oss::OssSection;
-pub use redis::{RedisAddress, RedisPort, RedisSection, RedisSettings, SentinelSection};
+pub use redis::{RedisPort, RedisSection, SentinelSection};
 pub use s3::S3Section;
 pub use server::ServerSection;
 pub use stores::{StoreDescription, StoreKind, StoresSection};

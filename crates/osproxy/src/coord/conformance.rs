@@ -9,12 +9,8 @@ use osproxy_types::secret::Secret;
 use tokio::time::Instant;
 
 use super::{
-    Coordinator, DescribeNode, Event, LoadReport, LocalCoordinator, Message, NodeDescription,
-    RedisCoordinator, RegisteredNode, list_registry,
-};
-use crate::{
-    config::{ClusterSection, RedisSection, RedisSettings},
-    coord::UidGenerator,
+    ClusterTiming, Coordinator, DescribeNode, Event, LoadReport, LocalCoordinator, Message, NodeDescription,
+    RedisAddress, RedisCoordinator, RedisSettings, RegisteredNode, UidGenerator, list_registry,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,8 +32,21 @@ fn report(line: &str) {
     println!("{line}");
 }
 
-fn cluster(worker_lease: u64) -> ClusterSection {
-    ClusterSection { heartbeat: 1, worker_lease, ..ClusterSection::default() }
+fn timing(lease_secs: u64) -> ClusterTiming {
+    ClusterTiming { heartbeat: Duration::from_secs(1), worker_lease: Duration::from_secs(lease_secs) }
+}
+
+/// The Redis at an address, with the default settings.
+fn settings(address: RedisAddress) -> RedisSettings {
+    RedisSettings {
+        address,
+        username: None,
+        password: None,
+        db: 0,
+        tls: false,
+        ca_pem: None,
+        prefix: "osproxy".to_owned(),
+    }
 }
 
 fn describe(node: NodeDescription) -> DescribeNode {
@@ -97,21 +106,19 @@ async fn one_node_keeps_the_contract() {
 fn redis(test: &str) -> RedisSettings {
     #[expect(clippy::disallowed_methods, reason = "the test script sets the addresses of its servers")]
     let url = std::env::var("OSPROXY_TEST_REDIS").expect("run this test with `just test-servers`");
-    let section = RedisSection {
-        url: Some(Secret::new(url)),
+    RedisSettings {
         prefix: format!("test-{test}-{}", std::process::id()),
-        ..RedisSection::default()
-    };
-    section.settings().unwrap().unwrap()
+        ..settings(RedisAddress::Url(Secret::new(url)))
+    }
 }
 
-async fn open(redis: &RedisSettings, id: &str, cluster: &ClusterSection) -> RedisCoordinator {
-    RedisCoordinator::open(redis.clone(), id.to_owned(), cluster).await.unwrap()
+async fn open(redis: &RedisSettings, id: &str, timing: ClusterTiming) -> RedisCoordinator {
+    RedisCoordinator::open(redis.clone(), id.to_owned(), timing).await.unwrap()
 }
 
 /// Sends a command to Redis directly.
 async fn redis_command(redis: &RedisSettings, command: &[&str]) -> redis::Value {
-    let crate::config::RedisAddress::Url(url) = &redis.address else { panic!("the tests use a URL") };
+    let RedisAddress::Url(url) = &redis.address else { panic!("the tests use a URL") };
     redis_command_at(url.reveal(), command).await
 }
 
@@ -126,9 +133,9 @@ async fn redis_command_at<T: redis::FromRedisValue>(url: &str, command: &[&str])
 #[ignore = "needs servers: just test-servers"]
 async fn redis_keeps_the_contract() {
     let redis = redis("contract");
-    run(&open(&redis, "one", &cluster(120)).await, "one").await;
+    run(&open(&redis, "one", timing(120)).await, "one").await;
     // The worker id of the first coordinator was released, and the registry is empty.
-    run(&open(&redis, "two", &cluster(120)).await, "two").await;
+    run(&open(&redis, "two", timing(120)).await, "two").await;
 }
 
 #[tokio::test]
@@ -138,7 +145,7 @@ async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
     let mut coordinators = Vec::new();
     for number in 0..20 {
         let id = format!("n{number:02}");
-        let coordinator = open(&redis, &id, &cluster(120)).await;
+        let coordinator = open(&redis, &id, timing(120)).await;
         coordinator.announce(describe(node(&id))).await;
         coordinators.push(coordinator);
     }
@@ -171,7 +178,7 @@ async fn nodes_have_numbers_of_their_own_and_know_of_each_other() {
 #[ignore = "needs servers: just test-servers"]
 async fn messages_reach_all_others() {
     let redis = redis("messages");
-    let (one, two) = (open(&redis, "one", &cluster(120)).await, open(&redis, "two", &cluster(120)).await);
+    let (one, two) = (open(&redis, "one", timing(120)).await, open(&redis, "two", timing(120)).await);
     let (mut at_one, mut at_two) = (one.subscribe(), two.subscribe());
     for message in
         [Message::FileChanged { uid: i64::MAX }, Message::BlobChanged { blob_id: 7 }, Message::TaskEnqueued]
@@ -195,7 +202,7 @@ async fn messages_reach_all_others() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_broken_subscription_is_told_and_mended() {
     let redis = redis("gap");
-    let (one, two) = (open(&redis, "one", &cluster(120)).await, open(&redis, "two", &cluster(120)).await);
+    let (one, two) = (open(&redis, "one", timing(120)).await, open(&redis, "two", timing(120)).await);
     let mut heard = one.subscribe();
     let before = one.worker_lease().unwrap();
     redis_command(&redis, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
@@ -212,8 +219,8 @@ async fn a_broken_subscription_is_told_and_mended() {
 #[ignore = "needs servers: just test-servers"]
 async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() {
     let redis = redis("fence");
-    let short = cluster(1);
-    let one = open(&redis, "one", &short).await;
+    let short = timing(1);
+    let one = open(&redis, "one", short).await;
     let held = one.worker_lease().unwrap();
     // Suspended, as by a debugger: nothing is renewed.
     one.stop_session();
@@ -228,7 +235,7 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
         redis_command(&redis, &["HSET", &workers, &number.to_string(), "x 99999999999999"]).await;
     }
     let two = eventually("the worker id is free", async || {
-        let two = open(&redis, "two", &short).await;
+        let two = open(&redis, "two", short).await;
         two.worker_lease().is_some().then_some(two)
     })
     .await;
@@ -244,7 +251,7 @@ async fn a_lease_that_is_over_is_not_used_and_its_stamps_are_never_made_again() 
 #[ignore = "needs servers: just test-servers"]
 async fn a_redis_that_lost_its_data_takes_nobodys_number() {
     let redis = redis("empty");
-    let coordinator = open(&redis, "one", &cluster(120)).await;
+    let coordinator = open(&redis, "one", timing(120)).await;
     coordinator.announce(describe(node("one"))).await;
     let before = coordinator.worker_lease().unwrap();
     for name in ["workers", "stamps", "nodes"] {
@@ -261,11 +268,9 @@ async fn a_redis_that_lost_its_data_takes_nobodys_number() {
 
 #[tokio::test]
 async fn a_redis_that_is_not_there_is_named_without_its_password() {
-    let url = Secret::new("redis://user:hush@127.0.0.1:1/0");
-    let section = RedisSection { url: Some(url), ..RedisSection::default() };
-    let redis = section.settings().unwrap().unwrap();
+    let redis = settings(RedisAddress::Url(Secret::new("redis://user:hush@127.0.0.1:1/0")));
     let refused =
-        RedisCoordinator::open(redis, "one".to_owned(), &cluster(120)).await.err().unwrap().to_string();
+        RedisCoordinator::open(redis, "one".to_owned(), timing(120)).await.err().unwrap().to_string();
     assert!(refused.contains("127.0.0.1:1"), "{refused}");
     assert!(!refused.contains("hush"), "{refused}");
 }

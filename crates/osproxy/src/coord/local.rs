@@ -11,9 +11,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::sync::broadcast;
 
 use super::{
-    CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RegisteredNode, WorkerLease,
+    CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RegisteredNode, WorkerId,
+    WorkerLease,
 };
-use crate::coord::WorkerId;
 
 /// Coordinator of a single node.
 pub struct LocalCoordinator {

@@ -7,12 +7,14 @@ mod lease;
 mod local;
 mod message;
 mod redis;
+mod settings;
 mod uid_generator;
 
 pub use lease::WorkerLease;
 pub use local::LocalCoordinator;
 pub use message::{Event, Message};
 pub use redis::{RedisCoordinator, list_registry};
+pub use settings::{ClusterTiming, RedisAddress, RedisSettings};
 pub use uid_generator::{UidGenerator, UidWindow, WorkerId};
 
 use std::sync::Arc;

@@ -125,8 +125,11 @@ const FORBIDDEN: [(&str, &[&str]); 18] = [
             "uid",
         ],
     ),
-    ("config/", &["app", "cli", "coord", "grpc", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"]),
-    ("coord/", &["app", "cli", "grpc", "http", "link", "meta", "ops", "tasks", "telemetry"]),
+    ("config/", &["app", "cli", "grpc", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"]),
+    (
+        "coord/",
+        &["app", "cli", "cluster", "config", "grpc", "http", "link", "meta", "ops", "tasks", "telemetry"],
+    ),
     ("meta/", &["app", "cli", "coord", "grpc", "http", "link", "ops", "tasks", "telemetry"]),
     ("app", &["cli", "grpc", "http", "ops", "tasks", "telemetry"]),
     ("tasks/", &["cli", "coord", "grpc", "http", "ops", "telemetry"]),

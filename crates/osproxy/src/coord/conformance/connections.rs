@@ -11,11 +11,8 @@ use std::{
 use osproxy_types::secret::Secret;
 use tempfile::TempDir;
 
-use super::{cluster, eventually, open, redis_command_at, run};
-use crate::{
-    config::{RedisSection, RedisSettings, SentinelSection},
-    coord::{Coordinator, Event, Message, RedisCoordinator},
-};
+use super::{eventually, open, redis_command_at, run, settings, timing};
+use crate::coord::{Coordinator, Event, Message, RedisAddress, RedisCoordinator, RedisSettings};
 
 /// Redis servers of one test, killed on drop.
 struct Servers {
@@ -56,25 +53,19 @@ impl Servers {
     }
 }
 
-fn resolved(section: &RedisSection) -> RedisSettings {
-    section.settings().unwrap().unwrap()
-}
-
 #[tokio::test]
 #[ignore = "needs servers: just test-servers"]
 async fn a_user_has_a_password() {
     let (mut servers, port) = (Servers::new(), free_port());
     servers.start(port, "user default off\nuser osproxy on >hush ~* &* +@all", &[]).await;
-    let section = RedisSection {
-        host: Some("127.0.0.1".to_owned()),
-        port: crate::config::RedisPort(port),
+    let redis = RedisSettings {
         username: Some("osproxy".to_owned()),
         password: Some(Secret::new("hush")),
-        ..RedisSection::default()
+        ..settings(RedisAddress::Server("127.0.0.1".to_owned(), port))
     };
-    run(&open(&resolved(&section), "one", &cluster(120)).await, "one").await;
-    let wrong = RedisSection { password: Some(Secret::new("wrong")), ..section };
-    let refused = RedisCoordinator::open(resolved(&wrong), "two".to_owned(), &cluster(120)).await;
+    run(&open(&redis, "one", timing(120)).await, "one").await;
+    let wrong = RedisSettings { password: Some(Secret::new("wrong")), ..redis };
+    let refused = RedisCoordinator::open(wrong, "two".to_owned(), timing(120)).await;
     assert!(refused.is_err());
 }
 
@@ -82,16 +73,15 @@ async fn a_user_has_a_password() {
 #[ignore = "needs servers: just test-servers"]
 async fn connections_are_encrypted_and_certificates_checked() {
     let env = |name| std::env::var(name).expect("run this test with `just test-servers`");
-    let section = RedisSection {
-        url: Some(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))),
-        tls_ca: Some(env("OSPROXY_TEST_CA").into()),
+    let redis = RedisSettings {
+        ca_pem: Some(std::fs::read(env("OSPROXY_TEST_CA")).unwrap()),
         prefix: format!("test-tls-{}", std::process::id()),
-        ..RedisSection::default()
+        ..settings(RedisAddress::Url(Secret::new(env("OSPROXY_TEST_REDIS_TLS"))))
     };
-    run(&open(&resolved(&section), "one", &cluster(120)).await, "one").await;
+    run(&open(&redis, "one", timing(120)).await, "one").await;
     // The certificate is not signed by a trusted authority.
-    let strict = RedisSection { tls_ca: None, ..section };
-    assert!(RedisCoordinator::open(resolved(&strict), "two".to_owned(), &cluster(120)).await.is_err());
+    let strict = RedisSettings { ca_pem: None, ..redis };
+    assert!(RedisCoordinator::open(strict, "two".to_owned(), timing(120)).await.is_err());
 }
 
 #[tokio::test]
@@ -119,14 +109,9 @@ async fn sentinels_say_who_is_the_master() {
         (replicas.len() == 1).then_some(())
     };
     eventually("the sentinel knows the replica", known).await;
-    let section = RedisSection {
-        sentinel: SentinelSection {
-            master: Some("files".to_owned()),
-            nodes: vec![format!("127.0.0.1:{sentinel}")],
-        },
-        ..RedisSection::default()
-    };
-    let coordinator = open(&resolved(&section), "one", &cluster(120)).await;
+    let sentinels = vec![("127.0.0.1".to_owned(), sentinel)];
+    let redis = settings(RedisAddress::Sentinel("files".to_owned(), sentinels));
+    let coordinator = open(&redis, "one", timing(120)).await;
     let before = coordinator.worker_lease().unwrap();
     servers.running[0].kill().unwrap();
     eventually("the failure is detected", async || (!coordinator.is_connected()).then_some(())).await;
@@ -154,11 +139,10 @@ async fn a_cluster_keeps_the_contract() {
         info.contains("cluster_state:ok").then_some(())
     };
     eventually("the cluster is ready", ready).await;
-    let section = RedisSection { cluster: nodes.to_vec(), ..RedisSection::default() };
-    let redis = resolved(&section);
-    let listener = open(&redis, "listener", &cluster(120)).await;
+    let redis = settings(RedisAddress::Cluster(ports.map(|port| ("127.0.0.1".to_owned(), port)).to_vec()));
+    let listener = open(&redis, "listener", timing(120)).await;
     let mut events = listener.subscribe();
-    let one = open(&redis, "one", &cluster(120)).await;
+    let one = open(&redis, "one", timing(120)).await;
     one.publish(Message::TaskEnqueued);
     let heard = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
     assert_eq!(heard, Event::Message(Message::TaskEnqueued));

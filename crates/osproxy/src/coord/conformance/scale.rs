@@ -9,11 +9,8 @@ use std::{
 use futures_util::{StreamExt, stream};
 use redis::Value;
 
-use super::{cluster, describe, eventually, node, open, redis, redis_command};
-use crate::{
-    config::RedisSettings,
-    coord::{Coordinator, Message, RedisCoordinator},
-};
+use super::{describe, eventually, node, open, redis, redis_command, timing};
+use crate::coord::{ClusterTiming, Coordinator, Message, RedisCoordinator, RedisSettings};
 
 /// Resources that Redis has used so far.
 struct RedisUsage {
@@ -41,10 +38,10 @@ async fn used(redis: &RedisSettings) -> RedisUsage {
 }
 
 async fn start(redis: &RedisSettings, ids: std::ops::Range<usize>) -> Vec<RedisCoordinator> {
-    let cluster = &crate::config::ClusterSection { heartbeat: 5, ..cluster(10) };
+    let timing = ClusterTiming { heartbeat: Duration::from_secs(5), ..timing(10) };
     let starting = stream::iter(ids).map(async |number| {
         let id = format!("n{number:04}");
-        let coordinator = open(redis, &id, cluster).await;
+        let coordinator = open(redis, &id, timing).await;
         coordinator.announce(describe(node(&id))).await;
         coordinator
     });

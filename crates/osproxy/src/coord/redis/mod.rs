@@ -21,12 +21,8 @@ use tokio::{
 };
 
 use super::{
-    CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RegisteredNode, WorkerLease,
-    lease::since_boot,
-};
-use crate::{
-    config::{ClusterSection, RedisSettings},
-    coord::WorkerId,
+    ClusterTiming, CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RedisSettings,
+    RegisteredNode, WorkerId, WorkerLease, lease::since_boot,
 };
 
 /// Maximum time to establish the first connection.
@@ -70,18 +66,14 @@ struct Shared {
 
 impl RedisCoordinator {
     /// Connects and acquires a worker id. `id` must be unique among all processes.
-    pub async fn open(
-        redis: RedisSettings,
-        id: String,
-        cluster: &ClusterSection,
-    ) -> Result<Self, CoordError> {
+    pub async fn open(redis: RedisSettings, id: String, timing: ClusterTiming) -> Result<Self, CoordError> {
         let name = connection::display_address(&redis);
         let shared = Arc::new(Shared {
             keys: Keys::new(&redis.prefix),
             redis,
             id,
-            heartbeat: Duration::from_secs(cluster.heartbeat),
-            lease: Duration::from_secs(cluster.worker_lease),
+            heartbeat: timing.heartbeat,
+            lease: timing.worker_lease,
             worker: Mutex::default(),
             node: Mutex::default(),
             is_connected: AtomicBool::new(false),
