@@ -14,17 +14,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use axum::{
-    body::Body,
-    http::{
-        HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-        request::Parts,
-        uri::{Authority, PathAndQuery, Scheme},
-    },
-};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac, digest::InvalidLength};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
 use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -60,6 +58,12 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// The cause of an error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request or response between nodes.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
 /// Client and verifier for requests between nodes.
 pub struct PeerClient {
     client: Client<HttpConnector, ForwardedBody>,
@@ -84,7 +88,7 @@ pub struct Destination<'a> {
 #[derive(Debug)]
 pub struct ForwardError {
     /// The cause.
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    pub source: BoxError,
     /// Whether the client aborted the request body.
     pub is_client_fault: bool,
     /// The request, if none of its body was read: it can be retried.
@@ -161,7 +165,7 @@ impl PeerClient {
                 let (mut parts, body) = answer.into_parts();
                 remove_hop_by_hop_headers(&mut parts.headers);
                 let body = TimeoutBody { body, idle: IdleTimeout::new(self.timeout), _permit: permit };
-                Ok(Response::from_parts(parts, Body::new(body)))
+                Ok(Response::from_parts(parts, body.boxed_unsync()))
             }
             Err(why) => Err(ForwardError {
                 source: why,
@@ -172,11 +176,7 @@ impl PeerClient {
     }
 
     /// The head of the request for the other node.
-    fn head(
-        &self,
-        to: Destination<'_>,
-        parts: &Parts,
-    ) -> Result<Request<()>, Box<dyn std::error::Error + Send + Sync>> {
+    fn head(&self, to: Destination<'_>, parts: &Parts) -> Result<Request<()>, BoxError> {
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mark = self.create_token(to.id, &parts.method, path.as_str(), now())?;
         let uri = Uri::builder()
@@ -202,7 +202,7 @@ impl PeerClient {
         &self,
         request: Request<ForwardedBody>,
         turn: &BodyProgress,
-    ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Response<Incoming>, BoxError> {
         let mut answer = std::pin::pin!(self.client.request(request));
         let mut polls = turn.polls();
         loop {
@@ -308,18 +308,18 @@ struct TimeoutBody {
 
 impl http_body::Body for TimeoutBody {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             ready!(self.idle.poll(cx));
-            return Poll::Ready(Some(Err(axum::Error::new(PeerTimeout))));
+            return Poll::Ready(Some(Err(PeerTimeout.into())));
         };
         self.idle.reset();
-        Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)))
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::HeaderMap;
+use http::HeaderMap;
 use opentelemetry::{
     KeyValue,
     propagation::TextMapPropagator,

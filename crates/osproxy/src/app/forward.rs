@@ -1,15 +1,14 @@
 //! Forwards requests to the node that has their data.
 
-use axum::{
-    body::Body,
-    http::{HeaderName, HeaderValue, Request, Response, header},
-};
+use axum::body::Body;
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
 use osproxy_types::error_chain;
 
 use super::{App, ClientAddr, NodeDescription, RequestId};
 use crate::{
     Error, Result,
-    cluster::{self, Destination, ForwardError},
+    cluster::{self, BoxError, Destination, ForwardError},
     trace_context,
 };
 
@@ -22,7 +21,7 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 #[derive(Debug)]
 pub enum ForwardFailure {
     /// The request body broke off, for this reason. The other node is not to blame.
-    BodyAborted(Box<dyn std::error::Error + Send + Sync>),
+    BodyAborted(BoxError),
     /// The node is unknown or does not answer.
     Unavailable(Error),
 }
@@ -50,8 +49,9 @@ impl App {
     pub async fn forward(
         &self,
         store: &str,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, ForwardFailure> {
+        let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
         // Must come first: a client that lists a header in `Connection` must not remove one that is
         // set below.
         cluster::remove_hop_by_hop_headers(request.headers_mut());
@@ -64,7 +64,7 @@ impl App {
         set_forwarded_for(&mut request);
         let node = self.owner_of(store, false).await?;
         let unanswered = match self.forward_to(&node, request).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => return Ok(answer.map(Body::new)),
             Err(unanswered) if unanswered.is_client_fault => return Err(unanswered.into()),
             Err(unanswered) => unanswered,
         };
@@ -73,7 +73,9 @@ impl App {
         // It may have restarted since its last heartbeat.
         let replacement = self.owner_of(store, true).await?;
         match unanswered.unread_request {
-            Some(request) if replacement.id != node.id => Ok(self.forward_to(&replacement, *request).await?),
+            Some(request) if replacement.id != node.id => {
+                Ok(self.forward_to(&replacement, *request).await?.map(Body::new))
+            }
             untouched => Err(ForwardError { unread_request: untouched, ..unanswered }.into()),
         }
     }
@@ -81,8 +83,8 @@ impl App {
     async fn forward_to(
         &self,
         node: &NodeDescription,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, ForwardError> {
+        request: Request<cluster::Body>,
+    ) -> Result<Response<cluster::Body>, ForwardError> {
         let answer =
             self.cluster.forward(Destination { id: &node.id, address: &node.address }, request).await;
         answer.map(|mut answer| {
@@ -95,7 +97,7 @@ impl App {
 
 /// Sets `X-Forwarded-For` to the client's address. The other node trusts this node like a proxy, so
 /// headers from the client itself are removed.
-fn set_forwarded_for(request: &mut Request<Body>) {
+fn set_forwarded_for<B>(request: &mut Request<B>) {
     let client = request.extensions().get().and_then(|ClientAddr(client)| client.to_string().parse().ok());
     let headers = request.headers_mut();
     headers.remove(header::FORWARDED);

@@ -9,9 +9,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+
+use super::{Body, BoxError};
 
 /// State of a body in one integer: a counter of polls above two flags, for "waits for the client"
 /// and "aborted by the client".
@@ -62,12 +63,12 @@ impl BodyProgress {
 
 impl http_body::Body for ForwardedBody {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut body = self.0.body.lock().unwrap_or_else(PoisonError::into_inner);
         let frame = Pin::new(&mut *body).poll_frame(cx);
         let polls = (self.0.progress.load(Ordering::Relaxed) & !WAITING) + ASKED;
