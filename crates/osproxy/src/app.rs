@@ -16,7 +16,7 @@ mod link_constraints;
 mod metadata;
 mod metrics_export;
 mod multipart;
-mod nodes;
+mod node_state;
 mod receive;
 mod request_context;
 mod reservations;
@@ -27,13 +27,7 @@ mod transfers;
 mod verify;
 mod write_guard;
 
-use std::{
-    collections::HashSet,
-    os::unix::fs::DirBuilderExt,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{ collections::HashSet, os::unix::fs::DirBuilderExt, path::Path, sync::{Arc, Mutex, MutexGuard, PoisonError}, time::{Duration, Instant}, };
 
 use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
 
@@ -50,7 +44,8 @@ pub use idempotency::{HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer};
 pub use link_constraints::{download_constraints, upload_constraints};
 pub use metadata::{check_metadata, metadata_error};
 pub use multipart::MultipartOutcome;
-pub use nodes::{LoadGuard, NodeDescription, RegisteredNode};
+pub use crate::coord::RegisteredNode;
+pub use node_state::{LoadGuard, NodeState};
 pub use receive::{
     Received, SizeHint, SizeLimit, WriteTarget, buffer_short_body, check_digests, publish_once,
 };
@@ -70,6 +65,7 @@ use crate::{
     meta::{CacheLimits, DatabaseLocation, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms},
     metrics::Metrics,
 };
+use crate::{Error, Result, cluster::PeerClient, config::Config, meta::{DatabaseLocation, CacheLimits, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms}, coord::{Coordinator, Event, LocalCoordinator, Message, Owners, RedisCoordinator, UidGenerator}, link::LinkKeys, metrics::Metrics};
 use osproxy_types::uid::Uid;
 
 /// A running node: the state that operations, tasks and transports share.
@@ -98,10 +94,13 @@ pub struct App {
     /// Admission of transfers: concurrency limits and buffer memory.
     pub transfers: Arc<Transfers>,
     /// Node registry, worker id, and messages between nodes.
-    pub coordinator: Box<dyn Coordinator>,
+    pub coordinator: Arc<dyn Coordinator>,
+    /// Which nodes have the stores that this node does not have.
+    pub owners: Owners,
     /// Client for requests that are forwarded to other nodes.
     pub cluster: PeerClient,
-    nodes: nodes::Nodes,
+    /// What this node announces about itself.
+    pub node: NodeState,
     uids: UidGenerator,
     /// Exclusive lock on the database, on a database server without Redis.
     exclusive_lock: Option<ExclusiveLock>,
@@ -237,6 +236,7 @@ impl App {
         let is_for_cluster = secrets.is_none();
         let secrets = secrets.unwrap_or_else(|| key_rotation::cluster_secrets(&links));
         let forward_timeout = Duration::from_secs(config.cluster.forward_timeout);
+        let node_state = NodeState::new(node.clone(), started_at, &stores);
         let app = Arc::new(Self {
             meta,
             stores,
@@ -250,11 +250,13 @@ impl App {
             },
             background: Background::on_current_runtime(),
             task_notify: Notify::new(),
+            node: node_state,
             node_id: node,
             started_at,
             metrics: Metrics::default(),
             transfers,
             uids: UidGenerator::new(newest),
+            owners: Owners::new(coordinator.clone(), config.cluster.timing().heartbeat),
             coordinator,
             cluster: PeerClient::new(
                 &secrets,
@@ -262,7 +264,6 @@ impl App {
                 (config.server.max_connections / 2).max(1).into(),
             )
             .map_err(context(SECRET_CONTEXT))?,
-            nodes: nodes::Nodes::new(config),
             exclusive_lock: alone,
             active_writes: Mutex::default(),
             stats_cache: stats::StatsCache::default(),
@@ -371,26 +372,26 @@ async fn open_coordinator(
     config: &Config,
     database: &DatabaseLocation,
     node: &str,
-) -> std::result::Result<(Box<dyn Coordinator>, Option<ExclusiveLock>), StartupError> {
+) -> std::result::Result<(Arc<dyn Coordinator>, Option<ExclusiveLock>), StartupError> {
     match database {
         DatabaseLocation::File(path) => {
             let what = format!("the database {}", path.display());
             let coordinator = LocalCoordinator::open(path).map_err(|error| lock_error(&what, error))?;
-            Ok((Box::new(coordinator), None))
+            Ok((Arc::new(coordinator), None))
         }
         DatabaseLocation::Server(server) => {
             let redis = config.redis.settings().map_err(|problems| problems.join("; "));
             if let Some(redis) = redis.map_err(context(REDIS_CONTEXT))? {
                 let timing = config.cluster.timing();
                 let coordinator = RedisCoordinator::open(redis, node.to_owned(), timing).await;
-                return Ok((Box::new(coordinator.map_err(context(REDIS_CONTEXT))?), None));
+                return Ok((Arc::new(coordinator.map_err(context(REDIS_CONTEXT))?), None));
             }
             let alone = ExclusiveLock::try_acquire(server).await;
             let alone =
                 alone.map_err(|error| StartupError::msg(Meta::open_error_message(database, &error)))?;
             let taken = "another node uses this database; configure `redis` on both nodes to share it";
             let alone = alone.ok_or(taken).map_err(context("cannot lock the database"))?;
-            Ok((Box::new(LocalCoordinator::without_lock()), Some(alone)))
+            Ok((Arc::new(LocalCoordinator::without_lock()), Some(alone)))
         }
     }
 }

@@ -23,7 +23,7 @@ impl App {
     /// replaces the blob.
     pub async fn is_intact(&self, blob: &Blob) -> Result<bool> {
         if !self.stores.has(&blob.store) {
-            return Ok(!self.is_owner_away(&blob.store).await);
+            return Ok(!self.owners.is_owner_away(&blob.store).await);
         }
         match self.stores.get(&blob.store)?.size(&blob.key).await {
             Ok(size) => Ok(size == blob.digests.size),

@@ -5,10 +5,11 @@ use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use osproxy_types::error_chain;
 
-use super::{App, ClientAddr, NodeDescription, RequestId};
+use super::{App, ClientAddr, RequestId};
 use crate::{
-    Error, Result,
+    Error,
     cluster::{self, BoxError, Destination, ForwardError},
+    coord::{NoOwner, NodeDescription},
     trace_context,
 };
 
@@ -26,9 +27,9 @@ pub enum ForwardFailure {
     Unavailable(Error),
 }
 
-impl From<Error> for ForwardFailure {
-    fn from(error: Error) -> Self {
-        Self::Unavailable(error)
+impl From<NoOwner> for ForwardFailure {
+    fn from(NoOwner { store }: NoOwner) -> Self {
+        Self::Unavailable(Error::store_unreachable(&store))
     }
 }
 
@@ -62,7 +63,7 @@ impl App {
         }
         trace_context::inject_context(request.headers_mut());
         set_forwarded_for(&mut request);
-        let node = self.owner_of(store, false).await?;
+        let node = self.owners.owner_of(store, false).await?;
         let unanswered = match self.forward_to(&node, request).await {
             Ok(answer) => return Ok(answer.map(Body::new)),
             Err(unanswered) if unanswered.is_client_fault => return Err(unanswered.into()),
@@ -71,7 +72,7 @@ impl App {
         let (address, why) = (&node.address, error_chain(&*unanswered.source));
         tracing::warn!(node = node.id, address, error = why, "a node does not answer");
         // It may have restarted since its last heartbeat.
-        let replacement = self.owner_of(store, true).await?;
+        let replacement = self.owners.owner_of(store, true).await?;
         match unanswered.unread_request {
             Some(request) if replacement.id != node.id => {
                 Ok(self.forward_to(&replacement, *request).await?.map(Body::new))

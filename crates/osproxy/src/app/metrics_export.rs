@@ -95,9 +95,9 @@ impl App {
             [(build, 1)],
         );
         page.timestamp("start_time_seconds", "Unix time at which the process started", self.started_at);
-        let draining = u64::from(self.is_draining());
+        let draining = u64::from(self.node.is_draining());
         page.gauge("draining", "1 while the node drains before it stops", [(Vec::new(), draining)]);
-        let (requests, tasks) = self.load();
+        let (requests, tasks) = self.node.load();
         page.gauge("requests_in_flight", "Requests in progress", [(Vec::new(), requests)]);
         page.gauge("tasks_running", "Tasks running on this node", [(Vec::new(), tasks)]);
         self.metrics.export(&mut page);

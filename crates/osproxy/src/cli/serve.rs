@@ -72,7 +72,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     let settings = config.clone();
     let advertised = tokio::task::spawn_blocking(move || advertised_address(&settings, address)).await??;
     tracing::info!(%address, node = app.node_id, version = version::FULL, "ready");
-    app.announce(advertised).await;
+    app.node.announce(&*app.coordinator, advertised).await;
     listeners.announce_ready(bootstrap_key.as_ref())?;
 
     let (stop_tasks, abort_tasks) = (CancellationToken::new(), CancellationToken::new());
@@ -93,7 +93,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
     let grace = Duration::from_secs(config.server.shutdown_grace);
     let stop = async {
         signals.wait_for_first().await;
-        app.drain();
+        app.node.drain();
         stop_tasks.cancel();
         tokio::select! {
             () = tokio::time::sleep(drain) => {}

@@ -67,7 +67,7 @@ async fn status(app: &Arc<App>, service: &str) -> ServingStatus {
 async fn next_status(app: &Arc<App>, service: &str, before: Option<ServingStatus>) -> Option<ServingStatus> {
     loop {
         // Read before the status, so that the last status of a draining node is still sent.
-        let is_draining = app.is_draining();
+        let is_draining = app.node.is_draining();
         let status = status(app, service).await;
         if before != Some(status) {
             return Some(status);

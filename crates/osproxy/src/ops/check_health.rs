@@ -27,7 +27,7 @@ impl Readiness {
 
 /// Returns the readiness of the node. Health checks are cached for some seconds.
 pub async fn readiness(app: &Arc<App>) -> Readiness {
-    if app.is_draining() {
+    if app.node.is_draining() {
         return Readiness::Draining;
     }
     let condition = app.health().await;

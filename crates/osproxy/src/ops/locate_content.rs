@@ -17,7 +17,7 @@ pub async fn locate_content(app: &App, uid: Uid) -> Result<&str> {
     let store = app.meta.store_of(uid).await?;
     let is_own = store.is_some_and(|store| app.stores.has(&store) && !app.stores.is_shared(&store));
     let absent = || Error::new(ErrorCode::FileNotFound, "this node does not have the bytes of this file");
-    is_own.then(|| app.address()).ok_or_else(absent)
+    is_own.then(|| app.node.address()).ok_or_else(absent)
 }
 
 /// Returns the store of a file, if only another node has it.

@@ -179,7 +179,7 @@ impl Engine {
         abort: CancellationToken,
     ) -> TaskOutcome {
         let (task_id, kind, attempt) = (claimed.id, claimed.kind.as_str(), claimed.attempt);
-        let (store, _busy) = (claimed.store.clone(), LoadGuard::task(&self.app));
+        let (store, _busy) = (claimed.store.clone(), LoadGuard::task(&self.app.node));
         let context = TaskContext { app: self.app.clone(), task_id, attempt, store };
         tracing::debug!(task_id, kind, attempt, "task started");
         let work = AssertUnwindSafe(registered.run(&context, &claimed.payload)).catch_unwind();

@@ -93,7 +93,7 @@ impl AccessLogEntry {
             source_error: None,
             bytes_sent: 0,
             complete: false,
-            _busy: LoadGuard::request(app),
+            _busy: LoadGuard::request(&app.node),
         }
     }
 

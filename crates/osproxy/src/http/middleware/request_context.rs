@@ -74,7 +74,7 @@ pub(in crate::http) async fn request_context(
     insert_security_headers(response.headers_mut(), terms.is_tls);
     // While draining, the client's next request should reach another node. After a timeout, the
     // rest of the body is still on the connection, which cannot be reused.
-    let is_last = app.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
+    let is_last = app.node.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;
     if is_last && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,0 +1,90 @@
+//! Which node has a store, with a cache.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{Coordinator, NodeDescription};
+
+/// How long a failed lookup of a store is cached, so that not every request for the store repeats
+/// it.
+const MISS_TTL: Duration = Duration::from_secs(1);
+/// Minimum age of a cached owner before it is looked up again because it did not answer.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Finds the owners of stores: the nodes that alone have access to them. Clones share their cache.
+#[derive(Clone)]
+pub struct Owners(Arc<Inner>);
+
+struct Inner {
+    coordinator: Arc<dyn Coordinator>,
+    /// How long a known owner is trusted.
+    ttl: Duration,
+    /// Owners of stores, by the name of the store.
+    known: Mutex<HashMap<String, CachedOwner>>,
+}
+
+/// The known owner of a store.
+#[derive(Clone)]
+struct CachedOwner {
+    looked_up_at: Instant,
+    owner: Option<NodeDescription>,
+    /// Whether the lookup succeeded. Only then does a missing owner mean that the node is away.
+    is_certain: bool,
+}
+
+/// No live node serves the store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no live node serves the store {store}")]
+pub struct NoOwner {
+    /// Name of the store.
+    pub store: String,
+}
+
+impl Owners {
+    /// Trusts a known owner for `ttl`.
+    pub fn new(coordinator: Arc<dyn Coordinator>, ttl: Duration) -> Self {
+        Self(Arc::new(Inner { coordinator, ttl, known: Mutex::default() }))
+    }
+
+    /// Returns the node that has `store`, which this node does not have. Fails if no node has it.
+    /// The cached owner is at most as old as the TTL; set `refresh` if that owner did not answer.
+    pub async fn owner_of(&self, store: &str, refresh: bool) -> Result<NodeDescription, NoOwner> {
+        let CachedOwner { owner, .. } = self.find(store, refresh).await;
+        owner.ok_or_else(|| NoOwner { store: store.to_owned() })
+    }
+
+    /// Whether the node that has a store is known to be away, as opposed to unknown.
+    pub async fn is_owner_away(&self, store: &str) -> bool {
+        let CachedOwner { owner, is_certain, .. } = self.find(store, false).await;
+        owner.is_none() && is_certain
+    }
+
+    async fn find(&self, store: &str, refresh: bool) -> CachedOwner {
+        let known = self.known().get(store).cloned();
+        let is_fresh = |cached: &&CachedOwner| {
+            let ttl = if cached.owner.is_some() { self.0.ttl } else { MISS_TTL };
+            cached.looked_up_at.elapsed() < if refresh { REFRESH_INTERVAL } else { ttl }
+        };
+        if let Some(cached) = known.as_ref().filter(is_fresh) {
+            return cached.clone();
+        }
+        let (owner, is_certain) = match self.0.coordinator.find_owner(store).await {
+            Ok(owner) => (owner, true),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look up the node of a store");
+                // Without Redis, the last known owner is the best guess.
+                (known.and_then(|cached| cached.owner), false)
+            }
+        };
+        let found = CachedOwner { looked_up_at: Instant::now(), owner, is_certain };
+        self.known().insert(store.to_owned(), found.clone());
+        found
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, CachedOwner>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
