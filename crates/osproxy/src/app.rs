@@ -7,7 +7,6 @@ mod cleanup;
 mod content_reader;
 mod cursor;
 mod diagnosis;
-mod forward;
 mod health;
 mod idempotency;
 mod inspect;
@@ -27,24 +26,32 @@ mod transfers;
 mod verify;
 mod write_guard;
 
-use std::{ collections::HashSet, os::unix::fs::DirBuilderExt, path::Path, sync::{Arc, Mutex, MutexGuard, PoisonError}, time::{Duration, Instant}, };
+use std::{
+    collections::HashSet,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
 
 use crate::meta::DatabaseOptions;
 
+pub use crate::{
+    cluster::{REQUEST_ID, X_FORWARDED_FOR},
+    coord::RegisteredNode,
+};
 pub use auth::Caller;
 pub use background::Background;
 pub use backpressure::WorkKind;
 pub use content_reader::ContentReader;
 pub use diagnosis::explain_store_error;
-pub use forward::{ForwardFailure, REQUEST_ID, X_FORWARDED_FOR};
 pub use health::{Dependency, Health, describe_clock_skew, describe_uid_lead};
 pub use idempotency::{HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer};
 pub use link_constraints::{download_constraints, upload_constraints};
 pub use metadata::{check_metadata, metadata_error};
 pub use multipart::MultipartOutcome;
-pub use crate::coord::RegisteredNode;
 pub use node_state::{LoadGuard, NodeState};
 pub use receive::{
     Received, SizeHint, SizeLimit, WriteTarget, buffer_short_body, check_digests, publish_once,
@@ -65,7 +72,8 @@ use crate::{
     meta::{CacheLimits, DatabaseLocation, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms},
     metrics::Metrics,
 };
-use crate::{Error, Result, cluster::PeerClient, config::Config, meta::{DatabaseLocation, CacheLimits, ExclusiveLock, Invalidation, Meta, NodeStores, now_ms}, coord::{Coordinator, Event, LocalCoordinator, Message, Owners, RedisCoordinator, UidGenerator}, link::LinkKeys, metrics::Metrics};
+
+use crate::{cluster::Forwarder, coord::Owners};
 use osproxy_types::uid::Uid;
 
 /// A running node: the state that operations, tasks and transports share.
@@ -97,8 +105,8 @@ pub struct App {
     pub coordinator: Arc<dyn Coordinator>,
     /// Which nodes have the stores that this node does not have.
     pub owners: Owners,
-    /// Client for requests that are forwarded to other nodes.
-    pub cluster: PeerClient,
+    /// Forwards requests to other nodes, and verifies requests that they forwarded.
+    pub forwarder: Forwarder,
     /// What this node announces about itself.
     pub node: NodeState,
     uids: UidGenerator,
@@ -236,6 +244,10 @@ impl App {
         let is_for_cluster = secrets.is_none();
         let secrets = secrets.unwrap_or_else(|| key_rotation::cluster_secrets(&links));
         let forward_timeout = Duration::from_secs(config.cluster.forward_timeout);
+        let max_waiting = (config.server.max_connections / 2).max(1).into();
+        let peers = PeerClient::new(&secrets, forward_timeout, max_waiting);
+        let peers = peers.map_err(context(SECRET_CONTEXT))?;
+        let owners = Owners::new(coordinator.clone(), config.cluster.timing().heartbeat);
         let node_state = NodeState::new(node.clone(), started_at, &stores);
         let app = Arc::new(Self {
             meta,
@@ -250,20 +262,15 @@ impl App {
             },
             background: Background::on_current_runtime(),
             task_notify: Notify::new(),
-            node: node_state,
-            node_id: node,
             started_at,
             metrics: Metrics::default(),
             transfers,
             uids: UidGenerator::new(newest),
-            owners: Owners::new(coordinator.clone(), config.cluster.timing().heartbeat),
+            forwarder: Forwarder::new(peers, owners.clone(), node.clone()),
+            node: node_state,
+            node_id: node,
+            owners,
             coordinator,
-            cluster: PeerClient::new(
-                &secrets,
-                forward_timeout,
-                (config.server.max_connections / 2).max(1).into(),
-            )
-            .map_err(context(SECRET_CONTEXT))?,
             exclusive_lock: alone,
             active_writes: Mutex::default(),
             stats_cache: stats::StatsCache::default(),

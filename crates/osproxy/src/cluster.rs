@@ -5,6 +5,7 @@
 //! forwarded request carries a token, a MAC over this request and the destination node that only
 //! nodes can create. A node never forwards a forwarded request again.
 
+mod forward;
 mod forwarded_body;
 
 use std::{
@@ -31,6 +32,8 @@ use hyper_util::{
 use osproxy_api::{ERROR_HEADER, ErrorCode};
 use sha2::Sha256;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use forward::{ForwardContext, ForwardFailure, Forwarder, REQUEST_ID, X_FORWARDED_FOR};
 
 use crate::idle_timeout::IdleTimeout;
 use forwarded_body::{BodyProgress, ForwardedBody};
@@ -63,6 +66,14 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request or response between nodes.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Boxes a body.
+pub fn boxed<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
 
 /// Client and verifier for requests between nodes.
 pub struct PeerClient {
@@ -165,7 +176,7 @@ impl PeerClient {
                 let (mut parts, body) = answer.into_parts();
                 remove_hop_by_hop_headers(&mut parts.headers);
                 let body = TimeoutBody { body, idle: IdleTimeout::new(self.timeout), _permit: permit };
-                Ok(Response::from_parts(parts, body.boxed_unsync()))
+                Ok(Response::from_parts(parts, boxed(body)))
             }
             Err(why) => Err(ForwardError {
                 source: why,

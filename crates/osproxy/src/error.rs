@@ -8,7 +8,7 @@ use osproxy_storage as storage;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::meta::MetaError;
+use crate::{cluster::ForwardFailure, coord::NoOwner, meta::MetaError};
 
 /// Retry delay of retryable errors that set none of their own.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -213,6 +213,18 @@ impl From<storage::Error> for Error {
             | storage::ErrorKind::Truncated
             | storage::ErrorKind::Mismatch
             | storage::ErrorKind::Other => Self::internal(error),
+        }
+    }
+}
+
+impl From<ForwardFailure> for Error {
+    fn from(failure: ForwardFailure) -> Self {
+        match failure {
+            ForwardFailure::BodyAborted(_) => {
+                Self::new(ErrorCode::IncompleteBody, "the body ended before it was complete")
+            }
+            ForwardFailure::Unavailable(source) => Self::node_unavailable(source),
+            ForwardFailure::NoOwner(NoOwner { store }) => Self::store_unreachable(&store),
         }
     }
 }

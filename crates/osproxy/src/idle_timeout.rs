@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Instant, Sleep};
 
 /// Limits the duration of each single wait.
-pub(crate) struct IdleTimeout {
+pub struct IdleTimeout {
     timeout: Duration,
     /// Created with the first wait: most connections never wait.
     timer: Option<Pin<Box<Sleep>>>,
@@ -18,12 +18,12 @@ pub(crate) struct IdleTimeout {
 
 impl IdleTimeout {
     /// Creates an idle timeout of `timeout` for each wait.
-    pub(crate) const fn new(timeout: Duration) -> Self {
+    pub const fn new(timeout: Duration) -> Self {
         Self { timeout, timer: None, waiting: false }
     }
 
     /// Call this while the other side is pending. Ready when the current wait exceeds the timeout.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.timeout)));
         if !self.waiting {
             self.waiting = true;
@@ -33,7 +33,7 @@ impl IdleTimeout {
     }
 
     /// Call this when the other side made progress: the next wait starts a new timeout.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.waiting = false;
     }
 }

@@ -13,7 +13,7 @@ pub mod coord;
 mod error;
 pub mod grpc;
 pub mod http;
-mod idle_timeout;
+pub mod idle_timeout;
 pub mod link;
 pub mod meta;
 pub mod metrics;

@@ -63,7 +63,7 @@ impl App {
         }
         self.links.replace(&keys);
         if self.key_rotation.is_for_cluster {
-            self.cluster.replace_secrets(&cluster_secrets(&self.links)).map_err(Error::internal)?;
+            self.forwarder.replace_secrets(&cluster_secrets(&self.links)).map_err(Error::internal)?;
         }
         tracing::info!("the link keys have changed");
         Ok(())

@@ -27,7 +27,8 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     Error, Result,
-    app::{App, ForwardFailure},
+    app::{App, ClientAddr, RequestId},
+    cluster::{self, ForwardContext, ForwardFailure},
     link::{LinkConstraints, LinkPeriod},
     ops::{
         UploadOptions, complete_upload::CompleteRequest, download_file::StoredFile,
@@ -135,18 +136,22 @@ fn digests(claims: &ExpectedDigests) -> Option<String> {
     Some(members.into_iter().flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
 }
 
-/// Sends a request to another node, with the extensions of the original request, which carry its id
-/// and the client address.
+/// Sends a request to another node, with the id and the client address in the extensions of the
+/// original request.
 async fn send(
     app: &App,
     store: &str,
     extensions: &Extensions,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response<Body>> {
-    request.extensions_mut().clone_from(extensions);
-    let answer = app.forward(store, request).await.map_err(|unforwarded| match unforwarded {
+    let context = ForwardContext {
+        request_id: extensions.get().map(|RequestId(id)| &**id),
+        client: extensions.get().map(|ClientAddr(client)| *client),
+    };
+    let answer = app.forwarder.forward(store, context, request.map(cluster::boxed)).await;
+    let answer = answer.map(|answer| answer.map(Body::new)).map_err(|failure| match failure {
         ForwardFailure::BodyAborted(_) => super::content::incomplete_stream(),
-        ForwardFailure::Unavailable(error) => error,
+        failure => failure.into(),
     })?;
     if answer.status().is_success() { Ok(answer) } else { Err(response_error(answer).await) }
 }

@@ -12,8 +12,8 @@ use osproxy_api::ErrorCode;
 use super::body;
 use crate::{
     Error, Result,
-    app::{App, ForwardFailure},
-    cluster,
+    app::{App, ClientAddr, RequestId},
+    cluster::{self, ForwardContext, ForwardFailure},
 };
 
 /// The sender of a request.
@@ -28,7 +28,7 @@ pub(super) enum RequestSource {
 /// forwarded, but has no valid peer token.
 pub(super) fn request_source(app: &App, request: &Parts) -> Result<RequestSource> {
     let uri = original_uri(&request.extensions).unwrap_or(&request.uri);
-    match app.cluster.is_forwarded(&app.node_id, &request.method, uri, &request.headers) {
+    match app.forwarder.is_forwarded(&request.method, uri, &request.headers) {
         Ok(false) => Ok(RequestSource::Client),
         Ok(true) => Ok(RequestSource::Node),
         Err(error) => {
@@ -61,9 +61,15 @@ pub(super) async fn forward(
     if let Some(uri) = original_uri(request.extensions()).cloned() {
         *request.uri_mut() = uri;
     }
-    app.forward(store, request).await.map_err(|unforwarded| match unforwarded {
+    let id = request.extensions().get::<RequestId>().cloned();
+    let context = ForwardContext {
+        request_id: id.as_ref().map(|RequestId(id)| &**id),
+        client: request.extensions().get().map(|ClientAddr(client)| *client),
+    };
+    let answer = app.forwarder.forward(store, context, request.map(cluster::boxed)).await;
+    answer.map(|answer| answer.map(Body::new)).map_err(|failure| match failure {
         ForwardFailure::BodyAborted(why) => body::incomplete_body_error(&*why),
-        ForwardFailure::Unavailable(error) => error,
+        failure => failure.into(),
     })
 }
 

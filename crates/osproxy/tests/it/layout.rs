@@ -110,20 +110,7 @@ const FORBIDDEN: [(&str, &[&str]); 18] = [
     ),
     (
         "cluster",
-        &[
-            "app",
-            "cli",
-            "config",
-            "coord",
-            "grpc",
-            "http",
-            "link",
-            "meta",
-            "ops",
-            "tasks",
-            "telemetry",
-            "uid",
-        ],
+        &["app", "cli", "config", "grpc", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"],
     ),
     ("config/", &["app", "cli", "grpc", "http", "link", "meta", "ops", "tasks", "telemetry", "uid"]),
     (
