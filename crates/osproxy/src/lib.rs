@@ -22,6 +22,7 @@ pub mod tasks;
 pub mod telemetry;
 pub mod trace_context;
 pub mod version;
+pub mod wiring;
 
 pub use error::{Error, Result};
 

@@ -1,5 +1,7 @@
 //! Version of this build.
 
+use crate::app::settings::BuildInfo;
+
 /// Version number, as in the node registry and metrics.
 pub const NUMBER: &str = env!("CARGO_PKG_VERSION");
 
@@ -8,3 +10,6 @@ pub const COMMIT: &str = env!("OSPROXY_COMMIT");
 
 /// Version number and commit, for people: `1.0.0 (1c29f64abcde)`.
 pub const FULL: &str = env!("OSPROXY_VERSION");
+
+/// All of these.
+pub const BUILD: BuildInfo = BuildInfo { version: NUMBER, commit: COMMIT, full: FULL };

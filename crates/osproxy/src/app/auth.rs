@@ -21,7 +21,6 @@ use super::App;
 use crate::{
     Error, Result,
     api_key::ApiKey,
-    config::{AuthMode, Config},
     link::{CountedLimit, LinkConstraints},
     meta::ApiKeyRecord,
 };
@@ -103,13 +102,14 @@ struct CachedKey {
 
 /// Authenticates requests, with a cache of API keys.
 pub(super) struct Authenticator {
-    mode: AuthMode,
+    /// Whether callers without a key are served.
+    is_open: bool,
     keys: Cache<String, Arc<CachedKey>>,
 }
 
 impl Authenticator {
-    pub(super) fn new(config: &Config) -> Self {
-        Self { mode: config.auth.mode, keys: Cache::new(CACHE_CAPACITY) }
+    pub(super) fn new(is_open: bool) -> Self {
+        Self { is_open, keys: Cache::new(CACHE_CAPACITY) }
     }
 }
 
@@ -117,7 +117,7 @@ impl App {
     /// Returns the caller for the token in `Authorization: Bearer`, and counts the request against
     /// the rate limit of its key. Callers without a key are served only in `auth.mode: open`.
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Caller> {
-        let is_open = self.authenticator.mode == AuthMode::Open;
+        let is_open = self.authenticator.is_open;
         match token {
             // An open service ignores tokens that are meant for other services.
             Some(token) if !is_open || ApiKey::has_key_prefix(token) => self.authenticate_key(token).await,

@@ -107,6 +107,14 @@ impl App {
     }
 }
 
+/// Generates the id and the secret of a link key.
+pub fn generate_link_key() -> std::result::Result<(String, Vec<u8>), getrandom::Error> {
+    let (mut id, mut secret) = ([0; 4], vec![0; 32]);
+    getrandom::fill(&mut id)?;
+    getrandom::fill(&mut secret)?;
+    Ok((hex::encode(id), secret))
+}
+
 /// Creates link keys from ids and secrets. The first one signs. Returns `None` if there are none.
 pub(super) fn parse_link_keys(secrets: &[(String, Vec<u8>)]) -> Result<Option<LinkKeys>> {
     let keys: std::result::Result<Vec<_>, _> =

@@ -5,13 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use osproxy_storage::{DiskSpace, check_writable};
 use osproxy_types::error_chain;
 
-use super::{App, health::SingleFlight};
-use crate::{
-    config::{Config, StoreKind},
-    meta::Stats,
-    metrics::MetricsPage,
-    version,
-};
+use super::{App, health::SingleFlight, settings::DiskSettings};
+use crate::{meta::Stats, metrics::MetricsPage};
 
 /// How long to wait for the database statistics and for the disks. All other metrics are exported
 /// in any case.
@@ -33,14 +28,10 @@ struct Folder {
 }
 
 impl DiskFolders {
-    pub(super) fn of(config: &Config) -> Self {
-        let data = Folder { name: "data", path: config.data_dir.clone(), min_free: 0 };
-        let has_objects = config.stores().contains(&StoreKind::Local);
-        let objects = has_objects.then(|| Folder {
-            name: "objects",
-            path: config.object_folder(),
-            min_free: config.local.keep_free,
-        });
+    pub(super) fn new(disks: &DiskSettings) -> Self {
+        let data = Folder { name: "data", path: disks.data_dir.clone(), min_free: 0 };
+        let objects = disks.object_folder.clone();
+        let objects = objects.map(|path| Folder { name: "objects", path, min_free: disks.keep_free });
         Self { folders: [data].into_iter().chain(objects).collect(), space: SingleFlight::default() }
     }
 
@@ -88,7 +79,8 @@ impl App {
     /// [`stats`](Self::stats), and are left out while the database does not answer.
     pub async fn export_metrics(self: &Arc<Self>) -> Result<String, std::fmt::Error> {
         let mut page = MetricsPage::default();
-        let build = vec![("version", version::NUMBER.to_owned()), ("commit", version::COMMIT.to_owned())];
+        let build =
+            vec![("version", self.build.version.to_owned()), ("commit", self.build.commit.to_owned())];
         page.gauge(
             "build_info",
             "Version and commit of osproxy, as labels; the value is always 1",

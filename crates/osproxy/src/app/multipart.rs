@@ -10,13 +10,16 @@ use tokio::sync::Mutex;
 use super::App;
 use crate::{
     Error, Result,
-    meta::{LostParts, MultipartSlot, MultipartUpload},
+    meta::{CompleteOutcome, CompletePreconditions, FileState, LostParts, MultipartSlot, MultipartUpload},
 };
 
 /// Maximum lookups of a completed object, and the pause between them, before its parts count as
 /// lost. Some stores remove a multipart upload before its object becomes visible.
 const LOOKUPS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Maximum attempts to read parts that change while they are read.
+const MAX_TRIES: usize = 3;
 
 /// Striped locks that keep a node from starting the same multipart upload twice. Blobs of the same
 /// stripe wait for each other.
@@ -40,7 +43,7 @@ impl StripedLocks {
 
 /// Result of completing a multipart upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MultipartOutcome {
+enum MultipartOutcome {
     /// The object exists.
     Completed,
     /// The store does not have all parts as they were sent. The missing ones can be sent again.
@@ -135,7 +138,7 @@ impl App {
     }
 
     /// Completes a multipart upload, so that its parts become one object. Can be repeated.
-    pub async fn complete_multipart(&self, upload: &MultipartUpload) -> Result<MultipartOutcome> {
+    async fn complete_multipart(&self, upload: &MultipartUpload) -> Result<MultipartOutcome> {
         let MultipartUpload { blob_id, store, key, upload_id: upload, parts, size } = upload;
         let multipart = self.stores.multipart(store)?;
         let Err(problem) = multipart.complete(key, upload, parts).await else {
@@ -171,5 +174,37 @@ impl App {
         );
         self.meta.drop_lost_parts(*blob_id, upload.clone(), lost).await?;
         Ok(MultipartOutcome::PartsLost)
+    }
+
+    /// Completes the multipart upload in the store, then the file. Returns `NotOpen` if the file is
+    /// no longer being completed, and `DigestMismatch` or `TypeMismatch` if the file is now
+    /// corrupt. Idempotent: may run again after an error, or concurrently.
+    pub async fn finish_completion(&self, uid: Uid, upload: &MultipartUpload) -> Result<CompleteOutcome> {
+        if self.complete_multipart(upload).await? == MultipartOutcome::PartsLost {
+            return Ok(CompleteOutcome::NotOpen(FileState::Receiving));
+        }
+        let task_id = self.next_uid().await?;
+        let mut conditions = CompletePreconditions {
+            verify_up_to: self.limits.verify_up_to,
+            ..CompletePreconditions::default()
+        };
+        for _ in 0..MAX_TRIES {
+            let completed = self.meta.finish_multipart(uid, upload.blob_id, conditions.clone(), task_id);
+            match completed.await? {
+                CompleteOutcome::NeedsInspection(inspection) => {
+                    conditions.inspected = self.inspect(&inspection).await?;
+                }
+                completed => {
+                    if let CompleteOutcome::DigestMismatch(..) | CompleteOutcome::TypeMismatch { .. } =
+                        &completed
+                    {
+                        tracing::warn!(%uid, "the content does not have the expected digests or type");
+                    }
+                    self.notify_task_engine();
+                    return Ok(completed);
+                }
+            }
+        }
+        Err(Error::unavailable("the parts changed during completion; retry"))
     }
 }

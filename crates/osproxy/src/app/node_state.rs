@@ -6,10 +6,7 @@ use std::sync::{
 };
 
 use super::Stores;
-use crate::{
-    coord::{Coordinator, LoadReport, NodeDescription},
-    version,
-};
+use crate::coord::{Coordinator, LoadReport, NodeDescription};
 
 /// State of this node: its address, its load, and whether it drains. Clones share it.
 #[derive(Clone)]
@@ -56,11 +53,11 @@ impl Drop for LoadGuard {
 
 impl NodeState {
     /// State of the node `id`, which started at `started_at`, in milliseconds since the Unix epoch.
-    pub(super) fn new(id: String, started_at: i64, stores: &Stores) -> Self {
+    pub(super) fn new(id: String, started_at: i64, stores: &Stores, version: &str) -> Self {
         let description = NodeDescription {
             id,
             address: String::new(),
-            version: version::NUMBER.to_owned(),
+            version: version.to_owned(),
             own_stores: stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect(),
             stores: stores.names(),
             started_at,

@@ -15,12 +15,11 @@ use osproxy_types::tenant::Tenant;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
-use super::App;
-use crate::{
-    Error, Result,
-    config::{Config, StoreKind},
-    meta::DatabaseLocation,
+use super::{
+    App,
+    settings::{DiskSettings, ReservationLimits},
 };
+use crate::{Error, Result, meta::DatabaseLocation};
 
 /// How long a measurement of a disk is reused.
 const DISK_TTL: Duration = Duration::from_secs(1);
@@ -38,16 +37,12 @@ const CACHED_TENANTS: usize = 10_000;
 /// Limits on uploads that are not complete.
 pub(super) struct DiskReservations {
     disks: Vec<LocalDisk>,
-    /// Maximum uploads of a tenant that are not complete.
-    max_uploads: u64,
+    limits: ReservationLimits,
     tenants: Cache<Tenant, Arc<UploadUsage>>,
     /// Held while the uploads of a tenant are counted, so that concurrent requests share one count.
     counting: Mutex<()>,
     /// Bytes reserved for uploads of all tenants.
     reserved: AtomicU64,
-    /// Percentage of the disk with the objects that may be reserved, in total and for one tenant.
-    max_percent: u64,
-    max_tenant_percent: u64,
 }
 
 /// A disk of this machine.
@@ -68,12 +63,15 @@ struct UploadUsage {
 }
 
 impl DiskReservations {
-    pub(super) fn new(config: &Config, database: &DatabaseLocation) -> Self {
-        let local = &config.local;
+    pub(super) fn new(
+        limits: ReservationLimits,
+        settings: &DiskSettings,
+        database: &DatabaseLocation,
+    ) -> Self {
         let disk = |folder, has_objects| LocalDisk {
             folder,
             has_objects,
-            keep_free: local.keep_free,
+            keep_free: settings.keep_free,
             measured: Mutex::default(),
         };
         let mut disks = Vec::new();
@@ -82,17 +80,13 @@ impl DiskReservations {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             disks.push(disk(folder.map_or_else(|| PathBuf::from("."), Into::into), false));
         }
-        if config.stores().contains(&StoreKind::Local) {
-            disks.push(disk(config.object_folder(), true));
-        }
+        disks.extend(settings.object_folder.clone().map(|folder| disk(folder, true)));
         Self {
             disks,
-            max_uploads: config.limits.max_tenant_uploads.into(),
+            limits,
             tenants: Cache::new(CACHED_TENANTS),
             counting: Mutex::default(),
             reserved: AtomicU64::new(0),
-            max_percent: local.reserve_percent.into(),
-            max_tenant_percent: local.reserve_tenant_percent.into(),
         }
     }
 }
@@ -131,7 +125,7 @@ impl App {
     /// uploads that are not complete. Uploads that other nodes create are counted some seconds
     /// later.
     pub async fn charge_incomplete_uploads(&self, tenant: &Tenant, more: u64) -> Result<()> {
-        let max = self.reservations.max_uploads;
+        let max = self.reservations.limits.max_tenant_uploads;
         let mut held = self.upload_usage(tenant, USAGE_TTL).await?;
         if held.uploads.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= max {
             return Ok(());
@@ -161,7 +155,7 @@ impl App {
             reserved.load(Ordering::Relaxed).saturating_add(bytes) <= space.total / 100 * share
         };
         let held = self.upload_usage(tenant, USAGE_TTL).await?;
-        if !fits(&held.reserved, room.max_tenant_percent) || !fits(&room.reserved, room.max_percent) {
+        if !fits(&held.reserved, room.limits.tenant_percent) || !fits(&room.reserved, room.limits.percent) {
             return Ok(false);
         }
         held.reserved.fetch_add(bytes, Ordering::Relaxed);

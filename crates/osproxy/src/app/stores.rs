@@ -1,22 +1,14 @@
 //! The stores that a node has, by the names in rows.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use osproxy_storage::{
-    Backend, BufferBudget, Diagnosis, Multipart,
-    backends::Local,
-    layers::{Counters, Layered, Limit, Metrics, Retry, Timeout},
-};
+use osproxy_storage::{Backend, Diagnosis, Multipart, layers::Counters};
 use osproxy_types::error_chain;
 
-use super::{ReadRateLimit, StartupError, context, diagnosis::explain_store_error, lock_error};
+use super::ReadRateLimit;
 use crate::{
     Error, Result,
-    config::{Config, StoreKind},
-    meta::{DatabaseLocation, LocalStore, PartSizeLimits},
+    meta::{LocalStore, PartSizeLimits},
     metrics::MetricsPage,
 };
 
@@ -28,15 +20,27 @@ pub struct Stores {
     pub(super) read_rate: ReadRateLimit,
 }
 
-struct StoreEntry {
-    name: String,
-    store: Arc<dyn Backend>,
-    counters: Arc<Counters>,
-    is_shared: bool,
-    is_disk: bool,
+/// An open store.
+pub struct StoreEntry {
+    /// Its name in rows.
+    pub name: String,
+    /// The store, with all its layers.
+    pub store: Arc<dyn Backend>,
+    /// Counters of its operations.
+    pub counters: Arc<Counters>,
+    /// Whether other nodes can use it too.
+    pub is_shared: bool,
+    /// Whether it is on the disk of this machine.
+    pub is_disk: bool,
 }
 
 impl Stores {
+    /// Creates the stores of a node; the one for new files comes first. `has_node_local` tells
+    /// whether some objects of a cluster are in stores that only one node has.
+    pub fn new(entries: Vec<StoreEntry>, has_node_local: bool, read_rate: ReadRateLimit) -> Self {
+        Self { entries, has_node_local, read_rate }
+    }
+
     /// Names of all stores, with the store for new files first.
     pub fn names(&self) -> Vec<String> {
         self.entries.iter().map(|place| place.name.clone()).collect()
@@ -173,124 +177,4 @@ impl Stores {
     fn find(&self, name: &str) -> Option<&StoreEntry> {
         self.entries.iter().find(|place| place.name == name)
     }
-
-    /// Opens every configured store, and creates the buckets of remote ones if that is configured.
-    /// Fails if the store for new files cannot be used; others are logged.
-    pub(super) async fn open(
-        config: &Config,
-        database: &DatabaseLocation,
-        buffers: &BufferBudget,
-    ) -> std::result::Result<Self, StartupError> {
-        let mut places = Vec::new();
-        for kind in config.stores() {
-            let place = match kind {
-                StoreKind::Local => open_local(config, database).await?,
-                remote => {
-                    let store = config
-                        .open_store(remote, Some(buffers.clone()))
-                        .map_err(context(format!("cannot use {remote}")))?;
-                    let place = remote_entry(config, store);
-                    match place.store.prepare(config.stores.make_buckets).await {
-                        Err(problem) if places.is_empty() => {
-                            return Err(store_startup_error(config, remote, &problem));
-                        }
-                        // It has older files only, and may recover.
-                        Err(problem) => tracing::warn!("{}", store_startup_error(config, remote, &problem)),
-                        Ok(()) => {}
-                    }
-                    place
-                }
-            };
-            places.push(place);
-        }
-        Ok(Self::from_entries(config, places, ReadRateLimit::new(0)))
-    }
-
-    /// Opens every configured store for reading; a service may be running. `read_rate` limits how
-    /// fast content is read to compute digests.
-    pub async fn open_to_read(
-        config: &Config,
-        database: &DatabaseLocation,
-        read_rate: ReadRateLimit,
-    ) -> std::result::Result<Self, StartupError> {
-        let mut places = Vec::new();
-        for kind in config.stores() {
-            places.push(match kind {
-                StoreKind::Local => {
-                    let root = config.object_folder();
-                    let store = Local::open_to_read(&root).await;
-                    let store = store.map_err(context(format!(
-                        "cannot read the object folder {}; check --data-dir",
-                        root.display()
-                    )))?;
-                    local_entry(store, database)
-                }
-                remote => {
-                    let store =
-                        config.open_store(remote, None).map_err(context(format!("cannot use {remote}")))?;
-                    remote_entry(config, store)
-                }
-            });
-        }
-        Ok(Self::from_entries(config, places, read_rate))
-    }
-
-    fn from_entries(config: &Config, places: Vec<StoreEntry>, pace: ReadRateLimit) -> Self {
-        let are_apart = config.is_clustered() && places.iter().any(|place| !place.is_shared);
-        Self { entries: places, has_node_local: are_apart, read_rate: pace }
-    }
-}
-
-/// The startup error for a store that cannot be used.
-fn store_startup_error(config: &Config, kind: StoreKind, problem: &osproxy_storage::Error) -> StartupError {
-    let advice = explain_store_error(config, kind, Diagnosis::of(problem));
-    StartupError::msg(format!("cannot use {kind}: {advice} ({})", error_chain(problem)))
-}
-
-async fn open_local(
-    config: &Config,
-    database: &DatabaseLocation,
-) -> std::result::Result<StoreEntry, StartupError> {
-    let root = config.object_folder();
-    let what = format!("the object folder {}", root.display());
-    let store = Local::open(&root, config.local.fsync).await;
-    let store = store.map_err(|error| lock_error(&what, error))?;
-    store.keep_free(config.local.keep_free);
-    Ok(local_entry(store, database))
-}
-
-fn local_entry(store: Local, database: &DatabaseLocation) -> StoreEntry {
-    // With a database file there is one object folder. On a database server, the folder of each
-    // node needs its own name.
-    let name = match database {
-        DatabaseLocation::File(_) => store.name().to_owned(),
-        DatabaseLocation::Server(_) => format!("{}:{}", store.name(), store.id()),
-    };
-    // Local disks need metrics only: retries do not help, and file descriptors are too cheap to
-    // limit.
-    let metrics = Metrics::default();
-    let counters = metrics.counters.clone();
-    let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, Arc::new(store)));
-    StoreEntry { name, store, counters, is_shared: false, is_disk: true }
-}
-
-/// Wraps a remote store in the layers that it needs: timeouts, metrics, retries, a concurrency
-/// limit.
-fn remote_entry(config: &Config, store: Arc<dyn Backend>) -> StoreEntry {
-    let section = &config.stores;
-    let backend = store.name();
-    let timeout = Timeout {
-        backend,
-        operation: Duration::from_secs(section.timeout),
-        complete: Duration::from_secs(section.timeout.saturating_mul(10)),
-    };
-    let metrics = Metrics::default();
-    let counters = metrics.counters.clone();
-    let transfers = usize::try_from(section.max_transfers).unwrap_or(usize::MAX >> 3);
-    let limit = Limit::new(backend, transfers.min(usize::MAX >> 3), Duration::from_secs(section.timeout));
-    let store: Arc<dyn Backend> = Arc::new(Layered::new(timeout, store));
-    let store: Arc<dyn Backend> = Arc::new(Layered::new(metrics, store));
-    let store: Arc<dyn Backend> = Arc::new(Layered::new(Retry { attempts: section.attempts }, store));
-    let store: Arc<dyn Backend> = Arc::new(Layered::new(limit, store));
-    StoreEntry { name: backend.to_owned(), store, counters, is_shared: config.is_clustered(), is_disk: false }
 }

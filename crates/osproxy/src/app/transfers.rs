@@ -13,9 +13,9 @@ use osproxy_api::ErrorCode;
 use osproxy_storage::{BufferBudget, BufferReservation, SizeHint, UNKNOWN_PART};
 use osproxy_types::tenant::Tenant;
 
+use super::settings::TransferLimits;
 use crate::{
     Error, Result,
-    config::LimitsSection,
     link::{CountedLimit, LinkConstraints},
 };
 
@@ -26,8 +26,7 @@ const MEMORY_WAIT: Duration = Duration::from_secs(10);
 /// Admits transfers up to a limit, because each holds memory, a connection and perhaps a file.
 #[derive(Debug)]
 pub struct Transfers {
-    max: u32,
-    max_per_tenant: Option<u32>,
+    limits: TransferLimits,
     running: AtomicU32,
     buffers: BufferBudget,
     /// How long a transfer waits for memory.
@@ -53,12 +52,11 @@ pub struct Transfer {
 }
 
 impl Transfers {
-    pub(super) fn new(limits: &LimitsSection) -> Arc<Self> {
+    pub(super) fn new(limits: TransferLimits) -> Arc<Self> {
         Arc::new(Self {
-            max: limits.max_transfers,
-            max_per_tenant: limits.max_tenant_transfers,
+            limits,
             running: AtomicU32::new(0),
-            buffers: BufferBudget::new(limits.max_buffer),
+            buffers: BufferBudget::new(limits.buffer_bytes),
             wait: MEMORY_WAIT,
             running_by_payer: Mutex::default(),
         })
@@ -73,7 +71,7 @@ impl Transfers {
     /// no memory becomes free within 10 seconds. `buffered` is the memory for buffered content, in
     /// bytes, in addition to the other buffers of the transfer.
     pub async fn admit(self: &Arc<Self>, terms: &LinkConstraints, buffered: u64) -> Result<Transfer> {
-        let one_more = |running| (running < self.max).then_some(running + 1);
+        let one_more = |running| (running < self.limits.max).then_some(running + 1);
         let begun = self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         begun.map_err(|_| too_many_transfers())?;
         let mut transfer = Transfer { transfers: self.clone(), payers: Vec::new(), buffers: None };
@@ -108,7 +106,7 @@ impl Transfer {
 
     /// Charges this transfer to `tenant`; fails at its concurrency limit.
     pub fn charge(&mut self, tenant: &Tenant) -> Result<()> {
-        match self.transfers.max_per_tenant {
+        match self.transfers.limits.max_per_tenant {
             Some(max) => self.charge_payer(Payer::Tenant(tenant.clone()), max),
             None => Ok(()),
         }
@@ -157,6 +155,8 @@ fn too_many(message: &'static str) -> Error {
 mod tests {
     use super::*;
 
+    const LIMITS: TransferLimits = TransferLimits { max: 1024, max_per_tenant: None, buffer_bytes: 1 << 30 };
+
     async fn begin(transfers: &Arc<Transfers>, tenant: &Tenant) -> Result<Transfer> {
         let mut transfer = transfers.admit(&LinkConstraints::default(), 0).await?;
         transfer.charge(tenant).map(|()| transfer)
@@ -164,8 +164,8 @@ mod tests {
 
     #[tokio::test]
     async fn there_are_no_more_than_may_be_and_each_gives_its_place_back() {
-        let limits = LimitsSection { max_transfers: 3, max_tenant_transfers: Some(2), ..Default::default() };
-        let transfers = Transfers::new(&limits);
+        let limits = TransferLimits { max: 3, max_per_tenant: Some(2), ..LIMITS };
+        let transfers = Transfers::new(limits);
         let (one, two): (Tenant, Tenant) = ("one".parse().unwrap(), "two".parse().unwrap());
         let (first, second) =
             (begin(&transfers, &one).await.unwrap(), begin(&transfers, &one).await.unwrap());
@@ -182,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn links_of_a_key_that_has_a_limit_share_it() {
-        let transfers = Transfers::new(&LimitsSection::default());
+        let transfers = Transfers::new(LIMITS);
         let of = |id: &str| LinkConstraints {
             transfers: Some(CountedLimit { id: id.to_owned(), max: 1 }),
             ..LinkConstraints::default()
@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_waits_for_memory_and_is_refused_when_none_becomes_free() {
-        let mut transfers = Transfers::new(&LimitsSection { max_buffer: 16 << 20, ..Default::default() });
+        let mut transfers = Transfers::new(TransferLimits { buffer_bytes: 16 << 20, ..LIMITS });
         Arc::get_mut(&mut transfers).unwrap().wait = Duration::ZERO;
         let unknown = buffered_bytes(SizeHint::Unknown);
         assert_eq!(

@@ -8,9 +8,9 @@ use history::UploadHistory;
 use osproxy_types::uid::Uid;
 
 use crate::{
-    app,
     config::LoadedConfig,
     meta::{BlobPayload, Meta, NodeStores},
+    wiring,
 };
 
 /// Options of `osproxy explain`.
@@ -28,7 +28,7 @@ pub struct ExplainArgs {
 pub fn run(loaded: &LoadedConfig, options: ExplainArgs) -> anyhow::Result<()> {
     super::block_on(async {
         let location = super::existing_database(&loaded.config).await?;
-        let database = app::database_options(&loaded.config, NodeStores::default());
+        let database = wiring::database_options(&loaded.config, NodeStores::default());
         let meta = Meta::open_existing(&location, database).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))?;
         let story = load_history(&meta, options.uid).await?;

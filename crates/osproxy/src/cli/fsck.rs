@@ -9,8 +9,8 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::{
-    app::App,
     config::{LoadedConfig, StoreKind},
+    wiring,
 };
 use check::Fsck;
 
@@ -49,7 +49,7 @@ pub fn run(loaded: &LoadedConfig, options: FsckArgs) -> anyhow::Result<ExitCode>
         let mut config = loaded.config.clone();
         // Scans whole tables.
         config.database.timeout = PATIENCE;
-        let app = App::open(&config).await?;
+        let app = wiring::open_node(&config).await?;
         let mut check = Fsck::new(app, options);
         check.run().await?;
         let (found, repaired) = (check.found, check.repaired);

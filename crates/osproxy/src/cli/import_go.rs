@@ -22,6 +22,7 @@ use crate::{
     app::App,
     config::{self, LoadedConfig, StoreKind},
     meta::{DatabaseLocation, GoDatabase, GoTables, ImportTarget},
+    wiring,
 };
 
 /// Files per page. Each page scans the parts of all files, so pages are large.
@@ -79,7 +80,7 @@ pub fn run(loaded: &LoadedConfig, options: &ImportGoArgs) -> anyhow::Result<Exit
             bail!("there is no folder {}; set `local.root` to the Go program's `localstore`", root.display());
         }
         super::existing_or_init(&loaded.config, options.init).await?;
-        let app = App::open(&loaded.config).await?;
+        let app = wiring::open_node(&loaded.config).await?;
         let into = ImportTarget {
             tenant: options.tenant.clone(),
             store: store_name(&app, kind)?,

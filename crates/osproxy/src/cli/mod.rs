@@ -24,9 +24,9 @@ use osproxy_types::error_chain;
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
-    app,
     config::Config,
     meta::{self, DatabaseLocation, Meta, NodeStores},
+    wiring,
 };
 
 /// Exit codes, printed at the end of `osproxy --help`.
@@ -80,7 +80,7 @@ async fn existing_database(config: &Config) -> anyhow::Result<DatabaseLocation> 
 /// Opens an existing database to read and change metadata; services may be running.
 async fn open_meta(config: &Config) -> anyhow::Result<Meta> {
     let location = existing_database(config).await?;
-    let meta = Meta::open_existing(&location, app::database_options(config, NodeStores::default())).await;
+    let meta = Meta::open_existing(&location, wiring::database_options(config, NodeStores::default())).await;
     meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
 }
 
@@ -102,7 +102,7 @@ async fn open_or_init_meta(config: &Config, init: InitArgs) -> anyhow::Result<Me
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     let location = config.database_location().map_err(anyhow::Error::msg)?;
     if let DatabaseLocation::File(_) = &location {
-        app::create_private_dir(&config.data_dir)
+        wiring::create_private_dir(&config.data_dir)
             .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
     }
     let migrated = meta::migrate(&location).await;

@@ -10,9 +10,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    app::{self, ReadRateLimit, Stores},
+    app::ReadRateLimit,
     config::LoadedConfig,
     meta::{Meta, NodeStores},
+    wiring,
 };
 use report::ScrubReport;
 use scrubber::Scrubber;
@@ -38,9 +39,10 @@ pub fn run(loaded: &LoadedConfig, options: ScrubArgs) -> anyhow::Result<ExitCode
     super::block_on(async {
         let database = super::existing_database(config).await?;
         let stores =
-            Stores::open_to_read(config, &database, ReadRateLimit::new(options.rate.as_u64())).await?;
+            wiring::stores::open_to_read(config, &database, ReadRateLimit::new(options.rate.as_u64()))
+                .await?;
         let here = NodeStores::new(String::new(), stores.local_stores());
-        let meta = Meta::open_existing(&database, app::database_options(config, here)).await;
+        let meta = Meta::open_existing(&database, wiring::database_options(config, here)).await;
         let meta = meta.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&database, &error)))?;
         let mut walk = Scrubber { meta, stores, report: ScrubReport::new(options.json, options.after) };
         let mut terminated = signal(SignalKind::terminate())?;

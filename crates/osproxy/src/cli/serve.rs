@@ -18,7 +18,7 @@ use crate::{
     app::App,
     config::{Config, LoadedConfig, TasksSection},
     tasks::{self, Engine},
-    telemetry, version,
+    telemetry, version, wiring,
 };
 
 /// Maximum number of blocking threads of a runtime, which hash, write, sync and read files at the
@@ -64,7 +64,7 @@ async fn serve(LoadedConfig { config, warnings }: LoadedConfig, connections: &Ha
         tracing::warn!("{warning}");
     }
     let signals = Signals::listen().await?;
-    let app = App::open(&config).await?;
+    let app = wiring::open_node(&config).await?;
     let listeners = Listeners::open(&config).await?;
     let bootstrap_key = bootstrap_key::create(&app, &config).await?;
     let address = listeners.address()?;

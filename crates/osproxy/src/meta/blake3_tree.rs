@@ -56,7 +56,7 @@ impl Meta {
     /// bytes.
     pub async fn combined_blake3(&self, blob_id: i64) -> Result<Option<[u8; 32]>, MetaError> {
         match blob::Entity::find_by_id(blob_id).one(&self.reader).await? {
-            Some(blob) => combined_blake3(&self.reader, &blob).await,
+            Some(blob) => Ok(combined_blake3(&self.reader, &blob).await?),
             None => Ok(None),
         }
     }

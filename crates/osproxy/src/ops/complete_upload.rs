@@ -11,7 +11,6 @@ use crate::{
     Error, Result,
     app::App,
     meta::{CompleteOutcome, CompletePreconditions, MultipartUpload},
-    tasks::handlers::complete_uploads,
 };
 use osproxy_types::uid::Uid;
 
@@ -123,7 +122,7 @@ async fn complete_multipart(
     terms: LinkConstraints,
     upload: MultipartUpload,
 ) -> Result<()> {
-    match complete_uploads::complete_multipart_upload(&app, uid, &upload).await? {
+    match app.finish_completion(uid, &upload).await? {
         CompleteOutcome::NotOpen(_) | CompleteOutcome::Unknown => {}
         completed => return into_result(completed),
     }
@@ -143,10 +142,7 @@ pub(super) async fn resume_completion(app: &Arc<App>, uid: Uid) -> Result<()> {
         return Ok(());
     };
     let app = app.clone();
-    let completing = app
-        .clone()
-        .background
-        .spawn(async move { complete_uploads::complete_multipart_upload(&app, uid, &native).await });
+    let completing = app.clone().background.spawn(async move { app.finish_completion(uid, &native).await });
     completing.await.map_err(Error::internal)?.map(|_| ())
 }
 

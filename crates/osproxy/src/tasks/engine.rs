@@ -1,8 +1,5 @@
 //! Claims tasks, runs their handlers, and records the results.
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -45,6 +42,20 @@ pub struct EngineSettings {
     pub initial_backoff: Duration,
     /// Maximum delay after a failure.
     pub max_backoff: Duration,
+}
+
+impl EngineSettings {
+    /// Returns the delay after a failed attempt, in milliseconds: exponential backoff with jitter
+    /// between half and all of it, so that tasks that failed together are not retried together.
+    fn backoff_ms(&self, attempt: u32) -> i64 {
+        let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
+        let full = self.initial_backoff.saturating_mul(doubled).min(self.max_backoff);
+        let mut random = [0; 2];
+        // Without random numbers, use the full delay.
+        let share = getrandom::fill(&mut random).map_or(u16::MAX, |()| u16::from_be_bytes(random));
+        let half = millis(full) / 2;
+        millis(full) - half + half.saturating_mul(share.into()) / i64::from(u16::MAX)
+    }
 }
 
 /// The task engine of a process.
@@ -218,7 +229,7 @@ impl Engine {
                 AttemptResult::Retry(error, millis(every.min(self.settings.max_backoff)))
             }
             (Err(TaskError::Retry(error)), None) if attempt < claimed.max_attempts => {
-                let (error, delay) = (error_chain(&*error), self.backoff_ms(attempt));
+                let (error, delay) = (error_chain(&*error), self.settings.backoff_ms(attempt));
                 tracing::warn!(
                     task_id,
                     kind,
@@ -295,16 +306,25 @@ impl Engine {
             }
         }
     }
+}
 
-    /// Returns the delay after a failed attempt, in milliseconds: exponential backoff with jitter
-    /// between half and all of it, so that tasks that failed together are not retried together.
-    fn backoff_ms(&self, attempt: u32) -> i64 {
-        let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
-        let full = self.settings.initial_backoff.saturating_mul(doubled).min(self.settings.max_backoff);
-        let mut random = [0; 2];
-        // Without random numbers, use the full delay.
-        let share = getrandom::fill(&mut random).map_or(u16::MAX, |()| u16::from_be_bytes(random));
-        let half = millis(full) / 2;
-        millis(full) - half + half.saturating_mul(share.into()) / i64::from(u16::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_and_are_spread() {
+        let settings = EngineSettings {
+            lease: Duration::ZERO,
+            poll_interval: Duration::ZERO,
+            initial_backoff: Duration::from_secs(2),
+            max_backoff: Duration::from_mins(10),
+        };
+        for (attempt, full) in [(1, 2_000), (2, 4_000), (4, 16_000), (10, 600_000), (4_000_000, 600_000)] {
+            let delays: Vec<_> = (0..200).map(|_| settings.backoff_ms(attempt)).collect();
+            assert!(delays.iter().all(|delay| (full / 2..=full).contains(delay)), "{attempt}: {delays:?}");
+            let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+            assert!(most - least > full / 4, "{attempt}: they are all alike");
+        }
     }
 }

@@ -87,6 +87,7 @@ mod shown;
 mod slow_clients;
 mod stores;
 mod swagger;
+mod task_engine;
 mod tasks;
 mod tls;
 mod torture;

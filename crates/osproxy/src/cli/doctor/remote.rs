@@ -8,8 +8,8 @@ use super::{
     report::DoctorReport,
 };
 use crate::{
-    app::explain_store_error,
     config::{Config, StoreKind},
+    wiring::explain_store_error,
 };
 
 /// Probes that need valid credentials, in order.

@@ -6,6 +6,7 @@ use osproxy::{
     http::{self, Admission, GrpcRoutes},
     ops,
     tasks::{self, Engine},
+    wiring,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -56,7 +57,7 @@ impl Running {
             }
         }
         // The previous run may hold its locks for a moment: a blocking call cannot be cancelled.
-        let app = eventually("the locks are released", async || App::open(&config).await.ok()).await;
+        let app = eventually("the locks are released", async || wiring::open_node(&config).await.ok()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api = Api::new(listener.local_addr().unwrap());
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());

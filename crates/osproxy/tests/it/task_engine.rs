@@ -1,11 +1,21 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+//! The task engine: claims, leases, retries and shutdown.
 
-use super::*;
-use crate::{
-    config,
-    meta::{AttemptOutcome, Task, TaskKind, TaskState},
-    tasks::{TaskHandler, enqueue},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
+
+use osproxy::{
+    app::App,
+    config::Config,
+    meta::{AttemptOutcome, NewTask, Task, TaskKind, TaskState},
+    tasks::{Engine, EngineSettings, Registry, TaskContext, TaskError, TaskHandler, enqueue},
+    wiring,
+};
+use tokio_util::sync::CancellationToken;
 
 const HOUR: Duration = Duration::from_hours(1);
 /// Intervals so long that only a notification wakes the engine.
@@ -69,8 +79,8 @@ struct Bench {
 
 async fn start(settings: EngineSettings) -> Bench {
     let folder = tempfile::tempdir().unwrap();
-    let overrides = config::ConfigOverrides { listen: None, data_dir: Some(folder.path().join("data")) };
-    let app = App::open(&config::load(None, overrides).unwrap().config).await.unwrap();
+    let config = Config { data_dir: folder.path().join("data"), ..Config::default() };
+    let app = wiring::open_node(&config).await.unwrap();
     let (seen, stop, abort) = (Seen::default(), CancellationToken::new(), CancellationToken::new());
     let registry = Registry::default().with(Gate(seen.clone()));
     let engine = Engine::new(app.clone(), registry, settings).run(stop.clone(), abort.clone());
@@ -217,22 +227,4 @@ async fn who_stops_lets_handlers_end_and_who_must_stop_hands_them_back() {
     let (task, attempts) = bench.app.meta.task(id).await.unwrap().unwrap();
     assert_eq!((task.state, task.lease_owner), (TaskState::Queued, None));
     assert_eq!(attempts[0].outcome, Some(AttemptOutcome::HandedBack));
-}
-
-#[tokio::test]
-async fn delays_double_and_are_spread() {
-    let bench = start(EngineSettings { initial_backoff: Duration::from_secs(2), ..SETTINGS }).await;
-    bench.stop.cancel();
-    let settings = EngineSettings {
-        initial_backoff: Duration::from_secs(2),
-        max_backoff: Duration::from_mins(10),
-        ..SETTINGS
-    };
-    let engine = Engine::new(bench.app.clone(), Registry::default(), settings);
-    for (attempt, full) in [(1, 2_000), (2, 4_000), (4, 16_000), (10, 600_000), (4_000_000, 600_000)] {
-        let delays: Vec<_> = (0..200).map(|_| engine.backoff_ms(attempt)).collect();
-        assert!(delays.iter().all(|delay| (full / 2..=full).contains(delay)), "{attempt}: {delays:?}");
-        let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
-        assert!(most - least > full / 4, "{attempt}: they are all alike");
-    }
 }

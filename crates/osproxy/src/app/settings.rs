@@ -1,0 +1,136 @@
+//! Settings of a node. The binary reads them from the configuration.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    coord::{ClusterTiming, RedisSettings},
+    meta::{CacheLimits, DatabaseLocation},
+};
+
+/// All settings of a node except its stores, which are opened before they are passed in.
+pub struct Settings {
+    /// Where metadata is stored.
+    pub database: DatabaseLocation,
+    /// Limits of the metadata cache.
+    pub cache: CacheLimits,
+    /// The Redis through which nodes share the database. Must be `None` if the database is a file.
+    pub redis: Option<RedisSettings>,
+    /// Heartbeats in the node registry and leases of worker ids.
+    pub cluster: ClusterTiming,
+    /// Requests to other nodes.
+    pub peers: PeerSettings,
+    /// Limits of operations.
+    pub limits: Limits,
+    /// Limits of transfers.
+    pub transfers: TransferLimits,
+    /// Limits of uploads that are not complete.
+    pub reservations: ReservationLimits,
+    /// The disks of this machine.
+    pub disks: DiskSettings,
+    /// Whether callers without an API key are served.
+    pub is_open: bool,
+    /// The keys that sign links; the first signs, all verify. If empty, the keys are in the
+    /// database, which gets one at the first start.
+    pub link_keys: Vec<LinkKeySecret>,
+    /// The version of the program.
+    pub build: BuildInfo,
+}
+
+impl Settings {
+    /// Whether several nodes may share the database.
+    pub fn is_clustered(&self) -> bool {
+        self.redis.is_some()
+    }
+}
+
+/// Settings of requests that are forwarded to other nodes.
+pub struct PeerSettings {
+    /// Secret that authenticates nodes to each other. If `None`, it is derived from the link keys.
+    pub secret: Option<Vec<u8>>,
+    /// Idle timeout of a forwarded request.
+    pub timeout: Duration,
+    /// Maximum concurrent forwarded requests.
+    pub max_forwards: usize,
+}
+
+/// Limits of operations.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Maximum size of a file, in bytes.
+    pub max_size: u64,
+    /// Maximum size of a part, in bytes.
+    pub max_part_size: u64,
+    /// Highest part number.
+    pub max_parts: u32,
+    /// How long an upload session is kept after it has expired, in milliseconds.
+    pub expired_retention_ms: i64,
+    /// Whether an instant upload requires a proof of possession.
+    pub prove_possession: bool,
+    /// Maximum size for which expected digests are verified before an upload is complete, in bytes.
+    pub verify_up_to: u64,
+    /// How long disk space stays reserved for an upload that has received nothing, in milliseconds.
+    pub reservation_ttl_ms: i64,
+    /// Maximum attempts of a task.
+    pub max_task_attempts: u32,
+    /// Maximum lifetime of a link, in seconds.
+    pub max_link_secs: i64,
+    /// Download links to a file that are issued within this many seconds are identical, which lets
+    /// caches share them. 0: every link is different.
+    pub link_round_secs: i64,
+    /// Whether shared caches may store content.
+    pub public_links: bool,
+    /// Maximum pending writes (transactions and received content) when an upload is created.
+    pub max_pending_writes: u64,
+}
+
+/// Limits of transfers.
+#[derive(Clone, Copy, Debug)]
+pub struct TransferLimits {
+    /// Maximum concurrent transfers.
+    pub max: u32,
+    /// Maximum concurrent transfers of one tenant. If `None`, only `max` applies.
+    pub max_per_tenant: Option<u32>,
+    /// Memory for the buffers of all transfers together, in bytes.
+    pub buffer_bytes: u64,
+}
+
+/// Limits of uploads that are not complete.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservationLimits {
+    /// Maximum uploads of one tenant.
+    pub max_tenant_uploads: u64,
+    /// Percentage of the disk with the objects that may be reserved.
+    pub percent: u64,
+    /// Percentage of the disk with the objects that may be reserved for one tenant.
+    pub tenant_percent: u64,
+}
+
+/// The folders whose disks a node needs, besides that of an `SQLite` database.
+#[derive(Clone, Debug)]
+pub struct DiskSettings {
+    /// Folder for all data that is kept on this machine.
+    pub data_dir: PathBuf,
+    /// Folder of the objects. `None` if no objects are stored on this machine.
+    pub object_folder: Option<PathBuf>,
+    /// Space that uploads must leave free, in bytes.
+    pub keep_free: u64,
+}
+
+/// Version of a build.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildInfo {
+    /// Version number, as in the node registry and metrics.
+    pub version: &'static str,
+    /// Commit of the build, with `-dirty` appended if sources were changed. Empty if unknown.
+    pub commit: &'static str,
+    /// Version number and commit, for people: `1.0.0 (1c29f64abcde)`.
+    pub full: &'static str,
+}
+
+/// A key that signs links.
+pub struct LinkKeySecret {
+    /// Identifies the key; part of every signature.
+    pub id: String,
+    /// The secret, at least 16 random bytes.
+    pub secret: Vec<u8>,
+}

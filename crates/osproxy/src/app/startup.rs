@@ -1,0 +1,216 @@
+//! Opens a node: first its locks, then what they protect.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use osproxy_storage::BufferBudget;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{
+    App, Background, Stores, Transfers, auth, generate_link_key, health, inspect, key_rotation,
+    metrics_export, multipart, reservations,
+    settings::{LinkKeySecret, Settings},
+    stats,
+};
+use crate::{
+    app::NodeState,
+    cluster::{Forwarder, PeerClient},
+    coord::{Coordinator, LocalCoordinator, Owners, RedisCoordinator, UidGenerator},
+    link::LinkKeys,
+    meta::{DatabaseLocation, DatabaseOptions, ExclusiveLock, Meta, NodeStores, now_ms},
+    metrics::Metrics,
+};
+
+const REDIS_CONTEXT: &str = "cannot use Redis";
+
+const SECRET_CONTEXT: &str = "cannot use the cluster secret";
+
+const LINK_KEYS_CONTEXT: &str = "cannot use the link keys";
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StartupError {
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StartupError {
+    /// An error whose message includes its cause.
+    pub fn msg(what: String) -> Self {
+        Self { message: what, source: None }
+    }
+}
+
+/// Returns a closure for `map_err` that wraps an error in a [`StartupError`] with the message
+/// `what`.
+pub fn context<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: impl Into<String>,
+) -> impl FnOnce(E) -> StartupError {
+    let what = what.into();
+    move |source| StartupError { message: what, source: Some(source.into()) }
+}
+
+/// Explains why the exclusive lock on `what` cannot be taken.
+pub fn lock_error<E: std::error::Error + Send + Sync + 'static>(what: &str, error: E) -> StartupError {
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let mut causes = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if causes.any(|cause| cause.kind() == std::io::ErrorKind::WouldBlock) {
+        return StartupError::msg(format!("another osproxy process uses {what}: stop the service first"));
+    }
+    context(format!("cannot use {what}"))(error)
+}
+
+/// A node that holds its locks: no other process uses its database, or all that do coordinate
+/// through Redis. Only now may its stores be opened.
+pub struct Startup {
+    settings: Settings,
+    node_id: String,
+    started_at: i64,
+    coordinator: Arc<dyn Coordinator>,
+    exclusive_lock: Option<ExclusiveLock>,
+    transfers: Arc<Transfers>,
+}
+
+impl Startup {
+    /// Connects to Redis if it is configured; otherwise ensures that this is the only node.
+    pub async fn lock(settings: Settings) -> Result<Self, StartupError> {
+        let mut node = [0; 8];
+        getrandom::fill(&mut node).map_err(context("cannot generate an id for this process"))?;
+        let node_id = hex::encode(node);
+        let (coordinator, exclusive_lock) = open_coordinator(&settings, &node_id).await?;
+        let transfers = Transfers::new(settings.transfers);
+        Ok(Self { settings, node_id, started_at: now_ms(), coordinator, exclusive_lock, transfers })
+    }
+
+    /// The settings of the node.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The memory that the buffers of all transfers share. Stores take the memory for large parts
+    /// from it.
+    pub fn buffers(&self) -> &BufferBudget {
+        self.transfers.buffers()
+    }
+
+    /// Opens the database and starts the node. The error names what cannot be used, and why.
+    pub async fn open(self, stores: Stores) -> Result<Arc<App>, StartupError> {
+        let Self { settings, node_id, started_at, coordinator, exclusive_lock, transfers } = self;
+        let database = &settings.database;
+        let here = NodeStores::new(node_id.clone(), stores.local_stores());
+        let options = DatabaseOptions {
+            node_stores: here,
+            cache: settings.cache,
+            max_task_attempts: settings.limits.max_task_attempts,
+        };
+        let meta = Meta::open(database, options).await;
+        let meta = meta.map_err(|error| StartupError::msg(Meta::open_error_message(database, &error)))?;
+        // No other process uses the node-local stores or, if `is_alone`, this database, so the
+        // leases of earlier processes are void.
+        let is_alone = exclusive_lock.is_some() || matches!(database, DatabaseLocation::File(_));
+        let own = stores.names().into_iter().filter(|name| !stores.is_shared(name)).collect();
+        meta.expire_other_leases(&node_id, own, is_alone)
+            .await
+            .map_err(context("cannot release the leases of earlier processes"))?;
+        // Nodes that share a database get their worker ids from Redis, which records the newest uid
+        // of each. If every node continued from the newest uid in the database, one clock that was
+        // ahead would affect all nodes.
+        let newest = if settings.is_clustered() {
+            None
+        } else {
+            meta.highest_id().await.map_err(context("cannot read the newest uid"))?
+        };
+        let has_configured_keys = !settings.link_keys.is_empty();
+        let links = load_link_keys(settings.link_keys, &meta).await?;
+        let secrets = settings.peers.secret.map(|secret| vec![secret]);
+        let is_for_cluster = secrets.is_none();
+        let secrets = secrets.unwrap_or_else(|| key_rotation::cluster_secrets(&links));
+        let peers = PeerClient::new(&secrets, settings.peers.timeout, settings.peers.max_forwards);
+        let peers = peers.map_err(context(SECRET_CONTEXT))?;
+        let owners = Owners::new(coordinator.clone(), settings.cluster.heartbeat);
+        let node = NodeState::new(node_id.clone(), started_at, &stores, settings.build.version);
+        let app = Arc::new(App {
+            meta,
+            stores,
+            links,
+            limits: settings.limits,
+            build: settings.build,
+            authenticator: auth::Authenticator::new(settings.is_open),
+            key_rotation: key_rotation::KeyRotation {
+                is_configured: has_configured_keys,
+                is_for_cluster,
+                last_read: Mutex::new(Instant::now()),
+            },
+            background: Background::on_current_runtime(),
+            task_notify: Notify::new(),
+            started_at,
+            node,
+            node_id: node_id.clone(),
+            metrics: Metrics::default(),
+            transfers,
+            uids: UidGenerator::new(newest),
+            coordinator,
+            forwarder: Forwarder::new(peers, owners.clone(), node_id.clone()),
+            owners,
+            exclusive_lock,
+            active_writes: Mutex::default(),
+            stats_cache: stats::StatsCache::default(),
+            folders: metrics_export::DiskFolders::new(&settings.disks),
+            health_checker: health::HealthChecker::default(),
+            multipart_locks: multipart::StripedLocks::default(),
+            inspections: Semaphore::new(inspect::MAX_INSPECTIONS),
+            reservations: reservations::DiskReservations::new(
+                settings.reservations,
+                &settings.disks,
+                &settings.database,
+            ),
+        });
+        app.exchange_invalidations();
+        app.spawn_link_key_polling();
+        Ok(app)
+    }
+}
+
+/// Connects to Redis if it is configured; otherwise ensures that this is the only node.
+async fn open_coordinator(
+    settings: &Settings,
+    node: &str,
+) -> Result<(Arc<dyn Coordinator>, Option<ExclusiveLock>), StartupError> {
+    match &settings.database {
+        DatabaseLocation::File(path) => {
+            let what = format!("the database {}", path.display());
+            let coordinator = LocalCoordinator::open(path).map_err(|error| lock_error(&what, error))?;
+            Ok((Arc::new(coordinator), None))
+        }
+        DatabaseLocation::Server(server) => {
+            if let Some(redis) = &settings.redis {
+                let coordinator =
+                    RedisCoordinator::open(redis.clone(), node.to_owned(), settings.cluster).await;
+                return Ok((Arc::new(coordinator.map_err(context(REDIS_CONTEXT))?), None));
+            }
+            let alone = ExclusiveLock::try_acquire(server).await;
+            let alone = alone
+                .map_err(|error| StartupError::msg(Meta::open_error_message(&settings.database, &error)))?;
+            let taken = "another node uses this database; configure `redis` on both nodes to share it";
+            let alone = alone.ok_or(taken).map_err(context("cannot lock the database"))?;
+            Ok((Arc::new(LocalCoordinator::without_lock()), Some(alone)))
+        }
+    }
+}
+
+/// Returns the configured link keys, or else those in the database, which are created at the first
+/// start.
+async fn load_link_keys(configured: Vec<LinkKeySecret>, meta: &Meta) -> Result<LinkKeys, StartupError> {
+    let mut secrets: Vec<_> = configured.into_iter().map(|key| (key.id, key.secret)).collect();
+    if secrets.is_empty() {
+        let fresh = generate_link_key().map_err(context(LINK_KEYS_CONTEXT))?;
+        secrets = meta.link_keys_or_create(fresh).await.map_err(context(LINK_KEYS_CONTEXT))?;
+    }
+    key_rotation::parse_link_keys(&secrets)
+        .map_err(context(LINK_KEYS_CONTEXT))?
+        .ok_or("no link key is configured or stored")
+        .map_err(context(LINK_KEYS_CONTEXT))
+}

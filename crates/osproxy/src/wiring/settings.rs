@@ -1,0 +1,104 @@
+//! Converts the configuration to the settings of a node.
+
+use std::time::Duration;
+
+use crate::{
+    app::{
+        settings::{
+            DiskSettings, Limits, LinkKeySecret, PeerSettings, ReservationLimits, Settings, TransferLimits,
+        },
+        startup::{StartupError, context},
+    },
+    config::{AuthMode, Config, LinkKeySection, StoreKind},
+    coord::RedisSettings,
+    meta::{CacheLimits, DatabaseLocation, DatabaseOptions, NodeStores},
+    version,
+};
+
+/// Returns the settings of a node. Fails if settings conflict or a secret cannot be read. Blocks to
+/// read the files of secrets.
+pub fn node_settings(config: &Config) -> Result<Settings, StartupError> {
+    let database = config.database_location().map_err(context("cannot use the database"))?;
+    let redis = redis(config, &database)?;
+    let link_keys = link_keys(config)?;
+    let secret = config.cluster.secret().map_err(context("cannot use the cluster secret"))?;
+    Ok(Settings {
+        database,
+        cache: cache_limits(config),
+        redis,
+        cluster: config.cluster.timing(),
+        peers: PeerSettings {
+            secret,
+            timeout: Duration::from_secs(config.cluster.forward_timeout),
+            max_forwards: (config.server.max_connections / 2).max(1).into(),
+        },
+        limits: limits(config),
+        transfers: TransferLimits {
+            max: config.limits.max_transfers,
+            max_per_tenant: config.limits.max_tenant_transfers,
+            buffer_bytes: config.limits.max_buffer,
+        },
+        reservations: ReservationLimits {
+            max_tenant_uploads: config.limits.max_tenant_uploads.into(),
+            percent: config.local.reserve_percent.into(),
+            tenant_percent: config.local.reserve_tenant_percent.into(),
+        },
+        disks: DiskSettings {
+            data_dir: config.data_dir.clone(),
+            object_folder: config.stores().contains(&StoreKind::Local).then(|| config.object_folder()),
+            keep_free: config.local.keep_free,
+        },
+        is_open: config.auth.mode == AuthMode::Open,
+        link_keys,
+        build: version::BUILD,
+    })
+}
+
+/// Settings of the database handle of a process that can access these stores.
+pub fn database_options(config: &Config, node_stores: NodeStores) -> DatabaseOptions {
+    DatabaseOptions { node_stores, cache: cache_limits(config), max_task_attempts: config.tasks.max_attempts }
+}
+
+/// Returns the configured size and lifetime of the metadata cache.
+fn cache_limits(config: &Config) -> CacheLimits {
+    CacheLimits {
+        max_entries: usize::try_from(config.database.cache_entries).unwrap_or(usize::MAX),
+        max_age: Duration::from_secs(config.database.cache_seconds),
+    }
+}
+
+/// Returns the Redis to use. With a database file there is only one node, which needs none.
+fn redis(config: &Config, database: &DatabaseLocation) -> Result<Option<RedisSettings>, StartupError> {
+    match database {
+        DatabaseLocation::File(_) => Ok(None),
+        DatabaseLocation::Server(_) => {
+            let redis = config.redis.settings().map_err(|problems| problems.join("; "));
+            redis.map_err(context("cannot use Redis"))
+        }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        max_size: config.uploads.max_size,
+        max_part_size: config.uploads.max_part_size,
+        max_parts: config.uploads.max_parts,
+        expired_retention_ms: config.uploads.keep_lapsed.saturating_mul(1000).cast_signed(),
+        prove_possession: config.uploads.prove_possession,
+        verify_up_to: config.uploads.verify_up_to,
+        reservation_ttl_ms: config.local.reserve_secs.saturating_mul(1000).cast_signed(),
+        max_task_attempts: config.tasks.max_attempts,
+        max_link_secs: config.links.max_expire.cast_signed(),
+        link_round_secs: config.links.round_secs.cast_signed(),
+        public_links: config.links.public_cache,
+        max_pending_writes: config.limits.max_backlog.into(),
+    }
+}
+
+fn link_keys(config: &Config) -> Result<Vec<LinkKeySecret>, StartupError> {
+    let key = |key: &LinkKeySection| {
+        let secret = key.secret().map_err(context("cannot use the link keys"))?;
+        Ok(LinkKeySecret { id: key.id.clone(), secret })
+    };
+    config.links.keys.iter().map(key).collect()
+}
