@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::Request,
-    http::{HeaderMap, HeaderName},
+    http::{HeaderMap, HeaderName, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -35,7 +36,11 @@ pub(super) async fn enforce(request: Request, next: Next) -> Response {
         Ok(answer) => {
             answer.map(|body| Body::new(DeadlineBody { body: Some(body), end: Box::pin(sleep_until(end)) }))
         }
-        Err(_) => deadline_exceeded().into_response(),
+        Err(_) => {
+            let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            response.extensions_mut().insert(Arc::new(deadline_exceeded()));
+            response
+        }
     }
 }
 

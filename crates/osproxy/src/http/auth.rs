@@ -11,6 +11,7 @@ use axum::{
 use osproxy_api::ErrorCode;
 use osproxy_types::scope::Scope;
 
+use super::error::{HandlerResult, Rejection};
 use crate::{
     Error, Result,
     app::{App, Caller, ClientAddr},
@@ -43,9 +44,9 @@ pub(super) struct Authenticated<S> {
 }
 
 impl<S: RequiredScope> FromRequestParts<Arc<App>> for Authenticated<S> {
-    type Rejection = Error;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> HandlerResult<Self> {
         let caller = authenticate(app, parts).await?;
         caller.require_scope(S::SCOPE)?;
         Ok(Self { caller, scope: PhantomData })
@@ -57,7 +58,7 @@ pub(super) async fn insert_caller(
     State(app): State<Arc<App>>,
     request: Request,
     next: Next,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (mut parts, body) = request.into_parts();
     let caller = authenticate(&app, &parts).await?;
     parts.extensions.insert(caller);

@@ -1,5 +1,5 @@
-//! Error responses. A handler returns an [`Error`], which travels in the response extensions to
-//! [`render`]; only that knows the protocol, so it logs and renders each error once.
+//! Error responses. A handler returns a [`Rejection`], whose [`Error`] travels in the response
+//! extensions to [`render`]; only that knows the protocol, so it logs and renders each error once.
 
 use std::{error::Error as _, panic::AssertUnwindSafe, sync::Arc};
 
@@ -34,19 +34,32 @@ pub(super) struct ErrorContext<'a> {
     pub(super) request_id: Option<&'a str>,
 }
 
-pub(super) async fn unknown_route() -> Error {
-    Error::new(ErrorCode::UnknownRoute, "no resource has this path")
+/// An [`Error`] as a response.
+#[derive(Debug)]
+pub(super) struct Rejection(pub(super) Error);
+
+/// Result of a handler, an extractor or a middleware. `?` converts errors of operations.
+pub(super) type HandlerResult<T> = Result<T, Rejection>;
+
+pub(super) async fn unknown_route() -> Rejection {
+    Rejection(Error::new(ErrorCode::UnknownRoute, "no resource has this path"))
 }
 
-pub(super) async fn method_not_allowed() -> Error {
-    Error::new(ErrorCode::MethodNotAllowed, "this path does not support this method")
+pub(super) async fn method_not_allowed() -> Rejection {
+    Rejection(Error::new(ErrorCode::MethodNotAllowed, "this path does not support this method"))
 }
 
-impl IntoResponse for Error {
+impl<E: Into<Error>> From<E> for Rejection {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Rejection {
     /// Returns a placeholder that carries the error to the middleware `render`.
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        response.extensions_mut().insert(Arc::new(self));
+        response.extensions_mut().insert(Arc::new(self.0));
         response
     }
 }
@@ -165,7 +178,7 @@ fn is_grpc(request: &Request) -> bool {
 /// Turns a panic into an internal error. The panic message is only logged.
 async fn catch_panic(answer: impl Future<Output = Response>) -> Response {
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
-    answer.unwrap_or_else(|_| Error::internal("the handler panicked").into_response())
+    answer.unwrap_or_else(|_| Rejection(Error::internal("the handler panicked")).into_response())
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::auth::{Admin, Authenticated};
+use super::{
+    auth::{Admin, Authenticated},
+    error::Rejection,
+};
 use crate::{Error, app::App, metrics::MetricsPage};
 
 /// `GET /metrics` on the admin listener, without authentication.
@@ -21,7 +24,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
             ];
             (headers, page).into_response()
         }
-        Err(error) => Error::internal(error).into_response(),
+        Err(error) => Rejection(Error::internal(error)).into_response(),
     }
 }
 

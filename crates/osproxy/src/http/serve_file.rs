@@ -11,6 +11,7 @@ use osproxy_types::uid::Uid;
 
 use super::{
     content::{self, Presentation},
+    error::HandlerResult,
     forward::{self, RequestSource},
     link,
 };
@@ -30,7 +31,7 @@ pub(super) async fn serve_file(
     request: &Parts,
     uid: Uid,
     presentation: Presentation<'_>,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let source = forward::request_source(app, request)?;
     let file = ops::download_file::download_file(app, uid).await?;
     let read = |file: Arc<StoredFile>| async move {

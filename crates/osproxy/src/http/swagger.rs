@@ -10,7 +10,8 @@ use axum::{
 use osproxy_api::ErrorCode;
 use utoipa_swagger_ui::Config;
 
-use crate::{Error, Result};
+use super::error::HandlerResult;
+use crate::Error;
 
 /// Allows scripts and requests of this origin only. Swagger UI sets styles from scripts, and has
 /// icons in `data:` URLs.
@@ -26,17 +27,17 @@ pub(super) async fn redirect() -> Redirect {
 }
 
 /// `GET /swagger/`
-pub(super) async fn index() -> Result<Response> {
+pub(super) async fn index() -> HandlerResult<Response> {
     respond("index.html")
 }
 
 /// `GET /swagger/{file}`
-pub(super) async fn file(uri: Uri) -> Result<Response> {
+pub(super) async fn file(uri: Uri) -> HandlerResult<Response> {
     // No file name needs percent-decoding.
     respond(uri.path().rsplit('/').next().unwrap_or_default())
 }
 
-fn respond(file: &str) -> Result<Response> {
+fn respond(file: &str) -> HandlerResult<Response> {
     // The default validator is a public web site.
     let config = Config::from("../openapi.json").validator_url("none");
     let file = utoipa_swagger_ui::serve(file, Arc::new(config))

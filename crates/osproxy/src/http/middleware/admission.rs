@@ -26,6 +26,7 @@ use crate::{
     Error,
     app::{ClientAddr, too_many_transfers},
     config::LimitsSection,
+    http::error::Rejection,
 };
 
 /// Idle addresses are evicted once per this number of requests.
@@ -85,7 +86,7 @@ pub(in crate::http) async fn limit_addresses(
         }
         if let Err(wait) = addresses.limiter.check_key(&client_network(*address)) {
             let wait = wait.wait_time_from(addresses.limiter.clock().now());
-            return Error::rate_limited(wait).into_response();
+            return Rejection(Error::rate_limited(wait)).into_response();
         }
     }
     next.run(request).await
@@ -127,7 +128,7 @@ pub(in crate::http) async fn limit_transfers(
     next: Next,
 ) -> Response {
     let Ok(_permit) = admission.transfers.try_acquire() else {
-        return too_many_transfers().into_response();
+        return Rejection(too_many_transfers()).into_response();
     };
     next.run(request).await
 }
@@ -146,7 +147,7 @@ pub(in crate::http) async fn limit_metrics(
 async fn limit(admission: &Admission, changes: bool, request: Request, next: Next) -> Response {
     let busy = |_| {
         let message = "too many concurrent requests; retry later";
-        Error::new(ErrorCode::Overloaded, message).into_response()
+        Rejection(Error::new(ErrorCode::Overloaded, message)).into_response()
     };
     let changes = changes.then(|| admission.changes.try_acquire());
     let _permits = match (admission.requests.try_acquire(), changes.transpose()) {

@@ -8,7 +8,7 @@ use axum::{
 };
 use osproxy_api::ErrorCode;
 
-use crate::{Error, Result};
+use crate::{Error, Result, http::error::Rejection};
 
 /// Rejects partial bodies (`Content-Range`) and encoded ones (`Content-Encoding`,
 /// `Transfer-Encoding`). They would be stored as received, and served as if they were the plain
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 pub(in crate::http) async fn reject_encoded_body(request: Request, next: Next) -> Response {
     match check(request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => Rejection(error).into_response(),
     }
 }
 

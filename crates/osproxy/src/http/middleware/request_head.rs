@@ -11,7 +11,10 @@ use axum::{
 use osproxy_api::ErrorCode;
 
 use super::RequestSettings;
-use crate::{Error, Result, http::server::UnparsableHead};
+use crate::{
+    Error, Result,
+    http::{error::Rejection, server::UnparsableHead},
+};
 
 /// Maximum number of header fields of a request, the same as in hyper for HTTP/1; hyper has no
 /// limit for HTTP/2.
@@ -30,7 +33,7 @@ pub(in crate::http) async fn check_head(
         .and_then(|()| check_host(&request));
     match checked {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => Rejection(error).into_response(),
     }
 }
 

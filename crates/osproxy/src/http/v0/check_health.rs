@@ -3,7 +3,11 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use osproxy_api::v0::{Envelope, PREFIX};
 
-use crate::{Result, app::App, http::openapi, ops};
+use crate::{
+    app::App,
+    http::{error::HandlerResult, openapi},
+    ops,
+};
 
 /// `GET /ping`: checks the database.
 #[utoipa::path(
@@ -15,7 +19,9 @@ use crate::{Result, app::App, http::openapi, ops};
         (status = 503, response = openapi::Unavailable),
     )
 )]
-pub(in crate::http) async fn ping(State(app): State<Arc<App>>) -> Result<Json<Envelope<&'static str>>> {
+pub(in crate::http) async fn ping(
+    State(app): State<Arc<App>>,
+) -> HandlerResult<Json<Envelope<&'static str>>> {
     ops::check_health::check_health(&app).await?;
     Ok(Json(Envelope::ok("pong")))
 }

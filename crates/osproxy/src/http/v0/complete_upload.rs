@@ -12,9 +12,9 @@ use osproxy_api::{
 
 use super::query::LenientQuery;
 use crate::{
-    Result,
     app::App,
     http::{
+        error::HandlerResult,
         forward::{self, RequestSource},
         link::VerifiedLink,
         openapi,
@@ -50,7 +50,7 @@ use crate::{
 pub(in crate::http) async fn complete_upload(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
@@ -65,7 +65,7 @@ pub(in crate::http) async fn complete_upload(
     if forward::request_source(&app, &request)? == RequestSource::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {
-        return forward::forward_without_body(&app, RequestSource::Client, &store, &request).await;
+        return Ok(forward::forward_without_body(&app, RequestSource::Client, &store, &request).await?);
     }
     ops::complete_upload::complete_upload(&app, uid, expected, &constraints).await?;
     Ok(Json(Envelope::ok("")).into_response())

@@ -6,10 +6,11 @@ use osproxy_types::uid::Uid;
 
 use super::{download_file::LINK_PARAMETERS, json, query};
 use crate::{
-    Error, Result,
+    Error,
     app::App,
     http::{
         auth::{Authenticated, Read},
+        error::HandlerResult,
         openapi,
     },
     link::{LinkAction, LinkPeriod},
@@ -41,10 +42,10 @@ pub(in crate::http) async fn create_download_link(
     State(app): State<Arc<App>>,
     Authenticated { caller, .. }: Authenticated<Read>,
     body: Body,
-) -> Result<Json<Envelope<Option<Vec<DownloadLink>>>>> {
+) -> HandlerResult<Json<Envelope<Option<Vec<DownloadLink>>>>> {
     let CreateDownloadLinkRequest { uid: texts, expire } = json::parse(body).await?;
     if !(1..=MAX_DOWNLOADS).contains(&texts.len()) {
-        return Err(Error::invalid(format!("`uid` must have 1 to {MAX_DOWNLOADS} entries")));
+        return Err(Error::invalid(format!("`uid` must have 1 to {MAX_DOWNLOADS} entries")).into());
     }
     let mut uids = Vec::with_capacity(texts.len());
     let mut seen = HashSet::new();

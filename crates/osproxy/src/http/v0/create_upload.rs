@@ -7,10 +7,11 @@ use osproxy_api::v0::{
 
 use super::{json, query};
 use crate::{
-    Error, Result,
+    Error,
     app::App,
     http::{
         auth::{Authenticated, Upload},
+        error::HandlerResult,
         openapi,
     },
     link::LinkAction,
@@ -41,10 +42,10 @@ pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     body: Body,
-) -> Result<Json<Envelope<Vec<UploadLinks>>>> {
+) -> HandlerResult<Json<Envelope<Vec<UploadLinks>>>> {
     let CreateUploadRequest { file_path: mut paths, expire } = json::parse(body).await?;
     if !(1..=MAX_UPLOADS).contains(&paths.len()) {
-        return Err(Error::invalid(format!("`filePath` must have 1 to {MAX_UPLOADS} entries")));
+        return Err(Error::invalid(format!("`filePath` must have 1 to {MAX_UPLOADS} entries")).into());
     }
     let mut seen = HashSet::new();
     paths.retain(|path| seen.insert(path.clone()));

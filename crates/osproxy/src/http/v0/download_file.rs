@@ -8,9 +8,12 @@ use osproxy_api::v0::PREFIX;
 
 use super::query::LenientQuery;
 use crate::{
-    Error, Result,
+    Error,
     app::App,
-    http::{content::Presentation, disposition::Disposition, openapi, serve_file::serve_file},
+    http::{
+        content::Presentation, disposition::Disposition, error::HandlerResult, openapi,
+        serve_file::serve_file,
+    },
     link::LinkAction,
 };
 
@@ -40,14 +43,14 @@ pub(super) const LINK_PARAMETERS: [&str; 3] = ["name", "bucket", "object"];
 pub(in crate::http) async fn download_file(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (request, _) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let (uid, link) = query.verify_link(&app, &request, LinkAction::Download, &LINK_PARAMETERS).await?;
     let disposition = match query.get("online") {
         "" | "1" => Disposition::Inline,
         "0" => Disposition::Attachment,
-        _ => return Err(Error::invalid("`online` must be 0 or 1")),
+        _ => return Err(Error::invalid("`online` must be 0 or 1").into()),
     };
     serve_file(&app, &request, uid, Presentation { disposition, filename: None, link: &link }).await
 }

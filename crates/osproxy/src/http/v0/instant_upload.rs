@@ -5,10 +5,11 @@ use osproxy_api::v0::{Envelope, InstantUploadRequest, InstantUploadResult, MAX_U
 
 use super::{json, query};
 use crate::{
-    Error, Result,
+    Error,
     app::App,
     http::{
         auth::{Authenticated, Upload},
+        error::HandlerResult,
         openapi,
     },
     ops::{self, instant_upload::InstantItem},
@@ -40,10 +41,10 @@ pub(in crate::http) async fn instant_upload(
     State(app): State<Arc<App>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     body: Body,
-) -> Result<Json<Envelope<Vec<InstantUploadResult>>>> {
+) -> HandlerResult<Json<Envelope<Vec<InstantUploadResult>>>> {
     let InstantUploadRequest { data } = json::parse(body).await?;
     if !(1..=MAX_UPLOADS).contains(&data.len()) {
-        return Err(Error::invalid(format!("`data` must have 1 to {MAX_UPLOADS} entries")));
+        return Err(Error::invalid(format!("`data` must have 1 to {MAX_UPLOADS} entries")).into());
     }
     let mut wanted = Vec::with_capacity(data.len());
     for item in &data {

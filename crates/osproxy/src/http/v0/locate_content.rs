@@ -9,10 +9,11 @@ use osproxy_types::uid::Uid;
 
 use super::query::LenientQuery;
 use crate::{
-    Error, Result,
+    Error,
     app::App,
     http::{
         auth::{Admin, Authenticated},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -36,7 +37,7 @@ pub(in crate::http) async fn locate_content(
     State(app): State<Arc<App>>,
     _: Authenticated<Admin>,
     uri: Uri,
-) -> Result<Json<Envelope<String>>> {
+) -> HandlerResult<Json<Envelope<String>>> {
     let query = LenientQuery::parse(uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;
     Ok(Json(Envelope::ok(ops::locate_content::locate_content(&app, uid).await?.to_owned())))

@@ -11,9 +11,8 @@ use osproxy_api::{
 
 use super::{body, query::LenientQuery};
 use crate::{
-    Result,
     app::App,
-    http::{link::VerifiedLink, openapi},
+    http::{error::HandlerResult, link::VerifiedLink, openapi},
     link::LinkAction,
     ops::{
         self, UploadOptions,
@@ -49,7 +48,7 @@ use crate::{
 pub(in crate::http) async fn upload_file(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Json<Envelope<&'static str>>> {
+) -> HandlerResult<Json<Envelope<&'static str>>> {
     let (request, content) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =

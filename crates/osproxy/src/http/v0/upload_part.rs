@@ -12,9 +12,9 @@ use osproxy_api::{
 
 use super::{body, query::LenientQuery};
 use crate::{
-    Result,
     app::App,
     http::{
+        error::HandlerResult,
         forward::{self, RequestSource},
         link::VerifiedLink,
         openapi,
@@ -53,7 +53,10 @@ use crate::{
         (status = 507, response = openapi::Full),
     )
 )]
-pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+pub(in crate::http) async fn upload_part(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> HandlerResult<Response> {
     let (request, content) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let (uid, VerifiedLink { constraints, .. }) =
@@ -65,8 +68,13 @@ pub(in crate::http) async fn upload_part(State(app): State<Arc<App>>, request: R
         && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
     {
         drop(query);
-        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, content))
-            .await;
+        return Ok(forward::forward(
+            &app,
+            RequestSource::Client,
+            &store,
+            Request::from_parts(request, content),
+        )
+        .await?);
     }
     let (size, content) = body::content(&request.headers, content, md5).await?;
     let options = UploadOptions {

@@ -12,9 +12,9 @@ use osproxy_types::{scope::Scope, uid::Uid};
 
 use super::query::LenientQuery;
 use crate::{
-    Error, Result,
+    Error,
     app::App,
-    http::{auth, openapi},
+    http::{auth, error::HandlerResult, openapi},
     link::LinkAction,
     ops,
 };
@@ -43,7 +43,7 @@ use crate::{
 pub(in crate::http) async fn upload_status(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Json<Envelope<Vec<u32>>>> {
+) -> HandlerResult<Json<Envelope<Vec<u32>>>> {
     let (request, _) = request.into_parts();
     let query = LenientQuery::parse(request.uri.query());
     let uid = Uid::from_str(query.get("uid")).map_err(|error| Error::invalid(error.to_string()))?;

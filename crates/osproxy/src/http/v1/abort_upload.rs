@@ -4,14 +4,17 @@ use axum::{
     extract::{Request, State},
     http::StatusCode,
 };
-
 use osproxy_api::v1::PREFIX;
 
 use super::{
     path::{self, PathResult},
     upload_link,
 };
-use crate::{Result, app::App, http::openapi, ops};
+use crate::{
+    app::App,
+    http::{error::HandlerResult, openapi},
+    ops,
+};
 
 /// `DELETE /uploads/{uid}`
 #[utoipa::path(
@@ -32,7 +35,7 @@ pub(in crate::http) async fn abort_upload(
     State(app): State<Arc<App>>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<StatusCode> {
+) -> HandlerResult<StatusCode> {
     let (request, _) = request.into_parts();
     let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     ops::abort_upload::abort_upload(&app, uid).await?;

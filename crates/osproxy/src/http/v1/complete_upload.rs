@@ -13,9 +13,9 @@ use super::{
     upload_link, upload_status,
 };
 use crate::{
-    Result,
     app::App,
     http::{
+        error::HandlerResult,
         forward::{self, RequestSource},
         openapi,
     },
@@ -43,14 +43,15 @@ pub(in crate::http) async fn complete_upload(
     State(app): State<Arc<App>>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (request, body) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     if forward::request_source(&app, &request)? == RequestSource::Client
         && let Some(store) = ops::locate_content::parts_elsewhere(&app, uid).await?
     {
-        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body))
-            .await;
+        return Ok(
+            forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
+        );
     }
     let expected: CompleteUploadRequest = if body.size_hint().exact() == Some(0) {
         CompleteUploadRequest::default()

@@ -19,6 +19,7 @@ use crate::{
     app::{App, Caller, HeldIdempotencyKey},
     http::{
         auth::{Authenticated, Upload},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -48,7 +49,7 @@ pub(in crate::http) async fn copy_file(
     Authenticated { caller, .. }: Authenticated<Upload>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let uid = path::uid(uid)?;
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;

@@ -19,6 +19,7 @@ use crate::{
     app::{App, Caller, download_constraints},
     http::{
         auth::{Authenticated, Read},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -47,7 +48,7 @@ pub(in crate::http) async fn create_link(
     Authenticated { caller, .. }: Authenticated<Read>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let uid = path::uid(uid)?;
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;

@@ -20,6 +20,7 @@ use crate::{
     app::{App, Caller, HeldIdempotencyKey, upload_constraints},
     http::{
         auth::{Authenticated, Upload},
+        error::HandlerResult,
         openapi,
     },
     ops::{
@@ -49,7 +50,7 @@ pub(in crate::http) async fn create_upload(
     State(app): State<Arc<App>>,
     Authenticated { caller, .. }: Authenticated<Upload>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     let body = json::read(&request.headers, body).await?;

@@ -14,10 +14,10 @@ use super::{
     time_format::format_time,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Authenticated, Upload},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -44,7 +44,7 @@ pub(in crate::http) async fn create_upload_links(
     Authenticated { caller, .. }: Authenticated<Upload>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<(StatusCode, Json<CreatedUploadLinks>)> {
+) -> HandlerResult<(StatusCode, Json<CreatedUploadLinks>)> {
     let uid = path::uid(uid)?;
     let (request, body) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;

@@ -4,7 +4,6 @@ use axum::{
     extract::State,
     http::{StatusCode, Uri},
 };
-
 use osproxy_api::v1::PREFIX;
 
 use super::{
@@ -12,10 +11,10 @@ use super::{
     query::Query,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Authenticated, Delete},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -40,7 +39,7 @@ pub(in crate::http) async fn delete_file(
     Authenticated { caller, .. }: Authenticated<Delete>,
     uid: PathResult<String>,
     uri: Uri,
-) -> Result<StatusCode> {
+) -> HandlerResult<StatusCode> {
     Query::parse(uri.query(), &[])?;
     ops::delete_file::delete_file(&app, &caller.tenant, path::uid(uid)?).await?;
     Ok(StatusCode::NO_CONTENT)

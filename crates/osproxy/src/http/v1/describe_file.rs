@@ -9,10 +9,10 @@ use super::{
     render,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Authenticated, Read},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -37,7 +37,7 @@ pub(in crate::http) async fn describe_file(
     Authenticated { caller, .. }: Authenticated<Read>,
     uid: PathResult<String>,
     uri: Uri,
-) -> Result<Json<File>> {
+) -> HandlerResult<Json<File>> {
     Query::parse(uri.query(), &[])?;
     let file = ops::describe_file::describe_file(&app, &caller.tenant, path::uid(uid)?).await?;
     Ok(Json(render::file(file)))

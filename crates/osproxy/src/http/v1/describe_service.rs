@@ -5,10 +5,10 @@ use osproxy_api::v1::{PREFIX, Stats};
 
 use super::{query::Query, render, time_format::format_time};
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Admin, Authenticated},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -28,7 +28,7 @@ pub(in crate::http) async fn describe_service(
     State(app): State<Arc<App>>,
     _: Authenticated<Admin>,
     uri: Uri,
-) -> Result<Json<Stats>> {
+) -> HandlerResult<Json<Stats>> {
     Query::parse(uri.query(), &[])?;
     let stats = ops::describe_service::describe_service(&app).await?;
     let files = stats.files.iter().map(|(state, count)| (render::state(*state).as_str().to_owned(), *count));

@@ -13,10 +13,10 @@ use super::{
     time_format::format_time,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Admin, Authenticated},
+        error::HandlerResult,
         openapi,
     },
     ops::{
@@ -44,7 +44,7 @@ pub(in crate::http) async fn describe_task(
     _: Authenticated<Admin>,
     id: PathResult<String>,
     uri: Uri,
-) -> Result<Json<TaskDetails>> {
+) -> HandlerResult<Json<TaskDetails>> {
     Query::parse(uri.query(), &[])?;
     let (task, attempts) = ops::describe_task::describe_task(&app, path::task_id(id)?).await?;
     let history = attempts.into_iter().map(attempt).collect();

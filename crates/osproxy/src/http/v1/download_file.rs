@@ -4,7 +4,6 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-
 use osproxy_api::{ErrorCode, v1};
 
 use super::{
@@ -13,9 +12,12 @@ use super::{
     query::Query,
 };
 use crate::{
-    Error, Result,
+    Error,
     app::App,
-    http::{content::Presentation, disposition::Disposition, link, openapi, serve_file::serve_file},
+    http::{
+        content::Presentation, disposition::Disposition, error::HandlerResult, link, openapi,
+        serve_file::serve_file,
+    },
     link::{LinkAction, LinkClaims, LinkError},
 };
 
@@ -43,7 +45,7 @@ pub(in crate::http) async fn download_file(
     State(app): State<Arc<App>>,
     parameters: PathResult<(String, String)>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (uid, filename) = path::parameters(parameters)?;
     let (request, _) = request.into_parts();
     json::reject_body(&request)?;
@@ -60,14 +62,13 @@ pub(in crate::http) async fn download_file(
         "inline" => Disposition::Inline,
         "attachment" => Disposition::Attachment,
         _ => {
-            return Err(
-                Error::invalid("`disposition` must be inline or attachment").with_field("disposition")
-            );
+            let message = "`disposition` must be inline or attachment";
+            return Err(Error::invalid(message).with_field("disposition").into());
         }
     };
     let signature = query.required("signature")?;
     let Ok(parsed_uid) = path::parse_uid(&uid) else {
-        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()));
+        return Err(Error::new(ErrorCode::InvalidSignature, LinkError::Signature.to_string()).into());
     };
     let link = link::verify(&app, &request, parsed_uid, &claims, signature).await?;
     let wanted = Presentation { disposition: presentation, filename: Some(&filename), link: &link };

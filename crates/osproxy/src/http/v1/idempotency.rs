@@ -19,7 +19,7 @@ use super::problem;
 use crate::{
     Error, Result,
     app::{App, Caller, HeldIdempotencyKey, IdempotencyOutcome, RecordedAnswer, RequestId},
-    http::error::{ErrorContext, v1_status},
+    http::error::{ErrorContext, HandlerResult, v1_status},
 };
 
 /// Response to a request that created something.
@@ -52,7 +52,7 @@ pub(in crate::http) async fn run_idempotent<W>(
     request: &Parts,
     body: &[u8],
     work: impl FnOnce(Option<HeldIdempotencyKey>) -> W,
-) -> Result<Response>
+) -> HandlerResult<Response>
 where
     W: Future<Output = Result<CreatedResponse>> + Send + 'static,
 {

@@ -14,6 +14,7 @@ use crate::{
     app::App,
     http::{
         auth::{Authenticated, Read},
+        error::HandlerResult,
         openapi,
     },
     ops::list_files::{self, Category, FileFilter, FilePosition},
@@ -51,7 +52,7 @@ pub(in crate::http) async fn list_files(
     State(app): State<Arc<App>>,
     Authenticated { caller, .. }: Authenticated<Read>,
     uri: Uri,
-) -> Result<Json<Files>> {
+) -> HandlerResult<Json<Files>> {
     let known: Vec<_> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
     let query = Query::parse(uri.query(), &known)?;
     let limit = pagination::limit(&query)?;

@@ -5,10 +5,10 @@ use osproxy_api::v1::{Node, NodeLoad, Nodes, PREFIX};
 
 use super::{query::Query, time_format::format_time};
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Admin, Authenticated},
+        error::HandlerResult,
         openapi,
     },
     ops::list_nodes::{self, RegisteredNode},
@@ -28,7 +28,7 @@ pub(in crate::http) async fn list_nodes(
     State(app): State<Arc<App>>,
     _: Authenticated<Admin>,
     uri: Uri,
-) -> Result<Json<Nodes>> {
+) -> HandlerResult<Json<Nodes>> {
     Query::parse(uri.query(), &[])?;
     let nodes = list_nodes::list_nodes(&app).await?;
     Ok(Json(Nodes { nodes: nodes.into_iter().map(node).collect() }))

@@ -5,10 +5,11 @@ use osproxy_api::v1::{self, PREFIX, Tasks};
 
 use super::{pagination, query::Query, render};
 use crate::{
-    Error, Result,
+    Error,
     app::App,
     http::{
         auth::{Admin, Authenticated},
+        error::HandlerResult,
         openapi,
     },
     ops::list_tasks::{self, TaskFilter, TaskState},
@@ -38,13 +39,13 @@ pub(in crate::http) async fn list_tasks(
     State(app): State<Arc<App>>,
     _: Authenticated<Admin>,
     uri: Uri,
-) -> Result<Json<Tasks>> {
+) -> HandlerResult<Json<Tasks>> {
     let query = Query::parse(uri.query(), &["state", "kind", "limit", "cursor"])?;
     let limit = pagination::limit(&query)?;
     let state = query.one_of("state", &STATES, TaskState::name)?;
     // No kind contains NUL, and some databases reject it in a query.
     if query.get("kind").is_some_and(|kind| kind.contains('\0')) {
-        return Err(Error::invalid("`kind` must not contain NUL").with_field("kind"));
+        return Err(Error::invalid("`kind` must not contain NUL").with_field("kind").into());
     }
     let filter = TaskFilter { state, kind: query.get("kind") };
     let filters = ["tasks"].into_iter().chain(FILTERS.map(|name| query.get(name).unwrap_or_default()));

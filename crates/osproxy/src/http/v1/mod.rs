@@ -41,12 +41,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use crate::http::error::Rejection;
+
 /// Rejects GET, HEAD and DELETE requests with a body.
 pub(super) async fn reject_unexpected_body(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE) {
         let (parts, body) = request.into_parts();
         if let Err(error) = json::reject_body(&parts) {
-            return error.into_response();
+            return Rejection(error).into_response();
         }
         return next.run(Request::from_parts(parts, body)).await;
     }

@@ -12,9 +12,9 @@ use super::{
     upload_link, upload_status,
 };
 use crate::{
-    Result,
     app::App,
     http::{
+        error::HandlerResult,
         forward::{self, RequestSource},
         openapi,
     },
@@ -42,14 +42,15 @@ pub(in crate::http) async fn prove_possession(
     State(app): State<Arc<App>>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (request, body) = request.into_parts();
     let (uid, _) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     if forward::request_source(&app, &request)? == RequestSource::Client
         && let Some(store) = ops::prove_possession::content_elsewhere(&app, uid).await?
     {
-        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body))
-            .await;
+        return Ok(
+            forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, body)).await?
+        );
     }
     let ProofRequest { proof } = json::parse(&json::read(&request.headers, body).await?)?;
     let proof = digest::required_hex("proof", &proof)?;

@@ -16,10 +16,10 @@ use super::{
     render,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Admin, Authenticated},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -45,7 +45,7 @@ pub(in crate::http) async fn retry_task(
     _: Authenticated<Admin>,
     id: PathResult<String>,
     request: Request,
-) -> Result<Json<Task>> {
+) -> HandlerResult<Json<Task>> {
     let (request, _) = request.into_parts();
     Query::parse(request.uri.query(), &[])?;
     json::reject_body(&request)?;

@@ -11,10 +11,10 @@ use super::{
     query::Query,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Authenticated, Delete},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -38,7 +38,7 @@ pub(in crate::http) async fn revoke_links(
     Authenticated { caller, .. }: Authenticated<Delete>,
     uid: PathResult<String>,
     uri: Uri,
-) -> Result<StatusCode> {
+) -> HandlerResult<StatusCode> {
     Query::parse(uri.query(), &[])?;
     ops::revoke_links::revoke_links(&app, &caller.tenant, path::uid(uid)?).await?;
     Ok(StatusCode::NO_CONTENT)

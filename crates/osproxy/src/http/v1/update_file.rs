@@ -17,10 +17,10 @@ use super::{
     render,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Authenticated, Upload},
+        error::HandlerResult,
         openapi,
     },
     ops,
@@ -53,7 +53,7 @@ pub(in crate::http) async fn update_file(
     uri: Uri,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let uid = path::uid(uid)?;
     Query::parse(uri.query(), &[])?;
     let UpdateFileRequest { name, metadata } = json::parse(&json::read_patch(&headers, body).await?)?;

@@ -15,9 +15,8 @@ use super::{
     upload_link, upload_status,
 };
 use crate::{
-    Result,
     app::App,
-    http::{body, openapi},
+    http::{body, error::HandlerResult, openapi},
     ops::{self, UploadOptions, upload_file::DigestSelection},
 };
 
@@ -43,7 +42,7 @@ pub(in crate::http) async fn upload_file(
     State(app): State<Arc<App>>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<Json<UploadStatus>> {
+) -> HandlerResult<Json<UploadStatus>> {
     let (request, content) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&app, &path::parameters(uid)?, &request).await?;
     content::reject_form(&request.headers)?;

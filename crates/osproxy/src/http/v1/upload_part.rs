@@ -5,7 +5,6 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-
 use osproxy_api::{schema::Content, v1::PREFIX};
 
 use super::{
@@ -14,10 +13,11 @@ use super::{
     upload_link,
 };
 use crate::{
-    Error, Result,
+    Error,
     app::App,
     http::{
         body,
+        error::HandlerResult,
         forward::{self, RequestSource},
         openapi,
     },
@@ -47,7 +47,7 @@ pub(in crate::http) async fn upload_part(
     State(app): State<Arc<App>>,
     parameters: PathResult<(String, String)>,
     request: Request,
-) -> Result<Response> {
+) -> HandlerResult<Response> {
     let (uid, number) = path::parameters(parameters)?;
     let (request, content) = request.into_parts();
     let (uid, constraints) = upload_link::verify(&app, &uid, &request).await?;
@@ -67,8 +67,13 @@ pub(in crate::http) async fn upload_part(
     if forward::request_source(&app, &request)? == RequestSource::Client
         && let Some(store) = ops::locate_content::assign_parts(&app, uid).await?
     {
-        return forward::forward(&app, RequestSource::Client, &store, Request::from_parts(request, content))
-            .await;
+        return Ok(forward::forward(
+            &app,
+            RequestSource::Client,
+            &store,
+            Request::from_parts(request, content),
+        )
+        .await?);
     }
     let (size, content) = body::into_content(content);
     ops::upload_part::upload_part(&app, uid, number, options, size, content).await?;

@@ -12,10 +12,10 @@ use super::{
     upload_link,
 };
 use crate::{
-    Result,
     app::App,
     http::{
         auth::{Authenticated, Upload},
+        error::HandlerResult,
         openapi,
     },
     ops::{self, upload_status::FileState},
@@ -43,7 +43,7 @@ pub(in crate::http) async fn upload_status(
     State(app): State<Arc<App>>,
     uid: PathResult<String>,
     request: Request,
-) -> Result<Json<UploadStatus>> {
+) -> HandlerResult<Json<UploadStatus>> {
     let (mut request, _) = request.into_parts();
     let query = request.uri.query().unwrap_or_default().as_bytes();
     if !form_urlencoded::parse(query).any(|(name, _)| LINK_PARAMETERS.contains(&&*name)) {
@@ -57,7 +57,7 @@ pub(in crate::http) async fn upload_status(
 }
 
 /// Returns the status of an upload.
-pub(super) async fn status(app: &App, uid: Uid) -> Result<Json<UploadStatus>> {
+pub(super) async fn status(app: &App, uid: Uid) -> HandlerResult<Json<UploadStatus>> {
     Ok(render(uid, ops::upload_status::upload_status(app, uid).await?))
 }
 
