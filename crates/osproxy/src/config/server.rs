@@ -105,3 +105,16 @@ impl ServerSection {
         of_address.min(self.max_connections).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_have_all() {
+        for (all, most) in [(4096, 3072), (64, 48), (4, 3), (3, 1), (1, 1)] {
+            let section = ServerSection { max_connections: all, ..ServerSection::default() };
+            assert_eq!(section.connections_per_address(), most);
+        }
+    }
+}

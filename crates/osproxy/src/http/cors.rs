@@ -1,10 +1,8 @@
 //! Cross-origin resource sharing (CORS).
 
-use std::time::Duration;
-
 use axum::{
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -15,10 +13,8 @@ use osproxy_api::{
 use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::{
-    app::REQUEST_ID,
-    config::{ANY, CorsSection},
-};
+use super::settings::{Allowed, CorsSettings};
+use crate::app::REQUEST_ID;
 
 const METHODS: [Method; 6] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
@@ -40,26 +36,21 @@ const EXPOSED: [HeaderName; 11] = [
 
 /// Builds the layer that answers preflights and adds CORS headers to responses. Returns `None` if
 /// no other origin is allowed.
-pub(super) fn layer(section: &CorsSection) -> Option<CorsLayer> {
-    let is_any = |list: &[String]| list.iter().any(|entry| entry == ANY);
+pub(super) fn layer(settings: &CorsSettings) -> Option<CorsLayer> {
     // Responses depend on the origin only; those to preflights are not cached.
-    let (origins, vary) = if is_any(&section.allow_origins) {
-        (AllowOrigin::any(), None)
-    } else if section.allow_origins.is_empty() {
-        return None;
-    } else {
-        let origins = section.allow_origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok());
-        (AllowOrigin::list(origins), Some(header::ORIGIN))
+    let (origins, vary) = match &settings.origins {
+        Allowed::Any => (AllowOrigin::any(), None),
+        Allowed::Only(origins) if origins.is_empty() => return None,
+        Allowed::Only(origins) => (AllowOrigin::list(origins.clone()), Some(header::ORIGIN)),
     };
-    let headers = if is_any(&section.allow_headers) {
+    let headers = match &settings.headers {
         // `*` would not include `Authorization`.
-        AllowHeaders::mirror_request()
-    } else {
-        AllowHeaders::list(section.allow_headers.iter().filter_map(|name| HeaderName::try_from(name).ok()))
+        Allowed::Any => AllowHeaders::mirror_request(),
+        Allowed::Only(names) => AllowHeaders::list(names.clone()),
     };
     let layer = CorsLayer::new().allow_origin(origins).allow_headers(headers).allow_methods(METHODS);
     let layer = layer.vary(vary.into_iter().collect::<Vec<_>>());
-    Some(layer.expose_headers(EXPOSED).max_age(Duration::from_secs(section.max_age)))
+    Some(layer.expose_headers(EXPOSED).max_age(settings.max_age))
 }
 
 /// Applies CORS to the API and to links. Metrics, health and pages stay restricted to their own

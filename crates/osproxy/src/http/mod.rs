@@ -22,6 +22,7 @@ mod range;
 mod rate_limiter;
 mod serve_file;
 pub mod server;
+mod settings;
 mod start_page;
 mod swagger;
 mod v0;
@@ -34,21 +35,22 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post, put},
 };
-pub use middleware::Admission;
+pub use middleware::RequestLimiter;
 use osproxy_api::v1::LINKS;
+pub use settings::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits};
 use tower_http::cors::CorsLayer;
 
-use crate::{app::App, config::Config};
+use crate::app::App;
 
 /// Builds the router of the admin listener: health and metrics, without authentication.
-pub fn admin_router(app: Arc<App>, config: &Config) -> Router {
+pub fn admin_router(app: Arc<App>, settings: &HttpSettings) -> Router {
     let routes = Router::new()
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed);
-    with_middleware(routes, app, config, None)
+    with_middleware(routes, app, settings, None)
 }
 
 /// Wraps routes in the middleware of every request. The layer that is added last runs first:
@@ -56,10 +58,10 @@ pub fn admin_router(app: Arc<App>, config: &Config) -> Router {
 fn with_middleware(
     routes: Router<Arc<App>>,
     app: Arc<App>,
-    config: &Config,
+    settings: &HttpSettings,
     cors: Option<CorsLayer>,
 ) -> Router {
-    let settings = Arc::new(middleware::RequestSettings::new(config));
+    let settings = Arc::new(settings.clone());
     let routes = routes
         .layer(from_fn_with_state(settings.clone(), middleware::check_head))
         .layer(from_fn(error::render));
@@ -70,7 +72,7 @@ fn with_middleware(
     routes.layer(from_fn_with_state((app.clone(), settings), middleware::request_context)).with_state(app)
 }
 
-/// The gRPC routes, grouped by the admission limits that apply to them.
+/// The gRPC routes, grouped by the request limits that apply to them.
 #[derive(Default)]
 pub struct GrpcRoutes {
     /// Calls that change nothing. Like `changes` and `transfers` they are authenticated: each
@@ -85,18 +87,18 @@ pub struct GrpcRoutes {
 }
 
 impl GrpcRoutes {
-    /// Merges the routes, with authentication and the limits of `admission`.
-    fn with_admission(self, app: &Arc<App>, admission: &Arc<Admission>) -> Router<Arc<App>> {
-        // Authenticate only after admission.
+    /// Merges the routes, with authentication and the limits of `limiter`.
+    fn with_limits(self, app: &Arc<App>, limiter: &Arc<RequestLimiter>) -> Router<Arc<App>> {
+        // Authenticate only after the limits.
         let authenticated =
             |router: Router| router.layer(from_fn_with_state(app.clone(), auth::insert_caller));
         let reads =
-            authenticated(self.reads).layer(from_fn_with_state(admission.clone(), middleware::limit_reads));
-        let changes = authenticated(self.changes)
-            .layer(from_fn_with_state(admission.clone(), middleware::limit_changes));
+            authenticated(self.reads).layer(from_fn_with_state(limiter.clone(), middleware::limit_reads));
+        let changes =
+            authenticated(self.changes).layer(from_fn_with_state(limiter.clone(), middleware::limit_changes));
         let transfers = authenticated(self.transfers)
-            .layer(from_fn_with_state(admission.clone(), middleware::limit_transfers));
-        let limit_addresses = from_fn_with_state(admission.clone(), middleware::limit_addresses);
+            .layer(from_fn_with_state(limiter.clone(), middleware::limit_transfers));
+        let limit_addresses = from_fn_with_state(limiter.clone(), middleware::limit_addresses);
         let open = self.open.layer(from_fn(middleware::throttle_probes));
         transfers.merge(reads).merge(changes).merge(open).layer(limit_addresses).with_state(())
     }
@@ -105,17 +107,22 @@ impl GrpcRoutes {
 /// Builds the router of the gRPC listener.
 pub fn grpc_router(
     app: Arc<App>,
-    config: &Config,
-    admission: &Arc<Admission>,
+    settings: &HttpSettings,
+    limiter: &Arc<RequestLimiter>,
     grpc_routes: GrpcRoutes,
 ) -> Router {
-    let routes = grpc_routes.with_admission(&app, admission);
-    with_middleware(routes.fallback(error::unknown_route), app, config, None)
+    let routes = grpc_routes.with_limits(&app, limiter);
+    with_middleware(routes.fallback(error::unknown_route), app, settings, None)
 }
 
 /// Builds the router of the main listener.
-pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_routes: GrpcRoutes) -> Router {
-    let limit_requests = from_fn_with_state(admission.clone(), middleware::limit_requests);
+pub fn router(
+    app: Arc<App>,
+    settings: &HttpSettings,
+    limiter: &Arc<RequestLimiter>,
+    grpc_routes: GrpcRoutes,
+) -> Router {
+    let limit_requests = from_fn_with_state(limiter.clone(), middleware::limit_requests);
     let v0 = Router::new()
         .route("/ping", get(v0::check_health::ping).layer(from_fn(middleware::throttle_probes)))
         .route("/link/upload", post(v0::create_upload::create_upload))
@@ -161,7 +168,7 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_r
     let probes = Router::new()
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
-        .route("/", get(start_page::start_page))
+        .route("/", get(start_page::start_page).with_state((app.clone(), settings.version)))
         .route_layer(from_fn(middleware::throttle_probes));
     let rest = Router::new()
         .nest(osproxy_api::v0::PREFIX, v0)
@@ -174,10 +181,10 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_r
         .route(
             "/metrics",
             get(metrics::authenticated_metrics)
-                .layer(from_fn_with_state(admission.clone(), middleware::limit_metrics)),
+                .layer(from_fn_with_state(limiter.clone(), middleware::limit_metrics)),
         )
-        .route_layer(from_fn_with_state(admission.clone(), middleware::limit_addresses))
-        .merge(grpc_routes.with_admission(&app, admission))
+        .route_layer(from_fn_with_state(limiter.clone(), middleware::limit_addresses))
+        .merge(grpc_routes.with_limits(&app, limiter))
         .merge(probes)
         .route("/openapi.json", get(openapi::serve))
         .route("/swagger", get(swagger::redirect))
@@ -185,5 +192,5 @@ pub fn router(app: Arc<App>, config: &Config, admission: &Arc<Admission>, grpc_r
         .route("/swagger/{file}", get(swagger::file))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::method_not_allowed);
-    with_middleware(rest, app, config, cors::layer(&config.cors))
+    with_middleware(rest, app, settings, cors::layer(&settings.cors))
 }

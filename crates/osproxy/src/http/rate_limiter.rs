@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::config::ServerSection;
-
 /// Token bucket that enforces a minimum rate. It holds time instead of tokens: each byte adds the
 /// time that it takes at the minimum rate, and waiting for the client removes time; waiting for
 /// anything else costs nothing. The bucket starts full, with `window`. A single wait spends at most
@@ -17,11 +15,6 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Creates a limiter with `server.min_rate` and `server.rate_window`.
-    pub(super) fn from_config(config: &ServerSection) -> Self {
-        Self::new(config.min_rate, Duration::from_secs(config.rate_window))
-    }
-
     /// Requires `rate` bytes per second on average. `window` is the size of the bucket.
     pub(super) const fn new(rate: u64, window: Duration) -> Self {
         Self { min_rate: rate, window, credit: window }

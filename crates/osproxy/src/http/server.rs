@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use address_limit::{AddressLimit, AddressPermit};
 use connection::ConnectionServer;
 
-use crate::config::ServerSection;
+use super::settings::ListenerSettings;
 
 pub use head_error::UnparsableHead;
 pub use tls::Tls;
@@ -42,7 +42,7 @@ const HANDSHAKES: Duration = Duration::from_millis(100);
 pub struct RemoteAddr(pub SocketAddr);
 
 /// Serves until `shutdown` is cancelled. Then stops accepting connections, waits up to
-/// `server.shutdown_grace` for running requests, and aborts the rest.
+/// [`ListenerSettings::shutdown_grace`] for running requests, and aborts the rest.
 ///
 /// A client that has already connected may still send its first request within
 /// `first_request_grace`. With zero, its connection may be reset: an idle connection looks the same
@@ -50,14 +50,14 @@ pub struct RemoteAddr(pub SocketAddr);
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    config: ServerSection,
+    settings: ListenerSettings,
     tls: Option<Tls>,
     shutdown: CancellationToken,
     first_request_grace: Duration,
 ) {
     let tls = tls.map(Arc::new);
-    let connections = Connections::new(router, &config, tls.clone());
-    let permits = Arc::new(Semaphore::new(config.max_connections.into()));
+    let connections = Connections::new(router, &settings, tls.clone());
+    let permits = Arc::new(Semaphore::new(settings.max_connections));
     let closing = async {
         shutdown.cancelled().await;
         if !first_request_grace.is_zero() {
@@ -80,7 +80,7 @@ pub async fn serve(
         () = tokio::time::sleep(first_request_grace) => {}
         () = connections.tasks.wait() => {}
     }
-    connections.drain(Duration::from_secs(config.shutdown_grace)).await;
+    connections.drain(settings.shutdown_grace).await;
 }
 
 /// Reloads the certificate when its files change. Never returns.
@@ -91,7 +91,7 @@ async fn reload_certificates(tls: Option<&Tls>) {
     }
 }
 
-/// Accepts connections; never returns. Connections beyond `server.max_connections` wait in the
+/// Accepts connections; never returns. Connections beyond the limit of the listener wait in the
 /// kernel's accept queue. Those beyond the limit of their address are closed.
 async fn accept(listener: &TcpListener, connections: &Connections, permits: &Arc<Semaphore>) {
     while let Ok(permit) = permits.clone().acquire_owned().await {
@@ -135,12 +135,15 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(router: Router, config: &ServerSection, tls: Option<Arc<Tls>>) -> Self {
-        let protocol = Arc::new(ConnectionServer::new(router, config, tls));
+    fn new(router: Router, settings: &ListenerSettings, tls: Option<Arc<Tls>>) -> Self {
+        let protocol = Arc::new(ConnectionServer::new(router, settings, tls));
         let (draining, cut) = (CancellationToken::new(), CancellationToken::new());
         Self {
             server: protocol,
-            addresses: AddressLimit::new(config),
+            addresses: AddressLimit::new(
+                settings.max_connections_per_address,
+                settings.trusted_proxies.clone(),
+            ),
             tasks: TaskTracker::new(),
             draining,
             abort: cut,

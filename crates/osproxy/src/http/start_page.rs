@@ -14,7 +14,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 
 use super::health;
-use crate::{app::App, version};
+use crate::app::App;
 
 const STYLE: &str = "body{max-width:42rem;margin:3rem auto;padding:0 1rem;font:1rem/1.5 system-ui,sans-serif;\
     color:#222;background:#fff}table{border-collapse:collapse}th{text-align:left;padding-right:2rem}\
@@ -32,8 +32,9 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 });
 
-/// `GET /`. Has the status of `/health/ready`, so that it can serve as a readiness probe too.
-pub(super) async fn start_page(State(app): State<Arc<App>>) -> Response {
+/// `GET /`, with the version of this build as state. Has the status of `/health/ready`, so that it
+/// can serve as a readiness probe too.
+pub(super) async fn start_page(State((app, version)): State<(Arc<App>, &'static str)>) -> Response {
     let (status, health) = health::readiness(&app).await;
     let class = if status.is_success() { "ready" } else { "down" };
     let mut state = health.status.to_owned();
@@ -65,8 +66,7 @@ signed links, and hands them to its clients, which upload and download the conte
 <p>The documentation is in the folder <code>docs/</code> of the repository. Start with its <code>README.md</code>.</p>
 </body>
 </html>
-"#,
-        version = version::FULL,
+"#
     );
     let headers = [
         (header::CONTENT_SECURITY_POLICY, POLICY.clone()),

@@ -1,5 +1,6 @@
 //! Builds a node from the configuration.
 
+pub mod http;
 mod settings;
 mod store_diagnosis;
 pub mod stores;

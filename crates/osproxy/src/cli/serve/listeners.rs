@@ -12,7 +12,8 @@ use crate::{
     app::App,
     config::{Config, ServerSection, TlsSection},
     grpc,
-    http::{self, Admission, GrpcRoutes, server::Tls},
+    http::{self, GrpcRoutes, ListenerSettings, RequestLimiter, server::Tls},
+    wiring::http::{http_settings, listener_settings},
 };
 
 /// Maximum number of connections to the admin listener, which has few clients.
@@ -84,25 +85,27 @@ impl Listeners {
             Some(secured) => (GrpcRoutes::default(), Some((secured, grpc_routes))),
             None => (grpc_routes, None),
         };
-        let admission = Admission::new(&config.limits);
+        let settings = http_settings(config);
+        let limiter = RequestLimiter::new(settings.limits);
         let main = self.main.serve(
-            http::router(app.clone(), config, &admission, main_grpc_routes),
-            config.server.clone(),
+            http::router(app.clone(), &settings, &limiter, main_grpc_routes),
+            listener_settings(&config.server),
             (shutdown.clone(), last_requests),
         );
         let apart = async {
             if let Some((secured, calls)) = separate_grpc {
-                let router = http::grpc_router(app.clone(), config, &admission, calls);
-                let served = secured.serve(router, config.server.clone(), (shutdown.clone(), last_requests));
+                let router = http::grpc_router(app.clone(), &settings, &limiter, calls);
+                let listener = listener_settings(&config.server);
+                let served = secured.serve(router, listener, (shutdown.clone(), last_requests));
                 run_on(connections, served).await;
             }
         };
         let admin = async {
             if let Some(listener) = self.admin {
-                let router = http::admin_router(app.clone(), config);
+                let router = http::admin_router(app.clone(), &settings);
                 let section = ServerSection { max_connections: ADMIN_CONNECTIONS, ..config.server.clone() };
                 let plain = TlsListener { listener, tls: None };
-                plain.serve(router, section, (shutdown.clone(), last_requests)).await;
+                plain.serve(router, listener_settings(&section), (shutdown.clone(), last_requests)).await;
             }
         };
         join3(run_on(connections, main), apart, admin).await;
@@ -121,10 +124,10 @@ impl TlsListener {
     async fn serve(
         self,
         router: axum::Router,
-        section: ServerSection,
+        settings: ListenerSettings,
         (shutdown, last_requests): (CancellationToken, Duration),
     ) {
-        http::server::serve(self.listener, router, section, self.tls, shutdown, last_requests).await;
+        http::server::serve(self.listener, router, settings, self.tls, shutdown, last_requests).await;
     }
 }
 

@@ -10,34 +10,32 @@ use crate::{
     http::forwarded,
 };
 
-impl ClientAddr {
-    /// Returns the address of the client. Each proxy appends the address that it was called from,
-    /// so only the entries that `trusted` proxies added are reliable: from the end up to the
-    /// first address that is not trusted, which is the client. Earlier entries may be forged. If an
-    /// entry on the way cannot be parsed, the peer counts as the client.
-    ///
-    /// `Forwarded` is used only without `X-Forwarded-For`: a proxy that maintains one of them
-    /// passes the other on unchanged, as the client sent it.
-    pub(super) fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
-        let peer = peer.to_canonical();
-        let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-        if !is_trusted(&peer) {
-            return Self(peer);
-        }
-        let addresses = match x_forwarded_for_addresses(headers) {
-            told if told.is_empty() => forwarded_addresses(headers),
-            told => told,
-        };
-        let mut client = peer;
-        for address in addresses.into_iter().rev() {
-            let Some(address) = address else { return Self(peer) };
-            client = address;
-            if !is_trusted(&client) {
-                break;
-            }
-        }
-        Self(client)
+/// Returns the address of the client. Each proxy appends the address that it was called from,
+/// so only the entries that `trusted` proxies added are reliable: from the end up to the
+/// first address that is not trusted, which is the client. Earlier entries may be forged. If an
+/// entry on the way cannot be parsed, the peer counts as the client.
+///
+/// `Forwarded` is used only without `X-Forwarded-For`: a proxy that maintains one of them
+/// passes the other on unchanged, as the client sent it.
+pub(super) fn client_addr(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> ClientAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    if !is_trusted(&peer) {
+        return ClientAddr(peer);
     }
+    let addresses = match x_forwarded_for_addresses(headers) {
+        told if told.is_empty() => forwarded_addresses(headers),
+        told => told,
+    };
+    let mut client = peer;
+    for address in addresses.into_iter().rev() {
+        let Some(address) = address else { return ClientAddr(peer) };
+        client = address;
+        if !is_trusted(&client) {
+            break;
+        }
+    }
+    ClientAddr(client)
 }
 
 /// Returns the addresses in `Forwarded`, in order. A malformed line counts as one unknown address.
@@ -71,7 +69,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        ClientAddr::from_headers(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+        client_addr(peer.parse().unwrap(), &headers, &trusted).0.to_string()
     }
 
     #[test]

@@ -1,25 +1,24 @@
-//! Middleware: request context, access log, security headers, admission and checks of the head.
+//! Middleware: request context, access log, security headers, request limits and checks of the
+//! head.
 
 mod access_log;
-mod admission;
 mod client_addr;
 mod plain_body;
 mod probes;
 mod request_body;
 mod request_context;
 mod request_head;
+mod request_limiter;
 mod security_headers;
-mod settings;
 
-pub use admission::Admission;
-pub(super) use admission::{
-    client_network, limit_addresses, limit_changes, limit_metrics, limit_reads, limit_requests,
-    limit_transfers,
-};
 pub(super) use plain_body::{check_encoding, reject_encoded_body};
 pub(super) use probes::{ProbeSchedule, throttle_probes};
 pub(super) use request_body::TooSlow;
 pub(super) use request_context::request_context;
 pub(super) use request_head::check_head;
+pub use request_limiter::RequestLimiter;
+pub(super) use request_limiter::{
+    client_network, limit_addresses, limit_changes, limit_metrics, limit_reads, limit_requests,
+    limit_transfers,
+};
 pub(super) use security_headers::insert_content_security_headers;
-pub(super) use settings::RequestSettings;

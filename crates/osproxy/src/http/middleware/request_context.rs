@@ -18,14 +18,18 @@ use axum::{
 use tracing::Instrument;
 
 use super::{
-    RequestSettings,
     access_log::{AccessLogEntry, LoggedBody},
+    client_addr::client_addr,
     request_body::DrainOnDropBody,
     security_headers::insert_security_headers,
 };
 use crate::{
-    app::{App, ClientAddr, REQUEST_ID, RequestId, Subject},
-    http::server::{RemoteAddr, UnparsableHead},
+    app::{App, REQUEST_ID, RequestId, Subject},
+    http::{
+        rate_limiter::RateLimiter,
+        server::{RemoteAddr, UnparsableHead},
+        settings::HttpSettings,
+    },
     trace_context,
 };
 
@@ -37,7 +41,7 @@ const MAX_REQUEST_ID: usize = 128;
 /// Assigns the request id and the client address, aborts bodies that arrive too slowly, adds
 /// security headers, and writes the access log entry when the response has ended.
 pub(in crate::http) async fn request_context(
-    State((app, terms)): State<(Arc<App>, Arc<RequestSettings>)>,
+    State((app, settings)): State<(Arc<App>, Arc<HttpSettings>)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -47,16 +51,17 @@ pub(in crate::http) async fn request_context(
     trace_context::attach_remote_parent(&span, request.headers());
     let (mut parts, body) = request.into_parts();
     if parts.extensions.get::<UnparsableHead>().is_some()
-        && let Some(origin) = &terms.fallback_origin
+        && let Some(origin) = settings.cors.first_origin()
     {
         // The head could not be parsed, so its origin is unknown. Assume the first allowed one, so
         // that its pages can read the error.
         parts.headers.insert(header::ORIGIN, origin.clone());
     }
     let peer = parts.extensions.get::<RemoteAddr>().map(|peer| peer.0.ip());
-    let client = peer.map(|peer| ClientAddr::from_headers(peer, &parts.headers, &terms.trusted_proxies));
-    let body =
-        DrainOnDropBody::new(body, (parts.version, &parts.headers), terms.body_timeout, terms.rate_limiter);
+    let client = peer.map(|peer| client_addr(peer, &parts.headers, &settings.trusted_proxies));
+    let rate_limiter = RateLimiter::new(settings.min_rate, settings.rate_window);
+    let head = (parts.version, &parts.headers);
+    let body = DrainOnDropBody::new(body, head, settings.body_timeout, rate_limiter);
     let address = client.map(|client| client.0);
     parts.extensions.insert(Subject::default());
     let mut line = AccessLogEntry::new(&app, &parts, address, body.received(), (start, span.clone()));
@@ -71,7 +76,7 @@ pub(in crate::http) async fn request_context(
     if let Ok(value) = HeaderValue::try_from(&*id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
-    insert_security_headers(response.headers_mut(), terms.is_tls);
+    insert_security_headers(response.headers_mut(), settings.is_tls);
     // While draining, the client's next request should reach another node. After a timeout, the
     // rest of the body is still on the connection, which cannot be reused.
     let is_last = app.node.is_draining() || response.status() == StatusCode::REQUEST_TIMEOUT;

@@ -10,10 +10,9 @@ use axum::{
 };
 use osproxy_api::ErrorCode;
 
-use super::RequestSettings;
 use crate::{
     Error, Result,
-    http::{error::Rejection, server::UnparsableHead},
+    http::{error::Rejection, server::UnparsableHead, settings::HttpSettings},
 };
 
 /// Maximum number of header fields of a request, the same as in hyper for HTTP/1; hyper has no
@@ -24,12 +23,12 @@ const PUNCTUATION: usize = 4;
 
 /// Rejects requests whose head is too large or malformed.
 pub(in crate::http) async fn check_head(
-    State(terms): State<Arc<RequestSettings>>,
+    State(settings): State<Arc<HttpSettings>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let checked = check_readable(&terms, &request)
-        .and_then(|()| check_size(&terms, &request))
+    let checked = check_readable(&settings, &request)
+        .and_then(|()| check_size(&settings, &request))
         .and_then(|()| check_host(&request));
     match checked {
         Ok(()) => next.run(request).await,
@@ -37,29 +36,29 @@ pub(in crate::http) async fn check_head(
     }
 }
 
-fn too_large(terms: &RequestSettings) -> Error {
-    let max = terms.max_head_bytes;
+fn too_large(settings: &HttpSettings) -> Error {
+    let max = settings.max_head_bytes;
     let message = format!("the request head exceeds {max} bytes or {MAX_FIELDS} header fields");
     Error::new(ErrorCode::HeaderTooLarge, message)
 }
 
 /// Fails for the placeholder that the listener sends when hyper cannot parse a head.
-fn check_readable(terms: &RequestSettings, request: &Request) -> Result<()> {
+fn check_readable(settings: &HttpSettings, request: &Request) -> Result<()> {
     match request.extensions().get() {
         None => Ok(()),
         Some(UnparsableHead(StatusCode::BAD_REQUEST)) => {
             Err(Error::invalid("the head of the request is malformed"))
         }
-        Some(UnparsableHead(_)) => Err(too_large(terms)),
+        Some(UnparsableHead(_)) => Err(too_large(settings)),
     }
 }
 
-fn check_size(terms: &RequestSettings, request: &Request) -> Result<()> {
+fn check_size(settings: &HttpSettings, request: &Request) -> Result<()> {
     let headers = request.headers();
     let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PUNCTUATION);
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if headers.len() > MAX_FIELDS || target + fields.sum::<usize>() > terms.max_head_bytes {
-        return Err(too_large(terms));
+    if headers.len() > MAX_FIELDS || target + fields.sum::<usize>() > settings.max_head_bytes as usize {
+        return Err(too_large(settings));
     }
     Ok(())
 }

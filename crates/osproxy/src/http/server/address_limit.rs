@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{config::ServerSection, http::middleware::client_network};
+use crate::http::middleware::client_network;
 
 /// Minimum interval between two warnings.
 const QUIET: Duration = Duration::from_mins(1);
@@ -36,9 +36,8 @@ pub(super) struct AddressPermit {
 }
 
 impl AddressLimit {
-    pub(super) fn new(config: &ServerSection) -> Arc<Self> {
-        let (most, trusted) = (config.connections_per_address(), config.trusted_proxies.clone());
-        Arc::new(Self { max: most, trusted, open: Mutex::default() })
+    pub(super) fn new(max: usize, trusted: Vec<IpNet>) -> Arc<Self> {
+        Arc::new(Self { max, trusted, open: Mutex::default() })
     }
 
     /// Counts one more connection of an address. Returns `None` if the address is at its limit.
@@ -84,12 +83,7 @@ mod tests {
 
     #[test]
     fn networks_of_ipv6_count_as_one_and_proxies_do_not_count() {
-        let addresses = AddressLimit::new(&ServerSection {
-            max_connections: 8,
-            max_connections_per_address: Some(2),
-            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
-            ..ServerSection::default()
-        });
+        let addresses = AddressLimit::new(2, vec!["10.0.0.0/8".parse().unwrap()]);
         let take = |address: &str| addresses.try_acquire(address.parse().unwrap());
         let places = [take("2001:db8::1"), take("2001:db8::ffff:2")];
         assert!(places.iter().all(Option::is_some));
@@ -103,13 +97,5 @@ mod tests {
         assert!(take("2001:db8::3").is_some());
         drop((mapped, proxies));
         assert!(addresses.open.lock().unwrap().counts.is_empty());
-    }
-
-    #[test]
-    fn one_address_cannot_have_all() {
-        for (all, most) in [(4096, 3072), (64, 48), (4, 3), (3, 1), (1, 1)] {
-            let section = ServerSection { max_connections: all, ..ServerSection::default() };
-            assert_eq!(section.connections_per_address(), most);
-        }
     }
 }

@@ -26,10 +26,7 @@ use super::{
     timeouts::{ConnTimeouts, ObservedIo, PendingWrite, RateLimitedBody, TimeoutKind, Timeouts},
     tls::Tls,
 };
-use crate::{
-    config::ServerSection,
-    http::{middleware::ProbeSchedule, rate_limiter::RateLimiter},
-};
+use crate::http::{middleware::ProbeSchedule, rate_limiter::RateLimiter, settings::ListenerSettings};
 
 /// Limit on unsent data in the kernel's socket buffer, in bytes. Without it, the kernel buffers
 /// megabytes for a client that reads nothing, which hides for minutes how slow the client is.
@@ -67,13 +64,13 @@ pub(super) struct ConnectionServer {
 }
 
 impl ConnectionServer {
-    pub(super) fn new(router: Router, config: &ServerSection, tls: Option<Arc<Tls>>) -> Self {
+    pub(super) fn new(router: Router, settings: &ListenerSettings, tls: Option<Arc<Tls>>) -> Self {
         let patience = Timeouts {
-            head: Duration::from_secs(config.header_timeout),
-            idle: Duration::from_secs(config.idle_timeout),
-            write: Duration::from_secs(config.write_timeout),
+            head: settings.header_timeout,
+            idle: settings.idle_timeout,
+            write: settings.write_timeout,
         };
-        let max_head = config.max_header_bytes.max(u32::try_from(MAX_BUFFERED).unwrap_or(u32::MAX));
+        let max_head = settings.max_head_bytes.max(u32::try_from(MAX_BUFFERED).unwrap_or(u32::MAX));
         let mut http = auto::Builder::new(StreamExecutor { write_timeout: patience.write });
         http.http1()
             .timer(TokioTimer::new())
@@ -81,7 +78,7 @@ impl ConnectionServer {
             .header_read_timeout(None)
             // A client may close its write side after the request, and still read the response.
             .half_close(true)
-            .max_buf_size(MAX_BUFFERED.max(config.max_header_bytes as usize));
+            .max_buf_size(MAX_BUFFERED.max(settings.max_head_bytes as usize));
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
@@ -94,7 +91,8 @@ impl ConnectionServer {
             .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG);
-        Self { http, router, tls, timeouts: patience, rate_limiter: RateLimiter::from_config(config) }
+        let rate_limiter = RateLimiter::new(settings.min_rate, settings.rate_window);
+        Self { http, router, tls, timeouts: patience, rate_limiter }
     }
 
     /// Serves a connection until it ends. Once `draining` is cancelled, running requests are its

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::{Json, Router, http::HeaderMap, routing};
-use osproxy::{config::ServerSection, http};
+use osproxy::{config::ServerSection, http, wiring::http::listener_settings};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -104,7 +104,8 @@ async fn serve(router: Router) -> String {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let never = CancellationToken::new();
-        http::server::serve(listener, router, ServerSection::default(), None, never, Duration::ZERO).await;
+        let settings = listener_settings(&ServerSection::default());
+        http::server::serve(listener, router, settings, None, never, Duration::ZERO).await;
     });
     format!("http://{address}")
 }

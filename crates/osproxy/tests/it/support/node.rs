@@ -3,10 +3,10 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use osproxy::{
     app::App,
     config::{AuthMode, Config, Secret},
-    http::{self, Admission, GrpcRoutes},
+    http::{self, GrpcRoutes, RequestLimiter},
     ops,
     tasks::{self, Engine},
-    wiring,
+    wiring::{self, http::{http_settings, listener_settings}},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -63,12 +63,13 @@ impl Running {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let engine = Engine::new(app.clone(), tasks::handlers::all(), PAUSES);
         let engine = tokio::spawn(engine.run(stop.clone(), abort.clone()));
-        let router =
-            http::router(app.clone(), &config, &Admission::new(&config.limits), GrpcRoutes::default());
+        let settings = http_settings(&config);
+        let limiter = RequestLimiter::new(settings.limits);
+        let router = http::router(app.clone(), &settings, &limiter, GrpcRoutes::default());
+        let settings = listener_settings(&config.server);
         let shutdown = stop.clone();
         let server = tokio::spawn(async move {
-            http::server::serve(listener, router, config.server.clone(), None, shutdown, Duration::ZERO)
-                .await;
+            http::server::serve(listener, router, settings, None, shutdown, Duration::ZERO).await;
         });
         (Self { app, stop, abort, server, engine }, api)
     }

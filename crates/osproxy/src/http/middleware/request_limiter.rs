@@ -1,4 +1,4 @@
-//! Admission: rate limits by address and concurrency limits, checked before authentication.
+//! Rate limits by address and concurrency limits, checked before authentication.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -25,8 +25,7 @@ use tokio::sync::Semaphore;
 use crate::{
     Error,
     app::{ClientAddr, too_many_transfers},
-    config::LimitsSection,
-    http::error::Rejection,
+    http::{error::Rejection, settings::RequestLimits},
 };
 
 /// Idle addresses are evicted once per this number of requests.
@@ -35,8 +34,8 @@ const FORGET_AFTER: u32 = 4096;
 /// Concurrent requests for metrics.
 const COLLECTORS: usize = 4;
 
-/// Admission limits of a node, shared by all of its listeners.
-pub struct Admission {
+/// Limits the requests of a node, on all of its listeners together.
+pub struct RequestLimiter {
     requests: Semaphore,
     /// Permits for requests that may change something: half of all. Writes wait for the disk, and
     /// would otherwise take the permits of reads, which do not.
@@ -55,9 +54,9 @@ struct AddressRateLimiter {
     requests: AtomicU32,
 }
 
-impl Admission {
-    /// Creates the limits of the section `limits`.
-    pub fn new(limits: &LimitsSection) -> Arc<Self> {
+impl RequestLimiter {
+    /// Creates a limiter.
+    pub fn new(limits: RequestLimits) -> Arc<Self> {
         let rate = limits.max_address_rate.and_then(NonZeroU32::new);
         Arc::new(Self {
             requests: Semaphore::new(limits.max_requests as usize),
@@ -74,11 +73,11 @@ impl Admission {
 
 /// Rejects requests beyond the rate limit of their address. Each node counts on its own.
 pub(in crate::http) async fn limit_addresses(
-    State(admission): State<Arc<Admission>>,
+    State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if let Some(addresses) = &admission.addresses
+    if let Some(addresses) = &limiter.addresses
         && let Some(ClientAddr(address)) = request.extensions().get()
     {
         if addresses.requests.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == 0 {
@@ -95,39 +94,39 @@ pub(in crate::http) async fn limit_addresses(
 /// Rejects requests beyond the concurrency limit. A request holds its permit until the head of its
 /// response; the method says whether it may change something.
 pub(in crate::http) async fn limit_requests(
-    State(admission): State<Arc<Admission>>,
+    State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
     next: Next,
 ) -> Response {
     let changes = !request.method().is_safe();
-    limit(&admission, changes, request, next).await
+    limit(&limiter, changes, request, next).await
 }
 
 /// Like [`limit_requests`], for routes that may change something whatever the method.
 pub(in crate::http) async fn limit_changes(
-    State(admission): State<Arc<Admission>>,
+    State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
     next: Next,
 ) -> Response {
-    limit(&admission, true, request, next).await
+    limit(&limiter, true, request, next).await
 }
 
 /// Like [`limit_requests`], for routes that change nothing whatever the method.
 pub(in crate::http) async fn limit_reads(
-    State(admission): State<Arc<Admission>>,
+    State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
     next: Next,
 ) -> Response {
-    limit(&admission, false, request, next).await
+    limit(&limiter, false, request, next).await
 }
 
-/// Rejects gRPC transfers beyond `limits.max_transfers`.
+/// Rejects gRPC transfers beyond [`RequestLimits::max_transfers`].
 pub(in crate::http) async fn limit_transfers(
-    State(admission): State<Arc<Admission>>,
+    State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_permit) = admission.transfers.try_acquire() else {
+    let Ok(_permit) = limiter.transfers.try_acquire() else {
         return Rejection(too_many_transfers()).into_response();
     };
     next.run(request).await
@@ -136,21 +135,21 @@ pub(in crate::http) async fn limit_transfers(
 /// Queues requests for metrics beyond the limit. Anybody can send them, and each costs the lookup
 /// of a key.
 pub(in crate::http) async fn limit_metrics(
-    State(admission): State<Arc<Admission>>,
+    State(limiter): State<Arc<RequestLimiter>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let _permit = admission.metrics.acquire().await;
+    let _permit = limiter.metrics.acquire().await;
     next.run(request).await
 }
 
-async fn limit(admission: &Admission, changes: bool, request: Request, next: Next) -> Response {
+async fn limit(limiter: &RequestLimiter, changes: bool, request: Request, next: Next) -> Response {
     let busy = |_| {
         let message = "too many concurrent requests; retry later";
         Rejection(Error::new(ErrorCode::Overloaded, message)).into_response()
     };
-    let changes = changes.then(|| admission.changes.try_acquire());
-    let _permits = match (admission.requests.try_acquire(), changes.transpose()) {
+    let changes = changes.then(|| limiter.changes.try_acquire());
+    let _permits = match (limiter.requests.try_acquire(), changes.transpose()) {
         (Ok(place), Ok(change)) => (place, change),
         (Err(full), _) | (_, Err(full)) => return busy(full),
     };

@@ -1,0 +1,96 @@
+//! Settings of the routes and the listeners. The binary derives them from its configuration.
+
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+/// Settings of the routes.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Version of this build, for the start page.
+    pub version: &'static str,
+    /// Limits of the [`RequestLimiter`](super::RequestLimiter).
+    pub limits: RequestLimits,
+    /// Which web pages may call the API from a browser.
+    pub cors: CorsSettings,
+    /// How long a client may pause while it sends a body.
+    pub body_timeout: Duration,
+    /// Minimum rate at which a client must send a body, in bytes per second; 0 turns the check off.
+    pub min_rate: u64,
+    /// How long a client may be slower than `min_rate`.
+    pub rate_window: Duration,
+    /// Largest request head, in bytes.
+    pub max_head_bytes: u32,
+    /// Networks of proxies whose forwarding headers are trusted.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether clients connect over TLS.
+    pub is_tls: bool,
+}
+
+/// Limits on the requests of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Concurrent requests, not counting those that send content.
+    pub max_requests: u32,
+    /// Concurrent gRPC calls that stream content.
+    pub max_transfers: u32,
+    /// Requests per second from one address; `None` for no limit.
+    pub max_address_rate: Option<u32>,
+}
+
+/// Cross-origin resource sharing (CORS).
+#[derive(Clone, Debug)]
+pub struct CorsSettings {
+    /// Origins of the pages that may call the API.
+    pub origins: Allowed<HeaderValue>,
+    /// Request headers that pages may send.
+    pub headers: Allowed<HeaderName>,
+    /// How long browsers may cache the answer to a preflight request.
+    pub max_age: Duration,
+}
+
+impl CorsSettings {
+    /// Returns the first of the allowed origins, unless all are allowed.
+    pub(super) fn first_origin(&self) -> Option<&HeaderValue> {
+        match &self.origins {
+            Allowed::Any => None,
+            Allowed::Only(origins) => origins.first(),
+        }
+    }
+}
+
+/// Which values are allowed.
+#[derive(Clone, Debug)]
+pub enum Allowed<T> {
+    /// All.
+    Any,
+    /// These only.
+    Only(Vec<T>),
+}
+
+/// Settings of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// Timeout for the head of a request, and for the TLS handshake.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Duration,
+    /// How long a client may pause while it receives a response.
+    pub write_timeout: Duration,
+    /// How long running requests may continue on shutdown.
+    pub shutdown_grace: Duration,
+    /// Minimum rate at which a client must receive a response, in bytes per second; 0 turns the
+    /// check off.
+    pub min_rate: u64,
+    /// How long a client may be slower than `min_rate`.
+    pub rate_window: Duration,
+    /// Largest request head, in bytes.
+    pub max_head_bytes: u32,
+    /// Concurrent connections; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// Concurrent connections from one address; further ones are closed at once.
+    pub max_connections_per_address: usize,
+    /// Networks of proxies, to which `max_connections_per_address` does not apply.
+    pub trusted_proxies: Vec<IpNet>,
+}

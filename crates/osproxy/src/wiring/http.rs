@@ -1,0 +1,62 @@
+//! Settings of the HTTP routes and listeners.
+
+use std::time::Duration;
+
+use crate::{
+    config::{ANY, Config, CorsSection, ServerSection},
+    http::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits},
+    version,
+};
+
+/// Returns the settings of the routes.
+pub fn http_settings(config: &Config) -> HttpSettings {
+    let server = &config.server;
+    HttpSettings {
+        version: version::FULL,
+        limits: RequestLimits {
+            max_requests: config.limits.max_requests,
+            max_transfers: config.limits.max_transfers,
+            max_address_rate: config.limits.max_address_rate,
+        },
+        cors: cors_settings(&config.cors),
+        body_timeout: Duration::from_secs(server.body_timeout),
+        min_rate: server.min_rate,
+        rate_window: Duration::from_secs(server.rate_window),
+        max_head_bytes: server.max_header_bytes,
+        trusted_proxies: server.trusted_proxies.clone(),
+        is_tls: config.tls.is_enabled(),
+    }
+}
+
+fn cors_settings(section: &CorsSection) -> CorsSettings {
+    CorsSettings {
+        origins: allowed(&section.allow_origins),
+        headers: allowed(&section.allow_headers),
+        max_age: Duration::from_secs(section.max_age),
+    }
+}
+
+/// Parses a list that may contain `*`. The check of the configuration has rejected invalid entries.
+fn allowed<'a, T: TryFrom<&'a String>>(list: &'a [String]) -> Allowed<T> {
+    if list.iter().any(|entry| entry == ANY) {
+        Allowed::Any
+    } else {
+        Allowed::Only(list.iter().filter_map(|entry| entry.try_into().ok()).collect())
+    }
+}
+
+/// Returns the settings of a listener.
+pub fn listener_settings(section: &ServerSection) -> ListenerSettings {
+    ListenerSettings {
+        header_timeout: Duration::from_secs(section.header_timeout),
+        idle_timeout: Duration::from_secs(section.idle_timeout),
+        write_timeout: Duration::from_secs(section.write_timeout),
+        shutdown_grace: Duration::from_secs(section.shutdown_grace),
+        min_rate: section.min_rate,
+        rate_window: Duration::from_secs(section.rate_window),
+        max_head_bytes: section.max_header_bytes,
+        max_connections: section.max_connections.into(),
+        max_connections_per_address: section.connections_per_address(),
+        trusted_proxies: section.trusted_proxies.clone(),
+    }
+}
