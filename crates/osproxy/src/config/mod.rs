@@ -51,7 +51,7 @@ pub use server::ServerSection;
 pub use stores::{StoreDescription, StoreKind, StoresSection};
 pub use tasks::TasksSection;
 pub use telemetry::TelemetrySection;
-pub use tls::{TlsPem, TlsSection};
+pub use tls::TlsSection;
 pub use uploads::UploadsSection;
 
 use crate::meta::DatabaseLocation;

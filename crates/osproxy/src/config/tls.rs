@@ -1,13 +1,7 @@
-use std::path::{Path, PathBuf};
-
-use rustls::{
-    RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
-};
+use std::path::PathBuf;
 
 use super::value::{Findings, section};
+use crate::http::server::TlsFiles;
 
 section! {
     /// `tls` and `grpc.tls`: TLS for clients, optionally with client certificates.
@@ -23,22 +17,10 @@ section! {
     ignored []
 }
 
-/// Contents of the files.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TlsPem {
-    cert: Vec<u8>,
-    key: Vec<u8>,
-    client_ca: Option<Vec<u8>>,
-}
-
 impl TlsSection {
     /// `path` is the name of the section.
     pub(super) fn check(&self, path: &str, findings: &mut Findings) {
-        let usable = |files: &TlsPem| {
-            files.certified_key()?;
-            files.client_ca_store().map(drop)
-        };
-        if let Err(problem) = self.read_files().and_then(|files| files.as_ref().map(usable).transpose()) {
+        if let Err(problem) = self.files().and_then(|files| files.map_or(Ok(()), |files| files.check())) {
             findings.problem(path, problem);
         }
     }
@@ -48,61 +30,16 @@ impl TlsSection {
         self.cert.is_some()
     }
 
-    /// Reads the files; `None` if TLS is off. Fails with a message. Blocks while it reads.
-    pub fn read_files(&self) -> Result<Option<TlsPem>, String> {
+    /// Returns the paths of the files; `None` if TLS is off. Fails with a message if one is missing.
+    pub fn files(&self) -> Result<Option<TlsFiles>, String> {
         match (&self.cert, &self.key) {
             (None, None) if self.client_ca.is_some() => Err("`cert` and `key` are missing".to_owned()),
             (None, None) => Ok(None),
             (Some(cert), Some(key)) => {
-                let client_ca = self.client_ca.as_deref().map(read_file).transpose()?;
-                Ok(Some(TlsPem { cert: read_file(cert)?, key: read_file(key)?, client_ca }))
+                Ok(Some(TlsFiles { cert: cert.clone(), key: key.clone(), client_ca: self.client_ca.clone() }))
             }
             (Some(_), None) => Err("`key` is missing".to_owned()),
             (None, Some(_)) => Err("`cert` is missing".to_owned()),
         }
     }
-}
-
-impl TlsPem {
-    /// The certificate chain with its matching key. Fails with a message that reveals nothing about
-    /// the key.
-    pub fn certified_key(&self) -> Result<CertifiedKey, String> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.cert)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("`cert` is not a PEM file: {error}"))?;
-        if chain.is_empty() {
-            return Err("`cert` contains no certificate".to_owned());
-        }
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|_| "`key` contains no private key in PEM format".to_owned())?;
-        CertifiedKey::from_der(chain, key, &ring::default_provider())
-            .map_err(|error| format!("`cert` and `key` do not match: {error}"))
-    }
-
-    /// CA certificates for clients, if client certificates are required. Fails with a message.
-    pub fn client_ca_store(&self) -> Result<Option<RootCertStore>, String> {
-        let Some(pem) = &self.client_ca else {
-            return Ok(None);
-        };
-        let mut authorities = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate =
-                certificate.map_err(|error| format!("`client_ca` is not a PEM file: {error}"))?;
-            let added = authorities.add(certificate);
-            added.map_err(|error| format!("`client_ca` contains an invalid CA certificate: {error}"))?;
-        }
-        if authorities.is_empty() {
-            return Err("`client_ca` contains no certificate".to_owned());
-        }
-        Ok(Some(authorities))
-    }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "before the reactor has work, or on a thread that may block"
-    )]
-    let read = std::fs::read(path);
-    read.map_err(|error| format!("{}: {error}", path.display()))
 }

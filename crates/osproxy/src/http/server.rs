@@ -21,7 +21,7 @@ use connection::ConnectionServer;
 use super::settings::ListenerSettings;
 
 pub use head_error::UnparsableHead;
-pub use tls::Tls;
+pub use tls::{Tls, TlsFiles};
 
 /// Pause after a failed accept, for example when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

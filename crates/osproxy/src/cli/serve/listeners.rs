@@ -116,9 +116,11 @@ impl Listeners {
 impl TlsListener {
     async fn open(address: SocketAddr, tls: &TlsSection) -> anyhow::Result<Self> {
         let listener = listen(address).await?;
-        let section = tls.clone();
-        let tls = tokio::task::spawn_blocking(move || Tls::load(&section)).await?;
-        Ok(Self { listener, tls: tls.map_err(anyhow::Error::msg)? })
+        let tls = match tls.files().map_err(anyhow::Error::msg)? {
+            Some(files) => Some(tokio::task::spawn_blocking(move || Tls::load(files)).await?),
+            None => None,
+        };
+        Ok(Self { listener, tls: tls.transpose().map_err(anyhow::Error::msg)? })
     }
 
     async fn serve(

@@ -2,19 +2,20 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ServerSessionMemoryCache, WebPkiClientVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-
-use crate::config::{TlsPem, TlsSection};
 
 /// Interval between checks of the files.
 const LOOK: Duration = Duration::from_secs(2);
@@ -25,22 +26,97 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// Number of TLS sessions cached for resumption.
 const SESSIONS: usize = 256;
 
+/// Paths of the PEM files of a listener.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Certificate of the service, followed by its intermediate certificates.
+    pub cert: PathBuf,
+    /// Private key of the certificate.
+    pub key: PathBuf,
+    /// CA certificates for clients; `None` requests no client certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Contents of the files.
+#[derive(Clone, PartialEq, Eq)]
+struct TlsPem {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl TlsFiles {
+    /// Checks that the files can be used. Fails with a message for the operator. Blocks.
+    pub fn check(&self) -> Result<(), String> {
+        let pem = self.read()?;
+        pem.certified_key()?;
+        pem.client_ca_store().map(drop)
+    }
+
+    fn read(&self) -> Result<TlsPem, String> {
+        let client_ca = self.client_ca.as_deref().map(read_file).transpose()?;
+        Ok(TlsPem { cert: read_file(&self.cert)?, key: read_file(&self.key)?, client_ca })
+    }
+}
+
+impl TlsPem {
+    /// The certificate chain with its matching key. Fails with a message that reveals nothing about
+    /// the key.
+    fn certified_key(&self) -> Result<CertifiedKey, String> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&self.cert)
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("`cert` is not a PEM file: {error}"))?;
+        if chain.is_empty() {
+            return Err("`cert` contains no certificate".to_owned());
+        }
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| "`key` contains no private key in PEM format".to_owned())?;
+        CertifiedKey::from_der(chain, key, &ring::default_provider())
+            .map_err(|error| format!("`cert` and `key` do not match: {error}"))
+    }
+
+    /// CA certificates for clients, if client certificates are required. Fails with a message.
+    fn client_ca_store(&self) -> Result<Option<RootCertStore>, String> {
+        let Some(pem) = &self.client_ca else {
+            return Ok(None);
+        };
+        let mut authorities = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate =
+                certificate.map_err(|error| format!("`client_ca` is not a PEM file: {error}"))?;
+            let added = authorities.add(certificate);
+            added.map_err(|error| format!("`client_ca` contains an invalid CA certificate: {error}"))?;
+        }
+        if authorities.is_empty() {
+            return Err("`client_ca` contains no certificate".to_owned());
+        }
+        Ok(Some(authorities))
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "before the reactor has work, or on a thread that may block"
+    )]
+    let read = std::fs::read(path);
+    read.map_err(|error| format!("{}: {error}", path.display()))
+}
+
 /// Accepts TLS connections.
 pub struct Tls {
     acceptor: RwLock<TlsAcceptor>,
-    section: TlsSection,
-    files: TlsPem,
+    files: TlsFiles,
+    /// The contents of the files that `acceptor` was built from at first.
+    initial: TlsPem,
 }
 
 impl Tls {
-    /// Reads the certificates. Returns `None` if TLS is not configured; fails with a message for
-    /// the operator. Blocks.
-    pub fn load(section: &TlsSection) -> Result<Option<Self>, String> {
-        let Some(read) = section.read_files()? else {
-            return Ok(None);
-        };
-        let acceptor = RwLock::new(acceptor(&read)?);
-        Ok(Some(Self { acceptor, section: section.clone(), files: read }))
+    /// Reads the certificates. Fails with a message for the operator. Blocks.
+    pub fn load(files: TlsFiles) -> Result<Self, String> {
+        let initial = files.read()?;
+        let acceptor = RwLock::new(acceptor(&initial)?);
+        Ok(Self { acceptor, files, initial })
     }
 
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -51,18 +127,18 @@ impl Tls {
     /// Checks the files periodically; never returns. New certificates apply to new connections.
     /// Invalid ones are logged once, and the old ones stay in use.
     pub(super) async fn reload_on_change(&self) {
-        let (mut loaded, mut previous) = (self.files.clone(), Ok(Some(self.files.clone())));
+        let (mut loaded, mut previous) = (self.initial.clone(), Ok(self.initial.clone()));
         loop {
             tokio::time::sleep(LOOK).await;
-            let section = self.section.clone();
-            let Ok(found) = tokio::task::spawn_blocking(move || section.read_files()).await else { continue };
+            let files = self.files.clone();
+            let Ok(found) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
             // Certificate and key are not replaced atomically: reload only if the files are the
             // same in two checks in a row.
             let is_steady = found == previous;
             previous.clone_from(&found);
             match found {
-                Ok(Some(files)) if is_steady && files != loaded => {
-                    match acceptor(&files) {
+                Ok(pem) if is_steady && pem != loaded => {
+                    match acceptor(&pem) {
                         Ok(acceptor) => {
                             *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
                             tracing::info!("reloaded the TLS certificate");
@@ -74,7 +150,7 @@ impl Tls {
                             );
                         }
                     }
-                    loaded = files;
+                    loaded = pem;
                 }
                 _ => {}
             }
@@ -83,19 +159,19 @@ impl Tls {
 }
 
 /// Builds an acceptor. Fails with a message for the operator.
-fn acceptor(files: &TlsPem) -> Result<TlsAcceptor, String> {
+fn acceptor(pem: &TlsPem) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let config = match files.client_ca_store()? {
+    let config = match pem.client_ca_store()? {
         Some(authorities) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
             config.with_client_cert_verifier(verifier.build().map_err(|error| error.to_string())?)
         }
         None => config.with_no_client_auth(),
     };
-    let resolver = rustls::sign::SingleCertAndKey::from(files.certified_key()?);
+    let resolver = SingleCertAndKey::from(pem.certified_key()?);
     let mut config = config.with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     // A new cache, so that a client that was accepted under other certificate authorities cannot
