@@ -1,24 +1,12 @@
-use std::{
-    borrow::Cow, collections::HashMap, error::Error as StdError, fmt, ops::RangeInclusive, sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, error::Error as StdError, fmt, ops::RangeInclusive, time::Duration};
 
 use osproxy_api::ErrorCode;
 use osproxy_storage as storage;
-use tonic::Status;
-use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{cluster::ForwardFailure, coord::NoOwner, meta::MetaError};
 
 /// Retry delay of retryable errors that set none of their own.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Domain in the `ErrorInfo` details of gRPC errors.
-const GRPC_ERROR_DOMAIN: &str = "osproxy";
-
-/// Longest member that is sent over gRPC, in bytes. gRPC carries errors in header fields, which
-/// clients limit to a few KiB.
-const MAX_GRPC_MEMBER_BYTES: usize = 2048;
 
 /// Why an operation failed. Code and message are for the client; the source goes to the log only.
 #[derive(Debug)]
@@ -55,28 +43,29 @@ impl Error {
     }
 
     /// Rate limit exceeded. The client may send its next request after `wait`.
-    pub(crate) fn rate_limited(wait: Duration) -> Self {
+    pub fn rate_limited(wait: Duration) -> Self {
         let error = Self::new(ErrorCode::RateLimited, "too many requests; retry later");
         Self { retry_after: Some(wait), ..error }
     }
 
     /// The request would exceed the tenant's quota.
-    pub(crate) fn quota_exceeded() -> Self {
+    pub fn quota_exceeded() -> Self {
         Self::new(ErrorCode::QuotaExceeded, "the storage quota is exceeded; delete files to free space")
     }
 
     /// How long the client should wait before it retries; `None` if the code is not retryable.
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         self.code.is_retryable().then(|| self.retry_after.unwrap_or(DEFAULT_RETRY_AFTER))
     }
 
     /// Adds the size of the file in bytes, for `RangeNotSatisfiable`.
-    pub(crate) fn with_file_size(self, size: u64) -> Self {
+    #[must_use]
+    pub fn with_file_size(self, size: u64) -> Self {
         Self { file_size: Some(size), ..self }
     }
 
     /// Size of the file in bytes, if it was added for `RangeNotSatisfiable`.
-    pub(crate) fn file_size(&self) -> Option<u64> {
+    pub fn file_size(&self) -> Option<u64> {
         self.file_size
     }
 
@@ -111,7 +100,7 @@ impl Error {
     }
 
     /// The machine-readable members beside the code.
-    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
+    pub fn members(&self) -> impl Iterator<Item = (&str, &serde_json::Value)> {
         self.members.iter().map(|(name, value)| (&**name, value))
     }
 
@@ -226,37 +215,5 @@ impl From<ForwardFailure> for Error {
             ForwardFailure::Unavailable(source) => Self::node_unavailable(source),
             ForwardFailure::NoOwner(NoOwner { store }) => Self::store_unreachable(&store),
         }
-    }
-}
-
-/// Carries an [`Error`] inside a gRPC status to the place that logs it.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error(transparent)]
-pub(crate) struct StatusSource(pub(crate) Arc<Error>);
-
-/// Converts an error to a gRPC status. Its details carry the name, the invalid field and the retry
-/// delay.
-pub(crate) fn to_grpc_status(error: Arc<Error>) -> Status {
-    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let fits = |(_, text): &(String, String)| text.len() <= MAX_GRPC_MEMBER_BYTES;
-    let members: HashMap<_, _> =
-        error.members().map(|(name, value)| (name.to_owned(), text(value))).filter(fits).collect();
-    let field = members.get("field").cloned();
-    let mut details =
-        ErrorDetails::with_error_info(error.code.as_str().to_uppercase(), GRPC_ERROR_DOMAIN, members);
-    if let Some(field) = field {
-        details.add_bad_request_violation(field, error.message.clone());
-    }
-    if let Some(wait) = error.retry_after() {
-        details.set_retry_info(Some(wait));
-    }
-    let mut status = Status::with_error_details(error.code.grpc_code(), error.message.clone(), details);
-    status.set_source(Arc::new(StatusSource(error)));
-    status
-}
-
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        to_grpc_status(Arc::new(error))
     }
 }

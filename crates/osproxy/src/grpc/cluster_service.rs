@@ -6,9 +6,9 @@ use osproxy_api::grpc::v1::{
     ListNodesRequest, ListNodesResponse, Node, NodeLoad, cluster_service_server::ClusterService,
 };
 use osproxy_types::scope::Scope;
-use tonic::{Request, Response};
+use tonic::Request;
 
-use super::{RpcResult, caller, render::timestamp};
+use super::{RpcResult, caller, render::timestamp, status::reply};
 use crate::{
     app::{App, RegisteredNode},
     ops,
@@ -19,9 +19,13 @@ pub(super) struct Service(pub(super) Arc<App>);
 #[tonic::async_trait]
 impl ClusterService for Service {
     async fn list_nodes(&self, request: Request<ListNodesRequest>) -> RpcResult<ListNodesResponse> {
-        caller(&request, Scope::Admin)?;
-        let nodes = ops::list_nodes::list_nodes(&self.0).await?;
-        Ok(Response::new(ListNodesResponse { nodes: nodes.into_iter().map(node).collect() }))
+        let result = async {
+            caller(&request, Scope::Admin)?;
+            let nodes = ops::list_nodes::list_nodes(&self.0).await?;
+            Ok(ListNodesResponse { nodes: nodes.into_iter().map(node).collect() })
+        }
+        .await;
+        reply(result)
     }
 }
 

@@ -23,6 +23,7 @@ use osproxy_api::{
 use osproxy_types::error_chain;
 use tonic::{Status, Streaming};
 
+use super::status::to_status;
 use crate::{
     Error, Result,
     app::{App, Caller, Transfer},
@@ -117,7 +118,7 @@ fn stream_error(status: &Status) -> Error {
 /// Turns errors of the request body into a gRPC status. Otherwise tonic takes some connection
 /// errors for the end of the stream, and a truncated upload would look complete.
 pub(super) async fn report_body_errors(request: Request, next: Next) -> Response {
-    next.run(request.map(|body| axum::body::Body::new(body.map_err(|_| Status::from(incomplete_stream())))))
+    next.run(request.map(|body| axum::body::Body::new(body.map_err(|_| to_status(incomplete_stream())))))
         .await
 }
 
@@ -145,8 +146,9 @@ impl Stream for Download {
         }
         let next = ready!(self.content.poll_next_unpin(cx));
         Poll::Ready(next.map(|read| {
-            let data = read.inspect_err(|error| {
-                tracing::error!(error = error_chain(error), "download failed after the response started");
+            let data = read.map_err(|error| {
+                tracing::error!(error = error_chain(&error), "download failed after the response started");
+                to_status(error)
             })?;
             let part = Some(download_file_response::Part::Data(data));
             Ok(DownloadFileResponse { part })

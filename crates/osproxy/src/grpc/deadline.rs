@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -10,14 +9,15 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::Request,
-    http::{HeaderMap, HeaderName, StatusCode},
+    http::{HeaderMap, HeaderName},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use http_body::{Frame, SizeHint};
 use osproxy_api::ErrorCode;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use super::status::{placeholder, to_status};
 use crate::Error;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -36,11 +36,7 @@ pub(super) async fn enforce(request: Request, next: Next) -> Response {
         Ok(answer) => {
             answer.map(|body| Body::new(DeadlineBody { body: Some(body), end: Box::pin(sleep_until(end)) }))
         }
-        Err(_) => {
-            let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
-            response.extensions_mut().insert(Arc::new(deadline_exceeded()));
-            response
-        }
+        Err(_) => placeholder(deadline_exceeded()),
     }
 }
 
@@ -90,7 +86,7 @@ impl http_body::Body for DeadlineBody {
         }
         self.body = None;
         let mut trailers = HeaderMap::new();
-        let added = tonic::Status::from(deadline_exceeded()).add_header(&mut trailers);
+        let added = to_status(deadline_exceeded()).add_header(&mut trailers);
         Poll::Ready(Some(added.map(|()| Frame::trailers(trailers)).map_err(axum::Error::new)))
     }
 

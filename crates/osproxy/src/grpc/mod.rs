@@ -11,6 +11,7 @@ mod forward;
 mod health;
 mod parse;
 mod render;
+mod status;
 mod task_service;
 
 use std::{convert::Infallible, sync::Arc};
@@ -31,6 +32,8 @@ use crate::{
     Error,
     app::{App, Caller},
 };
+
+pub use status::render_error;
 
 /// Result of every method.
 type RpcResult<T> = Result<tonic::Response<T>, Status>;
@@ -73,13 +76,17 @@ pub fn services(app: &Arc<App>) -> Result<Services, tonic_reflection::server::Er
         .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_OPEN_MESSAGE));
     services.anonymous = open.into_axum_router().reset_fallback();
-    let with_deadline =
-        |router: Router| router.layer(from_fn(content::report_body_errors)).layer(from_fn(deadline::enforce));
+    let with_middleware = |router: Router| {
+        router
+            .layer(from_fn(status::carry_error))
+            .layer(from_fn(content::report_body_errors))
+            .layer(from_fn(deadline::enforce))
+    };
     Ok(Services {
-        reads: with_deadline(services.reads),
-        changes: with_deadline(services.changes),
-        transfers: with_deadline(services.transfers),
-        anonymous: with_deadline(services.anonymous),
+        reads: with_middleware(services.reads),
+        changes: with_middleware(services.changes),
+        transfers: with_middleware(services.transfers),
+        anonymous: with_middleware(services.anonymous),
     })
 }
 

@@ -7,9 +7,9 @@ use osproxy_api::grpc::v1::{
     TaskAttempt, task_service_server::TaskService,
 };
 use osproxy_types::{scope::Scope, uid::Uid};
-use tonic::{Request, Response};
+use tonic::Request;
 
-use super::{RpcResult, caller, parse, render};
+use super::{RpcResult, caller, parse, render, status::reply};
 use crate::{
     Error, Result,
     app::App,
@@ -25,40 +25,52 @@ pub(super) struct Service(pub(super) Arc<App>);
 #[tonic::async_trait]
 impl TaskService for Service {
     async fn list_tasks(&self, request: Request<ListTasksRequest>) -> RpcResult<ListTasksResponse> {
-        caller(&request, Scope::Admin)?;
-        let request = request.into_inner();
-        let limit = parse::page_size(request.page_size)?;
-        let state = state(request.state)?;
-        // No kind contains NUL, and not every database accepts it in a parameter.
-        if request.kind.contains('\0') {
-            return Err(Error::invalid("`kind` must not contain NUL").with_field("kind").into());
+        let result = async {
+            caller(&request, Scope::Admin)?;
+            let request = request.into_inner();
+            let limit = parse::page_size(request.page_size)?;
+            let state = state(request.state)?;
+            // No kind contains NUL, and not every database accepts it in a parameter.
+            if request.kind.contains('\0') {
+                return Err(Error::invalid("`kind` must not contain NUL").with_field("kind"));
+            }
+            let kind = Some(request.kind.as_str()).filter(|kind| !kind.is_empty());
+            let name = state.map(TaskState::name).unwrap_or_default();
+            let filters = ["tasks", &name, kind.unwrap_or_default()];
+            let before = parse::position(&self.0, &filters, &request.page_token)?;
+            let filter = TaskFilter { state, kind };
+            let page = ops::list_tasks::list_tasks(&self.0, filter, before, limit).await?;
+            let next = page.next.map(|next| self.0.sign_cursor(&filters, &next)).transpose()?;
+            Ok(ListTasksResponse {
+                tasks: page.tasks.into_iter().map(render::task).collect(),
+                next_page_token: next.unwrap_or_default(),
+            })
         }
-        let kind = Some(request.kind.as_str()).filter(|kind| !kind.is_empty());
-        let name = state.map(TaskState::name).unwrap_or_default();
-        let filters = ["tasks", &name, kind.unwrap_or_default()];
-        let before = parse::position(&self.0, &filters, &request.page_token)?;
-        let filter = TaskFilter { state, kind };
-        let page = ops::list_tasks::list_tasks(&self.0, filter, before, limit).await?;
-        let next = page.next.map(|next| self.0.sign_cursor(&filters, &next)).transpose()?;
-        Ok(Response::new(ListTasksResponse {
-            tasks: page.tasks.into_iter().map(render::task).collect(),
-            next_page_token: next.unwrap_or_default(),
-        }))
+        .await;
+        reply(result)
     }
 
     async fn get_task(&self, request: Request<GetTaskRequest>) -> RpcResult<GetTaskResponse> {
-        caller(&request, Scope::Admin)?;
-        let id = id(&request.into_inner().id)?;
-        let (task, attempts) = ops::describe_task::describe_task(&self.0, id).await?;
-        let history = attempts.into_iter().map(attempt).collect();
-        Ok(Response::new(GetTaskResponse { task: Some(render::task(task)), history }))
+        let result = async {
+            caller(&request, Scope::Admin)?;
+            let id = id(&request.into_inner().id)?;
+            let (task, attempts) = ops::describe_task::describe_task(&self.0, id).await?;
+            let history = attempts.into_iter().map(attempt).collect();
+            Ok(GetTaskResponse { task: Some(render::task(task)), history })
+        }
+        .await;
+        reply(result)
     }
 
     async fn retry_task(&self, request: Request<RetryTaskRequest>) -> RpcResult<Task> {
-        caller(&request, Scope::Admin)?;
-        let id = id(&request.into_inner().id)?;
-        let task = ops::retry_task::retry_task(&self.0, id).await?;
-        Ok(Response::new(render::task(task)))
+        let result = async {
+            caller(&request, Scope::Admin)?;
+            let id = id(&request.into_inner().id)?;
+            let task = ops::retry_task::retry_task(&self.0, id).await?;
+            Ok(render::task(task))
+        }
+        .await;
+        reply(result)
     }
 }
 

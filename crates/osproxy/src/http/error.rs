@@ -1,11 +1,10 @@
 //! Error responses. A handler returns a [`Rejection`], whose [`Error`] travels in the response
 //! extensions to [`render`]; only that knows the protocol, so it logs and renders each error once.
 
-use std::{error::Error as _, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
-    body::Body,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -17,14 +16,9 @@ use osproxy_api::{
     v1::{LINKS, PREFIX as V1},
 };
 use osproxy_types::error_chain;
-use tonic::{Code, Status};
 
-use super::{v0, v1};
-use crate::{
-    Error,
-    app::RequestId,
-    error::{self, StatusSource},
-};
+use super::{settings::RenderGrpcError, v0, v1};
+use crate::{Error, app::RequestId};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -74,30 +68,6 @@ pub(super) fn v1_status(error: &Error) -> StatusCode {
     StatusCode::from_u16(error.code.v1_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Returns the error of a gRPC response. A client that does not speak gRPC gets
-/// `UnsupportedMediaType`.
-fn grpc_error(response: &Response, is_grpc: bool) -> Option<Arc<Error>> {
-    let status = response.extensions().get::<Status>()?;
-    if !is_grpc {
-        let message = "this path serves gRPC: the content type must be application/grpc";
-        return Some(Arc::new(Error::new(ErrorCode::UnsupportedMediaType, message)));
-    }
-    if let Some(StatusSource(error)) = status.source().and_then(|source| source.downcast_ref()) {
-        return Some(error.clone());
-    }
-    // Tonic itself created this status, because it could not decode the request message.
-    let error = match status.code() {
-        Code::Internal | Code::OutOfRange | Code::ResourceExhausted => {
-            Error::invalid("the message is malformed or larger than 1 MiB")
-        }
-        Code::Unknown | Code::Cancelled | Code::InvalidArgument => {
-            Error::new(ErrorCode::IncompleteBody, "the message ended before it was complete")
-        }
-        _ => return None,
-    };
-    Some(Arc::new(error))
-}
-
 /// Logs an error. Requests rejected by a limit are not failures of the service, even with a 5xx
 /// status.
 fn log(error: &Error, status: StatusCode) {
@@ -119,13 +89,15 @@ fn log(error: &Error, status: StatusCode) {
 
 /// Renders and logs errors: as an envelope for API v0, as a status for gRPC, as a problem document
 /// for everything else.
-pub(super) async fn render(request: Request, next: Next) -> Response {
+pub(super) async fn render(
+    State(render_grpc_error): State<RenderGrpcError>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = request.extensions().get::<RequestId>().cloned();
     let (is_v0, is_grpc) = (is_v0(request.uri().path()), is_grpc(&request));
     let mut response = catch_panic(next.run(request)).await;
-    let Some(error) =
-        response.extensions_mut().remove::<Arc<Error>>().or_else(|| grpc_error(&response, is_grpc))
-    else {
+    let Some(error) = response.extensions_mut().remove::<Arc<Error>>() else {
         return response;
     };
     let code = error.code;
@@ -133,7 +105,7 @@ pub(super) async fn render(request: Request, next: Next) -> Response {
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     log(&error, status);
     if is_grpc {
-        let mut rendered = error::to_grpc_status(error.clone()).into_http::<Body>();
+        let mut rendered = render_grpc_error(error.clone());
         rendered.headers_mut().insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
         rendered.extensions_mut().insert(error);
         return rendered;
@@ -184,7 +156,7 @@ async fn catch_panic(answer: impl Future<Output = Response>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
@@ -197,10 +169,11 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("hush");
         }
+        let no_grpc: RenderGrpcError = |_| Response::default();
         let router = Router::new()
             .route("/now", get(panics))
             .route("/later", get(panics_later))
-            .layer(from_fn(render));
+            .layer(from_fn_with_state(no_grpc, render));
         for path in ["/now", "/later", "/now"] {
             let mut request = Request::get(path).body(Body::empty()).unwrap();
             request.extensions_mut().insert(RequestId("id-1".into()));

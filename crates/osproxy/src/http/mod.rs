@@ -37,7 +37,7 @@ use axum::{
 };
 pub use middleware::RequestLimiter;
 use osproxy_api::v1::LINKS;
-pub use settings::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RequestLimits};
+pub use settings::{Allowed, CorsSettings, HttpSettings, ListenerSettings, RenderGrpcError, RequestLimits};
 use tower_http::cors::CorsLayer;
 
 use crate::app::App;
@@ -64,7 +64,7 @@ fn with_middleware(
     let settings = Arc::new(settings.clone());
     let routes = routes
         .layer(from_fn_with_state(settings.clone(), middleware::check_head))
-        .layer(from_fn(error::render));
+        .layer(from_fn_with_state(settings.render_grpc_error, error::render));
     let routes = match cors {
         Some(cors) => routes.layer(from_fn_with_state(cors, cors::apply_to_api)),
         None => routes,

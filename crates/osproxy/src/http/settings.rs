@@ -1,9 +1,17 @@
 //! Settings of the routes and the listeners. The binary derives them from its configuration.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::{
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
 use ipnet::IpNet;
+
+use crate::Error;
+
+/// Renders an error as a gRPC response.
+pub type RenderGrpcError = fn(Arc<Error>) -> Response;
 
 /// Settings of the routes.
 #[derive(Clone, Debug)]
@@ -26,6 +34,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether clients connect over TLS.
     pub is_tls: bool,
+    /// Renders errors for gRPC clients, on every listener.
+    pub render_grpc_error: RenderGrpcError,
 }
 
 /// Limits on the requests of a node.

@@ -333,3 +333,34 @@ async fn the_databases_are_made_as_it_says() {
         connection.close().await.unwrap();
     }
 }
+
+#[test]
+fn every_call_of_grpc_stands_beside_its_route() {
+    let page = |path| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap();
+    let (guide, architecture) = (page("docs/guides/grpc.md"), page("docs/ARCHITECTURE.md"));
+    let mut calls = 0;
+    for service in ["FileService", "TaskService", "ClusterService"] {
+        for method in osproxy_api::grpc::methods(&format!("osproxy.v1.{service}")) {
+            let call = format!("`{service}.{}`", method.path.rsplit('/').next().unwrap());
+            assert!(guide.contains(&format!(" | {call}")), "{call} has no row in docs/guides/grpc.md");
+            assert!(architecture.contains(&call), "{call} is missing in docs/ARCHITECTURE.md");
+            calls += 1;
+        }
+    }
+    assert_eq!(calls, 18);
+}
+
+#[test]
+fn every_test_that_the_security_page_names_is_there() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md")).unwrap();
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_name = |name: &&str| {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_:".contains(&byte);
+        name.contains("::") && name.bytes().all(is_plain) && *name != "file::test"
+    };
+    let names: Vec<_> = quoted.filter(is_name).collect();
+    assert!(names.len() > 50, "{}", names.len());
+    for name in names {
+        assert_is_a_test(name);
+    }
+}

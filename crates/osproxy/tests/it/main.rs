@@ -62,7 +62,6 @@ mod idempotency;
 mod import_go;
 mod instant_upload;
 mod json_bodies;
-mod layout;
 mod limits;
 mod links;
 mod list_files;

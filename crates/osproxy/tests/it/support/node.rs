@@ -6,7 +6,10 @@ use osproxy::{
     http::{self, GrpcRoutes, RequestLimiter},
     ops,
     tasks::{self, Engine},
-    wiring::{self, http::{http_settings, listener_settings}},
+    wiring::{
+        self,
+        http::{http_settings, listener_settings},
+    },
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
