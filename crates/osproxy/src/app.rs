@@ -65,9 +65,9 @@ use crate::{
     cluster::Forwarder,
     coord::{Coordinator, Event, Message, Owners, UidGenerator},
     link::LinkKeys,
-    meta::{ExclusiveLock, Invalidation, Meta},
     metrics::Metrics,
 };
+use osproxy_meta::{ExclusiveLock, Invalidation, Meta};
 use settings::{BuildInfo, Limits};
 
 /// A running node: the state that operations, tasks and transports share.

@@ -15,7 +15,6 @@ pub mod grpc;
 pub mod http;
 pub mod idle_timeout;
 pub mod link;
-pub mod meta;
 pub mod metrics;
 pub mod ops;
 pub mod tasks;

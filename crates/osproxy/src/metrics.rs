@@ -2,7 +2,6 @@
 //! time series is bounded whatever clients send.
 
 mod by_label;
-mod database;
 mod page;
 mod requests;
 mod tasks;
@@ -12,7 +11,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-pub use database::{CacheMetrics, DatabaseMetrics, DatabaseOperation};
 pub use osproxy_storage::DurationHistogram;
 pub use page::MetricsPage;
 pub use requests::{RequestMetrics, RouteMetrics};

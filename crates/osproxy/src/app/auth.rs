@@ -11,6 +11,7 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
 use osproxy_api::ErrorCode;
+use osproxy_meta::ApiKeyRecord;
 use osproxy_types::{
     scope::{Scope, Scopes},
     tenant::Tenant,
@@ -22,7 +23,6 @@ use crate::{
     Error, Result,
     api_key::ApiKey,
     link::{CountedLimit, LinkConstraints},
-    meta::ApiKeyRecord,
 };
 
 /// How long a cached key is used without reading it again. A revoked key works at most this long

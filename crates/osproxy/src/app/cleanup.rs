@@ -2,13 +2,11 @@
 //! object has a row.
 
 use futures_util::TryStreamExt;
+use osproxy_meta::{Blob, ObjectRowKind, PendingDelete, StoredPart};
 use osproxy_storage::{ErrorKind, Key, ObjectWriter};
 
 use super::App;
-use crate::{
-    Result,
-    meta::{Blob, ObjectRowKind, PendingDelete, StoredPart},
-};
+use crate::Result;
 
 /// Maximum number of objects per delete request.
 const DELETE_BATCH: usize = 500;

@@ -10,14 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::BoxFuture};
+use osproxy_meta::{ContentLayout, StoredFile, StoredPart};
 use osproxy_storage::{self as storage, Backend, ErrorKind, Key, Multipart, ObjectReader};
 use osproxy_types::uid::Uid;
 
 use super::App;
-use crate::{
-    Error, Result,
-    meta::{ContentLayout, StoredFile, StoredPart},
-};
+use crate::{Error, Result};
 
 /// Maximum lookups of a file whose bytes keep moving, before the reader fails.
 const MAX_TRIES: usize = 3;
@@ -306,7 +304,7 @@ mod tests {
             for (number, size) in (1..).zip(&sizes) {
                 let key = Key::parse(&format!("unknown/{number}")).unwrap();
                 bytes.extend((0..*size).map(|at| (number, at)));
-                let (id, digests) = (number.into(), crate::meta::PartDigests::default());
+                let (id, digests) = (number.into(), osproxy_meta::PartDigests::default());
                 parts.push(StoredPart { id, number, key, offset: 0, is_own_object: true, size: *size, digests });
             }
             let expected: Vec<_> = bytes[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].to_vec();

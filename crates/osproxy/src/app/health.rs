@@ -9,10 +9,10 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
+use osproxy_meta::now_ms;
 use osproxy_types::error_chain;
 
 use super::App;
-use crate::meta::now_ms;
 
 /// How long a result is reused.
 const RESULT_TTL: Duration = Duration::from_secs(1);

@@ -4,11 +4,9 @@ use osproxy_api::ErrorCode;
 use sha2::{Digest, Sha256};
 
 use super::{App, Caller};
-pub use crate::meta::RecordedAnswer;
-use crate::{
-    Error, Result,
-    meta::{IdempotentRequest, KeyAcquisition},
-};
+use crate::{Error, Result};
+pub use osproxy_meta::RecordedAnswer;
+use osproxy_meta::{IdempotentRequest, KeyAcquisition};
 use osproxy_types::uid::Uid;
 
 /// An idempotency key that is held for a request. The holder ends it with [`App::record_answer`] or

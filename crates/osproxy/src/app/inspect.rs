@@ -4,14 +4,12 @@ use std::error::Error as _;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_meta::{Inspection, InspectionResult, StoredPart};
 use osproxy_storage::{self as storage, ErrorKind};
 use osproxy_types::content_type::{self, HEAD};
 
 use super::App;
-use crate::{
-    Error, Result,
-    meta::{Inspection, InspectionResult, StoredPart},
-};
+use crate::{Error, Result};
 
 /// Maximum concurrent inspections; further ones wait.
 pub(super) const MAX_INSPECTIONS: usize = 8;

@@ -1,8 +1,9 @@
 //! Limits of file metadata that applications set.
 
 use osproxy_api::v1::{MAX_METADATA_BYTES, MAX_METADATA_KEY, MAX_METADATA_KEYS, MAX_METADATA_VALUE};
+use osproxy_meta::Metadata;
 
-use crate::{Error, Result, meta::Metadata};
+use crate::{Error, Result};
 
 /// Fails if the metadata exceeds its limits.
 pub fn check_metadata(metadata: &Metadata) -> Result<()> {

@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use osproxy_meta::{DatabaseSnapshot, Stats};
 use osproxy_storage::{DiskSpace, check_writable};
 use osproxy_types::error_chain;
 
 use super::{App, health::SingleFlight, settings::DiskSettings};
-use crate::{meta::Stats, metrics::MetricsPage};
+use crate::metrics::MetricsPage;
 
 /// How long to wait for the database statistics and for the disks. All other metrics are exported
 /// in any case.
@@ -93,7 +94,7 @@ impl App {
         page.gauge("requests_in_flight", "Requests in progress", [(Vec::new(), requests)]);
         page.gauge("tasks_running", "Tasks running on this node", [(Vec::new(), tasks)]);
         self.metrics.export(&mut page);
-        self.meta.export_metrics(&mut page);
+        export_database(&self.meta.metrics(), &mut page);
         self.stores.export(&mut page);
         let (stats, space) = tokio::join!(tokio::time::timeout(TIMEOUT, self.stats()), self.folders.space());
         match stats {
@@ -110,6 +111,42 @@ impl App {
         page.gauge("disk_size_bytes", "Size of the disk of a folder", size);
         page.text()
     }
+}
+
+fn export_database(database: &DatabaseSnapshot, page: &mut MetricsPage) {
+    let operations = [("read", &database.reads), ("write", &database.writes)];
+    let label = |operation: &str| vec![("operation", operation.to_owned())];
+    page.histogram(
+        "database_operation_seconds",
+        "Duration of database operations: a query, or a transaction until it is durable",
+        operations.map(|(operation, counted)| (label(operation), counted.durations.clone())),
+    );
+    page.counter(
+        "database_errors",
+        "Failed database operations",
+        operations.map(|(operation, counted)| (label(operation), counted.errors)),
+    );
+    let state = |state: &str| vec![("state", state.to_owned())];
+    let used = database.connections.saturating_sub(database.idle_connections);
+    page.gauge(
+        "database_connections",
+        "Open database connections; with SQLite, only those that read",
+        [(state("idle"), database.idle_connections.into()), (state("used"), used.into())],
+    );
+    let plain = |value: u64| [(Vec::new(), value)];
+    page.gauge(
+        "database_connections_limit",
+        "Maximum number of database connections",
+        plain(database.max_connections.into()),
+    );
+    page.gauge(
+        "database_waiting_writes",
+        "Write transactions waiting in the queue; SQLite only",
+        plain(database.queued_writes),
+    );
+    page.counter("cache_hits", "File lookups answered from the cache", plain(database.cache_hits));
+    page.counter("cache_misses", "File lookups that needed a database query", plain(database.cache_misses));
+    page.gauge("cache_files", "Files in the cache", plain(database.cached_files));
 }
 
 fn export_stats(stats: &Stats, page: &mut MetricsPage) {

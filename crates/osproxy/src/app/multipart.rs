@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use osproxy_meta::{
+    CompleteOutcome, CompletePreconditions, FileState, LostParts, MultipartSlot, MultipartUpload,
+};
 use osproxy_storage::{ErrorKind, Key};
 use osproxy_types::{error_chain, tenant::Tenant, uid::Uid};
 use tokio::sync::Mutex;
 
 use super::App;
-use crate::{
-    Error, Result,
-    meta::{CompleteOutcome, CompletePreconditions, FileState, LostParts, MultipartSlot, MultipartUpload},
-};
+use crate::{Error, Result};
 
 /// Maximum lookups of a completed object, and the pause between them, before its parts count as
 /// lost. Some stores remove a multipart upload before its object becomes visible.

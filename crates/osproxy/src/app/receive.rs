@@ -11,7 +11,8 @@ use osproxy_storage::{
 };
 
 use super::{App, WriteGuard};
-use crate::{Error, Result, meta::ExpectedDigests};
+use crate::{Error, Result};
+use osproxy_meta::ExpectedDigests;
 use osproxy_types::content_type::Sniffer;
 
 /// Content that was received but not published. Dropped, it leaves nothing in the store.

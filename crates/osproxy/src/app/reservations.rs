@@ -10,6 +10,7 @@ use std::{
 };
 
 use osproxy_api::ErrorCode;
+use osproxy_meta::DatabaseLocation;
 use osproxy_storage::DiskSpace;
 use osproxy_types::tenant::Tenant;
 use quick_cache::sync::Cache;
@@ -19,7 +20,7 @@ use super::{
     App,
     settings::{DiskSettings, ReservationLimits},
 };
-use crate::{Error, Result, meta::DatabaseLocation};
+use crate::{Error, Result};
 
 /// How long a measurement of a disk is reused.
 const DISK_TTL: Duration = Duration::from_secs(1);

@@ -2,10 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{
-    coord::{ClusterTiming, RedisSettings},
-    meta::{CacheLimits, DatabaseLocation},
-};
+use osproxy_meta::{CacheLimits, DatabaseLocation};
+
+use crate::coord::{ClusterTiming, RedisSettings};
 
 /// All settings of a node except its stores, which are opened before they are passed in.
 pub struct Settings {

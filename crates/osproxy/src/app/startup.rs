@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use osproxy_meta::{DatabaseLocation, DatabaseOptions, ExclusiveLock, Meta, NodeStores, now_ms};
 use osproxy_storage::BufferBudget;
 use tokio::sync::{Notify, Semaphore};
 
@@ -19,7 +20,6 @@ use crate::{
     cluster::{Forwarder, PeerClient},
     coord::{Coordinator, LocalCoordinator, Owners, RedisCoordinator, UidGenerator},
     link::LinkKeys,
-    meta::{DatabaseLocation, DatabaseOptions, ExclusiveLock, Meta, NodeStores, now_ms},
     metrics::Metrics,
 };
 

@@ -5,10 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use osproxy_meta::Stats;
 use tokio::sync::Mutex;
 
 use super::App;
-use crate::{Error, Result, meta::Stats};
+use crate::{Error, Result};
 
 /// How long statistics are reused.
 const STATS_TTL: Duration = Duration::from_secs(10);

@@ -2,15 +2,12 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use osproxy_meta::{LocalStore, PartSizeLimits};
 use osproxy_storage::{Backend, Diagnosis, Multipart, layers::Counters};
 use osproxy_types::error_chain;
 
 use super::ReadRateLimit;
-use crate::{
-    Error, Result,
-    meta::{LocalStore, PartSizeLimits},
-    metrics::MetricsPage,
-};
+use crate::{Error, Result, metrics::MetricsPage};
 
 /// All stores of this node. New files go to the first.
 pub struct Stores {

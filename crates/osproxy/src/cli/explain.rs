@@ -5,13 +5,10 @@ mod history;
 use anyhow::Context;
 use clap::Args;
 use history::UploadHistory;
+use osproxy_meta::{BlobPayload, Meta, NodeStores};
 use osproxy_types::uid::Uid;
 
-use crate::{
-    config::LoadedConfig,
-    meta::{BlobPayload, Meta, NodeStores},
-    wiring,
-};
+use crate::{config::LoadedConfig, wiring};
 
 /// Options of `osproxy explain`.
 #[derive(Args, Clone, Copy)]

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_meta::{DatabaseLocation, GoDatabase, GoTables, ImportTarget};
 use osproxy_types::tenant::Tenant;
 use plan::{FilePlan, ImportPlanner};
 use report::ImportReport;
@@ -21,7 +22,6 @@ use report::ImportReport;
 use crate::{
     app::App,
     config::{self, LoadedConfig, StoreKind},
-    meta::{DatabaseLocation, GoDatabase, GoTables, ImportTarget},
     wiring,
 };
 

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use osproxy_meta::Meta;
 
 use super::format_timestamp;
-use crate::{app, config::LoadedConfig, meta::Meta};
+use crate::{app, config::LoadedConfig};
 
 /// Subcommands of `osproxy link-key`.
 #[derive(Clone, Debug, Subcommand)]

@@ -20,14 +20,11 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use osproxy_meta::{DatabaseLocation, Meta, NodeStores};
 use osproxy_types::error_chain;
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::{
-    config::Config,
-    meta::{self, DatabaseLocation, Meta, NodeStores},
-    wiring,
-};
+use crate::{config::Config, wiring};
 
 /// Exit codes, printed at the end of `osproxy --help`.
 pub const EXIT_CODES: &str = "\
@@ -105,7 +102,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
         wiring::create_private_dir(&config.data_dir)
             .with_context(|| format!("cannot create the data folder {}", config.data_dir.display()))?;
     }
-    let migrated = meta::migrate(&location).await;
+    let migrated = osproxy_meta::migrate(&location).await;
     migrated.map_err(|error| anyhow::Error::msg(Meta::open_error_message(&location, &error)))
 }
 

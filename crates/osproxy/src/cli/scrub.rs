@@ -7,16 +7,12 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-
-use crate::{
-    app::ReadRateLimit,
-    config::LoadedConfig,
-    meta::{Meta, NodeStores},
-    wiring,
-};
+use osproxy_meta::{Meta, NodeStores};
 use report::ScrubReport;
 use scrubber::Scrubber;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{app::ReadRateLimit, config::LoadedConfig, wiring};
 
 /// Options of `osproxy scrub`.
 #[derive(Args, Clone, Copy)]

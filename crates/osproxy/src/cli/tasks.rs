@@ -2,12 +2,10 @@
 
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
+use osproxy_meta::{AttemptOutcome, Meta, Task, TaskState};
 
 use super::format_timestamp;
-use crate::{
-    config::LoadedConfig,
-    meta::{AttemptOutcome, Meta, Task, TaskState},
-};
+use crate::config::LoadedConfig;
 
 /// Subcommands of `osproxy tasks`.
 #[derive(Clone, Copy, Subcommand)]

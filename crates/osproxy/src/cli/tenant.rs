@@ -5,14 +5,12 @@ use std::str::FromStr;
 use anyhow::bail;
 use bytesize::ByteSize;
 use clap::Subcommand;
+use osproxy_meta::{Meta, TenantUsage};
 use osproxy_types::tenant::Tenant;
 use serde::Serialize;
 
 use super::{InitArgs, open_meta, open_or_init_meta};
-use crate::{
-    config::LoadedConfig,
-    meta::{Meta, TenantUsage},
-};
+use crate::config::LoadedConfig;
 
 /// Subcommands of `osproxy tenant`.
 #[derive(Subcommand)]

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::meta::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
+use osproxy_meta::{DatabaseServer, DatabaseTarget, ServerKind, TlsMode};
 
 use super::{
     Secret, secret,

@@ -54,7 +54,7 @@ pub use telemetry::TelemetrySection;
 pub use tls::TlsSection;
 pub use uploads::UploadsSection;
 
-use crate::meta::DatabaseLocation;
+use osproxy_meta::DatabaseLocation;
 use value::{Findings, RawValue, SettingValue, section};
 
 /// Environment variables with this prefix are settings: `OSPROXY__LOG__LEVEL=debug`.

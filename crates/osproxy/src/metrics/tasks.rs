@@ -3,10 +3,10 @@ use std::{
     time::Duration,
 };
 
+use osproxy_meta::TaskKind;
 use osproxy_storage::DurationHistogram;
 
 use super::{ByLabel, MetricsPage};
-use crate::meta::TaskKind;
 
 /// The result of a task attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

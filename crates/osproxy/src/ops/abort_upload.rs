@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
+use osproxy_meta::{DeleteOutcome, FileState};
 use osproxy_types::uid::Uid;
 
 use super::{state_error, unknown_uid_error};
-use crate::{
-    Error, Result,
-    app::App,
-    meta::{DeleteOutcome, FileState},
-};
+use crate::{Error, Result, app::App};
 
 /// Aborts an upload that is not complete: `uid` accepts no more content, and a task removes what
 /// was received.

@@ -4,14 +4,11 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use osproxy_api::ErrorCode;
 
-pub use crate::meta::{CompleteRequest, ExpectedDigests};
+pub use osproxy_meta::{CompleteRequest, ExpectedDigests};
 
 use super::{LinkConstraints, content_type_error, state_error, too_large_error, unknown_uid_error};
-use crate::{
-    Error, Result,
-    app::App,
-    meta::{CompleteOutcome, CompletePreconditions, MultipartUpload},
-};
+use crate::{Error, Result, app::App};
+use osproxy_meta::{CompleteOutcome, CompletePreconditions, MultipartUpload};
 use osproxy_types::uid::Uid;
 
 /// Maximum attempts to read parts that change while they are read.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use osproxy_api::ErrorCode;
+use osproxy_meta::{CopyOutcome, FileRecord, FileState, Metadata};
 use osproxy_types::uid::Uid;
 
 use super::{describe_file::describe_file, file_name, state_error, too_large_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::{App, Caller, HeldIdempotencyKey, check_metadata},
-    meta::{CopyOutcome, FileRecord, FileState, Metadata},
 };
 
 /// Maximum attempts when the content moves during the copy.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use osproxy_meta::StoredFile;
 use osproxy_types::uid::Uid;
 use time::OffsetDateTime;
 
 use super::{Tenant, check_expire};
-use crate::{Result, app::App, link::LinkPeriod, meta::StoredFile};
+use crate::{Result, app::App, link::LinkPeriod};
 
 /// Files for which download links can be created.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use osproxy_types::error_chain;
 use time::OffsetDateTime;
 
 pub use super::prove_possession::PossessionChallenge;
-pub use crate::meta::{AnnouncedContent, ExpectedDigests, Metadata};
+pub use osproxy_meta::{AnnouncedContent, ExpectedDigests, Metadata};
 
 use super::{
     Tenant, abort_upload::abort_upload, check_expire, delete_file::delete_file, file_name,
@@ -17,9 +17,9 @@ use super::{
 use crate::{
     Error, Result,
     app::{App, Caller, HeldIdempotencyKey, WorkKind, check_metadata},
-    meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload},
     metrics::DedupSource,
 };
+use osproxy_meta::{Blob, CreateOutcome, FileState, KnownContent, NewFile, NewUpload};
 use osproxy_types::{content_type, uid::Uid};
 
 /// Default part size in bytes, for content of up to [`DEFAULT_MAX_PARTS`] parts. Such a part takes

@@ -1,6 +1,6 @@
 //! Describe a file.
 
-pub use crate::meta::{ContentLayout, FileRecord, FileState};
+pub use osproxy_meta::{ContentLayout, FileRecord, FileState};
 
 use osproxy_types::uid::Uid;
 

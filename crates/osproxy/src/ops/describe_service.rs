@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-pub use crate::meta::Stats;
+pub use osproxy_meta::Stats;
 
 use crate::{Result, app::App};
 

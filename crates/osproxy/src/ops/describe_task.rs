@@ -2,7 +2,7 @@
 
 use osproxy_api::ErrorCode;
 
-pub use crate::meta::{Attempt, AttemptOutcome, Task};
+pub use osproxy_meta::{Attempt, AttemptOutcome, Task};
 
 use crate::{Error, Result, app::App};
 

@@ -2,10 +2,12 @@
 
 use std::{ops::Range, sync::Arc};
 
-pub use crate::{app::ContentReader, meta::StoredFile};
+pub use crate::app::ContentReader;
+pub use osproxy_meta::StoredFile;
 
 use super::{Tenant, describe_file::describe_file, state_error, unknown_uid_error};
-use crate::{Error, Result, app::App, meta::FileState};
+use crate::{Error, Result, app::App};
+use osproxy_meta::FileState;
 use osproxy_types::uid::Uid;
 
 /// Returns a complete file, without opening its content. Otherwise the error states why.

@@ -1,12 +1,12 @@
 //! Instant upload: create files of known content without sending it.
 
+use osproxy_meta::{AnnouncedContent, NewFile};
 use osproxy_types::{content_type, uid::Uid};
 
 use super::file_name;
 use crate::{
     Error, Result,
     app::{App, Caller, WorkKind},
-    meta::{AnnouncedContent, NewFile},
     metrics::DedupSource,
 };
 

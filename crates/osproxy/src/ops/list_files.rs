@@ -1,6 +1,6 @@
 //! List files, page by page.
 
-pub use crate::meta::{FileFilter, FilePosition, FileRecord, MAX_PREFIX};
+pub use osproxy_meta::{FileFilter, FilePosition, FileRecord, MAX_PREFIX};
 pub use osproxy_storage::Category;
 
 use super::Tenant;

@@ -1,6 +1,6 @@
 //! List tasks, page by page.
 
-pub use crate::meta::{Task, TaskFilter, TaskState};
+pub use osproxy_meta::{Task, TaskFilter, TaskState};
 
 use crate::{Result, app::App};
 

@@ -1,13 +1,10 @@
 //! Find the node that has the bytes of a file.
 
 use osproxy_api::ErrorCode;
+use osproxy_meta::{PartsStore, StoredFile};
 use osproxy_types::uid::Uid;
 
-use crate::{
-    Error, Result,
-    app::App,
-    meta::{PartsStore, StoredFile},
-};
+use crate::{Error, Result, app::App};
 
 /// Maximum attempts when concurrent requests start the same upload.
 const MAX_TRIES: usize = 3;

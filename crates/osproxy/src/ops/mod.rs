@@ -34,8 +34,8 @@ pub use crate::link::LinkConstraints;
 use crate::{
     Error, Result,
     app::{App, SizeHint},
-    meta::{ExpectedDigests, FileState},
 };
+use osproxy_meta::{ExpectedDigests, FileState};
 use osproxy_types::content_type;
 pub use osproxy_types::tenant::Tenant;
 

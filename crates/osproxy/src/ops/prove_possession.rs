@@ -5,15 +5,12 @@ use std::{iter, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use osproxy_api::ErrorCode;
+use osproxy_meta::{Blob, FileState};
 use osproxy_storage::ErrorKind;
 use osproxy_types::uid::Uid;
 
 use super::upload_file;
-use crate::{
-    Error, Result,
-    app::App,
-    meta::{self, Blob, FileState},
-};
+use crate::{Error, Result, app::App};
 
 /// Lifetime of a challenge.
 const CHALLENGE_TTL: Duration = Duration::from_mins(1);
@@ -41,7 +38,7 @@ pub struct PossessionChallenge {
 pub(super) async fn create_challenge(app: &App, uid: Uid, blob: &Blob) -> Result<PossessionChallenge> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(Error::internal)?;
-    let meta::ChallengeRecord { expires_at, .. } =
+    let osproxy_meta::ChallengeRecord { expires_at, .. } =
         app.meta.create_challenge(uid, blob.id, nonce, CHALLENGE_TTL).await?;
     Ok(PossessionChallenge { nonce, ranges: ranges(&nonce, blob.digests.size), expires_at })
 }

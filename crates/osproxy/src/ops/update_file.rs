@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use osproxy_api::v1::MetadataChanges;
+use osproxy_meta::{FileRecord, Metadata, MetadataEdit, UpdateOutcome};
 use osproxy_types::uid::Uid;
 
 use super::{Tenant, describe_file::describe_file, file_name, state_error, unknown_uid_error};
 use crate::{
     Error, Result,
     app::{App, check_metadata, metadata_error},
-    meta::{FileRecord, Metadata, MetadataEdit, UpdateOutcome},
 };
 
 /// Renames a file of a tenant if `name` is given, and changes its metadata. The content does not

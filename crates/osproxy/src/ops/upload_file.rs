@@ -8,7 +8,8 @@ use osproxy_api::ErrorCode;
 use osproxy_storage::{Digests, Key};
 use osproxy_types::error_chain;
 
-pub use crate::{app::SizeHint, meta::ExpectedDigests};
+pub use crate::app::SizeHint;
+pub use osproxy_meta::ExpectedDigests;
 pub use osproxy_storage::DigestSelection;
 
 use super::{
@@ -21,11 +22,11 @@ use crate::{
         self, ActiveWrite, App, Received, SizeLimit, WriteGuard, WriteTarget, buffered_bytes, check_digests,
         publish_once,
     },
-    meta::{
-        BeginUploadOutcome, Blob, FileState, ObjectRowKind, ReleasedReservation, StoreOutcome, StoredContent,
-        StoredFile, WriteIntent,
-    },
     metrics::DedupSource,
+};
+use osproxy_meta::{
+    BeginUploadOutcome, Blob, FileState, ObjectRowKind, ReleasedReservation, StoreOutcome, StoredContent,
+    StoredFile, WriteIntent,
 };
 use osproxy_types::{content_type, uid::Uid};
 

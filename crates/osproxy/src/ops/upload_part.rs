@@ -5,6 +5,10 @@ use std::{error::Error as _, sync::Arc};
 use bytes::Bytes;
 use futures_util::Stream;
 use osproxy_api::ErrorCode;
+use osproxy_meta::{
+    BeginPartOutcome, ExpectedDigests, FileState, FinishPartOutcome, ObjectRowKind, PartIntent, PartMismatch,
+    ReceivedPart,
+};
 use osproxy_storage::{self as storage, DigestSelection};
 use osproxy_types::{
     content_type::{self, HEAD},
@@ -21,10 +25,6 @@ use crate::{
     app::{
         ActiveWrite, App, Received, SizeHint, SizeLimit, Transfer, WorkKind, WriteGuard, WriteTarget,
         buffer_short_body, buffered_bytes, check_digests, publish_once,
-    },
-    meta::{
-        BeginPartOutcome, ExpectedDigests, FileState, FinishPartOutcome, ObjectRowKind, PartIntent,
-        PartMismatch, ReceivedPart,
     },
 };
 

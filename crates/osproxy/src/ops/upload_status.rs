@@ -1,6 +1,6 @@
 //! Describe an upload.
 
-pub use crate::meta::{FileState, UploadStatus};
+pub use osproxy_meta::{FileState, UploadStatus};
 
 use osproxy_types::uid::Uid;
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use osproxy_meta::{AttemptResult, ClaimedTask, NewTask, TaskKind};
 use osproxy_types::error_chain;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     Error, Result,
     app::{App, LoadGuard},
-    meta::{AttemptResult, ClaimedTask, NewTask, TaskKind},
     metrics::TaskOutcome,
     trace_context,
 };

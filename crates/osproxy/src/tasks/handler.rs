@@ -3,13 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use osproxy_meta::{MetaError, TaskKind};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    Error,
-    app::App,
-    meta::{MetaError, TaskKind},
-};
+use crate::{Error, app::App};
 
 /// One kind of task.
 ///

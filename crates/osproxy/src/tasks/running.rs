@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::meta::TaskKind;
+use osproxy_meta::TaskKind;
 use tokio::task::{Id, JoinError, JoinSet};
 
 /// Running tasks and their kinds.

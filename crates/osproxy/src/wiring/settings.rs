@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use osproxy_meta::{CacheLimits, DatabaseLocation, DatabaseOptions, NodeStores};
+
 use crate::{
     app::{
         settings::{
@@ -11,7 +13,6 @@ use crate::{
     },
     config::{AuthMode, Config, LinkKeySection, StoreKind},
     coord::RedisSettings,
-    meta::{CacheLimits, DatabaseLocation, DatabaseOptions, NodeStores},
     version,
 };
 

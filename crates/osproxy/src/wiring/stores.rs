@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use osproxy_meta::DatabaseLocation;
 use osproxy_storage::{
     Backend, BufferBudget, Diagnosis,
     backends::Local,
@@ -16,7 +17,6 @@ use crate::{
         startup::{StartupError, context, lock_error},
     },
     config::{Config, StoreKind},
-    meta::DatabaseLocation,
 };
 
 /// Opens every configured store, and creates the buckets of remote ones if that is configured.

@@ -336,7 +336,9 @@ async fn the_databases_are_made_as_it_says() {
 
 #[test]
 fn every_call_of_grpc_stands_beside_its_route() {
-    let page = |path| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap();
+    let page = |path| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap()
+    };
     let (guide, architecture) = (page("docs/guides/grpc.md"), page("docs/ARCHITECTURE.md"));
     let mut calls = 0;
     for service in ["FileService", "TaskService", "ClusterService"] {
@@ -352,7 +354,8 @@ fn every_call_of_grpc_stands_beside_its_route() {
 
 #[test]
 fn every_test_that_the_security_page_names_is_there() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md")).unwrap();
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/security.md"))
+        .unwrap();
     let quoted = page.split('`').skip(1).step_by(2);
     let is_name = |name: &&str| {
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_:".contains(&byte);

@@ -11,10 +11,10 @@ use std::{
 use osproxy::{
     app::App,
     config::Config,
-    meta::{AttemptOutcome, NewTask, Task, TaskKind, TaskState},
     tasks::{Engine, EngineSettings, Registry, TaskContext, TaskError, TaskHandler, enqueue},
     wiring,
 };
+use osproxy_meta::{AttemptOutcome, NewTask, Task, TaskKind, TaskState};
 use tokio_util::sync::CancellationToken;
 
 const HOUR: Duration = Duration::from_hours(1);

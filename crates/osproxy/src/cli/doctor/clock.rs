@@ -1,9 +1,10 @@
+use osproxy_meta::now_ms;
+
 use super::report::DoctorReport;
 use crate::{
     app::{describe_clock_skew, describe_uid_lead},
     cli::{existing_database, open_meta},
     config::Config,
-    meta::now_ms,
 };
 
 /// Compares the clock of this machine with that of the database and with the newest uid. Skipped if

@@ -1,10 +1,11 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
+use osproxy_meta::DatabaseLocation;
 use osproxy_storage::{ErrorKind, backends::Local};
 use osproxy_types::error_chain;
 
 use super::report::DoctorReport;
-use crate::{config::Config, meta::DatabaseLocation};
+use crate::config::Config;
 
 /// Checks the object folder; a service may be using it.
 pub(super) async fn check(config: &Config, report: &mut DoctorReport) {

@@ -1,11 +1,9 @@
 //! History of an upload, as text and as JSON.
 
+use osproxy_meta::{Attempt, AttemptOutcome, BlobHistory, FileHistory, FileState, PartHistory, Task};
 use serde::Serialize;
 
-use crate::{
-    cli::format_timestamp,
-    meta::{Attempt, AttemptOutcome, BlobHistory, FileHistory, FileState, PartHistory, Task},
-};
+use crate::cli::format_timestamp;
 
 /// History of an upload. Times are in milliseconds since the Unix epoch.
 #[derive(Serialize)]

@@ -1,15 +1,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use osproxy_meta::{
+    BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout, TaskKind,
+};
 use osproxy_storage::{DigestSelection, Digests, ErrorKind, Key, ListedObject};
 use osproxy_types::error_chain;
 
 use super::{super::print_line, FsckArgs};
-use crate::{
-    Result,
-    app::App,
-    meta::{BlobRecord, BlobState, NewTask, ObjectRowKind, PartRecord, PartState, RecordedLayout, TaskKind},
-};
+use crate::{Result, app::App};
 
 /// Number of blobs or multipart uploads that are checked at a time. Memory is bounded by this, the
 /// parts of one blob, and `LISTED`.

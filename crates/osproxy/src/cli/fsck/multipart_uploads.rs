@@ -1,13 +1,11 @@
 //! Compares the multipart uploads of stores with the rows that name them.
 
 use futures_util::TryStreamExt;
+use osproxy_meta::{BlobRecord, BlobState, LostParts, PartRecord, PartState};
 use osproxy_storage::{DigestSelection, ErrorKind, Key, ListedUpload, Multipart};
 
 use super::check::{Fsck, PAGE};
-use crate::{
-    Result,
-    meta::{BlobRecord, BlobState, LostParts, PartRecord, PartState},
-};
+use crate::Result;
 
 impl Fsck {
     /// Looks for multipart uploads that belong to no upload session.

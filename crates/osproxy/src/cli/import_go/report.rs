@@ -3,11 +3,9 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use bytesize::ByteSize;
+use osproxy_meta::{GoTaskCount, ImportContent, ImportOutcome, ImportPart};
 
-use crate::{
-    cli::{DIFFERENT, print_line},
-    meta::{GoTaskCount, ImportContent, ImportOutcome, ImportPart},
-};
+use crate::cli::{DIFFERENT, print_line};
 
 /// State of an imported file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

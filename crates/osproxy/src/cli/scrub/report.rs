@@ -1,10 +1,10 @@
 use std::{collections::BTreeMap, fmt};
 
+use osproxy_meta::ContentRecord;
 use osproxy_types::uid::Uid;
 use serde::Serialize;
 
 use super::super::print_line;
-use crate::meta::ContentRecord;
 
 /// How many of the files that share a blob are named.
 pub(super) const NAMED: usize = 20;

@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use osproxy_meta::ApiKeyRecord;
 use osproxy_types::{scope::Scopes, tenant::Tenant};
 
 use crate::{
     api_key::ApiKey,
     app::App,
     config::{AuthMode, Config},
-    meta::ApiKeyRecord,
 };
 
 /// File in the data folder that stores the key.

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use osproxy_meta::TaskKind;
 use osproxy_types::error_chain;
 
-use crate::{
-    meta::TaskKind,
-    tasks::{TaskContext, TaskError, TaskHandler},
-};
+use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
 /// How many uploads to complete in one run.
 const PAGE: u64 = 200;

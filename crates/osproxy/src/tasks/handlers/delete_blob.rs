@@ -1,9 +1,8 @@
 //! Deletes content that no file refers to.
 
-use crate::{
-    meta::{BlobPayload, TaskKind},
-    tasks::{TaskContext, TaskError, TaskHandler},
-};
+use osproxy_meta::{BlobPayload, TaskKind};
+
+use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
 /// Handler of the task `delete_blob`.
 pub struct DeleteBlob;

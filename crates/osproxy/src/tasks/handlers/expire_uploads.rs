@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    meta::TaskKind,
-    tasks::{TaskContext, TaskError, TaskHandler},
-};
+use osproxy_meta::TaskKind;
+
+use crate::tasks::{TaskContext, TaskError, TaskHandler};
 
 /// How many uploads to read at once.
 const PAGE: u64 = 200;

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use osproxy_meta::{
+    BeginMergeOutcome, BlobPayload, ExpectedDigests, MergeIntent, MergeOutcome, ObjectRowKind, StoreOutcome,
+    StoredPart, TaskKind,
+};
 use osproxy_storage::{DigestSelection, Digests, ObjectWriter, SizeHint};
 use osproxy_types::error_chain;
 
 use crate::{
     Result,
     app::{ActiveWrite, App, WriteGuard, publish_once},
-    meta::{
-        BeginMergeOutcome, BlobPayload, ExpectedDigests, MergeIntent, MergeOutcome, ObjectRowKind,
-        StoreOutcome, StoredPart, TaskKind,
-    },
     metrics::DedupSource,
     tasks::{TaskContext, TaskError, TaskHandler},
 };

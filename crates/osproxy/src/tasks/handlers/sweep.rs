@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use osproxy_meta::{ObjectRowKind, TaskKind, UnfinishedRow};
 use osproxy_types::{error_chain, uid::Uid};
 
 use crate::{
     Result,
     app::App,
-    meta::{ObjectRowKind, TaskKind, UnfinishedRow},
     tasks::{TaskContext, TaskError, TaskHandler},
 };
 

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
+use osproxy_meta::{BlobPayload, ExpectedDigests, MergeOutcome, TaskKind, UnverifiedBlob};
 use osproxy_storage::{DigestSelection, Digests, Key};
 use osproxy_types::tenant::Tenant;
 
 use super::merge_parts::{check_not_imported, check_parts, reject};
 use crate::{
     app::App,
-    meta::{BlobPayload, ExpectedDigests, MergeOutcome, TaskKind, UnverifiedBlob},
     metrics::DedupSource,
     tasks::{TaskContext, TaskError, TaskHandler},
 };

@@ -1,0 +1,278 @@
+//! Behavior required of the metadata on every database. The tests of each database call [`run`]
+//! with an empty one.
+
+mod listing;
+pub(super) mod multipart;
+mod parts;
+mod tasks;
+
+use osproxy_storage::{Digester, Digests, Key};
+use osproxy_types::{tenant::Tenant, uid::Uid};
+
+use super::{
+    BeginUploadOutcome, ContentLayout, CreateOutcome, FileState, KnownContent, Meta, NewFile, NewUpload,
+    ObjectRowKind, StoreOutcome,
+};
+
+/// Ids of the unfinished rows in the store of new files.
+async fn unfinished_ids(meta: &Meta, kind: ObjectRowKind, before: i64, after: i64, limit: u64) -> Vec<i64> {
+    let found = meta.unfinished_rows(kind, "local", before, after, limit).await.unwrap();
+    assert_eq!(meta.unfinished_rows(kind, "s3", before, after, limit).await.unwrap(), []);
+    found.into_iter().map(|found| found.id).collect()
+}
+
+pub(super) async fn run(meta: &Meta) {
+    an_upload_that_is_finished_can_be_read(meta).await;
+    what_is_computed_of_content_that_is_shared_is_recorded(meta).await;
+    attempts_do_not_meet_and_one_wins(meta).await;
+    the_sweep_and_the_finish_cannot_both_win(meta).await;
+    the_same_content_is_one_blob(meta).await;
+    content_that_was_lost_can_be_mended(meta).await;
+    instant_uploads_count_as_references(meta).await;
+    files_are_created_all_or_none(meta).await;
+    only_what_is_unfinished_is_listed(meta).await;
+    link_keys_are_made_once(meta).await;
+    assert_eq!(meta.highest_id().await.unwrap(), Some(uid(92)));
+    parts::run(meta).await;
+    tasks::run(meta).await;
+    listing::run(meta).await;
+    meta.ping().await.unwrap();
+}
+
+fn uid(number: i64) -> Uid {
+    Uid::from_db(number)
+}
+
+fn of_default(number: i64) -> (Uid, Tenant) {
+    (uid(number), Tenant::default())
+}
+
+fn digests(content: &str) -> Digests {
+    let mut digester = Digester::default();
+    digester.update(content.as_bytes());
+    digester.finish()
+}
+
+/// A file without known content.
+pub(super) fn upload(number: i64, name: &str) -> NewUpload {
+    let announced = crate::AnnouncedContent::default();
+    let file = NewFile { tenant: Tenant::default(), uid: uid(number), name: name.to_owned(), announced };
+    NewUpload { file, known_content: None }
+}
+
+async fn create(meta: &Meta, number: i64) {
+    let created = meta.create_files(vec![upload(number, &format!("{number}.txt"))], 0).await.unwrap();
+    assert_eq!(created, CreateOutcome::Created(vec![false]));
+}
+
+async fn files_are_created_all_or_none(meta: &Meta) {
+    let known = |blob_id| Some(KnownContent { blob_id, size: 5, content_type: "a/b".to_owned() });
+    let stored = NewUpload { known_content: known(40), ..upload(90, "stored") };
+    let gone = NewUpload { known_content: known(999), ..upload(91, "gone") };
+    let taken = upload(50, "taken");
+    let all = vec![stored.clone(), gone.clone(), taken];
+    assert_eq!(meta.create_files(all, 0).await.unwrap(), CreateOutcome::UidTaken);
+    assert!(meta.file_state(uid(90)).await.unwrap().is_none());
+    assert!(meta.file_state(uid(91)).await.unwrap().is_none());
+    let created = meta.create_files(vec![gone, stored, upload(92, "pending")], 0).await.unwrap();
+    assert_eq!(created, CreateOutcome::Created(vec![false, true, false]));
+    assert_eq!(meta.stored_file(uid(90)).await.unwrap().unwrap().content.blob_id, 40);
+    assert_eq!(meta.file_state(uid(91)).await.unwrap(), Some(FileState::Pending));
+}
+
+/// Begins an upload in one piece, and returns the id of its blob.
+async fn begin(meta: &Meta, number: i64, fallback_id: i64) -> i64 {
+    match meta.begin_upload(uid(number), uid(fallback_id), uid(fallback_id)).await.unwrap() {
+        BeginUploadOutcome::Ready(intent) => {
+            assert_eq!(intent.key.to_string(), format!("unknown/{}.txt", intent.blob_id));
+            intent.blob_id
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn finish(meta: &Meta, number: i64, blob: i64, content: &str) -> StoreOutcome {
+    let content_type = "text/plain".to_owned();
+    meta.finish_upload(of_default(number), blob, digests(content), None, content_type).await.unwrap()
+}
+
+async fn share(meta: &Meta, number: i64, blob: i64, unpublished: Option<i64>) -> StoreOutcome {
+    // Only the digest that is always computed.
+    let digests = Digests { md5: None, sha256: None, ..digests("") };
+    meta.share_blob(of_default(number), (blob, digests), unpublished, "text/plain".to_owned()).await.unwrap()
+}
+
+async fn an_upload_that_is_finished_can_be_read(meta: &Meta) {
+    assert!(matches!(
+        meta.begin_upload(uid(10), uid(11), uid(12)).await.unwrap(),
+        BeginUploadOutcome::Unknown
+    ));
+    create(meta, 10).await;
+    assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
+    assert_eq!(begin(meta, 10, 11).await, 10);
+    assert!(meta.stored_file(uid(10)).await.unwrap().is_none());
+    assert!(meta.blob_by_md5(&Tenant::default(), digests("ten").md5.unwrap()).await.unwrap().is_none());
+    assert_eq!(finish(meta, 10, 10, "ten").await, StoreOutcome::Stored);
+    let stored = meta.stored_file(uid(10)).await.unwrap().unwrap();
+    assert_eq!((stored.name.as_str(), stored.content_type.as_str()), ("10.txt", "text/plain"));
+    assert_eq!(stored.content.digests, Some(digests("ten")));
+    assert!(matches!(
+        meta.begin_upload(uid(10), uid(11), uid(12)).await.unwrap(),
+        BeginUploadOutcome::Stored
+    ));
+}
+
+async fn what_is_computed_of_content_that_is_shared_is_recorded(meta: &Meta) {
+    create(meta, 15).await;
+    create(meta, 16).await;
+    let known = digests("fifteen");
+    let unasked = Digests { md5: None, ..known };
+    let blob = begin(meta, 15, 17).await;
+    let text = || "text/plain".to_owned();
+    let finished = meta.finish_upload(of_default(15), blob, unasked, None, text()).await.unwrap();
+    assert_eq!(finished, StoreOutcome::Stored);
+    assert!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().is_none());
+    let intent = begin(meta, 16, 18).await;
+    let shared = meta.share_blob(of_default(16), (blob, known), Some(intent), text()).await.unwrap();
+    assert_eq!(shared, StoreOutcome::Stored);
+    assert_eq!(meta.blob_by_md5(&Tenant::default(), known.md5.unwrap()).await.unwrap().unwrap().id, blob);
+    // Digests already recorded stay.
+    create(meta, 19).await;
+    let intent = begin(meta, 19, 18).await;
+    let other = Digests { md5: Some([9; 16]), ..known };
+    assert_eq!(
+        meta.share_blob(of_default(19), (blob, other), Some(intent), text()).await.unwrap(),
+        StoreOutcome::Stored
+    );
+    assert_eq!(meta.stored_file(uid(19)).await.unwrap().unwrap().content.digests, Some(known));
+}
+
+async fn attempts_do_not_meet_and_one_wins(meta: &Meta) {
+    create(meta, 20).await;
+    assert_eq!(begin(meta, 20, 21).await, 20);
+    assert_eq!(begin(meta, 20, 22).await, 22);
+    assert_eq!(finish(meta, 20, 22, "twenty-two").await, StoreOutcome::Stored);
+    assert_eq!(finish(meta, 20, 20, "twenty").await, StoreOutcome::Superseded);
+    // The losing blob is not content, although its object was complete.
+    assert!(meta.blob_by_md5(&Tenant::default(), digests("twenty").md5.unwrap()).await.unwrap().is_none());
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 20).await.unwrap().is_some());
+    meta.delete_row(ObjectRowKind::Blob, 20).await.unwrap();
+}
+
+async fn the_sweep_and_the_finish_cannot_both_win(meta: &Meta) {
+    create(meta, 30).await;
+    begin(meta, 30, 31).await;
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 30).await.unwrap().is_some());
+    assert_eq!(finish(meta, 30, 30, "thirty").await, StoreOutcome::Swept);
+    assert!(meta.stored_file(uid(30)).await.unwrap().is_none());
+    // Another sweep continues where one died.
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 30).await.unwrap().is_some());
+    meta.delete_row(ObjectRowKind::Blob, 30).await.unwrap();
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 30).await.unwrap().is_none());
+
+    assert_eq!(begin(meta, 30, 32).await, 32, "no key is written twice");
+    assert_eq!(finish(meta, 30, 32, "thirty").await, StoreOutcome::Stored);
+    assert!(
+        meta.mark_deleting(ObjectRowKind::Blob, 32).await.unwrap().is_none(),
+        "stored content was marked for deletion"
+    );
+    meta.delete_row(ObjectRowKind::Blob, 32).await.unwrap();
+    assert!(
+        meta.blob_by_blake3(&Tenant::default(), digests("thirty").blake3).await.unwrap().is_some(),
+        "stored content was deleted"
+    );
+}
+
+async fn the_same_content_is_one_blob(meta: &Meta) {
+    for number in [40, 41, 42] {
+        create(meta, number).await;
+        begin(meta, number, number + 5).await;
+    }
+    assert_eq!(finish(meta, 40, 40, "forty").await, StoreOutcome::Stored);
+    assert_eq!(finish(meta, 41, 41, "forty").await, StoreOutcome::Conflict);
+    assert!(meta.stored_file(uid(41)).await.unwrap().is_none());
+    let same = meta.blob_by_blake3(&Tenant::default(), digests("forty").blake3).await.unwrap().unwrap();
+    assert_eq!(same.id, 40);
+    // The intent of a published object stays for the sweep; that of an unpublished one is deleted.
+    assert_eq!(share(meta, 41, 40, None).await, StoreOutcome::Stored);
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 41).await.unwrap().is_some());
+    meta.delete_row(ObjectRowKind::Blob, 41).await.unwrap();
+    assert_eq!(share(meta, 42, 40, Some(42)).await, StoreOutcome::Stored);
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 42).await.unwrap().is_none());
+    assert_eq!(meta.stored_file(uid(42)).await.unwrap().unwrap().content.blob_id, same.id);
+    // A blob that is not stored cannot be shared.
+    create(meta, 43).await;
+    assert_eq!(begin(meta, 43, 48).await, 43);
+    assert_eq!(share(meta, 43, 43, None).await, StoreOutcome::Conflict);
+    assert_eq!(share(meta, 42, 40, None).await, StoreOutcome::Superseded);
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 43).await.unwrap().is_some());
+    meta.delete_row(ObjectRowKind::Blob, 43).await.unwrap();
+}
+
+async fn content_that_was_lost_can_be_mended(meta: &Meta) {
+    create(meta, 60).await;
+    begin(meta, 60, 61).await;
+    assert_eq!(finish(meta, 60, 60, "sixty").await, StoreOutcome::Stored);
+    let before = meta.stored_file(uid(60)).await.unwrap().unwrap();
+    let damaged = meta.blob_by_md5(&Tenant::default(), digests("sixty").md5.unwrap()).await.unwrap().unwrap();
+    create(meta, 62).await;
+    begin(meta, 62, 63).await;
+    assert_eq!(meta.repair_blob(&damaged, 999).await.unwrap(), StoreOutcome::Swept);
+    assert_eq!(meta.repair_blob(&damaged, 62).await.unwrap(), StoreOutcome::Stored);
+    let after = meta.stored_file(uid(60)).await.unwrap().unwrap();
+    for (file, key) in [(before, "unknown/60.txt"), (after, "unknown/62.txt")] {
+        assert_eq!(file.content.layout, ContentLayout::Whole(Key::parse(key).unwrap()));
+    }
+    // The intent names the damaged object now, which is removed like any other.
+    let unfinished = unfinished_ids(meta, ObjectRowKind::Blob, i64::MAX, 0, 10).await;
+    assert_eq!(unfinished[0], 62);
+    assert_eq!(
+        meta.mark_deleting(ObjectRowKind::Blob, 62).await.unwrap().unwrap().key.unwrap().as_str(),
+        "unknown/60.txt"
+    );
+    // A later write that found the same damage must not replace the repaired object.
+    create(meta, 64).await;
+    begin(meta, 64, 65).await;
+    assert_eq!(meta.repair_blob(&damaged, 64).await.unwrap(), StoreOutcome::Conflict);
+    for number in [62, 64] {
+        assert!(meta.mark_deleting(ObjectRowKind::Blob, number).await.unwrap().is_some());
+        meta.delete_row(ObjectRowKind::Blob, number).await.unwrap();
+    }
+    assert_eq!(share(meta, 62, 60, None).await, StoreOutcome::Stored);
+}
+
+async fn instant_uploads_count_as_references(meta: &Meta) {
+    let copy = |number| NewFile {
+        tenant: Tenant::default(),
+        uid: uid(number),
+        name: "copy".to_owned(),
+        announced: crate::AnnouncedContent::default(),
+    };
+    let wanted = vec![(copy(50), (40, 5), "a/b".to_owned()), (copy(51), (999, 5), "a/b".to_owned())];
+    assert_eq!(meta.create_stored_files(wanted).await.unwrap(), Some(vec![true, false]));
+    let stored = meta.stored_files(&[uid(51), uid(50), uid(10)]).await.unwrap();
+    let uids: Vec<_> = stored.iter().map(|file| file.uid).collect();
+    assert_eq!(uids, [uid(50), uid(10)]);
+    assert_eq!(stored[0].content.blob_id, 40);
+}
+
+async fn only_what_is_unfinished_is_listed(meta: &Meta) {
+    for number in [70, 71, 72] {
+        create(meta, number).await;
+        begin(meta, number, number + 5).await;
+    }
+    assert!(meta.mark_deleting(ObjectRowKind::Blob, 71).await.unwrap().is_some());
+    assert_eq!(finish(meta, 72, 72, "seventy-two").await, StoreOutcome::Stored);
+    let numbers =
+        async |before, after, limit| unfinished_ids(meta, ObjectRowKind::Blob, before, after, limit).await;
+    assert_eq!(numbers(i64::MAX, 0, 10).await, [70, 71]);
+    assert_eq!(numbers(i64::MAX, 70, 10).await, [71]);
+    assert_eq!(numbers(i64::MAX, 0, 1).await, [70]);
+    assert_eq!(numbers(0, 0, 10).await, [0; 0]);
+}
+
+async fn link_keys_are_made_once(meta: &Meta) {
+    let made = meta.link_keys_or_create(("one".to_owned(), vec![1; 32])).await.unwrap();
+    assert_eq!(made, [("one".to_owned(), vec![1; 32])]);
+    assert_eq!(meta.link_keys_or_create(("two".to_owned(), vec![2; 32])).await.unwrap(), made);
+}

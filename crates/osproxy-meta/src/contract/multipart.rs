@@ -1,0 +1,279 @@
+//! Multipart uploads of a store. Its parts must have 10 to 1,000 bytes, except the last one.
+
+use osproxy_types::tenant::Tenant;
+
+use super::{
+    create, digests,
+    parts::{begin_merge, complete_as, enqueued, inspected, received},
+    uid,
+};
+use crate::{
+    BeginPartOutcome, CompleteOutcome, CompletePreconditions, CompleteRequest, ContentLayout, FileState,
+    FinishPartOutcome, LostParts, MergeOutcome, Meta, MultipartUpload, ObjectRowKind, PartIntent, StoredPart,
+};
+
+/// `meta` must put new files in a store with multipart uploads.
+pub(crate) async fn run(meta: &Meta) {
+    what_goes_into_an_upload_is_a_list_that_stores_take(meta).await;
+    the_first_name_of_an_upload_counts(meta).await;
+    a_part_that_is_there_stays_when_it_is_sent_again(meta).await;
+    parts_that_are_lost_can_be_sent_again(meta).await;
+    what_is_put_together_is_whole_and_then_verified(meta).await;
+    what_is_put_together_in_part_is_merged(meta).await;
+}
+
+async fn begin(meta: &Meta, file: i64, number: u32, attempt: i64, size: u64) -> PartIntent {
+    match meta.begin_part(uid(file), number, uid(attempt), Some(size), None).await.unwrap() {
+        BeginPartOutcome::Ready(intent) => intent,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn finish(meta: &Meta, file: i64, intent: &PartIntent, content: &str) -> FinishPartOutcome {
+    let tag = format!("tag-{content}");
+    meta.finish_part(uid(file), intent, received(content, None, tag)).await.unwrap()
+}
+
+/// Stores a part, and returns whether it went into the multipart upload.
+async fn send(meta: &Meta, file: i64, number: u32, attempt: i64, content: &str) -> bool {
+    let intent = begin(meta, file, number, attempt, content.len() as u64).await;
+    if intent.slot.is_some() {
+        meta.record_upload_id(intent.blob_id, "upload".to_owned()).await.unwrap();
+    }
+    assert_eq!(finish(meta, file, &intent, content).await, FinishPartOutcome::Stored(None));
+    intent.slot.is_some()
+}
+
+async fn complete(meta: &Meta, file: i64, parts: u32, size: u64, task_id: i64) -> CompleteOutcome {
+    let said =
+        CompleteRequest { parts: Some(parts), size: Some(size), expected: crate::ExpectedDigests::default() };
+    complete_as(meta, file, said, task_id).await
+}
+
+/// Whether the upload became a file. Its task has the file's id plus 20.
+async fn finish_completion(meta: &Meta, file: i64, blob_id: i64) -> bool {
+    let mut conditions = CompletePreconditions::default();
+    loop {
+        let finishing = meta.finish_multipart(uid(file), blob_id, conditions.clone(), uid(file + 20));
+        match finishing.await.unwrap() {
+            CompleteOutcome::NeedsInspection(_) => {
+                conditions.inspected = Some(inspected(meta, blob_id).await);
+            }
+            finished => return finished == CompleteOutcome::Completed,
+        }
+    }
+}
+
+async fn multipart_to_complete(meta: &Meta, file: i64, parts: u32, size: u64) -> MultipartUpload {
+    match complete(meta, file, parts, size, file + 900).await {
+        CompleteOutcome::Multipart(native) => native,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn what_goes_into_an_upload_is_a_list_that_stores_take(meta: &Meta) {
+    // Part numbers and sizes in order of arrival, and whether each goes into the multipart upload.
+    let cases: [&[(u32, u64, bool)]; 8] = [
+        &[(1, 10, true), (2, 10, true), (3, 1, true)],
+        &[(3, 1, true), (2, 10, true), (1, 1000, true), (4, 10, false), (5, 1, false)],
+        &[(1, 9, true), (2, 9, false), (3, 10, false)],
+        &[(2, 10, true), (1, 9, false), (3, 10, true)],
+        &[(1, 0, false), (2, 1001, false), (3, 1000, true)],
+        &[(1, 10, true), (1, 10, false)],
+        &[(10_000, 5, true), (10_001, 10, false), (9_999, 10, true)],
+        &[(2, 9, true), (2, 10, false), (1, 10, true), (3, 9, false)],
+    ];
+    for (case, parts) in (0..).zip(cases) {
+        let file = 93_000_000 + case * 100;
+        create(meta, file).await;
+        for (attempt, (number, size, goes)) in (1..).zip(parts) {
+            let intent = begin(meta, file, *number, file + attempt, *size).await;
+            assert_eq!(intent.slot.is_some(), *goes, "{case}: part {number} of {size} bytes");
+        }
+    }
+    // Random parts in random order.
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for round in 0..40 {
+        let file = 93_100_000 + round * 100;
+        create(meta, file).await;
+        let mut there = std::collections::BTreeMap::new();
+        for attempt in 1..12 {
+            let number = u32::try_from(random(6)).unwrap() + 1;
+            let size = [3, 9, 10, 500][usize::try_from(random(4)).unwrap()];
+            let intent = begin(meta, file, number, file + attempt, size).await;
+            if intent.slot.is_some() {
+                assert!(there.insert(number, size).is_none(), "two parts with the same number");
+            }
+            // Some writes are aborted, and the part can be sent again.
+            if random(3) == 0 {
+                meta.mark_deleting(ObjectRowKind::Part, intent.id).await.unwrap();
+                meta.delete_row(ObjectRowKind::Part, intent.id).await.unwrap();
+                if intent.slot.is_some() {
+                    there.remove(&number);
+                }
+            }
+            let last = there.len().saturating_sub(1);
+            assert!(there.values().take(last).all(|size| *size >= 10), "{there:?}");
+        }
+    }
+}
+
+async fn the_first_name_of_an_upload_counts(meta: &Meta) {
+    create(meta, 93_200_000).await;
+    let intent = begin(meta, 93_200_000, 1, 93_200_001, 10).await;
+    let place = intent.slot.unwrap();
+    assert_eq!((place.key.as_str(), place.upload_id), ("unknown/93200000.txt", None));
+    let named = async |name: &str| meta.record_upload_id(intent.blob_id, name.to_owned()).await.unwrap();
+    assert_eq!(named("first").await.as_deref(), Some("first"));
+    assert_eq!(named("second").await.as_deref(), Some("first"));
+    let later = begin(meta, 93_200_000, 2, 93_200_002, 10).await.slot.unwrap();
+    assert_eq!(later.upload_id.as_deref(), Some("first"));
+    meta.delete_file(Tenant::default(), uid(93_200_000), uid(93_200_010)).await.unwrap();
+    assert_eq!(named("third").await, None);
+    let remains = meta.deleting_blob(intent.blob_id).await.unwrap().unwrap();
+    assert_eq!(remains.object.unwrap().as_str(), "unknown/93200000.txt");
+    assert!(remains.parts.iter().all(|(_, key)| key.is_none()), "{:?}", remains.parts);
+}
+
+async fn a_part_that_is_there_stays_when_it_is_sent_again(meta: &Meta) {
+    create(meta, 93_210_000).await;
+    assert!(send(meta, 93_210_000, 1, 93_210_001, "0123456789").await);
+    let again = begin(meta, 93_210_000, 1, 93_210_002, 10).await;
+    assert!(again.slot.is_none());
+    assert_eq!(finish(meta, 93_210_000, &again, "0123456789").await, FinishPartOutcome::Unchanged);
+    let other = begin(meta, 93_210_000, 1, 93_210_003, 10).await;
+    assert_eq!(
+        finish(meta, 93_210_000, &other, "9876543210").await,
+        FinishPartOutcome::Stored(Some(93_210_001))
+    );
+    // The replaced part has no object of its own.
+    let condemned = meta.mark_deleting(ObjectRowKind::Part, 93_210_001).await.unwrap().unwrap();
+    assert_eq!((condemned.store.as_str(), condemned.key), ("s3", None));
+    // No part is left in the multipart upload, so the store has nothing to complete.
+    assert_eq!(complete(meta, 93_210_000, 1, 10, 93_210_010).await, CompleteOutcome::Completed);
+}
+
+async fn parts_that_are_lost_can_be_sent_again(meta: &Meta) {
+    for (file, lost, left) in [
+        (93_220_000, LostParts::Parts(vec![2]), vec![1, 3]),
+        (93_221_000, LostParts::Upload, vec![]),
+        (93_222_000, LostParts::Rejected, vec![]),
+    ] {
+        create(meta, file).await;
+        for (number, content) in [(1, "0123456789"), (2, "abcdefghij"), (3, "end")] {
+            assert!(send(meta, file, number, file + i64::from(number), content).await);
+        }
+        let blob = multipart_to_complete(meta, file, 3, 23).await.blob_id;
+        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing));
+        assert!(matches!(
+            meta.begin_part(uid(file), 2, uid(file + 10), Some(10), None).await.unwrap(),
+            BeginPartOutcome::Closed(FileState::Completing)
+        ));
+        let other = || "another".to_owned();
+        // The upload is missing after the store has completed it too: a part that does not find it
+        // proves nothing.
+        assert!(!meta.drop_lost_upload(blob, "upload".to_owned()).await.unwrap());
+        meta.drop_lost_parts(blob, other(), lost.clone()).await.unwrap();
+        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Completing), "another upload");
+        meta.drop_lost_parts(blob, "upload".to_owned(), lost.clone()).await.unwrap();
+        assert_eq!(meta.upload_status(uid(file)).await.unwrap().unwrap().parts, left);
+        assert_eq!(meta.file_state(uid(file)).await.unwrap(), Some(FileState::Receiving));
+        let goes = begin(meta, file, 2, file + 11, 10).await.slot;
+        assert_eq!(goes.is_some(), !matches!(lost, LostParts::Rejected));
+        let upload = goes.and_then(|place| place.upload_id);
+        assert_eq!(upload.is_some(), matches!(lost, LostParts::Parts(_)), "a new upload must be begun");
+    }
+}
+
+async fn what_is_put_together_is_whole_and_then_verified(meta: &Meta) {
+    let file = 93_230_000;
+    create(meta, file).await;
+    assert!(send(meta, file, 2, file + 2, "end").await);
+    assert!(send(meta, file, 1, file + 1, "the beginning ").await);
+    let upload = multipart_to_complete(meta, file, 2, 17).await;
+    let tags: Vec<_> = upload.parts.iter().map(|(number, tag)| (*number, tag.as_str())).collect();
+    assert_eq!(tags, [(1, "tag-the beginning "), (2, "tag-end")]);
+    assert_eq!((upload.size, upload.store.as_str(), upload.upload_id.as_str()), (17, "s3", "upload"));
+    // Completing again returns the same upload, and so does the list of completing uploads.
+    assert_eq!(multipart_to_complete(meta, file, 2, 17).await, upload);
+    assert_eq!(meta.completing_uploads("s3", 10).await.unwrap(), [(uid(file), upload.clone())]);
+    assert_eq!(meta.completing_uploads("local", 10).await.unwrap(), []);
+    assert!(meta.stored_file(uid(file)).await.unwrap().is_none());
+    let finish = async || finish_completion(meta, file, upload.blob_id).await;
+    assert!(finish().await);
+    assert!(!finish().await);
+    assert_eq!(enqueued(meta, file + 20).await, Some(format!("verify_blob {}", upload.blob_id)));
+    let stored = meta.stored_file(uid(file)).await.unwrap().unwrap();
+    assert_eq!(stored.content.layout, ContentLayout::Whole(upload.key.clone()));
+    assert_eq!(stored.content.digests, None);
+    assert!(
+        meta.blob_by_md5(&Tenant::default(), digests("the beginning end").md5.unwrap())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let unverified = meta.unverified_blob(upload.blob_id).await.unwrap().unwrap();
+    assert_eq!((unverified.key, unverified.size), (upload.key, 17));
+    let parts = meta.parts(upload.blob_id).await.unwrap();
+    assert_eq!(parts.iter().map(StoredPart::range).collect::<Vec<_>>(), [0..14, 14..17]);
+    let digests = digests("the beginning end");
+    assert_eq!(meta.finish_verification(upload.blob_id, digests).await.unwrap(), MergeOutcome::Stored);
+    assert!(meta.unverified_blob(upload.blob_id).await.unwrap().is_none());
+    assert_eq!(
+        meta.blob_by_md5(&Tenant::default(), digests.md5.unwrap()).await.unwrap().unwrap().id,
+        upload.blob_id
+    );
+    // A second blob with the same content cannot be verified; its files move to the first one.
+    let other = file + 500;
+    create(meta, other).await;
+    assert!(send(meta, other, 1, other + 1, "the beginning end").await);
+    let second = multipart_to_complete(meta, other, 1, 17).await.blob_id;
+    assert!(finish_completion(meta, other, second).await);
+    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), MergeOutcome::Conflict);
+    // If the object of the first blob is lost, its files move to the second one.
+    assert_eq!(
+        meta.replace_lost_blob(upload.blob_id, second, uid(other + 22)).await.unwrap(),
+        MergeOutcome::Stored
+    );
+    assert_eq!(meta.finish_verification(second, digests).await.unwrap(), MergeOutcome::Stored);
+    for uid in [uid(file), uid(other)] {
+        assert_eq!(meta.stored_file(uid).await.unwrap().unwrap().content.blob_id, second);
+    }
+    assert_eq!(enqueued(meta, other + 22).await, Some(format!("delete_blob {}", upload.blob_id)));
+}
+
+async fn what_is_put_together_in_part_is_merged(meta: &Meta) {
+    let file = 93_240_000;
+    create(meta, file).await;
+    assert!(send(meta, file, 1, file + 1, "0123456789").await);
+    assert!(send(meta, file, 3, file + 3, "abcdefghij").await);
+    assert!(!send(meta, file, 2, file + 2, "small").await);
+    let upload = multipart_to_complete(meta, file, 3, 25).await;
+    assert_eq!((upload.parts.len(), upload.size), (2, 20));
+    assert!(finish_completion(meta, file, upload.blob_id).await);
+    assert_eq!(enqueued(meta, file + 20).await, Some(format!("merge_parts {}", upload.blob_id)));
+    let parts = meta.parts(upload.blob_id).await.unwrap();
+    let lie: Vec<_> =
+        parts.iter().map(|part| (part.key.as_str(), part.range(), part.is_own_object)).collect();
+    let (whole, own) = ("unknown/93240000.txt", "unknown/93240000_2");
+    assert_eq!(lie, [(whole, 0..10, false), (own, 0..5, true), (whole, 10..20, false)]);
+    let intent = begin_merge(meta, upload.blob_id, file + 30).await;
+    assert!(intent.has_multipart);
+    assert_eq!(intent.key.as_str(), "unknown/93240030.txt", "the blob's own key is taken");
+    let digests = digests("0123456789smallabcdefghij");
+    assert_eq!(meta.finish_merge(upload.blob_id, &intent, digests).await.unwrap(), MergeOutcome::Stored);
+    // The object of the multipart upload has a row until it is removed, and is not used for parts
+    // any more.
+    let condemned = meta.mark_deleting(ObjectRowKind::Blob, file + 30).await.unwrap().unwrap();
+    assert_eq!(condemned.key.unwrap().as_str(), whole);
+    assert_eq!(meta.parts(upload.blob_id).await.unwrap().len(), 0);
+    let mut left = meta.part_objects(upload.blob_id).await.unwrap();
+    left.sort();
+    let left: Vec<_> =
+        left.iter().map(|(id, key)| (*id, key.as_ref().map(osproxy_storage::Key::as_str))).collect();
+    assert_eq!(left, [(file + 1, None), (file + 2, Some(own)), (file + 3, None)]);
+}
