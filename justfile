@@ -57,7 +57,7 @@ torture-cluster seconds="600":
 
 # Measure Redis and worker ids with many nodes: the figures of docs/guides/capacity.md.
 scale nodes="1000":
-    OSPROXY_SCALE_NODES={{ nodes }} .ci/servers cargo test --release -p osproxy --lib conformance::scale -- --ignored --nocapture
+    OSPROXY_SCALE_NODES={{ nodes }} .ci/servers cargo test --release -p osproxy-cluster --lib conformance::scale -- --ignored --nocapture
 
 # Every target of `fuzz/` for this many seconds, or those named: `just fuzz 600 form config`
 #

@@ -36,10 +36,6 @@ use std::{
 use osproxy_types::uid::Uid;
 use tokio::sync::{Notify, Semaphore, broadcast::error::RecvError};
 
-pub use crate::{
-    cluster::{REQUEST_ID, X_FORWARDED_FOR},
-    coord::RegisteredNode,
-};
 pub use auth::Caller;
 pub use background::Background;
 pub use backpressure::WorkKind;
@@ -50,6 +46,7 @@ pub use key_rotation::generate_link_key;
 pub use link_constraints::{download_constraints, upload_constraints};
 pub use metadata::{check_metadata, metadata_error};
 pub use node_state::{LoadGuard, NodeState};
+pub use osproxy_cluster::{REQUEST_ID, RegisteredNode, X_FORWARDED_FOR};
 pub use receive::{
     Received, SizeHint, SizeLimit, WriteTarget, buffer_short_body, check_digests, publish_once,
 };
@@ -60,13 +57,8 @@ pub use transfers::{Transfer, Transfers, buffered_bytes, too_many_transfers};
 pub use verify::ReadRateLimit;
 pub use write_guard::{ActiveWrite, WriteGuard};
 
-use crate::{
-    Error, Result,
-    cluster::Forwarder,
-    coord::{Coordinator, Event, Message, Owners, UidGenerator},
-    link::LinkKeys,
-    metrics::Metrics,
-};
+use crate::{Error, Result, link::LinkKeys, metrics::Metrics};
+use osproxy_cluster::{Coordinator, Event, Forwarder, Message, Owners, UidGenerator};
 use osproxy_meta::{ExclusiveLock, Invalidation, Meta};
 use settings::{BuildInfo, Limits};
 

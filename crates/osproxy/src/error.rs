@@ -1,10 +1,9 @@
 use std::{borrow::Cow, error::Error as StdError, fmt, ops::RangeInclusive, time::Duration};
 
 use osproxy_api::ErrorCode;
+use osproxy_cluster::{ForwardFailure, NoOwner};
 use osproxy_meta::MetaError;
 use osproxy_storage as storage;
-
-use crate::{cluster::ForwardFailure, coord::NoOwner};
 
 /// Retry delay of retryable errors that set none of their own.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -7,19 +7,15 @@
 pub mod api_key;
 pub mod app;
 pub mod cli;
-pub mod cluster;
 pub mod config;
-pub mod coord;
 mod error;
 pub mod grpc;
 pub mod http;
-pub mod idle_timeout;
 pub mod link;
 pub mod metrics;
 pub mod ops;
 pub mod tasks;
 pub mod telemetry;
-pub mod trace_context;
 pub mod version;
 pub mod wiring;
 

@@ -5,12 +5,14 @@ mod log_writer;
 
 use std::{io, time::Duration};
 
+use log_writer::{FlushOnDrop, LogWriter};
 use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
     Resource,
     trace::{SdkTracer, SdkTracerProvider},
 };
+use osproxy_cluster::trace_context;
 use tracing_subscriber::{
     Layer,
     filter::{FilterFn, LevelFilter, Targets},
@@ -21,9 +23,8 @@ use tracing_subscriber::{
 
 use crate::{
     config::{LogFormat, LogLevel, LogSection, TelemetrySection},
-    trace_context, version,
+    version,
 };
-use log_writer::{FlushOnDrop, LogWriter};
 
 /// Timeout of an export to the collector.
 const PATIENCE: Duration = Duration::from_secs(5);

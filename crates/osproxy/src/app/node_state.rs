@@ -5,8 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use osproxy_cluster::{Coordinator, LoadReport, NodeDescription};
+
 use super::Stores;
-use crate::coord::{Coordinator, LoadReport, NodeDescription};
 
 /// State of this node: its address, its load, and whether it drains. Clones share it.
 #[derive(Clone)]

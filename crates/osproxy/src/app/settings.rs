@@ -2,9 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use osproxy_cluster::{ClusterTiming, RedisSettings};
 use osproxy_meta::{CacheLimits, DatabaseLocation};
-
-use crate::coord::{ClusterTiming, RedisSettings};
 
 /// All settings of a node except its stores, which are opened before they are passed in.
 pub struct Settings {

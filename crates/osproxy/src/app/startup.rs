@@ -5,6 +5,9 @@ use std::{
     time::Instant,
 };
 
+use osproxy_cluster::{
+    Coordinator, Forwarder, LocalCoordinator, Owners, PeerClient, RedisCoordinator, UidGenerator,
+};
 use osproxy_meta::{DatabaseLocation, DatabaseOptions, ExclusiveLock, Meta, NodeStores, now_ms};
 use osproxy_storage::BufferBudget;
 use tokio::sync::{Notify, Semaphore};
@@ -15,13 +18,7 @@ use super::{
     settings::{LinkKeySecret, Settings},
     stats,
 };
-use crate::{
-    app::NodeState,
-    cluster::{Forwarder, PeerClient},
-    coord::{Coordinator, LocalCoordinator, Owners, RedisCoordinator, UidGenerator},
-    link::LinkKeys,
-    metrics::Metrics,
-};
+use crate::{app::NodeState, link::LinkKeys, metrics::Metrics};
 
 const REDIS_CONTEXT: &str = "cannot use Redis";
 

@@ -2,13 +2,11 @@
 
 use anyhow::Context;
 use clap::Args;
+use osproxy_cluster::{NodeDescription, RegisteredNode, list_registry};
 use serde::Serialize;
 
 use super::format_timestamp;
-use crate::{
-    config::LoadedConfig,
-    coord::{NodeDescription, RegisteredNode, list_registry},
-};
+use crate::config::LoadedConfig;
 
 /// Options of `osproxy nodes`.
 #[derive(Clone, Copy, Args)]

@@ -4,11 +4,12 @@ use std::{
     time::Duration,
 };
 
+use osproxy_cluster::ClusterTiming;
+
 use super::{
     Config, Secret, secret,
     value::{Findings, section},
 };
-use crate::coord::ClusterTiming;
 
 /// Longest duration of any setting here, in seconds.
 const MAX: u64 = 24 * 60 * 60;

@@ -1,10 +1,11 @@
 use std::path::PathBuf;
 
+use osproxy_cluster::{RedisAddress, RedisSettings};
+
 use super::{
     Secret, secret,
     value::{Findings, RawValue, SettingValue, section},
 };
-use crate::coord::{RedisAddress, RedisSettings};
 
 section! {
     /// `redis`: coordination between the nodes of a cluster. Used if the database is on a server

@@ -22,13 +22,13 @@ use osproxy_api::{
     ERROR_HEADER, ErrorCode,
     v1::{CompleteUploadRequest, Disposition, Problem},
 };
+use osproxy_cluster::{ForwardContext, ForwardFailure};
 use osproxy_types::uid::Uid;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
     Error, Result,
     app::{App, ClientAddr, RequestId},
-    cluster::{self, ForwardContext, ForwardFailure},
     link::{LinkConstraints, LinkPeriod},
     ops::{
         UploadOptions, complete_upload::CompleteRequest, download_file::StoredFile,
@@ -148,7 +148,7 @@ async fn send(
         request_id: extensions.get().map(|RequestId(id)| &**id),
         client: extensions.get().map(|ClientAddr(client)| *client),
     };
-    let answer = app.forwarder.forward(store, context, request.map(cluster::boxed)).await;
+    let answer = app.forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
     let answer = answer.map(|answer| answer.map(Body::new)).map_err(|failure| match failure {
         ForwardFailure::BodyAborted(_) => super::content::incomplete_stream(),
         failure => failure.into(),

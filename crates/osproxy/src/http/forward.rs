@@ -8,12 +8,12 @@ use axum::{
     response::Response,
 };
 use osproxy_api::ErrorCode;
+use osproxy_cluster::{ForwardContext, ForwardFailure};
 
 use super::body;
 use crate::{
     Error, Result,
     app::{App, ClientAddr, RequestId},
-    cluster::{self, ForwardContext, ForwardFailure},
 };
 
 /// The sender of a request.
@@ -66,7 +66,7 @@ pub(super) async fn forward(
         request_id: id.as_ref().map(|RequestId(id)| &**id),
         client: request.extensions().get().map(|ClientAddr(client)| *client),
     };
-    let answer = app.forwarder.forward(store, context, request.map(cluster::boxed)).await;
+    let answer = app.forwarder.forward(store, context, request.map(osproxy_cluster::boxed)).await;
     answer.map(|answer| answer.map(Body::new)).map_err(|failure| match failure {
         ForwardFailure::BodyAborted(why) => body::incomplete_body_error(&*why),
         failure => failure.into(),
@@ -85,5 +85,5 @@ pub(super) async fn forward_without_body(
 
 /// Whether the response of a node says that it does not have the data either.
 pub(super) fn is_misdirected(answer: &Response) -> bool {
-    cluster::is_error(answer, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
+    osproxy_cluster::is_error(answer, StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NodeUnavailable)
 }

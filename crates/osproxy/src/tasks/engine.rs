@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use osproxy_cluster::trace_context;
 use osproxy_meta::{AttemptResult, ClaimedTask, NewTask, TaskKind};
 use osproxy_types::error_chain;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,6 @@ use crate::{
     Error, Result,
     app::{App, LoadGuard},
     metrics::TaskOutcome,
-    trace_context,
 };
 
 /// How many due tasks to read at once.

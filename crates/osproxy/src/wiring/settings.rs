@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use osproxy_cluster::RedisSettings;
 use osproxy_meta::{CacheLimits, DatabaseLocation, DatabaseOptions, NodeStores};
 
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
         startup::{StartupError, context},
     },
     config::{AuthMode, Config, LinkKeySection, StoreKind},
-    coord::RedisSettings,
     version,
 };
 

@@ -20,6 +20,7 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use osproxy_api::ERROR_HEADER;
+use osproxy_cluster::trace_context;
 use osproxy_types::error_chain;
 use tracing::Span;
 
@@ -27,7 +28,6 @@ use crate::{
     Error,
     app::{App, LoadGuard, Subject},
     metrics::RouteMetrics,
-    trace_context,
 };
 
 /// The access log entry of a request. Written on drop, also if the client disconnects before there

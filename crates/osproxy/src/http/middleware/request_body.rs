@@ -17,8 +17,9 @@ use axum::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use osproxy_cluster::idle_timeout::IdleTimeout;
 
-use crate::{http::rate_limiter::RateLimiter, idle_timeout::IdleTimeout};
+use crate::http::rate_limiter::RateLimiter;
 
 /// Maximum number of bytes of an unread body to drain.
 const MAX_BYTES: u64 = 16 << 20;

@@ -15,6 +15,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use osproxy_cluster::trace_context;
 use tracing::Instrument;
 
 use super::{
@@ -30,7 +31,6 @@ use crate::{
         server::{RemoteAddr, UnparsableHead},
         settings::HttpSettings,
     },
-    trace_context,
 };
 
 /// Request id header of the Go program.

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use redis::Value;
 
 use super::{describe, eventually, node, open, redis, redis_command, timing};
-use crate::coord::{ClusterTiming, Coordinator, Message, RedisCoordinator, RedisSettings};
+use crate::{ClusterTiming, Coordinator, Message, RedisCoordinator, RedisSettings};
 
 /// Resources that Redis has used so far.
 struct RedisUsage {
@@ -91,7 +91,7 @@ async fn many_nodes_have_numbers_of_their_own() {
         nodes[0].publish(Message::BlobChanged { blob_id });
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    while !matches!(last.recv().await, Ok(crate::coord::Event::Message(Message::BlobChanged { blob_id })) if blob_id == messages)
+    while !matches!(last.recv().await, Ok(crate::Event::Message(Message::BlobChanged { blob_id })) if blob_id == messages)
     {
     }
     let after = used(&redis).await;

@@ -6,12 +6,9 @@ use hmac::digest::InvalidLength;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use osproxy_types::error_chain;
 
-use super::{
-    Body, BoxError, Destination, ForwardError, InvalidPeerToken, PeerClient, remove_hop_by_hop_headers,
-};
 use crate::{
-    coord::{NoOwner, NodeDescription, Owners},
-    trace_context,
+    Body, BoxError, Destination, ForwardError, InvalidPeerToken, NoOwner, NodeDescription, Owners,
+    PeerClient, remove_hop_by_hop_headers, trace_context,
 };
 
 /// Header with the id of a request.

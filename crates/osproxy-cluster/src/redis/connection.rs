@@ -11,7 +11,7 @@ use redis::{
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 
-use crate::coord::{RedisAddress, RedisSettings};
+use crate::{RedisAddress, RedisSettings};
 
 /// Timeout for a response or a connection.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(2);

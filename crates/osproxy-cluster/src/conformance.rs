@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use osproxy_types::secret::Secret;
 use tokio::time::Instant;
 
-use super::{
+use crate::{
     ClusterTiming, Coordinator, DescribeNode, Event, LoadReport, LocalCoordinator, Message, NodeDescription,
     RedisAddress, RedisCoordinator, RedisSettings, RegisteredNode, UidGenerator, list_registry,
 };

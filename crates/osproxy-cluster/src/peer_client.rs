@@ -5,9 +5,6 @@
 //! forwarded request carries a token, a MAC over this request and the destination node that only
 //! nodes can create. A node never forwards a forwarded request again.
 
-mod forward;
-mod forwarded_body;
-
 use std::{
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
@@ -33,10 +30,10 @@ use osproxy_api::{ERROR_HEADER, ErrorCode};
 use sha2::Sha256;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use forward::{ForwardContext, ForwardFailure, Forwarder, REQUEST_ID, X_FORWARDED_FOR};
-
-use crate::idle_timeout::IdleTimeout;
-use forwarded_body::{BodyProgress, ForwardedBody};
+use crate::{
+    forwarded_body::{BodyProgress, ForwardedBody},
+    idle_timeout::IdleTimeout,
+};
 
 /// Header with the token of a forwarded request.
 const MARK: HeaderName = HeaderName::from_static("osproxy-forwarded");

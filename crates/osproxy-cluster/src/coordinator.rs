@@ -1,29 +1,12 @@
-//! Coordination of nodes: worker ids, registry, invalidations. A single node coordinates
-//! in-process.
-
-#[cfg(test)]
-mod conformance;
-mod lease;
-mod local;
-mod message;
-mod owners;
-mod redis;
-mod settings;
-mod uid_generator;
-
-pub use lease::WorkerLease;
-pub use local::LocalCoordinator;
-pub use message::{Event, Message};
-pub use owners::{NoOwner, Owners};
-pub use redis::{RedisCoordinator, list_registry};
-pub use settings::{ClusterTiming, RedisAddress, RedisSettings};
-pub use uid_generator::{UidGenerator, UidWindow, WorkerId};
+//! What nodes need of each other, as a trait.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+
+use crate::{Event, Message, WorkerLease};
 
 /// Coordination of nodes. The correctness of stored data never depends on it.
 #[async_trait]
@@ -106,4 +89,4 @@ pub struct RegisteredNode {
 /// The registry or another node cannot be reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct CoordError(String);
+pub struct CoordError(pub(crate) String);

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::sync::broadcast;
 
-use super::{
+use crate::{
     CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RegisteredNode, WorkerId,
     WorkerLease,
 };

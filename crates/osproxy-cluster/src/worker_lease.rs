@@ -3,7 +3,7 @@ use std::time::Duration;
 use osproxy_types::uid::Uid;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::coord::{UidWindow, WorkerId};
+use crate::{UidWindow, WorkerId};
 
 /// A worker id that a node holds for a limited time.
 ///

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Coordinator, NodeDescription};
+use crate::{Coordinator, NodeDescription};
 
 /// How long a failed lookup of a store is cached, so that not every request for the store repeats
 /// it.

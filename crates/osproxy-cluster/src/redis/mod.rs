@@ -20,9 +20,9 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{
+use crate::{
     ClusterTiming, CoordError, Coordinator, DescribeNode, Event, Message, NodeDescription, RedisSettings,
-    RegisteredNode, WorkerId, WorkerLease, lease::since_boot,
+    RegisteredNode, WorkerId, WorkerLease, worker_lease::since_boot,
 };
 
 /// Maximum time to establish the first connection.

@@ -12,7 +12,7 @@ use osproxy_types::secret::Secret;
 use tempfile::TempDir;
 
 use super::{eventually, open, redis_command_at, run, settings, timing};
-use crate::coord::{Coordinator, Event, Message, RedisAddress, RedisCoordinator, RedisSettings};
+use crate::{Coordinator, Event, Message, RedisAddress, RedisCoordinator, RedisSettings};
 
 /// Redis servers of one test, killed on drop.
 struct Servers {

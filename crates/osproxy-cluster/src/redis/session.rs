@@ -15,7 +15,7 @@ use super::{
     Shared,
     connection::{self, CommandConnection, with_timeout},
 };
-use crate::coord::{Event, Message};
+use crate::{Event, Message};
 
 /// Maximum pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);

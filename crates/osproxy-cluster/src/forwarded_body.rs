@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{Body, BoxError};
+use crate::{Body, BoxError};
 
 /// State of a body in one integer: a counter of polls above two flags, for "waits for the client"
 /// and "aborted by the client".
